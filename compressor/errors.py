@@ -1,0 +1,74 @@
+"""How kdc fails: one exception for everything that a user can cause or mend, and the exit codes, named.
+
+    KdcError                 message (what is wrong, and where), hint (what to type next), exit_code
+    EXIT_PASS = 0            all gates pass
+    EXIT_GATE_FAILED = 1     a gate failed
+    EXIT_USAGE = 2           wrong usage, configuration or input
+    EXIT_INCONCLUSIVE = 3    inconclusive or unmeasured
+    EXIT_MISSING = 4         a needed runtime or tool is missing
+    EXIT_INTERRUPTED = 130   interrupted; the state is saved
+"""
+
+import difflib
+import errno
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+__all__ = [
+    "EXIT_GATE_FAILED",
+    "EXIT_INCONCLUSIVE",
+    "EXIT_INTERRUPTED",
+    "EXIT_MISSING",
+    "EXIT_PASS",
+    "EXIT_USAGE",
+    "KdcError",
+    "did_you_mean",
+    "needs",
+    "os_error",
+]
+
+EXIT_PASS = 0
+EXIT_GATE_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INCONCLUSIVE = 3
+EXIT_MISSING = 4
+EXIT_INTERRUPTED = 130
+
+
+class KdcError(Exception):
+    """Something that the user can mend. `message` says what is wrong and where; `hint` what to type next."""
+
+    def __init__(self, message: str, hint: str = "", exit_code: int = EXIT_USAGE) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean X?"` for the known word nearest to `word`, or `""` where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def needs(module: str, install: str, purpose: str) -> ModuleType:
+    """Import an optional `module` now, or raise KdcError (exit 4) with the line that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise KdcError(f"{purpose} needs {module}, which is not installed", install, EXIT_MISSING) from error
+
+
+def os_error(error: OSError, doing: str) -> KdcError:
+    """The KdcError for an operating-system error met while `doing` something, e.g. "writing run/student.json"."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return KdcError(f"no space left on the device while {doing}", "free some space, or choose another --out")
+    reason = error.strerror or str(error)
+    where = f" ({error.filename})" if error.filename else ""
+    return KdcError(f"{reason} while {doing}{where}", "check the path and its permissions")

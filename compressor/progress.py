@@ -1,0 +1,34 @@
+"""How long work tells what it is doing, without printing: the command line decides how that looks."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+__all__ = ["Progress", "Silent"]
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """What the package asks of whoever shows its progress."""
+
+    def note(self, text: str) -> None:
+        """Say one line that stays."""
+
+    def warn(self, text: str) -> None:
+        """Say one line that stays and that the reader should not miss."""
+
+    def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
+        """Yield `items`, showing how many of `total` are done."""
+
+
+class Silent:
+    """Shows nothing: for tests, and for use from Python."""
+
+    def note(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+    def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
+        yield from items

@@ -1,0 +1,131 @@
+"""What every noun shares: frozen, strict pydantic models, and errors that are written for people."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from compressor.errors import KdcError, did_you_mean, os_error
+
+__all__ = ["Noun", "file_sha256", "parse", "read_json", "write_atomically", "write_json", "write_text"]
+
+
+class Noun(BaseModel):
+    """A value that lies on disk: immutable, and strict about keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+
+
+N = TypeVar("N", bound=Noun)
+
+
+def parse(noun: type[N], values: object, where: str) -> N:
+    """`values` as a `noun`; raises KdcError that names `where`, the key, what is wrong and what is permitted."""
+    if not isinstance(values, Mapping):
+        raise KdcError(f"{where}: expected a mapping of keys to values, found {type(values).__name__}")
+    try:
+        return noun.model_validate(values)
+    except ValidationError as error:
+        # An unknown key first: a misspelling usually also makes another key missing, and it is the cause.
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        lines = [_for_people(noun, dict(item)) for item in items]
+        more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:4])})" if len(lines) > 1 else ""
+        raise KdcError(f"{where}: {lines[0]}{more}") from None
+
+
+def _for_people(noun: type[Noun], item: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        *parents, last = item["loc"]
+        known = _fields_at(noun, parents)
+        near = did_you_mean(str(last), known)
+        full = near.replace("did you mean ", "did you mean " + "".join(f"{part}." for part in parents))
+        return f"unknown key {place}{full or '; known here: ' + ', '.join(sorted(known))}"
+    if item["type"] == "missing":
+        return f"key {place} is missing"
+    text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return f"{place or 'the whole'}: {text[0].lower()}{text[1:]}, found {_short(item.get('input'))}"
+
+
+def _fields_at(noun: type[Noun], path: list[Any]) -> list[str]:
+    """The keys that the model which stands at `path` inside `noun` knows."""
+    model: Any = noun
+    for part in path:
+        if isinstance(part, str) and hasattr(model, "model_fields") and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        model = _model_inside(model)
+    return list(getattr(model, "model_fields", {}))
+
+
+def _model_inside(annotation: Any) -> Any:
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    for inner in get_args(annotation):
+        found = _model_inside(inner)
+        if hasattr(found, "model_fields"):
+            return found
+    return annotation
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_json(path: Path, noun: type[N]) -> N:
+    """The `noun` in the JSON file at `path`; raises KdcError where it is missing, no JSON, or not such a noun."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KdcError(f"{path} does not exist") from None
+    except OSError as error:
+        raise os_error(error, f"reading {path}") from error
+    except ValueError as error:
+        raise KdcError(f"{path} is damaged: not JSON ({error})") from None
+    return parse(noun, values, str(path))
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; renamed to `path` when all went well, removed otherwise."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise os_error(error, f"writing {path}") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise os_error(error, f"writing {path}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path`: all of it, or nothing."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Noun) -> None:
+    """Write a noun to `path` as indented JSON: all of it, or nothing."""
+    write_text(path, value.model_dump_json(indent=2) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,97 @@
+"""Profile: a device as data, its facts with their sources, the runtimes to build for, and the budget to hold."""
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import Field, model_validator
+
+from compressor.spec.base import Noun
+
+__all__ = ["Budget", "Device", "Fact", "Fingerprint", "Profile", "Target"]
+
+T = TypeVar("T")
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Fact(Noun, Generic[T]):
+    """One fact about a device, and where it was read: a vendor's page, or "measured" / "derived: …"."""
+
+    value: T
+    source: Annotated[str, Field(min_length=1)]
+
+
+class Device(Noun):
+    """What the device is. Memory in GiB, bandwidth in GB/s, int8 throughput in dense (not sparse) TOPS."""
+
+    kind: Literal["mobile-cpu", "jetson", "x86", "gpu"]
+    cpu: Fact[str]
+    isa: Fact[tuple[str, ...]]
+    cores: Fact[int]
+    memory_gb: Fact[float] | None = None
+    bandwidth_gbs: Fact[float] | None = None
+    power_mode: Fact[str] | None = None
+    dense_int8_tops: Fact[float] | None = None
+
+
+class Target(Noun):
+    """A runtime, and the precisions in which a model may run there."""
+
+    runtime: str
+    precisions: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Budget(Noun):
+    """What an artefact may cost and must keep. A line that is not given is not judged.
+
+    p50_ms, p90_ms: latency of one call, wall time, milliseconds. size_mb: the artefact's files, MB (10^6 bytes).
+    peak_rss_mb: resident memory of the runner's process at its peak, MB. min_retention: accuracy / the teacher's
+    accuracy. min_accuracy: top-1.
+    """
+
+    p50_ms: Positive | None = None
+    p90_ms: Positive | None = None
+    size_mb: Positive | None = None
+    peak_rss_mb: Positive | None = None
+    min_retention: Annotated[float, Field(gt=0, le=2)] | None = None
+    min_accuracy: Share | None = None
+
+
+class Fingerprint(Noun):
+    """How to tell that a machine IS this device. `cpu` is matched as a substring of the machine's CPU model, `isa` as
+    a set of flags that the machine must have; what is not given is not compared."""
+
+    arch: str
+    cpu: str | None = None
+    isa: tuple[str, ...] = ()
+    cores: Count | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Fingerprint":
+        if self.cpu is None and not self.isa:
+            raise ValueError("needs cpu or isa, since the architecture alone does not tell a device")
+        return self
+
+
+class Profile(Noun):
+    """A device, what to build for it and what it must hold. `batch` images a call, `threads` of the runtime,
+    `input_size` in pixels (the default for students trained for this profile), ONNX `opset` of the exports."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    device: Device
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)]
+    threads: Count
+    batch: Count = 1
+    input_size: Annotated[int, Field(ge=8, le=4096)] = 224
+    opset: Annotated[int, Field(ge=17, le=23)] = 18
+    budget: Budget = Budget()
+    fingerprint: Fingerprint
+    notes: str = ""
+
+    @model_validator(mode="after")
+    def _runtimes_once(self) -> "Profile":
+        names = [target.runtime for target in self.targets]
+        if len(set(names)) != len(names):
+            raise ValueError("names the same runtime twice in targets; list all its precisions in one row")
+        return self

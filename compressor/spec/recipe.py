@@ -1,0 +1,81 @@
+"""Recipe: how a student (or a teacher) is trained. Numbers, enums and names that kdc owns; never code."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from compressor.spec.base import Noun
+
+__all__ = ["LossTerm", "Optimizer", "Recipe", "Views"]
+
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Optimizer(Noun):
+    """AdamW (Loshchilov & Hutter 2019). The rate rises linearly for `warmup_epochs`, then falls along half a cosine to
+    `final_lr_share` of `lr`. Gradients are clipped to `clip_norm`."""
+
+    lr: Positive = 3e-3
+    weight_decay: Weight = 0.02
+    warmup_epochs: Weight = 0.5
+    final_lr_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    clip_norm: Positive | None = 5.0
+
+
+class Views(Noun):
+    """The augmented view of a picture, the same for teacher and student: a random-resized crop of `scale` of the area
+    with an aspect ratio in `ratio`, mirrored half of the time where `hflip`."""
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    ratio: tuple[float, float] = (0.8, 1.25)
+    hflip: bool = True
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "Views":
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError("scale must be (low, high) with 0 < low <= high <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError("ratio must be (low, high) with 0 < low <= high")
+        return self
+
+
+class LossTerm(Noun):
+    """One row of `losses`: the name of a loss of kdc's table, its weight, and that loss's own parameters."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    weight: Weight = 1.0
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The loss's own parameters, e.g. `{"temperature": 4.0}`."""
+        return dict(self.model_extra or {})
+
+
+class Recipe(Noun):
+    """Everything about a training but its data and its models. `head_epochs` train the new classifier alone before the
+    whole network is trained; `crop_pct` overrides the share of the resized picture that the models' own centre crop
+    keeps."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    epochs: Annotated[int, Field(ge=1)] = 30
+    head_epochs: Annotated[int, Field(ge=0)] = 0
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    mode: Literal["offline"] = "offline"
+    optimizer: Optimizer = Optimizer()
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    views: Views = Views()
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.head_epochs >= self.epochs and self.head_epochs:
+            raise ValueError("head_epochs must be less than epochs")
+        names = [term.name for term in self.losses]
+        if len(set(names)) != len(names):
+            raise ValueError("names the same loss twice in losses")
+        return self

@@ -1,0 +1,94 @@
+"""Student: what `kdc distill` (and `kdc teach`) leaves on disk beside the weights, RUN/student.json."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from compressor.spec.base import Noun
+from compressor.spec.preprocess import Preprocess
+from compressor.spec.recipe import Recipe
+
+__all__ = ["Accuracy", "DataInfo", "Environment", "Request", "Student", "Weights"]
+
+
+class Weights(Noun):
+    """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
+    whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown"."""
+
+    source: str
+    architecture: str
+    sha256: str
+    licence: str
+    parameters: int
+
+
+class DataInfo(Noun):
+    """Which data. `fingerprint`: sha256 over ids, labels and splits. `notes`: what was split off, and how.
+    `skipped`: pictures that could not be read and that --skip-bad left out."""
+
+    source: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    counts: dict[str, int]
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+class Accuracy(Noun):
+    """Top-1 on one split, with the number of samples and the 95 % Wilson interval; balanced: mean recall a class."""
+
+    split: str
+    n: int
+    correct: int
+    accuracy: float
+    low: float
+    high: float
+    balanced: float
+
+
+class Environment(Noun):
+    """Where it was made: versions and machine, without names or paths."""
+
+    kdc: str
+    python: str
+    packages: dict[str, str]
+    platform: str
+    cpu: str
+    device: str
+
+
+class Request(Noun):
+    """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
+    `reference` fields are as typed; paths in them are looked up as they stand on this machine."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    command: Literal["teach", "distill"]
+    teacher: str
+    teacher_classes: str | None = None
+    student: str
+    student_init: str
+    data: str
+    skip_bad: bool
+    input_size: int | None
+    recipe: Recipe
+
+
+class Student(Noun):
+    """A trained model: RUN/student.json, beside RUN/student.safetensors (a timm state dict of `architecture`)."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    made_by: Literal["teach", "distill"]
+    architecture: str
+    init: str
+    weights: Weights
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    teacher: Weights | None
+    data: DataInfo
+    recipe: Recipe
+    kept_epoch: int
+    kept_rule: str
+    validation: Accuracy
+    test: Accuracy
+    teacher_validation: Accuracy | None
+    environment: Environment
