@@ -59,14 +59,15 @@ class Environment(Noun):
 
 class Request(Noun):
     """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
-    `reference` fields are as typed; paths in them are looked up as they stand on this machine."""
+    References (`teacher`, `student`, `data`) are as typed. `init`: where the trained network starts from, "pretrained",
+    "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher itself."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     command: Literal["teach", "distill"]
     teacher: str
     teacher_classes: str | None = None
-    student: str
-    student_init: str
+    student: str | None
+    init: str
     data: str
     skip_bad: bool
     input_size: int | None
@@ -74,10 +75,12 @@ class Request(Noun):
 
 
 class Student(Noun):
-    """A trained model: RUN/student.json, beside RUN/student.safetensors (a timm state dict of `architecture`)."""
+    """A trained model: RUN/student.json, beside its state dict, RUN/student.safetensors. `family` "timm": `architecture`
+    is timm's name; "hf": RUN/hf/config.json describes the network."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     made_by: Literal["teach", "distill"]
+    family: Literal["timm", "hf"]
     architecture: str
     init: str
     weights: Weights

@@ -1,0 +1,105 @@
+"""Work over all pictures of the data, in threads and in bounded memory: checking them, and decoding a split to disk."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.data.pictures import decode, pillow_warnings_ignored, resize_and_crop
+from compressor.data.samples import Part, Split
+from compressor.errors import KdcError
+from compressor.progress import Progress
+from compressor.spec.base import write_atomically
+from compressor.spec.preprocess import Preprocess
+
+__all__ = ["check", "decode_split", "digest"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# A task is a few pictures, since small ones take less time than handing a task over does. How many tasks may be ahead
+# of the picture that is being used bounds the memory, whatever the split's size.
+PICTURES_PER_TASK = 16
+TASKS_PER_THREAD = 3
+
+
+def _in_order(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """`map(function, items)` in threads (Pillow decodes without the interpreter's lock), a bounded number ahead."""
+    workers = min(16, _cpus())
+    starts = iter(range(0, len(items), PICTURES_PER_TASK))
+
+    def task(start: int) -> list[R]:
+        return [function(item) for item in items[start : start + PICTURES_PER_TASK]]
+
+    with ThreadPoolExecutor(workers) as pool:
+        ahead = islice(starts, workers * TASKS_PER_THREAD)
+        pending: deque[Future[list[R]]] = deque(pool.submit(task, start) for start in ahead)
+        try:
+            while pending:
+                done = pending.popleft().result()
+                pending.extend(pool.submit(task, start) for start in islice(starts, 1))
+                yield from done
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):  # inside a container or under taskset there may be fewer than the machine has
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def digest(content: bytes | NDArray[np.uint8]) -> bytes:
+    """The sha256 of a picture's content: of the whole file, or of its pixels and their shape."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).digest()
+    return hashlib.sha256(repr(content.shape).encode() + content.tobytes()).digest()
+
+
+def check(samples: Sequence[tuple[Part, int]], progress: Progress) -> list[bytes | KdcError]:
+    """For each sample the digest of its content, or what is wrong with it. Every encoded picture is decoded whole:
+    an error now is better than one in the fifth epoch."""
+    if not any(part.encoded for part, _ in samples):
+        return [digest(part.content(row)) for part, row in samples]
+    with pillow_warnings_ignored():
+        return list(progress.track(_in_order(_check_one, samples), len(samples), "checking pictures"))
+
+
+def _check_one(sample: tuple[Part, int]) -> bytes | KdcError:
+    part, row = sample
+    try:
+        content = part.content(row)
+        if isinstance(content, bytes):
+            decode(content, part.where(row))
+        return digest(content)
+    except KdcError as error:
+        return error
+
+
+def decode_split(split: Split, how: Preprocess, path: Path, progress: Progress) -> NDArray[np.uint8]:
+    """Every picture of `split`, resized and cropped: a read-only memory map, uint8 [N, h, w, 3], of the file `path`.
+
+    The file (.npy) is written in sequence and renamed when whole. It is not written through the map: on a full disk
+    that would kill the process with SIGBUS, where a plain write raises an error that can be shown.
+    """
+    height, width = how.input_size
+    with write_atomically(path) as temporary, temporary.open("wb") as file, pillow_warnings_ignored():
+        _write_header(file, (len(split), height, width, 3))
+        pixels = _in_order(lambda row: resize_and_crop(split.picture(row), how), range(len(split)))
+        for picture in progress.track(pixels, len(split), f"decoding {split.name}"):
+            file.write(picture.data)
+    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return mapped
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    # numpy's own writer would want the whole array in memory
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -1,0 +1,173 @@
+"""`folder:PATH`: one folder a class, directly in PATH or in its train, validation and test folders."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compressor.data.labels import listed
+from compressor.data.pictures import SUFFIXES
+from compressor.data.samples import Found, Part
+from compressor.data.splits import WANTED
+from compressor.errors import KdcError, os_error
+from compressor.progress import Progress
+
+__all__ = ["SPLIT_NAMES", "find_folder", "present_path", "read_picture"]
+
+# How people call the splits. Also read by the other sources.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+EXPECTED = "expected one folder a class, with pictures in it, directly or under train/, validation/ and test/"
+LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"})  # left by operating systems; no one's data
+
+
+@dataclass
+class _Ignored:
+    """What the walk leaves out, to be told in the notes."""
+
+    files: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+
+    def notes(self) -> tuple[str, ...]:
+        kinds = (
+            (self.files, "files that are no pictures by their suffix, or lie beside the class folders"),
+            (self.links, "folders that were reached before through another link"),
+        )
+        return tuple(f"ignored {len(names)} {what}, e.g. {min(names)}" for names, what in kinds if names)
+
+
+def present_path(text: str, scheme: str, *, folder: bool) -> Path:
+    """The path in a reference such as `folder:PATH`, which must exist; raises KdcError that names it."""
+    path = Path(text).expanduser()
+    if not text:
+        raise KdcError(f"{scheme}: names no path", f"{scheme}:PATH")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise KdcError(f"{path} does not exist (from {scheme}:{text})", "check the path") from None
+    except OSError as error:
+        raise os_error(error, f"opening {path}") from error
+    if folder and not path.is_dir():
+        raise KdcError(f"{path} is a file; {scheme}: wants a folder")
+    return path
+
+
+def find_folder(place: str, progress: Progress) -> Found:
+    """Pictures by suffix, in folders of any depth under the class folder; symbolic links are followed, hidden files
+    left out. The classes are sorted as torchvision's ImageFolder sorts them ("10" before "2"), so that a teacher that
+    was trained with it has them in the same order."""
+    root = present_path(place, "folder", folder=True)
+    ignored = _Ignored()
+    parts = {
+        split: _part(root, root / name if name else root, ignored) for split, name in _layout(root, ignored).items()
+    }
+    class_names = tuple(sorted(set(parts["train"].labels)))
+    return Found(class_names, {name: parts[name] for name in WANTED if name in parts}, ignored.notes())
+
+
+def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
+    """`{split: folder name}`, or `{"train": ""}` where the class folders lie directly in `root`."""
+    folders, files = _children(root)
+    splits = [name for name in folders if name.lower() in SPLIT_NAMES]
+    if not folders:
+        count = sum(1 for name in files if Path(name).suffix.lower() in SUFFIXES)
+        found = f"{count} pictures and no folders" if count else "no pictures"
+        raise KdcError(f"{root} holds {found}; {EXPECTED}")
+    if not splits or (len(splits) == 1 and len(folders) > 1):  # one such name among others: a class of trains, say
+        ignored.files.extend(files)
+        return {"train": ""}
+    if len(splits) < len(folders):
+        raise KdcError(
+            f"{root} holds both splits ({', '.join(splits)}) and other folders "
+            f"({listed(name for name in folders if name not in splits)}); {EXPECTED}",
+            "move the other folders away",
+        )
+    twice = [name for name, count in Counter(SPLIT_NAMES[name.lower()] for name in splits).items() if count > 1]
+    if twice:
+        same = [name for name in splits if SPLIT_NAMES[name.lower()] == twice[0]]
+        raise KdcError(f"{root} holds {' and '.join(same)}, which both mean {twice[0]}", "keep one of them")
+    layout = {SPLIT_NAMES[name.lower()]: name for name in splits}
+    if "train" not in layout:
+        raise KdcError(f"{root} holds {', '.join(splits)} but no train folder; {EXPECTED}")
+    ignored.files.extend(files)
+    return layout
+
+
+def _part(root: Path, base: Path, ignored: _Ignored) -> Part:
+    prefix = "" if base == root else base.name + "/"
+    folders, files = _children(base)
+    if not folders:
+        raise KdcError(f"{base} holds no folders; {EXPECTED}")
+    if base != root:
+        ignored.files.extend(prefix + name for name in files)
+    ids: list[str] = []
+    labels: list[str] = []
+    for name in folders:
+        found: list[str] = []
+        _walk(base / name, f"{prefix}{name}", found, ignored, set())
+        if not found:
+            raise KdcError(f"class folder {base / name} holds no pictures", "remove the folder, or put pictures in it")
+        ids.extend(sorted(found))
+        labels.extend([name] * len(found))
+    return Part(
+        ids=tuple(ids),
+        labels=tuple(labels),
+        content=lambda row: read_picture(root / ids[row]),
+        where=lambda row: str(root / ids[row]),
+        encoded=True,
+    )
+
+
+def read_picture(path: Path) -> bytes:
+    """The bytes of a picture file, or KdcError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KdcError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _children(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of folders and of files in `folder`, sorted, without hidden ones and litter."""
+    folders: list[str] = []
+    files: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name.lower() not in LITTER:
+                    _must_be_text(entry.name, folder)
+                    (folders if entry.is_dir() else files).append(entry.name)
+    except OSError as error:
+        raise os_error(error, f"listing {folder}") from error
+    return sorted(folders), sorted(files)
+
+
+def _must_be_text(name: str, folder: Path) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise KdcError(f"the name {name!a} in {str(folder)!a} is not UTF-8", "rename the file") from None
+
+
+def _walk(folder: Path, relative: str, found: list[str], ignored: _Ignored, seen: set[tuple[int, int]]) -> None:
+    """Collects the pictures under `folder` as ids. No folder is entered twice: links may form loops."""
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in seen:
+        ignored.links.append(relative)
+        return
+    seen.add((status.st_dev, status.st_ino))
+    folders, files = _children(folder)
+    for name in files:
+        path = folder / name
+        # A dangling link is a picture that cannot be read, and said to be so. A pipe would block whoever opens it.
+        is_picture = Path(name).suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())
+        (found if is_picture else ignored.files).append(f"{relative}/{name}")
+    for name in folders:
+        _walk(folder / name, f"{relative}/{name}", found, ignored, seen)

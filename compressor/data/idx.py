@@ -1,0 +1,98 @@
+"""`idx:PATH`: the format of MNIST, Fashion-MNIST and EMNIST: a folder of IDX files, plain or gzip."""
+
+import gzip
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.data.folder import present_path
+from compressor.data.labels import class_order, label_texts
+from compressor.data.samples import Found, Part
+from compressor.errors import KdcError, os_error
+from compressor.progress import Progress
+
+__all__ = ["find_idx"]
+
+UNSIGNED_BYTE = 0x08
+PREFIXES = {"train": "train", "test": "t10k"}
+EXPECTED = (
+    "expected train-images-idx3-ubyte and train-labels-idx1-ubyte (or train-images.idx3-ubyte), "
+    "and optionally t10k-images-… and t10k-labels-…, each plain or .gz"
+)
+
+
+def find_idx(place: str, progress: Progress) -> Found:
+    """Pictures [N, h, w] or [N, h, w, 3]; classes by the lines of classes.txt, else "0", "1", … by label."""
+    root = present_path(place, "idx", folder=True)
+    names = _names(root / "classes.txt")
+    parts = {}
+    for split, prefix in PREFIXES.items():
+        images, labels = _file(root, prefix, "images"), _file(root, prefix, "labels")
+        if images and labels:
+            parts[split] = _part(split, images, labels, names)
+        elif images or labels:
+            raise KdcError(f"{root} holds {(images or labels or root).name} without its counterpart; {EXPECTED}")
+    if "train" not in parts:
+        raise KdcError(f"{root} holds no training pictures; {EXPECTED}")
+    return Found(names or class_order(parts["train"].labels), parts)
+
+
+def _names(path: Path) -> tuple[str, ...] | None:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise os_error(error, f"reading {path}") from error
+    except UnicodeDecodeError:
+        raise KdcError(f"{path} is not UTF-8") from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _file(root: Path, prefix: str, what: str) -> Path | None:
+    pattern = re.compile(rf"{prefix}-{what}[-.]idx\d-ubyte(\.gz)?")
+    found = sorted(path for path in root.iterdir() if pattern.fullmatch(path.name))
+    # Plain sorts before .gz: after a `gunzip --keep` both lie there and hold the same.
+    return found[0] if found else None
+
+
+def _part(split: str, images: Path, labels: Path, names: tuple[str, ...] | None) -> Part:
+    pixels, numbers = _read(images), _read(labels)
+    if pixels.ndim == 4 and pixels.shape[3] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] != 3) or 0 in pixels.shape:
+        raise KdcError(f"{images} holds an array {list(pixels.shape)}; expected [N, h, w] or [N, h, w, 3]")
+    if numbers.ndim != 1 or len(numbers) != len(pixels):
+        raise KdcError(f"{labels} holds labels {list(numbers.shape)} for {len(pixels)} pictures in {images.name}")
+    return Part(
+        ids=tuple(f"{split}/{row}" for row in range(len(pixels))),
+        labels=label_texts(numbers.tolist(), lambda row: f"{labels} row {row}", names),
+        content=lambda row: pixels[row],
+        where=lambda row: f"{images} row {row}",
+        encoded=False,
+    )
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    """The array in one IDX file: two zero bytes, the type, the number of sides, each side in 4 bytes, the values."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            zero, kind, sides = struct.unpack(">HBB", file.read(4))
+            if zero or kind != UNSIGNED_BYTE:
+                raise KdcError(f"{path} is no IDX file of unsigned bytes: it begins with {zero:04x} {kind:02x}")
+            shape = struct.unpack(f">{sides}I", file.read(4 * sides))
+            wanted = math.prod(shape)
+            values = file.read(wanted + 1)
+    except (EOFError, struct.error, gzip.BadGzipFile, zlib.error) as error:
+        raise KdcError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise os_error(error, f"reading {path}") from error
+    if len(values) != wanted:
+        found = "more" if len(values) > wanted else f"only {len(values):,}"
+        raise KdcError(f"{path} is damaged: its header promises {wanted:,} bytes, it holds {found}")
+    return np.frombuffer(values, np.uint8).reshape(shape)

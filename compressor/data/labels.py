@@ -1,0 +1,56 @@
+"""Labels as they stand in files -> class names, one a sample. From here on classes go by name, never by number."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from compressor.errors import KdcError
+
+__all__ = ["class_order", "label_texts", "listed"]
+
+
+def label_texts(
+    values: Iterable[object], where: Callable[[int], str], names: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Each label as the name of its class. Integers index `names` where the file has them, else "3" is the class 3."""
+    return tuple(_text(value, row, where, names) for row, value in enumerate(values))
+
+
+def _text(value: object, row: int, where: Callable[[int], str], names: Sequence[str] | None) -> str:
+    if value is None or value != value or (isinstance(value, str) and value.lower() in ("", "nan")):
+        raise KdcError(f"{where(row)}: the label is missing", "give every picture a label, or leave the row out")
+    if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
+        raise KdcError(f"{where(row)}: label {value!r} is neither text nor a whole number")
+    if isinstance(value, str):
+        if value.startswith("-") and value[1:].isdecimal():
+            raise _negative(value, row, where)
+        return value
+    if value < 0:
+        raise _negative(value, row, where)
+    if names is None:
+        return str(value)
+    if value >= len(names):
+        raise KdcError(f"{where(row)}: label {value} is outside the classes; {len(names)} are named: {listed(names)}")
+    return names[int(value)]
+
+
+def _negative(value: object, row: int, where: Callable[[int], str]) -> KdcError:
+    return KdcError(
+        f"{where(row)}: label {value} is negative, which usually marks a picture without a label",
+        "leave out the rows or the split that have no labels",
+    )
+
+
+def class_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """The class names among `labels`: by value if all are whole numbers (2 before 10), else in alphabetical order."""
+    names = set(labels)
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Names for a message: the first few, and how many more."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

@@ -1,0 +1,169 @@
+"""open_data: from a reference to checked splits."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from compressor.data.decode import check
+from compressor.data.labels import listed
+from compressor.data.samples import Found, ImageData, Part, Split, load
+from compressor.data.sources import find
+from compressor.data.splits import WANTED, split_off
+from compressor.errors import KdcError
+from compressor.progress import Progress, Silent
+from compressor.spec.student import DataInfo
+
+__all__ = ["open_data"]
+
+# A sample: the part that it came in, its row there, and the digest of its content.
+Sample = tuple[Part, int, bytes]
+SILENT = Silent()
+
+
+def open_data(
+    reference: str,
+    *,
+    skip_bad: bool = False,
+    progress: Progress = SILENT,
+    class_names: Sequence[str] | None = None,
+) -> ImageData:
+    """The data that `reference` names (see `sources.SOURCES`), checked and in three splits.
+
+    Every encoded picture is decoded once, here; those that cannot be raise KdcError, or with `skip_bad` are left out
+    and listed in `info.skipped`. Splits that are missing are taken from train, the same way every time (`split_off`).
+    With `class_names`, the data must have exactly these classes, and labels follow their order.
+
+    `info.fingerprint` is a sha256 over the class names and the split, id, label and whole content (file bytes, or
+    pixels) of every sample, which costs little beside decoding it.
+    """
+    found = find(reference, progress)
+    names = _classes(found, class_names)
+    kept, skipped = _checked(found, skip_bad, progress)
+    _every_class_in_train(kept["train"], names)
+    splits, split_notes = _in_three(kept)
+    notes = [*found.notes, *split_notes, *_remarks(splits, names)]
+    if skipped:
+        notes.append(f"left out {len(skipped)} pictures that cannot be read, e.g. {skipped[0]}")
+    for note in notes:
+        progress.note(note)
+    made = {name: _split(name, splits[name], names) for name in WANTED}
+    info = DataInfo(
+        source=reference,
+        fingerprint=_fingerprint(names, splits, made),
+        class_names=names,
+        counts={name: len(split) for name, split in made.items()},
+        notes=tuple(notes),
+        skipped=skipped,
+    )
+    return ImageData(info, made["train"], made["validation"], made["test"])
+
+
+def _classes(found: Found, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The class names in the order that counts, once labels and ids are known to be sound."""
+    names = found.class_names
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise KdcError(f"class {twice[0]} is named twice")
+    known = set(names)
+    first: dict[str, tuple[Part, int]] = {}
+    for part, row in found.samples():
+        if part.labels[row] not in known:
+            raise KdcError(
+                f"{part.where(row)}: label {part.labels[row]} is outside the classes, which are those of train: "
+                f"{listed(names)}"
+            )
+        other, other_row = first.setdefault(part.ids[row], (part, row))
+        if (other, other_row) != (part, row):
+            raise KdcError(
+                f"{part.where(row)}: the picture {part.ids[row]} stands twice in the data, first in "
+                f"{other.where(other_row)}",
+                "name each picture once, in one split",
+            )
+    if len(names) < 2:
+        raise KdcError(f"the data has {listed(names) or 'no classes'} as its only class; two are the least")
+    return names if wanted is None else _reordered(names, wanted)
+
+
+def _reordered(names: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    only_data = [name for name in names if name not in set(wanted)]
+    only_wanted = [name for name in wanted if name not in set(names)]
+    sides = [f"only in the data: {listed(only_data)}"] if only_data else []
+    sides += [f"missing from the data: {listed(only_wanted)}"] if only_wanted else []
+    if sides:
+        raise KdcError(f"the data has other classes than the model: {'; '.join(sides)}")
+    return tuple(wanted)
+
+
+def _checked(found: Found, skip_bad: bool, progress: Progress) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
+    """The samples that can be read, by split, and the ids of those that cannot."""
+    results = check(list(found.samples()), progress)
+    errors = [result for result in results if isinstance(result, KdcError)]
+    if errors and not skip_bad:
+        more = f" (and {len(errors) - 1} more pictures)" if len(errors) > 1 else ""
+        raise KdcError(f"{errors[0].message}{more}", "--skip-bad leaves them out")
+    kept: dict[str, list[Sample]] = {name: [] for name in found.parts}
+    skipped = []
+    split_of = {id(part): name for name, part in found.parts.items()}
+    for (part, row), result in zip(found.samples(), results, strict=True):
+        if isinstance(result, KdcError):
+            skipped.append(part.ids[row])
+            progress.warn(f"left out: {result.message}")
+        else:
+            kept[split_of[id(part)]].append((part, row, result))
+    return kept, tuple(skipped)
+
+
+def _every_class_in_train(train: Sequence[Sample], names: Sequence[str]) -> None:
+    seen = {part.labels[row] for part, row, _ in train}
+    without = [name for name in names if name not in seen]
+    if without:
+        raise KdcError(f"train holds no pictures of {listed(without)}", "every class needs some to learn from")
+
+
+def _in_three(kept: Mapping[str, list[Sample]]) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
+    empty = [name for name, samples in kept.items() if not samples]
+    if empty:
+        raise KdcError(f"{empty[0]} holds no pictures")
+    missing = [name for name in ("test", "validation") if name not in kept]
+    train = kept["train"]
+    rows_of, notes = split_off(
+        [part.ids[row] for part, row, _ in train], [part.labels[row] for part, row, _ in train], missing
+    )
+    return dict(kept) | {name: [train[row] for row in rows] for name, rows in rows_of.items()}, notes
+
+
+def _remarks(splits: Mapping[str, Sequence[Sample]], names: Sequence[str]) -> list[str]:
+    """What makes the figures of a held-out split worth less, and can be seen from here."""
+    remarks = []
+    trained_on = {digest for _, _, digest in splits["train"]}
+    for split in ("validation", "test"):
+        seen = {part.labels[row] for part, row, _ in splits[split]}
+        absent = [name for name in names if name not in seen]
+        if absent:
+            remarks.append(f"{split} holds no pictures of {listed(absent)}")
+        leaked = [part.ids[row] for part, row, digest in splits[split] if digest in trained_on]
+        if leaked:
+            remarks.append(f"{len(leaked)} pictures of {split} have an exact copy in train, e.g. {leaked[0]}")
+    return remarks
+
+
+def _split(name: str, samples: Sequence[Sample], names: Sequence[str]) -> Split:
+    index = {label: number for number, label in enumerate(names)}
+    return Split(
+        name=name,
+        ids=tuple(part.ids[row] for part, row, _ in samples),
+        labels=np.array([index[part.labels[row]] for part, row, _ in samples], np.int64),
+        picture=lambda number: load(*samples[number][:2]),
+    )
+
+
+def _fingerprint(names: Sequence[str], splits: Mapping[str, Sequence[Sample]], made: Mapping[str, Split]) -> str:
+    whole = hashlib.sha256(json.dumps(list(names)).encode())
+    for name in WANTED:
+        lines = sorted(zip(made[name].ids, made[name].labels.tolist(), splits[name], strict=True), key=lambda x: x[0])
+        for sample_id, label, (_, _, digest) in lines:
+            whole.update(json.dumps([name, sample_id, label, digest.hex()]).encode())
+    return whole.hexdigest()

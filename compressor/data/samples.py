@@ -1,0 +1,76 @@
+"""The values of this package: what a source lists (Part, Found), and what kdc works with (Split, ImageData)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from compressor.data.pictures import decode
+from compressor.spec.student import DataInfo
+
+__all__ = ["Content", "Found", "ImageData", "Part", "Split", "load"]
+
+# An encoded picture (a whole file), or pixels: uint8 [h, w] or [h, w, 3].
+Content: TypeAlias = bytes | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One split as a source lists it, before anything is checked or split off. `labels` are class names, one a sample.
+
+    `content(i)` fetches sample i and may raise KdcError; `where(i)` names it in messages: a path, or a file and row.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    content: Callable[[int], Content]
+    where: Callable[[int], str]
+    encoded: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a source holds: the classes in its own order, its parts by split name, and what a reader should know."""
+
+    class_names: tuple[str, ...]
+    parts: Mapping[str, Part]
+    notes: tuple[str, ...] = ()
+
+    def samples(self) -> Iterator[tuple[Part, int]]:
+        """Every sample as (part, row), in the source's order."""
+        return ((part, row) for part in self.parts.values() for row in range(len(part.ids)))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One of train, validation and test. `ids` are unique and never absolute paths; `labels` int64 [N] index the class
+    names; `picture(i)` decodes sample i to RGB (see `pictures.decode`), or raises KdcError naming its path or row."""
+
+    name: str
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    picture: Callable[[int], Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Checked data: every picture decodes, every class stands in train, no sample stands in two splits."""
+
+    info: DataInfo
+    train: Split
+    validation: Split
+    test: Split
+
+
+def load(part: Part, row: int) -> Image.Image:
+    """The picture of one sample in RGB, or KdcError."""
+    content = part.content(row)
+    if isinstance(content, bytes):
+        return decode(content, part.where(row))
+    return Image.fromarray(content).convert("RGB")

@@ -1,0 +1,46 @@
+"""Where data comes from: one row a scheme. Adding a source is one function and one row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compressor.data.digits import find_digits
+from compressor.data.folder import find_folder
+from compressor.data.hub import find_hub
+from compressor.data.idx import find_idx
+from compressor.data.parquet import find_parquet
+from compressor.data.samples import Found
+from compressor.data.tables import find_csv
+from compressor.errors import KdcError, did_you_mean
+from compressor.progress import Progress
+
+__all__ = ["SOURCES", "Source", "find"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """`find` gets what follows the colon. `spelling` and `example` are for messages."""
+
+    find: Callable[[str, Progress], Found]
+    spelling: str
+    example: str
+
+
+SOURCES = {
+    "folder": Source(find_folder, "folder:PATH", "folder:data/flowers"),
+    "idx": Source(find_idx, "idx:PATH", "idx:data/fashion-mnist"),
+    "parquet": Source(find_parquet, "parquet:PATH", "parquet:data/train.parquet"),
+    "csv": Source(find_csv, "csv:PATH", "csv:data/labels.csv"),
+    "hf": Source(find_hub, "hf:NAME_OR_PATH", "hf:uoft-cs/cifar10 or hf:OWNER/NAME@CONFIG"),
+    "digits": Source(find_digits, "digits", "digits"),
+}
+
+
+def find(reference: str, progress: Progress) -> Found:
+    """What the source that `reference` names holds."""
+    scheme, colon, place = reference.partition(":")
+    source = SOURCES.get(scheme)
+    if source is None or bool(colon) != (":" in source.spelling):
+        spellings = "; ".join(f"{source.spelling} (e.g. {source.example})" for source in SOURCES.values())
+        near = did_you_mean(scheme, SOURCES) if source is None else f"; it is spelt {source.spelling}"
+        raise KdcError(f"data {reference!r} is not understood{near}", f"known: {spellings}")
+    return source.find(place, progress)

@@ -1,0 +1,68 @@
+"""RUN/, the folder of one training: who may write there, and what a resumed run must agree with."""
+
+import shutil
+from pathlib import Path
+
+from compressor.errors import KdcError, os_error
+from compressor.spec.base import read_json, write_json
+from compressor.spec.student import Request
+
+__all__ = ["claim", "start"]
+
+
+def claim(folder: Path, request: Request, *, resume: bool, overwrite: bool) -> bool:
+    """Whether `folder` holds a finished run of this very request, which `resume` then has nothing to do for.
+
+    Raises KdcError where the folder may not be written: it is not a run, a run stands there and neither --resume nor
+    --overwrite was given, or the run to resume was started with another request. Changes nothing.
+    """
+    request_file = folder / "run.json"
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        if resume:
+            raise KdcError(f"--resume: there is no run in {folder}", "leave --resume out to start one")
+        return False
+    if not folder.is_dir() or not request_file.is_file():
+        raise KdcError(f"--out {folder} exists and is no run of kdc, so it is left alone", "choose another --out")
+    finished = (folder / "student.json").is_file()
+    if overwrite:
+        return False
+    if not resume:
+        state = "a finished run" if finished else "a run that was not finished"
+        go_on = "" if finished else "--resume to go on with it, "
+        raise KdcError(f"--out {folder} holds {state}", f"{go_on}--overwrite to replace it, or another --out")
+    before = read_json(request_file, Request)
+    differing = _differences(before, request)
+    if differing:
+        raise KdcError(
+            f"--resume: the run in {folder} was started with other settings: {'; '.join(differing)}",
+            "give the same command again, or choose another --out",
+        )
+    return finished
+
+
+def start(folder: Path, request: Request, *, resume: bool) -> None:
+    """Make the folder ready to be trained in: emptied unless resumed, with run.json."""
+    try:
+        if not resume and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, f"preparing {folder}") from error
+    if not resume:
+        write_json(folder / "run.json", request)
+
+
+def _differences(before: Request, now: Request) -> list[str]:
+    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    return [
+        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(values: object, prefix: str = "") -> dict[str, object]:
+    if isinstance(values, dict):
+        rows = [_flat(value, f"{prefix}{key}.") for key, value in values.items()]
+        return {key: value for row in rows for key, value in row.items()}
+    return {prefix.rstrip("."): values}

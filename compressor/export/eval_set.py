@@ -1,0 +1,45 @@
+"""The test split as it travels in the bundle: pictures ready but for normalization, labels, torch's own answers."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compressor.data import Split, decode_split, normalise
+from compressor.errors import os_error
+from compressor.models import LoadedModel
+from compressor.progress import Progress
+from compressor.spec.preprocess import Preprocess
+
+__all__ = ["write_labels", "write_pictures", "write_reference"]
+
+CHUNK = 64
+
+
+def write_pictures(test: Split, how: Preprocess, path: Path, progress: Progress) -> None:
+    """uint8 [N, height, width, 3]: resized and cropped, so that only the normalization is left to the runner."""
+    decode_split(test, how, path, progress)
+
+
+def write_labels(test: Split, folder: Path) -> None:
+    """labels.npy (int64 [N]) and ids.txt (one a line)."""
+    try:
+        np.save(folder / "labels.npy", test.labels.astype(np.int64), allow_pickle=False)
+        (folder / "ids.txt").write_text("".join(f"{sample}\n" for sample in test.ids), encoding="utf-8")
+    except OSError as error:
+        raise os_error(error, "writing the bundle's labels") from error
+
+
+@torch.no_grad()
+def write_reference(model: LoadedModel, pictures: Path, path: Path, progress: Progress) -> None:
+    """torch's logits, float32 [N, classes], for the pictures in that .npy file: what every runtime must reproduce."""
+    pixels = np.load(pictures, mmap_mode="r", allow_pickle=False)
+    starts = range(0, len(pixels), CHUNK)
+    logits = [
+        model.network.eval()(torch.from_numpy(normalise(pixels[start : start + CHUNK], model.preprocess))).numpy()
+        for start in progress.track(starts, len(starts), f"torch's answers ({path.stem})")
+    ]
+    try:
+        np.save(path, np.concatenate(logits).astype(np.float32), allow_pickle=False)
+    except OSError as error:
+        raise os_error(error, f"writing {path.name}") from error

@@ -1,0 +1,108 @@
+"""torch -> ONNX: checked, described, without a trace of this machine, and the same bytes every time."""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from compressor.errors import KdcError, os_error
+
+__all__ = ["LOWEST_EXPORTED", "to_onnx"]
+
+LOWEST_EXPORTED = 18
+"""The lowest opset that torch's dynamo exporter writes; lower ones are converted down from it."""
+
+
+def to_onnx(
+    network: nn.Module, input_size: tuple[int, int], batch: int, opset: int, metadata: Mapping[str, str], path: Path
+) -> None:
+    """Write `network` as ONNX: input "input" float32 [batch, 3, height, width], output "logits" [batch, classes].
+
+    `metadata` goes into the model's metadata_props. Raises KdcError where the network cannot be exported, or not at
+    that opset: another one is never written instead.
+    """
+    example = torch.zeros(batch, 3, *input_size)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=max(opset, LOWEST_EXPORTED),
+                input_names=["input"],
+                output_names=["logits"],
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise KdcError(f"the network cannot be exported to ONNX: {str(error).strip().splitlines()[0]}") from None
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    if opset < LOWEST_EXPORTED:
+        model = _converted_down(model, opset)
+    found = {row.domain or "ai.onnx": row.version for row in model.opset_import}
+    if found.get("ai.onnx") != opset:
+        raise KdcError(f"the network exports to ONNX opset {found.get('ai.onnx')}, not to the {opset} of the profile")
+    model.producer_name, model.producer_version = "kdc", ""
+    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
+    onnx.checker.check_model(model, full_check=True)
+    try:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise os_error(error, f"writing {path}") from error
+
+
+def metadata_json(value: object) -> str:
+    """A value as compact JSON with sorted keys, for metadata."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names."""
+    graph = model.graph
+    del model.metadata_props[:]
+    del graph.metadata_props[:]
+    model.doc_string = graph.doc_string = ""
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""
+
+
+def _converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    for node in model.graph.node:
+        # Its default since opset 18; the attribute itself does not exist below, and the converter keeps it.
+        kept = [a for a in node.attribute if not (a.name == "noop_with_empty_axes" and a.i == 0)]
+        if len(kept) != len(node.attribute):
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise KdcError(
+            f"the network cannot be written at ONNX opset {opset}: {reason}", f"--set opset={LOWEST_EXPORTED}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter logs and warns about its own internals, and prints; none of that helps the user."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,161 @@
+"""`kdc doctor`: what works on this machine, and the install line for what does not. Nothing goes over the network."""
+
+import subprocess
+import sys
+from importlib import metadata
+
+from compressor import __version__
+from compressor.errors import KdcError
+from compressor.measure.machine import last_line, runtime_info, this_machine
+from compressor.runtimes import NOT_YET, RUNTIMES, Runtime
+from compressor.spec.doctor import Diagnosis, PackageCheck, RuntimeCheck
+from compressor.spec.measurement import Machine
+from compressor.spec.profile import Profile
+
+__all__ = ["diagnose", "missing_for", "to_text"]
+
+# (package, what kdc needs it for, install line)
+PACKAGES = (
+    ("torch", "teach, distill and export", "pip install torch"),
+    ("timm", "teachers and students", "pip install timm"),
+    ("transformers", "teachers hf:…", "pip install 'kdc[hf]'"),
+    ("datasets", "data hf:…", "pip install 'kdc[hf]'"),
+    ("pyarrow", "data parquet:…", "pip install 'kdc[hf]'"),
+    ("openvino", "export to OpenVINO", "pip install 'kdc[openvino]'"),
+)
+
+# The CPU flags of which a precision needs one.
+NEEDS_ONE_OF = {"bf16": ("avx512_bf16", "amx_bf16")}
+
+# torch takes seconds to import and a broken driver can crash it, so it is asked in a process of its own.
+ASK_TORCH = """
+import torch
+print(", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
+"""
+TORCH_TIMEOUT_S = 120.0
+
+
+def diagnose() -> Diagnosis:
+    """Ask every runtime, package and device of this machine. Takes some seconds."""
+    machine = this_machine()
+    return Diagnosis(
+        kdc=__version__,
+        machine=machine,
+        cuda=_cuda(),
+        hub="not checked",
+        runtimes=tuple(_check(runtime, machine) for runtime in RUNTIMES.values()),
+        packages=tuple(
+            PackageCheck(name=name, purpose=purpose, version=_version(name), install=install)
+            for name, purpose, install in PACKAGES
+        ),
+        not_yet=dict(NOT_YET),
+    )
+
+
+def missing_for(profile: Profile, diagnosis: Diagnosis) -> tuple[str, ...]:
+    """The install lines of the runtimes that `profile` names and that do not work here; empty where all do."""
+    broken = {check.name: check.install for check in diagnosis.runtimes if not check.works}
+    return tuple(broken[target.runtime] for target in profile.targets if target.runtime in broken)
+
+
+def to_text(diagnosis: Diagnosis) -> str:
+    """A diagnosis as a plain table for people."""
+    machine = diagnosis.machine
+    lines = [
+        f"kdc {diagnosis.kdc}, Python {machine.python}, {machine.system}",
+        f"cpu   {machine.cpu} ({machine.arch}), {machine.cores} cores, {machine.usable_cores} usable, "
+        f"{machine.memory_gb:.1f} GiB",
+        f"isa   {' '.join(machine.isa) or 'unknown'}",
+        f"cuda  {diagnosis.cuda.removeprefix('cuda: ')}",
+        f"hub   {diagnosis.hub}",
+        "",
+        "runtimes",
+        *_table(
+            [_runtime_row(check) for check in diagnosis.runtimes]
+            + [(name, "kdc has no runner for it yet", f"by hand: {how}") for name, how in diagnosis.not_yet.items()]
+        ),
+        "",
+        "packages",
+        *_table([_package_row(check) for check in diagnosis.packages]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _check(runtime: Runtime, machine: Machine) -> RuntimeCheck:
+    try:
+        info = runtime_info(runtime.name)
+    except KdcError as error:
+        return RuntimeCheck(
+            name=runtime.name,
+            works=False,
+            version=None,
+            precisions=(),
+            unavailable={},
+            problem=error.message,
+            install=runtime.install,
+        )
+    return RuntimeCheck(
+        name=runtime.name,
+        works=True,
+        version=info.version,
+        precisions=tuple(name for name in runtime.precisions if name in info.precisions),
+        unavailable={name: _why_not(name, machine) for name in runtime.precisions if name not in info.precisions},
+        problem=None,
+        install=runtime.install,
+    )
+
+
+def _why_not(precision: str, machine: Machine) -> str:
+    flags = NEEDS_ONE_OF.get(precision, ())
+    if flags and not set(flags) & set(machine.isa):
+        return f"needs {' or '.join(flags)}, which this CPU does not have"
+    return "the runtime does not offer it on this machine"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cuda() -> str:
+    """The CUDA devices that torch sees: "cuda: NVIDIA H100 …", "no CUDA device", or why that cannot be told."""
+    if _version("torch") is None:
+        return "not checked: torch is not installed"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ASK_TORCH],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TORCH_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"unknown: torch did not answer within {TORCH_TIMEOUT_S:g} s"
+    if done.returncode != 0:
+        return f"unknown: torch does not start: {last_line(done.stderr)}"
+    names = done.stdout.strip()
+    return f"cuda: {names}" if names else "no CUDA device"
+
+
+def _runtime_row(check: RuntimeCheck) -> tuple[str, ...]:
+    if not check.works:
+        return check.name, "does not work", f"{check.problem}; {check.install}"
+    not_here = "".join(f"; {name} not: {why}" for name, why in check.unavailable.items())
+    return check.name, f"works, {(check.version or '').split('-')[0]}", ", ".join(check.precisions) + not_here
+
+
+def _package_row(check: PackageCheck) -> tuple[str, ...]:
+    if check.version is None:
+        return check.name, "missing", f"{check.purpose}: {check.install}"
+    return check.name, check.version, check.purpose
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows as lines whose columns start below each other."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

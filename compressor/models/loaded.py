@@ -1,0 +1,86 @@
+"""What every loader returns: a network from normalised pictures to logits, with everything that must travel with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from compressor.data.pictures import normalise, resize_and_crop
+from compressor.errors import KdcError
+from compressor.spec.preprocess import Preprocess
+from compressor.spec.student import Weights
+
+__all__ = ["LoadedModel", "freeze", "logits_of", "with_classes"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """`network`: float32 [B, 3, height, width], normalised as `preprocess` says -> logits [B, classes].
+
+    `class_names`: every spelling by which output k is known, the first its own name; None where the weights do not say.
+    `family`: whose network it is, and so how its architecture is named.
+    """
+
+    network: nn.Module
+    preprocess: Preprocess
+    class_names: tuple[tuple[str, ...], ...] | None
+    weights: Weights
+    family: Literal["timm", "hf"]
+
+
+class _SelectClasses(nn.Module):
+    """A network whose outputs are the columns `index` of another's."""
+
+    def __init__(self, network: nn.Module, index: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.index: Tensor
+        self.register_buffer("index", torch.tensor(index, dtype=torch.int64), persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        logits: Tensor = self.network(pictures)
+        return logits.index_select(-1, self.index)
+
+
+def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str]) -> LoadedModel:
+    """`model` answering only the classes `names`, which are its outputs `index`, in that order."""
+    named = tuple((name,) for name in names)
+    if model.class_names is not None and list(index) == list(range(len(model.class_names))):
+        return replace(model, class_names=named)
+    return replace(model, network=_SelectClasses(model.network, index).eval(), class_names=named)
+
+
+def freeze(network: nn.Module) -> nn.Module:
+    """`network` in evaluation mode and without gradients: batch statistics stand still, and nothing trains it."""
+    return network.eval().requires_grad_(False)
+
+
+def check_input(model: LoadedModel) -> LoadedModel:
+    """`model`, after one forward pass at its input size; raises KdcError where the network does not take it."""
+    height, width = model.preprocess.input_size
+    was_training = model.network.training
+    try:
+        with torch.no_grad():
+            model.network.eval()(torch.zeros(1, 3, height, width))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise KdcError(
+            f"{model.weights.source} does not take pictures of {height}×{width}: {reason}",
+            "choose another --input-size",
+        ) from None
+    model.network.train(was_training)
+    return model
+
+
+@torch.no_grad()
+def logits_of(model: LoadedModel, pictures: Sequence[Image.Image]) -> Tensor:
+    """Logits [N, classes] of RGB pictures, through the model's own preprocessing."""
+    import numpy as np
+
+    pixels = np.stack([resize_and_crop(picture, model.preprocess) for picture in pictures])
+    model.network.eval()
+    logits: Tensor = model.network(torch.from_numpy(normalise(pixels, model.preprocess)))
+    return logits

@@ -1,0 +1,61 @@
+"""`--teacher`: the spellings of a model's whereabouts, and the loader for each."""
+
+from pathlib import Path
+
+from compressor.errors import KdcError, did_you_mean
+from compressor.models import hf_models, runs, timm_models
+from compressor.models.loaded import LoadedModel
+
+__all__ = ["SPELLINGS", "load_model", "with_class_file"]
+
+SPELLINGS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR"
+
+
+def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
+    """The model that `reference` names (see SPELLINGS); `input_size`, in pixels, overrides its own where it can.
+
+    Raises KdcError where it cannot be found, read safely, or used at that size.
+    """
+    scheme, colon, rest = reference.partition(":")
+    if not colon or scheme not in ("timm", "hf", "run") or not rest:
+        near = did_you_mean(scheme, ("timm", "hf", "run")) if colon else ""
+        raise KdcError(f"teacher {reference!r} is not one of {SPELLINGS}{near}", "for example --teacher timm:resnet50")
+    if scheme == "run":
+        if input_size is not None:
+            raise KdcError(f"{reference} keeps the input size that it was trained at", "leave out --input-size")
+        return runs.load_run(Path(rest))[0]
+    if scheme == "hf":
+        return hf_models.load_hf(rest, input_size)
+    if rest.startswith("local-dir:"):
+        return timm_models.load_local(Path(rest.removeprefix("local-dir:")), reference, input_size)
+    name, at, checkpoint = rest.partition("@")
+    if at:
+        return timm_models.load_checkpoint(name, Path(checkpoint), reference, input_size)
+    return timm_models.load_hub(name, input_size)
+
+
+def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
+    """`model` with the class names in `file`: one a line, in the order of its outputs."""
+    from dataclasses import replace
+
+    try:
+        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise KdcError(
+            f"--teacher-classes {file} cannot be read: {error}", "a text file, one class name a line"
+        ) from None
+    outputs = _outputs(model)
+    if len(names) != outputs or len(set(names)) != outputs:
+        raise KdcError(
+            f"--teacher-classes {file} has {len(set(names))} different names, the teacher has {outputs} outputs",
+            "one name a line, in the order of the outputs",
+        )
+    return replace(model, class_names=tuple((name,) for name in names))
+
+
+def _outputs(model: LoadedModel) -> int:
+    import torch
+
+    height, width = model.preprocess.input_size
+    with torch.no_grad():
+        return int(model.network.eval()(torch.zeros(1, 3, height, width)).shape[-1])

@@ -1,0 +1,70 @@
+"""Trained models on disk: RUN/student.json and RUN/student.safetensors, written by `kdc teach` and `kdc distill`."""
+
+from pathlib import Path
+
+from torch import nn
+
+from compressor.errors import KdcError
+from compressor.models import hf_models, timm_models
+from compressor.models.loaded import LoadedModel, check_input
+from compressor.models.weights import read_checkpoint, tensors_sha256
+from compressor.spec.base import read_json, write_atomically, write_json
+from compressor.spec.student import Student, Weights
+
+__all__ = ["load_run", "save_run", "save_tensors"]
+
+
+def load_run(folder: Path) -> tuple[LoadedModel, Student]:
+    """The model in `folder`, and what is known of it; the weights are checked against their sha256."""
+    if not (folder / "student.json").is_file():
+        unfinished = (folder / "run.json").is_file()
+        raise KdcError(
+            f"{folder} holds no trained model (student.json is missing)",
+            "its training is not finished: run the same command with --resume"
+            if unfinished
+            else "kdc distill --out DIR",
+        )
+    student = read_json(folder / "student.json", Student)
+    state = read_checkpoint(folder / "student.safetensors")
+    if tensors_sha256(state) != student.weights.sha256:
+        raise KdcError(f"{folder / 'student.safetensors'} was changed: its weights are not those of student.json")
+    network = _network(folder, student)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise KdcError(
+            f"{folder}: the weights do not fit {student.architecture}: {str(error).splitlines()[0]}"
+        ) from None
+    weights = student.weights.model_copy(update={"source": f"run:{folder}"})
+    names = tuple((name,) for name in student.class_names)
+    loaded = LoadedModel(network.eval(), student.preprocess, names, weights, student.family)
+    return check_input(loaded), student
+
+
+def _network(folder: Path, student: Student) -> nn.Module:
+    if student.family == "hf":
+        return hf_models.from_config(folder / "hf", len(student.class_names))
+    timm_models.require_known(student.architecture)
+    height = student.preprocess.input_size[0]
+    return timm_models.create(student.architecture, classes=len(student.class_names), input_size=height)
+
+
+def save_tensors(network: nn.Module, path: Path) -> str:
+    """Write the network's state dict to `path` as safetensors, all or nothing; returns its sha256."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    with write_atomically(path) as temporary:
+        save_file(state, temporary, {"format": "pt"})
+    return tensors_sha256(state)
+
+
+def save_run(folder: Path, model: LoadedModel, student: Student) -> Student:
+    """Write weights, then student.json with their sha256; a folder with student.json is a finished run."""
+    sha256 = save_tensors(model.network, folder / "student.safetensors")
+    if isinstance(model.network, hf_models.HfClassifier):
+        hf_models.save_config(model.network, folder / "hf")
+    weights: Weights = student.weights.model_copy(update={"sha256": sha256})
+    finished = student.model_copy(update={"weights": weights})
+    write_json(folder / "student.json", finished)
+    return finished

@@ -1,0 +1,114 @@
+"""Models to be trained: a student by its timm name, a teacher's backbone with a new classifier."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from compressor.errors import KdcError
+from compressor.models import hf_models, timm_models
+from compressor.models.loaded import LoadedModel, check_input
+from compressor.models.references import SPELLINGS, load_model
+from compressor.models.weights import read_checkpoint, small_head, tensors_sha256
+from compressor.spec.student import Weights
+
+__all__ = ["create_student", "create_trainee"]
+
+
+def create_student(
+    reference: str, init: str, class_names: Sequence[str], input_size: int, crop_pct: float | None
+) -> LoadedModel:
+    """A student for `class_names` at `input_size` pixels, with a new, small classifier unless the weights fit.
+
+    `reference`: `timm:NAME` or `timm:local-dir:PATH`. `init`: "pretrained" (the hub's or the folder's weights),
+    "random" (from torch's generator, which the caller seeds), or the path of a checkpoint.
+    """
+    scheme, _, name = reference.partition(":")
+    if scheme != "timm" or not name or "@" in name:
+        raise KdcError(
+            f"student {reference!r} is not timm:NAME or timm:local-dir:PATH",
+            "for example --student timm:mobilenetv3_small_100 (weights of your own: --student-init PATH)",
+        )
+    if init == "pretrained":
+        backbone = _pretrained(reference, name, input_size)
+        return create_trainee(backbone, class_names, crop_pct)
+    architecture = _architecture(name)
+    network = timm_models.create(architecture, classes=len(class_names), input_size=input_size)
+    small_head(network, len(class_names))
+    source, licence = f"random:{architecture}", "none (trained from scratch)"
+    if init != "random":
+        _fill_from(network, Path(init), architecture)
+        source, licence = f"{architecture}@{Path(init).name}", "unknown"
+    weights = Weights(
+        source=source,
+        architecture=architecture.split(".")[0],
+        sha256=tensors_sha256(network.state_dict()),
+        licence=licence,
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
+    preprocess = timm_models.preprocess_of(network.pretrained_cfg, input_size, crop_pct)  # type: ignore[arg-type]
+    names = tuple((name,) for name in class_names)
+    return check_input(LoadedModel(network, preprocess, names, weights, "timm"))
+
+
+def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
+    """`backbone` with a new, small classifier for `class_names`; its own preprocessing, `crop_pct` overriding."""
+    network, classes = backbone.network, len(class_names)
+    reset = getattr(network, "reset_classifier", None)
+    if callable(reset):
+        reset(classes)
+    elif isinstance(network, hf_models.HfClassifier):
+        reference = backbone.weights.source.removeprefix("hf:")
+        network = hf_models.load_hf(reference, backbone.preprocess.input_size[0], classes).network
+    else:
+        raise KdcError(f"{backbone.weights.source} cannot be given a new classifier")
+    small_head(network, classes)
+    preprocess = backbone.preprocess
+    if crop_pct is not None:
+        height, width = preprocess.input_size
+        resize = (int(height / crop_pct), int(width / crop_pct))
+        preprocess = preprocess.model_copy(update={"resize": resize})
+    weights = backbone.weights.model_copy(update={"parameters": sum(p.numel() for p in network.parameters())})
+    names = tuple((name,) for name in class_names)
+    return check_input(replace(backbone, network=network, preprocess=preprocess, class_names=names, weights=weights))
+
+
+def _pretrained(reference: str, name: str, input_size: int) -> LoadedModel:
+    if name.startswith("local-dir:"):
+        return load_model(reference, input_size)
+    try:
+        return timm_models.load_hub(name, input_size)
+    except KdcError as error:
+        other = "--student-init random, or --student-init PATH of a checkpoint"
+        raise KdcError(f"the student's pretrained weights: {error.message}", other, error.exit_code) from None
+
+
+def _architecture(name: str) -> str:
+    """The timm architecture behind NAME or local-dir:PATH."""
+    if name.startswith("local-dir:"):
+        import json
+
+        config = Path(name.removeprefix("local-dir:")) / "config.json"
+        try:
+            name = str(json.loads(config.read_text(encoding="utf-8"))["architecture"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise KdcError(f"{config} is no timm configuration (JSON with an architecture)", SPELLINGS) from None
+    timm_models.require_known(name)
+    return name
+
+
+def _fill_from(network: nn.Module, path: Path, architecture: str) -> None:
+    """Load a checkpoint; its classifier is left out where it has other classes, everything else must fit."""
+    if not path.is_file():
+        raise KdcError(f"--student-init {path} does not exist", "pretrained, random, or the path of a checkpoint")
+    state = read_checkpoint(path)
+    own = network.state_dict()
+    cfg: dict[str, object] = dict(network.pretrained_cfg)  # type: ignore[arg-type]
+    head = f"{cfg.get('classifier')}."
+    differing = sorted(own.keys() ^ state.keys())
+    misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    wrong = differing + [key for key in misshapen if not key.startswith(head)]
+    if wrong:
+        raise KdcError(f"--student-init {path} does not fit {architecture}: {', '.join(wrong[:3])}")
+    network.load_state_dict({**state, **{key: own[key] for key in misshapen}})

@@ -1,0 +1,251 @@
+"""Profiles by name or path: find, read, check against the table of runtimes, list, and write one for this machine."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compressor import __version__
+from compressor.assets import asset_dir
+from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
+from compressor.overrides import apply_overrides, read_yaml
+from compressor.runtimes import RUNTIMES, runtime_for
+from compressor.spec.base import parse, write_text
+from compressor.spec.measurement import Machine
+from compressor.spec.profile import Budget, Profile
+
+__all__ = ["ProfileRow", "budget_text", "list_profiles", "load_profile", "profile_names", "write_new_profile"]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+MEASURED = "measured: read from this machine"
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """One line of `kdc profiles list`."""
+
+    name: str
+    kind: str
+    cpu: str
+    runtimes: tuple[str, ...]
+    budget: str
+
+
+def profile_names() -> tuple[str, ...]:
+    """The names of the built-in profiles."""
+    return tuple(sorted(path.stem for path in asset_dir("profiles").glob("*.yaml")))
+
+
+def load_profile(reference: str, overrides: Sequence[str] = ()) -> Profile:
+    """The profile that `reference` names, with `overrides` (`key.path=value`) laid over it.
+
+    `reference` is a path (it holds a separator, or ends in .yaml or .yml), the name of a built-in profile, or the NAME
+    of a NAME.yaml in the current directory.
+    """
+    path, where = _find(reference)
+    values = read_yaml(path)
+    if not _is_path(reference) and values.get("name", reference) != reference:
+        raise KdcError(
+            f"{where}: the file {path} says name: {values['name']}",
+            f"write name: {reference} in it, or give its path: ./{path.name}",
+        )
+    return _checked(apply_overrides(values, overrides, where), where)
+
+
+def list_profiles() -> tuple[ProfileRow, ...]:
+    """The built-in profiles, one row each."""
+    return tuple(_row(load_profile(str(asset_dir("profiles") / f"{name}.yaml"))) for name in profile_names())
+
+
+def budget_text(budget: Budget) -> str:
+    """A budget in one line, e.g. "p90 <= 33 ms, retention >= 0.95"; "none" where nothing is judged."""
+    lines = (
+        ("p50 <= {:g} ms", budget.p50_ms),
+        ("p90 <= {:g} ms", budget.p90_ms),
+        ("size <= {:g} MB", budget.size_mb),
+        ("memory <= {:g} MB", budget.peak_rss_mb),
+        ("retention >= {:g}", budget.min_retention),
+        ("accuracy >= {:g}", budget.min_accuracy),
+    )
+    return ", ".join(text.format(value) for text, value in lines if value is not None) or "none"
+
+
+def write_new_profile(
+    name: str,
+    folder: Path,
+    machine: Machine,
+    available: Mapping[str, Sequence[str]],
+    overrides: Sequence[str] = (),
+    day: date | None = None,
+) -> Path:
+    """Write `folder`/NAME.yaml that describes `machine`, and return its path.
+
+    `available`: runtime -> the precisions that really work on it. `day`: the date in the header (today's).
+    """
+    path = _free_path(name, folder)
+    targets = [{"runtime": runtime, "precisions": list(names)} for runtime, names in available.items() if names]
+    if not targets:
+        lines = ", or ".join(runtime.install for runtime in RUNTIMES.values())
+        raise KdcError(
+            f"profile {name}: no runtime works on this machine, so it has nothing to build for", lines, EXIT_MISSING
+        )
+    where = f"profile {name}"
+    values = apply_overrides(_values_of(name, machine, targets), overrides, where)
+    if values.get("name") != name:
+        raise KdcError(
+            f"{where}: --set name={values.get('name')} contradicts the name given",
+            f"kdc profiles new {values.get('name')}",
+        )
+    profile = _checked(values, where)
+    write_text(path, _render(profile, day or date.today()))
+    return path
+
+
+def _is_path(reference: str) -> bool:
+    return "/" in reference or "\\" in reference or reference.endswith((".yaml", ".yml"))
+
+
+def _find(reference: str) -> tuple[Path, str]:
+    """Where the profile lies, and how error messages name it."""
+    where = f"profile {reference}"
+    built_in = asset_dir("profiles") / f"{reference}.yaml"
+    if _is_path(reference):
+        path = Path(reference)
+        if not path.exists() and path.name == reference and path.stem in profile_names():
+            raise KdcError(
+                f"{reference} does not exist here", f"the built-in profile is named without ending: {path.stem}"
+            )
+        return path, where
+    local = Path(f"{reference}.yaml")
+    if built_in.is_file() and local.is_file() and not local.samefile(built_in):
+        raise KdcError(
+            f"{where} is ambiguous: it is built in, and {local} lies in the current directory",
+            f"for the file write ./{local}; for the built-in one rename the file, or write {built_in}",
+        )
+    for path in (built_in, local):
+        if path.is_file():
+            return path, where
+    names = profile_names()
+    raise KdcError(
+        f"unknown profile {reference}{did_you_mean(reference, names)}; known: {', '.join(names)}",
+        "or give the path of a YAML file; `kdc profiles new NAME` writes one for this machine",
+    )
+
+
+def _checked(values: Mapping[str, Any], where: str) -> Profile:
+    profile = parse(Profile, values, where)
+    for target in profile.targets:
+        runtime = runtime_for(target.runtime, where)
+        permitted = ", ".join(runtime.precisions)
+        for precision in target.precisions:
+            if precision not in runtime.precisions:
+                # fp16 is no misspelling of fp32: only a name with the same digits is near.
+                same = [name for name in runtime.precisions if _digits(name) == _digits(precision)]
+                near = did_you_mean(precision, same)
+                raise KdcError(
+                    f"{where}: unknown precision {precision} of runtime {runtime.name}{near}; permitted: {permitted}"
+                )
+        if len(set(target.precisions)) != len(target.precisions):
+            raise KdcError(f"{where}: names a precision of {runtime.name} twice: {', '.join(target.precisions)}")
+    return profile
+
+
+def _digits(text: str) -> str:
+    return "".join(letter for letter in text if letter.isdigit())
+
+
+def _row(profile: Profile) -> ProfileRow:
+    runtimes = tuple(f"{target.runtime} ({', '.join(target.precisions)})" for target in profile.targets)
+    return ProfileRow(
+        profile.name, profile.device.kind, profile.device.cpu.value, runtimes, budget_text(profile.budget)
+    )
+
+
+def _free_path(name: str, folder: Path) -> Path:
+    """Where the new profile is to lie; raises where the name is bad or taken."""
+    if not NAME.fullmatch(name) or _is_path(name):
+        better = re.sub(r"[^a-z0-9._-]+", "-", name.lower().removesuffix(".yaml").removesuffix(".yml")).strip("-._")
+        raise KdcError(
+            f"{name!r} is no name for a profile: permitted are a-z, 0-9, '.', '_' and '-', and no file ending",
+            f"kdc profiles new {better or 'my-device'}",
+        )
+    if name in profile_names():
+        raise KdcError(f"profile {name} is built in", f"choose another name, e.g. kdc profiles new my-{name}")
+    path = folder / f"{name}.yaml"
+    if path.exists():
+        raise KdcError(f"{path} exists already", "remove it, or choose another name")
+    return path
+
+
+def _values_of(name: str, machine: Machine, targets: list[dict[str, Any]]) -> dict[str, Any]:
+    kind = _kind(machine)
+    return {
+        "schema": 1,
+        "name": name,
+        "device": {
+            "kind": kind,
+            "cpu": {"value": machine.cpu or machine.arch, "source": MEASURED},
+            "isa": {"value": list(machine.isa), "source": MEASURED},
+            "cores": {"value": machine.cores, "source": MEASURED},
+            "memory_gb": {"value": machine.memory_gb, "source": MEASURED},
+        },
+        "targets": targets,
+        "threads": max(1, min(machine.usable_cores, 4)),
+        "batch": 1,
+        "input_size": 224,
+        # JetPack 6's TensorRT is safe up to opset 17.
+        "opset": 17 if kind == "jetson" else 18,
+        "budget": {"min_retention": 0.9},
+        "fingerprint": {
+            "arch": machine.arch,
+            "cpu": None if machine.cpu in ("", "unknown") else machine.cpu,
+            "isa": list(machine.isa),
+            "cores": machine.cores,
+        },
+    }
+
+
+def _kind(machine: Machine) -> str:
+    if machine.arch.lower() in ("x86_64", "amd64", "i686", "i386"):
+        return "x86"
+    return "jetson" if "jetson" in machine.cpu.lower() or "orin" in machine.cpu.lower() else "mobile-cpu"
+
+
+def _render(profile: Profile, day: date) -> str:
+    values = profile.model_dump(mode="json", exclude_none=True)
+    if not values["notes"]:
+        del values["notes"]
+    parts = [
+        f"# A profile measured on this machine: {profile.device.cpu.value}. Written by kdc {__version__} on {day}.\n"
+        f"# Use it with --profile {profile.name} in this folder, or by its path from elsewhere.\n"
+    ]
+    for key, value in values.items():
+        if key == "budget":
+            parts.append(_render_budget(value))
+        else:
+            # Short lists on one line, but a plain value must not become {key: value}.
+            style = None if isinstance(value, dict | list) else False
+            parts.append(
+                yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=style, allow_unicode=True, width=110)
+            )
+    return "".join(parts)
+
+
+def _render_budget(budget: dict[str, float]) -> str:
+    comments = {
+        "p50_ms": "p50_ms: 20          # median latency of one call, milliseconds",
+        "p90_ms": "p90_ms: 33          # nine calls of ten are at least this fast",
+        "size_mb": "size_mb: 20         # the artefact's files, MB (10^6 bytes)",
+        "peak_rss_mb": "peak_rss_mb: 300    # resident memory of the process at its peak, MB",
+        "min_accuracy": "min_accuracy: 0.9   # top-1 accuracy",
+    }
+    lines = "# What an artefact may cost and must keep. A line that is not given is not judged.\n"
+    lines += yaml.safe_dump({"budget": budget}, sort_keys=False, default_flow_style=False)
+    missing = [text for key, text in comments.items() if key not in budget]
+    if missing:
+        lines += "  # Add what your application needs; the numbers here are examples:\n"
+    return lines + "".join(f"  # {text}\n" for text in missing)

@@ -1,0 +1,99 @@
+"""Bundle -> Report: every figure recomputed from what lies in the bundle, nothing taken on trust from an old report."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from compressor import __version__
+from compressor.report.gate import checks_for, differences, parity_verdict, verdict_of
+from compressor.report.read import Results, read_results
+from compressor.report.rows import row_for, teacher_of
+from compressor.spec.measurement import Measurement
+from compressor.spec.profile import Budget
+from compressor.spec.report import Report, Row, Session
+from compressor.statistics import MIN_BLOCKS, percentile_needs
+
+__all__ = ["build_report"]
+
+
+def build_report(bundle_dir: Path) -> Report:
+    """The report on a bundle; where it holds no measurement, figures are null and verdicts unmeasured.
+
+    Raises KdcError naming the file for anything missing, damaged or contradictory. Compares no hashes: see `verify`.
+    """
+    results = read_results(bundle_dir)
+    bundle, measurement = results.bundle, results.measurement
+    teacher = teacher_of(results)
+    rows = tuple(row_for(variant, results, teacher) for variant in bundle.variants)
+    threads = {row.threads for row in rows if row.measured and row.threads is not None}
+    differing = differences(bundle.profile, measurement, threads) if measurement else ()
+    teacher_row = next((row for row in rows if teacher is not None and row.name == teacher.name), None)
+    students = tuple(row for row in rows if row.role == "student")
+    checks = tuple(line for row in students for line in checks_for(row, bundle.profile, differing, teacher_row))
+    verdict, holds = verdict_of(checks, tuple(row.name for row in students))
+    return Report(
+        kdc=__version__,
+        profile=bundle.profile.name,
+        device=bundle.profile.device.cpu.value,
+        verdict=verdict,
+        holds=holds,
+        rows=rows,
+        checks=checks,
+        session=_session(measurement) if measurement else None,
+        matches=measurement is not None and not differing,
+        differences=differing,
+        test_split=bundle.eval.split,
+        test_n=bundle.eval.n,
+        class_names=bundle.student.class_names,
+        data=bundle.student.data.source,
+        data_notes=bundle.student.data.notes,
+        student=bundle.student.architecture,
+        student_init=bundle.student.init,
+        kept=f"epoch {bundle.student.kept_epoch}: {bundle.student.kept_rule}",
+        teacher=bundle.teacher.source,
+        teacher_licence=bundle.teacher.licence,
+        notes=(*bundle.notes, *_notes(results, rows, teacher_row)),
+    )
+
+
+def _session(measurement: Measurement) -> Session:
+    return Session(
+        started=measurement.started,
+        finished=measurement.finished,
+        batch=measurement.batch,
+        rounds=measurement.rounds,
+        block_length=measurement.block_length,
+        block_dropped=measurement.block_dropped,
+        distinct_inputs=measurement.distinct_inputs,
+        machine=measurement.machine_before,
+    )
+
+
+def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None) -> Iterator[str]:
+    """What a reader must know to weigh the figures."""
+    if results.bundle.profile.budget == Budget():
+        yield "The profile sets no budget: the verdict rests on kdc's own lines (runs, precision, parity)."
+    if not any(row.role == "student" for row in rows):
+        yield "The bundle has no student variant, so there is nothing to judge."
+    if results.measurement is None:
+        yield "Nothing was measured: the bundle holds no measurements/measurement.json."
+    for row in rows:
+        if row.measured and row.p90_ms is None:
+            needs = f"p90 needs {percentile_needs(0.9)} timed calls in at least {MIN_BLOCKS} blocks"
+            yield f"{row.name}: {needs}, found {row.calls} calls."
+        if row.not_finite:
+            yield f"{row.name}: {row.not_finite} of {len(results.labels)} samples have logits that are not finite."
+    names = results.bundle.student.class_names
+    if missing := sorted(set(range(len(names))) - set(results.labels.tolist())):
+        named = ", ".join(names[index] for index in missing[:5]) + (", …" if len(missing) > 5 else "")
+        lacking = f"{len(missing)} of {len(names)} classes have no test sample ({named})"
+        yield f"{lacking}: balanced accuracy leaves them out."
+    if results.measurement is not None and teacher is None:
+        yield "The bundle has no teacher to measure, so speed-up and retention cannot be told."
+    elif teacher is not None and teacher.error is not None:
+        yield f"The teacher did not run, so speed-up and retention cannot be told: {teacher.error}"
+    elif teacher is not None and teacher.measured:
+        judged, reason = parity_verdict(teacher)
+        if judged == "fail":
+            yield f"The teacher's own parity fails, so retention is not judged: {reason}."
+        if teacher.accuracy is not None and teacher.accuracy.value == 0:
+            yield "The teacher is right on no test sample, so retention cannot be told."

@@ -1,0 +1,125 @@
+"""Reads what a report is made of, and refuses what does not fit together, naming the file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.errors import KdcError
+from compressor.report.integrity import MEASUREMENT, inside
+from compressor.spec.base import read_json
+from compressor.spec.bundle import Bundle
+from compressor.spec.measurement import Contestant, Measurement
+
+__all__ = ["Results", "read_results"]
+
+MEASURE_AGAIN = "measure the bundle again with `kdc measure BUNDLE`"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A bundle, its test labels [N], and what was measured of it; logits and references [N, classes] by variant."""
+
+    bundle: Bundle
+    labels: NDArray[np.int64]
+    references: dict[str, NDArray[np.float64]]
+    measurement: Measurement | None
+    contestants: dict[str, Contestant]
+    logits: dict[str, NDArray[np.float64]]
+
+
+def read_results(bundle_dir: Path) -> Results:
+    """Everything in the bundle that figures are made from. Raises KdcError for anything damaged or contradictory."""
+    bundle = read_json(bundle_dir / "bundle.json", Bundle)
+    if repeated := _repeated(variant.name for variant in bundle.variants):
+        raise KdcError(f"{bundle_dir / 'bundle.json'} names variant {repeated} twice")
+    shape = (bundle.eval.n, len(bundle.student.class_names))
+    labels = _labels(inside(bundle_dir, bundle.eval.labels, "bundle.json"), *shape)
+    references = {
+        variant.name: _logits(inside(bundle_dir, variant.reference_logits, "bundle.json"), shape)
+        for variant in bundle.variants
+    }
+    path = bundle_dir / MEASUREMENT
+    if not path.exists():
+        return Results(bundle, labels, references, None, {}, {})
+    measurement = read_json(inside(bundle_dir, MEASUREMENT, "kdc"), Measurement)
+    _fits(measurement, bundle, path)
+    contestants = {contestant.variant: contestant for contestant in measurement.contestants}
+    logits = {
+        name: _logits(inside(bundle_dir, f"measurements/{contestant.logits}", MEASUREMENT), shape)
+        for name, contestant in contestants.items()
+        if contestant.logits is not None and contestant.error is None
+    }
+    return Results(bundle, labels, references, measurement, contestants, logits)
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def _fits(measurement: Measurement, bundle: Bundle, path: Path) -> None:
+    """Raises KdcError where a measurement is not one of this bundle, or holds impossible times."""
+    precisions = {variant.name: variant.precision for variant in bundle.variants}
+    if repeated := _repeated(contestant.variant for contestant in measurement.contestants):
+        raise KdcError(f"{path} measures variant {repeated} twice", MEASURE_AGAIN)
+    for contestant in measurement.contestants:
+        if contestant.variant not in precisions:
+            raise KdcError(
+                f"{path} measures variant {contestant.variant}, which bundle.json does not have", MEASURE_AGAIN
+            )
+        if contestant.requested_precision != precisions[contestant.variant]:
+            asked = f"{contestant.requested_precision}, but bundle.json says {precisions[contestant.variant]}"
+            raise KdcError(f"{path} asked {contestant.variant} for precision {asked}", MEASURE_AGAIN)
+    names = {contestant.variant for contestant in measurement.contestants}
+    seen: set[tuple[str, int]] = set()
+    for block in measurement.blocks:
+        if block.variant not in names:
+            raise KdcError(f"{path} has a block of {block.variant}, which is none of its contestants", MEASURE_AGAIN)
+        if (block.variant, block.round) in seen:
+            raise KdcError(f"{path} has two blocks of {block.variant} in round {block.round}", MEASURE_AGAIN)
+        if any(time <= 0 for time in block.wall_ms):
+            raise KdcError(
+                f"{path} has a time that is not above 0 in round {block.round} of {block.variant}", MEASURE_AGAIN
+            )
+        seen.add((block.variant, block.round))
+
+
+def _array(path: Path) -> NDArray[Any]:
+    """The array in a .npy file, never unpickled; a header that claims more than the file holds is refused unread."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise KdcError(f"{path} is damaged: no .npy array that may be read ({error})") from None
+    if not isinstance(array, np.ndarray):
+        raise KdcError(f"{path} is damaged: an archive of arrays, expected a single one")
+    return np.array(array)
+
+
+def _logits(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
+    array = _array(path)
+    if array.shape != shape or array.dtype.kind != "f":
+        raise KdcError(
+            f"{path}: expected float logits of shape [{shape[0]}, {shape[1]}] (test samples, classes), "
+            f"found {array.dtype} of shape {list(array.shape)}"
+        )
+    return array.astype(np.float64)
+
+
+def _labels(path: Path, n: int, classes: int) -> NDArray[np.int64]:
+    array = _array(path)
+    if array.shape != (n,) or array.dtype.kind not in "iu":
+        expected = f"expected {n} integer labels (eval.n in bundle.json)"
+        raise KdcError(f"{path}: {expected}, found {array.dtype} of shape {list(array.shape)}")
+    if n == 0:
+        raise KdcError(f"{path}: there are no test samples, so nothing can be said of any model")
+    if array.min() < 0 or array.max() >= classes:
+        raise KdcError(f"{path}: labels must lie in 0..{classes - 1}, found {array.min()}..{array.max()}")
+    return array.astype(np.int64)

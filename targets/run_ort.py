@@ -1,0 +1,85 @@
+"""Runs ONNX models with onnxruntime on the CPU. Speaks the protocol of README.md on stdin and stdout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
+    from targets.runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
+else:
+    from runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
+
+PROVIDERS = ["CPUExecutionProvider"]
+PROFILE = "--profile-types"
+HEAVY = ("Conv", "Gemm", "MatMul")  # and what onnxruntime fuses out of them: FusedConv, QLinearConv, MatMulInteger, …
+NAMES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "int8": "int8", "uint8": "int8"}
+
+
+def options(ort: Any, threads: int) -> Any:
+    """One call at a time on `threads` threads, which sleep as soon as it is over: while they spun on, the runner that
+    has the next block would lose a core."""
+    chosen = ort.SessionOptions()
+    chosen.intra_op_num_threads = threads
+    chosen.inter_op_num_threads = 1
+    chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    chosen.add_session_config_entry("session.force_spinning_stop", "1")
+    chosen.log_severity_level = 3
+    return chosen
+
+
+def load(ort: Any, path: str, threads: int, precision: str) -> Loaded:
+    session = ort.InferenceSession(path, options(ort, threads), providers=PROVIDERS)
+    source, result = session.get_inputs()[0], session.get_outputs()[0]
+    if source.type != "tensor(float)":
+        raise RequestError("failed", f"the model's input {source.name} is {source.type}, expected tensor(float)")
+
+    def call(batch: Floats) -> Floats:
+        logits: Floats = session.run([result.name], {source.name: batch})[0]
+        return logits
+
+    return Loaded(call, lambda: executed(path, threads), source.name, source.shape, result.name, result.shape)
+
+
+def executed(path: str, threads: int) -> str:
+    """The precision of the convolutions and matrix products, as onnxruntime's profiler recorded it. The profiler sees
+    the nodes that ran, after all graph optimization, with the type of each input; the model's file would only say what
+    was asked for. It runs in a process of its own, so that this one's memory and first call stay as they are."""
+    command = [sys.executable, __file__, PROFILE, path, str(threads)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RequestError("failed", f"the executed precision could not be read: {reason}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def profile(path: str, threads: int) -> str:
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = options(ort, threads)
+        chosen.enable_profiling = True
+        chosen.profile_file_prefix = str(Path(folder) / "types")
+        session = ort.InferenceSession(path, chosen, providers=PROVIDERS)
+        source = session.get_inputs()[0]
+        shape = [size if isinstance(size, int) else 1 for size in source.shape]
+        session.run(None, {source.name: np.zeros(shape, np.float32)})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    nodes = [event["args"] for event in events if event.get("cat") == "Node" and "op_name" in event.get("args", {})]
+    heavy = [node for node in nodes if any(name in node["op_name"] for name in HEAVY)]
+    # The first input is the data; the others are weights, which a kernel may widen, and biases.
+    types = [next(iter(node["input_type_shape"][0])) for node in heavy or nodes if node.get("input_type_shape")]
+    return mixed(NAMES.get(name, name) for name in types)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [PROFILE]:
+        print(profile(sys.argv[2], int(sys.argv[3])))
+    else:
+        serve(Runtime("onnxruntime", "pip install onnxruntime", ("fp32",), lambda ort: ["fp32"], load))

@@ -1,0 +1,68 @@
+"""Runs OpenVINO IR (or ONNX) with OpenVINO on the CPU. Speaks the protocol of README.md on stdin and stdout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
+    from targets.runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
+else:
+    from runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
+
+# Asked for -> the hint. f16 is how weights are stored: a CPU widens them, and computes in f32. Without a hint OpenVINO
+# takes bf16 wherever the CPU has it, and f16 on ARM, so that "f32" would not be f32.
+HINTS = {"f32": "f32", "f16": "f32", "bf16": "bf16"}
+HEAVY = {"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul", "Subgraph_MatMul"}
+NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "f64": "f64", "i8": "int8", "u8": "int8"}
+
+
+def precisions(ov: Any) -> list[str]:
+    return ["f32", "f16", *(["bf16"] if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])]
+
+
+def load(ov: Any, path: str, threads: int, precision: str) -> Loaded:
+    chosen = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+    }
+    compiled = ov.Core().compile_model(path, "CPU", chosen)
+    source, result = compiled.input(0), compiled.output(0)
+    if source.element_type != ov.Type.f32:
+        raise RequestError("failed", f"the model's input is {source.element_type.get_type_name()}, expected f32")
+    request = compiled.create_infer_request()
+
+    def call(batch: Floats) -> Floats:
+        logits: Floats = request.infer({0: batch}, share_inputs=True, share_outputs=True)[result]
+        return logits
+
+    names = source.get_any_name(), result.get_any_name()
+    return Loaded(call, lambda: executed(compiled), names[0], shape(source), names[1], shape(result))
+
+
+def shape(port: Any) -> list[int | str | None]:
+    return [size.get_length() if size.is_static else None for size in port.get_partial_shape()]
+
+
+def executed(compiled: Any) -> str:
+    """The precision of the convolutions and matrix products, read from the compiled graph: OpenVINO computes in f32
+    without a word where the CPU cannot do the bf16 that was asked for.
+
+    From the kernel's name, "brgconv_avx2_f32", which ends in the precision of its data. `runtimePrecision` only where
+    the name does not tell: it says f16 for a kernel that computes in f32 with weights that are stored as f16.
+    """
+    layers = [
+        {key: info[key].astype(str) for key in ("layerType", "primitiveType", "runtimePrecision") if key in info}
+        for info in (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
+    ]
+    heavy = [layer for layer in layers if layer.get("layerType") in HEAVY]
+    found = []
+    for layer in heavy or [layer for layer in layers if layer.get("layerType") not in ("Const", "Input", "Output")]:
+        name = layer.get("primitiveType", "").lower().rpartition("_")[2]
+        found.append(NAMES.get(name) or layer.get("runtimePrecision", "unknown"))
+    return mixed(found)
+
+
+if __name__ == "__main__":
+    serve(Runtime("openvino", "pip install openvino", tuple(HINTS), precisions, load))

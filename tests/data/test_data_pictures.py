@@ -1,0 +1,161 @@
+"""Decoding: every mode to RGB, damaged pictures to KdcError."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+
+from compressor.data.pictures import decode, pillow_warnings_ignored
+from compressor.errors import KdcError
+
+MakePicture = Callable[..., Image.Image]
+
+
+def encode(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def decoded(encoded: bytes) -> NDArray[np.uint8]:
+    picture = decode(encoded, "x")
+    assert picture.mode == "RGB"
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "1", "P"])
+def test_png_modes_go_as_pillow_and_torchvision_convert_them(make_picture: MakePicture, mode: str) -> None:
+    picture = make_picture(1).convert(mode)
+    assert np.array_equal(decoded(encode(picture)), np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG"])
+def test_formats(make_picture: MakePicture, kind: str) -> None:
+    assert decoded(encode(make_picture(2), kind)).shape == (12, 10, 3)
+
+
+def test_cmyk_jpeg(make_picture: MakePicture) -> None:
+    encoded = encode(make_picture(3).convert("CMYK"), "JPEG")
+    assert np.array_equal(decoded(encoded), np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
+
+
+def test_alpha_is_dropped_not_composited() -> None:
+    picture = Image.new("RGBA", (2, 1), (200, 10, 30, 0))
+    assert decoded(encode(picture))[0, 0].tolist() == [200, 10, 30]
+
+
+def test_palette_with_transparency_warns_nobody() -> None:
+    picture = Image.new("P", (3, 1))
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    picture.putdata([0, 1, 2])
+    encoded = encode(picture, transparency=bytes([0, 128, 255]))
+    assert decoded(encoded)[0].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+
+
+def png16(rows: list[list[int]]) -> bytes:
+    """A 16-bit greyscale PNG by hand."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    body = b"".join(b"\0" + struct.pack(f">{len(row)}H", *row) for row in rows)
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 16, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+
+
+WIDE = [0, 128, 129, 257, 32768, 65534, 65535]
+NARROW = [0, 0, 1, 1, 128, 255, 255]  # by hand: round(x / 257)
+
+
+def test_16_bit_png_is_scaled_not_clipped() -> None:
+    assert decoded(png16([WIDE]))[0].tolist() == [[value] * 3 for value in NARROW]
+
+
+def test_16_bit_pgm_is_scaled_not_clipped() -> None:
+    encoded = b"P5 7 1 65535\n" + struct.pack(">7H", *WIDE)
+    assert decoded(encoded)[0, :, 0].tolist() == NARROW
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_16_bit_tiff_is_scaled_not_clipped(order: str) -> None:
+    kind = "I;16" if order == "<u2" else "I;16B"
+    picture = Image.frombytes(kind, (7, 1), np.array(WIDE, order).tobytes())
+    assert decoded(encode(picture, "TIFF"))[0, :, 0].tolist() == NARROW
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_32_bit_tiff_is_refused(mode: str) -> None:
+    with pytest.raises(KdcError, match=r"here\.tif cannot be decoded: its pixels are 32-bit"):
+        decode(encode(Image.new(mode, (3, 3)), "TIFF"), "here.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(make_picture: MakePicture, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    encoded = encode(make_picture(4), exif=exif.tobytes())
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+    assert np.array_equal(decoded(encoded), np.asarray(upright))
+
+
+def test_a_turned_phone_by_hand() -> None:
+    """Orientation 6: the camera was turned, the first row of the file is the right edge of the scene."""
+    picture = Image.new("RGB", (2, 1))
+    picture.putpixel((0, 0), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decoded(encode(picture, exif=exif.tobytes()))[:, 0].tolist() == [[255, 0, 0], [0, 0, 0]]
+
+
+def test_the_first_frame_of_an_animation(make_picture: MakePicture) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    encoded = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decoded(encoded)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated(make_picture: MakePicture, kind: str, share: float) -> None:
+    encoded = encode(make_picture(5, 64, 64), kind)
+    with pytest.raises(KdcError, match=r"^a/b\.jpg cannot be decoded: "):
+        decode(encoded[: int(len(encoded) * share)], "a/b.jpg")
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_flipped_bytes_never_raise_anything_else(make_picture: MakePicture) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"):
+        whole = np.frombuffer(encode(make_picture(6), kind), np.uint8)
+        for _ in range(40):
+            damaged = whole.copy()
+            damaged[rng.integers(0, len(whole), 4)] = rng.integers(0, 256, 4)
+            with pillow_warnings_ignored():
+                try:
+                    decode(damaged.tobytes(), "x")
+                except KdcError as error:
+                    assert error.message.startswith("x cannot be decoded: ")
+
+
+@pytest.mark.parametrize(
+    ("encoded", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"<html>404</html>", "it is no picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no picture"),
+    ],
+)
+def test_no_picture(encoded: bytes, reason: str) -> None:
+    with pytest.raises(KdcError, match=reason):
+        decode(encoded, "a.jpg")
+
+
+def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch, make_picture: MakePicture) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(KdcError, match="decompression bomb"):
+        decode(encode(make_picture(7)), "a.png")
