@@ -1,12 +1,12 @@
 """How kdc fails: one exception for everything that a user can cause or mend, and the exit codes, named.
 
-    KdcError                 message (what is wrong, and where), hint (what to type next), exit_code
-    EXIT_PASS = 0            all gates pass
-    EXIT_GATE_FAILED = 1     a gate failed
-    EXIT_USAGE = 2           wrong usage, configuration or input
-    EXIT_INCONCLUSIVE = 3    inconclusive or unmeasured
-    EXIT_MISSING = 4         a needed runtime or tool is missing
-    EXIT_INTERRUPTED = 130   interrupted; the state is saved
+KdcError                 message (what is wrong, and where), hint (what to type next), exit_code
+EXIT_PASS = 0            all gates pass
+EXIT_GATE_FAILED = 1     a gate failed
+EXIT_USAGE = 2           wrong usage, configuration or input
+EXIT_INCONCLUSIVE = 3    inconclusive or unmeasured
+EXIT_MISSING = 4         a needed runtime or tool is missing
+EXIT_INTERRUPTED = 130   interrupted; the state is saved
 """
 
 import difflib

@@ -18,7 +18,15 @@ from compressor.spec.base import parse, write_text
 from compressor.spec.measurement import Machine
 from compressor.spec.profile import Budget, Profile
 
-__all__ = ["ProfileRow", "budget_text", "list_profiles", "load_profile", "profile_names", "write_new_profile"]
+__all__ = [
+    "ProfileRow",
+    "budget_text",
+    "list_profiles",
+    "load_profile",
+    "profile_names",
+    "profile_text",
+    "write_new_profile",
+]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 MEASURED = "measured: read from this machine"
@@ -54,6 +62,11 @@ def load_profile(reference: str, overrides: Sequence[str] = ()) -> Profile:
             f"write name: {reference} in it, or give its path: ./{path.name}",
         )
     return _checked(apply_overrides(values, overrides, where), where)
+
+
+def profile_text(reference: str) -> str:
+    """The YAML that `reference` names, as it is written, comments and all."""
+    return _find(reference)[0].read_text(encoding="utf-8")
 
 
 def list_profiles() -> tuple[ProfileRow, ...]:

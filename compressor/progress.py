@@ -20,6 +20,9 @@ class Progress(Protocol):
     def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
         """Yield `items`, showing how many of `total` are done."""
 
+    def at(self, doing: str, done: int, total: int) -> None:
+        """Show that `done` of `total` steps of something are done, where another process does them."""
+
 
 class Silent:
     """Shows nothing: for tests, and for use from Python."""
@@ -32,3 +35,6 @@ class Silent:
 
     def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
         yield from items
+
+    def at(self, doing: str, done: int, total: int) -> None:
+        pass

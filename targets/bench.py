@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
     from targets.bench_session import PUBLISHED, BenchError, Contestant, Plan, RunnerError, read_plan, session_folder
     from targets.machine_info import machine
 else:
+    sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from bench_session import PUBLISHED, BenchError, Contestant, Plan, RunnerError, read_plan, session_folder
     from machine_info import machine
 

@@ -188,6 +188,7 @@ class Contestant:
         self.record["error"] = reason
 
     def end(self) -> None:
+        self._errors.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
 else:
+    sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
 
 PROVIDERS = ["CPUExecutionProvider"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
 else:
+    sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
 
 # Asked for -> the hint. f16 is how weights are stored: a CPU widens them, and computes in f32. Without a hint OpenVINO

@@ -3,8 +3,9 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -30,7 +31,7 @@ PICTURES_PER_TASK = 16
 TASKS_PER_THREAD = 3
 
 
-def _in_order(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def _in_order(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
     """`map(function, items)` in threads (Pillow decodes without the interpreter's lock), a bounded number ahead."""
     workers = min(16, _cpus())
     starts = iter(range(0, len(items), PICTURES_PER_TASK))
@@ -69,8 +70,8 @@ def check(samples: Sequence[tuple[Part, int]], progress: Progress) -> list[bytes
     an error now is better than one in the fifth epoch."""
     if not any(part.encoded for part, _ in samples):
         return [digest(part.content(row)) for part, row in samples]
-    with pillow_warnings_ignored():
-        return list(progress.track(_in_order(_check_one, samples), len(samples), "checking pictures"))
+    with pillow_warnings_ignored(), closing(_in_order(_check_one, samples)) as results:
+        return list(progress.track(results, len(samples), "checking pictures"))
 
 
 def _check_one(sample: tuple[Part, int]) -> bytes | KdcError:
@@ -91,9 +92,17 @@ def decode_split(split: Split, how: Preprocess, path: Path, progress: Progress) 
     that would kill the process with SIGBUS, where a plain write raises an error that can be shown.
     """
     height, width = how.input_size
-    with write_atomically(path) as temporary, temporary.open("wb") as file, pillow_warnings_ignored():
+
+    def prepared(row: int) -> NDArray[np.uint8]:
+        return resize_and_crop(split.picture(row), how)
+
+    with (
+        write_atomically(path) as temporary,
+        temporary.open("wb") as file,
+        pillow_warnings_ignored(),
+        closing(_in_order(prepared, range(len(split)))) as pixels,
+    ):
         _write_header(file, (len(split), height, width, 3))
-        pixels = _in_order(lambda row: resize_and_crop(split.picture(row), how), range(len(split)))
         for picture in progress.track(pixels, len(split), f"decoding {split.name}"):
             file.write(picture.data)
     mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")

@@ -12,7 +12,7 @@ from compressor.data.splits import WANTED
 from compressor.errors import KdcError, os_error
 from compressor.progress import Progress
 
-__all__ = ["SPLIT_NAMES", "find_folder", "present_path", "read_picture"]
+__all__ = ["SPLIT_NAMES", "entries", "expanded", "find_folder", "present_path", "read_picture"]
 
 # How people call the splits. Also read by the other sources.
 SPLIT_NAMES = {
@@ -44,9 +44,22 @@ class _Ignored:
         return tuple(f"ignored {len(names)} {what}, e.g. {min(names)}" for names, what in kinds if names)
 
 
+def expanded(text: str) -> Path:
+    """A path as typed; the shell leaves the ~ of `folder:~/pictures` alone."""
+    return Path(text).expanduser() if text.startswith("~/") else Path(text)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise os_error(error, f"listing {folder}") from error
+
+
 def present_path(text: str, scheme: str, *, folder: bool) -> Path:
     """The path in a reference such as `folder:PATH`, which must exist; raises KdcError that names it."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     if not text:
         raise KdcError(f"{scheme}: names no path", f"{scheme}:PATH")
     try:
@@ -130,8 +143,8 @@ def read_picture(path: Path) -> bytes:
     """The bytes of a picture file, or KdcError."""
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise KdcError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte, from a damaged table
+        raise KdcError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _children(folder: Path) -> tuple[list[str], list[str]]:
@@ -139,8 +152,8 @@ def _children(folder: Path) -> tuple[list[str], list[str]]:
     folders: list[str] = []
     files: list[str] = []
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
+        with os.scandir(folder) as listing:
+            for entry in listing:
                 if not entry.name.startswith(".") and entry.name.lower() not in LITTER:
                     _must_be_text(entry.name, folder)
                     (folders if entry.is_dir() else files).append(entry.name)

@@ -1,15 +1,15 @@
 """`hf:NAME_OR_PATH`: Hugging Face datasets, from the hub or from a folder."""
 
 import re
-from pathlib import Path
 from typing import Any
 
-from compressor.data.folder import SPLIT_NAMES, present_path
+from compressor.data.folder import SPLIT_NAMES, expanded, present_path
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.parquet import encoded_picture
 from compressor.data.samples import Found, Part
 from compressor.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, pick
 from compressor.errors import KdcError, needs
+from compressor.hub import offline_if_unreachable
 from compressor.progress import Progress
 
 __all__ = ["find_hub"]
@@ -41,7 +41,7 @@ def find_hub(place: str, progress: Progress) -> Found:
 
 def _load(datasets: Any, place: str, progress: Progress) -> Any:
     name, _, config = place.partition("@")
-    path = Path(place).expanduser()
+    path = expanded(place)
     if not place or path.is_absolute() or place.startswith((".", "~")) or path.exists():
         path = present_path(place, "hf", folder=True)
         name, config = str(path), ""
@@ -54,7 +54,8 @@ def _load(datasets: Any, place: str, progress: Progress) -> Any:
     try:
         if any((path / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
             return datasets.load_from_disk(name)
-        return datasets.load_dataset(name, config or None)
+        with offline_if_unreachable():
+            return datasets.load_dataset(name, config or None)
     except Exception as error:  # from hub, network, builders and file readers: no common ancestor
         raise _cannot_load(error, place, path.exists()) from error
     finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.data.folder import present_path
+from compressor.data.folder import entries, present_path
 from compressor.data.labels import class_order, label_texts
 from compressor.data.samples import Found, Part
 from compressor.errors import KdcError, os_error
@@ -44,19 +44,21 @@ def find_idx(place: str, progress: Progress) -> Found:
 
 def _names(path: Path) -> tuple[str, ...] | None:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
     except FileNotFoundError:
         return None
     except OSError as error:
         raise os_error(error, f"reading {path}") from error
     except UnicodeDecodeError:
         raise KdcError(f"{path} is not UTF-8") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    if "" in lines:  # dropping it would move every class after it by one
+        raise KdcError(f"{path} line {lines.index('') + 1} is empty; expected the name of class {lines.index('')}")
+    return tuple(lines) or None
 
 
 def _file(root: Path, prefix: str, what: str) -> Path | None:
     pattern = re.compile(rf"{prefix}-{what}[-.]idx\d-ubyte(\.gz)?")
-    found = sorted(path for path in root.iterdir() if pattern.fullmatch(path.name))
+    found = [path for path in entries(root) if pattern.fullmatch(path.name)]
     # Plain sorts before .gz: after a `gunzip --keep` both lie there and hold the same.
     return found[0] if found else None
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from compressor.data.pictures import decode
+from compressor.data.splits import WANTED
 from compressor.spec.student import DataInfo
 
 __all__ = ["Content", "Found", "ImageData", "Part", "Split", "load"]
@@ -40,8 +41,9 @@ class Found:
     notes: tuple[str, ...] = ()
 
     def samples(self) -> Iterator[tuple[Part, int]]:
-        """Every sample as (part, row), in the source's order."""
-        return ((part, row) for part in self.parts.values() for row in range(len(part.ids)))
+        """Every sample as (part, row): train first, and within a split in the source's order."""
+        ordered = [self.parts[name] for name in WANTED if name in self.parts]
+        return ((part, row) for part in ordered for row in range(len(part.ids)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.data.folder import SPLIT_NAMES, present_path, read_picture
+from compressor.data.folder import SPLIT_NAMES, entries, present_path, read_picture
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.samples import Content, Found, Part
 from compressor.errors import KdcError, os_error
@@ -53,7 +53,7 @@ def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]
     files: dict[str | None, list[Path]] = defaultdict(list)
     words: dict[str, set[str]] = defaultdict(set)
     others = []
-    for file in sorted(entry for entry in path.iterdir() if entry.suffix.lower() == f".{suffix}"):
+    for file in (entry for entry in entries(path) if entry.suffix.lower() == f".{suffix}"):
         match = pattern.fullmatch(file.name)
         if match is None or match[1].lower() not in SPLIT_NAMES:
             others.append(file.name)
@@ -166,7 +166,7 @@ def join(tables: dict[str | None, list[Table]], notes: tuple[str, ...]) -> Found
     if "train" not in rows:
         raise KdcError(f"{every[0].file} holds no pictures of train" + (f", only of {listed(rows)}" if rows else ""))
     parts = {split: _part(tuple(ids[split]), members) for split, members in rows.items()}
-    names = every[0].names or class_order(parts["train"].labels)
+    names = rows["train"][0][0].names or class_order(parts["train"].labels)
     return Found(names, parts, (*notes, *dict.fromkeys(table.note for table in every)))
 
 

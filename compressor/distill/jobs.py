@@ -94,12 +94,6 @@ def _already_finished(out: Path, progress: Progress) -> Student:
 def _say(data: ImageData, progress: Progress) -> None:
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.info.counts.items())
     progress.note(f"data {data.info.source}: {len(data.info.class_names)} classes; {sizes}")
-    for note in data.info.notes:
-        progress.note(f"data: {note}")
-    if data.info.skipped:
-        progress.warn(
-            f"data: {len(data.info.skipped)} pictures cannot be read and are skipped (listed in student.json)"
-        )
 
 
 def _train_and_save(job: _Job, out: Path, resume: bool, progress: Progress) -> Student:

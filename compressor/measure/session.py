@@ -4,11 +4,10 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
 from pathlib import Path
-from typing import IO
 
-from compressor.errors import KdcError
+from compressor.errors import EXIT_INTERRUPTED, KdcError
 from compressor.measure.machine import last_line
 from compressor.progress import Progress
 
@@ -18,26 +17,33 @@ __all__ = ["measure_bundle"]
 def measure_bundle(bundle: Path, *, rounds: int, seconds: float, progress: Progress) -> None:
     """Measure every variant of `bundle` on this machine; leaves BUNDLE/measurements/measurement.json.
 
-    `rounds`, `seconds`: how many rounds of blocks at most, and for how long in all. The script is the bundle's own, the
-    same that measures on a device where kdc is not installed. Raises KdcError where it fails.
+    `rounds` of blocks, or fewer where they take longer than `seconds` in all. The script is the bundle's own, the same
+    that measures on a device where kdc is not installed. Raises KdcError where it fails.
     """
     script = bundle / "runners" / "bench.py"
     if not script.is_file():
         raise KdcError(f"{bundle} is no bundle of kdc ({script} is missing)", "kdc export RUN --profile P --out BUNDLE")
     command = [sys.executable, str(script), str(bundle), "--json", "--rounds", str(rounds), "--seconds", str(seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
+        # A session of its own: Ctrl-C reaches it once, from here.
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=complaints, encoding="utf-8", start_new_session=True
+        )
         assert process.stdout is not None
-        assert process.stderr is not None
         try:
-            for row in progress.track(_rows(process.stdout), 0, "measuring"):
-                if "note" in row:
-                    progress.note(str(row["note"]))
-            errors = process.stderr.read()
-        except KeyboardInterrupt:
+            for line in process.stdout:
+                row = json.loads(line)
+                progress.at(row["doing"], row["progress"], row["total"])
+            process.wait()
+        except BaseException:
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
-    if process.returncode == 130:
+        complaints.seek(0)
+        said = complaints.read()
+    if process.returncode == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     if process.returncode != 0:
-        raise KdcError(f"measuring {bundle} failed: {last_line(errors)}")
+        raise KdcError(f"measuring {bundle} failed: {last_line(said)}")
+    for line in said.splitlines():
+        progress.warn(line)

@@ -1,6 +1,8 @@
 """Models from Hugging Face transformers: a repository of the hub, or a folder in its layout."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressor.errors import KdcError, needs
+from compressor.hub import from_hub
 from compressor.models.classes import imagenet_spellings
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.timm_models import preprocess_of
-from compressor.models.weights import hub, tensors_sha256
+from compressor.models.weights import tensors_sha256
 from compressor.spec.base import parse
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
@@ -53,8 +56,7 @@ def load_hf(reference: str, input_size: int | None, classes: int | None = None) 
     local = folder.is_dir()
     if local and not (folder / "config.json").is_file():
         raise KdcError(f"{source}: {folder / 'config.json'} does not exist")
-    instead = "give the path of a local folder, or check the name and your connection"
-    with hub(source, "the folder must hold config.json and model.safetensors" if local else instead):
+    with _from_folder(source) if local else from_hub(source, "hf:PATH of a local folder, or check name and connection"):
         model = transformers.AutoModelForImageClassification.from_pretrained(
             reference, use_safetensors=True, trust_remote_code=False, **new_head
         )
@@ -69,6 +71,18 @@ def load_hf(reference: str, input_size: int | None, classes: int | None = None) 
         parameters=sum(p.numel() for p in network.parameters()),
     )
     return check_input(LoadedModel(network, preprocess, names, weights, "hf"))
+
+
+@contextmanager
+def _from_folder(source: str) -> Iterator[None]:
+    try:
+        yield
+    except KdcError:
+        raise
+    except Exception as error:  # transformers, safetensors and json each raise their own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        hint = "the folder must hold config.json and model.safetensors"
+        raise KdcError(f"{source} cannot be loaded: {reason}", hint) from None
 
 
 def from_config(folder: Path, classes: int) -> nn.Module:

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from compressor.errors import KdcError, did_you_mean
+from compressor.hub import from_hub
 from compressor.models.classes import imagenet_spellings
 from compressor.models.loaded import LoadedModel, check_input
-from compressor.models.weights import hub, read_checkpoint, tensors_sha256
+from compressor.models.weights import read_checkpoint, tensors_sha256
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
 
@@ -91,7 +92,9 @@ def _loaded(network: nn.Module, source: str, input_size: int | None, names: Any 
 def load_hub(name: str, input_size: int | None) -> LoadedModel:
     """`timm:NAME`, with its weights from the Hugging Face hub."""
     require_known(name)
-    with hub(f"timm:{name}", "use timm:local-dir:PATH or timm:NAME@CHECKPOINT for weights that lie on this machine"):
+    with from_hub(
+        f"timm:{name}", "use timm:local-dir:PATH or timm:NAME@CHECKPOINT for weights that lie on this machine"
+    ):
         network = create(name, input_size=input_size, pretrained=True)
     return _loaded(network, f"timm:{name}", input_size, getattr(network, "pretrained_cfg", {}).get("label_names"))
 

@@ -2,19 +2,15 @@
 
 import hashlib
 import pickle
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
 
 from compressor.errors import KdcError, os_error
 
-__all__ = ["head_parameters", "heads", "hub", "read_checkpoint", "small_head", "tensors_sha256"]
+__all__ = ["head_parameters", "heads", "read_checkpoint", "small_head", "tensors_sha256"]
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -57,32 +53,6 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise KdcError(f"checkpoint {path} is no state dict (names -> tensors)")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
-
-
-@contextmanager
-def hub(what: str, instead: str) -> Iterator[None]:
-    """Load `what` from the hub; KdcError where that fails, with `instead` as the hint.
-
-    Without a route to the hub, its client would try again for most of a minute: ask for the name once, and let it
-    use its cache only.
-    """
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    if not before and not getproxies():
-        try:
-            socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443)
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    except KdcError:
-        raise
-    except Exception as error:  # huggingface_hub, httpx, timm and transformers each raise their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise KdcError(f"{what} cannot be loaded from the hub: {reason}", instead) from None
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def heads(network: nn.Module, classes: int) -> list[nn.Linear]:

@@ -130,11 +130,11 @@ def _here(differences: tuple[str, ...]) -> str:
 
 def _runs(row: Row, differences: tuple[str, ...]) -> Check:
     if row.error is not None:
-        return _check(row, "runs", "runs", "failed", "fail", f"{row.error}{_here(differences)}")
+        return _check(row, "runs", "runs to the end", "failed", "fail", f"{row.error}{_here(differences)}")
     if not row.measured:
-        return _check(row, "runs", "runs", NOT_MEASURED, "unmeasured", _not_run(row))
+        return _check(row, "runs", "runs to the end", NOT_MEASURED, "unmeasured", _not_run(row))
     version = f" {row.runtime_version}" if row.runtime_version else ""
-    return _check(row, "runs", "runs", "ran", "pass", f"{row.runtime}{version} ran it to the end")
+    return _check(row, "runs", "runs to the end", "ran", "pass", f"{row.runtime}{version} ran it to the end")
 
 
 def _precision(row: Row, differences: tuple[str, ...]) -> Check:

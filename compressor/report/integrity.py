@@ -76,7 +76,7 @@ def _unsafe(path: str) -> str | None:
     """Why a path may not stand in a manifest, or None."""
     if any(ord(letter) < 32 or letter in "\\\x7f" for letter in path):
         return "backslashes and control characters are not permitted in names"
-    if path.startswith("/") or re.match(r"[A-Za-z]:", path):
+    if path.startswith("/") or re.search(r"(^|/)[A-Za-z]:", path):
         return "it is absolute, and files of a bundle are named relative to it"
     if any(part in ("", ".", "..") for part in path.split("/")):
         return "it must lead straight down into the bundle"

@@ -1,5 +1,6 @@
 """Reads what a report is made of, and refuses what does not fit together, naming the file."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,14 +94,27 @@ def _fits(measurement: Measurement, bundle: Bundle, path: Path) -> None:
 
 
 def _array(path: Path) -> NDArray[Any]:
-    """The array in a .npy file, never unpickled; a header that claims more than the file holds is refused unread."""
+    """The array of plain numbers in a .npy file.
+
+    Not np.load: from a hostile header that allocates what the file does not hold, and with memory mapping a dtype of
+    zero bytes ends the process. Here the header must be that of an array which exactly fills the file.
+    """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"version {version} of the format")
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran_order, dtype = read(file)
+            if dtype.kind not in "fiu" or any(side < 0 for side in shape):
+                raise ValueError(f"found {dtype} of shape {shape}, expected plain numbers")
+            content = file.read()
+            if len(content) != math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"{len(content)} bytes do not hold {dtype} of shape {shape}")
+            return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+    # The header parser fails in many ways: ValueError, SyntaxError, TokenError, TypeError, OverflowError, …
+    except Exception as error:
         raise KdcError(f"{path} is damaged: no .npy array that may be read ({error})") from None
-    if not isinstance(array, np.ndarray):
-        raise KdcError(f"{path} is damaged: an archive of arrays, expected a single one")
-    return np.array(array)
 
 
 def _logits(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Report -> JSON, GitHub markdown that fits a pull request, and JUnit XML. Strings in, strings out."""
 
 import re
-import xml.etree.ElementTree as ET  # noqa: N817 - the field's own name
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable
 
 from compressor.report.gate import holding
@@ -35,17 +35,21 @@ def to_markdown(report: Report, allow_unmeasured: bool = False) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _line(value: object) -> str:
+    """Anything as one line, without control characters and other unprintable ones."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
+
+
 def _text(value: object) -> str:
     """Anything as one line of markdown that cannot break out of its table cell."""
-    line = " ".join(str(value).split())
+    line = _line(value)
     line = line if len(line) <= LONGEST_CELL else line[: LONGEST_CELL - 1] + "…"
-    return re.sub(r"([\\`*|<\[])", r"\\\1", "".join(letter for letter in line if letter.isprintable()))
+    return re.sub(r"([\\`*|<]|\](?=[(\[:]))", r"\\\1", line)
 
 
 def _code(value: object) -> str:
     """A name in code style; within it only the bar needs escaping, and only in tables."""
-    line = " ".join(str(value).split()).replace("`", "'")
-    return "`" + "".join(letter for letter in line if letter.isprintable()).replace("|", "\\|") + "`"
+    return "`" + _line(value).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def _table(header: list[str], rows: Iterable[list[str]], figures: int = 0) -> str:
@@ -66,11 +70,13 @@ def _head(report: Report, allow_unmeasured: bool) -> list[str]:
         parts.append(f"**Holds every line:** {', '.join(map(_code, report.holds))}")
     if allow_unmeasured and any(check.verdict == "unmeasured" for check in report.checks):
         held = ", ".join(map(_code, holding(report, allow_unmeasured))) or "no variant"
+        judged = any(check.verdict != "unmeasured" for check in report.checks)
         parts.append(
-            f"**Unmeasured lines were allowed** (`--allow-unmeasured`): they are not judged, and are no pass. "
-            f"Every judged line is held by: {held}."
+            "**Unmeasured lines were allowed** (`--allow-unmeasured`): they are not judged, and are no pass. "
+            + (f"Every judged line is held by: {held}." if judged else "No line at all was judged.")
         )
-    student = f"Student {_code(report.student)} (from {_text(report.student_init)}), teacher {_code(report.teacher)}"
+    start = _text(report.student_init)
+    student = f"Student {_code(report.student)} (start: {start}), teacher {_code(report.teacher)}"
     return [*parts, f"{student}.  \n{_how_measured(report)}"]
 
 
@@ -88,9 +94,9 @@ def _how_measured(report: Report) -> str:
     counted = " and ".join(map(str, threads)) or "unknown"
     return (
         f"Measured {_text(session.started)} on {where}, {which}.  \n"
-        f"{counted} thread{'s' if threads != [1] else ''}, batch {session.batch}; {session.rounds} rounds of one block a "
-        f"variant in random order, {session.block_length} calls a block of which the first {session.block_dropped} "
-        f"are dropped, {session.distinct_inputs} distinct inputs."
+        f"{counted} thread{'s' if threads != [1] else ''}, batch {session.batch}; {session.rounds} rounds, in each "
+        f"one block a variant in random order; {session.block_length} calls a block, the first "
+        f"{session.block_dropped} dropped; {session.distinct_inputs} distinct inputs."
     )
 
 
@@ -132,8 +138,7 @@ def _sample_sizes(report: Report) -> str:
             parts.append(f"{what}: {next(iter(said.values()))}")
         elif said:
             parts.append(f"{what}: " + ", ".join(f"{_code(name)} {text}" for name, text in said.items()))
-    sizes_text = "; ".join(parts) or "nothing was measured"
-    return f"[low–high] are 95 % intervals. {sizes_text[0].upper()}{sizes_text[1:]}."
+    return f"[low–high] are 95 % intervals. Samples: {'; '.join(parts) or 'nothing was measured'}."
 
 
 def _check_cells(check: Check) -> list[str]:
@@ -167,7 +172,8 @@ def _details(report: Report) -> list[str]:
 
 
 def _facts(report: Report) -> Iterable[str]:
-    yield f"Test: n = {report.test_n} samples of the {_text(report.test_split)} split, {len(report.class_names)} classes."
+    classes = len(report.class_names)
+    yield f"Test: n = {report.test_n} samples of the {_text(report.test_split)} split, {classes} classes."
     yield f"Data: {_code(report.data)}"
     yield from map(_text, report.data_notes)
     for row in report.rows:
@@ -191,7 +197,7 @@ def to_junit(report: Report) -> str:
     suite = ET.SubElement(suites, "testsuite", {"name": _xml(f"kdc {report.profile}: {report.verdict}"), **counts})
     for check in report.checks:
         case = ET.SubElement(suite, "testcase", {"classname": _xml(check.variant), "name": _xml(check.line)})
-        said = _xml(f"{check.verdict}: limit {check.limit}, measured {check.value}: {check.reason}")
+        said = _xml(f"{check.verdict}: {check.value}, limit: {check.limit}. {check.reason}")
         if check.verdict == "fail":
             ET.SubElement(case, "failure", {"message": said, "type": "budget"}).text = said
         elif check.verdict != "pass":

@@ -1,11 +1,11 @@
 """Bundle: what `kdc export` leaves on disk, BUNDLE/bundle.json. It travels to the device whole.
 
-    bundle.json            this manifest           model.onnx, labels.txt   the student, fp32, and its classes
-    openvino-f16/ …        one folder a variant    teacher/model.onnx       the teacher, measured in the same way
-    eval/                  test inputs, labels, the torch reference's logits
-    runners/               the scripts that run and measure it where kdc is not installed
-    measurements/          raw samples             report.json, report.md   made from them
-    SHA256SUMS             every other file; `sha256sum -c` reads it
+bundle.json            this manifest           model.onnx, labels.txt   the student, fp32, and its classes
+openvino-f16/ …        one folder a variant    teacher/model.onnx       the teacher, measured in the same way
+eval/                  test inputs, labels, the torch reference's logits
+runners/               the scripts that run and measure it where kdc is not installed
+measurements/          raw samples             report.json, report.md   made from them
+SHA256SUMS             every other file; `sha256sum -c` reads it
 """
 
 from typing import Annotated, Literal

@@ -104,6 +104,13 @@ def test_a_named_class_without_pictures(tmp_path: Path) -> None:
         open_data(f"idx:{tmp_path}")
 
 
+def test_an_empty_line_among_the_classes(tmp_path: Path) -> None:
+    write(tmp_path, idx_bytes(gray(30)))
+    (tmp_path / "classes.txt").write_text("shirt\n\nboot\n\n")
+    with pytest.raises(KdcError, match=r"classes\.txt line 2 is empty; expected the name of class 1"):
+        open_data(f"idx:{tmp_path}")
+
+
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(KdcError, match="holds no training pictures; expected train-images-idx3-ubyte"):
         open_data(f"idx:{tmp_path}")

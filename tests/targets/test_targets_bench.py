@@ -54,7 +54,7 @@ def measured(bundle: Path) -> Measurement:
     return read_json(bundle / "measurements" / "measurement.json", Measurement)
 
 
-def test_measures_a_bundle(bench: Bench, bundle: Path, tiny: "Tiny") -> None:
+def test_measures_a_bundle(bench: Bench, bundle: Path, scripts: Path, tiny: "Tiny") -> None:
     write_bundle(bundle, (ORT, OV, BROKEN, TWIN))
     done = bench("bundle", "--rounds", "11", "--seed", "5")
     assert done.returncode == 0, done.stderr
@@ -84,6 +84,7 @@ def test_measures_a_bundle(bench: Bench, bundle: Path, tiny: "Tiny") -> None:
     assert [block.round for block in result.blocks] == [number for number in range(11) for _ in range(3)]
     names = {path.name for path in (bundle / "measurements").iterdir()}
     assert names == {"measurement.json", *(f"{one.variant}.npy" for one in (ort, ov, twin))}
+    assert not (scripts / "__pycache__").exists()  # compiled scripts would carry this machine's paths in the bundle
     row = next(line for line in done.stdout.splitlines() if line.startswith(ORT.name))
     samples = [ms for block in result.blocks if block.variant == ORT.name for ms in block.wall_ms]
     assert row.split()[1:4] == [f"{np.percentile(samples, 50):.3f}", f"{np.percentile(samples, 90):.3f}", "66"]

@@ -1,0 +1,405 @@
+"""The command line: one function a command. What a command needs is imported when it runs, so `--help` is instant."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compressor import __version__
+from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError
+
+if TYPE_CHECKING:
+    from compressor.spec.report import Report
+    from compressor.spec.student import Student
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="kdc",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Distill a large vision model into one that fits a device, and prove it.",
+    epilog="Exit codes: 0 all gates pass, 1 a gate failed, 2 wrong usage or input, 3 inconclusive or unmeasured, "
+    "4 a runtime or tool is missing, 130 interrupted (state saved).",
+)
+profiles_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Hardware profiles: the devices kdc knows, and your own."
+)
+app.add_typer(profiles_app, name="profiles")
+
+TEACHERS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH or run:DIR"
+DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
+
+Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
+Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML) instead of the default one.")]
+InputSize = Annotated[int | None, typer.Option(min=8, help="Input height and width in pixels.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images a training step.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one recipe value.")]
+SetProfile = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value of the profile.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read; they are listed.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what kdc made earlier in --out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+ProfileName = Annotated[str, typer.Option(help="A profile's name, or the path of its YAML.")]
+BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that kdc export made.")]
+AllowUnmeasured = Annotated[
+    bool, typer.Option("--allow-unmeasured", help="Do not judge budget lines that were not measured.")
+]
+Rounds = Annotated[int, typer.Option(min=11, help="Rounds of latency blocks at most.")]
+Seconds = Annotated[float, typer.Option(min=1, help="Seconds for the latency rounds in all.")]
+
+
+@app.command()
+def teach(
+    teacher: Annotated[str, typer.Option(help=f"The model to fine-tune: {TEACHERS}.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the run; use it as --teacher run:DIR.")],
+    teacher_init: Annotated[
+        str, typer.Option(help="Start from its own weights (pretrained), or at random.")
+    ] = "pretrained",
+    recipe: Recipe = None,
+    input_size: InputSize = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    assignments: Set = None,
+    skip_bad: SkipBad = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a model on your classes, so that it can teach: first the new classifier, then everything."""
+    from compressor.console import progress_for
+    from compressor.distill import teach as run
+    from compressor.distill.recipes import TEACH
+    from compressor.spec.student import Request
+    from compressor.workflow import recipe_from
+
+    if teacher_init not in ("pretrained", "random"):
+        raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
+    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    sets, progress = assignments or [], progress_for(quiet)
+    if epochs == 1 and recipe is None and not any(text.startswith("head_epochs") for text in sets):
+        progress.note("one epoch: it trains everything at once (head_epochs=0)")
+        flags["head_epochs"] = 0
+    request = Request(
+        command="teach",
+        teacher=teacher,
+        student=None,
+        init=teacher_init,
+        data=data,
+        skip_bad=skip_bad,
+        input_size=input_size,
+        recipe=recipe_from(TEACH, recipe, flags, sets),
+    )
+    _show_student(run(request, out, resume=resume, overwrite=overwrite, progress=progress), out, as_json)
+
+
+@app.command()
+def distill(
+    teacher: Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the run, which kdc export takes.")],
+    profile: Annotated[str | None, typer.Option(help="Train at this profile's input size.")] = None,
+    student: Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")] = None,
+    student_init: Annotated[str, typer.Option(help="pretrained, random, or the PATH of a checkpoint.")] = "pretrained",
+    teacher_classes: Annotated[
+        Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
+    ] = None,
+    recipe: Recipe = None,
+    input_size: InputSize = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    assignments: Set = None,
+    skip_bad: SkipBad = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a small student to answer as the teacher does."""
+    from compressor.console import progress_for
+    from compressor.distill import distill as run
+    from compressor.distill.recipes import DEFAULT_STUDENT, DISTILL
+    from compressor.profiles import load_profile
+    from compressor.spec.student import Request
+    from compressor.workflow import recipe_from
+
+    if len(teacher) > 1:
+        raise KdcError("several teachers (an ensemble) are not supported by this version", "give --teacher once")
+    progress = progress_for(quiet)
+    if student is None:
+        student = DEFAULT_STUDENT
+        progress.note(f"student {student} (the default; choose another with --student)")
+    if input_size is None and profile is not None:
+        input_size = load_profile(profile).input_size
+        progress.note(f"input size {input_size} (of profile {profile})")
+    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    request = Request(
+        command="distill",
+        teacher=teacher[0],
+        teacher_classes=str(teacher_classes) if teacher_classes else None,
+        student=student,
+        init=student_init,
+        data=data,
+        skip_bad=skip_bad,
+        input_size=input_size,
+        recipe=recipe_from(DISTILL, recipe, flags, assignments or []),
+    )
+    _show_student(run(request, out, resume=resume, overwrite=overwrite, progress=progress), out, as_json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that kdc distill made.")],
+    profile: ProfileName,
+    out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
+    target: Annotated[
+        list[str] | None, typer.Option(help="Only this runtime, or RUNTIME-PRECISION, of the profile; repeatable.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Where the run's teacher lies now, if it was moved.")] = None,
+    rounds: Rounds = 30,
+    seconds: Seconds = 60.0,
+    allow_unmeasured: AllowUnmeasured = False,
+    assignments: SetProfile = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export for a device, measure, report; the exit code says whether the budget holds."""
+    from compressor import workflow
+    from compressor.console import progress_for
+    from compressor.profiles import load_profile
+
+    chosen = workflow.narrow(load_profile(profile, assignments or []), target or [])
+    report = workflow.export(
+        run,
+        chosen,
+        out,
+        teacher=teacher,
+        overwrite=overwrite,
+        rounds=rounds,
+        seconds=seconds,
+        allow_unmeasured=allow_unmeasured,
+        progress=progress_for(quiet),
+    )
+    _judge(report, allow_unmeasured, as_json)
+
+
+@app.command()
+def measure(
+    bundle: BundleDir,
+    rounds: Rounds = 30,
+    seconds: Seconds = 60.0,
+    allow_unmeasured: AllowUnmeasured = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a bundle again, on this machine, and report."""
+    from compressor import workflow
+    from compressor.console import progress_for
+
+    report = workflow.measure(
+        bundle, rounds=rounds, seconds=seconds, allow_unmeasured=allow_unmeasured, progress=progress_for(quiet)
+    )
+    _judge(report, allow_unmeasured, as_json)
+
+
+@app.command()
+def report(
+    bundle: BundleDir,
+    format_: Annotated[str, typer.Option("--format", help="md, json or junit.")] = "md",
+    out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
+    allow_unmeasured: AllowUnmeasured = False,
+) -> None:
+    """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device."""
+    from compressor.console import show_result
+    from compressor.report import refresh, to_json, to_junit, to_markdown
+    from compressor.spec.base import write_text
+
+    renderers = {"md": lambda r: to_markdown(r, allow_unmeasured), "json": to_json, "junit": to_junit}
+    if format_ not in renderers:
+        raise KdcError(f"--format {format_!r} is not one of {', '.join(renderers)}")
+    text = renderers[format_](refresh(bundle, allow_unmeasured))
+    if out is None:
+        show_result(text)
+    else:
+        write_text(out, text)
+
+
+@app.command()
+def check(
+    bundle: BundleDir, allow_unmeasured: AllowUnmeasured = False, as_json: AsJson = False, quiet: Quiet = False
+) -> None:
+    """The gate alone: verify every file, recompute every verdict; the exit code says whether the budget holds."""
+    from compressor.console import show_result
+    from compressor.report import check as run
+    from compressor.report import exit_code_for, to_json, verdict_line
+
+    result = run(bundle)
+    if as_json:
+        show_result(to_json(result))
+    elif not quiet:
+        show_result(verdict_line(result, allow_unmeasured))
+    raise typer.Exit(exit_code_for(result, allow_unmeasured))
+
+
+@profiles_app.command("list")
+def profiles_list(as_json: AsJson = False) -> None:
+    """The built-in profiles."""
+    from dataclasses import asdict
+
+    from compressor.console import show_result, table
+    from compressor.profiles import list_profiles
+
+    rows = list_profiles()
+    if as_json:
+        show_result(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        header = ("name", "kind", "cpu", "runtimes", "budget")
+        show_result(table(header, [(r.name, r.kind, r.cpu, ", ".join(r.runtimes), r.budget) for r in rows]))
+
+
+@profiles_app.command("show")
+def profiles_show(
+    name: Annotated[str, typer.Argument(help="A profile's name, or the path of its YAML.")],
+    as_json: AsJson = False,
+) -> None:
+    """One profile, with the source of every fact."""
+    from compressor.console import show_result
+    from compressor.profiles import load_profile, profile_text
+
+    profile = load_profile(name)
+    show_result(profile.model_dump_json(indent=2) if as_json else profile_text(name))
+
+
+@profiles_app.command("new")
+def profiles_new(
+    name: Annotated[str, typer.Argument(help="Lower case; writes NAME.yaml in the current folder.")],
+    assignments: SetProfile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a profile for the machine that this runs on."""
+    from compressor.console import show_result
+    from compressor.measure.doctor import diagnose
+    from compressor.profiles import write_new_profile
+
+    diagnosis = diagnose()
+    working = {found.name: found.precisions for found in diagnosis.runtimes if found.works}
+    path = write_new_profile(name, Path(), diagnosis.machine, working, assignments or [])
+    if as_json:
+        show_result(json.dumps({"path": str(path)}))
+    else:
+        show_result(f"wrote {path}: set the budget in it, then use it with --profile {name}")
+
+
+@app.command()
+def doctor(
+    profile: Annotated[str | None, typer.Option(help="Exit 4 where a runtime of this profile is missing.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which runtimes, precisions and devices work here, and the install line for each that does not."""
+    from compressor.console import show_result
+    from compressor.measure.doctor import diagnose, missing_for, to_text
+    from compressor.profiles import load_profile
+
+    wanted = load_profile(profile) if profile else None
+    diagnosis = diagnose()
+    show_result(diagnosis.model_dump_json(indent=2) if as_json else to_text(diagnosis))
+    missing = missing_for(wanted, diagnosis) if wanted else ()
+    if missing:
+        raise KdcError(f"profile {profile} needs runtimes that do not work here", "; ".join(missing), EXIT_MISSING)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path("kdc-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """The whole way on scikit-learn's handwritten digits: teacher, student, export, report. Offline, minutes."""
+    from compressor import workflow
+    from compressor.console import progress_for
+
+    _judge(workflow.demo(out, seed=seed, progress=progress_for(quiet)), allow_unmeasured=False, as_json=as_json)
+
+
+def _show_student(student: "Student", out: Path, as_json: bool) -> None:
+    from compressor.console import show_result
+
+    if as_json:
+        values: dict[str, Any] = {"out": str(out), **student.model_dump(mode="json")}
+        show_result(json.dumps(values, indent=2))
+    else:
+        test = student.test
+        show_result(
+            f"{out}: {student.architecture}, {student.weights.parameters:,} parameters, test accuracy "
+            f"{test.accuracy:.2%} [{test.low:.2%}–{test.high:.2%}] (n={test.n}), kept epoch {student.kept_epoch}"
+        )
+
+
+def _judge(report: "Report", allow_unmeasured: bool, as_json: bool) -> None:
+    from compressor.console import show_result
+    from compressor.report import exit_code_for, to_json, to_markdown
+
+    show_result(to_json(report) if as_json else to_markdown(report, allow_unmeasured))
+    raise typer.Exit(exit_code_for(report, allow_unmeasured))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kdc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point: run a command, and turn however it ends into one clear line and an exit code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    from compressor.console import show_error
+
+    # typer brings its own copy of click, or uses click, by its version: their common error class, whichever it is.
+    usage_error = typer.BadParameter.__mro__[2]
+    try:
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KdcError as error:
+        show_error(error)
+        return error.exit_code
+    except usage_error as error:
+        error.show()  # type: ignore[attr-defined]
+        return EXIT_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        show_error(KdcError("interrupted", "what was saved is whole; training goes on with --resume"))
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # e.g. `kdc report … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("KDC_DEBUG"):
+            raise
+        text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        show_error(KdcError(f"unexpected: {text}", "this is a bug in kdc; KDC_DEBUG=1 shows where"))
+        return EXIT_USAGE

@@ -1,0 +1,161 @@
+"""hf:NAME_OR_PATH, offline: save_to_disk folders, imagefolders, and a hub that cannot be reached."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compressor.data import open_data
+from compressor.errors import KdcError
+
+MakeFolder = Callable[..., Path]
+MakeBytes = Callable[..., bytes]
+MakePicture = Callable[..., Image.Image]
+
+
+@pytest.fixture
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module, offline and with its cache in the test's folder. It may have been imported by an earlier test: so not
+    only the environment is set, but also what was read from it."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    module = pytest.importorskip("datasets")
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(module.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    for name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH"):
+        monkeypatch.setattr(module.config, name, str(tmp_path / "cache" / name))
+    return module
+
+
+def make(datasets: Any, make_bytes: MakeBytes, count: int = 20, first: int = 0) -> Any:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["zebra", "ant"])})
+    values = {
+        "image": [{"bytes": make_bytes(first + row), "path": None} for row in range(count)],
+        "label": [row % 2 for row in range(count)],
+    }
+    return datasets.Dataset.from_dict(values, features=features)
+
+
+def test_a_saved_dict_of_splits(
+    datasets: Any, tmp_path: Path, make_bytes: MakeBytes, make_picture: MakePicture
+) -> None:
+    splits = {"train": make(datasets, make_bytes), "valid": make(datasets, make_bytes, 4, 100)}
+    splits["unsupervised"] = splits["valid"]
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    data = open_data(f"hf:{tmp_path / 'saved'}")
+    assert data.info.class_names == ("zebra", "ant")
+    assert data.info.counts == {"train": 16, "validation": 4, "test": 4}
+    assert data.validation.ids == ("valid/0", "valid/1", "valid/2", "valid/3")
+    assert data.validation.labels.tolist() == [0, 1, 0, 1]
+    assert np.array_equal(np.asarray(data.validation.picture(2)), np.asarray(make_picture(102)))
+    assert data.info.notes[:2] == (
+        "pictures from column image, labels from column label",
+        "ignored the splits unsupervised",
+    )
+
+
+def test_a_saved_single_split_that_was_shuffled(
+    datasets: Any, tmp_path: Path, make_bytes: MakeBytes, make_picture: MakePicture
+) -> None:
+    dataset = make(datasets, make_bytes).select(range(19, -1, -1))
+    dataset.save_to_disk(str(tmp_path / "saved"))
+    data = open_data(f"hf:{tmp_path / 'saved'}")
+    assert sum(data.info.counts.values()) == 20
+    row = 19 - int(data.train.ids[0].removeprefix("train/"))
+    assert data.train.labels[0] == row % 2
+    assert np.array_equal(np.asarray(data.train.picture(0)), np.asarray(make_picture(row)))
+
+
+def test_plain_bytes_and_text_labels(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
+    values = {"img": [make_bytes(row) for row in range(12)], "category": ["b", "a"] * 6}
+    datasets.Dataset.from_dict(values).save_to_disk(str(tmp_path / "saved"))
+    data = open_data(f"hf:{tmp_path / 'saved'}")
+    assert data.info.class_names == ("a", "b")
+
+
+def test_columns_are_found_by_type(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
+    dataset = make(datasets, make_bytes).rename_columns({"image": "xray", "label": "finding"})
+    dataset.save_to_disk(str(tmp_path / "saved"))
+    data = open_data(f"hf:{tmp_path / 'saved'}")
+    assert data.info.notes[0] == "pictures from column xray, labels from column finding"
+
+
+def test_imagefolder(datasets: Any, make_folder: MakeFolder) -> None:
+    root = make_folder({"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2})
+    data = open_data(f"hf:{root}")
+    assert data.info.class_names == ("cat", "dog")
+    assert data.info.counts == {"train": 10, "validation": 2, "test": 4}
+    assert data.test.picture(0).size == (10, 12)
+    direct = open_data(f"folder:{root}")
+    assert [np.asarray(data.test.picture(row)).tolist() for row in range(4)] == [
+        np.asarray(direct.test.picture(row)).tolist() for row in range(4)
+    ]
+
+
+def test_bad_pictures(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
+    images = [make_bytes(row) for row in range(12)]
+    images[5] = images[5][:40]
+    values = {"image": images, "label": ["b", "a"] * 6}
+    datasets.Dataset.from_dict(values).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(KdcError, match="train row 5 cannot be decoded"):
+        open_data(f"hf:{tmp_path / 'saved'}")
+    assert open_data(f"hf:{tmp_path / 'saved'}", skip_bad=True).info.skipped == ("train/5",)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image": [b"x"] * 2, "label": [0, -1]}, "train row 1: label -1 is negative"),
+        ({"image": [b"x"] * 2, "label": ["a", None]}, "train row 1: the label is missing"),
+        ({"image": [b"x"] * 2, "fine": [0, 1]}, "has no column for the labels; its columns: image, fine"),
+        ({"image": [b"x"] * 2, "label": [0.5, 1.0]}, "train row 0: label 0.5 is neither text nor a whole number"),
+    ],
+)
+def test_wrong_columns(datasets: Any, tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    datasets.Dataset.from_dict(values).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(KdcError) as raised:
+        open_data(f"hf:{tmp_path / 'saved'}")
+    assert message in raised.value.message
+    assert raised.value.exit_code == 2
+
+
+def test_no_train_split(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
+    datasets.DatasetDict({"test": make(datasets, make_bytes)}).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(KdcError, match="holds no split named train; its splits: test"):
+        open_data(f"hf:{tmp_path / 'saved'}")
+
+
+@pytest.mark.parametrize("name", ["owner/no-such-data", "owner/no-such-data@config"])
+def test_the_hub_cannot_be_reached(datasets: Any, name: str) -> None:
+    with pytest.raises(KdcError, match=f"hf:{name} cannot be loaded, the Hugging Face hub cannot be reached") as raised:
+        open_data(f"hf:{name}")
+    assert raised.value.exit_code == 2
+    assert "HF_HUB_OFFLINE" in raised.value.hint
+
+
+def test_the_config_is_passed_on(datasets: Any, monkeypatch: pytest.MonkeyPatch, make_bytes: MakeBytes) -> None:
+    asked = []
+
+    def load_dataset(*arguments: object) -> Any:
+        asked.append(arguments)
+        return datasets.DatasetDict({"train": make(datasets, make_bytes)})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    open_data("hf:owner/name@small")
+    open_data("hf:name")
+    assert asked == [("owner/name", "small"), ("name", None)]
+
+
+@pytest.mark.parametrize("place", ["", "a/b/c", "~/no-such", "/no/such"])
+def test_neither_a_folder_nor_a_name(datasets: Any, place: str) -> None:
+    with pytest.raises(KdcError, match=r"names no path|is neither a folder that exists nor a name|does not exist"):
+        open_data(f"hf:{place}")
+
+
+def test_an_empty_folder(datasets: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KdcError, match="cannot be loaded"):
+        open_data(f"hf:{tmp_path / 'empty'}")

@@ -1,0 +1,244 @@
+"""Synthetic bundles: every number in them is known, nothing in them is a model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from compressor.spec.base import file_sha256
+
+N = 200
+ROUNDS = 40
+FACT = {"source": "made up"}
+PREPROCESS = {"input_size": [32, 32], "resize": [32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+MACHINE: dict[str, Any] = {
+    "arch": "x86_64",
+    "system": "Linux 6.1",
+    "cpu": "Intel(R) Processor N100",
+    "isa": ["avx2", "avx_vnni"],
+    "cores": 4,
+    "usable_cores": 4,
+    "memory_gb": 8.0,
+    "python": "3.11.2",
+    "load_1m": 0.1,
+    "steal_s": None,
+    "governor": "performance",
+    "mhz": 3400.0,
+    "temperature_c": None,
+}
+Values = dict[str, Any]
+
+
+def profile(budget: Values, **changes: Any) -> Values:
+    values = {
+        "schema": 1,
+        "name": "mini-pc",
+        "device": {
+            "kind": "x86",
+            "cpu": {"value": "Intel N100", **FACT},
+            "isa": {"value": ["avx2"], **FACT},
+            "cores": {"value": 4, **FACT},
+        },
+        "targets": [{"runtime": "onnxruntime", "precisions": ["fp32"]}],
+        "threads": 2,
+        "budget": budget,
+        "fingerprint": {"arch": "amd64", "cpu": "n100", "isa": ["avx2"], "cores": 4},
+    }
+    return {**values, **changes}
+
+
+def student(classes: int) -> Values:
+    weights = {"source": "timm:big", "architecture": "big", "sha256": "0" * 64, "licence": "mit", "parameters": 11}
+    accuracy = {"split": "val", "n": 9, "correct": 9, "accuracy": 1, "low": 0.7, "high": 1, "balanced": 1}
+    return {
+        "schema": 1,
+        "made_by": "distill",
+        "family": "timm",
+        "architecture": "small_net",
+        "init": "pretrained",
+        "weights": {**weights, "source": "run", "architecture": "small_net"},
+        "class_names": [f"class {index}" for index in range(classes)],
+        "preprocess": PREPROCESS,
+        "teacher": weights,
+        "data": {"source": "folder:flowers", "fingerprint": "0" * 64, "class_names": [], "counts": {}},
+        "recipe": {"losses": [{"name": "kd"}]},
+        "kept_epoch": 7,
+        "kept_rule": "highest validation accuracy",
+        "validation": accuracy,
+        "test": {**accuracy, "split": "test"},
+        "teacher_validation": None,
+        "environment": {
+            "kdc": "0.1.0",
+            "python": "3.11",
+            "packages": {},
+            "platform": "Linux",
+            "cpu": "N100",
+            "device": "cpu",
+        },
+    }
+
+
+def logits_for(labels: NDArray[np.int64], classes: int, wrong: int) -> NDArray[np.float32]:
+    """Logits that are right but for the first `wrong` samples, each sample's a little different."""
+    rng = np.random.default_rng(0)
+    answers = labels.copy()
+    answers[:wrong] = (answers[:wrong] + 1) % classes
+    logits = rng.normal(0, 0.2, (len(labels), classes)) + 5 * np.eye(classes)[answers]
+    return logits.astype(np.float32)
+
+
+def blocks_of(name: str, p50: float, rounds: int, spread: float) -> list[Values]:
+    rng = np.random.default_rng(sum(map(ord, name)))
+    times = p50 * np.exp(spread * rng.standard_normal((rounds, 6)))
+    return [
+        {"round": index, "variant": name, "wall_ms": row.tolist(), "cpu_ms": row.tolist()}
+        for index, row in enumerate(times)
+    ]
+
+
+class Builder:
+    """Writes a bundle: `variants` name -> what differs from a good student (see `contestant`)."""
+
+    def __init__(self, bundle_dir: Path, labels: NDArray[np.int64], classes: int) -> None:
+        self.dir, self.labels, self.classes = bundle_dir, labels, classes
+
+    def file(self, path: str, content: bytes) -> Values:
+        (self.dir / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.dir / path).write_bytes(content)
+        return {"path": path, "sha256": file_sha256(self.dir / path), "bytes": len(content)}
+
+    def array(self, path: str, values: NDArray[Any]) -> Values:
+        (self.dir / path).parent.mkdir(parents=True, exist_ok=True)
+        np.save(self.dir / path, values)
+        return self.file(path, (self.dir / path).read_bytes())
+
+    def json(self, path: str, values: Values) -> None:
+        self.file(path, json.dumps(values, indent=1).encode())
+
+    def variant(self, name: str, changes: Values) -> tuple[Values, list[Values]]:
+        role = changes.get("role", "student")
+        model = self.file(f"{name}/model.onnx", name.encode() * changes.get("repeat", 100_000))
+        reference = changes.get("reference", logits_for(self.labels, self.classes, changes.get("wrong", 0)))
+        inputs = self.array(f"eval/{name}-inputs.npy", np.zeros((2, 4, 4, 3), np.uint8))
+        torchs = self.array(f"eval/{name}-logits.npy", reference)
+        values = {
+            "name": name,
+            "role": role,
+            "runtime": changes.get("runtime", "onnxruntime"),
+            "precision": changes.get("precision", "fp32"),
+            "runner": "run_ort.py",
+            "model": model["path"],
+            "files": [model],
+            "inputs": inputs["path"],
+            "reference_logits": torchs["path"],
+            "preprocess": PREPROCESS,
+            "parameters": 1_530_000,
+            "macs": 56_500_000,
+            "made": "exported",
+        }
+        return values, [inputs, torchs]
+
+    def contestant(self, name: str, changes: Values) -> Values:
+        base: Values = {
+            "variant": name,
+            "requested_precision": changes.get("precision", "fp32"),
+            "threads": changes.get("threads", 2),
+        }
+        if "error" in changes:
+            return {**base, "error": changes["error"]}
+        logits = changes.get("logits", logits_for(self.labels, self.classes, changes.get("wrong", 0)))
+        entry = self.array(f"measurements/{name}.npy", logits)
+        return {
+            **base,
+            "runtime_version": "1.22.0",
+            "executed_precision": changes.get("executed", "fp32"),
+            "load_ms": 12.0,
+            "first_ms": 8.0,
+            "idle_rss_mb": 40.0,
+            "peak_rss_mb": changes.get("rss", 61.25),
+            "logits": f"{name}.npy",
+            "logits_sha256": entry["sha256"],
+        }
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., Path]:
+    """make_bundle(variants, budget, ...) -> an unsealed bundle. A variant: role, wrong, p50, precision, executed,
+    logits, reference, rss, threads, error, runtime, repeat, unmeasured."""
+
+    def make(
+        variants: dict[str, Values] | None = None,
+        budget: Values | None = None,
+        *,
+        classes: int = 3,
+        labels: NDArray[np.int64] | None = None,
+        machine: Values | None = None,
+        measured: bool = True,
+        rounds: int = ROUNDS,
+        spread: float = 0.02,
+        profile_changes: Values | None = None,
+        session: Values | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> Path:
+        if variants is None:
+            variants = {"ort-fp32": {"wrong": 10}, "teacher": {"role": "teacher", "wrong": 6, "p50": 6.0}}
+        build = Builder(tmp_path / "bundle", np.arange(N) % classes if labels is None else labels, classes)
+        made = {name: build.variant(name, changes) for name, changes in variants.items()}
+        support = [entry for _, entries in made.values() for entry in entries]
+        support.append(build.array("eval/labels.npy", build.labels))
+        support.append(build.file("eval/ids.txt", b"\n".join(b"id" for _ in build.labels)))
+        bundle = {
+            "schema": 1,
+            "profile": profile(budget or {}, **(profile_changes or {})),
+            "student": student(classes),
+            "teacher": student(classes)["teacher"],
+            "eval": {"split": "test", "n": len(build.labels), "labels": "eval/labels.npy", "ids": "eval/ids.txt"},
+            "variants": [values for values, _ in made.values()],
+            "support": support,
+            "notes": list(notes),
+        }
+        build.json("bundle.json", bundle)
+        if not measured:
+            return build.dir
+        ran = {name: changes for name, changes in variants.items() if not changes.get("unmeasured")}
+        blocks = [
+            block
+            for name, changes in ran.items()
+            if "error" not in changes
+            for block in blocks_of(name, changes.get("p50", 2.0), rounds, spread)
+        ]
+        measurement = {
+            "schema": 1,
+            "started": "2026-11-24T07:00:00Z",
+            "finished": "2026-11-24T07:01:00Z",
+            "batch": 1,
+            "block_length": 8,
+            "block_dropped": 2,
+            "rounds": rounds,
+            "distinct_inputs": 32,
+            "seed": 0,
+            "machine_before": {**MACHINE, **(machine or {})},
+            "machine_after": {**MACHINE, **(machine or {})},
+            "contestants": [build.contestant(name, changes) for name, changes in ran.items()],
+            "blocks": blocks,
+        }
+        build.json("measurements/measurement.json", {**measurement, **(session or {})})
+        return build.dir
+
+    return make
+
+
+@pytest.fixture
+def edit_json() -> Callable[[Path, Callable[[Values], object]], None]:
+    """edit_json(path, change): parse, let `change` mutate, write."""
+
+    def edit(path: Path, change: Callable[[Values], object]) -> None:
+        values = json.loads(path.read_text())
+        change(values)
+        path.write_text(json.dumps(values, indent=1))
+
+    return edit
