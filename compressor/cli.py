@@ -380,8 +380,8 @@ def main() -> None:
 def _run() -> int:
     from compressor.console import show_error
 
-    # typer brings its own copy of click, or uses click, by its version: their common error class, whichever it is.
-    usage_error = typer.BadParameter.__mro__[2]
+    # typer uses click or brings its own copy, by its version. Either way this is the ancestor of its usage errors.
+    usage_error: type[typer.BadParameter] = typer.BadParameter.__mro__[2]  # type: ignore[assignment]
     try:
         code = app(standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -389,7 +389,7 @@ def _run() -> int:
         show_error(error)
         return error.exit_code
     except usage_error as error:
-        error.show()  # type: ignore[attr-defined]
+        error.show()
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
         show_error(KdcError("interrupted", "what was saved is whole; training goes on with --resume"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for
 from compressor.report.integrity import REMADE, seal, verify
-from compressor.report.render import to_json, to_junit, to_markdown
+from compressor.report.render import to_json, to_junit, to_markdown, verdict_line
 from compressor.spec.base import write_json, write_text
 from compressor.spec.report import Report
 
@@ -25,6 +25,7 @@ __all__ = [
     "to_json",
     "to_junit",
     "to_markdown",
+    "verdict_line",
     "verify",
     "write_reports",
 ]

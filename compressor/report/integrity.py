@@ -148,7 +148,7 @@ def _against_bundle(bundle_dir: Path, found: dict[str, str]) -> list[str]:
     listed = {entry.path for entry in entries}
     used = [bundle.eval.labels, bundle.eval.ids]
     for variant in bundle.variants:
-        used += [variant.model, variant.inputs, variant.reference_logits]
+        used += [variant.model, variant.inputs, variant.reference_logits, f"runners/{variant.runner}"]
     for path in dict.fromkeys(used):
         if (reason := _unsafe(path)) is not None:
             problems.append(f"bundle.json names the file {path!r}, which is refused: {reason}")

