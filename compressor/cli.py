@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor import __version__
-from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError
+from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError, os_error
 
 if TYPE_CHECKING:
     from compressor.spec.report import Report
     from compressor.spec.student import Student
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="kdc",
@@ -374,14 +374,15 @@ def _root(
 
 def main() -> None:
     """The entry point: run a command, and turn however it ends into one clear line and an exit code."""
-    sys.exit(_run())
+    sys.exit(run())
 
 
-def _run() -> int:
+def run() -> int:
+    """Run a command; returns its exit code. Nothing but bugs under KDC_DEBUG leaves here as an exception."""
     from compressor.console import show_error
 
     # typer uses click or brings its own copy, by its version. Either way this is the ancestor of its usage errors.
-    usage_error: type[typer.BadParameter] = typer.BadParameter.__mro__[2]  # type: ignore[assignment]
+    usage_error: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
     try:
         code = app(standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -397,6 +398,9 @@ def _run() -> int:
     except BrokenPipeError:  # e.g. `kdc report … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        show_error(os_error(error, "working"))
+        return EXIT_USAGE
     except Exception as error:
         if os.environ.get("KDC_DEBUG"):
             raise

@@ -1,4 +1,4 @@
-"""How kdc looks: progress on stderr (rich on a terminal, plain lines elsewhere), results on stdout, errors in a line."""
+"""How kdc looks: progress on stderr (rich on a terminal, else plain lines), results on stdout, errors in a line."""
 
 import sys
 import time

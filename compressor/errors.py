@@ -24,6 +24,7 @@ __all__ = [
     "EXIT_USAGE",
     "KdcError",
     "did_you_mean",
+    "first_line",
     "needs",
     "os_error",
 ]
@@ -53,6 +54,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean X?"` for the known word nearest to `word`, or `""` where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing: for other libraries' errors."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def needs(module: str, install: str, purpose: str) -> ModuleType:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
-from compressor.errors import KdcError
+from compressor.errors import KdcError, first_line
 
 __all__ = ["from_hub", "offline_if_unreachable"]
 
@@ -49,5 +49,4 @@ def from_hub(what: str, instead: str) -> Iterator[None]:
         except KdcError:
             raise
         except Exception as error:  # huggingface_hub, httpx, timm and transformers each raise their own
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise KdcError(f"{what} cannot be loaded from the hub: {reason}", instead) from None
+            raise KdcError(f"{what} cannot be loaded from the hub: {first_line(error)}", instead) from None

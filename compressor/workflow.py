@@ -119,11 +119,11 @@ DEMO_INPUT_SIZE = 32
 
 
 def demo(out: Path, *, seed: int, progress: Progress) -> Report:
-    """The whole way on scikit-learn's handwritten digits: OUT/teacher, OUT/run, OUT/demo.yaml (a profile), OUT/bundle."""
+    """The whole way on scikit-learn's handwritten digits; leaves OUT/teacher, OUT/run, OUT/demo.yaml, OUT/bundle."""
     from compressor.distill import distill, teach
     from compressor.distill.recipes import DISTILL, TEACH
-    from compressor.profiles import load_profile, write_new_profile
     from compressor.measure.doctor import diagnose
+    from compressor.profiles import load_profile, write_new_profile
     from compressor.spec.student import Request
 
     _make_way_for_demo(out, progress)

@@ -17,7 +17,9 @@ def main(source: Path, target: Path, count: int) -> None:
         if name in SIZES:
             header, item = SIZES[name]
             # The header's second number, big-endian, counts the items.
-            content = content[:4] + struct.pack(">I", count) + content[8:header] + content[header : header + count * item]
+            content = (
+                content[:4] + struct.pack(">I", count) + content[8:header] + content[header : header + count * item]
+            )
         (target / name).write_bytes(content)
     (target / "classes.txt").write_text("\n".join(FASHION) + "\n", encoding="utf-8")
 

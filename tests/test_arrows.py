@@ -66,7 +66,9 @@ def test_the_package_imports_no_script_and_runs_no_model(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in PACKAGE if part(p) in {"spec", "errors", "report", "measure", "statistics", "profiles"}], ids=ids
+    "path",
+    [p for p in PACKAGE if part(p) in {"spec", "errors", "report", "measure", "statistics", "profiles"}],
+    ids=ids,
 )
 def test_the_gate_needs_no_learning_library(path: Path) -> None:
     assert not tops(imports(path)) & LEARNING
@@ -95,11 +97,19 @@ def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     assert not list(printing(path))
 
 
+PRINTING = {"sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
+
+
 def printing(path: Path) -> Iterator[int]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Name) and node.id in {"print", "exit", "quit", "SystemExit"}:
             yield node.lineno
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"sys.exit", "os._exit", "sys.stdout", "sys.stderr"}:
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {
+            "sys.exit",
+            "os._exit",
+            "sys.stdout",
+            "sys.stderr",
+        }:
             yield node.lineno
 
 

@@ -40,7 +40,7 @@ def random_views(pictures: Tensor, numbers: NDArray[np.float64], views: Views, s
     """Random-resized crops, mirrored where asked for, as ONE affine resampling of the batch.
 
     `pictures`: uint8 [B, H, W, 3]; `numbers`: uniform [B, 5], from `keyed_uniform`; returns float32 [B, 3, *size] in
-    [0, 1] (channels_last in memory). The crop's area and aspect follow Szegedy et al. 2015 (arXiv 1409.4842, section 6).
+    [0, 1] (channels_last in memory). The crop's area and aspect follow Szegedy et al. 2015 (arXiv 1409.4842, sec. 6).
     """
     area = views.scale[0] + (views.scale[1] - views.scale[0]) * numbers[:, 0]
     low, high = np.log(views.ratio[0]), np.log(views.ratio[1])

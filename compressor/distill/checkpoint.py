@@ -1,6 +1,7 @@
 """The state of a training on disk, so that a resumed run equals one that never stopped."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compressor.errors import KdcError
+from compressor.errors import KdcError, first_line
 from compressor.spec.base import write_atomically
 
 __all__ = ["Position", "load_state", "save_state"]
@@ -28,37 +29,42 @@ class Position:
     kept: dict[str, Tensor] | None = None
 
 
-def save_state(path: Path, position: Position, modules: dict[str, nn.Module], optimizer: Optimizer) -> None:
-    """Write everything that the next step depends on to `path`: all of it, or nothing."""
+def save_state(
+    path: Path, position: Position, modules: Mapping[str, nn.Module], optimizer: Optimizer, inputs: Mapping[str, str]
+) -> None:
+    """Write everything that the next step depends on to `path`: all of it, or nothing. `inputs`: what the training
+    learns from, each with a fingerprint."""
     state = {
-        "position": {key: value for key, value in asdict(position).items() if key != "kept"},
-        "kept": position.kept,
+        "inputs": dict(inputs),
+        "position": dict(vars(position)),
         "modules": {name: module.state_dict() for name, module in modules.items()},
         "optimizer": optimizer.state_dict(),
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    with write_atomically(path) as temporary:
-        _save(state, temporary)
+    # Through a file of our own: given a path, torch hides a full disk behind a message about its zip archive.
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
-    try:
-        torch.save(state, path)
-    except RuntimeError as error:  # torch's zip writer hides a full disk behind a message of its own
-        raise OSError(28, "No space left on device") from error
-
-
-def load_state(path: Path, modules: dict[str, nn.Module], optimizer: Optimizer) -> Position:
-    """Put back what `save_state` wrote; raises KdcError for a damaged file."""
+def load_state(
+    path: Path, modules: Mapping[str, nn.Module], optimizer: Optimizer, inputs: Mapping[str, str]
+) -> Position:
+    """Put back what `save_state` wrote; raises KdcError for a damaged file, or where the inputs are others now."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        for name, module in modules.items():
-            module.load_state_dict(state["modules"][name])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        return Position(**state["position"], kept=state["kept"])
+        changed = [name for name in inputs if state["inputs"].get(name) != inputs[name]]
+        if not changed:
+            for name, module in modules.items():
+                module.load_state_dict(state["modules"][name])
+            optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"])
+            if state["cuda_rng"]:
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            return Position(**state["position"])
     except Exception as error:
-        raise KdcError(f"{path} is damaged: {str(error).splitlines()[0]}", "start again with --overwrite") from None
+        raise KdcError(f"{path} is damaged: {first_line(error)}", "start again with --overwrite") from None
+    raise KdcError(
+        f"--resume: since the run was interrupted, {' and '.join(changed)} changed",
+        "put it back as it was, or start again with --overwrite",
+    )

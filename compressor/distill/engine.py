@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,13 +71,15 @@ def train(
     *,
     head: Sequence[nn.Parameter],
     validation_size: int,
+    inputs: Mapping[str, str],
     folder: Path,
     progress: Progress,
 ) -> Position:
     """Train `student` in place, and leave in it the weights to keep (averaged over steps, where the recipe says so).
 
     Writes FOLDER/history.jsonl and FOLDER/checkpoint/state.pt after every epoch and on a request to stop, which raises
-    KeyboardInterrupt; continues from that state where there is one. `head`: trained alone for `recipe.head_epochs`.
+    KeyboardInterrupt; continues from that state where there is one, if `inputs` (what it learns from, each with a
+    fingerprint) are the same. `head`: trained alone for `recipe.head_epochs`.
     """
     terms = bind_losses(recipe, teacher is not None)
     optimizer = AdamW(_groups(student, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr)
@@ -85,7 +87,7 @@ def train(
     modules: dict[str, nn.Module] = {"student": student, **({"average": average} if average else {})}
     state_file, position = folder / "checkpoint" / "state.pt", Position()
     if state_file.exists():
-        position = load_state(state_file, modules, optimizer)
+        position = load_state(state_file, modules, optimizer, inputs)
         progress.note(f"resuming at epoch {position.epoch + 1} of {recipe.epochs}, step {position.step}")
     with stop_requests() as stop_requested:
         while position.epoch < recipe.epochs:
@@ -93,11 +95,11 @@ def train(
             _set_trainable(student, head, head_only=position.epoch < recipe.head_epochs)
             _epoch(student, teacher, task, recipe, terms, optimizer, average, position, stop_requested, progress)
             if position.step < task.steps_per_epoch:
-                save_state(state_file, position, modules, optimizer)
+                save_state(state_file, position, modules, optimizer, inputs)
                 raise KeyboardInterrupt
             evaluated = average.module if average else student
             _finish_epoch(evaluated, task, position, validation_size >= MIN_TO_CHOOSE, time.perf_counter() - started)
-            save_state(state_file, position, modules, optimizer)
+            save_state(state_file, position, modules, optimizer, inputs)
             write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in position.history))
             progress.note(_line(position.history[-1], recipe.epochs))
             if stop_requested() and position.epoch < recipe.epochs:
@@ -140,10 +142,11 @@ def _epoch(
         for name, loss in losses.items():
             sums[name] += loss.detach()
         position.step += 1
-        if position.step % LOOK_EVERY == 0 or position.step == task.steps_per_epoch:
+        if position.step % LOOK_EVERY == 0:
             _require_finite(sums, position)
         if stop_requested():
             break
+    _require_finite(sums, position)
     position.sums = {name: float(total) for name, total in sums.items()}
 
 

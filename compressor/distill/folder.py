@@ -9,12 +9,16 @@ from compressor.spec.student import Request
 
 __all__ = ["claim", "start"]
 
+LEAVES = ("run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf")
+"""What lies in a run's folder."""
+
 
 def claim(folder: Path, request: Request, *, resume: bool, overwrite: bool) -> bool:
     """Whether `folder` holds a finished run of this very request, which `resume` then has nothing to do for.
 
     Raises KdcError where the folder may not be written: it is not a run, a run stands there and neither --resume nor
-    --overwrite was given, or the run to resume was started with another request. Changes nothing.
+    --overwrite was given, other files lie in the run to overwrite, or the run to resume was started with another
+    request. Changes nothing.
     """
     request_file = folder / "run.json"
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -25,6 +29,7 @@ def claim(folder: Path, request: Request, *, resume: bool, overwrite: bool) -> b
         raise KdcError(f"--out {folder} exists and is no run of kdc, so it is left alone", "choose another --out")
     finished = (folder / "student.json").is_file()
     if overwrite:
+        _refuse_foreign(folder)
         return False
     if not resume:
         state = "a finished run" if finished else "a run that was not finished"
@@ -40,16 +45,30 @@ def claim(folder: Path, request: Request, *, resume: bool, overwrite: bool) -> b
     return finished
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """A bundle or notes may have been put into a run's folder: --overwrite replaces what kdc made, and no more."""
+    left = tuple(f".{leaf}." for leaf in LEAVES)  # by a process that was killed while writing
+    foreign = sorted(
+        path.name for path in folder.iterdir() if path.name not in LEAVES and not path.name.startswith(left)
+    )
+    if foreign:
+        raise KdcError(
+            f"--overwrite: {folder} holds {foreign[0]} too, which is no part of the run, so it is left alone",
+            "move it away, or choose another --out",
+        )
+
+
 def start(folder: Path, request: Request, *, resume: bool) -> None:
     """Make the folder ready to be trained in: emptied unless resumed, with run.json."""
     try:
-        if not resume and folder.exists():
-            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            # Not the folder itself: it may be a mount point.
+            for path in list(folder.iterdir()):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            write_json(folder / "run.json", request)
     except OSError as error:
         raise os_error(error, f"preparing {folder}") from error
-    if not resume:
-        write_json(folder / "run.json", request)
 
 
 def _differences(before: Request, now: Request) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from compressor.data import ImageData, open_data
+from compressor.distill.allocator import keep_large_blocks
 from compressor.distill.engine import MIN_TO_CHOOSE, bind_losses, train
 from compressor.distill.environment import environment
 from compressor.distill.folder import claim, start
@@ -104,6 +105,8 @@ def _train_and_save(job: _Job, out: Path, resume: bool, progress: Progress) -> S
     """
     store = out.parent / f".{out.name}.decoded"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and keep_large_blocks():
+        progress.note("on CPU: the allocator keeps blocks of up to 1 GiB for reuse")
     inputs = {"student": job.student.preprocess}
     if job.teacher is not None:
         inputs["teacher"] = job.teacher.preprocess
@@ -156,10 +159,13 @@ def _trained(
 ) -> Student:
     recipe, data = job.request.recipe, job.data
     student = _on(BatchModel(job.student.network, "student"), device)
+    inputs = {"the data": data.info.fingerprint}
+    if job.teacher is not None:
+        inputs["the teacher"] = job.teacher.weights.sha256
     head = head_parameters(job.student.network, len(data.info.class_names)) if recipe.head_epochs else []
     position = train(
         student, teacher, task, recipe,
-        head=head, validation_size=len(data.validation), folder=out, progress=progress,
+        head=head, validation_size=len(data.validation), inputs=inputs, folder=out, progress=progress,
     )  # fmt: skip
     validation, test = task.evaluate(student, "validation"), task.evaluate(student, "test")
     progress.note(f"kept epoch {position.kept_epoch}: {_scored(validation)}; {_scored(test)}")

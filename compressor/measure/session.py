@@ -31,9 +31,10 @@ def measure_bundle(bundle: Path, *, rounds: int, seconds: float, progress: Progr
         )
         assert process.stdout is not None
         try:
-            for line in process.stdout:
-                row = json.loads(line)
-                progress.at(row["doing"], row["progress"], row["total"])
+            with process.stdout:
+                for line in process.stdout:
+                    row = json.loads(line)
+                    progress.at(row["doing"], row["progress"], row["total"])
             process.wait()
         except BaseException:
             process.send_signal(signal.SIGINT)

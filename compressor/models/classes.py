@@ -1,21 +1,35 @@
 """Classes are matched by name, never by position."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel
 
-__all__ = ["imagenet_spellings", "map_classes"]
+__all__ = ["imagenet_spellings", "map_classes", "spellings_of"]
+
+Spellings = tuple[tuple[str, ...], ...]
 
 
-def imagenet_spellings() -> tuple[tuple[str, ...], ...]:
+@cache
+def imagenet_spellings() -> Spellings:
     """For each of the 1,000 ImageNet classes: its first English name, its other names, its WordNet synset."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
     described = [[part.strip() for part in text.split(",")] for text in info.label_descriptions()]
     return tuple((*names, ", ".join(names), info.index_to_label_name(index)) for index, names in enumerate(described))
+
+
+def spellings_of(names: Sequence[str]) -> Spellings:
+    """The names that a model's configuration gives its outputs, with all spellings where they are ImageNet's."""
+    imagenet = imagenet_spellings()
+    if len(names) == len(imagenet) and all(
+        name in known or name.split(",")[0].strip() == known[0] for name, known in zip(names, imagenet, strict=True)
+    ):
+        return imagenet
+    return tuple((name,) for name in names)
 
 
 def _plain(name: str) -> str:
@@ -26,7 +40,7 @@ def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
     """For each of the user's classes, which of the model's outputs it is.
 
     Names are compared exactly first, then without case and with underscores as spaces. Raises KdcError where the model
-    has no class names, where one is not among them, or where one names several outputs.
+    has no class names, where one is not among them, where one names several outputs, or where two name the same.
     """
     source = model.weights.source
     teach = f"fine-tune it on your classes first: kdc teach --teacher {source} --data … --out teacher"
@@ -48,10 +62,29 @@ def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
             f"the classes of {source} do not match: it has no {_some(missing)} among its {len(own)} ({_some(own)})",
             teach,
         )
-    several = [name for name, indices in found.items() if len(indices) > 1]
-    if several:
-        raise KdcError(f"class {several[0]} names {len(found[several[0]])} different outputs of {source}", teach)
-    return [next(iter(found[name])) for name in class_names]
+    for name, indices in found.items():
+        if len(indices) > 1:
+            clear = [_unambiguous(model.class_names[index], plain) for index in sorted(indices)]
+            raise KdcError(
+                f"class {name} names {len(indices)} different outputs of {source}",
+                f"name it {' or '.join(clear)} in the data, or {teach}",
+            )
+    index_of = {name: next(iter(indices)) for name, indices in found.items()}
+    _refuse_synonyms(index_of, source, teach)
+    return [index_of[name] for name in class_names]
+
+
+def _refuse_synonyms(index_of: Mapping[str, int], source: str, teach: str) -> None:
+    """A teacher that cannot tell two of the user's classes apart would teach the student that they are the same."""
+    first: dict[int, str] = {}
+    for name, index in index_of.items():
+        other = first.setdefault(index, name)
+        if other != name:
+            raise KdcError(f"classes {other} and {name} are the same output of {source}", teach)
+
+
+def _unambiguous(spellings: Sequence[str], plain: Mapping[str, set[int]]) -> str:
+    return next((repr(spelling) for spelling in spellings if len(plain[_plain(spelling)]) == 1), repr(spellings[0]))
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:

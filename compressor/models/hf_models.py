@@ -1,5 +1,6 @@
 """Models from Hugging Face transformers: a repository of the hub, or a folder in its layout."""
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,19 +8,22 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch import Tensor, nn
 
-from compressor.errors import KdcError, needs
+from compressor.data.pictures import normalise, resize_and_crop
+from compressor.errors import KdcError, first_line, needs
 from compressor.hub import from_hub
-from compressor.models.classes import imagenet_spellings
+from compressor.models.classes import spellings_of
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.timm_models import preprocess_of
-from compressor.models.weights import tensors_sha256
-from compressor.spec.base import parse
+from compressor.models.weights import heads, tensors_sha256
+from compressor.spec.base import parse, write_text
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
 
-__all__ = ["HfClassifier", "from_config", "load_hf", "preprocess_from_hf", "save_config"]
+__all__ = ["HfClassifier", "from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
 
 INSTALL = "pip install 'kdc[hf]'"
 
@@ -44,33 +48,46 @@ def _transformers() -> Any:
     return transformers
 
 
-def load_hf(reference: str, input_size: int | None, classes: int | None = None) -> LoadedModel:
+def load_hf(reference: str, input_size: int | None) -> LoadedModel:
     """`hf:REPO_OR_PATH`: AutoModelForImageClassification and its image processor; weights as safetensors only.
 
-    `classes`: give it a new classifier of that many outputs. `input_size` overrides the processor's own.
+    `input_size` overrides the processor's own. A repository that brings no classifier gives a model without class
+    names, since what transformers puts there is random.
     """
     transformers = _transformers()
     source = f"hf:{reference}"
     folder = Path(reference)
-    new_head = {} if classes is None else {"num_labels": classes, "ignore_mismatched_sizes": True}
     local = folder.is_dir()
     if local and not (folder / "config.json").is_file():
         raise KdcError(f"{source}: {folder / 'config.json'} does not exist")
     with _from_folder(source) if local else from_hub(source, "hf:PATH of a local folder, or check name and connection"):
-        model = transformers.AutoModelForImageClassification.from_pretrained(
-            reference, use_safetensors=True, trust_remote_code=False, **new_head
+        model, report = transformers.AutoModelForImageClassification.from_pretrained(
+            reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
         preprocess = _preprocess(transformers, reference, model.config, input_size)
+        licence = _licence(reference, model.config)
     network = HfClassifier(model.eval())
-    names = None if classes is not None else _names(model.config)
+    has_classifier = _complete(network, set(report["missing_keys"]), source)
     weights = Weights(
         source=source,
         architecture=str(getattr(model.config, "architecture", None) or model.config.model_type),
         sha256=tensors_sha256(network.state_dict()),
-        licence=_licence(reference, model.config),
+        licence=licence,
         parameters=sum(p.numel() for p in network.parameters()),
     )
+    names = _names(model.config) if has_classifier else None
     return check_input(LoadedModel(network, preprocess, names, weights, "hf"))
+
+
+def _complete(network: HfClassifier, missing: set[str], source: str) -> bool:
+    """Whether the weights bring the classifier too; raises KdcError where anything else is missing. transformers fills
+    such gaps with random numbers."""
+    config: Any = network.model.config
+    classifier = {id(p) for layer in heads(network, config.num_labels) for p in layer.parameters()}
+    wanting = [name for name, p in network.model.named_parameters() if name in missing and id(p) not in classifier]
+    if wanting:
+        raise KdcError(f"{source}: its weights lack {', '.join(wanting[:3])}", "they are of another architecture")
+    return not missing
 
 
 @contextmanager
@@ -80,16 +97,27 @@ def _from_folder(source: str) -> Iterator[None]:
     except KdcError:
         raise
     except Exception as error:  # transformers, safetensors and json each raise their own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hint = "the folder must hold config.json and model.safetensors"
-        raise KdcError(f"{source} cannot be loaded: {reason}", hint) from None
+        raise KdcError(f"{source} cannot be loaded: {first_line(error)}", hint) from None
 
 
 def from_config(folder: Path, classes: int) -> nn.Module:
     """The network that RUN/hf/config.json describes, without weights."""
     transformers = _transformers()
-    config = transformers.AutoConfig.from_pretrained(folder, num_labels=classes)
-    return HfClassifier(transformers.AutoModelForImageClassification.from_config(config))
+    with _from_folder(str(folder)):
+        config = transformers.AutoConfig.from_pretrained(folder, num_labels=classes)
+        return HfClassifier(transformers.AutoModelForImageClassification.from_config(config))
+
+
+def with_new_classifier(network: HfClassifier, classes: int) -> HfClassifier:
+    """The same network and weights, but a new classifier of `classes` outputs."""
+    config: Any = copy.deepcopy(network.model.config)
+    config.num_labels = classes
+    changed = HfClassifier(_transformers().AutoModelForImageClassification.from_config(config))
+    own = changed.state_dict()
+    fitting = {name: value for name, value in network.state_dict().items() if value.shape == own[name].shape}
+    changed.load_state_dict({**own, **fitting})
+    return changed
 
 
 def _names(config: Any) -> tuple[tuple[str, ...], ...] | None:
@@ -97,23 +125,34 @@ def _names(config: Any) -> tuple[tuple[str, ...], ...] | None:
     names = [id2label.get(index, "") for index in range(len(id2label))]
     if not names or any(name in ("", f"LABEL_{index}") for index, name in enumerate(names)):
         return None
-    imagenet = imagenet_spellings()
-    if len(names) == len(imagenet) and all(n.split(",")[0] == s[0] for n, s in zip(names, imagenet, strict=True)):
-        return imagenet
-    return tuple((name,) for name in names)
+    return spellings_of(names)
 
 
 def _preprocess(transformers: Any, reference: str, config: Any, input_size: int | None) -> Preprocess:
     if config.model_type == "timm_wrapper":
         return preprocess_of(config.pretrained_cfg, input_size)
-    processor = transformers.AutoImageProcessor.from_pretrained(reference)
-    return preprocess_from_hf(processor.to_dict(), input_size, f"hf:{reference}")
+    source, processor = f"hf:{reference}", transformers.AutoImageProcessor.from_pretrained(reference)
+    values = processor.to_dict()
+    _require_same(processor, preprocess_from_hf(values, None, source), source)
+    return preprocess_from_hf(values, input_size, source)
+
+
+def _require_same(processor: Any, how: Preprocess, source: str) -> None:
+    """Raise KdcError where the processor turns a picture into something else than `how` does: not all that some of
+    them do (flip the channels, shrink to 7/8, crop before resizing) can be read from their settings."""
+    x, y = np.meshgrid(np.linspace(0, 255, 300), np.linspace(0, 255, 200))
+    picture = Image.fromarray(np.stack([x, y, (x + 255 - y) / 2], -1).astype(np.uint8))
+    theirs = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"])
+    ours = normalise(resize_and_crop(picture, how)[None], how)
+    # Rounding differs between Pillow and torchvision by a level or so; any true difference is many.
+    levels = np.abs(theirs - ours).mean() * 255 * min(how.std) if theirs.shape == ours.shape else np.inf
+    if levels > 2:
+        kind = type(processor).__name__
+        raise KdcError(f"{source}: what its image processor ({kind}) does to pictures is not supported by kdc")
 
 
 def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: str) -> Preprocess:
     """A transformers image processor's settings as a Preprocess; raises KdcError for what a Preprocess cannot say."""
-    from PIL.Image import Resampling
-
     if values.get("do_rescale", True) and abs(float(values.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
         raise KdcError(f"{source}: rescale_factor {values['rescale_factor']} of its image processor is not supported")
     if not values.get("do_rescale", True) or values.get("rescale_offset"):
@@ -140,7 +179,7 @@ def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: s
         "input_size": cropped,
         "resize": resize,
         "resize_mode": mode,
-        "interpolation": Resampling(values.get("resample", 2)).name.lower(),
+        "interpolation": Image.Resampling(values.get("resample", 2)).name.lower(),
         "mean": tuple(values["image_mean"]) if normal else (0.0, 0.0, 0.0),
         "std": tuple(values["image_std"]) if normal else (1.0, 1.0, 1.0),
     }
@@ -178,6 +217,5 @@ def _front_matter(card: Path) -> dict[str, Any]:
 
 def save_config(network: HfClassifier, folder: Path) -> None:
     """Write the model's configuration to `folder`/config.json, for `from_config`."""
-    folder.mkdir(parents=True, exist_ok=True)
     config: Any = network.model.config
-    (folder / "config.json").write_text(json.dumps(config.to_diff_dict(), indent=2, sort_keys=True), encoding="utf-8")
+    write_text(folder / "config.json", json.dumps(config.to_diff_dict(), indent=2, sort_keys=True) + "\n")

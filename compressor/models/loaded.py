@@ -9,11 +9,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from compressor.data.pictures import normalise, resize_and_crop
-from compressor.errors import KdcError
+from compressor.errors import KdcError, first_line
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
 
-__all__ = ["LoadedModel", "freeze", "logits_of", "with_classes"]
+__all__ = ["LoadedModel", "check_input", "freeze", "logits_of", "outputs_of", "with_classes"]
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,31 @@ def freeze(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def check_input(model: LoadedModel) -> LoadedModel:
-    """`model`, after one forward pass at its input size; raises KdcError where the network does not take it."""
+@torch.no_grad()
+def outputs_of(model: LoadedModel) -> int:
+    """How many classes the network answers, found by one forward pass at its input size, in evaluation mode."""
     height, width = model.preprocess.input_size
     was_training = model.network.training
+    logits: Tensor = model.network.eval()(torch.zeros(1, 3, height, width))
+    model.network.train(was_training)
+    return logits.shape[-1]
+
+
+def check_input(model: LoadedModel) -> LoadedModel:
+    """`model`; raises KdcError where the network does not take its input size, or answers more or fewer classes than
+    it has names."""
+    height, width = model.preprocess.input_size
     try:
-        with torch.no_grad():
-            model.network.eval()(torch.zeros(1, 3, height, width))
+        outputs = outputs_of(model)
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise KdcError(
-            f"{model.weights.source} does not take pictures of {height}×{width}: {reason}",
+            f"{model.weights.source} does not take pictures of {height}×{width}: {first_line(error)}",
             "choose another --input-size",
         ) from None
-    model.network.train(was_training)
+    if model.class_names is not None and len(model.class_names) != outputs:
+        raise KdcError(
+            f"{model.weights.source} answers {outputs} classes, but its configuration names {len(model.class_names)}"
+        )
     return model
 
 

@@ -1,10 +1,11 @@
 """`--teacher`: the spellings of a model's whereabouts, and the loader for each."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from compressor.errors import KdcError, did_you_mean
 from compressor.models import hf_models, runs, timm_models
-from compressor.models.loaded import LoadedModel
+from compressor.models.loaded import LoadedModel, outputs_of
 
 __all__ = ["SPELLINGS", "load_model", "with_class_file"]
 
@@ -36,26 +37,16 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
 
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
     """`model` with the class names in `file`: one a line, in the order of its outputs."""
-    from dataclasses import replace
-
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise KdcError(
             f"--teacher-classes {file} cannot be read: {error}", "a text file, one class name a line"
         ) from None
-    outputs = _outputs(model)
+    outputs = outputs_of(model)
     if len(names) != outputs or len(set(names)) != outputs:
         raise KdcError(
             f"--teacher-classes {file} has {len(set(names))} different names, the teacher has {outputs} outputs",
             "one name a line, in the order of the outputs",
         )
     return replace(model, class_names=tuple((name,) for name in names))
-
-
-def _outputs(model: LoadedModel) -> int:
-    import torch
-
-    height, width = model.preprocess.input_size
-    with torch.no_grad():
-        return int(model.network.eval()(torch.zeros(1, 3, height, width)).shape[-1])

@@ -9,7 +9,7 @@ from torch import nn
 from compressor.errors import KdcError
 from compressor.models import hf_models, timm_models
 from compressor.models.loaded import LoadedModel, check_input
-from compressor.models.references import SPELLINGS, load_model
+from compressor.models.references import load_model
 from compressor.models.weights import read_checkpoint, small_head, tensors_sha256
 from compressor.spec.student import Weights
 
@@ -33,7 +33,7 @@ def create_student(
     if init == "pretrained":
         backbone = _pretrained(reference, name, input_size)
         return create_trainee(backbone, class_names, crop_pct)
-    architecture = _architecture(name)
+    architecture = _architecture(name, reference)
     network = timm_models.create(architecture, classes=len(class_names), input_size=input_size)
     small_head(network, len(class_names))
     source, licence = f"random:{architecture}", "none (trained from scratch)"
@@ -55,14 +55,11 @@ def create_student(
 def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
     """`backbone` with a new, small classifier for `class_names`; its own preprocessing, `crop_pct` overriding."""
     network, classes = backbone.network, len(class_names)
-    reset = getattr(network, "reset_classifier", None)
-    if callable(reset):
-        reset(classes)
-    elif isinstance(network, hf_models.HfClassifier):
-        reference = backbone.weights.source.removeprefix("hf:")
-        network = hf_models.load_hf(reference, backbone.preprocess.input_size[0], classes).network
+    if isinstance(network, hf_models.HfClassifier):
+        network = hf_models.with_new_classifier(network, classes)
     else:
-        raise KdcError(f"{backbone.weights.source} cannot be given a new classifier")
+        _require_plain(backbone.weights.source)
+        network.reset_classifier(classes)  # type: ignore[operator]
     small_head(network, classes)
     preprocess = backbone.preprocess
     if crop_pct is not None:
@@ -72,6 +69,13 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
     weights = backbone.weights.model_copy(update={"parameters": sum(p.numel() for p in network.parameters())})
     names = tuple((name,) for name in class_names)
     return check_input(replace(backbone, network=network, preprocess=preprocess, class_names=names, weights=weights))
+
+
+def _require_plain(source: str) -> None:
+    """A run is loaded by its architecture's name: a network that was changed by arguments would not come back."""
+    folder = source.removeprefix("timm:local-dir:")
+    if folder != source and timm_models.local_config(Path(folder), source).get("model_args"):
+        raise KdcError(f"{source} cannot be trained: its config.json changes the architecture by model_args")
 
 
 def _pretrained(reference: str, name: str, input_size: int) -> LoadedModel:
@@ -84,16 +88,10 @@ def _pretrained(reference: str, name: str, input_size: int) -> LoadedModel:
         raise KdcError(f"the student's pretrained weights: {error.message}", other, error.exit_code) from None
 
 
-def _architecture(name: str) -> str:
+def _architecture(name: str, reference: str) -> str:
     """The timm architecture behind NAME or local-dir:PATH."""
     if name.startswith("local-dir:"):
-        import json
-
-        config = Path(name.removeprefix("local-dir:")) / "config.json"
-        try:
-            name = str(json.loads(config.read_text(encoding="utf-8"))["architecture"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise KdcError(f"{config} is no timm configuration (JSON with an architecture)", SPELLINGS) from None
+        return str(timm_models.local_config(Path(name.removeprefix("local-dir:")), reference)["architecture"])
     timm_models.require_known(name)
     return name
 
@@ -104,8 +102,7 @@ def _fill_from(network: nn.Module, path: Path, architecture: str) -> None:
         raise KdcError(f"--student-init {path} does not exist", "pretrained, random, or the path of a checkpoint")
     state = read_checkpoint(path)
     own = network.state_dict()
-    cfg: dict[str, object] = dict(network.pretrained_cfg)  # type: ignore[arg-type]
-    head = f"{cfg.get('classifier')}."
+    head = tuple(f"{part}." for part in timm_models.classifier_names(architecture))
     differing = sorted(own.keys() ^ state.keys())
     misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
     wrong = differing + [key for key in misshapen if not key.startswith(head)]

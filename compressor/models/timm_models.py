@@ -6,18 +6,26 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from compressor.errors import KdcError, did_you_mean
+from compressor.errors import KdcError, did_you_mean, first_line, os_error
 from compressor.hub import from_hub
-from compressor.models.classes import imagenet_spellings
+from compressor.models.classes import imagenet_spellings, spellings_of
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import read_checkpoint, tensors_sha256
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
 
-__all__ = ["create", "load_checkpoint", "load_hub", "load_local", "preprocess_of", "require_known"]
+__all__ = [
+    "classifier_names",
+    "create",
+    "load_checkpoint",
+    "load_hub",
+    "load_local",
+    "local_config",
+    "preprocess_of",
+    "require_known",
+]
 
 
 def require_known(name: str) -> None:
@@ -55,38 +63,43 @@ def create(name: str, classes: int | None = None, input_size: int | None = None,
     import timm
 
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    if input_size and not name.startswith("local-dir:"):
-        cfg = timm.get_pretrained_cfg(name, allow_unregistered=False)
-        if cfg is not None and cfg.fixed_input_size:
-            arguments["img_size"] = input_size
+    if input_size and _registered(name).fixed_input_size:
+        arguments["img_size"] = input_size
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
-    except RuntimeError as error:
-        raise KdcError(f"timm:{name}: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError) as error:
+        raise KdcError(f"timm:{name}: {first_line(error)}") from None
     return model
 
 
-def _spellings(network: nn.Module, names: Any) -> tuple[tuple[str, ...], ...] | None:
-    """The outputs' names: the configuration's, or ImageNet's where the weights are of ImageNet-1k."""
+def _registered(name: str) -> Any:
+    """timm's own pretrained_cfg of a model, which need not be built for it."""
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        raise KdcError(f"timm:{name}: {first_line(error)}") from None
+
+
+def _loaded(
+    network: nn.Module, source: str, input_size: int | None, names: Any = None, licence: str | None = None
+) -> LoadedModel:
+    """`names`: the outputs' names, from the configuration; where it has none, ImageNet's if there are 1,000 outputs."""
     from timm.data import infer_imagenet_subset
 
-    imagenet = imagenet_spellings()
-    if names and [str(name) for name in names] != [spellings[0] for spellings in imagenet]:
-        return tuple((str(name),) for name in names)
-    return imagenet if names or infer_imagenet_subset(network) == "imagenet-1k" else None
-
-
-def _loaded(network: nn.Module, source: str, input_size: int | None, names: Any = None) -> LoadedModel:
     cfg: dict[str, Any] = dict(network.pretrained_cfg)  # type: ignore[arg-type]
+    class_names = spellings_of([str(name) for name in names]) if names else None
+    if not names and infer_imagenet_subset(network) == "imagenet-1k":
+        class_names = imagenet_spellings()
     weights = Weights(
         source=source,
         architecture=str(cfg.get("architecture")),
         sha256=tensors_sha256(network.state_dict()),
-        licence=str(cfg.get("license") or "unknown"),
+        licence=licence or str(cfg.get("license") or "unknown"),
         parameters=sum(p.numel() for p in network.parameters()),
     )
-    loaded = LoadedModel(network.eval(), preprocess_of(cfg, input_size), _spellings(network, names), weights, "timm")
-    return check_input(loaded)
+    return check_input(LoadedModel(network.eval(), preprocess_of(cfg, input_size), class_names, weights, "timm"))
 
 
 def load_hub(name: str, input_size: int | None) -> LoadedModel:
@@ -99,46 +112,56 @@ def load_hub(name: str, input_size: int | None) -> LoadedModel:
     return _loaded(network, f"timm:{name}", input_size, getattr(network, "pretrained_cfg", {}).get("label_names"))
 
 
-def load_local(folder: Path, source: str, input_size: int | None) -> LoadedModel:
-    """`timm:local-dir:PATH`: config.json and model.safetensors, as timm and the hub lay them out."""
-    import timm
-
+def local_config(folder: Path, source: str) -> dict[str, Any]:
+    """FOLDER/config.json of a timm model; raises KdcError that names `source`."""
     config = folder / "config.json"
     if not config.is_file():
         raise KdcError(f"{source}: {config} does not exist", "a timm folder holds config.json and model.safetensors")
     try:
-        json.loads(config.read_text(encoding="utf-8"))["architecture"]
+        values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+        require_known(str(values["architecture"]))
+    except OSError as error:
+        raise os_error(error, f"reading {config}") from error
     except (ValueError, KeyError, TypeError):
         raise KdcError(f"{source}: {config} is no timm configuration (JSON with an architecture)") from None
+    return values
+
+
+def load_local(folder: Path, source: str, input_size: int | None) -> LoadedModel:
+    """`timm:local-dir:PATH`: config.json and model.safetensors, as timm and the hub lay them out."""
+    import timm
+
+    config = local_config(folder, source)
     if not (folder / "model.safetensors").is_file():
         raise KdcError(f"{source}: {folder / 'model.safetensors'} does not exist", "weights must be safetensors")
     try:
-        network = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise KdcError(f"{source} cannot be loaded: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # safetensors' own type, which is not exported from one stable place
-        raise KdcError(f"{source} is damaged: {str(error).splitlines()[0]}") from None
+        fixed = input_size and config.get("pretrained_cfg", config).get("fixed_input_size")
+        size = {"img_size": input_size} if fixed else {}
+        network = timm.create_model(f"local-dir:{folder}", pretrained=True, **size)
+    except Exception as error:  # safetensors' own type is not exported from one stable place
+        raise KdcError(f"{source} cannot be loaded: {first_line(error)}") from None
     return _loaded(network, source, input_size, network.pretrained_cfg.get("label_names"))
 
 
 def load_checkpoint(name: str, path: Path, source: str, input_size: int | None) -> LoadedModel:
-    """`timm:NAME@CHECKPOINT`: the number of classes is read from the classifier in the checkpoint."""
+    """`timm:NAME@CHECKPOINT`: the number of classes is read from the classifier in the checkpoint. Its licence is not
+    that of timm's weights of the same name, and so unknown."""
     require_known(name)
     state = read_checkpoint(path)
-    cfg = create(name).pretrained_cfg
-    classifier = cfg["classifier"] if isinstance(cfg, Mapping) else getattr(cfg, "classifier", None)
-    first = classifier[0] if isinstance(classifier, (tuple, list)) else classifier
+    first = classifier_names(name)[0]
     weight = state.get(f"{first}.weight")
     if weight is None:
         raise KdcError(f"checkpoint {path} has no {first}.weight: it is no {name} classifier")
     network = create(name, classes=weight.shape[0], input_size=input_size)
-    _fill(network, state, name, path)
-    return _loaded(network, source, input_size)
-
-
-def _fill(network: nn.Module, state: Mapping[str, torch.Tensor], name: str, path: Path) -> None:
     try:
-        network.load_state_dict(dict(state), strict=True)
+        network.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        detail = next(iter(str(error).splitlines()[1:]), first_line(error)).strip()
         raise KdcError(f"checkpoint {path} does not fit {name}: {detail[:200]}") from None
+    return _loaded(network, source, input_size, licence="unknown")
+
+
+def classifier_names(name: str) -> tuple[str, ...]:
+    """What the classifier of timm's model `name` is called in its state dict; some models have two."""
+    named = _registered(name).classifier
+    return tuple(named) if isinstance(named, (tuple, list)) else (str(named),)

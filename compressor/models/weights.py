@@ -2,13 +2,15 @@
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import KdcError, os_error
+from compressor.errors import KdcError, first_line, os_error
 
 __all__ = ["head_parameters", "heads", "read_checkpoint", "small_head", "tensors_sha256"]
 
@@ -31,21 +33,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise KdcError(f"checkpoint {path} does not exist", "give a .safetensors or a weights-only .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise os_error(error, f"reading {path}") from error
-    except pickle.UnpicklingError:
-        raise KdcError(
-            f"checkpoint {path} holds more than tensors (pickled code or objects), and was not loaded",
-            "save it as .safetensors, or with torch.save(model.state_dict(), …)",
-        ) from None
-    except Exception as error:  # safetensors and torch.load raise many types for a damaged file
-        raise KdcError(f"checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+    state = _safetensors(path) if path.suffix == ".safetensors" else _pickled_tensors(path)
     for key in ("state_dict_ema", "state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -55,15 +43,49 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
-def heads(network: nn.Module, classes: int) -> list[nn.Linear]:
-    """The classifier layers of a network: timm's own answer where there is one, else its last Linear of that width."""
+def _safetensors(path: Path) -> Any:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has a type of its own
+        raise KdcError(f"checkpoint {path} cannot be read: {first_line(error)}") from None
+
+
+def _pickled_tensors(path: Path) -> Any:
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on pickle protocols
+            return _load_tensors(file, path)
+    except OSError as error:
+        raise os_error(error, f"reading {path}") from error
+
+
+def _load_tensors(file: BinaryIO, path: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise KdcError(
+            f"checkpoint {path} holds more than tensors (pickled code or objects), and was not loaded",
+            "save it as .safetensors, or with torch.save(model.state_dict(), …)",
+        ) from None
+    except Exception as error:  # on damaged bytes torch.load raises nearly anything, even an OSError
+        raise KdcError(f"checkpoint {path} is damaged, or no checkpoint: {first_line(error)}") from None
+
+
+def heads(network: nn.Module, classes: int) -> list[nn.Linear | nn.Conv2d]:
+    """The classifier layers of a network: in what timm calls its classifier, else its last layer of that width."""
     named = getattr(network, "get_classifier", None)
-    found = named() if callable(named) else None
-    layers = list(found) if isinstance(found, (tuple, list)) else [found]
-    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    if not linear:
-        linear = [m for m in network.modules() if isinstance(m, nn.Linear) and m.out_features == classes][-1:]
-    return linear
+    found = named() if callable(named) else network
+    roots = found if isinstance(found, (tuple, list)) else (found,)
+    layers = [
+        layer
+        for root in roots
+        for layer in root.modules()
+        if (isinstance(layer, nn.Linear) and layer.out_features == classes)
+        or (isinstance(layer, nn.Conv2d) and layer.out_channels == classes)
+    ]
+    return layers if found is not network else layers[-1:]
 
 
 def head_parameters(network: nn.Module, classes: int) -> list[nn.Parameter]:

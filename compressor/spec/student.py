@@ -75,8 +75,10 @@ class Request(Noun):
 
 
 class Student(Noun):
-    """A trained model: RUN/student.json, beside its state dict, RUN/student.safetensors. `family` "timm": `architecture`
-    is timm's name; "hf": RUN/hf/config.json describes the network."""
+    """A trained model: RUN/student.json, beside its state dict, RUN/student.safetensors.
+
+    `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network.
+    """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     made_by: Literal["teach", "distill"]

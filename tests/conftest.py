@@ -1,0 +1,76 @@
+"""Shared: `kdc` called in this process, and one small teacher, student and bundle that many tests look at."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from compressor import cli
+from compressor.measure.machine import runtime_info, this_machine
+from compressor.profiles import write_new_profile
+from tests.kit import TRAINING, Ended, call, write_colours
+
+
+@pytest.fixture
+def kdc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """`kdc("check", "bundle")`: the command line, in this process."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr("sys.argv", ["kdc", *map(str, arguments)])
+        capsys.readouterr()
+        code = cli.run()
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colours(tmp_path_factory.mktemp("data") / "colours")
+
+
+@pytest.fixture(scope="session")
+def teacher_run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
+    out = tmp_path_factory.mktemp("teacher") / "teacher"
+    code = call(
+        "teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--data", f"folder:{colours}",
+        "--epochs", 8, "--out", out, *TRAINING, "--set", "head_epochs=0", "--set", "optimizer.lr=0.01",
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def student_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, teacher_run: Path) -> Path:
+    out = tmp_path_factory.mktemp("student") / "run"
+    code = call(
+        "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}",
+        "--student", "timm:test_efficientnet", "--student-init", "random",
+        "--epochs", 8, "--out", out, *TRAINING, "--set", "optimizer.lr=0.01",
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile of this machine, with a budget that is easy to hold."""
+    available = {name: runtime_info(name).precisions for name in ("onnxruntime", "openvino")}
+    budget = ["budget.p50_ms=1000", "budget.size_mb=20", "budget.min_retention=0.5"]
+    return write_new_profile("here", tmp_path_factory.mktemp("profile"), this_machine(), available, budget)
+
+
+@pytest.fixture(scope="session")
+def finished_bundle(tmp_path_factory: pytest.TempPathFactory, student_run: Path, here: Path) -> Path:
+    """Never change it: take `bundle` for that."""
+    out = tmp_path_factory.mktemp("bundle") / "bundle"
+    assert call("export", student_run, "--profile", here, "--out", out, "--rounds", 12) == 0
+    return out
+
+
+@pytest.fixture
+def bundle(finished_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the finished bundle, to do anything to."""
+    return Path(shutil.copytree(finished_bundle, tmp_path / "bundle"))

@@ -1,0 +1,42 @@
+"""What several test modules share besides fixtures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compressor import cli
+
+__all__ = ["TRAINING", "Ended", "call", "write_colours"]
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+TRAINING = ("--input-size", "32", "--batch-size", "16", "--set", "crop_pct=1.0")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(*arguments: object) -> int:
+    """`kdc`, for fixtures that outlive a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["kdc", *map(str, arguments)])
+        return cli.run()
+
+
+def write_colours(folder: Path, each: int = 40) -> Path:
+    """A folder data set: noisy pictures of a colour, one folder a colour."""
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            pixels = rng.normal(colour, 40, (24, 24, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
+    return folder

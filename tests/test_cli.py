@@ -1,0 +1,331 @@
+"""The command line's surface, and how it ends when something is wrong: its code, one clear message, nothing lost."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.kit import TRAINING, Ended, write_colours
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+COMMANDS = (
+    "", "teach", "distill", "export", "measure", "report", "check", "doctor", "demo",
+    "profiles", "profiles list", "profiles show", "profiles new",
+)  # fmt: skip
+
+Kdc = Callable[..., Ended]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_as_reviewed(command: str, kdc: Kdc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new flag is a reviewed diff: KDC_UPDATE_SNAPSHOTS=1 writes the files anew."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERMINAL_WIDTH", "100")
+    ended = kdc(*command.split(), "--help")
+    file = SNAPSHOTS / f"help {command}.txt".replace(" .", ".").replace(" ", "-")
+    if os.environ.get("KDC_UPDATE_SNAPSHOTS"):
+        file.write_text(ended.out, encoding="utf-8")
+    assert ended.code == 0
+    assert ended.out == file.read_text(encoding="utf-8")
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = "import sys; sys.argv = ['kdc', '--help']\nfrom compressor.cli import run; run()\n"
+    code += (
+        "heavy = {'torch', 'timm', 'numpy', 'pydantic', 'rich', 'onnx'} & set(sys.modules); sys.exit(str(heavy or 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() in ("", "0")
+
+
+def test_version(kdc: Kdc) -> None:
+    assert kdc("--version").out == "kdc 0.1.0\n"
+
+
+def refused(ended: Ended, code: int, *says: str) -> None:
+    """Exit `code`, nothing on stdout, one error and at most one hint, no traceback, and every text in `says`."""
+    assert ended.code == code, ended
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+    assert ended.err.count("error:") + ended.err.count("Error:") == 1, ended.err
+    for text in says:
+        assert text in ended.err, ended.err
+
+
+def distill(teacher: object, data: object, out: Path, *more: object) -> tuple[object, ...]:
+    start = ("--student", "timm:test_efficientnet", "--student-init", "random", "--epochs", 1)
+    return ("distill", "--teacher", teacher, "--data", data, "--out", out, *start, *TRAINING, *more)
+
+
+def test_unknown_option(kdc: Kdc) -> None:
+    refused(kdc("distill", "--techer", "x"), 2, "--techer")
+
+
+def test_unknown_command(kdc: Kdc) -> None:
+    refused(kdc("destill"), 2, "destill", "distill")
+
+
+def test_missing_data_path(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    refused(kdc(*distill(f"run:{teacher_run}", f"folder:{tmp_path / 'nowhere'}", out)), 2, "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_class_folder(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
+    data = write_colours(tmp_path / "data", each=4)
+    (data / "yellow").mkdir()
+    refused(kdc(*distill(f"run:{teacher_run}", f"folder:{data}", tmp_path / "run")), 2, "yellow")
+    assert not (tmp_path / "run").exists()
+
+
+def test_truncated_jpeg_is_named_and_can_be_skipped(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
+    data = write_colours(tmp_path / "data", each=20)
+    bad = data / "red" / "bad.jpg"
+    Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(bad)
+    bad.write_bytes(bad.read_bytes()[:300])
+    command = distill(f"run:{teacher_run}", f"folder:{data}", tmp_path / "run")
+    refused(kdc(*command), 2, "bad.jpg", "--skip-bad")
+    assert not (tmp_path / "run").exists()
+    ended = kdc(*command, "--skip-bad", "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["data"]["skipped"] == ["red/bad.jpg"]
+
+
+def test_label_outside_the_classes(kdc: Kdc, teacher_run: Path, tmp_path: Path, colours: Path) -> None:
+    rows = [f"{path},{path.parent.name}" for path in sorted(colours.rglob("*.png"))]
+    (tmp_path / "train.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    (tmp_path / "test.csv").write_text(f"path,label\n{colours / 'red' / '001.png'},purple\n")
+    refused(kdc(*distill(f"run:{teacher_run}", f"csv:{tmp_path}", tmp_path / "run")), 2, "purple")
+    assert not (tmp_path / "run").exists()
+
+
+def test_teacher_whose_classes_do_not_match(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
+    ended = kdc(*distill(f"run:{teacher_run}", "digits", tmp_path / "run"))
+    refused(ended, 2, "do not match", "kdc teach")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Harmful:
+    """A pickle that would run code when loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_pickle_with_code_is_refused_and_not_run(kdc: Kdc, colours: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": Harmful(tmp_path / "it-ran")}, tmp_path / "harmful.pth")
+    teacher = f"timm:test_resnet@{tmp_path / 'harmful.pth'}"
+    refused(kdc(*distill(teacher, f"folder:{colours}", tmp_path / "run")), 2, "harmful.pth", "safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["harmful.pth"]
+
+
+@pytest.mark.parametrize("command", ["distill", "export"])
+def test_out_that_is_not_ours_is_left_alone(
+    command: str, kdc: Kdc, teacher_run: Path, student_run: Path, here: Path, colours: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    if command == "distill":
+        ended = kdc(*distill(f"run:{teacher_run}", f"folder:{colours}", tmp_path, "--overwrite"))
+    else:
+        ended = kdc("export", student_run, "--profile", here, "--out", tmp_path, "--overwrite")
+    refused(ended, 2, str(tmp_path), "left alone")
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_demo_leaves_a_foreign_folder_alone(kdc: Kdc, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    refused(kdc("demo", "--out", tmp_path), 2, "left alone")
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+def test_finished_run_is_not_overwritten_unasked(kdc: Kdc, teacher_run: Path, student_run: Path, colours: Path) -> None:
+    before = (student_run / "student.safetensors").read_bytes()
+    ended = kdc(*distill(f"run:{teacher_run}", f"folder:{colours}", student_run))
+    refused(ended, 2, "finished run", "--overwrite")
+    assert (student_run / "student.safetensors").read_bytes() == before
+
+
+def test_misspelt_profile_key(kdc: Kdc, student_run: Path, here: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(here.read_text().replace("p50_ms:", "p50:"))
+    ended = kdc("export", student_run, "--profile", wrong, "--out", tmp_path / "bundle")
+    refused(ended, 2, "budget.p50", "did you mean budget.p50_ms?")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_runtime_that_is_not_installed(
+    kdc: Kdc, student_run: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # what Python keeps for a module that cannot be imported
+    ended = kdc("export", student_run, "--profile", here, "--out", tmp_path / "bundle")
+    refused(ended, 4, "openvino", "pip install 'kdc[openvino]'")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("runtime", "code"), [("tensorrt", 4), ("onnxrutime", 2)])
+def test_runtime_that_kdc_does_not_have(
+    runtime: str, code: int, kdc: Kdc, student_run: Path, here: Path, tmp_path: Path
+) -> None:
+    ended = kdc(
+        "export", student_run, "--profile", here, "--out", tmp_path / "bundle", "--set", f"targets.0.runtime={runtime}"
+    )
+    refused(ended, code, runtime, "onnxruntime")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recipe_errors(kdc: Kdc, teacher_run: Path, colours: Path, tmp_path: Path) -> None:
+    base = distill(f"run:{teacher_run}", f"folder:{colours}", tmp_path / "run")
+    refused(kdc(*base, "--set", "optimiser.lr=1"), 2, "optimiser", "did you mean optimizer?")
+    refused(kdc(*base, "--set", "losses.0.name=kdd"), 2, "kdd", "did you mean kd?")
+    refused(kdc(*base, "--set", "losses.0.temprature=2"), 2, "temprature", "did you mean temperature?")
+    refused(kdc(*base, "--set", "epochs=3"), 2, "--epochs 1", "epochs=3")
+    refused(kdc(*base, "--recipe", tmp_path / "none.yaml"), 2, "none.yaml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_teachers_are_not_silently_one(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
+    ended = kdc(*distill(f"run:{teacher_run}", "digits", tmp_path / "run", "--teacher", "timm:resnet18"))
+    refused(ended, 2, "several teachers")
+
+
+def test_pretrained_student_without_the_hub_names_the_other_ways(
+    kdc: Kdc, teacher_run: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compressor.hub._resolves", lambda endpoint: False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    ended = kdc(
+        "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}", "--out", tmp_path / "run",
+        "--student", "timm:mobilenetv3_small_050", "--quiet",
+    )  # fmt: skip
+    refused(ended, 2, "--student-init random", "--student-init PATH")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Path:
+    """A file system of 96 KiB; where none can be mounted, the test is skipped (CI runs as root and mounts it)."""
+    place = tmp_path / "tiny"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", place], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("a tmpfs can only be mounted by root")
+    return place
+
+
+@pytest.mark.parametrize("command", ["distill", "export"])
+def test_full_disk(
+    command: str, kdc: Kdc, tiny_disk: Path, teacher_run: Path, student_run: Path, here: Path, colours: Path
+) -> None:
+    try:
+        if command == "distill":
+            ended = kdc(*distill(f"run:{teacher_run}", f"folder:{colours}", tiny_disk / "out"))
+        else:
+            ended = kdc("export", student_run, "--profile", here, "--out", tiny_disk / "out")
+        refused(ended, 2, "no space left")
+        assert list(tiny_disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", tiny_disk], check=True)
+
+
+def test_check_passes_and_names_any_file_with_one_byte_changed(kdc: Kdc, bundle: Path) -> None:
+    assert kdc("check", bundle).code == 0
+    for file in sorted(path for path in bundle.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        middle = len(content) // 2
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        name = file.relative_to(bundle).as_posix()
+        refused(kdc("check", bundle), 2, name if name != "SHA256SUMS" else "")
+        file.write_bytes(content)
+    assert kdc("check", bundle).code == 0
+
+
+def test_check_without_torch(bundle: Path) -> None:
+    """The gate works where no learning library is installed."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'timm', 'transformers', 'onnx', 'onnxruntime', 'openvino'): sys.modules[name] = None\n"
+        f"sys.argv = ['kdc', 'check', {str(bundle)!r}]\n"
+        "from compressor.cli import main; main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pass" in done.stdout.lower()
+
+
+def test_report_formats(kdc: Kdc, bundle: Path, tmp_path: Path) -> None:
+    markdown = kdc("report", bundle)
+    assert markdown.code == 0
+    assert markdown.out == (bundle / "report.md").read_text()
+    assert json.loads(kdc("report", bundle, "--format", "json").out)["verdict"] == "pass"
+    assert kdc("report", bundle, "--format", "junit", "--out", tmp_path / "junit.xml").code == 0
+    assert (tmp_path / "junit.xml").read_text().startswith("<?xml")
+    refused(kdc("report", bundle, "--format", "pdf"), 2, "pdf", "md, json, junit")
+    refused(kdc("report", tmp_path), 2, "no bundle")
+
+
+def test_export_is_whole_and_true(finished_bundle: Path) -> None:
+    report = json.loads((finished_bundle / "report.json").read_text())
+    rows = {row["name"]: row for row in report["rows"]}
+    assert {"onnxruntime-fp32", "openvino-f32", "openvino-f16", "teacher-onnxruntime-fp32"} <= set(rows)
+    for row in rows.values():
+        assert row["p50_ms"]["n"] >= 11
+        assert row["accuracy"]["n"] == report["test_n"] == 24
+        assert row["parity_agreement"] == 1.0
+    assert rows["openvino-f16"]["size_bytes"] < 0.8 * rows["openvino-f32"]["size_bytes"]
+    assert not list(finished_bundle.parent.glob(".*"))
+
+
+def test_a_failed_budget_is_exit_1_and_an_unmeasured_one_3(
+    kdc: Kdc, student_run: Path, here: Path, tmp_path: Path
+) -> None:
+    base = ("export", student_run, "--profile", here, "--rounds", 12, "--quiet", "--json", "--target", "onnxruntime")
+    failed = kdc(*base, "--out", tmp_path / "a", "--set", "budget.size_mb=0.01")
+    assert (failed.code, json.loads(failed.out)["verdict"]) == (1, "fail")
+    foreign = (*base, "--set", "fingerprint.cpu=Cortex-A76", "--out", tmp_path / "b")
+    unmeasured = kdc(*foreign)
+    assert (unmeasured.code, json.loads(unmeasured.out)["verdict"]) == (3, "unmeasured")
+    assert kdc("check", tmp_path / "b", "--allow-unmeasured").code == 0
+    assert kdc("check", tmp_path / "b").code == 3
+    assert kdc("measure", tmp_path / "b", "--rounds", 11, "--quiet").code == 3
+
+
+def test_export_refuses_what_it_cannot_do(
+    kdc: Kdc, teacher_run: Path, student_run: Path, here: Path, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "bundle")
+    refused(kdc("export", teacher_run, "--profile", here, *out), 2, "kdc teach")
+    refused(kdc("export", tmp_path, "--profile", here, *out), 2, "student.json")
+    refused(kdc("export", student_run, "--profile", here, *out, "--target", "openvino-int8"), 2, "openvino-int8")
+    refused(kdc("export", student_run, "--profile", "raspbery-pi-5", *out), 2, "raspberry-pi-5")
+    refused(
+        kdc("export", student_run, "--profile", here, *out, "--teacher", f"run:{student_run}"), 2, "not the teacher"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_profiles(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "raspberry-pi-5" in kdc("profiles", "list").out
+    assert {row["name"] for row in json.loads(kdc("profiles", "list", "--json").out)} >= {
+        "jetson-orin-nano",
+        "x86-avx2",
+    }
+    assert "source:" in kdc("profiles", "show", "jetson-orin-nano").out
+    assert kdc("profiles", "new", "mine", "--set", "budget.p50_ms=7").code == 0
+    assert json.loads(kdc("profiles", "show", "mine", "--json").out)["budget"]["p50_ms"] == 7
+    refused(kdc("profiles", "new", "mine"), 2, "mine.yaml")
+
+
+def test_doctor(kdc: Kdc, tmp_path: Path) -> None:
+    found = json.loads(kdc("doctor", "--json").out)
+    assert {check["name"] for check in found["runtimes"] if check["works"]} == {"onnxruntime", "openvino"}
