@@ -76,7 +76,11 @@ def export(
     from compressor.export import export_bundle
 
     export_bundle(run, profile, out, teacher=teacher, overwrite=overwrite, progress=progress)
-    return measure(out, rounds=rounds, seconds=seconds, allow_unmeasured=allow_unmeasured, progress=progress)
+    try:
+        return measure(out, rounds=rounds, seconds=seconds, allow_unmeasured=allow_unmeasured, progress=progress)
+    except (KeyboardInterrupt, KdcError):
+        progress.warn(f"{out} is exported but not measured: kdc measure {out} finishes it")
+        raise
 
 
 def measure(bundle: Path, *, rounds: int, seconds: float, allow_unmeasured: bool, progress: Progress) -> Report:

@@ -18,6 +18,9 @@ __all__ = ["LOWEST_EXPORTED", "to_onnx"]
 LOWEST_EXPORTED = 18
 """The lowest opset that torch's dynamo exporter writes; lower ones are converted down from it."""
 
+LARGEST = 2_000_000_000
+"""Bytes of weights in one file: protobuf ends at 2 GiB, and the graph needs some of it."""
+
 
 def to_onnx(
     network: nn.Module, input_size: tuple[int, int], batch: int, opset: int, metadata: Mapping[str, str], path: Path
@@ -27,6 +30,9 @@ def to_onnx(
     `metadata` goes into the model's metadata_props. Raises KdcError where the network cannot be exported, or not at
     that opset: another one is never written instead.
     """
+    weight_bytes = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
+    if weight_bytes > LARGEST:
+        raise KdcError(f"the network's weights take {weight_bytes / 1e9:.1f} GB; an ONNX file holds 2 GB")
     example = torch.zeros(batch, 3, *input_size)
     try:
         with _quiet():

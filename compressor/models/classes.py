@@ -1,7 +1,7 @@
 """Classes are matched by name, never by position."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 from compressor.errors import KdcError
@@ -10,6 +10,7 @@ from compressor.models.loaded import LoadedModel
 __all__ = ["imagenet_spellings", "map_classes", "spellings_of"]
 
 Spellings = tuple[tuple[str, ...], ...]
+Table = dict[str, set[int]]
 
 
 @cache
@@ -39,8 +40,9 @@ def _plain(name: str) -> str:
 def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
     """For each of the user's classes, which of the model's outputs it is.
 
-    Names are compared exactly first, then without case and with underscores as spaces. Raises KdcError where the model
-    has no class names, where one is not among them, where one names several outputs, or where two name the same.
+    Names are compared exactly first, then without case and with underscores as spaces; an output's own name comes before
+    other outputs' synonyms (ImageNet has a missile, and a projectile that is a missile too). Raises KdcError where the
+    model has no class names, where one is not among them, where one names several outputs, or where two name the same.
     """
     source = model.weights.source
     teach = f"fine-tune it on your classes first: kdc teach --teacher {source} --data … --out teacher"
@@ -49,22 +51,19 @@ def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
             f"the classes of {source} have no names, so they cannot be matched with {_some(class_names)}",
             f"give them in order of its outputs with --teacher-classes FILE (one name a line), or {teach}",
         )
-    exact, plain = defaultdict(set), defaultdict(set)
-    for index, spellings in enumerate(model.class_names):
-        for spelling in spellings:
-            exact[spelling].add(index)
-            plain[_plain(spelling)].add(index)
-    found = {name: exact.get(name) or plain.get(_plain(name)) or set() for name in class_names}
+    own = [(spellings[0],) for spellings in model.class_names]
+    tables = [(spelt, _table(names, spelt)) for spelt in (str, _plain) for names in (own, model.class_names)]
+    found = {
+        name: next((table[spelt(name)] for spelt, table in tables if spelt(name) in table), set())
+        for name in class_names
+    }
     missing = [name for name, indices in found.items() if not indices]
     if missing:
-        own = [names[0] for names in model.class_names]
-        raise KdcError(
-            f"the classes of {source} do not match: it has no {_some(missing)} among its {len(own)} ({_some(own)})",
-            teach,
-        )
+        known = f"{len(own)} ({_some([name for (name,) in own])})"
+        raise KdcError(f"the classes of {source} do not match: it has no {_some(missing)} among its {known}", teach)
     for name, indices in found.items():
         if len(indices) > 1:
-            clear = [_unambiguous(model.class_names[index], plain) for index in sorted(indices)]
+            clear = [_unambiguous(model.class_names[index], tables[-1][1]) for index in sorted(indices)]
             raise KdcError(
                 f"class {name} names {len(indices)} different outputs of {source}",
                 f"name it {' or '.join(clear)} in the data, or {teach}",
@@ -72,6 +71,15 @@ def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
     index_of = {name: next(iter(indices)) for name, indices in found.items()}
     _refuse_synonyms(index_of, source, teach)
     return [index_of[name] for name in class_names]
+
+
+def _table(names: Sequence[Sequence[str]], spelt: Callable[[str], str]) -> Table:
+    """Spelling -> the outputs that it names."""
+    table: Table = defaultdict(set)
+    for index, spellings in enumerate(names):
+        for spelling in spellings:
+            table[spelt(spelling)].add(index)
+    return table
 
 
 def _refuse_synonyms(index_of: Mapping[str, int], source: str, teach: str) -> None:
@@ -83,7 +91,7 @@ def _refuse_synonyms(index_of: Mapping[str, int], source: str, teach: str) -> No
             raise KdcError(f"classes {other} and {name} are the same output of {source}", teach)
 
 
-def _unambiguous(spellings: Sequence[str], plain: Mapping[str, set[int]]) -> str:
+def _unambiguous(spellings: Sequence[str], plain: Table) -> str:
     return next((repr(spelling) for spelling in spellings if len(plain[_plain(spelling)]) == 1), repr(spellings[0]))
 
 

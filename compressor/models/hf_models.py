@@ -175,13 +175,16 @@ def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: s
         resize = tuple(max(1, round(r * input_size / c)) for r, c in zip(resize, cropped, strict=True))
         cropped = (input_size, input_size)
     normal = values.get("do_normalize", True)
+    mean, std = (values["image_mean"], values["image_std"]) if normal else ((0.0,) * 3, (1.0,) * 3)
+    if normal and values.get("include_top"):  # EfficientNet's processor then divides by std a second time
+        std = [value * value for value in std]
     settings = {
         "input_size": cropped,
         "resize": resize,
         "resize_mode": mode,
         "interpolation": Image.Resampling(values.get("resample", 2)).name.lower(),
-        "mean": tuple(values["image_mean"]) if normal else (0.0, 0.0, 0.0),
-        "std": tuple(values["image_std"]) if normal else (1.0, 1.0, 1.0),
+        "mean": tuple(mean),
+        "std": tuple(std),
     }
     return parse(Preprocess, settings, f"{source}: its image processor")
 

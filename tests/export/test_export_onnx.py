@@ -1,0 +1,97 @@
+"""torch -> ONNX -> OpenVINO: the opset asked for, described, without a trace of this machine, the same bytes twice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import KdcError
+from compressor.export.macs import count_macs
+from compressor.export.onnx_graph import to_onnx
+from compressor.export.openvino_ir import to_openvino
+
+METADATA = {"licence": "apache-2.0", "class_names": '["cat","dög"]'}
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model("mobilenetv3_small_050", num_classes=3)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    to_onnx(network, (64, 64), 2, 18, METADATA, path)
+    return path
+
+
+def run(path: Path, pictures: np.ndarray) -> np.ndarray:
+    answers: list[np.ndarray] = ort.InferenceSession(path).run(None, {"input": pictures})
+    return answers[0]
+
+
+@pytest.mark.parametrize("opset", [17, 18, 20])
+def test_the_opset_asked_for_and_torchs_answers(network: nn.Module, opset: int, tmp_path: Path) -> None:
+    to_onnx(network, (64, 64), 2, opset, METADATA, tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    assert [(row.domain, row.version) for row in model.opset_import] == [("", opset)]
+    pictures = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(pictures)).numpy()
+    np.testing.assert_allclose(run(tmp_path / "m.onnx", pictures), expected, atol=1e-5)
+
+
+def test_shapes_names_and_metadata(exported: Path) -> None:
+    model = onnx.load(exported)
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert (model.graph.input[0].name, shape) == ("input", [2, 3, 64, 64])
+    assert [output.name for output in model.graph.output] == ["logits"]
+    assert {row.key: row.value for row in model.metadata_props} == METADATA
+    assert json.loads(METADATA["class_names"])[1] == "dög"
+
+
+def test_two_exports_are_the_same_bytes(network: nn.Module, exported: Path, tmp_path: Path) -> None:
+    to_onnx(network, (64, 64), 2, 18, METADATA, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == exported.read_bytes()
+
+
+def test_nothing_of_this_machine_inside(exported: Path) -> None:
+    content = exported.read_bytes()
+    here = (str(Path(torch.__file__).parent.parent), str(Path(__file__).parent.parent.parent), str(Path.home()))
+    for trace in (*here, "site-packages", "compressor/", ".py"):
+        assert trace.encode() not in content, trace
+
+
+def test_a_network_that_cannot_be_exported_is_refused(tmp_path: Path) -> None:
+    class Branches(nn.Module):
+        def forward(self, pictures: Tensor) -> Tensor:
+            return pictures.mean((2, 3)) if pictures.sum().item() > 0 else pictures.amax((2, 3))
+
+    with pytest.raises(KdcError, match="cannot be exported to ONNX"):
+        to_onnx(Branches(), (8, 8), 1, 18, {}, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("precision", "share"), [("f32", 1.0), ("f16", 0.5), ("bf16", 0.5)])
+def test_openvino_stores_what_was_asked(exported: Path, tmp_path: Path, precision: str, share: float) -> None:
+    model, how = to_openvino(exported, precision, tmp_path / "ir")
+    weights = sum(t.raw_data.__len__() for t in onnx.load(exported).graph.initializer)
+    assert model.with_suffix(".bin").stat().st_size == pytest.approx(share * weights, rel=0.05)
+    assert f"compress_to_fp16={precision != 'f32'}" in how
+    assert str(exported.parent) not in model.read_text()
+
+
+def test_macs_of_a_convolution_and_a_linear_layer() -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(4 * 6 * 6, 5)
+    )
+    by_hand = 3 * 4 * 9 * 64 + 4 * 9 * 36 + 4 * 36 * 5
+    assert count_macs(layers, (8, 8)) == by_hand
