@@ -40,9 +40,9 @@ def _plain(name: str) -> str:
 def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
     """For each of the user's classes, which of the model's outputs it is.
 
-    Names are compared exactly first, then without case and with underscores as spaces; an output's own name comes before
-    other outputs' synonyms (ImageNet has a missile, and a projectile that is a missile too). Raises KdcError where the
-    model has no class names, where one is not among them, where one names several outputs, or where two name the same.
+    Names are compared exactly first, then without case and with underscores as spaces; an output's own name comes
+    before other outputs' synonyms (ImageNet has a missile, and a projectile that is a missile too). Raises KdcError
+    where the model has no class names, one is not among them, one names several outputs, or two name the same.
     """
     source = model.weights.source
     teach = f"fine-tune it on your classes first: kdc teach --teacher {source} --data … --out teacher"

@@ -149,7 +149,7 @@ def test_another_precision_than_asked_fails(make_bundle: Make) -> None:
     check = judged(make_bundle, "precision", bf16, {})
     assert (check.verdict, check.reason) == ("fail", "asked bf16, executed f32")
     elsewhere = judged(make_bundle, "precision", bf16, {}, machine={"cores": 2})
-    assert elsewhere.verdict == "fail"
+    assert elsewhere.verdict == "unmeasured"  # the device may well have what this machine lacks
     assert "not the profile's device" in elsewhere.reason
     stored = {"runtime": "openvino", "precision": "f16", "executed": "f32"}
     assert judged(make_bundle, "precision", stored, {}).verdict == "pass"
