@@ -66,7 +66,7 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
         )
         preprocess = _preprocess(transformers, reference, model.config, input_size)
         licence = _licence(reference, model.config)
-    network = HfClassifier(model.eval())
+    network = HfClassifier(model).eval()
     has_classifier = _complete(network, set(report["missing_keys"]), source)
     weights = Weights(
         source=source,

@@ -51,11 +51,12 @@ def _network(folder: Path, student: Student) -> nn.Module:
 
 def save_tensors(network: nn.Module, path: Path) -> str:
     """Write the network's state dict to `path` as safetensors, all or nothing; returns its sha256."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     with write_atomically(path) as temporary:
-        save_file(state, temporary, {"format": "pt"})
+        # Not by save_file: it hides a full disk behind an error of its own.
+        temporary.write_bytes(save(state, {"format": "pt"}))
     return tensors_sha256(state)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from compressor.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
-from compressor.report.text import NOT_MEASURED, estimate, megabytes, number, share
+from compressor.report.text import NOT_MEASURED, estimate, megabytes, number, runtime_and_release, share
 from compressor.runtimes import RUNTIMES
 from compressor.spec.measurement import Machine, Measurement
 from compressor.spec.profile import Profile
@@ -133,8 +133,7 @@ def _runs(row: Row, differences: tuple[str, ...]) -> Check:
         return _check(row, "runs", "runs to the end", "failed", "fail", f"{row.error}{_here(differences)}")
     if not row.measured:
         return _check(row, "runs", "runs to the end", NOT_MEASURED, "unmeasured", _not_run(row))
-    version = f" {row.runtime_version}" if row.runtime_version else ""
-    return _check(row, "runs", "runs to the end", "ran", "pass", f"{row.runtime}{version} ran it to the end")
+    return _check(row, "runs", "runs to the end", "ran", "pass", f"{runtime_and_release(row)} ran it to the end")
 
 
 def _precision(row: Row, differences: tuple[str, ...]) -> Check:

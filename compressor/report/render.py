@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable
 
 from compressor.report.gate import holding
-from compressor.report.text import NOT_MEASURED, estimate, megabytes, number, share
+from compressor.report.text import NOT_MEASURED, estimate, megabytes, number, runtime_and_release, share
 from compressor.spec.report import Check, Report, Row
 
 __all__ = ["to_json", "to_junit", "to_markdown", "verdict_line"]
@@ -174,7 +174,7 @@ def _details(report: Report) -> list[str]:
     body = [
         [
             _name(row),
-            _text(f"{row.runtime} {row.runtime_version or ''}"),
+            _text(runtime_and_release(row)),
             *(
                 NOT_MEASURED if value is None else number(value)
                 for value in (row.load_ms, row.first_ms, row.peak_rss_mb)

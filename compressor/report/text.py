@@ -2,9 +2,9 @@
 
 import math
 
-from compressor.spec.report import Estimate
+from compressor.spec.report import Estimate, Row
 
-__all__ = ["NOT_MEASURED", "estimate", "megabytes", "number", "share"]
+__all__ = ["NOT_MEASURED", "estimate", "megabytes", "number", "runtime_and_release", "share"]
 
 NOT_MEASURED = "not measured"
 
@@ -35,3 +35,8 @@ def estimate(figure: Estimate | None, percent: bool = False) -> str:
     parts = (figure.value, figure.low, figure.high)
     value, low, high = (share(part) if percent else number(part) for part in parts)
     return f"{value} [{low}–{high}]"
+
+
+def runtime_and_release(row: Row) -> str:
+    """The runtime and its release, e.g. `openvino 2026.4.1`; the whole version stands in measurement.json."""
+    return " ".join(filter(None, (row.runtime, (row.runtime_version or "").split("-")[0])))

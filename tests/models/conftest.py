@@ -16,6 +16,9 @@ from safetensors.torch import save_file
 
 from compressor.models import LoadedModel, load_model
 
+# Tiny networks: a second thread mostly waits for the first, and for long where other work shares the cores.
+torch.set_num_threads(1)
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "lite_weights.py"
 TimmFolder = Callable[..., Path]
 

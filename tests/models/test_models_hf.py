@@ -84,7 +84,7 @@ def test_image_processors_are_reproduced(
 
 @pytest.mark.parametrize("kind", ["MobileViT", "Levit", "Perceiver"])
 def test_image_processors_that_do_more_than_they_say_are_refused(vit_folder: VitFolder, kind: str) -> None:
-    """MobileViT's swaps red and blue, Levit's resizes to 8/7, Perceiver's crops first. Trained on, none would be seen."""
+    """MobileViT's swaps red and blue, Levit's resizes to 8/7, Perceiver's crops first."""
     folder = vit_folder(NAMES)
     getattr(transformers, f"{kind}ImageProcessor")().save_pretrained(folder)
     with pytest.raises(KdcError, match=rf"what its image processor \({kind}ImageProcessor.*\) does"):

@@ -1,0 +1,430 @@
+"""The loop, on vectors: the seam knows no pixels."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.data.views import keyed_order
+from compressor.distill import checkpoint, engine
+from compressor.distill.checkpoint import Position
+from compressor.distill.engine import bind_losses, rate, train
+from compressor.distill.task import Batch, BatchModel, SplitName
+from compressor.errors import KdcError
+from compressor.progress import Progress, Silent
+from compressor.spec.recipe import Recipe
+from compressor.spec.student import Accuracy
+from compressor.statistics import accuracy_of
+
+T = TypeVar("T")
+STEPS = 5
+
+
+class Vectors:
+    """Random vectors, labelled by a random linear map: a whole task, without a pixel."""
+
+    steps_per_epoch = STEPS
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(STEPS * 16, 6, generator=generator)
+        self.y = (self.x @ torch.randn(6, 3, generator=generator)).argmax(-1)
+        self.evaluated: list[str] = []
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        order = torch.from_numpy(keyed_order(0, len(self.x), epoch))
+        for step in range(first_step, STEPS):
+            index = order[step * 16 : (step + 1) * 16]
+            yield {"vectors": self.x[index], "labels": self.y[index]}
+
+    @torch.no_grad()
+    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+        self.evaluated.append(split)
+        training = model.training
+        logits = model.eval()({"vectors": self.x}).logits
+        model.train(training)
+        return accuracy_of(logits.numpy(), self.y.numpy(), split)
+
+
+def mlp(seed: int, width: int = 8) -> BatchModel:
+    """With batch statistics, and with dropout, which draws from torch's generator."""
+    torch.manual_seed(seed)
+    layers = nn.Linear(6, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 3)
+    return BatchModel(nn.Sequential(*layers), "vectors")
+
+
+def teacher() -> BatchModel:
+    model = mlp(99, width=32)
+    model.eval().requires_grad_(False)
+    return model
+
+
+def recipe(**changes: Any) -> Recipe:
+    values = {
+        "schema": 1,
+        "epochs": 4,
+        "ema_decay": 0.9,
+        "optimizer": {"lr": 0.02},
+        "losses": [{"name": "kd", "weight": 0.5}, {"name": "cross_entropy", "weight": 0.5}],
+    }
+    return Recipe.model_validate({**values, **changes})
+
+
+def run(
+    folder: Path,
+    how: Recipe,
+    *,
+    task: Vectors | None = None,
+    student: BatchModel | None = None,
+    teacher_model: BatchModel | None = None,
+    progress: Progress | None = None,
+    validation_size: int = 80,
+    inputs: dict[str, str] | None = None,
+) -> tuple[BatchModel, Position]:
+    student = student or mlp(1)
+    torch.manual_seed(5)
+    position = train(
+        student, teacher_model or teacher(), task or Vectors(), how,
+        head=list(student.network[-1].parameters()),  # type: ignore[index, union-attr]
+        validation_size=validation_size, inputs=inputs or {"the data": "1"}, folder=folder,
+        progress=progress or Silent(),
+    )  # fmt: skip
+    return student, position
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def rows(position: Position) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in position.history]
+
+
+def test_the_loss_falls_and_every_epoch_leaves_a_row(tmp_path: Path) -> None:
+    student, position = run(tmp_path, recipe(epochs=12))
+    losses = [row["loss"] for row in position.history]
+    assert losses[-1]["cross_entropy"] < 0.6 * losses[0]["cross_entropy"]
+    assert losses[-1]["kd"] < losses[0]["kd"]
+    written = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert written == position.history
+    assert [row["epoch"] for row in written] == list(range(1, 13))
+    assert written[0].keys() == {"epoch", "steps", "loss", "validation", "seconds"}
+    assert written[-1]["validation"]["n"] == 80
+    assert written[-1]["validation"]["accuracy"] > 0.7
+    assert all(parameter.requires_grad for parameter in student.parameters())
+
+
+def test_the_recorded_loss_is_the_mean_over_the_epochs_batches(tmp_path: Path) -> None:
+    task, student = Vectors(), mlp(1)
+    student.network[3].p = 0.0  # type: ignore[index, union-attr, assignment]
+    expected = [
+        nn.functional.cross_entropy(student.train()(batch).logits, batch["labels"]).item()
+        for batch in task.batches(0, 0)
+    ]
+    how = recipe(epochs=1, optimizer={"lr": 1e-12, "weight_decay": 0.0}, ema_decay=0)
+    _, position = run(tmp_path, how, student=student)
+    assert position.history[0]["loss"]["cross_entropy"] == pytest.approx(np.mean(expected), abs=2e-6)
+
+
+def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
+    one, first = run(tmp_path / "1", recipe())
+    other, second = run(tmp_path / "2", recipe())
+    assert equal(one, other)
+    assert rows(first) == rows(second)
+    third, _ = run(tmp_path / "3", recipe(), student=mlp(2))
+    assert not equal(one, third)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "average": {},
+    "no average": {"ema_decay": 0},
+    "head first": {"head_epochs": 2},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("step", [0, 7, 4, 12, 19])
+def test_a_resumed_run_equals_one_that_never_stopped(
+    tmp_path: Path, interrupt_at: Callable[[int], Progress], settings: dict[str, Any], step: int
+) -> None:
+    """Trap 19. Steps 4 and 19 are the last of an epoch, and of all."""
+    how = recipe(**settings)
+    whole, expected = run(tmp_path / "whole", how)
+    last = step == 4 * STEPS - 1
+    if last:  # nothing is left to do: the run ends as if nobody had asked
+        student, position = run(tmp_path / "parts", how, progress=interrupt_at(step))
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts", how, progress=interrupt_at(step))
+        student, position = run(tmp_path / "parts", how, student=mlp(33))
+    assert equal(student, whole)
+    assert rows(position) == rows(expected)
+    assert position.kept_epoch == expected.kept_epoch == 4
+    written = [json.loads(line) for line in (tmp_path / "parts" / "history.jsonl").read_text().splitlines()]
+    assert written == position.history
+
+
+def test_a_run_that_is_interrupted_at_every_step_still_ends_the_same(
+    tmp_path: Path, interrupt_at: Callable[[int], Progress], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MIN_TO_CHOOSE", 1)
+    how = recipe(epochs=3, head_epochs=1)
+    whole, expected = run(tmp_path / "whole", how)
+    for _ in range(3 * STEPS - 1):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts", how, progress=interrupt_at(0), student=mlp(33))
+    student, position = run(tmp_path / "parts", how, student=mlp(34))
+    assert equal(student, whole)
+    assert rows(position) == rows(expected)
+    assert (position.kept_epoch, position.kept_accuracy) == (expected.kept_epoch, expected.kept_accuracy)
+
+
+def test_after_an_interruption_ctrl_c_is_what_it_was(tmp_path: Path, interrupt_at: Callable[[int], Progress]) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, recipe(), progress=interrupt_at(2))
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+class Twice(Silent):
+    """Presses Ctrl-C twice within one step."""
+
+    def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
+        for item in items:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            yield item
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, recipe(), progress=Twice())
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_the_teacher_is_byte_identical_after_training(tmp_path: Path) -> None:
+    """Traps 3 and 5: batch statistics stand still, and nothing gets a gradient."""
+    taught, untouched = teacher(), teacher()
+    run(tmp_path, recipe(), teacher_model=taught)
+    assert equal(taught, untouched)
+    assert all(parameter.grad is None for parameter in taught.parameters())
+    assert not taught.training
+
+
+class Watching(Vectors):
+    """Notes, at each batch, in which mode the student is."""
+
+    def __init__(self, student: BatchModel) -> None:
+        super().__init__()
+        self.student = student
+        self.modes: list[bool] = []
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        for batch in super().batches(epoch, first_step):
+            self.modes.append(self.student.training)
+            yield batch
+
+
+@pytest.mark.parametrize("ema_decay", [0, 0.9])
+def test_the_student_trains_again_after_an_evaluation(tmp_path: Path, ema_decay: float) -> None:
+    """Trap 4."""
+    student = mlp(1)
+    task = Watching(student)
+    run(tmp_path, recipe(epochs=3, ema_decay=ema_decay), task=task, student=student)
+    assert task.modes == [True] * 3 * STEPS
+
+
+def test_test_is_never_looked_at(tmp_path: Path) -> None:
+    """Trap 20."""
+    task = Vectors()
+    run(tmp_path, recipe(), task=task)
+    assert task.evaluated == ["validation"] * 4
+
+
+class Snapshots(Silent):
+    """Copies of a model after each epoch."""
+
+    def __init__(self, model: BatchModel) -> None:
+        self.model = model
+        self.states: list[dict[str, Tensor]] = []
+
+    def note(self, text: str) -> None:
+        self.states.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+
+
+def test_in_the_head_phase_only_the_head_changes_and_batch_statistics_stand_still(tmp_path: Path) -> None:
+    student = mlp(1)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    seen = Snapshots(student)
+    run(tmp_path, recipe(epochs=3, head_epochs=1), student=student, progress=seen)
+    head = {"network.4.weight", "network.4.bias"}
+    assert {name for name in before if not torch.equal(before[name], seen.states[0][name])} == head
+    unchanged = {name for name in before if torch.equal(seen.states[0][name], seen.states[1][name])}
+    assert unchanged == set()
+
+
+def test_the_best_epoch_is_kept_where_validation_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.5, 0.9, 0.7, 0.9])
+
+    class Scripted(Vectors):
+        def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+            return super().evaluate(model, split).model_copy(update={"accuracy": next(accuracies)})
+
+    student = mlp(1)
+    seen = Snapshots(student)
+    student, position = run(
+        tmp_path, recipe(ema_decay=0), task=Scripted(), student=student, progress=seen,
+        validation_size=engine.MIN_TO_CHOOSE,
+    )  # fmt: skip
+    assert (position.kept_epoch, position.kept_accuracy) == (2, 0.9)  # the first of equals
+    assert all(torch.equal(tensor, seen.states[1][name]) for name, tensor in student.state_dict().items())
+
+
+def test_the_last_epoch_is_kept_where_validation_is_small(tmp_path: Path) -> None:
+    student = mlp(1)
+    seen = Snapshots(student)
+    student, position = run(
+        tmp_path, recipe(ema_decay=0), student=student, progress=seen, validation_size=engine.MIN_TO_CHOOSE - 1
+    )
+    assert position.kept_epoch == 4
+    assert position.kept is None
+    assert all(torch.equal(tensor, seen.states[3][name]) for name, tensor in student.state_dict().items())
+
+
+def test_the_average_is_what_is_kept_and_measured(tmp_path: Path) -> None:
+    task = Vectors()
+    student, position = run(tmp_path, recipe(), task=task)
+    raw = mlp(1)
+    run(tmp_path / "raw", recipe(ema_decay=0), student=raw)
+    assert not equal(student, raw)
+    assert task.evaluate(student, "validation").accuracy == position.history[-1]["validation"]["accuracy"]
+
+
+@pytest.mark.parametrize("when", [0, 2, STEPS - 1])
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, when: int, interrupt_at: Callable[[int], Progress]
+) -> None:
+    class Spoilt(Vectors):
+        def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+            for step, batch in enumerate(super().batches(epoch, first_step)):
+                bad = epoch == 1 and step == when
+                yield {**batch, "vectors": batch["vectors"] * (math.nan if bad else 1)}
+
+    with pytest.raises(KdcError, match="loss kd is not finite near step 5 of epoch 2") as caught:
+        run(tmp_path, recipe(), task=Spoilt())
+    assert "optimizer.lr" in caught.value.hint
+    saved = torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)
+    assert saved["position"]["epoch"] == 1, "the state from before is left"
+    with pytest.raises(KdcError, match="not finite near step"):  # not saved by an interruption either
+        run(tmp_path, recipe(), task=Spoilt(), progress=interrupt_at(when))
+    assert torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["position"]["step"] == 0
+
+
+def test_a_full_disk_while_saving_leaves_the_earlier_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = run(tmp_path / "whole", recipe())
+    real, saves = torch.save, []
+
+    def full(state: object, file: Any) -> None:
+        saves.append(0)
+        if len(saves) == 3:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        real(state, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.torch, "save", full)
+        with pytest.raises(KdcError, match=r"no space left on the device while writing .*state.pt"):
+            run(tmp_path / "run", recipe())
+    assert [path.name for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["state.pt"]
+    resumed, position = run(tmp_path / "run", recipe(), student=mlp(33))
+    assert equal(resumed, whole)
+    assert len(position.history) == 4
+
+
+def test_a_really_full_device_is_reported_as_such() -> None:
+    """torch reports a broken zip archive where it writes to a path itself."""
+    device = Path("/dev/full")
+    if not device.is_char_device():
+        pytest.skip("there is no /dev/full here")
+    with pytest.raises(OSError, match="No space left on device"), device.open("wb") as file:
+        torch.save({"weights": torch.zeros(1_000_000)}, file)
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", None])
+def test_a_damaged_state_is_named(
+    tmp_path: Path, interrupt_at: Callable[[int], Progress], content: bytes | None
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, recipe(), progress=interrupt_at(2))
+    state = tmp_path / "checkpoint" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-500] if content is None else content)
+    with pytest.raises(KdcError, match=r"state.pt is damaged: .") as caught:
+        run(tmp_path, recipe())
+    assert caught.value.hint == "start again with --overwrite"
+
+
+def test_a_run_is_not_resumed_on_other_data_or_with_another_teacher(
+    tmp_path: Path, interrupt_at: Callable[[int], Progress]
+) -> None:
+    inputs = {"the data": "1", "the teacher": "a"}
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, recipe(), progress=interrupt_at(2), inputs=inputs)
+    with pytest.raises(KdcError, match="--resume: since the run was interrupted, the teacher changed"):
+        run(tmp_path, recipe(), inputs={**inputs, "the teacher": "b"})
+    run(tmp_path, recipe(), inputs=inputs)
+
+
+def test_losses_that_need_a_teacher_are_refused_without_one() -> None:
+    with pytest.raises(KdcError, match="recipe losses.0: kd needs a teacher"):
+        bind_losses(recipe(), has_teacher=False)
+    assert [term.name for term in bind_losses(recipe(), has_teacher=True)] == ["kd", "cross_entropy"]
+
+
+def test_weights_that_are_all_zero_are_refused() -> None:
+    with pytest.raises(KdcError, match="every weight is 0"):
+        bind_losses(recipe(losses=[{"name": "cross_entropy", "weight": 0}]), has_teacher=False)
+
+
+def test_a_weight_of_zero_only_records_a_loss(tmp_path: Path) -> None:
+    both = [{"name": "kd", "weight": 0.0}, {"name": "cross_entropy", "weight": 1.0}]
+    with_zero, position = run(tmp_path / "1", recipe(losses=both))
+    without, _ = run(tmp_path / "2", recipe(losses=both[1:]))
+    assert equal(with_zero, without)
+    assert position.history[0]["loss"]["kd"] > 0
+
+
+def test_the_rate_rises_linearly_and_falls_along_half_a_cosine() -> None:
+    how = recipe(epochs=10, optimizer={"lr": 0.1, "warmup_epochs": 0.5, "final_lr_share": 0.01})
+    rates = [rate(step, 10, how) for step in range(100)]
+    np.testing.assert_allclose(rates[:5], 0.1 * np.arange(1, 6) / 6)
+    assert rates[5] == max(rates) == 0.1
+    middle = 5 + 95 / 2
+    expected = 0.1 * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (math.floor(middle) - 5) / 95)))
+    assert rates[math.floor(middle)] == pytest.approx(expected)
+    assert all(later < earlier for earlier, later in zip(rates[5:], rates[6:], strict=False))
+    assert 0.001 < rates[-1] < 0.0011
+    assert rate(100, 10, how) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.5, 50.0])
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_rate_is_positive_at_every_step_of_the_shortest_runs(warmup: float, epochs: int, steps: int) -> None:
+    how = recipe(epochs=epochs, optimizer={"lr": 0.1, "warmup_epochs": warmup})
+    assert all(0 < rate(step, steps, how) <= 0.1 for step in range(epochs * steps))
+
+
+def test_biases_and_normalization_are_not_decayed() -> None:
+    decayed, free = engine._groups(mlp(1), 0.1)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+    shapes = [[tuple(p.shape) for p in group["params"]] for group in (decayed, free)]  # type: ignore[attr-defined]
+    assert shapes == [[(8, 6), (3, 8)], [(8,), (8,), (8,), (3,)]]
