@@ -82,6 +82,9 @@ def train(
     fingerprint) are the same. `head`: trained alone for `recipe.head_epochs`.
     """
     terms = bind_losses(recipe, teacher is not None)
+    assert teacher is None or not any(module.training for module in teacher.modules()), (
+        "its batch statistics would drift"
+    )
     optimizer = AdamW(_groups(student, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr)
     average = ModelEmaV3(student, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
     modules: dict[str, nn.Module] = {"student": student, **({"average": average} if average else {})}

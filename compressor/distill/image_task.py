@@ -12,6 +12,7 @@ from torch import Tensor
 from compressor.data import ImageData, Split, decode_split
 from compressor.data.views import keyed_order, keyed_uniform, random_views
 from compressor.distill.task import Batch, BatchModel, SplitName
+from compressor.models.loaded import evaluating
 from compressor.progress import Progress
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.recipe import Recipe
@@ -73,18 +74,15 @@ class ImageClassification:
                 "labels": torch.from_numpy(labels[index]).to(self._device),
             }
 
-    @torch.no_grad()
     def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
         samples: Split = getattr(self._data, split)
         pictures = self._pictures(samples, self._inputs[model.key])
-        was_training = model.training
-        model.eval()
         answers = []
-        for start in range(0, len(samples), EVAL_BATCH):
-            chunk = torch.from_numpy(np.array(pictures[start : start + EVAL_BATCH])).to(self._device)
-            pixels = chunk.permute(0, 3, 1, 2).float().div_(255)
-            answers.append(model({model.key: _normalised(pixels, self._inputs[model.key])}).logits.float().cpu())
-        model.train(was_training)
+        with evaluating(model):
+            for start in range(0, len(samples), EVAL_BATCH):
+                chunk = torch.from_numpy(np.array(pictures[start : start + EVAL_BATCH])).to(self._device)
+                pixels = chunk.permute(0, 3, 1, 2).float().div_(255)
+                answers.append(model({model.key: _normalised(pixels, self._inputs[model.key])}).logits.float().cpu())
         return accuracy_of(torch.cat(answers).numpy(), samples.labels, split)
 
     def _pictures(self, split: Split, how: Preprocess) -> NDArray[np.uint8]:

@@ -141,7 +141,7 @@ def _measured_teacher(
     """The teacher, frozen, and its accuracy on the validation split; raises KdcError for one at chance level."""
     if job.teacher is None:
         return None, None
-    teacher = _on(BatchModel(freeze(job.teacher.network), "teacher"), device)
+    teacher = _on(freeze(BatchModel(job.teacher.network, "teacher")), device)
     score = task.evaluate(teacher, "validation")
     progress.note(f"teacher {job.teacher.weights.source}: {_scored(score)}")
     _refuse_chance(score, len(job.data.info.class_names), job.teacher.weights.source)

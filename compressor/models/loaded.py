@@ -1,9 +1,11 @@
 """What every loader returns: a network from normalised pictures to logits, with everything that must travel with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -13,7 +15,9 @@ from compressor.errors import KdcError, first_line
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
 
-__all__ = ["LoadedModel", "check_input", "freeze", "logits_of", "outputs_of", "with_classes"]
+__all__ = ["LoadedModel", "check_input", "evaluating", "freeze", "logits_of", "outputs_of", "with_classes"]
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -53,18 +57,33 @@ def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str])
     return replace(model, network=_SelectClasses(model.network, index).eval(), class_names=named)
 
 
-def freeze(network: nn.Module) -> nn.Module:
+def freeze(network: N) -> N:
     """`network` in evaluation mode and without gradients: batch statistics stand still, and nothing trains it."""
     return network.eval().requires_grad_(False)
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside, `network` is in evaluation mode and without gradients; then every module of it has its own mode back.
+
+    `network.train(before)` would not do: it sets the mode of the outermost module to all, and a frozen network within a
+    wrapper would train.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def outputs_of(model: LoadedModel) -> int:
     """How many classes the network answers, found by one forward pass at its input size, in evaluation mode."""
     height, width = model.preprocess.input_size
-    was_training = model.network.training
-    logits: Tensor = model.network.eval()(torch.zeros(1, 3, height, width))
-    model.network.train(was_training)
+    with evaluating(model.network):
+        logits: Tensor = model.network(torch.zeros(1, 3, height, width))
     return logits.shape[-1]
 
 
@@ -86,12 +105,9 @@ def check_input(model: LoadedModel) -> LoadedModel:
     return model
 
 
-@torch.no_grad()
 def logits_of(model: LoadedModel, pictures: Sequence[Image.Image]) -> Tensor:
     """Logits [N, classes] of RGB pictures, through the model's own preprocessing."""
-    import numpy as np
-
     pixels = np.stack([resize_and_crop(picture, model.preprocess) for picture in pictures])
-    model.network.eval()
-    logits: Tensor = model.network(torch.from_numpy(normalise(pixels, model.preprocess)))
+    with evaluating(model.network):
+        logits: Tensor = model.network(torch.from_numpy(normalise(pixels, model.preprocess)))
     return logits

@@ -1,6 +1,5 @@
 """Students and trainees: where their weights start, how small their new classifier is, at which size they run."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -189,7 +188,3 @@ def test_the_classifier_of_a_network_that_has_none_is_not_guessed() -> None:
     with pytest.raises(KdcError, match="the network's classifier cannot be found") as caught:
         head_parameters(nn.Linear(4, 5), 3)
     assert "head_epochs=0" in caught.value.hint
-
-
-def test_configuration_files_hold_no_more_than_they_should(timm_folder: Callable[..., Path]) -> None:
-    assert "model_args" not in json.loads((timm_folder("test_resnet", 3) / "config.json").read_text())

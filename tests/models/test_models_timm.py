@@ -1,6 +1,5 @@
 """timm teachers: local folders and checkpoints, whole, damaged and malicious."""
 
-import json
 import os
 import pickle
 from collections.abc import Callable
@@ -241,8 +240,3 @@ def test_preprocessing_is_read_from_timms_configuration(
 def test_a_crop_mode_that_kdc_does_not_know_is_refused() -> None:
     with pytest.raises(KdcError, match="crop mode border"):
         preprocess_of({"input_size": (3, 64, 64), "crop_mode": "border"})
-
-
-def test_config_files_are_read_as_json_only(timm_folder: Callable[..., Path]) -> None:
-    folder = timm_folder("test_resnet", 3)
-    assert json.loads((folder / "config.json").read_text())["architecture"] == "test_resnet"

@@ -1,0 +1,208 @@
+"""Image classification through the seam: same view for both, each with its own size and normalization."""
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.data import ImageData, open_data
+from compressor.distill.image_task import ImageClassification
+from compressor.distill.task import BatchModel
+from compressor.errors import KdcError
+from compressor.losses.logits import kd
+from compressor.models import create_student, freeze, logits_of
+from compressor.progress import Silent
+from compressor.spec.preprocess import Preprocess
+from compressor.spec.recipe import Recipe
+
+CPU = torch.device("cpu")
+
+
+def how(size: int, resize: int | None = None, mean: float = 0.5, std: float = 0.5) -> Preprocess:
+    side = (resize or size,) * 2
+    return Preprocess(input_size=(size, size), resize=side, mean=(mean,) * 3, std=(std,) * 3)
+
+
+@pytest.fixture(scope="session")
+def data(digits4: str) -> ImageData:
+    return open_data(digits4)
+
+
+def task_of(data: ImageData, inputs: dict[str, Preprocess], store: Path, **changes: Any) -> ImageClassification:
+    values = {"schema": 1, "epochs": 2, "batch_size": 50, "losses": [{"name": "cross_entropy"}]}
+    return ImageClassification(data, inputs, Recipe.model_validate({**values, **changes}), store, CPU, Silent())
+
+
+def seen(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Undo a model's normalization."""
+    return pixels * preprocess.std[0] + preprocess.mean[0]
+
+
+def test_a_pair_that_is_the_same_has_no_divergence_through_the_whole_pipeline(data: ImageData, tmp_path: Path) -> None:
+    """Trap 9."""
+    torch.manual_seed(0)
+    model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, None)
+    # Answers that differ from picture to picture.
+    nn.init.normal_(model.network.get_parameter("classifier.weight"), std=20)
+    teacher, student = freeze(BatchModel(model.network, "teacher")), BatchModel(model.network, "student").eval()
+    task = task_of(data, {"teacher": model.preprocess, "student": model.preprocess}, tmp_path)
+    losses = []
+    for batch in task.batches(0, 0):
+        answers = teacher(batch).logits, student(batch).logits
+        assert answers[0].std() > 0.1
+        losses.append(kd(answers[1], answers[0]).item())
+    assert losses
+    assert max(losses) <= 1e-6
+
+
+def test_each_model_gets_the_same_view_in_its_own_normalization(data: ImageData, tmp_path: Path) -> None:
+    inputs = {"teacher": how(32, 36, mean=0.2, std=0.4), "student": how(32, 36, mean=0.5, std=0.25)}
+    for batch in task_of(data, inputs, tmp_path).batches(0, 0):
+        views = {name: seen(batch[name], preprocess) for name, preprocess in inputs.items()}
+        assert not torch.allclose(batch["teacher"], batch["student"])
+        torch.testing.assert_close(views["teacher"], views["student"], rtol=0, atol=1e-6)
+        assert views["teacher"].min() >= -1e-6
+        assert views["teacher"].max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(("teacher", "student"), [(48, 24), (24, 48)])
+def test_each_model_gets_the_same_view_at_its_own_size(
+    data: ImageData, tmp_path: Path, teacher: int, student: int
+) -> None:
+    """The larger one's view, shrunk with antialiasing: a block of 2×2 pixels becomes their weighted mean."""
+    inputs = {"teacher": how(teacher), "student": how(student)}
+    batch = next(task_of(data, inputs, tmp_path).batches(0, 0))
+    assert batch["teacher"].shape == (50, 3, teacher, teacher)
+    assert batch["student"].shape == (50, 3, student, student)
+    small, large = sorted((batch["teacher"], batch["student"]), key=lambda views: views.shape[-1])
+    pooled = nn.functional.avg_pool2d(large, 2)
+    assert (pooled - small).abs().mean() < 0.05
+    apart = (pooled.roll(1, 0) - small).abs().mean()  # another picture's view
+    assert apart > 5 * (pooled - small).abs().mean()
+
+
+def test_batches_are_a_function_of_seed_epoch_and_step(data: ImageData, tmp_path: Path) -> None:
+    inputs = {"student": how(16)}
+    task, again = task_of(data, inputs, tmp_path / "1"), task_of(data, inputs, tmp_path / "2")
+    whole = list(task.batches(1, 0))
+    torch.rand(7)  # whatever else draws numbers
+    rest = list(again.batches(1, 2))
+    assert len(whole) == task.steps_per_epoch == 4
+    assert len(rest) == 2
+    for one, other in zip(whole[2:], rest, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    for changed in (task.batches(0, 0), task_of(data, inputs, tmp_path / "3", seed=1).batches(1, 0)):
+        assert not torch.equal(next(changed)["student"], whole[0]["student"])
+
+
+def test_a_picture_is_seen_otherwise_in_every_epoch(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compressor.distill.image_task.keyed_order", lambda seed, n, epoch: np.arange(n))
+    task = task_of(data, {"student": how(16)}, tmp_path)
+    first, second = next(task.batches(0, 0)), next(task.batches(1, 0))
+    assert torch.equal(first["labels"], second["labels"])
+    assert not any(torch.equal(*views) for views in zip(first["student"], second["student"], strict=True))
+
+
+def test_labels_belong_to_their_pictures(data: ImageData, tmp_path: Path) -> None:
+    """Whole pictures at their own size: each must be found in the data, with that label."""
+    task = task_of(data, {"student": how(8)}, tmp_path, views={"scale": (1, 1), "ratio": (1, 1), "hflip": False})
+    label_of = {np.asarray(data.train.picture(i)).tobytes(): data.train.labels[i] for i in range(len(data.train))}
+    assert len(label_of) == len(data.train)
+    count = 0
+    for batch in task.batches(0, 0):
+        pixels = (seen(batch["student"], how(8)) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        for picture, label in zip(pixels, batch["labels"], strict=True):
+            assert label_of[picture.contiguous().numpy().tobytes()] == label
+            count += 1
+    assert count == 200
+
+
+def test_the_rest_that_fills_no_batch_changes_from_epoch_to_epoch(data: ImageData, tmp_path: Path) -> None:
+    """Trap 18: every batch has the same denominator."""
+    task = task_of(data, {"student": how(8)}, tmp_path, views={"scale": (1, 1), "ratio": (1, 1), "hflip": False})
+    drawn = []
+    for epoch in range(2):
+        pictures = torch.cat([batch["student"] for batch in task.batches(epoch, 0)])
+        drawn.append({picture.numpy().tobytes() for picture in pictures})
+    assert [len(pictures) for pictures in drawn] == [200, 200]
+    assert drawn[0] != drawn[1]
+
+
+def test_a_batch_is_never_larger_than_the_data(data: ImageData, tmp_path: Path) -> None:
+    task = task_of(data, {"student": how(8)}, tmp_path, batch_size=10_000)
+    assert task.steps_per_epoch == 1
+    assert len(next(task.batches(0, 0))["labels"]) == len(data.train)
+
+
+class Recorder(nn.Module):
+    """Answers at random, and keeps what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[Tensor] = []
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        assert not self.training
+        self.shown.append(self.norm(pixels))
+        return pixels.flatten(1)[:, :4]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_restores_the_mode_and_moves_no_statistics(data: ImageData, tmp_path: Path, training: bool) -> None:
+    """Trap 4."""
+    network = Recorder()
+    model = BatchModel(network, "student").train(training)
+    score = task_of(data, {"student": how(16)}, tmp_path).evaluate(model, "test")
+    assert model.training == network.training == training
+    assert network.norm.num_batches_tracked == 0
+    assert (score.split, score.n) == ("test", 120)
+    assert not any(pixels.requires_grad for pixels in network.shown)
+
+
+def test_evaluation_is_what_the_model_answers_to_the_pictures(data: ImageData, tmp_path: Path) -> None:
+    """Trap 10: resized and cropped as the model says, without augmentation, in the order of the labels."""
+    torch.manual_seed(0)
+    model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, 0.8)
+    nn.init.normal_(model.network.get_parameter("classifier.weight"))
+    answers = logits_of(model, pictures(data)).argmax(-1).numpy()
+    score = task_of(data, {"student": model.preprocess}, tmp_path).evaluate(
+        BatchModel(model.network, "student"), "test"
+    )
+    assert score.correct == (answers == data.test.labels).sum()
+    assert 0 < score.correct < 120
+
+
+def pictures(data: ImageData) -> Sequence[Any]:
+    return [data.test.picture(i) for i in range(len(data.test))]
+
+
+def test_each_split_is_decoded_once_for_each_preprocessing(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of(data, {"teacher": how(16, 20), "student": how(16, 20)}, tmp_path)
+    task.decode()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train-0.npy", "validation-1.npy"]
+    monkeypatch.setattr("compressor.distill.image_task.decode_split", None)
+    assert next(task.batches(0, 0))["student"].shape == (50, 3, 16, 16)
+    task.evaluate(BatchModel(Recorder().eval(), "teacher"), "validation")
+
+
+def test_a_full_disk_while_decoding_is_an_error_and_leaves_no_file(
+    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Any, shape: object) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("compressor.data.decode._write_header", full)
+    with pytest.raises(KdcError, match=r"no space left on the device while writing .*train-0.npy"):
+        task_of(data, {"student": how(16)}, tmp_path).decode()
+    assert list(tmp_path.iterdir()) == []
