@@ -2,8 +2,12 @@
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,8 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Distill a large vision model into one that fits a device, and prove it.",
-    epilog="Exit codes: 0 all gates pass, 1 a gate failed, 2 wrong usage or input, 3 inconclusive or unmeasured, "
-    "4 a runtime or tool is missing, 130 interrupted (state saved).",
+    epilog="Exit codes: 0 the gate passes, 1 it fails, 2 wrong usage or input, 3 inconclusive or unmeasured, "
+    "4 a runtime or tool is missing, 130 interrupted.",
 )
 profiles_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Hardware profiles: the devices kdc knows, and your own."
@@ -143,9 +147,11 @@ def distill(
     if student is None:
         student = DEFAULT_STUDENT
         progress.note(f"student {student} (the default; choose another with --student)")
-    if input_size is None and profile is not None:
-        input_size = load_profile(profile).input_size
-        progress.note(f"input size {input_size} (of profile {profile})")
+    if profile is not None:
+        of_profile = load_profile(profile).input_size
+        said = "of" if input_size in (None, of_profile) else f"given; {of_profile} is that of"
+        input_size = input_size or of_profile
+        progress.note(f"input size {input_size} ({said} profile {profile})")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request = Request(
         command="distill",
@@ -232,6 +238,8 @@ def report(
     renderers = {"md": lambda r: to_markdown(r, allow_unmeasured), "json": to_json, "junit": to_junit}
     if format_ not in renderers:
         raise KdcError(f"--format {format_!r} is not one of {', '.join(renderers)}")
+    if out is not None and out.resolve().is_relative_to(bundle.resolve()):
+        raise KdcError(f"--out {out} lies in the bundle, which is sealed", "choose a file outside of it")
     text = renderers[format_](refresh(bundle, allow_unmeasured))
     if out is None:
         show_result(text)
@@ -377,6 +385,20 @@ def main() -> None:
     sys.exit(run())
 
 
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM (a cancelled CI job, a spot instance) ends a command as Ctrl-C does: cleaned up, with exit code 130."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run() -> int:
     """Run a command; returns its exit code. Nothing but bugs under KDC_DEBUG leaves here as an exception."""
     from compressor.console import show_error
@@ -384,7 +406,11 @@ def run() -> int:
     # typer uses click or brings its own copy, by its version. Either way this is the ancestor of its usage errors.
     usage_error: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
     try:
-        code = app(standalone_mode=False)
+        with _sigterm_as_interrupt():
+            code = app(standalone_mode=False)
+        # typer turns an interruption into this code by itself, by its version.
+        if code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except KdcError as error:
         show_error(error)
@@ -393,11 +419,8 @@ def run() -> int:
         error.show()
         return EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
-        show_error(KdcError("interrupted", "what was saved is whole; training goes on with --resume"))
+        show_error(KdcError("interrupted"))
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # e.g. `kdc report … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         show_error(os_error(error, "working"))
         return EXIT_USAGE

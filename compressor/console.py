@@ -1,9 +1,10 @@
 """How kdc looks: progress on stderr (rich on a terminal, else plain lines), results on stdout, errors in a line."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from compressor.errors import KdcError
 
@@ -27,14 +28,22 @@ def progress_for(quiet: bool) -> "Progress":
 
 def show_result(text: str) -> None:
     """Print a command's result, for people or for programs, on stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    _write(sys.stdout, text if text.endswith("\n") else text + "\n")
 
 
 def show_error(error: KdcError) -> None:
     """One line for what is wrong, one for what to do."""
-    sys.stderr.write(f"kdc: error: {error.message}\n" + (f"  -> {error.hint}\n" if error.hint else ""))
-    sys.stderr.flush()
+    _write(sys.stderr, f"kdc: error: {error.message}\n" + (f"  -> {error.hint}\n" if error.hint else ""))
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write to a stream that may have been closed (`kdc check … | head`): the command goes on to its own end."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # What is still buffered would raise again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Quiet:
@@ -42,7 +51,7 @@ class _Quiet:
         pass
 
     def warn(self, text: str) -> None:
-        sys.stderr.write(f"kdc: warning: {text}\n")
+        _write(sys.stderr, f"kdc: warning: {text}\n")
 
     def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
         yield from items
@@ -58,8 +67,7 @@ class _Plain(_Quiet):
         self._spoke = time.monotonic()
 
     def note(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        _write(sys.stderr, text + "\n")
         self._spoke = time.monotonic()
 
     def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:

@@ -44,6 +44,8 @@ def teach(request: Request, out: Path, *, resume: bool, overwrite: bool, progres
     _say(data, progress)
     names, recipe = data.info.class_names, request.recipe
     if request.init == "random":
+        if not request.teacher.startswith("timm:") or "@" in request.teacher:
+            raise KdcError(f"--teacher-init random takes a timm:NAME, and {request.teacher} is none")
         torch.manual_seed(recipe.seed)
         size = request.input_size or DEFAULT_INPUT_SIZE
         trainee, made_from = create_student(request.teacher, "random", names, size, recipe.crop_pct), "random"
@@ -118,9 +120,11 @@ def _train_and_save(job: _Job, out: Path, resume: bool, progress: Progress) -> S
         start(out, job.request, resume=resume)
         try:
             return _trained(job, out, task, teacher, score, device, progress)
-        except BaseException:
+        except BaseException as error:
             if not (out / "checkpoint" / "state.pt").exists():
                 shutil.rmtree(out, ignore_errors=True)
+            elif isinstance(error, KeyboardInterrupt):
+                progress.warn(f"stopped; the state is saved in {out}: the same command with --resume goes on")
             raise
     finally:
         shutil.rmtree(store, ignore_errors=True)

@@ -33,8 +33,11 @@ def measure_bundle(bundle: Path, *, rounds: int, seconds: float, progress: Progr
         try:
             with process.stdout:
                 for line in process.stdout:
-                    row = json.loads(line)
-                    progress.at(row["doing"], row["progress"], row["total"])
+                    try:
+                        row = json.loads(line)
+                        progress.at(row["doing"], row["progress"], row["total"])
+                    except (ValueError, KeyError, TypeError):
+                        raise KdcError(f"{script} said what is no progress: {line.strip()[:100]}") from None
             process.wait()
         except BaseException:
             process.send_signal(signal.SIGINT)
@@ -47,4 +50,7 @@ def measure_bundle(bundle: Path, *, rounds: int, seconds: float, progress: Progr
     if process.returncode != 0:
         raise KdcError(f"measuring {bundle} failed: {last_line(said)}")
     for line in said.splitlines():
-        progress.warn(line)
+        if line.startswith("note: "):
+            progress.note(line)
+        else:
+            progress.warn(line)

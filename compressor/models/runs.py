@@ -16,6 +16,8 @@ __all__ = ["load_run", "save_run", "save_tensors"]
 
 def load_run(folder: Path) -> tuple[LoadedModel, Student]:
     """The model in `folder`, and what is known of it; the weights are checked against their sha256."""
+    if not folder.is_dir():
+        raise KdcError(f"the run {folder} does not exist", "kdc distill … --out DIR makes one")
     if not (folder / "student.json").is_file():
         unfinished = (folder / "run.json").is_file()
         raise KdcError(

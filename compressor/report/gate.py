@@ -41,6 +41,8 @@ PARITY = {
     "bf16": Parity(0.99, 0.98),
 }
 
+OWN_LINES = ("runs", "precision", "parity")
+
 ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 
@@ -213,14 +215,22 @@ def _interval(row: Row, line: str, figure: Estimate | None, limit: str, bound: f
     return _check(row, line, limit, value, verdict, REASONS[verdict])
 
 
+def broken(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """The failed lines that no other variant makes up for: an artefact that was asked for is not what it says it is."""
+    return tuple(check for check in checks if check.line in OWN_LINES and check.verdict == "fail")
+
+
 def verdict_of(checks: tuple[Check, ...], variants: tuple[str, ...]) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict over all student `variants`, and which of them pass every line.
 
-    pass: at least one does. Otherwise the best that is still open: inconclusive or unmeasured where some variant fails
-    no line; fail where each fails one. unmeasured where there is no student variant at all.
+    fail: a variant does not run, not at the precision asked for, or not with torch's answers; or each fails a line of
+    the budget. pass: at least one passes every line. Otherwise the best that is still open: inconclusive or unmeasured.
+    unmeasured where there is no student variant at all.
     """
     lines = {name: {check.verdict for check in checks if check.variant == name} for name in variants}
     holds = tuple(name for name, verdicts in lines.items() if verdicts == {"pass"})
+    if broken(checks):
+        return "fail", holds
     if holds:
         return "pass", holds
     still_open = [verdicts for verdicts in lines.values() if "fail" not in verdicts]
@@ -238,10 +248,10 @@ def holding(report: Report, allow_unmeasured: bool = False) -> tuple[str, ...]:
 
 
 def exit_code_for(report: Report, allow_unmeasured: bool = False) -> int:
-    """0 where a variant holds, 1 where each fails a line, 3 where it is inconclusive or unmeasured.
+    """0, 1 or 3: what `verdict_of` says, pass, fail, or still open.
 
     `allow_unmeasured` leaves unmeasured lines out; it never makes a failed or an inconclusive line a pass.
     """
-    if report.verdict == "pass" or holding(report, allow_unmeasured):
-        return EXIT_PASS
-    return EXIT_GATE_FAILED if report.verdict == "fail" else EXIT_INCONCLUSIVE
+    if report.verdict == "fail":
+        return EXIT_GATE_FAILED
+    return EXIT_PASS if report.verdict == "pass" or holding(report, allow_unmeasured) else EXIT_INCONCLUSIVE

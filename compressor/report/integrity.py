@@ -42,7 +42,8 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
     if not (bundle_dir / "bundle.json").is_file():
         raise KdcError(f"{bundle_dir} is no bundle: it has no bundle.json", "make one with `kdc export RUN`")
     if not (bundle_dir / SUMS).is_file():
-        raise KdcError(f"{bundle_dir / SUMS} is missing: the bundle was never finished, or is damaged", EXPORT_AGAIN)
+        hint = f"`kdc measure {bundle_dir}` finishes an interrupted export; else {EXPORT_AGAIN}"
+        raise KdcError(f"{bundle_dir / SUMS} is missing: the bundle was never finished, or is damaged", hint)
     found = {path: file_sha256(bundle_dir / path) for path in _files(bundle_dir)}
     listed, problems = _read_sums(bundle_dir / SUMS)
     problems += _against_sums(found, listed, may_change)
@@ -52,7 +53,10 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
     if not any(problem.startswith(f"{MEASUREMENT} ") for problem in problems):
         problems += _against_measurement(bundle_dir, found)
     if problems:
-        raise KdcError("\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys(problems)), EXPORT_AGAIN)
+        hint = f"if it was measured on a device: `kdc report {bundle_dir}` takes that up; else {EXPORT_AGAIN}"
+        remade = all(problem.startswith(REMADE) for problem in problems)
+        lines = "\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys(problems))
+        raise KdcError(lines, hint if remade and not may_change else EXPORT_AGAIN)
 
 
 def inside(bundle_dir: Path, path: str, where: str) -> Path:

@@ -4,7 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable
 
-from compressor.report.gate import holding
+from compressor.report.gate import broken, holding
 from compressor.report.text import NOT_MEASURED, estimate, megabytes, number, runtime_and_release, share
 from compressor.spec.report import Check, Report, Row
 
@@ -23,6 +23,8 @@ def to_json(report: Report) -> str:
 def verdict_line(report: Report, allow_unmeasured: bool = False) -> str:
     """The verdict in one line: who holds, or which lines each variant does not pass."""
     head = f"{report.verdict.upper()} on {report.profile}: "
+    if faults := broken(report.checks):
+        return head + "; ".join(f"{check.variant} fails {check.line} ({check.reason})" for check in faults)
     if report.holds:
         return head + f"{', '.join(report.holds)} hold{'s' if len(report.holds) == 1 else ''} every line"
     if allow_unmeasured and (held := holding(report, allow_unmeasured)):
@@ -84,7 +86,10 @@ def _head(report: Report, allow_unmeasured: bool) -> list[str]:
         "inconclusive": f"cannot be told yet on {_code(report.profile)}",
         "unmeasured": f"is not measured on {_code(report.profile)}",
     }
-    parts = [f"## kdc: {report.verdict.upper()} – the budget {titles[report.verdict]}"]
+    faults = broken(report.checks)
+    title = f"an artefact for {_code(report.profile)} is at fault" if faults else f"the budget {titles[report.verdict]}"
+    parts = [f"## kdc: {report.verdict.upper()} – {title}"]
+    parts += [f"**At fault:** {_code(check.variant)}, {check.line}: {_text(check.reason)}" for check in faults]
     if report.holds:
         parts.append(f"**Holds every line:** {', '.join(map(_code, report.holds))}")
     if allow_unmeasured and any(check.verdict == "unmeasured" for check in report.checks):

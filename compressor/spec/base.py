@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from compressor.errors import KdcError, did_you_mean, os_error
 
@@ -20,6 +20,18 @@ class Noun(BaseModel):
     """A value that lies on disk: immutable, and strict about keys that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: object, info: ValidationInfo) -> object:
+        """pydantic would read `threads: true` as 1."""
+        if isinstance(value, bool) and not _names_bool(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("true and false are not permitted here")
+        return value
+
+
+def _names_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any, object) or any(_names_bool(inner) for inner in get_args(annotation))
 
 
 N = TypeVar("N", bound=Noun)
@@ -50,7 +62,8 @@ def _for_people(noun: type[Noun], item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"key {place} is missing"
     text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return f"{place or 'the whole'}: {text[0].lower()}{text[1:]}, found {_short(item.get('input'))}"
+    said = f"{text[0].lower()}{text[1:]}"
+    return f"{place}: {said}, found {_short(item.get('input'))}" if place else said
 
 
 def _fields_at(noun: type[Noun], path: list[Any]) -> list[str]:
@@ -60,7 +73,7 @@ def _fields_at(noun: type[Noun], path: list[Any]) -> list[str]:
         if isinstance(part, str) and hasattr(model, "model_fields") and part in model.model_fields:
             model = model.model_fields[part].annotation
         model = _model_inside(model)
-    return list(getattr(model, "model_fields", {}))
+    return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]
 
 
 def _model_inside(annotation: Any) -> Any:
