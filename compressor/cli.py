@@ -430,3 +430,7 @@ def run() -> int:
         text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         show_error(KdcError(f"unexpected: {text}", "this is a bug in kdc; KDC_DEBUG=1 shows where"))
         return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,15 @@ from compressor.measure.machine import runtime_info, this_machine
 from compressor.profiles import write_new_profile
 from tests.kit import TRAINING, Ended, call, write_colours
 
+WHOLE_WAY = {"teacher_run", "student_run", "finished_bundle", "installed"}
+"""Fixtures that train, export or build: what needs one of them is slow."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if WHOLE_WAY & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def kdc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -329,3 +330,56 @@ def test_profiles(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_doctor(kdc: Kdc, tmp_path: Path) -> None:
     found = json.loads(kdc("doctor", "--json").out)
     assert {check["name"] for check in found["runtimes"] if check["works"]} == {"onnxruntime", "openvino"}
+
+
+def test_profile_is_read_also_where_the_size_is_given(
+    kdc: Kdc, teacher_run: Path, colours: Path, tmp_path: Path
+) -> None:
+    ended = kdc(*distill(f"run:{teacher_run}", f"folder:{colours}", tmp_path / "run", "--profile", "nope"))
+    refused(ended, 2, "unknown profile nope")
+
+
+def test_report_does_not_write_into_the_sealed_bundle(kdc: Kdc, bundle: Path) -> None:
+    refused(kdc("report", bundle, "--out", bundle / "bundle.json"), 2, "sealed")
+    assert kdc("check", bundle).code == 0
+
+
+def test_measured_elsewhere_and_unfinished_say_what_to_do(kdc: Kdc, bundle: Path) -> None:
+    (bundle / "measurements" / "new.txt").write_text("x")
+    refused(kdc("check", bundle), 2, "kdc report")
+    (bundle / "SHA256SUMS").unlink()
+    refused(kdc("check", bundle), 2, "kdc measure")
+
+
+def kdc_process(*arguments: object) -> "subprocess.Popen[str]":
+    command = (sys.executable, "-m", "compressor.cli", *map(str, arguments))
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_says_so_and_resumes(
+    number: signal.Signals, kdc: Kdc, teacher_run: Path, colours: Path, tmp_path: Path
+) -> None:
+    start = ("distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}", "--student")
+    command = (*start, "timm:test_efficientnet", "--student-init", "random", *TRAINING, "--epochs", 25)
+    with kdc_process(*command, "--out", tmp_path / "stopped") as process:
+        assert process.stderr is not None
+        while "epoch 1/25" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        rest = process.communicate()[1]
+    assert process.returncode == 130
+    assert "--resume goes on" in rest
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert kdc(*command, "--out", tmp_path / "stopped", "--resume").code == 0
+    assert kdc(*command, "--out", tmp_path / "whole").code == 0
+    weights = [(tmp_path / name / "student.safetensors").read_bytes() for name in ("stopped", "whole")]
+    assert weights[0] == weights[1]
+
+
+def test_a_closed_pipe_does_not_change_the_verdict(bundle: Path) -> None:
+    with kdc_process("report", bundle) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert process.returncode == 0

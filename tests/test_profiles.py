@@ -211,7 +211,7 @@ def test_a_file_that_says_another_name(tmp_path: Path) -> None:
         ("targets.2={runtime: onnxruntime}", "--set targets.2: targets has 2 entries, so there is no 2"),
         (
             "targets.1.runtime=onnxruntime",
-            "the whole: names the same runtime twice in targets; list all its precisions in one row",
+            "names the same runtime twice in targets; list all its precisions in one row",
         ),
         (
             "targets.0.precisions=[fp16]",

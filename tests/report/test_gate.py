@@ -273,3 +273,13 @@ def test_a_bundle_without_students_is_unmeasured(make_bundle: Make) -> None:
     report = build_report(make_bundle({"teacher": TEACHER}))
     assert (report.verdict, report.checks, exit_code_for(report)) == ("unmeasured", (), 3)
     assert exit_code_for(report, allow_unmeasured=True) == 3
+
+
+def test_an_artefact_that_is_not_what_it_says_fails_the_bundle(make_bundle: Make) -> None:
+    """A variant that holds the budget makes up for a slower one, but not for one at another precision than asked."""
+    other = {"runtime": "openvino", "precision": "bf16", "executed": "f32"}
+    report = build_report(make_bundle({"good": {}, "other": other, "teacher": {"role": "teacher"}}))
+    assert (report.verdict, report.holds) == ("fail", ("good",))
+    assert (exit_code_for(report), exit_code_for(report, allow_unmeasured=True)) == (1, 1)
+    slower = {"good": {"p50": 1.0}, "slower": {"p50": 99.0}, "teacher": {"role": "teacher"}}
+    assert exit_code_for(build_report(make_bundle(slower, {"p50_ms": 9}))) == 0
