@@ -12,9 +12,9 @@ KEEP = 1 << 30
 def keep_large_blocks() -> bool:
     """Keep freed blocks of up to 1 GiB in the process instead of giving them back to the system (mallopt(3)).
 
-    On CPU every activation is such a block: by default each step maps, zeroes and unmaps all of them again. One
-    training step of EfficientNet-Lite0 (64 px, batch 128) took 8.8 s of CPU time with glibc's thresholds and 3.7 s with
-    these (EXPERIMENTS.md). False where the C library is not glibc; nothing else is changed then.
+    On CPU every activation is such a block: by default each step maps, zeroes and unmaps all of them again. A training
+    step of EfficientNet-Lite0 became 1.4 times as fast (benchmarks/allocator.py, EXPERIMENTS.md). False where the C
+    library is not glibc; nothing else is changed then.
     """
     if not sys.platform.startswith("linux"):
         return False
