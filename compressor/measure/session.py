@@ -1,7 +1,6 @@
 """`kdc measure`: run the bundle's own bench.py in a process of its own, and show how far it is."""
 
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -40,7 +39,8 @@ def measure_bundle(bundle: Path, *, rounds: int, seconds: float, progress: Progr
                         raise KdcError(f"{script} said what is no progress: {line.strip()[:100]}") from None
             process.wait()
         except BaseException:
-            process.send_signal(signal.SIGINT)
+            # Not SIGINT: a job in the background of a shell has inherited that it is ignored.
+            process.terminate()
             process.wait()
             raise
         complaints.seek(0)

@@ -211,7 +211,11 @@ def test_an_interruption_leaves_nothing(
     measurements.mkdir()
     (measurements / "measurement.json").write_text("the one before")
     command = [sys.executable, str(scripts / "bench.py"), str(bundle), "--rounds", "1000000", "--json"]
-    with subprocess.Popen(command, env=bare(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Where pytest itself runs in a shell's background, SIGINT is ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, env=bare(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["doing"] == "loading"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
