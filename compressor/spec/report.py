@@ -99,7 +99,7 @@ class Session(Noun):
 
 
 class Report(Noun):
-    """The whole. `verdict`: pass where at least one student variant passes every line; `holds` names those.
+    """The whole. `verdict`: as `report.gate.verdict_of` says; `holds`: the student variants that pass every line.
 
     `kdc`: the version that made this report. `device`: the profile's CPU. `matches`: the session ran on the profile's
     device and under its conditions; `differences`: where it did not, and then latency and memory are not judged.
