@@ -15,12 +15,13 @@ from compressor.export.eval_set import write_labels, write_pictures, write_refer
 from compressor.export.macs import count_macs
 from compressor.export.onnx_graph import metadata_json, to_onnx
 from compressor.export.openvino_ir import to_openvino
+from compressor.export.sizes import compressed_bytes, weight_bytes
 from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
 from compressor.models.references import with_class_file
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.spec.base import file_sha256, read_json, write_json
-from compressor.spec.bundle import Bundle, EvalSet, FileEntry, Variant
+from compressor.spec.bundle import Bundle, EvalSet, FileEntry, Role, Variant
 from compressor.spec.profile import Profile
 from compressor.spec.student import Request, Student, Weights
 
@@ -37,12 +38,15 @@ def _as_is(onnx_file: Path, precision: str, folder: Path) -> tuple[Path, str]:
 BUILDERS: dict[str, Build] = {"onnxruntime": _as_is, "openvino": to_openvino}
 """Runtime -> how its artefact is made: (ONNX file, precision, folder of the variant) -> (model file, how, in words)."""
 
+REFERENCE = ("onnxruntime", "fp32")
+"""What runs along in every measurement, as itself and as a second copy, whether the profile asks for it or not."""
+
 
 @dataclass(frozen=True)
 class _Source:
     """A model to be exported, with where its files go and where its inputs lie (relative to the bundle)."""
 
-    role: str
+    role: Role
     model: LoadedModel
     folder: str
     pictures: str
@@ -158,6 +162,7 @@ def _fill(
         profile=profile,
         student=record,
         teacher=record.teacher or _public(teacher.weights),
+        reference="-".join(REFERENCE),
         eval=EvalSet(split="test", n=len(data.test), labels="eval/labels.npy", ids="eval/ids.txt"),
         variants=tuple(variants),
         support=tuple(_entry(folder, path) for path in support if path not in shipped),
@@ -176,29 +181,33 @@ def _variants(folder: Path, profile: Profile, source: _Source, record: Student, 
     asked = [(target.runtime, precision) for target in profile.targets for precision in target.precisions]
     if source.role == "teacher":
         asked = asked[:1]
-    variants = []
-    for runtime, precision in asked:
-        name = f"{runtime}-{precision}"
-        model, how = BUILDERS[runtime](onnx_file, precision, place / name)
-        own = [model] if model == onnx_file else sorted(model.parent.iterdir())
-        variants.append(
-            Variant(
-                name=name if source.role == "student" else f"teacher-{name}",
-                role="student" if source.role == "student" else "teacher",
-                runtime=runtime,
-                precision=precision,
-                runner=RUNTIMES[runtime].runner,
-                model=model.relative_to(folder).as_posix(),
-                files=tuple(_entry(folder, path.relative_to(folder).as_posix()) for path in own),
-                inputs=source.pictures,
-                reference_logits=source.reference,
-                preprocess=source.model.preprocess,
-                parameters=source.model.weights.parameters,
-                macs=count_macs(source.model.network, size),
-                made=how,
-            )
-        )
+    variants = [_variant(folder, source, *row, source.role, onnx_file) for row in asked]
+    if source.role == "student" and REFERENCE not in asked:
+        variants.append(_variant(folder, source, *REFERENCE, "reference", onnx_file))
     return variants
+
+
+def _variant(folder: Path, source: _Source, runtime: str, precision: str, role: Role, onnx_file: Path) -> Variant:
+    name = f"{runtime}-{precision}"
+    model, how = BUILDERS[runtime](onnx_file, precision, folder / source.folder / name)
+    own = [model] if model == onnx_file else sorted(model.parent.iterdir())
+    return Variant(
+        name=f"teacher-{name}" if role == "teacher" else name,
+        role=role,
+        runtime=runtime,
+        precision=precision,
+        runner=RUNTIMES[runtime].runner,
+        model=model.relative_to(folder).as_posix(),
+        files=tuple(_entry(folder, path.relative_to(folder).as_posix()) for path in own),
+        inputs=source.pictures,
+        reference_logits=source.reference,
+        preprocess=source.model.preprocess,
+        parameters=source.model.weights.parameters,
+        macs=count_macs(source.model.network, source.model.preprocess.input_size),
+        made=how,
+        weight_bytes=weight_bytes(model),
+        compressed_bytes=compressed_bytes(own),
+    )
 
 
 def _metadata(source: _Source, record: Student) -> dict[str, str]:

@@ -3,24 +3,32 @@
 finish      after an export and its measurement: build the report, write it, seal the bundle
 refresh     after a measurement on the device: the same, once everything that was made before is verified
 check       verify every file, build the report anew; what `kdc check` turns into an exit code
+
+open_lines  which lines more rounds would decide, of `results_with(read_unmeasured(BUNDLE), measurement)`: asked after
+            each look of a session that is still going on, before there are any logits
 """
 
 from pathlib import Path
 
 from compressor.report.build import build_report
-from compressor.report.gate import exit_code_for
+from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.integrity import REMADE, seal, verify
+from compressor.report.read import Results, read_unmeasured, results_with
 from compressor.report.render import to_json, to_junit, to_markdown, verdict_line
 from compressor.spec.base import write_json, write_text
 from compressor.spec.report import Report
 
 __all__ = [
     "REMADE",
+    "Results",
     "build_report",
     "check",
     "exit_code_for",
     "finish",
+    "open_lines",
+    "read_unmeasured",
     "refresh",
+    "results_with",
     "seal",
     "to_json",
     "to_junit",

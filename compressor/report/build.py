@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compressor import __version__
-from compressor.report.gate import checks_for, differences, parity_verdict, verdict_of
+from compressor.report.conditions import Grounds, grounds_of
+from compressor.report.gate import checks_for, verdict_of
+from compressor.report.latency import teacher_of
+from compressor.report.lines import parity_verdict
 from compressor.report.read import Results, read_results
-from compressor.report.rows import row_for, teacher_of
+from compressor.report.rows import row_for
 from compressor.spec.measurement import Measurement
 from compressor.spec.profile import Budget
-from compressor.spec.report import Report, Row, Session
-from compressor.statistics import MIN_BLOCKS, percentile_needs
+from compressor.spec.report import Estimate, Report, Row, Session
+from compressor.statistics import MIN_BLOCKS, percentile_needs, smallest_detectable
 
 __all__ = ["build_report"]
 
@@ -23,12 +26,11 @@ def build_report(bundle_dir: Path) -> Report:
     results = read_results(bundle_dir)
     bundle, measurement = results.bundle, results.measurement
     teacher = teacher_of(results)
-    rows = tuple(row_for(variant, results, teacher) for variant in bundle.variants)
-    threads = {row.threads for row in rows if row.measured and row.threads is not None}
-    differing = differences(bundle.profile, measurement, threads) if measurement else ()
+    rows = tuple(row_for(variant, results) for variant in bundle.variants)
+    grounds = grounds_of(results)
     teacher_row = next((row for row in rows if teacher is not None and row.name == teacher.name), None)
     students = tuple(row for row in rows if row.role == "student")
-    checks = tuple(line for row in students for line in checks_for(row, bundle.profile, differing, teacher_row))
+    checks = tuple(line for row in students for line in checks_for(row, results, grounds, teacher_row))
     verdict, holds = verdict_of(checks, tuple(row.name for row in students))
     return Report(
         kdc=__version__,
@@ -38,9 +40,9 @@ def build_report(bundle_dir: Path) -> Report:
         holds=holds,
         rows=rows,
         checks=checks,
-        session=_session(measurement) if measurement else None,
-        matches=measurement is not None and not differing,
-        differences=differing,
+        session=_session(measurement, grounds) if measurement else None,
+        matches=measurement is not None and not grounds.differences,
+        differences=grounds.differences,
         test_split=bundle.eval.split,
         test_n=bundle.eval.n,
         class_names=bundle.student.class_names,
@@ -51,24 +53,33 @@ def build_report(bundle_dir: Path) -> Report:
         kept=f"epoch {bundle.student.kept_epoch}: {bundle.student.kept_rule}",
         teacher=bundle.teacher.source,
         teacher_licence=bundle.teacher.licence,
-        notes=(*bundle.notes, *_notes(results, rows, teacher_row)),
+        notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds)),
     )
 
 
-def _session(measurement: Measurement) -> Session:
+def _session(measurement: Measurement, grounds: Grounds) -> Session:
+    aa = grounds.aa
     return Session(
         started=measurement.started,
         finished=measurement.finished,
+        device=measurement.device,
+        connections=measurement.connections,
+        lost=measurement.lost,
         batch=measurement.batch,
-        rounds=measurement.rounds,
+        rounds=len(measurement.rounds),
+        looks=measurement.looks,
+        confidence=grounds.confidence,
         block_length=measurement.block_length,
         block_dropped=measurement.block_dropped,
         distinct_inputs=measurement.distinct_inputs,
+        aa=Estimate(value=aa.value, low=aa.low, high=aa.high, n=aa.n, of="rounds") if aa is not None else None,
+        smallest_effect=smallest_detectable(aa) if aa is not None else None,
+        disturbed=grounds.disturbed,
         machine=measurement.machine_before,
     )
 
 
-def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None) -> Iterator[str]:
+def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None, grounds: Grounds) -> Iterator[str]:
     """What a reader must know to weigh the figures."""
     if results.bundle.profile.budget == Budget():
         yield "The profile sets no budget: the verdict rests on kdc's own lines (runs, precision, parity)."
@@ -87,6 +98,13 @@ def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None) -> Iter
         named = ", ".join(names[index] for index in missing[:5]) + (", …" if len(missing) > 5 else "")
         lacking = f"{len(missing)} of {len(names)} classes have no test sample ({named})"
         yield f"{lacking}: balanced accuracy leaves them out."
+    if results.measurement is not None and grounds.no_aa:
+        yield f"Ratios of latencies are not judged. {grounds.no_aa[0].upper()}{grounds.no_aa[1:]}."
+    yield from _comparison_notes(results, rows, teacher)
+
+
+def _comparison_notes(results: Results, rows: tuple[Row, ...], teacher: Row | None) -> Iterator[str]:
+    """What keeps the student from being compared with the teacher, the baseline, or itself."""
     if results.measurement is not None and teacher is None:
         yield "The bundle has no teacher to measure, so speed-up and retention cannot be told."
     elif teacher is not None and teacher.error is not None:
@@ -97,3 +115,8 @@ def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None) -> Iter
             yield f"The teacher's own parity fails, so retention is not judged: {reason}."
         if teacher.accuracy is not None and teacher.accuracy.value == 0:
             yield "The teacher is right on no test sample, so retention cannot be told."
+    for row in rows:
+        if row.role in ("reference", "baseline") and row.error is not None:
+            yield f"{row.name} did not run, so nothing is compared with it: {row.error}"
+        if row.role in ("reference", "baseline") and row.not_finite == 0 and parity_verdict(row)[0] == "fail":
+            yield f"{row.name} fails its own parity: {parity_verdict(row)[1]}."

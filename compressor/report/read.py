@@ -1,8 +1,7 @@
 """Reads what a report is made of, and refuses what does not fit together, naming the file."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError
+from compressor.report.fits import bundle_fits, measurement_fits
 from compressor.report.integrity import MEASUREMENT, inside
 from compressor.spec.base import read_json
 from compressor.spec.bundle import Bundle
 from compressor.spec.measurement import Contestant, Measurement
 
-__all__ = ["Results", "read_results"]
-
-MEASURE_AGAIN = "measure the bundle again with `kdc measure BUNDLE`"
+__all__ = ["Results", "read_results", "read_unmeasured", "results_with"]
 
 
 @dataclass(frozen=True)
 class Results:
-    """A bundle, its test labels [N], and what was measured of it; logits and references [N, classes] by variant."""
+    """A bundle, its test labels [N], and what was measured of it; logits and references [N, classes] by variant.
+
+    `contestants` by variant, without the second copy of the reference: that one is no variant, and its blocks in
+    `measurement` serve the A/A comparison alone.
+    """
 
     bundle: Bundle
     labels: NDArray[np.int64]
@@ -34,63 +36,40 @@ class Results:
 
 def read_results(bundle_dir: Path) -> Results:
     """Everything in the bundle that figures are made from. Raises KdcError for anything damaged or contradictory."""
+    results = read_unmeasured(bundle_dir)
+    path = bundle_dir / MEASUREMENT
+    if not path.exists():
+        return results
+    shape = (results.bundle.eval.n, len(results.bundle.student.class_names))
+    results = results_with(results, read_json(inside(bundle_dir, MEASUREMENT, "kdc"), Measurement), str(path))
+    logits = {
+        name: _logits(inside(bundle_dir, f"measurements/{contestant.logits}", MEASUREMENT), shape)
+        for name, contestant in results.contestants.items()
+        if contestant.logits is not None and contestant.error is None
+    }
+    return replace(results, logits=logits)
+
+
+def read_unmeasured(bundle_dir: Path) -> Results:
+    """What the bundle holds but for what was measured of it, of which there may be none, or some that does not fit any
+    more. Raises KdcError for anything damaged or contradictory."""
     bundle = read_json(bundle_dir / "bundle.json", Bundle)
-    if repeated := _repeated(variant.name for variant in bundle.variants):
-        raise KdcError(f"{bundle_dir / 'bundle.json'} names variant {repeated} twice")
+    bundle_fits(bundle, bundle_dir / "bundle.json")
     shape = (bundle.eval.n, len(bundle.student.class_names))
     labels = _labels(inside(bundle_dir, bundle.eval.labels, "bundle.json"), *shape)
     references = {
         variant.name: _logits(inside(bundle_dir, variant.reference_logits, "bundle.json"), shape)
         for variant in bundle.variants
     }
-    path = bundle_dir / MEASUREMENT
-    if not path.exists():
-        return Results(bundle, labels, references, None, {}, {})
-    measurement = read_json(inside(bundle_dir, MEASUREMENT, "kdc"), Measurement)
-    _fits(measurement, bundle, path)
-    contestants = {contestant.variant: contestant for contestant in measurement.contestants}
-    logits = {
-        name: _logits(inside(bundle_dir, f"measurements/{contestant.logits}", MEASUREMENT), shape)
-        for name, contestant in contestants.items()
-        if contestant.logits is not None and contestant.error is None
-    }
-    return Results(bundle, labels, references, measurement, contestants, logits)
+    return Results(bundle, labels, references, None, {}, {})
 
 
-def _repeated(names: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
-
-
-def _fits(measurement: Measurement, bundle: Bundle, path: Path) -> None:
-    """Raises KdcError where a measurement is not one of this bundle, or holds impossible times."""
-    precisions = {variant.name: variant.precision for variant in bundle.variants}
-    if repeated := _repeated(contestant.variant for contestant in measurement.contestants):
-        raise KdcError(f"{path} measures variant {repeated} twice", MEASURE_AGAIN)
-    for contestant in measurement.contestants:
-        if contestant.variant not in precisions:
-            raise KdcError(
-                f"{path} measures variant {contestant.variant}, which bundle.json does not have", MEASURE_AGAIN
-            )
-        if contestant.requested_precision != precisions[contestant.variant]:
-            asked = f"{contestant.requested_precision}, but bundle.json says {precisions[contestant.variant]}"
-            raise KdcError(f"{path} asked {contestant.variant} for precision {asked}", MEASURE_AGAIN)
-    names = {contestant.variant for contestant in measurement.contestants}
-    seen: set[tuple[str, int]] = set()
-    for block in measurement.blocks:
-        if block.variant not in names:
-            raise KdcError(f"{path} has a block of {block.variant}, which is none of its contestants", MEASURE_AGAIN)
-        if (block.variant, block.round) in seen:
-            raise KdcError(f"{path} has two blocks of {block.variant} in round {block.round}", MEASURE_AGAIN)
-        if any(time <= 0 for time in block.wall_ms):
-            raise KdcError(
-                f"{path} has a time that is not above 0 in round {block.round} of {block.variant}", MEASURE_AGAIN
-            )
-        seen.add((block.variant, block.round))
+def results_with(results: Results, measurement: Measurement, where: str = "the measurement") -> Results:
+    """`results` with another measurement of the same bundle, one that has no logits yet: what `open_lines` judges
+    while a session is still going on. Raises KdcError, naming `where`, for one that does not fit the bundle."""
+    measurement_fits(measurement, results.bundle, where)
+    contestants = {one.variant: one for one in measurement.contestants if one.copy_of is None}
+    return replace(results, measurement=measurement, contestants=contestants, logits={})
 
 
 def _array(path: Path) -> NDArray[Any]:

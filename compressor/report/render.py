@@ -2,15 +2,16 @@
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
 from compressor.report.gate import broken, holding
-from compressor.report.text import NOT_MEASURED, estimate, megabytes, number, runtime_and_release, share
-from compressor.spec.report import Check, Report, Row
+from compressor.report.markdown import code, text
+from compressor.report.tables import check_table, details, rows_table
+from compressor.report.text import confidence_percent, number, relative
+from compressor.spec.report import Report, Session
 
 __all__ = ["to_json", "to_junit", "to_markdown", "verdict_line"]
 
-LONGEST_CELL = 200
 # XML 1.0 permits no other control characters, not even escaped; runtimes' error messages hold colours and NULs.
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -46,169 +47,95 @@ def to_markdown(report: Report, allow_unmeasured: bool = False) -> str:
     parts = [
         *_head(report, allow_unmeasured),
         "### What it costs and keeps",
-        *_rows_table(report),
+        *rows_table(report),
         "### The budget, line by line",
-        _table(["variant", "line", "limit", "measured", "verdict", "reason"], map(_check_cells, report.checks)),
-        *_details(report),
+        check_table(report),
+        *details(report),
         "### Facts",
         "\n".join(f"- {fact}" for fact in _facts(report)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _line(value: object) -> str:
-    """Anything as one line, without control characters and other unprintable ones."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
-
-
-def _text(value: object) -> str:
-    """Anything as one line of markdown that cannot break out of its table cell."""
-    line = _line(value)
-    line = line if len(line) <= LONGEST_CELL else line[: LONGEST_CELL - 1] + "…"
-    return re.sub(r"([\\`*|<]|\](?=[(\[:]))", r"\\\1", line)
-
-
-def _code(value: object) -> str:
-    """A name in code style; within it only the bar needs escaping, and only in tables."""
-    return "`" + _line(value).replace("`", "'").replace("|", "\\|") + "`"
-
-
-def _table(header: list[str], rows: Iterable[list[str]], figures: int = 0) -> str:
-    """A markdown table; its last `figures` columns are aligned to the right."""
-    rule = ["---"] * (len(header) - figures) + ["---:"] * figures
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
-
-
 def _head(report: Report, allow_unmeasured: bool) -> list[str]:
     titles = {
-        "pass": f"holds on {_code(report.profile)}",
-        "fail": f"does not hold on {_code(report.profile)}",
-        "inconclusive": f"cannot be told yet on {_code(report.profile)}",
-        "unmeasured": f"is not measured on {_code(report.profile)}",
+        "pass": f"holds on {code(report.profile)}",
+        "fail": f"does not hold on {code(report.profile)}",
+        "inconclusive": f"cannot be told yet on {code(report.profile)}",
+        "unmeasured": f"is not measured on {code(report.profile)}",
     }
     faults = broken(report.checks)
-    title = f"an artefact for {_code(report.profile)} is at fault" if faults else f"the budget {titles[report.verdict]}"
+    title = f"an artefact for {code(report.profile)} is at fault" if faults else f"the budget {titles[report.verdict]}"
     parts = [f"## kdc: {report.verdict.upper()} – {title}"]
-    parts += [f"**At fault:** {_code(check.variant)}, {check.line}: {_text(check.reason)}" for check in faults]
+    parts += [f"**At fault:** {code(check.variant)}, {check.line}: {text(check.reason)}" for check in faults]
     if report.holds:
-        parts.append(f"**Holds every line:** {', '.join(map(_code, report.holds))}")
+        parts.append(f"**Holds every line:** {', '.join(map(code, report.holds))}")
     if allow_unmeasured and any(check.verdict == "unmeasured" for check in report.checks):
-        held = ", ".join(map(_code, holding(report, allow_unmeasured))) or "no variant"
+        held = ", ".join(map(code, holding(report, allow_unmeasured))) or "no variant"
         judged = any(check.verdict != "unmeasured" for check in report.checks)
         parts.append(
             "**Unmeasured lines were allowed** (`--allow-unmeasured`): they are not judged, and are no pass. "
             + (f"Every judged line is held by: {held}." if judged else "No line at all was judged.")
         )
-    start = _text(report.student_init)
-    student = f"Student {_code(report.student)} (start: {start}), teacher {_code(report.teacher)}"
+    start = text(report.student_init)
+    student = f"Student {code(report.student)} (start: {start}), teacher {code(report.teacher)}"
     return [*parts, f"{student}.  \n{_how_measured(report)}"]
 
 
 def _how_measured(report: Report) -> str:
     if report.session is None:
-        return f"Profile {_code(report.profile)} ({_text(report.device)}). Nothing was measured."
+        return f"Profile {code(report.profile)} ({text(report.device)}). Nothing was measured."
     session, machine = report.session, report.session.machine
     threads = sorted({row.threads for row in report.rows if row.measured and row.threads is not None})
-    where = f"{_text(machine.cpu)} ({_text(machine.arch)}, {machine.cores} cores, {_text(machine.system)})"
+    where = f"{text(machine.cpu)} ({text(machine.arch)}, {machine.cores} cores, {text(machine.system)})"
     if report.matches:
-        which = f"which is the device of profile {_code(report.profile)}"
+        which = f"which is the device of profile {code(report.profile)}"
     else:
-        why = "; ".join(map(_text, report.differences))
-        which = f"**not the device of profile {_code(report.profile)}** as it describes it ({why})"
+        why = "; ".join(map(text, report.differences))
+        which = f"**not the device of profile {code(report.profile)}** as it describes it ({why})"
     counted = " and ".join(map(str, threads)) or "unknown"
-    return (
-        f"Measured {_text(session.started)} on {where}, {which}.  \n"
+    over = "" if session.device == "local" else f" over {session.device}"
+    again = f" ({session.connections} connections)" if session.connections > 1 else ""
+    lines = [
+        f"Measured {text(session.started)}{over}{again} on {where}, {which}.",
         f"{counted} thread{'s' if threads != [1] else ''}, batch {session.batch}; {session.rounds} rounds, in each "
         f"one block a variant in random order; {session.block_length} calls a block, the first "
-        f"{session.block_dropped} dropped; {session.distinct_inputs} distinct inputs."
-    )
-
-
-def _rows_table(report: Report) -> list[str]:
-    two_classes = len(report.class_names) == 2
-    columns: list[tuple[str, Callable[[Row], str]]] = [
-        ("params (M)", lambda row: number(row.parameters / 1e6)),
-        ("MACs (M)", lambda row: number(row.macs / 1e6)),
-        ("size (MB)", lambda row: number(megabytes(row.size_bytes))),
-        ("p50 ms", lambda row: estimate(row.p50_ms)),
-        ("p90 ms", lambda row: estimate(row.p90_ms)),
-        ("times as fast", lambda row: "1" if _is_base(row, report) else estimate(row.p50_ratio)),
-        ("accuracy %", lambda row: estimate(row.accuracy, percent=True)),
-        ("balanced %", lambda row: estimate(row.balanced_accuracy, percent=True)),
-        *([("AUC", lambda row: estimate(row.auc))] if two_classes else []),
-        ("retention %", lambda row: "100" if _is_base(row, report) else estimate(row.retention, percent=True)),
-        ("ran as", lambda row: _text(row.executed_precision or ("failed" if row.error else NOT_MEASURED))),
+        f"{session.block_dropped} dropped; {session.distinct_inputs} distinct inputs.",
+        *_trust(session),
     ]
-    body = [[_name(row), *(figure(row) for _, figure in columns)] for row in report.rows]
-    return [_table(["variant", *(title for title, _ in columns)], body, len(columns)), _sample_sizes(report)]
+    return "  \n".join(lines)
 
 
-def _name(row: Row) -> str:
-    return f"{_code(row.name)} (teacher)" if row.role == "teacher" else _code(row.name)
-
-
-def _is_base(row: Row, report: Report) -> bool:
-    """Whether the others are compared with this row (it alone is a measured teacher without a ratio to another)."""
-    return row.role == "teacher" and row.measured and row.accuracy is not None and row.retention is None
-
-
-def _sample_sizes(report: Report) -> str:
-    """Every figure says its n: here for all variants that have the same, and one by one where they differ."""
-    parts = []
-    for what, field in (("p50 and p90", "p50_ms"), ("times as fast", "p50_ratio"), ("accuracy", "accuracy")):
-        sizes = {row.name: getattr(row, field) for row in report.rows if getattr(row, field) is not None}
-        said = {name: f"n = {figure.n} {figure.of}" for name, figure in sizes.items()}
-        if len(set(said.values())) == 1:
-            parts.append(f"{what}: {next(iter(said.values()))}")
-        elif said:
-            parts.append(f"{what}: " + ", ".join(f"{_code(name)} {text}" for name, text in said.items()))
-    return f"[low–high] are 95 % intervals. Samples: {'; '.join(parts) or 'nothing was measured'}."
-
-
-def _check_cells(check: Check) -> list[str]:
-    verdict = check.verdict if check.verdict == "pass" else f"**{check.verdict}**"
-    return [_code(check.variant), check.line, *map(_text, (check.limit, check.value)), verdict, _text(check.reason)]
-
-
-def _details(report: Report) -> list[str]:
-    """Starting, memory, and likeness to torch and to the teacher; folded, since no pull request turns on them."""
-    if not any(row.measured for row in report.rows):
-        return []
-    header = ["variant", "runtime", "load ms", "first call ms", "peak RSS MB"]
-    header += ["lowest cosine to torch", "top-1 as torch %", "top-1 as the teacher %"]
-    body = [
-        [
-            _name(row),
-            _text(runtime_and_release(row)),
-            *(
-                NOT_MEASURED if value is None else number(value)
-                for value in (row.load_ms, row.first_ms, row.peak_rss_mb)
-            ),
-            NOT_MEASURED if row.parity_cosine is None else f"{row.parity_cosine:.6f}",
-            NOT_MEASURED if row.parity_agreement is None else share(row.parity_agreement),
-            "–" if _is_base(row, report) else estimate(row.agreement, percent=True),
-        ]
-        for row in report.rows
-    ]
-    summary = "Starting, memory, parity with torch (n = 1 start; "
-    summary += f"n = {report.test_n} test samples)"
-    return [f"<details><summary>{summary}</summary>", _table(header, body, len(header) - 2), "</details>"]
+def _trust(session: Session) -> Iterator[str]:
+    """How far the session's latencies carry: noise, looks, and what went wrong."""
+    if session.aa is None or session.smallest_effect is None:
+        yield "A/A: not measured, so ratios of latencies are not judged."
+    else:
+        low, high = relative(session.aa.low), relative(session.aa.high)
+        yield (
+            f"A/A: the same artefact twice differs by {relative(session.aa.value)} % [{low} to {high}] "
+            f"(n = {session.aa.n} rounds); effects below {number(100 * session.smallest_effect, 2)} % cannot be told "
+            "from noise here."
+        )
+    looks = f"{session.looks} look{'s' if session.looks > 1 else ''}"
+    yield f"Verdicts on latency after {looks}, from {confidence_percent(session.confidence)} % intervals."
+    if session.disturbed:
+        yield f"**Absolute figures disturbed:** {'; '.join(map(text, session.disturbed))}."
+    if session.lost is not None:
+        yield f"**The session broke off:** {text(session.lost)}. Its samples are kept, and decide nothing on latency."
 
 
 def _facts(report: Report) -> Iterable[str]:
     classes = len(report.class_names)
-    yield f"Test: n = {report.test_n} samples of the {_text(report.test_split)} split, {classes} classes."
-    yield f"Data: {_code(report.data)}"
-    yield from map(_text, report.data_notes)
-    for row in report.rows:
-        if row.worst_class is not None:
-            recall = row.worst_class.recall
-            named = f"{_text(row.worst_class.class_name)}: recall {estimate(recall, percent=True)} %"
-            yield f"Worst class of {_code(row.name)}: {named} (n = {recall.n})"
-    yield f"Teacher: {_code(report.teacher)}, licence: {_text(report.teacher_licence)}"
-    yield f"Student weights kept: {_text(report.kept)}"
-    yield from map(_text, report.notes)
-    yield f"Made by kdc {_text(report.kdc)} from the raw samples in the bundle."
+    yield f"Test: n = {report.test_n} samples of the {text(report.test_split)} split, {classes} classes."
+    yield f"Data: {code(report.data)}"
+    yield from map(text, report.data_notes)
+    yield f"Teacher: {code(report.teacher)}, licence: {text(report.teacher_licence)}"
+    for architecture in dict.fromkeys(row.architecture for row in report.rows if row.role == "baseline"):
+        yield f"Baseline: {code(architecture)}, measured alongside and not judged"
+    yield f"Student weights kept: {text(report.kept)}"
+    yield from map(text, report.notes)
+    yield f"Made by kdc {text(report.kdc)} from the raw samples in the bundle."
 
 
 def to_junit(report: Report) -> str:

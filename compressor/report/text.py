@@ -2,9 +2,21 @@
 
 import math
 
-from compressor.spec.report import Estimate, Row
+from compressor.spec.report import Estimate, Row, Spread
 
-__all__ = ["NOT_MEASURED", "estimate", "megabytes", "number", "runtime_and_release", "share"]
+__all__ = [
+    "NOT_MEASURED",
+    "confidence_percent",
+    "estimate",
+    "megabytes",
+    "number",
+    "p_value",
+    "points",
+    "relative",
+    "runtime_and_release",
+    "share",
+    "spread",
+]
 
 NOT_MEASURED = "not measured"
 
@@ -23,6 +35,21 @@ def share(value: float) -> str:
     return f"{percent:.3f}".rstrip("0") if text == "100.0" and percent != 100 else text
 
 
+def confidence_percent(confidence: float) -> str:
+    """A confidence as people write it: 95, 99.5, 99.875."""
+    return f"{100 * confidence:.5g}"
+
+
+def relative(ratio: float) -> str:
+    """How far a ratio lies from 1, in per cent with its sign: 1.003 is +0.3."""
+    return _signed(ratio - 1)
+
+
+def _signed(part: float) -> str:
+    text = f"{100 * part:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
 def megabytes(size: int) -> float:
     """Bytes in MB (10^6 bytes), the unit of budgets."""
     return size / 1e6
@@ -35,6 +62,27 @@ def estimate(figure: Estimate | None, percent: bool = False) -> str:
     parts = (figure.value, figure.low, figure.high)
     value, low, high = (share(part) if percent else number(part) for part in parts)
     return f"{value} [{low}–{high}]"
+
+
+def points(figure: Estimate | None) -> str:
+    """A difference of two shares in percentage points, `−1.0 [−2.6 to +0.5]`, or `not measured`."""
+    if figure is None:
+        return NOT_MEASURED
+    return f"{_signed(figure.value)} [{_signed(figure.low)} to {_signed(figure.high)}]"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value with two digits; below 0.001 no digits mean anything."""
+    if value is None:
+        return NOT_MEASURED
+    return "< 0.001" if value < 0.001 else number(value, 2)
+
+
+def spread(figure: Spread | None) -> str:
+    """`12.3 [11.9–12.8], n = 5` for median, lowest and highest, or `not measured`."""
+    if figure is None:
+        return NOT_MEASURED
+    return f"{number(figure.median)} [{number(figure.lowest)}–{number(figure.highest)}], n = {figure.n}"
 
 
 def runtime_and_release(row: Row) -> str:

@@ -17,7 +17,9 @@ from compressor.spec.preprocess import Preprocess
 from compressor.spec.profile import Profile
 from compressor.spec.student import Student, Weights
 
-__all__ = ["Bundle", "EvalSet", "FileEntry", "Variant"]
+__all__ = ["Bundle", "EvalSet", "FileEntry", "Role", "Variant"]
+
+Role = Literal["student", "teacher", "reference", "baseline"]
 
 
 class FileEntry(Noun):
@@ -33,11 +35,16 @@ class Variant(Noun):
 
     `inputs`: uint8 [N, height, width, 3] pictures, resized and cropped as `preprocess` says, so that only
     `(x / 255 - mean) / std` is left to do. `reference_logits`: float32 [N, classes] from torch on the same inputs.
-    `macs`: multiply-accumulates of one image's forward pass. `made`: how, in one line.
+    `macs`: multiply-accumulates of one image's forward pass. `made`: how, in one line. `weight_bytes`: the bytes of
+    the stored weights by their type, e.g. {"float32": 6123456}; `compressed_bytes`: all the files in one gzip stream,
+    about what a download or a package costs.
+
+    `role`: reference is the student in fp32 on ONNX Runtime where the profile does not ask for it anyway; baseline is
+    the same variant of an earlier bundle. Both run along in every measurement and are not judged.
     """
 
     name: str
-    role: Literal["student", "teacher"]
+    role: Role
     runtime: str
     precision: str
     runner: str
@@ -49,6 +56,8 @@ class Variant(Noun):
     parameters: int
     macs: int
     made: str
+    weight_bytes: dict[str, int]
+    compressed_bytes: int
 
 
 class EvalSet(Noun):
@@ -61,12 +70,16 @@ class EvalSet(Noun):
 
 
 class Bundle(Noun):
-    """The manifest. `support` lists the files that are no variant's: eval inputs, labels, runners."""
+    """The manifest. `support` lists the files that are no variant's: eval inputs, labels, runners. `reference`: the
+    name of the variant that is the fp32 reference; a second copy of it runs along, to tell noise from effects (A/A).
+    `baseline`: the student of the earlier bundle whose variants have the role baseline."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_: Annotated[Literal[2], Field(alias="schema")] = 2
     profile: Profile
     student: Student
     teacher: Weights
+    baseline: Student | None = None
+    reference: str
     eval: EvalSet
     variants: tuple[Variant, ...]
     support: tuple[FileEntry, ...]

@@ -7,7 +7,7 @@ from pydantic import Field
 from compressor.spec.base import Noun
 from compressor.spec.measurement import Machine
 
-__all__ = ["Diagnosis", "PackageCheck", "RuntimeCheck"]
+__all__ = ["DeviceDiagnosis", "Diagnosis", "PackageCheck", "RuntimeCheck"]
 
 
 class RuntimeCheck(Noun):
@@ -44,3 +44,19 @@ class Diagnosis(Noun):
     runtimes: tuple[RuntimeCheck, ...]
     packages: tuple[PackageCheck, ...]
     not_yet: dict[str, str]
+
+
+class DeviceDiagnosis(Noun):
+    """A device as its own scripts found it. `device`: what the command line calls it. `python`: the interpreter asked;
+    `externally_managed`: the system keeps it for itself, so that pip refuses. `free_bytes`: where a bundle would lie.
+    Every `install` is a line to type on the device."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    kdc: str
+    device: str
+    machine: Machine
+    python: str
+    externally_managed: bool
+    free_bytes: int
+    numpy: PackageCheck
+    runtimes: tuple[RuntimeCheck, ...]

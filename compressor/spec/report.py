@@ -7,7 +7,7 @@ from pydantic import Field
 from compressor.spec.base import Noun
 from compressor.spec.measurement import Machine
 
-__all__ = ["Check", "ClassRecall", "Estimate", "Report", "Row", "Session", "Verdict"]
+__all__ = ["Check", "ClassShare", "Estimate", "Report", "Row", "Session", "Spread", "Throughput", "Verdict"]
 
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]
 
@@ -23,26 +23,50 @@ class Estimate(Noun):
     of: str
 
 
-class ClassRecall(Noun):
-    """The recall of one class, with its Wilson interval and the number of samples of that class."""
+class Spread(Noun):
+    """A figure that was measured a few times: median, lowest, highest and how often. No interval is claimed."""
+
+    median: float
+    lowest: float
+    highest: float
+    n: int
+
+
+class ClassShare(Noun):
+    """A share for one class: its recall (Wilson interval), or the recall / the teacher's; n is of that class."""
 
     class_name: str
-    recall: Estimate
+    share: Estimate
+
+
+class Throughput(Noun):
+    """The fastest of the measured ways to keep the machine busy: images a second over `windows`, `streams` calls at a
+    time on `threads` threads each. `joules_per_image`: of the whole machine; null where it cannot be read."""
+
+    images_per_s: Spread
+    streams: int
+    threads: int
+    joules_per_image: Spread | None
 
 
 class Row(Noun):
     """One variant. Sizes in bytes; latencies in milliseconds a call; null: not measured.
 
     `measured`: a runner ran it to the end; `error`: why it did not. `calls`: timed calls behind the latencies.
-    `not_finite`: samples with a NaN or an infinity among these logits or torch's; in the former they count as wrong.
-    `p50_ratio`: the teacher's p50 / this p50, so 3.0 is three times as fast as the teacher, from paired blocks.
-    `retention`: accuracy / the teacher's accuracy, and `agreement`: share of samples with the teacher's answer, both
-    from paired predictions. `auc`: only for two classes. `parity_cosine`: the lowest cosine over samples between these
-    logits and torch's; `parity_agreement`: share of samples with the same top-1 as torch.
+    `weight_bytes`, `compressed_bytes`: see Variant. `cpu_p50_ms`: CPU time of all threads a call. `not_finite`: samples
+    with a NaN or an infinity among these logits or torch's; in the former they count as wrong.
+    `p50_ratio`: the teacher's p50 / this p50, so 3.0 is three times as fast as the teacher; `slowdown`: this p50 / the
+    p50 of the same variant of the baseline; both from paired blocks. `start_ms`, `load_ms`, `first_ms`: see Start.
+    `retention`: accuracy / the teacher's accuracy, `difference`: accuracy - the teacher's, `agreement`: share of
+    samples with the teacher's answer, `mcnemar_p`: mid-p test of whether both are right equally often,
+    `baseline_difference`: accuracy - the baseline's; all from paired predictions. `auc`: only for two classes.
+    `worst_class`: lowest recall; `worst_retention`: the class that keeps least of the teacher's recall.
+    `parity_cosine`: the lowest cosine over samples between these logits and torch's; `parity_agreement`: share of
+    samples with the same top-1 as torch.
     """
 
     name: str
-    role: Literal["student", "teacher"]
+    role: Literal["student", "teacher", "reference", "baseline"]
     architecture: str
     runtime: str
     precision: str
@@ -54,19 +78,30 @@ class Row(Noun):
     parameters: int
     macs: int
     size_bytes: int
+    weight_bytes: dict[str, int]
+    compressed_bytes: int
     calls: int
     p50_ms: Estimate | None
     p90_ms: Estimate | None
+    cpu_p50_ms: Estimate | None
     p50_ratio: Estimate | None
-    load_ms: float | None
-    first_ms: float | None
+    slowdown: Estimate | None
+    start_ms: Spread | None
+    load_ms: Spread | None
+    first_ms: Spread | None
+    idle_rss_mb: float | None
     peak_rss_mb: float | None
+    throughput: Throughput | None
     accuracy: Estimate | None
     balanced_accuracy: Estimate | None
     auc: Estimate | None
-    worst_class: ClassRecall | None
+    worst_class: ClassShare | None
+    worst_retention: ClassShare | None
     retention: Estimate | None
+    difference: Estimate | None
     agreement: Estimate | None
+    mcnemar_p: float | None
+    baseline_difference: Estimate | None
     parity_cosine: float | None
     parity_agreement: float | None
     not_finite: int
@@ -86,15 +121,29 @@ class Check(Noun):
 
 class Session(Noun):
     """How the variants were measured: in every one of `rounds`, one block of each in a random order, of
-    `block_length` calls of which the first `block_dropped` were dropped; `batch` images a call."""
+    `block_length` calls of which the first `block_dropped` were dropped; `batch` images a call.
+
+    `aa`: the p50 of the second copy of the reference / that of the first, at the confidence of verdicts, and
+    `smallest_effect`: the smallest relative change of a latency that this session can tell from noise, 0.02 for 2 %;
+    null where there was no second copy. `looks`, `lost`, `connections`: see Measurement. `confidence`: of the intervals
+    that verdicts on latency are taken from, after that many looks. `disturbed`: what disturbed it, a line each.
+    """
 
     started: str
     finished: str
+    device: Literal["local", "ssh", "adb"]
+    connections: int
+    lost: str | None
     batch: int
     rounds: int
+    looks: int
+    confidence: float
     block_length: int
     block_dropped: int
     distinct_inputs: int
+    aa: Estimate | None
+    smallest_effect: float | None
+    disturbed: tuple[str, ...]
     machine: Machine
 
 
@@ -106,7 +155,7 @@ class Report(Noun):
     `kept`: which epoch's weights the student is, and by what rule.
     """
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_: Annotated[Literal[2], Field(alias="schema")] = 2
     kdc: str
     profile: str
     device: str

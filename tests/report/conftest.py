@@ -23,14 +23,33 @@ MACHINE: dict[str, Any] = {
     "isa": ["avx2", "avx_vnni"],
     "cores": 4,
     "usable_cores": 4,
+    "affinity": [0, 1, 2, 3],
+    "quota_cores": None,
+    "quota_throttled_s": 0.0,
     "memory_gb": 8.0,
+    "memory_available_gb": 6.0,
     "python": "3.11.2",
     "load_1m": 0.1,
-    "steal_s": None,
+    "steal_s": 0.0,
     "governor": "performance",
     "mhz": 3400.0,
-    "temperature_c": None,
+    "max_mhz": 3400.0,
+    "temperature_c": 50.0,
+    "throttle_count": 0,
+    "throttled": None,
+    "power_mode": None,
+    "gpus": [],
 }
+# 0.2 s, in which two runners' threads kept 2 of 4 cores busy, and the rest of the machine 0.5 % of it.
+PLAYED: dict[str, Any] = {"wall_s": 0.2, "own_cpu_s": 0.4, "busy_cpu_s": 0.404, "steal_s": 0.0, "mhz": 3400.0}
+THROUGHPUT: list[dict[str, Any]] = [
+    {"streams": 1, "threads": 4, "windows": [{"seconds": 2.0, "calls": calls, "joules": None} for calls in (900, 960)]},
+    {
+        "streams": 4,
+        "threads": 1,
+        "windows": [{"seconds": 2.0, "calls": calls, "joules": calls / 80} for calls in (1000, 1040, 1200)],
+    },
+]
 Values = dict[str, Any]
 
 
@@ -93,12 +112,26 @@ def logits_for(labels: NDArray[np.int64], classes: int, wrong: int) -> NDArray[n
 
 
 def blocks_of(name: str, p50: float, rounds: int, spread: float) -> list[Values]:
+    """Six timed calls a round, log-normal around `p50` with `spread`; the CPU takes 1.5 times as long as the wall."""
     rng = np.random.default_rng(sum(map(ord, name)))
     times = p50 * np.exp(spread * rng.standard_normal((rounds, 6)))
     return [
-        {"round": index, "variant": name, "wall_ms": row.tolist(), "cpu_ms": row.tolist()}
+        {
+            "round": index,
+            "variant": name,
+            "dropped_ms": [3 * p50, 1.5 * p50],
+            "wall_ms": row.tolist(),
+            "cpu_ms": (1.5 * row).tolist(),
+        }
         for index, row in enumerate(times)
     ]
+
+
+def second_copy(contestants: list[Values], reference: str) -> Values:
+    """The record of the A/A copy: as the reference's, but it predicts nothing and is not run at full tilt."""
+    [first] = [contestant for contestant in contestants if contestant["variant"] == reference]
+    kept = {key: value for key, value in first.items() if key not in ("throughput", "logits", "logits_sha256")}
+    return {**kept, "variant": f"{reference}-again", "copy_of": reference}
 
 
 class Builder:
@@ -140,6 +173,8 @@ class Builder:
             "parameters": 1_530_000,
             "macs": 56_500_000,
             "made": "exported",
+            "weight_bytes": changes.get("weights", {"float32": 600_000, "int64": 64}),
+            "compressed_bytes": changes.get("compressed", 500_000),
         }
         return values, [inputs, torchs]
 
@@ -157,10 +192,10 @@ class Builder:
             **base,
             "runtime_version": "1.22.0",
             "executed_precision": changes.get("executed", "fp32"),
-            "load_ms": 12.0,
-            "first_ms": 8.0,
+            "starts": [{"start_ms": 120.0 + 9 * turn, "load_ms": 12.0 + turn, "first_ms": 8.0} for turn in range(5)],
             "idle_rss_mb": 40.0,
             "peak_rss_mb": changes.get("rss", 61.25),
+            "throughput": changes.get("throughput", THROUGHPUT),
             "logits": f"{name}.npy",
             "logits_sha256": entry["sha256"],
         }
@@ -169,7 +204,10 @@ class Builder:
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """make_bundle(variants, budget, ...) -> an unsealed bundle. A variant: role, wrong, p50, precision, executed,
-    logits, reference, rss, threads, error, runtime, repeat, unmeasured."""
+    logits, reference, rss, threads, error, runtime, repeat, unmeasured, throughput, weights, compressed, role baseline.
+
+    The reference is the first variant that may be one; a second copy of it runs along, `aa` times as long (None: no
+    copy). `played`: what every round's record says; `after`: how the machine differs after the session."""
 
     def make(
         variants: dict[str, Values] | None = None,
@@ -183,6 +221,9 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         spread: float = 0.02,
         profile_changes: Values | None = None,
         session: Values | None = None,
+        aa: float | None = 1.0,
+        played: Values | None = None,
+        after: Values | None = None,
         notes: tuple[str, ...] = (),
     ) -> Path:
         if variants is None:
@@ -194,11 +235,15 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         support.append(build.file("runners/run_ort.py", b"print('a runner')"))
         support.append(build.array("eval/labels.npy", build.labels))
         support.append(build.file("eval/ids.txt", b"\n".join(b"id" for _ in build.labels)))
+        own = [name for name, changes in variants.items() if changes.get("role", "student") in ("student", "reference")]
+        old = {**student(classes), "architecture": "old_net"}
         bundle = {
-            "schema": 1,
+            "schema": 2,
             "profile": profile(budget or {}, **(profile_changes or {})),
             "student": student(classes),
             "teacher": student(classes)["teacher"],
+            "baseline": old if any(changes.get("role") == "baseline" for changes in variants.values()) else None,
+            "reference": own[0],
             "eval": {"split": "test", "n": len(build.labels), "labels": "eval/labels.npy", "ids": "eval/ids.txt"},
             "variants": [values for values, _ in made.values()],
             "support": support,
@@ -208,6 +253,12 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         if not measured:
             return build.dir
         ran = {name: changes for name, changes in variants.items() if not changes.get("unmeasured")}
+        contestants = [build.contestant(name, changes) for name, changes in ran.items()]
+        if aa is not None and own[0] in ran:
+            first = ran[own[0]]
+            copy = {**first, "p50": aa * first.get("p50", 2.0)}
+            ran[f"{own[0]}-again"] = copy
+            contestants.append(second_copy(contestants, own[0]))
         blocks = [
             block
             for name, changes in ran.items()
@@ -215,18 +266,18 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
             for block in blocks_of(name, changes.get("p50", 2.0), rounds, spread)
         ]
         measurement = {
-            "schema": 1,
+            "schema": 2,
             "started": "2026-11-24T07:00:00Z",
             "finished": "2026-11-24T07:01:00Z",
             "batch": 1,
             "block_length": 8,
             "block_dropped": 2,
-            "rounds": rounds,
             "distinct_inputs": 32,
             "seed": 0,
             "machine_before": {**MACHINE, **(machine or {})},
-            "machine_after": {**MACHINE, **(machine or {})},
-            "contestants": [build.contestant(name, changes) for name, changes in ran.items()],
+            "machine_after": {**MACHINE, **(machine or {}), **(after or {})},
+            "contestants": contestants,
+            "rounds": [{"number": number, **PLAYED, **(played or {})} for number in range(rounds)],
             "blocks": blocks,
         }
         build.json("measurements/measurement.json", {**measurement, **(session or {})})

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from compressor.report import build_report, exit_code_for
-from compressor.report.gate import PARITY, holding, verdict_of
+from compressor.report.gate import holding, verdict_of
+from compressor.report.lines import PARITY
 from compressor.runtimes import RUNTIMES
 from compressor.spec.report import Check, Report, Verdict
 
@@ -270,7 +271,7 @@ def test_the_verdict_over_all_variants(
 
 
 def test_a_bundle_without_students_is_unmeasured(make_bundle: Make) -> None:
-    report = build_report(make_bundle({"teacher": TEACHER}))
+    report = build_report(make_bundle({"reference": {"role": "reference"}, "teacher": TEACHER}))
     assert (report.verdict, report.checks, exit_code_for(report)) == ("unmeasured", (), 3)
     assert exit_code_for(report, allow_unmeasured=True) == 3
 

@@ -2,15 +2,27 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from compressor.report import build_report, finish, to_json, to_junit, to_markdown, verdict_line
-from compressor.report.text import megabytes, number, share
+from compressor.report.text import (
+    confidence_percent,
+    megabytes,
+    number,
+    p_value,
+    points,
+    relative,
+    share,
+    spread,
+)
 from compressor.spec.base import read_json
-from compressor.spec.report import Report
+from compressor.spec.report import Estimate, Report, Spread
+from tests.report.conftest import THROUGHPUT
 
 Make = Callable[..., Path]
+Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 HOSTILE = "cannot | open <script>\n\x1b[31mlib\x00.so `x` *y* [link](http://z) \ud800"
 
 
@@ -20,8 +32,10 @@ def report(make_bundle: Make) -> Report:
         "ort-fp32": {"wrong": 10},
         "openvino-bf16": {"runtime": "openvino", "precision": "bf16", "executed": "f32", "p50": 1.2, "wrong": 12},
         "teacher": {"role": "teacher", "wrong": 6, "p50": 6.0},
+        "baseline-ort-fp32": {"role": "baseline", "wrong": 14, "p50": 1.9, "weights": {"float32": 700_000}},
     }
-    bundle = make_bundle(variants, {"p50_ms": 2.5, "size_mb": 1, "min_retention": 0.95}, spread=0.0)
+    budget = {"p50_ms": 2.5, "size_mb": 1, "min_retention": 0.95, "min_speedup": 2, "max_slowdown": 1.1}
+    bundle = make_bundle(variants, budget, spread=0.0, aa=1.004)
     return build_report(bundle).model_copy(update={"kdc": "1.2.3"})
 
 
@@ -39,7 +53,8 @@ def test_unmeasured_and_allowed(make_bundle: Make) -> None:
     assert "**Unmeasured lines were allowed**" in allowed
     assert "Every judged line is held by: `ort-fp32`." in allowed
     row = next(line for line in strict.splitlines() if line.startswith("| `ort-fp32` | 1.53"))
-    assert row.count("not measured") == 7
+    assert row.count("not measured") == 8
+    assert "not measured" not in strict[strict.index("**Sizes**") : strict.index("</details>")]
     nothing = build_report(make_bundle(measured=False))
     assert "No line at all was judged" in to_markdown(nothing, allow_unmeasured=True)
     measured = build_report(make_bundle(budget={"p50_ms": 9}))
@@ -70,6 +85,67 @@ def test_no_text_breaks_out_of_its_cell(make_bundle: Make) -> None:
     text.encode()
 
 
+def test_the_table_of_a_pull_request_stays_narrow(make_bundle: Make) -> None:
+    variants = {"s": {}, "r": {"role": "reference"}, "t": {"role": "teacher"}, "baseline-s": {"role": "baseline"}}
+    text = to_markdown(build_report(make_bundle(variants, classes=2)))
+    header = next(line for line in text.splitlines() if line.startswith("| variant | params"))
+    assert len(cells(header)) == 12
+    assert " p50 / baseline's " in cells(header)
+    for name in ("| `s` |", "| `r` (fp32 reference) |", "| `t` (teacher) |", "| `baseline-s` (baseline) |"):
+        assert text.count(name) >= 2
+    assert "Baseline: `old_net`, measured alongside and not judged" in text
+    without = to_markdown(build_report(make_bundle()))
+    assert "baseline" not in without.lower()
+
+
+def test_what_disturbed_a_session_is_said_beside_its_figures(make_bundle: Make) -> None:
+    busy = {"wall_s": 0.2, "own_cpu_s": 0.4, "busy_cpu_s": 0.7}
+    text = to_markdown(build_report(make_bundle(budget={"p50_ms": 1.5}, played=busy, after={"throttle_count": 2})))
+    said = "other processes used 37.5 % of the machine (1.50 of 4 cores over 8.00 s)"
+    assert f"**Absolute figures disturbed:** {said}; the CPU throttled 2 times because of its heat." in text
+    header = next(line for line in text.splitlines() if line.startswith("| variant | params"))
+    assert header.count("**(disturbed)**") == 3
+    assert [cell.strip() for cell in cells(header) if "disturbed" not in cell][3:6] == [
+        "times as fast",
+        "accuracy %",
+        "balanced %",
+    ]
+    assert text.startswith("## kdc: INCONCLUSIVE")
+    assert "disturbed" not in to_markdown(build_report(make_bundle()))
+
+
+def test_how_far_the_session_carries(make_bundle: Make) -> None:
+    session = {"looks": 3, "device": "ssh", "connections": 2, "lost": "pi@board | gone"}
+    text = to_markdown(build_report(make_bundle(session=session, aa=0.985, spread=0.0)))
+    assert "Measured 2026-11-24T07:00:00Z over ssh (2 connections) on Intel" in text
+    assert "A/A: the same artefact twice differs by −1.5 % [−1.5 to −1.5] (n = 40 rounds); " in text
+    assert "effects below 1.5 % cannot be told from noise here." in text
+    assert "Verdicts on latency after 3 looks, from 99.917 % intervals." in text
+    assert "**The session broke off:** pi@board \\| gone. Its samples are kept, and decide nothing on latency." in text
+    assert text.startswith("## kdc: INCONCLUSIVE – the budget cannot be told yet")
+    assert "A/A: not measured, so ratios of latencies are not judged." in to_markdown(
+        build_report(make_bundle(aa=None))
+    )
+
+
+def test_details_say_what_was_not_measured(make_bundle: Make, edit_json: Edit) -> None:
+    bundle = make_bundle({"s": {"throughput": THROUGHPUT[:1], "weights": {"int8": 2_000_000, "float32": 64}}})
+
+    def forget(found: dict[str, Any]) -> None:
+        found["contestants"][0].update(starts=[], idle_rss_mb=None)
+
+    edit_json(bundle / "measurements/measurement.json", forget)
+    text = to_markdown(build_report(bundle))
+    rows = [[cell.strip() for cell in cells(line)][1:] for line in text.splitlines() if line.startswith("| `s` |")]
+    assert ["small_net", "56.5", "0.100", "int8 2.00, float32 < 0.001", "0.500"] in rows
+    assert ["465 [450–480], n = 2", "1 stream × 4 threads", "not measured"] in rows
+    starting = next(row for row in rows if row[0] == "onnxruntime 1.22.0")
+    assert starting[1:4] == ["not measured"] * 3
+    assert starting[5] == "not measured → 61.2"
+    accuracy = next(row for row in rows if row[-1].startswith("class 0: 100.0"))
+    assert accuracy[:4] == ["not measured"] * 4
+
+
 def test_two_classes_show_their_auc(make_bundle: Make) -> None:
     assert "| AUC |" in to_markdown(build_report(make_bundle(classes=2)))
     assert "AUC" not in to_markdown(build_report(make_bundle()))
@@ -88,13 +164,13 @@ def test_junit(report: Report) -> None:
     root = ET.fromstring(to_junit(report))
     [suite] = root
     cases = list(suite)
-    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("12", "2", "1")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("16", "2", "2")
     assert {(case.get("classname"), case.get("name")) for case in cases if case.find("failure") is not None} == {
         ("openvino-bf16", "precision"),
         ("openvino-bf16", "size_mb"),
     }
-    [skipped] = [case for case in cases if case.find("skipped") is not None]
-    assert skipped.get("name") == "min_retention"
+    skipped = [case for case in cases if case.find("skipped") is not None]
+    assert [case.get("name") for case in skipped] == ["max_slowdown", "min_retention"]
     hostile = report.model_copy(update={"checks": (report.checks[0].model_copy(update={"reason": HOSTILE}),)})
     parsed = ET.fromstring(to_junit(hostile).encode())
     assert "cannot | open <script>\n\ufffd[31mlib\ufffd.so `x`" in "".join(parsed.itertext())
@@ -117,7 +193,7 @@ def test_the_verdict_in_one_line(make_bundle: Make, report: Report) -> None:
     assert verdict_line(allowed, allow_unmeasured=True) == (
         "UNMEASURED on mini-pc: unmeasured lines are allowed and not judged; ort-fp32: nothing else is missing"
     )
-    none = build_report(make_bundle({"teacher": {"role": "teacher"}}))
+    none = build_report(make_bundle({"reference": {"role": "reference"}, "teacher": {"role": "teacher"}}))
     assert verdict_line(none) == "UNMEASURED on mini-pc: the bundle has no student variant"
 
 
@@ -136,6 +212,16 @@ def test_the_files(make_bundle: Make) -> None:
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_small_texts() -> None:
+    assert [relative(value) for value in (1.003, 0.98, 1.0, 0.99999)] == ["+0.3", "−2.0", "0.0", "0.0"]
+    assert [p_value(value) for value in (None, 0.0004, 0.0312, 1.0)] == ["not measured", "< 0.001", "0.031", "1.0"]
+    assert [confidence_percent(value) for value in (0.95, 0.995, 1 - 0.01 / 6)] == ["95", "99.5", "99.833"]
+    figure = Estimate(value=-0.01, low=-0.0261, high=0.005, n=200, of="test samples")
+    assert (points(figure), points(None)) == ("−1.0 [−2.6 to +0.5]", "not measured")
+    assert spread(Spread(median=12.3, lowest=12, highest=13, n=5)) == "12.3 [12.0–13.0], n = 5"
+    assert spread(None) == "not measured"
 
 
 def test_shares_never_round_up_to_all() -> None:

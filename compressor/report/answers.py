@@ -1,0 +1,144 @@
+"""What a variant's answers are worth: against the labels, the teacher's, the baseline's, and torch's."""
+
+from collections.abc import Callable
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.report.latency import baseline_of, told
+from compressor.report.read import Results
+from compressor.spec.bundle import Variant
+from compressor.spec.report import ClassShare, Estimate
+from compressor.statistics import (
+    Interval,
+    agreement,
+    auc,
+    balanced_accuracy,
+    difference,
+    mcnemar,
+    per_class_recall,
+    retention,
+    retention_per_class,
+    top1,
+    wilson_interval,
+)
+
+__all__ = ["Answers", "Parity", "answers_of", "parity_of"]
+
+Logits = NDArray[np.float64]
+Ints = NDArray[np.int64]
+SAMPLES, OF_CLASS = "test samples", "test samples of the class"
+
+
+class Answers(TypedDict):
+    """The fields of Row that are made from predictions and labels."""
+
+    accuracy: Estimate | None
+    balanced_accuracy: Estimate | None
+    auc: Estimate | None
+    worst_class: ClassShare | None
+    worst_retention: ClassShare | None
+    retention: Estimate | None
+    difference: Estimate | None
+    agreement: Estimate | None
+    mcnemar_p: float | None
+    baseline_difference: Estimate | None
+
+
+class Parity(TypedDict):
+    """The fields of Row that are made from a runtime's logits and torch's."""
+
+    parity_cosine: float | None
+    parity_agreement: float | None
+    not_finite: int
+
+
+def answers_of(results: Results, name: str, teacher: Variant | None) -> Answers:
+    """All figures of a variant's answers; null where its logits, or those that it is compared with, are missing."""
+    found: Answers = {
+        "accuracy": None,
+        "balanced_accuracy": None,
+        "auc": None,
+        "worst_class": None,
+        "worst_retention": None,
+        "retention": None,
+        "difference": None,
+        "agreement": None,
+        "mcnemar_p": None,
+        "baseline_difference": None,
+    }
+    if name not in results.logits:
+        return found
+    logits, labels, names = results.logits[name], results.labels, results.bundle.student.class_names
+    predictions, classes = top1(logits), len(names)
+    right = predictions == labels
+    found["accuracy"] = _estimate(lambda: wilson_interval(int(right.sum()), len(labels)))
+    found["balanced_accuracy"] = _estimate(lambda: balanced_accuracy(predictions, labels, classes))
+    found["worst_class"] = _worst_class(predictions, labels, names)
+    if classes == 2 and np.isfinite(logits).all():
+        found["auc"] = _estimate(lambda: auc(logits[:, 1] - logits[:, 0], labels == 1))
+    if teacher is not None and teacher.name != name and teacher.name in results.logits:
+        theirs = top1(results.logits[teacher.name])
+        teacher_right = theirs == labels
+        found["retention"] = _estimate(lambda: retention(right, teacher_right))
+        found["difference"] = _estimate(lambda: difference(right, teacher_right))
+        found["agreement"] = _estimate(lambda: agreement(predictions, theirs))
+        found["mcnemar_p"] = mcnemar(right, teacher_right).p_value
+        found["worst_retention"] = _worst(retention_per_class(right, teacher_right, labels, classes), names)
+    baseline = baseline_of(results, name)
+    if baseline is not None and baseline.name in results.logits:
+        before = top1(results.logits[baseline.name]) == labels
+        found["baseline_difference"] = _estimate(lambda: difference(right, before))
+    return found
+
+
+def _estimate(figure: Callable[[], Interval]) -> Estimate | None:
+    found = told(figure)
+    return None if found is None else _as_estimate(found, SAMPLES)
+
+
+def _as_estimate(found: Interval, of: str) -> Estimate:
+    return Estimate(value=found.value, low=found.low, high=found.high, n=found.n, of=of)
+
+
+def _worst_class(predictions: Ints, labels: Ints, names: tuple[str, ...]) -> ClassShare:
+    recalls, counts = per_class_recall(predictions, labels, len(names))
+    worst = int(np.nanargmin(recalls))
+    right = int(((predictions == worst) & (labels == worst)).sum())
+    recall = wilson_interval(right, int(counts[worst]))
+    return ClassShare(class_name=names[worst], share=_as_estimate(recall, OF_CLASS))
+
+
+def _worst(shares: tuple[Interval | None, ...], names: tuple[str, ...]) -> ClassShare | None:
+    """The class with the lowest share, the first of equals; None where no class has one."""
+    known = [(found, name) for found, name in zip(shares, names, strict=True) if found is not None]
+    if not known:
+        return None
+    found, name = min(known, key=lambda item: item[0].value)
+    return ClassShare(class_name=name, share=_as_estimate(found, OF_CLASS))
+
+
+def parity_of(results: Results, name: str) -> Parity:
+    """The lowest cosine, the share of the same top-1, and how many samples are not finite, against torch."""
+    if name not in results.logits:
+        return {"parity_cosine": None, "parity_agreement": None, "not_finite": 0}
+    ours, torchs = results.logits[name], results.references[name]
+    finite = np.isfinite(ours).all(axis=1) & np.isfinite(torchs).all(axis=1)
+    cosines = _cosines(ours[finite], torchs[finite])
+    return {
+        "parity_cosine": float(cosines.min()) if len(cosines) else None,
+        "parity_agreement": agreement(top1(ours), top1(torchs)).value,
+        "not_finite": int((~finite).sum()),
+    }
+
+
+def _cosines(one: Logits, other: Logits) -> Logits:
+    """The cosine a row [N]; two rows of zeros are alike (1), a row of zeros is like nothing else (0)."""
+    one_scale, other_scale = np.abs(one).max(axis=1, initial=0), np.abs(other).max(axis=1, initial=0)
+    one, other = (
+        part / np.where(scale > 0, scale, 1)[:, None] for part, scale in ((one, one_scale), (other, other_scale))
+    )
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    cosines = (one * other).sum(axis=1) / np.where(norms > 0, norms, 1)
+    return np.where((one_scale == 0) & (other_scale == 0), 1.0, np.clip(cosines, -1, 1))
