@@ -59,8 +59,18 @@ BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that
 AllowUnmeasured = Annotated[
     bool, typer.Option("--allow-unmeasured", help="Do not judge budget lines that were not measured.")
 ]
-Rounds = Annotated[int, typer.Option(min=11, help="Rounds of latency blocks at most.")]
+Rounds = Annotated[int, typer.Option(min=11, help="Rounds of latency blocks; more while a verdict is open.")]
 Seconds = Annotated[float, typer.Option(min=1, help="Seconds for the latency rounds in all.")]
+Throughput = Annotated[
+    bool, typer.Option("--throughput/--no-throughput", help="Also try how many images a second go through.")
+]
+Device = Annotated[
+    str, typer.Option(metavar="URL", help="local, ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER].")
+]
+DevicePython = Annotated[
+    str | None, typer.Option(metavar="EXE", help="Python on the device, e.g. of a virtual environment there.")
+]
+Baseline = Annotated[Path | None, typer.Option(metavar="BUNDLE", help="An earlier bundle, whose student races along.")]
 
 
 @app.command()
@@ -176,8 +186,12 @@ def export(
         list[str] | None, typer.Option(help="Only this runtime, or RUNTIME-PRECISION, of the profile; repeatable.")
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Where the run's teacher lies now, if it was moved.")] = None,
+    device: Device = "local",
+    device_python: DevicePython = None,
+    baseline: Baseline = None,
     rounds: Rounds = 30,
     seconds: Seconds = 60.0,
+    throughput: Throughput = True,
     allow_unmeasured: AllowUnmeasured = False,
     assignments: SetProfile = None,
     overwrite: Overwrite = False,
@@ -190,36 +204,31 @@ def export(
     from compressor.profiles import load_profile
 
     chosen = workflow.narrow(load_profile(profile, assignments or []), target or [])
-    report = workflow.export(
-        run,
-        chosen,
-        out,
-        teacher=teacher,
-        overwrite=overwrite,
-        rounds=rounds,
-        seconds=seconds,
-        allow_unmeasured=allow_unmeasured,
-        progress=progress_for(quiet),
-    )
+    how = workflow.Measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
+    progress = progress_for(quiet)
+    report = workflow.export(run, chosen, out, how, teacher=teacher, overwrite=overwrite, progress=progress)
     _judge(report, allow_unmeasured, as_json)
 
 
 @app.command()
 def measure(
     bundle: BundleDir,
+    device: Device = "local",
+    device_python: DevicePython = None,
+    baseline: Baseline = None,
     rounds: Rounds = 30,
     seconds: Seconds = 60.0,
+    throughput: Throughput = True,
     allow_unmeasured: AllowUnmeasured = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a bundle again, on this machine, and report."""
+    """Measure a bundle, here or on a device, and report. Nothing is installed on a device."""
     from compressor import workflow
     from compressor.console import progress_for
 
-    report = workflow.measure(
-        bundle, rounds=rounds, seconds=seconds, allow_unmeasured=allow_unmeasured, progress=progress_for(quiet)
-    )
+    how = workflow.Measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
+    report = workflow.measure(bundle, how, progress=progress_for(quiet))
     _judge(report, allow_unmeasured, as_json)
 
 
@@ -316,19 +325,22 @@ def profiles_new(
 @app.command()
 def doctor(
     profile: Annotated[str | None, typer.Option(help="Exit 4 where a runtime of this profile is missing.")] = None,
+    device: Device = "local",
+    device_python: DevicePython = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which runtimes, precisions and devices work here, and the install line for each that does not."""
-    from compressor.console import show_result
-    from compressor.measure.doctor import diagnose, missing_for, to_text
+    """Which runtimes and precisions work, here or on a device, and the install line for each that does not."""
+    from compressor import workflow
+    from compressor.console import progress_for, show_result
     from compressor.profiles import load_profile
 
     wanted = load_profile(profile) if profile else None
-    diagnosis = diagnose()
-    show_result(diagnosis.model_dump_json(indent=2) if as_json else to_text(diagnosis))
-    missing = missing_for(wanted, diagnosis) if wanted else ()
-    if missing:
-        raise KdcError(f"profile {profile} needs runtimes that do not work here", "; ".join(missing), EXIT_MISSING)
+    found = workflow.doctor(device, device_python, wanted, progress_for(quiet=as_json))
+    show_result(found.diagnosis.model_dump_json(indent=2) if as_json else found.text)
+    if found.missing:
+        raise KdcError(
+            f"profile {profile} needs runtimes that do not work here", "; ".join(found.missing), EXIT_MISSING
+        )
 
 
 @app.command()

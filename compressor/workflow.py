@@ -1,17 +1,18 @@
 """Commands that take several steps, put together: each step leaves a folder on disk and can be rerun alone."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compressor.errors import KdcError, did_you_mean
 from compressor.progress import Progress
-from compressor.spec.base import parse
+from compressor.spec.base import Noun, parse
 from compressor.spec.profile import Profile
 from compressor.spec.recipe import Recipe
 from compressor.spec.report import Report
 
-__all__ = ["demo", "export", "measure", "narrow", "recipe_from"]
+__all__ = ["Doctor", "Measuring", "demo", "doctor", "export", "measure", "narrow", "recipe_from"]
 
 
 def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, Any], sets: Sequence[str]) -> Recipe:
@@ -60,40 +61,87 @@ def narrow(profile: Profile, targets: Sequence[str]) -> Profile:
     return profile.model_copy(update={"targets": kept})
 
 
-def export(
-    run: Path,
-    profile: Profile,
-    out: Path,
-    *,
-    teacher: str | None,
-    overwrite: bool,
-    rounds: int,
-    seconds: float,
-    allow_unmeasured: bool,
-    progress: Progress,
-) -> Report:
-    """Export the run for the profile, measure it here, and report."""
-    from compressor.export import export_bundle
+@dataclass(frozen=True)
+class Doctor:
+    """What a machine has: as a noun, as a text, and the install lines of what a profile needs and it lacks."""
 
+    diagnosis: Noun
+    text: str
+    missing: tuple[str, ...]
+
+
+def doctor(device: str, python: str | None, profile: Profile | None, progress: Progress) -> Doctor:
+    """Ask this machine, or a device, what works there."""
+    from compressor.measure import devices
+    from compressor.measure.doctor import diagnose, missing_for, to_text
+
+    url = devices.parse_device(device)
+    if url.kind == "local" and python is None:
+        here = diagnose()
+        return Doctor(here, to_text(here), missing_for(profile, here) if profile else ())
+    there = devices.diagnose_device(url, python=python, progress=progress)
+    return Doctor(there, devices.to_text(there), devices.missing_on(profile, there) if profile else ())
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How to measure: on which device, with which interpreter there, beside which earlier bundle, for how long."""
+
+    device: str = "local"
+    python: str | None = None
+    baseline: Path | None = None
+    rounds: int = 30
+    seconds: float = 60.0
+    allow_unmeasured: bool = False
+    throughput: bool = True
+
+
+def export(
+    run: Path, profile: Profile, out: Path, how: Measuring, *, teacher: str | None, overwrite: bool, progress: Progress
+) -> Report:
+    """Export the run for the profile, measure it, and report."""
+    from compressor.export import export_bundle
+    from compressor.measure.devices import parse_device
+
+    parse_device(how.device)  # a mistyped device is known before minutes of work
+    if how.baseline is not None and not (how.baseline / "bundle.json").is_file():
+        raise KdcError(f"--baseline {how.baseline} is no bundle of kdc", "give a folder that kdc export made")
     export_bundle(run, profile, out, teacher=teacher, overwrite=overwrite, progress=progress)
     try:
-        return measure(out, rounds=rounds, seconds=seconds, allow_unmeasured=allow_unmeasured, progress=progress)
+        return measure(out, how, progress=progress)
     except (KeyboardInterrupt, KdcError):
         progress.warn(f"{out} is exported but not measured: kdc measure {out} finishes it")
         raise
 
 
-def measure(bundle: Path, *, rounds: int, seconds: float, allow_unmeasured: bool, progress: Progress) -> Report:
-    """Measure a bundle on this machine, report, and seal it."""
+def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
+    """Measure a bundle on a device, report, and seal it. Rounds go on while a verdict on latency is open."""
+    from compressor.measure.baseline import attach_baseline
+    from compressor.measure.devices import parse_device
     from compressor.measure.session import measure_bundle
-    from compressor.report import REMADE, finish, refresh, verify
+    from compressor.report import REMADE, finish, open_lines, read_unmeasured, refresh, results_with, seal, verify
 
-    sealed = (bundle / "SHA256SUMS").exists()
-    if sealed:
+    url = parse_device(how.device)
+    if (bundle / "SHA256SUMS").exists():
         verify(bundle, may_change=REMADE)
-    progress.note(f"measuring {bundle} on this machine")
-    measure_bundle(bundle, rounds=rounds, seconds=seconds, progress=progress)
-    return (refresh if sealed else finish)(bundle, allow_unmeasured)
+    if how.baseline is not None:
+        verify(how.baseline)
+        attach_baseline(bundle, how.baseline)
+        seal(bundle)
+    sealed = (bundle / "SHA256SUMS").exists()
+    results = read_unmeasured(bundle)
+    progress.note(f"measuring {bundle} on {'this machine' if url.kind == 'local' else how.device}")
+    measure_bundle(
+        bundle,
+        url,
+        python=how.python,
+        rounds=how.rounds,
+        seconds=how.seconds,
+        throughput=how.throughput,
+        undecided=lambda measurement: open_lines(results_with(results, measurement)),
+        progress=progress,
+    )
+    return (refresh if sealed else finish)(bundle, how.allow_unmeasured)
 
 
 def _make_way_for_demo(out: Path, progress: Progress) -> None:
@@ -152,6 +200,6 @@ def demo(out: Path, *, seed: int, progress: Progress) -> Report:
     profile = write_new_profile("demo", out, diagnosis.machine, working)
     progress.note("3/3 exported for this machine, measured and judged")
     return export(
-        out / "run", load_profile(str(profile)), out / "bundle",
-        teacher=None, overwrite=False, rounds=30, seconds=30.0, allow_unmeasured=False, progress=progress,
+        out / "run", load_profile(str(profile)), out / "bundle", Measuring(seconds=30.0),
+        teacher=None, overwrite=False, progress=progress,
     )  # fmt: skip

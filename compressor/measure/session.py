@@ -1,56 +1,200 @@
-"""`kdc measure`: run the bundle's own bench.py in a process of its own, and show how far it is."""
+"""`kdc measure`: one session with a device. Takes in what bench.py says, decides when to sample on, keeps what arrived.
 
-import json
-import subprocess
-import sys
+The bundle's own bench.py does the measuring, here or on the device, the same script that runs where kdc is not
+installed. A connection that is lost is taken up again; where that fails, the samples that arrived are kept.
+"""
+
+import re
+import shutil
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from compressor.errors import EXIT_INTERRUPTED, KdcError
-from compressor.measure.machine import last_line
+from compressor.errors import EXIT_INCONCLUSIVE, KdcError, os_error
+from compressor.measure.devices import DeviceUrl, Link, open_link
 from compressor.progress import Progress
+from compressor.spec.base import parse, read_json, write_json
+from compressor.spec.bundle import Bundle
+from compressor.spec.measurement import Block, Measurement, Round
 
-__all__ = ["measure_bundle"]
+__all__ = ["Undecided", "measure_bundle"]
+
+Undecided = Callable[[Measurement], tuple[str, ...]]
+"""What more rounds could decide, in words; nothing: it is enough."""
+
+RETRY_AFTER_S = (2.0, 4.0, 8.0, 16.0, 30.0)
+PUBLISHED = "measurement.json"
 
 
-def measure_bundle(bundle: Path, *, rounds: int, seconds: float, progress: Progress) -> None:
-    """Measure every variant of `bundle` on this machine; leaves BUNDLE/measurements/measurement.json.
+@dataclass
+class _Samples:
+    """What has arrived: the first and the last state (a Measurement without rounds and blocks), rounds, blocks.
+    `target`: rounds until the next look; `ends`: when the time for rounds is up, by the monotonic clock."""
 
-    `rounds` of blocks, or fewer where they take longer than `seconds` in all. The script is the bundle's own, the same
-    that measures on a device where kdc is not installed. Raises KdcError where it fails.
+    target: int
+    ends: float
+    throughput: bool
+    state: dict[str, Any] | None = None
+    first: dict[str, Any] | None = None
+    rounds: list[Round] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+    connections: int = 0
+    looks: int = 0
+    enough: bool = False
+    lost: str | None = None
+
+    def measurement(self, kind: str) -> Measurement:
+        """All of it as one Measurement; raises KdcError where the device told something else than that."""
+        assert self.state is not None
+        assert self.first is not None
+        started = {key: self.first[key] for key in ("started", "machine_before") if key in self.first}
+        values = {
+            **self.state,
+            **started,
+            "device": kind,
+            "connections": self.connections,
+            "lost": self.lost,
+            "looks": max(1, self.looks),
+            "rounds": [found.model_dump() for found in self.rounds],
+            "blocks": [found.model_dump() for found in self.blocks],
+        }
+        return parse(Measurement, values, "the device's measurement")
+
+
+def measure_bundle(
+    bundle: Path,
+    url: DeviceUrl,
+    *,
+    python: str | None,
+    rounds: int,
+    seconds: float,
+    throughput: bool,
+    undecided: Undecided,
+    progress: Progress,
+) -> Measurement:
+    """Measure every variant of `bundle` on a device; leaves BUNDLE/measurements/ with what was measured.
+
+    After `rounds` of blocks it asks `undecided` whether more would tell, and doubles them until nothing is open or
+    the rounds have taken `seconds`. `python`: the interpreter on the device. Raises KdcError where nothing could be
+    measured; a session that broke off is a Measurement whose `lost` says why.
     """
-    script = bundle / "runners" / "bench.py"
-    if not script.is_file():
-        raise KdcError(f"{bundle} is no bundle of kdc ({script} is missing)", "kdc export RUN --profile P --out BUNDLE")
-    command = [sys.executable, str(script), str(bundle), "--json", "--rounds", str(rounds), "--seconds", str(seconds)]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
-        # A session of its own: Ctrl-C reaches it once, from here.
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=complaints, encoding="utf-8", start_new_session=True
-        )
-        assert process.stdout is not None
+    if not (bundle / "runners" / "bench.py").is_file():
+        hint = "kdc export RUN --profile P --out BUNDLE"
+        raise KdcError(f"{bundle} is no bundle of kdc ({bundle / 'runners' / 'bench.py'} is missing)", hint)
+    manifest = read_json(bundle / "bundle.json", Bundle)
+    samples = _Samples(target=rounds, ends=time.monotonic() + seconds, throughput=throughput)
+    pauses = iter(() if url.kind == "local" else RETRY_AFTER_S)
+    with _staging(bundle) as folder:
+        while True:
+            try:
+                with open_link(url, bundle, manifest, python=python, progress=progress) as link:
+                    _listen(link, samples, undecided, progress)
+                    _fetch(link, samples, folder)
+                break
+            except KdcError as error:
+                if error.exit_code != EXIT_INCONCLUSIVE or samples.state is None:
+                    raise
+                pause = next(pauses, None)
+                if pause is None:
+                    samples.lost = error.message
+                    progress.warn(f"{error.message}; the samples of {len(samples.rounds)} rounds are kept")
+                    break
+                progress.warn(f"{error.message}; trying again in {pause:g} s")
+                time.sleep(pause)
+        measurement = samples.measurement(url.kind)
+        _publish(measurement, folder, bundle)
+    return measurement
+
+
+def _listen(link: Link, samples: _Samples, undecided: Undecided, progress: Progress) -> None:
+    """Run bench.py to its end, from where an earlier connection was lost."""
+    rounds = 0 if samples.enough else max(0, samples.target - len(samples.rounds))
+    following = samples.rounds[-1].number + 1 if samples.rounds else 0
+    seconds = max(1.0, samples.ends - time.monotonic())
+    arguments = ["--rounds", str(rounds), "--seconds", f"{seconds:.1f}", "--first-round", str(following)]
+    arguments += [] if samples.throughput else ["--no-throughput"]
+    samples.connections += 1
+    for event in link.bench(arguments):
         try:
-            with process.stdout:
-                for line in process.stdout:
-                    try:
-                        row = json.loads(line)
-                        progress.at(row["doing"], row["progress"], row["total"])
-                    except (ValueError, KeyError, TypeError):
-                        raise KdcError(f"{script} said what is no progress: {line.strip()[:100]}") from None
-            process.wait()
-        except BaseException:
-            # Not SIGINT: a job in the background of a shell has inherited that it is ignored.
-            process.terminate()
-            process.wait()
-            raise
-        complaints.seek(0)
-        said = complaints.read()
-    if process.returncode == EXIT_INTERRUPTED:
-        raise KeyboardInterrupt
-    if process.returncode != 0:
-        raise KdcError(f"measuring {bundle} failed: {last_line(said)}")
-    for line in said.splitlines():
-        if line.startswith("note: "):
-            progress.note(line)
-        else:
-            progress.warn(line)
+            _take_in(event, link, samples, undecided, progress)
+        except (KeyError, TypeError, ValueError):
+            raise KdcError(f"bench.py says what kdc does not understand: {str(event)[:100]}") from None
+
+
+def _take_in(event: dict[str, Any], link: Link, samples: _Samples, undecided: Undecided, progress: Progress) -> None:
+    """One line of bench.py (targets/README.md has them all)."""
+    if "progress" in event:
+        progress.at(str(event["doing"]), int(event["progress"]), int(event["total"]))
+    elif "round" in event:
+        samples.rounds.append(parse(Round, event["round"], "a round of the device's"))
+        samples.blocks += [parse(Block, block, "a block of the device's") for block in event["blocks"]]
+    elif "state" in event:
+        samples.state = dict(event["state"])
+        samples.first = samples.first or samples.state
+    elif "look" in event:
+        link.say(_look(samples, bool(event.get("late")), link.kind, undecided, progress))
+    elif "note" in event:
+        progress.note(str(event["note"]))
+    elif "warning" in event:
+        progress.warn(str(event["warning"]))
+    else:
+        raise KeyError
+
+
+def _look(samples: _Samples, late: bool, kind: str, undecided: Undecided, progress: Progress) -> str:
+    """The answer to bench.py: more rounds while a verdict is open and there is time."""
+    samples.looks += 1
+    open_lines = undecided(samples.measurement(kind))
+    done = len(samples.rounds)
+    if open_lines and not late:
+        samples.target = 2 * done
+        progress.note(f"after {done} rounds these are still open: {', '.join(open_lines)}; sampling on to {2 * done}")
+        return f"more {done}"
+    if open_lines:
+        progress.note(f"the time is up after {done} rounds with these still open: {', '.join(open_lines)} (--seconds)")
+    samples.enough = True
+    return "enough"
+
+
+def _fetch(link: Link, samples: _Samples, folder: Path) -> None:
+    """The logits of every contestant that has some."""
+    for contestant in samples.measurement(link.kind).contestants:
+        if contestant.logits is not None:
+            # A device may be anything: its names are not taken for paths.
+            if contestant.logits != f"{contestant.variant}.npy" or not re.fullmatch(r"[\w.-]+", contestant.variant):
+                raise KdcError(f"the device names the logits of {contestant.variant} {contestant.logits!r}")
+            link.fetch(contestant.logits, folder / contestant.logits)
+
+
+@contextmanager
+def _staging(bundle: Path) -> Iterator[Path]:
+    """A folder beside the measurements for those that are not complete."""
+    measurements = bundle / "measurements"
+    try:
+        measurements.mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".arriving-", dir=measurements))
+    except OSError as error:
+        raise os_error(error, f"writing to {measurements}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(measurement: Measurement, folder: Path, bundle: Path) -> None:
+    """Put the session in the place of the one before; the measurement last, so that what it names is there."""
+    measurements = bundle / "measurements"
+    try:
+        write_json(folder / PUBLISHED, measurement)
+        arrived = sorted(folder.glob("*.npy"))
+        for path in arrived:
+            path.replace(measurements / path.name)
+        (folder / PUBLISHED).replace(measurements / PUBLISHED)
+        for path in set(measurements.glob("*.npy")) - {measurements / path.name for path in arrived}:
+            path.unlink()
+    except OSError as error:
+        raise os_error(error, f"writing to {measurements}") from error

@@ -1,0 +1,102 @@
+"""An earlier bundle beside the new one: copied whole, named in the manifest, refused where they cannot be compared."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.chain_bundle import write_chain_bundle
+from compressor.errors import KdcError
+from compressor.measure.baseline import attach_baseline
+from compressor.measure.machine import this_machine
+from compressor.report import seal, verify
+from compressor.spec.base import file_sha256, read_json, write_json
+from compressor.spec.bundle import Bundle
+from compressor.spec.profile import Budget
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two bundles of chains, the old one of 4 convolutions and the new one of 5."""
+    folder = tmp_path_factory.mktemp("chains")
+    for name, blocks in (("old", 4), ("new", 5)):
+        write_chain_bundle(folder / name, blocks, 1, Budget(), this_machine())
+    return folder
+
+
+@pytest.fixture
+def old(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "old", tmp_path / "old"))
+
+
+@pytest.fixture
+def new(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "new", tmp_path / "new"))
+
+
+def change(bundle: Path, edit: Callable[[Bundle], Bundle]) -> None:
+    write_json(bundle / "bundle.json", edit(read_json(bundle / "bundle.json", Bundle)))
+
+
+def test_the_baseline_is_copied_whole_and_the_bundle_can_be_sealed(old: Path, new: Path) -> None:
+    attached = attach_baseline(new, old)
+    (variant,) = [one for one in attached.variants if one.role == "baseline"]
+    (student,) = [one for one in attached.variants if one.role == "student"]
+    assert variant.name == f"baseline-{student.name}"
+    assert file_sha256(new / variant.model) == file_sha256(old / student.model) != file_sha256(new / student.model)
+    assert attached.baseline == read_json(old / "bundle.json", Bundle).student
+    assert attached == read_json(new / "bundle.json", Bundle)
+    shutil.rmtree(old)  # nothing of it is needed any more
+    seal(new)
+    verify(new)
+
+
+def test_a_second_baseline_replaces_the_first(old: Path, new: Path) -> None:
+    once = attach_baseline(new, old)
+    assert attach_baseline(new, old) == once
+    assert not list(new.glob(".baseline*"))
+    seal(new)
+    verify(new)
+
+
+def test_what_cannot_be_compared_is_refused_and_nothing_changes(old: Path, new: Path) -> None:
+    before = (new / "bundle.json").read_bytes()
+
+    def refused(words: str) -> None:
+        with pytest.raises(KdcError, match=words) as caught:
+            attach_baseline(new, old)
+        assert caught.value.exit_code == 2
+        assert (new / "bundle.json").read_bytes() == before
+        assert not (new / "baseline").exists()
+
+    manifest = read_json(old / "bundle.json", Bundle)
+    other_classes = manifest.student.model_copy(update={"class_names": manifest.student.class_names[::-1]})
+    change(old, lambda bundle: bundle.model_copy(update={"student": other_classes}))
+    refused("other classes, or another order")
+    change(
+        old, lambda bundle: manifest.model_copy(update={"profile": manifest.profile.model_copy(update={"batch": 2})})
+    )
+    refused("batch 2, this bundle for batch 1|made for batch 2")
+    other = manifest.variants[0].model_copy(update={"precision": "int8", "name": "onnxruntime-int8"})
+    change(old, lambda bundle: manifest.model_copy(update={"variants": (other,)}))
+    refused("no variant of this bundle .onnxruntime-fp32.; it has: onnxruntime-int8")
+    write_json(old / "bundle.json", manifest)
+    np.save(old / "eval" / "labels.npy", np.zeros(3, np.int64))
+    refused("tested on other samples")
+
+
+def test_a_bundle_is_no_baseline_of_itself(new: Path) -> None:
+    with pytest.raises(KdcError, match="is the bundle itself"):
+        attach_baseline(new, new)
+
+
+def test_a_baseline_that_lacks_a_file_leaves_the_bundle_as_it_was(old: Path, new: Path) -> None:
+    before = (new / "bundle.json").read_bytes()
+    (old / "model.onnx").unlink()
+    with pytest.raises(KdcError, match=r"copying .*old into .*new"):
+        attach_baseline(new, old)
+    assert (new / "bundle.json").read_bytes() == before
+    assert not list(new.glob("*baseline*"))
+    assert not list(new.glob(".baseline*"))
