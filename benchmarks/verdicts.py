@@ -1,7 +1,7 @@
 """Can a release be bet on the verdicts? Ties and real slowdowns, simulated and measured, quiet and beside CPU hogs.
 
-    python benchmarks/verdicts.py simulated [--sessions 200]
-    python benchmarks/verdicts.py real [--ties 40] [--each 20] [--seconds 15] [--hogs 2]
+    python -m benchmarks.verdicts simulated [--sessions 200]
+    python -m benchmarks.verdicts real [--ties 40] [--each 20] [--seconds 15] [--hogs 2]
 
 `real`: every session is a whole `kdc measure --baseline` (fresh processes, A/A copy, looks while the verdict is open)
 on a chain of equal convolutions (chain_bundle.py): 30 against 30 of them, 33 against 30 (a tenth more work), 31 against
@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from chain_bundle import NAME, write_chain_bundle
 
+from benchmarks.chain_bundle import NAME, write_chain_bundle
 from compressor import workflow
 from compressor.measure.machine import this_machine
 from compressor.progress import Silent
@@ -87,9 +87,9 @@ def _verdict(bundle: Path, limit: float) -> str:
 
 def _outcome(report: Report, verdicts: dict[float, str]) -> Outcome:
     row = next(row for row in report.rows if row.name == NAME)
-    if row.slowdown is None or report.session is None or report.session.smallest_effect is None:
-        sys.exit(f"the session has no ratio: {row.error}")
     told = report.session
+    if row.slowdown is None or told is None or told.smallest_effect is None:
+        sys.exit(f"the session has no ratio: {row.error}")
     return Outcome(verdicts, row.slowdown.value, told.smallest_effect, told.rounds, bool(told.disturbed))
 
 

@@ -51,7 +51,7 @@ class _Samples:
         """All of it as one Measurement; raises KdcError where the device told something else than that."""
         assert self.state is not None
         assert self.first is not None
-        started = {key: self.first[key] for key in ("started", "machine_before") if key in self.first}
+        started: dict[str, Any] = {key: self.first[key] for key in ("started", "machine_before") if key in self.first}
         values = {
             **self.state,
             **started,
@@ -115,7 +115,7 @@ def _listen(link: Link, samples: _Samples, undecided: Undecided, progress: Progr
     rounds = 0 if samples.enough else max(0, samples.target - len(samples.rounds))
     following = samples.rounds[-1].number + 1 if samples.rounds else 0
     seconds = max(1.0, samples.ends - time.monotonic())
-    arguments = ["--rounds", str(rounds), "--seconds", f"{seconds:.1f}", "--first-round", str(following)]
+    arguments = ["--ask", "--rounds", str(rounds), "--seconds", f"{seconds:.1f}", "--first-round", str(following)]
     arguments += [] if samples.throughput else ["--no-throughput"]
     samples.connections += 1
     for event in link.bench(arguments):

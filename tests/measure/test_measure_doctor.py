@@ -15,22 +15,19 @@ from compressor.profiles import load_profile
 from compressor.runtimes import NOT_YET
 from compressor.spec.base import parse
 from compressor.spec.doctor import Diagnosis
-from compressor.spec.measurement import Machine
+from tests.measure.sshd import MACHINE as BOARD
 
-MACHINE = Machine(
-    arch="x86_64",
-    system="Linux 6.6",
-    cpu="Test CPU",
-    isa=("avx2", "fma"),
-    cores=8,
-    usable_cores=4,
-    memory_gb=15.64,
-    python="3.12.1",
-    load_1m=None,
-    steal_s=None,
-    governor=None,
-    mhz=None,
-    temperature_c=None,
+MACHINE = BOARD.model_copy(
+    update={
+        "arch": "x86_64",
+        "system": "Linux 6.6",
+        "cpu": "Test CPU",
+        "isa": ("avx2", "fma"),
+        "cores": 8,
+        "usable_cores": 4,
+        "memory_gb": 15.64,
+        "python": "3.12.1",
+    }
 )
 
 

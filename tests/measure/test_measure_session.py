@@ -126,6 +126,7 @@ def value(arguments: Sequence[str], option: str) -> str:
 
 def whole(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
     """A bench.py that does as it is told, to the end."""
+    assert "--ask" in arguments
     yield state()
     number = int(value(arguments, "--first-round"))
     more = int(value(arguments, "--rounds"))
@@ -203,12 +204,8 @@ def test_a_connection_that_stays_lost_leaves_its_samples(play: Play, bundle: Pat
 
 
 def test_what_is_lost_before_anything_was_measured_is_an_error(play: Play, bundle: Path) -> None:
-    def nothing(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
-        raise LostConnection("the connection to the device was lost")
-        yield {}
-
     with pytest.raises(LostConnection) as caught:
-        play(nothing)
+        play(breaks_after(-1))
     assert caught.value.exit_code == EXIT_INCONCLUSIVE
     assert not list((bundle / "measurements").iterdir())
 

@@ -1,0 +1,46 @@
+"""Devices: where a bundle is measured. `--device local`, `ssh://…` or `adb:…`; what is measured is the same."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compressor.measure.devices.doctor import diagnose_device, missing_on, to_text
+from compressor.measure.devices.link import Link
+from compressor.measure.devices.local import local_link
+from compressor.measure.devices.pipe import LostConnection
+from compressor.measure.devices.remote import remote_link
+from compressor.measure.devices.url import DeviceUrl, parse_device
+from compressor.progress import Progress
+from compressor.spec.bundle import Bundle
+
+__all__ = [
+    "PYTHON",
+    "DeviceUrl",
+    "Link",
+    "LostConnection",
+    "diagnose_device",
+    "missing_on",
+    "open_link",
+    "parse_device",
+    "to_text",
+]
+
+PYTHON = "python3"
+"""The interpreter on a device where none is named."""
+
+
+@contextmanager
+def open_link(
+    url: DeviceUrl, bundle: Path, manifest: Bundle, *, python: str | None, progress: Progress
+) -> Iterator[Link]:
+    """The device at `url` with `bundle` on it. `python`: the interpreter there (None: python3; here: this one).
+
+    Raises KdcError where it cannot be reached, LostConnection from within where it is lost. Whatever happens, at the
+    end nothing of the bundle is left there and nothing runs.
+    """
+    if url.kind == "local":
+        with local_link(bundle, python) as here:
+            yield here
+    else:
+        with remote_link(url, bundle, manifest, python or PYTHON, progress) as there:
+            yield there

@@ -1,0 +1,139 @@
+"""`kdc doctor --device …`: what works on a device, and the lines that install the rest, as they are typed there."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from compressor import __version__
+from compressor.assets import asset_dir
+from compressor.errors import EXIT_MISSING, KdcError
+from compressor.measure.devices.agent import SOURCES
+from compressor.measure.devices.remote import Parcel, connected, send
+from compressor.measure.devices.url import DeviceUrl
+from compressor.measure.doctor import NEEDS_ONE_OF
+from compressor.progress import Progress
+from compressor.runtimes import RUNTIMES, Runtime
+from compressor.spec.base import file_sha256, parse
+from compressor.spec.bundle import FileEntry
+from compressor.spec.doctor import DeviceDiagnosis, PackageCheck, RuntimeCheck
+from compressor.spec.measurement import Machine
+from compressor.spec.profile import Profile
+
+__all__ = ["diagnose_device", "missing_on", "to_text"]
+
+GB = 10**9
+
+
+def diagnose_device(url: DeviceUrl, *, python: str | None, progress: Progress) -> DeviceDiagnosis:
+    """Send the scripts of targets/ to `url`, ask them, and remove them. Takes some seconds; nothing stays there."""
+    interpreter = python or "python3"
+    with connected(url, interpreter) as agent:
+        free = send(agent, url, _scripts(), progress)
+        found = agent.probe([runtime.runner for runtime in RUNTIMES.values()])
+    if not isinstance(found.get("machine"), dict):
+        raise KdcError(f"{url.name} does not say what it is: {found.get('machine_problem')}", "", EXIT_MISSING)
+    machine = parse(Machine, found["machine"], f"bench.py --info on {url.name}")
+    managed = bool(found.get("externally_managed"))
+    runners: Mapping[str, Any] = found["runners"]
+    return DeviceDiagnosis(
+        kdc=__version__,
+        device=url.name,
+        machine=machine,
+        python=interpreter,
+        externally_managed=managed,
+        free_bytes=free,
+        numpy=PackageCheck(
+            name="numpy",
+            purpose="measure",
+            version=found.get("numpy"),
+            install=_install(interpreter, managed, "numpy"),
+        ),
+        runtimes=tuple(
+            _check(runtime, runners[runtime.runner], machine, _install(interpreter, managed, runtime.module))
+            for runtime in RUNTIMES.values()
+        ),
+    )
+
+
+def missing_on(profile: Profile, diagnosis: DeviceDiagnosis) -> tuple[str, ...]:
+    """The lines that install, on the device, what `profile` needs and what does not work there; empty for nothing."""
+    numpy = (diagnosis.numpy.install,) if diagnosis.numpy.version is None else ()
+    broken = {check.name: check.install for check in diagnosis.runtimes if not check.works}
+    return numpy + tuple(broken[target.runtime] for target in profile.targets if target.runtime in broken)
+
+
+def to_text(diagnosis: DeviceDiagnosis) -> str:
+    """A diagnosis of a device as plain text for people."""
+    machine, numpy = diagnosis.machine, diagnosis.numpy
+    available = "" if machine.memory_available_gb is None else f", {machine.memory_available_gb:.1f} available"
+    lines = [
+        f"device  {diagnosis.device}, {machine.system}",
+        f"cpu     {machine.cpu} ({machine.arch}), {machine.cores} cores, {machine.usable_cores} usable",
+        f"isa     {' '.join(machine.isa) or 'unknown'}",
+        f"memory  {machine.memory_gb:.1f} GiB{available}",
+        f"disk    {diagnosis.free_bytes / GB:.1f} GB free",
+        f"python  {machine.python} ({diagnosis.python})",
+        f"numpy   {numpy.version or f'missing; on the device: {numpy.install}'}",
+        "",
+        "runtimes",
+        *[f"  {check.name:12}  {_state(check)}" for check in diagnosis.runtimes],
+    ]
+    broken = numpy.version is None or any(not check.works for check in diagnosis.runtimes)
+    if diagnosis.externally_managed and broken:
+        lines += ["", f"the system keeps that Python for itself; then measure with --device-python {VENV}/bin/python"]
+    return "\n".join(lines) + "\n"
+
+
+VENV = "~/kdc-venv"
+
+
+def _install(python: str, managed: bool, package: str) -> str:
+    """The line to type on the device. A Python that the system keeps for itself (Debian, Raspberry Pi OS) refuses pip,
+    so there it goes into a virtual environment."""
+    if managed:
+        return f"{shlex.quote(python)} -m venv {VENV} && {VENV}/bin/pip install {package}"
+    return f"{shlex.quote(python)} -m pip install {package}"
+
+
+def _scripts() -> list[Parcel]:
+    folder = asset_dir("targets")
+    return [
+        (path, FileEntry(path=f"runners/{path.name}", sha256=file_sha256(path), bytes=path.stat().st_size))
+        for path in sorted(folder.glob("*.py"))
+        if path.stem not in SOURCES
+    ]
+
+
+def _check(runtime: Runtime, answer: Mapping[str, Any], machine: Machine, install: str) -> RuntimeCheck:
+    works = answer.get("ok") is True
+    precisions = answer.get("precisions", []) if works else []
+    missing = [name for name in runtime.precisions if name not in precisions] if works else []
+    return RuntimeCheck(
+        name=runtime.name,
+        works=works,
+        version=str(answer.get("version")) if works else None,
+        precisions=tuple(name for name in runtime.precisions if name in precisions),
+        unavailable={name: _why_not(name, machine) for name in missing},
+        problem=None if works else _problem(answer),
+        install=install,
+    )
+
+
+def _problem(answer: Mapping[str, Any]) -> str:
+    """Why a runtime does not work, without "pip install …": the line to type on that device is told apart."""
+    message = str(answer.get("message") or "it gave no reason")
+    return message[message.find("(") + 1 :].removesuffix(")") if answer.get("kind") == "missing" else message
+
+
+def _why_not(precision: str, machine: Machine) -> str:
+    flags = NEEDS_ONE_OF.get(precision, ())
+    if flags and not set(flags) & set(machine.isa):
+        return f"needs {' or '.join(flags)}, which this CPU does not have"
+    return "the runtime does not offer it on this machine"
+
+
+def _state(check: RuntimeCheck) -> str:
+    if not check.works:
+        return f"does not work: {check.problem}; on the device: {check.install}"
+    not_there = "".join(f"; {name} not: {why}" for name, why in check.unavailable.items())
+    return f"works, {(check.version or '').split('-')[0]}: {', '.join(check.precisions)}{not_there}"

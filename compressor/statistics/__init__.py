@@ -1,0 +1,35 @@
+"""Figures with their uncertainty: accuracy and its kin, latency percentiles, ratios, and verdicts against a limit.
+
+numpy only. Every interval is two-sided, 95 % unless told otherwise, and a closed form: deterministic, without a seed,
+and honest for few samples (a bootstrap of perfect predictions has no width).
+"""
+
+from compressor.statistics.accuracy import accuracy_of, auc, balanced_accuracy, per_class_recall, top1
+from compressor.statistics.intervals import Interval, wilson_interval
+from compressor.statistics.latency import MIN_BLOCKS, paired_ratio, percentile, percentile_needs
+from compressor.statistics.paired import McNemar, agreement, difference, mcnemar, retention, retention_per_class
+from compressor.statistics.verdicts import judge, look_confidence, smallest_detectable, widen
+
+__all__ = [
+    "MIN_BLOCKS",
+    "Interval",
+    "McNemar",
+    "accuracy_of",
+    "agreement",
+    "auc",
+    "balanced_accuracy",
+    "difference",
+    "judge",
+    "look_confidence",
+    "mcnemar",
+    "paired_ratio",
+    "per_class_recall",
+    "percentile",
+    "percentile_needs",
+    "retention",
+    "retention_per_class",
+    "smallest_detectable",
+    "top1",
+    "widen",
+    "wilson_interval",
+]
