@@ -1,111 +1,102 @@
 """What machine this is, at this moment: the noun Machine (compressor/spec/measurement.py) as a dict.
 
-Standard library only. What a system does not tell is None; no host, user or file name is ever read.
+Standard library only; runs on Python 3.9 and later. What a system does not tell is None; host names, user names, serial
+numbers and UUIDs are never read. `root` is where the files of the system lie, "/" but in tests.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-X86_FLAGS = (
-    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx_vnni",
-    "amx_int8", "amx_bf16",
-)  # fmt: skip
+if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
+    from targets.cpu_names import cpu_name, isa, values
+    from targets.machine_limits import gpus, output, power_mode, quota_cores, quota_throttled_s, text, throttled
+else:
+    from cpu_names import cpu_name, isa, values
+    from machine_limits import gpus, output, power_mode, quota_cores, quota_throttled_s, text, throttled
 
-# "CPU implementer" and "CPU part" of /proc/cpuinfo -> the core's name, as in util-linux' lscpu.
-ARM_CORES = {
-    ("0x41", "0xd03"): "Cortex-A53", ("0x41", "0xd04"): "Cortex-A35", ("0x41", "0xd05"): "Cortex-A55",
-    ("0x41", "0xd07"): "Cortex-A57", ("0x41", "0xd08"): "Cortex-A72", ("0x41", "0xd09"): "Cortex-A73",
-    ("0x41", "0xd0a"): "Cortex-A75", ("0x41", "0xd0b"): "Cortex-A76", ("0x41", "0xd0c"): "Neoverse-N1",
-    ("0x41", "0xd0d"): "Cortex-A77", ("0x41", "0xd0e"): "Cortex-A76AE", ("0x41", "0xd40"): "Neoverse-V1",
-    ("0x41", "0xd41"): "Cortex-A78", ("0x41", "0xd42"): "Cortex-A78AE", ("0x41", "0xd44"): "Cortex-X1",
-    ("0x41", "0xd46"): "Cortex-A510", ("0x41", "0xd47"): "Cortex-A710", ("0x41", "0xd48"): "Cortex-X2",
-    ("0x41", "0xd49"): "Neoverse-N2", ("0x41", "0xd4b"): "Cortex-A78C", ("0x41", "0xd4c"): "Cortex-X1C",
-    ("0x41", "0xd4d"): "Cortex-A715", ("0x41", "0xd4e"): "Cortex-X3", ("0x41", "0xd4f"): "Neoverse-V2",
-    ("0x41", "0xd80"): "Cortex-A520", ("0x41", "0xd81"): "Cortex-A720", ("0x41", "0xd82"): "Cortex-X4",
-    ("0x41", "0xd84"): "Neoverse-V3", ("0x41", "0xd85"): "Cortex-X925", ("0x41", "0xd87"): "Cortex-A725",
-    ("0x41", "0xd8e"): "Neoverse-N3", ("0x4e", "0x003"): "Denver 2", ("0x4e", "0x004"): "Carmel",
-    ("0x51", "0x001"): "Oryon",
-}  # fmt: skip
+ROOT = Path("/")
+CPUS = "sys/devices/system/cpu"
 
 # One name for what Linux, macOS and Windows spell differently, so that a profile's fingerprint fits all of them.
 ARCHITECTURES = {"AMD64": "x86_64", "arm64": "aarch64", "ARM64": "aarch64"}
 
 
-def machine() -> dict[str, Any]:
+def machine(root: Path = ROOT) -> dict[str, Any]:
     """The noun Machine. Memory in GiB, MHz of the fastest usable core, degrees Celsius of the hottest zone."""
-    cpuinfo = _text("/proc/cpuinfo")
+    moment = _moment(root)  # first: the rest may start programs, and these raise the clock and the temperature
+    cpuinfo = text(root / "proc/cpuinfo")
     usable = _affinity()
-    quota = quota_cores(Path("/sys/fs/cgroup"), _text("/proc/self/cgroup"))
+    quota = quota_cores(root)
     return {
         "arch": ARCHITECTURES.get(platform.machine(), platform.machine()),
         "system": f"{platform.system()} {platform.release()}",
-        "cpu": cpu_name(cpuinfo, _text("/proc/device-tree/model")) or _cpu_elsewhere(),
+        "cpu": cpu_name(cpuinfo, text(root / "proc/device-tree/model")) or _cpu_elsewhere(),
         "isa": isa(cpuinfo),
         "cores": os.cpu_count() or 1,
-        "usable_cores": min(len(usable), quota or len(usable)),
-        "memory_gb": _memory_gb(),
+        "usable_cores": min(len(usable), max(1, int(quota))) if quota else len(usable),
+        "affinity": usable if hasattr(os, "sched_getaffinity") else None,
+        "quota_cores": quota,
+        "memory_gb": _memory_gb(root),
         "python": platform.python_version(),
-        "load_1m": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "steal_s": _steal_s(),
-        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
-        "mhz": _mhz(usable, cpuinfo),
-        "temperature_c": _temperature_c(),
+        "max_mhz": _cpufreq(root, "cpuinfo_max_freq"),
+        "power_mode": power_mode(root),
+        "gpus": gpus(root),
+        **moment,
     }
 
 
-def cpu_name(cpuinfo: str, board: str) -> str:
-    """The CPU from the texts of /proc/cpuinfo and /proc/device-tree/model, e.g. "Cortex-A76 (Raspberry Pi 5 Model B
-    Rev 1.0)"; cores of several kinds are joined with " + ". "" where cpuinfo does not say."""
-    parts = _values(cpuinfo, "CPU part")
-    if parts:  # before "model name": 32-bit ARM kernels put "ARMv7 Processor rev 4" there
-        makers = _values(cpuinfo, "CPU implementer")
-        makers += makers[-1:] * (len(parts) - len(makers)) or [""] * len(parts)
-        kinds = [(makers[i].lower(), parts[i].lower()) for i in range(len(parts))]
-        name = " + ".join(ARM_CORES.get(kind, f"ARM core {kind[0]}/{kind[1]}") for kind in dict.fromkeys(kinds))
-    else:
-        name = next(iter(_values(cpuinfo, "model name")), "")
-    board = board.strip("\0 \n")
-    return f"{name} ({board})" if name and board else name or board
+def _moment(root: Path) -> dict[str, Any]:
+    """The keys of `machine` that change while it works."""
+    return {
+        "quota_throttled_s": quota_throttled_s(root),
+        "memory_available_gb": _meminfo_gb(root, "MemAvailable"),
+        "load_1m": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "steal_s": busy_and_steal_s(root)[1],
+        "governor": text(root / CPUS / "cpu0/cpufreq/scaling_governor").strip() or None,
+        "mhz": clock_mhz(root),
+        "temperature_c": _temperature_c(root),
+        "throttle_count": _throttle_count(root),
+        "throttled": throttled(root),
+    }
 
 
-def isa(cpuinfo: str) -> list[str]:
-    """What the instruction set has: on x86 those of X86_FLAGS, in that order; on ARM the "Features" as given."""
-    flags = next(iter(_values(cpuinfo, "flags")), "").split()
-    if flags:
-        return [flag for flag in X86_FLAGS if flag in flags]
-    return next(iter(_values(cpuinfo, "Features")), "").split()
+def busy_and_steal_s(root: Path = ROOT) -> tuple[float | None, float | None]:
+    """CPU seconds since boot in which any CPU was busy, interrupts included, and that a hypervisor took away."""
+    fields = text(root / "proc/stat").partition("\n")[0].split()[1:]
+    if len(fields) < 8 or not all(field.isdecimal() for field in fields):
+        return None, None
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])  # user has guest in it
+    second: int = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + irq + softirq) / second, steal / second
 
 
-def quota_cores(root: Path, membership: str) -> int | None:
-    """Whole cores (at least 1) that the cgroup's CPU quota allows; None without a quota. `membership`: the text of
-    /proc/self/cgroup. A parent's quota binds its children, so the smallest on the way up to `root` counts."""
-    own = next((line[3:].strip("/") for line in membership.splitlines() if line.startswith("0::")), "")
-    levels = [root / own, *(root / own).parents] if ".." not in own else [root]
-    quotas = []
-    for level in levels[: levels.index(root) + 1]:
-        limit, _, period = _text(str(level / "cpu.max")).strip().partition(" ")
-        if not limit:  # cgroup version 1
-            limit, period = (_text(str(root / "cpu" / f"cpu.cfs_{name}_us")).strip() for name in ("quota", "period"))
-        if limit.isdigit() and period.isdigit() and int(period):
-            quotas.append(int(limit) // int(period))
-    return max(1, min(quotas)) if quotas else None
+def clock_mhz(root: Path = ROOT) -> float | None:
+    """The clock of the fastest usable core now, MHz."""
+    told = [value for value in values(text(root / "proc/cpuinfo"), "cpu MHz") if value.replace(".", "", 1).isdigit()]
+    return _cpufreq(root, "scaling_cur_freq") or max(map(float, told), default=None)
 
 
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+def _cpufreq(root: Path, name: str) -> float | None:
+    """The highest of the values in kHz that the usable cores have under `name`, in MHz."""
+    found = [text(root / CPUS / f"cpu{core}/cpufreq/{name}").strip() for core in _affinity()]
+    return max((int(khz) / 1000 for khz in found if khz.isdecimal()), default=None)
 
 
-def _values(cpuinfo: str, key: str) -> list[str]:
-    pairs = [line.partition(":") for line in cpuinfo.splitlines()]
-    return [value.strip() for name, _, value in pairs if name.strip() == key]
+def _throttle_count(root: Path) -> int | None:
+    """Thermal throttling events since boot, summed over cores and packages (Intel)."""
+    found = [text(file).strip() for file in (root / CPUS).glob("cpu*/thermal_throttle/*_throttle_count")]
+    counts = [int(count) for count in found if count.isdecimal()]
+    return sum(counts) if counts else None
+
+
+def _temperature_c(root: Path) -> float | None:
+    millis = [text(zone).strip() for zone in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
+    degrees = [int(found) / 1000 for found in millis if found.lstrip("-").isdecimal()]
+    return max((value for value in degrees if -40 < value < 150), default=None)  # broken sensors say -273 or 255
 
 
 def _affinity() -> list[int]:
@@ -116,37 +107,22 @@ def _affinity() -> list[int]:
 
 def _cpu_elsewhere() -> str:
     """macOS and Windows."""
-    try:
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        found = ""
-    return found or platform.processor() or "unknown"
+    return output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or "unknown"
 
 
-def _memory_gb() -> float:
+def _meminfo_gb(root: Path, key: str) -> float | None:
+    """A line of /proc/meminfo, which counts in KiB, in GiB."""
+    words = next(iter(values(text(root / "proc/meminfo"), key)), "").split()
+    return round(int(words[0]) / 2**20, 2) if words and words[0].isdecimal() else None
+
+
+def _memory_gb(root: Path) -> float:
     """Physical memory in GiB; 0 where the system does not tell."""
-    total = next(iter(_values(_text("/proc/meminfo"), "MemTotal")), "").split()
+    told = _meminfo_gb(root, "MemTotal")
+    if told is not None:
+        return told
     try:
-        size = int(total[0]) * 1024 if total else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        size: int = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return 0.0
     return round(size / 2**30, 2)
-
-
-def _steal_s() -> float | None:
-    fields = _text("/proc/stat").partition("\n")[0].split()
-    return int(fields[8]) / os.sysconf("SC_CLK_TCK") if len(fields) > 8 else None
-
-
-def _mhz(usable: list[int], cpuinfo: str) -> float | None:
-    places = [f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq" for core in usable]
-    khz = [float(text) for text in map(str.strip, map(_text, places)) if text.isdigit()]
-    told = [float(value) for value in _values(cpuinfo, "cpu MHz") if value.replace(".", "", 1).isdigit()]
-    return max(khz) / 1000 if khz else max(told, default=None)
-
-
-def _temperature_c() -> float | None:
-    millis = [_text(str(zone)).strip() for zone in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
-    degrees = [int(text) / 1000 for text in millis if text.lstrip("-").isdigit()]
-    return max((value for value in degrees if -40 < value < 150), default=None)  # broken sensors say -273 or 255

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
-    from targets.runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
+    from targets.runner_common import Loaded, Runtime, mixed, serve
+    from targets.runner_pictures import Floats
+    from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
-    from runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
+    from runner_common import Loaded, Runtime, mixed, serve
+    from runner_pictures import Floats
+    from runner_requests import RequestError
 
 PROVIDERS = ["CPUExecutionProvider"]
-PROFILE = "--profile-types"
 HEAVY = ("Conv", "Gemm", "MatMul")  # and what onnxruntime fuses out of them: FusedConv, QLinearConv, MatMulInteger, …
 NAMES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "int8": "int8", "uint8": "int8"}
 
@@ -35,33 +37,30 @@ def options(ort: Any, threads: int) -> Any:
     return chosen
 
 
-def load(ort: Any, path: str, threads: int, precision: str) -> Loaded:
-    session = ort.InferenceSession(path, options(ort, threads), providers=PROVIDERS)
-    source, result = session.get_inputs()[0], session.get_outputs()[0]
+def load(ort: Any, path: str, threads: int, precision: str, streams: int) -> Loaded:
+    """A session a stream: streams that share one would also share its threads."""
+    sessions = [ort.InferenceSession(path, options(ort, threads), providers=PROVIDERS) for _ in range(streams)]
+    source, result = sessions[0].get_inputs()[0], sessions[0].get_outputs()[0]
     if source.type != "tensor(float)":
         raise RequestError("failed", f"the model's input {source.name} is {source.type}, expected tensor(float)")
 
     def call(batch: Floats) -> Floats:
-        logits: Floats = session.run([result.name], {source.name: batch})[0]
+        logits: Floats = sessions[0].run([result.name], {source.name: batch})[0]
         return logits
 
-    return Loaded(call, lambda: executed(path, threads), source.name, source.shape, result.name, result.shape)
+    def stream(session: Any) -> Callable[[Floats], Callable[[], object]]:
+        return lambda batch: partial(session.run, [result.name], {source.name: batch})
+
+    ways = [stream(session) for session in sessions]
+    read = partial(executed, ort, path, threads)
+    return Loaded(call, ways, read, source.name, source.shape, result.name, result.shape)
 
 
-def executed(path: str, threads: int) -> str:
+def executed(ort: Any, path: str, threads: int) -> str:
     """The precision of the convolutions and matrix products, as onnxruntime's profiler recorded it. The profiler sees
     the nodes that ran, after all graph optimization, with the type of each input; the model's file would only say what
-    was asked for. It runs in a process of its own, so that this one's memory and first call stay as they are."""
-    command = [sys.executable, __file__, PROFILE, path, str(threads)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RequestError("failed", f"the executed precision could not be read: {reason}")
-    return done.stdout.strip().splitlines()[-1]
-
-
-def profile(path: str, threads: int) -> str:
-    import onnxruntime as ort
+    was asked for. It needs a session of its own, since it slows down the one that it watches."""
+    import numpy as np  # not at the top: runner_common comes first, which can answer without it
 
     with tempfile.TemporaryDirectory() as folder:
         chosen = options(ort, threads)
@@ -80,7 +79,4 @@ def profile(path: str, threads: int) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [PROFILE]:
-        print(profile(sys.argv[2], int(sys.argv[3])))
-    else:
-        serve(Runtime("onnxruntime", "pip install onnxruntime", ("fp32",), lambda ort: ["fp32"], load))
+    serve(Runtime("onnxruntime", "pip install onnxruntime", ("fp32",), lambda ort: ["fp32"], load))

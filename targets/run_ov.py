@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
-    from targets.runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
+    from targets.runner_common import Loaded, Runtime, mixed, serve
+    from targets.runner_pictures import Floats
+    from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
-    from runner_common import Floats, Loaded, RequestError, Runtime, mixed, serve
+    from runner_common import Loaded, Runtime, mixed, serve
+    from runner_pictures import Floats
+    from runner_requests import RequestError
 
 # Asked for -> the hint. f16 is how weights are stored: a CPU widens them, and computes in f32. Without a hint OpenVINO
 # takes bf16 wherever the CPU has it, and f16 on ARM, so that "f32" would not be f32.
@@ -22,25 +28,41 @@ def precisions(ov: Any) -> list[str]:
     return ["f32", "f16", *(["bf16"] if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])]
 
 
-def load(ov: Any, path: str, threads: int, precision: str) -> Loaded:
+def load(ov: Any, path: str, threads: int, precision: str, streams: int) -> Loaded:
+    """One model, and a request a stream. Its threads sleep between calls, so there is no spinning to be stopped."""
     chosen = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+        "NUM_STREAMS": streams,
+        "INFERENCE_NUM_THREADS": threads * streams,
         "INFERENCE_PRECISION_HINT": HINTS[precision],
     }
     compiled = ov.Core().compile_model(path, "CPU", chosen)
     source, result = compiled.input(0), compiled.output(0)
     if source.element_type != ov.Type.f32:
         raise RequestError("failed", f"the model's input is {source.element_type.get_type_name()}, expected f32")
-    request = compiled.create_infer_request()
+
+    requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def call(batch: Floats) -> Floats:
-        logits: Floats = request.infer({0: batch}, share_inputs=True, share_outputs=True)[result]
+        logits: Floats = requests[0].infer({0: batch}, share_inputs=True, share_outputs=True)[result]
         return logits
 
+    ways = [partial(stream, ov, request) for request in requests]
     names = source.get_any_name(), result.get_any_name()
-    return Loaded(call, lambda: executed(compiled), names[0], shape(source), names[1], shape(result))
+    return Loaded(call, ways, partial(executed, compiled), names[0], shape(source), names[1], shape(result))
+
+
+def stream(ov: Any, request: Any, batch: Floats) -> Callable[[], object]:
+    """Calls of `request` on `batch`, from a thread of its own. The input is handed over once, here: with an input a
+    call, threads that call at the same time can wait for one another for ever, one for Python's lock and one for
+    OpenVINO's."""
+    request.set_input_tensor(0, ov.Tensor(batch, shared_memory=True))
+
+    def call() -> None:
+        request.start_async()
+        request.wait()
+
+    return call
 
 
 def shape(port: Any) -> list[int | str | None]:

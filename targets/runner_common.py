@@ -1,4 +1,4 @@
-"""What every runner shares: the JSON-lines loop on stdin/stdout, the pictures, the clocks, the memory.
+"""What every runner shares: the JSON-lines loop on stdin/stdout, the clocks, the memory.
 
 A runner (run_*.py) says how its runtime loads a model and hands that to `serve`. README.md has the protocol.
 Standard library and numpy only; runs on Python 3.9 and later.
@@ -18,34 +18,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+try:
+    import numpy as np
+except ImportError as error:  # nothing can be answered: the first request is told so, in the words of the protocol
+    reason = " ".join(str(error).split())[:300]
+    sys.stdin.readline()
+    print(json.dumps({"ok": False, "kind": "missing", "message": f"pip install numpy (cannot import numpy: {reason})"}))
+    sys.exit()
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
-    from targets.machine_info import machine
+    from targets.energy import Meter, meter
+    from targets.runner_pictures import Floats, Pictures
+    from targets.runner_requests import Request, RequestError, count, take, three
+    from targets.runner_streams import run_window
 else:
-    from machine_info import machine
+    from energy import Meter, meter
+    from runner_pictures import Floats, Pictures
+    from runner_requests import Request, RequestError, count, take, three
+    from runner_streams import run_window
 
-Floats = npt.NDArray[np.float32]
-Request = dict[str, Any]
 Reply = dict[str, Any]
-
-
-class RequestError(Exception):
-    """A request that cannot be answered; `kind` is "missing", "bad-request" or "failed"."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in its runtime. `call`: float32 [batch, 3, height, width] -> float32 [batch, classes]. `executed`: reads
-    from the runtime in which precision it runs; perhaps slow, so called once and outside every timing. In a shape, a
-    text or None is a dimension that may vary."""
+    """A model in its runtime. `call`: float32 [batch, 3, height, width] -> float32 [batch, classes]. `streams`: one
+    function a stream, batch -> a call on always that batch; calls of several streams may run at the same time, each on
+    the threads asked for. `executed`: reads from the runtime in which precision it runs; may take long and leave memory
+    behind. In a shape, a text or None is a dimension that may vary."""
 
     call: Callable[[Floats], Floats]
+    streams: Sequence[Callable[[Floats], Callable[[], object]]]
     executed: Callable[[], str]
     input_name: str
     input_shape: list[int | str | None]
@@ -56,13 +59,14 @@ class Loaded:
 @dataclass(frozen=True)
 class Runtime:
     """How a runner uses its runtime. `precisions`: imported module -> those that really run on this machine.
-    `load`: module, model's path, threads, precision -> the model. `known`: all the precisions that `load` takes."""
+    `load`: module, model's path, threads, precision, streams -> the model. `known`: all the precisions that it takes.
+    """
 
     name: str
     install: str
     known: tuple[str, ...]
     precisions: Callable[[Any], list[str]]
-    load: Callable[[Any, str, int, str], Loaded]
+    load: Callable[[Any, str, int, str, int], Loaded]
 
 
 def mixed(precisions: Iterable[str]) -> str:
@@ -82,38 +86,6 @@ def memory_mb(key: str) -> float | None:
     return round(int(found[1]) * 1024 / 1e6, 3) if found else None
 
 
-class Pictures:
-    """uint8 [N, height, width, 3] in a .npy file, read one at a time, so that memory is the model's and not the data's.
-
-    Each value has only 256 × 3 possible inputs, so `(x / 255 - mean) / std` is a table, computed once in float32.
-    """
-
-    def __init__(self, path: str, mean: Sequence[float], std: Sequence[float]) -> None:
-        header = np.load(path, mmap_mode="r")
-        if header.dtype != np.uint8 or header.ndim != 4 or header.shape[3] != 3 or not header.flags.c_contiguous:
-            raise RequestError("failed", f"{path}: expected uint8 [N, H, W, 3], found {header.dtype} {header.shape}")
-        if not len(header):
-            raise RequestError("failed", f"{path}: no pictures in it")
-        self.n, self.height, self.width = header.shape[:3]
-        self._offset: int = header.offset
-        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115  (see close)
-        self._picture = np.empty(header.shape[1:], np.uint8)
-        levels = np.arange(256, dtype=np.float32) / np.float32(255)
-        self._table = (levels - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
-
-    def fill(self, batch: Floats, rows: Iterable[int]) -> None:
-        """Write the pictures `rows` into `batch`, [len(rows), 3, height, width]."""
-        for slot, row in enumerate(rows):
-            self._file.seek(self._offset + row * self._picture.nbytes)
-            if self._file.readinto(self._picture.data) != self._picture.nbytes:
-                raise RequestError("failed", "the file of pictures was cut short while it was read")
-            for channel in range(3):
-                np.take(self._table[channel], self._picture[:, :, channel], out=batch[slot, channel], mode="clip")
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class Session:
     """The state of one runner process: a runtime, then a model, then inputs. One method an operation."""
 
@@ -124,6 +96,8 @@ class Session:
         self.batch: Floats = np.empty(0, np.float32)
         self.distinct = 0
         self.calls = 0
+        self.bound: list[Callable[[], object]] = []
+        self.meter: Meter | None = None
 
     def info(self, request: Request) -> Reply:
         module = self._module()
@@ -131,12 +105,13 @@ class Session:
             "runtime": self.runtime.name,
             "version": str(module.__version__),
             "precisions": self.runtime.precisions(module),
-            "machine": machine(),
+            # Not at the top: nothing else needs it, and importing it takes time of every start that is measured.
+            "machine": importlib.import_module("machine_info").machine(),
         }
 
     def load(self, request: Request) -> Reply:
-        path, precision = _take(request, "model", str), _take(request, "precision", str)
-        threads = _count(request, "threads")
+        path, precision = take(request, "model", str), take(request, "precision", str)
+        threads, streams = count(request, "threads"), count({"streams": 1, **request}, "streams")
         if precision not in self.runtime.known:
             known = ", ".join(self.runtime.known)
             raise RequestError("bad-request", f"{self.runtime.name} has no precision {precision}; known: {known}")
@@ -146,28 +121,28 @@ class Session:
         self._forget()
         idle = memory_mb("VmRSS")
         begin = time.perf_counter_ns()
-        model = self.runtime.load(module, path, threads, precision)
+        model = self.runtime.load(module, path, threads, precision, streams)
         load_ms = (time.perf_counter_ns() - begin) / 1e6
-        rss = memory_mb("VmRSS")
-        executed = model.executed()
         self.model = model
         return {
             "load_ms": load_ms,
-            "executed_precision": executed,
             "runtime_version": str(module.__version__),
             "input": {"name": model.input_name, "shape": model.input_shape},
             "output": {"name": model.output_name, "shape": model.output_shape},
             "idle_rss_mb": idle,
-            "rss_mb": rss,
+            "rss_mb": memory_mb("VmRSS"),
         }
+
+    def executed(self, request: Request) -> Reply:
+        return {"executed_precision": self._model().executed()}
 
     def inputs(self, request: Request) -> Reply:
         pictures, batch = self._pictures(request, "path")
         # Batch i starts at picture i × size, wrapping round: that gives N / gcd(N, size) different batches at most.
-        self.distinct = min(_count(request, "distinct"), pictures.n // math.gcd(pictures.n, len(batch)))
+        self.distinct = min(count(request, "distinct"), pictures.n // math.gcd(pictures.n, len(batch)))
         if self.pictures is not None:
             self.pictures.close()
-        self.pictures, self.batch = pictures, batch
+        self.pictures, self.batch, self.bound = pictures, batch, []
         return {"distinct": self.distinct}
 
     def first(self, request: Request) -> Reply:
@@ -176,7 +151,7 @@ class Session:
         return {"first_ms": self._timed_call()[0]}
 
     def block(self, request: Request) -> Reply:
-        n = _count(request, "n")
+        n = count(request, "n")
         gc.disable()  # as timeit does: Python's collector is no cost of the model
         try:
             times = [self._timed_call() for _ in range(n)]
@@ -184,11 +159,25 @@ class Session:
             gc.enable()
         return {"wall_ms": [wall for wall, _ in times], "cpu_ms": [cpu for _, cpu in times]}
 
+    def throughput(self, request: Request) -> Reply:
+        """Every stream has a batch of its own, made before: normalizing pictures is not the model's work."""
+        seconds = float(take(request, "seconds", int, float))
+        if not 0 < seconds < 1000:
+            raise RequestError("bad-request", f"throughput needs seconds between 0 and 1000; found {seconds}")
+        pictures = self._inputs()
+        if not self.bound:
+            for number, bind in enumerate(self._model().streams):
+                batch = np.empty_like(self.batch)
+                self._fill(pictures, batch, number)
+                self.bound.append(bind(batch))
+        self.meter = self.meter or meter()
+        return run_window(self.bound, seconds, self.meter)
+
     def memory(self, request: Request) -> Reply:
         return {"rss_mb": memory_mb("VmRSS"), "peak_rss_mb": memory_mb("VmHWM")}
 
     def predict(self, request: Request) -> Reply:
-        out = Path(_take(request, "out", str))
+        out = Path(take(request, "out", str))
         pictures, batch = self._pictures(request, "inputs")
         temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
         try:
@@ -208,7 +197,7 @@ class Session:
         if self.pictures is not None:
             self.pictures.close()
         self.model = self.pictures = None
-        self.calls = 0
+        self.calls, self.bound = 0, []
 
     def _predict(self, pictures: Pictures, batch: Floats, file: IO[bytes]) -> None:
         size = len(batch)
@@ -225,12 +214,9 @@ class Session:
 
     def _timed_call(self) -> tuple[float, float]:
         """One inference on the next input: wall time, and CPU time of all threads of this process, in ms."""
-        if self.pictures is None:
-            raise RequestError("bad-request", "there are no inputs yet: ask for load, then inputs")
-        call, size = self._model().call, len(self.batch)
-        start = self.calls % self.distinct * size
+        pictures, call = self._inputs(), self._model().call
         # Just before the call, as an application does it: the input is warm in the cache, and memory holds one batch.
-        self.pictures.fill(self.batch, ((start + slot) % self.pictures.n for slot in range(size)))
+        self._fill(pictures, self.batch, self.calls)
         cpu = time.process_time_ns()
         wall = time.perf_counter_ns()
         call(self.batch)
@@ -238,6 +224,16 @@ class Session:
         cpu = time.process_time_ns() - cpu
         self.calls += 1
         return wall / 1e6, cpu / 1e6
+
+    def _inputs(self) -> Pictures:
+        if self.pictures is None:
+            raise RequestError("bad-request", "there are no inputs yet: ask for load, then inputs")
+        return self.pictures
+
+    def _fill(self, pictures: Pictures, batch: Floats, number: int) -> None:
+        """Write input `number` into `batch`, of the different ones that there are."""
+        start = number % self.distinct * len(batch)
+        pictures.fill(batch, ((start + slot) % pictures.n for slot in range(len(batch))))
 
     def _module(self) -> Any:
         name, install = self.runtime.name, self.runtime.install
@@ -254,15 +250,15 @@ class Session:
     def _pictures(self, request: Request, key: str) -> tuple[Pictures, Floats]:
         """The pictures of a request, and a batch to fill; refused where the loaded model takes another shape."""
         expected = self._model().input_shape
-        pictures = Pictures(_take(request, key, str), _three(request, "mean"), _three(request, "std"))
-        batch = np.empty((_count(request, "batch"), 3, pictures.height, pictures.width), np.float32)
+        pictures = Pictures(take(request, key, str), three(request, "mean"), three(request, "std"))
+        batch = np.empty((count(request, "batch"), 3, pictures.height, pictures.width), np.float32)
         fixed = [size if isinstance(size, int) else batch.shape[axis] for axis, size in enumerate(expected[:4])]
         if len(expected) != 4 or fixed != list(batch.shape):
             raise RequestError("failed", f"the model takes {expected}, the pictures make {list(batch.shape)}")
         return pictures, batch
 
 
-OPERATIONS = ("info", "load", "inputs", "first", "block", "memory", "predict", "quit")
+OPERATIONS = ("info", "load", "inputs", "first", "block", "executed", "throughput", "memory", "predict", "quit")
 
 
 def answer(session: Session, line: bytes) -> tuple[Reply, bool]:
@@ -293,24 +289,3 @@ def serve(runtime: Runtime) -> None:
             print(json.dumps(reply), file=replies, flush=True)
             if done:
                 return
-
-
-def _take(request: Request, key: str, kind: type[Any]) -> Any:
-    value = request.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise RequestError("bad-request", f"{request['op']} needs {key}, a {kind.__name__}; found {value!r}")
-    return value
-
-
-def _count(request: Request, key: str) -> int:
-    value = int(_take(request, key, int))
-    if value < 1:
-        raise RequestError("bad-request", f"{request['op']} needs {key} of at least 1; found {value}")
-    return value
-
-
-def _three(request: Request, key: str) -> list[float]:
-    values = _take(request, key, list)
-    if len(values) != 3 or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
-        raise RequestError("bad-request", f"{request['op']} needs {key}, three numbers; found {values!r}")
-    return [float(value) for value in values]

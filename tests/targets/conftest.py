@@ -1,20 +1,22 @@
 """Fixtures of the contract tests: the scripts copied as they travel to a device, and an environment that is as bare."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from tests.targets.harness import STUB, Bench, Environment, LoadScript, Runner, Session, StartBench, StartRunner
     from tests.targets.tiny_bundle import Tiny, make_tiny
 else:
+    from harness import STUB, Bench, Environment, LoadScript, Runner, Session, StartBench, StartRunner
     from tiny_bundle import make_tiny
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
@@ -35,51 +37,6 @@ sys.meta_path.insert(0, Blocker())
 NEVER = "compressor torch timm transformers pydantic onnx"
 
 
-class Runner:
-    """A runner process, as bench.py holds one. `ask` returns the reply to one request."""
-
-    def __init__(self, script: Path, cwd: Path, environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(script)],
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def send(self, line: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        reply: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return reply
-
-    def ask(self, op: str, **fields: object) -> dict[str, Any]:
-        return self.send(json.dumps({"op": op, **fields}))
-
-    def cpu_ticks_in(self, seconds: float) -> int:
-        """CPU time, in clock ticks of all its threads, that it uses in the next `seconds`."""
-        before = self._ticks()
-        time.sleep(seconds)
-        return self._ticks() - before
-
-    def _ticks(self) -> int:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
-
-    def close(self) -> str:
-        """End it by end-of-file; whatever it still had to say on stdout."""
-        rest, _ = self.process.communicate(timeout=30)
-        return rest
-
-
-StartRunner = Callable[..., Runner]
-Environment = Callable[..., dict[str, str]]
-
-
 @pytest.fixture(scope="session")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder targets/, alone in a place of its own, as runners/ lies in a bundle."""
@@ -87,6 +44,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for script in TARGETS.glob("*.py"):
         shutil.copy(script, folder)
+    (folder / "run_stub.py").write_text(STUB)
     return folder
 
 
@@ -95,10 +53,11 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment in which compressor, torch and the modules named cannot be imported."""
     folder = tmp_path_factory.mktemp("blocker")
     (folder / "sitecustomize.py").write_text(BLOCKER)
+    temporary = tmp_path_factory.mktemp("tmp")  # another place for the lock than that of real measurements
 
     def environment(*missing: str) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        return {**kept, "PYTHONPATH": str(folder), "BLOCKED": " ".join([NEVER, *missing])}
+        return {**kept, "PYTHONPATH": str(folder), "BLOCKED": " ".join([NEVER, *missing]), "TMPDIR": str(temporary)}
 
     return environment
 
@@ -106,6 +65,57 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> "Tiny":
     return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def bundle(tiny: "Tiny", tmp_path: Path) -> Path:
+    """A folder with the files that variants name, and no bundle.json yet."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny.folder, folder)
+    (folder / "broken.onnx").write_bytes(b"\x08\x07 no model")
+    return folder
+
+
+@pytest.fixture
+def bench(scripts: Path, bare: Environment, tmp_path: Path) -> Bench:
+    """Runs bench.py to its end, beside the bundle."""
+
+    def run(*arguments: str, missing: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(scripts / "bench.py"), *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=bare(missing), capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+@pytest.fixture
+def begin(scripts: Path, bare: Environment, tmp_path: Path) -> Iterator[StartBench]:
+    """Starts bench.py with --json, for a dialogue."""
+    sessions: list[Session] = []
+
+    def start(*arguments: str) -> Session:
+        command = [sys.executable, str(scripts / "bench.py"), *arguments, "--json"]
+        sessions.append(Session(command, tmp_path, bare()))
+        return sessions[-1]
+
+    yield start
+    for session in sessions:
+        session.process.kill()
+        session.process.wait()
+        for pipe in (session.process.stdin, session.process.stdout, session.process.stderr):
+            with suppress(BrokenPipeError):  # an answer that was still buffered
+                if pipe is not None:
+                    pipe.close()
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> LoadScript:
+    """Imports a script by its name, as the scripts do with one another."""
+    monkeypatch.syspath_prepend(str(TARGETS))
+
+    def by_name(name: str) -> ModuleType:
+        return __import__(name)
+
+    return by_name
 
 
 @pytest.fixture

@@ -72,11 +72,11 @@ def reference(pictures: npt.NDArray[np.uint8], kernel: Floats, head: Floats) -> 
     return answer
 
 
-def variant(name: str, runtime: str, precision: str, model: str) -> Variant:
+def variant(name: str, runtime: str, precision: str, model: str, role: str = "student") -> Variant:
     side = (SIDE, SIDE)
     return Variant(
         name=name,
-        role="student",
+        role=role,  # type: ignore[arg-type]  # one of four words
         runtime=runtime,
         precision=precision,
         runner=RUNTIMES[runtime].runner,
@@ -88,15 +88,24 @@ def variant(name: str, runtime: str, precision: str, model: str) -> Variant:
         parameters=8 * 27 + 8 * CLASSES,
         macs=8 * 27 * SIDE * SIDE + 8 * CLASSES,
         made="by the tests",
+        weight_bytes={"float32": 4 * (8 * 27 + 8 * CLASSES)},
+        compressed_bytes=1,
     )
 
 
-def write_bundle(folder: Path, variants: tuple[Variant, ...]) -> Bundle:
-    """Write bundle.json with the real nouns; the files of `make_tiny` lie in `folder` already."""
+def stub(name: str, model: str = "stub", role: str = "student") -> Variant:
+    """A variant for run_stub.py, which needs no runtime; `model` says where it fails, see conftest.py."""
+    return variant(name, "onnxruntime", "fp32", model, role).model_copy(update={"runner": "run_stub.py"})
+
+
+def write_bundle(folder: Path, variants: tuple[Variant, ...], reference: str | None = None, threads: int = 1) -> Bundle:
+    """Write bundle.json with the real nouns; the files of `make_tiny` lie in `folder` already. The reference is the
+    first variant, where none is named."""
     bundle = Bundle(
-        profile=_profile(variants),
+        profile=_profile(variants, threads),
         student=_student(variants[0].preprocess),
         teacher=_weights("teacher"),
+        reference=reference or variants[0].name,
         eval=EvalSet(split="test", n=PICTURES, labels="labels.npy", ids="ids.txt"),
         variants=variants,
         support=(),
@@ -105,7 +114,7 @@ def write_bundle(folder: Path, variants: tuple[Variant, ...]) -> Bundle:
     return bundle
 
 
-def _profile(variants: tuple[Variant, ...]) -> Profile:
+def _profile(variants: tuple[Variant, ...], threads: int) -> Profile:
     runtimes = dict.fromkeys(one.runtime for one in variants)
     return Profile(
         schema=1,  # type: ignore[call-arg]  # without its plugin, mypy does not know the alias
@@ -117,7 +126,7 @@ def _profile(variants: tuple[Variant, ...]) -> Profile:
             cores=Fact(value=1, source="measured"),
         ),
         targets=tuple(Target(runtime=name, precisions=tuple(RUNTIMES[name].precisions)) for name in runtimes),
-        threads=1,
+        threads=threads,
         batch=BATCH,
         fingerprint=Fingerprint(arch="x86_64", cpu="any"),
     )

@@ -1,0 +1,149 @@
+"""The plan of a measuring session, read from the command line and the bundle; and what can go wrong with it.
+
+Standard library only; runs on Python 3.9 and later. Used by bench.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BLOCK_DROPPED = 2  # of a block, the first calls: they pay for the caches that the contestant before left behind
+SCHEMA = 2
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a variant: it becomes a file's name
+EXIT_USAGE, EXIT_BUSY, EXIT_MISSING = 2, 3, 4
+
+
+class BenchError(Exception):
+    """The bundle, the command or the place on disk is not in order: nothing can be measured."""
+
+    code = EXIT_USAGE
+
+
+class BusyError(BenchError):
+    """Another measurement runs on this machine."""
+
+    code = EXIT_BUSY
+
+
+class MissingError(BenchError):
+    """A runtime, or numpy, cannot be imported. The message begins with the line that installs it."""
+
+    code = EXIT_MISSING
+
+
+class AskerGoneError(Exception):
+    """Whoever decides with --ask how long to measure has closed the pipe."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contestant: a variant of the bundle, or with `copy_of` a second copy of that variant under another name."""
+
+    name: str
+    variant: dict[str, Any]
+    copy_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure and how long. `rounds`: in this process, numbered from `first_round` on; with `ask` until the
+    first look. `seconds` caps the rounds, once there are enough for a p90. `window`: seconds of a throughput window;
+    None: no throughput. `out`: where the logits go instead of being published. `wait`: seconds for the machine."""
+
+    bundle: Path
+    threads: int
+    batch: int
+    entries: list[Entry]
+    rounds: int
+    first_round: int
+    seconds: float
+    seed: int
+    block_length: int
+    ask: bool
+    predict: bool
+    window: float | None
+    python: str
+    out: Path | None
+    wait: float
+
+
+def read_plan(args: argparse.Namespace) -> Plan:
+    """The command line and BUNDLE/bundle.json together; BenchError where they are not in order."""
+    path = Path(args.bundle) / "bundle.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["schema"] != SCHEMA:
+            raise BenchError(f"{path} has schema {manifest['schema']}, this script reads schema {SCHEMA}")
+        threads, batch = int(manifest["profile"]["threads"]), int(manifest["profile"]["batch"])
+        for variant in manifest["variants"]:
+            _check(variant, path)
+        entries = _entries(manifest, args.variant, path)
+    except OSError as error:
+        raise BenchError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise BenchError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    return Plan(
+        bundle=path.parent.resolve(),
+        threads=threads,
+        batch=batch,
+        entries=entries,
+        rounds=args.rounds,
+        first_round=args.first_round,
+        seconds=args.seconds,
+        seed=args.seed,
+        block_length=args.block_length,
+        ask=args.ask,
+        predict=not args.no_predict,
+        window=None if args.no_throughput else args.window,
+        python=args.python,
+        out=_existing(args.out),
+        wait=args.wait,
+    )
+
+
+def _entries(manifest: dict[str, Any], chosen: list[str] | None, path: Path) -> list[Entry]:
+    """The variants asked for, and right after the reference its copy, which tells noise from effects (A/A)."""
+    names = [variant["name"] for variant in manifest["variants"]]
+    if not names or len(set(names)) != len(names):
+        raise BenchError(f"{path} is damaged: it needs variants with names that differ, found {names}")
+    unknown = [name for name in chosen or [] if name not in names]
+    if unknown:
+        raise BenchError(f"{path} has no variant {unknown[0]}; it has: {', '.join(names)}")
+    reference = manifest["reference"]
+    again = f"{reference}-again"
+    if reference not in names or again in names:
+        raise BenchError(f"{path} is damaged: the reference {reference!r} is no variant, or {again!r} is one")
+    entries = []
+    for variant in manifest["variants"]:
+        if chosen and variant["name"] not in chosen:
+            continue
+        entries.append(Entry(variant["name"], variant))
+        if variant["name"] == reference:
+            entries.append(Entry(again, variant, copy_of=reference))
+    return entries
+
+
+def _existing(out: str | None) -> Path | None:
+    if out is None:
+        return None
+    if not Path(out).is_dir():
+        raise BenchError(f"--out {out}: there is no such folder")
+    return Path(out).resolve()  # the runners work in the bundle, not here
+
+
+def _check(variant: dict[str, Any], path: Path) -> None:
+    for key in ("name", "role", "precision", "runner", "model", "inputs"):
+        if not isinstance(variant[key], str):
+            raise BenchError(f"{path} is damaged: variants[].{key} is not a text")
+    if not NAME.fullmatch(variant["name"]):
+        raise BenchError(f"{path}: the variant name {variant['name']!r} may have only letters, digits, . _ and -")
+    if not re.fullmatch(r"run_\w+\.py", variant["runner"]):
+        raise BenchError(f"{path}: variant {variant['name']}: a runner is run_*.py, found {variant['runner']!r}")
+    preprocess = variant["preprocess"]
+    if len(preprocess["mean"]) != 3 or len(preprocess["std"]) != 3:
+        raise BenchError(f"{path}: variant {variant['name']}: preprocess needs three means and three deviations")

@@ -1,0 +1,52 @@
+"""The pictures of a bundle, as a runner feeds them to a model.
+
+Standard library and numpy only; runs on Python 3.9 and later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
+    from targets.runner_requests import RequestError
+else:
+    from runner_requests import RequestError
+
+Floats = npt.NDArray[np.float32]
+
+
+class Pictures:
+    """uint8 [N, height, width, 3] in a .npy file, read one at a time, so that memory is the model's and not the data's.
+
+    Each value has only 256 × 3 possible inputs, so `(x / 255 - mean) / std` is a table, computed once in float32.
+    """
+
+    def __init__(self, path: str, mean: Sequence[float], std: Sequence[float]) -> None:
+        header = np.load(path, mmap_mode="r")
+        if header.dtype != np.uint8 or header.ndim != 4 or header.shape[3] != 3 or not header.flags.c_contiguous:
+            raise RequestError("failed", f"{path}: expected uint8 [N, H, W, 3], found {header.dtype} {header.shape}")
+        if not len(header):
+            raise RequestError("failed", f"{path}: no pictures in it")
+        self.n, self.height, self.width = header.shape[:3]
+        self._offset: int = header.offset
+        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115  (see close)
+        self._picture = np.empty(header.shape[1:], np.uint8)
+        levels = np.arange(256, dtype=np.float32) / np.float32(255)
+        self._table = (levels - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
+
+    def fill(self, batch: Floats, rows: Iterable[int]) -> None:
+        """Write the pictures `rows` into `batch`, [len(rows), 3, height, width]."""
+        for slot, row in enumerate(rows):
+            self._file.seek(self._offset + row * self._picture.nbytes)
+            if self._file.readinto(self._picture.data) != self._picture.nbytes:
+                raise RequestError("failed", "the file of pictures was cut short while it was read")
+            for channel in range(3):
+                np.take(self._table[channel], self._picture[:, :, channel], out=batch[slot, channel], mode="clip")
+
+    def close(self) -> None:
+        self._file.close()
