@@ -8,11 +8,38 @@ import pytest
 from PIL import Image
 
 from compressor import cli
+from compressor.spec.measurement import Machine
 
-__all__ = ["TRAINING", "Ended", "call", "write_colours"]
+__all__ = ["MACHINE", "TRAINING", "Ended", "call", "write_colours"]
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 TRAINING = ("--input-size", "32", "--batch-size", "16", "--set", "crop_pct=1.0")
+
+
+MACHINE = Machine(
+    arch="aarch64",
+    system="Linux 6.6",
+    cpu="Cortex-A76",
+    isa=("asimd",),
+    cores=4,
+    usable_cores=4,
+    affinity=None,
+    quota_cores=None,
+    quota_throttled_s=None,
+    memory_gb=7.9,
+    memory_available_gb=6.5,
+    python="3.11.2",
+    load_1m=None,
+    steal_s=None,
+    governor=None,
+    mhz=None,
+    max_mhz=None,
+    temperature_c=None,
+    throttle_count=None,
+    throttled=None,
+    power_mode=None,
+    gpus=(),
+)
 
 
 @dataclass(frozen=True)

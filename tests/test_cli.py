@@ -292,12 +292,13 @@ def test_a_failed_budget_is_exit_1_and_an_unmeasured_one_3(
     base = ("export", student_run, "--profile", here, "--rounds", 12, "--quiet", "--json", "--target", "onnxruntime")
     failed = kdc(*base, "--out", tmp_path / "a", "--set", "budget.size_mb=0.01")
     assert (failed.code, json.loads(failed.out)["verdict"]) == (1, "fail")
-    foreign = (*base, "--set", "fingerprint.cpu=Cortex-A76", "--out", tmp_path / "b")
+    assert all(row["throughput"]["images_per_s"]["n"] > 1 for row in json.loads(failed.out)["rows"])
+    foreign = (*base, "--no-throughput", "--set", "fingerprint.cpu=Cortex-A76", "--out", tmp_path / "b")
     unmeasured = kdc(*foreign)
     assert (unmeasured.code, json.loads(unmeasured.out)["verdict"]) == (3, "unmeasured")
     assert kdc("check", tmp_path / "b", "--allow-unmeasured").code == 0
     assert kdc("check", tmp_path / "b").code == 3
-    assert kdc("measure", tmp_path / "b", "--rounds", 11, "--quiet").code == 3
+    assert kdc("measure", tmp_path / "b", "--rounds", 11, "--no-throughput", "--quiet").code == 3
 
 
 def test_export_refuses_what_it_cannot_do(

@@ -20,6 +20,7 @@ from compressor.profiles import (
 from compressor.runtimes import RUNTIMES
 from compressor.spec.measurement import Machine
 from compressor.spec.profile import Budget, Fact, Profile
+from tests.kit import MACHINE
 
 NAMES = ("android-snapdragon-8gen3", "jetson-orin-nano", "raspberry-pi-5", "x86-avx2", "x86-avx512-vnni")
 BOARDS = ("android-snapdragon-8gen3", "jetson-orin-nano", "raspberry-pi-5")
@@ -35,20 +36,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def machine(**changes: Any) -> Machine:
     values = {
         "arch": "x86_64",
-        "system": "Linux 6.1",
         "cpu": "Test CPU @ 2.0 GHz: fast",
         "isa": ("avx2", "fma"),
         "cores": 8,
         "usable_cores": 8,
         "memory_gb": 15.6,
-        "python": "3.12.1",
-        "load_1m": 0.1,
-        "steal_s": 0.0,
-        "governor": None,
-        "mhz": None,
-        "temperature_c": None,
     }
-    return Machine.model_validate({**values, **changes})
+    return Machine.model_validate({**MACHINE.model_dump(), **values, **changes})
 
 
 def failure(reference: str, *overrides: str) -> KdcError:

@@ -51,6 +51,8 @@ class _Samples:
         """All of it as one Measurement; raises KdcError where the device told something else than that."""
         assert self.state is not None
         assert self.first is not None
+        # Of a contestant that broke off in the end, no block counts, though some had arrived.
+        failed = {record["variant"] for record in self.state["contestants"] if record.get("error")}
         started: dict[str, Any] = {key: self.first[key] for key in ("started", "machine_before") if key in self.first}
         values = {
             **self.state,
@@ -60,7 +62,7 @@ class _Samples:
             "lost": self.lost,
             "looks": max(1, self.looks),
             "rounds": [found.model_dump() for found in self.rounds],
-            "blocks": [found.model_dump() for found in self.blocks],
+            "blocks": [found.model_dump() for found in self.blocks if found.variant not in failed],
         }
         return parse(Measurement, values, "the device's measurement")
 

@@ -1,4 +1,4 @@
-"""Measurement: one session of `runners/bench.py`, BUNDLE/measurements/measurement.json. Raw samples, never summaries."""
+"""Measurement: one session of `runners/bench.py`, BUNDLE/measurements/measurement.json. Raw samples, no summaries."""
 
 from typing import Annotated, Literal
 

@@ -14,37 +14,11 @@ from pathlib import Path
 import pytest
 
 from compressor.spec.bundle import Bundle, FileEntry, Variant
-from compressor.spec.measurement import Machine
 
-__all__ = ["BENCH", "MACHINE", "Board", "alive", "run_sshd", "until", "wrap", "write_bundle"]
+__all__ = ["BENCH", "Board", "alive", "run_sshd", "until", "wrap", "write_bundle"]
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 SEPARATION = Path("/run/sshd")
-
-MACHINE = Machine(
-    arch="aarch64",
-    system="Linux 6.6",
-    cpu="Cortex-A76",
-    isa=("asimd",),
-    cores=4,
-    usable_cores=4,
-    affinity=None,
-    quota_cores=None,
-    quota_throttled_s=None,
-    memory_gb=7.9,
-    memory_available_gb=6.5,
-    python="3.11.2",
-    load_1m=None,
-    steal_s=None,
-    governor=None,
-    mhz=None,
-    max_mhz=None,
-    temperature_c=None,
-    throttle_count=None,
-    throttled=None,
-    power_mode=None,
-    gpus=(),
-)
 
 # Speaks as the real one does. --hang: goes on for ever and never looks at its stdin, and neither does its child.
 BENCH = """

@@ -16,7 +16,8 @@ from compressor.profiles import load_profile
 from compressor.progress import Silent
 from compressor.spec.base import parse
 from compressor.spec.doctor import DeviceDiagnosis
-from tests.measure.sshd import MACHINE, wrap
+from tests.kit import MACHINE
+from tests.measure.sshd import wrap
 
 ORT = {"ok": True, "version": "1.22.0", "precisions": ["fp32"]}
 OV = {"ok": True, "version": "2026.4.1-22982-abc", "precisions": ["f32", "f16"]}

@@ -30,7 +30,8 @@ from compressor.measure.devices import (
     ssh,
 )
 from compressor.progress import Silent
-from tests.measure.sshd import MACHINE, Board, alive, run_sshd, until, wrap, write_bundle
+from tests.kit import MACHINE
+from tests.measure.sshd import Board, alive, run_sshd, until, wrap, write_bundle
 
 HIDDEN = {"eval/labels.npy", "eval/reference.npy"}
 

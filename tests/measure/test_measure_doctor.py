@@ -15,7 +15,7 @@ from compressor.profiles import load_profile
 from compressor.runtimes import NOT_YET
 from compressor.spec.base import parse
 from compressor.spec.doctor import Diagnosis
-from tests.measure.sshd import MACHINE as BOARD
+from tests.kit import MACHINE as BOARD
 
 MACHINE = BOARD.model_copy(
     update={

@@ -7,22 +7,11 @@ import pytest
 from compressor.errors import EXIT_MISSING, EXIT_USAGE, KdcError
 from compressor.measure import machine as module
 from compressor.measure.machine import RuntimeInfo, last_line, runtime_info, this_machine
+from tests.kit import MACHINE as BOARD
 
-MACHINE = {
-    "arch": "aarch64",
-    "system": "Linux 6.6",
-    "cpu": "Cortex-A76 (Raspberry Pi 5 Model B Rev 1.0)",
-    "isa": ["asimd", "asimddp"],
-    "cores": 4,
-    "usable_cores": 4,
-    "memory_gb": 7.9,
-    "python": "3.11.2",
-    "load_1m": None,
-    "steal_s": None,
-    "governor": "ondemand",
-    "mhz": 2400.0,
-    "temperature_c": 51.5,
-}
+MACHINE = BOARD.model_copy(
+    update={"cpu": "Cortex-A76 (Raspberry Pi 5 Model B Rev 1.0)", "isa": ("asimd", "asimddp")}
+).model_dump(mode="json")
 
 
 @pytest.fixture

@@ -216,6 +216,18 @@ def test_a_local_bench_that_dies_is_not_started_again(play: Play) -> None:
     assert measured.lost is not None
 
 
+def test_blocks_of_a_contestant_that_broke_off_do_not_count(play: Play) -> None:
+    def breaks(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
+        for event in whole(pipe, arguments):
+            if "state" in event:
+                event = state()
+                event["state"]["contestants"][0]["error"] = "the runner was ended by signal 9"
+            yield event
+
+    measured, _ = play(breaks)
+    assert (len(measured.rounds), measured.blocks) == (11, ())
+
+
 def test_an_error_on_the_device_is_no_lost_connection(play: Play, bundle: Path) -> None:
     def full(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
         yield state()
