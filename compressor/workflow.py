@@ -76,7 +76,10 @@ def doctor(device: str, python: str | None, profile: Profile | None, progress: P
     from compressor.measure.doctor import diagnose, missing_for, to_text
 
     url = devices.parse_device(device)
-    if url.kind == "local" and python is None:
+    if url.kind == "local":
+        if python is not None:
+            hint = "kdc doctor --device ssh://HOST --device-python EXE; here kdc's own Python is asked"
+            raise KdcError("--device-python names an interpreter on a device, and there is no --device", hint)
         here = diagnose()
         return Doctor(here, to_text(here), missing_for(profile, here) if profile else ())
     there = devices.diagnose_device(url, python=python, progress=progress)
@@ -102,10 +105,11 @@ def export(
     """Export the run for the profile, measure it, and report."""
     from compressor.export import export_bundle
     from compressor.measure.devices import parse_device
+    from compressor.report import verify
 
     parse_device(how.device)  # a mistyped device is known before minutes of work
-    if how.baseline is not None and not (how.baseline / "bundle.json").is_file():
-        raise KdcError(f"--baseline {how.baseline} is no bundle of kdc", "give a folder that kdc export made")
+    if how.baseline is not None:
+        verify(how.baseline)
     export_bundle(run, profile, out, teacher=teacher, overwrite=overwrite, progress=progress)
     try:
         return measure(out, how, progress=progress)

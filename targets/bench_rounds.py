@@ -122,7 +122,8 @@ def run_round(
     }
     result.rounds.append(row)
     result.blocks += blocks
-    teller.event(round=row, blocks=blocks)
+    failed = {name: by_name[name].record["error"] for name in alive if not by_name[name].alive}
+    teller.event(round=row, blocks=blocks, **({"failed": failed} if failed else {}))
 
 
 def passed(before: float | None, after: float | None) -> float | None:

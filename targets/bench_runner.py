@@ -5,6 +5,7 @@ Standard library only; runs on Python 3.9 and later. Used by bench.py.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -141,7 +142,7 @@ class Contestant:
         """Start it a few times, one after the other; the last process stays and will run the blocks. So the time from
         a process's start to its first answer is known, and in which precision it computes: reading that may disturb
         a process, so one is asked that ends right afterwards."""
-        self._cache_files()
+        self.record["artefact_sha256"] = self._read_files()
         starts = []
         for count in range(FRESH_STARTS):
             with closing(self.process()) as runner:
@@ -162,12 +163,20 @@ class Contestant:
         start_ms = (time.perf_counter() - runner.began) * 1000
         return {"start_ms": start_ms, "load_ms": loaded["load_ms"], "first_ms": first_ms}, loaded
 
-    def _cache_files(self) -> None:
-        """Read the model's files once, so that every start finds them in the page cache, the first one too."""
-        for entry in self.variant.get("files", ()):
-            with suppress(OSError), (self.plan.bundle / entry["path"]).open("rb") as file:  # load says what is wrong
-                while file.read(1 << 20):
-                    pass
+    def _read_files(self) -> str | None:
+        """One sha256 for the artefact's files, of the text that `sha256sum` prints for them; None where one cannot be
+        read, of which load says what is wrong. So every start finds them in the page cache, the first one too."""
+        lines = []
+        try:
+            for entry in self.variant.get("files", ()):
+                digest = hashlib.sha256()
+                with (self.plan.bundle / entry["path"]).open("rb") as file:
+                    for chunk in iter(lambda file=file: file.read(1 << 20), b""):  # type: ignore[misc]
+                        digest.update(chunk)
+                lines.append(f"{digest.hexdigest()}  {entry['path']}\n")
+        except OSError:
+            return None
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def ask(self, op: str, **fields: Any) -> dict[str, Any]:
         """An answer of the process that runs the blocks."""

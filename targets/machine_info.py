@@ -65,13 +65,18 @@ def _moment(root: Path) -> dict[str, Any]:
 
 
 def busy_and_steal_s(root: Path = ROOT) -> tuple[float | None, float | None]:
-    """CPU seconds since boot in which any CPU was busy, interrupts included, and that a hypervisor took away."""
-    fields = text(root / "proc/stat").partition("\n")[0].split()[1:]
-    if len(fields) < 8 or not all(field.isdecimal() for field in fields):
-        return None, None
-    user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])  # user has guest in it
-    second: int = os.sysconf("SC_CLK_TCK")
-    return (user + nice + system + irq + softirq) / second, steal / second
+    """CPU seconds since boot in which the CPUs that may be used were busy, interrupts included, and that a hypervisor
+    took away from them."""
+    usable = {f"cpu{number}" for number in _affinity()}
+    busy = stolen = 0
+    found = False
+    for line in text(root / "proc/stat").splitlines():
+        name, *fields = line.split()
+        if name in usable and len(fields) >= 8 and all(field.isdecimal() for field in fields):
+            user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])  # user has guest in it
+            busy, stolen, found = busy + user + nice + system + irq + softirq, stolen + steal, True
+    second: int = os.sysconf("SC_CLK_TCK") if found else 1
+    return (busy / second, stolen / second) if found else (None, None)
 
 
 def clock_mhz(root: Path = ROOT) -> float | None:

@@ -53,7 +53,8 @@ def compressed_bytes(files: Iterable[Path]) -> int:
 
 
 def _onnx_constants(graph: onnx.GraphProto) -> Iterable[tuple[str, int]]:
-    constants = [attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]
+    attributes = [one for node in graph.node if node.op_type == "Constant" for one in node.attribute]
+    constants = [one.t for one in attributes if one.HasField("t")]  # some hold a plain number or a list of them
     for tensor in [*graph.initializer, *constants]:
         kind = tensor_dtype_to_np_dtype(tensor.data_type)
         count = int(np.prod(tensor.dims, dtype=np.int64))

@@ -13,7 +13,7 @@ from compressor.runtimes import runtime_for
 from compressor.spec.base import parse
 from compressor.spec.measurement import Machine
 
-__all__ = ["RuntimeInfo", "last_line", "runtime_info", "this_machine"]
+__all__ = ["RuntimeInfo", "last_line", "one_line", "runtime_info", "this_machine"]
 
 # A cold import of a runtime from a slow card takes tens of seconds.
 TIMEOUT_S = 120.0
@@ -49,9 +49,14 @@ def runtime_info(runtime: str) -> RuntimeInfo:
     return RuntimeInfo(runtime, version, tuple(str(name) for name in precisions))
 
 
+def one_line(text: object) -> str:
+    """What another machine says, as one line that no terminal and no CI log can take for more than text."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
+
+
 def last_line(text: str) -> str:
     """The last line of a process's stderr that says something: with Python, the exception."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in map(one_line, text.splitlines()) if line]
     return lines[-1] if lines else "it said nothing"
 
 

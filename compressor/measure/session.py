@@ -6,7 +6,6 @@ installed. A connection that is lost is taken up again; where that fails, the sa
 
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,31 +14,38 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError, os_error
-from compressor.measure.devices import DeviceUrl, Link, open_link
+from compressor.measure.devices import DeviceUrl, Kind, Link, fresh_folder, open_link
+from compressor.measure.machine import one_line
 from compressor.progress import Progress
 from compressor.spec.base import parse, read_json, write_json
 from compressor.spec.bundle import Bundle
-from compressor.spec.measurement import Block, Measurement, Round
+from compressor.spec.measurement import Block, Contestant, Measurement, Round
 
 __all__ = ["Undecided", "measure_bundle"]
 
 Undecided = Callable[[Measurement], tuple[str, ...]]
-"""What more rounds could decide, in words; nothing: it is enough."""
+"""What more rounds could decide, in words; nothing: it is enough. Raises KdcError for a measurement of something
+else."""
 
 RETRY_AFTER_S = (2.0, 4.0, 8.0, 16.0, 30.0)
 PUBLISHED = "measurement.json"
+HEADER = 4096
+"""Bytes that a .npy file may have before its numbers."""
 
 
 @dataclass
 class _Samples:
-    """What has arrived: the first and the last state (a Measurement without rounds and blocks), rounds, blocks.
-    `target`: rounds until the next look; `ends`: when the time for rounds is up, by the monotonic clock."""
+    """What has arrived. `state`: the last Measurement that bench.py told, without its rounds and blocks, and `first`
+    the first one; `failed`: the contestants that broke off, on whichever connection. `target`: rounds until the next
+    look.
+    """
 
     target: int
-    ends: float
+    seconds: float
     throughput: bool
-    state: dict[str, Any] | None = None
-    first: dict[str, Any] | None = None
+    state: Measurement | None = None
+    first: Measurement | None = None
+    failed: dict[str, Contestant] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     connections: int = 0
@@ -47,24 +53,45 @@ class _Samples:
     enough: bool = False
     lost: str | None = None
 
-    def measurement(self, kind: str) -> Measurement:
-        """All of it as one Measurement; raises KdcError where the device told something else than that."""
-        assert self.state is not None
-        assert self.first is not None
-        # Of a contestant that broke off in the end, no block counts, though some had arrived.
-        failed = {record["variant"] for record in self.state["contestants"] if record.get("error")}
-        started: dict[str, Any] = {key: self.first[key] for key in ("started", "machine_before") if key in self.first}
-        values = {
-            **self.state,
-            **started,
+    def take_state(self, values: object) -> None:
+        told = dict(values) if isinstance(values, dict) else {}
+        self.state = parse(Measurement, {**told, "rounds": [], "blocks": []}, "the device's measurement")
+        self.first = self.first or self.state
+        for contestant in self.state.contestants:
+            if contestant.error is not None:
+                self.failed.setdefault(contestant.variant, contestant)
+
+    def fail(self, name: str, reason: str) -> None:
+        """A contestant broke off. It stays failed, though it may run to its end after a lost connection."""
+        for one in self.state.contestants if self.state else ():
+            if one.variant == name and one.error is None:
+                kept = {"variant", "copy_of", "requested_precision", "threads"}
+                self.failed.setdefault(name, Contestant(**one.model_dump(include=kept), error=reason))
+
+    def measurement(self, kind: Kind, arrived: Path | None = None) -> Measurement:
+        """All of it as one Measurement. `arrived`: the folder of the logits; those that are not there are not named."""
+        if self.state is None or self.first is None:
+            raise KdcError("bench.py ended without a word of what it measured", "measure again", EXIT_INCONCLUSIVE)
+        contestants = [self.failed.get(one.variant, one) for one in self.state.contestants]
+        if arrived is not None:
+            gone = {"logits": None, "logits_sha256": None}
+            contestants = [
+                one if one.logits is None or (arrived / one.logits).exists() else one.model_copy(update=gone)
+                for one in contestants
+            ]
+        update = {
+            "started": self.first.started,
+            "machine_before": self.first.machine_before,
             "device": kind,
             "connections": self.connections,
             "lost": self.lost,
             "looks": max(1, self.looks),
-            "rounds": [found.model_dump() for found in self.rounds],
-            "blocks": [found.model_dump() for found in self.blocks if found.variant not in failed],
+            "contestants": tuple(contestants),
+            "rounds": tuple(self.rounds),
+            # Of a contestant that broke off in the end, no block counts, though some had arrived.
+            "blocks": tuple(block for block in self.blocks if block.variant not in self.failed),
         }
-        return parse(Measurement, values, "the device's measurement")
+        return self.state.model_copy(update=update)
 
 
 def measure_bundle(
@@ -88,17 +115,20 @@ def measure_bundle(
         hint = "kdc export RUN --profile P --out BUNDLE"
         raise KdcError(f"{bundle} is no bundle of kdc ({bundle / 'runners' / 'bench.py'} is missing)", hint)
     manifest = read_json(bundle / "bundle.json", Bundle)
-    samples = _Samples(target=rounds, ends=time.monotonic() + seconds, throughput=throughput)
+    samples = _Samples(target=rounds, seconds=seconds, throughput=throughput)
     pauses = iter(() if url.kind == "local" else RETRY_AFTER_S)
     with _staging(bundle) as folder:
         while True:
+            reached = False
             try:
                 with open_link(url, bundle, manifest, python=python, progress=progress) as link:
+                    reached = True
                     _listen(link, samples, undecided, progress)
-                    _fetch(link, samples, folder)
+                    _fetch(link, samples, manifest, folder)
                 break
             except KdcError as error:
-                if error.exit_code != EXIT_INCONCLUSIVE or samples.state is None:
+                # What keeps it from being reached again (its name, its key, its disk) must not cost the samples.
+                if samples.state is None or (reached and error.exit_code != EXIT_INCONCLUSIVE):
                     raise
                 pause = next(pauses, None)
                 if pause is None:
@@ -107,47 +137,49 @@ def measure_bundle(
                     break
                 progress.warn(f"{error.message}; trying again in {pause:g} s")
                 time.sleep(pause)
-        measurement = samples.measurement(url.kind)
+        measurement = samples.measurement(url.kind, folder)
+        undecided(measurement)  # refuses one that is not of this bundle, before it takes the place of another
         _publish(measurement, folder, bundle)
     return measurement
 
 
 def _listen(link: Link, samples: _Samples, undecided: Undecided, progress: Progress) -> None:
     """Run bench.py to its end, from where an earlier connection was lost."""
-    rounds = 0 if samples.enough else max(0, samples.target - len(samples.rounds))
+    rounds = 0 if samples.enough else max(1, samples.target - len(samples.rounds))
     following = samples.rounds[-1].number + 1 if samples.rounds else 0
-    seconds = max(1.0, samples.ends - time.monotonic())
-    arguments = ["--ask", "--rounds", str(rounds), "--seconds", f"{seconds:.1f}", "--first-round", str(following)]
+    left = max(0.0, samples.seconds - sum(one.wall_s for one in samples.rounds))
+    arguments = ["--ask", "--rounds", str(rounds), "--seconds", f"{left:.1f}", "--first-round", str(following)]
     arguments += [] if samples.throughput else ["--no-throughput"]
     samples.connections += 1
     for event in link.bench(arguments):
         try:
             _take_in(event, link, samples, undecided, progress)
         except (KeyError, TypeError, ValueError):
-            raise KdcError(f"bench.py says what kdc does not understand: {str(event)[:100]}") from None
+            raise KdcError(f"bench.py says what kdc does not understand: {one_line(event)[:100]}") from None
 
 
 def _take_in(event: dict[str, Any], link: Link, samples: _Samples, undecided: Undecided, progress: Progress) -> None:
     """One line of bench.py (targets/README.md has them all)."""
     if "progress" in event:
-        progress.at(str(event["doing"]), int(event["progress"]), int(event["total"]))
+        progress.at(one_line(event["doing"]), int(event["progress"]), int(event["total"]))
     elif "round" in event:
         samples.rounds.append(parse(Round, event["round"], "a round of the device's"))
         samples.blocks += [parse(Block, block, "a block of the device's") for block in event["blocks"]]
+        for name, reason in dict(event.get("failed", {})).items():
+            samples.fail(str(name), one_line(reason))
     elif "state" in event:
-        samples.state = dict(event["state"])
-        samples.first = samples.first or samples.state
+        samples.take_state(event["state"])
     elif "look" in event:
         link.say(_look(samples, bool(event.get("late")), link.kind, undecided, progress))
     elif "note" in event:
-        progress.note(str(event["note"]))
+        progress.note(f"bench.py: {one_line(event['note'])}")
     elif "warning" in event:
-        progress.warn(str(event["warning"]))
+        progress.warn(one_line(event["warning"]))
     else:
         raise KeyError
 
 
-def _look(samples: _Samples, late: bool, kind: str, undecided: Undecided, progress: Progress) -> str:
+def _look(samples: _Samples, late: bool, kind: Kind, undecided: Undecided, progress: Progress) -> str:
     """The answer to bench.py: more rounds while a verdict is open and there is time."""
     samples.looks += 1
     open_lines = undecided(samples.measurement(kind))
@@ -162,14 +194,15 @@ def _look(samples: _Samples, late: bool, kind: str, undecided: Undecided, progre
     return "enough"
 
 
-def _fetch(link: Link, samples: _Samples, folder: Path) -> None:
+def _fetch(link: Link, samples: _Samples, manifest: Bundle, folder: Path) -> None:
     """The logits of every contestant that has some."""
+    most = HEADER + 4 * manifest.eval.n * len(manifest.student.class_names)
     for contestant in samples.measurement(link.kind).contestants:
         if contestant.logits is not None:
             # A device may be anything: its names are not taken for paths.
             if contestant.logits != f"{contestant.variant}.npy" or not re.fullmatch(r"[\w.-]+", contestant.variant):
-                raise KdcError(f"the device names the logits of {contestant.variant} {contestant.logits!r}")
-            link.fetch(contestant.logits, folder / contestant.logits)
+                raise KdcError(f"the device names the logits of {contestant.variant!r} {contestant.logits!r}")
+            link.fetch(contestant.logits, folder / contestant.logits, most)
 
 
 @contextmanager
@@ -178,7 +211,7 @@ def _staging(bundle: Path) -> Iterator[Path]:
     measurements = bundle / "measurements"
     try:
         measurements.mkdir(exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".arriving-", dir=measurements))
+        folder = fresh_folder(measurements, ".arriving-")
     except OSError as error:
         raise os_error(error, f"writing to {measurements}") from error
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from compressor import __version__
 from compressor.report.conditions import Grounds, grounds_of
+from compressor.report.crowding import rounds_text
 from compressor.report.gate import checks_for, verdict_of
 from compressor.report.latency import teacher_of
 from compressor.report.lines import parity_verdict
@@ -58,7 +59,7 @@ def build_report(bundle_dir: Path) -> Report:
 
 
 def _session(measurement: Measurement, grounds: Grounds) -> Session:
-    aa = grounds.aa
+    aa, of = grounds.aa, rounds_text(measurement)
     return Session(
         started=measurement.started,
         finished=measurement.finished,
@@ -72,7 +73,7 @@ def _session(measurement: Measurement, grounds: Grounds) -> Session:
         block_length=measurement.block_length,
         block_dropped=measurement.block_dropped,
         distinct_inputs=measurement.distinct_inputs,
-        aa=Estimate(value=aa.value, low=aa.low, high=aa.high, n=aa.n, of="rounds") if aa is not None else None,
+        aa=Estimate(value=aa.value, low=aa.low, high=aa.high, n=aa.n, of=of) if aa is not None else None,
         smallest_effect=smallest_detectable(aa) if aa is not None else None,
         disturbed=grounds.disturbed,
         machine=measurement.machine_before,
@@ -87,6 +88,10 @@ def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None, grounds
         yield "The bundle has no student variant, so there is nothing to judge."
     if results.measurement is None:
         yield "Nothing was measured: the bundle holds no measurements/measurement.json."
+    elif results.measurement.waited_s:
+        yield f"It waited {results.measurement.waited_s:.0f} s for another measurement on this machine to end."
+    if results.measurement is not None and results.measurement.idle_watts is not None:
+        yield f"Power before the first model was loaded: {results.measurement.idle_watts:.2f} W (over 1 s)."
     for row in rows:
         if row.measured and row.p90_ms is None:
             needs = f"p90 needs {percentile_needs(0.9)} timed calls in at least {MIN_BLOCKS} blocks"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
+from compressor.report.crowding import crowding
 from compressor.report.latency import aa_of, no_aa
 from compressor.report.read import Results
 from compressor.report.text import number, relative
@@ -19,14 +20,6 @@ __all__ = ["Grounds", "disturbances", "grounds_of"]
 
 ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
-# Of all cores. One busy process is 6 % of 16 cores and more of fewer; the services of an idle system are far below.
-FOREIGN_SHARE = 0.05
-# Of all cores. A vCPU that is away for 2 % of the time is away in the midst of some of the slowest tenth of calls,
-# which is what p90 is made of.
-STEAL_SHARE = 0.02
-# Of the rounds' time, since a quota stops all of the group at once: ten stops of 50 ms in 100 s still are no tenth of
-# the calls. Some come from loading, when every runtime starts its threads.
-QUOTA_SHARE = 0.005
 # Turbo steps come and go by some per cent; a tenth less clock is a tenth more latency.
 CLOCK_FELL = 0.9
 # Rounds with a known clock, so that a quarter of them is at least two: one reading is no trend.
@@ -43,13 +36,15 @@ class Grounds:
     """What verdicts on latency rest on.
 
     `elsewhere`: how the machine differs from the profile's device; `otherwise`: how batch and threads differ from the
-    profile's; `disturbed`: see `disturbances`; `lost`: why the session broke off. `confidence`: of the intervals that
-    verdicts are taken from; `aa`: the A/A ratio at it, and `no_aa`: why there is none.
+    profile's; `disturbed`: see `disturbances`, and `slower`: all of that can only have made it slower; `lost`: why the
+    session broke off. `confidence`: of the intervals that verdicts are taken from; `aa`: the A/A ratio at it, and
+    `no_aa`: why there is none.
     """
 
     elsewhere: tuple[str, ...]
     otherwise: tuple[str, ...]
     disturbed: tuple[str, ...]
+    slower: bool
     lost: str | None
     confidence: float
     aa: Interval | None
@@ -65,13 +60,14 @@ def grounds_of(results: Results) -> Grounds:
     """What the verdicts on a session rest on; without a measurement nothing speaks against it, and nothing for it."""
     measurement, profile = results.measurement, results.bundle.profile
     if measurement is None:
-        return Grounds((), (), (), None, look_confidence(1), None, "no A/A: nothing was measured")
+        return Grounds((), (), (), True, None, look_confidence(1), None, "no A/A: nothing was measured")
     confidence = look_confidence(measurement.looks)
     aa = aa_of(measurement, confidence)
     return Grounds(
         elsewhere=tuple(_machine_differences(profile, measurement)),
         otherwise=tuple(_setting_differences(profile, measurement)),
         disturbed=disturbances(measurement),
+        slower=not _shifts(measurement),
         lost=measurement.lost,
         confidence=confidence,
         aa=aa,
@@ -91,6 +87,9 @@ def _machine_differences(profile: Profile, measurement: Measurement) -> Iterator
         yield f"isa lacks {', '.join(lacking)}"
     if expected.cores is not None and machine.cores != expected.cores:
         yield f"cores are {machine.cores}, the profile's {expected.cores}"
+    mode = profile.device.power_mode.value if profile.device.power_mode is not None else None
+    if mode is not None and machine.power_mode is not None and mode.lower() != machine.power_mode.lower():
+        yield f"the power mode is {machine.power_mode}, the profile's {mode}"
     if machine.usable_cores < profile.threads:
         yield f"usable cores are {machine.usable_cores}, fewer than the profile's {profile.threads} threads"
     if (machine.arch, machine.cpu, machine.cores) != (after.arch, after.cpu, after.cores):
@@ -108,41 +107,19 @@ def _setting_differences(profile: Profile, measurement: Measurement) -> Iterator
 def disturbances(measurement: Measurement) -> tuple[str, ...]:
     """What disturbed the session, a line each with its numbers; none: nothing that the system tells of.
 
-    A disturbance only ever makes a latency longer. Waiting for another measurement to end is none: nothing ran then.
+    Waiting for another measurement to end is none: nothing ran then.
     """
-    before, after, rounds = measurement.machine_before, measurement.machine_after, measurement.rounds
     return (
-        *_other_load(rounds, before.cores),
-        *_quota(measurement),
-        *_heat(before, after),
-        *_clock(rounds),
-        *_changes(before, after),
-        *_bias(measurement),
+        *crowding(measurement),
+        *_heat(measurement.machine_before, measurement.machine_after),
+        *_clock(measurement.rounds),
+        *_shifts(measurement),
     )
 
 
-def _other_load(rounds: tuple[Round, ...], cores: int) -> Iterator[str]:
-    foreign, wall = 0.0, 0.0
-    for one in rounds:
-        if one.busy_cpu_s is not None and one.own_cpu_s is not None:
-            foreign, wall = foreign + one.busy_cpu_s - one.own_cpu_s, wall + one.wall_s
-    if wall > 0 and foreign / (wall * cores) >= FOREIGN_SHARE:
-        used = f"{number(foreign / wall)} of {cores} cores over {number(wall)} s"
-        yield f"other processes used {number(100 * foreign / (wall * cores))} % of the machine ({used})"
-    taken = [(one.wall_s, one.steal_s) for one in rounds if one.steal_s is not None]
-    wall, stolen = sum(wall for wall, _ in taken), sum(stolen for _, stolen in taken)
-    if wall > 0 and stolen / (wall * cores) > STEAL_SHARE:
-        took = f"{number(stolen)} s on {cores} cores in {number(wall)} s"
-        yield f"the hypervisor took {number(100 * stolen / (wall * cores))} % of the machine away (steal: {took})"
-
-
-def _quota(measurement: Measurement) -> Iterator[str]:
-    before, after = measurement.machine_before.quota_throttled_s, measurement.machine_after.quota_throttled_s
-    if before is None or after is None:
-        return
-    stopped, wall = after - before, sum(one.wall_s for one in measurement.rounds)
-    if stopped > QUOTA_SHARE * wall and stopped > 0:
-        yield f"the cgroup's CPU quota stopped the session for {number(stopped)} s, its rounds took {number(wall)} s"
+def _shifts(measurement: Measurement) -> tuple[str, ...]:
+    """Disturbances that may have made latencies shorter as well as longer; all the others only make them longer."""
+    return (*_changes(measurement.machine_before, measurement.machine_after), *_bias(measurement))
 
 
 def _heat(before: Machine, after: Machine) -> Iterator[str]:

@@ -82,17 +82,19 @@ def _measurement_problems(measurement: Measurement, bundle: Bundle) -> Iterator[
 
 
 def _contestant_problems(contestant: Contestant, bundle: Bundle) -> Iterator[str]:
-    precisions = {variant.name: variant.precision for variant in bundle.variants}
+    variants = {variant.name: variant for variant in bundle.variants}
     name, variant = contestant.variant, contestant.copy_of or contestant.variant
     if contestant.copy_of is not None and contestant.copy_of != bundle.reference:
         yield f"has {name} as a second copy of {contestant.copy_of}, but bundle.json's reference is {bundle.reference}"
-    elif contestant.copy_of is not None and name in precisions:
+    elif contestant.copy_of is not None and name in variants:
         yield f"has {name} as a second copy of {contestant.copy_of}, but it is a variant of its own in bundle.json"
-    elif variant not in precisions:
+    elif variant not in variants:
         yield f"measures variant {name}, which bundle.json does not have"
-    elif contestant.requested_precision != precisions[variant]:
-        asked = f"{contestant.requested_precision}, but bundle.json says {precisions[variant]}"
+    elif contestant.requested_precision != variants[variant].precision:
+        asked = f"{contestant.requested_precision}, but bundle.json says {variants[variant].precision}"
         yield f"asked {name} for precision {asked}"
+    elif contestant.error is None and contestant.artefact_sha256 != variants[variant].artefact_sha256:
+        yield f"measures other files of {name} than those that bundle.json lists"
 
 
 def _time_problems(contestant: Contestant) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from compressor.report.crowding import block_share
 from compressor.report.fits import BASELINE
 from compressor.report.read import Results
 from compressor.spec.bundle import Variant
@@ -79,7 +80,8 @@ def figure_at(figure: LatencyFigure, results: Results, name: str, confidence: fl
         return None
     ours, theirs = wall_blocks(results, name), wall_blocks(results, other.name)
     pair = (theirs, ours) if figure == "p50_ratio" else (ours, theirs)
-    return told(lambda: paired_ratio(*pair, confidence=confidence))
+    share = block_share(results.measurement) if results.measurement is not None else 0.5
+    return told(lambda: paired_ratio(*pair, confidence=confidence, share=share))
 
 
 def common_rounds(results: Results, one: str, other: str) -> int:
@@ -93,7 +95,7 @@ def aa_of(measurement: Measurement, confidence: float) -> Interval | None:
     if no_aa(measurement):
         return None
     copy, first = _aa_blocks(measurement)
-    return told(lambda: paired_ratio(copy, first, confidence=confidence))
+    return told(lambda: paired_ratio(copy, first, confidence=confidence, share=block_share(measurement)))
 
 
 def no_aa(measurement: Measurement) -> str:

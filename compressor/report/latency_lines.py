@@ -1,7 +1,7 @@
 """The budget's lines on latency, judged by their whole interval at the confidence that the session's looks leave.
 
-    p50_ms, p90_ms                only on the profile's device; a disturbed session is slower than the device, never
-                                  faster, so what it fails is open, and what it passes is passed
+    p50_ms, p90_ms                only on the profile's device; most disturbances make a session slower than the
+                                  device, never faster, so what it fails is open, and what it passes is passed
     min_speedup, max_slowdown     from paired blocks, so on any machine and whatever disturbed it; their interval is
                                   widened by the A/A comparison, and without one they are not judged
 
@@ -115,7 +115,10 @@ def _judge(name: str, limit: float, variant: str, results: Results, grounds: Gro
         return Judgement(verdict, reason, straddles=verdict == "inconclusive")
     disturbed = f"disturbed ({'; '.join(grounds.disturbed)})"
     if verdict == "fail":
-        return Judgement("inconclusive", f"{reason}, but the session was {disturbed}, which makes it slower")
+        slower = ", which makes it slower" if grounds.slower else ""
+        return Judgement("inconclusive", f"{reason}, but the session was {disturbed}{slower}")
+    if verdict == "pass" and not grounds.slower:
+        return Judgement("inconclusive", f"{reason}, but the session was {disturbed}, which may have made it faster")
     but = f"{reason}, though the session was {disturbed}" if verdict == "pass" else f"{reason}; {disturbed}"
     return Judgement(verdict, but, straddles=verdict == "inconclusive")
 

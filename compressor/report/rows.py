@@ -4,6 +4,7 @@ from collections.abc import Callable
 from statistics import median
 
 from compressor.report.answers import answers_of, parity_of
+from compressor.report.crowding import rounds_text
 from compressor.report.latency import LatencyFigure, figure_at, ran, teacher_of, wall_blocks
 from compressor.report.read import Results
 from compressor.spec.bundle import Variant
@@ -67,7 +68,9 @@ def _latency(figure: LatencyFigure, variant: Variant, results: Results) -> Estim
     found = figure_at(figure, results, variant.name, SHOWN_CONFIDENCE)
     if found is None:
         return None
-    of = "rounds" if figure in ("p50_ratio", "slowdown") else _blocks_text(results, variant.name)
+    of = _blocks_text(results, variant.name)
+    if figure in ("p50_ratio", "slowdown") and results.measurement is not None:
+        of = rounds_text(results.measurement)
     return Estimate(value=found.value, low=found.low, high=found.high, n=found.n, of=of)
 
 

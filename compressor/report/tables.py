@@ -85,7 +85,7 @@ def _sample_sizes(report: Report) -> str:
         "p50 and p90": "p50_ms",
         "times as fast": "p50_ratio",
         "p50 / baseline's": "slowdown",
-        "accuracy": "accuracy",
+        "accuracy, balanced, retention": "accuracy",
     }
     for what, field in fields.items():
         sizes = {row.name: getattr(row, field) for row in report.rows if getattr(row, field) is not None}
@@ -94,6 +94,9 @@ def _sample_sizes(report: Report) -> str:
             parts.append(f"{what}: {next(iter(said.values()))}")
         elif said:
             parts.append(f"{what}: " + ", ".join(f"{code(name)} {sample}" for name, sample in said.items()))
+    windows = {row.throughput.images_per_s.n for row in report.rows if row.throughput is not None}
+    if windows:
+        parts.append(f"images/s: median of n = {'–'.join(map(str, sorted(windows)))} windows, spread in the details")
     return f"[low–high] are 95 % intervals. Samples: {'; '.join(parts) or 'nothing was measured'}."
 
 

@@ -2,12 +2,14 @@
 
 bundle.json            this manifest           model.onnx, labels.txt   the student, fp32, and its classes
 openvino-f16/ …        one folder a variant    teacher/model.onnx       the teacher, measured in the same way
+baseline/              an earlier student, to race along (--baseline)
 eval/                  test inputs, labels, the torch reference's logits
 runners/               the scripts that run and measure it where kdc is not installed
 measurements/          raw samples             report.json, report.md   made from them
 SHA256SUMS             every other file; `sha256sum -c` reads it
 """
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -58,6 +60,12 @@ class Variant(Noun):
     made: str
     weight_bytes: dict[str, int]
     compressed_bytes: int
+
+    @property
+    def artefact_sha256(self) -> str:
+        """One sha256 for all the files: of the text that `sha256sum` prints for them, in their order."""
+        lines = "".join(f"{entry.sha256}  {entry.path}\n" for entry in self.files)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
 
 class EvalSet(Noun):

@@ -74,14 +74,15 @@ class Contestant(Noun):
     """One artefact as its runner ran it. `error`: why it could not run; then the rest is empty.
 
     `variant`: the bundle's name for it; for the second copy of the reference (A/A) a name of its own, and `copy_of`
-    names the variant. Resident memory in MB (10^6 bytes): before the model was loaded, and the peak (VmHWM) at the end
-    of the latency blocks, before throughput and accuracy. `logits`: a float32 [N, classes] .npy file beside the
-    measurement, with its sha256.
+    names the variant. `artefact_sha256`: of the files that it read, as Variant.artefact_sha256 says. Resident memory
+    in MB (10^6 bytes): before the model was loaded, and the peak (VmHWM) at the end of the latency blocks, before
+    throughput and accuracy. `logits`: a float32 [N, classes] .npy file beside the measurement, with its sha256.
     """
 
     variant: str
     copy_of: str | None = None
     error: str | None = None
+    artefact_sha256: str | None = None
     runtime_version: str | None = None
     requested_precision: str
     executed_precision: str | None = None
@@ -107,7 +108,8 @@ class Block(Noun):
 
 class Round(Noun):
     """What else went on during a round: seconds of wall time; CPU seconds of bench.py and its runners; CPU seconds that
-    all CPUs were busy, and that a hypervisor stole; the clock at its end. Null where the system does not tell."""
+    the CPUs in `affinity` were busy, and that a hypervisor stole of them; the clock at its end. Null where the system
+    does not tell."""
 
     number: int
     wall_s: float

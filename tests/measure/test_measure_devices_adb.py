@@ -53,7 +53,7 @@ def test_a_whole_session(tmp_path: Path) -> None:
         for event in link.bench(["--ask"]):
             if "look" in event:
                 link.say("enough")
-        link.fetch("student.npy", tmp_path / "student.npy")
+        link.fetch("student.npy", tmp_path / "student.npy", 2_000_000)
     assert (tmp_path / "student.npy").stat().st_size == 256 * 4000
     assert list((tmp_path / "it's a card").iterdir()) == []
 
@@ -75,10 +75,10 @@ def test_what_arrives_damaged_or_cut_short_is_not_kept(tmp_path: Path) -> None:
     liar.chmod(0o755)
     with connected(DeviceUrl("adb", serial="PHONE"), str(liar)) as agent:
         with pytest.raises(KdcError, match=r"^student.npy arrived damaged from PHONE \(measure again\)$") as caught:
-            agent.get("out/student.npy", tmp_path / "student.npy")
+            agent.get("out/student.npy", tmp_path / "student.npy", 2_000_000)
         assert caught.value.exit_code == EXIT_INCONCLUSIVE
         with pytest.raises(LostConnection, match=r"^the connection to PHONE was lost \(exit code 5: pulled out\) "):
-            agent.get("out/student.npy", tmp_path / "student.npy")
+            agent.get("out/student.npy", tmp_path / "student.npy", 2_000_000)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "liar"]
 
 

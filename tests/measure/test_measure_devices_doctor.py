@@ -131,7 +131,7 @@ def test_a_python_that_the_system_keeps_for_itself(scripts: Path, tmp_path: Path
     broken = found.model_copy(
         update={"externally_managed": True, "numpy": found.numpy.model_copy(update={"version": None})}
     )
-    assert to_text(broken).endswith("then measure with --device-python ~/kdc-venv/bin/python\n")
+    assert to_text(broken).endswith("then measure with --device-python '~/kdc-venv/bin/python'\n")
     assert "--device-python" not in to_text(found)
 
 

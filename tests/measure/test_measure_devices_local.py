@@ -39,11 +39,11 @@ def test_a_whole_session(bundle: Path) -> None:
             events.append(event)
             if "look" in event:
                 link.say("more 1" if event["look"] < 3 else "enough")
-        link.fetch("student.npy", bundle / "measurements" / "student.npy")
+        link.fetch("student.npy", bundle / "measurements" / "student.npy", 2_000_000)
     arguments = events[0]["state"]["arguments"]
     assert arguments[:3] == [str(bundle), "--json", "--out"]
     assert Path(arguments[3]).parent == bundle / "measurements"
-    assert Path(arguments[3]).name.startswith(f".session-{os.getpid()}-")
+    assert Path(arguments[3]).name.startswith(f".running-{os.getpid()}-")
     assert arguments[4:] == ["--ask"]
     assert events[-1] == {"state": {"rounds": 3}}
     assert left(bundle) == ["student.npy"]
@@ -83,11 +83,11 @@ def test_an_interruption_ends_bench(bundle: Path) -> None:
 
 
 def test_what_a_killed_session_left_is_removed(bundle: Path) -> None:
-    (bundle / "measurements" / ".session-999999999-x").mkdir(parents=True)
-    (bundle / "measurements" / f".session-{os.getpid()}-x").mkdir()
+    (bundle / "measurements" / ".running-999999999-x").mkdir(parents=True)
+    (bundle / "measurements" / f".running-{os.getpid()}-x").mkdir()
     with linked(bundle):
         assert len(left(bundle)) == 2
-    assert left(bundle) == [f".session-{os.getpid()}-x"]
+    assert left(bundle) == [f".running-{os.getpid()}-x"]
 
 
 def test_no_bundle(bundle: Path) -> None:

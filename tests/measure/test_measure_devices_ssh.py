@@ -102,7 +102,7 @@ def test_a_whole_session(bundle: Path, place: Path) -> None:
             events.append(event)
             if "look" in event:
                 link.say("more 1" if event["look"] < 3 else "enough")
-        link.fetch("student.npy", bundle / "measurements" / "student.npy")
+        link.fetch("student.npy", bundle / "measurements" / "student.npy", 2_000_000)
         again = [event for event in link.bench(["--fail", "0"]) if "state" in event]
     first, *_, last = events
     assert first["state"]["arguments"] == [".", "--json", "--out", "out", "--ask", "--variant", "it's $HOME"]
@@ -157,7 +157,7 @@ def test_bench_dies_or_is_interrupted(bundle: Path, place: Path) -> None:
         with pytest.raises(KdcError, match=r"bench.py failed \(exit code 1\): pip install numpy"):
             list(link.bench(["--fail", "1"]))
         with pytest.raises(KdcError, match=r"board refuses: No such file or directory: .*student.npy"):
-            link.fetch("student.npy", bundle / "student.npy")
+            link.fetch("student.npy", bundle / "student.npy", 2_000_000)
     assert not (bundle / "student.npy").exists()
 
 

@@ -26,9 +26,11 @@ Event = dict[str, Any]
 Script = Callable[["Pipe", Sequence[str]], Iterator[Event]]
 
 
-def state(*, logits: str | None = None) -> Event:
-    machine = this_machine().model_dump()
-    contestant = {"variant": NAME, "requested_precision": "fp32", "threads": 1, "logits": logits}
+MACHINE = this_machine().model_dump()
+
+
+def state(*, logits: str | None = None, error: str | None = None) -> Event:
+    contestant = {"variant": NAME, "requested_precision": "fp32", "threads": 1, "logits": logits, "error": error}
     return {
         "state": {
             "schema": 2,
@@ -39,8 +41,8 @@ def state(*, logits: str | None = None) -> Event:
             "block_dropped": 2,
             "distinct_inputs": 32,
             "seed": 0,
-            "machine_before": machine,
-            "machine_after": machine,
+            "machine_before": MACHINE,
+            "machine_after": MACHINE,
             "contestants": [{**contestant, "logits_sha256": "0" * 64 if logits else None}],
         }
     }
@@ -68,8 +70,9 @@ class Pipe:
     def say(self, line: str) -> None:
         self.said.append(line)
 
-    def fetch(self, name: str, to: Path) -> None:
+    def fetch(self, name: str, to: Path, most: int) -> None:
         np.save(to, np.zeros((1, 1), np.float32))
+        assert to.stat().st_size <= most
 
 
 Measure = Callable[..., Measurement]
@@ -210,6 +213,38 @@ def test_what_is_lost_before_anything_was_measured_is_an_error(play: Play, bundl
     assert not list((bundle / "measurements").iterdir())
 
 
+def test_rounds_that_are_whole_are_still_looked_at_after_a_lost_connection(play: Play) -> None:
+    open_lines: Undecided = lambda so_far: ("p50_ms of it",) if len(so_far.rounds) < 20 else ()  # noqa: E731
+    measured, pipe = play(breaks_after(11), whole, undecided=open_lines)
+    assert [value(asked, "--rounds") for asked in pipe.asked] == ["11", "1"]
+    assert pipe.said == ["more 12", "enough"]
+    assert len(measured.rounds) == 24
+
+
+def test_logits_that_did_not_arrive_are_not_named(play: Play, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> None:
+        raise LostConnection("the connection to the device was lost")
+
+    monkeypatch.setattr(Pipe, "fetch", lost)
+    measured, pipe = play(whole)
+    assert len(pipe.asked) == 3
+    assert measured.lost == "the connection to the device was lost"
+    assert (measured.contestants[0].logits, measured.contestants[0].logits_sha256) == (None, None)
+    assert len(measured.rounds) == 11
+    assert [path.name for path in (bundle / "measurements").iterdir()] == ["measurement.json"]
+
+
+def test_a_contestant_that_broke_off_before_the_connection_did_stays_failed(play: Play) -> None:
+    def fails(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
+        yield state()
+        yield {**one_round(0), "failed": {NAME: "the runner was ended by signal 9"}}
+        raise LostConnection("the connection to the device was lost")
+
+    measured, _ = play(fails, whole)
+    assert measured.contestants[0].error == "the runner was ended by signal 9"
+    assert (measured.blocks, measured.connections) == ((), 2)
+
+
 def test_a_local_bench_that_dies_is_not_started_again(play: Play) -> None:
     measured, pipe = play(breaks_after(3), whole, url="local")
     assert len(pipe.asked) == 1
@@ -219,10 +254,7 @@ def test_a_local_bench_that_dies_is_not_started_again(play: Play) -> None:
 def test_blocks_of_a_contestant_that_broke_off_do_not_count(play: Play) -> None:
     def breaks(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
         for event in whole(pipe, arguments):
-            if "state" in event:
-                event = state()
-                event["state"]["contestants"][0]["error"] = "the runner was ended by signal 9"
-            yield event
+            yield state(error="the runner was ended by signal 9") if "state" in event else event
 
     measured, _ = play(breaks)
     assert (len(measured.rounds), measured.blocks) == (11, ())
@@ -241,11 +273,11 @@ def test_an_error_on_the_device_is_no_lost_connection(play: Play, bundle: Path) 
 @pytest.mark.parametrize("name", ["../../evil.npy", "other.npy", "/etc/passwd"])
 def test_names_from_a_device_are_no_paths(play: Play, bundle: Path, name: str) -> None:
     def hostile(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
-        yield from list(whole(pipe, [*arguments, "--rounds", "0"]))[:-1]
-        yield state(logits=name)
+        for event in whole(pipe, arguments):
+            yield state(logits=name) if "state" in event else event
 
     with pytest.raises(KdcError, match="names the logits"):
-        play(hostile, rounds=0)
+        play(hostile)
     assert not list((bundle / "measurements").iterdir())
 
 
@@ -256,6 +288,54 @@ def test_nonsense_from_a_device_is_named(play: Play) -> None:
 
     with pytest.raises(KdcError, match="a round of the device"):
         play(nonsense)
+
+
+@pytest.mark.parametrize("told", ["nothing", {}, {"contestants": [3]}, ["a", "list"]])
+def test_a_state_that_is_none_is_named(play: Play, told: object) -> None:
+    def nonsense(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
+        yield {"state": told}
+
+    with pytest.raises(KdcError, match="the device's measurement: "):
+        play(nonsense)
+
+
+@pytest.mark.parametrize("event", [{"look": 3}, {}, {"progress": "x", "total": 1, "doing": "y"}])
+def test_events_that_make_no_sense_are_refused(play: Play, bundle: Path, event: Event) -> None:
+    def nonsense(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
+        yield event
+
+    with pytest.raises(KdcError, match=r"does not understand|without a word"):
+        play(nonsense)
+    assert not list((bundle / "measurements").iterdir())
+
+
+def test_a_measurement_of_something_else_replaces_nothing(play: Play, bundle: Path) -> None:
+    play(whole)
+    before = (bundle / "measurements" / "measurement.json").read_bytes()
+
+    def refuses(so_far: Measurement) -> tuple[str, ...]:
+        raise KdcError("it measures variant x, which bundle.json does not have")
+
+    with pytest.raises(KdcError, match="does not have"):
+        play(whole, undecided=refuses)
+    assert (bundle / "measurements" / "measurement.json").read_bytes() == before
+
+
+def test_what_a_device_says_cannot_paint_the_terminal() -> None:
+    said = []
+    told = "\x1b[2J\n::error::owned\r\u202e"
+
+    class Hears(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+        def warn(self, text: str) -> None:
+            said.append(text)
+
+    pipe = Pipe("ssh", whole)
+    for event in ({"note": told}, {"warning": told}):
+        session._take_in(event, pipe, session._Samples(1, 1, True), lambda _: (), Hears())
+    assert said == ["bench.py: [2J ::error::owned", "[2J ::error::owned"]
 
 
 def test_an_earlier_session_is_replaced_with_all_its_files(play: Play, bundle: Path) -> None:

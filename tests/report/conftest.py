@@ -1,5 +1,6 @@
 """Synthetic bundles: every number in them is known, nothing in them is a model."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -139,6 +140,7 @@ class Builder:
 
     def __init__(self, bundle_dir: Path, labels: NDArray[np.int64], classes: int) -> None:
         self.dir, self.labels, self.classes = bundle_dir, labels, classes
+        self.artefacts: dict[str, str] = {}
 
     def file(self, path: str, content: bytes) -> Values:
         (self.dir / path).parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +158,8 @@ class Builder:
     def variant(self, name: str, changes: Values) -> tuple[Values, list[Values]]:
         role = changes.get("role", "student")
         model = self.file(f"{name}/model.onnx", name.encode() * changes.get("repeat", 100_000))
+        listed = f"{model['sha256']}  {model['path']}\n"
+        self.artefacts[name] = hashlib.sha256(listed.encode()).hexdigest()
         reference = changes.get("reference", logits_for(self.labels, self.classes, changes.get("wrong", 0)))
         inputs = self.array(f"eval/{name}-inputs.npy", np.zeros((2, 4, 4, 3), np.uint8))
         torchs = self.array(f"eval/{name}-logits.npy", reference)
@@ -190,6 +194,7 @@ class Builder:
         entry = self.array(f"measurements/{name}.npy", logits)
         return {
             **base,
+            "artefact_sha256": self.artefacts[name],
             "runtime_version": "1.22.0",
             "executed_precision": changes.get("executed", "fp32"),
             "starts": [{"start_ms": 120.0 + 9 * turn, "load_ms": 12.0 + turn, "first_ms": 8.0} for turn in range(5)],

@@ -294,3 +294,10 @@ def test_nothing_heavy_is_imported() -> None:
     code = f"import compressor.report, sys; sys.exit(', '.join(set({heavy}) & set(sys.modules)) or None)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_waiting_and_idle_power_are_told_where_there_was_any(make_bundle: Make) -> None:
+    told = build_report(make_bundle(session={"waited_s": 41.6, "idle_watts": 3.25})).notes
+    assert "It waited 42 s for another measurement on this machine to end." in told
+    assert "Power before the first model was loaded: 3.25 W (over 1 s)." in told
+    assert not any("waited" in note or "Power" in note for note in build_report(make_bundle()).notes)

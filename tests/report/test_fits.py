@@ -26,6 +26,8 @@ def copy_of(found: dict[str, Any]) -> dict[str, Any]:
         (lambda found: found["contestants"].append(found["contestants"][0]), "measures variant ort-fp32 twice"),
         (lambda found: found["contestants"][0].update(requested_precision="f16"), "for precision f16"),
         (lambda found: found["contestants"][2].update(requested_precision="f16"), "ort-fp32-again for precision f16"),
+        (lambda found: found["contestants"][0].update(artefact_sha256="0" * 64), "other files of ort-fp32 than those"),
+        (lambda found: found["contestants"][2].update(artefact_sha256=None), "other files of ort-fp32-again than"),
         (
             lambda found: found["contestants"][2].update(copy_of="teacher"),
             "second copy of teacher, but bundle.json's reference is ort-fp32",

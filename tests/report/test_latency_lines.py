@@ -13,6 +13,7 @@ from compressor.report.text import confidence_percent
 from compressor.spec.measurement import Measurement
 from compressor.spec.report import Check, Report, Verdict
 from compressor.statistics import Interval, look_confidence, widen
+from tests.report.conftest import profile
 
 Make = Callable[..., Path]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
@@ -161,6 +162,53 @@ def test_what_a_disturbed_session_fails_is_open(make_bundle: Make) -> None:
     held = judged(make_bundle, {"p50_ms": 2.5}, played=BUSY)
     assert (held.verdict, exit_code_for(held)) == ("pass", 0)
     assert "keeps to the limit, though the session was disturbed" in line_of(held, "p50_ms").reason
+
+
+def test_what_may_have_become_faster_passes_nothing(make_bundle: Make) -> None:
+    for limit in (1.5, 2.5):
+        report = judged(
+            make_bundle,
+            {"p50_ms": limit, "max_slowdown": 1.1},
+            machine={"power_mode": "15W"},
+            after={"power_mode": "MAXN"},
+        )
+        check = line_of(report, "p50_ms")
+        assert (check.verdict, "the power mode changed from 15W to MAXN" in check.reason) == ("inconclusive", True)
+        assert line_of(report, "max_slowdown").verdict == "pass"
+    assert "may have made it faster" in check.reason
+
+
+def test_another_power_mode_is_another_device(make_bundle: Make) -> None:
+    device = {**profile({})["device"], "power_mode": {"value": "25W", "source": "made up"}}
+    for mode, verdict in (("25w", "pass"), (None, "pass"), ("MAXN_SUPER", "unmeasured")):
+        report = judged(make_bundle, {"p50_ms": 9}, profile_changes={"device": device}, machine={"power_mode": mode})
+        check = line_of(report, "p50_ms")
+        assert check.verdict == verdict, check
+    assert "the power mode is MAXN_SUPER, the profile's 25W" in check.reason
+
+
+def test_in_a_crowded_session_ratios_compare_the_calls_that_were_not_interrupted(
+    make_bundle: Make, edit_json: Edit
+) -> None:
+    """Every call of the student but two a block takes a time slice longer; the A/A copies run as ever."""
+
+    def interrupted(found: dict[str, Any]) -> None:
+        for block in found["blocks"]:
+            if block["variant"] == "s":
+                block["wall_ms"] = [ms + 4.0 * (turn >= 2) for turn, ms in enumerate(block["wall_ms"])]
+
+    for played, slowdown, verdict, of in (
+        ({}, 3.0, "fail", "rounds"),
+        (BUSY, 1.0, "pass", "rounds, of each block the fastest 20 % of the calls"),
+    ):
+        variants = {"first": {}, "s": {}, "teacher": TEACHER, "baseline-s": BASELINE}
+        bundle = make_bundle(variants, {"max_slowdown": 1.1}, played=played)
+        edit_json(bundle / "measurements" / "measurement.json", interrupted)
+        report = build_report(bundle)
+        row = next(row for row in report.rows if row.name == "s")
+        assert row.slowdown is not None
+        assert (row.slowdown.value, row.slowdown.of) == (pytest.approx(slowdown, rel=0.03), of)
+        assert line_of(report, "max_slowdown").verdict == verdict
 
 
 LOST = {"lost": "the connection to pi@board ended"}

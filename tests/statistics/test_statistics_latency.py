@@ -82,6 +82,14 @@ def test_paired_ratio_by_hand_and_its_refusal() -> None:
         paired_ratio(ones, {index: [1.0] for index in range(9)})
 
 
+def test_paired_ratio_of_another_share_of_each_block() -> None:
+    ours = dict.fromkeys(range(12), (8.0, 2.0, 1.0, 8.0, 8.0, 8.0))
+    theirs = dict.fromkeys(range(12), (4.0, 4.0, 1.0, 1.0, 4.0, 4.0))
+    assert paired_ratio(ours, theirs).value == 2
+    assert paired_ratio(ours, theirs, share=0.2).value == 2  # the second fastest of six: 2 and 1
+    assert paired_ratio(ours, theirs, share=0.0).value == 1
+
+
 def test_a_ratio_that_drifts_is_drawn_on_beyond_its_rounds() -> None:
     ones = {index: [1.0] for index in range(10)}
     found = paired_ratio({index: [index + 1.0] for index in range(10)}, ones)

@@ -171,14 +171,16 @@ def test_a_program_that_hangs_is_given_up(load: "LoadScript", monkeypatch: pytes
 
 
 def test_everything_at_once(load: "LoadScript", tmp_path: Path, programs: Path) -> None:
-    core = f"sys/devices/system/cpu/cpu{min(os.sched_getaffinity(0))}"
+    mine = f"cpu{min(os.sched_getaffinity(0))}"
+    core = f"sys/devices/system/cpu/{mine}"
+    busy = ("cpu  9 9 9 9 9 9 9 9 9 9", f"{mine} 1000 100 200 9999 50 20 30 400 77 0", "cpu4095 1 2 3 4 5 6 7 8 9 0")
     write(
         tmp_path,
         {
             "proc/cpuinfo": PI,
             "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0",
             "proc/meminfo": "MemTotal:        8388608 kB\nMemAvailable:    4194304 kB\n",
-            "proc/stat": "cpu  1000 100 200 9999 50 20 30 400 77 0\ncpu0 1 2 3\n",
+            "proc/stat": "\n".join(busy) + "\n",
             f"{core}/cpufreq/scaling_cur_freq": "1500000\n",
             f"{core}/cpufreq/cpuinfo_max_freq": "2400000\n",
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",

@@ -6,27 +6,25 @@ from pathlib import Path
 
 from compressor.measure.devices.doctor import diagnose_device, missing_on, to_text
 from compressor.measure.devices.link import Link
-from compressor.measure.devices.local import local_link
+from compressor.measure.devices.local import fresh_folder, local_link
 from compressor.measure.devices.pipe import LostConnection
-from compressor.measure.devices.remote import remote_link
-from compressor.measure.devices.url import DeviceUrl, parse_device
+from compressor.measure.devices.remote import DEFAULT_PYTHON, remote_link
+from compressor.measure.devices.url import DeviceUrl, Kind, parse_device
 from compressor.progress import Progress
 from compressor.spec.bundle import Bundle
 
 __all__ = [
-    "PYTHON",
     "DeviceUrl",
+    "Kind",
     "Link",
     "LostConnection",
     "diagnose_device",
+    "fresh_folder",
     "missing_on",
     "open_link",
     "parse_device",
     "to_text",
 ]
-
-PYTHON = "python3"
-"""The interpreter on a device where none is named."""
 
 
 @contextmanager
@@ -42,5 +40,5 @@ def open_link(
         with local_link(bundle, python) as here:
             yield here
     else:
-        with remote_link(url, bundle, manifest, python or PYTHON, progress) as there:
+        with remote_link(url, bundle, manifest, python or DEFAULT_PYTHON, progress) as there:
             yield there

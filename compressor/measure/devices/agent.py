@@ -13,7 +13,7 @@ from typing import Any
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_INCONCLUSIVE, EXIT_MISSING, KdcError
 from compressor.measure.devices.pipe import LostConnection, Pipe, PipeError, as_object
-from compressor.measure.machine import last_line
+from compressor.measure.machine import last_line, one_line
 from compressor.spec.base import write_atomically
 
 __all__ = ["Agent", "Explain", "bootstrap", "payload"]
@@ -109,14 +109,15 @@ class Agent:
         return OLDEST
 
     def _greeted(self, greeting: list[str]) -> KdcError:
+        said = one_line(greeting[0])[:80]
         return KdcError(
-            f"the login shell of {self.where} writes to stdout, where only kdc's agent may: {greeting[0][:80]!r}",
+            f"the login shell of {self.where} writes to stdout, where only kdc's agent may: {said!r}",
             "let it greet in interactive shells only; at the top of ~/.bashrc: case $- in *i*) ;; *) return;; esac",
         )
 
     def open(self, folder: str | None) -> int:
         """Make the session's folder; how many bytes are free there."""
-        return int(self._ask("open", folder=folder, token=TOKEN)["free_bytes"])
+        return self.number(self._ask("open", folder=folder, token=TOKEN), "free_bytes")
 
     def put(self, path: str, source: Path, size: int, sha256: str, sent: Callable[[int], None]) -> None:
         """Send a file; `sent` is told of every bit of it. The device checks its sha256."""
@@ -157,12 +158,12 @@ class Agent:
         assert not self.in_step, "nobody listens: bench.py is not running"
         self._write(line.encode() + b"\n")
 
-    def get(self, path: str, to: Path) -> None:
-        """Fetch a file: all of it, as its sha256 says, or nothing."""
+    def get(self, path: str, to: Path, most: int) -> None:
+        """Fetch a file of at most `most` bytes: all of it, as its sha256 says, or nothing."""
         self._send("get", path=path)
         reply = self._reply()
         self.in_step = False  # until the last byte has come
-        digest, left = hashlib.sha256(), int(reply["bytes"])
+        digest, left = hashlib.sha256(), self.number(reply, "bytes", most=most)
         with write_atomically(to) as temporary:
             with temporary.open("wb") as file:
                 while left:
@@ -171,8 +172,15 @@ class Agent:
                     digest.update(data)
                     file.write(data)
             self.in_step = True
-            if digest.hexdigest() != reply["sha256"]:
+            if digest.hexdigest() != reply.get("sha256"):
                 raise KdcError(f"{to.name} arrived damaged from {self.where}", "measure again", EXIT_INCONCLUSIVE)
+
+    def number(self, reply: dict[str, Any], key: str, *, least: int = 0, most: int | None = None) -> int:
+        """An integer of a reply; raises KdcError where there is none, or one that cannot be."""
+        found = reply.get(key)
+        if type(found) is not int or found < least or (most is not None and found > most):
+            raise KdcError(f"{self.where} answers {key} with {one_line(found)[:40]}, which cannot be")
+        return found
 
     def close(self) -> None:
         """Let the device tidy up and say so. Where it cannot be asked any more, the end of the pipe tells it."""
@@ -201,7 +209,7 @@ class Agent:
         self.in_step = True
         if reply.get("ok") is True:
             return reply
-        message = str(reply.get("message") or "it gave no reason")
+        message = one_line(reply.get("message") or "it gave no reason")
         if reply.get("kind") == "disk":
             raise KdcError(
                 f"no space left on the disk of {self.where} ({message})",

@@ -8,9 +8,10 @@ from compressor import __version__
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.measure.devices.agent import SOURCES
-from compressor.measure.devices.remote import Parcel, connected, send
+from compressor.measure.devices.remote import DEFAULT_PYTHON, Parcel, connected, send
 from compressor.measure.devices.url import DeviceUrl
 from compressor.measure.doctor import NEEDS_ONE_OF
+from compressor.measure.machine import one_line
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES, Runtime
 from compressor.spec.base import file_sha256, parse
@@ -26,15 +27,18 @@ GB = 10**9
 
 def diagnose_device(url: DeviceUrl, *, python: str | None, progress: Progress) -> DeviceDiagnosis:
     """Send the scripts of targets/ to `url`, ask them, and remove them. Takes some seconds; nothing stays there."""
-    interpreter = python or "python3"
+    interpreter = python or DEFAULT_PYTHON
     with connected(url, interpreter) as agent:
         free = send(agent, url, _scripts(), progress)
         found = agent.probe([runtime.runner for runtime in RUNTIMES.values()])
     if not isinstance(found.get("machine"), dict):
-        raise KdcError(f"{url.name} does not say what it is: {found.get('machine_problem')}", "", EXIT_MISSING)
+        raise KdcError(
+            f"{url.name} does not say what it is: {one_line(found.get('machine_problem'))}", "", EXIT_MISSING
+        )
     machine = parse(Machine, found["machine"], f"bench.py --info on {url.name}")
     managed = bool(found.get("externally_managed"))
-    runners: Mapping[str, Any] = found["runners"]
+    answers = found.get("runners")
+    runners = answers if isinstance(answers, dict) else {}
     return DeviceDiagnosis(
         kdc=__version__,
         device=url.name,
@@ -49,7 +53,7 @@ def diagnose_device(url: DeviceUrl, *, python: str | None, progress: Progress) -
             install=_install(interpreter, managed, "numpy"),
         ),
         runtimes=tuple(
-            _check(runtime, runners[runtime.runner], machine, _install(interpreter, managed, runtime.module))
+            _check(runtime, runners.get(runtime.runner), machine, _install(interpreter, managed, runtime.module))
             for runtime in RUNTIMES.values()
         ),
     )
@@ -80,7 +84,7 @@ def to_text(diagnosis: DeviceDiagnosis) -> str:
     ]
     broken = numpy.version is None or any(not check.works for check in diagnosis.runtimes)
     if diagnosis.externally_managed and broken:
-        lines += ["", f"the system keeps that Python for itself; then measure with --device-python {VENV}/bin/python"]
+        lines += ["", f"the system keeps that Python for itself; then measure with --device-python '{VENV}/bin/python'"]
     return "\n".join(lines) + "\n"
 
 
@@ -90,9 +94,11 @@ VENV = "~/kdc-venv"
 def _install(python: str, managed: bool, package: str) -> str:
     """The line to type on the device. A Python that the system keeps for itself (Debian, Raspberry Pi OS) refuses pip,
     so there it goes into a virtual environment."""
+    # A quoted "~/" would be no home; the rest may need its quotes.
+    program = f"~/{shlex.quote(python[2:])}" if python.startswith("~/") else shlex.quote(python)
     if managed:
-        return f"{shlex.quote(python)} -m venv {VENV} && {VENV}/bin/pip install {package}"
-    return f"{shlex.quote(python)} -m pip install {package}"
+        return f"{program} -m venv {VENV} && {VENV}/bin/pip install {package}"
+    return f"{program} -m pip install {package}"
 
 
 def _scripts() -> list[Parcel]:
@@ -104,7 +110,8 @@ def _scripts() -> list[Parcel]:
     ]
 
 
-def _check(runtime: Runtime, answer: Mapping[str, Any], machine: Machine, install: str) -> RuntimeCheck:
+def _check(runtime: Runtime, told: object, machine: Machine, install: str) -> RuntimeCheck:
+    answer = told if isinstance(told, dict) else {}
     works = answer.get("ok") is True
     precisions = answer.get("precisions", []) if works else []
     missing = [name for name in runtime.precisions if name not in precisions] if works else []
@@ -121,7 +128,7 @@ def _check(runtime: Runtime, answer: Mapping[str, Any], machine: Machine, instal
 
 def _problem(answer: Mapping[str, Any]) -> str:
     """Why a runtime does not work, without "pip install …": the line to type on that device is told apart."""
-    message = str(answer.get("message") or "it gave no reason")
+    message = one_line(answer.get("message") or "it gave no reason")
     return message[message.find("(") + 1 :].removesuffix(")") if answer.get("kind") == "missing" else message
 
 

@@ -25,8 +25,8 @@ class Link(Protocol):
     def say(self, line: str) -> None:
         """Answer a look, while `bench` is going on."""
 
-    def fetch(self, name: str, to: Path) -> None:
-        """The file `name` that bench.py left in its folder, as `to`: all of it or nothing."""
+    def fetch(self, name: str, to: Path, most: int) -> None:
+        """The file `name` that bench.py left in its folder, as `to`: all of it or nothing, and `most` bytes at most."""
 
 
 def raise_for(code: int, said: str, where: str) -> None:

@@ -16,9 +16,9 @@ from compressor.measure.devices.pipe import Pipe, PipeError, as_object
 from compressor.measure.devices.url import Kind
 from compressor.spec.base import write_atomically
 
-__all__ = ["LocalLink", "local_link"]
+__all__ = ["LocalLink", "fresh_folder", "local_link"]
 
-PREFIX = ".session-"
+PREFIX = ".running-"
 HERE = "this machine"
 
 
@@ -66,7 +66,7 @@ class LocalLink:
         except PipeError as ended:
             raise_for(ended.code, ended.said, HERE)
 
-    def fetch(self, name: str, to: Path) -> None:
+    def fetch(self, name: str, to: Path, most: int) -> None:
         assert name == Path(name).name
         with write_atomically(to) as temporary:
             shutil.copyfile(self._out / name, temporary)
@@ -74,15 +74,14 @@ class LocalLink:
 
 @contextmanager
 def local_link(bundle: Path, python: str | None) -> Iterator[LocalLink]:
-    """A link to this machine; bench.py's unfinished files lie in BUNDLE/measurements/.session-* meanwhile."""
+    """A link to this machine; bench.py's unfinished files lie in BUNDLE/measurements/.running-* meanwhile."""
     script = bundle / "runners" / "bench.py"
     if not script.is_file():
         raise KdcError(f"{bundle} is no bundle of kdc ({script} is missing)", "kdc export RUN --profile P --out BUNDLE")
     measurements = bundle / "measurements"
     try:
         measurements.mkdir(exist_ok=True)
-        _sweep(measurements)
-        out = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=measurements))
+        out = fresh_folder(measurements, PREFIX)
     except OSError as error:
         raise os_error(error, f"writing {measurements}") from error
     link = LocalLink(bundle, out, python or sys.executable)
@@ -102,13 +101,13 @@ def _events(pipe: Pipe) -> Iterator[dict[str, Any]]:
         yield event
 
 
-def _sweep(measurements: Path) -> None:
-    """Remove the folders of sessions whose kdc was killed."""
-    if os.name != "posix":  # on Windows os.kill(…, 0) is no question: it ends the process
-        return
-    for left in measurements.glob(f"{PREFIX}*-*"):
-        with suppress(ValueError, PermissionError):
-            try:
-                os.kill(int(left.name.removeprefix(PREFIX).partition("-")[0]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(left, ignore_errors=True)
+def fresh_folder(parent: Path, prefix: str) -> Path:
+    """A new folder of this process in `parent`; those of processes that were killed go."""
+    if os.name == "posix":  # on Windows os.kill(…, 0) is no question: it ends the process
+        for left in parent.glob(f"{prefix}*-*"):
+            with suppress(ValueError, PermissionError):
+                try:
+                    os.kill(int(left.name.removeprefix(prefix).partition("-")[0]), 0)
+                except ProcessLookupError:
+                    shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))

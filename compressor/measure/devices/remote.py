@@ -17,7 +17,10 @@ from compressor.progress import Progress
 from compressor.spec.base import file_sha256
 from compressor.spec.bundle import Bundle, FileEntry
 
-__all__ = ["Parcel", "RemoteLink", "connected", "remote_link", "send", "travelling"]
+__all__ = ["DEFAULT_PYTHON", "Parcel", "RemoteLink", "connected", "remote_link", "send", "travelling"]
+
+DEFAULT_PYTHON = "python3"
+"""The interpreter on a device where none is named."""
 
 MB = 10**6
 Parcel = tuple[Path, FileEntry]
@@ -34,15 +37,15 @@ class RemoteLink:
     def bench(self, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
         for event in self._agent.bench([".", "--json", "--out", "out", *arguments]):
             if "ok" in event:
-                raise_for(int(event["rc"]), str(event["stderr"]), self._agent.where)
+                raise_for(self._agent.number(event, "rc", least=-255), str(event.get("stderr")), self._agent.where)
             else:
                 yield event
 
     def say(self, line: str) -> None:
         self._agent.say(line)
 
-    def fetch(self, name: str, to: Path) -> None:
-        self._agent.get(f"out/{name}", to)
+    def fetch(self, name: str, to: Path, most: int) -> None:
+        self._agent.get(f"out/{name}", to, most)
 
 
 @contextmanager
