@@ -39,7 +39,7 @@ def write_chain_bundle(folder: Path, blocks: int, threads: int, budget: Budget, 
     images = ((pictures / np.float32(255) - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
     logits = np.concatenate([session.run(None, {"input": image[None]})[0] for image in images])
     np.save(folder / "eval/reference.npy", logits)
-    np.save(folder / "eval/labels.npy", logits.argmax(axis=1))
+    np.save(folder / "eval/labels.npy", np.arange(PICTURES) % CLASSES)  # the same for all chains, and no matter
     (folder / "eval/ids.txt").write_text("".join(f"{number}\n" for number in range(PICTURES)))
     ignore = shutil.ignore_patterns("__pycache__", "__init__*")
     shutil.copytree(asset_dir("targets"), folder / "runners", ignore=ignore)

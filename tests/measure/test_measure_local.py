@@ -1,0 +1,81 @@
+"""`kdc measure` on this machine, to the end: what a measurement says belongs to the files that it ran."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chain_bundle import NAME, write_chain_bundle
+from compressor.measure.baseline import attach_baseline
+from compressor.measure.machine import this_machine
+from compressor.report import seal
+from compressor.spec.base import read_json
+from compressor.spec.bundle import Bundle
+from compressor.spec.measurement import Measurement
+from compressor.spec.profile import Budget
+from tests.kit import Ended
+
+Kdc = Callable[..., Ended]
+QUICK = ("--rounds", 11, "--no-throughput", "--quiet")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> dict[str, Path]:
+    """Sealed bundles of chains of 2, 3 and 4 convolutions, the first with a budget that it holds."""
+    found = {name: tmp_path / name for name in ("new", "old", "older")}
+    for blocks, place in enumerate(found.values(), 2):
+        write_chain_bundle(place, blocks, 1, Budget(p50_ms=1000, max_slowdown=5), this_machine())
+        seal(place)
+    return found
+
+
+def test_a_baseline_that_was_not_measured_is_not_judged_by_another_ones_samples(
+    kdc: Kdc, bundles: dict[str, Path]
+) -> None:
+    done = kdc("measure", bundles["new"], "--baseline", bundles["old"], *QUICK)
+    assert done.code == 0, done.err
+    told = read_json(bundles["new"] / "measurements" / "measurement.json", Measurement)
+    variants = {one.name: one.artefact_sha256 for one in read_json(bundles["new"] / "bundle.json", Bundle).variants}
+    assert len(set(variants.values())) == 2
+    assert all(one.artefact_sha256 == variants[one.copy_of or one.variant] for one in told.contestants)
+    # As an interrupted `kdc measure --baseline older` leaves it.
+    attach_baseline(bundles["new"], bundles["older"])
+    seal(bundles["new"])
+    refused = kdc("check", bundles["new"])
+    assert refused.code == 2
+    assert f"measures other files of baseline-{NAME} than those that bundle.json lists" in refused.err
+    assert "kdc measure" in refused.err
+    assert kdc("measure", bundles["new"], *QUICK).code == 0
+
+
+def test_a_baseline_that_was_changed_is_refused_before_anything_is_done(kdc: Kdc, bundles: dict[str, Path]) -> None:
+    before = (bundles["new"] / "bundle.json").read_bytes()
+    (bundles["old"] / "model.onnx").write_bytes(b"another")
+    done = kdc("measure", bundles["new"], "--baseline", bundles["old"], *QUICK)
+    assert done.code == 2
+    assert "model.onnx was changed" in done.err
+    assert (bundles["new"] / "bundle.json").read_bytes() == before
+
+
+def test_a_lone_interpreter_is_for_devices(kdc: Kdc, tmp_path: Path) -> None:
+    done = kdc("doctor", "--device-python", tmp_path / "python")
+    assert done.code == 2
+    assert "there is no --device" in done.err
+
+
+def test_a_measurement_of_another_model_is_refused(kdc: Kdc, bundles: dict[str, Path]) -> None:
+    """The model was exchanged after the measurement, and everything sealed again."""
+    place = bundles["new"]
+    assert kdc("measure", place, *QUICK).code == 3  # max_slowdown, without a baseline
+    stale = (place / "measurements" / "measurement.json").read_bytes()
+    shutil.copyfile(bundles["old"] / "bundle.json", place / "bundle.json")
+    for name in ("model.onnx", "eval/reference.npy", "eval/labels.npy"):
+        shutil.copyfile(bundles["old"] / name, place / name)
+    (place / "measurements" / "measurement.json").write_bytes(stale)
+    seal(place)
+    refused = kdc("report", place)
+    assert refused.code == 2
+    assert f"other files of {NAME}" in refused.err
