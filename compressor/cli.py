@@ -399,16 +399,20 @@ def main() -> None:
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM (a cancelled CI job, a spot instance) ends a command as Ctrl-C does: cleaned up, with exit code 130."""
+    """SIGTERM (a cancelled CI job, a spot instance) and SIGHUP (the terminal is gone) end a command as Ctrl-C does:
+    cleaned up, with exit code 130. Under nohup SIGHUP stays ignored."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]  # Windows has no SIGHUP
+    wanted = {number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
+    before = {number: signal.signal(number, interrupt) for number in wanted}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run() -> int:

@@ -36,8 +36,11 @@ def show_error(error: KdcError) -> None:
     _write(sys.stderr, f"kdc: error: {error.message}\n" + (f"  -> {error.hint}\n" if error.hint else ""))
 
 
-def _write(stream: TextIO, text: str) -> None:
-    """Write to a stream that may have been closed (`kdc check … | head`): the command goes on to its own end."""
+def _write(stream: TextIO | None, text: str) -> None:
+    """Write to a stream that may have been closed (`kdc check … | head`, or `>&-` from the start, which Python makes
+    None): the command goes on to its own end."""
+    if stream is None:
+        return
     try:
         stream.write(text)
         stream.flush()

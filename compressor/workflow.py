@@ -76,14 +76,18 @@ def doctor(device: str, python: str | None, profile: Profile | None, progress: P
     from compressor.measure.doctor import diagnose, missing_for, to_text
 
     url = devices.parse_device(device)
+    _device_python_needs_a_device(url.kind, python)
     if url.kind == "local":
-        if python is not None:
-            hint = "kdc doctor --device ssh://HOST --device-python EXE; here kdc's own Python is asked"
-            raise KdcError("--device-python names an interpreter on a device, and there is no --device", hint)
         here = diagnose()
         return Doctor(here, to_text(here), missing_for(profile, here) if profile else ())
     there = devices.diagnose_device(url, python=python, progress=progress)
     return Doctor(there, devices.to_text(there), devices.missing_on(profile, there) if profile else ())
+
+
+def _device_python_needs_a_device(kind: str, python: str | None) -> None:
+    if kind == "local" and python is not None:
+        hint = "--device ssh://HOST --device-python EXE; here kdc's own Python is used"
+        raise KdcError("--device-python names an interpreter on a device, and there is no --device", hint)
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ def export(
     from compressor.measure.devices import parse_device
     from compressor.report import verify
 
-    parse_device(how.device)  # a mistyped device is known before minutes of work
+    # A mistyped device is known before minutes of work.
+    _device_python_needs_a_device(parse_device(how.device).kind, how.python)
     if how.baseline is not None:
         verify(how.baseline)
     export_bundle(run, profile, out, teacher=teacher, overwrite=overwrite, progress=progress)
@@ -123,11 +128,11 @@ def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
     from compressor.measure.baseline import attach_baseline
     from compressor.measure.devices import parse_device
     from compressor.measure.session import measure_bundle
-    from compressor.report import REMADE, finish, open_lines, read_unmeasured, refresh, results_with, seal, verify
+    from compressor.report import finish, open_lines, read_unmeasured, refresh, results_with, seal, verify, verify_made
 
     url = parse_device(how.device)
-    if (bundle / "SHA256SUMS").exists():
-        verify(bundle, may_change=REMADE)
+    _device_python_needs_a_device(url.kind, how.python)
+    verify_made(bundle)
     if how.baseline is not None:
         verify(how.baseline)
         attach_baseline(bundle, how.baseline)

@@ -383,6 +383,14 @@ def test_a_stopped_training_says_so_and_resumes(
     assert weights[0] == weights[1]
 
 
+def test_a_closed_stdout_does_not_change_the_verdict(bundle: Path) -> None:
+    script = 'exec "$0" -m compressor.cli check "$1" >&-'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, str(bundle)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_closed_pipe_does_not_change_the_verdict(bundle: Path) -> None:
     with kdc_process("report", bundle) as process:
         assert process.stdout is not None

@@ -12,14 +12,13 @@ from pathlib import Path
 
 from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for, open_lines
-from compressor.report.integrity import REMADE, seal, verify
+from compressor.report.integrity import REMADE, seal, verify, verify_made
 from compressor.report.read import Results, read_unmeasured, results_with
 from compressor.report.render import to_json, to_junit, to_markdown, verdict_line
 from compressor.spec.base import write_json, write_text
 from compressor.spec.report import Report
 
 __all__ = [
-    "REMADE",
     "Results",
     "build_report",
     "check",
@@ -35,6 +34,7 @@ __all__ = [
     "to_markdown",
     "verdict_line",
     "verify",
+    "verify_made",
     "write_reports",
 ]
 

@@ -13,7 +13,7 @@ from compressor.spec.base import file_sha256, read_json, write_text
 from compressor.spec.bundle import Bundle, FileEntry
 from compressor.spec.measurement import Measurement
 
-__all__ = ["MEASUREMENT", "REMADE", "SUMS", "inside", "seal", "verify"]
+__all__ = ["MEASUREMENT", "REMADE", "SUMS", "inside", "seal", "verify", "verify_made"]
 
 SUMS = "SHA256SUMS"
 MEASUREMENT = "measurements/measurement.json"
@@ -57,6 +57,27 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
         remade = all(problem.startswith(REMADE) for problem in problems)
         lines = "\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys(problems))
         raise KdcError(lines, hint if remade and not may_change else EXPORT_AGAIN)
+
+
+def verify_made(bundle_dir: Path) -> None:
+    """Before a measurement: what was exported is as it was made, whatever was measured of it. A bundle whose export was
+    interrupted has no SHA256SUMS yet; then bundle.json alone says what belongs to it. Raises KdcError.
+    """
+    if not (bundle_dir / "bundle.json").is_file():
+        raise KdcError(f"{bundle_dir} is no bundle: it has no bundle.json", "make one with `kdc export RUN`")
+    found = {path: file_sha256(bundle_dir / path) for path in _files(bundle_dir)}
+    problems: list[str] = []
+    if (bundle_dir / SUMS).is_file():
+        listed, problems = _read_sums(bundle_dir / SUMS)
+        problems += _against_sums(found, listed, REMADE)
+    else:
+        known = {entry.path for entry in read_json(bundle_dir / "bundle.json", Bundle).support}
+        scripts = [path for path in found if path.startswith("runners/") and path not in known]
+        problems += [f"{path} is not listed in bundle.json: it was added after the bundle was made" for path in scripts]
+    if not any(problem.startswith("bundle.json ") for problem in problems):
+        problems += _against_bundle(bundle_dir, found)
+    if problems:
+        raise KdcError("\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys(problems)), EXPORT_AGAIN)
 
 
 def inside(bundle_dir: Path, path: str, where: str) -> Path:

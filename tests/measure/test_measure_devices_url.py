@@ -86,8 +86,13 @@ def test_what_is_refused(url: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ssh://me:s3cret@pi", "ssh://me:s3cret@pi?x", "ssh://me:s3cr@s3cret@pi/x", "shh://:s3cret@pi"]
-)
+    "url",
+    [
+        "ssh://me:s3cret@pi", "ssh://me:s3cret@pi?x", "ssh://me:s3cr@s3cret@pi/x", "shh://:s3cret@pi",
+        "ssh//me:s3cret@pi", "me:s3cret@pi", "ssh:me:s3cret@pi", "ssh:///me:s3cret@pi", "ssh://me%3As3cret@pi",
+        "ssh://me:s3/s3cret@pi", "s:me:s3cret@pi",
+    ],
+)  # fmt: skip
 def test_a_password_is_refused_and_not_repeated(url: str) -> None:
     error = refusal(url)
     assert "holds a password" in error.message

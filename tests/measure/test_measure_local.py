@@ -19,8 +19,6 @@ from tests.kit import Ended
 Kdc = Callable[..., Ended]
 QUICK = ("--rounds", 11, "--no-throughput", "--quiet")
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def bundles(tmp_path: Path) -> dict[str, Path]:
@@ -60,10 +58,39 @@ def test_a_baseline_that_was_changed_is_refused_before_anything_is_done(kdc: Kdc
     assert (bundles["new"] / "bundle.json").read_bytes() == before
 
 
+def test_a_bundle_that_was_changed_before_it_was_sealed_is_not_run(kdc: Kdc, bundles: dict[str, Path]) -> None:
+    place = bundles["new"]
+    (place / "SHA256SUMS").unlink()  # as an interrupted export leaves it
+    assert kdc("measure", place, *QUICK).code == 3
+    (place / "SHA256SUMS").unlink()
+    runner, model = place / "runners" / "run_ort.py", place / "model.onnx"
+    for changed in (runner, model, place / "runners" / "numpy.py"):
+        before = changed.read_bytes() if changed.exists() else None
+        changed.write_bytes((before or b"") + b"# edited")
+        refused = kdc("measure", place, *QUICK)
+        assert refused.code == 2
+        assert changed.name in refused.err
+        assert not (place / "SHA256SUMS").exists()
+        if before is None:
+            changed.unlink()
+        else:
+            changed.write_bytes(before)
+
+
+def test_measuring_again_replaces_a_damaged_measurement(kdc: Kdc, bundles: dict[str, Path]) -> None:
+    place = bundles["old"]
+    assert kdc("measure", place, *QUICK).code == 3
+    (place / "measurements" / "measurement.json").write_text("{")
+    assert kdc("check", place).code == 2
+    assert kdc("measure", place, *QUICK).code == 3
+    assert kdc("check", place).code == 3
+
+
 def test_a_lone_interpreter_is_for_devices(kdc: Kdc, tmp_path: Path) -> None:
-    done = kdc("doctor", "--device-python", tmp_path / "python")
-    assert done.code == 2
-    assert "there is no --device" in done.err
+    for command in (("doctor",), ("measure", tmp_path)):
+        done = kdc(*command, "--device-python", tmp_path / "python")
+        assert done.code == 2
+        assert "there is no --device" in done.err
 
 
 def test_a_measurement_of_another_model_is_refused(kdc: Kdc, bundles: dict[str, Path]) -> None:

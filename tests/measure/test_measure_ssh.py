@@ -24,7 +24,6 @@ Kdc = Callable[..., Ended]
 QUICK = ("--rounds", 11, "--no-throughput", "--device-python", sys.executable)
 BARE_PYTHON = "/usr/bin/python3"
 
-pytestmark = pytest.mark.slow
 without_numpy = pytest.mark.skipif(
     not Path(BARE_PYTHON).exists()
     or subprocess.run([BARE_PYTHON, "-c", "import numpy"], capture_output=True, check=False).returncode == 0,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from compressor.errors import KdcError
-from compressor.report import REMADE, build_report, check, finish, refresh, seal, verify
-from compressor.report.integrity import inside
+from compressor.report import build_report, check, finish, refresh, seal, verify
+from compressor.report.integrity import REMADE, inside
 from compressor.spec.base import file_sha256
 
 Make = Callable[..., Path]

@@ -18,7 +18,7 @@ Kind = Literal["local", "ssh", "adb"]
 
 PERMITTED = "local, ssh://[user@]host[:port][/folder] or adb:SERIAL[/folder]"
 NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]*")
-PASSWORD = re.compile(r"[^:/]*://[^/]*:[^/]*@")
+SCHEME = re.compile(r"(ssh|adb):/*|[A-Za-z]+:/+")
 ADB_PORT = re.compile(r":[0-9]{1,5}")  # the serial of a phone in the network is its address
 
 
@@ -44,7 +44,7 @@ def parse_device(url: str) -> DeviceUrl:
     """The device that `url` names; raises KdcError for everything that is not exactly one of the permitted forms."""
     if any(unicodedata.category(sign) == "Cc" for sign in url):
         raise _refusal(url, "holds control characters")
-    if PASSWORD.match(url):
+    if _holds_password(url):
         # The message does not repeat it: messages stand in logs.
         raise KdcError(
             f"the URL of --device holds a password, which every list of processes would show; permitted: {PERMITTED}",
@@ -66,6 +66,14 @@ def parse_device(url: str) -> DeviceUrl:
     if "@" in url and "/" not in url:
         raise _refusal(url, "has no scheme", f"--device ssh://{url}")
     raise _refusal(url, f"is no device that kdc knows{did_you_mean(scheme, ['local', 'ssh', 'adb'])}")
+
+
+def _holds_password(url: str) -> bool:
+    """Whether a ":" stands before an "@", however the rest is mistyped, or written as %3A."""
+    rest = SCHEME.sub("", url, count=1) if SCHEME.match(url) else url
+    authority = unquote_to_bytes(rest.partition("/")[0]).decode("utf-8", "replace")
+    # A port may stand before a folder that holds an "@".
+    return re.search(r":(?!\d{1,5}/).*@", rest) is not None or re.search(r":.*@", authority) is not None
 
 
 def _ssh(url: str) -> DeviceUrl:
