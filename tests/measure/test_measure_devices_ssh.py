@@ -3,7 +3,6 @@
 import getpass
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,8 +30,9 @@ from compressor.measure.devices import (
 )
 from compressor.progress import Silent
 from tests.kit import MACHINE
-from tests.measure.sshd import Board, alive, run_sshd, until, wrap, write_bundle
+from tests.measure.sshd import Board, alive, until, wrap, write_bundle
 
+pytestmark = pytest.mark.usefixtures("ssh_client")
 HIDDEN = {"eval/labels.npy", "eval/reference.npy"}
 
 
@@ -44,18 +44,6 @@ class Telling(Silent):
 
     def at(self, doing: str, done: int, total: int) -> None:
         self.shown.append((doing, done, total))
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    with run_sshd(tmp_path_factory.mktemp("sshd")) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _client(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSH looks for ~ in the user database, not in $HOME, so the configuration comes by a wrapper."""
-    wrap(tmp_path / "bin", "ssh", f'exec "{shutil.which("ssh")}" -F "{board.config}" "$@"', monkeypatch)
 
 
 @pytest.fixture

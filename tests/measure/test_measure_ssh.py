@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,10 +18,11 @@ from compressor.spec.base import read_json
 from compressor.spec.measurement import Measurement
 from compressor.spec.profile import Budget
 from tests.kit import Ended
-from tests.measure.sshd import Board, run_sshd, until, wrap
+from tests.measure.sshd import Board, until
 
 Kdc = Callable[..., Ended]
 QUICK = ("--rounds", 11, "--no-throughput", "--device-python", sys.executable)
+pytestmark = pytest.mark.usefixtures("ssh_client")
 BARE_PYTHON = "/usr/bin/python3"
 
 without_numpy = pytest.mark.skipif(
@@ -29,17 +30,6 @@ without_numpy = pytest.mark.skipif(
     or subprocess.run([BARE_PYTHON, "-c", "import numpy"], capture_output=True, check=False).returncode == 0,
     reason="needs a system Python without numpy",
 )
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    with run_sshd(tmp_path_factory.mktemp("sshd")) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _client(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrap(tmp_path / "bin", "ssh", f'exec "{shutil.which("ssh")}" -F "{board.config}" "$@"', monkeypatch)
 
 
 @pytest.fixture
