@@ -78,7 +78,8 @@ class Fingerprint(Noun):
 
 class Profile(Noun):
     """A device, what to build for it and what it must hold. `batch` images a call, `threads` of the runtime,
-    `input_size` in pixels (the default for students trained for this profile), ONNX `opset` of the exports."""
+    `input_size` in pixels (the default for students trained for this profile), ONNX `opset` of the exports. `max_drop`:
+    share of accuracy that a lower precision may lose against the student in fp32, on validation."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -88,6 +89,7 @@ class Profile(Noun):
     batch: Count = 1
     input_size: Annotated[int, Field(ge=8, le=4096)] = 224
     opset: Annotated[int, Field(ge=17, le=23)] = 18
+    max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.005
     budget: Budget = Budget()
     fingerprint: Fingerprint
     notes: str = ""
