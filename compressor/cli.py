@@ -185,6 +185,12 @@ def export(
     target: Annotated[
         list[str] | None, typer.Option(help="Only this runtime, or RUNTIME-PRECISION, of the profile; repeatable.")
     ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Only this precision of the profile's targets; repeatable.")
+    ] = None,
+    qat: Annotated[
+        bool, typer.Option("--qat/--no-qat", help="Train on under fake quantization where int8 loses too much.")
+    ] = True,
     teacher: Annotated[str | None, typer.Option(help="Where the run's teacher lies now, if it was moved.")] = None,
     device: Device = "local",
     device_python: DevicePython = None,
@@ -203,10 +209,10 @@ def export(
     from compressor.console import progress_for
     from compressor.profiles import load_profile
 
-    chosen = workflow.narrow(load_profile(profile, assignments or []), target or [])
+    chosen = workflow.narrow(load_profile(profile, assignments or []), target or [], precision or [])
     how = workflow.Measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
     progress = progress_for(quiet)
-    report = workflow.export(run, chosen, out, how, teacher=teacher, overwrite=overwrite, progress=progress)
+    report = workflow.export(run, chosen, out, how, teacher=teacher, qat=qat, overwrite=overwrite, progress=progress)
     _judge(report, allow_unmeasured, as_json)
 
 

@@ -102,7 +102,7 @@ def write_new_profile(
     path = _free_path(name, folder)
     targets = [{"runtime": runtime, "precisions": list(names)} for runtime, names in available.items() if names]
     if not targets:
-        lines = ", or ".join(runtime.install for runtime in RUNTIMES.values())
+        lines = ", or ".join(dict.fromkeys(runtime.install for runtime in RUNTIMES.values()))
         raise KdcError(
             f"profile {name}: no runtime works on this machine, so it has nothing to build for", lines, EXIT_MISSING
         )

@@ -1,14 +1,17 @@
 """Commands that take several steps, put together: each step leaves a folder on disk and can be rerun alone."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compressor.errors import KdcError, did_you_mean
 from compressor.progress import Progress
-from compressor.spec.base import Noun, parse
+from compressor.spec.base import Noun, file_sha256, parse
 from compressor.spec.profile import Profile
+from compressor.spec.quantization import Scheme
 from compressor.spec.recipe import Recipe
 from compressor.spec.report import Report
 
@@ -33,10 +36,29 @@ def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, An
     return parse(Recipe, apply_overrides({**values, **given}, sets, where), where)
 
 
-def narrow(profile: Profile, targets: Sequence[str]) -> Profile:
-    """`profile` with only the targets named: a runtime, or RUNTIME-PRECISION. Raises KdcError for one it has not."""
-    if not targets:
-        return profile
+def narrow(profile: Profile, targets: Sequence[str], precisions: Sequence[str]) -> Profile:
+    """`profile` with only what is named: `targets`, each a runtime or RUNTIME-PRECISION, and of those only
+    `precisions`. Raises KdcError for what it has not."""
+    if targets:
+        profile = _with_targets(profile, targets)
+    return _with_precisions(profile, precisions) if precisions else profile
+
+
+def _with_precisions(profile: Profile, precisions: Sequence[str]) -> Profile:
+    known = list(dict.fromkeys(name for target in profile.targets for name in target.precisions))
+    has = ", ".join(f"{target.runtime} ({', '.join(target.precisions)})" for target in profile.targets)
+    for name in precisions:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise KdcError(f"--precision {name}: no target of profile {profile.name} has it{near}", f"it has: {has}")
+    kept = (
+        target.model_copy(update={"precisions": tuple(name for name in target.precisions if name in precisions)})
+        for target in profile.targets
+    )
+    return profile.model_copy(update={"targets": tuple(target for target in kept if target.precisions)})
+
+
+def _with_targets(profile: Profile, targets: Sequence[str]) -> Profile:
     rows = {target.runtime: target for target in profile.targets}
     variants = {
         f"{t.runtime}-{precision}": (t.runtime, precision) for t in profile.targets for precision in t.precisions
@@ -104,9 +126,18 @@ class Measuring:
 
 
 def export(
-    run: Path, profile: Profile, out: Path, how: Measuring, *, teacher: str | None, overwrite: bool, progress: Progress
+    run: Path,
+    profile: Profile,
+    out: Path,
+    how: Measuring,
+    *,
+    teacher: str | None,
+    qat: bool,
+    overwrite: bool,
+    progress: Progress,
 ) -> Report:
-    """Export the run for the profile, measure it, and report."""
+    """Export the run for the profile, measure it, and report. `qat`: whether the ladder to int8 may train the student
+    on, where nothing below keeps the accuracy."""
     from compressor.export import export_bundle
     from compressor.measure.devices import parse_device
     from compressor.report import verify
@@ -115,12 +146,41 @@ def export(
     _device_python_needs_a_device(parse_device(how.device).kind, how.python)
     if how.baseline is not None:
         verify(how.baseline)
-    export_bundle(run, profile, out, teacher=teacher, overwrite=overwrite, progress=progress)
+    with _retraining(run, out, teacher, progress) as retrain:
+        export_bundle(
+            run,
+            profile,
+            out,
+            teacher=teacher,
+            retrain=retrain if qat else None,
+            overwrite=overwrite,
+            progress=progress,
+        )
     try:
         return measure(out, how, progress=progress)
     except (KeyboardInterrupt, KdcError):
         progress.warn(f"{out} is exported but not measured: kdc measure {out} finishes it")
         raise
+
+
+@contextmanager
+def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -> Iterator[Callable[[Scheme], Path]]:
+    """How the top rung trains the student on: into a folder beside `out`, which is gone once the bundle is made."""
+    from compressor.distill.qat import quantization_aware
+
+    # Named after the student: what an interrupted export of another one left behind is not gone on with.
+    folder = out.parent / f".{out.name}.qat-{file_sha256(run / 'student.json')[:12]}"
+
+    def retrain(scheme: Scheme) -> Path:
+        to = folder / f"{scheme.activations}-{scheme.weight_bits}"
+        progress.note("int8 loses too much: training the student on under fake quantization, with its teacher")
+        quantization_aware(
+            run, scheme, to, teacher=teacher, epochs=None, resume=to.exists(), overwrite=False, progress=progress
+        )
+        return to
+
+    yield retrain
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
@@ -155,8 +215,6 @@ def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
 
 def _make_way_for_demo(out: Path, progress: Progress) -> None:
     """Make `out` an empty folder; what an earlier demo left there goes, anything else is left alone with an error."""
-    import shutil
-
     from compressor.errors import os_error
 
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
@@ -210,5 +268,5 @@ def demo(out: Path, *, seed: int, progress: Progress) -> Report:
     progress.note("3/3 exported for this machine, measured and judged")
     return export(
         out / "run", load_profile(str(profile)), out / "bundle", Measuring(seconds=30.0),
-        teacher=None, overwrite=False, progress=progress,
+        teacher=None, qat=True, overwrite=False, progress=progress,
     )  # fmt: skip

@@ -53,9 +53,10 @@ class Entry:
 class Plan:
     """What to measure and how long. `rounds`: in this process, numbered from `first_round` on; with `ask` until the
     first look. `seconds` caps the rounds, once there are enough for a p90. `window`: seconds of a throughput window;
-    None: no throughput. `out`: where the logits go instead of being published. `wait`: seconds for the machine."""
+    None: no throughput. `arch`: of the profile's device. `out`: where the logits go instead of being published. `wait`: seconds for the machine."""
 
     bundle: Path
+    arch: str
     threads: int
     batch: int
     entries: list[Entry]
@@ -80,6 +81,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         if manifest["schema"] != SCHEMA:
             raise BenchError(f"{path} has schema {manifest['schema']}, this script reads schema {SCHEMA}")
         threads, batch = int(manifest["profile"]["threads"]), int(manifest["profile"]["batch"])
+        arch = str(manifest["profile"]["fingerprint"]["arch"])
         for variant in manifest["variants"]:
             _check(variant, path)
         entries = _entries(manifest, args.variant, path)
@@ -89,6 +91,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         raise BenchError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return Plan(
         bundle=path.parent.resolve(),
+        arch=arch,
         threads=threads,
         batch=batch,
         entries=entries,
@@ -144,6 +147,11 @@ def _check(variant: dict[str, Any], path: Path) -> None:
         raise BenchError(f"{path}: the variant name {variant['name']!r} may have only letters, digits, . _ and -")
     if not re.fullmatch(r"run_\w+\.py", variant["runner"]):
         raise BenchError(f"{path}: variant {variant['name']}: a runner is run_*.py, found {variant['runner']!r}")
+    build = variant.get("build")
+    if build is not None and not (isinstance(build, str) and re.fullmatch(r"build_\w+\.py", build)):
+        raise BenchError(f"{path}: variant {variant['name']}: what builds a model is build_*.py, found {build!r}")
+    if build is not None and not isinstance(variant["runtime"], str):
+        raise BenchError(f"{path} is damaged: variants[].runtime is not a text")
     preprocess = variant["preprocess"]
     if len(preprocess["mean"]) != 3 or len(preprocess["std"]) != 3:
         raise BenchError(f"{path}: variant {variant['name']}: preprocess needs three means and three deviations")

@@ -113,6 +113,7 @@ class Contestant:
         self.name, self.variant, self.copy_of = entry.name, entry.variant, entry.copy_of
         self.plan = plan
         self.script = Path(__file__).resolve().parent / entry.variant["runner"]
+        self.model: str = entry.variant["model"]  # another one, where it has to be built on this machine
         self.distinct = 0
         self.runner: Runner | None = None
         self.record: dict[str, Any] = {
@@ -133,7 +134,7 @@ class Contestant:
     def load(self, runner: Runner, streams: int = 1, threads: int | None = None) -> dict[str, Any]:
         """Load the model in `runner` and hand over the inputs; the answer to `load`, with `distinct` inputs."""
         variant = self.variant
-        asked = {"model": variant["model"], "precision": variant["precision"], "streams": streams}
+        asked = {"model": self.model, "precision": variant["precision"], "streams": streams}
         loaded = runner.ask("load", threads=threads or self.plan.threads, **asked)
         inputs = runner.ask("inputs", path=variant["inputs"], distinct=DISTINCT_INPUTS, **self._preprocess())
         return {**loaded, "distinct": inputs["distinct"]}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
+    from targets.bench_build import built_models
     from targets.bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, MissingError, Plan
     from targets.bench_rounds import Latency, attempt, run_rounds, warm_up
     from targets.bench_runner import Contestant, RunnerError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
     from targets.energy import idle_watts, meter
     from targets.machine_info import machine
 else:
+    from bench_build import built_models
     from bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, MissingError, Plan
     from bench_rounds import Latency, attempt, run_rounds, warm_up
     from bench_runner import Contestant, RunnerError
@@ -51,8 +53,12 @@ class Session:
 
     def run(self) -> dict[str, Any]:
         """The noun Measurement. Logits are left in `folder`."""
+        self.look_for_runtimes()
+        with built_models(self.contestants, self.plan, self.folder, self.teller):
+            return self.measure()
+
+    def measure(self) -> dict[str, Any]:
         try:
-            self.look_for_runtimes()
             self.load()
             self.teller.event(state=self.state())
             latency = run_rounds(self.contestants, self.plan, self.teller)
@@ -81,14 +87,20 @@ class Session:
             except RunnerError as error:
                 if error.kind != "missing":
                     continue  # a variant that cannot run says so itself, in what it does
-                if any(one.variant["role"] in ("student", "teacher") for one in mine):
+                if any(self.is_needed(one.variant) for one in mine):
                     raise MissingError(str(error)) from error
+
+    def is_needed(self, variant: dict[str, Any]) -> bool:
+        """Whether there is nothing to measure without it. What is built on the device is not expected elsewhere."""
+        elsewhere = variant.get("build") is not None and self.before["arch"] != self.plan.arch
+        return variant["role"] in ("student", "teacher") and not elsewhere
 
     def load(self) -> None:
         for count, one in enumerate(self.contestants, 1):
-            with attempt(one, self.teller):
-                one.start()
-                warm_up(one, self.plan.block_length)
+            if one.alive:  # what could not be built is out already
+                with attempt(one, self.teller):
+                    one.start()
+                    warm_up(one, self.plan.block_length)
             self.teller.step("loading", count, len(self.contestants), one.name)
 
     def read_memory(self) -> None:

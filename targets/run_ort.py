@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,28 +23,50 @@ else:
     from runner_requests import RequestError
 
 PROVIDERS = ["CPUExecutionProvider"]
+INPUTS = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 HEAVY = ("Conv", "Gemm", "MatMul")  # and what onnxruntime fuses out of them: FusedConv, QLinearConv, MatMulInteger, …
+KNOWN = ("fp32", "fp16", "int8")
 NAMES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "int8": "int8", "uint8": "int8"}
+
+# ONNX, opset 17: float input [1, 8, 3, 3] -> Cast to float16 -> Conv with 8 filters of 3x3 ones -> Cast to float.
+HALF_CONV = """
+eNrj4BBisJrMxSXOxVghxJioxOKcWFyixcnFVJIvwbWAkYmLn4sxkYuxXIgxCSiXn1cGUpkkxFiJopIRqFKIMV1rAicHCDBzMAtwOTGWezVwMtiM
+wlE4CkfhwMAoaVDBJsYlwsEoJMDFxMEIxBxAzAzCSUDJSiySIJrRiYWLQUAQAGlQm6s=
+"""
 
 
 def options(ort: Any, threads: int) -> Any:
     """One call at a time on `threads` threads, which sleep as soon as it is over: while they spun on, the runner that
-    has the next block would lose a core."""
+    has the next block would lose a core. x86 without VNNI saturates where it multiplies uint8 by int8; the last option
+    makes it exact, by a slower kernel, where a model's weights are large enough for that (outside [-64, 64])."""
     chosen = ort.SessionOptions()
     chosen.intra_op_num_threads = threads
     chosen.inter_op_num_threads = 1
     chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     chosen.add_session_config_entry("session.force_spinning_stop", "1")
+    chosen.add_session_config_entry("session.x64quantprecision", "1")
     chosen.log_severity_level = 3
     return chosen
+
+
+def precisions(ort: Any) -> list[str]:
+    """Those that run as they are called. int8 kernels are in every build; for fp16 a convolution is tried, since
+    onnxruntime widens it to fp32 without a word where the machine (x86) has no half-precision arithmetic."""
+    try:
+        half = executed(ort, zlib.decompress(base64.b64decode(HALF_CONV)), 1)
+    except Exception:  # whatever stops it there, it cannot run fp16
+        half = "none"
+    return [name for name in KNOWN if name != "fp16" or half == "fp16"]
 
 
 def load(ort: Any, path: str, threads: int, precision: str, streams: int) -> Loaded:
     """A session a stream: streams that share one would also share its threads."""
     sessions = [ort.InferenceSession(path, options(ort, threads), providers=PROVIDERS) for _ in range(streams)]
     source, result = sessions[0].get_inputs()[0], sessions[0].get_outputs()[0]
-    if source.type != "tensor(float)":
-        raise RequestError("failed", f"the model's input {source.name} is {source.type}, expected tensor(float)")
+    if source.type not in INPUTS:
+        raise RequestError(
+            "failed", f"the model's input {source.name} is {source.type}, expected one of: {', '.join(INPUTS)}"
+        )
 
     def call(batch: Floats) -> Floats:
         logits: Floats = sessions[0].run([result.name], {source.name: batch})[0]
@@ -53,23 +77,26 @@ def load(ort: Any, path: str, threads: int, precision: str, streams: int) -> Loa
 
     ways = [stream(session) for session in sessions]
     read = partial(executed, ort, path, threads)
-    return Loaded(call, ways, read, source.name, source.shape, result.name, result.shape)
+    shapes = source.name, source.shape, result.name, result.shape
+    return Loaded(call, ways, read, *shapes, INPUTS[source.type])
 
 
-def executed(ort: Any, path: str, threads: int) -> str:
-    """The precision of the convolutions and matrix products, as onnxruntime's profiler recorded it. The profiler sees
-    the nodes that ran, after all graph optimization, with the type of each input; the model's file would only say what
-    was asked for. It needs a session of its own, since it slows down the one that it watches."""
+def executed(ort: Any, model: str | bytes, threads: int) -> str:
+    """The precision of the convolutions and matrix products of a model (its path, or its bytes), as onnxruntime's
+    profiler recorded it. The profiler sees the nodes that ran, after all graph optimization, with the type of each
+    input; the model's file would only say what was asked for: a convolution between DequantizeLinear and
+    QuantizeLinear that was not fused ran in fp32. It needs a session of its own, since it slows down the one that it
+    watches."""
     import numpy as np  # not at the top: runner_common comes first, which can answer without it
 
     with tempfile.TemporaryDirectory() as folder:
         chosen = options(ort, threads)
         chosen.enable_profiling = True
         chosen.profile_file_prefix = str(Path(folder) / "types")
-        session = ort.InferenceSession(path, chosen, providers=PROVIDERS)
+        session = ort.InferenceSession(model, chosen, providers=PROVIDERS)
         source = session.get_inputs()[0]
         shape = [size if isinstance(size, int) else 1 for size in source.shape]
-        session.run(None, {source.name: np.zeros(shape, np.float32)})
+        session.run(None, {source.name: np.zeros(shape, INPUTS[source.type])})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes = [event["args"] for event in events if event.get("cat") == "Node" and "op_name" in event.get("args", {})]
     heavy = [node for node in nodes if any(name in node["op_name"] for name in HEAVY)]
@@ -79,4 +106,4 @@ def executed(ort: Any, path: str, threads: int) -> str:
 
 
 if __name__ == "__main__":
-    serve(Runtime("onnxruntime", "pip install onnxruntime", ("fp32",), lambda ort: ["fp32"], load))
+    serve(Runtime("onnxruntime", "pip install onnxruntime", KNOWN, precisions, load))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -18,14 +19,33 @@ else:
     from runner_requests import RequestError
 
 # Asked for -> the hint. f16 is how weights are stored: a CPU widens them, and computes in f32. Without a hint OpenVINO
-# takes bf16 wherever the CPU has it, and f16 on ARM, so that "f32" would not be f32.
-HINTS = {"f32": "f32", "f16": "f32", "bf16": "bf16"}
+# takes bf16 wherever the CPU has it, and f16 on ARM, so that "f32" would not be f32. In an int8 model the hint is for
+# the layers that are not quantized: in f32, so that the answers do not depend on what else the CPU has.
+HINTS = {"f32": "f32", "f16": "f32", "bf16": "bf16", "int8": "f32"}
+INPUTS = {"f32": "float32", "u8": "uint8"}
 HEAVY = {"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul", "Subgraph_MatMul"}
 NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "f64": "f64", "i8": "int8", "u8": "int8"}
 
 
 def precisions(ov: Any) -> list[str]:
-    return ["f32", "f16", *(["bf16"] if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])]
+    """What really runs here. f32 and f16 always do; bf16 where the plugin lists it; int8 where a quantized convolution
+    comes out as an int8 kernel, since a plugin that lists INT8 may still compute it in float."""
+    able = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    int8 = executed(ov.Core().compile_model(quantized_convolution(ov), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    return ["f32", "f16", *(["bf16"] if able else []), *(["int8"] if int8 == "int8" else [])]
+
+
+def quantized_convolution(ov: Any) -> Any:
+    """A 1×1 convolution of 16 channels, its input fake-quantized to 256 levels, its weights int8 with one scale."""
+    import numpy as np  # not at the top: runner_common comes first, which can answer without it
+
+    ops = importlib.import_module("openvino.opset13")
+    image = ops.parameter([1, 16, 4, 4], np.float32)
+    low, high, scale = (ops.constant(np.float32(value)) for value in (0, 1, 0.1))
+    levels = ops.fake_quantize(image, low, high, low, high, levels=256)
+    weights = ops.convert(ops.constant(np.ones((16, 16, 1, 1), np.int8)), np.float32)
+    result = ops.convolution(levels, ops.multiply(weights, scale), [1, 1], [0, 0], [0, 0], [1, 1])
+    return ov.Model([result], [image])
 
 
 def load(ov: Any, path: str, threads: int, precision: str, streams: int) -> Loaded:
@@ -38,8 +58,9 @@ def load(ov: Any, path: str, threads: int, precision: str, streams: int) -> Load
     }
     compiled = ov.Core().compile_model(path, "CPU", chosen)
     source, result = compiled.input(0), compiled.output(0)
-    if source.element_type != ov.Type.f32:
-        raise RequestError("failed", f"the model's input is {source.element_type.get_type_name()}, expected f32")
+    kind = source.element_type.get_type_name()
+    if kind not in INPUTS:
+        raise RequestError("failed", f"the model's input is {kind}, expected one of: {', '.join(INPUTS)}")
 
     requests = [compiled.create_infer_request() for _ in range(streams)]
 
@@ -49,7 +70,8 @@ def load(ov: Any, path: str, threads: int, precision: str, streams: int) -> Load
 
     ways = [partial(stream, ov, request) for request in requests]
     names = source.get_any_name(), result.get_any_name()
-    return Loaded(call, ways, partial(executed, compiled), names[0], shape(source), names[1], shape(result))
+    shapes = names[0], shape(source), names[1], shape(result)
+    return Loaded(call, ways, partial(executed, compiled), *shapes, INPUTS[kind])
 
 
 def stream(ov: Any, request: Any, batch: Floats) -> Callable[[], object]:
@@ -71,10 +93,11 @@ def shape(port: Any) -> list[int | str | None]:
 
 def executed(compiled: Any) -> str:
     """The precision of the convolutions and matrix products, read from the compiled graph: OpenVINO computes in f32
-    without a word where the CPU cannot do the bf16 that was asked for.
+    without a word where the CPU cannot do the bf16 that was asked for, or where it found nothing quantized.
 
-    From the kernel's name, "brgconv_avx2_f32", which ends in the precision of its data. `runtimePrecision` only where
-    the name does not tell: it says f16 for a kernel that computes in f32 with weights that are stored as f16.
+    From the kernel's name, "brgconv_avx2_f32" or "jit_avx2_1x1_I8", which ends in the precision of its data: i8 for
+    int8, I8 for uint8. `runtimePrecision` only where the name does not tell: it says f16 for a kernel that computes in
+    f32 with weights that are stored as f16.
     """
     layers = [
         {key: info[key].astype(str) for key in ("layerType", "primitiveType", "runtimePrecision") if key in info}

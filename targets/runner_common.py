@@ -28,12 +28,12 @@ except ImportError as error:  # nothing can be answered: the first request is to
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.energy import Meter, meter
-    from targets.runner_pictures import Floats, Pictures
+    from targets.runner_pictures import Batch, Floats, Pictures, empty_batch
     from targets.runner_requests import Request, RequestError, count, take, three
     from targets.runner_streams import run_window
 else:
     from energy import Meter, meter
-    from runner_pictures import Floats, Pictures
+    from runner_pictures import Batch, Floats, Pictures, empty_batch
     from runner_requests import Request, RequestError, count, take, three
     from runner_streams import run_window
 
@@ -42,24 +42,27 @@ Reply = dict[str, Any]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in its runtime. `call`: float32 [batch, 3, height, width] -> float32 [batch, classes]. `streams`: one
-    function a stream, batch -> a call on always that batch; calls of several streams may run at the same time, each on
-    the threads asked for. `executed`: reads from the runtime in which precision it runs; may take long and leave memory
-    behind. In a shape, a text or None is a dimension that may vary."""
+    """A model in its runtime. `call`: a batch -> float32 [batch, classes]. The batch is float32 [batch, 3, height,
+    width], normalized, or where `input_type` is "uint8", the pictures as they are, [batch, height, width, 3].
+    `streams`: one function a stream, batch -> a call on always that batch; calls of several streams may run at the same
+    time, each on the threads asked for. `executed`: reads from the runtime in which precision it runs; may take long
+    and leave memory behind. In a shape, a text or None is a dimension that may vary."""
 
-    call: Callable[[Floats], Floats]
-    streams: Sequence[Callable[[Floats], Callable[[], object]]]
+    call: Callable[[Batch], Floats]
+    streams: Sequence[Callable[[Batch], Callable[[], object]]]
     executed: Callable[[], str]
     input_name: str
     input_shape: list[int | str | None]
     output_name: str
     output_shape: list[int | str | None]
+    input_type: str = "float32"
 
 
 @dataclass(frozen=True)
 class Runtime:
     """How a runner uses its runtime. `precisions`: imported module -> those that really run on this machine.
     `load`: module, model's path, threads, precision, streams -> the model. `known`: all the precisions that it takes.
+    `module`: what Python imports, where that is not its name; `version`: reads the version from the module.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Runtime:
     known: tuple[str, ...]
     precisions: Callable[[Any], list[str]]
     load: Callable[[Any, str, int, str, int], Loaded]
+    module: str = ""
+    version: Callable[[Any], str] = lambda module: str(module.__version__)
 
 
 def mixed(precisions: Iterable[str]) -> str:
@@ -93,7 +98,7 @@ class Session:
         self.runtime = runtime
         self.model: Loaded | None = None
         self.pictures: Pictures | None = None
-        self.batch: Floats = np.empty(0, np.float32)
+        self.batch: Batch = np.empty(0, np.float32)
         self.distinct = 0
         self.calls = 0
         self.bound: list[Callable[[], object]] = []
@@ -103,7 +108,7 @@ class Session:
         module = self._module()
         return {
             "runtime": self.runtime.name,
-            "version": str(module.__version__),
+            "version": self.runtime.version(module),
             "precisions": self.runtime.precisions(module),
             # Not at the top: nothing else needs it, and importing it takes time of every start that is measured.
             "machine": importlib.import_module("machine_info").machine(),
@@ -126,7 +131,7 @@ class Session:
         self.model = model
         return {
             "load_ms": load_ms,
-            "runtime_version": str(module.__version__),
+            "runtime_version": self.runtime.version(module),
             "input": {"name": model.input_name, "shape": model.input_shape},
             "output": {"name": model.output_name, "shape": model.output_shape},
             "idle_rss_mb": idle,
@@ -199,7 +204,7 @@ class Session:
         self.model = self.pictures = None
         self.calls, self.bound = 0, []
 
-    def _predict(self, pictures: Pictures, batch: Floats, file: IO[bytes]) -> None:
+    def _predict(self, pictures: Pictures, batch: Batch, file: IO[bytes]) -> None:
         size = len(batch)
         for start in range(0, pictures.n, size):
             # A model may be built for one batch size, so the last picture fills up the last batch.
@@ -230,13 +235,13 @@ class Session:
             raise RequestError("bad-request", "there are no inputs yet: ask for load, then inputs")
         return self.pictures
 
-    def _fill(self, pictures: Pictures, batch: Floats, number: int) -> None:
+    def _fill(self, pictures: Pictures, batch: Batch, number: int) -> None:
         """Write input `number` into `batch`, of the different ones that there are."""
         start = number % self.distinct * len(batch)
         pictures.fill(batch, ((start + slot) % pictures.n for slot in range(len(batch))))
 
     def _module(self) -> Any:
-        name, install = self.runtime.name, self.runtime.install
+        name, install = self.runtime.module or self.runtime.name, self.runtime.install
         try:
             return importlib.import_module(name)
         except ImportError as error:
@@ -247,11 +252,11 @@ class Session:
             raise RequestError("bad-request", "no model is loaded yet: ask for load first")
         return self.model
 
-    def _pictures(self, request: Request, key: str) -> tuple[Pictures, Floats]:
+    def _pictures(self, request: Request, key: str) -> tuple[Pictures, Batch]:
         """The pictures of a request, and a batch to fill; refused where the loaded model takes another shape."""
         expected = self._model().input_shape
         pictures = Pictures(take(request, key, str), three(request, "mean"), three(request, "std"))
-        batch = np.empty((count(request, "batch"), 3, pictures.height, pictures.width), np.float32)
+        batch = empty_batch(count(request, "batch"), pictures.height, pictures.width, self._model().input_type)
         fixed = [size if isinstance(size, int) else batch.shape[axis] for axis, size in enumerate(expected[:4])]
         if len(expected) != 4 or fixed != list(batch.shape):
             raise RequestError("failed", f"the model takes {expected}, the pictures make {list(batch.shape)}")

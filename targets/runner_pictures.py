@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,12 @@ else:
     from runner_requests import RequestError
 
 Floats = npt.NDArray[np.float32]
+Batch = npt.NDArray[Any]  # float32 [batch, 3, height, width], or uint8 [batch, height, width, 3]
+
+
+def empty_batch(size: int, height: int, width: int, kind: str) -> Batch:
+    """A batch to fill, for a model whose input is "float32", or "uint8": then it normalizes by itself."""
+    return np.empty((size, height, width, 3) if kind == "uint8" else (size, 3, height, width), kind)
 
 
 class Pictures:
@@ -39,12 +45,15 @@ class Pictures:
         levels = np.arange(256, dtype=np.float32) / np.float32(255)
         self._table = (levels - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
 
-    def fill(self, batch: Floats, rows: Iterable[int]) -> None:
-        """Write the pictures `rows` into `batch`, [len(rows), 3, height, width]."""
+    def fill(self, batch: Batch, rows: Iterable[int]) -> None:
+        """Write the pictures `rows` into `batch`, made by `empty_batch`: normalized; as they are where it is uint8."""
         for slot, row in enumerate(rows):
             self._file.seek(self._offset + row * self._picture.nbytes)
             if self._file.readinto(self._picture.data) != self._picture.nbytes:
                 raise RequestError("failed", "the file of pictures was cut short while it was read")
+            if batch.dtype == np.uint8:
+                batch[slot] = self._picture
+                continue
             for channel in range(3):
                 np.take(self._table[channel], self._picture[:, :, channel], out=batch[slot, channel], mode="clip")
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "compressor").rglob("*.py"))
 TARGETS = sorted((ROOT / "targets").glob("*.py"))
-RUNTIMES = {"openvino", "tensorrt", "tensorrt_rtx", "onnxruntime", "executorch"}
+RUNTIMES = {"openvino", "nncf", "tensorrt", "tensorrt_rtx", "onnxruntime", "executorch", "ai_edge_litert", "litert_torch"}
 LEARNING = {"torch", "torchvision", "timm", "transformers"}
 
 
@@ -44,13 +44,25 @@ def package_parts(names: set[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("compressor.")}
 
 
+# What the scripts run_NAME, classify_NAME and build_NAME may import beside numpy; Pillow reads the pictures of users.
+OWN = {
+    "ort": {"onnxruntime", "PIL"},
+    "ov": {"openvino", "PIL"},
+    "trt": {"tensorrt", "tensorrt_rtx", "cuda", "PIL"},
+    "trt_rtx": {"tensorrt_rtx"},
+    "et": {"executorch", "PIL"},
+    "litert": {"ai_edge_litert", "PIL"},
+    "pictures": {"PIL"},
+}
+
+
 def ids(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.parametrize("path", TARGETS, ids=ids)
 def test_targets_need_only_numpy_and_their_own_runtime(path: Path) -> None:
-    own = {"run_ort.py": {"onnxruntime"}, "run_ov.py": {"openvino"}}.get(path.name, set())
+    own = OWN.get(path.stem.partition("_")[2], set()) if path.stem.startswith(("run_", "classify_", "build_")) else set()
     beside = {script.stem for script in TARGETS} | {"targets"}
     foreign = tops(imports(path)) - set(sys.stdlib_module_names) - {"numpy"} - own - beside
     assert not foreign

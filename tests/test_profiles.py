@@ -22,8 +22,18 @@ from compressor.spec.measurement import Machine
 from compressor.spec.profile import Budget, Fact, Profile
 from tests.kit import MACHINE
 
-NAMES = ("android-snapdragon-8gen3", "jetson-orin-nano", "raspberry-pi-5", "x86-avx2", "x86-avx512-vnni")
 BOARDS = ("android-snapdragon-8gen3", "jetson-orin-nano", "raspberry-pi-5")
+GPUS = ("rtx-ada", "rtx-ampere", "rtx-blackwell")
+NAMES = (*BOARDS, *GPUS, "x86-avx2", "x86-avx512-vnni")
+# Where a runtime makes sense at all.
+KINDS = {
+    "onnxruntime": {"x86", "mobile-cpu", "jetson"},
+    "openvino": {"x86"},
+    "tensorrt": {"jetson"},
+    "tensorrt-rtx": {"gpu"},
+    "executorch": {"mobile-cpu"},
+    "litert": {"mobile-cpu"},
+}
 AVAILABLE = {"onnxruntime": ["fp32"], "openvino": ["f32", "f16", "bf16"]}
 DAY = date(2026, 1, 2)
 
@@ -78,8 +88,7 @@ def test_built_in(name: str) -> None:
     assert profile.budget.min_retention is not None
     for target in profile.targets:
         assert set(target.precisions) <= set(RUNTIMES[target.runtime].precisions)
-        # OpenVINO only on x86, bf16 only where the instruction set has it.
-        assert target.runtime == "onnxruntime" or profile.device.kind == "x86"
+        assert profile.device.kind in KINDS[target.runtime]
         assert "bf16" not in target.precisions or {"avx512_bf16", "amx_bf16"} & set(profile.device.isa.value)
     assert set(profile.fingerprint.isa) <= set(profile.device.isa.value)
 
@@ -119,7 +128,20 @@ def test_values_of_one() -> None:
     assert profile.device.dense_int8_tops.value == 33  # 67 counts sparsity
     assert profile.device.bandwidth_gbs is not None
     assert profile.device.bandwidth_gbs.value == 102
-    assert [target.model_dump() for target in profile.targets] == [{"runtime": "onnxruntime", "precisions": ("fp32",)}]
+    assert profile.device.sm is not None
+    assert profile.device.sm.value == 87
+    assert [(target.runtime, target.precisions) for target in profile.targets] == [
+        ("onnxruntime", ("fp32",)),
+        ("tensorrt", ("fp32", "fp16", "int8")),
+    ]
+
+
+@pytest.mark.parametrize(("name", "sm"), [("rtx-ada", 89), ("rtx-ampere", 86), ("rtx-blackwell", 120)])
+def test_gpus_tell_themselves(name: str, sm: int) -> None:
+    profile = load_profile(name)
+    assert profile.device.sm is not None
+    assert profile.device.sm.value == sm
+    assert profile.fingerprint.gpu
 
 
 def test_overrides() -> None:
@@ -133,7 +155,7 @@ def test_list() -> None:
     assert tuple(rows) == NAMES
     row = rows["x86-avx2"]
     assert (row.kind, row.cpu) == ("x86", "any x86-64 CPU with AVX2")
-    assert row.runtimes == ("onnxruntime (fp32)", "openvino (f32, f16)")
+    assert row.runtimes == ("onnxruntime (fp32, int8)", "openvino (f32, f16, int8)")
     assert row.budget == "p50 <= 20 ms, p90 <= 33 ms, size <= 25 MB, retention >= 0.9"
 
 
@@ -208,14 +230,14 @@ def test_a_file_that_says_another_name(tmp_path: Path) -> None:
             "names the same runtime twice in targets; list all its precisions in one row",
         ),
         (
-            "targets.0.precisions=[fp16]",
-            "unknown precision fp16 of runtime onnxruntime; permitted: fp32",
+            "targets.0.precisions=[int4]",
+            "unknown precision int4 of runtime onnxruntime; permitted: fp32, fp16, int8",
         ),
         (
             "targets.0.precisions=[f32]",
             "unknown precision f32 of runtime onnxruntime; did you mean fp32?; permitted: fp32",
         ),
-        ("targets.1.precisions=[int8]", "unknown precision int8 of runtime openvino; permitted: f32, f16, bf16"),
+        ("targets.1.precisions=[fp8]", "unknown precision fp8 of runtime openvino; permitted: f32, f16, bf16, int8"),
         ("targets.1.precisions=[f32, f32]", "names a precision of openvino twice: f32, f32"),
         (
             "targets.1.runtime=openvin",
@@ -231,11 +253,11 @@ def test_errors(override: str, message: str) -> None:
 
 
 def test_a_runtime_without_runner() -> None:
-    error = failure("x86-avx2", "targets.1.runtime=tensorrt")
+    error = failure("x86-avx2", "targets.1.runtime=ncnn")
     assert error.exit_code == EXIT_MISSING
     assert error.message == (
-        "profile x86-avx2 asks for runtime tensorrt, which this version of kdc cannot build for "
-        "(it has: onnxruntime, openvino)"
+        "profile x86-avx2 asks for runtime ncnn, which this version of kdc cannot build for "
+        f"(it has: {', '.join(RUNTIMES)})"
     )
 
 
@@ -261,6 +283,7 @@ def test_new_round_trips(tmp_path: Path) -> None:
         "cpu": "Test CPU @ 2.0 GHz: fast",
         "isa": ("avx2", "fma"),
         "cores": 8,
+        "gpu": (),
     }
 
 
@@ -308,7 +331,7 @@ def test_new_on_a_machine_that_says_little(tmp_path: Path) -> None:
     profile = load_profile("box")
     assert profile.fingerprint.cpu is None
     assert [target.runtime for target in profile.targets] == ["onnxruntime"]
-    with pytest.raises(KdcError, match="fingerprint: needs cpu or isa") as caught:
+    with pytest.raises(KdcError, match="fingerprint: needs cpu, isa or gpu") as caught:
         write_new_profile("none", tmp_path, machine(cpu="unknown", isa=()), AVAILABLE, day=DAY)
     assert caught.value.exit_code == EXIT_USAGE
 
@@ -344,5 +367,5 @@ def test_new_refuses_conflicts_and_nothing_to_run(tmp_path: Path) -> None:
     with pytest.raises(KdcError, match="no runtime works on this machine") as caught:
         write_new_profile("box", tmp_path, machine(), {"openvino": []})
     assert caught.value.exit_code == EXIT_MISSING
-    assert caught.value.hint == "pip install onnxruntime, or pip install 'kdc[openvino]'"
+    assert caught.value.hint == ", or ".join(dict.fromkeys(row.install for row in RUNTIMES.values()))
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from compressor.spec.student import Request
 
 __all__ = ["claim", "start"]
 
-LEAVES = ("run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf")
+LEAVES = ("run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float")
 """What lies in a run's folder."""
 
 

@@ -47,9 +47,9 @@ class ImageClassification:
         self._whole = self._largest.model_copy(update={"input_size": self._largest.resize})
         self._decoded: dict[tuple[str, Preprocess], NDArray[np.uint8]] = {}
         n = len(data.train)
-        self._batch_size = min(recipe.batch_size, n)
+        self.batch_size = min(recipe.batch_size, n)
         # The rest of an epoch that fills no batch is left out; another one each epoch, since the order changes.
-        self._steps = n // self._batch_size
+        self._steps = n // self.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -65,7 +65,7 @@ class ImageClassification:
         pictures, labels = self._pictures(self._data.train, self._whole), self._data.train.labels
         order = keyed_order(self._recipe.seed, len(labels), epoch)
         for step in range(first_step, self._steps):
-            index = order[step * self._batch_size : (step + 1) * self._batch_size]
+            index = order[step * self.batch_size : (step + 1) * self.batch_size]
             numbers = keyed_uniform(self._recipe.seed, index, epoch, 5)
             batch = torch.from_numpy(pictures[index]).to(self._device)
             views = random_views(batch, numbers, self._recipe.views, self._largest.input_size)

@@ -1,6 +1,7 @@
 """`kdc teach` and `kdc distill`, from a request to a finished run on disk."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,16 @@ from compressor.models import (
     save_run,
     with_classes,
 )
+from compressor.models.fake_quant import restore_channels
 from compressor.models.references import with_class_file
 from compressor.models.students import create_trainee
 from compressor.models.weights import head_parameters
 from compressor.progress import Progress
+from compressor.spec.quantization import Quantization
+from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy, Request, Student
 
-__all__ = ["distill", "is_chance", "teach"]
+__all__ = ["Job", "already_finished", "distill", "is_chance", "say", "teach", "train_and_save"]
 
 DEFAULT_INPUT_SIZE = 224
 
@@ -38,10 +42,10 @@ DEFAULT_INPUT_SIZE = 224
 def teach(request: Request, out: Path, *, resume: bool, overwrite: bool, progress: Progress) -> Student:
     """Fine-tune `request.teacher` on the classes of `request.data`: the new classifier first, then everything."""
     if claim(out, request, resume=resume, overwrite=overwrite):
-        return _already_finished(out, progress)
+        return already_finished(out, progress)
     bind_losses(request.recipe, has_teacher=False)
     data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
-    _say(data, progress)
+    say(data, progress)
     names, recipe = data.info.class_names, request.recipe
     if request.init == "random":
         if not request.teacher.startswith("timm:") or "@" in request.teacher:
@@ -54,8 +58,8 @@ def teach(request: Request, out: Path, *, resume: bool, overwrite: bool, progres
         torch.manual_seed(recipe.seed)
         trainee = create_trainee(backbone, names, recipe.crop_pct)
         made_from = f"{request.teacher} (sha256 {backbone.weights.sha256[:12]})"
-    job = _Job(request, data, trainee, None, made_from)
-    return _train_and_save(job, out, resume, progress)
+    job = Job(request, recipe, data, trainee, None, made_from)
+    return train_and_save(job, out, resume, progress)
 
 
 def distill(request: Request, out: Path, *, resume: bool, overwrite: bool, progress: Progress) -> Student:
@@ -63,11 +67,12 @@ def distill(request: Request, out: Path, *, resume: bool, overwrite: bool, progr
 
     Before any training the teacher is measured on the validation split; one at chance level is refused.
     """
+    assert request.qat is None, "qat.distill_quantized goes on from the student in float"
     if claim(out, request, resume=resume, overwrite=overwrite):
-        return _already_finished(out, progress)
+        return already_finished(out, progress)
     bind_losses(request.recipe, has_teacher=True)
     data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
-    _say(data, progress)
+    say(data, progress)
     names = data.info.class_names
     teacher = load_model(request.teacher)
     if request.teacher_classes is not None:
@@ -77,29 +82,35 @@ def distill(request: Request, out: Path, *, resume: bool, overwrite: bool, progr
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
     student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
-    return _train_and_save(_Job(request, data, student, teacher, request.init), out, resume, progress)
+    job = Job(request, request.recipe, data, student, teacher, request.init)
+    return train_and_save(job, out, resume, progress)
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
+    pictures to find its ranges on."""
+
     request: Request
+    recipe: Recipe
     data: ImageData
     student: LoadedModel
     teacher: LoadedModel | None
     init: str
+    quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
 
 
-def _already_finished(out: Path, progress: Progress) -> Student:
+def already_finished(out: Path, progress: Progress) -> Student:
     progress.note(f"{out} is finished already: nothing to resume")
     return load_run(out)[1]
 
 
-def _say(data: ImageData, progress: Progress) -> None:
+def say(data: ImageData, progress: Progress) -> None:
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.info.counts.items())
     progress.note(f"data {data.info.source}: {len(data.info.class_names)} classes; {sizes}")
 
 
-def _train_and_save(job: _Job, out: Path, resume: bool, progress: Progress) -> Student:
+def train_and_save(job: Job, out: Path, resume: bool, progress: Progress) -> Student:
     """Decode and measure the teacher beside `out`; then everything that writes in it.
 
     What stood in `out` goes (with --overwrite) only when training begins, and a new run's folder goes again if not one
@@ -112,7 +123,7 @@ def _train_and_save(job: _Job, out: Path, resume: bool, progress: Progress) -> S
     inputs = {"student": job.student.preprocess}
     if job.teacher is not None:
         inputs["teacher"] = job.teacher.preprocess
-    task = ImageClassification(job.data, inputs, job.request.recipe, store, device, progress)
+    task = ImageClassification(job.data, inputs, job.recipe, store, device, progress)
     try:
         _make_empty(store)
         task.decode()
@@ -122,7 +133,8 @@ def _train_and_save(job: _Job, out: Path, resume: bool, progress: Progress) -> S
             return _trained(job, out, task, teacher, score, device, progress)
         except BaseException as error:
             if not (out / "checkpoint" / "state.pt").exists():
-                shutil.rmtree(out, ignore_errors=True)
+                if not resume:
+                    shutil.rmtree(out, ignore_errors=True)
             elif isinstance(error, KeyboardInterrupt):
                 progress.warn(f"stopped; the state is saved in {out}: the same command with --resume goes on")
             raise
@@ -140,7 +152,7 @@ def _make_empty(folder: Path) -> None:
 
 
 def _measured_teacher(
-    job: _Job, task: ImageClassification, device: torch.device, progress: Progress
+    job: Job, task: ImageClassification, device: torch.device, progress: Progress
 ) -> tuple[BatchModel | None, Accuracy | None]:
     """The teacher, frozen, and its accuracy on the validation split; raises KdcError for one at chance level."""
     if job.teacher is None:
@@ -153,7 +165,7 @@ def _measured_teacher(
 
 
 def _trained(
-    job: _Job,
+    job: Job,
     out: Path,
     task: ImageClassification,
     teacher: BatchModel | None,
@@ -161,38 +173,44 @@ def _trained(
     device: torch.device,
     progress: Progress,
 ) -> Student:
-    recipe, data = job.request.recipe, job.data
-    student = _on(BatchModel(job.student.network, "student"), device)
+    recipe, data = job.recipe, job.data
     inputs = {"the data": data.info.fingerprint}
+    model, quantization = job.student, None
+    if job.quantize is not None:
+        model, quantization = job.quantize(task)
+        inputs["the student in float"] = job.student.weights.sha256
+    student = _on(BatchModel(model.network, "student"), device)
     if job.teacher is not None:
         inputs["the teacher"] = job.teacher.weights.sha256
-    head = head_parameters(job.student.network, len(data.info.class_names)) if recipe.head_epochs else []
+    head = head_parameters(model.network, len(data.info.class_names)) if recipe.head_epochs else []
     position = train(
         student, teacher, task, recipe,
         head=head, validation_size=len(data.validation), inputs=inputs, folder=out, progress=progress,
     )  # fmt: skip
+    restore_channels(model.network)
     validation, test = task.evaluate(student, "validation"), task.evaluate(student, "test")
     progress.note(f"kept epoch {position.kept_epoch}: {_scored(validation)}; {_scored(test)}")
     student.network.cpu().eval()
     finished = Student(
         made_by=job.request.command,
-        family=job.student.family,
-        architecture=job.student.weights.architecture,
+        family=model.family,
+        architecture=model.weights.architecture,
         init=job.init,
-        weights=job.student.weights,
+        weights=model.weights,
         class_names=data.info.class_names,
-        preprocess=job.student.preprocess,
+        preprocess=model.preprocess,
         teacher=job.teacher.weights if job.teacher else None,
         data=data.info,
-        recipe=recipe,
+        recipe=job.request.recipe,
         kept_epoch=position.kept_epoch,
         kept_rule=_rule(len(data.validation)),
         validation=validation,
         test=test,
         teacher_validation=teacher_score,
         environment=environment(device),
+        quantization=quantization,
     )
-    finished = save_run(out, job.student, finished)
+    finished = save_run(out, model, finished)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
     return finished
 

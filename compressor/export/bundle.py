@@ -5,80 +5,79 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
-from compressor import __version__
 from compressor.assets import asset_dir
-from compressor.data import open_data
+from compressor.data import ImageData, decode_split
 from compressor.errors import KdcError, needs, os_error
-from compressor.export.eval_set import write_labels, write_pictures, write_reference
-from compressor.export.macs import count_macs
-from compressor.export.onnx_graph import metadata_json, to_onnx
-from compressor.export.openvino_ir import to_openvino
-from compressor.export.sizes import compressed_bytes, weight_bytes
-from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
-from compressor.models.references import with_class_file
+from compressor.export.eval_set import part_of, write_labels, write_pictures, write_reference
+from compressor.export.identity import metadata_of, public, without_paths
+from compressor.export.judge import ValidationJudge
+from compressor.export.onnx_graph import to_onnx
+from compressor.export.qat_onnx import qat_model
+from compressor.export.source import QatModel, Source
+from compressor.export.variants import REFERENCE, Making, entry, variants_of
+from compressor.models import LoadedModel, load_run
+from compressor.models.lineage import data_of, teacher_of
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.spec.base import file_sha256, read_json, write_json
-from compressor.spec.bundle import Bundle, EvalSet, FileEntry, Role, Variant
+from compressor.spec.base import read_json, write_json
+from compressor.spec.bundle import Bundle, EvalSet, Role
+from compressor.spec.preprocess import Preprocess
 from compressor.spec.profile import Profile
-from compressor.spec.student import Request, Student, Weights
+from compressor.spec.quantization import Scheme
+from compressor.spec.student import Accuracy, Request, Student
 
-__all__ = ["export_bundle"]
+__all__ = ["CALIBRATION", "VALIDATION", "export_bundle", "needed"]
 
-Build = Callable[[Path, str, Path], tuple[Path, str]]
+CALIBRATION = 256
+"""Training pictures, at most, that ranges are computed from."""
 
+VALIDATION = 3000
+"""Validation pictures, at most, that choices are made on: enough to see half a point of accuracy."""
 
-def _as_is(onnx_file: Path, precision: str, folder: Path) -> tuple[Path, str]:
-    """ONNX Runtime runs the fp32 reference itself."""
-    return onnx_file, "torch.onnx.export(dynamo=True)"
-
-
-BUILDERS: dict[str, Build] = {"onnxruntime": _as_is, "openvino": to_openvino}
-"""Runtime -> how its artefact is made: (ONNX file, precision, folder of the variant) -> (model file, how, in words)."""
-
-REFERENCE = ("onnxruntime", "fp32")
-"""What runs along in every measurement, as itself and as a second copy, whether the profile asks for it or not."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A model to be exported, with where its files go and where its inputs lie (relative to the bundle)."""
-
-    role: Role
-    model: LoadedModel
-    folder: str
-    pictures: str
-    reference: str
+Retrain = Callable[[Scheme], Path]
+"""Train the run's student on under fake quantization; returns the run that came of it."""
 
 
 def export_bundle(
-    run: Path, profile: Profile, out: Path, *, teacher: str | None, overwrite: bool, progress: Progress
+    run: Path,
+    profile: Profile,
+    out: Path,
+    *,
+    teacher: str | None,
+    retrain: Retrain | None,
+    overwrite: bool,
+    progress: Progress,
 ) -> Bundle:
     """Export the run's student (and its teacher) for `profile` into the new folder `out`.
 
     All of it is made under a temporary name beside `out` and renamed at the end, so `out` is whole or not there.
-    `teacher`: where the teacher lies now, if it was moved since the distillation. Raises KdcError.
+    `teacher`: where the teacher lies now, if it was moved since the distillation. `retrain`: the top rung of the ladder
+    to int8, where it may be climbed. Raises KdcError.
     """
     _claim(out, overwrite)
     for target in profile.targets:
         row = RUNTIMES[target.runtime]
-        needs(row.module, row.install, f"profile {profile.name}")
-    student, record = load_run(run)
+        for module in (*row.exports_with, *(row.quantizes_with if "int8" in target.precisions else ())):
+            needs(module, row.export_install or row.install, f"profile {profile.name}")
+    _, record = load_run(run)
     if record.made_by != "distill":
         raise KdcError(
             f"{run} was made by kdc {record.made_by}: there is no teacher to hold it against",
             f"kdc distill --teacher run:{run} --data … --out run",
         )
     request = read_json(run / "run.json", Request)
-    teacher_model = _teacher(request, record, teacher)
+    teacher_model = teacher_of(request, record, teacher, "kdc export")
     temporary = out.parent / f".{out.name}.part"
     try:
         if temporary.exists():
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True)
-        bundle = _fill(temporary, profile, student, record, teacher_model, request, progress)
+        bundle = _fill(temporary, profile, run, request, teacher_model, retrain, progress)
         write_json(temporary / "bundle.json", bundle)
         _swap(temporary, out)
         return bundle
@@ -108,150 +107,156 @@ def _swap(temporary: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _teacher(request: Request, record: Student, moved_to: str | None) -> LoadedModel:
-    """The teacher that the student was distilled from: its weights must be the same ones, wherever they lie now."""
-    assert record.teacher is not None
-    reference = moved_to or request.teacher
-    try:
-        model = load_model(reference)
-    except KdcError as error:
-        if moved_to:
-            raise
-        hint = "if it lies elsewhere now: kdc export … --teacher REFERENCE"
-        raise KdcError(f"the teacher of this run: {error.message}", hint, error.exit_code) from None
-    if model.weights.sha256 != record.teacher.sha256:
-        raise KdcError(f"{reference} is not the teacher that this student was distilled from (its weights differ)")
-    if request.teacher_classes is not None:
-        model = with_class_file(model, Path(request.teacher_classes))
-    return with_classes(model, map_classes(model, record.class_names), record.class_names)
+@dataclass(frozen=True)
+class _Place:
+    """A bundle in the making in `root`. `work`: what is needed on the way and does not ship."""
+
+    root: Path
+    work: Path
+    profile: Profile
+    record: Student
+    data: ImageData
+    progress: Progress
+
+    def write_pictures(self, how: Preprocess, path: str) -> None:
+        if not (self.root / path).exists():
+            write_pictures(self.data.test, how, self.root / path, self.progress)
+
+    def write_reference(self, network: nn.Module, how: Preprocess, pictures: str, path: str) -> None:
+        write_reference(network, how, self.root / pictures, self.root / path, self.progress)
 
 
 def _fill(
-    folder: Path,
+    root: Path,
     profile: Profile,
-    student: LoadedModel,
-    record: Student,
-    teacher: LoadedModel,
+    run: Path,
     request: Request,
+    teacher: LoadedModel,
+    retrain: Retrain | None,
     progress: Progress,
 ) -> Bundle:
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, class_names=record.class_names)
-    if data.info.fingerprint != record.data.fingerprint:
-        raise KdcError(
-            f"{request.data} is not the data that this student was trained on (its fingerprint differs)",
-            "its test split might hold training samples: put the data back, or distill again",
-        )
-    (folder / "eval").mkdir()
-    write_labels(data.test, folder / "eval")
-    record = _without_paths(record)
-    sources = [_Source("student", student, ".", "eval/student_inputs.npy", "eval/student_reference.npy")]
+    """Everything but bundle.json. Test pictures are written for whoever measures; no choice here sees them."""
+    student, record = load_run(run)
+    data = data_of(request, record, progress)
+    place = _Place(root, root / ".work", profile, without_paths(record), data, progress)
+    (root / "eval").mkdir()
+    place.work.mkdir()
+    write_labels(data.test, root / "eval")
     same = teacher.preprocess == student.preprocess
-    teacher_pictures = sources[0].pictures if same else "eval/teacher_inputs.npy"
-    sources.append(_Source("teacher", teacher, "teacher", teacher_pictures, "eval/teacher_reference.npy"))
-    variants: list[Variant] = []
-    for source in sources:
-        if not (folder / source.pictures).exists():
-            write_pictures(data.test, source.model.preprocess, folder / source.pictures, progress)
-        write_reference(source.model, folder / source.pictures, folder / source.reference, progress)
-        variants += _variants(folder, profile, source, record, progress)
-    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in record.class_names), encoding="utf-8")
-    shutil.copytree(asset_dir("targets"), folder / "runners", ignore=shutil.ignore_patterns("__pycache__", "__init__*"))
-    shipped = {entry.path for variant in variants for entry in variant.files}
-    support = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    making = _student(place, run, student, record, retrain)
+    variants = [*variants_of(making, profile, progress)]
+    making = _teacher_making(place, teacher, making.pictures if same else "eval/teacher_inputs.npy")
+    variants += variants_of(making, profile, progress)
+    (root / "labels.txt").write_text("".join(f"{name}\n" for name in record.class_names), encoding="utf-8")
+    ignore = shutil.ignore_patterns("__pycache__", "__init__*", "classify_*", "CMakeLists.txt")
+    shutil.copytree(asset_dir("targets"), root / "runners", ignore=ignore)
+    shutil.rmtree(place.work)
+    shipped = {one.path for variant in variants for one in variant.files}
+    support = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     return Bundle(
         profile=profile,
-        student=record,
-        teacher=record.teacher or _public(teacher.weights),
+        student=place.record,
+        teacher=place.record.teacher or public(teacher.weights),
         reference="-".join(REFERENCE),
         eval=EvalSet(split="test", n=len(data.test), labels="eval/labels.npy", ids="eval/ids.txt"),
         variants=tuple(variants),
-        support=tuple(_entry(folder, path) for path in support if path not in shipped),
+        support=tuple(entry(root, path) for path in support if path not in shipped),
     )
 
 
-def _variants(folder: Path, profile: Profile, source: _Source, record: Student, progress: Progress) -> list[Variant]:
-    """The artefacts of one model: every runtime and precision for the student, the first of them for the teacher."""
-    place = folder / source.folder
-    place.mkdir(exist_ok=True)
-    onnx_file = place / "model.onnx"
-    progress.note(f"exporting the {source.role} ({source.model.weights.architecture}) to ONNX opset {profile.opset}")
+def _student(place: _Place, run: Path, student: LoadedModel, record: Student, retrain: Retrain | None) -> Making:
+    """The student in fp32, with a judge of what is made of it. One that was trained under fake quantization is taken
+    as it is without that, and is its own top rung."""
+    own = qat_model(run, place.profile, place.work / "own-qat") if record.quantization is not None else None
+    network = own.float_network if own is not None else student.network
+    how, pictures, reference = student.preprocess, "eval/student_inputs.npy", "eval/student_reference.npy"
+    place.write_pictures(how, pictures)
+    place.write_reference(network, how, pictures, reference)
+    return Making(
+        root=place.root,
+        role="student",
+        model=student,
+        source=_source(place, "student", network, student, calibrate=place.profile.asks_for("int8")),
+        pictures=pictures,
+        reference=reference,
+        judge=_judge(place, network, student, record),
+        retrain=_retraining(place, own, retrain),
+        write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
+    )
+
+
+def _teacher_making(place: _Place, teacher: LoadedModel, pictures: str) -> Making:
+    how, reference = teacher.preprocess, "eval/teacher_reference.npy"
+    (place.root / "teacher").mkdir()
+    place.write_pictures(how, pictures)
+    place.write_reference(teacher.network, how, pictures, reference)
+    return Making(
+        root=place.root,
+        role="teacher",
+        model=teacher,
+        source=_source(place, "teacher", teacher.network, teacher, calibrate=False),
+        pictures=pictures,
+        reference=reference,
+        judge=None,
+        retrain=lambda scheme: None,
+        write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
+    )
+
+
+def _source(place: _Place, role: Role, network: nn.Module, model: LoadedModel, *, calibrate: bool) -> Source:
+    """The network as fp32 ONNX, and the training pictures that quantization may look at."""
+    profile, how, progress = place.profile, model.preprocess, place.progress
+    progress.note(f"exporting the {role} ({model.weights.architecture}) to ONNX opset {profile.opset}")
+    onnx_file = place.root / ("teacher" if role == "teacher" else ".") / "model.onnx"
     torch.manual_seed(0)
-    size = source.model.preprocess.input_size
-    to_onnx(source.model.network, size, profile.batch, profile.opset, _metadata(source, record), onnx_file)
-    asked = [(target.runtime, precision) for target in profile.targets for precision in target.precisions]
-    if source.role == "teacher":
-        asked = asked[:1]
-    variants = [_variant(folder, source, *row, source.role, onnx_file) for row in asked]
-    if source.role == "student" and REFERENCE not in asked:
-        variants.append(_variant(folder, source, *REFERENCE, "reference", onnx_file))
-    return variants
+    metadata = metadata_of(model, place.record, role == "student")
+    to_onnx(network, how.input_size, profile.batch, profile.opset, metadata, onnx_file)
+    pictures: NDArray[np.uint8] = np.empty((0, *how.input_size, 3), np.uint8)
+    if calibrate:
+        pictures = decode_split(part_of(place.data.train, CALIBRATION), how, place.work / "calibration.npy", progress)
+    return Source(network, onnx_file, how, pictures, profile)
 
 
-def _variant(folder: Path, source: _Source, runtime: str, precision: str, role: Role, onnx_file: Path) -> Variant:
-    name = f"{runtime}-{precision}"
-    model, how = BUILDERS[runtime](onnx_file, precision, folder / source.folder / name)
-    own = [model] if model == onnx_file else sorted(model.parent.iterdir())
-    return Variant(
-        name=f"teacher-{name}" if role == "teacher" else name,
-        role=role,
-        runtime=runtime,
-        precision=precision,
-        runner=RUNTIMES[runtime].runner,
-        model=model.relative_to(folder).as_posix(),
-        files=tuple(_entry(folder, path.relative_to(folder).as_posix()) for path in own),
-        inputs=source.pictures,
-        reference_logits=source.reference,
-        preprocess=source.model.preprocess,
-        parameters=source.model.weights.parameters,
-        macs=count_macs(source.model.network, source.model.preprocess.input_size),
-        made=how,
-        weight_bytes=weight_bytes(model),
-        compressed_bytes=compressed_bytes(own),
+def _judge(place: _Place, network: nn.Module, student: LoadedModel, record: Student) -> ValidationJudge:
+    validation, how, profile = part_of(place.data.validation, VALIDATION), student.preprocess, place.profile
+    pictures, answers = place.work / "validation.npy", place.work / "validation_reference.npy"
+    write_pictures(validation, how, pictures, place.progress)
+    write_reference(network, how, pictures, answers, place.progress)
+    reference = np.load(answers)
+    right = int((reference.argmax(axis=1) == validation.labels).sum())
+    return ValidationJudge(
+        pictures,
+        validation.labels,
+        reference,
+        how,
+        batch=profile.batch,
+        threads=profile.threads,
+        needed=needed(profile, right, len(validation), record.teacher_validation),
     )
 
 
-def _metadata(source: _Source, record: Student) -> dict[str, str]:
-    """What a model must say of itself wherever it turns up."""
-    weights = _public(source.model.weights)
-    metadata = {
-        "kdc_version": __version__,
-        "architecture": weights.architecture,
-        "class_names": metadata_json(list(record.class_names)),
-        "preprocess": metadata_json(source.model.preprocess.model_dump(mode="json")),
-        "weights_sha256": weights.sha256,
-        "licence": weights.licence,
-    }
-    if source.role == "student" and record.teacher is not None:
-        teacher = record.teacher
-        metadata["teacher"] = metadata_json(
-            {"architecture": teacher.architecture, "sha256": teacher.sha256, "licence": teacher.licence}
-        )
-    return metadata
+def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> float:
+    """How many of `n` validation samples an int8 student must have right, where the one in fp32 has `right`.
+
+    It may lose `max_drop`, or one sample; and it may not fall below the retention that the budget asks for, if fp32
+    reaches that.
+    """
+    floor = right - max(1.0, profile.max_drop * n)
+    retention = profile.budget.min_retention
+    kept = retention * teacher.accuracy * n if retention is not None and teacher is not None else 0.0
+    return max(floor, kept) if right >= kept else floor
 
 
-def _public(weights: Weights) -> Weights:
-    """Weights without the folder in which they lay: a bundle travels, and paths tell about the machine."""
-    return weights.model_copy(update={"source": _last_part(weights.source)})
+def _retraining(place: _Place, own: QatModel | None, retrain: Retrain | None) -> Callable[[Scheme], QatModel | None]:
+    """The top rung: the run itself, where it was trained for that scheme; else one trained on from it, once each."""
+    made: dict[Scheme, QatModel | None] = {} if own is None else {own.record.scheme: own}
 
+    def trained(scheme: Scheme) -> QatModel | None:
+        if scheme not in made:
+            made[scheme] = None
+            if retrain is not None:
+                folder = place.work / f"qat-{scheme.activations}-{scheme.weight_bits}"
+                made[scheme] = qat_model(retrain(scheme), place.profile, folder)
+        return made[scheme]
 
-def _without_paths(record: Student) -> Student:
-    data = record.data.model_copy(update={"source": _last_part(record.data.source)})
-    teacher = _public(record.teacher) if record.teacher else None
-    weights = _public(record.weights)
-    return record.model_copy(
-        update={"data": data, "teacher": teacher, "weights": weights, "init": _last_part(record.init)}
-    )
-
-
-def _last_part(reference: str) -> str:
-    """`scheme:/some/where/name` -> `scheme:name`; a name of the hub, `hf:owner/name`, stays as it is."""
-    scheme, colon, rest = reference.rpartition(":")
-    if scheme == "hf" and rest.count("/") == 1 and not rest.startswith((".", "/")) and not Path(rest).exists():
-        return reference
-    architecture, at, checkpoint = rest.rpartition("@")
-    return f"{scheme}{colon}{architecture}{at}{Path(checkpoint).name or checkpoint}"
-
-
-def _entry(folder: Path, path: str) -> FileEntry:
-    file = folder / path
-    return FileEntry(path=path, sha256=file_sha256(file), bytes=file.stat().st_size)
+    return trained

@@ -4,16 +4,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from compressor.data import Split, decode_split, normalise
+from compressor.data.views import keyed_order
 from compressor.errors import os_error
-from compressor.models import LoadedModel
 from compressor.progress import Progress
 from compressor.spec.preprocess import Preprocess
 
-__all__ = ["write_labels", "write_pictures", "write_reference"]
+__all__ = ["part_of", "write_labels", "write_pictures", "write_reference"]
 
 CHUNK = 64
+
+
+def part_of(split: Split, most: int) -> Split:
+    """At most that many samples of a split, drawn without a seed, so that it is always the same ones."""
+    if len(split) <= most:
+        return split
+    rows = keyed_order(0, len(split), 0)[:most]
+    return Split(
+        name=split.name,
+        ids=tuple(split.ids[row] for row in rows),
+        labels=split.labels[rows],
+        picture=lambda number: split.picture(int(rows[number])),
+    )
 
 
 def write_pictures(test: Split, how: Preprocess, path: Path, progress: Progress) -> None:
@@ -31,12 +45,12 @@ def write_labels(test: Split, folder: Path) -> None:
 
 
 @torch.no_grad()
-def write_reference(model: LoadedModel, pictures: Path, path: Path, progress: Progress) -> None:
+def write_reference(network: nn.Module, how: Preprocess, pictures: Path, path: Path, progress: Progress) -> None:
     """torch's logits, float32 [N, classes], for the pictures in that .npy file: what every runtime must reproduce."""
     pixels = np.load(pictures, mmap_mode="r", allow_pickle=False)
     starts = range(0, len(pixels), CHUNK)
     logits = [
-        model.network.eval()(torch.from_numpy(normalise(pixels[start : start + CHUNK], model.preprocess))).numpy()
+        network.eval()(torch.from_numpy(normalise(pixels[start : start + CHUNK], how))).numpy()
         for start in progress.track(starts, len(starts), f"torch's answers ({path.stem})")
     ]
     try:

@@ -32,9 +32,16 @@ class ValidationJudge:
         self._top1 = reference.argmax(axis=1)
         self._preprocess, self._batch, self._threads = preprocess, batch, threads
         self.needed = needed
+        self._scores: dict[tuple[Path, str, str], Score] = {}
 
     def __call__(self, model: Path, runtime: str, precision: str) -> Score:
-        """Run the artefact on all the pictures. Raises RunnerError where it does not run."""
+        """Run the artefact on all the pictures, once. Raises RunnerError where it does not run."""
+        key = (model.resolve(), runtime, precision)
+        if key not in self._scores:
+            self._scores[key] = self._score(model, runtime, precision)
+        return self._scores[key]
+
+    def _score(self, model: Path, runtime: str, precision: str) -> Score:
         top1 = self.logits(model, runtime, precision, len(self._labels)).argmax(axis=1)
         return Score(
             n=len(self._labels),

@@ -23,17 +23,24 @@ LARGEST = 2_000_000_000
 
 
 def to_onnx(
-    network: nn.Module, input_size: tuple[int, int], batch: int, opset: int, metadata: Mapping[str, str], path: Path
+    network: nn.Module,
+    input_size: tuple[int, int],
+    batch: int | None,
+    opset: int,
+    metadata: Mapping[str, str],
+    path: Path,
 ) -> None:
     """Write `network` as ONNX: input "input" float32 [batch, 3, height, width], output "logits" [batch, classes].
 
-    `metadata` goes into the model's metadata_props. Raises KdcError where the network cannot be exported, or not at
+    With `batch` None it may vary from call to call, and is called "batch" in the graph. `metadata` goes into the model's metadata_props. Raises KdcError where the network cannot be exported, or not at
     that opset: another one is never written instead.
     """
     weight_bytes = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
     if weight_bytes > LARGEST:
         raise KdcError(f"the network's weights take {weight_bytes / 1e9:.1f} GB; an ONNX file holds 2 GB")
-    example = torch.zeros(batch, 3, *input_size)
+    # torch.export takes an example of one picture as a promise that there will never be more.
+    example = torch.zeros(2 if batch is None else batch, 3, *input_size)
+    varying = ({0: torch.export.Dim("batch")},) if batch is None else None
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -43,6 +50,7 @@ def to_onnx(
                 opset_version=max(opset, LOWEST_EXPORTED),
                 input_names=["input"],
                 output_names=["logits"],
+                dynamic_shapes=varying,
                 external_data=False,
                 verbose=False,
             )

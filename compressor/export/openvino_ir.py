@@ -1,27 +1,55 @@
-"""ONNX -> OpenVINO IR, at the precision that was asked for."""
+"""ONNX -> OpenVINO IR, at the float precision that was asked for."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 from compressor.errors import KdcError, needs
+from compressor.export.source import Artefact, Source
 from compressor.runtimes import RUNTIMES
 
-__all__ = ["to_openvino"]
+__all__ = ["convert", "converted", "reason", "save"]
+
+COUNTED = re.compile(r"[A-Z]\w*_\d+")
+"""Names that OpenVINO gives, e.g. Reshape_15: also to the constants that it computes of such nodes."""
 
 
-def to_openvino(onnx_file: Path, precision: str, folder: Path) -> tuple[Path, str]:
-    """Write FOLDER/model.xml and model.bin; returns the .xml, and how it was made.
+def convert(source: Source, precision: str, folder: Path) -> Artefact:
+    """FOLDER/model.xml and model.bin.
 
     `precision` "f32" stores f32 weights. "f16" and "bf16" store f16 weights (OpenVINO's compressed format: half the
     size, widened when loaded; docs.openvino.ai, "Convert a Model / FP16 compression"); bf16 is then chosen when the
     model is compiled. Raises KdcError (exit 4) without openvino.
     """
+    half = precision != "f32"
+    model = save(converted(source.onnx_file), folder, half=half)
+    return Artefact(model, f"openvino.convert_model, save_model(compress_to_fp16={half})")
+
+
+def converted(onnx_file: Path) -> Any:
+    """The openvino.Model of an ONNX file. By convert_model and not by Core.read_model: after the latter NNCF has
+    skipped its bias correction without a word."""
     ov = needs("openvino", RUNTIMES["openvino"].install, "an OpenVINO export")
     try:
-        model = ov.convert_model(onnx_file)
+        return ov.convert_model(onnx_file)
     except Exception as error:  # openvino raises plain RuntimeErrors and its own frontends' types
-        raise KdcError(f"OpenVINO cannot convert the network: {str(error).strip().splitlines()[0]}") from None
-    folder.mkdir(parents=True)
-    half = precision != "f32"
+        raise KdcError(f"OpenVINO cannot convert the network: {reason(error)}") from None
+
+
+def save(model: Any, folder: Path, *, half: bool) -> Path:
+    """Write FOLDER/model.xml and model.bin, float constants as f16 where `half`; returns the .xml. The same model gives
+    the same bytes: nodes without a name of their own are called by a counter of the process, and are renamed here."""
+    ov = needs("openvino", RUNTIMES["openvino"].install, "an OpenVINO export")
+    for number, node in enumerate(model.get_ordered_ops()):
+        if COUNTED.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}.{number}")
+    folder.mkdir(parents=True, exist_ok=True)
     # Said outright: save_model stores f16 unless told otherwise.
     ov.save_model(model, folder / "model.xml", compress_to_fp16=half)
-    return folder / "model.xml", f"openvino.convert_model, save_model(compress_to_fp16={half})"
+    return folder / "model.xml"
+
+
+def reason(error: BaseException) -> str:
+    """What OpenVINO's errors say: they begin with places in its sources, and the reason comes last."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+    return lines[-1] if lines else type(error).__name__

@@ -80,13 +80,16 @@ class QatModel:
 
 @dataclass(frozen=True)
 class Quantizer:
-    """How a runtime gets to int8. `scheme`: how its kernels round on the profile's device. `candidates`: the rungs from
-    post-training quantization to per-layer fallback, made one after the other in (sub)folders of the folder given, the
-    cheapest first; whoever iterates stops when one is good enough. `from_qat`: the top rung, from a retrained student;
-    None where the runtime cannot take one."""
+    """How a runtime gets to int8.
+
+    `scheme`: how its kernels round on the profile's device. `candidates`: the rungs from post-training quantization to
+    per-layer fallback, made one after the other, each in a subfolder of its own of the folder given, the cheapest
+    first; None after the last of each rung, where whoever iterates may stop. `from_qat`: the top rung, from a retrained
+    student; None where the runtime cannot take one.
+    """
 
     scheme: Callable[[Profile], Scheme]
-    candidates: Callable[[Source, Path, Judge, Progress], Iterator[Candidate]]
+    candidates: Callable[[Source, Path, Judge, Progress], Iterator[Candidate | None]]
     from_qat: Callable[[Source, QatModel, Path], Candidate] | None = None
 
 

@@ -22,6 +22,10 @@ PACKAGES = (
     ("datasets", "data hf:…", "pip install 'kdc[hf]'"),
     ("pyarrow", "data parquet:…", "pip install 'kdc[hf]'"),
     ("openvino", "export to OpenVINO", "pip install 'kdc[openvino]'"),
+    ("nncf", "int8 on OpenVINO", "pip install 'kdc[openvino]'"),
+    ("tensorrt-rtx", "export to TensorRT", "pip install 'kdc[tensorrt]'"),
+    ("executorch", "export to ExecuTorch", "pip install 'kdc[mobile]'"),
+    ("litert-torch", "export to LiteRT", "pip install 'kdc[mobile]'"),
 )
 
 # The CPU flags of which a precision needs one.

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models import hf_models, timm_models
+from compressor.models.fake_quant import add_fake_quant
+from compressor.models.folding import fold_batchnorm
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import read_checkpoint, tensors_sha256
 from compressor.spec.base import read_json, write_atomically, write_json
@@ -15,7 +18,10 @@ __all__ = ["load_run", "save_run", "save_tensors"]
 
 
 def load_run(folder: Path) -> tuple[LoadedModel, Student]:
-    """The model in `folder`, and what is known of it; the weights are checked against their sha256."""
+    """The model in `folder`, and what is known of it; the weights are checked against their sha256.
+
+    A student that was trained under fake quantization has it: its network rounds as an int8 kernel does.
+    """
     if not folder.is_dir():
         raise KdcError(f"the run {folder} does not exist", "kdc distill … --out DIR makes one")
     if not (folder / "student.json").is_file():
@@ -31,12 +37,16 @@ def load_run(folder: Path) -> tuple[LoadedModel, Student]:
     if tensors_sha256(state) != student.weights.sha256:
         raise KdcError(f"{folder / 'student.safetensors'} was changed: its weights are not those of student.json")
     network = _network(folder, student)
+    if student.quantization is not None:
+        network = fold_batchnorm(network, torch.zeros(1, 3, *student.preprocess.input_size))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise KdcError(
             f"{folder}: the weights do not fit {student.architecture}: {str(error).splitlines()[0]}"
         ) from None
+    if student.quantization is not None:
+        network = add_fake_quant(network, student.quantization)
     weights = student.weights.model_copy(update={"source": f"run:{folder}"})
     names = tuple((name,) for name in student.class_names)
     loaded = LoadedModel(network.eval(), student.preprocess, names, weights, student.family)

@@ -1,5 +1,6 @@
 """What a variant's answers are worth: against the labels, the teacher's, the baseline's, and torch's."""
 
+import math
 from collections.abc import Callable
 from typing import TypedDict
 
@@ -50,6 +51,7 @@ class Parity(TypedDict):
     """The fields of Row that are made from a runtime's logits and torch's."""
 
     parity_cosine: float | None
+    parity_sqnr_db: float | None
     parity_agreement: float | None
     not_finite: int
 
@@ -120,17 +122,24 @@ def _worst(shares: tuple[Interval | None, ...], names: tuple[str, ...]) -> Class
 
 
 def parity_of(results: Results, name: str) -> Parity:
-    """The lowest cosine, the share of the same top-1, and how many samples are not finite, against torch."""
+    """The lowest cosine, the SQNR, the share of the same top-1, and how many samples are not finite, against torch."""
     if name not in results.logits:
-        return {"parity_cosine": None, "parity_agreement": None, "not_finite": 0}
+        return {"parity_cosine": None, "parity_sqnr_db": None, "parity_agreement": None, "not_finite": 0}
     ours, torchs = results.logits[name], results.references[name]
     finite = np.isfinite(ours).all(axis=1) & np.isfinite(torchs).all(axis=1)
     cosines = _cosines(ours[finite], torchs[finite])
     return {
         "parity_cosine": float(cosines.min()) if len(cosines) else None,
+        "parity_sqnr_db": _sqnr_db(torchs[finite], ours[finite]),
         "parity_agreement": agreement(top1(ours), top1(torchs)).value,
         "not_finite": int((~finite).sum()),
     }
+
+
+def _sqnr_db(signal: Logits, answers: Logits) -> float | None:
+    """10 log10(sum of squares of the signal / that of the difference); None where there is no signal or no noise."""
+    energy, noise = float((signal**2).sum()), float(((answers - signal) ** 2).sum())
+    return 10 * math.log10(energy / noise) if energy > 0 and noise > 0 else None
 
 
 def _cosines(one: Logits, other: Logits) -> Logits:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compressor import __version__
+from compressor.report.choice import choose
 from compressor.report.conditions import Grounds, grounds_of
 from compressor.report.crowding import rounds_text
 from compressor.report.gate import checks_for, verdict_of
@@ -32,13 +33,16 @@ def build_report(bundle_dir: Path) -> Report:
     teacher_row = next((row for row in rows if teacher is not None and row.name == teacher.name), None)
     students = tuple(row for row in rows if row.role == "student")
     checks = tuple(line for row in students for line in checks_for(row, results, grounds, teacher_row))
-    verdict, holds = verdict_of(checks, tuple(row.name for row in students))
+    winner, why = choose(rows, checks, elsewhere=bool(grounds.differences))
+    verdict, holds = verdict_of(checks, tuple(row.name for row in students), winner)
     return Report(
         kdc=__version__,
         profile=bundle.profile.name,
         device=bundle.profile.device.cpu.value,
         verdict=verdict,
         holds=holds,
+        winner=winner,
+        why=why,
         rows=rows,
         checks=checks,
         session=_session(measurement, grounds) if measurement else None,

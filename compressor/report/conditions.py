@@ -87,6 +87,8 @@ def _machine_differences(profile: Profile, measurement: Measurement) -> Iterator
         yield f"isa lacks {', '.join(lacking)}"
     if expected.cores is not None and machine.cores != expected.cores:
         yield f"cores are {machine.cores}, the profile's {expected.cores}"
+    if expected.gpu and not any(part.lower() in name.lower() for part in expected.gpu for name in machine.gpus):
+        yield f"gpu is {', '.join(machine.gpus) or 'none'}, the profile's {' or '.join(expected.gpu)}"
     mode = profile.device.power_mode.value if profile.device.power_mode is not None else None
     if mode is not None and machine.power_mode is not None and mode.lower() != machine.power_mode.lower():
         yield f"the power mode is {machine.power_mode}, the profile's {mode}"

@@ -8,7 +8,7 @@ not measured is never a pass, and neither is a session that broke off.
 from compressor.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
 from compressor.report.conditions import Grounds, grounds_of
 from compressor.report.latency_lines import latency_checks, more_would_tell
-from compressor.report.lines import OWN_LINES, accuracy_lines, memory_lines, own_lines, size_lines
+from compressor.report.lines import OWN_LINES, accuracy_lines, drop_lines, memory_lines, own_lines, size_lines
 from compressor.report.read import Results
 from compressor.spec.report import Check, Report, Row, Verdict
 
@@ -20,6 +20,7 @@ def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None
     budget = results.bundle.profile.budget
     return (
         *own_lines(row, grounds),
+        *drop_lines(row, results.bundle.profile.max_drop),
         *size_lines(row, budget),
         *latency_checks(row, results, grounds),
         *memory_lines(row, budget, grounds),
@@ -42,23 +43,27 @@ def broken(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return tuple(check for check in checks if check.line in OWN_LINES and check.verdict == "fail")
 
 
-def verdict_of(checks: tuple[Check, ...], variants: tuple[str, ...]) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict over all student `variants`, and which of them pass every line.
+def verdict_of(
+    checks: tuple[Check, ...], variants: tuple[str, ...], winner: str | None
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict over all student `variants`, and which of them pass every line. `winner`: the one to ship, if any.
 
-    fail: a variant does not run, not at the precision asked for, or not with torch's answers; or each fails a line of
-    the budget. pass: at least one passes every line. Otherwise the best that is still open: inconclusive or unmeasured.
-    unmeasured where there is no student variant at all.
+    fail: a variant does not run, not at the precision asked for, or not with torch's answers; or the one to ship fails
+    a line of the budget, or, where there is none, each does. pass: the one to ship passes every line, or, where there
+    is none, at least one. Otherwise what is still open: inconclusive or unmeasured, which it is also where there is no
+    student variant at all.
     """
     lines = {name: {check.verdict for check in checks if check.variant == name} for name in variants}
     holds = tuple(name for name, verdicts in lines.items() if verdicts == {"pass"})
     if broken(checks):
         return "fail", holds
-    if holds:
+    shipped = {winner: lines[winner]} if winner is not None else lines
+    if winner in holds or (winner is None and holds):
         return "pass", holds
-    still_open = [verdicts for verdicts in lines.values() if "fail" not in verdicts]
-    if lines and not still_open:
-        return "fail", ()
-    return ("inconclusive" if any("inconclusive" in verdicts for verdicts in still_open) else "unmeasured"), ()
+    still_open = [verdicts for verdicts in shipped.values() if "fail" not in verdicts]
+    if shipped and not still_open:
+        return "fail", holds
+    return ("inconclusive" if any("inconclusive" in verdicts for verdicts in still_open) else "unmeasured"), holds
 
 
 def holding(report: Report, allow_unmeasured: bool = False) -> tuple[str, ...]:
@@ -69,6 +74,12 @@ def holding(report: Report, allow_unmeasured: bool = False) -> tuple[str, ...]:
     return tuple(name for name in names if lines[name] and lines[name] <= accepted)
 
 
+def _let_through(report: Report) -> bool:
+    """Whether what would be shipped holds every line but for unmeasured ones; any variant, where none was chosen."""
+    held = holding(report, allow_unmeasured=True)
+    return report.winner in held if report.winner is not None else bool(held)
+
+
 def exit_code_for(report: Report, allow_unmeasured: bool = False) -> int:
     """0, 1 or 3: what `verdict_of` says, pass, fail, or still open.
 
@@ -76,4 +87,4 @@ def exit_code_for(report: Report, allow_unmeasured: bool = False) -> int:
     """
     if report.verdict == "fail":
         return EXIT_GATE_FAILED
-    return EXIT_PASS if report.verdict == "pass" or holding(report, allow_unmeasured) else EXIT_INCONCLUSIVE
+    return EXIT_PASS if report.verdict == "pass" or (allow_unmeasured and _let_through(report)) else EXIT_INCONCLUSIVE

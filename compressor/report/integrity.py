@@ -174,6 +174,7 @@ def _against_bundle(bundle_dir: Path, found: dict[str, str]) -> list[str]:
     used = [bundle.eval.labels, bundle.eval.ids]
     for variant in bundle.variants:
         used += [variant.model, variant.inputs, variant.reference_logits, f"runners/{variant.runner}"]
+        used += [f"runners/{variant.build}"] if variant.build is not None else []
     for path in dict.fromkeys(used):
         if (reason := _unsafe(path)) is not None:
             problems.append(f"bundle.json names the file {path!r}, which is refused: {reason}")

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Blocks = Mapping[int, tuple[float, ...]]
-LatencyFigure = Literal["p50_ms", "p90_ms", "cpu_p50_ms", "p50_ratio", "slowdown"]
+LatencyFigure = Literal["p50_ms", "p90_ms", "cpu_p50_ms", "p50_ratio", "fp32_ratio", "slowdown"]
 
 
 def ran(results: Results, name: str) -> bool:
@@ -75,13 +75,20 @@ def figure_at(figure: LatencyFigure, results: Results, name: str, confidence: fl
         return told(lambda: percentile(blocks, q, confidence=confidence))
     if figure == "cpu_p50_ms":
         return told(lambda: percentile(list(cpu_blocks(results, name).values()), 0.5, confidence=confidence))
-    other = teacher_of(results) if figure == "p50_ratio" else baseline_of(results, name)
-    if other is None or other.name == name:
+    other = _compared_with(figure, results, name)
+    if other is None or other == name:
         return None
-    ours, theirs = wall_blocks(results, name), wall_blocks(results, other.name)
-    pair = (theirs, ours) if figure == "p50_ratio" else (ours, theirs)
+    ours, theirs = wall_blocks(results, name), wall_blocks(results, other)
+    pair = (ours, theirs) if figure == "slowdown" else (theirs, ours)
     share = block_share(results.measurement) if results.measurement is not None else 0.5
     return told(lambda: paired_ratio(*pair, confidence=confidence, share=share))
+
+
+def _compared_with(figure: LatencyFigure, results: Results, name: str) -> str | None:
+    if figure == "fp32_ratio":
+        return results.bundle.reference
+    other = teacher_of(results) if figure == "p50_ratio" else baseline_of(results, name)
+    return other.name if other is not None else None
 
 
 def common_rounds(results: Results, one: str, other: str) -> int:

@@ -3,6 +3,7 @@
     runs         its runtime loaded it and ran it to the end
     precision    it was executed in the precision that was asked for (the table RUNTIMES says which that is)
     parity       the runtime gives the logits that torch gives (the table PARITY says how closely)
+    max_drop     on validation it loses no more accuracy against the student in fp32 than the profile permits
     size_mb, peak_rss_mb             exact figures; memory only on the profile's device
     min_accuracy, min_retention      by their whole 95 % interval
 
@@ -24,6 +25,7 @@ __all__ = [
     "Parity",
     "accuracy_lines",
     "broke_off",
+    "drop_lines",
     "elsewhere",
     "memory_lines",
     "not_run",
@@ -35,19 +37,23 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Parity:
-    """The lowest cosine that any sample may have, and the least share of samples with the same top-1."""
+    """The lowest cosine that any sample may have, the least SQNR of all samples together in decibels, and the least
+    share of samples with the same top-1."""
 
     cosine: float
+    sqnr_db: float
     agreement: float
 
 
 # By requested precision. One sample may always disagree: in a small test set a single near tie would otherwise fail
 # the line, and the cosine, which every sample must hold, already bounds how far that sample's logits may be off.
 PARITY = {
-    "fp32": Parity(0.9999, 0.999),
-    "f32": Parity(0.9999, 0.999),
-    "f16": Parity(0.999, 0.995),
-    "bf16": Parity(0.99, 0.98),
+    "fp32": Parity(0.9999, 40, 0.999),
+    "f32": Parity(0.9999, 40, 0.999),
+    "fp16": Parity(0.999, 30, 0.995),
+    "f16": Parity(0.999, 30, 0.995),
+    "bf16": Parity(0.99, 20, 0.98),
+    "int8": Parity(0.5, 8, 0.9),
 }
 
 OWN_LINES = ("runs", "precision", "parity")
@@ -56,6 +62,21 @@ OWN_LINES = ("runs", "precision", "parity")
 def own_lines(row: Row, grounds: Grounds) -> list[Check]:
     """The lines that every student variant must hold, whatever the budget."""
     return [_runs(row, grounds), _precision(row, grounds), _parity(row)]
+
+
+def drop_lines(row: Row, max_drop: float) -> list[Check]:
+    """Whether the variant keeps the accuracy of the student in fp32, on validation; exact, since that was counted."""
+    limit, score = f"≤ {100 * max_drop:g} points", row.score
+    if score is None:
+        if row.precision != "int8":
+            return []  # parity sees what a float precision loses
+        why = "no runtime on the machine of the export could run it"
+        return [_check(row, "max_drop", limit, NOT_MEASURED, "unmeasured", why)]
+    stand_in = f", computed by {score.stand_in}" if score.stand_in else ""
+    value = f"{100 * score.drop:+.2f} points (n = {score.n} validation samples{stand_in})".replace("-", "−")
+    counted = f"{score.correct} right, the student in fp32 {score.reference_correct}"
+    verdict: Verdict = "pass" if score.keeps(max_drop) else "fail"
+    return [_check(row, "max_drop", limit, value, verdict, counted)]
 
 
 def size_lines(row: Row, budget: Budget) -> list[Check]:
@@ -120,7 +141,10 @@ def _here(grounds: Grounds) -> str:
 def _runs(row: Row, grounds: Grounds) -> Check:
     limit = "runs to the end"
     if row.error is not None:
-        return _check(row, "runs", limit, "failed", "fail", f"{row.error}{_here(grounds)}")
+        # A GPU's runtime says nothing of the device where there is no such GPU.
+        on_gpu = row.runtime in RUNTIMES and RUNTIMES[row.runtime].on_gpu
+        verdict: Verdict = "unmeasured" if on_gpu and grounds.elsewhere else "fail"
+        return _check(row, "runs", limit, "failed", verdict, f"{row.error}{_here(grounds)}")
     if not row.measured:
         return _check(row, "runs", limit, NOT_MEASURED, "unmeasured", not_run(row.measured, row.error))
     if broke := broke_off(grounds):
@@ -140,7 +164,7 @@ def _precision(row: Row, grounds: Grounds) -> Check:
     if why or row.executed_precision is None:
         return _check(row, "precision", limit, row.executed_precision or NOT_MEASURED, "unmeasured", why)
     reason = f"asked {row.precision}, executed {row.executed_precision}"
-    if row.executed_precision == wanted:
+    if runtime is not None and runtime.ran_as_asked(row.precision, row.executed_precision):
         return _check(row, "precision", limit, row.executed_precision, "pass", reason)
     # A precision that the profile's device has may be one that this machine lacks.
     verdict: Verdict = "unmeasured" if grounds.differences else "fail"
@@ -149,12 +173,15 @@ def _precision(row: Row, grounds: Grounds) -> Check:
 
 def _parity(row: Row) -> Check:
     wanted = PARITY.get(row.precision)
-    limit = f"cosine ≥ {wanted.cosine:g}, same top-1 ≥ {100 * wanted.agreement:g} %" if wanted else "close to torch"
+    limit = "close to torch"
+    if wanted:
+        limit = f"cosine ≥ {wanted.cosine:g}, SQNR ≥ {wanted.sqnr_db:g} dB, same top-1 ≥ {100 * wanted.agreement:g} %"
     verdict, reason = parity_verdict(row)
     value = NOT_MEASURED
     if row.parity_cosine is not None and row.parity_agreement is not None:
         n = row.accuracy.n if row.accuracy is not None else 0
-        value = f"cosine {row.parity_cosine:.6f}, same top-1 {share(row.parity_agreement)} % (n = {n})"
+        sqnr = "no noise" if row.parity_sqnr_db is None else f"SQNR {row.parity_sqnr_db:.1f} dB"
+        value = f"cosine {row.parity_cosine:.6f}, {sqnr}, same top-1 {share(row.parity_agreement)} % (n = {n})"
     return _check(row, "parity", limit, value, verdict, reason)
 
 
@@ -173,6 +200,8 @@ def parity_verdict(row: Row) -> tuple[Verdict, str]:
     disagreeing = round((1 - row.parity_agreement) * row.accuracy.n)
     if row.parity_cosine < wanted.cosine:
         return "fail", "the logits differ from torch's on the same inputs: the lowest cosine is below the threshold"
+    if row.parity_sqnr_db is not None and row.parity_sqnr_db < wanted.sqnr_db:
+        return "fail", f"the logits differ from torch's: {row.parity_sqnr_db:.1f} dB of signal to noise, all samples"
     if disagreeing > 1 and row.parity_agreement < wanted.agreement:
         return "fail", f"{disagreeing} of {row.accuracy.n} samples get another top-1 than from torch"
     return "pass", f"{disagreeing} of {row.accuracy.n} samples get another top-1 than from torch"

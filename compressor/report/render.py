@@ -26,8 +26,9 @@ def verdict_line(report: Report, allow_unmeasured: bool = False) -> str:
     head = f"{report.verdict.upper()} on {report.profile}: "
     if faults := broken(report.checks):
         return head + "; ".join(f"{check.variant} fails {check.line} ({check.reason})" for check in faults)
-    if report.holds:
-        return head + f"{', '.join(report.holds)} hold{'s' if len(report.holds) == 1 else ''} every line"
+    if report.verdict == "pass":
+        all_lines = f"{', '.join(report.holds)} hold{'s' if len(report.holds) == 1 else ''} every line"
+        return head + (f"ship {report.winner}; {all_lines}" if report.winner is not None else all_lines)
     if allow_unmeasured and (held := holding(report, allow_unmeasured)):
         return head + f"unmeasured lines are allowed and not judged; {', '.join(held)}: nothing else is missing"
     parts = []
@@ -68,6 +69,8 @@ def _head(report: Report, allow_unmeasured: bool) -> list[str]:
     title = f"an artefact for {code(report.profile)} is at fault" if faults else f"the budget {titles[report.verdict]}"
     parts = [f"## kdc: {report.verdict.upper()} – {title}"]
     parts += [f"**At fault:** {code(check.variant)}, {check.line}: {text(check.reason)}" for check in faults]
+    chosen = code(report.winner) if report.winner is not None else "none can be chosen"
+    parts.append(f"**To ship:** {chosen}: {text(report.why)}.")
     if report.holds:
         parts.append(f"**Holds every line:** {', '.join(map(code, report.holds))}")
     if allow_unmeasured and any(check.verdict == "unmeasured" for check in report.checks):

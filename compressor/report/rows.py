@@ -44,6 +44,7 @@ def row_for(variant: Variant, results: Results) -> Row:
         cpu_p50_ms=_latency("cpu_p50_ms", variant, results),
         p50_ratio=_latency("p50_ratio", variant, results),
         slowdown=_latency("slowdown", variant, results),
+        fp32_ratio=_latency("fp32_ratio", variant, results),
         start_ms=_starts(measured, lambda start: start.start_ms),
         load_ms=_starts(measured, lambda start: start.load_ms),
         first_ms=_starts(measured, lambda start: start.first_ms),
@@ -52,6 +53,8 @@ def row_for(variant: Variant, results: Results) -> Row:
         throughput=_throughput(measured, results),
         **answers_of(results, variant.name, teacher_of(results)),
         **parity_of(results, variant.name),
+        score=variant.score,
+        rungs=variant.rungs,
     )
 
 
@@ -69,7 +72,7 @@ def _latency(figure: LatencyFigure, variant: Variant, results: Results) -> Estim
     if found is None:
         return None
     of = _blocks_text(results, variant.name)
-    if figure in ("p50_ratio", "slowdown") and results.measurement is not None:
+    if figure in ("p50_ratio", "slowdown", "fp32_ratio") and results.measurement is not None:
         of = rounds_text(results.measurement)
     return Estimate(value=found.value, low=found.low, high=found.high, n=found.n, of=of)
 

@@ -14,6 +14,7 @@ from compressor.report.text import (
     share,
     spread,
 )
+from compressor.spec.quantization import Rung
 from compressor.spec.report import Check, ClassShare, Report, Row
 
 __all__ = ["check_table", "details", "named", "rows_table"]
@@ -47,11 +48,11 @@ def rows_table(report: Report) -> list[str]:
     """What each variant costs and keeps, at most 12 columns, and the n of each figure."""
     disturbed = " **(disturbed)**" if report.session is not None and report.session.disturbed else ""
     columns: list[Column] = [
-        ("params (M)", lambda row: number(row.parameters / 1e6)),
         ("size (MB)", lambda row: number(megabytes(row.size_bytes))),
         (f"p50 ms{disturbed}", lambda row: estimate(row.p50_ms)),
         (f"p90 ms{disturbed}", lambda row: estimate(row.p90_ms)),
         ("times as fast", lambda row: "1" if _is_base(row) else estimate(row.p50_ratio)),
+        ("times as fast as fp32", _beside_fp32),
     ]
     if _has_baseline(report):
         columns.append(("p50 / baseline's", lambda row: _beside_baseline(row, estimate(row.slowdown))))
@@ -63,6 +64,14 @@ def rows_table(report: Report) -> list[str]:
         ("ran as", _ran_as),
     ]
     return [_table(report, columns), _sample_sizes(report)]
+
+
+def _beside_fp32(row: Row) -> str:
+    """How many times as fast as the student's fp32 reference; what is slower says so."""
+    if row.role in ("teacher", "baseline"):
+        return "–"
+    slower = " **slower**" if row.fp32_ratio is not None and row.fp32_ratio.high < 1 else ""
+    return estimate(row.fp32_ratio) + slower if row.fp32_ratio is not None else "–"
 
 
 def _has_baseline(report: Report) -> bool:
@@ -84,6 +93,7 @@ def _sample_sizes(report: Report) -> str:
     fields = {
         "p50 and p90": "p50_ms",
         "times as fast": "p50_ratio",
+        "times as fast as fp32": "fp32_ratio",
         "p50 / baseline's": "slowdown",
         "accuracy, balanced, retention": "accuracy",
     }
@@ -122,6 +132,8 @@ def details(report: Report) -> list[str]:
         parts[full_tilt] = _table(report, _full_tilt())
         parts[answers] = _table(report, _answers(report))
         parts[f"Parity with torch (n = {report.test_n} test samples)"] = _table(report, _parity())
+    if any(row.rungs for row in report.rows):
+        parts["The ladder to int8 (scores on validation; made one after the other until one held)"] = _ladder(report)
     body = [block for title, content in parts.items() for block in (f"**{title}**", content)]
     return ["<details><summary>Details: " + _summary(list(parts)) + "</summary>", *body, "</details>"]
 
@@ -172,6 +184,7 @@ def _fastest_as(row: Row) -> str:
 def _sizes() -> list[Column]:
     return [
         ("architecture", lambda row: text(row.architecture)),
+        ("params (M)", lambda row: number(row.parameters / 1e6)),
         ("MACs (M)", lambda row: number(row.macs / 1e6)),
         ("files MB", lambda row: number(megabytes(row.size_bytes))),
         ("weights MB, by type", _weights),
@@ -220,8 +233,26 @@ def _class(found: ClassShare | None) -> str:
     return f"{text(found.class_name)}: {estimate(found.share, percent=True)}, n = {found.share.n}"
 
 
+def _ladder(report: Report) -> str:
+    header = ["variant", "rung", "how", "taken", "right", "points lost against fp32", "made in s", "MB"]
+    body = [
+        [code(row.name), rung.rung, text(rung.how), "yes" if rung.taken else "", *_rung_figures(rung)]
+        for row in report.rows
+        for rung in row.rungs
+    ]
+    return table(header, body, 4)
+
+
+def _rung_figures(rung: Rung) -> list[str]:
+    score = rung.score
+    lost = f"{100 * score.drop:+.2f}".replace("-", "−").replace("+0.00", "0.00")
+    by = f" (by {text(score.stand_in)})" if score.stand_in else ""
+    return [f"{score.correct} of {score.n}{by}", lost, f"{rung.seconds:.0f}", number(megabytes(rung.bytes))]
+
+
 def _parity() -> list[Column]:
     return [
         ("lowest cosine", lambda row: NOT_MEASURED if row.parity_cosine is None else f"{row.parity_cosine:.6f}"),
+        ("SQNR dB", lambda row: NOT_MEASURED if row.parity_sqnr_db is None else f"{row.parity_sqnr_db:.1f}"),
         ("top-1 as torch %", lambda row: NOT_MEASURED if row.parity_agreement is None else share(row.parity_agreement)),
     ]

@@ -17,6 +17,7 @@ from pydantic import Field
 from compressor.spec.base import Noun
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.profile import Profile
+from compressor.spec.quantization import Rung, Score
 from compressor.spec.student import Student, Weights
 
 __all__ = ["Bundle", "EvalSet", "FileEntry", "Role", "Variant"]
@@ -41,6 +42,10 @@ class Variant(Noun):
     the stored weights by their type, e.g. {"float32": 6123456}; `compressed_bytes`: all the files in one gzip stream,
     about what a download or a package costs.
 
+    `score`: its answers on validation, which the choice between variants is made on; null where nothing here could run
+    it. `rungs`: every candidate of the ladder to int8, in the order in which they were made; one of them was taken.
+    `build`: the script that makes the runtime's own file from `model` on the device; null where `model` runs itself.
+
     `role`: reference is the student in fp32 on ONNX Runtime where the profile does not ask for it anyway; baseline is
     the same variant of an earlier bundle. Both run along in every measurement and are not judged.
     """
@@ -60,6 +65,9 @@ class Variant(Noun):
     made: str
     weight_bytes: dict[str, int]
     compressed_bytes: int
+    score: Score | None = None
+    rungs: tuple[Rung, ...] = ()
+    build: str | None = None
 
     @property
     def artefact_sha256(self) -> str:

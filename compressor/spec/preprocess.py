@@ -6,7 +6,7 @@ from pydantic import Field
 
 from compressor.spec.base import Noun
 
-__all__ = ["Interpolation", "Preprocess"]
+__all__ = ["Interpolation", "Preprocess", "Three"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Side = Annotated[int, Field(ge=1, le=8192)]

@@ -22,7 +22,8 @@ class Fact(Noun, Generic[T]):
 
 
 class Device(Noun):
-    """What the device is. Memory in GiB, bandwidth in GB/s, int8 throughput in dense (not sparse) TOPS."""
+    """What the device is. Memory in GiB, bandwidth in GB/s, int8 throughput in dense (not sparse) TOPS. `sm`: the
+    compute capability of its NVIDIA GPU × 10, which engines are built for."""
 
     kind: Literal["mobile-cpu", "jetson", "x86", "gpu"]
     cpu: Fact[str]
@@ -32,6 +33,7 @@ class Device(Noun):
     bandwidth_gbs: Fact[float] | None = None
     power_mode: Fact[str] | None = None
     dense_int8_tops: Fact[float] | None = None
+    sm: Fact[int] | None = None
 
 
 class Target(Noun):
@@ -62,17 +64,19 @@ class Budget(Noun):
 
 class Fingerprint(Noun):
     """How to tell that a machine IS this device. `cpu` is matched as a substring of the machine's CPU model, `isa` as
-    a set of flags that the machine must have; what is not given is not compared."""
+    a set of flags that the machine must have, `gpu` as substrings of which the name of one of its GPUs must have one;
+    what is not given is not compared."""
 
     arch: str
     cpu: str | None = None
     isa: tuple[str, ...] = ()
     cores: Count | None = None
+    gpu: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _says_something(self) -> "Fingerprint":
-        if self.cpu is None and not self.isa:
-            raise ValueError("needs cpu or isa, since the architecture alone does not tell a device")
+        if self.cpu is None and not self.isa and not self.gpu:
+            raise ValueError("needs cpu, isa or gpu, since the architecture alone does not tell a device")
         return self
 
 
@@ -100,3 +104,7 @@ class Profile(Noun):
         if len(set(names)) != len(names):
             raise ValueError("names the same runtime twice in targets; list all its precisions in one row")
         return self
+
+    def asks_for(self, precision: str) -> bool:
+        """Whether a model may run in `precision` on any of the targets."""
+        return any(precision in target.precisions for target in self.targets)

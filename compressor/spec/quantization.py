@@ -25,10 +25,12 @@ class Scheme(Noun):
 class Quantization(Noun):
     """What a quantization-aware student was trained with. Its BatchNorms are folded into the convolutions before them.
     `inputs`: path of a Conv2d or Linear in the network -> (low, high), the range to which its input is quantized;
-    modules that are not listed run in float."""
+    modules that are not listed run in float. `outputs`: likewise the range of its output, for those of them whose
+    output does not go into quantized inputs alone."""
 
     scheme: Scheme
     inputs: dict[str, tuple[float, float]]
+    outputs: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class Score(Noun):
@@ -46,6 +48,11 @@ class Score(Noun):
     def drop(self) -> float:
         """Share of accuracy lost against the student in fp32; negative where it gained."""
         return (self.reference_correct - self.correct) / self.n
+
+    def keeps(self, max_drop: float) -> bool:
+        """Whether it loses at most that share of accuracy. One sample may always be lost: where the samples are few, a
+        single one is more than any share that is asked for."""
+        return self.reference_correct - self.correct <= max(1.0, max_drop * self.n)
 
 
 class Rung(Noun):

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from compressor.spec.base import Noun
 
-__all__ = ["LossTerm", "Optimizer", "Recipe", "Views"]
+__all__ = ["LossTerm", "Optimizer", "Qat", "Recipe", "Views"]
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -54,10 +54,22 @@ class LossTerm(Noun):
         return dict(self.model_extra or {})
 
 
+class Qat(Noun):
+    """Quantization-aware distillation: the finished student is trained on for `epochs` under fake quantization, with
+    the same losses and views, at `lr_share` of the optimizer's rate and without weight decay. `calibration`: training
+    pictures that the ranges of its activations are computed from."""
+
+    epochs: Annotated[int, Field(ge=1)] = 3
+    lr_share: Annotated[float, Field(gt=0, le=1)] = 0.03
+    warmup_epochs: Weight = 0.1
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    calibration: Annotated[int, Field(ge=1)] = 512
+
+
 class Recipe(Noun):
     """Everything about a training but its data and its models. `head_epochs` train the new classifier alone before the
     whole network is trained; `crop_pct` overrides the share of the resized picture that the models' own centre crop
-    keeps."""
+    keeps; `qat` holds for quantization-aware distillation alone."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -69,6 +81,7 @@ class Recipe(Noun):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     views: Views = Views()
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    qat: Qat = Qat()
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

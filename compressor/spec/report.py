@@ -6,6 +6,7 @@ from pydantic import Field
 
 from compressor.spec.base import Noun
 from compressor.spec.measurement import Machine
+from compressor.spec.quantization import Rung, Score
 
 __all__ = ["Check", "ClassShare", "Estimate", "Report", "Row", "Session", "Spread", "Throughput", "Verdict"]
 
@@ -56,13 +57,15 @@ class Row(Noun):
     `weight_bytes`, `compressed_bytes`: see Variant. `cpu_p50_ms`: CPU time of all threads a call. `not_finite`: samples
     with a NaN or an infinity among these logits or torch's; in the former they count as wrong.
     `p50_ratio`: the teacher's p50 / this p50, so 3.0 is three times as fast as the teacher; `slowdown`: this p50 / the
-    p50 of the same variant of the baseline; both from paired blocks. `start_ms`, `load_ms`, `first_ms`: see Start.
+    p50 of the same variant of the baseline; `fp32_ratio`: the fp32 reference's p50 / this p50, so below 1 it is slower
+    than fp32; all from paired blocks. `start_ms`, `load_ms`, `first_ms`: see Start.
     `retention`: accuracy / the teacher's accuracy, `difference`: accuracy - the teacher's, `agreement`: share of
     samples with the teacher's answer, `mcnemar_p`: mid-p test of whether both are right equally often,
     `baseline_difference`: accuracy - the baseline's; all from paired predictions. `auc`: only for two classes.
     `worst_class`: lowest recall; `worst_retention`: the class that keeps least of the teacher's recall.
-    `parity_cosine`: the lowest cosine over samples between these logits and torch's; `parity_agreement`: share of
-    samples with the same top-1 as torch.
+    `parity_cosine`: the lowest cosine over samples between these logits and torch's; `parity_sqnr_db`: the energy of
+    torch's logits over that of the difference, all samples together, in decibels (null where nothing differs);
+    `parity_agreement`: share of samples with the same top-1 as torch. `score`, `rungs`: see Variant.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Row(Noun):
     cpu_p50_ms: Estimate | None
     p50_ratio: Estimate | None
     slowdown: Estimate | None
+    fp32_ratio: Estimate | None
     start_ms: Spread | None
     load_ms: Spread | None
     first_ms: Spread | None
@@ -103,8 +107,11 @@ class Row(Noun):
     mcnemar_p: float | None
     baseline_difference: Estimate | None
     parity_cosine: float | None
+    parity_sqnr_db: float | None
     parity_agreement: float | None
     not_finite: int
+    score: Score | None
+    rungs: tuple[Rung, ...]
 
 
 class Check(Noun):
@@ -150,6 +157,8 @@ class Session(Noun):
 class Report(Noun):
     """The whole. `verdict`: as `report.gate.verdict_of` says; `holds`: the student variants that pass every line.
 
+    `winner`: the student variant to ship, as `report.choice` says, and `why`; null where none can be chosen.
+
     `kdc`: the version that made this report. `device`: the profile's CPU. `matches`: the session ran on the profile's
     device and under its conditions; `differences`: where it did not, and then latency and memory are not judged.
     `kept`: which epoch's weights the student is, and by what rule.
@@ -161,6 +170,8 @@ class Report(Noun):
     device: str
     verdict: Verdict
     holds: tuple[str, ...]
+    winner: str | None
+    why: str
     rows: tuple[Row, ...]
     checks: tuple[Check, ...]
     session: Session | None

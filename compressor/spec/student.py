@@ -6,6 +6,7 @@ from pydantic import Field
 
 from compressor.spec.base import Noun
 from compressor.spec.preprocess import Preprocess
+from compressor.spec.quantization import Quantization, Scheme
 from compressor.spec.recipe import Recipe
 
 __all__ = ["Accuracy", "DataInfo", "Environment", "Request", "Student", "Weights"]
@@ -60,7 +61,9 @@ class Environment(Noun):
 class Request(Noun):
     """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
     References (`teacher`, `student`, `data`) are as typed. `init`: where the trained network starts from, "pretrained",
-    "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher itself."""
+    "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher itself. `qat`: how the
+    student learns to round, after it was trained in float: by the same command, in RUN/float, or in the run that `init`
+    names, "run:DIR"."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     command: Literal["teach", "distill"]
@@ -72,12 +75,15 @@ class Request(Noun):
     skip_bad: bool
     input_size: int | None
     recipe: Recipe
+    qat: Scheme | None = None
 
 
 class Student(Noun):
     """A trained model: RUN/student.json, beside its state dict, RUN/student.safetensors.
 
-    `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network.
+    `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network. `quantization`: of a
+    student that was trained under fake quantization; its state dict is then that of the folded network, and its metrics
+    are those with fake quantization.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -97,3 +103,4 @@ class Student(Noun):
     test: Accuracy
     teacher_validation: Accuracy | None
     environment: Environment
+    quantization: Quantization | None = None

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.export.macs import count_macs
 from compressor.export.onnx_graph import to_onnx
-from compressor.export.openvino_ir import to_openvino
 
 METADATA = {"licence": "apache-2.0", "class_names": '["cat","dög"]'}
 
@@ -78,15 +77,6 @@ def test_a_network_that_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KdcError, match="cannot be exported to ONNX"):
         to_onnx(Branches(), (8, 8), 1, 18, {}, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("precision", "share"), [("f32", 1.0), ("f16", 0.5), ("bf16", 0.5)])
-def test_openvino_stores_what_was_asked(exported: Path, tmp_path: Path, precision: str, share: float) -> None:
-    model, how = to_openvino(exported, precision, tmp_path / "ir")
-    weights = sum(t.raw_data.__len__() for t in onnx.load(exported).graph.initializer)
-    assert model.with_suffix(".bin").stat().st_size == pytest.approx(share * weights, rel=0.05)
-    assert f"compress_to_fp16={precision != 'f32'}" in how
-    assert str(exported.parent) not in model.read_text()
 
 
 def test_macs_of_a_convolution_and_a_linear_layer() -> None:

@@ -14,13 +14,14 @@ from compressor.errors import EXIT_MISSING, KdcError
 from compressor.measure.devices import DeviceUrl, diagnose_device, doctor, missing_on, to_text
 from compressor.profiles import load_profile
 from compressor.progress import Silent
+from compressor.runtimes import RUNTIMES
 from compressor.spec.base import parse
 from compressor.spec.doctor import DeviceDiagnosis
 from tests.kit import MACHINE
 from tests.measure.sshd import wrap
 
-ORT = {"ok": True, "version": "1.22.0", "precisions": ["fp32"]}
-OV = {"ok": True, "version": "2026.4.1-22982-abc", "precisions": ["f32", "f16"]}
+ORT = {"ok": True, "version": "1.22.0", "precisions": ["fp32", "fp16", "int8"]}
+OV = {"ok": True, "version": "2026.4.1-22982-abc", "precisions": ["f32", "f16", "int8"]}
 NO_OV = {
     "ok": False,
     "kind": "missing",
@@ -40,6 +41,7 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runner(folder, "run_ort.py", ORT)
     runner(folder, "run_ov.py", OV)
     monkeypatch.setattr(doctor, "asset_dir", lambda name: folder)
+    monkeypatch.setattr(doctor, "RUNTIMES", {name: RUNTIMES[name] for name in ("onnxruntime", "openvino")})
     wrap(tmp_path / "bin", "adb", 'exec sh -c "$5"', monkeypatch)
     return folder
 
@@ -63,7 +65,7 @@ def test_everything_works(scripts: Path, tmp_path: Path) -> None:
     assert found.free_bytes > 0
     assert (found.numpy.version or "")[:1].isdigit()
     ort, ov = found.runtimes
-    assert (ort.works, ort.version, ort.precisions, ort.problem) == (True, "1.22.0", ("fp32",), None)
+    assert (ort.works, ort.version, ort.precisions, ort.problem) == (True, "1.22.0", ("fp32", "fp16", "int8"), None)
     assert ov.unavailable == {"bf16": "needs avx512_bf16 or amx_bf16, which this CPU does not have"}
     assert missing_on(load_profile("x86-avx2"), found) == ()
     assert parse(DeviceDiagnosis, json.loads(found.model_dump_json()), "doctor") == found
@@ -117,7 +119,7 @@ def test_text(scripts: Path, tmp_path: Path) -> None:
         f"numpy   {version}\n"
         "\n"
         "runtimes\n"
-        "  onnxruntime   works, 1.22.0: fp32\n"
+        "  onnxruntime   works, 1.22.0: fp32, fp16, int8\n"
         "  openvino      does not work: cannot import openvino: No module named 'openvino'; "
         f"on the device: {sys.executable} -m pip install openvino\n"
     )

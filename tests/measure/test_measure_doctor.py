@@ -12,7 +12,7 @@ from compressor.measure import doctor
 from compressor.measure.doctor import diagnose, missing_for, to_text
 from compressor.measure.machine import RuntimeInfo
 from compressor.profiles import load_profile
-from compressor.runtimes import NOT_YET
+from compressor.runtimes import NOT_YET, RUNTIMES
 from compressor.spec.base import parse
 from compressor.spec.doctor import Diagnosis
 from tests.kit import MACHINE as BOARD
@@ -42,9 +42,10 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
         return versions[package]
 
     answers = {
-        "onnxruntime": RuntimeInfo("onnxruntime", "1.32.0", ("fp32",)),
-        "openvino": RuntimeInfo("openvino", "2026.4.1-22982-abc", ("f32", "f16")),
+        "onnxruntime": RuntimeInfo("onnxruntime", "1.32.0", ("fp32", "fp16", "int8")),
+        "openvino": RuntimeInfo("openvino", "2026.4.1-22982-abc", ("f32", "f16", "int8")),
     }
+    monkeypatch.setattr(doctor, "RUNTIMES", {name: RUNTIMES[name] for name in answers})
     monkeypatch.setattr(doctor, "this_machine", lambda: MACHINE)
     monkeypatch.setattr(doctor, "runtime_info", answers.__getitem__)
     monkeypatch.setattr(metadata, "version", version)
@@ -54,16 +55,16 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_openvino(runtime: str) -> RuntimeInfo:
     if runtime == "openvino":
         raise KdcError("openvino does not work here: cannot import it", "pip install 'kdc[openvino]'", EXIT_MISSING)
-    return RuntimeInfo(runtime, "1.32.0", ("fp32",))
+    return RuntimeInfo(runtime, "1.32.0", ("fp32", "fp16", "int8"))
 
 
 def test_diagnose() -> None:
     diagnosis = diagnose()
     assert (diagnosis.kdc, diagnosis.machine, diagnosis.hub) == (__version__, MACHINE, "not checked")
     ort, ov = diagnosis.runtimes
-    assert (ort.name, ort.works, ort.version, ort.precisions) == ("onnxruntime", True, "1.32.0", ("fp32",))
+    assert (ort.name, ort.works, ort.version, ort.precisions) == ("onnxruntime", True, "1.32.0", ("fp32", "fp16", "int8"))
     assert ort.unavailable == {}
-    assert ov.precisions == ("f32", "f16")
+    assert ov.precisions == ("f32", "f16", "int8")
     assert ov.unavailable == {"bf16": "needs avx512_bf16 or amx_bf16, which this CPU does not have"}
     assert {check.name: check.version for check in diagnosis.packages} == {
         "torch": "2.14.1",
@@ -72,6 +73,10 @@ def test_diagnose() -> None:
         "datasets": None,
         "pyarrow": None,
         "openvino": None,
+        "nncf": None,
+        "tensorrt-rtx": None,
+        "executorch": None,
+        "litert-torch": None,
     }
     assert {check.install for check in diagnosis.packages if check.name in ("transformers", "datasets", "pyarrow")} == {
         "pip install 'kdc[hf]'"
@@ -137,10 +142,10 @@ def test_text(monkeypatch: pytest.MonkeyPatch) -> None:
         "hub   not checked\n"
         "\n"
         "runtimes\n"
-        "  onnxruntime  works, 1.32.0                 fp32\n"
-        "  openvino     works, 2026.4.1               f32, f16; "
+        "  onnxruntime  works, 1.32.0                 fp32, fp16, int8\n"
+        "  openvino     works, 2026.4.1               f32, f16, int8; "
         "bf16 not: needs avx512_bf16 or amx_bf16, which this CPU does not have\n"
-        "  tensorrt     kdc has no runner for it yet  by hand: pip install tensorrt"
+        "  ncnn         kdc has no runner for it yet  by hand: pip install ncnn"
     )
     assert "\n  torch         2.14.1   teach, distill and export\n" in text
     assert "\n  transformers  missing  teachers hf:…: pip install 'kdc[hf]'\n" in text

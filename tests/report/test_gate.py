@@ -263,9 +263,9 @@ def test_the_verdict_over_all_variants(
     allowed: int,
 ) -> None:
     lines = checks(a=a, b=b)
-    assert verdict_of(lines, NAMES) == (verdict, holds)
+    assert verdict_of(lines, NAMES, None) == (verdict, holds)
     report = build_report(make_bundle({"a": {}, "b": {}}))
-    report = report.model_copy(update={"checks": lines, "verdict": verdict, "holds": holds})
+    report = report.model_copy(update={"checks": lines, "verdict": verdict, "holds": holds, "winner": None})
     assert (exit_code_for(report), exit_code_for(report, allow_unmeasured=True)) == (strict, allowed)
     assert holding(report) == holds
 

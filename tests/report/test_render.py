@@ -52,7 +52,7 @@ def test_unmeasured_and_allowed(make_bundle: Make) -> None:
     assert "allow" not in strict
     assert "**Unmeasured lines were allowed**" in allowed
     assert "Every judged line is held by: `ort-fp32`." in allowed
-    row = next(line for line in strict.splitlines() if line.startswith("| `ort-fp32` | 1.53"))
+    row = next(line for line in strict.splitlines() if line.startswith("| `ort-fp32` | 0.800"))
     assert row.count("not measured") == 8
     assert "not measured" not in strict[strict.index("**Sizes**") : strict.index("</details>")]
     nothing = build_report(make_bundle(measured=False))
@@ -88,7 +88,7 @@ def test_no_text_breaks_out_of_its_cell(make_bundle: Make) -> None:
 def test_the_table_of_a_pull_request_stays_narrow(make_bundle: Make) -> None:
     variants = {"s": {}, "r": {"role": "reference"}, "t": {"role": "teacher"}, "baseline-s": {"role": "baseline"}}
     text = to_markdown(build_report(make_bundle(variants, classes=2)))
-    header = next(line for line in text.splitlines() if line.startswith("| variant | params"))
+    header = next(line for line in text.splitlines() if line.startswith("| variant | size (MB) | p50"))
     assert len(cells(header)) == 12
     assert " p50 / baseline's " in cells(header)
     for name in ("| `s` |", "| `r` (fp32 reference) |", "| `t` (teacher) |", "| `baseline-s` (baseline) |"):
@@ -103,10 +103,10 @@ def test_what_disturbed_a_session_is_said_beside_its_figures(make_bundle: Make) 
     text = to_markdown(build_report(make_bundle(budget={"p50_ms": 1.5}, played=busy, after={"throttle_count": 2})))
     said = "other processes used 37.5 % of the machine (1.50 of 4 cores over 8.00 s)"
     assert f"**Absolute figures disturbed:** {said}; the CPU throttled 2 times because of its heat." in text
-    header = next(line for line in text.splitlines() if line.startswith("| variant | params"))
+    header = next(line for line in text.splitlines() if line.startswith("| variant | size (MB) | p50"))
     assert header.count("**(disturbed)**") == 3
     assert [cell.strip() for cell in cells(header) if "disturbed" not in cell][3:6] == [
-        "times as fast",
+        "times as fast as fp32",
         "accuracy %",
         "balanced %",
     ]
@@ -137,7 +137,7 @@ def test_details_say_what_was_not_measured(make_bundle: Make, edit_json: Edit) -
     edit_json(bundle / "measurements/measurement.json", forget)
     text = to_markdown(build_report(bundle))
     rows = [[cell.strip() for cell in cells(line)][1:] for line in text.splitlines() if line.startswith("| `s` |")]
-    assert ["small_net", "56.5", "0.100", "int8 2.00, float32 < 0.001", "0.500"] in rows
+    assert ["small_net", "1.53", "56.5", "0.100", "int8 2.00, float32 < 0.001", "0.500"] in rows
     assert ["465 [450–480], n = 2", "1 stream × 4 threads", "not measured"] in rows
     starting = next(row for row in rows if row[0] == "onnxruntime 1.22.0")
     assert starting[1:4] == ["not measured"] * 3
@@ -179,9 +179,9 @@ def test_junit(report: Report) -> None:
 def test_the_verdict_in_one_line(make_bundle: Make, report: Report) -> None:
     assert verdict_line(report) == "FAIL on mini-pc: openvino-bf16 fails precision (asked bf16, executed f32)"
     one = build_report(make_bundle({"ort-fp32": {}, "teacher": {"role": "teacher"}}, {"p50_ms": 9}))
-    assert verdict_line(one) == "PASS on mini-pc: ort-fp32 holds every line"
+    assert verdict_line(one) == "PASS on mini-pc: ship ort-fp32; ort-fp32 holds every line"
     both = one.model_copy(update={"holds": ("a", "b")})
-    assert verdict_line(both) == "PASS on mini-pc: a, b hold every line"
+    assert verdict_line(both) == "PASS on mini-pc: ship ort-fp32; a, b hold every line"
     broken = build_report(make_bundle({"s": {"error": "boom"}, "t": {}}, {"p50_ms": 2, "min_retention": 0.9}))
     assert verdict_line(broken) == "FAIL on mini-pc: s fails runs (boom)"
     open_lines = build_report(make_bundle({"s": {"p50": 99}, "t": {}}, {"p50_ms": 2, "min_retention": 0.9}))

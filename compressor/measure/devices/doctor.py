@@ -53,7 +53,7 @@ def diagnose_device(url: DeviceUrl, *, python: str | None, progress: Progress) -
             install=_install(interpreter, managed, "numpy"),
         ),
         runtimes=tuple(
-            _check(runtime, runners.get(runtime.runner), machine, _install(interpreter, managed, runtime.module))
+            _check(runtime, runners.get(runtime.runner), machine, _install_runtime(interpreter, managed, runtime))
             for runtime in RUNTIMES.values()
         ),
     )
@@ -99,6 +99,10 @@ def _install(python: str, managed: bool, package: str) -> str:
     if managed:
         return f"{program} -m venv {VENV} && {VENV}/bin/pip install {package}"
     return f"{program} -m pip install {package}"
+
+
+def _install_runtime(python: str, managed: bool, runtime: Runtime) -> str:
+    return _install(python, managed, runtime.package) if runtime.package else runtime.install
 
 
 def _scripts() -> list[Parcel]:

@@ -1,0 +1,133 @@
+"""sbom.cdx.json: what is in the folder and what it needs, as CycloneDX 1.6 (cyclonedx.org/docs/1.6/json).
+
+The same folder gives the same bytes: no time stamp, and a serial number that is derived from the model's files.
+"""
+
+import json
+import uuid
+from typing import Any
+
+from compressor.deploy.examples import Example
+from compressor.spec.manifest import Manifest
+from compressor.spec.student import Weights
+
+__all__ = ["to_cyclonedx"]
+
+Json = dict[str, Any]
+# As timm and Hugging Face spell licences -> SPDX identifiers (spdx.org/licenses), which CycloneDX takes only exactly.
+SPDX = {
+    name.lower(): name
+    for name in (
+        "Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0",
+        "CC-BY-NC-SA-4.0", "CC0-1.0", "AGPL-3.0-only", "GPL-3.0-only",
+    )
+}  # fmt: skip
+
+
+def to_cyclonedx(manifest: Manifest, example: Example, numpy_version: str | None, model_files: tuple[str, ...]) -> str:
+    """`model_files`: those of the manifest's files that are the model's."""
+    model = _model(manifest, model_files)
+    runtime = _library(example.package, manifest.runtime_version, example.licence)
+    numpy = _library("numpy", numpy_version, "BSD-3-Clause")
+    seed = "".join(entry.sha256 for entry in manifest.files if entry.path in model_files)
+    document = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": uuid.uuid5(uuid.NAMESPACE_OID, f"kdc:{manifest.name}:{seed}").urn,
+        "version": 1,
+        "metadata": {
+            "tools": {"components": [{"type": "application", "name": "kdc", "version": manifest.kdc}]},
+            "component": model,
+        },
+        "components": [runtime, numpy],
+        "dependencies": [
+            {"ref": model["bom-ref"], "dependsOn": [runtime["bom-ref"], numpy["bom-ref"]]},
+            {"ref": runtime["bom-ref"]},
+            {"ref": numpy["bom-ref"]},
+        ],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _model(manifest: Manifest, files: tuple[str, ...]) -> Json:
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": f"model:{manifest.name}",
+        "name": manifest.name,
+        "version": manifest.student.sha256[:12],
+        "description": manifest.made,
+        "licenses": _licences(manifest.student.licence),
+        "pedigree": {"ancestors": [_teacher(manifest.teacher)], "notes": "distilled from the teacher's answers"},
+        "components": [
+            {
+                "type": "file",
+                "bom-ref": f"file:{entry.path}",
+                "name": entry.path,
+                "hashes": [{"alg": "SHA-256", "content": entry.sha256}],
+            }
+            for entry in manifest.files
+            if entry.path in files
+        ],
+        "modelCard": _card(manifest),
+        "properties": [
+            {"name": f"kdc:{key}", "value": value}
+            for key, value in (
+                ("weights-sha256", manifest.student.sha256),
+                ("runtime", manifest.runtime),
+                ("precision", manifest.precision),
+                ("profile", manifest.profile),
+                ("data-licence", manifest.data_licence),
+            )
+        ],
+    }
+
+
+def _teacher(teacher: Weights) -> Json:
+    return {
+        "type": "machine-learning-model",
+        "name": teacher.source,
+        "version": teacher.sha256[:12],
+        "licenses": _licences(teacher.licence),
+        "properties": [
+            {"name": "kdc:architecture", "value": teacher.architecture},
+            {"name": "kdc:weights-sha256", "value": teacher.sha256},
+        ],
+    }
+
+
+def _card(manifest: Manifest) -> Json:
+    card: Json = {
+        "modelParameters": {
+            "approach": {"type": "supervised"},
+            "task": "image-classification",
+            "modelArchitecture": manifest.student.architecture,
+            "datasets": [{"type": "dataset", "name": manifest.data}],
+            "inputs": [{"format": "RGB picture, prepared as preprocess.json says"}],
+            "outputs": [{"format": f"logits of {manifest.classes} classes, named in labels.txt"}],
+        }
+    }
+    if manifest.accuracy is not None:
+        found = manifest.accuracy
+        card["quantitativeAnalysis"] = {
+            "performanceMetrics": [
+                {
+                    "type": "top-1 accuracy",
+                    "value": f"{found.value:.6f}",
+                    "slice": f"{found.n} {found.of}",
+                    "confidenceInterval": {"lowerBound": f"{found.low:.6f}", "upperBound": f"{found.high:.6f}"},
+                }
+            ]
+        }
+    return card
+
+
+def _library(name: str, version: str | None, licence: str) -> Json:
+    purl = f"pkg:pypi/{name}" + (f"@{version}" if version else "")
+    told = {"version": version} if version else {}
+    return {"type": "library", "bom-ref": purl, "name": name, **told, "licenses": _licences(licence), "purl": purl}
+
+
+def _licences(text: str) -> list[Json]:
+    spdx = SPDX.get(text.lower())
+    return [{"license": {"id": spdx} if spdx else {"name": text or "unknown"}}]

@@ -1,0 +1,155 @@
+"""Quantization-aware distillation: the finished student is trained on while it rounds as an int8 kernel will, and the
+teacher's loss teaches it to bear that.
+
+    the student in float -> BatchNorms folded -> ranges from training pictures -> fake quantization
+      -> a few epochs of the recipe's own losses at a small rate -> a run like any other
+
+Batch statistics are gone with the BatchNorms, so that what is trained is what is exported (export/qat_onnx.py).
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from compressor.distill.engine import bind_losses
+from compressor.distill.folder import claim, start
+from compressor.distill.image_task import ImageClassification
+from compressor.distill.jobs import Job, already_finished, distill, say, train_and_save
+from compressor.distill.task import BatchModel
+from compressor.errors import KdcError
+from compressor.models import LoadedModel, load_run
+from compressor.models.fake_quant import add_fake_quant, equalise_channels
+from compressor.models.folding import fold_batchnorm, unfolded
+from compressor.models.lineage import data_of, teacher_of
+from compressor.models.quant_plan import quant_plan
+from compressor.models.ranges import calibrate
+from compressor.progress import Progress
+from compressor.spec.base import read_json
+from compressor.spec.quantization import Quantization, Scheme
+from compressor.spec.recipe import Recipe
+from compressor.spec.student import Request, Student
+
+__all__ = ["distill_quantized", "qat_recipe", "quantization_aware"]
+
+
+def quantization_aware(
+    run: Path,
+    scheme: Scheme,
+    out: Path,
+    *,
+    teacher: str | None,
+    epochs: int | None,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress,
+) -> Student:
+    """Train the student of the finished `run` on for int8 kernels that round as `scheme` says, into the new run `out`.
+
+    Its own recipe, teacher and data are used; both must be what they were. `teacher`: where it lies now, if it was
+    moved. `epochs`: instead of the recipe's `qat.epochs`. Raises KdcError.
+    """
+    _, record = load_run(run)
+    if record.made_by != "distill" or record.quantization is not None:
+        what = "under fake quantization already" if record.quantization is not None else f"by kdc {record.made_by}"
+        raise KdcError(f"{run} was trained {what}: quantization-aware distillation starts from a student in float")
+    before = read_json(run / "run.json", Request)
+    qat = before.recipe.qat.model_copy(update={} if epochs is None else {"epochs": epochs})
+    changes = {
+        "teacher": teacher or before.teacher,
+        "init": f"run:{run}",
+        "recipe": before.recipe.model_copy(update={"qat": qat}),
+        "qat": scheme,
+    }
+    request = before.model_copy(update=changes)
+    if claim(out, request, resume=resume, overwrite=overwrite):
+        return already_finished(out, progress)
+    return _train_on(request, run, out, resume, progress)
+
+
+def distill_quantized(request: Request, out: Path, *, resume: bool, overwrite: bool, progress: Progress) -> Student:
+    """Distill as `distill` does, into the run `out`/float, and go on from there into `out` for `request.qat`.
+
+    Interrupted anywhere, it goes on with `resume`.
+    """
+    assert request.qat is not None
+    if claim(out, request, resume=resume, overwrite=overwrite):
+        return already_finished(out, progress)
+    bind_losses(request.recipe, has_teacher=True)
+    start(out, request, resume=resume)
+    plain = out / "float"
+    try:
+        in_float = request.model_copy(update={"qat": None})
+        distill(in_float, plain, resume=plain.exists(), overwrite=False, progress=progress)
+    except BaseException:
+        if not plain.exists():
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    return _train_on(request, plain, out, True, progress)
+
+
+def qat_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of the epochs under fake quantization. Without weight decay: there is no BatchNorm any more that would
+    make up for smaller weights."""
+    how = recipe.qat
+    changes = {"lr": recipe.optimizer.lr * how.lr_share, "warmup_epochs": how.warmup_epochs, "weight_decay": 0.0}
+    return recipe.model_copy(
+        update={
+            "epochs": how.epochs,
+            "head_epochs": 0,
+            "ema_decay": how.ema_decay,
+            "optimizer": recipe.optimizer.model_copy(update=changes),
+        }
+    )
+
+
+def _train_on(request: Request, plain: Path, out: Path, resume: bool, progress: Progress) -> Student:
+    """The epochs under fake quantization, from the student in float in the run `plain`."""
+    assert request.qat is not None
+    student, record = load_run(plain)
+    teacher = teacher_of(request, record, None, "kdc export")
+    data = data_of(request, record, progress)
+    say(data, progress)
+    quantize = _quantize(student, record, request, progress)
+    job = Job(request, qat_recipe(request.recipe), data, student, teacher, f"run:{plain}", quantize)
+    torch.manual_seed(request.recipe.seed)
+    return train_and_save(job, out, resume, progress)
+
+
+def _quantize(
+    student: LoadedModel, record: Student, request: Request, progress: Progress
+) -> Callable[[ImageClassification], tuple[LoadedModel, Quantization]]:
+    """Fold the student, find its ranges on the first training pictures, and let it round."""
+    assert request.qat is not None
+    scheme, wanted = request.qat, request.recipe.qat.calibration
+
+    def quantize(task: ImageClassification) -> tuple[LoadedModel, Quantization]:
+        example = torch.zeros(1, 3, *student.preprocess.input_size)
+        folded = fold_batchnorm(student.network, example)
+        left = unfolded(folded)
+        if left:
+            progress.warn(f"{len(left)} BatchNorms follow no convolution and stay in float, e.g. {left[0]}")
+        plan = quant_plan(folded, example)
+        batches = [batch["student"] for batch in islice(task.batches(0, 0), -(-wanted // task.batch_size))]
+        folded = folded.to(batches[0].device)
+        quantization = calibrate(folded, plan, scheme, batches)
+        network = add_fake_quant(folded, quantization)
+        equalise_channels(network)
+        score = task.evaluate(BatchModel(network, "student"), "validation")
+        progress.note(
+            f"fake quantization ({_line(scheme)}) of {len(plan.inputs)} layers: validation accuracy "
+            f"{record.validation.accuracy:.2%} -> {score.accuracy:.2%} before training, n={score.n}"
+        )
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        weights = student.weights.model_copy(update={"parameters": parameters})
+        return replace(student, network=network, weights=weights), quantization
+
+    return quantize
+
+
+def _line(scheme: Scheme) -> str:
+    scales = "a scale a channel" if scheme.per_channel else "one scale"
+    return f"{scheme.activations} activations, {scheme.weight_bits}-bit weights with {scales}"

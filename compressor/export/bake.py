@@ -1,0 +1,99 @@
+"""Preprocessing as part of the model: pixels in, uint8 [batch, height, width, 3]. Resizing stays outside."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from compressor.errors import KdcError, needs, os_error
+from compressor.runtimes import RUNTIMES
+from compressor.spec.preprocess import Preprocess
+
+__all__ = ["BAKED_INPUT", "bake_openvino", "bake_preprocessing"]
+
+BAKED_INPUT = "image"
+"""The name of the new input."""
+
+PREFIX = "kdc_preprocess_"
+
+
+def bake_preprocessing(onnx_file: Path, how: Preprocess, out: Path) -> None:
+    """Write the model in `onnx_file` with `(x / 255 - mean) / std` and the transposition before it.
+
+    Input: "image", uint8 [batch, height, width, 3], resized and cropped as `how` says; the same logits, to the last
+    bit, since the graph divides and subtracts in float32 in the order of `compressor.data.normalise`. Metadata and
+    opset are kept. Raises KdcError where the model does not have one input, float32 [batch, 3, height, width].
+    """
+    model = onnx.load(onnx_file)
+    graph = model.graph
+    source = _only_input(graph, onnx_file, how)
+    batch = source.type.tensor_type.shape.dim[0]
+    constants = {
+        f"{PREFIX}255": np.float32(255),
+        f"{PREFIX}mean": np.asarray(how.mean, np.float32).reshape(3, 1, 1),
+        f"{PREFIX}std": np.asarray(how.std, np.float32).reshape(3, 1, 1),
+    }
+    steps = (("Cast", [], {"to": TensorProto.FLOAT}), ("Transpose", [], {"perm": (0, 3, 1, 2)}))
+    steps += tuple((kind, [name], {}) for kind, name in zip(("Div", "Sub", "Div"), constants, strict=True))
+    before = BAKED_INPUT
+    nodes = []
+    for index, (kind, others, attributes) in enumerate(steps):
+        after = source.name if index == len(steps) - 1 else f"{PREFIX}{index}"
+        nodes.append(helper.make_node(kind, [before, *others], [after], name=f"{PREFIX}{kind}_{index}", **attributes))
+        before = after
+    size = batch.dim_param if batch.HasField("dim_param") else batch.dim_value
+    image = helper.make_tensor_value_info(BAKED_INPUT, TensorProto.UINT8, [size, *how.input_size, 3])
+    kept = list(graph.node)
+    del graph.node[:], graph.input[:]
+    graph.node.extend([*nodes, *kept])
+    graph.input.append(image)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    onnx.checker.check_model(model, full_check=True)
+    try:
+        out.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise os_error(error, f"writing {out}") from error
+
+
+def _only_input(graph: onnx.GraphProto, onnx_file: Path, how: Preprocess) -> onnx.ValueInfoProto:
+    constants = {one.name for one in graph.initializer}
+    inputs = [one for one in graph.input if one.name not in constants]
+    kind = inputs[0].type.tensor_type if len(inputs) == 1 else None
+    sizes = [dim.dim_value for dim in kind.shape.dim] if kind is not None else []
+    if kind is None or kind.elem_type != TensorProto.FLOAT or sizes[1:] != [3, *how.input_size]:
+        found = ", ".join(f"{one.name} {_described(one)}" for one in inputs) or "none"
+        expected = f"float32 [batch, 3, {how.input_size[0]}, {how.input_size[1]}]"
+        raise KdcError(f"{onnx_file}: the preprocessing goes before one input, {expected}; it has: {found}")
+    return inputs[0]
+
+
+def _described(value: onnx.ValueInfoProto) -> str:
+    kind = value.type.tensor_type
+    sizes = [dim.dim_param or str(dim.dim_value) for dim in kind.shape.dim]
+    return f"{TensorProto.DataType.Name(kind.elem_type).lower()} [{', '.join(sizes)}]"
+
+
+def bake_openvino(model: Path, how: Preprocess, out: Path) -> None:
+    """The same for an OpenVINO IR, whatever its precision: writes `out` (.xml) and its .bin beside it.
+
+    OpenVINO may fuse the steps into one, so logits equal those of the model before to about 1e-5 of their range. The
+    weights keep the type in which they are stored. Raises KdcError (exit 4) without openvino.
+    """
+    ov = needs("openvino", RUNTIMES["openvino"].install, "preprocessing in an OpenVINO model")
+    given = ov.Core().read_model(model)
+    kind, shape = given.input(0).element_type, given.input(0).get_partial_shape()
+    if kind != ov.Type.f32 or not shape.compatible(ov.PartialShape([-1, 3, *how.input_size])):
+        expected = f"float32 [batch, 3, {how.input_size[0]}, {how.input_size[1]}]"
+        raise KdcError(
+            f"{model}: the preprocessing goes before an input {expected}; it has: {kind.get_type_name()} {shape}"
+        )
+    steps = ov.preprocess.PrePostProcessor(given)
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    steps.input().model().set_layout(ov.Layout("NCHW"))
+    chain = steps.input().preprocess()
+    chain.convert_element_type(ov.Type.f32).convert_layout(ov.Layout("NCHW"))
+    chain.scale(255.0).mean(list(how.mean)).scale(list(how.std))
+    baked = steps.build()
+    baked.input(0).get_tensor().set_names({BAKED_INPUT})
+    ov.save_model(baked, out, compress_to_fp16=False)  # False: as they are stored, which may be f16 already

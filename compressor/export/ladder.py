@@ -1,0 +1,140 @@
+"""The ladder to int8: it climbs only as far as the accuracy that the profile demands makes it.
+
+    ptq               ranges from training pictures; the best of several ways on validation
+    bias-correction   the means that quantization shifted, put back
+    fallback          the layers that cost most accuracy, left in float
+    qat               the student trained on under fake quantization with the teacher's loss
+
+Each rung is made only where the one below falls short. Where the top falls short too, the best of all is taken, and the
+report says that it loses too much.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.errors import KdcError
+from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Source
+from compressor.progress import Progress
+from compressor.spec.quantization import Rung, Scheme, Score
+
+__all__ = ["Retrain", "Taken", "climb"]
+
+Retrain = Callable[[Scheme], QatModel | None]
+"""Train the student on under fake quantization; None where that was not permitted."""
+
+STAND_IN = "onnxruntime"
+"""What computes the candidates of runtimes that cannot run on this machine."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The candidate that was taken, its files moved into the variant's folder. `qat`: the student behind it, where it
+    is a retrained one."""
+
+    candidate: Candidate
+    score: Score
+    rungs: tuple[Rung, ...]
+    qat: QatModel | None
+
+
+@dataclass(frozen=True)
+class _Tried:
+    candidate: Candidate
+    score: Score
+    seconds: float
+    qat: QatModel | None
+
+
+def climb(
+    source: Source, runtime: str, quantizer: Quantizer, folder: Path, judge: Judge, retrain: Retrain, progress: Progress
+) -> Taken:
+    """The lowest rung of `runtime`'s int8 that keeps enough accuracy, else the best of all, in the new `folder`.
+
+    Within a rung the candidate with most right answers is taken; of equals the first. Raises KdcError where none could
+    be made.
+    """
+    workshop = folder.parent / f".{folder.name}.rungs"
+    workshop.mkdir(parents=True)
+    tried: list[_Tried] = []
+    try:
+        for one in _candidates(source, runtime, quantizer, workshop, judge, retrain, progress):
+            tried.append(one)
+            progress.note(f"{folder.name}, {_line(one)}")
+        if not tried:
+            raise KdcError(f"{runtime} made no int8 candidate of this network")
+        best = _best(tried)
+        if not judge.holds(best.score):
+            progress.warn(f"{folder.name}: no rung keeps the accuracy asked for; the best is {_line(best)}")
+        rungs = tuple(_rung(one, one is best) for one in tried)
+        return Taken(_moved(best.candidate, folder), best.score, rungs, best.qat)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _candidates(
+    source: Source,
+    runtime: str,
+    quantizer: Quantizer,
+    workshop: Path,
+    judge: Judge,
+    retrain: Retrain,
+    progress: Progress,
+) -> Iterator[_Tried]:
+    """Every candidate with its score, each made when it is asked for."""
+    enough, began = False, time.perf_counter()
+    for candidate in quantizer.candidates(source, workshop, judge, progress):
+        if candidate is None:  # the end of a rung
+            if enough:
+                return
+            continue
+        one = _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, None)
+        enough, began = enough or judge.holds(one.score), time.perf_counter()
+        yield one
+    if enough or quantizer.from_qat is None:
+        return
+    qat = retrain(quantizer.scheme(source.profile))
+    if qat is not None:
+        place = workshop / "qat"
+        place.mkdir()
+        candidate = quantizer.from_qat(source, qat, place)
+        yield _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, qat)
+
+
+def _score(candidate: Candidate, runtime: str, judge: Judge) -> Score:
+    if candidate.stand_in is None:
+        return judge(candidate.model, runtime, "int8")
+    score = judge(candidate.stand_in, STAND_IN, "int8")
+    return score.model_copy(update={"stand_in": STAND_IN})
+
+
+def _best(tried: list[_Tried]) -> _Tried:
+    return max(tried, key=lambda one: one.score.correct)  # the first of equals: the lowest rung
+
+
+def _line(one: _Tried) -> str:
+    score = one.score
+    return (
+        f"{one.candidate.rung}: {one.candidate.how}: {score.correct} of {score.n} validation samples right, "
+        f"{100 * score.drop:+.2f} points lost against fp32 ({one.seconds:.0f} s)"
+    )
+
+
+def _rung(one: _Tried, taken: bool) -> Rung:
+    files = [path for path in one.candidate.model.parent.rglob("*") if path.is_file()]
+    return Rung(
+        rung=one.candidate.rung,
+        how=one.candidate.how,
+        score=one.score,
+        seconds=round(one.seconds, 1),
+        bytes=sum(path.stat().st_size for path in files),
+        taken=taken,
+    )
+
+
+def _moved(candidate: Candidate, folder: Path) -> Candidate:
+    """The candidate, its own folder having become the variant's."""
+    candidate.model.parent.rename(folder)
+    return Candidate(candidate.rung, candidate.how, folder / candidate.model.name, None)

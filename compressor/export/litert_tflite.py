@@ -1,0 +1,229 @@
+"""LiteRT: litert-torch converts, AI Edge Quantizer makes int8 of what came out.
+
+    ptq               ranges as the quantizer finds them, and those of least squared error; with squeeze-excite in int8,
+                      and in float
+    bias-correction   the best of these, its biases corrected in a simulation
+    fallback          of that, the layers that cost most back in float
+
+Weights int8 with a scale a channel, activations int8 with a zero point (ai.google.dev/edge/litert, "LiteRT 8-bit
+quantization specification"). The model takes NCHW, as all the models of a bundle do, and transposes that itself.
+"""
+
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from compressor.errors import needs
+from compressor.export.calibration import batches
+from compressor.export.quiet import quiet
+from compressor.export.source import Artefact, Candidate, Judge, QatModel, Quantizer, Source
+from compressor.export.torch_rounding import bias_corrected, growing_sets, layers_by_cost, left_in_float, rounded
+from compressor.progress import Progress
+from compressor.runtimes import RUNTIMES
+from compressor.spec.profile import Profile
+from compressor.spec.quantization import Quantization, Scheme
+
+__all__ = ["LITERT", "litert_scheme", "to_litert"]
+
+MODEL = "model.tflite"
+FAILED = "LiteRT cannot convert the network"
+LAYERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+MOVES = {"PAD", "PADV2", "TRANSPOSE", "RESHAPE"}
+"""Operators that change no value: their output is on their input's scale."""
+
+Ranges = dict[str, dict[str, NDArray[np.float32]]]
+"""Tensor -> {"min", "max"}, as AI Edge Quantizer keeps them."""
+
+
+def to_litert(source: Source, precision: str, folder: Path) -> Artefact:
+    """Write FOLDER/model.tflite: float32 [profile.batch, 3, height, width] -> logits. Raises KdcError: exit 4 without
+    litert-torch, 2 where it cannot convert the network."""
+    _needed()
+    return Artefact(_written(_converted(source, source.network), folder), "litert_torch.convert")
+
+
+def litert_scheme(profile: Profile) -> Scheme:
+    """int8 with a zero point, which is uint8 shifted by 128."""
+    return Scheme(activations="uint8")
+
+
+def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -> Iterator[Candidate | None]:
+    """The rungs of post-training quantization, None after each. Raises KdcError: exit 4 without litert-torch."""
+    _needed()
+    student = rounded(source, litert_scheme(source.profile))
+    plain = Float(source, student.network)
+    plans = [
+        (floats, ranges, f"AI Edge Quantizer, {how}{' and squeeze-excite in float' if floats else ''}")
+        for floats, (ranges, how) in product(
+            dict.fromkeys((frozenset[str](), student.gates)),
+            ((None, "mean extremes"), (student.quantization, "ranges of least squared error")),
+        )
+    ]
+    made, right = [], []
+    for number, (floats, ranges, how) in enumerate(plans):
+        made.append(Candidate("ptq", how, plain.quantized(floats, ranges, folder / f"ptq-{number}")))
+        right.append(judge(made[-1].model, "litert", "int8").correct)
+        yield made[-1]
+    yield None
+    best = right.index(max(right))
+    floats, ranges, how = plans[best]
+    shifted = Float(source, bias_corrected(student))
+    corrected = shifted.quantized(floats, ranges, folder / "bias-correction")
+    yield Candidate("bias-correction", f"{how}; biases corrected", corrected)
+    yield None
+    if judge(corrected, "litert", "int8").correct > right[best]:
+        plain, how = shifted, f"{how}; biases corrected"
+    total = len(student.quantization.inputs)
+    for layers in growing_sets(layers_by_cost(student, progress)):
+        model = plain.quantized(floats | set(layers), ranges, folder / f"fallback-{len(layers)}")
+        yield Candidate("fallback", f"{how}; {len(layers)} of {total} layers in float", model)
+    yield None
+
+
+def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
+    """The retrained student with its own ranges, and in float what was in float when it was trained."""
+    _needed()
+    floats = left_in_float(qat.float_network, qat.record)
+    model = Float(source, qat.float_network).quantized(floats, qat.record, folder)
+    return Candidate("qat", "retrained under fake quantization; AI Edge Quantizer with the trained ranges", model)
+
+
+LITERT = Quantizer(litert_scheme, candidates, from_qat)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the float model, its tensors by name."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class Float:
+    """A network converted in float and calibrated once, to be quantized in several ways."""
+
+    def __init__(self, source: Source, network: nn.Module) -> None:
+        self._network = network
+        self._model = _converted(source, network)
+        self._operators = _operators(self._model)
+        self._found = self._calibrate(source)
+
+    def quantized(self, floats: frozenset[str], ranges: Quantization | None, folder: Path) -> Path:
+        """Write it in int8. `floats`: paths of modules whose own operations stay in float; `ranges`: those that are
+        fixed, by layer, instead of what calibration found."""
+        found = self._found if ranges is None else self._fixed(ranges)
+        with quiet(FAILED):
+            quantizer = self._quantizer()
+            for path in sorted(floats):
+                quantizer.update_quantization_recipe(_scope(self._network, path), "*", algorithm_key="no_quantize")
+            made = bytes(quantizer.quantize(found, enable_progress_report=False).quantized_model)
+        return _written(made, folder)
+
+    def _quantizer(self) -> Any:
+        recipe = importlib.import_module("ai_edge_quantizer.recipe")
+        quantizer = importlib.import_module("ai_edge_quantizer.quantizer").Quantizer(self._model, recipe.static_wi8_ai8())
+        for end in ("INPUT", "OUTPUT"):  # float32 for whoever calls the model
+            quantizer.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
+        return quantizer
+
+    def _calibrate(self, source: Source) -> Ranges:
+        with quiet(FAILED):
+            signature = next(iter(_interpreter(self._model).get_signature_list().items()))
+            name, argument = signature[0], signature[1]["inputs"][0]
+            pictures = [{argument: batch} for batch in batches(source)]
+            return dict(self._quantizer().calibrate({name: pictures}, num_threads=1))
+
+    def _fixed(self, ranges: Quantization) -> Ranges:
+        """What calibration found, but for the inputs of the layers in `ranges`, and for their outputs where these have
+        ranges of their own. A tensor has one range, for all that take it: the widest."""
+        maker = {tensor: operator for operator in self._operators for tensor in operator.outputs}
+        wanted: dict[str, list[tuple[float, float]]] = {}
+        for path, bounds in ranges.inputs.items():
+            layer = self._layer(path)
+            if layer is None:
+                continue
+            wanted.setdefault(layer.inputs[0], []).append(bounds)
+            if path in ranges.outputs:
+                wanted.setdefault(layer.outputs[0], []).append(ranges.outputs[path])
+        for tensor in list(wanted):
+            before = tensor
+            while before in maker and maker[before].name in MOVES:
+                bounds_here, before = wanted[before], maker[before].inputs[0]
+                wanted.setdefault(before, []).extend(bounds_here)
+        fixed = dict(self._found)
+        for tensor, each in wanted.items():
+            if tensor in fixed:
+                low, high = min(one for one, _ in each), max(one for _, one in each)
+                old = fixed[tensor]
+                fixed[tensor] = {**old, "min": np.full_like(old["min"], low), "max": np.full_like(old["max"], high)}
+        return fixed
+
+    def _layer(self, path: str) -> Operator | None:
+        """The operator that a convolution or linear layer became: its weight bears the layer's name."""
+        scope = re.compile(_scope(self._network, path))
+        return next((one for one in self._operators if one.name in LAYERS and scope.search(one.inputs[1])), None)
+
+
+def _needed() -> None:
+    for module in ("litert_torch", "ai_edge_quantizer"):
+        needs(module, RUNTIMES["litert"].install, "a LiteRT export")
+
+
+def _converted(source: Source, network: nn.Module) -> bytes:
+    example = torch.zeros(source.profile.batch, 3, *source.preprocess.input_size)
+    with quiet(FAILED):
+        model = importlib.import_module("litert_torch").convert(network.eval(), (example,))
+        return bytes(model.model_content())
+
+
+def _interpreter(model: bytes) -> Any:
+    """Without delegates, so that its operators are those of the file."""
+    library = importlib.import_module("ai_edge_litert.interpreter")
+    plain = library.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return library.Interpreter(model_content=model, num_threads=1, experimental_op_resolver_type=plain)
+
+
+def _operators(model: bytes) -> list[Operator]:
+    with quiet(FAILED):
+        interpreter = _interpreter(model)
+        names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
+        return [
+            Operator(
+                one["op_name"],
+                tuple(names[number] for number in one["inputs"] if number in names),
+                tuple(names[number] for number in one["outputs"]),
+            )
+            for one in interpreter._get_ops_details()  # the only way to the operators from Python
+        ]
+
+
+def _scope(network: nn.Module, path: str) -> str:
+    """A regular expression for the tensors that the module at `path` makes itself. litert-torch names a tensor after the
+    modules around the operation, "pkg.Net/torch.nn.modules.conv.Conv2d_stem;", several one after the other where
+    operations were fused."""
+    name, module = _kind(network), network
+    for part in path.split("."):
+        module = module.get_submodule(part)
+        name += f"/{_kind(module)}_{part}"
+    return f"(^|;){re.escape(name)};"
+
+
+def _kind(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def _written(model: bytes, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / MODEL
+    file.write_bytes(model)
+    return file

@@ -1,0 +1,133 @@
+"""The artefacts of one model: what the profile asks for, each scored on validation, int8 by way of the ladder."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from compressor.export.builders import BUILDERS
+from compressor.export.judge import ValidationJudge
+from compressor.export.ladder import Retrain, climb
+from compressor.export.macs import count_macs
+from compressor.export.sizes import compressed_bytes, weight_bytes
+from compressor.export.source import QatModel, Source
+from compressor.models import LoadedModel
+from compressor.progress import Progress
+from compressor.runner import RunnerError
+from compressor.runtimes import RUNTIMES
+from compressor.spec.base import file_sha256
+from compressor.spec.bundle import FileEntry, Role, Variant
+from compressor.spec.profile import Profile
+from compressor.spec.quantization import Rung, Score
+
+__all__ = ["REFERENCE", "Making", "entry", "variants_of"]
+
+REFERENCE = ("onnxruntime", "fp32")
+"""What runs along in every measurement, as itself and as a second copy, whether the profile asks for it or not."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """A model on its way into a bundle. `pictures`, `reference`: where its test inputs and torch's answers lie,
+    relative to the bundle `root`; `judge`: of its answers on validation, for the student alone."""
+
+    root: Path
+    role: Role
+    model: LoadedModel
+    source: Source
+    pictures: str
+    reference: str
+    judge: ValidationJudge | None
+    retrain: Retrain
+    write_reference: Callable[[nn.Module, str], None]
+
+
+def variants_of(making: Making, profile: Profile, progress: Progress) -> Iterator[Variant]:
+    """Every runtime and precision for the student, and the fp32 reference; for the teacher the first float one."""
+    asked = [(target.runtime, precision) for target in profile.targets for precision in target.precisions]
+    if making.role == "teacher":
+        asked = [row for row in asked if row[1] != "int8"][:1] or [REFERENCE]
+    for runtime, precision in asked:
+        yield _variant(making, runtime, precision, making.role, progress)
+    if making.role == "student" and REFERENCE not in asked:
+        yield _variant(making, *REFERENCE, "reference", progress)
+
+
+@dataclass(frozen=True)
+class _Made:
+    model: Path
+    how: str
+    score: Score | None
+    rungs: tuple[Rung, ...] = ()
+    qat: QatModel | None = None
+
+
+def _variant(making: Making, runtime: str, precision: str, role: Role, progress: Progress) -> Variant:
+    name, root = f"{runtime}-{precision}", making.root
+    made = _made(making, runtime, precision, making.source.onnx_file.parent / name, progress)
+    own = [made.model] if made.model == making.source.onnx_file else sorted(made.model.parent.iterdir())
+    model = making.model
+    return Variant(
+        name=f"teacher-{name}" if role == "teacher" else name,
+        role=role,
+        runtime=runtime,
+        precision=precision,
+        runner=RUNTIMES[runtime].runner,
+        model=made.model.relative_to(root).as_posix(),
+        files=tuple(entry(root, path.relative_to(root).as_posix()) for path in own),
+        inputs=making.pictures,
+        reference_logits=_reference(making, made.qat),
+        preprocess=model.preprocess,
+        parameters=model.weights.parameters,
+        macs=count_macs(making.source.network, model.preprocess.input_size),
+        made=made.how,
+        weight_bytes=weight_bytes(made.model),
+        compressed_bytes=compressed_bytes(own),
+        score=made.score,
+        rungs=made.rungs,
+        build=RUNTIMES[runtime].build,
+    )
+
+
+def _made(making: Making, runtime: str, precision: str, folder: Path, progress: Progress) -> _Made:
+    builder, judge = BUILDERS[runtime], making.judge
+    if precision != "int8":
+        artefact = builder.convert(making.source, precision, folder)
+        return _Made(artefact.model, artefact.made, _score(judge, artefact.model, runtime, precision, progress))
+    assert builder.quantizer is not None, "the table of runtimes names int8 only where there is a quantizer"
+    assert judge is not None, "a teacher is not quantized"
+    progress.note(f"{folder.name}: climbing the ladder")
+    taken = climb(making.source, runtime, builder.quantizer, folder, judge, making.retrain, progress)
+    how = f"{taken.candidate.rung}: {taken.candidate.how}"
+    return _Made(taken.candidate.model, how, taken.score, taken.rungs, taken.qat)
+
+
+def _score(
+    judge: ValidationJudge | None, model: Path, runtime: str, precision: str, progress: Progress
+) -> Score | None:
+    """The float artefact's answers on validation; null where its runtime or precision does not run on this machine."""
+    if judge is None:
+        return None
+    try:
+        return judge(model, runtime, precision)
+    except RunnerError as error:
+        progress.note(f"{runtime} {precision} does not run on this machine ({error.message}): not scored on validation")
+        return None
+
+
+def _reference(making: Making, qat: QatModel | None) -> str:
+    """Where torch's answers for the variant lie: those of the retrained student, where it was made from that one."""
+    if qat is None:
+        return making.reference
+    scheme = qat.record.scheme
+    path = f"eval/student_qat_{scheme.activations}_w{scheme.weight_bits}_reference.npy"
+    if not (making.root / path).exists():
+        making.write_reference(qat.network, path)
+    return path
+
+
+def entry(folder: Path, path: str) -> FileEntry:
+    """A file of the bundle `folder`, as the manifest lists it."""
+    file = folder / path
+    return FileEntry(path=path, sha256=file_sha256(file), bytes=file.stat().st_size)

@@ -1,0 +1,94 @@
+"""Models that can only be made where they run: build_*.py makes them before anything is loaded.
+
+Standard library only; runs on Python 3.9 and later. Used by bench.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
+    from targets.bench_plan import Plan
+    from targets.bench_rounds import attempt
+    from targets.bench_runner import Contestant, RunnerError
+    from targets.bench_tell import Teller
+else:
+    from bench_plan import Plan
+    from bench_rounds import attempt
+    from bench_runner import Contestant, RunnerError
+    from bench_tell import Teller
+
+BUILD_SECONDS = 3600.0  # a Jetson tries thousands of kernels, and takes minutes for a small network
+
+
+@contextmanager
+def built_models(contestants: list[Contestant], plan: Plan, folder: Path, teller: Teller) -> Iterator[None]:
+    """Build what has to be built, into a folder in `folder` that is gone afterwards: the bundle stays as it was sealed.
+    A contestant whose model cannot be built is out. A copy loads the engine of its original, so that they differ in
+    nothing."""
+    originals = [one for one in contestants if one.variant.get("build") and one.copy_of is None]
+    if not originals:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix=".built-", dir=folder) as place:
+        for count, one in enumerate(originals, 1):
+            with attempt(one, teller):
+                one.model = os.fspath(build(one, plan, Path(place), teller))
+            for copy in (other for other in contestants if other.copy_of == one.name):
+                copy.model = one.model
+                if not one.alive:
+                    copy.fail(one.record["error"])
+            teller.step("building", count, len(originals), one.name)
+        yield
+
+
+def build(one: Contestant, plan: Plan, place: Path, teller: Teller) -> Path:
+    """The file that build_*.py makes of the contestant's model; RunnerError, with its last words, where it does not."""
+    script = one.script.with_name(one.variant["build"])
+    if not script.is_file():
+        raise RunnerError(f"{script.name} does not lie beside bench.py")
+    out = place / f"{one.name}.engine"
+    command = [plan.python, str(script), one.variant["model"], "--out", str(out), "--runtime", one.variant["runtime"]]
+    command += ["--batch", str(plan.batch), "--json"]
+    try:
+        # In this process's group, unlike a runner: nothing but a signal ends it, and Ctrl-C shall.
+        done = subprocess.run(
+            command,
+            cwd=plan.bundle,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=BUILD_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RunnerError(f"{script.name} was not done within {BUILD_SECONDS:.0f} s") from error
+    except OSError as error:
+        raise RunnerError(f"cannot start {script.name} with {Path(plan.python).name}: {error.strerror}") from error
+    if done.returncode or not out.is_file():
+        raise RunnerError(last_words(done))
+    teller.note(f"{one.name}: built on this machine{figures(done.stdout)}")
+    return out
+
+
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [" ".join(line.split()) for line in done.stderr.splitlines() if line.strip()]
+    how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    return lines[-1][:500] if lines else f"the model was not built: {how}, without a word"
+
+
+def figures(answer: str) -> str:
+    """What the script tells of it, for people: " in 93.1 s, 4.20 MB, tensorrt 10.3.0"; nothing where it tells less."""
+    try:
+        told: Any = json.loads(answer)
+        size = f"{told['engine_bytes'] / 1e6:.2f} MB"
+        return f" in {told['seconds']:.1f} s, {size}, {told['runtime']} {told['version']}"
+    except (ValueError, TypeError, KeyError):
+        return ""

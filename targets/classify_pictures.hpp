@@ -1,0 +1,199 @@
+// Pictures for the example programs in C++: read, resized, cropped and normalized exactly as the model was trained.
+// Standard library only, C++17. preprocess.h has this model's numbers; classify.cpp the part that depends on the runtime.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "preprocess.h"
+
+namespace pictures {
+
+// RGB, 8 bit, rows from top to bottom, three bytes a pixel.
+struct Picture {
+    int height = 0, width = 0;
+    std::vector<std::uint8_t> pixels;
+
+    Picture(int rows, int columns)
+        : height(rows), width(columns), pixels(static_cast<std::size_t>(rows) * columns * 3) {}
+    std::uint8_t* at(int y, int x) { return &pixels[(static_cast<std::size_t>(y) * width + x) * 3]; }
+    const std::uint8_t* at(int y, int x) const { return &pixels[(static_cast<std::size_t>(y) * width + x) * 3]; }
+};
+
+inline int header_number(std::istream& file) {
+    while (file >> std::ws && file.peek() == '#') file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+    int value = 0;
+    if (!(file >> value)) throw std::runtime_error("the picture's header is damaged");
+    return value;
+}
+
+// A binary PPM of 8 bit. Anything else becomes one with, for example: convert photo.jpg photo.ppm
+inline Picture read_ppm(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw std::runtime_error("cannot read " + path);
+    char magic[2] = {};
+    file.read(magic, 2);
+    if (magic[0] != 'P' || magic[1] != '6') throw std::runtime_error(path + " is no binary PPM (P6)");
+    const int width = header_number(file), height = header_number(file), highest = header_number(file);
+    if (width < 1 || height < 1 || width > 1 << 15 || height > 1 << 15 || highest != 255)
+        throw std::runtime_error(path + " is no PPM of 8 bit and of a reasonable size");
+    file.get();
+    Picture picture(height, width);
+    file.read(reinterpret_cast<char*>(picture.pixels.data()), static_cast<std::streamsize>(picture.pixels.size()));
+    if (!file) throw std::runtime_error(path + " ends too early");
+    return picture;
+}
+
+constexpr double pi = 3.14159265358979323846;
+
+inline double sinc(double x) { return x == 0 ? 1 : std::sin(x * pi) / (x * pi); }
+
+// The filters of Pillow's resize: the weight at distance x, in pixels of the smaller picture.
+inline double weight(const std::string& filter, double x) {
+    if (filter == "box") return x > -0.5 && x <= 0.5 ? 1 : 0;
+    if (filter == "lanczos") return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
+    x = std::abs(x);
+    if (filter == "bilinear") return x < 1 ? 1 - x : 0;
+    if (filter == "hamming") return x < 1 ? sinc(x) * (0.54 + 0.46 * std::cos(x * pi)) : 0;
+    const double a = -0.5;  // bicubic
+    if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+    return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
+}
+
+inline double support(const std::string& filter) {
+    if (filter == "box") return 0.5;
+    if (filter == "bicubic") return 2;
+    return filter == "lanczos" ? 3 : 1;
+}
+
+// What one row (or column) of the result is made of: the first one, and the weights, which sum to 1 << 22.
+struct Window {
+    int first = 0;
+    std::vector<std::int64_t> weights;
+};
+
+inline std::vector<Window> windows(int from, int to, const std::string& filter) {
+    std::vector<Window> found;
+    const double scale = static_cast<double>(from) / to, wide = std::max(scale, 1.0);
+    double place = scale * 0.5;  // of the nearest pixel, summed up as Pillow does it
+    for (int index = 0; index < to; ++index, place += scale) {
+        Window window;
+        if (filter == "nearest") {
+            window.first = std::min(static_cast<int>(place), from - 1);
+            window.weights = {std::int64_t{1} << 22};
+        } else {
+            const double centre = (index + 0.5) * scale, reach = support(filter) * wide;
+            window.first = std::max(0, static_cast<int>(centre - reach + 0.5));
+            const int last = std::min(from, static_cast<int>(centre + reach + 0.5));
+            std::vector<double> raw;
+            for (int x = window.first; x < last; ++x) raw.push_back(weight(filter, (x - centre + 0.5) / wide));
+            const double total = std::accumulate(raw.begin(), raw.end(), 0.0);
+            for (double one : raw) window.weights.push_back(std::llround(one / total * (1 << 22)));
+        }
+        found.push_back(std::move(window));
+    }
+    return found;
+}
+
+// As Pillow resizes, to the last bit: across, then down, rounded to a byte after each.
+inline Picture resize(const Picture& source, int height, int width, const std::string& filter) {
+    auto sum = [](const Window& window, const std::uint8_t* first, std::size_t step) {
+        std::int64_t total = 1 << 21;
+        for (std::size_t index = 0; index < window.weights.size(); ++index)
+            total += window.weights[index] * first[index * step];
+        return static_cast<std::uint8_t>(std::clamp<std::int64_t>(total >> 22, 0, 255));
+    };
+    Picture across(source.height, width);
+    const auto columns = windows(source.width, width, filter);
+    for (int y = 0; y < source.height; ++y)
+        for (int x = 0; x < width; ++x)
+            for (int c = 0; c < 3; ++c)
+                across.at(y, x)[c] = source.width == width ? source.at(y, x)[c]
+                                                           : sum(columns[x], source.at(y, columns[x].first) + c, 3);
+    if (source.height == height) return across;
+    Picture result(height, width);
+    const auto rows = windows(source.height, height, filter);
+    for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x)
+            for (int c = 0; c < 3; ++c)
+                result.at(y, x)[c] = sum(rows[y], across.at(rows[y].first, x) + c, static_cast<std::size_t>(width) * 3);
+    return result;
+}
+
+inline Picture centre_crop(const Picture& source, int height, int width) {
+    Picture result(height, width);  // black where the source is smaller
+    // Half to even, as Python rounds.
+    auto offset = [](int have, int want) {
+        return have >= want ? static_cast<int>(std::nearbyint((have - want) / 2.0)) : -((want - have) / 2);
+    };
+    const int top = offset(source.height, height), left = offset(source.width, width);
+    for (int y = std::max(0, -top); y < height && y + top < source.height; ++y)
+        for (int x = std::max(0, -left); x < width && x + left < source.width; ++x)
+            std::copy_n(source.at(y + top, x + left), 3, result.at(y, x));
+    return result;
+}
+
+// Resized and cropped to the model's size.
+inline Picture prepare(const Picture& source) {
+    using namespace preprocess;
+    int to_height = resize_height, to_width = resize_width;
+    if (keep_aspect && resize_height != resize_width) {
+        const double ratio = std::min(static_cast<double>(source.height) / resize_height,
+                                      static_cast<double>(source.width) / resize_width);
+        to_height = std::max(1, static_cast<int>(std::nearbyint(source.height / ratio)));
+        to_width = std::max(1, static_cast<int>(std::nearbyint(source.width / ratio)));
+    } else if (keep_aspect && source.height <= source.width) {
+        to_width = static_cast<int>(static_cast<double>(resize_height) * source.width / source.height);
+    } else if (keep_aspect) {
+        to_height = static_cast<int>(static_cast<double>(resize_height) * source.height / source.width);
+    }
+    return centre_crop(resize(source, to_height, to_width, interpolation), height, width);
+}
+
+// float32 [batch, 3, height, width], the picture repeated to fill the batch.
+inline std::vector<float> normalized(const Picture& prepared) {
+    std::vector<float> planes;
+    for (int copy = 0; copy < preprocess::batch; ++copy)
+        for (int c = 0; c < 3; ++c)
+            for (std::size_t index = static_cast<std::size_t>(c); index < prepared.pixels.size(); index += 3)
+                planes.push_back((static_cast<float>(prepared.pixels[index]) / 255.0f - preprocess::mean[c]) /
+                                 preprocess::std_dev[c]);
+    return planes;
+}
+
+// uint8 [batch, height, width, 3], for a model that normalizes by itself.
+inline std::vector<std::uint8_t> repeated(const Picture& prepared) {
+    std::vector<std::uint8_t> pixels;
+    for (int copy = 0; copy < preprocess::batch; ++copy)
+        pixels.insert(pixels.end(), prepared.pixels.begin(), prepared.pixels.end());
+    return pixels;
+}
+
+// Prints the likeliest classes with their probabilities, softmax(logits); `folder` ends in a slash.
+inline void tell(const float* logits, const std::string& folder, std::size_t top = 5) {
+    std::ifstream file(folder + "labels.txt");
+    std::vector<std::string> labels;
+    for (std::string line; std::getline(file, line);) labels.push_back(line);
+    if (labels.empty()) throw std::runtime_error("cannot read " + folder + "labels.txt");
+    std::vector<std::size_t> order(labels.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logits[a] > logits[b]; });
+    double total = 0;
+    for (std::size_t index : order) total += std::exp(static_cast<double>(logits[index]) - logits[order[0]]);
+    for (std::size_t rank = 0; rank < std::min(top, order.size()); ++rank) {
+        const std::size_t index = order[rank];
+        const double share = std::exp(static_cast<double>(logits[index]) - logits[order[0]]) / total;
+        std::printf("%6.2f%%  %s\n", 100 * share, labels[index].c_str());
+    }
+}
+
+}  // namespace pictures

@@ -1,0 +1,181 @@
+"""Pictures for the example programs: resized, cropped and normalized exactly as the model was trained and evaluated.
+
+classify.py has the one part that depends on the runtime, read_picture.py reads files.
+Standard library and numpy only; runs on Python 3.9 and later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:  # a type checker sees the checkout; where it runs, the scripts lie side by side
+    from targets.classify_files import PictureError, Pixels, read_picture
+else:
+    from classify_files import PictureError, Pixels, read_picture
+
+Floats = npt.NDArray[np.float32]
+EXIT_USAGE, EXIT_MISSING = 2, 4
+
+
+def prepare(pixels: Pixels, how: dict[str, Any]) -> Pixels:
+    """A picture [h, w, 3] as uint8 [height, width, 3] of the model's size: resized, then cropped at the centre."""
+    height, width = resized(pixels.shape[0], pixels.shape[1], how)
+    return centre_crop(resize(pixels, height, width, how["interpolation"]), *how["input_size"])
+
+
+def as_input(prepared: Pixels, how: dict[str, Any]) -> npt.NDArray[Any]:
+    """The prepared picture as the model takes it: `(pixel / 255 - mean) / std` as float32 [batch, 3, height, width], or
+    as it is, uint8 [batch, height, width, 3], for a model that does that itself. It is repeated to fill a batch."""
+    if how["type"] == "uint8":
+        one: npt.NDArray[Any] = prepared
+    else:
+        mean, std = (np.asarray(how[key], np.float32) for key in ("mean", "std"))
+        one = ((prepared.astype(np.float32) / np.float32(255) - mean) / std).transpose(2, 0, 1)
+    return np.ascontiguousarray(np.broadcast_to(one, how["shape"]))
+
+
+def resized(height: int, width: int, how: dict[str, Any]) -> tuple[int, int]:
+    """The size to resize to. "shorter": the shorter side becomes `resize`, the aspect stays; "squash": it does not."""
+    to_height, to_width = how["resize"]
+    if how["resize_mode"] == "squash":
+        return to_height, to_width
+    if to_height != to_width:
+        ratio = min(height / to_height, width / to_width)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+    if height <= width:
+        return to_height, int(to_height * width / height)
+    return int(to_height * height / width), to_height
+
+
+def centre_crop(pixels: Pixels, height: int, width: int) -> Pixels:
+    """The middle of a picture; black is padded where it is too small."""
+    missing = max(0, height - pixels.shape[0]), max(0, width - pixels.shape[1])
+    pixels = np.pad(pixels, (*((m // 2, (m + 1) // 2) for m in missing), (0, 0)))
+    top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
+    return pixels[top : top + height, left : left + width]
+
+
+# The filters of Pillow's resize: name -> (support in pixels of the smaller picture, weight at a distance).
+def box(x: float) -> float:
+    return 1.0 if -0.5 < x <= 0.5 else 0.0
+
+
+def bilinear(x: float) -> float:
+    return max(0.0, 1.0 - abs(x))
+
+
+def hamming(x: float) -> float:
+    x = abs(x)
+    if x == 0:
+        return 1.0
+    return 0.0 if x >= 1 else math.sin(x * math.pi) / (x * math.pi) * (0.54 + 0.46 * math.cos(x * math.pi))
+
+
+def bicubic(x: float) -> float:
+    a, x = -0.5, abs(x)
+    if x < 1:
+        return ((a + 2) * x - (a + 3)) * x * x + 1
+    return (((x - 5) * x + 8) * x - 4) * a if x < 2 else 0.0
+
+
+def lanczos(x: float) -> float:
+    return sinc(x) * sinc(x / 3) if -3 <= x < 3 else 0.0
+
+
+def sinc(x: float) -> float:
+    return math.sin(x * math.pi) / (x * math.pi) if x else 1.0
+
+
+Filter = Callable[[float], float]
+FILTERS: dict[str, tuple[float, Filter]] = {
+    "box": (0.5, box),
+    "bilinear": (1.0, bilinear),
+    "hamming": (1.0, hamming),
+    "bicubic": (2.0, bicubic),
+    "lanczos": (3.0, lanczos),
+}
+ONE = 1 << 22  # Pillow computes with weights of 22 binary places, and rounds to a byte after each of the two passes
+
+
+def resize(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixels:
+    """As Pillow resizes, to the last bit: across, then down; filters as wide as the scale, so without aliasing."""
+    for axis, size in ((1, width), (0, height)):
+        if pixels.shape[axis] != size:
+            rows = np.ascontiguousarray(pixels.swapaxes(0, axis))
+            pixels = resize_rows(rows, size, interpolation).swapaxes(0, axis)
+    return pixels
+
+
+def resize_rows(pixels: Pixels, size: int, interpolation: str) -> Pixels:
+    """[rows, n, 3] -> [size, n, 3]."""
+    if interpolation == "nearest":
+        return pixels[nearest(len(pixels), size)]
+    out = np.empty((size, *pixels.shape[1:]), np.uint8)
+    for row, (first, weights) in enumerate(windows(len(pixels), size, interpolation)):
+        # Whole numbers below 2^53: exact in float64, which numpy multiplies much faster than integers.
+        summed = np.tensordot(weights, pixels[first : first + len(weights)].astype(np.float64), 1)
+        out[row] = np.clip(np.floor((summed + ONE // 2) / ONE), 0, 255)
+    return out
+
+
+def windows(rows: int, size: int, interpolation: str) -> Iterator[tuple[int, Floats]]:
+    """For each row of the result: the first row that it is made of, and the weights, whole numbers that sum to ONE."""
+    support, weight = FILTERS[interpolation]
+    scale = rows / size
+    wide = max(scale, 1.0)
+    for row in range(size):
+        centre = (row + 0.5) * scale
+        first = max(0, int(centre - support * wide + 0.5))
+        last = min(rows, int(centre + support * wide + 0.5))
+        raw = [weight((x + first - centre + 0.5) / wide) for x in range(last - first)]
+        total = sum(raw)
+        yield first, np.array([math.floor(abs(w / total) * ONE + 0.5) * math.copysign(1, w) for w in raw])
+
+
+def nearest(rows: int, size: int) -> list[int]:
+    scale = rows / size
+    place, found = scale * 0.5, []
+    for _ in range(size):
+        found.append(min(int(place), rows - 1))
+        place += scale  # summed up as Pillow does it, so that it rounds alike
+    return found
+
+
+def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
+    """`classify.py PICTURE [--top 5]`. `logits_of`: the model's file, its input and the precision in which it is to run
+    -> logits [batch, classes]."""
+    parser = argparse.ArgumentParser(description="Says what is on a picture.")
+    parser.add_argument("picture", metavar="PICTURE", type=Path)
+    parser.add_argument("--top", type=int, default=5, help="how many classes to name, the likeliest first (5)")
+    args = parser.parse_args()
+    here = Path(__file__).resolve().parent
+    manifest, how = (json.loads((here / name).read_text("utf-8")) for name in ("manifest.json", "preprocess.json"))
+    labels = (here / "labels.txt").read_text(encoding="utf-8").split("\n")
+    try:
+        prepared = prepare(read_picture(args.picture), how)
+        logits = logits_of(here / manifest["model"], as_input(prepared, how), manifest["precision"])
+    except PictureError as error:
+        print(f"classify.py: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except ImportError as error:
+        print(f"classify.py: {manifest['install']} ({error})", file=sys.stderr)
+        return EXIT_MISSING
+    for name, share in likeliest(logits[0], labels, args.top):
+        print(f"{share:7.2%}  {name}")
+    return 0
+
+
+def likeliest(logits: Floats, labels: list[str], top: int) -> list[tuple[str, float]]:
+    """The first `top` classes with their probabilities, softmax(logits)."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    shares = powers / powers.sum()
+    return [(labels[index], float(shares[index])) for index in np.argsort(-shares, kind="stable")[: max(top, 1)]]
