@@ -128,6 +128,9 @@ def distill(
     profile: Annotated[str | None, typer.Option(help="Train at this profile's input size.")] = None,
     student: Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")] = None,
     student_init: Annotated[str, typer.Option(help="pretrained, random, or the PATH of a checkpoint.")] = "pretrained",
+    qat: Annotated[
+        bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
+    ] = False,
     teacher_classes: Annotated[
         Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
     ] = None,
@@ -144,12 +147,11 @@ def distill(
     quiet: Quiet = False,
 ) -> None:
     """Train a small student to answer as the teacher does."""
+    from compressor import workflow
     from compressor.console import progress_for
-    from compressor.distill import distill as run
     from compressor.distill.recipes import DEFAULT_STUDENT, DISTILL
     from compressor.profiles import load_profile
     from compressor.spec.student import Request
-    from compressor.workflow import recipe_from
 
     if len(teacher) > 1:
         raise KdcError("several teachers (an ensemble) are not supported by this version", "give --teacher once")
@@ -172,9 +174,11 @@ def distill(
         data=data,
         skip_bad=skip_bad,
         input_size=input_size,
-        recipe=recipe_from(DISTILL, recipe, flags, assignments or []),
+        recipe=workflow.recipe_from(DISTILL, recipe, flags, assignments or []),
+        qat=workflow.scheme_for(profile, progress) if qat else None,
     )
-    _show_student(run(request, out, resume=resume, overwrite=overwrite, progress=progress), out, as_json)
+    done = workflow.distill(request, out, resume=resume, overwrite=overwrite, progress=progress)
+    _show_student(done, out, as_json)
 
 
 @app.command()
@@ -191,6 +195,12 @@ def export(
     qat: Annotated[
         bool, typer.Option("--qat/--no-qat", help="Train on under fake quantization where int8 loses too much.")
     ] = True,
+    bake: Annotated[
+        bool, typer.Option("--bake-preprocessing", help="Build the normalization in: the model takes uint8 pictures.")
+    ] = False,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Let the batch vary from call to call.")
+    ] = False,
     teacher: Annotated[str | None, typer.Option(help="Where the run's teacher lies now, if it was moved.")] = None,
     device: Device = "local",
     device_python: DevicePython = None,
@@ -212,7 +222,10 @@ def export(
     chosen = workflow.narrow(load_profile(profile, assignments or []), target or [], precision or [])
     how = workflow.Measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
     progress = progress_for(quiet)
-    report = workflow.export(run, chosen, out, how, teacher=teacher, qat=qat, overwrite=overwrite, progress=progress)
+    building = workflow.Building(qat, bake, dynamic_batch)
+    report = workflow.export(
+        run, chosen, out, how, teacher=teacher, building=building, overwrite=overwrite, progress=progress
+    )
     _judge(report, allow_unmeasured, as_json)
 
 
@@ -357,10 +370,10 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """The whole way on scikit-learn's handwritten digits: teacher, student, export, report. Offline, minutes."""
-    from compressor import workflow
     from compressor.console import progress_for
+    from compressor.demo import demo as run
 
-    _judge(workflow.demo(out, seed=seed, progress=progress_for(quiet)), allow_unmeasured=False, as_json=as_json)
+    _judge(run(out, seed=seed, progress=progress_for(quiet)), allow_unmeasured=False, as_json=as_json)
 
 
 def _show_student(student: "Student", out: Path, as_json: bool) -> None:

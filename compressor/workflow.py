@@ -14,8 +14,20 @@ from compressor.spec.profile import Profile
 from compressor.spec.quantization import Scheme
 from compressor.spec.recipe import Recipe
 from compressor.spec.report import Report
+from compressor.spec.student import Request, Student
 
-__all__ = ["Doctor", "Measuring", "demo", "doctor", "export", "measure", "narrow", "recipe_from"]
+__all__ = [
+    "Building",
+    "Doctor",
+    "Measuring",
+    "distill",
+    "doctor",
+    "export",
+    "measure",
+    "narrow",
+    "recipe_from",
+    "scheme_for",
+]
 
 
 def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, Any], sets: Sequence[str]) -> Recipe:
@@ -34,6 +46,35 @@ def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, An
     values = dict(read_yaml(file)) if file else dict(defaults)
     where = f"recipe {file}" if file else "recipe"
     return parse(Recipe, apply_overrides({**values, **given}, sets, where), where)
+
+
+def scheme_for(profile: str | None, progress: Progress) -> Scheme:
+    """How the int8 kernels of the profile's first int8 target round: what `kdc distill --qat` trains for."""
+    from compressor.export.builders import BUILDERS
+    from compressor.profiles import load_profile
+
+    if profile is None:
+        raise KdcError("--qat needs a profile, which says how the device's int8 kernels round", "--profile NAME")
+    device = load_profile(profile)
+    for target in device.targets:
+        quantizer = BUILDERS[target.runtime].quantizer
+        if "int8" in target.precisions and quantizer is not None:
+            scheme = quantizer.scheme(device)
+            how = f"{scheme.activations} activations, {scheme.weight_bits}-bit weights"
+            progress.note(f"--qat: for int8 on {target.runtime}: {how}")
+            return scheme
+    raise KdcError(f"--qat: profile {profile} has no target with int8", "choose another profile, or leave --qat out")
+
+
+def distill(request: Request, out: Path, *, resume: bool, overwrite: bool, progress: Progress) -> Student:
+    """Distill, and with `request.qat` go on under fake quantization."""
+    if request.qat is not None:
+        from compressor.distill.qat import distill_quantized
+
+        return distill_quantized(request, out, resume=resume, overwrite=overwrite, progress=progress)
+    from compressor.distill import distill as run
+
+    return run(request, out, resume=resume, overwrite=overwrite, progress=progress)
 
 
 def narrow(profile: Profile, targets: Sequence[str], precisions: Sequence[str]) -> Profile:
@@ -125,6 +166,16 @@ class Measuring:
     throughput: bool = True
 
 
+@dataclass(frozen=True)
+class Building:
+    """How to build. `qat`: whether the ladder to int8 may train the student on, where nothing below keeps the accuracy;
+    `bake`, `dynamic_batch`: see export.Delivery."""
+
+    qat: bool = True
+    bake: bool = False
+    dynamic_batch: bool = False
+
+
 def export(
     run: Path,
     profile: Profile,
@@ -132,13 +183,12 @@ def export(
     how: Measuring,
     *,
     teacher: str | None,
-    qat: bool,
+    building: Building,
     overwrite: bool,
     progress: Progress,
 ) -> Report:
-    """Export the run for the profile, measure it, and report. `qat`: whether the ladder to int8 may train the student
-    on, where nothing below keeps the accuracy."""
-    from compressor.export import export_bundle
+    """Export the run for the profile, measure it, and report."""
+    from compressor.export import Delivery, export_bundle
     from compressor.measure.devices import parse_device
     from compressor.report import verify
 
@@ -152,7 +202,8 @@ def export(
             profile,
             out,
             teacher=teacher,
-            retrain=retrain if qat else None,
+            retrain=retrain if building.qat else None,
+            delivery=Delivery(building.bake, building.dynamic_batch),
             overwrite=overwrite,
             progress=progress,
         )
@@ -211,62 +262,3 @@ def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
         progress=progress,
     )
     return (refresh if sealed else finish)(bundle, how.allow_unmeasured)
-
-
-def _make_way_for_demo(out: Path, progress: Progress) -> None:
-    """Make `out` an empty folder; what an earlier demo left there goes, anything else is left alone with an error."""
-    from compressor.errors import os_error
-
-    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if out.exists() and (not out.is_dir() or found - DEMO_LEAVES):
-        raise KdcError(f"--out {out} exists and is no demo of kdc, so it is left alone", "choose another --out")
-    if found:
-        progress.note(f"replacing the earlier demo in {out}")
-    try:
-        shutil.rmtree(out, ignore_errors=not out.exists())
-        out.mkdir(parents=True)
-    except OSError as error:
-        raise os_error(error, f"preparing {out}") from error
-
-
-DEMO_LEAVES = {"teacher", "run", "bundle", "demo.yaml", ".teacher.decoded", ".run.decoded", ".bundle.part"}
-
-DEMO_VIEWS = ["views.scale=[0.7, 1.0]", "views.hflip=false", "crop_pct=1.0", "batch_size=64"]
-"""Digits are no photographs: mirrored they are other signs, and their strokes reach the border."""
-
-DEMO_INPUT_SIZE = 32
-
-
-def demo(out: Path, *, seed: int, progress: Progress) -> Report:
-    """The whole way on scikit-learn's handwritten digits; leaves OUT/teacher, OUT/run, OUT/demo.yaml, OUT/bundle."""
-    from compressor.distill import distill, teach
-    from compressor.distill.recipes import DISTILL, TEACH
-    from compressor.measure.doctor import diagnose
-    from compressor.profiles import load_profile, write_new_profile
-    from compressor.spec.student import Request
-
-    _make_way_for_demo(out, progress)
-    common: dict[str, Any] = {
-        "data": "digits",
-        "skip_bad": False,
-        "input_size": DEMO_INPUT_SIZE,
-        "teacher_classes": None,
-    }
-    teacher = f"run:{out / 'teacher'}"
-    recipe = recipe_from(TEACH, None, {"seed": seed, "epochs": 8}, ["head_epochs=0", *DEMO_VIEWS])
-    request = Request(command="teach", teacher="timm:resnet10t", student=None, init="random", recipe=recipe, **common)
-    progress.note("1/3 a teacher, trained on the spot: timm:resnet10t")
-    teach(request, out / "teacher", resume=False, overwrite=False, progress=progress)
-    recipe = recipe_from(DISTILL, None, {"seed": seed, "epochs": 15}, DEMO_VIEWS)
-    student = "timm:mobilenetv3_small_050"
-    request = Request(command="distill", teacher=teacher, student=student, init="random", recipe=recipe, **common)
-    progress.note(f"2/3 a student, distilled from it: {student}")
-    distill(request, out / "run", resume=False, overwrite=False, progress=progress)
-    diagnosis = diagnose()
-    working = {check.name: check.precisions for check in diagnosis.runtimes if check.works}
-    profile = write_new_profile("demo", out, diagnosis.machine, working)
-    progress.note("3/3 exported for this machine, measured and judged")
-    return export(
-        out / "run", load_profile(str(profile)), out / "bundle", Measuring(seconds=30.0),
-        teacher=None, qat=True, overwrite=False, progress=progress,
-    )  # fmt: skip

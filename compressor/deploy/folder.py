@@ -10,15 +10,26 @@ from compressor.deploy.picture import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
 from compressor.errors import KdcError, os_error
-from compressor.spec.base import file_sha256, write_json, write_text
+from compressor.spec.base import file_sha256, read_json, write_json, write_text
 from compressor.spec.bundle import Bundle, FileEntry, Variant
-from compressor.spec.manifest import Manifest, ModelInput, PictureType
-from compressor.spec.report import Row
+from compressor.spec.manifest import Manifest, ModelInput
+from compressor.spec.report import Report, Row
 
-__all__ = ["write_best"]
+__all__ = ["ship", "write_best"]
 
 SHARED = ("classify_pictures.py", "classify_files.py")
 SHARED_CPP = ("classify_pictures.hpp", "CMakeLists.txt")
+
+
+def ship(bundle_dir: Path, report: Report) -> None:
+    """Make BUNDLE/best/ of what the report chose; where it chose nothing, there is none. Raises KdcError."""
+    if report.winner is None:
+        shutil.rmtree(bundle_dir / "best", ignore_errors=True)
+        return
+    bundle = read_json(bundle_dir / "bundle.json", Bundle)
+    variant = next(one for one in bundle.variants if one.name == report.winner)
+    row = next(one for one in report.rows if one.name == report.winner)
+    write_best(bundle_dir, bundle, variant, row=row, why=report.why)
 
 
 def write_best(
@@ -28,18 +39,16 @@ def write_best(
     *,
     row: Row | None = None,
     why: str = "",
-    batch: int | None = None,
-    picture_type: PictureType = "float32",
 ) -> None:
     """Make BUNDLE/best/ of `variant`: whole, or not at all; an earlier one is replaced.
 
-    `row`: the variant's in the report, where it was measured; `why`: why it was chosen. `batch`: pictures a call, where
-    that is not the profile's (1 where it may vary). `picture_type`: "uint8" where the model normalizes by itself.
-    Raises KdcError.
+    `row`: the variant's in the report, where it was measured; `why`: why it was chosen. The example
+    classifies one picture a call where the batch may vary. Raises KdcError.
     """
     best, temporary = bundle_dir / "best", bundle_dir / ".best.part"
     example = EXAMPLES[variant.runtime]
-    given = model_input(variant.preprocess, batch or bundle.profile.batch, picture_type)
+    batch = 1 if variant.dynamic_batch else bundle.profile.batch
+    given = model_input(variant.preprocess, batch, variant.picture_type)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()

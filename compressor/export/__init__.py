@@ -1,5 +1,6 @@
 """`kdc export`: torch -> ONNX -> the runtimes' own formats, and the bundle that holds them."""
 
 from compressor.export.bundle import export_bundle
+from compressor.export.variants import Delivery
 
-__all__ = ["export_bundle"]
+__all__ = ["Delivery", "export_bundle"]

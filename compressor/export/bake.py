@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.errors import KdcError, needs, os_error
@@ -25,23 +26,29 @@ def bake_preprocessing(onnx_file: Path, how: Preprocess, out: Path) -> None:
     bit, since the graph divides and subtracts in float32 in the order of `compressor.data.normalise`. Metadata and
     opset are kept. Raises KdcError where the model does not have one input, float32 [batch, 3, height, width].
     """
-    model = onnx.load(onnx_file)
+    try:
+        model = onnx.load(onnx_file)
+    except OSError as error:
+        raise os_error(error, f"reading {onnx_file}") from error
+    except Exception:  # protobuf's own error for bytes that it cannot read
+        raise KdcError(f"{onnx_file} is damaged: it is no ONNX model") from None
     graph = model.graph
     source = _only_input(graph, onnx_file, how)
     batch = source.type.tensor_type.shape.dim[0]
-    constants = {
-        f"{PREFIX}255": np.float32(255),
+    constants: dict[str, NDArray[np.float32]] = {
+        f"{PREFIX}255": np.array(255, np.float32),
         f"{PREFIX}mean": np.asarray(how.mean, np.float32).reshape(3, 1, 1),
         f"{PREFIX}std": np.asarray(how.std, np.float32).reshape(3, 1, 1),
     }
-    steps = (("Cast", [], {"to": TensorProto.FLOAT}), ("Transpose", [], {"perm": (0, 3, 1, 2)}))
-    steps += tuple((kind, [name], {}) for kind, name in zip(("Div", "Sub", "Div"), constants, strict=True))
-    before = BAKED_INPUT
-    nodes = []
-    for index, (kind, others, attributes) in enumerate(steps):
-        after = source.name if index == len(steps) - 1 else f"{PREFIX}{index}"
-        nodes.append(helper.make_node(kind, [before, *others], [after], name=f"{PREFIX}{kind}_{index}", **attributes))
-        before = after
+    by_255, mean, std = constants
+    places = [BAKED_INPUT, *(f"{PREFIX}{index}" for index in range(4)), source.name]
+    nodes = [
+        helper.make_node("Cast", [places[0]], [places[1]], f"{PREFIX}Cast", to=TensorProto.FLOAT),
+        helper.make_node("Transpose", [places[1]], [places[2]], f"{PREFIX}Transpose", perm=(0, 3, 1, 2)),
+        helper.make_node("Div", [places[2], by_255], [places[3]], f"{PREFIX}Scale"),
+        helper.make_node("Sub", [places[3], mean], [places[4]], f"{PREFIX}Mean"),
+        helper.make_node("Div", [places[4], std], [places[5]], f"{PREFIX}Std"),
+    ]
     size = batch.dim_param if batch.HasField("dim_param") else batch.dim_value
     image = helper.make_tensor_value_info(BAKED_INPUT, TensorProto.UINT8, [size, *how.input_size, 3])
     kept = list(graph.node)
@@ -58,7 +65,7 @@ def bake_preprocessing(onnx_file: Path, how: Preprocess, out: Path) -> None:
 
 def _only_input(graph: onnx.GraphProto, onnx_file: Path, how: Preprocess) -> onnx.ValueInfoProto:
     constants = {one.name for one in graph.initializer}
-    inputs = [one for one in graph.input if one.name not in constants]
+    inputs: list[onnx.ValueInfoProto] = [one for one in graph.input if one.name not in constants]
     kind = inputs[0].type.tensor_type if len(inputs) == 1 else None
     sizes = [dim.dim_value for dim in kind.shape.dim] if kind is not None else []
     if kind is None or kind.elem_type != TensorProto.FLOAT or sizes[1:] != [3, *how.input_size]:

@@ -19,13 +19,13 @@ from compressor.export.judge import ValidationJudge
 from compressor.export.onnx_graph import to_onnx
 from compressor.export.qat_onnx import qat_model
 from compressor.export.source import QatModel, Source
-from compressor.export.variants import REFERENCE, Making, entry, variants_of
+from compressor.export.variants import REFERENCE, Delivery, Making, entry, variants_of
 from compressor.models import LoadedModel, load_run
 from compressor.models.lineage import data_of, teacher_of
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.spec.base import read_json, write_json
-from compressor.spec.bundle import Bundle, EvalSet, Role
+from compressor.spec.bundle import Bundle, EvalSet
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.profile import Profile
 from compressor.spec.quantization import Scheme
@@ -50,6 +50,7 @@ def export_bundle(
     *,
     teacher: str | None,
     retrain: Retrain | None,
+    delivery: Delivery,
     overwrite: bool,
     progress: Progress,
 ) -> Bundle:
@@ -60,6 +61,7 @@ def export_bundle(
     to int8, where it may be climbed. Raises KdcError.
     """
     _claim(out, overwrite)
+    delivery.require_possible(profile)
     for target in profile.targets:
         row = RUNTIMES[target.runtime]
         for module in (*row.exports_with, *(row.quantizes_with if "int8" in target.precisions else ())):
@@ -77,7 +79,7 @@ def export_bundle(
         if temporary.exists():
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True)
-        bundle = _fill(temporary, profile, run, request, teacher_model, retrain, progress)
+        bundle = _fill(temporary, profile, run, request, teacher_model, retrain, delivery, progress)
         write_json(temporary / "bundle.json", bundle)
         _swap(temporary, out)
         return bundle
@@ -133,6 +135,7 @@ def _fill(
     request: Request,
     teacher: LoadedModel,
     retrain: Retrain | None,
+    delivery: Delivery,
     progress: Progress,
 ) -> Bundle:
     """Everything but bundle.json. Test pictures are written for whoever measures; no choice here sees them."""
@@ -143,7 +146,7 @@ def _fill(
     place.work.mkdir()
     write_labels(data.test, root / "eval")
     same = teacher.preprocess == student.preprocess
-    making = _student(place, run, student, record, retrain)
+    making = _student(place, run, student, record, retrain, delivery)
     variants = [*variants_of(making, profile, progress)]
     making = _teacher_making(place, teacher, making.pictures if same else "eval/teacher_inputs.npy")
     variants += variants_of(making, profile, progress)
@@ -164,7 +167,9 @@ def _fill(
     )
 
 
-def _student(place: _Place, run: Path, student: LoadedModel, record: Student, retrain: Retrain | None) -> Making:
+def _student(
+    place: _Place, run: Path, student: LoadedModel, record: Student, retrain: Retrain | None, delivery: Delivery
+) -> Making:
     """The student in fp32, with a judge of what is made of it. One that was trained under fake quantization is taken
     as it is without that, and is its own top rung."""
     own = qat_model(run, place.profile, place.work / "own-qat") if record.quantization is not None else None
@@ -176,11 +181,13 @@ def _student(place: _Place, run: Path, student: LoadedModel, record: Student, re
         root=place.root,
         role="student",
         model=student,
-        source=_source(place, "student", network, student, calibrate=place.profile.asks_for("int8")),
+        source=_source(place, network, student, delivery),
         pictures=pictures,
         reference=reference,
         judge=_judge(place, network, student, record),
-        retrain=_retraining(place, own, retrain),
+        own_qat=own,
+        retrain=_retraining(place, None if own is not None else retrain),
+        delivery=delivery,
         write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
     )
 
@@ -194,25 +201,29 @@ def _teacher_making(place: _Place, teacher: LoadedModel, pictures: str) -> Makin
         root=place.root,
         role="teacher",
         model=teacher,
-        source=_source(place, "teacher", teacher.network, teacher, calibrate=False),
+        source=_source(place, teacher.network, teacher, None),
         pictures=pictures,
         reference=reference,
         judge=None,
+        own_qat=None,
         retrain=lambda scheme: None,
+        delivery=Delivery(),
         write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
     )
 
 
-def _source(place: _Place, role: Role, network: nn.Module, model: LoadedModel, *, calibrate: bool) -> Source:
-    """The network as fp32 ONNX, and the training pictures that quantization may look at."""
+def _source(place: _Place, network: nn.Module, model: LoadedModel, student: Delivery | None) -> Source:
+    """The network as fp32 ONNX, and of the `student` the training pictures that quantization may look at."""
     profile, how, progress = place.profile, model.preprocess, place.progress
+    role = "teacher" if student is None else "student"
     progress.note(f"exporting the {role} ({model.weights.architecture}) to ONNX opset {profile.opset}")
-    onnx_file = place.root / ("teacher" if role == "teacher" else ".") / "model.onnx"
+    onnx_file = place.root / ("teacher" if student is None else ".") / "model.onnx"
     torch.manual_seed(0)
-    metadata = metadata_of(model, place.record, role == "student")
-    to_onnx(network, how.input_size, profile.batch, profile.opset, metadata, onnx_file)
+    metadata = metadata_of(model, place.record, student is not None)
+    batch = None if student is not None and student.dynamic_batch else profile.batch
+    to_onnx(network, how.input_size, batch, profile.opset, metadata, onnx_file)
     pictures: NDArray[np.uint8] = np.empty((0, *how.input_size, 3), np.uint8)
-    if calibrate:
+    if student is not None and profile.asks_for("int8"):
         pictures = decode_split(part_of(place.data.train, CALIBRATION), how, place.work / "calibration.npy", progress)
     return Source(network, onnx_file, how, pictures, profile)
 
@@ -247,16 +258,14 @@ def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> fl
     return max(floor, kept) if right >= kept else floor
 
 
-def _retraining(place: _Place, own: QatModel | None, retrain: Retrain | None) -> Callable[[Scheme], QatModel | None]:
-    """The top rung: the run itself, where it was trained for that scheme; else one trained on from it, once each."""
-    made: dict[Scheme, QatModel | None] = {} if own is None else {own.record.scheme: own}
+def _retraining(place: _Place, retrain: Retrain | None) -> Callable[[Scheme], QatModel | None]:
+    """The top rung: the student trained on, once for each way of rounding; None where it may not be."""
+    made: dict[Scheme, QatModel] = {}
 
     def trained(scheme: Scheme) -> QatModel | None:
-        if scheme not in made:
-            made[scheme] = None
-            if retrain is not None:
-                folder = place.work / f"qat-{scheme.activations}-{scheme.weight_bits}"
-                made[scheme] = qat_model(retrain(scheme), place.profile, folder)
-        return made[scheme]
+        if retrain is not None and scheme not in made:
+            folder = place.work / f"qat-{scheme.activations}-{scheme.weight_bits}"
+            made[scheme] = qat_model(retrain(scheme), place.profile, folder)
+        return made.get(scheme)
 
     return trained

@@ -12,7 +12,7 @@ report says that it loses too much.
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor.errors import KdcError
@@ -49,18 +49,25 @@ class _Tried:
 
 
 def climb(
-    source: Source, runtime: str, quantizer: Quantizer, folder: Path, judge: Judge, retrain: Retrain, progress: Progress
+    source: Source,
+    runtime: str,
+    quantizer: Quantizer,
+    folder: Path,
+    judge: Judge,
+    own: QatModel | None,
+    retrain: Retrain,
+    progress: Progress,
 ) -> Taken:
     """The lowest rung of `runtime`'s int8 that keeps enough accuracy, else the best of all, in the new `folder`.
 
-    Within a rung the candidate with most right answers is taken; of equals the first. Raises KdcError where none could
-    be made.
+    Within a rung the candidate with most right answers is taken; of equals the first. `own`: the student itself, where
+    it was trained under fake quantization: then it enters at the top. Raises KdcError where none could be made.
     """
     workshop = folder.parent / f".{folder.name}.rungs"
     workshop.mkdir(parents=True)
     tried: list[_Tried] = []
     try:
-        for one in _candidates(source, runtime, quantizer, workshop, judge, retrain, progress):
+        for one in _candidates(source, runtime, quantizer, workshop, judge, own, retrain, progress):
             tried.append(one)
             progress.note(f"{folder.name}, {_line(one)}")
         if not tried:
@@ -80,10 +87,26 @@ def _candidates(
     quantizer: Quantizer,
     workshop: Path,
     judge: Judge,
+    own: QatModel | None,
     retrain: Retrain,
     progress: Progress,
 ) -> Iterator[_Tried]:
     """Every candidate with its score, each made when it is asked for."""
+    scheme = quantizer.scheme(source.profile)
+
+    def from_qat(qat: QatModel) -> _Tried:
+        assert quantizer.from_qat is not None
+        began, place = time.perf_counter(), workshop / "qat"
+        place.mkdir()
+        candidate = quantizer.from_qat(source, qat, place)
+        return _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, qat)
+
+    enters_at_top = own is not None and own.record.scheme == scheme and quantizer.from_qat is not None
+    if own is not None and enters_at_top:
+        top = from_qat(own)
+        yield top
+        if judge.holds(top.score):
+            return
     enough, began = False, time.perf_counter()
     for candidate in quantizer.candidates(source, workshop, judge, progress):
         if candidate is None:  # the end of a rung
@@ -93,14 +116,12 @@ def _candidates(
         one = _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, None)
         enough, began = enough or judge.holds(one.score), time.perf_counter()
         yield one
-    if enough or quantizer.from_qat is None:
+    if enough or enters_at_top or quantizer.from_qat is None:
         return
-    qat = retrain(quantizer.scheme(source.profile))
+    began, qat = time.perf_counter(), retrain(scheme)
     if qat is not None:
-        place = workshop / "qat"
-        place.mkdir()
-        candidate = quantizer.from_qat(source, qat, place)
-        yield _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, qat)
+        top = from_qat(qat)
+        yield replace(top, seconds=time.perf_counter() - began)
 
 
 def _score(candidate: Candidate, runtime: str, judge: Judge) -> Score:

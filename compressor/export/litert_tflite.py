@@ -32,7 +32,7 @@ from compressor.runtimes import RUNTIMES
 from compressor.spec.profile import Profile
 from compressor.spec.quantization import Quantization, Scheme
 
-__all__ = ["LITERT", "litert_scheme", "to_litert"]
+__all__ = ["LITERT", "litert_scheme", "scope", "to_litert"]
 
 MODEL = "model.tflite"
 FAILED = "LiteRT cannot convert the network"
@@ -125,13 +125,15 @@ class Float:
         with quiet(FAILED):
             quantizer = self._quantizer()
             for path in sorted(floats):
-                quantizer.update_quantization_recipe(_scope(self._network, path), "*", algorithm_key="no_quantize")
+                quantizer.update_quantization_recipe(scope(self._network, path), "*", algorithm_key="no_quantize")
             made = bytes(quantizer.quantize(found, enable_progress_report=False).quantized_model)
         return _written(made, folder)
 
     def _quantizer(self) -> Any:
         recipe = importlib.import_module("ai_edge_quantizer.recipe")
-        quantizer = importlib.import_module("ai_edge_quantizer.quantizer").Quantizer(self._model, recipe.static_wi8_ai8())
+        quantizer = importlib.import_module("ai_edge_quantizer.quantizer").Quantizer(
+            self._model, recipe.static_wi8_ai8()
+        )
         for end in ("INPUT", "OUTPUT"):  # float32 for whoever calls the model
             quantizer.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
         return quantizer
@@ -170,7 +172,7 @@ class Float:
 
     def _layer(self, path: str) -> Operator | None:
         """The operator that a convolution or linear layer became: its weight bears the layer's name."""
-        scope = re.compile(_scope(self._network, path))
+        scope = re.compile(scope(self._network, path))
         return next((one for one in self._operators if one.name in LAYERS and scope.search(one.inputs[1])), None)
 
 
@@ -207,7 +209,7 @@ def _operators(model: bytes) -> list[Operator]:
         ]
 
 
-def _scope(network: nn.Module, path: str) -> str:
+def scope(network: nn.Module, path: str) -> str:
     """A regular expression for the tensors that the module at `path` makes itself. litert-torch names a tensor after the
     modules around the operation, "pkg.Net/torch.nn.modules.conv.Conv2d_stem;", several one after the other where
     operations were fused."""

@@ -32,8 +32,9 @@ def to_onnx(
 ) -> None:
     """Write `network` as ONNX: input "input" float32 [batch, 3, height, width], output "logits" [batch, classes].
 
-    With `batch` None it may vary from call to call, and is called "batch" in the graph. `metadata` goes into the model's metadata_props. Raises KdcError where the network cannot be exported, or not at
-    that opset: another one is never written instead.
+    With `batch` None it may vary from call to call; it is called "batch" in the graph. `metadata` goes into the
+    model's metadata_props. Raises KdcError where the network cannot be exported, or not at that opset: another one is
+    never written instead.
     """
     weight_bytes = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
     if weight_bytes > LARGEST:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from compressor.errors import KdcError, first_line
 
@@ -27,7 +27,8 @@ def quiet(doing: str) -> Iterator[None]:
                 os.dup2(said.fileno(), number)
             warnings.simplefilter("ignore")
             logging.disable(logging.ERROR)
-            yield
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield
     except (KdcError, KeyboardInterrupt):
         raise
     except Exception as error:  # of any type: they are other libraries' own

@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
 
+from compressor.export.mobile_sizes import pte_constants, tflite_constants
+
 __all__ = ["compressed_bytes", "weight_bytes"]
 
 # OpenVINO's names of element types -> the names that ONNX (and numpy) have for them.
@@ -26,16 +28,23 @@ CHUNK = 1 << 20
 
 
 def weight_bytes(model: Path) -> dict[str, int]:
-    """The stored bytes of all constants of a model (.onnx, or .xml of an OpenVINO IR) by their type, largest first.
+    """The stored bytes of all constants of a model (.onnx, .xml of an OpenVINO IR, .pte, .tflite) by their type, the
+    largest first; of a TensorRT engine, which cannot be read, the whole file as {"engine": bytes}.
 
-    Raises ValueError for a file of another kind.
+    Raises ValueError for a file of another kind, KdcError (exit 4) without the runtime that can read it.
     """
     if model.suffix == ".onnx":
         found = _onnx_constants(onnx.load(model).graph)
     elif model.suffix == ".xml":
         found = _ir_constants(model)
+    elif model.suffix == ".pte":
+        found = pte_constants(model)
+    elif model.suffix == ".tflite":
+        found = tflite_constants(model)
+    elif model.suffix == ".engine":
+        found = [("engine", model.stat().st_size)]  # weights and code in one, in a form that NVIDIA does not publish
     else:
-        raise ValueError(f"{model.name} is neither ONNX nor OpenVINO IR")
+        raise ValueError(f"{model.name} is neither ONNX nor OpenVINO IR, nor a .pte or .tflite file")
     total: Counter[str] = Counter()
     for kind, size in found:
         total[kind] += size

@@ -1,11 +1,14 @@
 """The artefacts of one model: what the profile asks for, each scored on validation, int8 by way of the ladder."""
 
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
+from compressor.errors import KdcError
+from compressor.export.bake import bake_openvino, bake_preprocessing
 from compressor.export.builders import BUILDERS
 from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import Retrain, climb
@@ -21,16 +24,46 @@ from compressor.spec.bundle import FileEntry, Role, Variant
 from compressor.spec.profile import Profile
 from compressor.spec.quantization import Rung, Score
 
-__all__ = ["REFERENCE", "Making", "entry", "variants_of"]
+__all__ = ["REFERENCE", "Delivery", "Making", "entry", "variants_of"]
+
+BAKERS = {"onnxruntime": bake_preprocessing, "openvino": bake_openvino}
+"""Runtime -> what puts the normalization into its model: (model, preprocessing, new model)."""
 
 REFERENCE = ("onnxruntime", "fp32")
 """What runs along in every measurement, as itself and as a second copy, whether the profile asks for it or not."""
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """What is built in on request. `bake`: the normalization, so that the model takes uint8 pictures. `dynamic_batch`:
+    a batch that may vary from call to call."""
+
+    bake: bool = False
+    dynamic_batch: bool = False
+
+    def require_possible(self, profile: Profile) -> None:
+        """Raises KdcError where a target of the profile cannot have what was asked for."""
+        for target in profile.targets:
+            able = target.runtime in BAKERS
+            if self.bake and not able:
+                raise _impossible("--bake-preprocessing", target.runtime, ", ".join(BAKERS))
+            if self.dynamic_batch and not (
+                able and (target.runtime == "onnxruntime" or "int8" not in target.precisions)
+            ):
+                raise _impossible("--dynamic-batch", target.runtime, "onnxruntime, and openvino but for int8")
+
+
+def _impossible(flag: str, runtime: str, able: str) -> KdcError:
+    return KdcError(
+        f"{flag}: not for {runtime} as the profile asks for it; possible: {able}", "narrow it with --target"
+    )
+
+
+@dataclass(frozen=True)
 class Making:
     """A model on its way into a bundle. `pictures`, `reference`: where its test inputs and torch's answers lie,
-    relative to the bundle `root`; `judge`: of its answers on validation, for the student alone."""
+    relative to the bundle `root`; `judge`: of its answers on validation, for the student alone.
+    `own_qat`: the student, where it was trained under fake quantization; `retrain`: trains it so."""
 
     root: Path
     role: Role
@@ -39,7 +72,9 @@ class Making:
     pictures: str
     reference: str
     judge: ValidationJudge | None
+    own_qat: QatModel | None
     retrain: Retrain
+    delivery: Delivery
     write_reference: Callable[[nn.Module, str], None]
 
 
@@ -66,6 +101,9 @@ class _Made:
 def _variant(making: Making, runtime: str, precision: str, role: Role, progress: Progress) -> Variant:
     name, root = f"{runtime}-{precision}", making.root
     made = _made(making, runtime, precision, making.source.onnx_file.parent / name, progress)
+    baked = making.delivery.bake and role == "student"
+    if baked:
+        made = _baked(made, making, runtime, making.source.onnx_file.parent / name)
     own = [made.model] if made.model == making.source.onnx_file else sorted(made.model.parent.iterdir())
     model = making.model
     return Variant(
@@ -87,6 +125,8 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
         score=made.score,
         rungs=made.rungs,
         build=RUNTIMES[runtime].build,
+        picture_type="uint8" if baked else "float32",
+        dynamic_batch=making.delivery.dynamic_batch and role == "student",
     )
 
 
@@ -98,9 +138,21 @@ def _made(making: Making, runtime: str, precision: str, folder: Path, progress: 
     assert builder.quantizer is not None, "the table of runtimes names int8 only where there is a quantizer"
     assert judge is not None, "a teacher is not quantized"
     progress.note(f"{folder.name}: climbing the ladder")
-    taken = climb(making.source, runtime, builder.quantizer, folder, judge, making.retrain, progress)
+    taken = climb(making.source, runtime, builder.quantizer, folder, judge, making.own_qat, making.retrain, progress)
     how = f"{taken.candidate.rung}: {taken.candidate.how}"
     return _Made(taken.candidate.model, how, taken.score, taken.rungs, taken.qat)
+
+
+def _baked(made: _Made, making: Making, runtime: str, folder: Path) -> _Made:
+    """The same artefact with the normalization in it, in the variant's folder."""
+    temporary = folder.with_name(f".{folder.name}.baked")
+    temporary.mkdir()
+    model = temporary / made.model.name
+    BAKERS[runtime](made.model, making.model.preprocess, model)
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+    return replace(made, model=folder / model.name, how=f"{made.how}; normalization built in")
 
 
 def _score(

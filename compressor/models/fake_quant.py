@@ -86,7 +86,8 @@ class WeightRounding(nn.Module):
     def integers(self, weight: Tensor) -> Tensor:
         """int8 [out, …]: what is stored, within ±127 or ±63."""
         scales = self.scales(weight)
-        return (self(weight).detach() / scales.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
+        steps: Tensor = self(weight).detach() / scales.view(-1, *[1] * (weight.ndim - 1))
+        return steps.round().to(torch.int8)
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.gain is not None:

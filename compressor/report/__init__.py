@@ -10,6 +10,7 @@ open_lines  which lines more rounds would decide, of `results_with(read_unmeasur
 
 from pathlib import Path
 
+from compressor.deploy import ship
 from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.integrity import REMADE, seal, verify, verify_made
@@ -46,9 +47,10 @@ def write_reports(bundle_dir: Path, report: Report, allow_unmeasured: bool = Fal
 
 
 def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
-    """Build the report of a bundle, write it and seal the bundle."""
+    """Build the report of a bundle, write it, put what it chose into best/, and seal the bundle."""
     report = build_report(bundle_dir)
     write_reports(bundle_dir, report, allow_unmeasured)
+    ship(bundle_dir, report)
     seal(bundle_dir)
     return report
 

@@ -25,8 +25,12 @@ def choose(rows: tuple[Row, ...], checks: tuple[Check, ...], elsewhere: bool) ->
         return None, "each fails a line: " + "; ".join(f"{name} {', '.join(lines)}" for name, lines in failed.items())
     if not timed:
         return None, "none that may be shipped was timed"
+    untimed = [row for row in fit if row not in timed]
+    if untimed and elsewhere:
+        waiting = ", ".join(row.name for row in untimed)
+        return None, f"{waiting} may be faster, and cannot be timed here: measure on the profile's device"
     best = min(timed, key=_p50)
-    return best.name, _why(best, timed, [row for row in fit if row not in timed], failed, elsewhere)
+    return best.name, _why(best, timed, untimed, failed, elsewhere)
 
 
 def _failed(name: str, checks: tuple[Check, ...]) -> list[str]:

@@ -42,6 +42,9 @@ class Variant(Noun):
     the stored weights by their type, e.g. {"float32": 6123456}; `compressed_bytes`: all the files in one gzip stream,
     about what a download or a package costs.
 
+    `picture_type`: what the model takes, "float32" [batch, 3, height, width], normalized, or, with the normalization as
+    part of it, "uint8" [batch, height, width, 3]. `dynamic_batch`: the batch may vary from call to call.
+
     `score`: its answers on validation, which the choice between variants is made on; null where nothing here could run
     it. `rungs`: every candidate of the ladder to int8, in the order in which they were made; one of them was taken.
     `build`: the script that makes the runtime's own file from `model` on the device; null where `model` runs itself.
@@ -65,6 +68,8 @@ class Variant(Noun):
     made: str
     weight_bytes: dict[str, int]
     compressed_bytes: int
+    picture_type: Literal["float32", "uint8"] = "float32"
+    dynamic_batch: bool = False
     score: Score | None = None
     rungs: tuple[Rung, ...] = ()
     build: str | None = None

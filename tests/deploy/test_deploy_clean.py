@@ -54,7 +54,7 @@ def test_lite0_names_the_photograph_in_a_clean_environment(tiny: "Tiny", clean: 
     variant = tiny.variant("onnxruntime-fp32").model_copy(update={"files": (entry,), "preprocess": model.preprocess})
     names = tuple(name[0] for name in model.class_names)
     student = tiny.bundle.student.model_copy(update={"class_names": names, "preprocess": model.preprocess})
-    write_best(tiny.folder, tiny.bundle.model_copy(update={"student": student}), variant, batch=1)
+    write_best(tiny.folder, tiny.bundle.model_copy(update={"student": student}), variant)
 
     for name, expected in (("coffee", "espresso"), ("rocket", "missile")):
         photo = Image.fromarray(getattr(data, name)())
@@ -85,7 +85,9 @@ print(answers, end="")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("wrong", "code", "said"), [(False, 0, "same  it: 5 of 5"), (True, 1, "DIFFERENT  it: 4 of 5")])
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"), [(False, 0, "same  it: 5 of 5"), (True, 1, "DIFFERENT  it: 4 of 5")]
+)
 def test_the_comparison_for_arm_sees_a_difference(
     tiny: "Tiny", tmp_path: Path, wrong: bool, code: int, said: str
 ) -> None:
@@ -97,7 +99,7 @@ def test_the_comparison_for_arm_sees_a_difference(
     (tiny.folder / "bundle.json").write_text(bundle.model_dump_json())
     (tmp_path / "wrong.py").write_text(WRONG)
     other = [sys.executable, *([str(tmp_path / "wrong.py")] if wrong else [])]
-    command = [sys.executable, EXAMPLES / "aarch64_compare.py", tiny.folder, "5", *other]
+    command = [sys.executable, str(EXAMPLES / "aarch64_compare.py"), str(tiny.folder), "5", *other]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == code, ended.stderr
     assert said in ended.stdout

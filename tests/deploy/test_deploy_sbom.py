@@ -57,9 +57,8 @@ def test_a_licence_that_spdx_does_not_know_keeps_its_words(tiny: "Tiny") -> None
 
 
 def test_valid_by_the_official_schema(tiny: "Tiny") -> None:
-    pytest.importorskip("cyclonedx", reason="pip install 'cyclonedx-python-lib[json-validation]'")
-    pytest.importorskip("jsonschema", reason="pip install 'cyclonedx-python-lib[json-validation]'")
-    from cyclonedx.schema import SchemaVersion
-    from cyclonedx.validation.json import JsonStrictValidator
-
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom(tiny)) is None
+    install = "pip install 'cyclonedx-python-lib[json-validation]'"
+    pytest.importorskip("jsonschema", reason=install)
+    schema = pytest.importorskip("cyclonedx.schema", reason=install)
+    validation = pytest.importorskip("cyclonedx.validation.json", reason=install)
+    assert validation.JsonStrictValidator(schema.SchemaVersion.V1_6).validate_str(sbom(tiny)) is None

@@ -97,6 +97,14 @@ def test_a_model_that_takes_something_else_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "twice.onnx").exists()
 
 
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KdcError, match=r"while reading .*none\.onnx"):
+        bake_preprocessing(tmp_path / "none.onnx", HOW, tmp_path / "out.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"\x08\x07 no model")
+    with pytest.raises(KdcError, match=r"broken\.onnx is damaged"):
+        bake_preprocessing(tmp_path / "broken.onnx", HOW, tmp_path / "out.onnx")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 def test_openvino_answers_the_same(tmp_path: Path, precision: str) -> None:

@@ -72,7 +72,7 @@ def run(tmp_path: Path, needed: int, quantizer: Quantizer, qat: bool = True) -> 
         return QatModel(cast(Any, None), cast(Any, None), Path("qat.onnx"), record) if qat else None
 
     judge = FakeJudge(needed)
-    taken = climb(source(), "onnxruntime", quantizer, tmp_path / "out", judge, retrain, Silent())
+    taken = climb(source(), "onnxruntime", quantizer, tmp_path / "out", judge, None, retrain, Silent())
     return taken, judge, trained
 
 
@@ -109,7 +109,7 @@ def test_where_the_top_is_not_enough_the_best_is_taken_and_said(tmp_path: Path) 
             said.append(text)
 
     judge = FakeJudge(99)
-    taken = climb(source(), "onnxruntime", LADDER, tmp_path / "out", judge, lambda scheme: None, Listening())
+    taken = climb(source(), "onnxruntime", LADDER, tmp_path / "out", judge, None, lambda scheme: None, Listening())
     assert taken.candidate.how == "one layer"
     [line] = said
     assert line.startswith("out: no rung keeps the accuracy asked for; the best is fallback: one layer: 91 of 100")
@@ -122,13 +122,24 @@ def test_without_permission_to_train_there_is_no_top_rung(tmp_path: Path) -> Non
     assert (taken.candidate.how, trained) == ("one layer", [])
 
 
+@pytest.mark.parametrize(("bits", "made"), [(8, ["qat"]), (7, ["minmax", "entropy"])])
+def test_a_student_trained_for_it_enters_at_the_top(tmp_path: Path, bits: Any, made: list[str]) -> None:
+    """Where it was trained for another way of rounding, it is taken as any student."""
+    record = Quantization(scheme=Scheme(activations="uint8", weight_bits=bits), inputs={})
+    own = QatModel(cast(Any, None), cast(Any, None), Path("qat.onnx"), record)
+    judge = FakeJudge(85)
+    taken = climb(source(), "onnxruntime", LADDER, tmp_path / "out", judge, own, lambda scheme: None, Silent())
+    assert [asked for asked, _ in judge.asked] == made
+    assert (taken.qat is own) == (bits == 8)
+
+
 def test_a_stand_in_is_judged_in_its_place(tmp_path: Path) -> None:
     def one(source: Source, folder: Path, judge: Judge, progress: Progress) -> Iterator[Candidate | None]:
         yield candidate("ptq", "minmax", folder, stand_in=True)
 
     judge = FakeJudge(0)
     quantizer = Quantizer(lambda profile: SCHEME, one)
-    taken = climb(source(), "tensorrt", quantizer, tmp_path / "out", judge, lambda scheme: None, Silent())
+    taken = climb(source(), "tensorrt", quantizer, tmp_path / "out", judge, None, lambda scheme: None, Silent())
     assert judge.asked == [("minmax", "onnxruntime")]
     assert taken.score.stand_in == "onnxruntime"
 

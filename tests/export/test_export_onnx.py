@@ -85,3 +85,17 @@ def test_macs_of_a_convolution_and_a_linear_layer() -> None:
     )
     by_hand = 3 * 4 * 9 * 64 + 4 * 9 * 36 + 4 * 36 * 5
     assert count_macs(layers, (8, 8)) == by_hand
+
+
+def test_a_batch_that_varies(network: nn.Module, exported: Path, tmp_path: Path) -> None:
+    to_onnx(network, (64, 64), None, 18, METADATA, tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    for value, rest in ((model.graph.input[0], [3, 64, 64]), (model.graph.output[0], [3])):
+        first, *others = value.type.tensor_type.shape.dim
+        assert (first.dim_param, [dim.dim_value for dim in others]) == ("batch", rest)
+    assert len(model.graph.node) == len(onnx.load(exported).graph.node)  # no nodes that compute the shape
+    pictures = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(pictures)).numpy()
+    for size in (1, 2, 5):
+        np.testing.assert_allclose(run(tmp_path / "m.onnx", pictures[:size]), expected[:size], atol=1e-5)

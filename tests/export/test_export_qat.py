@@ -1,6 +1,7 @@
 """Students that were trained under fake quantization -> Q/DQ ONNX: the same answers, and int8 all the way."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy, DataInfo, Environment, Student
 
 torch.set_num_threads(1)
+
+pytestmark = pytest.mark.slow  # every test exports networks
 
 SCHEMES = [Scheme(activations="uint8"), Scheme(activations="uint8", weight_bits=7), Scheme(activations="int8")]
 ONE_SCALE = Scheme(activations="uint8", per_channel=False)
@@ -90,9 +93,7 @@ def torchs(network: nn.Module, pictures: Tensor) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("opset", [17, 18, 21])
-@pytest.mark.parametrize(
-    "scheme", [*SCHEMES, ONE_SCALE], ids=lambda s: f"{s.activations}-w{s.weight_bits}-{s.per_channel}"
-)
+@pytest.mark.parametrize("scheme", [*SCHEMES, ONE_SCALE], ids=["U8S8", "U8S7", "S8S8", "one-scale"])
 def test_onnx_answers_as_torch_does(scheme: Scheme, opset: int, digits: Tensor, tmp_path: Path) -> None:
     network = small(scheme, digits)
     to_qdq_onnx(network, (16, 16), 64, opset, {"licence": "mit"}, tmp_path / "m.onnx")
@@ -107,7 +108,7 @@ def test_onnx_answers_as_torch_does(scheme: Scheme, opset: int, digits: Tensor, 
     assert np.abs(wanted).max() > 0.1
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: f"{s.activations}-w{s.weight_bits}")
+@pytest.mark.parametrize("scheme", SCHEMES, ids=["U8S8", "U8S7", "S8S8"])
 def test_what_is_stored_is_int8(scheme: Scheme, digits: Tensor, tmp_path: Path) -> None:
     network = small(scheme, digits)
     to_qdq_onnx(network, (16, 16), 1, 18, {}, tmp_path / "m.onnx")
@@ -186,7 +187,6 @@ def test_two_exports_are_the_same_bytes_and_leave_the_network_alone(digits: Tens
     assert np.array_equal(torchs(network, digits), before)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "test_vit"])
 def test_real_networks(name: str, digits: Tensor, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -212,8 +212,6 @@ def a_run(folder: Path, quantization: Quantization | None, network: nn.Module) -
         validation=score, test=score, teacher_validation=score, quantization=quantization,
         environment=Environment(kdc="0", python="3", packages={}, platform="", cpu="", device="cpu"),
     )  # fmt: skip
-    from dataclasses import replace
-
     save_run(folder, replace(loaded, network=network), record)
     return folder
 

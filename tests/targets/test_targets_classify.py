@@ -56,9 +56,7 @@ def preprocess(**how: Any) -> Preprocess:
 
 @pytest.mark.parametrize("interpolation", FILTERS)
 @pytest.mark.parametrize("how", HOWS, ids=["square", "oblong", "squash", "larger"])
-def test_pictures_are_prepared_exactly_as_kdc_does(
-    load: "LoadScript", how: dict[str, Any], interpolation: str
-) -> None:
+def test_pictures_are_prepared_exactly_as_kdc_does(load: "LoadScript", how: dict[str, Any], interpolation: str) -> None:
     chosen = preprocess(**how, interpolation=interpolation)
     for size in SIZES:
         expected = resize_and_crop(Image.fromarray(photo(*size)), chosen)
@@ -139,7 +137,7 @@ def turned() -> bytes:
 
 def deep() -> bytes:
     out = io.BytesIO()
-    Image.fromarray((photo(10, 20)[:, :, 0].astype(np.uint16) * 257)).save(out, "PNG")
+    Image.fromarray(photo(10, 20)[:, :, 0].astype(np.uint16) * 257).save(out, "PNG")
     return out.getvalue()
 
 
@@ -177,7 +175,10 @@ def test_damaged_pictures_are_an_error_in_one_line(
 
 def best_of(tiny: "Tiny", folder: Path, runtime: str) -> Path:
     """A bundle's best/ of the tiny net, for batches of 3."""
-    models = {"onnxruntime": ("fp32", "model.onnx", ["model.onnx"]), "openvino": ("f32", "f32.xml", ["f32.xml", "f32.bin"])}
+    models = {
+        "onnxruntime": ("fp32", "model.onnx", ["model.onnx"]),
+        "openvino": ("f32", "f32.xml", ["f32.xml", "f32.bin"]),
+    }
     precision, model, files = models[runtime]
     shutil.copytree(tiny.folder, folder)
     entries = tuple(
@@ -188,7 +189,9 @@ def best_of(tiny: "Tiny", folder: Path, runtime: str) -> Path:
     return folder / "best"
 
 
-def classify(best: Path, picture: Path, environment: dict[str, str], *options: str) -> "subprocess.CompletedProcess[str]":
+def classify(
+    best: Path, picture: Path, environment: dict[str, str], *options: str
+) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(best / "classify.py"), str(picture), *options]
     return subprocess.run(command, env=environment, cwd=picture.parent, capture_output=True, text=True, timeout=60)
 

@@ -15,12 +15,24 @@ if TYPE_CHECKING:
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 SCRIPTS = sorted(TARGETS.glob("*.py"))
-OWN_RUNTIME = {"run_ort.py": "onnxruntime", "run_ov.py": "openvino"}
+# What run_NAME, classify_NAME and build_NAME may import; Pillow reads the pictures that users have.
+OWN_RUNTIME = {
+    "ort": {"onnxruntime"},
+    "ov": {"openvino"},
+    "trt": {"tensorrt", "tensorrt_rtx"},
+    "trt_rtx": {"tensorrt_rtx"},
+    "et": {"executorch"},
+    "litert": {"ai_edge_litert"},
+    "pictures": {"PIL"},
+}
+ALL_RUNTIMES = set[str]().union(*OWN_RUNTIME.values())
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=[path.name for path in SCRIPTS])
 def test_depends_on_nothing_that_does_not_travel(script: Path) -> None:
-    allowed = {*sys.stdlib_module_names, "numpy", *(path.stem for path in SCRIPTS), OWN_RUNTIME.get(script.name, "")}
+    kind, _, name = script.stem.partition("_")
+    own = OWN_RUNTIME.get(name, set()) if kind in ("run", "classify", "build") else set()
+    allowed = {*sys.stdlib_module_names, "numpy", *(path.stem for path in SCRIPTS), *own}
     tree = ast.parse(script.read_text(encoding="utf-8"), feature_version=(3, 9))
     # `if TYPE_CHECKING:` names the same scripts by their place in the checkout, and never runs.
     never = {
@@ -37,8 +49,8 @@ def test_depends_on_nothing_that_does_not_travel(script: Path) -> None:
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
     }
     assert imported <= allowed
-    if not script.name.startswith("run"):
-        assert not imported & {"numpy", "runner_common", "onnxruntime", "openvino"}
+    if not script.name.startswith(("run", "classify")):
+        assert not imported & ({"numpy", "runner_common"} | (ALL_RUNTIMES - own))
 
 
 def test_pictures_are_normalized_exactly(load: "LoadScript", tmp_path: Path) -> None:

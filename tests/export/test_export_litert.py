@@ -1,0 +1,146 @@
+"""LiteRT: the same answers as torch, int8 where it says so, the same bytes twice, and every rung."""
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from tests.export import mobile_kit as kit
+else:
+    import mobile_kit as kit
+
+from compressor.errors import EXIT_MISSING, KdcError
+from compressor.export.litert_tflite import LITERT, scope, to_litert
+from compressor.export.sizes import weight_bytes
+from compressor.export.source import QatModel
+from compressor.export.torch_rounding import rounded
+from compressor.models.fake_quant import add_fake_quant
+from compressor.progress import Silent
+from compressor.runner import open_runner
+from compressor.spec.quantization import Scheme
+
+pytest.importorskip("litert_torch")
+
+WEIGHTS = 3 * 8 * 9 + 8 * 9 + 2 * 8 * 4 + 8 * kit.CLASSES
+BIASES = 8 + 8 + 4 + 8 + kit.CLASSES
+
+
+def executed(model: Path) -> str:
+    with open_runner("litert") as runner:
+        runner.ask("load", model=str(model), threads=1, precision="fp32")
+        return str(runner.ask("executed")["executed_precision"])
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return to_litert(kit.source(batch=2), "fp32", tmp_path_factory.mktemp("fp32") / "new").model
+
+
+@pytest.mark.slow
+def test_answers_as_torch_does(fp32: Path, tmp_path: Path) -> None:
+    found = kit.judge(tmp_path, batch=2).logits(fp32, "litert", "fp32", 64)
+    np.testing.assert_allclose(found, kit.logits(kit.pictures(1, 64)), atol=1e-5)
+    assert executed(fp32) == "fp32"
+    stored = weight_bytes(fp32)
+    assert stored["float32"] >= 4 * (WEIGHTS + BIASES)
+    assert "int8" not in stored
+
+
+@pytest.mark.slow
+def test_the_same_bytes_twice_and_nothing_of_this_machine(fp32: Path, tmp_path: Path) -> None:
+    again = to_litert(kit.source(batch=2), "fp32", tmp_path / "again").model
+    assert again.read_bytes() == fp32.read_bytes()
+    assert [path.name for path in again.parent.iterdir()] == ["model.tflite"]
+    for trace in (str(tmp_path), "site-packages", str(Path.home()), str(Path(__file__).parent)):
+        assert trace.encode() not in fp32.read_bytes()
+
+
+@pytest.mark.slow
+def test_says_nothing_and_leaves_torch_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    to_litert(kit.source(), "fp32", tmp_path / "new")
+    assert capfd.readouterr() == ("", "")
+    assert torch.get_num_threads() == threads
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_every_rung_is_int8_and_keeps_the_classes(tmp_path: Path) -> None:
+    judge = kit.judge(tmp_path)
+    made = list(LITERT.candidates(kit.source(), tmp_path / "rungs", judge, Silent()))
+    rungs = [one.rung if one else None for one in made]
+    assert rungs == [*["ptq"] * 4, None, "bias-correction", None, "fallback", None]
+    found = [one.model for one in made if one]
+    assert len({model.parent for model in found}) == len(found)
+    assert all(judge(model, "litert", "int8").correct >= 55 for model in found)
+    int8 = [weight_bytes(model)["int8"] for model in found]
+    assert int8[:2] == [WEIGHTS] * 2
+    assert int8[2:4] == [WEIGHTS - 2 * 8 * 4] * 2
+    assert int8[4] in int8[:4]
+    assert 0 < int8[5] < int8[4]
+    assert executed(found[0]) == "int8"
+    assert executed(found[2]) == "mixed fp32+int8"
+    assert found[0].read_bytes() != found[1].read_bytes()
+    assert str(tmp_path).encode() not in found[0].read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_retrained_student_brings_its_ranges(tmp_path: Path) -> None:
+    source = kit.source()
+    student = rounded(source, Scheme(activations="uint8"))
+    network = add_fake_quant(student.network, student.quantization)
+    assert LITERT.from_qat is not None
+    made = LITERT.from_qat(source, QatModel(network, student.network, Path("m"), student.quantization), tmp_path / "own")
+    judge = kit.judge(tmp_path)
+    close = judge.logits(made.model, "litert", "int8", 64)
+    # Ten times the range of one layer: its steps are ten times as coarse, and the answers show it.
+    low, high = student.quantization.inputs["deep.0"]
+    wide = {**student.quantization.inputs, "deep.0": (low * 10, high * 10)}
+    record = student.quantization.model_copy(update={"inputs": wide})
+    far = LITERT.from_qat(source, QatModel(network, student.network, Path("m"), record), tmp_path / "wide")
+    with torch.no_grad():
+        expected = network(torch.from_numpy(kit.normalised(kit.pictures(1, 64)))).numpy()
+    assert np.abs(close - expected).max() < 0.1 * np.abs(expected).max()
+    worse = judge.logits(far.model, "litert", "int8", 64)
+    assert np.abs(worse - expected).mean() > 3 * np.abs(close - expected).mean()
+
+
+def test_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    for make in (lambda: to_litert(kit.source(), "fp32", tmp_path / "new"), lambda: next(rungs)):
+        rungs = LITERT.candidates(kit.source(), tmp_path, kit.judge(tmp_path), Silent())
+        with pytest.raises(KdcError, match="a LiteRT export needs litert_torch") as caught:
+            make()
+        assert caught.value.exit_code == EXIT_MISSING
+        assert caught.value.hint == "pip install 'kdc[mobile]'"
+
+
+@pytest.mark.slow
+def test_what_cannot_be_converted_is_one_line(tmp_path: Path) -> None:
+    class Undecided(nn.Module):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            return pictures if pictures.sum() > 0 else -pictures
+
+    whole = kit.source()
+    source = type(whole)(Undecided(), whole.onnx_file, kit.HOW, whole.calibration, whole.profile)
+    with pytest.raises(KdcError, match=r"^LiteRT cannot convert the network: \S") as caught:
+        to_litert(source, "fp32", tmp_path / "new")
+    assert "\n" not in caught.value.message
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_scope_of_a_module_is_its_own_tensors() -> None:
+    network = kit.network()
+    root = f"{kit.__name__}.Net"
+    inner = re.compile(scope(network, "gate.reduce"))
+    assert inner.search(f"{root}/{kit.__name__}.Gate_gate/torch.nn.modules.conv.Conv2d_reduce;1")
+    assert not inner.search(f"{root}/{kit.__name__}.Gate_gate;")
+    assert not re.search(scope(network, "gate"), f"{root}/{kit.__name__}.Gate_gate/torch.nn.modules.conv.Conv2d_reduce;")
