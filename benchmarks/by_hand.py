@@ -3,7 +3,7 @@
     python -m benchmarks.by_hand BUNDLE [BUNDLE …] [--repeats 3] [--seconds 4]
 
 On a quiet machine. OpenVINO's artefacts by `benchmark_app -api sync`, onnxruntime's by a bare loop of `session.run`
-(its Python package brings no tool of its own), each in fresh processes, all variants in turn, with the bundle's threads.
+(its Python package brings no tool of its own), each in a fresh process, in turn, with the bundle's threads.
 For every bundle: the median over the repeats of each student variant that may be shipped, and how much slower the
 chosen one is than the fastest of them by hand. Exit code 1 where that is more than 5 %.
 """

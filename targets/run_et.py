@@ -29,7 +29,15 @@ METHOD = "forward"
 # what ExecuTorch calls a convolution or matrix product that XNNPACK did not take.
 KERNEL = re.compile(rb"(?:Convolution|Deconvolution|Fully Connected|Batch Matrix Multiply) \(([A-Z0-9, ]+)\)")
 PORTABLE = re.compile(rb"native_call_(?:convolution|linear|addmm|mm|bmm)\b")
-NAMES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "QS8": "int8", "QU8": "int8", "QC8": "int8", "QD8": "dynamic int8"}
+NAMES = {
+    "F32": "fp32",
+    "F16": "fp16",
+    "BF16": "bf16",
+    "QS8": "int8",
+    "QU8": "int8",
+    "QC8": "int8",
+    "QD8": "dynamic int8",
+}
 FLOAT32 = 6  # ScalarType::Float, executorch/runtime/core/portable_type/scalar_type.h
 
 

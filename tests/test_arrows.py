@@ -11,7 +11,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "compressor").rglob("*.py"))
 TARGETS = sorted((ROOT / "targets").glob("*.py"))
-RUNTIMES = {"openvino", "nncf", "tensorrt", "tensorrt_rtx", "onnxruntime", "executorch", "ai_edge_litert", "litert_torch"}
+RUNTIMES = {
+    "openvino",
+    "nncf",
+    "tensorrt",
+    "tensorrt_rtx",
+    "onnxruntime",
+    "executorch",
+    "ai_edge_litert",
+    "litert_torch",
+}
 LEARNING = {"torch", "torchvision", "timm", "transformers"}
 
 
@@ -62,7 +71,9 @@ def ids(path: Path) -> str:
 
 @pytest.mark.parametrize("path", TARGETS, ids=ids)
 def test_targets_need_only_numpy_and_their_own_runtime(path: Path) -> None:
-    own = OWN.get(path.stem.partition("_")[2], set()) if path.stem.startswith(("run_", "classify_", "build_")) else set()
+    own = (
+        OWN.get(path.stem.partition("_")[2], set()) if path.stem.startswith(("run_", "classify_", "build_")) else set()
+    )
     beside = {script.stem for script in TARGETS} | {"targets"}
     foreign = tops(imports(path)) - set(sys.stdlib_module_names) - {"numpy"} - own - beside
     assert not foreign

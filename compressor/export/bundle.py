@@ -31,13 +31,18 @@ from compressor.spec.profile import Profile
 from compressor.spec.quantization import Scheme
 from compressor.spec.student import Accuracy, Request, Student
 
-__all__ = ["CALIBRATION", "VALIDATION", "export_bundle", "needed"]
+__all__ = ["CALIBRATION", "export_bundle", "needed", "validation_size"]
 
 CALIBRATION = 256
 """Training pictures, at most, that ranges are computed from."""
 
-VALIDATION = 3000
-"""Validation pictures, at most, that choices are made on: enough to see half a point of accuracy."""
+VALIDATION = 10_000
+VALIDATION_PIXELS = 150_000_000
+"""Validation pictures, at most, that choices are made on, and their pixels in all: 3,000 at 224 px, which is enough to
+see half a point of accuracy, and takes a minute or two a candidate on a small machine."""
+
+AIM = 0.5
+"""The ladder aims at this share of what may be lost: the best of several candidates looks better than it is."""
 
 Retrain = Callable[[Scheme], Path]
 """Train the run's student on under fake quantization; returns the run that came of it."""
@@ -229,7 +234,8 @@ def _source(place: _Place, network: nn.Module, model: LoadedModel, student: Deli
 
 
 def _judge(place: _Place, network: nn.Module, student: LoadedModel, record: Student) -> ValidationJudge:
-    validation, how, profile = part_of(place.data.validation, VALIDATION), student.preprocess, place.profile
+    how, profile = student.preprocess, place.profile
+    validation = part_of(place.data.validation, validation_size(how))
     pictures, answers = place.work / "validation.npy", place.work / "validation_reference.npy"
     write_pictures(validation, how, pictures, place.progress)
     write_reference(network, how, pictures, answers, place.progress)
@@ -246,13 +252,18 @@ def _judge(place: _Place, network: nn.Module, student: LoadedModel, record: Stud
     )
 
 
+def validation_size(how: Preprocess) -> int:
+    """How many validation pictures of that size choices are made on, where there are so many."""
+    return min(VALIDATION, VALIDATION_PIXELS // (how.input_size[0] * how.input_size[1]))
+
+
 def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> float:
     """How many of `n` validation samples an int8 student must have right, where the one in fp32 has `right`.
 
-    It may lose `max_drop`, or one sample; and it may not fall below the retention that the budget asks for, if fp32
-    reaches that.
+    It may lose AIM of `max_drop`, or one sample; and it may not fall below the retention that the budget asks for, if
+    fp32 reaches that.
     """
-    floor = right - max(1.0, profile.max_drop * n)
+    floor = right - max(1.0, AIM * profile.max_drop * n)
     retention = profile.budget.min_retention
     kept = retention * teacher.accuracy * n if retention is not None and teacher is not None else 0.0
     return max(floor, kept) if right >= kept else floor

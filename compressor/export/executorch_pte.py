@@ -31,6 +31,8 @@ __all__ = ["EXECUTORCH", "executorch_scheme", "to_executorch"]
 
 MODEL = "model.pte"
 FAILED = "ExecuTorch cannot convert the network"
+LAYERS = {"aten.conv2d.default", "aten.conv2d.padding", "aten.linear.default"}
+CLIPS = {"aten.relu.default", "aten.relu_.default", "aten.hardtanh.default", "aten.hardtanh_.default"}
 
 
 def to_executorch(source: Source, precision: str, folder: Path) -> Artefact:
@@ -140,28 +142,39 @@ def _layer_of(node: Any) -> str:
 
 def _fix_ranges(prepared: Any, ranges: Quantization) -> None:
     """Put the trained range into the observer of each layer's input, and of its output where that has one. A tensor has
-    one observer, for all that take it: the widest of their ranges."""
-    modules = dict(prepared.named_modules())
-    fixed: dict[str, list[tuple[float, float]]] = {}
+    one observer, under a name for each that takes it, and gets the widest of their ranges."""
+    names = dict(prepared.named_modules(remove_duplicate=False))
+    wanted: dict[int, list[tuple[float, float]]] = {}
     for node in prepared.graph.nodes:
         path = _layer_of(node)
-        if node.op != "call_function" or path not in ranges.inputs:
+        if str(node.target) not in LAYERS or path not in ranges.inputs:
             continue
-        before = node.args[0]
-        if before.op == "call_module" and len(node.args) > 1:  # the layer itself takes its weight as well
-            fixed.setdefault(before.target, []).append(ranges.inputs[path])
-        for after in node.users:
-            if after.op == "call_module" and path in ranges.outputs:
-                fixed.setdefault(after.target, []).append(ranges.outputs[path])
+        observed = {node.args[0].target: ranges.inputs[path]}
+        if path in ranges.outputs:
+            observed |= dict.fromkeys(_observers_after(node), ranges.outputs[path])
+        for name, bounds in observed.items():
+            wanted.setdefault(id(names[name]), []).append(bounds)
+    fixed = {number: _observer(bounds) for number, bounds in wanted.items()}
+    for name, observer in names.items():
+        if id(observer) in fixed:
+            prepared.set_submodule(name, fixed[id(observer)])
+
+
+def _observers_after(node: Any) -> Iterator[str]:
+    """The observers of what a layer answers, at most through the activation that is fused into it."""
+    for user in node.users:
+        if user.op == "call_module":
+            yield user.target
+        elif str(user.target) in CLIPS:
+            yield from _observers_after(user)
+
+
+def _observer(bounds: list[tuple[float, float]]) -> Any:
     library = importlib.import_module("torchao.quantization.pt2e.observer")
-    for name, bounds in fixed.items():
-        seen = modules[name]
-        kept = library.MinMaxObserver(
-            dtype=seen.dtype, qscheme=seen.qscheme, quant_min=seen.quant_min, quant_max=seen.quant_max, eps=seen.eps
-        )
-        low, high = min(one for one, _ in bounds), max(one for _, one in bounds)
-        kept.min_val, kept.max_val = torch.tensor(low), torch.tensor(high)
-        prepared.set_submodule(name, kept)
+    kept = library.MinMaxObserver(torch.int8, torch.per_tensor_affine, quant_min=-128, quant_max=127, eps=2**-12)
+    kept.min_val = torch.tensor(min(low for low, _ in bounds))
+    kept.max_val = torch.tensor(max(high for _, high in bounds))
+    return kept
 
 
 def _lowered(program: Any) -> bytes:

@@ -172,8 +172,8 @@ class Float:
 
     def _layer(self, path: str) -> Operator | None:
         """The operator that a convolution or linear layer became: its weight bears the layer's name."""
-        scope = re.compile(scope(self._network, path))
-        return next((one for one in self._operators if one.name in LAYERS and scope.search(one.inputs[1])), None)
+        named = re.compile(scope(self._network, path))
+        return next((one for one in self._operators if one.name in LAYERS and named.search(one.inputs[1])), None)
 
 
 def _needed() -> None:

@@ -59,6 +59,7 @@ def to_qdq_onnx(
     model = onnx.load(path)
     _merge_equal(model.graph)
     _drop_clips(model.graph)
+    _separate_zero_points(model.graph)
     onnx.checker.check_model(model, full_check=True)
     try:
         path.write_bytes(model.SerializeToString(deterministic=True))
@@ -146,6 +147,19 @@ def _drop_clips(graph: onnx.GraphProto) -> None:
                 continue
         kept.append(node)
     _keep(graph, kept)
+
+
+def _separate_zero_points(graph: onnx.GraphProto) -> None:
+    """Give each weight zeros of its own, which the exporter merged: onnxruntime's session.x64quantprecision turns int8
+    weights into uint8 under names made of the old ones, and fails where two of them share a name."""
+    constants = {row.name: row for row in graph.initializer}
+    nodes = list(graph.node)
+    for node in nodes:
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            zeros = copy.deepcopy(constants[node.input[2]])
+            zeros.name = node.input[2] = f"{node.input[0]}.zero_points"
+            graph.initializer.append(zeros)
+    _keep(graph, nodes)
 
 
 def _clip_bounds(node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]) -> tuple[float, float] | None:

@@ -98,7 +98,9 @@ def test_a_retrained_student_brings_its_ranges(tmp_path: Path) -> None:
     student = rounded(source, Scheme(activations="uint8"))
     network = add_fake_quant(student.network, student.quantization)
     assert LITERT.from_qat is not None
-    made = LITERT.from_qat(source, QatModel(network, student.network, Path("m"), student.quantization), tmp_path / "own")
+    made = LITERT.from_qat(
+        source, QatModel(network, student.network, Path("m"), student.quantization), tmp_path / "own"
+    )
     judge = kit.judge(tmp_path)
     close = judge.logits(made.model, "litert", "int8", 64)
     # Ten times the range of one layer: its steps are ten times as coarse, and the answers show it.
@@ -108,7 +110,7 @@ def test_a_retrained_student_brings_its_ranges(tmp_path: Path) -> None:
     far = LITERT.from_qat(source, QatModel(network, student.network, Path("m"), record), tmp_path / "wide")
     with torch.no_grad():
         expected = network(torch.from_numpy(kit.normalised(kit.pictures(1, 64)))).numpy()
-    assert np.abs(close - expected).max() < 0.1 * np.abs(expected).max()
+    assert np.abs(close - expected).mean() < 0.01 * np.abs(expected).max()
     worse = judge.logits(far.model, "litert", "int8", 64)
     assert np.abs(worse - expected).mean() > 3 * np.abs(close - expected).mean()
 
@@ -143,4 +145,6 @@ def test_the_scope_of_a_module_is_its_own_tensors() -> None:
     inner = re.compile(scope(network, "gate.reduce"))
     assert inner.search(f"{root}/{kit.__name__}.Gate_gate/torch.nn.modules.conv.Conv2d_reduce;1")
     assert not inner.search(f"{root}/{kit.__name__}.Gate_gate;")
-    assert not re.search(scope(network, "gate"), f"{root}/{kit.__name__}.Gate_gate/torch.nn.modules.conv.Conv2d_reduce;")
+    assert not re.search(
+        scope(network, "gate"), f"{root}/{kit.__name__}.Gate_gate/torch.nn.modules.conv.Conv2d_reduce;"
+    )

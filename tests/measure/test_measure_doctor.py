@@ -62,7 +62,12 @@ def test_diagnose() -> None:
     diagnosis = diagnose()
     assert (diagnosis.kdc, diagnosis.machine, diagnosis.hub) == (__version__, MACHINE, "not checked")
     ort, ov = diagnosis.runtimes
-    assert (ort.name, ort.works, ort.version, ort.precisions) == ("onnxruntime", True, "1.32.0", ("fp32", "fp16", "int8"))
+    assert (ort.name, ort.works, ort.version, ort.precisions) == (
+        "onnxruntime",
+        True,
+        "1.32.0",
+        ("fp32", "fp16", "int8"),
+    )
     assert ort.unavailable == {}
     assert ov.precisions == ("f32", "f16", "int8")
     assert ov.unavailable == {"bf16": "needs avx512_bf16 or amx_bf16, which this CPU does not have"}

@@ -1,0 +1,140 @@
+"""How much of what post-training quantization loses does quantization-aware distillation get back?
+
+    python -m benchmarks.qat RUN --profile x86-avx2 [--runtime onnxruntime] [--seeds 0 1 2] [--epochs 1]
+
+Run from where the run was distilled. Plain PTQ is the best of the ladder's first rung on validation; each seed trains
+the same student on under fake quantization, with other augmentation and order, and is quantized with its trained
+ranges. All are scored on the whole test split, which nothing here chooses on, by the runtime itself. Prints accuracy,
+points lost against fp32, and the share of PTQ's loss that each seed gets back.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compressor.console import progress_for
+from compressor.data import ImageData, Split, decode_split
+from compressor.distill import quantization_aware
+from compressor.export.builders import BUILDERS
+from compressor.export.bundle import CALIBRATION, validation_size
+from compressor.export.eval_set import part_of, write_pictures, write_reference
+from compressor.export.judge import ValidationJudge
+from compressor.export.onnx_graph import to_onnx
+from compressor.export.qat_onnx import qat_model
+from compressor.export.source import Quantizer, Source
+from compressor.models import LoadedModel, load_run
+from compressor.models.lineage import data_of
+from compressor.profiles import load_profile
+from compressor.spec.base import read_json, write_json
+from compressor.spec.profile import Profile
+from compressor.spec.quantization import Score
+from compressor.spec.student import Request
+
+PROGRESS = progress_for(quiet=False)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A student, how it is quantized, and who scores it on validation and on test."""
+
+    run: Path
+    runtime: str
+    quantizer: Quantizer
+    source: Source
+    validation: ValidationJudge
+    test: ValidationJudge
+
+    def ptq(self, folder: Path) -> tuple[str, Score]:
+        """The first rung's best candidate on validation, scored on test."""
+        made = []
+        for candidate in self.quantizer.candidates(self.source, folder, self.validation, PROGRESS):
+            if candidate is None:
+                break
+            made.append((self.validation(candidate.model, self.runtime, "int8").correct, candidate))
+        best = max(made, key=lambda pair: pair[0])[1]
+        return best.how, self.test(best.model, self.runtime, "int8")
+
+    def qat(self, seed: int, epochs: int, folder: Path) -> Score:
+        """The student trained on with another seed, scored on test."""
+        assert self.quantizer.from_qat is not None
+        copy, out = folder / "float", folder / "run"
+        copy.mkdir(parents=True)
+        for path in self.run.iterdir():
+            (copy / path.name).symlink_to(path.resolve())
+        request = read_json(self.run / "run.json", Request)
+        (copy / "run.json").unlink()
+        recipe = request.recipe.model_copy(update={"seed": seed})
+        write_json(copy / "run.json", request.model_copy(update={"recipe": recipe}))
+        scheme = self.quantizer.scheme(self.source.profile)
+        quantization_aware(
+            copy, scheme, out, teacher=None, epochs=epochs, resume=False, overwrite=False, progress=PROGRESS
+        )
+        (folder / "artefact").mkdir()
+        qat = qat_model(out, self.source.profile, folder / "onnx")
+        candidate = self.quantizer.from_qat(self.source, qat, folder / "artefact")
+        return self.test(candidate.model, self.runtime, "int8")
+
+
+def trial(run: Path, profile: Profile, runtime: str, folder: Path) -> Trial:
+    model, record = load_run(run)
+    data = data_of(read_json(run / "run.json", Request), record, PROGRESS)
+    how, onnx_file = model.preprocess, folder / "model.onnx"
+    to_onnx(model.network, how.input_size, profile.batch, profile.opset, {}, onnx_file)
+    calibration = decode_split(part_of(data.train, CALIBRATION), how, folder / "calibration.npy", PROGRESS)
+    quantizer = BUILDERS[runtime].quantizer
+    assert quantizer is not None
+    validation, test = judges(data, model, profile, folder)
+    return Trial(run, runtime, quantizer, Source(model.network, onnx_file, how, calibration, profile), validation, test)
+
+
+def judges(data: ImageData, model: LoadedModel, profile: Profile, folder: Path) -> Iterator[ValidationJudge]:
+    """Who scores on validation, and who on test."""
+
+    def judge(split: Split) -> ValidationJudge:
+        pictures, answers = folder / f"{split.name}.npy", folder / f"{split.name}-answers.npy"
+        write_pictures(split, model.preprocess, pictures, PROGRESS)
+        write_reference(model.network, model.preprocess, pictures, answers, PROGRESS)
+        how = {"batch": profile.batch, "threads": profile.threads}
+        return ValidationJudge(pictures, split.labels, np.load(answers), model.preprocess, **how, needed=float("inf"))
+
+    return map(judge, (part_of(data.validation, validation_size(model.preprocess)), data.test))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=1)
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        made = trial(given.run, load_profile(given.profile), given.runtime, folder)
+        how, ptq = made.ptq(folder / "ptq")
+        print(f"{given.run.name}, {given.runtime} int8 for {given.profile}, n = {ptq.n} test samples", flush=True)
+        print(f"  fp32  {100 * ptq.reference_correct / ptq.n:.2f} %")
+        print(f"  ptq   {100 * ptq.correct / ptq.n:.2f} %   lost {100 * ptq.drop:+.2f} points   ({how})", flush=True)
+        shares = []
+        for seed in given.seeds:
+            score = made.qat(seed, given.epochs, folder / f"seed-{seed}")
+            share = (score.correct - ptq.correct) / (ptq.reference_correct - ptq.correct)
+            shares.append(share)
+            lost = f"lost {100 * score.drop:+.2f} points   got back {100 * share:.0f} %   (seed {seed})"
+            print(f"  qat   {100 * score.correct / score.n:.2f} %   {lost}", flush=True)
+    if len(shares) > 1:
+        mean, deviation = 100 * statistics.mean(shares), 100 * statistics.stdev(shares)
+        print(f"  mean {mean:.0f} %, standard deviation {deviation:.0f} %, n = {len(shares)} seeds")
+    sys.exit(0 if min(shares) >= 0.5 else 1)
+
+
+if __name__ == "__main__":
+    main()
