@@ -38,8 +38,18 @@ kdc distill --teacher run:teacher --data idx:small --student timm:mobilenetv3_sm
 step "a profile for this machine, with a budget"
 kdc profiles new here --set budget.p50_ms=20 --set budget.size_mb=5 --set budget.min_retention=0.8
 
-step "export, measure, judge: the exit code says whether the budget holds"
-kdc export run --profile here --out bundle
+step "every precision of two runtimes, measured side by side, one chosen: the exit code says whether the budget holds"
+kdc export run --profile here --target onnxruntime --target openvino --out bundle
 
 step "the gate alone, as a release job would run it"
 kdc check bundle
+
+step "what ships, on one picture: a test picture of class $(sed -n 1p bundle/labels.txt)"
+python - <<'PYTHON'
+import numpy as np
+from PIL import Image
+
+labels = np.load("bundle/eval/labels.npy")
+Image.fromarray(np.load("bundle/eval/student_inputs.npy", mmap_mode="r")[int(np.flatnonzero(labels == 0)[0])]).save("picture.png")
+PYTHON
+python bundle/best/classify.py picture.png

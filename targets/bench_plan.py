@@ -51,9 +51,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure and how long. `rounds`: in this process, numbered from `first_round` on; with `ask` until the
-    first look. `seconds` caps the rounds, once there are enough for a p90. `window`: seconds of a throughput window;
-    None: no throughput. `arch`: of the profile's device. `out`: where the logits go instead of being published. `wait`: seconds for the machine."""
+    """What to measure and how long. `arch`: of the profile's device. `rounds`: in this process, numbered from
+    `first_round` on; with `ask` until the first look. `seconds` caps the rounds, once there are enough for a p90.
+    `window`: seconds of a throughput window; None: no throughput. `out`: where the logits go instead of being
+    published. `wait`: seconds for the machine."""
 
     bundle: Path
     arch: str

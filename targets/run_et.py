@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import sys
 import tempfile
@@ -107,11 +107,13 @@ def of_kernel(types: str) -> str:
 def leave_out_exporter() -> None:
     """executorch.runtime imports one class of warnings from executorch.exir, and so all of the exporter: seconds, and a
     third of its memory. An empty package in its place lets that one module be found alone."""
-    package = importlib.util.find_spec("executorch")
-    if package is not None:
-        exporter = types.ModuleType("executorch.exir")
-        exporter.__path__ = [str(Path(place) / "exir") for place in package.submodule_search_locations or ()]
-        sys.modules["executorch.exir"] = exporter
+    try:
+        package = importlib.import_module("executorch")
+    except ImportError:
+        return  # the first request that needs it is told so
+    exporter = types.ModuleType("executorch.exir")
+    exporter.__path__ = [str(Path(place) / "exir") for place in package.__path__]
+    sys.modules["executorch.exir"] = exporter
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ targets/: that is a new runtime."""
 from pathlib import Path
 
 from compressor.export import openvino_ir
+from compressor.export.executorch_pte import EXECUTORCH, to_executorch
+from compressor.export.litert_tflite import LITERT, to_litert
 from compressor.export.openvino_int8 import OPENVINO
 from compressor.export.ort_fp16 import to_fp16
 from compressor.export.ort_int8 import ORT
@@ -23,6 +25,8 @@ def _onnxruntime(source: Source, precision: str, folder: Path) -> Artefact:
 BUILDERS: dict[str, Builder] = {
     "onnxruntime": Builder(_onnxruntime, ORT),
     "openvino": Builder(openvino_ir.convert, OPENVINO),
+    "executorch": Builder(to_executorch, EXECUTORCH),
+    "litert": Builder(to_litert, LITERT),
     "tensorrt": TENSORRT,
     "tensorrt-rtx": TENSORRT_RTX,
 }

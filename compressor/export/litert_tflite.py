@@ -1,7 +1,7 @@
 """LiteRT: litert-torch converts, AI Edge Quantizer makes int8 of what came out.
 
-    ptq               ranges as the quantizer finds them, and those of least squared error; with squeeze-excite in int8,
-                      and in float
+    ptq               ranges of all that was seen, and those of least squared error; with squeeze-excite in int8, and in
+                      float
     bias-correction   the best of these, its biases corrected in a simulation
     fallback          of that, the layers that cost most back in float
 
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.errors import needs
+from compressor.errors import KdcError, needs
 from compressor.export.calibration import batches
 from compressor.export.quiet import quiet
 from compressor.export.source import Artefact, Candidate, Judge, QatModel, Quantizer, Source
@@ -65,7 +65,7 @@ def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -
         (floats, ranges, f"AI Edge Quantizer, {how}{' and squeeze-excite in float' if floats else ''}")
         for floats, (ranges, how) in product(
             dict.fromkeys((frozenset[str](), student.gates)),
-            ((None, "mean extremes"), (student.quantization, "ranges of least squared error")),
+            ((None, "ranges of all that was seen"), (student.quantization, "ranges of least squared error")),
         )
     ]
     made, right = [], []
@@ -124,10 +124,17 @@ class Float:
         found = self._found if ranges is None else self._fixed(ranges)
         with quiet(FAILED):
             quantizer = self._quantizer()
-            for path in sorted(floats):
-                quantizer.update_quantization_recipe(scope(self._network, path), "*", algorithm_key="no_quantize")
+            for pattern in self._scopes(floats):
+                quantizer.update_quantization_recipe(pattern, "*", algorithm_key="no_quantize")
             made = bytes(quantizer.quantize(found, enable_progress_report=False).quantized_model)
         return _written(made, folder)
+
+    def _scopes(self, floats: frozenset[str]) -> list[str]:
+        """Regular expressions for what the operators of these modules put out. The last layer puts out the model's
+        output, which has a name of its own: layers are found by their weights."""
+        layers = [path for path in floats if isinstance(self._network.get_submodule(path), nn.Conv2d | nn.Linear)]
+        outputs = [f"^{re.escape(one.outputs[0])};" for path in layers for one in self._operators_of(path)]
+        return sorted([*outputs, *(scope(self._network, path) for path in floats)])
 
     def _quantizer(self) -> Any:
         recipe = importlib.import_module("ai_edge_quantizer.recipe")
@@ -139,11 +146,18 @@ class Float:
         return quantizer
 
     def _calibrate(self, source: Source) -> Ranges:
+        """The extremes of each tensor. The quantizer's own way is their moving average over single pictures, which cuts
+        off what few pictures have, the highest logits above all."""
+        library = importlib.import_module("ai_edge_quantizer.calibrator")
+        extremes = importlib.import_module("ai_edge_quantizer.utils.qsv_utils").min_max_update
+        manager = importlib.import_module("ai_edge_quantizer.recipe_manager").RecipeManager()
         with quiet(FAILED):
-            signature = next(iter(_interpreter(self._model).get_signature_list().items()))
-            name, argument = signature[0], signature[1]["inputs"][0]
-            pictures = [{argument: batch} for batch in batches(source)]
-            return dict(self._quantizer().calibrate({name: pictures}, num_threads=1))
+            manager.load_quantization_recipe(self._quantizer().get_quantization_recipe())
+            name, ends = next(iter(_interpreter(self._model).get_signature_list().items()))
+            pictures = [{ends["inputs"][0]: batch} for batch in batches(source)]
+            calibrator = library.Calibrator(self._model, num_threads=1, qsv_update_func=extremes)
+            calibrator.calibrate({name: pictures}, manager)
+            return dict(calibrator.get_model_qsvs())
 
     def _fixed(self, ranges: Quantization) -> Ranges:
         """What calibration found, but for the inputs of the layers in `ranges`, and for their outputs where these have
@@ -151,12 +165,10 @@ class Float:
         maker = {tensor: operator for operator in self._operators for tensor in operator.outputs}
         wanted: dict[str, list[tuple[float, float]]] = {}
         for path, bounds in ranges.inputs.items():
-            layer = self._layer(path)
-            if layer is None:
-                continue
-            wanted.setdefault(layer.inputs[0], []).append(bounds)
-            if path in ranges.outputs:
-                wanted.setdefault(layer.outputs[0], []).append(ranges.outputs[path])
+            for layer in self._operators_of(path):
+                wanted.setdefault(layer.inputs[0], []).append(bounds)
+                if path in ranges.outputs:
+                    wanted.setdefault(layer.outputs[0], []).append(ranges.outputs[path])
         for tensor in list(wanted):
             before = tensor
             while before in maker and maker[before].name in MOVES:
@@ -170,10 +182,15 @@ class Float:
                 fixed[tensor] = {**old, "min": np.full_like(old["min"], low), "max": np.full_like(old["max"], high)}
         return fixed
 
-    def _layer(self, path: str) -> Operator | None:
-        """The operator that a convolution or linear layer became: its weight bears the layer's name."""
+    def _operators_of(self, path: str) -> list[Operator]:
+        """What a convolution or linear layer became: operators whose weight bears the layer's name. None where all its
+        weights are 0, and it was folded away. Raises KdcError where it may be there under another name, since it would
+        be quantized otherwise than it was meant to be."""
         named = re.compile(scope(self._network, path))
-        return next((one for one in self._operators if one.name in LAYERS and named.search(one.inputs[1])), None)
+        found = [one for one in self._operators if one.name in LAYERS and named.search(one.inputs[1])]
+        if not found and self._network.get_submodule(path).weight.any():
+            raise KdcError(f"LiteRT: the layer {path} of the network is not in the converted model under its name")
+        return found
 
 
 def _needed() -> None:
@@ -210,8 +227,8 @@ def _operators(model: bytes) -> list[Operator]:
 
 
 def scope(network: nn.Module, path: str) -> str:
-    """A regular expression for the tensors that the module at `path` makes itself. litert-torch names a tensor after the
-    modules around the operation, "pkg.Net/torch.nn.modules.conv.Conv2d_stem;", several one after the other where
+    """A regular expression for the tensors that the module at `path` makes itself. litert-torch names a tensor after
+    the modules around the operation, "pkg.Net/torch.nn.modules.conv.Conv2d_stem;", several one after the other where
     operations were fused."""
     name, module = _kind(network), network
     for part in path.split("."):

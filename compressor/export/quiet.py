@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 from compressor.errors import KdcError, first_line
 
@@ -27,7 +28,7 @@ def quiet(doing: str) -> Iterator[None]:
                 os.dup2(said.fileno(), number)
             warnings.simplefilter("ignore")
             logging.disable(logging.ERROR)
-            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
                 yield
     except (KdcError, KeyboardInterrupt):
         raise

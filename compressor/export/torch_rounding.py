@@ -112,8 +112,8 @@ def layers_by_cost(student: Rounded, progress: Progress) -> list[str]:
     costs = {}
     paths = list(student.quantization.inputs)
     for path in progress.track(paths, len(paths), "sensitivity of layers"):
-        outputs = {path: bounds for place, bounds in student.quantization.outputs.items() if place == path}
-        one = {"inputs": {path: student.quantization.inputs[path]}, "outputs": outputs}
+        every = {"inputs": student.quantization.inputs, "outputs": student.quantization.outputs}
+        one = {end: {path: ranges[path]} if path in ranges else {} for end, ranges in every.items()}
         alone = add_fake_quant(student.network, student.quantization.model_copy(update=one))
         costs[path] = divergence(wanted, _logits(alone, student.inputs))
     return sorted(costs, key=lambda path: costs[path], reverse=True)

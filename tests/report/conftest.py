@@ -210,7 +210,8 @@ class Builder:
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """make_bundle(variants, budget, ...) -> an unsealed bundle. A variant: role, wrong, p50, precision, executed,
-    logits, reference, rss, threads, error, runtime, repeat, unmeasured, throughput, weights, compressed, score, rungs, role baseline.
+    logits, reference, rss, threads, error, runtime, repeat, unmeasured, throughput, weights, compressed, score, rungs,
+    role baseline.
 
     The reference is the first variant that may be one; a second copy of it runs along, `aa` times as long (None: no
     copy). `played`: what every round's record says; `after`: how the machine differs after the session."""

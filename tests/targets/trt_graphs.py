@@ -29,7 +29,8 @@ without_gpu = pytest.mark.skipif(has_driver(), reason="there is an NVIDIA driver
 
 @dataclass
 class Graph:
-    """image -> Q "q_in" -> DQ "dq_in" -> Conv "conv" (weights int8 by DQ "dq_w") -> Relu "relu" -> logits [1, CHANNELS].
+    """image -> Q "q_in" -> DQ "dq_in" -> Conv "conv" (weights int8 by DQ "dq_w") -> Relu "relu" -> logits
+    [1, CHANNELS].
     Change a constant or a node, then `save`."""
 
     zero_point: NDArray[Any] = field(default_factory=lambda: np.array(0, np.int8))
