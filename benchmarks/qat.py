@@ -77,7 +77,7 @@ class Trial:
             copy, scheme, out, teacher=None, epochs=epochs, resume=False, overwrite=False, progress=PROGRESS
         )
         (folder / "artefact").mkdir()
-        qat = qat_model(out, self.source.profile, folder / "onnx")
+        qat = qat_model(out, self.source.profile, self.source.profile.batch, folder / "onnx")
         candidate = self.quantizer.from_qat(self.source, qat, folder / "artefact")
         return self.test(candidate.model, self.runtime, "int8")
 

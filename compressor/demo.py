@@ -15,7 +15,8 @@ __all__ = ["demo"]
 def _make_way_for_demo(out: Path, progress: Progress) -> None:
     """Make `out` an empty folder; what an earlier demo left there goes, anything else is left alone with an error."""
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if out.exists() and (not out.is_dir() or found - DEMO_LEAVES):
+    foreign = {name for name in found - DEMO_LEAVES if not name.startswith(".bundle.")}
+    if out.exists() and (not out.is_dir() or foreign):
         raise KdcError(f"--out {out} exists and is no demo of kdc, so it is left alone", "choose another --out")
     if found:
         progress.note(f"replacing the earlier demo in {out}")

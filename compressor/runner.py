@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from compressor.assets import asset_dir
-from compressor.errors import EXIT_MISSING, KdcError, os_error
+from compressor.errors import EXIT_MISSING, EXIT_USAGE, KdcError, os_error
 from compressor.runtimes import runtime_for
 
 __all__ = ["Runner", "RunnerError", "open_runner"]
@@ -23,8 +23,8 @@ __all__ = ["Runner", "RunnerError", "open_runner"]
 class RunnerError(KdcError):
     """The runner refused a request, or ended. `kind`: its own word for why, "" where it ended without one."""
 
-    def __init__(self, message: str, kind: str, hint: str = "", exit_code: int = EXIT_MISSING) -> None:
-        super().__init__(message, hint, exit_code)
+    def __init__(self, message: str, kind: str, hint: str = "") -> None:
+        super().__init__(message, hint, EXIT_MISSING if kind == "missing" else EXIT_USAGE)
         self.kind = kind
 
 

@@ -1,5 +1,6 @@
 """Commands that take several steps, put together: each step leaves a folder on disk and can be rerun alone."""
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,16 +83,22 @@ def narrow(profile: Profile, targets: Sequence[str], precisions: Sequence[str]) 
     `precisions`. Raises KdcError for what it has not."""
     if targets:
         profile = _with_targets(profile, targets)
-    return _with_precisions(profile, precisions) if precisions else profile
+    return _with_precisions(profile, precisions, named=bool(targets)) if precisions else profile
 
 
-def _with_precisions(profile: Profile, precisions: Sequence[str]) -> Profile:
+def _with_precisions(profile: Profile, precisions: Sequence[str], *, named: bool) -> Profile:
+    """`named`: the targets were asked for by name, so that none of them may drop out."""
     known = list(dict.fromkeys(name for target in profile.targets for name in target.precisions))
     has = ", ".join(f"{target.runtime} ({', '.join(target.precisions)})" for target in profile.targets)
     for name in precisions:
         if name not in known:
             near = did_you_mean(name, known)
             raise KdcError(f"--precision {name}: no target of profile {profile.name} has it{near}", f"it has: {has}")
+    left_out = [target.runtime for target in profile.targets if not set(target.precisions) & set(precisions)]
+    if named and left_out:
+        raise KdcError(
+            f"--target names {left_out[0]}, which has none of --precision {', '.join(precisions)}", f"it has: {has}"
+        )
     kept = (
         target.model_copy(update={"precisions": tuple(name for name in target.precisions if name in precisions)})
         for target in profile.targets
@@ -216,22 +223,38 @@ def export(
 
 @contextmanager
 def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -> Iterator[Callable[[Scheme], Path]]:
-    """How the top rung trains the student on: into a folder beside `out`, which is gone once the bundle is made."""
+    """How the top rung trains the student on: into a folder beside `out`, which only an interruption leaves there."""
     from compressor.distill.qat import quantization_aware
 
-    # Named after the student: what an interrupted export of another one left behind is not gone on with.
-    folder = out.parent / f".{out.name}.qat-{file_sha256(run / 'student.json')[:12]}"
+    def clear() -> None:
+        for folder in out.parent.glob(f".{out.name}.qat-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def retrain(scheme: Scheme) -> Path:
-        to = folder / f"{scheme.activations}-{scheme.weight_bits}"
+        # Named after what it comes from: what an interrupted export of another student left is not gone on with.
+        key = hashlib.sha256(f"{file_sha256(run / 'student.json')} {run} {teacher}".encode()).hexdigest()[:12]
+        to = out.parent / f".{out.name}.qat-{key}" / f"{scheme.activations}-{scheme.weight_bits}"
         progress.note("int8 loses too much: training the student on under fake quantization, with its teacher")
         quantization_aware(
-            run, scheme, to, teacher=teacher, epochs=None, resume=to.exists(), overwrite=False, progress=progress
+            run,
+            scheme,
+            to,
+            teacher=teacher,
+            epochs=None,
+            resume=(to / "run.json").exists(),
+            overwrite=False,
+            progress=progress,
         )
         return to
 
-    yield retrain
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield retrain
+    except KeyboardInterrupt:
+        raise  # the same command goes on where the training was
+    except BaseException:
+        clear()
+        raise
+    clear()
 
 
 def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:

@@ -1,6 +1,6 @@
 """Pictures for the example programs: resized, cropped and normalized exactly as the model was trained and evaluated.
 
-classify.py has the one part that depends on the runtime, read_picture.py reads files.
+classify.py has the one part that depends on the runtime, classify_files.py reads files.
 Standard library and numpy only; runs on Python 3.9 and later.
 """
 

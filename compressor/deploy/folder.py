@@ -23,8 +23,15 @@ SHARED_CPP = ("classify_pictures.hpp", "CMakeLists.txt")
 
 def ship(bundle_dir: Path, report: Report) -> None:
     """Make BUNDLE/best/ of what the report chose; where it chose nothing, there is none. Raises KdcError."""
+    try:
+        for left in (".best.part", ".best.old"):  # by a process that was killed
+            if (bundle_dir / left).exists():
+                shutil.rmtree(bundle_dir / left)
+        if report.winner is None and (bundle_dir / "best").exists():
+            shutil.rmtree(bundle_dir / "best")
+    except OSError as error:
+        raise os_error(error, f"clearing {bundle_dir}") from error
     if report.winner is None:
-        shutil.rmtree(bundle_dir / "best", ignore_errors=True)
         return
     bundle = read_json(bundle_dir / "bundle.json", Bundle)
     variant = next(one for one in bundle.variants if one.name == report.winner)
@@ -89,7 +96,9 @@ def _fill(
         source=source if variant.build else None,
         build=variant.build,
         classes=len(bundle.student.class_names),
-        student=bundle.student.weights.model_copy(update={"architecture": bundle.student.architecture}),
+        student=(variant.weights or bundle.student.weights).model_copy(
+            update={"architecture": bundle.student.architecture}
+        ),
         teacher=bundle.teacher,
         data=bundle.student.data.source,
         data_licence="unknown",

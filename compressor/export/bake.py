@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.errors import KdcError, needs, os_error
+from compressor.export.openvino_ir import write
 from compressor.runtimes import RUNTIMES
 from compressor.spec.preprocess import Preprocess
 
@@ -103,4 +104,4 @@ def bake_openvino(model: Path, how: Preprocess, out: Path) -> None:
     chain.scale(255.0).mean(list(how.mean)).scale(list(how.std))
     baked = steps.build()
     baked.input(0).get_tensor().set_names({BAKED_INPUT})
-    ov.save_model(baked, out, compress_to_fp16=False)  # False: as they are stored, which may be f16 already
+    write(ov, baked, out, half=False)  # as they are stored, which may be f16 already

@@ -13,6 +13,7 @@ from torch import nn
 from compressor.assets import asset_dir
 from compressor.data import ImageData, decode_split
 from compressor.errors import KdcError, needs, os_error
+from compressor.export.calibration import FEWEST
 from compressor.export.eval_set import part_of, write_labels, write_pictures, write_reference
 from compressor.export.identity import metadata_of, public, without_paths
 from compressor.export.judge import ValidationJudge
@@ -69,6 +70,8 @@ def export_bundle(
     delivery.require_possible(profile)
     for target in profile.targets:
         row = RUNTIMES[target.runtime]
+        if target.runtime == "tensorrt-rtx" and profile.device.sm is None:
+            raise KdcError(f"profile {profile.name} does not say for which GPU to build: device.sm is missing")
         for module in (*row.exports_with, *(row.quantizes_with if "int8" in target.precisions else ())):
             needs(module, row.export_install or row.install, f"profile {profile.name}")
     _, record = load_run(run)
@@ -177,7 +180,8 @@ def _student(
 ) -> Making:
     """The student in fp32, with a judge of what is made of it. One that was trained under fake quantization is taken
     as it is without that, and is its own top rung."""
-    own = qat_model(run, place.profile, place.work / "own-qat") if record.quantization is not None else None
+    batch = None if delivery.dynamic_batch else place.profile.batch
+    own = qat_model(run, place.profile, batch, place.work / "own-qat") if record.quantization is not None else None
     network = own.float_network if own is not None else student.network
     how, pictures, reference = student.preprocess, "eval/student_inputs.npy", "eval/student_reference.npy"
     place.write_pictures(how, pictures)
@@ -191,7 +195,7 @@ def _student(
         reference=reference,
         judge=_judge(place, network, student, record),
         own_qat=own,
-        retrain=_retraining(place, None if own is not None else retrain),
+        retrain=_retraining(place, batch, None if own is not None else retrain),
         delivery=delivery,
         write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
     )
@@ -229,7 +233,14 @@ def _source(place: _Place, network: nn.Module, model: LoadedModel, student: Deli
     to_onnx(network, how.input_size, batch, profile.opset, metadata, onnx_file)
     pictures: NDArray[np.uint8] = np.empty((0, *how.input_size, 3), np.uint8)
     if student is not None and profile.asks_for("int8"):
-        pictures = decode_split(part_of(place.data.train, CALIBRATION), how, place.work / "calibration.npy", progress)
+        part = part_of(place.data.train, CALIBRATION)
+        if len(part) < max(FEWEST, profile.batch):
+            raise KdcError(
+                f"{len(part)} training pictures are too few for the calibration of int8: at least "
+                f"{max(FEWEST, profile.batch)} are needed",
+                "give more training data, or leave int8 out: --precision …",
+            )
+        pictures = decode_split(part, how, place.work / "calibration.npy", progress)
     return Source(network, onnx_file, how, pictures, profile)
 
 
@@ -269,14 +280,14 @@ def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> fl
     return max(floor, kept) if right >= kept else floor
 
 
-def _retraining(place: _Place, retrain: Retrain | None) -> Callable[[Scheme], QatModel | None]:
+def _retraining(place: _Place, batch: int | None, retrain: Retrain | None) -> Callable[[Scheme], QatModel | None]:
     """The top rung: the student trained on, once for each way of rounding; None where it may not be."""
     made: dict[Scheme, QatModel] = {}
 
     def trained(scheme: Scheme) -> QatModel | None:
         if retrain is not None and scheme not in made:
             folder = place.work / f"qat-{scheme.activations}-{scheme.weight_bits}"
-            made[scheme] = qat_model(retrain(scheme), place.profile, folder)
+            made[scheme] = qat_model(retrain(scheme), place.profile, batch, folder)
         return made.get(scheme)
 
     return trained

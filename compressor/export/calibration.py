@@ -72,7 +72,7 @@ def batches(source: Source, most: int | None = None) -> Iterator[Floats]:
     if found < needed:
         raise KdcError(
             f"{found} training pictures are too few to calibrate with: {needed} are needed",
-            "give more training data, or raise the number of calibration pictures",
+            "give more training data, or a smaller batch",
         )
     for start in range(0, len(pictures) - size + 1, size):
         yield normalise(pictures[start : start + size], source.preprocess)

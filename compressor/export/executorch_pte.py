@@ -85,7 +85,7 @@ def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -
     for layers in growing_sets(layers_by_cost(student, progress)):
         model = quantized(source, network, Plan(plan.floats | set(layers)), folder / f"fallback-{len(layers)}")
         yield Candidate("fallback", f"{how}; {len(layers)} of {total} layers in float", model)
-    yield None
+        yield None  # a rung of its own: the fewest layers that do are enough
 
 
 def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:

@@ -102,6 +102,11 @@ def _candidates(
         return _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, qat)
 
     enters_at_top = own is not None and own.record.scheme == scheme and quantizer.from_qat is not None
+    if own is not None and not enters_at_top:
+        progress.warn(
+            f"the student was trained for {_rounding(own.record.scheme)}, and {runtime} needs {_rounding(scheme)}: "
+            "it is quantized as any other student"
+        )
     if own is not None and enters_at_top:
         top = from_qat(own)
         yield top
@@ -122,6 +127,10 @@ def _candidates(
     if qat is not None:
         top = from_qat(qat)
         yield replace(top, seconds=time.perf_counter() - began)
+
+
+def _rounding(scheme: Scheme) -> str:
+    return f"{scheme.activations} activations with {scheme.weight_bits}-bit weights"
 
 
 def _score(candidate: Candidate, runtime: str, judge: Judge) -> Score:

@@ -86,7 +86,7 @@ def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -
     for layers in growing_sets(layers_by_cost(student, progress)):
         model = plain.quantized(floats | set(layers), ranges, folder / f"fallback-{len(layers)}")
         yield Candidate("fallback", f"{how}; {len(layers)} of {total} layers in float", model)
-    yield None
+        yield None  # a rung of its own: the fewest layers that do are enough
 
 
 def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
@@ -116,6 +116,7 @@ class Float:
         self._network = network
         self._model = _converted(source, network)
         self._operators = _operators(self._model)
+        self._layers, self._nameless = _by_layer(network, self._operators)
         self._found = self._calibrate(source)
 
     def quantized(self, floats: frozenset[str], ranges: Quantization | None, folder: Path) -> Path:
@@ -183,14 +184,11 @@ class Float:
         return fixed
 
     def _operators_of(self, path: str) -> list[Operator]:
-        """What a convolution or linear layer became: operators whose weight bears the layer's name. None where all its
-        weights are 0, and it was folded away. Raises KdcError where it may be there under another name, since it would
-        be quantized otherwise than it was meant to be."""
-        named = re.compile(scope(self._network, path))
-        found = [one for one in self._operators if one.name in LAYERS and named.search(one.inputs[1])]
-        if not found and self._network.get_submodule(path).weight.any():
+        """What a convolution or linear layer became; nothing where it was folded away, for weights that are all 0.
+        Raises KdcError where it may be there under another name: it would be quantized otherwise than it should be."""
+        if not self._layers[path] and self._nameless:
             raise KdcError(f"LiteRT: the layer {path} of the network is not in the converted model under its name")
-        return found
+        return self._layers[path]
 
 
 def _needed() -> None:
@@ -201,6 +199,8 @@ def _needed() -> None:
 def _converted(source: Source, network: nn.Module) -> bytes:
     example = torch.zeros(source.profile.batch, 3, *source.preprocess.input_size)
     with quiet(FAILED):
+        # Or JAX, which litert-torch uses, warns at every later fork of this process that its child must not use JAX.
+        importlib.import_module("jax._src.xla_bridge")._at_fork_handler_installed = True  # type: ignore[attr-defined]
         model = importlib.import_module("litert_torch").convert(network.eval(), (example,))
         return bytes(model.model_content())
 
@@ -224,6 +224,15 @@ def _operators(model: bytes) -> list[Operator]:
             )
             for one in interpreter._get_ops_details()  # the only way to the operators from Python
         ]
+
+
+def _by_layer(network: nn.Module, operators: list[Operator]) -> tuple[dict[str, list[Operator]], list[Operator]]:
+    """Path of a convolution or linear layer -> the operators that it became, whose weight bears its name; and those
+    that bear no layer's."""
+    heavy = [one for one in operators if one.name in LAYERS]
+    paths = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    layers = {path: [one for one in heavy if re.search(scope(network, path), one.inputs[1])] for path in paths}
+    return layers, [one for one in heavy if not any(one in each for each in layers.values())]
 
 
 def scope(network: nn.Module, path: str) -> str:

@@ -1,6 +1,7 @@
 """ONNX -> OpenVINO IR, at the float precision that was asked for."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,11 @@ from compressor.errors import KdcError, needs
 from compressor.export.source import Artefact, Source
 from compressor.runtimes import RUNTIMES
 
-__all__ = ["convert", "converted", "reason", "save"]
+__all__ = ["convert", "converted", "reason", "save", "write"]
+
+# OpenVINO and NNCF report to their makers over the network whoever converts a model, unless this package is missing:
+# then both do without. kdc sends nothing unasked.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 COUNTED = re.compile(r"[A-Z]\w*_\d+")
 """Names that OpenVINO gives, e.g. Reshape_15: also to the constants that it computes of such nodes."""
@@ -44,9 +49,18 @@ def save(model: Any, folder: Path, *, half: bool) -> Path:
         if COUNTED.fullmatch(node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}.{number}")
     folder.mkdir(parents=True, exist_ok=True)
-    # Said outright: save_model stores f16 unless told otherwise.
-    ov.save_model(model, folder / "model.xml", compress_to_fp16=half)
+    write(ov, model, folder / "model.xml", half=half)
     return folder / "model.xml"
+
+
+def write(ov: Any, model: Any, path: Path, *, half: bool) -> None:
+    """`ov.save_model`, whose RuntimeErrors (a full disk among them) become a KdcError."""
+    try:
+        # Said outright: save_model stores f16 unless told otherwise.
+        ov.save_model(model, path, compress_to_fp16=half)
+    except RuntimeError as error:
+        hint = "free some space, or check the folder's permissions"
+        raise KdcError(f"OpenVINO cannot write {path}: {reason(error)}", hint) from None
 
 
 def reason(error: BaseException) -> str:

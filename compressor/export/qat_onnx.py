@@ -28,20 +28,26 @@ from compressor.spec.profile import Profile
 __all__ = ["qat_model", "to_qdq_onnx"]
 
 
-def qat_model(run: Path, profile: Profile, folder: Path) -> QatModel:
-    """The student in `run`, trained under fake quantization, with its Q/DQ ONNX file in the new `folder`."""
+def qat_model(run: Path, profile: Profile, batch: int | None, folder: Path) -> QatModel:
+    """The student in `run`, trained under fake quantization, with its Q/DQ ONNX file in the new `folder`; `batch` None:
+    it may vary."""
     model, record = load_run(run)
     if record.quantization is None:
         raise KdcError(f"{run} was not trained under fake quantization", "kdc distill --qat …")
     folder.mkdir(parents=True)
     path = folder / "model.onnx"
     size = model.preprocess.input_size
-    to_qdq_onnx(model.network, size, profile.batch, profile.opset, metadata_of(model, record, True), path)
-    return QatModel(model.network, remove_fake_quant(model.network), path, record.quantization)
+    to_qdq_onnx(model.network, size, batch, profile.opset, metadata_of(model, record, True), path)
+    return QatModel(model.network, remove_fake_quant(model.network), path, record.quantization, model.weights)
 
 
 def to_qdq_onnx(
-    network: nn.Module, input_size: tuple[int, int], batch: int, opset: int, metadata: Mapping[str, str], path: Path
+    network: nn.Module,
+    input_size: tuple[int, int],
+    batch: int | None,
+    opset: int,
+    metadata: Mapping[str, str],
+    path: Path,
 ) -> None:
     """Write the fake-quantized `network` as Q/DQ ONNX; the other arguments are those of `to_onnx`. Raises KdcError."""
     true = copy.deepcopy(network).cpu()

@@ -36,7 +36,7 @@ def qdq_candidates(
     precision: str = "int8",
 ) -> Iterator[Candidate | None]:
     """Each calibration's ranges; then, from the best of them, biases corrected; then, on top of that where it helped,
-    the layers that hurt most left in float. None after each rung.
+    the layers that hurt most left in float. None after each rung, and after each set of layers.
 
     `bias_int32` False: TensorRT's rules (see qdq.quantize). `runtime`, `precision`: what the judge runs the Q/DQ graphs
     with to find that best one. Each candidate is FOLDER/NAME/model.onnx. Raises KdcError for too few pictures, and
@@ -62,8 +62,9 @@ def qdq_candidates(
     yield None
 
     helped = judge(candidate.model, runtime, precision).correct >= right[best]
-    yield from steps.fallbacks(model, corrected if helped else model, best, ranges[best])
-    yield None
+    for candidate in steps.fallbacks(model, corrected if helped else model, best, ranges[best]):
+        yield candidate
+        yield None  # a rung of its own: the fewest layers that do are enough
 
 
 @dataclass(frozen=True)

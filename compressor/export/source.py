@@ -13,6 +13,7 @@ from compressor.progress import Progress
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.profile import Profile
 from compressor.spec.quantization import Quantization, RungName, Scheme, Score
+from compressor.spec.student import Weights
 
 __all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Source"]
 
@@ -70,12 +71,14 @@ class Judge(Protocol):
 @dataclass(frozen=True)
 class QatModel:
     """A quantization-aware student. `network`: folded, fake-quantized, in evaluation mode; `float_network`: the same
-    weights without the fake quantization. `onnx_file`: true Q/DQ ONNX with the trained ranges, int8 weights."""
+    weights without the fake quantization. `weights`: whose they are. `onnx_file`: true Q/DQ ONNX with the trained
+    ranges, int8 weights."""
 
     network: nn.Module
     float_network: nn.Module
     onnx_file: Path
     record: Quantization
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ class Quantizer:
 
     `scheme`: how its kernels round on the profile's device. `candidates`: the rungs from post-training quantization to
     per-layer fallback, made one after the other, each in a subfolder of its own of the folder given, the cheapest
-    first; None after the last of each rung, where whoever iterates may stop. `from_qat`: the top rung, from a retrained
-    student; None where the runtime cannot take one.
+    first; None after the last of each rung, and in the fallback after each set of layers, where whoever iterates may
+    stop. `from_qat`: the top rung, from a retrained student; None where the runtime cannot take one.
     """
 
     scheme: Callable[[Profile], Scheme]

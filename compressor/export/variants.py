@@ -10,6 +10,7 @@ from torch import nn
 from compressor.errors import KdcError
 from compressor.export.bake import bake_openvino, bake_preprocessing
 from compressor.export.builders import BUILDERS
+from compressor.export.identity import public
 from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import Retrain, climb
 from compressor.export.macs import count_macs
@@ -122,6 +123,7 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
         made=made.how,
         weight_bytes=weight_bytes(made.model),
         compressed_bytes=compressed_bytes(own),
+        weights=public(made.qat.weights) if made.qat is not None and made.qat.weights is not None else None,
         score=made.score,
         rungs=made.rungs,
         build=RUNTIMES[runtime].build,
@@ -158,12 +160,14 @@ def _baked(made: _Made, making: Making, runtime: str, folder: Path) -> _Made:
 def _score(
     judge: ValidationJudge | None, model: Path, runtime: str, precision: str, progress: Progress
 ) -> Score | None:
-    """The float artefact's answers on validation; null where its runtime or precision does not run on this machine."""
+    """The float artefact's answers on validation; null where its runtime is missing here, or the GPU that it needs."""
     if judge is None:
         return None
     try:
         return judge(model, runtime, precision)
     except RunnerError as error:
+        if error.kind != "missing" and not RUNTIMES[runtime].on_gpu:
+            raise  # an artefact that its runtime does not run
         progress.note(f"{runtime} {precision} does not run on this machine ({error.message}): not scored on validation")
         return None
 

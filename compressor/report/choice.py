@@ -18,13 +18,14 @@ def choose(rows: tuple[Row, ...], checks: tuple[Check, ...], elsewhere: bool) ->
     students = [row for row in rows if row.role == "student"]
     failed = {row.name: _failed(row.name, checks) for row in students}
     fit = [row for row in students if not failed[row.name]]
-    timed = [row for row in fit if row.p50_ms is not None]
+    as_asked = {check.variant for check in checks if check.line == "precision" and check.verdict == "pass"}
+    timed = [row for row in fit if row.p50_ms is not None and row.name in as_asked]
     if not students:
         return None, "the bundle has no student variant"
     if not fit:
         return None, "each fails a line: " + "; ".join(f"{name} {', '.join(lines)}" for name, lines in failed.items())
     if not timed:
-        return None, "none that may be shipped was timed"
+        return None, "none that may be shipped was timed at its precision"
     untimed = [row for row in fit if row not in timed]
     if untimed and elsewhere:
         waiting = ", ".join(row.name for row in untimed)

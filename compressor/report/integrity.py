@@ -18,7 +18,7 @@ __all__ = ["MEASUREMENT", "REMADE", "SUMS", "inside", "seal", "verify", "verify_
 SUMS = "SHA256SUMS"
 MEASUREMENT = "measurements/measurement.json"
 # What a measurement on the device replaces, and what is then made from it.
-REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml")
+REMADE = ("measurements/", "best/", ".best.part/", ".best.old/", "report.json", "report.md", "report.html", "junit.xml")
 
 LINE = re.compile(r"([0-9a-f]{64})  (.+)", re.DOTALL)
 EXPORT_AGAIN = "make it again with `kdc export`, or copy it again from where it was made"

@@ -45,6 +45,8 @@ class Variant(Noun):
     `picture_type`: what the model takes, "float32" [batch, 3, height, width], normalized, or, with the normalization as
     part of it, "uint8" [batch, height, width, 3]. `dynamic_batch`: the batch may vary from call to call.
 
+    `weights`: of the retrained student, where it was made from that one, and not from the bundle's student as it is.
+
     `score`: its answers on validation, which the choice between variants is made on; null where nothing here could run
     it. `rungs`: every candidate of the ladder to int8, in the order in which they were made; one of them was taken.
     `build`: the script that makes the runtime's own file from `model` on the device; null where `model` runs itself.
@@ -70,6 +72,7 @@ class Variant(Noun):
     compressed_bytes: int
     picture_type: Literal["float32", "uint8"] = "float32"
     dynamic_batch: bool = False
+    weights: Weights | None = None
     score: Score | None = None
     rungs: tuple[Rung, ...] = ()
     build: str | None = None

@@ -1,6 +1,7 @@
 """ExecuTorch: the same answers as torch, int8 where it says so, the same bytes twice, and every rung."""
 
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -70,6 +71,9 @@ def test_says_nothing_and_leaves_torch_as_it_was(tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
+    begin = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - begin < 0.1  # no thread spins on
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """LiteRT: the same answers as torch, int8 where it says so, the same bytes twice, and every rung."""
 
+import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -70,6 +72,13 @@ def test_says_nothing_and_leaves_torch_as_it_was(tmp_path: Path, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
+    child = os.fork()  # as data loaders do: warnings are errors here
+    if child == 0:
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    begin = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - begin < 0.1  # no thread spins on
 
 
 @pytest.mark.slow

@@ -233,7 +233,7 @@ def test_a_run_becomes_all_that_exporters_need(digits: Tensor, tmp_path: Path) -
     plain = timm.create_model("test_resnet", num_classes=10).eval()
     network, quantization = quantized(plain, SCHEMES[1], digits)
     run = a_run(tmp_path / "run", quantization, network)
-    made = qat_model(run, load_profile("x86-avx2"), tmp_path / "qat")
+    made = qat_model(run, load_profile("x86-avx2"), 1, tmp_path / "qat")
     assert made.record == quantization
     assert np.array_equal(torchs(made.network, digits), torchs(network, digits))
     assert not fake_quant_layers(made.float_network)
@@ -245,5 +245,5 @@ def test_a_run_becomes_all_that_exporters_need(digits: Tensor, tmp_path: Path) -
 def test_a_run_in_float_is_refused(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", None, timm.create_model("test_resnet", num_classes=10).eval())
     with pytest.raises(KdcError, match="was not trained under fake quantization"):
-        qat_model(run, load_profile("x86-avx2"), tmp_path / "qat")
+        qat_model(run, load_profile("x86-avx2"), 1, tmp_path / "qat")
     assert not (tmp_path / "qat").exists()

@@ -179,7 +179,7 @@ class Builder:
             "made": "exported",
             "weight_bytes": changes.get("weights", {"float32": 600_000, "int64": 64}),
             "compressed_bytes": changes.get("compressed", 500_000),
-            **{key: changes[key] for key in ("score", "rungs") if key in changes},
+            **{str(key): changes[key] for key in ("score", "rungs") if key in changes},
         }
         return values, [inputs, torchs]
 
