@@ -173,7 +173,7 @@ def test_runtime_that_is_not_installed(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("runtime", "code"), [("tensorrt", 4), ("onnxrutime", 2)])
+@pytest.mark.parametrize(("runtime", "code"), [("ncnn", 4), ("onnxrutime", 2)])
 def test_runtime_that_kdc_does_not_have(
     runtime: str, code: int, kdc: Kdc, student_run: Path, here: Path, tmp_path: Path
 ) -> None:
@@ -330,7 +330,7 @@ def test_profiles(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_doctor(kdc: Kdc, tmp_path: Path) -> None:
     found = json.loads(kdc("doctor", "--json").out)
-    assert {check["name"] for check in found["runtimes"] if check["works"]} == {"onnxruntime", "openvino"}
+    assert {check["name"] for check in found["runtimes"] if check["works"]} >= {"onnxruntime", "openvino"}
 
 
 def test_profile_is_read_also_where_the_size_is_given(

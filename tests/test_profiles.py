@@ -141,7 +141,15 @@ def test_gpus_tell_themselves(name: str, sm: int) -> None:
     profile = load_profile(name)
     assert profile.device.sm is not None
     assert profile.device.sm.value == sm
-    assert profile.fingerprint.gpu
+    cards = {
+        "rtx-ada": ("NVIDIA GeForce RTX 4090", "NVIDIA RTX 6000 Ada Generation", "NVIDIA RTX 5000 Ada Generation"),
+        "rtx-ampere": ("NVIDIA GeForce RTX 3060", "NVIDIA RTX A6000"),
+        "rtx-blackwell": ("NVIDIA GeForce RTX 5090", "NVIDIA RTX PRO 6000 Blackwell Workstation Edition"),
+    }
+    for profiled, names in cards.items():
+        for card in (*names, "Quadro RTX 4000", "Quadro RTX 5000", "NVIDIA A100-SXM4-80GB"):
+            matches = any(part in card for part in profile.fingerprint.gpu)
+            assert matches == (profiled == name and card in names), card
 
 
 def test_overrides() -> None:

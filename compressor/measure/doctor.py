@@ -103,13 +103,17 @@ def _check(runtime: Runtime, machine: Machine) -> RuntimeCheck:
         works=True,
         version=info.version,
         precisions=tuple(name for name in runtime.precisions if name in info.precisions),
-        unavailable={name: _why_not(name, machine) for name in runtime.precisions if name not in info.precisions},
+        unavailable={
+            name: _why_not(name, runtime, machine) for name in runtime.precisions if name not in info.precisions
+        },
         problem=None,
         install=runtime.install,
     )
 
 
-def _why_not(precision: str, machine: Machine) -> str:
+def _why_not(precision: str, runtime: Runtime, machine: Machine) -> str:
+    if runtime.on_gpu and not machine.gpus:
+        return "needs an NVIDIA GPU and its driver"
     flags = NEEDS_ONE_OF.get(precision, ())
     if flags and not set(flags) & set(machine.isa):
         return f"needs {' or '.join(flags)}, which this CPU does not have"

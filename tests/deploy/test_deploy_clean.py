@@ -54,7 +54,8 @@ def test_lite0_names_the_photograph_in_a_clean_environment(tiny: "Tiny", clean: 
     variant = tiny.variant("onnxruntime-fp32").model_copy(update={"files": (entry,), "preprocess": model.preprocess})
     names = tuple(name[0] for name in model.class_names)
     student = tiny.bundle.student.model_copy(update={"class_names": names, "preprocess": model.preprocess})
-    write_best(tiny.folder, tiny.bundle.model_copy(update={"student": student}), variant)
+    profile = tiny.bundle.profile.model_copy(update={"batch": 1})
+    write_best(tiny.folder, tiny.bundle.model_copy(update={"student": student, "profile": profile}), variant)
 
     for name, expected in (("coffee", "espresso"), ("rocket", "missile")):
         photo = Image.fromarray(getattr(data, name)())

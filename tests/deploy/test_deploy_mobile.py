@@ -48,7 +48,9 @@ def test_the_program_prints_what_torch_answers(
     path = model.relative_to(tiny.folder).as_posix()
     entry = FileEntry(path=path, sha256=file_sha256(model), bytes=model.stat().st_size)
     update = {"runtime": runtime, "model": path, "files": (entry,), "preprocess": source.preprocess}
-    write_best(tiny.folder, tiny.bundle, tiny.variant("onnxruntime-fp32").model_copy(update=update))
+    profile = tiny.bundle.profile.model_copy(update={"batch": 1})
+    bundle = tiny.bundle.model_copy(update={"profile": profile})
+    write_best(tiny.folder, bundle, tiny.variant("onnxruntime-fp32").model_copy(update=update))
     for picture in source.calibration:
         Image.fromarray(picture).save(tmp_path / "it.png")
         command = [sys.executable, str(tiny.folder / "best" / "classify.py"), str(tmp_path / "it.png")]

@@ -54,8 +54,8 @@ def test_openvino_f16_halves_the_weights_and_says_so(model: Path, tmp_path: Path
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model\.engine is neither"):
-        weight_bytes(tmp_path / "model.engine")
+    with pytest.raises(ValueError, match=r"model\.weights is neither"):
+        weight_bytes(tmp_path / "model.weights")
 
 
 def test_compressed_bytes_are_those_of_one_deflate_stream(tmp_path: Path) -> None:

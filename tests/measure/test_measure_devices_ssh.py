@@ -29,6 +29,7 @@ from compressor.measure.devices import (
     ssh,
 )
 from compressor.progress import Silent
+from compressor.runtimes import RUNTIMES
 from tests.kit import MACHINE
 from tests.measure.sshd import Board, alive, until, wrap, write_bundle
 
@@ -306,8 +307,8 @@ def test_doctor_over_ssh(place: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     scripts.mkdir()
     (scripts / "bench.py").write_text("import numpy")
     (scripts / "machine_info.py").write_text(f"def machine():\n    return {MACHINE.model_dump()!r}\n")
-    for name in ("run_ort.py", "run_ov.py"):
-        (scripts / name).write_text("import numpy")
+    for runtime in RUNTIMES.values():
+        (scripts / runtime.runner).write_text("import numpy")
     monkeypatch.setattr(doctor, "asset_dir", lambda name: scripts)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
     python = str(tmp_path / "bare" / "bin" / "python")

@@ -134,5 +134,5 @@ def test_the_real_scripts() -> None:
     assert machine.memory_gb > 0
     assert machine.python == ".".join(str(part) for part in sys.version_info[:3])
     info = runtime_info("onnxruntime")
-    assert info.precisions == ("fp32",)
+    assert {"fp32", "int8"} <= set(info.precisions)
     assert info.version[0].isdigit()

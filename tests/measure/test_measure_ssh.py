@@ -183,7 +183,7 @@ def test_doctor_says_what_a_device_lacks(kdc: Kdc, there: Path) -> None:
     done = kdc("doctor", "--device", url(there), "--device-python", sys.executable, "--json")
     assert done.code == 0, done.err
     told = json.loads(done.out)
-    assert {row["name"] for row in told["runtimes"] if row["works"]} == {"onnxruntime", "openvino"}
+    assert {row["name"] for row in told["runtimes"] if row["works"]} >= {"onnxruntime", "openvino"}
     assert not list(there.iterdir())
 
 

@@ -30,7 +30,9 @@ def files_of(bundle: Path) -> list[Path]:
 
 def test_a_sealed_bundle_verifies_and_sha256sum_agrees(sealed: Path) -> None:
     verify(sealed)
-    assert (sealed / "SHA256SUMS").read_text().splitlines()[0].endswith("  bundle.json")
+    listed = [line.partition("  ")[2] for line in (sealed / "SHA256SUMS").read_text().splitlines()]
+    assert listed == sorted(listed)
+    assert {"bundle.json", "best/manifest.json"} <= set(listed)
     listed = [line[66:] for line in (sealed / "SHA256SUMS").read_text().splitlines()]
     assert listed == sorted(
         path.relative_to(sealed).as_posix() for path in files_of(sealed) if path.name != "SHA256SUMS"

@@ -124,7 +124,7 @@ def _check(runtime: Runtime, told: object, machine: Machine, install: str) -> Ru
         works=works,
         version=str(answer.get("version")) if works else None,
         precisions=tuple(name for name in runtime.precisions if name in precisions),
-        unavailable={name: _why_not(name, machine) for name in missing},
+        unavailable={name: _why_not(name, runtime, machine) for name in missing},
         problem=None if works else _problem(answer),
         install=install,
     )
@@ -136,7 +136,9 @@ def _problem(answer: Mapping[str, Any]) -> str:
     return message[message.find("(") + 1 :].removesuffix(")") if answer.get("kind") == "missing" else message
 
 
-def _why_not(precision: str, machine: Machine) -> str:
+def _why_not(precision: str, runtime: Runtime, machine: Machine) -> str:
+    if runtime.on_gpu and not machine.gpus:
+        return "needs an NVIDIA GPU and its driver"
     flags = NEEDS_ONE_OF.get(precision, ())
     if flags and not set(flags) & set(machine.isa):
         return f"needs {' or '.join(flags)}, which this CPU does not have"
