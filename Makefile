@@ -28,4 +28,5 @@ $(VENV)/.demo-ready: $(BIN)/python pyproject.toml
 
 $(VENV)/.test-ready: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mobile]'
 	touch $@ $(VENV)/.demo-ready
