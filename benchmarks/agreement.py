@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 ORT, OV = "onnxruntime-fp32", "openvino-f32"
-MEDIAN = re.compile(r"Median:\s+([\d.]+) ms")
+MEDIAN = re.compile(r"Median:\s+([\d.]+) (ms|us)")
 
 
 def bare_loop(model: Path, threads: int, seconds: float) -> float:
@@ -65,7 +65,7 @@ def with_benchmark_app(model: Path, threads: int, seconds: float, precision: str
     found = MEDIAN.search(done.stdout)
     if not found:
         sys.exit(f"benchmark_app said no median:\n{done.stdout[-800:]}{done.stderr[-800:]}")
-    return float(found[1])
+    return float(found[1]) / (1000 if found[2] == "us" else 1)
 
 
 def one_repeat(bundle: Path, ir: str, threads: int, seconds: float) -> dict[tuple[str, str], float]:
