@@ -292,11 +292,16 @@ def test_the_command_is_one_text_behind_the_host() -> None:
 def test_an_interruption_while_it_connects(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C need not wait for a host that does not answer."""
     wrap(tmp_path / "bin", "ssh", "exec sleep 600", monkeypatch)
+    # A shell's background job, as which the tests may run, has inherited that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), linked("ssh://board", bundle):
-        pass
+    try:
+        with pytest.raises(KeyboardInterrupt), linked("ssh://board", bundle):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - begin < 5
     timer.join()
 
