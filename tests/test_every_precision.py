@@ -138,6 +138,9 @@ def test_a_student_trained_for_int8_enters_at_the_top(
     assert ended.code == 0, ended.err
     record = json.loads((run / "student.json").read_text())
     assert record["quantization"]["scheme"]["activations"] == "uint8"
+    mistyped = [f"run:{teacher_run}-nowhere" if one == f"run:{teacher_run}" else one for one in training]
+    assert kdc(*mistyped, "--profile", precise, "--overwrite").code == 2
+    assert json.loads((run / "student.json").read_text()) == record, "the finished run is still there"
     ended = kdc("export", run, "--profile", precise, "--out", out, "--target", "onnxruntime", *FAST)
     assert ended.code in (0, 1), ended.err
     one = manifest(out)["onnxruntime-int8"]

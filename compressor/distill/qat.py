@@ -21,7 +21,7 @@ from compressor.distill.image_task import ImageClassification
 from compressor.distill.jobs import Job, already_finished, distill, say, train_and_save
 from compressor.distill.task import BatchModel
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, load_run
+from compressor.models import LoadedModel, load_model, load_run
 from compressor.models.fake_quant import add_fake_quant, equalise_channels
 from compressor.models.folding import fold_batchnorm, unfolded
 from compressor.models.lineage import data_of, teacher_of
@@ -79,6 +79,7 @@ def distill_quantized(request: Request, out: Path, *, resume: bool, overwrite: b
     if claim(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
     bind_losses(request.recipe, has_teacher=True)
+    load_model(request.teacher)  # a mistyped one must not cost the run that stood here
     start(out, request, resume=resume)
     plain = out / "float"
     try:
