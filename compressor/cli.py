@@ -52,6 +52,11 @@ SetProfile = Annotated[
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read; they are listed.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what kdc made earlier in --out.")]
+DecodeCache = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE|off", help="Disk for decoded pictures, e.g. 20GB. Default: half of what is free."),
+]
+Tracker = Annotated[str | None, typer.Option(help="Also log epochs to tensorboard, wandb or mlflow.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 ProfileName = Annotated[str, typer.Option(help="A profile's name, or the path of its YAML.")]
@@ -88,6 +93,8 @@ def teach(
     seed: Seed = None,
     assignments: Set = None,
     skip_bad: SkipBad = False,
+    decode_cache: DecodeCache = None,
+    tracker: Tracker = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -95,6 +102,7 @@ def teach(
 ) -> None:
     """Fine-tune a model on your classes, so that it can teach: first the new classifier, then everything."""
     from compressor.console import progress_for
+    from compressor.distill import Resources
     from compressor.distill import teach as run
     from compressor.distill.recipes import TEACH
     from compressor.spec.student import Request
@@ -117,7 +125,9 @@ def teach(
         input_size=input_size,
         recipe=recipe_from(TEACH, recipe, flags, sets),
     )
-    _show_student(run(request, out, resume=resume, overwrite=overwrite, progress=progress), out, as_json)
+    resources = Resources.of(decode_cache, None, tracker)
+    done = run(request, out, resume=resume, overwrite=overwrite, progress=progress, resources=resources)
+    _show_student(done, out, as_json)
 
 
 @app.command()
@@ -141,6 +151,15 @@ def distill(
     seed: Seed = None,
     assignments: Set = None,
     skip_bad: SkipBad = False,
+    teacher_cache: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|off", help="Where the teacher's answers are kept. Default: the user's cache folder."),
+    ] = None,
+    precompute: Annotated[
+        bool, typer.Option("--precompute", help="Only compute and keep the teacher's answers; trains nothing.")
+    ] = False,
+    decode_cache: DecodeCache = None,
+    tracker: Tracker = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -149,6 +168,8 @@ def distill(
     """Train a small student to answer as the teacher does."""
     from compressor import workflow
     from compressor.console import progress_for
+    from compressor.distill import Resources
+    from compressor.distill import precompute as answer_ahead
     from compressor.distill.recipes import DEFAULT_STUDENT, DISTILL
     from compressor.profiles import load_profile
     from compressor.spec.student import Request
@@ -177,7 +198,11 @@ def distill(
         recipe=workflow.recipe_from(DISTILL, recipe, flags, assignments or []),
         qat=workflow.scheme_for(profile, progress) if qat else None,
     )
-    done = workflow.distill(request, out, resume=resume, overwrite=overwrite, progress=progress)
+    resources = Resources.of(decode_cache, teacher_cache, tracker)
+    if precompute:
+        answer_ahead(request, out, progress=progress, resources=resources)
+        return
+    done = workflow.distill(request, out, resume=resume, overwrite=overwrite, resources=resources, progress=progress)
     _show_student(done, out, as_json)
 
 
@@ -377,8 +402,11 @@ def demo(
 
 
 def _show_student(student: "Student", out: Path, as_json: bool) -> None:
+    """By the first process of a run that has several."""
     from compressor.console import show_result
 
+    if os.environ.get("RANK", "0") != "0":
+        return
     if as_json:
         values: dict[str, Any] = {"out": str(out), **student.model_dump(mode="json")}
         show_result(json.dumps(values, indent=2))

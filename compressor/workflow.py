@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
 from compressor.progress import Progress
@@ -16,6 +16,9 @@ from compressor.spec.quantization import Scheme
 from compressor.spec.recipe import Recipe
 from compressor.spec.report import Report
 from compressor.spec.student import Request, Student
+
+if TYPE_CHECKING:
+    from compressor.distill import Resources
 
 __all__ = [
     "Building",
@@ -34,7 +37,9 @@ __all__ = [
 def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, Any], sets: Sequence[str]) -> Recipe:
     """The recipe in `file` (or `defaults`), with the command's flags and --set laid over it.
 
-    Raises KdcError where the same key is given by a flag and by --set.
+    A learning rate that is meant for another batch size is scaled here (`Optimizer.lr_for_batch`), so that the recipe
+    holds what is used; one that --set names is taken as it is. Raises KdcError where the same key is given by a flag
+    and by --set.
     """
     from compressor.overrides import apply_overrides, read_yaml
 
@@ -44,9 +49,21 @@ def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, An
         if key in given:
             flag = "--" + key.replace("_", "-")
             raise KdcError(f"{flag} {given[key]} and --set {assignment} both set {key}", "give one of them")
+    named = {assignment.partition("=")[0].strip() for assignment in sets}
+    if "optimizer.lr" in named and "optimizer.lr_for_batch" not in named:
+        sets = [*sets, "optimizer.lr_for_batch=null"]
     values = dict(read_yaml(file)) if file else dict(defaults)
     where = f"recipe {file}" if file else "recipe"
-    return parse(Recipe, apply_overrides({**values, **given}, sets, where), where)
+    return _scaled(parse(Recipe, apply_overrides({**values, **given}, sets, where), where))
+
+
+def _scaled(recipe: Recipe) -> Recipe:
+    """With the learning rate for its own batch size."""
+    how = recipe.optimizer
+    if how.lr_for_batch in (None, recipe.batch_size):
+        return recipe
+    lr = how.lr * (recipe.batch_size / how.lr_for_batch) ** 0.5
+    return recipe.model_copy(update={"optimizer": how.model_copy(update={"lr": lr, "lr_for_batch": recipe.batch_size})})
 
 
 def scheme_for(profile: str | None, progress: Progress) -> Scheme:
@@ -67,15 +84,15 @@ def scheme_for(profile: str | None, progress: Progress) -> Scheme:
     raise KdcError(f"--qat: profile {profile} has no target with int8", "choose another profile, or leave --qat out")
 
 
-def distill(request: Request, out: Path, *, resume: bool, overwrite: bool, progress: Progress) -> Student:
+def distill(
+    request: Request, out: Path, *, resume: bool, overwrite: bool, resources: "Resources", progress: Progress
+) -> Student:
     """Distill, and with `request.qat` go on under fake quantization."""
-    if request.qat is not None:
-        from compressor.distill.qat import distill_quantized
+    from compressor.distill import distill as in_float
+    from compressor.distill import distill_quantized
 
-        return distill_quantized(request, out, resume=resume, overwrite=overwrite, progress=progress)
-    from compressor.distill import distill as run
-
-    return run(request, out, resume=resume, overwrite=overwrite, progress=progress)
+    run = in_float if request.qat is None else distill_quantized
+    return run(request, out, resume=resume, overwrite=overwrite, resources=resources, progress=progress)
 
 
 def narrow(profile: Profile, targets: Sequence[str], precisions: Sequence[str]) -> Profile:

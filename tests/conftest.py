@@ -1,7 +1,7 @@
 """Shared: `kdc` called in this process, and one small teacher, student and bundle that many tests look at."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if WHOLE_WAY & set(getattr(item, "fixturenames", ())) or item.path.stem in WHOLE_PROCESSES:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _caches_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Not the user's; also for the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from compressor.progress import Progress
 from compressor.spec.base import write_atomically
 from compressor.spec.preprocess import Preprocess
 
-__all__ = ["check", "decode_split", "digest"]
+__all__ = ["check", "decode_split", "digest", "in_order"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,7 +31,7 @@ PICTURES_PER_TASK = 16
 TASKS_PER_THREAD = 3
 
 
-def _in_order(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
+def in_order(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
     """`map(function, items)` in threads (Pillow decodes without the interpreter's lock), a bounded number ahead."""
     workers = min(16, _cpus())
     starts = iter(range(0, len(items), PICTURES_PER_TASK))
@@ -70,7 +70,7 @@ def check(samples: Sequence[tuple[Part, int]], progress: Progress) -> list[bytes
     an error now is better than one in the fifth epoch."""
     if not any(part.encoded for part, _ in samples):
         return [digest(part.content(row)) for part, row in samples]
-    with pillow_warnings_ignored(), closing(_in_order(_check_one, samples)) as results:
+    with pillow_warnings_ignored(), closing(in_order(_check_one, samples)) as results:
         return list(progress.track(results, len(samples), "checking pictures"))
 
 
@@ -100,7 +100,7 @@ def decode_split(split: Split, how: Preprocess, path: Path, progress: Progress) 
         write_atomically(path) as temporary,
         temporary.open("wb") as file,
         pillow_warnings_ignored(),
-        closing(_in_order(prepared, range(len(split)))) as pixels,
+        closing(in_order(prepared, range(len(split)))) as pixels,
     ):
         _write_header(file, (len(split), height, width, 3))
         for picture in progress.track(pixels, len(split), f"decoding {split.name}"):

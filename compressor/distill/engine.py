@@ -4,17 +4,23 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import AdamW
 
 from compressor.distill.checkpoint import Position, load_state, save_state
+from compressor.distill.guards import out_of_memory_explained, require_finite
 from compressor.distill.interrupt import stop_requests
-from compressor.distill.task import Batch, BatchModel, Outputs, Task
+from compressor.distill.processes import any_of, mean_of, same_buffers
+from compressor.distill.task import Batch, BatchModel, Task
+from compressor.distill.teachers import Teacher
 from compressor.errors import KdcError
 from compressor.losses import bind
 from compressor.progress import Progress
@@ -27,7 +33,10 @@ MIN_TO_CHOOSE = 1000
 """Validation samples from which on the best epoch is chosen; on a few hundred it is a lottery, so the last is kept."""
 
 LOOK_EVERY = 25
-"""Steps between looks at the loss: a look waits for the device."""
+"""Steps between looks at the loss, at the clock and at the other processes: a look waits for the device."""
+
+SAVE_EVERY_S = 600.0
+"""Seconds of an epoch after which the state is saved within it: what a kill costs at most."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,41 @@ def rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     return how.lr * (how.final_lr_share + (1 - how.final_lr_share) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+@dataclass
+class Training:
+    """What a step needs. `parallel`: the student as several processes train it, whose gradients are averaged."""
+
+    student: BatchModel
+    parallel: nn.Module
+    teacher: Teacher | None
+    task: Task
+    recipe: Recipe
+    terms: Sequence[Term]
+    optimizer: AdamW
+    average: ModelEmaV3 | None
+    accelerator: Accelerator
+    autocast: torch.dtype | None
+    inputs: Mapping[str, str]
+    checkpoint: Path
+    progress: Progress
+    stop_requested: Callable[[], bool] = lambda: False
+    position: Position = field(default_factory=Position)
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What has a state: all that is trained, and the average."""
+        return {"student": self.student, **({"average": self.average} if self.average else {})}
+
+    def save(self) -> None:
+        if self.accelerator.is_main_process:
+            save_state(self.checkpoint, self.position, self.modules, self.optimizer, self.inputs)
+        self.saved_at = time.monotonic()
+
+
 def train(
     student: BatchModel,
-    teacher: BatchModel | None,
+    teacher: Teacher | None,
     task: Task,
     recipe: Recipe,
     *,
@@ -74,109 +115,149 @@ def train(
     inputs: Mapping[str, str],
     folder: Path,
     progress: Progress,
+    accelerator: Accelerator | None = None,
+    autocast: torch.dtype | None = None,
 ) -> Position:
     """Train `student` in place, and leave in it the weights to keep (averaged over steps, where the recipe says so).
 
-    Writes FOLDER/history.jsonl and FOLDER/checkpoint/state.pt after every epoch and on a request to stop, which raises
-    KeyboardInterrupt; continues from that state where there is one, if `inputs` (what it learns from, each with a
-    fingerprint) are the same. `head`: trained alone for `recipe.head_epochs`.
+    Writes FOLDER/history.jsonl and FOLDER/checkpoint after every epoch, every ten minutes within one, and on a request
+    to stop, which raises KeyboardInterrupt; continues from that state where there is one, if `inputs` (what it learns
+    from, each with a fingerprint) are the same. `head`: trained alone for `recipe.head_epochs`. `accelerator`: its
+    processes share each batch, and its trackers get a row an epoch.
     """
-    terms = bind_losses(recipe, teacher is not None)
-    assert teacher is None or not any(module.training for module in teacher.modules()), (
-        "its batch statistics would drift"
-    )
-    optimizer = AdamW(_groups(student, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr)
+    accelerator = accelerator or Accelerator(cpu=next(student.parameters()).device.type == "cpu")
     average = ModelEmaV3(student, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-    modules: dict[str, nn.Module] = {"student": student, **({"average": average} if average else {})}
-    state_file, position = folder / "checkpoint" / "state.pt", Position()
-    if state_file.exists():
-        position = load_state(state_file, modules, optimizer, inputs)
-        progress.note(f"resuming at epoch {position.epoch + 1} of {recipe.epochs}, step {position.step}")
-    with stop_requests() as stop_requested:
-        while position.epoch < recipe.epochs:
+    run = Training(
+        student, student, teacher, task, recipe, bind_losses(recipe, teacher is not None),
+        AdamW(_groups(student, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr, fused=True),
+        average, accelerator, autocast, inputs, folder / "checkpoint", progress,
+    )  # fmt: skip
+    before = load_state(run.checkpoint, run.modules, run.optimizer, inputs, progress)
+    if before is not None:
+        run.position = before
+        progress.note(f"resuming at epoch {before.epoch + 1} of {recipe.epochs}, step {before.step}")
+    with stop_requests() as run.stop_requested, out_of_memory_explained(recipe):
+        while run.position.epoch < recipe.epochs:
             started = time.perf_counter()
-            _set_trainable(student, head, head_only=position.epoch < recipe.head_epochs)
-            _epoch(student, teacher, task, recipe, terms, optimizer, average, position, stop_requested, progress)
-            if position.step < task.steps_per_epoch:
-                save_state(state_file, position, modules, optimizer, inputs)
+            _set_trainable(student, head, head_only=run.position.epoch < recipe.head_epochs)
+            run.parallel = _shared(student, accelerator)
+            if not _epoch(run):
+                run.save()
                 raise KeyboardInterrupt
-            evaluated = average.module if average else student
-            _finish_epoch(evaluated, task, position, validation_size >= MIN_TO_CHOOSE, time.perf_counter() - started)
-            save_state(state_file, position, modules, optimizer, inputs)
-            write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in position.history))
-            progress.note(_line(position.history[-1], recipe.epochs))
-            if stop_requested() and position.epoch < recipe.epochs:
+            _finish_epoch(run, validation_size >= MIN_TO_CHOOSE, started)
+            run.save()
+            _write_history(run, folder)
+            stop = any_of(accelerator, run.stop_requested())
+            if stop and run.position.epoch < recipe.epochs:
                 raise KeyboardInterrupt
     final = average.module if average else student
-    student.load_state_dict(position.kept if position.kept is not None else final.state_dict())
+    student.load_state_dict(run.position.kept if run.position.kept is not None else final.state_dict())
     student.requires_grad_(True)
-    return position
+    return run.position
 
 
-def _epoch(
-    student: BatchModel,
-    teacher: BatchModel | None,
-    task: Task,
-    recipe: Recipe,
-    terms: Sequence[Term],
-    optimizer: AdamW,
-    average: ModelEmaV3 | None,
-    position: Position,
-    stop_requested: Callable[[], bool],
-    progress: Progress,
-) -> None:
-    """Train until the epoch's end or a request to stop; `position` says how far it came."""
-    device = next(student.parameters()).device
-    sums = {term.name: torch.tensor(position.sums.get(term.name, 0.0), device=device) for term in terms}
-    doing = f"epoch {position.epoch + 1}/{recipe.epochs}"
-    remaining = task.steps_per_epoch - position.step
-    for batch in progress.track(task.batches(position.epoch, position.step), remaining, doing):
-        step = position.epoch * task.steps_per_epoch + position.step
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, task.steps_per_epoch, recipe)
-        losses = _losses(student, teacher, batch, terms, device)
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack([term.weight * losses[term.name] for term in terms]).sum().backward()  # type: ignore[no-untyped-call]
-        if recipe.optimizer.clip_norm:
-            nn.utils.clip_grad_norm_(student.parameters(), recipe.optimizer.clip_norm)
-        optimizer.step()
-        if average:
-            average.update(student, step=step)
+def _epoch(run: Training) -> bool:
+    """Train until the epoch's end or a request to stop; whether it came to the end."""
+    position, task, teacher = run.position, run.task, run.teacher
+    device = next(run.student.parameters()).device
+    sums = {term.name: torch.tensor(position.sums.get(term.name, 0.0), device=device) for term in run.terms}
+    bad = torch.full((), -1, device=device)
+    keys = {run.student.key, *([teacher.key] if teacher and teacher.wants(position.epoch) else [])}
+    batches = task.batches(position.epoch, position.step, keys)
+    doing = f"epoch {position.epoch + 1}/{run.recipe.epochs}"
+    steps = iter(lambda: list(islice(batches, run.recipe.accumulate)), [])
+    for parts in run.progress.track(steps, task.steps_per_epoch - position.step, doing):
+        losses = _step(run, parts)
         for name, loss in losses.items():
-            sums[name] += loss.detach()
+            sums[name] += loss
+        total = torch.stack(list(losses.values())).sum()
+        bad = torch.where((bad < 0) & ~total.isfinite(), position.step, bad)
         position.step += 1
         if position.step % LOOK_EVERY == 0:
-            _require_finite(sums, position)
-        if stop_requested():
+            require_finite(sums, bad, position, task)
+            if any_of(run.accelerator, time.monotonic() - run.saved_at > SAVE_EVERY_S):
+                position.sums = _totals(run, sums)
+                run.save()
+                sums = {name: torch.tensor(value, device=device) for name, value in position.sums.items()}
+        if _asked_to_stop(run):
             break
-    _require_finite(sums, position)
-    position.sums = {name: float(total) for name, total in sums.items()}
+    require_finite(sums, bad, position, task)
+    position.sums = _totals(run, sums)
+    whole = position.step == task.steps_per_epoch
+    if whole and teacher:
+        teacher.end(position.epoch)
+    return whole
 
 
-def _losses(
-    student: BatchModel, teacher: BatchModel | None, batch: Batch, terms: Sequence[Term], device: torch.device
-) -> dict[str, Tensor]:
-    """Every term's loss on a batch, unweighted. bfloat16 on CUDA; on CPU it slows depthwise convolutions down."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        answers: Outputs = student(batch)
-        given = {"student_logits": answers.logits, "labels": batch["labels"]}
-        if teacher is not None and any("teacher_logits" in term.needs for term in terms):
-            with torch.no_grad():
-                given["teacher_logits"] = teacher(batch).logits
-    return {term.name: term.function(*(given[name] for name in term.needs)) for term in terms}
+def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
+    """One step of the optimizer, its batch in `parts`; the mean loss of each term, unweighted."""
+    position, recipe = run.position, run.recipe
+    step = position.epoch * run.task.steps_per_epoch + position.step
+    _seed_step(recipe.seed, step, run.accelerator.process_index)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate(step, run.task.steps_per_epoch, recipe)
+    run.optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for number, batch in enumerate(parts):
+        losses = _losses(run, batch)
+        total = torch.stack([term.weight * losses[term.name] for term in run.terms]).sum() / len(parts)
+        # Gradients are averaged over the processes once a step, with its last part.
+        last = number == len(parts) - 1
+        with nullcontext() if last else run.accelerator.no_sync(run.parallel):
+            total.backward()  # type: ignore[no-untyped-call]
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + loss.detach() / len(parts)
+    if recipe.optimizer.clip_norm:
+        nn.utils.clip_grad_norm_(run.student.parameters(), recipe.optimizer.clip_norm)
+    run.optimizer.step()
+    if run.average:
+        run.average.update(run.student, step=step)
+    return sums
 
 
-def _finish_epoch(model: BatchModel, task: Task, position: Position, choose: bool, seconds: float) -> None:
+def _losses(run: Training, batch: Batch) -> dict[str, Tensor]:
+    """Every term's loss on a batch, unweighted."""
+    given = {"labels": batch["labels"]}
+    device = batch["labels"].device
+    with torch.autocast(device.type, run.autocast, enabled=run.autocast is not None):
+        given["student_logits"] = run.parallel(batch).logits
+    if run.teacher is not None and any("teacher_logits" in term.needs for term in run.terms):
+        given["teacher_logits"] = run.teacher.answers(batch, run.position.epoch).logits
+    return {term.name: term.function(*(given[name] for name in term.needs)) for term in run.terms}
+
+
+def _seed_step(seed: int, step: int, process: int) -> None:
+    """Make what a step draws (dropout, stochastic depth) a function of the seed, the step and the process, so that a
+    run can go on from any step without a saved random state."""
+    torch.manual_seed(((seed << 32) + step * 4096 + process) % 2**63)
+
+
+def _asked_to_stop(run: Training) -> bool:
+    """At once in a run of one process; several agree on it at the next look, since a process that left alone would
+    leave the others waiting for its gradients."""
+    if run.accelerator.num_processes == 1:
+        return run.stop_requested()
+    return run.position.step % LOOK_EVERY == 0 and any_of(run.accelerator, run.stop_requested())
+
+
+def _totals(run: Training, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: mean_of(run.accelerator, total) for name, total in sums.items()}
+
+
+def _finish_epoch(run: Training, choose: bool, started: float) -> None:
     """Measure on validation, decide what to keep, and move to the next epoch."""
-    score = task.evaluate(model, "validation")
-    steps = task.steps_per_epoch
+    position, steps = run.position, run.task.steps_per_epoch
+    model = run.average.module if run.average else run.student
+    same_buffers(run.accelerator, [run.student, model])
+    training_s = time.perf_counter() - started
+    score = run.task.evaluate(model, "validation")
     position.history.append(
         {
             "epoch": position.epoch + 1,
             "steps": steps,
             "loss": {name: round(total / steps, 6) for name, total in position.sums.items()},
             "validation": {"accuracy": score.accuracy, "balanced": score.balanced, "n": score.n},
-            "seconds": round(seconds, 2),
+            "seconds": round(training_s, 2),
         }
     )
     position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
@@ -187,13 +268,15 @@ def _finish_epoch(model: BatchModel, task: Task, position: Position, choose: boo
         position.kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _require_finite(sums: dict[str, Tensor], position: Position) -> None:
-    for name, total in sums.items():
-        if not math.isfinite(float(total)):
-            raise KdcError(
-                f"loss {name} is not finite near step {position.step} of epoch {position.epoch + 1}",
-                "lower the learning rate: --set optimizer.lr=…",
-            )
+def _write_history(run: Training, folder: Path) -> None:
+    row = run.position.history[-1]
+    run.progress.note(_line(row, run.recipe.epochs))
+    if run.accelerator.is_main_process:
+        write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in run.position.history))
+    losses = {f"loss/{name}": value for name, value in row["loss"].items()}
+    scores = {f"validation/{name}": row["validation"][name] for name in ("accuracy", "balanced")}
+    lr = run.optimizer.param_groups[0]["lr"]
+    run.accelerator.log({**losses, **scores, "lr": lr, "seconds": row["seconds"]}, step=row["epoch"])
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -211,6 +294,15 @@ def _set_trainable(model: nn.Module, head: Sequence[nn.Parameter], head_only: bo
     model.requires_grad_(not head_only)
     for parameter in head:
         parameter.requires_grad_(True)
+
+
+def _shared(student: BatchModel, accelerator: Accelerator) -> nn.Module:
+    """The student itself, or wrapped so that its gradients are averaged over the processes. Anew each epoch: the
+    wrapper notes which parameters have gradients, and that changes when the head has trained alone."""
+    if accelerator.num_processes == 1:
+        return student
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(student, device_ids=devices)
 
 
 def _line(row: dict[str, object], epochs: int) -> str:

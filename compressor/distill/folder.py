@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 from compressor.errors import KdcError, os_error
-from compressor.spec.base import read_json, write_json
+from compressor.spec.base import flat, read_json, write_json
 from compressor.spec.student import Request
 
 __all__ = ["claim", "start"]
 
-LEAVES = ("run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float")
+LEAVES = ("run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker")
 """What lies in a run's folder."""
 
 
@@ -72,16 +72,9 @@ def start(folder: Path, request: Request, *, resume: bool) -> None:
 
 
 def _differences(before: Request, now: Request) -> list[str]:
-    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
     return [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
-
-
-def _flat(values: object, prefix: str = "") -> dict[str, object]:
-    if isinstance(values, dict):
-        rows = [_flat(value, f"{prefix}{key}.") for key, value in values.items()]
-        return {key: value for row in rows for key, value in row.items()}
-    return {prefix.rstrip("."): values}

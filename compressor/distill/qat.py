@@ -16,10 +16,12 @@ from pathlib import Path
 import torch
 
 from compressor.distill.engine import bind_losses
-from compressor.distill.folder import claim, start
+from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification
-from compressor.distill.jobs import Job, already_finished, distill, say, train_and_save
+from compressor.distill.jobs import already_finished, claimed, distill
+from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
+from compressor.distill.training import Job, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run
 from compressor.models.fake_quant import add_fake_quant, equalise_channels
@@ -46,6 +48,7 @@ def quantization_aware(
     resume: bool,
     overwrite: bool,
     progress: Progress,
+    resources: Resources | None = None,
 ) -> Student:
     """Train the student of the finished `run` on for int8 kernels that round as `scheme` says, into the new run `out`.
 
@@ -65,18 +68,27 @@ def quantization_aware(
         "qat": scheme,
     }
     request = before.model_copy(update=changes)
-    if claim(out, request, resume=resume, overwrite=overwrite):
+    if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
-    return _train_on(request, run, out, resume, progress)
+    moved = "if it lies elsewhere now: kdc export … --teacher REFERENCE"
+    return _train_on(request, run, out, moved, resume, resources or Resources(), progress)
 
 
-def distill_quantized(request: Request, out: Path, *, resume: bool, overwrite: bool, progress: Progress) -> Student:
+def distill_quantized(
+    request: Request,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress,
+    resources: Resources | None = None,
+) -> Student:
     """Distill as `distill` does, into the run `out`/float, and go on from there into `out` for `request.qat`.
 
     Interrupted anywhere, it goes on with `resume`.
     """
     assert request.qat is not None
-    if claim(out, request, resume=resume, overwrite=overwrite):
+    if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
     bind_losses(request.recipe, has_teacher=True)
     load_model(request.teacher)  # a mistyped one must not cost the run that stood here
@@ -84,12 +96,14 @@ def distill_quantized(request: Request, out: Path, *, resume: bool, overwrite: b
     plain = out / "float"
     try:
         in_float = request.model_copy(update={"qat": None})
-        distill(in_float, plain, resume=plain.exists(), overwrite=False, progress=progress)
+        going_on = plain.exists()
+        distill(in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources)
     except BaseException:
         if not plain.exists():
             shutil.rmtree(out, ignore_errors=True)
         raise
-    return _train_on(request, plain, out, True, progress)
+    moved = "put it back there, and give the same command with --resume"  # with another teacher it is another request
+    return _train_on(request, plain, out, moved, True, resources or Resources(), progress)
 
 
 def qat_recipe(recipe: Recipe) -> Recipe:
@@ -107,17 +121,20 @@ def qat_recipe(recipe: Recipe) -> Recipe:
     )
 
 
-def _train_on(request: Request, plain: Path, out: Path, resume: bool, progress: Progress) -> Student:
-    """The epochs under fake quantization, from the student in float in the run `plain`."""
+def _train_on(
+    request: Request, plain: Path, out: Path, moved: str, resume: bool, resources: Resources, progress: Progress
+) -> Student:
+    """The epochs under fake quantization, from the student in float in the run `plain`. `moved`: the hint where the
+    teacher is not where it was."""
     assert request.qat is not None
     student, record = load_run(plain)
-    teacher = teacher_of(request, record, None, "kdc export")
+    teacher = teacher_of(request, record, None, moved)
     data = data_of(request, record, progress)
     say(data, progress)
     quantize = _quantize(student, record, request, progress)
     job = Job(request, qat_recipe(request.recipe), data, student, teacher, f"run:{plain}", quantize)
     torch.manual_seed(request.recipe.seed)
-    return train_and_save(job, out, resume, progress)
+    return train_and_save(job, out, resume, resources, progress)
 
 
 def _quantize(
@@ -134,7 +151,7 @@ def _quantize(
         if left:
             progress.warn(f"{len(left)} BatchNorms follow no convolution and stay in float, e.g. {left[0]}")
         plan = quant_plan(folded, example)
-        batches = [batch["student"] for batch in islice(task.batches(0, 0), -(-wanted // task.batch_size))]
+        batches = [batch["student"] for batch in islice(task.batches(0, 0, {"student"}), -(-wanted // task.batch_size))]
         folded = folded.to(batches[0].device)
         quantization = calibrate(folded, plan, scheme, batches)
         network = add_fake_quant(folded, quantization)

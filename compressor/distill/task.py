@@ -4,10 +4,12 @@ A task supplies batches of named tensors (views included), and measures a model 
 picks from it the tensors that are its own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.spec.student import Accuracy
@@ -39,15 +41,29 @@ class BatchModel(nn.Module):
 
 
 class Task(Protocol):
-    """What the loop asks of a task."""
+    """What the loop asks of a task. In a run of several processes each has a task of its own, with its share."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches an epoch, the same for every epoch."""
+        """Steps an epoch, the same for every epoch."""
 
-    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        """The batches of an epoch from `first_step` on: a pure function of the seed, the epoch and the step. Each has
-        "labels" int64 [B] besides the models' inputs."""
+    @property
+    def batch_size(self) -> int:
+        """Samples of a batch: of one process, and of one of the parts that a step is taken in."""
+
+    def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
+        """The batches of an epoch from `first_step` on, one for each part of a step: a pure function of the seed, the
+        epoch and the step. Each has the inputs of the models `keys` (None: of all), "labels" (int64 [B], or
+        probabilities [B, C]) and "index", the samples' numbers in the training data (int64 [B], always on the CPU)."""
+
+    def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Tensor:
+        """What `batches` gives the model `key` for these samples in an epoch that shows this view."""
+
+    def samples_of(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """The samples of a step, of all processes."""
+
+    def names(self, samples: NDArray[np.int64]) -> list[str]:
+        """What a person finds these samples by."""
 
     def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
         """`model` in evaluation mode on a whole split, without augmentation; its mode is restored."""

@@ -24,11 +24,22 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4
 
 
 def cross_entropy(student_logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with the labels, mean over the batch; logits [B, C], labels int64 [B]; returns a scalar.
+    """Cross-entropy with the labels, mean over the batch; logits [B, C]; returns a scalar.
 
-    `label_smoothing` (Szegedy et al. 2016, arXiv 1512.00567, sec. 7) mixes in that share of the uniform distribution.
+    `labels`: int64 [B], or floating-point probabilities [B, C], which mixed pictures have. Raises ValueError for
+    others. `label_smoothing` (Szegedy et al. 2016, arXiv 1512.00567, sec. 7) mixes in that share of the uniform
+    distribution.
     """
-    return F.cross_entropy(student_logits.to(_full(student_logits)), labels, label_smoothing=label_smoothing)
+    probabilities = labels.is_floating_point()
+    expected = student_logits.shape if probabilities else student_logits.shape[:1]
+    if student_logits.ndim != 2 or labels.shape != expected or not (probabilities or labels.dtype == torch.int64):
+        raise ValueError(
+            f"labels must be int64 [B] or probabilities [B, C] of logits [B, C], found {labels.dtype} "
+            f"{tuple(labels.shape)} and logits {tuple(student_logits.shape)}"
+        )
+    full = _full(student_logits)
+    target = labels.to(full) if probabilities else labels
+    return F.cross_entropy(student_logits.to(full), target, label_smoothing=label_smoothing)
 
 
 def _full(logits: Tensor) -> torch.dtype:

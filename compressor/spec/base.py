@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from compressor.errors import KdcError, did_you_mean, os_error
 
-__all__ = ["Noun", "file_sha256", "parse", "read_json", "write_atomically", "write_json", "write_text"]
+__all__ = ["Noun", "file_sha256", "flat", "parse", "read_json", "write_atomically", "write_json", "write_text"]
 
 
 class Noun(BaseModel):
@@ -142,3 +142,11 @@ def file_sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def flat(values: object, prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    if isinstance(values, Mapping):
+        rows = [flat(value, f"{prefix}{key}.") for key, value in values.items()]
+        return {key: value for row in rows for key, value in row.items()}
+    return {prefix.rstrip("."): values}

@@ -6,17 +6,22 @@ from pydantic import ConfigDict, Field, model_validator
 
 from compressor.spec.base import Noun
 
-__all__ = ["LossTerm", "Optimizer", "Qat", "Recipe", "Views"]
+__all__ = ["LossTerm", "Optimizer", "Qat", "Recipe", "TeacherAnswers", "Views"]
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Alpha = Annotated[float, Field(ge=0, le=100)]
 
 
 class Optimizer(Noun):
     """AdamW (Loshchilov & Hutter 2019). The rate rises linearly for `warmup_epochs`, then falls along half a cosine to
-    `final_lr_share` of `lr`. Gradients are clipped to `clip_norm`."""
+    `final_lr_share` of `lr`. Gradients are clipped to `clip_norm`. `lr_for_batch`: the batch size that `lr` is right
+    for; at another it is scaled by the square root of their ratio (Malladi et al. 2022, arXiv 2205.10287). Null: `lr`
+    is taken as it is."""
 
     lr: Positive = 3e-3
+    lr_for_batch: Annotated[int, Field(ge=1)] | None = None
     weight_decay: Weight = 0.02
     warmup_epochs: Weight = 0.5
     final_lr_share: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -25,11 +30,28 @@ class Optimizer(Noun):
 
 class Views(Noun):
     """The augmented view of a picture, the same for teacher and student: a random-resized crop of `scale` of the area
-    with an aspect ratio in `ratio`, mirrored half of the time where `hflip`."""
+    with an aspect ratio in `ratio`, turned by up to `rotation` degrees either way, mirrored half of the time where
+    `hflip`.
+
+    `brightness`, `contrast` (about mid-grey), `saturation`: x multiplies them by a factor from [1 - x, 1 + x].
+    `erasing`: share of the views from which a rectangle is erased (Zhong et al. 2017, arXiv 1708.04896). `mixup`,
+    `cutmix`: alpha of their Beta distribution (arXiv 1710.09412, 1905.04899), 0: off; `mix_probability` of the views
+    are mixed, half by each where both are on. `distinct`: how many different views a picture has, one an epoch and
+    then from the first again; null: a new one every epoch.
+    """
 
     scale: tuple[float, float] = (0.5, 1.0)
     ratio: tuple[float, float] = (0.8, 1.25)
     hflip: bool = True
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    erasing: Share = 0.0
+    mixup: Alpha = 0.0
+    cutmix: Alpha = 0.0
+    mix_probability: Share = 1.0
+    distinct: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _ranges(self) -> "Views":
@@ -38,6 +60,15 @@ class Views(Noun):
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError("ratio must be (low, high) with 0 < low <= high")
         return self
+
+
+class TeacherAnswers(Noun):
+    """How exactly a student sees its teacher's answers, and what one of them takes on disk: all logits, or with `top_k`
+    the probabilities of the k most probable classes, the rest's spread evenly over the others; rounded to `dtype`.
+    The same holds where they are not kept: what is learned does not depend on the cache."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    top_k: Annotated[int, Field(ge=1)] | None = None
 
 
 class LossTerm(Noun):
@@ -69,17 +100,22 @@ class Qat(Noun):
 class Recipe(Noun):
     """Everything about a training but its data and its models. `head_epochs` train the new classifier alone before the
     whole network is trained; `crop_pct` overrides the share of the resized picture that the models' own centre crop
-    keeps; `qat` holds for quantization-aware distillation alone."""
+    keeps; `qat` holds for quantization-aware distillation alone.
+
+    `batch_size` pictures make a step, whatever the number of processes; each of them takes its share, in `accumulate`
+    parts one after the other, which takes less memory. BatchNorm sees one part at a time."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     epochs: Annotated[int, Field(ge=1)] = 30
     head_epochs: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=2)] = 128
+    accumulate: Annotated[int, Field(ge=1)] = 1
     mode: Literal["offline"] = "offline"
     optimizer: Optimizer = Optimizer()
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     views: Views = Views()
+    teacher_answers: TeacherAnswers = TeacherAnswers()
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     qat: Qat = Qat()
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]

@@ -5,13 +5,14 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
@@ -19,7 +20,9 @@ from compressor.data.views import keyed_order
 from compressor.distill import engine
 from compressor.distill.checkpoint import Position
 from compressor.distill.engine import bind_losses, rate, train
-from compressor.distill.task import Batch, BatchModel, SplitName
+from compressor.distill.answer_codec import Codec
+from compressor.distill.task import Batch, BatchModel, Outputs, SplitName
+from compressor.distill.teachers import Online
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent
 from compressor.spec.recipe import Recipe
@@ -34,6 +37,7 @@ class Vectors:
     """Random vectors, labelled by a random linear map: a whole task, without a pixel."""
 
     steps_per_epoch = STEPS
+    batch_size = 16
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -41,11 +45,20 @@ class Vectors:
         self.y = (self.x @ torch.randn(6, 3, generator=generator)).argmax(-1)
         self.evaluated: list[str] = []
 
-    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
-        order = torch.from_numpy(keyed_order(0, len(self.x), epoch))
+    def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         for step in range(first_step, STEPS):
-            index = order[step * 16 : (step + 1) * 16]
-            yield {"vectors": self.x[index], "labels": self.y[index]}
+            for part in np.split(self.samples_of(epoch, step), 16 // self.batch_size):
+                index = torch.from_numpy(part)
+                yield {"vectors": self.x[index], "labels": self.y[index], "index": index}
+
+    def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Tensor:
+        return self.x[torch.from_numpy(samples)]
+
+    def samples_of(self, epoch: int, step: int) -> NDArray[np.int64]:
+        return keyed_order(0, len(self.x), epoch)[step * 16 : (step + 1) * 16]
+
+    def names(self, samples: NDArray[np.int64]) -> list[str]:
+        return [f"vector {number}" for number in samples]
 
     @torch.no_grad()
     def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
@@ -94,7 +107,7 @@ def run(
     student = student or mlp(1)
     torch.manual_seed(5)
     position = train(
-        student, teacher_model or teacher(), task or Vectors(), how,
+        student, Online(teacher_model or teacher(), Codec(3)), task or Vectors(), how,
         head=list(student.network[-1].parameters()),  # type: ignore[index]
         validation_size=validation_size, inputs=inputs or {"the data": "1"}, folder=folder,
         progress=progress or Silent(),
@@ -235,7 +248,7 @@ class Watching(Vectors):
         self.student = student
         self.modes: list[bool] = []
 
-    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         for batch in super().batches(epoch, first_step):
             self.modes.append(self.student.training)
             yield batch
@@ -334,17 +347,20 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path, when: int, interrupt_at: Callable[[int], Progress]
 ) -> None:
     class Spoilt(Vectors):
-        def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
             for step, batch in enumerate(super().batches(epoch, first_step)):
                 bad = epoch == 1 and step == when
                 yield {**batch, "vectors": batch["vectors"] * (math.nan if bad else 1)}
 
-    with pytest.raises(KdcError, match="loss kd is not finite near step 5 of epoch 2") as caught:
+    named = ", ".join(f"vector {number}" for number in Vectors().samples_of(1, when)[:5])
+    with pytest.raises(
+        KdcError, match=f"not finite at step {when + 1} of epoch 2: samples {named} and 11 more"
+    ) as caught:
         run(tmp_path, recipe(), task=Spoilt())
     assert "optimizer.lr" in caught.value.hint
     saved = torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)
     assert saved["position"]["epoch"] == 1, "the state from before is left"
-    with pytest.raises(KdcError, match="not finite near step"):  # not saved by an interruption either
+    with pytest.raises(KdcError, match="not finite at step"):  # not saved by an interruption either
         run(tmp_path, recipe(), task=Spoilt(), progress=interrupt_at(when))
     assert torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["position"]["step"] == 0
 
@@ -364,7 +380,8 @@ def test_a_full_disk_while_saving_leaves_the_earlier_state(tmp_path: Path, monke
         patch.setattr(torch, "save", full)
         with pytest.raises(KdcError, match=r"no space left on the device while writing .*state.pt"):
             run(tmp_path / "run", recipe())
-    assert [path.name for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["state.pt"]
+    left = sorted(path.name for path in (tmp_path / "run" / "checkpoint").iterdir())
+    assert left == ["before.pt", "state.pt"]
     resumed, position = run(tmp_path / "run", recipe(), student=mlp(33))
     assert equal(resumed, whole)
     assert len(position.history) == 4
@@ -390,6 +407,113 @@ def test_a_damaged_state_is_named(
     with pytest.raises(KdcError, match=r"state.pt is damaged: .") as caught:
         run(tmp_path, recipe())
     assert caught.value.hint == "start again with --overwrite"
+
+
+@pytest.mark.parametrize("content", [b"", b"no state"])
+def test_where_the_last_state_is_damaged_the_one_before_is_taken(
+    tmp_path: Path, interrupt_at: Callable[[int], Progress], content: bytes
+) -> None:
+    whole, expected = run(tmp_path / "whole", recipe())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", recipe(), progress=interrupt_at(2 * STEPS + 1))
+    (tmp_path / "parts" / "checkpoint" / "state.pt").write_bytes(content)
+    progress = Hearing()
+    student, position = run(tmp_path / "parts", recipe(), student=mlp(33), progress=progress)
+    assert equal(student, whole)
+    assert rows(position) == rows(expected)
+    assert [text for text in progress.warnings if "state.pt is damaged" in text and "the state before" in text]
+    assert "resuming at epoch 3 of 4, step 0" in progress.notes
+
+
+class Hearing(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+class Killed(BaseException):
+    """What a kill is to this process: nothing is saved any more."""
+
+
+class KilledAt(Silent):
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
+        for item in items:
+            if self.left == 0:
+                raise Killed
+            self.left -= 1
+            yield item
+
+
+def test_a_long_epoch_is_saved_within_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(engine, "LOOK_EVERY", 2)
+    whole, expected = run(tmp_path / "whole", recipe())
+    with pytest.raises(Killed):
+        run(tmp_path / "parts", recipe(), progress=KilledAt(STEPS + 3))
+    progress = Hearing()
+    student, position = run(tmp_path / "parts", recipe(), student=mlp(33), progress=progress)
+    assert "resuming at epoch 2 of 4, step 2" in progress.notes
+    assert equal(student, whole)
+    assert rows(position) == rows(expected)
+
+
+def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
+    """Trap 18: the mean of the parts' means is the mean. Without batch statistics, and without what is drawn."""
+    halves = Vectors()
+    halves.batch_size = 8
+    results = [
+        run(tmp_path / str(parts), recipe(accumulate=parts), student=plain(1), task=task)
+        for parts, task in ((1, Vectors()), (2, halves))
+    ]
+    (one, first), (two, second) = results
+    for name, tensor in one.state_dict().items():
+        torch.testing.assert_close(tensor, two.state_dict()[name], rtol=0, atol=2e-5)
+    for row, other in zip(rows(first), rows(second), strict=True):
+        assert row["loss"]["kd"] == pytest.approx(other["loss"]["kd"], abs=1e-5)
+
+
+def plain(seed: int) -> BatchModel:
+    """Without batch statistics and dropout."""
+    torch.manual_seed(seed)
+    return BatchModel(nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3)), "vectors")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_what_to_try(tmp_path: Path, error: Exception) -> None:
+    class Heavy(BatchModel):
+        def forward(self, batch: Batch) -> Outputs:
+            raise error
+
+    with pytest.raises(KdcError, match="out of memory with batch_size 128") as caught:
+        run(tmp_path, recipe(), student=Heavy(mlp(1).network, "vectors"))
+    assert "--set accumulate=2" in caught.value.hint
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    class Broken(BatchModel):
+        def forward(self, batch: Batch) -> Outputs:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        run(tmp_path, recipe(), student=Broken(mlp(1).network, "vectors"))
 
 
 def test_a_run_is_not_resumed_on_other_data_or_with_another_teacher(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.data import ImageData, open_data
-from compressor.distill.image_task import ImageClassification
+from compressor.distill.image_task import ImageClassification, batch_size_of
 from compressor.distill.task import BatchModel
 from compressor.errors import KdcError
 from compressor.losses.logits import kd
@@ -189,8 +189,8 @@ def test_each_split_is_decoded_once_for_each_preprocessing(
 ) -> None:
     task = task_of(data, {"teacher": how(16, 20), "student": how(16, 20)}, tmp_path)
     task.decode()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train-0.npy", "validation-1.npy"]
-    monkeypatch.setattr("compressor.distill.image_task.decode_split", None)
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["train", "validation"]
+    monkeypatch.setattr("compressor.data.store.decode_split", None)
     assert next(task.batches(0, 0))["student"].shape == (50, 3, 16, 16)
     task.evaluate(BatchModel(Recorder().eval(), "teacher"), "validation")
 
@@ -203,6 +203,125 @@ def test_a_full_disk_while_decoding_is_an_error_and_leaves_no_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("compressor.data.decode._write_header", full)
-    with pytest.raises(KdcError, match=r"no space left on the device while writing .*train-0.npy"):
+    with pytest.raises(KdcError, match=r"no space left on the device while writing .*train-.*npy"):
         task_of(data, {"student": how(16)}, tmp_path).decode()
     assert list(tmp_path.iterdir()) == []
+
+
+MIXED = {"mixup": 0.4, "cutmix": 1.0, "mix_probability": 0.7, "rotation": 10, "brightness": 0.2, "erasing": 0.3}
+TWO = {"teacher": how(32, 36, mean=0.2), "student": how(16)}
+
+
+@pytest.mark.parametrize("views", [{}, MIXED])
+def test_pictures_that_are_decoded_anew_give_the_same_batches(
+    data: ImageData, tmp_path: Path, views: dict[str, Any]
+) -> None:
+    stored = task_of(data, TWO, tmp_path, views=views)
+    anew = ImageClassification(data, TWO, stored._recipe, None, CPU, Silent())
+    pairs = list(zip(stored.batches(1, 1), anew.batches(1, 1), strict=True))
+    assert len(pairs) == 3
+    for one, other in pairs:
+        assert one.keys() == other.keys() == {"teacher", "student", "labels", "index"}
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    model = BatchModel(Recorder().eval(), "student")
+    assert stored.evaluate(model, "test") == anew.evaluate(model, "test")
+
+
+@pytest.mark.parametrize("views", [{}, MIXED])
+def test_a_models_input_is_a_function_of_sample_and_view(
+    data: ImageData, tmp_path: Path, views: dict[str, Any]
+) -> None:
+    """What is kept of a teacher's answers rests on this: not on the batch, its order, or whether others are shown."""
+    task = task_of(data, TWO, tmp_path, views=views)
+    batch = next(task.batches(3, 2))
+    samples = batch["index"].numpy()
+    for key in TWO:
+        assert torch.equal(next(task.batches(3, 2, {key}))[key], batch[key])
+        assert torch.equal(task.input_of(key, samples[[7, 3, 3]], 3), batch[key][[7, 3, 3]])
+        assert not torch.equal(task.input_of(key, samples, 4), batch[key])
+
+
+def test_a_students_view_does_not_depend_on_the_size_of_the_store(data: ImageData, tmp_path: Path) -> None:
+    """Each model's picture is resized for it: the small one of a pair reads small pictures."""
+    task = task_of(data, {"teacher": how(64, 72), "student": how(16, 16)}, tmp_path)
+    task.decode()
+    sizes = sorted(np.load(path).shape[1:3] for path in tmp_path.glob("train-*.npy"))
+    assert sizes == [(18, 18), (72, 72)]  # the same part of the picture: 72/64 of the side
+
+
+def test_the_views_repeat_where_they_are_limited(data: ImageData, tmp_path: Path) -> None:
+    task = task_of(data, {"student": how(16)}, tmp_path, views={"distinct": 2})
+    seen_in = []
+    for epoch in range(3):
+        pictures = {}
+        for batch in task.batches(epoch, 0):
+            pictures |= dict(zip(batch["index"].tolist(), batch["student"], strict=True))
+        seen_in.append(pictures)
+    both = [number for number in seen_in[0] if number in seen_in[1] and number in seen_in[2]]
+    assert len(both) > 100
+    assert all(torch.equal(seen_in[0][number], seen_in[2][number]) for number in both)
+    assert not any(torch.equal(seen_in[0][number], seen_in[1][number]) for number in both)
+
+
+def test_mixed_pictures_have_mixed_labels(data: ImageData, tmp_path: Path) -> None:
+    task = task_of(data, {"student": how(16)}, tmp_path, views={"mixup": 1.0})
+    batch = next(task.batches(0, 0))
+    assert batch["labels"].shape == (50, 4)
+    torch.testing.assert_close(batch["labels"].sum(-1), torch.ones(50))
+    own = batch["labels"][torch.arange(50), torch.from_numpy(data.train.labels)[batch["index"]]]
+    assert 0 < own.min() < 0.9
+    assert task_of(data, {"student": how(16)}, tmp_path)._mix(np.arange(3), 0) is None
+
+
+def test_a_step_in_parts_holds_the_samples_of_the_step(data: ImageData, tmp_path: Path) -> None:
+    whole = next(task_of(data, {"student": how(16)}, tmp_path).batches(0, 0))
+    task = task_of(data, {"student": how(16)}, tmp_path, accumulate=5)
+    assert (task.batch_size, task.steps_per_epoch) == (10, 4)
+    parts = list(task.batches(0, 0))
+    assert len(parts) == 20
+    for name in whole:
+        assert torch.equal(torch.cat([part[name] for part in parts[:5]]), whole[name])
+    np.testing.assert_array_equal(task.samples_of(0, 0), whole["index"].numpy())
+    rest = list(task.batches(0, 3))
+    assert all(torch.equal(one["student"], other["student"]) for one, other in zip(parts[15:], rest, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples", "accumulate", "processes", "expected"),
+    [(128, 1000, 1, 1, (128, 128)), (128, 100, 1, 1, (100, 100)), (128, 101, 2, 2, (100, 25)), (12, 50, 3, 2, (12, 2))],
+)
+def test_the_size_of_a_step_and_of_its_parts(
+    batch: int, samples: int, accumulate: int, processes: int, expected: tuple[int, int]
+) -> None:
+    assert batch_size_of(a_recipe(batch, accumulate), samples, processes) == expected
+
+
+def test_a_step_that_cannot_be_shared_evenly_is_refused() -> None:
+    with pytest.raises(
+        KdcError, match=r"batch_size 128 cannot be shared evenly by 3 processes in parts of accumulate=1"
+    ) as caught:
+        batch_size_of(a_recipe(128, 1), 1000, 3)
+    assert caught.value.hint == "--batch-size 129"
+    with pytest.raises(KdcError, match="3 training pictures are too few for 4 parts"):
+        batch_size_of(a_recipe(128, 2), 3, 2)
+
+
+def a_recipe(batch: int, accumulate: int) -> Recipe:
+    values = {"schema": 1, "batch_size": batch, "accumulate": accumulate, "losses": [{"name": "cross_entropy"}]}
+    return Recipe.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"views": {"scale": (0.6, 1.0)}}, {"views": {"distinct": 4}}, {"views": {"mixup": 0.2}}],
+)
+def test_what_changes_the_teachers_pictures_changes_their_identity(
+    data: ImageData, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    identity = task_of(data, TWO, tmp_path).identity("teacher")
+    assert task_of(data, TWO, tmp_path).identity("teacher") == identity
+    assert task_of(data, {**TWO, "student": how(8)}, tmp_path).identity("teacher") == identity, "its own alone"
+    assert task_of(data, TWO, tmp_path, **changes).identity("teacher") != identity
+    for preprocess in (how(32, 40, mean=0.2), how(32, 36), how(48, 54, mean=0.2)):
+        assert task_of(data, {**TWO, "teacher": preprocess}, tmp_path).identity("teacher") != identity
+    assert task_of(data, {**TWO, "student": how(64)}, tmp_path).identity("teacher") != identity, "another part"

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compressor.data import decode_split, open_data
-from compressor.distill import distill, engine, jobs, teach
+from compressor.distill import distill, engine, jobs, teach, training
 from compressor.distill.folder import claim
 from compressor.distill.image_task import ImageClassification
-from compressor.distill.jobs import is_chance
+from compressor.distill.training import is_chance
 from compressor.distill.task import BatchModel, SplitName
 from compressor.errors import KdcError
 from compressor.models import load_model, load_run, logits_of
@@ -152,7 +152,7 @@ def test_test_is_measured_once_and_after_training(
         return position
 
     monkeypatch.setattr(ImageClassification, "evaluate", watched)
-    monkeypatch.setattr(jobs, "train", watched_train)
+    monkeypatch.setattr(training, "train", watched_train)
     run(ask_distill(), tmp_path / "run")
     validation = "student validation"
     assert events == ["teacher validation", validation, validation, "trained", validation, "student test"]
@@ -167,7 +167,7 @@ def test_the_test_split_is_not_even_decoded_before_the_end(
         decoded.append(split.name)
         return decode_split(split, *rest)
 
-    monkeypatch.setattr("compressor.distill.image_task.decode_split", watched)
+    monkeypatch.setattr("compressor.data.store.decode_split", watched)
     run(ask_distill(), tmp_path / "run")
     assert decoded[-1] == "test"
     assert "test" not in decoded[:-1]
@@ -292,7 +292,7 @@ def test_teaching_refuses_losses_that_need_a_teacher(tmp_path: Path, ask_teach: 
 
 def test_the_best_epoch_is_kept_and_said_so(tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "MIN_TO_CHOOSE", 24)
-    monkeypatch.setattr(jobs, "MIN_TO_CHOOSE", 24)
+    monkeypatch.setattr(training, "MIN_TO_CHOOSE", 24)
     student = run(ask_distill(epochs=3), tmp_path / "run")
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     accuracies = [row["validation"]["accuracy"] for row in history]

@@ -24,7 +24,7 @@ from compressor.models.folding import fold_batchnorm, unfolded
 from compressor.models.quant_plan import quant_plan
 from compressor.models.ranges import calibrate
 from compressor.progress import Progress, Silent
-from compressor.spec.base import read_json
+from compressor.spec.base import read_json, write_json
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Scheme
 from compressor.spec.recipe import Recipe
@@ -230,6 +230,26 @@ def test_the_teacher_may_have_moved_but_not_changed(tmp_path: Path, plain: Path,
     with pytest.raises(KdcError, match="is not the teacher that this student was distilled from"):
         on(plain, tmp_path / "other", teacher=f"run:{plain}")
     assert not (tmp_path / "other").exists()
+
+
+def test_each_command_says_what_helps_where_the_teacher_is_gone(
+    tmp_path: Path, plain: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export takes another reference to it; a resumed distillation only the one that it was started with."""
+
+    def gone(request: Request, record: Student, moved_to: str | None, hint: str) -> None:
+        raise KdcError("gone", hint)
+
+    monkeypatch.setattr("compressor.distill.qat.teacher_of", gone)
+    with pytest.raises(KdcError, match="gone") as raised:
+        on(plain, tmp_path / "export")
+    assert raised.value.hint == "if it lies elsewhere now: kdc export … --teacher REFERENCE"
+    request = ask_distill(student="timm:test_resnet", epochs=8, qat=QAT).model_copy(update={"qat": U8S8})
+    shutil.copytree(plain, tmp_path / "run" / "float")
+    write_json(tmp_path / "run" / "run.json", request)
+    with pytest.raises(KdcError, match="gone") as raised:
+        distill_quantized(request, tmp_path / "run", resume=True, overwrite=False, progress=Silent())
+    assert raised.value.hint == "put it back there, and give the same command with --resume"
 
 
 def test_changed_data_is_refused(tmp_path: Path, plain: Path, digits4: str) -> None:

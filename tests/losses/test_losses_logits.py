@@ -1,6 +1,7 @@
 """kd and cross_entropy: values by hand, limits, gradients, extremes."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -92,6 +93,12 @@ def test_cross_entropy_gradcheck(smoothing: float) -> None:
     assert torch.autograd.gradcheck(lambda z: cross_entropy(z, labels, label_smoothing=smoothing), (student,))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_gradcheck_with_probabilities(smoothing: float) -> None:
+    student, labels = logits(3, 4, seed=0).requires_grad_(), logits(3, 4, seed=1).softmax(-1)
+    assert torch.autograd.gradcheck(lambda z: cross_entropy(z, labels, label_smoothing=smoothing), (student,))
+
+
 @pytest.mark.parametrize("temperature", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
 @pytest.mark.parametrize("shape", [(1, 2), (8, 10)])
@@ -153,6 +160,64 @@ def test_cross_entropy_mixes_in_the_uniform_distribution(smoothing: float) -> No
     target = (1 - smoothing) * F.one_hot(labels, 5).double() + smoothing / 5
     expected = -(target * log_q).sum(-1).mean()
     assert cross_entropy(student, labels, label_smoothing=smoothing).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_probabilities_of_one_class_are_its_label(smoothing: float, dtype: torch.dtype) -> None:
+    student, labels = logits(6, 5, seed=0), torch.tensor([0, 1, 2, 3, 4, 0])
+    certain = F.one_hot(labels, 5).to(dtype)
+    assert cross_entropy(student, certain, label_smoothing=smoothing).item() == pytest.approx(
+        cross_entropy(student, labels, label_smoothing=smoothing).item(), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixed_labels_mix_the_losses(smoothing: float) -> None:
+    """mixup's own form: cross-entropy is linear in the labels, so that of the mixture is the mixture of the two."""
+    student, own, partners = logits(4, 5, seed=0), torch.tensor([0, 1, 2, 3]), torch.tensor([4, 1, 0, 2])
+    weight = torch.tensor([[1.0], [0.7], [0.25], [0.0]], dtype=torch.float64)
+    labels = weight * F.one_hot(own, 5) + (1 - weight) * F.one_hot(partners, 5)
+    rows = [
+        w * cross_entropy(z[None], a[None], label_smoothing=smoothing)
+        + (1 - w) * cross_entropy(z[None], b[None], label_smoothing=smoothing)
+        for z, a, b, w in zip(student, own, partners, weight, strict=True)
+    ]
+    found = cross_entropy(student, labels, label_smoothing=smoothing).item()
+    assert found == pytest.approx(torch.stack(rows).mean().item(), rel=1e-12)
+
+
+def test_probabilities_stay_finite_at_the_extremes_and_in_half_precision() -> None:
+    student = torch.tensor([[1e4, -1e4]]).requires_grad_()
+    loss = cross_entropy(student, torch.tensor([[0.0, 1.0]]))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(2e4)
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    half, labels = logits(8, 10, seed=0).bfloat16(), logits(8, 10, seed=1).softmax(-1)
+    loss = cross_entropy(half, labels.float())
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(cross_entropy(half.double(), labels).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("student", "labels"),
+    [
+        (torch.zeros(4, 5), torch.zeros(4, 1)),
+        (torch.zeros(4, 5), torch.zeros(1, 5)),
+        (torch.zeros(4, 5), torch.zeros(4)),
+        (torch.zeros(4, 5), torch.zeros(4, 5, dtype=torch.int64)),
+        (torch.zeros(4, 5), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(4, 5), torch.zeros(4, dtype=torch.int32)),
+        (torch.zeros(4, 5), torch.zeros(4, dtype=torch.bool)),
+        (torch.zeros(4, 5, 2), torch.zeros(4, 5, 2)),
+        (torch.zeros(5), torch.zeros(5)),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(student: Tensor, labels: Tensor) -> None:
+    shapes = f"found {labels.dtype} {tuple(labels.shape)} and logits {tuple(student.shape)}"
+    with pytest.raises(ValueError, match=re.escape(shapes)):
+        cross_entropy(student, labels)
 
 
 def test_the_table_says_what_each_loss_needs() -> None:

@@ -1,0 +1,139 @@
+"""A teacher's answers on disk: one record a view and sample, each with a checksum.
+
+    FOLDER/SHA256-OF-KEY/key.json     what the answers depend on; the folder's name is the sha256 of it
+                         records      [views, samples] records: checksum uint64, then the answer's bytes
+
+A record of zeros is one that nobody has written yet. Every other whose checksum does not fit (torn by a kill, spoilt on
+disk) is damaged: it is never used, and written anew. Several runs may share a folder: all of them write the same.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.errors import KdcError, os_error
+from compressor.rows import RowFile
+from compressor.spec.base import flat, write_text
+
+__all__ = ["ABSENT", "DAMAGED", "WHOLE", "AnswerStore"]
+
+FORMAT = 1
+"""Raise it where records, keys or keyed numbers come to mean something else: older answers are then not found."""
+
+ABSENT, WHOLE, DAMAGED = 0, 1, 2
+CHECKSUM = 8
+SCAN = 8192
+U64 = np.uint64
+
+
+@dataclass(frozen=True)
+class Found:
+    """Records that were read: `states` uint8 [N] (ABSENT, WHOLE or DAMAGED), `answers` uint8 [N, size]."""
+
+    states: NDArray[np.uint8]
+    answers: NDArray[np.uint8]
+
+    @property
+    def whole(self) -> bool:
+        return bool((self.states == WHOLE).all())
+
+
+class AnswerStore:
+    """The answers under `key` in `folder`; `size`: the bytes of one."""
+
+    def __init__(self, folder: Path, key: Mapping[str, object], *, views: int, samples: int, size: int) -> None:
+        """Open the records, or make room for them: a disk that is too small is found now, not in the fifth epoch."""
+        text = json.dumps({"format": FORMAT, **key}, indent=2, sort_keys=True)
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self.folder = folder / self.sha256[:32]
+        self.views, self.samples, self.size = views, samples, size
+        self.bytes = views * samples * (CHECKSUM + size)
+        path = self.folder / "records"
+        self.new, self.nearest = not path.exists(), _nearest(folder, json.loads(text))
+        if self.new:
+            _make_room(path, self.bytes)
+            write_text(self.folder / "key.json", text + "\n")
+        if path.stat().st_size != self.bytes:
+            found = f"{path.stat().st_size:,} bytes, expected {self.bytes:,}"
+            raise KdcError(f"{path} is damaged: {found}", f"remove {self.folder}")
+        self._file = RowFile(path, CHECKSUM + size, writable=True)
+        # Odd, so that no change of a single word can keep the sum (modulo 2^64).
+        self._factors = np.random.Generator(np.random.PCG64(FORMAT)).integers(0, 2**64, -(-size // 8), U64) | U64(1)
+
+    def read(self, view: int, samples: NDArray[np.int64]) -> Found:
+        records = self._file.read(self._rows(view, samples))
+        sums, answers = records[:, :CHECKSUM].copy().view(U64)[:, 0], records[:, CHECKSUM:]
+        fits = sums == self._checksums(view, samples, answers)
+        states = np.where(fits, WHOLE, np.where(records.any(1), DAMAGED, ABSENT)).astype(np.uint8)
+        return Found(states, answers)
+
+    def write(self, view: int, samples: NDArray[np.int64], answers: NDArray[np.uint8]) -> None:
+        """Keep `answers`, uint8 [N, size]; raises KdcError where the disk is full."""
+        sums = self._checksums(view, samples, answers)
+        records = np.concatenate([sums[:, None].view(np.uint8), answers], axis=1)
+        self._file.write(self._rows(view, samples), np.ascontiguousarray(records))
+
+    def missing(self, view: int) -> NDArray[np.int64]:
+        """The samples whose answer to this view is not there, or damaged."""
+        parts = []
+        for start in range(0, self.samples, SCAN):
+            samples = np.arange(start, min(start + SCAN, self.samples))
+            parts.append(samples[self.read(view, samples).states != WHOLE])
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _rows(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        return view * self.samples + samples
+
+    def _checksums(self, view: int, samples: NDArray[np.int64], answers: NDArray[np.uint8]) -> NDArray[np.uint64]:
+        """uint64 [N], of the bytes and of where they belong; never 0, which marks a record that was not written."""
+        padded = np.zeros((len(answers), len(self._factors) * 8), np.uint8)
+        padded[:, : self.size] = answers
+        place = (self._rows(view, samples) + 1).astype(U64) * U64(0x9E3779B97F4A7C15)
+        with np.errstate(over="ignore"):
+            mixed = (padded.view(U64) * self._factors).sum(1, dtype=U64) + place
+            mixed = (mixed ^ (mixed >> U64(31))) * U64(0x94D049BB133111EB)
+        return np.where(mixed == 0, U64(1), mixed)
+
+
+def _nearest(folder: Path, key: object) -> list[str] | None:
+    """What the key that lies in `folder` and is most like `key` differs in, for people who wonder why it is not used;
+    None where there is none."""
+    mine, differences = flat(key), []
+    for file in folder.glob("*/key.json"):
+        try:
+            other = flat(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            continue  # another run may be writing it, or removing it
+        differences.append(sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name)))
+    return min(differences, key=len, default=None)
+
+
+def _make_room(path: Path, size: int) -> None:
+    """A file of `size` zeros, its space reserved; under another name until it is whole, since others may be waiting."""
+    temporary = path.with_name(f".records.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        # Not `replace`: where another run was quicker, its file, and what it holds by now, must stay.
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+    except OSError as error:
+        known = os_error(error, f"making room for {size / 1e6:,.1f} MB of the teacher's answers in {path.parent}")
+        raise KdcError(known.message, "choose another place: --teacher-cache DIR, or --teacher-cache off") from error
+    finally:
+        temporary.unlink(missing_ok=True)

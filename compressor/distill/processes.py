@@ -1,0 +1,33 @@
+"""What the processes of one run tell one another. In a run of one process nothing is sent."""
+
+from collections.abc import Iterable
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+
+__all__ = ["any_of", "mean_of", "same_buffers"]
+
+
+def any_of(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether `flag` holds in any process: the same answer in all of them."""
+    if accelerator.num_processes == 1:
+        return flag
+    return float(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum")) > 0
+
+
+def mean_of(accelerator: Accelerator, value: Tensor) -> float:
+    """The mean of `value` over the processes, whose batches are of equal size."""
+    if accelerator.num_processes == 1:
+        return float(value)
+    return float(accelerator.reduce(value.clone(), "mean"))
+
+
+def same_buffers(accelerator: Accelerator, models: Iterable[nn.Module]) -> None:
+    """Give all processes the batch statistics of the first one, which are those that are saved."""
+    if accelerator.num_processes == 1:
+        return
+    for model in models:
+        for buffer in model.buffers():
+            buffer.copy_(broadcast(buffer.detach().clone()))

@@ -1,0 +1,83 @@
+"""What a training may use beside its request, and what its student must not depend on: disk, caches, trackers."""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compressor.errors import KdcError, needs, os_error
+
+__all__ = ["Resources", "cache_folder", "size_in_bytes"]
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+SHARE_OF_FREE = 0.5
+
+
+def cache_folder() -> Path:
+    """Where caches lie: $KDC_CACHE, else the user's cache folder (XDG Base Directory Specification)."""
+    if os.environ.get("KDC_CACHE"):
+        return Path(os.environ["KDC_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "kdc"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """`decode_cache`: bytes that decoded pictures may take on disk beside the run; None: half of what is free; 0: they
+    are decoded anew each time. `teacher_cache`: where a teacher's answers are kept; None: nowhere. `tracker`: what
+    gets a row an epoch besides history.jsonl."""
+
+    decode_cache: int | None = None
+    teacher_cache: Path | None = field(default_factory=lambda: cache_folder() / "teacher-answers")
+    tracker: str | None = None
+
+    @classmethod
+    def of(cls, decode_cache: str | None, teacher_cache: str | None, tracker: str | None) -> "Resources":
+        """From what was typed; raises KdcError."""
+        if tracker is not None:
+            if tracker not in TRACKERS:
+                raise KdcError(f"--tracker {tracker} is not known; known: {', '.join(TRACKERS)}")
+            needs(TRACKERS[tracker], f"pip install {TRACKERS[tracker]}", f"--tracker {tracker}")
+        found = cls(tracker=tracker)
+        answers = found.teacher_cache if teacher_cache is None else Path(teacher_cache)
+        return cls(
+            None if decode_cache is None else size_in_bytes(decode_cache, "--decode-cache"),
+            None if teacher_cache == "off" else answers,
+            tracker,
+        )
+
+    def may_decode(self, size: int, beside: Path) -> tuple[bool, str]:
+        """Whether `size` bytes of decoded pictures may lie beside a run, and a line that says why."""
+        budget, rule = self.decode_cache, "--decode-cache"
+        if budget is None:
+            try:
+                budget = int(shutil.disk_usage(_existing(beside)).free * SHARE_OF_FREE)
+            except OSError as error:
+                raise os_error(error, f"looking for space in {beside}") from error
+            rule = "half of what is free"
+        what = f"{_readable(size)} of decoded pictures, {_readable(budget)} permitted ({rule})"
+        if size <= budget:
+            return True, f"decoding once: {what}"
+        return False, f"decoding anew in every epoch: {what}"
+
+
+def size_in_bytes(text: str, option: str) -> int:
+    """`"20GB"`, `"500 MB"` or `"off"` (0); raises KdcError that names `option`."""
+    if text == "off":
+        return 0
+    number = text.rstrip("BKMGTbkmgt ")
+    unit = text[len(number) :].strip().upper() or "B"
+    try:
+        return int(float(number) * UNITS[unit if unit.endswith("B") else unit + "B"])
+    except (ValueError, KeyError, OverflowError):
+        raise KdcError(f"{option} {text!r} is no size", f"{option} 20GB, or {option} off") from None
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def _readable(size: int) -> str:
+    name = next(unit for unit in reversed(UNITS) if size >= UNITS[unit] or unit == "B")
+    return f"{size / UNITS[name]:,.3g} {name}"

@@ -1,0 +1,51 @@
+"""Rows of equal size in a file, read where they lie: training data that does not fit into memory."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.errors import KdcError, os_error
+
+__all__ = ["RowFile"]
+
+
+class RowFile:
+    """`path`: a header of `offset` bytes, then rows of `row` bytes.
+
+    Read and written with pread and pwrite, not through a memory map. The system keeps what was read in memory either
+    way, but mapped pages would count as memory of this process, which would then grow with the data; and on a full
+    disk, or where another process cut the file short, a mapped page kills the process where a call can raise an error.
+    """
+
+    def __init__(self, path: Path, row: int, offset: int = 0, *, writable: bool = False) -> None:
+        self.path, self.row, self._offset = path, row, offset
+        try:
+            self._file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+        except OSError as error:
+            raise os_error(error, f"opening {path}") from error
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The rows with these numbers, in this order: uint8 [N, row]."""
+        found = np.empty((len(rows), self.row), np.uint8)
+        for place, number in zip(found, rows.tolist(), strict=True):
+            try:
+                got = os.preadv(self._file, [place.data], self._offset + number * self.row)
+            except OSError as error:
+                raise os_error(error, f"reading {self.path}") from error
+            if got != self.row:
+                raise KdcError(f"{self.path} is damaged: it ends within row {number}")
+        return found
+
+    def write(self, rows: NDArray[np.int64], values: NDArray[np.uint8]) -> None:
+        """Put `values`, uint8 [N, row], in these rows; raises KdcError where the disk is full."""
+        try:
+            for number, value in zip(rows.tolist(), values, strict=True):
+                if os.pwrite(self._file, value.data, self._offset + number * self.row) != self.row:
+                    raise KdcError(f"{self.path}: row {number} was written in part")
+        except OSError as error:
+            raise os_error(error, f"writing {self.path}") from error
+
+    def close(self) -> None:
+        os.close(self._file)
