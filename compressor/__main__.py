@@ -1,4 +1,4 @@
-"""`python -m compressor`: kdc, for launchers that start a module (`accelerate launch -m compressor …`, `torchrun -m`)."""
+"""`python -m compressor`: kdc, for launchers that start a module: `accelerate launch -m compressor …`."""
 
 from compressor.cli import main
 

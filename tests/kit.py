@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from compressor import cli
+from compressor.progress import Silent
 from compressor.spec.measurement import Machine
 
 __all__ = ["MACHINE", "TRAINING", "Ended", "call", "write_colours"]
@@ -67,3 +68,17 @@ def write_colours(folder: Path, each: int = 40) -> Path:
             pixels = rng.normal(colour, 40, (24, 24, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
     return folder
+
+
+class Hearing(Silent):
+    """A progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)

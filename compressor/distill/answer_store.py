@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,10 +129,8 @@ def _make_room(path: Path, size: int) -> None:
             else:
                 file.truncate(size)
         # Not `replace`: where another run was quicker, its file, and what it holds by now, must stay.
-        try:
+        with suppress(FileExistsError):
             os.link(temporary, path)
-        except FileExistsError:
-            pass
     except OSError as error:
         known = os_error(error, f"making room for {size / 1e6:,.1f} MB of the teacher's answers in {path.parent}")
         raise KdcError(known.message, "choose another place: --teacher-cache DIR, or --teacher-cache off") from error

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,6 +14,7 @@ from compressor.data import ImageData, Split
 from compressor.data.mixing import Mix, mix_of, mixed, mixed_labels
 from compressor.data.store import Decoding, Pictures, Stored, bytes_of
 from compressor.data.views import DRAWS, keyed_order, keyed_uniform, random_views
+from compressor.distill.processes import team
 from compressor.distill.task import Batch, BatchModel, SplitName
 from compressor.errors import KdcError
 from compressor.models.loaded import evaluating
@@ -53,7 +53,7 @@ class ImageClassification:
         self._wholes = {key: self._whole(how) for key, how in inputs.items()}
         self._scales = {key: _Scale(how, device) for key, how in inputs.items()}
         self._opened: dict[tuple[str, tuple[Preprocess, ...]], Pictures] = {}
-        self._team = PartialState()
+        self._team = team()
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
 
     @property
@@ -84,7 +84,9 @@ class ImageClassification:
         view, labels = self._view(epoch), self._data.train.labels
         parts = [part for step in range(first_step, self.steps_per_epoch) for part in self._mine(epoch, step)]
         mixes = [self._mix(part, view) for part in parts]
-        wanted = [part if mix is None else np.concatenate([part, mix.partner]) for part, mix in zip(parts, mixes)]
+        wanted = [
+            part if mix is None else np.concatenate([part, mix.partner]) for part, mix in zip(parts, mixes, strict=True)
+        ]
         pictures = self._pictures(self._data.train, tuple(self._wholes[key] for key in keys)).batches(wanted)
         for part, mix, pixels in zip(parts, mixes, pictures, strict=True):
             own = torch.from_numpy(labels[part]).to(self._device, non_blocking=True)

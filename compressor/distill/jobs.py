@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from compressor.data import open_data
 from compressor.distill.engine import bind_losses
 from compressor.distill.folder import claim
+from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.training import Job, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
@@ -74,7 +74,7 @@ def distill(
 
 def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:
     """Ask the teacher for its answers to all that `distill` would show it, and keep them for any run that shows it the
-    same; `out` is not touched, but that pictures may be decoded beside it. Raises KdcError where nothing may be kept."""
+    same. `out` is not touched, but pictures may be decoded beside it. Raises KdcError where nothing may be kept."""
     resources = resources or Resources()
     if request.recipe.views.distinct is None:
         raise KdcError(
@@ -88,7 +88,7 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
 def claimed(out: Path, request: Request, *, resume: bool, overwrite: bool) -> bool:
     """`claim`, by every process of the run before one of them changes the folder."""
     finished = claim(out, request, resume=resume, overwrite=overwrite)
-    PartialState().wait_for_everyone()
+    team().wait_for_everyone()
     return finished
 
 

@@ -3,11 +3,17 @@
 from collections.abc import Iterable
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-__all__ = ["any_of", "mean_of", "same_buffers"]
+__all__ = ["any_of", "mean_of", "same_buffers", "team"]
+
+
+def team() -> PartialState:
+    """This process among those that a launcher (`accelerate launch`, torchrun) started; alone without one. On CPU they
+    talk through gloo, which accelerate takes only where it is told that there is no GPU."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def any_of(accelerator: Accelerator, flag: bool) -> bool:

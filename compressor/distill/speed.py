@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 
 import torch
-from accelerate import PartialState
 
 from compressor.distill.allocator import keep_large_blocks
+from compressor.distill.processes import team
 
 __all__ = ["Speed", "set_up"]
 
@@ -29,8 +29,8 @@ def set_up() -> Speed:
     it, TF32 for what stays in float32, and the kernels timed for the shapes at hand (cudnn.benchmark; shapes do not
     change). torch.compile is left out: on CPU it gained nothing with MobileNets, and on CUDA we have not measured it.
     """
-    team = PartialState()
-    device = team.device
+    here = team()
+    device = here.device
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
@@ -38,9 +38,9 @@ def set_up() -> Speed:
         how = f"{'bfloat16' if bf16 else 'float32 (TF32)'}, channels_last, fused AdamW, cudnn.benchmark"
         return Speed(device, torch.bfloat16 if bf16 else None, (f"on {torch.cuda.get_device_name(device)}: {how}",))
     threads = torch.get_num_threads()
-    if team.num_processes > 1:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", team.num_processes))
-        threads = max(1, _cores() // here)
+    if here.num_processes > 1:
+        sharing = int(os.environ.get("LOCAL_WORLD_SIZE", here.num_processes))
+        threads = max(1, _cores() // sharing)
         torch.set_num_threads(threads)
     kept = ", freed blocks of up to 1 GiB kept for reuse" if keep_large_blocks() else ""
     return Speed(device, None, (f"on CPU: float32, channels_last, fused AdamW, threads {threads}{kept}",))

@@ -177,7 +177,8 @@ class Cached:
     def _mine(self, view: int) -> NDArray[np.int64]:
         """This process's share of what is missing: by the samples' numbers, since what is missing changes meanwhile."""
         missing = self._store.missing(view)
-        return missing[missing % self._processes == self._rank]
+        mine: NDArray[np.int64] = missing[missing % self._processes == self._rank]
+        return mine
 
     def _keep(self, view: int, samples: NDArray[np.int64], encoded: Tensor) -> None:
         """Write answers; from a GPU a few batches later, so that no step waits for the copy."""

@@ -401,6 +401,14 @@ def test_a_rectangle_is_one_grey_and_the_rest_is_as_it_was() -> None:
     torch.testing.assert_close(seen[:, :, outside[0]], plain(some)[:, :, outside[0]], rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("aspect", [0.0, 1.0])
+def test_the_largest_rectangles_fit_into_the_view(aspect: float) -> None:
+    """33 % at an aspect of 1/0.3 would be longer than the view."""
+    numbers = draws(1, ERASED=0.0, ERASED_AREA=1.0, ERASED_ASPECT=aspect, ERASED_GREY=0.0)
+    seen = random_views(torch.full((1, 4, 4, 3), 255, dtype=torch.uint8), numbers, Views(erasing=1.0), (64, 64))
+    assert 1 - seen.mean().item() == pytest.approx(0.33, abs=1e-5)
+
+
 def test_coverage_is_exact_at_every_size() -> None:
     low, high = np.array([0.0, 0.25, 0.3, 0.9, 0.5]), np.array([1.0, 0.75, 0.31, 1.0, 0.5])
     for length in (1, 4, 7, 224):

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from compressor.data.views import keyed_order
 from compressor.distill import engine
+from compressor.distill.answer_codec import Codec
 from compressor.distill.checkpoint import Position
 from compressor.distill.engine import bind_losses, rate, train
-from compressor.distill.answer_codec import Codec
 from compressor.distill.task import Batch, BatchModel, Outputs, SplitName
 from compressor.distill.teachers import Online
 from compressor.errors import KdcError
@@ -28,6 +28,7 @@ from compressor.progress import Progress, Silent
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy
 from compressor.statistics import accuracy_of
+from tests.kit import Hearing
 
 T = TypeVar("T")
 STEPS = 5
@@ -423,20 +424,6 @@ def test_where_the_last_state_is_damaged_the_one_before_is_taken(
     assert rows(position) == rows(expected)
     assert [text for text in progress.warnings if "state.pt is damaged" in text and "the state before" in text]
     assert "resuming at epoch 3 of 4, step 0" in progress.notes
-
-
-class Hearing(Silent):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 class Killed(BaseException):

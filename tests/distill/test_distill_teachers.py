@@ -20,16 +20,9 @@ from compressor.distill.teachers import Cached, Online
 from compressor.errors import KdcError
 from compressor.progress import Silent
 from compressor.spec.recipe import TeacherAnswers
+from tests.kit import Hearing
 
 N, VIEWS, CLASSES, SIZE = 50, 3, 7, 8
-
-
-class Hearing(Silent):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 class Numbers:
@@ -196,7 +189,7 @@ def test_a_disk_that_fills_up_while_writing_is_named(tmp_path: Path, monkeypatch
 
     store = store_in(tmp_path)
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(KdcError, match="no space left on the device while writing .*records"):
+    with pytest.raises(KdcError, match=r"no space left on the device while writing .*records"):
         store.write(0, np.array([0]), np.ones((1, 28), np.uint8))
 
 

@@ -1,0 +1,29 @@
+"""Whole processes that are killed. benchmarks/kills.py does the same more often."""
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import command, kdc, kill_while_filling, killed_until_done
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_a_killed_run_ends_as_one_that_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    common = ["--data", "digits", "--input-size", "16", "--quiet", "--set", "crop_pct=1.0"]
+    teach = kdc("teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--epochs", 4, *common)
+    subprocess.run([*teach, "--out", tmp_path / "teacher"], check=True)
+    subprocess.run(command(tmp_path, "whole", tmp_path / "cache"), check=True)
+    expected = (tmp_path / "whole" / "student.safetensors").read_bytes()
+    chance = random.Random(1)
+    kills = killed_until_done(command(tmp_path, "killed", tmp_path / "other"), tmp_path / "killed", 10.0, chance)
+    assert kills > 0
+    assert (tmp_path / "killed" / "student.safetensors").read_bytes() == expected
+    line = command(tmp_path, "filling", tmp_path / "third")
+    kill_while_filling(line, tmp_path / "third", chance)
+    resume = ["--resume"] if (tmp_path / "filling" / "run.json").exists() else []
+    subprocess.run([*line, *resume], check=True)
+    assert (tmp_path / "filling" / "student.safetensors").read_bytes() == expected

@@ -1,0 +1,83 @@
+"""Two processes on CPU (gloo) against one with the same global batch.
+
+test_vit has no batch statistics: the curves must be equal. test_resnet normalises each process's part by itself, as one
+process does that takes its step in two parts, so that these two must be equal.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from compressor.models import load_run
+from compressor.spec.student import Request
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+Ask = Callable[..., Request]
+STEPS = 54  # 240 pictures less the tenth for validation, by 32: 6 steps, 9 epochs
+
+
+def train(
+    out: Path, student: str, data: str, teacher: Path, *changes: str, processes: int = 1, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    arguments = [
+        "distill", "--teacher", f"run:{teacher}", "--data", data, "--student", student, "--student-init", "random",
+        "--input-size", "32", "--epochs", "9", "--batch-size", "32", "--set", "crop_pct=1.0", "--set", "ema_decay=0.9",
+        "--set", "optimizer.lr=0.0003", "--out", str(out), *(f"--set={change}" for change in changes),
+    ]  # fmt: skip
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    launcher = [*launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"] if processes > 1 else []
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "compressor", *arguments], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def curve(out: Path) -> list[float]:
+    rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert sum(row["steps"] for row in rows) == STEPS
+    return [value for row in rows for value in row["loss"].values()]
+
+
+@pytest.mark.parametrize(
+    ("student", "alone"), [("timm:test_vit", []), ("timm:test_resnet", ["accumulate=2"])], ids=["vit", "batch norm"]
+)
+def test_two_processes_learn_what_one_learns(
+    tmp_path: Path, digits4: str, teacher_run: Path, student: str, alone: list[str]
+) -> None:
+    views = "views.distinct=3"
+    train(tmp_path / "one", student, digits4, teacher_run, views, *alone)
+    both = train(tmp_path / "two", student, digits4, teacher_run, views, processes=2)
+    assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=1e-5)
+    one, two = (load_file(tmp_path / name / "student.safetensors") for name in ("one", "two"))
+    running = ("running_mean", "running_var", "num_batches_tracked")
+    for name, tensor in one.items():
+        if not name.endswith(running):  # each process keeps the statistics of its own parts
+            assert two[name] == pytest.approx(tensor, abs=2e-4), name
+    first, second = (load_run(tmp_path / name)[1] for name in ("one", "two"))
+    assert second.test.n == first.test.n == 120
+    if student == "timm:test_vit":
+        assert second.test.correct == first.test.correct
+    assert both.stdout.count("test accuracy") == 1, "one process speaks"
+    assert "2 processes share each batch; each BatchNorm takes its statistics over its process's part" in both.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_a_batch_that_two_processes_cannot_share_is_refused(tmp_path: Path, digits4: str, teacher_run: Path) -> None:
+    done = train(
+        tmp_path / "run", "timm:test_vit", digits4, teacher_run, "accumulate=3", processes=2, code=1
+    )  # torchrun's own
+    assert "batch_size 32 cannot be shared evenly by 2 processes in parts of accumulate=3" in done.stderr
+    assert (
+        "Traceback"
+        not in done.stderr.split("torch.distributed.elastic")[0]
+        .split("ChildFailedError")[0]
+        .split("torch/distributed")[0]
+    )
+    assert not (tmp_path / "run").exists()
