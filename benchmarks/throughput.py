@@ -1,0 +1,229 @@
+"""Does a distillation step cost what the student costs? The engine against bare loops, side by side in one run.
+
+    python -m benchmarks.throughput [--teacher tf_efficientnet_lite2] [--teacher …] [--size 64]
+        [--size 128] [--rounds 7] [--steps 16] [--batch 64]
+
+The bare loops are written out below: pictures decoded in memory, the same networks, batch, augmentation, losses and
+optimizer, and nothing else; they are the limit. Teachers have random weights and the student's input size. A round runs
+one epoch of every contestant in random order, each with a fresh student; printed are images/s (median over rounds) and
+the ratios with the median and the range of the rounds.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from compressor.data import ImageData, Split
+from compressor.distill.answer_codec import Codec
+from compressor.distill.answer_store import AnswerStore
+from compressor.distill.engine import train
+from compressor.distill.image_task import ImageClassification
+from compressor.distill.speed import set_up
+from compressor.distill.task import BatchModel
+from compressor.distill.teachers import Cached, Online, Teacher
+from compressor.models.loaded import freeze
+from compressor.progress import Silent
+from compressor.spec.preprocess import Preprocess
+from compressor.spec.recipe import Recipe
+from compressor.spec.student import DataInfo
+
+CLASSES = 10
+STUDENT = "mobilenetv3_small_100"
+MEAN = STD = 0.5
+LOSSES = [{"name": "kd", "weight": 0.9, "temperature": 4.0}, {"name": "cross_entropy", "weight": 0.1}]
+
+
+def network(name: str, size: int) -> nn.Module:
+    torch.manual_seed(0)
+    options = {"img_size": size} if name.startswith("vit") else {}
+    model: nn.Module = timm.create_model(name, num_classes=CLASSES, **options)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def photographs(count: int, size: int) -> NDArray[np.uint8]:
+    """Crops of scikit-image's photographs, uint8 [count, size, size, 3]."""
+    from skimage import data
+
+    photos = [Image.fromarray(photo) for photo in (data.chelsea(), data.coffee(), data.rocket(), data.astronaut())]
+    chance, crops = random.Random(0), []
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        side = chance.randrange(150, 300)
+        x, y = chance.randrange(photo.width - side), chance.randrange(photo.height - side)
+        crops.append(np.asarray(photo.crop((x, y, x + side, y + side)).resize((size, size), Image.Resampling.BICUBIC)))
+    return np.stack(crops)
+
+
+def in_memory(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageData:
+    """All of them to train with, and a few to validate with, as kdc sees data."""
+
+    def split(name: str, count: int) -> Split:
+        ids = tuple(f"{name}-{number}" for number in range(count))
+        return Split(name, ids, labels[:count], lambda number: Image.fromarray(pictures[number]))
+
+    names = tuple(f"class {number}" for number in range(CLASSES))
+    counts = {"train": len(labels), "validation": 16, "test": 16}
+    info = DataInfo(source="photographs", fingerprint="0", class_names=names, counts=counts)
+    return ImageData(info, split("train", len(labels)), split("validation", 16), split("test", 16))
+
+
+def bare(
+    pictures: Tensor, labels: Tensor, student: nn.Module, teacher: nn.Module | None, batch: int, recipe: Recipe
+) -> float:
+    """Seconds of one epoch, written by hand."""
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, fused=True)
+    student.train()
+    begin = time.perf_counter()
+    order = torch.randperm(len(labels))
+    for start in range(0, len(labels) - batch + 1, batch):
+        index = order[start : start + batch]
+        with torch.no_grad():
+            views = augmented(pictures[index], recipe)
+            inputs = ((views - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+        logits = student(inputs)
+        if teacher is None:
+            loss = F.cross_entropy(logits, labels[index])
+        else:
+            with torch.no_grad():
+                wanted = teacher(inputs)
+            soft = F.kl_div(
+                F.log_softmax(logits / 4, -1), F.log_softmax(wanted / 4, -1), reduction="batchmean", log_target=True
+            )
+            loss = 0.9 * 16 * soft + 0.1 * F.cross_entropy(logits, labels[index])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return time.perf_counter() - begin
+
+
+def augmented(pictures: Tensor, recipe: Recipe) -> Tensor:
+    """Random-resized crops, mirrored, by one affine resampling of the batch; uint8 [B, H, W, 3] -> [B, 3, H, W]."""
+    count, (low, high) = len(pictures), recipe.views.scale
+    area = low + (high - low) * torch.rand(count)
+    aspect = torch.exp(torch.empty(count).uniform_(*(float(np.log(side)) for side in recipe.views.ratio)))
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0] = width * torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
+    theta[:, 0, 2] = (2 * torch.rand(count) - 1) * (1 - width)
+    theta[:, 1, 1] = height
+    theta[:, 1, 2] = (2 * torch.rand(count) - 1) * (1 - height)
+    pixels = pictures.permute(0, 3, 1, 2).float().div_(255)
+    grid = F.affine_grid(theta, [count, 3, *pictures.shape[1:3]], align_corners=False)
+    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+class Engine:
+    """Epochs of kdc's own loop."""
+
+    def __init__(self, pictures: NDArray[np.uint8], labels: NDArray[np.int64], size: int, recipe: Recipe, work: Path):
+        how = Preprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
+        inputs = {"student": how, "teacher": how}
+        work.mkdir()
+        self.work, self.recipe, self.samples = work, recipe, len(labels)
+        self.task = ImageClassification(
+            in_memory(pictures, labels), inputs, recipe, work / "store", torch.device("cpu"), Silent()
+        )
+        self.task.decode()
+        self.runs = 0
+
+    def online(self, teacher: nn.Module) -> Online:
+        return Online(freeze(BatchModel(teacher, "teacher")), Codec(CLASSES))
+
+    def cached(self, teacher: nn.Module) -> Cached:
+        codec = Codec(CLASSES)
+        store = AnswerStore(self.work / "answers", {"teacher": "this"}, views=1, samples=self.samples, size=codec.bytes)
+        signal = Cached(self.online(teacher), store, self.task, Silent())
+        signal.precompute()
+        return signal
+
+    def epoch(self, student: nn.Module, teacher: Teacher | None) -> float:
+        """Seconds of one epoch, without its validation."""
+        self.runs += 1
+        losses = LOSSES if teacher else [{"name": "cross_entropy"}]
+        recipe = Recipe.model_validate({**self.recipe.model_dump(exclude_unset=True, by_alias=True), "losses": losses})
+        position = train(
+            BatchModel(student, "student"), teacher, self.task, recipe, head=[], validation_size=16, inputs={},
+            folder=self.work / f"run{self.runs}", progress=Silent(),
+        )  # fmt: skip
+        return float(position.history[0]["seconds"])
+
+
+def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path) -> None:
+    samples = given.steps * given.batch
+    pictures, labels = photographs(samples, size), np.arange(samples, dtype=np.int64) % CLASSES
+    plain = {"schema": 1, "epochs": 1, "batch_size": given.batch, "ema_decay": 0, "losses": LOSSES}
+    # As the bare loops do it: no average of the weights, no clipping.
+    values = {**plain, "optimizer": {"lr": 1e-3, "clip_norm": None}, "views": {"distinct": 1}}
+    recipe = Recipe.model_validate(values)
+    teacher = freeze(network(teacher_name, size))
+    engine = Engine(pictures, labels, size, recipe, work)
+    default = Engine(
+        pictures,
+        labels,
+        size,
+        Recipe.model_validate({**values, "ema_decay": 0.999, "optimizer": {"lr": 1e-3}}),
+        work / "default",
+    )
+    tensors, targets = torch.from_numpy(pictures), torch.from_numpy(labels)
+    cached, online = engine.cached(teacher), engine.online(teacher)
+    contestants: dict[str, Callable[[nn.Module], float]] = {
+        "bare, student alone": lambda student: bare(tensors, targets, student, None, given.batch, recipe),
+        "kdc, student alone": lambda student: engine.epoch(student, None),
+        "kdc, answers kept": lambda student: engine.epoch(student, cached),
+        "kdc, answers kept, average and clipping": lambda student: default.epoch(student, cached),
+        "bare, teacher online": lambda student: bare(tensors, targets, student, teacher, given.batch, recipe),
+        "kdc, teacher online": lambda student: engine.epoch(student, online),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(given.rounds + 1):
+        for name in random.Random(number).sample(list(contestants), len(contestants)):
+            taken = contestants[name](network(STUDENT, size))
+            if number:  # the first is to warm up
+                seconds[name].append(taken)
+    print(f"\n{teacher_name} -> {STUDENT}, {size} px, batch {given.batch}, {torch.get_num_threads()} threads, "
+          f"n = {given.rounds} rounds of {given.steps} steps")  # fmt: skip
+    for name, taken in seconds.items():
+        print(f"  {name:42} {samples / statistics.median(taken):8.1f} images/s")
+    pairs = [
+        ("kdc, student alone", "bare, student alone", 0.97),
+        ("kdc, answers kept", "bare, student alone", 0.95),
+        ("kdc, answers kept, average and clipping", "bare, student alone", None),
+        ("kdc, teacher online", "bare, teacher online", 0.97),
+    ]
+    for one, other, aim in pairs:
+        ratios = [b / a for a, b in zip(seconds[one], seconds[other], strict=True)]
+        wanted = "" if aim is None else f"   (aim {aim})"
+        spread = f"{statistics.median(ratios):.3f} [{min(ratios):.3f}–{max(ratios):.3f}]"
+        print(f"  {one} / {other}: {spread}{wanted}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--teacher", action="append")
+    parser.add_argument("--size", type=int, action="append")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=64)
+    given = parser.parse_args()
+    for line in set_up().lines:
+        print(line)
+    with tempfile.TemporaryDirectory() as folder:
+        for teacher in given.teacher or ["tf_efficientnet_lite2", "vit_small_patch16_224"]:
+            for size in given.size or [64, 128]:
+                compare(teacher, size, given, Path(folder) / f"{teacher}-{size}")
+
+
+if __name__ == "__main__":
+    main()
