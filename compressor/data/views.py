@@ -78,8 +78,9 @@ def random_views(pictures: Tensor, numbers: NDArray[np.float64], views: Views, s
     same numbers give the same view at every size. Nothing waits for the device. Raises ValueError where the shapes do
     not fit each other.
 
-    Only operations that round once are used (no fused multiply-add): PyTorch's vector code and the code for what is
-    left over at its end round those differently, and a view would depend on its place in the batch.
+    Before and after the resampling there are only operations that round once, no fused multiply-add and no lerp: a
+    vector unit and the code for what is left over at the end of its loop may round those differently, and a view would
+    depend on its place in the batch.
     """
     if pictures.ndim != 4 or pictures.shape[-1] != 3 or numbers.shape != (len(pictures), DRAWS):
         raise ValueError(
@@ -118,7 +119,7 @@ def _grid(theta: Tensor, size: tuple[int, int]) -> Tensor:
     """The places in the picture that the view's pixels see, [B, *size, 2], from -1 to 1; `theta` [B, 2, 3].
 
     `F.affine_grid` does the same by a matrix product, which takes longer than the resampling itself and which CUDA may
-    compute in TF32, half a pixel off.
+    compute in TF32, with 10 bits for a place.
     """
     down, across = (torch.linspace(-1, 1, n, device=theta.device) * (n - 1) / n for n in size)
     grid = theta.new_empty(len(theta), 2, *size)

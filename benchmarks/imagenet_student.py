@@ -1,0 +1,105 @@
+"""A finished run whose student has ImageNet's weights, for `kdc export`: what int8 does to such a network.
+
+    python -m benchmarks.imagenet_student timm:local-dir:LITE0 --out DIR [--crops 1200]
+
+There are no labelled ImageNet pictures here. So DIR/data is a folder of crops of real photographs (scikit-image's),
+each labelled with what the network itself says to it in float32, and DIR/run a run with these very weights, its
+classifier cut down to the classes that occur often enough. "Accuracy" in a report of it is agreement with float32.
+"""
+
+import argparse
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from compressor.data import open_data
+from compressor.distill.environment import environment
+from compressor.distill.recipes import DISTILL
+from compressor.models import load_model, logits_of, save_run
+from compressor.models.students import create_trainee
+from compressor.spec.base import write_json
+from compressor.spec.recipe import Recipe
+from compressor.spec.student import Request, Student
+from compressor.statistics import accuracy_of
+
+FEWEST = 30
+PHOTOS = ("astronaut", "cat", "coffee", "rocket", "chelsea")
+
+
+def crops(count: int) -> list[Image.Image]:
+    from skimage import data
+
+    photos = [Image.fromarray(getattr(data, name)()) for name in PHOTOS]
+    chance, found = random.Random(0), []
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        side = chance.randrange(120, min(photo.size))
+        x, y = chance.randrange(photo.width - side + 1), chance.randrange(photo.height - side + 1)
+        found.append(photo.crop((x, y, x + side, y + side)).resize((256, 256), Image.Resampling.BICUBIC))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--crops", type=int, default=1200)
+    given = parser.parse_args()
+    if given.out.exists():
+        sys.exit(f"{given.out} exists")
+    backbone = load_model(given.model)
+    assert backbone.class_names is not None
+    pictures = crops(given.crops)
+    whole = torch.cat([logits_of(backbone, pictures[start : start + 64]) for start in range(0, len(pictures), 64)])
+    often = sorted(label for label, count in Counter(whole.argmax(-1).tolist()).items() if count >= FEWEST)
+    labels = whole[:, often].argmax(-1).tolist()
+    names = [backbone.class_names[label][0].replace("/", "-") for label in often]
+    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        split = ("train", "val", "test", "test")[number % 4]
+        place = given.out / "data" / split / names[label]
+        place.mkdir(parents=True, exist_ok=True)
+        picture.save(place / f"{number:05}.png")
+
+    data = open_data(f"folder:{given.out / 'data'}")
+    order = [often[names.index(name)] for name in data.info.class_names]
+    head = backbone.network.get_submodule("classifier")
+    assert isinstance(head, nn.Linear)
+    weight, bias = head.weight.detach()[order].clone(), head.bias.detach()[order].clone()
+    student = create_trainee(backbone, data.info.class_names, None)
+    new = student.network.get_submodule("classifier")
+    new.load_state_dict({"weight": weight, "bias": bias})
+
+    def score(split: str) -> object:
+        some = getattr(data, split)
+        logits = [
+            logits_of(student, [some.picture(i) for i in range(start, min(start + 64, len(some)))])
+            for start in range(0, len(some), 64)
+        ]
+        return accuracy_of(torch.cat(logits).numpy(), some.labels, split)
+
+    recipe = Recipe.model_validate({**DISTILL, "epochs": 1})
+    (given.out / "run").mkdir()
+    request = Request(
+        command="distill", teacher=given.model, student=given.model, init="pretrained", skip_bad=False,
+        data=f"folder:{given.out / 'data'}", input_size=backbone.preprocess.input_size[0], recipe=recipe,
+    )  # fmt: skip
+    write_json(given.out / "run" / "run.json", request)
+    validation, test = score("validation"), score("test")
+    values = {
+        "made_by": "distill", "family": student.family, "architecture": student.weights.architecture,
+        "init": "pretrained", "weights": student.weights, "class_names": data.info.class_names,
+        "preprocess": student.preprocess, "teacher": load_model(given.model).weights, "data": data.info,
+        "recipe": recipe, "kept_epoch": 1, "kept_rule": "untrained: ImageNet's own weights", "validation": validation,
+        "test": test, "teacher_validation": validation, "environment": environment(torch.device("cpu")),
+    }  # fmt: skip
+    save_run(given.out / "run", student, Student.model_validate(values))
+    print(f"{len(names)} classes, {', '.join(data.info.class_names)}; {test}")
+
+
+if __name__ == "__main__":
+    main()
