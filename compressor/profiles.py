@@ -81,6 +81,7 @@ def budget_text(budget: Budget) -> str:
         ("p90 <= {:g} ms", budget.p90_ms),
         ("size <= {:g} MB", budget.size_mb),
         ("memory <= {:g} MB", budget.peak_rss_mb),
+        ("memory of the model <= {:g} MB", budget.model_rss_mb),
         ("retention >= {:g}", budget.min_retention),
         ("accuracy >= {:g}", budget.min_accuracy),
     )
@@ -254,6 +255,7 @@ def _render_budget(budget: dict[str, float]) -> str:
         "p90_ms": "p90_ms: 33          # nine calls of ten are at least this fast",
         "size_mb": "size_mb: 20         # the artefact's files, MB (10^6 bytes)",
         "peak_rss_mb": "peak_rss_mb: 300    # resident memory of the process at its peak, MB",
+        "model_rss_mb": "model_rss_mb: 100   # what the model adds to that, MB: for an app without Python",
         "min_accuracy": "min_accuracy: 0.9   # top-1 accuracy",
     }
     lines = "# What an artefact may cost and must keep. A line that is not given is not judged.\n"

@@ -23,9 +23,13 @@ HEAVY = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "B
 NAMES = {"float32": "fp32", "float16": "fp16", "int8": "int8", "uint8": "int8", "int16": "int16"}
 
 
+def version(litert: Any) -> str:
+    return str(importlib.import_module("ai_edge_litert").__version__)
+
+
 def load(litert: Any, path: str, threads: int, precision: str, streams: int) -> Loaded:
     """An interpreter a stream. Each has a pool of threads of its own, which sleep between calls."""
-    ways = [Interpreter(path, threads) for _ in range(streams)]
+    ways = [Interpreter(litert, path, threads) for _ in range(streams)]
     first = ways[0]
     if first.input["dtype"].__name__ != "float32":
         raise RequestError("failed", f"the model's input is {first.input['dtype'].__name__}, expected float32")
@@ -44,9 +48,8 @@ def load(litert: Any, path: str, threads: int, precision: str, streams: int) -> 
 class Interpreter:
     """One interpreter with the input and the output of its model."""
 
-    def __init__(self, path: str, threads: int) -> None:
-        library = importlib.import_module("ai_edge_litert.interpreter")
-        self.runtime = library.Interpreter(model_path=path, num_threads=threads)
+    def __init__(self, litert: Any, path: str, threads: int) -> None:
+        self.runtime = litert.Interpreter(model_path=path, num_threads=threads)
         self.runtime.allocate_tensors()
         self.input, self.output = self.runtime.get_input_details()[0], self.runtime.get_output_details()[0]
 
@@ -81,5 +84,7 @@ def executed(runtime: Any) -> str:
 
 
 if __name__ == "__main__":
+    # The module that holds the runtime's library: so it is no part of what a model takes to load, in time and memory.
+    MODULE = "ai_edge_litert.interpreter"
     PRECISIONS = ("fp32", "int8")
-    serve(Runtime("litert", INSTALL, PRECISIONS, lambda litert: list(PRECISIONS), load, module="ai_edge_litert"))
+    serve(Runtime("litert", INSTALL, PRECISIONS, lambda litert: list(PRECISIONS), load, module=MODULE, version=version))

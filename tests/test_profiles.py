@@ -169,9 +169,11 @@ def test_list() -> None:
 
 def test_budget_text() -> None:
     assert budget_text(Budget()) == "none"
-    whole = Budget(p50_ms=1.5, p90_ms=2, size_mb=3, peak_rss_mb=4, min_retention=0.95, min_accuracy=0.8)
+    memory = {"peak_rss_mb": 4, "model_rss_mb": 2.5}
+    whole = Budget(p50_ms=1.5, p90_ms=2, size_mb=3, **memory, min_retention=0.95, min_accuracy=0.8)
     assert budget_text(whole) == (
-        "p50 <= 1.5 ms, p90 <= 2 ms, size <= 3 MB, memory <= 4 MB, retention >= 0.95, accuracy >= 0.8"
+        "p50 <= 1.5 ms, p90 <= 2 ms, size <= 3 MB, memory <= 4 MB, memory of the model <= 2.5 MB, retention >= 0.95, "
+        "accuracy >= 0.8"
     )
 
 
@@ -300,12 +302,12 @@ def test_new_has_comments(tmp_path: Path) -> None:
     assert text.startswith(
         f"# A profile measured on this machine: Test CPU @ 2.0 GHz: fast. Written by kdc {__version__} on 2026-01-02.\n"
     )
-    for line in ("p50_ms", "p90_ms", "size_mb", "peak_rss_mb", "min_accuracy"):
+    for line in ("p50_ms", "p90_ms", "size_mb", "peak_rss_mb", "model_rss_mb", "min_accuracy"):
         assert f"\n  # {line}: " in text
     # What a comment invites to add is right once its "# " is gone.
     (tmp_path / "box.yaml").write_text(re.sub(r"^  # (?=\w+: \d)", "  ", text, flags=re.M), encoding="utf-8")
     assert load_profile("box").budget == Budget(
-        min_retention=0.9, p50_ms=20, p90_ms=33, size_mb=20, peak_rss_mb=300, min_accuracy=0.9
+        min_retention=0.9, p50_ms=20, p90_ms=33, size_mb=20, peak_rss_mb=300, model_rss_mb=100, min_accuracy=0.9
     )
 
 

@@ -16,9 +16,10 @@ from compressor.errors import KdcError, needs, os_error
 from compressor.export.calibration import FEWEST
 from compressor.export.eval_set import part_of, write_labels, write_pictures, write_reference
 from compressor.export.identity import metadata_of, public, without_paths
-from compressor.export.judge import ValidationJudge
+from compressor.export.judge import ValidationJudge, machine_isa
 from compressor.export.onnx_graph import to_onnx
 from compressor.export.qat_onnx import qat_model
+from compressor.export.schemes import scored_by_others
 from compressor.export.source import QatModel, Source
 from compressor.export.variants import REFERENCE, Delivery, Making, entry, variants_of
 from compressor.models import LoadedModel, load_run
@@ -81,7 +82,7 @@ def export_bundle(
             f"kdc distill --teacher run:{run} --data … --out run",
         )
     request = read_json(run / "run.json", Request)
-    teacher_model = teacher_of(request, record, teacher, "kdc export")
+    teacher_model = teacher_of(request, record, teacher, "if it lies elsewhere now: kdc export … --teacher REFERENCE")
     temporary = out.parent / f".{out.name}.part"
     try:
         if temporary.exists():
@@ -154,6 +155,9 @@ def _fill(
     place.work.mkdir()
     write_labels(data.test, root / "eval")
     same = teacher.preprocess == student.preprocess
+    differs = scored_by_others(profile, machine_isa()) if profile.asks_for("int8") else ""
+    if differs:
+        progress.warn(differs)
     making = _student(place, run, student, record, retrain, delivery)
     variants = [*variants_of(making, profile, progress)]
     making = _teacher_making(place, teacher, making.pictures if same else "eval/teacher_inputs.npy")
@@ -172,6 +176,7 @@ def _fill(
         eval=EvalSet(split="test", n=len(data.test), labels="eval/labels.npy", ids="eval/ids.txt"),
         variants=tuple(variants),
         support=tuple(entry(root, path) for path in support if path not in shipped),
+        notes=(differs,) if differs else (),
     )
 
 

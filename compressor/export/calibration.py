@@ -20,7 +20,7 @@ from compressor.export.ort_session import Floats, open_session
 from compressor.export.source import Source
 from compressor.spec.quantization import Scheme
 
-__all__ = ["FEWEST", "METHODS", "Histogram", "batches", "calibrate"]
+__all__ = ["FEWEST", "METHODS", "Histogram", "activation_ranges", "batches"]
 
 METHODS = ("minmax", "percentile", "entropy")
 FEWEST = 32
@@ -78,7 +78,7 @@ def batches(source: Source, most: int | None = None) -> Iterator[Floats]:
         yield normalise(pictures[start : start + size], source.preprocess)
 
 
-def calibrate(
+def activation_ranges(
     model: onnx.ModelProto, tensors: Sequence[str], inputs: Iterable[Floats], scheme: Scheme
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Method -> tensor -> (low, high), from one pass of the fp32 model over `inputs`."""

@@ -10,7 +10,13 @@ from compressor.runner import open_runner
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Score
 
-__all__ = ["ValidationJudge"]
+__all__ = ["ValidationJudge", "machine_isa"]
+
+
+def machine_isa() -> tuple[str, ...]:
+    """The instruction sets of the machine that judges, as Linux names them; empty where it does not tell."""
+    with open_runner("onnxruntime") as runner:
+        return tuple(runner.ask("info")["machine"]["isa"])
 
 
 class ValidationJudge:
@@ -57,12 +63,13 @@ class ValidationJudge:
         """Logits [min(most, n), classes] for the first of the pictures."""
         how = self._preprocess
         with tempfile.TemporaryDirectory() as folder, open_runner(runtime) as runner:
-            inputs = self._pictures
-            if most < len(self._labels):
+            inputs, n = self._pictures, min(most, len(self._labels))
+            if n < len(self._labels):
                 inputs = Path(folder) / "pictures.npy"
-                np.save(inputs, np.load(self._pictures, mmap_mode="r", allow_pickle=False)[:most])
-            out = Path(folder) / "logits.npy"
+                np.save(inputs, np.load(self._pictures, mmap_mode="r", allow_pickle=False)[:n])
+            out, pixels = Path(folder) / "logits.npy", n * how.input_size[0] * how.input_size[1]
+            fields = {"inputs": str(inputs), "mean": how.mean, "std": how.std, "batch": self._batch, "out": str(out)}
             runner.ask("load", model=str(model.resolve()), threads=self._threads, precision=precision)
-            runner.ask("predict", inputs=str(inputs), mean=how.mean, std=how.std, batch=self._batch, out=str(out))
+            runner.ask("predict", pixels, **fields)
             logits: NDArray[np.float32] = np.load(out, allow_pickle=False)
         return logits

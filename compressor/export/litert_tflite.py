@@ -25,8 +25,9 @@ from torch import nn
 from compressor.errors import KdcError, needs
 from compressor.export.calibration import batches
 from compressor.export.quiet import quiet
+from compressor.export.sensitivity import growing_sets
 from compressor.export.source import Artefact, Candidate, Judge, QatModel, Quantizer, Source
-from compressor.export.torch_rounding import bias_corrected, growing_sets, layers_by_cost, left_in_float, rounded
+from compressor.export.torch_rounding import bias_corrected, layers_by_cost, left_in_float, rounded
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.spec.profile import Profile

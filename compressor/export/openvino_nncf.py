@@ -14,25 +14,17 @@ from numpy.typing import NDArray
 from compressor.data import normalise
 from compressor.errors import KdcError, needs
 from compressor.export.openvino_ir import reason, save
-from compressor.export.schemes import has_vnni
+from compressor.export.schemes import saturates
 from compressor.export.source import Source
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.spec.profile import Profile
 
-__all__ = ["batch", "batch_count", "biases", "part_of_nncf", "quantized", "quietly", "saturates", "save_packed"]
+__all__ = ["batch", "batch_count", "biases", "part_of_nncf", "quantized", "quietly", "save_packed"]
 
 Floats = NDArray[np.float32]
 
 NOISY = ("nncf", "torch.utils.cpp_extension")
 """Loggers that greet whoever imports NNCF; the second one misses a GPU."""
-
-
-def saturates(profile: Profile) -> bool:
-    """Whether the device adds pairs of int8 products in 16 bits: x86 without VNNI. There, full-range weights have cost
-    an EfficientNet-Lite0 7 dB of its logits, and half of the range (7 bits) 2 dB (docs.openvino.ai, "Saturation
-    (overflow) Issue Workaround"; NNCF calls it OverflowFix)."""
-    return profile.device.kind == "x86" and not has_vnni(profile)
 
 
 def batch_count(source: Source) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 
 from compressor.errors import KdcError
-from compressor.export.calibration import batches, calibrate
+from compressor.export.calibration import activation_ranges, batches
 from compressor.export.qdq import plan_for, quantize, write_model
 from compressor.export.qdq_ladder import qdq_candidates
 from compressor.export.qdq_plan import heavy_layers
@@ -37,7 +37,7 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
     in_float = [layer.name for layer in heavy_layers(model.graph) if layer.weight not in trained.weight_scales]
     wanted = plan_for(model, scheme, in_float, bias_int32=True).activations
     missing = [name for name in wanted if name not in trained.ranges]
-    seen = calibrate(rounded, missing, batches(source), scheme)["minmax"]
+    seen = activation_ranges(rounded, missing, batches(source), scheme)["minmax"]
     graph = quantize(
         model, {**seen, **trained.ranges}, scheme, float_nodes=in_float, weight_scales=trained.weight_scales
     )

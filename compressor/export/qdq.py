@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from compressor.errors import KdcError, first_line, os_error
 from compressor.export.qdq_plan import Layer, Plan, plan
+from compressor.models.fake_quant import LARGEST_WEIGHT
 from compressor.spec.quantization import Scheme
 
 __all__ = ["Ranges", "insert_pairs", "plan_for", "quantize", "write_model"]
@@ -110,15 +111,10 @@ def _activation_scale(low: float, high: float, scheme: Scheme) -> tuple[np.float
 
 
 def _weight_scale(weight: NDArray[np.float32], axis: int | None, bits: int) -> NDArray[np.float32]:
-    """Symmetric: the largest value of each channel (or of all, axis None) becomes 127, or 64 with 7 bits."""
+    """Symmetric: the largest value of each channel (or of all, axis None) becomes LARGEST_WEIGHT."""
     over = tuple(number for number in range(weight.ndim) if number != axis)
     largest = np.abs(weight).max(axis=over if axis is not None else None).astype(np.float64)
-    return np.asarray(np.where(largest > SMALLEST, largest, 1.0) / _most(bits), np.float32)
-
-
-def _most(bits: int) -> int:
-    # 255 * 64 * 2 = 32640 still fits int16, in which two products are added on x86 without VNNI.
-    return 127 if bits == 8 else 64
+    return np.asarray(np.where(largest > SMALLEST, largest, 1.0) / LARGEST_WEIGHT[bits], np.float32)
 
 
 class _Writer:
@@ -166,7 +162,7 @@ class _Writer:
             values = np.clip(np.rint(bias / whole), -(2**31) + 1, 2**31 - 1)
             self._stored(layer.bias, f"{layer.name}_bias", values.astype(np.int32), whole, 0, layer.name)
         shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
-        most = _most(scheme.weight_bits) if layer.weight not in fixed else 127
+        most = LARGEST_WEIGHT[scheme.weight_bits]
         codes = np.clip(np.rint(weight / scale.reshape(shape if scale.ndim else [1] * weight.ndim)), -most, most)
         self._stored(layer.weight, layer.weight, codes.astype(np.int8), scale, layer.axis, layer.name)
 

@@ -8,7 +8,7 @@ import onnx
 
 from compressor.errors import KdcError
 from compressor.export.bias_correction import correct_biases
-from compressor.export.calibration import METHODS, batches, calibrate
+from compressor.export.calibration import METHODS, activation_ranges, batches
 from compressor.export.ort_session import Floats
 from compressor.export.qdq import Ranges, insert_pairs, plan_for, quantize, write_model
 from compressor.export.qdq_plan import Layer
@@ -82,7 +82,7 @@ class _Steps:
         tensors = plan_for(model, self.scheme, bias_int32=self.bias_int32).activations
         number = len(self.source.calibration) // self.source.profile.batch
         pictures = self.progress.track(batches(self.source), number, "calibration")
-        return {**calibrate(model, tensors, pictures, self.scheme)}
+        return {**activation_ranges(model, tensors, pictures, self.scheme)}
 
     def layers(self, model: onnx.ModelProto) -> tuple[Layer, ...]:
         return plan_for(model, self.scheme, bias_int32=self.bias_int32).layers

@@ -3,14 +3,18 @@
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
+from compressor.models.squeeze_excite import Operation, gates
 from compressor.spec.quantization import Scheme
 
 __all__ = ["GraphIndex", "Layer", "Plan", "heavy_layers", "plan", "squeeze_excite"]
 
-MEANS = ("ReduceMean", "GlobalAveragePool")
+POOLS = ("ReduceMean", "ReduceMax", "GlobalAveragePool", "GlobalMaxPool")
 CARRIERS = ("Add", "MaxPool")
 """Ops without weights that onnxruntime computes in 8 bits as fast or faster. Swish, hard-swish, sigmoid, means and the
 products of squeeze-excite stay in float: their kernels gain nothing there, and their ranges lose accuracy."""
@@ -104,32 +108,25 @@ def plan(graph: onnx.GraphProto, scheme: Scheme, float_nodes: Collection[str], *
 
 
 def squeeze_excite(index: GraphIndex) -> set[str]:
-    """Names of the nodes that compute squeeze-excite's gates: whatever lies between a tensor and its product with
-    itself, by way of its mean (Hu et al. 2018, equations 2 to 4)."""
-    found: set[str] = set()
-    for node in index.nodes:
-        if node.op_type == "Mul" and len(node.input) == 2:
-            for tensor, gate in (node.input, reversed(node.input)):
-                between = _between(tensor, gate, index)
-                if any(one.op_type in MEANS and one.input[0] == tensor for one in between):
-                    found |= {one.name for one in between}
-    return found
+    """Names of the nodes that compute squeeze-excite's gates, by the same rule as for training in torch."""
+    return gates((_operation(node, index) for node in index.nodes), index.inputs)
 
 
-def _between(start: str, end: str, index: GraphIndex) -> list[onnx.NodeProto]:
-    """The nodes that make `end` out of `start` and constants alone; none where it takes something else."""
-    nodes, waiting, seen = [], [end], {start}
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        node = index.producer.get(name)
-        if node is None:
-            return []
-        nodes.append(node)
-        waiting += index.variable(node)
-    return nodes
+def _operation(node: onnx.NodeProto, index: GraphIndex) -> Operation:
+    kind: Literal["pool", "product", "other"] = "product" if node.op_type == "Mul" else "other"
+    if node.op_type in POOLS and (node.op_type.startswith("Global") or _is_spatial(node, index)):
+        kind = "pool"
+    # A shape is known before the network runs: a constant as far as the flow of values goes.
+    inputs = () if node.op_type == "Shape" else node.input
+    return Operation(node.name, kind, tuple(filter(None, inputs)), tuple(filter(None, node.output)))
+
+
+def _is_spatial(node: onnx.NodeProto, index: GraphIndex) -> bool:
+    """Whether a ReduceMean or ReduceMax goes over height and width. Its axes are an attribute up to opset 17."""
+    axes = next((list(one.ints) for one in node.attribute if one.name == "axes"), [])
+    if len(node.input) > 1 and node.input[1] in index.constants:
+        axes = numpy_helper.to_array(index.constants[node.input[1]]).tolist()
+    return sorted(np.mod(axes, 4)) == [2, 3]
 
 
 def _layer(node: onnx.NodeProto, index: GraphIndex) -> Layer | None:

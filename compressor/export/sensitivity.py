@@ -7,6 +7,7 @@ profiler on this machine. On another device the gains differ; the accuracy does 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -16,6 +17,8 @@ from compressor.export.qdq_plan import Layer
 from compressor.progress import Progress
 
 __all__ = ["Sensitivity", "divergence", "growing_sets", "in_order", "measure_layers"]
+
+T = TypeVar("T")
 
 RUNS = 15
 """Inferences of which the profiler's median is taken."""
@@ -60,7 +63,7 @@ def in_order(measured: Sequence[Sensitivity]) -> tuple[Layer, ...]:
     return tuple(one.layer for one in worth)
 
 
-def growing_sets(layers: Sequence[Layer]) -> list[tuple[Layer, ...]]:
+def growing_sets(layers: Sequence[T]) -> list[tuple[T, ...]]:
     """The first 1, 2, 4, 8, … of `layers`, at most half of them: beyond that it is no int8 model any more."""
     sizes, size = [], 1
     while size <= max(1, len(layers) // 2):

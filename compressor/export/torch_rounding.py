@@ -5,7 +5,6 @@ pictures; what they are worth is scored in the runtime itself.
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,12 +25,10 @@ from compressor.models.ranges import calibrate
 from compressor.progress import Progress
 from compressor.spec.quantization import Quantization, Scheme
 
-__all__ = ["Rounded", "bias_corrected", "growing_sets", "layers_by_cost", "left_in_float", "rounded"]
+__all__ = ["Rounded", "bias_corrected", "layers_by_cost", "left_in_float", "rounded"]
 
 PICTURES = 64
 """How many training pictures biases are corrected on, and layers are measured on."""
-SHARES = (0.05, 0.15, 0.4)
-"""Of the layers: how many stay in float on the rungs of the fallback."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +114,6 @@ def layers_by_cost(student: Rounded, progress: Progress) -> list[str]:
         alone = add_fake_quant(student.network, student.quantization.model_copy(update=one))
         costs[path] = divergence(wanted, _logits(alone, student.inputs))
     return sorted(costs, key=lambda path: costs[path], reverse=True)
-
-
-def growing_sets(layers: Sequence[str]) -> list[tuple[str, ...]]:
-    """The first of `layers`, a larger share of them each time; at least one."""
-    sizes = sorted({max(1, round(len(layers) * share)) for share in SHARES})
-    return [tuple(layers[:size]) for size in sizes if layers]
 
 
 def _logits(network: nn.Module, inputs: Tensor) -> NDArray[np.float32]:

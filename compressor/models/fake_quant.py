@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from compressor.spec.quantization import Quantization, Scheme
 
 __all__ = [
+    "LARGEST_WEIGHT",
     "FakeQuantLayer",
     "Rounding",
     "WeightRounding",
@@ -32,6 +33,10 @@ __all__ = [
 
 SMALLEST = float(np.finfo(np.float32).tiny) * 2**10
 """Scales below it stand for values that are all 0."""
+
+LARGEST_WEIGHT = {8: 127, 7: 64}
+"""Bits of a weight -> the integer that its largest value becomes; symmetric. x86 without VNNI adds two products of
+uint8 by int8 in 16 bits, which end at 32,767: 2 · 255 · 64 = 32,640 still fits, and 65 would saturate."""
 
 
 class Rounding(nn.Module):
@@ -74,7 +79,7 @@ class WeightRounding(nn.Module):
     def __init__(self, scheme: Scheme) -> None:
         super().__init__()
         self.register_buffer("gain", None)
-        self.most: int = 2 ** (scheme.weight_bits - 1) - 1
+        self.most = LARGEST_WEIGHT[scheme.weight_bits]
         self.per_channel = scheme.per_channel
 
     def scales(self, weight: Tensor) -> Tensor:
@@ -84,7 +89,7 @@ class WeightRounding(nn.Module):
         return (largest / self.most).clamp(min=SMALLEST)
 
     def integers(self, weight: Tensor) -> Tensor:
-        """int8 [out, …]: what is stored, within ±127 or ±63."""
+        """int8 [out, …]: what is stored, within ± `most`."""
         scales = self.scales(weight)
         steps: Tensor = self(weight).detach() / scales.view(-1, *[1] * (weight.ndim - 1))
         return steps.round().to(torch.int8)

@@ -13,10 +13,11 @@ from compressor.spec.student import Request, Student
 __all__ = ["data_of", "teacher_of"]
 
 
-def teacher_of(request: Request, record: Student, moved_to: str | None, command: str) -> LoadedModel:
+def teacher_of(request: Request, record: Student, moved_to: str | None, hint: str) -> LoadedModel:
     """The teacher that the student was distilled from: its weights must be the same ones, wherever they lie now.
 
-    `moved_to`: a reference to them, where it is another than the request's. `command`: what was typed, for hints.
+    `moved_to`: a reference to them, where it is another than the request's. `hint`: what to type where that one cannot
+    be loaded any more, which the caller knows.
     """
     assert record.teacher is not None
     reference = moved_to or request.teacher
@@ -25,7 +26,6 @@ def teacher_of(request: Request, record: Student, moved_to: str | None, command:
     except KdcError as error:
         if moved_to:
             raise
-        hint = f"if it lies elsewhere now: {command} … --teacher REFERENCE"
         raise KdcError(f"the teacher of this run: {error.message}", hint, error.exit_code) from None
     if model.weights.sha256 != record.teacher.sha256:
         raise KdcError(f"{reference} is not the teacher that this student was distilled from (its weights differ)")

@@ -2,8 +2,7 @@
 
 Inputs and weights of convolutions and linear layers are quantized, depthwise ones too. Two rules beside:
 
-- What gates runs in float: layers on globally pooled values that are then multiplied with a map (squeeze-excite: Hu et
-  al. 2018). They cost next to no time, and an error in a gate scales a whole channel.
+- The gates of squeeze-excite run in float (`squeeze_excite` says why, and which layers these are).
 - An int8 convolution answers int8. Where its answer goes into quantized layers only, at most through a clipping
   activation (ReLU, ReLU6), their input ranges serve for that. Elsewhere (hard-swish, a sum, a pool) its output has a
   range of its own, or the runtime would compute the convolution in float.
@@ -11,16 +10,19 @@ Inputs and weights of convolutions and linear layers are quantized, depthwise on
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 from torch import Tensor, nn
 
 from compressor.models.fake_quant import FAKE_QUANT
-from compressor.models.tracing import Step, Trace, trace
+from compressor.models.squeeze_excite import Operation, gates
+from compressor.models.tracing import INPUT, Step, Trace, trace
 
 __all__ = ["QuantPlan", "quant_plan"]
 
-POOLS = {"mean", "amax", "max", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
+POOLS = {"mean", "amax", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"}
+"""Those that torch's exporter writes as one of export/qdq_plan's POOLS, where they pool to one value a channel."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class QuantPlan:
 def quant_plan(network: nn.Module, example: Tensor) -> QuantPlan:
     """The plan for `network`, whose BatchNorms are folded. `example`: any input [B, 3, height, width]."""
     found = trace(network, example, (nn.Conv2d, nn.Linear))
-    gates = _gates(found)
+    in_float = gates(map(partial(_operation, found), found.steps), [INPUT])
     layers = {step.layer: step for step in found.steps if step.layer}
-    inputs = tuple(path for path in layers if path not in gates and type(network.get_submodule(path)) in FAKE_QUANT)
+    inputs = tuple(path for path in layers if path not in in_float and type(network.get_submodule(path)) in FAKE_QUANT)
     outputs = {}
     for path in inputs:
         value = layers[path].outputs[0]
@@ -59,20 +61,12 @@ def _clipped_to(users: Iterable[Step]) -> tuple[float, float]:
     return min(low for low, _ in clips), max(high for _, high in clips)
 
 
-def _gates(found: Trace) -> set[str]:
-    """The layers that a pooled value goes through before it is multiplied with one that is not pooled."""
-    through: dict[int, frozenset[str]] = {}  # pooled value -> the layers that it came through
-    gates: set[str] = set()
-    for step in found.steps:
-        pooled = [value for value in step.inputs if value in through]
-        if step.op == "mul" and any(value in found.made and value not in through for value in step.inputs):
-            gates |= {path for value in pooled for path in through[value]}
-        elif all(_is_small(found.shapes[value]) for value in step.outputs) and (pooled or step.op in POOLS):
-            came = frozenset(path for value in pooled for path in through[value])
-            through |= dict.fromkeys(step.outputs, came | {step.layer} if step.layer else came)
-    return gates
+def _operation(found: Trace, step: Step) -> Operation:
+    if step.op in POOLS and all(_is_pooled(found.shapes[value]) for value in step.outputs):
+        return Operation(step.layer, "pool", step.inputs, step.outputs)
+    return Operation(step.layer, "product" if step.op == "mul" else "other", step.inputs, step.outputs)
 
 
-def _is_small(shape: tuple[int, ...]) -> bool:
+def _is_pooled(shape: tuple[int, ...]) -> bool:
     """[B, C] or [B, C, 1, 1]."""
     return len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))

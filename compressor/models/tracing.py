@@ -14,7 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 from compressor.models.loaded import evaluating
 
-__all__ = ["Step", "Trace", "trace"]
+__all__ = ["INPUT", "Step", "Trace", "trace"]
+
+INPUT = 0
+"""The number of the value that a network takes."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,11 @@ class Step:
 @dataclass
 class Trace:
     """The steps of a forward pass in order. `shapes`: of every value. A value that an operation overwrites in place
-    has a new number from then on. `made`: the network's input and the values that steps made; all others are
-    parameters and constants."""
+    has a new number from then on. INPUT is the network's input; other values that no step makes are parameters and
+    constants."""
 
     steps: list[Step] = field(default_factory=list)
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    made: set[int] = field(default_factory=set)
 
     def users(self, value: int) -> list[Step]:
         return [step for step in self.steps if value in step.inputs]
@@ -47,7 +49,7 @@ def trace(network: nn.Module, example: Tensor, kinds: tuple[type[nn.Module], ...
     """One forward pass of `network` in evaluation mode on `example` [B, 3, height, width]. Modules of `kinds` are one
     step each, whatever they do inside."""
     recorder = _Recorder()
-    recorder.found.made.add(recorder.number(example))
+    assert recorder.number(example) == INPUT
     with recorder.hooked(network, kinds), evaluating(network), recorder:
         network(example)
     return recorder.found
@@ -72,9 +74,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return number
 
     def _record(self, op: str, inputs: list[int], outputs: list[Tensor], layer: str = "", clip: Any = None) -> None:
-        made = [self._new(tensor) for tensor in outputs]
-        self.found.made.update(made)
-        self.found.steps.append(Step(op, tuple(inputs), tuple(made), layer, clip))
+        made = tuple(self._new(tensor) for tensor in outputs)
+        self.found.steps.append(Step(op, tuple(inputs), made, layer, clip))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

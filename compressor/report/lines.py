@@ -4,8 +4,8 @@
     precision    it was executed in the precision that was asked for (the table RUNTIMES says which that is)
     parity       the runtime gives the logits that torch gives (the table PARITY says how closely)
     max_drop     on validation it loses no more accuracy against the student in fp32 than the profile permits
-    size_mb, peak_rss_mb             exact figures; memory only on the profile's device
-    min_accuracy, min_retention      by their whole 95 % interval
+    size_mb, peak_rss_mb, model_rss_mb    exact figures; memory only on the profile's device
+    min_accuracy, min_retention           by their whole 95 % interval
 
 The lines on latency are in `latency_lines`.
 """
@@ -85,11 +85,13 @@ def size_lines(row: Row, budget: Budget) -> list[Check]:
 
 
 def memory_lines(row: Row, budget: Budget, grounds: Grounds) -> list[Check]:
-    """The budget's line on memory, judged on the profile's device alone."""
-    if budget.peak_rss_mb is None:
-        return []
+    """The budget's lines on memory, judged on the profile's device alone: all that the process held, and what the
+    model added to it."""
     why = not_run(row.measured, row.error) or elsewhere(grounds)
-    return [_exact(row, "peak_rss_mb", row.peak_rss_mb, budget.peak_rss_mb, why)]
+    idle, peak = row.idle_rss_mb, row.peak_rss_mb
+    added = None if idle is None or peak is None else round(peak - idle, 3)
+    lines = (("peak_rss_mb", peak, budget.peak_rss_mb), ("model_rss_mb", added, budget.model_rss_mb))
+    return [_exact(row, line, value, limit, why) for line, value, limit in lines if limit is not None]
 
 
 def accuracy_lines(row: Row, budget: Budget, grounds: Grounds, teacher: Row | None) -> list[Check]:

@@ -47,15 +47,18 @@ class Budget(Noun):
     """What an artefact may cost and must keep. A line that is not given is not judged.
 
     p50_ms, p90_ms: latency of one call, wall time, milliseconds. size_mb: the artefact's files, MB (10^6 bytes).
-    peak_rss_mb: resident memory of the runner's process at its peak, MB. min_speedup: the teacher's p50 / this p50,
-    and max_slowdown: this p50 / the p50 of the same variant of the baseline, from paired blocks, so that they can be
-    judged on any machine. min_retention: accuracy / the teacher's accuracy. min_accuracy: top-1.
+    peak_rss_mb: resident memory of the runner's process at its peak, MB: all of it, Python and what the runtime brings
+    along included. model_rss_mb: how far that lies above what the process held before it loaded the model, for devices
+    where the model runs without Python. min_speedup: the teacher's p50 / this p50, and max_slowdown: this p50 / the p50
+    of the same variant of the baseline, from paired blocks, so that they can be judged on any machine. min_retention:
+    accuracy / the teacher's accuracy. min_accuracy: top-1.
     """
 
     p50_ms: Positive | None = None
     p90_ms: Positive | None = None
     size_mb: Positive | None = None
     peak_rss_mb: Positive | None = None
+    model_rss_mb: Positive | None = None
     min_speedup: Positive | None = None
     max_slowdown: Positive | None = None
     min_retention: Annotated[float, Field(gt=0, le=2)] | None = None

@@ -79,6 +79,21 @@ def test_a_network_that_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_opset_that_lacks_an_operator_is_refused(tmp_path: Path) -> None:
+    """BitwiseAnd came with opset 18. Another opset than the one asked for is never written instead."""
+
+    class Masked(nn.Module):
+        def forward(self, pictures: Tensor) -> Tensor:
+            return pictures.mean((2, 3)) * torch.bitwise_and((pictures.amax((2, 3)) > 0).int(), 1)
+
+    with pytest.raises(KdcError, match=r"cannot be written at ONNX opset 17: .*BitwiseAnd") as caught:
+        to_onnx(Masked(), (8, 8), 1, 17, {}, tmp_path / "m.onnx")
+    assert (caught.value.exit_code, caught.value.hint) == (2, "--set opset=18")
+    assert list(tmp_path.iterdir()) == []
+    to_onnx(Masked(), (8, 8), 1, 18, {}, tmp_path / "m.onnx")
+    assert "BitwiseAnd" in {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+
+
 def test_macs_of_a_convolution_and_a_linear_layer() -> None:
     layers = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(4 * 6 * 6, 5)

@@ -191,6 +191,7 @@ def test_how_tells_what_was_corrected(climbed: tuple[list[Candidate | None], Cou
     assert "changed 0 of" not in corrected.how
 
 
+@pytest.mark.slow
 def test_the_same_bytes_twice_and_nothing_said(
     source: Source, packed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +203,7 @@ def test_the_same_bytes_twice_and_nothing_said(
     assert (said.out, said.err) == ("", "")
 
 
+@pytest.mark.slow
 def test_batches_and_old_opsets(tmp_path: Path) -> None:
     source = source_of(write_onnx(tmp_path / "m.onnx", batch=5, opset=17), "x86-avx2", "batch=5")
     made = save_packed(quantized(converted(source.onnx_file), source, "mixed", Silent(), fast=False), tmp_path / "ir")
@@ -218,6 +220,7 @@ def test_all_layers_taken_back_are_the_float_model(source: Source, corrected: An
     assert np.abs(run(layers.without([]), source) - expected).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_layer_that_costs_most_comes_first(source: Source, corrected: Any) -> None:
     model = converted(source.onnx_file)
     layers = Layers(model, corrected)
@@ -273,6 +276,7 @@ class Reader:
         return next(({"input": batch(self._source, row)} for row in self._rows), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False], ids=["int32-bias", "float-bias"])
 def test_a_retrained_students_graph_keeps_its_weights_and_ranges(source: Source, bias: bool, tmp_path: Path) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from compressor.data import normalise
 from compressor.errors import KdcError
 from compressor.export.bias_correction import channel_means, correct_biases
-from compressor.export.calibration import BINS, Histogram, _entropy, _percentile, batches, calibrate
+from compressor.export.calibration import BINS, Histogram, _entropy, _percentile, activation_ranges, batches
 from compressor.export.ort_session import open_session
 from compressor.export.qdq import insert_pairs, plan_for, quantize
 from compressor.export.qdq_plan import Layer, heavy_layers
@@ -85,7 +85,7 @@ def test_a_tensor_that_is_always_zero(method: object) -> None:
 
 
 def test_minmax_is_what_the_network_gives(source: Source) -> None:
-    found = calibrate(make_model(), TENSORS, batches(source), U8S8)
+    found = activation_ranges(make_model(), TENSORS, batches(source), U8S8)
     inputs = normalise(source.calibration, PREPROCESS)
     assert found["minmax"]["input"] == (inputs.min(), inputs.max())
     session = open_session(make_model(), ["x"])
@@ -115,7 +115,7 @@ def coarse(source: Source) -> tuple[onnx.ModelProto, dict[str, tuple[float, floa
             weight[:, 0] = 127 * scale[:, 0]
             tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float32), tensor.name))
     chosen = plan_for(model, U8S8, bias_int32=True)
-    return model, calibrate(model, chosen.activations, batches(source), U8S8)["minmax"], chosen.layers
+    return model, activation_ranges(model, chosen.activations, batches(source), U8S8)["minmax"], chosen.layers
 
 
 def test_bias_correction_puts_the_means_back(source: Source) -> None:
@@ -164,7 +164,7 @@ def test_divergence_by_hand() -> None:
 def test_the_layer_that_was_ruined_is_the_most_sensitive(source: Source) -> None:
     model = make_model()
     chosen = plan_for(model, U8S8, bias_int32=True)
-    ranges = calibrate(model, chosen.activations, batches(source), U8S8)["minmax"]
+    ranges = activation_ranges(model, chosen.activations, batches(source), U8S8)["minmax"]
 
     def mixed(float_nodes: Collection[str]) -> onnx.ModelProto:
         made = quantize(model, ranges, U8S8, float_nodes=float_nodes)

@@ -12,12 +12,12 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from compressor.errors import KdcError
-from compressor.export.calibration import METHODS, batches, calibrate
+from compressor.export.calibration import METHODS, activation_ranges, batches
 from compressor.export.ort_fp16 import half, to_fp16
 from compressor.export.ort_int8 import ORT
 from compressor.export.qdq import plan_for, quantize, write_model
 from compressor.export.qdq_ladder import qdq_candidates
-from compressor.export.schemes import has_vnni, onnxruntime_scheme
+from compressor.export.schemes import onnxruntime_scheme, saturates
 from compressor.export.source import QatModel, Source
 from compressor.profiles import load_profile
 from compressor.progress import Silent
@@ -126,7 +126,7 @@ def trained(source: Source, tmp_path: Path) -> QatModel:
     """Q/DQ as a retrained student has it: what layers read, 7-bit weights, biases in float."""
     scheme, model = Scheme(activations="uint8", weight_bits=7), make_model()
     tensors = plan_for(model, scheme, bias_int32=False).activations
-    ranges = calibrate(model, tensors, batches(source), scheme)["percentile"]
+    ranges = activation_ranges(model, tensors, batches(source), scheme)["percentile"]
     write_model(quantize(model, ranges, scheme, bias_int32=False), tmp_path / "qat.onnx")
     return QatModel(nn.Identity(), nn.Identity(), tmp_path / "qat.onnx", Quantization(scheme=scheme, inputs={}))
 
@@ -198,4 +198,4 @@ def test_fp16_narrows_casts_and_constants() -> None:
 def test_schemes_of_the_profiles(profile: str, bits: Literal[7, 8]) -> None:
     loaded = load_profile(profile)
     assert onnxruntime_scheme(loaded) == Scheme(activations="uint8", weight_bits=bits)
-    assert has_vnni(loaded) is (profile == "x86-avx512-vnni")
+    assert saturates(loaded) is (bits == 7)

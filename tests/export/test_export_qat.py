@@ -126,7 +126,7 @@ def test_what_is_stored_is_int8(scheme: Scheme, digits: Tensor, tmp_path: Path) 
         assert not zeros.any()
         assert scales.shape == (integers.shape[0],)
         assert [(a.name, a.i) for a in stored.attribute] == [("axis", 0)]
-        assert np.abs(integers).max() == (127 if scheme.weight_bits == 8 else 63)
+        assert np.abs(integers).max() == (127 if scheme.weight_bits == 8 else 64)
         assert constants[node.input[2]].dtype == np.float32
         weights[integers.shape, int(integers.astype(int).sum())] = integers
     layers = fake_quant_layers(network)

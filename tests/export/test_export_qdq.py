@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from compressor.errors import KdcError
-from compressor.export.calibration import batches, calibrate
+from compressor.export.calibration import activation_ranges, batches
 from compressor.export.qdq import plan_for, quantize, write_model
 from compressor.export.qdq_plan import GraphIndex, heavy_layers, squeeze_excite
 from compressor.export.qdq_strip import strip
@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> Source:
 def ranges_of(source: Source, scheme: Scheme, bias_int32: bool = True) -> dict[str, tuple[float, float]]:
     model = onnx.load(str(source.onnx_file))
     tensors = plan_for(model, scheme, bias_int32=bias_int32).activations
-    return calibrate(model, tensors, batches(source), scheme)["minmax"]
+    return activation_ranges(model, tensors, batches(source), scheme)["minmax"]
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:

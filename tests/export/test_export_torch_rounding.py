@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 else:
     import mobile_kit as kit
 
-from compressor.export.torch_rounding import Rounded, bias_corrected, growing_sets, layers_by_cost, rounded
+from compressor.export.torch_rounding import Rounded, bias_corrected, layers_by_cost, rounded
 from compressor.models.fake_quant import add_fake_quant
 from compressor.progress import Silent
 from compressor.spec.quantization import Scheme
@@ -48,13 +48,3 @@ def test_the_layer_with_the_coarsest_steps_costs_most(student: Rounded) -> None:
     wide = {**student.quantization.inputs, "deep.0": (low * 50, high * 50)}
     coarse = replace(student, quantization=student.quantization.model_copy(update={"inputs": wide}))
     assert layers_by_cost(coarse, Silent())[0] == "deep.0"
-
-
-def test_sets_grow_from_the_first() -> None:
-    layers = [str(number) for number in range(40)]
-    sets = growing_sets(layers)
-    assert [len(one) for one in sets] == [2, 6, 16]
-    assert all(list(one) == layers[: len(one)] for one in sets)
-    assert growing_sets([]) == []
-    assert growing_sets(["a"]) == [("a",)]
-    assert [len(one) for one in growing_sets(layers[:4])] == [1, 2]

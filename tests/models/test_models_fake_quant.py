@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from onnx import numpy_helper
 from timm.layers import Conv2dSame, SqueezeExcite
 from torch import Tensor, nn
 
+from compressor.export.qdq import plan_for, quantize
 from compressor.models.fake_quant import (
+    LARGEST_WEIGHT,
     Rounding,
     WeightRounding,
     add_fake_quant,
@@ -22,6 +25,7 @@ from compressor.models.folding import fold_batchnorm
 from compressor.models.quant_plan import QuantPlan, quant_plan
 from compressor.models.ranges import best_range, calibrate
 from compressor.spec.quantization import Quantization, Scheme
+from tests.export.ort_kit import make_model
 
 torch.set_num_threads(1)
 
@@ -71,7 +75,7 @@ def test_gradients_pass_within_the_range_and_stop_outside() -> None:
     assert values.grad.tolist() == [0.0, 2.0, 3.0, 4.0, 0.0]
 
 
-@pytest.mark.parametrize(("scheme", "most"), [(U8S8, 127), (U8S7, 63)])
+@pytest.mark.parametrize(("scheme", "most"), [(U8S8, 127), (U8S7, 64)])
 def test_weights_have_a_scale_a_channel(scheme: Scheme, most: int) -> None:
     weight = torch.tensor([[1.0, -0.3, 0.0], [0.001, 0.0004, -0.0007], [0.0, 0.0, 0.0]])
     rounding = WeightRounding(scheme)
@@ -83,6 +87,22 @@ def test_weights_have_a_scale_a_channel(scheme: Scheme, most: int) -> None:
     ]
     stored = rounding.integers(weight).float() * rounding.scales(weight)[:, None]
     torch.testing.assert_close(rounding(weight), stored, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("scheme", [U8S8, U8S7])
+def test_training_and_export_round_weights_to_the_same_integers(scheme: Scheme) -> None:
+    model = make_model()
+    ranges = dict.fromkeys(plan_for(model, scheme, bias_int32=True).activations, (-8.0, 8.0))
+    made = {one.name: numpy_helper.to_array(one) for one in quantize(model, ranges, scheme).graph.initializer}
+    weights = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    for layer in ("stem", "expand", "depthwise", "head"):
+        integers = WeightRounding(scheme).integers(torch.tensor(weights[f"{layer}.weight"]))
+        np.testing.assert_array_equal(integers, made[f"{layer}.weight_quantized"])
+
+
+def test_seven_bits_are_what_16_bits_can_hold() -> None:
+    """Two products of the largest uint8 and the largest weight."""
+    assert 2 * 255 * LARGEST_WEIGHT[7] <= 2**15 - 1 < 2 * 255 * (LARGEST_WEIGHT[7] + 1)
 
 
 def test_weights_with_one_scale_for_all() -> None:

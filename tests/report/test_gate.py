@@ -41,6 +41,9 @@ def judged(make: Make, line: str, student: dict[str, Any], budget: dict[str, Any
         ("peak_rss_mb", 61.25, {}, "pass"),
         ("peak_rss_mb", 61.0, {}, "fail"),
         ("peak_rss_mb", 61.0, {"rss": None}, "unmeasured"),
+        ("model_rss_mb", 21.25, {}, "pass"),  # the peak of 61.25 less the 40 before the model
+        ("model_rss_mb", 21.0, {}, "fail"),
+        ("model_rss_mb", 21.0, {"rss": None}, "unmeasured"),
         ("min_accuracy", 0.9, {"wrong": 6}, "pass"),
         ("min_accuracy", 0.99, {"wrong": 20}, "fail"),
         ("min_accuracy", 0.95, {"wrong": 10}, "inconclusive"),
@@ -66,7 +69,8 @@ def test_lines_that_are_not_given_are_not_judged(make_bundle: Make) -> None:
     assert [check.line for check in report.checks] == ["runs", "precision", "parity"]
     assert report.verdict == "pass"
     assert any("sets no budget" in note for note in report.notes)
-    full = {"p50_ms": 9, "p90_ms": 9, "size_mb": 9, "peak_rss_mb": 99, "min_retention": 0.5, "min_accuracy": 0.5}
+    memory = {"peak_rss_mb": 99, "model_rss_mb": 99}
+    full = {"p50_ms": 9, "p90_ms": 9, "size_mb": 9, **memory, "min_retention": 0.5, "min_accuracy": 0.5}
     report = build_report(make_bundle(budget=full))
     own = ["runs", "precision", "parity"]
     assert [check.line for check in report.checks] == [
@@ -74,7 +78,7 @@ def test_lines_that_are_not_given_are_not_judged(make_bundle: Make) -> None:
         "size_mb",
         "p50_ms",
         "p90_ms",
-        *list(full)[3:4],
+        *memory,
         *("min_accuracy", "min_retention"),
     ]
     assert report.holds == ("ort-fp32",)
@@ -92,11 +96,11 @@ def test_lines_that_are_not_given_are_not_judged(make_bundle: Make) -> None:
     ],
 )
 def test_elsewhere_latency_and_memory_are_unmeasured(make_bundle: Make, machine: dict[str, Any], said: str) -> None:
-    budget = {"p50_ms": 9, "p90_ms": 0.1, "peak_rss_mb": 1, "min_accuracy": 0.5, "size_mb": 9}
+    budget = {"p50_ms": 9, "p90_ms": 0.1, "peak_rss_mb": 1, "model_rss_mb": 1, "min_accuracy": 0.5, "size_mb": 9}
     report = build_report(make_bundle(budget=budget, machine=machine))
     assert not report.matches
     assert report.differences == (said,)
-    for line in ("p50_ms", "p90_ms", "peak_rss_mb"):
+    for line in ("p50_ms", "p90_ms", "peak_rss_mb", "model_rss_mb"):
         check = line_of(report, line, "ort-fp32")
         assert check.verdict == "unmeasured"
         assert said in check.reason

@@ -19,7 +19,8 @@ Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 
 @pytest.fixture
 def sealed(make_bundle: Make) -> Path:
-    bundle = make_bundle()
+    small = {"repeat": 100}
+    bundle = make_bundle({"ort-fp32": {"wrong": 10, **small}, "teacher": {"role": "teacher", "p50": 6.0, **small}})
     finish(bundle)
     return bundle
 
