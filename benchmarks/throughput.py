@@ -49,7 +49,7 @@ def network(name: str, size: int) -> nn.Module:
     torch.manual_seed(0)
     options = {"img_size": size} if name.startswith("vit") else {}
     model: nn.Module = timm.create_model(name, num_classes=CLASSES, **options)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def photographs(count: int, size: int) -> NDArray[np.uint8]:
@@ -189,9 +189,9 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(given.rounds + 1):
         for name in random.Random(number).sample(list(contestants), len(contestants)):
-            taken = contestants[name](network(STUDENT, size))
+            took = contestants[name](network(STUDENT, size))
             if number:  # the first is to warm up
-                seconds[name].append(taken)
+                seconds[name].append(took)
     print(f"\n{teacher_name} -> {STUDENT}, {size} px, batch {given.batch}, {torch.get_num_threads()} threads, "
           f"n = {given.rounds} rounds of {given.steps} steps")  # fmt: skip
     for name, taken in seconds.items():

@@ -253,7 +253,7 @@ def test_the_views_repeat_where_they_are_limited(data: ImageData, tmp_path: Path
     task = task_of(data, {"student": how(16)}, tmp_path, views={"distinct": 2})
     seen_in = []
     for epoch in range(3):
-        pictures = {}
+        pictures: dict[int, Tensor] = {}
         for batch in task.batches(epoch, 0):
             pictures |= dict(zip(batch["index"].tolist(), batch["student"], strict=True))
         seen_in.append(pictures)

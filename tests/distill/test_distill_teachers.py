@@ -66,6 +66,12 @@ def online(codec: Codec | None = None, seed: int = 0) -> Online:
     return Online(model.requires_grad_(False), codec or Codec(CLASSES))
 
 
+def counting(teacher: Online) -> Counting:
+    network = teacher.model.network
+    assert isinstance(network, Counting)
+    return network
+
+
 def store_in(folder: Path, codec: Codec | None = None, **key: Any) -> AnswerStore:
     return AnswerStore(folder, {"teacher": "a", **key}, views=VIEWS, samples=N, size=(codec or Codec(CLASSES)).bytes)
 
@@ -82,7 +88,8 @@ def test_an_answer_comes_back_as_it_was_encoded(dtype: torch.dtype, top_k: int |
     logits = torch.randn(9, CLASSES, generator=torch.Generator().manual_seed(0)) * 5
     encoded = codec.encode(logits)
     raw = codec.to_bytes(encoded)
-    assert (raw.dtype, raw.shape) == (np.uint8, (9, codec.bytes))
+    assert raw.dtype == np.uint8
+    assert raw.shape == (9, codec.bytes)
     assert torch.equal(codec.from_bytes(raw), encoded)
     decoded = codec.decode(encoded)
     assert decoded.shape == logits.shape
@@ -218,19 +225,20 @@ def test_two_runs_share_a_folder(tmp_path: Path) -> None:
 def test_kept_answers_are_the_teachers_and_spare_it(tmp_path: Path, codec: Codec) -> None:
     teacher = online(codec)
     signal, task = cached(tmp_path, teacher)
+    network = counting(teacher)
     batches = np.random.default_rng(1).permutation(N)[: SIZE * (N // SIZE)].reshape(-1, SIZE).tolist()
     assert signal.wants(0)
     first = [signal.answers(task.batch(samples, 0, ["teacher"]), 0).logits for samples in batches]
     for samples, logits in zip(batches, first, strict=True):
         assert torch.equal(logits, online(codec).answers(task.batch(samples, 0, ["teacher"]), 0).logits)
-    calls = teacher.model.network.calls
+    calls = network.calls
     signal.end(0)
-    assert teacher.model.network.calls == calls + 1, "the two samples that filled no batch, in one of their own"
+    assert network.calls == calls + 1, "the two samples that filled no batch, in one of their own"
     assert not Cached(teacher, store_in(tmp_path, codec), task, Silent()).wants(VIEWS)  # type: ignore[arg-type]
     task.asked.clear()
     order = np.random.default_rng(2).permutation(N)[:SIZE].tolist()
     again = signal.answers(task.batch(order, 0, []), VIEWS).logits
-    assert teacher.model.network.calls == calls + 1
+    assert network.calls == calls + 1
     assert task.asked == []
     expected = online(codec).answers(task.batch(order, 0, ["teacher"]), 0).logits
     torch.testing.assert_close(again, expected, rtol=1e-6, atol=1e-6)
@@ -257,9 +265,9 @@ def test_precomputing_answers_what_is_missing_and_no_more(tmp_path: Path) -> Non
     teacher = online()
     signal, _ = cached(tmp_path, teacher)
     signal.precompute()
-    assert teacher.model.network.calls == VIEWS * -(-N // SIZE)
+    assert counting(teacher).calls == VIEWS * -(-N // SIZE)
     signal.precompute()
-    assert teacher.model.network.calls == VIEWS * -(-N // SIZE)
+    assert counting(teacher).calls == VIEWS * -(-N // SIZE)
     assert all(len(store_in(tmp_path).missing(view)) == 0 for view in range(VIEWS))
 
 
@@ -287,7 +295,7 @@ def test_what_is_not_a_number_is_no_agreement(tmp_path: Path) -> None:
     signal, _ = cached(tmp_path)
     signal.precompute()
     broken = online()
-    nn.init.constant_(broken.model.network.layer.bias, torch.nan)
+    nn.init.constant_(counting(broken).layer.bias, torch.nan)
     with pytest.raises(KdcError, match="answers otherwise now"):
         cached(tmp_path, broken)[0].replay()
 
