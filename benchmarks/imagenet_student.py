@@ -58,7 +58,8 @@ def main() -> None:
     whole = torch.cat([logits_of(backbone, pictures[start : start + 64]) for start in range(0, len(pictures), 64)])
     often = sorted(label for label, count in Counter(whole.argmax(-1).tolist()).items() if count >= FEWEST)
     labels = whole[:, often].argmax(-1).tolist()
-    names = [backbone.class_names[label][0].replace("/", "-") for label in often]
+    spellings = Counter(name for names in backbone.class_names for name in names)
+    names = [next(name for name in backbone.class_names[label] if spellings[name] == 1) for label in often]
     for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         split = ("train", "val", "test", "test")[number % 4]
         place = given.out / "data" / split / names[label]
