@@ -7,11 +7,11 @@ A record of zeros is one that nobody has written yet. Every other whose checksum
 disk) is damaged: it is never used, and written anew. Several runs may share a folder: all of them write the same.
 """
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,8 +129,15 @@ def _make_room(path: Path, size: int) -> None:
             else:
                 file.truncate(size)
         # Not `replace`: where another run was quicker, its file, and what it holds by now, must stay.
-        with suppress(FileExistsError):
+        try:
             os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            if not path.exists():  # a file system without links
+                temporary.replace(path)
     except OSError as error:
         known = os_error(error, f"making room for {size / 1e6:,.1f} MB of the teacher's answers in {path.parent}")
         raise KdcError(known.message, "choose another place: --teacher-cache DIR, or --teacher-cache off") from error

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +16,16 @@ SHARE_OF_FREE = 0.5
 
 
 def cache_folder() -> Path:
-    """Where caches lie: $KDC_CACHE, else the user's cache folder (XDG Base Directory Specification)."""
+    """Where caches lie: $KDC_CACHE, else the user's cache folder (XDG Base Directory Specification), else, for a user
+    without a home (as in many containers), the system's folder for temporary files."""
     if os.environ.get("KDC_CACHE"):
         return Path(os.environ["KDC_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "kdc"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "kdc"
+    try:
+        return Path.home() / ".cache" / "kdc"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "kdc"
 
 
 @dataclass(frozen=True)

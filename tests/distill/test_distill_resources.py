@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,5 +183,12 @@ def test_the_users_cache_is_found_where_systems_keep_it(monkeypatch: pytest.Monk
     monkeypatch.delenv("KDC_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert Resources.of(None, None, None).teacher_cache == tmp_path / "kdc" / "teacher-answers"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert str(Resources().teacher_cache).startswith(tempfile.gettempdir())
     assert Resources.of("5GB", "off", None) == Resources(5 * 10**9, None)
     assert Resources.of(None, "here", None).teacher_cache == Path("here")

@@ -221,6 +221,17 @@ def test_two_runs_share_a_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in one.folder.iterdir()) == ["key.json", "records"]
 
 
+def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    store = store_in(tmp_path)
+    store.write(0, np.array([1]), np.ones((1, 28), np.uint8))
+    assert store_in(tmp_path).read(0, np.array([1])).whole
+    assert sorted(path.name for path in store.folder.iterdir()) == ["key.json", "records"]
+
+
 @pytest.mark.parametrize("codec", [Codec(CLASSES), Codec(CLASSES, torch.float16), Codec(CLASSES, torch.float16, 2)])
 def test_kept_answers_are_the_teachers_and_spare_it(tmp_path: Path, codec: Codec) -> None:
     teacher = online(codec)
