@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
 from PIL import Image
 
+from compressor.export import bundle as bundle_steps
+from compressor.export.qat_onnx import qat_model
 from compressor.measure.machine import this_machine
 from compressor.profiles import write_new_profile
 from tests.kit import TRAINING, Ended, call, write_colours
+from tests.targets.trt_graphs import needs_rtx
 
 Kdc = Callable[..., Ended]
 FAST = ("--rounds", 12, "--no-throughput", "--quiet")
@@ -86,23 +90,84 @@ def test_what_ships_is_sealed(tournament: Path, tmp_path: Path, kdc: Kdc) -> Non
     assert (copy / "best" / "labels.txt").read_text() == (tournament / "best" / "labels.txt").read_text(), "made anew"
 
 
-def test_baked_preprocessing_takes_pixels(student_run: Path, precise: Path, tmp_path: Path, kdc: Kdc) -> None:
+def edited(bundle: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of the bundle with another measurement, as a device brings one back."""
+    copy = Path(shutil.copytree(bundle, folder / "copy"))
+    file = copy / "measurements" / "measurement.json"
+    measured = json.loads(file.read_text())
+    change(measured)
+    file.write_text(json.dumps(measured))
+    return copy
+
+
+def test_what_ships_follows_the_winner(tournament: Path, tmp_path: Path, kdc: Kdc) -> None:
+    """A device on which the winner is slow: best/ becomes another model, and keeps nothing of the one before."""
+    first = json.loads((tournament / "report.json").read_text())["winner"]
+
+    def slower(measured: dict[str, Any]) -> None:
+        for block in measured["blocks"]:
+            # The winner, and on its runtime all others: so that another runtime wins, with other files.
+            if block["variant"].startswith(first.split("-")[0]):
+                block["wall_ms"] = [100 * value for value in block["wall_ms"]]
+
+    copy = edited(tournament, tmp_path, slower)
+    refused(kdc("check", copy), "measurements/measurement.json was changed", "kdc report")
+    assert kdc("report", copy, "--format", "json").code == 0
+    report = json.loads((copy / "report.json").read_text())
+    shipped = json.loads((copy / "best" / "manifest.json").read_text())
+    assert report["winner"].split("-")[0] != first.split("-")[0]
+    assert shipped["variant"] == report["winner"]
+    one = manifest(copy)[report["winner"]]
+    for entry in one["files"]:
+        assert (copy / "best" / Path(entry["path"]).name).read_bytes() == (copy / entry["path"]).read_bytes()
+    models = {path.name for path in (copy / "best").iterdir() if path.suffix in (".onnx", ".xml", ".bin")}
+    assert models == {Path(entry["path"]).name for entry in one["files"]}
+    assert kdc("check", copy, "--quiet").code == (0 if report["verdict"] == "pass" else 1)
+
+
+def test_what_may_not_ship_any_more_is_taken_away(tournament: Path, tmp_path: Path, kdc: Kdc) -> None:
+    """A device on which every variant runs at another precision than was asked for."""
+
+    def otherwise(measured: dict[str, Any]) -> None:
+        for contestant in measured["contestants"]:
+            contestant["executed_precision"] = "fp8"
+
+    copy = edited(tournament, tmp_path, otherwise)
+    assert (copy / "best" / "manifest.json").exists()
+    kdc("report", copy)
+    report = json.loads((copy / "report.json").read_text())
+    assert (report["winner"], report["verdict"]) == (None, "fail")
+    assert not (copy / "best").exists()
+    assert kdc("check", copy, "--quiet").code == 1
+
+
+def test_pixels_in_batches_that_vary(student_run: Path, precise: Path, tmp_path: Path, kdc: Kdc) -> None:
+    """--bake-preprocessing and --dynamic-batch at once: the model takes any number of pictures as they are."""
     out = tmp_path / "bundle"
-    ended = kdc(
-        "export", student_run, "--profile", precise, "--out", out, "--bake-preprocessing",
-        "--precision", "fp32", "--precision", "f32", *FAST,
-    )  # fmt: skip
+    both = ("--bake-preprocessing", "--dynamic-batch", "--precision", "fp32", "--precision", "f32")
+    ended = kdc("export", student_run, "--profile", precise, "--out", out, *both, *FAST)
     assert ended.code == 0, ended.err
     variants = manifest(out)
-    assert {name: one["picture_type"] for name, one in variants.items()} == {
-        "onnxruntime-fp32": "uint8",
-        "openvino-f32": "uint8",
-        "teacher-onnxruntime-fp32": "float32",
+    assert {name: (one["picture_type"], one["dynamic_batch"]) for name, one in variants.items()} == {
+        "onnxruntime-fp32": ("uint8", True),
+        "openvino-f32": ("uint8", True),
+        "teacher-onnxruntime-fp32": ("float32", False),
     }
     rows = {row["name"]: row for row in json.loads((out / "report.json").read_text())["rows"]}
     assert all(rows[name]["parity_cosine"] > 0.9999 for name in variants)
     given = json.loads((out / "best" / "preprocess.json").read_text())
     assert (given["type"], given["layout"]) == ("uint8", "NHWC")
+
+    session = onnxruntime.InferenceSession(out / variants["onnxruntime-fp32"]["model"])
+    model = openvino.Core().compile_model(out / variants["openvino-f32"]["model"], "CPU")
+    [pixels] = session.get_inputs()
+    assert (pixels.type, pixels.shape[1:]) == ("tensor(uint8)", [32, 32, 3])
+    assert (model.input(0).element_type, str(model.input(0).partial_shape)) == (openvino.Type.u8, "[?,32,32,3]")
+    one = variants["openvino-f32"]
+    pictures, wanted = np.load(out / one["inputs"]), np.load(out / one["reference_logits"])
+    for size in (1, 5, 24):
+        for answer in (session.run(None, {pixels.name: pictures[:size]})[0], model(pictures[:size])[0]):
+            np.testing.assert_allclose(answer, wanted[:size], atol=1e-3 * np.abs(wanted).max())
 
 
 def test_dynamic_batch(student_run: Path, precise: Path, tmp_path: Path, kdc: Kdc) -> None:
@@ -124,29 +189,122 @@ def test_what_cannot_be_had_is_refused(student_run: Path, precise: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_student_trained_for_int8_enters_at_the_top(
-    teacher_run: Path, colours: Path, precise: Path, tmp_path: Path, kdc: Kdc
-) -> None:
-    run, out = tmp_path / "run", tmp_path / "bundle"
+@pytest.fixture(scope="module")
+def trained_for_int8(
+    tmp_path_factory: pytest.TempPathFactory, teacher_run: Path, colours: Path, precise: Path
+) -> tuple[Path, tuple[object, ...]]:
+    """A run of `kdc distill --qat`, and the command that made it."""
+    run = tmp_path_factory.mktemp("trained") / "run"
     training = (
         "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}", "--student",
         "timm:test_efficientnet", "--student-init", "random", "--epochs", 4, "--out", run, *TRAINING,
-        "--set", "optimizer.lr=0.01", "--set", "qat.epochs=1", "--quiet", "--qat",
+        "--set", "optimizer.lr=0.01", "--set", "qat.epochs=1", "--quiet", "--qat", "--profile", precise,
     )  # fmt: skip
-    refused(kdc(*training), "--qat needs a profile")
-    ended = kdc(*training, "--profile", precise)
-    assert ended.code == 0, ended.err
+    assert call(*training) == 0
+    return run, training
+
+
+def test_training_for_int8_is_recorded_and_not_lost(
+    trained_for_int8: tuple[Path, tuple[object, ...]], teacher_run: Path, precise: Path, kdc: Kdc
+) -> None:
+    run, training = trained_for_int8
     record = json.loads((run / "student.json").read_text())
     assert record["quantization"]["scheme"]["activations"] == "uint8"
+    refused(kdc(*(one for one in training if one not in ("--profile", precise))), "--qat needs a profile")
     mistyped = [f"run:{teacher_run}-nowhere" if one == f"run:{teacher_run}" else one for one in training]
-    assert kdc(*mistyped, "--profile", precise, "--overwrite").code == 2
+    assert kdc(*mistyped, "--overwrite").code == 2
     assert json.loads((run / "student.json").read_text()) == record, "the finished run is still there"
+
+
+def test_a_student_trained_for_int8_enters_at_the_top(
+    trained_for_int8: tuple[Path, tuple[object, ...]], precise: Path, tmp_path: Path, kdc: Kdc
+) -> None:
+    run, out = trained_for_int8[0], tmp_path / "bundle"
     ended = kdc("export", run, "--profile", precise, "--out", out, "--target", "onnxruntime", *FAST)
     assert ended.code in (0, 1), ended.err
     one = manifest(out)["onnxruntime-int8"]
     assert one["rungs"][0]["rung"] == "qat"
     assert one["reference_logits"].startswith("eval/student_qat_uint8") == (one["rungs"][0]["taken"])
     assert manifest(out)["onnxruntime-fp32"]["reference_logits"] == "eval/student_reference.npy"
+
+
+@needs_rtx
+def test_a_target_that_rounds_otherwise_takes_it_as_any_other_student(
+    trained_for_int8: tuple[Path, tuple[object, ...]], precise: Path, tmp_path: Path, kdc: Kdc
+) -> None:
+    """TensorRT rounds to symmetric int8: ranges that were trained for uint8 are none for it, and it climbs from below.
+
+    test_workflow has which of two such targets a student is trained for.
+    """
+    targets, elsewhere = "targets=[{runtime: tensorrt, precisions: [int8]}]", "fingerprint.arch=aarch64"
+    out = tmp_path / "bundle"
+    asked = ("export", trained_for_int8[0], "--profile", precise, "--set", targets, "--set", elsewhere, "--out", out)
+    ended = kdc(*asked, *FAST)
+    assert ended.code == 3, ended.err
+    assert "the student was trained for uint8 activations with" in ended.err
+    assert "tensorrt needs int8 activations with 8-bit weights: it is quantized as any other" in ended.err
+    one = manifest(out)["tensorrt-int8"]
+    assert {rung["rung"] for rung in one["rungs"]} >= {"ptq"}
+    assert "qat" not in {rung["rung"] for rung in one["rungs"]}
+    assert one["reference_logits"] == "eval/student_reference.npy"
+    assert not list((out / "eval").glob("student_qat*"))
+
+
+@pytest.fixture(scope="module")
+def beginner(tmp_path_factory: pytest.TempPathFactory, teacher_run: Path, colours: Path) -> Path:
+    """A student after one step, which guesses. Trained on for int8 it learns the colours."""
+    out = tmp_path_factory.mktemp("beginner") / "run"
+    training = (
+        "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}", "--student",
+        "timm:test_efficientnet", "--student-init", "random", "--epochs", 1, "--out", out, "--quiet",
+        "--input-size", 32, "--batch-size", 87, "--set", "crop_pct=1.0", "--set", "optimizer.lr=0.004",
+        "--set", "qat.epochs=8", "--set", "qat.lr_share=1", "--set", "qat.ema_decay=0",
+    )  # fmt: skip
+    assert call(*training) == 0
+    return out
+
+
+def test_where_nothing_below_holds_the_student_is_trained_on_inside_the_export(
+    beginner: Path, precise: Path, tmp_path: Path, kdc: Kdc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where that export is interrupted behind its training, the next one goes on there."""
+    monkeypatch.setattr(bundle_steps, "needed", lambda profile, right, n, teacher: float(n))  # of a demanding profile
+    asked = ("export", beginner, "--profile", precise, "--rounds", 12, "--no-throughput", "--out", tmp_path / "bundle")
+    real, times = qat_model, list[int]()
+
+    def taken_up(run: Path, *more: Any) -> Any:
+        """The step that comes after the training."""
+        times.append((run / "student.safetensors").stat().st_mtime_ns)
+        if len(times) == 1:
+            raise KeyboardInterrupt
+        return real(run, *more)
+
+    monkeypatch.setattr(bundle_steps, "qat_model", taken_up)
+    assert kdc(*asked, "--target", "onnxruntime-int8").code == 130
+    [kept] = tmp_path.iterdir()
+    assert kept.name.startswith(".bundle.qat-")
+    ended = kdc(*asked, "--precision", "int8")
+    assert ended.code == 0, ended.err
+    assert len(times) == 2, "once for both of its runtimes"
+    assert times[0] == times[1], "it was trained again"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"], "the training itself does not stay"
+
+    report = json.loads((tmp_path / "bundle" / "report.json").read_text())
+    rows = {row["name"]: row for row in report["rows"]}
+    in_float = json.loads((tmp_path / "bundle" / "bundle.json").read_text())["student"]["weights"]["sha256"]
+    for name in ("onnxruntime-int8", "openvino-int8"):
+        row, one = rows[name], manifest(tmp_path / "bundle")[name]
+        assert list(dict.fromkeys(rung["rung"] for rung in row["rungs"])) == [
+            "ptq", "bias-correction", "fallback", "qat",
+        ]  # fmt: skip
+        assert [rung["rung"] for rung in row["rungs"] if rung["taken"]] == ["qat"]
+        assert row["score"]["correct"] == row["score"]["n"] > row["score"]["reference_correct"]
+        assert "int8" in row["executed_precision"]
+        # It is another student now: held against its own answers in torch, and not against those in fp32.
+        assert one["reference_logits"].startswith("eval/student_qat_uint8_w")
+        assert one["weights"]["sha256"] != in_float
+        assert row["parity_agreement"] >= 0.9
+    assert report["winner"] in ("onnxruntime-int8", "openvino-int8")
 
 
 def test_too_few_pictures_to_calibrate_on(

@@ -131,6 +131,7 @@ class Cached:
             doing = f"the teacher's answers, view {view + 1}/{self._store.views}"
             for _ in self._progress.track(self._fill(view), left, doing):
                 pass
+        self._progress.note("all of the teacher's answers are there")
 
     def replay(self) -> int:
         """Ask the teacher again for some of the answers that are kept; returns for how many.

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ from compressor.progress import Silent
 from compressor.runner import open_runner
 from compressor.spec.quantization import Scheme
 
-pytest.importorskip("litert_torch")
+# Importing it takes seconds, so that only its tests do.
+pytestmark = pytest.mark.skipif(find_spec("litert_torch") is None, reason="litert_torch is not installed")
 
 WEIGHTS = 3 * 8 * 9 + 8 * 9 + 2 * 8 * 4 + 8 * kit.CLASSES
 BIASES = 8 + 8 + 4 + 8 + kit.CLASSES
@@ -57,18 +59,11 @@ def test_answers_as_torch_does(fp32: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_bytes_twice_and_nothing_of_this_machine(fp32: Path, tmp_path: Path) -> None:
-    again = to_litert(kit.source(batch=2), "fp32", tmp_path / "again").model
-    assert again.read_bytes() == fp32.read_bytes()
-    assert [path.name for path in again.parent.iterdir()] == ["model.tflite"]
-    for trace in (str(tmp_path), "site-packages", str(Path.home()), str(Path(__file__).parent)):
-        assert trace.encode() not in fp32.read_bytes()
-
-
-@pytest.mark.slow
-def test_says_nothing_and_leaves_torch_as_it_was(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_same_bytes_twice_nothing_of_this_machine_nothing_said_and_torch_as_it_was(
+    fp32: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     threads = torch.get_num_threads()
-    to_litert(kit.source(), "fp32", tmp_path / "new")
+    again = to_litert(kit.source(batch=2), "fp32", tmp_path / "again").model
     assert capfd.readouterr() == ("", "")
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
@@ -79,6 +74,10 @@ def test_says_nothing_and_leaves_torch_as_it_was(tmp_path: Path, capfd: pytest.C
     begin = time.process_time()
     time.sleep(0.5)
     assert time.process_time() - begin < 0.1  # no thread spins on
+    assert again.read_bytes() == fp32.read_bytes()
+    assert [path.name for path in again.parent.iterdir()] == ["model.tflite"]
+    for trace in (str(tmp_path), "site-packages", str(Path.home()), str(Path(__file__).parent)):
+        assert trace.encode() not in fp32.read_bytes()
 
 
 @pytest.mark.slow

@@ -161,7 +161,10 @@ def test_nothing_of_this_machine_in_the_file(packed: Path) -> None:
         assert trace not in packed.read_text()
 
 
-@pytest.mark.parametrize(("profile", "most"), [("x86-avx2", 64), ("x86-avx512-vnni", 128), ("raspberry-pi-5", 128)])
+@pytest.mark.parametrize(
+    ("profile", "most"),
+    [("x86-avx2", 64), ("x86-avx512-vnni", 128), pytest.param("raspberry-pi-5", 128, marks=pytest.mark.slow)],
+)
 def test_weights_use_half_of_the_range_where_kernels_saturate(
     source: Source, profile: str, most: int, tmp_path: Path
 ) -> None:
@@ -212,6 +215,7 @@ def test_batches_and_old_opsets(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batch(source, 4)[4], batch(source, 0)[0])  # 24 pictures fill five batches of five
 
 
+@pytest.mark.slow
 def test_all_layers_taken_back_are_the_float_model(source: Source, corrected: Any) -> None:
     model = converted(source.onnx_file)
     layers = Layers(model, corrected)

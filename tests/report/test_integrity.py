@@ -174,7 +174,7 @@ def test_a_file_that_the_manifest_uses_but_does_not_list(sealed: Path, edit_json
 def test_sizes_in_the_manifest_must_be_true(sealed: Path, edit_json: Edit) -> None:
     edit_json(sealed / "bundle.json", lambda bundle: bundle["variants"][0]["files"][0].update(bytes=1))
     seal(sealed)
-    with pytest.raises(KdcError, match=r"model\.onnx has 800000 bytes, but bundle\.json says 1"):
+    with pytest.raises(KdcError, match=r"model\.onnx has 800 bytes, but bundle\.json says 1"):
         verify(sealed)
 
 
