@@ -1,6 +1,7 @@
 """ONNX -> OpenVINO IR in float: what is stored, the same bytes twice, and clear errors."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from compressor.spec.preprocess import Preprocess
 
 ov = pytest.importorskip("openvino")
 
+SLOW = partial(pytest.param, marks=pytest.mark.slow)  # each conversion takes most of a second
 HOW = Preprocess(input_size=(8, 8), resize=(8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
@@ -43,7 +45,7 @@ def source_of(folder: Path, opset: int = 18, op: str = "Conv") -> Source:
     return Source(nn.Identity(), folder / "m.onnx", HOW, pictures, load_profile("x86-avx2"))
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("f32", "float32"), ("f16", "float16"), ("bf16", "float16")])
+@pytest.mark.parametrize(("precision", "kind"), [("f32", "float32"), ("f16", "float16"), SLOW("bf16", "float16")])
 def test_stores_what_was_asked(tmp_path: Path, precision: str, kind: str) -> None:
     made = convert(source_of(tmp_path), precision, tmp_path / "ir")
     assert sorted(path.name for path in (tmp_path / "ir").iterdir()) == ["model.bin", "model.xml"]
@@ -54,7 +56,7 @@ def test_stores_what_was_asked(tmp_path: Path, precision: str, kind: str) -> Non
     assert made.made == f"openvino.convert_model, save_model(compress_to_fp16={precision != 'f32'})"
 
 
-@pytest.mark.parametrize("opset", [13, 17, 18, 20])
+@pytest.mark.parametrize("opset", [SLOW(13), 17, SLOW(18), 20])
 def test_answers_as_the_onnx_file(tmp_path: Path, opset: int) -> None:
     source = source_of(tmp_path, opset)
     made = convert(source, "f32", tmp_path / "ir")
@@ -64,7 +66,7 @@ def test_answers_as_the_onnx_file(tmp_path: Path, opset: int) -> None:
     np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("precision", [SLOW("f32"), "f16"])
 def test_the_same_bytes_twice_and_nothing_of_this_machine(tmp_path: Path, precision: str) -> None:
     source = source_of(tmp_path)
     one, two = (convert(source, precision, tmp_path / name).model for name in ("one", "two"))

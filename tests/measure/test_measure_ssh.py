@@ -85,18 +85,19 @@ def test_a_baseline_races_along_there_too(kdc: Kdc, bundle: Path, there: Path, t
 
 
 class Cable:
-    """Pulls the cable as soon as some rounds were run, as often as it is told to."""
+    """Pulls the cable as soon as some rounds were run, as often as it is told to, and of each connection once."""
 
     def __init__(self, board: Board, patch: pytest.MonkeyPatch, times: int) -> None:
         self.board, self.left = board, times
+        self.pulled: object = None
         self.take_in = session._take_in
         patch.setattr(session, "_take_in", self)
 
-    def __call__(self, event: dict[str, object], *rest: object) -> None:
-        if "round" in event and self.left:
-            self.left -= 1
+    def __call__(self, event: dict[str, object], link: object, *rest: object) -> None:
+        if "round" in event and self.left and link is not self.pulled:
+            self.left, self.pulled = self.left - 1, link
             threading.Thread(target=self.board.pull_the_cable).start()
-        self.take_in(event, *rest)  # type: ignore[arg-type]
+        self.take_in(event, link, *rest)  # type: ignore[arg-type]
 
 
 def test_a_pulled_cable_is_plugged_in_again(
