@@ -174,6 +174,8 @@ def distill(
     from compressor.profiles import load_profile
     from compressor.spec.student import Request
 
+    if precompute and (resume or overwrite or as_json):
+        raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
     if len(teacher) > 1:
         raise KdcError("several teachers (an ensemble) are not supported by this version", "give --teacher once")
     progress = progress_for(quiet)

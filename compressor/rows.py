@@ -1,6 +1,7 @@
 """Rows of equal size in a file, read where they lie: training data that does not fit into memory."""
 
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ class RowFile:
             self._file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
         except OSError as error:
             raise os_error(error, f"opening {path}") from error
+        # A file that was removed takes its space until nobody has it open any more.
+        self.close = weakref.finalize(self, os.close, self._file)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The rows with these numbers, in this order: uint8 [N, row]."""
@@ -46,6 +49,3 @@ class RowFile:
                     raise KdcError(f"{self.path}: row {number} was written in part")
         except OSError as error:
             raise os_error(error, f"writing {self.path}") from error
-
-    def close(self) -> None:
-        os.close(self._file)

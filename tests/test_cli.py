@@ -524,3 +524,13 @@ def test_a_closed_pipe_does_not_change_the_verdict(bundle: Path) -> None:
         assert process.stdout is not None
         process.stdout.close()
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--resume", "--overwrite", "--json"])
+def test_precomputing_refuses_what_has_no_meaning_with_it(kdc: Kdc, tmp_path: Path, option: str) -> None:
+    ended = kdc(
+        "distill", "--teacher", "run:none", "--data", "digits", "--out", tmp_path / "run", "--precompute", option
+    )  # fmt: skip
+    assert ended.code == 2
+    assert "--precompute makes no run" in ended.err
+    assert not (tmp_path / "run").exists()

@@ -8,10 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.data.decode import decode_split, in_order
+from compressor.data.decode import in_order
 from compressor.data.pictures import pillow_warnings_ignored, resize_and_crop
 from compressor.data.samples import Split
-from compressor.progress import Progress
 from compressor.rows import RowFile
 from compressor.spec.preprocess import Preprocess
 
@@ -32,17 +31,12 @@ class Stored:
     """Decoded once, to one file a way of preparing; a batch is read from there."""
 
     def __init__(self, split: Split, ways: Sequence[Preprocess], paths: Sequence[Path]) -> None:
-        """`paths`: files that `decode` wrote."""
+        """`paths`: files that `decode_split` wrote."""
         self._shapes = [(*how.input_size, 3) for how in ways]
         self._files = []
         for shape, path in zip(self._shapes, paths, strict=True):
             size = int(np.prod(shape))
             self._files.append(RowFile(path, size, path.stat().st_size - len(split) * size))
-
-    @staticmethod
-    def decode(split: Split, how: Preprocess, path: Path, progress: Progress) -> None:
-        """Write `path`, a .npy file, uint8 [N, h, w, 3]: all of it, or nothing."""
-        decode_split(split, how, path, progress)
 
     def batches(self, rows: Iterable[Rows]) -> Iterator[Pixels]:
         for wanted in rows:

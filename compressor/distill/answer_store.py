@@ -88,9 +88,6 @@ class AnswerStore:
             parts.append(samples[self.read(view, samples).states != WHOLE])
         return np.concatenate(parts)
 
-    def close(self) -> None:
-        self._file.close()
-
     def _rows(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         return view * self.samples + samples
 

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compressor.data import ImageData, Split
+from compressor.data import ImageData, Split, decode_split
 from compressor.data.mixing import Mix, mix_of, mixed, mixed_labels
 from compressor.data.store import Decoding, Pictures, Stored, bytes_of
 from compressor.data.views import DRAWS, keyed_order, keyed_uniform, random_views
@@ -172,7 +172,7 @@ class ImageClassification:
         path = store / f"{split.name}-{name}.npy"
         with self._team.local_main_process_first():
             if not path.exists():
-                Stored.decode(split, how, path, self._progress)
+                decode_split(split, how, path, self._progress)
         return path
 
 

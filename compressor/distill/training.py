@@ -14,10 +14,11 @@ from compressor.data import ImageData
 from compressor.distill.answer_codec import Codec
 from compressor.distill.answer_store import AnswerStore
 from compressor.distill.checkpoint import is_saved
-from compressor.distill.engine import MIN_TO_CHOOSE, train
+from compressor.distill.engine import MIN_TO_CHOOSE, bind_losses, train
 from compressor.distill.environment import environment
 from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification, needed_bytes
+from compressor.distill.processes import any_of
 from compressor.distill.resources import Resources
 from compressor.distill.speed import Speed, set_up
 from compressor.distill.task import BatchModel
@@ -75,7 +76,7 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
     try:
         task = _task(job, store, setting)
         teacher, score = _measured_teacher(job, task, setting)
-        signal = _signal(job, teacher, task, setting, every_view=False) if teacher else None
+        signal = _signal(job, teacher, task, setting, every_view=False) if teacher and _asked(job.recipe) else None
         if accelerator.is_main_process:
             start(out, job.request, resume=resume)
         accelerator.wait_for_everyone()
@@ -140,6 +141,8 @@ def _task(job: Job, store: Path, setting: Setting) -> ImageClassification:
         _make_empty(store)
     setting.accelerator.wait_for_everyone()
     kept, line = setting.resources.may_decode(needed_bytes(job.data, inputs), store.parent)
+    # One answer for all: what is free changes as soon as the first of them decodes.
+    kept = not any_of(setting.accelerator, not kept)
     setting.progress.note(line)
     task = ImageClassification(
         job.data, inputs, job.recipe, store if kept else None, setting.speed.device, setting.progress
@@ -168,6 +171,11 @@ def _measured_teacher(
     setting.progress.note(f"teacher {job.teacher.weights.source}: {_scored(score)}")
     _refuse_chance(score, len(job.data.info.class_names), job.teacher.weights.source)
     return teacher, score
+
+
+def _asked(recipe: Recipe) -> bool:
+    """Whether a loss takes the teacher's answers; with labels alone it need not run."""
+    return any("teacher_logits" in term.needs for term in bind_losses(recipe, has_teacher=True))
 
 
 def _signal(job: Job, teacher: BatchModel, task: ImageClassification, setting: Setting, *, every_view: bool) -> Teacher:

@@ -190,7 +190,7 @@ def test_each_split_is_decoded_once_for_each_preprocessing(
     task = task_of(data, {"teacher": how(16, 20), "student": how(16, 20)}, tmp_path)
     task.decode()
     assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["train", "validation"]
-    monkeypatch.setattr("compressor.data.store.decode_split", None)
+    monkeypatch.setattr("compressor.distill.image_task.decode_split", None)
     assert next(task.batches(0, 0))["student"].shape == (50, 3, 16, 16)
     task.evaluate(BatchModel(Recorder().eval(), "teacher"), "validation")
 

@@ -167,7 +167,7 @@ def test_the_test_split_is_not_even_decoded_before_the_end(
         decoded.append(split.name)
         return decode_split(split, *rest)
 
-    monkeypatch.setattr("compressor.data.store.decode_split", watched)
+    monkeypatch.setattr("compressor.distill.image_task.decode_split", watched)
     run(ask_distill(), tmp_path / "run")
     assert decoded[-1] == "test"
     assert "test" not in decoded[:-1]

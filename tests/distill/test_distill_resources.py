@@ -84,6 +84,18 @@ def test_precomputed_answers_spare_the_teacher_in_every_epoch(
     assert weights(tmp_path / "run") == weights(tmp_path / "other")
 
 
+def test_a_teacher_that_no_loss_asks_does_not_run(
+    tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control on labels alone: it costs what the student costs, and fills no cache."""
+    monkeypatch.setattr(Online, "encoded", None)
+    resources = Resources(teacher_cache=tmp_path / "cache")
+    request = ask_distill(**CACHED, losses=[{"name": "cross_entropy"}])
+    student = distill(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent(), resources=resources)
+    assert student.teacher_validation is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_precomputing_what_cannot_be_kept_is_refused(tmp_path: Path, ask_distill: Ask) -> None:
     with pytest.raises(KdcError, match="every epoch shows new views") as caught:
         precompute(ask_distill(), tmp_path / "run", progress=Silent())
