@@ -144,6 +144,12 @@ def distill(
     teacher_classes: Annotated[
         Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
     ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="More pictures to learn from, without labels: any folder of them, or as --data."
+        ),
+    ] = None,
     recipe: Recipe = None,
     input_size: InputSize = None,
     epochs: Epochs = None,
@@ -195,6 +201,7 @@ def distill(
         student=student,
         init=student_init,
         data=data,
+        unlabelled=unlabelled,
         skip_bad=skip_bad,
         input_size=input_size,
         recipe=workflow.recipe_from(DISTILL, recipe, flags, assignments or []),

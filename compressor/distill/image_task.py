@@ -69,9 +69,10 @@ class ImageClassification:
 
     def identity(self, key: str) -> dict[str, object]:
         """What the pictures that the model `key` is shown depend on, but for the numbers of sample and view."""
-        train = self._data.train
+        train, unlabelled = self._data.train, self._data.info.unlabelled
         return {
             "data": self._data.info.fingerprint,
+            **({"unlabelled": unlabelled.fingerprint} if unlabelled else {}),
             "order": hashlib.sha256("\n".join(train.ids).encode()).hexdigest(),
             "preprocess": self._inputs[key].model_dump(mode="json"),
             "whole": self._wholes[key].model_dump(mode="json"),
@@ -111,7 +112,12 @@ class ImageClassification:
         return [self._data.train.ids[number] for number in samples]
 
     def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
-        """Each process takes every so many-th chunk; the answers are gathered, and counted once."""
+        samples: Split = getattr(self._data, split)
+        return accuracy_of(self.logits(model, split), samples.labels, split)
+
+    def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
+        """What `model` answers to a whole split, [N, C]. Each process takes every so many-th chunk; the answers are
+        gathered, so that all have them."""
         samples: Split = getattr(self._data, split)
         starts = range(0, len(samples), EVAL_BATCH)[self._team.process_index :: self._team.num_processes]
         chunks = [np.arange(start, min(start + EVAL_BATCH, len(samples))) for start in starts]
@@ -123,7 +129,7 @@ class ImageClassification:
                 answers.append((int(chunk[0]), model({model.key: inputs}).logits.float().cpu().numpy()))
         if self._team.num_processes > 1:
             answers = sorted(gather_object(answers), key=lambda answer: answer[0])
-        return accuracy_of(np.concatenate([logits for _, logits in answers]), samples.labels, split)
+        return np.concatenate([logits for _, logits in answers])
 
     def _whole(self, how: Preprocess) -> Preprocess:
         """What a model's view is cut from: the whole resized picture, not only its centre. Its part of the picture is

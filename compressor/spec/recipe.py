@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from compressor.spec.base import Noun
 
-__all__ = ["LossTerm", "Optimizer", "Qat", "Recipe", "TeacherAnswers", "Views"]
+__all__ = ["LossTerm", "Optimizer", "Qat", "Recipe", "TeacherAnswers", "Transfer", "Views"]
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -71,6 +71,27 @@ class TeacherAnswers(Noun):
     top_k: Annotated[int, Field(ge=1)] | None = None
 
 
+class Transfer(Noun):
+    """The transfer set: which training samples the student is shown (Hinton et al. 2015, arXiv 1503.02531).
+
+    `labelled`: the share of each class's training samples that keep their label, always the same ones; the others
+    teach through the teacher alone, or with `drop_unlabelled` not at all. `without`: classes whose samples are all left
+    out of train (section 3). `correct_bias`: after training, fit these classes' biases on validation."""
+
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
+    drop_unlabelled: bool = False
+    without: tuple[str, ...] = ()
+    correct_bias: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Transfer":
+        if len(set(self.without)) != len(self.without):
+            raise ValueError("names the same class twice in without")
+        if self.correct_bias and not self.without:
+            raise ValueError("correct_bias fits the biases of the classes in without, which names none")
+        return self
+
+
 class LossTerm(Noun):
     """One row of `losses`: the name of a loss of kdc's table, its weight, and that loss's own parameters."""
 
@@ -116,6 +137,7 @@ class Recipe(Noun):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     views: Views = Views()
     teacher_answers: TeacherAnswers = TeacherAnswers()
+    transfer: Transfer = Transfer()
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     qat: Qat = Qat()
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
