@@ -146,6 +146,12 @@ def distill(
     teacher_classes: Annotated[
         Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
     ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="More pictures to learn from, without labels: any folder of them, or as --data."
+        ),
+    ] = None,
     recipe: Recipe = None,
     input_size: InputSize = None,
     epochs: Epochs = None,
@@ -201,6 +207,7 @@ def distill(
         student=student,
         init=student_init,
         data=data,
+        unlabelled=unlabelled,
         skip_bad=skip_bad,
         input_size=input_size,
         recipe=workflow.recipe_from(default_for(teacher[0], student, student_init), recipe, flags, assignments or []),
