@@ -54,6 +54,7 @@ class ImageClassification:
         self._scales = {key: _Scale(how, device) for key, how in inputs.items()}
         self._opened: dict[tuple[str, tuple[Preprocess, ...]], Pictures] = {}
         self._team = team()
+        self._has_label = data.train.labels >= 0
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
 
     @property
@@ -95,7 +96,8 @@ class ImageClassification:
                 partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
                 own = mixed_labels(own, partners, mix, len(self._data.info.class_names))
             inputs = {key: self._views(key, part, view, mix, some) for key, some in zip(keys, pixels, strict=True)}
-            yield {**inputs, "labels": own, "index": torch.from_numpy(part)}
+            labelled = {} if self._has_label.all() else {"labelled": self._labelled(part, mix)}
+            yield {**inputs, **labelled, "labels": own, "index": torch.from_numpy(part)}
 
     def input_of(self, key: str, samples: Rows, view: int) -> Tensor:
         mix = self._mix(samples, view)
@@ -150,6 +152,13 @@ class ImageClassification:
         """This process's share of a step, in parts."""
         parts = self.samples_of(epoch, step).reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
+
+    def _labelled(self, part: Rows, mix: Mix | None) -> Tensor:
+        """The rows that have a label: where pictures are mixed, those that have all that count (`mixed_labels`)."""
+        known = self._has_label[part]
+        if mix is not None:
+            known = (known | (mix.weight == 0)) & (self._has_label[mix.partner] | (mix.weight == 1))
+        return torch.from_numpy(np.flatnonzero(known))
 
     def _mix(self, samples: Rows, view: int) -> Mix | None:
         return mix_of(self._recipe.seed, samples, view, len(self._data.train), self._recipe.views)

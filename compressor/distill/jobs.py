@@ -7,19 +7,20 @@ import torch
 
 from compressor.data import ImageData, open_data, transfer_set
 from compressor.distill.bias import require_correctable
-from compressor.distill.engine import Term, bind_losses
 from compressor.distill.folder import claim
+from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.training import Job, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
-from compressor.models import create_student, load_model, load_run, map_classes, with_classes
-from compressor.models.references import with_class_file
+from compressor.models import create_student, load_model, load_run
+from compressor.models.lineage import load_teacher
+from compressor.models.references import NO_MODEL
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
 from compressor.spec.student import Request, Student
 
-__all__ = ["already_finished", "claimed", "distill", "labels_only", "precompute", "teach"]
+__all__ = ["already_finished", "claimed", "distill", "has_teacher", "labels_only", "precompute", "teach"]
 
 DEFAULT_INPUT_SIZE = 224
 
@@ -83,6 +84,10 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError(
             "--precompute: every epoch shows new views, so there is nothing to compute ahead", "--set views.distinct=10"
         )
+    if request.teacher in NO_MODEL:
+        raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
+    if any(term.row.taps for term in bind_losses(request.recipe, has_teacher=True) if term.asks_teacher):
+        raise KdcError("--precompute keeps logits, and a loss of the recipe looks at features", "leave it out")
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
     precompute_answers(_distillation(request, progress), out, resources, progress)
@@ -100,27 +105,31 @@ def already_finished(out: Path, progress: Progress) -> Student:
     return load_run(out)[1]
 
 
+def has_teacher(request: Request) -> bool:
+    """Whether something answers for the losses that ask a teacher: the student of the epoch before does, too."""
+    return request.teacher != "peers"
+
+
 def _distillation(request: Request, progress: Progress) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
-    terms = bind_losses(request.recipe, has_teacher=True)
+    recipe = request.recipe
+    terms = bind_losses(recipe, has_teacher=has_teacher(request))
     data = _data(request, terms, progress)
     names = data.info.class_names
-    teacher = load_model(request.teacher)
-    if request.teacher_classes is not None:
-        teacher = with_class_file(teacher, Path(request.teacher_classes))
-    teacher = with_classes(teacher, map_classes(teacher, names), names)
+    teacher = load_teacher(request, names, progress=progress)
     torch.manual_seed(request.recipe.seed)
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
     student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
-    if request.recipe.transfer.correct_bias:
-        require_correctable(student, data, request.recipe.transfer)
-    return Job(request, request.recipe, data, student, teacher, request.init)
+    if recipe.transfer.correct_bias:
+        require_correctable(student, data, recipe.transfer)
+    peers = [create_student(peer.student, peer.init, names, size, request.recipe.crop_pct) for peer in recipe.peers]
+    return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers))
 
 
 def labels_only(terms: Sequence[Term]) -> bool:
     """Whether every loss needs labels, so that a sample without one teaches nothing."""
-    return all("labels" in term.needs for term in terms if term.weight > 0)
+    return all("labels" in term.row.needs for term in terms)
 
 
 def _data(request: Request, terms: Sequence[Term], progress: Progress) -> ImageData:

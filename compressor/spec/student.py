@@ -76,11 +76,12 @@ class Request(Noun):
     References (`teacher`, `student`, `data`, `unlabelled`) are as typed. `init`: where the trained network starts from,
     "pretrained", "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher itself.
     `qat`: how the student learns to round, after it was trained in float: by the same command, in RUN/float, or in the
-    run that `init` names, "run:DIR"."""
+    run that `init` names, "run:DIR". `other_teachers`: of an ensemble; `teacher` is its first."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     command: Literal["teach", "distill"]
     teacher: str
+    other_teachers: tuple[str, ...] = ()
     teacher_classes: str | None = None
     student: str | None
     init: str
