@@ -96,7 +96,7 @@ def test_its_identity_is_that_of_all_members_and_their_weights() -> None:
 
 @pytest.mark.parametrize(("count", "weights"), [(2, (1.0,)), (1, (1.0, 2.0))])
 def test_weights_that_do_not_fit_are_refused(count: int, weights: tuple[float, ...]) -> None:
-    with pytest.raises(KdcError, match="ensemble.weights has"):
+    with pytest.raises(KdcError, match=r"ensemble\.weights has"):
         combined([member(seed) for seed in range(count)], Ensemble(weights=weights))
 
 

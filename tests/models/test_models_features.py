@@ -69,7 +69,7 @@ def test_attention_is_what_the_block_weighs_its_tokens_with() -> None:
     _, features = taps_for(loaded, ["attention2"])(network, torch.randn(2, 3, 32, 32))
     handle.remove()
     attention = network.blocks[1].attn
-    tokens = seen[0]
+    tokens = seen[-1]
     qkv = attention.qkv(tokens).reshape(2, tokens.shape[1], 3, attention.num_heads, attention.head_dim)
     query, key, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     expected = (attention.q_norm(query) * attention.scale @ attention.k_norm(key).transpose(-2, -1)).softmax(-1)
