@@ -36,7 +36,8 @@ profiles_app = typer.Typer(
 )
 app.add_typer(profiles_app, name="profiles")
 
-TEACHERS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH or run:DIR"
+MODELS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH or run:DIR"
+TEACHERS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, self or peers"
 DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
@@ -80,7 +81,7 @@ Baseline = Annotated[Path | None, typer.Option(metavar="BUNDLE", help="An earlie
 
 @app.command()
 def teach(
-    teacher: Annotated[str, typer.Option(help=f"The model to fine-tune: {TEACHERS}.")],
+    teacher: Annotated[str, typer.Option(help=f"The model to fine-tune: {MODELS}.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run; use it as --teacher run:DIR.")],
     teacher_init: Annotated[
@@ -132,7 +133,7 @@ def teach(
 
 @app.command()
 def distill(
-    teacher: Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}.")],
+    teacher: Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}; several: an ensemble.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run, which kdc export takes.")],
     profile: Annotated[str | None, typer.Option(help="Train at this profile's input size.")] = None,
@@ -170,14 +171,17 @@ def distill(
     from compressor.console import progress_for
     from compressor.distill import Resources
     from compressor.distill import precompute as answer_ahead
-    from compressor.distill.recipes import DEFAULT_STUDENT, DISTILL
+    from compressor.distill.recipes import DEFAULT_STUDENT, default_for
     from compressor.profiles import load_profile
     from compressor.spec.student import Request
 
     if precompute and (resume or overwrite or as_json):
         raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
-    if len(teacher) > 1:
-        raise KdcError("several teachers (an ensemble) are not supported by this version", "give --teacher once")
+    for alone in ("self", "peers"):
+        if alone in teacher and len(teacher) > 1:
+            raise KdcError(f"--teacher {alone} stands alone: it cannot be part of an ensemble", "give --teacher once")
+    if len(set(teacher)) < len(teacher):
+        raise KdcError("the same --teacher is given twice", "ensemble.weights in the recipe weighs them")
     progress = progress_for(quiet)
     if student is None:
         student = DEFAULT_STUDENT
@@ -191,13 +195,14 @@ def distill(
     request = Request(
         command="distill",
         teacher=teacher[0],
+        other_teachers=tuple(teacher[1:]),
         teacher_classes=str(teacher_classes) if teacher_classes else None,
         student=student,
         init=student_init,
         data=data,
         skip_bad=skip_bad,
         input_size=input_size,
-        recipe=workflow.recipe_from(DISTILL, recipe, flags, assignments or []),
+        recipe=workflow.recipe_from(default_for(teacher[0], student, student_init), recipe, flags, assignments or []),
         qat=workflow.scheme_for(profile, progress) if qat else None,
     )
     resources = Resources.of(decode_cache, teacher_cache, tracker)

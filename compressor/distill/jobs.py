@@ -5,19 +5,21 @@ from pathlib import Path
 import torch
 
 from compressor.data import open_data
-from compressor.distill.engine import bind_losses
+from compressor.data.specialty import specialised
 from compressor.distill.folder import claim
+from compressor.distill.learner import bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.training import Job, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
-from compressor.models import create_student, load_model, load_run, map_classes, with_classes
-from compressor.models.references import with_class_file
+from compressor.models import create_student, load_model, load_run
+from compressor.models.lineage import load_teacher
+from compressor.models.references import NO_MODEL
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
 from compressor.spec.student import Request, Student
 
-__all__ = ["already_finished", "claimed", "distill", "precompute", "teach"]
+__all__ = ["already_finished", "claimed", "distill", "has_teacher", "precompute", "teach"]
 
 DEFAULT_INPUT_SIZE = 224
 
@@ -35,7 +37,10 @@ def teach(
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
     bind_losses(request.recipe, has_teacher=False)
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
+    data, specialty = open_data(request.data, skip_bad=request.skip_bad, progress=progress), None
+    if request.specialty is not None:
+        data, specialty = specialised(data, request.specialty, request.recipe.seed)
+        progress.note(data.info.notes[-1])
     say(data, progress)
     names, recipe = data.info.class_names, request.recipe
     if request.init == "random":
@@ -49,7 +54,7 @@ def teach(
         torch.manual_seed(recipe.seed)
         trainee = create_trainee(backbone, names, recipe.crop_pct)
         made_from = f"{request.teacher} (sha256 {backbone.weights.sha256[:12]})"
-    job = Job(request, recipe, data, trainee, None, made_from)
+    job = Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
     return train_and_save(job, out, resume, resources or Resources(), progress)
 
 
@@ -80,6 +85,10 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError(
             "--precompute: every epoch shows new views, so there is nothing to compute ahead", "--set views.distinct=10"
         )
+    if request.teacher in NO_MODEL:
+        raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
+    if any(term.row.taps for term in bind_losses(request.recipe, has_teacher=True) if term.asks_teacher):
+        raise KdcError("--precompute keeps logits, and a loss of the recipe looks at features", "leave it out")
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
     precompute_answers(_distillation(request, progress), out, resources, progress)
@@ -97,18 +106,22 @@ def already_finished(out: Path, progress: Progress) -> Student:
     return load_run(out)[1]
 
 
+def has_teacher(request: Request) -> bool:
+    """Whether something answers for the losses that ask a teacher: the student of the epoch before does, too."""
+    return request.teacher != "peers"
+
+
 def _distillation(request: Request, progress: Progress) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
-    bind_losses(request.recipe, has_teacher=True)
+    recipe = request.recipe
+    bind_losses(recipe, has_teacher=has_teacher(request))
     data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
     say(data, progress)
     names = data.info.class_names
-    teacher = load_model(request.teacher)
-    if request.teacher_classes is not None:
-        teacher = with_class_file(teacher, Path(request.teacher_classes))
-    teacher = with_classes(teacher, map_classes(teacher, names), names)
+    teacher = load_teacher(request, names, progress=progress)
     torch.manual_seed(request.recipe.seed)
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
     student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
-    return Job(request, request.recipe, data, student, teacher, request.init)
+    peers = [create_student(peer.student, peer.init, names, size, request.recipe.crop_pct) for peer in recipe.peers]
+    return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers))

@@ -83,6 +83,8 @@ def export_bundle(
         )
     request = read_json(run / "run.json", Request)
     teacher_model = teacher_of(request, record, teacher, "if it lies elsewhere now: kdc export … --teacher REFERENCE")
+    if teacher_model is None:
+        raise KdcError(f"{run} learned without a teacher apart from itself: there is none to hold it against")
     temporary = out.parent / f".{out.name}.part"
     try:
         if temporary.exists():

@@ -82,13 +82,14 @@ class Request(Noun):
     References (`teacher`, `student`, `data`) are as typed. `init`: where the trained network starts from, "pretrained",
     "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher itself. `qat`: how the
     student learns to round, after it was trained in float: by the same command, in RUN/float, or in the run that `init`
-    names, "run:DIR". `specialty`: the classes that a specialist is taught, as typed; all others become one.
-    `assistants`: models as `student` names them, between the teacher and the student: each learns from the one before,
-    in RUN/assistants/1 …, and the student from the last."""
+    names, "run:DIR". `other_teachers`: of an ensemble; `teacher` is its first. `specialty`: the classes that a
+    specialist is taught, as typed; all others become one. `assistants`: models as `student` names them, between the
+    teacher and the student: each learns from the one before, in RUN/assistants/1 …, and the student from the last."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     command: Literal["teach", "distill"]
     teacher: str
+    other_teachers: tuple[str, ...] = ()
     teacher_classes: str | None = None
     student: str | None
     init: str

@@ -18,7 +18,7 @@ from compressor.distill import distill, engine, jobs, teach, training
 from compressor.distill.folder import claim
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.task import BatchModel, SplitName
-from compressor.distill.training import is_chance
+from compressor.distill.signal import is_chance
 from compressor.errors import KdcError
 from compressor.models import load_model, load_run, logits_of
 from compressor.progress import Progress, Silent
