@@ -34,7 +34,9 @@ def specialised(data: ImageData, typed: Sequence[str], seed: int) -> tuple[Image
     labels = numbers[data.train.labels]
     others = np.flatnonzero(labels == len(classes))
     own = np.flatnonzero(labels < len(classes))
-    ordered = sorted(others.tolist(), key=lambda row: hashlib.sha256(f"{seed}\n{data.train.ids[row]}".encode()).digest())
+    ordered = sorted(
+        others.tolist(), key=lambda row: hashlib.sha256(f"{seed}\n{data.train.ids[row]}".encode()).digest()
+    )
     rows = np.sort(np.concatenate([own, np.array(ordered[: len(own)], np.int64)]))
     drawn = len(rows) - len(own)
     specialty = Specialty(
@@ -43,7 +45,8 @@ def specialised(data: ImageData, typed: Sequence[str], seed: int) -> tuple[Image
         share=drawn / len(rows),
         natural_share=len(others) / (len(own) + len(others)),
     )
-    note = f"a specialist of {listed(classes)}: {len(own):,} training samples of these, {drawn:,} of {len(others):,} others"
+    drawing = f"{len(own):,} training samples of these, {drawn:,} of {len(others):,} others"
+    note = f"a specialist of {listed(classes)}: {drawing}"
     key = json.dumps([data.info.fingerprint, list(classes), seed])
     info = data.info.model_copy(
         update={

@@ -31,7 +31,8 @@ def sides_of(
         source = teacher.weights.source
         if " + " in source or source.startswith("specialists:"):
             raise KdcError(
-                f"{at}: several networks ({source}) have no layers in common", "give one --teacher, or losses on logits (kdc losses)"
+                f"{at}: several networks ({source}) have no layers in common",
+                "give one --teacher, or losses on logits (kdc losses)",
             )
         if term.loss.at == "auto":
             pairs = match(layers_of(student, kind), layers_of(teacher, kind))
