@@ -28,7 +28,9 @@ class Kind:
 
 
 RUN = Kind(Request, "student.json", LEAVES)
-SPECIALISTS = Kind(SpecialistsRequest, "specialists.json", ("run.json", "recipe.yaml", "specialists.json", "specialists"))
+SPECIALISTS = Kind(
+    SpecialistsRequest, "specialists.json", ("run.json", "recipe.yaml", "specialists.json", "specialists")
+)
 
 
 def claim(

@@ -1,13 +1,15 @@
 """`kdc teach` and `kdc distill`: from a request to loaded models and data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from compressor.data import open_data
+from compressor.data import ImageData, open_data, transfer_set
 from compressor.data.specialty import specialised
+from compressor.distill.bias import require_correctable
 from compressor.distill.folder import claim
-from compressor.distill.learner import bind_losses
+from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.training import Job, precompute_answers, say, train_and_save
@@ -17,9 +19,19 @@ from compressor.models.lineage import load_teacher
 from compressor.models.references import NO_MODEL
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
+from compressor.spec.recipe import Transfer
 from compressor.spec.student import Request, Student
 
-__all__ = ["already_finished", "claimed", "distill", "has_teacher", "precompute", "teach"]
+__all__ = [
+    "already_finished",
+    "claimed",
+    "distill",
+    "distillation",
+    "has_teacher",
+    "labels_only",
+    "precompute",
+    "teach",
+]
 
 DEFAULT_INPUT_SIZE = 224
 
@@ -36,12 +48,12 @@ def teach(
     """Fine-tune `request.teacher` on the classes of `request.data`: the new classifier first, then everything."""
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
-    bind_losses(request.recipe, has_teacher=False)
-    data, specialty = open_data(request.data, skip_bad=request.skip_bad, progress=progress), None
+    terms = bind_losses(request.recipe, has_teacher=False)
+    _refuse_specialty_of_less(request)
+    data, specialty = _data(request, terms, progress), None
     if request.specialty is not None:
         data, specialty = specialised(data, request.specialty, request.recipe.seed)
         progress.note(data.info.notes[-1])
-    say(data, progress)
     names, recipe = data.info.class_names, request.recipe
     if request.init == "random":
         if not request.teacher.startswith("timm:") or "@" in request.teacher:
@@ -54,6 +66,8 @@ def teach(
         torch.manual_seed(recipe.seed)
         trainee = create_trainee(backbone, names, recipe.crop_pct)
         made_from = f"{request.teacher} (sha256 {backbone.weights.sha256[:12]})"
+    if recipe.transfer.correct_bias:
+        require_correctable(trainee, data, recipe.transfer)
     job = Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
     return train_and_save(job, out, resume, resources or Resources(), progress)
 
@@ -74,7 +88,7 @@ def distill(
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
-    return train_and_save(_distillation(request, progress), out, resume, resources or Resources(), progress)
+    return train_and_save(distillation(request, progress), out, resume, resources or Resources(), progress)
 
 
 def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:
@@ -91,7 +105,7 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError("--precompute keeps logits, and a loss of the recipe looks at features", "leave it out")
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
-    precompute_answers(_distillation(request, progress), out, resources, progress)
+    precompute_answers(distillation(request, progress), out, resources, progress)
 
 
 def claimed(out: Path, request: Request, *, resume: bool, overwrite: bool) -> bool:
@@ -111,17 +125,41 @@ def has_teacher(request: Request) -> bool:
     return request.teacher != "peers"
 
 
-def _distillation(request: Request, progress: Progress) -> Job:
+def distillation(request: Request, progress: Progress) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
     recipe = request.recipe
-    bind_losses(recipe, has_teacher=has_teacher(request))
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
-    say(data, progress)
+    terms = bind_losses(recipe, has_teacher=has_teacher(request))
+    data = _data(request, terms, progress)
     names = data.info.class_names
     teacher = load_teacher(request, names, progress=progress)
     torch.manual_seed(request.recipe.seed)
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
     student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
-    peers = [create_student(peer.student, peer.init, names, size, request.recipe.crop_pct) for peer in recipe.peers]
+    if recipe.transfer.correct_bias:
+        require_correctable(student, data, recipe.transfer)
+    peers = [create_student(peer.student, peer.init, names, size, recipe.crop_pct) for peer in recipe.peers]
     return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers))
+
+
+def _refuse_specialty_of_less(request: Request) -> None:
+    if request.specialty is not None and request.recipe.transfer != Transfer():
+        raise KdcError("--specialty draws its own part of the training data: recipe transfer cannot cut it too")
+
+
+def labels_only(terms: Sequence[Term]) -> bool:
+    """Whether every loss needs labels, so that a sample without one teaches nothing."""
+    return all("labels" in term.row.needs for term in terms if term.loss.ever)
+
+
+def _data(request: Request, terms: Sequence[Term], progress: Progress) -> ImageData:
+    """The data of a request, its training split cut to the recipe's transfer set."""
+    if request.unlabelled is not None and labels_only(terms):
+        raise KdcError(
+            f"--unlabelled {request.unlabelled}: every loss of the recipe ({', '.join(term.name for term in terms)}) "
+            "needs labels, so nothing could be learned from it",
+            "add a loss that only asks the teacher, such as kd",
+        )
+    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, unlabelled=request.unlabelled)
+    say(data, progress)
+    return transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import torch
 
+from compressor.data import transfer_set
+from compressor.distill.chain import distill_chain
 from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification
-from compressor.distill.jobs import already_finished, claimed, distill, has_teacher
+from compressor.distill.jobs import already_finished, claimed, has_teacher, labels_only
 from compressor.distill.learner import bind_losses
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
-from compressor.distill.training import Job, say, train_and_save
+from compressor.distill.training import Job, Origin, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run
 from compressor.models.fake_quant import add_fake_quant, equalise_channels
@@ -61,6 +63,7 @@ def quantization_aware(
         what = "under fake quantization already" if record.quantization is not None else f"by kdc {record.made_by}"
         raise KdcError(f"{run} was trained {what}: quantization-aware distillation starts from a student in float")
     before = read_json(run / "run.json", Request)
+    _refuse_corrected(before.recipe)
     qat = before.recipe.qat.model_copy(update={} if epochs is None else {"epochs": epochs})
     changes = {
         "teacher": teacher or before.teacher,
@@ -84,11 +87,13 @@ def distill_quantized(
     progress: Progress,
     resources: Resources | None = None,
 ) -> Student:
-    """Distill as `distill` does, into the run `out`/float, and go on from there into `out` for `request.qat`.
+    """Distill as `distill_chain` does, into the run `out`/float, and go on from there into `out` for `request.qat`. With
+    assistants, too, the teacher of this part is the one that the chain began with, which the student is held against.
 
     Interrupted anywhere, it goes on with `resume`.
     """
     assert request.qat is not None
+    _refuse_corrected(request.recipe)
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
     qat_recipe(request.recipe, has_teacher(request))
@@ -100,7 +105,7 @@ def distill_quantized(
     try:
         in_float = request.model_copy(update={"qat": None})
         going_on = plain.exists()
-        distill(in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources)
+        distill_chain(in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources)
     except BaseException:
         if not plain.exists():
             shutil.rmtree(out, ignore_errors=True)
@@ -144,6 +149,14 @@ def _ended(term: LossTerm) -> LossTerm:
     return term.model_copy(update={"weight": term.weight_at(1.0)})
 
 
+def _refuse_corrected(recipe: Recipe) -> None:
+    if recipe.transfer.correct_bias:
+        raise KdcError(
+            "transfer.correct_bias is for a student in float: training on under fake quantization would undo it",
+            "leave --qat out, or transfer.correct_bias=false",
+        )
+
+
 def _train_on(
     request: Request, plain: Path, out: Path, moved: str, resume: bool, resources: Resources, progress: Progress
 ) -> Student:
@@ -152,13 +165,17 @@ def _train_on(
     assert request.qat is not None
     student, record = load_run(plain)
     teacher = teacher_of(request, record, None, moved)
-    data = data_of(request, record, progress)
+    data = data_of(request, record, progress, unlabelled=True)
     say(data, progress)
+    terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
+    data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     quantize = _quantize(student, record, request, progress)
     recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
     if left_out:
         progress.warn(f"under fake quantization the student learns without {', '.join(left_out)}")
     job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize)
+    if record.assistants and record.teacher is not None and record.teacher_validation is not None:
+        job = replace(job, origin=Origin(record.teacher, record.teacher_validation, record.assistants))
     torch.manual_seed(request.recipe.seed)
     return train_and_save(job, out, resume, resources, progress)
 

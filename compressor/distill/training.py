@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from compressor.data import ImageData
+from compressor.distill.bias import correct_bias, unseen_recall, write_history
 from compressor.distill.checkpoint import is_saved
 from compressor.distill.connectors import Sides
 from compressor.distill.engine import MIN_TO_CHOOSE, train
@@ -36,6 +37,7 @@ from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy, Request, Specialty, Student, Weights
+from compressor.statistics import accuracy_of
 
 __all__ = ["Job", "Origin", "precompute_answers", "say", "train_and_save"]
 
@@ -231,6 +233,8 @@ def _trained(
         learner = timm.layers.convert_sync_batchnorm(learner)
     if job.teacher is not None:
         inputs["the teacher"] = job.teacher.weights.sha256
+    if data.info.unlabelled is not None:
+        inputs["the unlabelled pictures"] = data.info.unlabelled.fingerprint
     head = head_parameters(model.network, len(data.info.class_names)) if recipe.head_epochs else []
     shares = f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
     size = task.batch_size * recipe.accumulate * accelerator.num_processes
@@ -247,10 +251,16 @@ def _trained(
     )  # fmt: skip
     student = learner.student
     restore_channels(model.network)
-    validation, test = task.evaluate(student, "validation"), task.evaluate(student, "test")
+    row = correct_bias(student, task, data, recipe.transfer, progress) if recipe.transfer.correct_bias else {}
+    if row and accelerator.is_main_process:
+        write_history(out, [*position.history, row])
+    validation, answers = task.evaluate(student, "validation"), task.logits(student, "test")
+    test = accuracy_of(answers, data.test.labels, "test")
     progress.note(f"kept epoch {position.kept_epoch}: {scored(validation)}; {scored(test)}")
     if job.teacher is not None:
         tell_gap(task.right, job.teacher.weights.source, progress)
+    if recipe.transfer.without:
+        progress.note(unseen_recall(answers, data, recipe.transfer))
     if setting.resources.tracker:
         accelerator.log({"test/accuracy": test.accuracy}, step=recipe.epochs)
         accelerator.end_training()
@@ -276,6 +286,7 @@ def _trained(
         quantization=quantization,
         specialty=job.specialty,
         assistants=origin.assistants if origin else (),
+        bias_correction=row.get("bias_correction"),
     )
     if accelerator.is_main_process:
         save_run(out, model, finished)

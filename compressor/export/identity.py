@@ -36,6 +36,9 @@ def public(weights: Weights) -> Weights:
 
 def without_paths(record: Student) -> Student:
     data = record.data.model_copy(update={"source": _last_part(record.data.source)})
+    if data.unlabelled is not None:
+        more = data.unlabelled.model_copy(update={"source": _last_part(data.unlabelled.source)})
+        data = data.model_copy(update={"unlabelled": more})
     teacher = public(record.teacher) if record.teacher else None
     weights = public(record.weights)
     return record.model_copy(

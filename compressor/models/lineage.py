@@ -9,7 +9,7 @@ from compressor.models.ensemble import combined, resized_members
 from compressor.models.loaded import LoadedModel, with_classes
 from compressor.models.references import NO_MODEL, load_model, with_class_file
 from compressor.progress import Progress, Silent
-from compressor.spec.student import Request, Student
+from compressor.spec.student import DataInfo, Request, Student
 
 __all__ = ["data_of", "load_teacher", "teacher_of"]
 
@@ -64,12 +64,25 @@ def teacher_of(request: Request, record: Student, moved_to: str | None, hint: st
     return model
 
 
-def data_of(request: Request, record: Student, progress: Progress) -> ImageData:
-    """The data that the student was trained on, in the same splits."""
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, class_names=record.class_names)
+def data_of(request: Request, record: Student, progress: Progress, *, unlabelled: bool = False) -> ImageData:
+    """The data that the student was trained on, in the same splits; with its `unlabelled` pictures, if it had some,
+    only for who trains on."""
+    more = request.unlabelled if unlabelled else None
+    data = open_data(
+        request.data, skip_bad=request.skip_bad, progress=progress, class_names=record.class_names, unlabelled=more
+    )
     if data.info.fingerprint != record.data.fingerprint:
         raise KdcError(
             f"{request.data} is not the data that this student was trained on (its fingerprint differs)",
             "its test split might hold training samples: put the data back, or distill again",
         )
+    if unlabelled and _fingerprint(data.info) != _fingerprint(record.data):
+        raise KdcError(
+            f"--unlabelled {more} is not what this student was trained on (its fingerprint differs)",
+            "put the pictures back, or distill again",
+        )
     return data
+
+
+def _fingerprint(info: DataInfo) -> str | None:
+    return info.unlabelled.fingerprint if info.unlabelled else None

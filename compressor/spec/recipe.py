@@ -16,6 +16,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "TeacherAnswers",
+    "Transfer",
     "Views",
 ]
 
@@ -96,6 +97,27 @@ class Schedule(Noun):
         return self.from_ + (self.to - self.from_) * share
 
 
+class Transfer(Noun):
+    """The transfer set: which training samples the student is shown (Hinton et al. 2015, arXiv 1503.02531).
+
+    `labelled`: the share of each class's training samples that keep their label, always the same ones; the others
+    teach through the teacher alone, or with `drop_unlabelled` not at all. `without`: classes whose samples are all left
+    out of train (section 3). `correct_bias`: after training, fit these classes' biases on validation."""
+
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
+    drop_unlabelled: bool = False
+    without: tuple[str, ...] = ()
+    correct_bias: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Transfer":
+        if len(set(self.without)) != len(self.without):
+            raise ValueError("names the same class twice in without")
+        if self.correct_bias and not self.without:
+            raise ValueError("correct_bias fits the biases of the classes in without, which names none")
+        return self
+
+
 class LossTerm(Noun):
     """One row of `losses`: the name of a loss of kdc's table (`kdc losses`), its weight, and its own parameters.
 
@@ -170,6 +192,7 @@ class Recipe(Noun):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     views: Views = Views()
     teacher_answers: TeacherAnswers = TeacherAnswers()
+    transfer: Transfer = Transfer()
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     qat: Qat = Qat()
     ensemble: Ensemble = Ensemble()

@@ -10,7 +10,9 @@ from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization, Scheme
 from compressor.spec.recipe import Recipe
 
-__all__ = ["Accuracy", "DataInfo", "Environment", "Request", "Specialty", "Student", "Weights"]
+__all__ = [
+    "Accuracy", "DataInfo", "Environment", "Request", "Specialty", "Student", "UnlabelledInfo", "Weights",
+]  # fmt: skip
 
 
 class Weights(Noun):
@@ -24,9 +26,21 @@ class Weights(Noun):
     parameters: int
 
 
+class UnlabelledInfo(Noun):
+    """Pictures without labels that joined the training split. `fingerprint`: sha256 over their ids and contents.
+    `left_out_copies`: how many more there were whose content the data holds already. `skipped`: as of the data."""
+
+    source: str
+    count: int
+    fingerprint: str
+    left_out_copies: int
+    skipped: tuple[str, ...] = ()
+
+
 class DataInfo(Noun):
     """Which data. `fingerprint`: sha256 over ids, labels and splits. `notes`: what was split off, and how.
-    `skipped`: pictures that could not be read and that --skip-bad left out."""
+    `skipped`: pictures that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
+    labelled data alone, whether or not `unlabelled` pictures joined it."""
 
     source: str
     fingerprint: str
@@ -34,6 +48,7 @@ class DataInfo(Noun):
     counts: dict[str, int]
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    unlabelled: UnlabelledInfo | None = None
 
 
 class Accuracy(Noun):
@@ -79,12 +94,13 @@ class Specialty(Noun):
 
 class Request(Noun):
     """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
-    References (`teacher`, `student`, `data`) are as typed. `init`: where the trained network starts from, "pretrained",
-    "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher itself. `qat`: how the
-    student learns to round, after it was trained in float: by the same command, in RUN/float, or in the run that `init`
-    names, "run:DIR". `other_teachers`: of an ensemble; `teacher` is its first. `specialty`: the classes that a
-    specialist is taught, as typed; all others become one. `assistants`: models as `student` names them, between the
-    teacher and the student: each learns from the one before, in RUN/assistants/1 …, and the student from the last."""
+    References (`teacher`, `student`, `data`, `unlabelled`) are as typed; `other_teachers`: of an ensemble, whose first
+    is `teacher`. `init`: where the trained network starts from, "pretrained", "random" or the path of a checkpoint;
+    `student` is null for teach, which trains the teacher itself. `qat`: how the student learns to round, after it was
+    trained in float: by the same command, in RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the
+    classes that a specialist is taught, as typed; all others become one. `assistants`: models as `student` names them,
+    between teacher and student: each learns from the one before, in RUN/assistants/1 …, and the student from the last.
+    """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     command: Literal["teach", "distill"]
@@ -94,6 +110,7 @@ class Request(Noun):
     student: str | None
     init: str
     data: str
+    unlabelled: str | None = None
     skip_bad: bool
     input_size: int | None
     recipe: Recipe
@@ -107,8 +124,9 @@ class Student(Noun):
 
     `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network. `quantization`: of a
     student that was trained under fake quantization; its state dict is then that of the folded network, and its metrics
-    are those with fake quantization. `specialty`: of a specialist. `assistants`: through whom the student learned from
-    its teacher, the last of them its own.
+    are those with fake quantization. `bias_correction`: what was added after training to the biases of classes that
+    were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
+    `assistants`: through whom the student learned from its teacher, the last of them its own.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -129,5 +147,6 @@ class Student(Noun):
     teacher_validation: Accuracy | None
     environment: Environment
     quantization: Quantization | None = None
+    bias_correction: dict[str, float] | None = None
     specialty: Specialty | None = None
     assistants: tuple[Weights, ...] = ()

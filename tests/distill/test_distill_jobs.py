@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compressor.data import decode_split, open_data
-from compressor.distill import distill, engine, jobs, teach, training
+from compressor.distill import distill, engine, teach, training
 from compressor.distill.folder import claim
 from compressor.distill.image_task import ImageClassification
-from compressor.distill.task import BatchModel, SplitName
 from compressor.distill.signal import is_chance
+from compressor.distill.task import BatchModel, SplitName
 from compressor.errors import KdcError
-from compressor.models import load_model, load_run, logits_of
+from compressor.models import lineage, load_model, load_run, logits_of
 from compressor.progress import Progress, Silent
 from compressor.spec.base import read_json
 from compressor.spec.student import Accuracy, Request, Student
@@ -183,7 +183,7 @@ def test_the_teacher_is_frozen(tmp_path: Path, ask_distill: Ask, monkeypatch: py
         kept.append((model.network, {name: tensor.clone() for name, tensor in model.network.state_dict().items()}))
         return model
 
-    monkeypatch.setattr(jobs, "load_model", watched)
+    monkeypatch.setattr(lineage, "load_model", watched)
     run(ask_distill(), tmp_path / "run")
     ((network, before),) = kept
     assert any("running_mean" in name for name in before)
