@@ -22,7 +22,7 @@ from compressor.progress import Progress
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy
-from compressor.statistics import accuracy_of
+from compressor.statistics import accuracy_of, top1
 
 __all__ = ["ImageClassification", "batch_size_of"]
 
@@ -35,7 +35,8 @@ class ImageClassification:
 
     `inputs`: key in the batch -> preprocessing of the model that takes it. All see the same part of a picture, the
     larger model's, each from a copy that was resized for it: so a student's view does not depend on whether the
-    teacher's is made. `store`: where pictures are decoded to; None: they are decoded anew each time.
+    teacher's is made. `store`: where pictures are decoded to; None: they are decoded anew each time. `right`: which
+    samples a model (by its key) had right when it was last evaluated on a split, bool [N].
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ImageClassification:
         self._wholes = {key: self._whole(how) for key, how in inputs.items()}
         self._scales = {key: _Scale(how, device) for key, how in inputs.items()}
         self._opened: dict[tuple[str, tuple[Preprocess, ...]], Pictures] = {}
+        self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
         self._team = team()
         self._has_label = data.train.labels >= 0
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
@@ -115,7 +117,9 @@ class ImageClassification:
 
     def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
         samples: Split = getattr(self._data, split)
-        return accuracy_of(self.logits(model, split), samples.labels, split)
+        logits = self.logits(model, split)
+        self.right[model.key, split] = top1(logits) == samples.labels
+        return accuracy_of(logits, samples.labels, split)
 
     def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
         """What `model` answers to a whole split, [N, C]. Each process takes every so many-th chunk; the answers are
