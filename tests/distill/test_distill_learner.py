@@ -158,9 +158,9 @@ def test_what_a_connector_gives_is_what_its_loss_takes(name: str) -> None:
     given = connector(own, others, labels, index)
     logits = torch.randn(B, C, requires_grad=True)
     given |= {"labels": labels, "student_logits": logits}
-    loss = row.function(**{key: given[key] for key in row.needs})
+    loss: Tensor = row.function(**{key: given[key] for key in row.needs})
     assert loss.isfinite()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     used = own[:-1] if name == "early_exits" else own
     assert all(features.grad is not None and features.grad.isfinite().all() for features in used)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in connector.parameters())
