@@ -136,9 +136,10 @@ def test_logits_at_the_extremes(name: str, temperature: float, size: float, batc
     signs = torch.tensor([1.0, -1.0]).repeat(batch, classes // 2) * size
     inputs = given(name, batch=batch, classes=classes)
     parameters = {"temperature": temperature} if name in TEMPERED else {}
-    for student in (signs, -signs):
-        values = mapped(inputs, lambda t, z=student: z, lambda key, t: key in ("student_logits", "exit_logits"))
-        values = mapped(values, lambda t: signs, lambda key, t: key in ("teacher_logits", "peer_logits"))
+    students, teachers = ("student_logits", "exit_logits"), ("teacher_logits", "peer_logits")
+    agreeing = mapped(inputs, lambda t: signs, lambda key, t: key in students + teachers)
+    opposed = mapped(agreeing, lambda t: -signs, lambda key, t: key in students)
+    for values in (agreeing, opposed):
         finite(name, values, **parameters)
 
 
