@@ -175,6 +175,7 @@ def test_fsp_does_not_see_where_things_are() -> None:
 
 def test_fsp_needs_two_layers_of_maps_with_as_many_channels() -> None:
     layer = normal(4, 3, 8, 8, seed=0)
+    assert [name for name, loss in LOSSES.items() if loss.layers > 1] == ["fsp"]
     with pytest.raises(ValueError, match="2 pairs of layers or more, found 1"):
         fsp([layer], [layer])
     with pytest.raises(ValueError, match=r"as many channels, found student \(4, 3, 8, 8\), teacher \(4, 2, 8, 8\)"):
