@@ -16,6 +16,7 @@ from compressor import __version__
 from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError, os_error
 
 if TYPE_CHECKING:
+    from compressor.losses import Loss
     from compressor.spec.report import Report
     from compressor.spec.student import Student
 
@@ -381,6 +382,19 @@ def profiles_new(
 
 
 @app.command()
+def losses(as_json: AsJson = False) -> None:
+    """The losses that a recipe may name: formula, parameters with default and range, what they learn from, paper."""
+    from compressor.console import show_result, table
+    from compressor.losses import LOSSES, described
+
+    if as_json:
+        show_result(json.dumps([described(name) for name in LOSSES], indent=2))
+        return
+    header = ("name", "knowledge", "taps", "parameters", "formula", "paper")
+    show_result(table(header, [_loss_cells(name, loss) for name, loss in LOSSES.items()]))
+
+
+@app.command()
 def doctor(
     profile: Annotated[str | None, typer.Option(help="Exit 4 where a runtime of this profile is missing.")] = None,
     device: Device = "local",
@@ -413,6 +427,11 @@ def demo(
     from compressor.demo import demo as run
 
     _judge(run(out, seed=seed, progress=progress_for(quiet)), allow_unmeasured=False, as_json=as_json)
+
+
+def _loss_cells(name: str, loss: "Loss") -> tuple[str, ...]:
+    settable = (f"{key}={loss.defaults[key]:g} [{low:g}, {high:g}]" for key, (low, high) in loss.ranges.items())
+    return name, loss.knowledge, loss.taps or "-", ", ".join(settable) or "-", loss.formula, loss.paper
 
 
 def _show_student(student: "Student", out: Path, as_json: bool) -> None:

@@ -123,13 +123,13 @@ def _distillation(request: Request, progress: Progress) -> Job:
     student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
-    peers = [create_student(peer.student, peer.init, names, size, request.recipe.crop_pct) for peer in recipe.peers]
+    peers = [create_student(peer.student, peer.init, names, size, recipe.crop_pct) for peer in recipe.peers]
     return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers))
 
 
 def labels_only(terms: Sequence[Term]) -> bool:
     """Whether every loss needs labels, so that a sample without one teaches nothing."""
-    return all("labels" in term.row.needs for term in terms)
+    return all("labels" in term.row.needs for term in terms if term.loss.ever)
 
 
 def _data(request: Request, terms: Sequence[Term], progress: Progress) -> ImageData:

@@ -67,8 +67,7 @@ def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
         raise KdcError("recipe losses: every weight is 0, so nothing would be learned")
     if recipe.peers and not any("peer_logits" in term.row.needs for term in terms):
         raise KdcError("recipe peers: no loss looks at them", "add {name: mutual} to losses, or leave peers out")
-    # One that never counts is not computed: its teacher need not run.
-    return [term for term in terms if term.loss.ever]
+    return terms
 
 
 class Learner(nn.Module):
@@ -170,7 +169,8 @@ def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
     # CRD's rows are counted against its memory, which its connector has looked after.
     if labelled is not None and "labels" in needed:
         if not len(labelled):
-            return values["student_logits"].sum() * 0.0
+            nothing: Tensor = values["student_logits"].sum() * 0.0
+            return nothing
         rows = labelled.to(batch["labels"].device, non_blocking=True)
         needed = {name: _rows(value, rows) for name, value in needed.items()}
     loss: Tensor = term.function(**needed)

@@ -4,7 +4,7 @@ A task supplies batches of named tensors (views included), and measures a model 
 picks from it the tensors that are its own.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compressor.models.features import Taps
 from compressor.spec.student import Accuracy
 
-__all__ = ["Batch", "BatchModel", "Outputs", "SplitName", "Task"]
+__all__ = ["Batch", "BatchModel", "Outputs", "SplitName", "Taps", "Task"]
 
 Batch = Mapping[str, Tensor]
+Taps = Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, Tensor]]]
+"""Applies a network to its input, and gives beside the logits what comes out of some of its layers, by name."""
 SplitName = Literal["train", "validation", "test"]
 
 

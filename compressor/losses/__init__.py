@@ -19,7 +19,7 @@ from compressor.losses.features import attention_maps, attention_transfer, hidde
 from compressor.losses.logits import cross_entropy, dist, dkd, kd, logit_mse, lskd, soft_bce
 from compressor.losses.relations import correlation_congruence, fsp, rkd_angle, rkd_distance, similarity_preserving
 
-__all__ = ["LOSSES", "Knowledge", "Loss", "Taps", "bind"]
+__all__ = ["LOSSES", "Knowledge", "Loss", "Taps", "bind", "described"]
 
 Knowledge = Literal["labels", "response", "feature", "relation", "self", "peers"]
 Taps = Literal["maps", "pooled", "attention"]
@@ -169,3 +169,22 @@ def bind(name: str, parameters: Mapping[str, object], where: str) -> tuple[Calla
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise KdcError(f"{where}: {name}.{key} must be a number from {low:g} to {high:g}, found {value!r}")
     return partial(loss.function, **parameters), loss.needs
+
+
+def described(name: str) -> dict[str, object]:
+    """The row of the loss `name` as JSON has it; `parameters` with default, lowest and highest value."""
+    loss = LOSSES[name]
+    return {
+        "name": name,
+        "knowledge": loss.knowledge,
+        "formula": loss.formula,
+        "parameters": {
+            key: {"default": loss.defaults[key], "lowest": low, "highest": high}
+            for key, (low, high) in loss.ranges.items()
+        },
+        "needs": list(loss.needs),
+        "taps": loss.taps,
+        "connector": loss.connector,
+        "mixed_labels": loss.mixed_labels,
+        "paper": loss.paper,
+    }

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.losses.numbers import full, require_same_shape
+from compressor.losses.numbers import full, inner_products, require_same_shape
 
 __all__ = ["crd"]
 
@@ -43,7 +43,8 @@ def crd(
     student, teacher = student_embeddings.to(dtype), teacher_embeddings.to(dtype)
     positive = (student * teacher).sum(-1) / temperature
     sides = [(student, teacher_memory.to(dtype)), (teacher, student_memory.to(dtype))]
-    return torch.stack([_nce(positive, anchor @ memory.T / temperature, negatives) for anchor, memory in sides]).sum()
+    scores = [inner_products(anchor, memory) / temperature for anchor, memory in sides]
+    return torch.stack([_nce(positive, side, negatives) for side in scores]).sum()
 
 
 def _nce(positive: Tensor, scores: Tensor, negatives: Tensor) -> Tensor:

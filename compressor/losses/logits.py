@@ -15,13 +15,15 @@ __all__ = ["cross_entropy", "dist", "divergence", "dkd", "kd", "logit_mse", "lsk
 # A row or column whose spread is below this share of its size counts as constant: it has no direction to compare.
 CONSTANT = 1e-8
 UNDERFLOW = 1e-200  # of a square, in float64
+LOWEST = -1e300  # in place of log 0, in float64
 
 
 def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
     """Soft targets: `T² · KL(softmax(z_t / T) ‖ softmax(z_s / T))`, summed over classes, mean over the batch.
 
     Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 2. The factor T² keeps the size of the gradient comparable
-    when T changes. Logits [B, C]; returns a scalar >= 0. Raises ValueError where the shapes differ.
+    when T changes. Logits [B, C]; the teacher's may be -inf, a probability of 0. Returns a scalar >= 0. Raises
+    ValueError where the shapes differ.
     """
     require_same_shape(student_logits, teacher_logits)
     log_teacher = torch.log_softmax(teacher_logits.double() / temperature, dim=-1)
@@ -31,8 +33,10 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4
 def divergence(student_logits: Tensor, log_teacher: Tensor, temperature: float) -> Tensor:
     """`T² · KL(p ‖ softmax(z_s / T))`, mean over the batch, where `log_teacher` [B, C] is log p, already at T."""
     log_student = torch.log_softmax(student_logits.double() / temperature, dim=-1)
+    # A class of probability 0 adds 0 log 0 = 0, where -inf would give nan.
+    target = log_teacher.double().clamp_min(LOWEST)
     # "batchmean": PyTorch's "mean" would divide by the number of classes too.
-    loss = F.kl_div(log_student, log_teacher.double(), reduction="batchmean", log_target=True) * temperature**2
+    loss = F.kl_div(log_student, target, reduction="batchmean", log_target=True) * temperature**2
     return loss.to(full(student_logits))
 
 
@@ -101,7 +105,8 @@ def dist(
     """DIST: `T² (beta · mean_rows(1 − ρ) + gamma · mean_columns(1 − ρ))`, ρ Pearson's correlation of probabilities.
 
     Rows: a sample's probabilities over the classes; columns: a class's over the batch. Huang et al. 2022 (arXiv
-    2205.10536), section 3, and T² as in the authors' code. Where a row or column is constant (a batch of one sample, a
+    2205.10536), section 3. T² is that of the authors' code; since ρ does not shrink as T grows, a higher T here means a
+    larger weight too. Where a row or column is constant (a batch of one sample, a
     uniform prediction), ρ is undefined: it counts as 0 and passes no gradient on, so the loss then is not 0 for a pair
     that agrees. Logits [B, C]; returns a scalar in [0, 2 T² (beta + gamma)]. Raises ValueError where the shapes differ.
     """

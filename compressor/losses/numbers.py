@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["full", "pairs", "require_same_shape", "unit"]
+__all__ = ["full", "inner_products", "pairs", "require_same_shape", "unit"]
 
 TINY = 1e-24  # a squared length below this counts as 0
 
@@ -41,3 +41,9 @@ def unit(vectors: Tensor, dim: int = -1) -> Tensor:
     square = vectors.pow(2).sum(dim, keepdim=True)
     known = square > TINY
     return torch.where(known, vectors, 0.0) / torch.where(known, square, 1.0).sqrt()
+
+
+def inner_products(a: Tensor, b: Tensor) -> Tensor:
+    """`a bᵀ` of the last two dimensions, in the tensors' own precision: autocast would do it in half."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b.mT

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.losses.numbers import pairs, unit
+from compressor.losses.numbers import inner_products, pairs, unit
 
 __all__ = ["correlation_congruence", "fsp", "rkd_angle", "rkd_distance", "similarity_preserving"]
 
@@ -49,7 +49,7 @@ def _gram(features: Tensor) -> Tensor:
     """Inner products [B, B] of the centred features, in float64: distances are differences of them."""
     flat = features.flatten(1).double()
     flat = flat - flat.mean(0, keepdim=True)
-    return flat @ flat.T
+    return inner_products(flat, flat)
 
 
 def _distances(features: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def similarity_preserving(student_features: Sequence[Tensor], teacher_features: 
     """
     loss = []
     for student, teacher in pairs(student_features, teacher_features, alike=False):
-        ours, theirs = (unit(flat @ flat.T) for flat in (student.flatten(1), teacher.flatten(1)))
+        ours, theirs = (unit(inner_products(flat, flat)) for flat in (student.flatten(1), teacher.flatten(1)))
         loss.append(F.mse_loss(ours, theirs))
     return torch.stack(loss).sum()
 
@@ -109,7 +109,7 @@ def correlation_congruence(
         for features in (student, teacher):
             units = unit(features.flatten(1))
             # For vectors of length 1, ‖u_i − u_j‖² = 2 − 2 u_i·u_j.
-            kernels.append(torch.exp(-2 * gamma * (1 - units @ units.T)))
+            kernels.append(torch.exp(-2 * gamma * (1 - inner_products(units, units))))
         loss.append(F.mse_loss(kernels[0], kernels[1]))
     return torch.stack(loss).sum()
 
@@ -145,4 +145,4 @@ def _flow(first: Tensor, second: Tensor) -> Tensor:
         F.adaptive_max_pool2d(maps, (height, width)) if maps.shape[2:] != (height, width) else maps
         for maps in (first, second)
     )
-    return torch.einsum("bchw,bdhw->bcd", first, second) / (height * width)
+    return inner_products(first.flatten(2), second.flatten(2)) / (height * width)

@@ -83,6 +83,20 @@ class TeacherAnswers(Noun):
     top_k: Annotated[int, Field(ge=1)] | None = None
 
 
+class Schedule(Noun):
+    """A weight that changes over the training, from its first step (`from`) to its last (`to`): along a line, or along
+    half a cosine (slow at both ends)."""
+
+    from_: Annotated[Weight, Field(alias="from")]
+    to: Weight
+    shape: Literal["linear", "cosine"] = "linear"
+
+    def at(self, progress: float) -> float:
+        """The weight when `progress` of the training, 0 to 1, is done."""
+        share = progress if self.shape == "linear" else 0.5 * (1 - math.cos(math.pi * progress))
+        return self.from_ + (self.to - self.from_) * share
+
+
 class Transfer(Noun):
     """The transfer set: which training samples the student is shown (Hinton et al. 2015, arXiv 1503.02531).
 
@@ -102,20 +116,6 @@ class Transfer(Noun):
         if self.correct_bias and not self.without:
             raise ValueError("correct_bias fits the biases of the classes in without, which names none")
         return self
-
-
-class Schedule(Noun):
-    """A weight that changes over the training, from its first step (`from`) to its last (`to`): along a line, or along
-    half a cosine (slow at both ends)."""
-
-    from_: Annotated[Weight, Field(alias="from")]
-    to: Weight
-    shape: Literal["linear", "cosine"] = "linear"
-
-    def at(self, progress: float) -> float:
-        """The weight when `progress` of the training, 0 to 1, is done."""
-        share = progress if self.shape == "linear" else 0.5 * (1 - math.cos(math.pi * progress))
-        return self.from_ + (self.to - self.from_) * share
 
 
 class LossTerm(Noun):

@@ -73,10 +73,10 @@ class Environment(Noun):
 
 class Request(Noun):
     """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
-    References (`teacher`, `student`, `data`, `unlabelled`) are as typed. `init`: where the trained network starts from,
-    "pretrained", "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher itself.
-    `qat`: how the student learns to round, after it was trained in float: by the same command, in RUN/float, or in the
-    run that `init` names, "run:DIR". `other_teachers`: of an ensemble; `teacher` is its first."""
+    References (`teacher`, `student`, `data`, `unlabelled`) are as typed; `other_teachers`: of an ensemble, whose first
+    is `teacher`. `init`: where the trained network starts from, "pretrained", "random" or the path of a checkpoint;
+    `student` is null for teach, which trains the teacher itself. `qat`: how the student learns to round, after it was
+    trained in float: by the same command, in RUN/float, or in the run that `init` names, "run:DIR"."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     command: Literal["teach", "distill"]
