@@ -28,9 +28,11 @@ def sides_of(
             found[term.name] = Sides(tuple(layers_of(student, kind)), (), classes, samples)
             continue
         assert teacher is not None
-        if len(teacher.weights.source.split(" + ")) > 1:
+        source = teacher.weights.source
+        if " + " in source or source.startswith("specialists:"):
             raise KdcError(
-                f"{at}: an ensemble has no layers of its own", "give one --teacher, or losses on logits (kdc losses)"
+                f"{at}: several networks ({source}) have no layers in common",
+                "give one --teacher, or losses on logits (kdc losses)",
             )
         if term.loss.at == "auto":
             pairs = match(layers_of(student, kind), layers_of(teacher, kind))
@@ -39,6 +41,11 @@ def sides_of(
         for own, other in pairs:
             _require_kind(own, kind, at, student)
             _require_kind(other, kind, at, teacher)
+        if len(pairs) < term.row.least:
+            raise KdcError(
+                f"{at}: it compares {term.row.least} pairs of layers or more, and there are {len(pairs)}",
+                "leave `at` out, or name more",
+            )
         found[term.name] = Sides(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
     return found
 

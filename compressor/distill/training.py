@@ -17,6 +17,7 @@ from compressor.distill.connectors import Sides
 from compressor.distill.engine import MIN_TO_CHOOSE, train
 from compressor.distill.environment import environment
 from compressor.distill.folder import start
+from compressor.distill.gap import tell_gap
 from compressor.distill.image_task import ImageClassification, needed_bytes
 from compressor.distill.layers import described, sides_of, taps_of
 from compressor.distill.learner import Learner, Term, bind_losses
@@ -35,16 +36,26 @@ from compressor.spec.base import flat
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization
 from compressor.spec.recipe import Recipe
-from compressor.spec.student import Accuracy, Request, Student
+from compressor.spec.student import Accuracy, Request, Specialty, Student, Weights
 from compressor.statistics import accuracy_of
 
-__all__ = ["Job", "precompute_answers", "say", "train_and_save"]
+__all__ = ["Job", "Origin", "precompute_answers", "say", "train_and_save"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The teacher that a chain of assistants began with, its validation accuracy, and the assistants."""
+
+    teacher: Weights
+    validation: Accuracy
+    assistants: tuple[Weights, ...]
 
 
 @dataclass(frozen=True)
 class Job:
     """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
-    pictures to find its ranges on."""
+    pictures to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
+    assistant."""
 
     request: Request
     recipe: Recipe
@@ -54,6 +65,8 @@ class Job:
     init: str
     quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
     peers: tuple[LoadedModel, ...] = ()
+    specialty: Specialty | None = None
+    origin: Origin | None = None
 
     @property
     def classes(self) -> int:
@@ -201,6 +214,7 @@ def _trained(
     teacher_score: Accuracy | None, setting: Setting,
 ) -> Student:  # fmt: skip
     recipe, data, accelerator, progress = job.recipe, job.data, setting.accelerator, setting.progress
+    origin = job.origin
     inputs = {"the data": data.info.fingerprint}
     model, quantization = job.student, None
     if job.quantize is not None:
@@ -243,6 +257,8 @@ def _trained(
     validation, answers = task.evaluate(student, "validation"), task.logits(student, "test")
     test = accuracy_of(answers, data.test.labels, "test")
     progress.note(f"kept epoch {position.kept_epoch}: {scored(validation)}; {scored(test)}")
+    if job.teacher is not None:
+        tell_gap(task.right, job.teacher.weights.source, progress)
     if recipe.transfer.without:
         progress.note(unseen_recall(answers, data, recipe.transfer))
     if setting.resources.tracker:
@@ -258,16 +274,18 @@ def _trained(
         weights=model.weights,
         class_names=data.info.class_names,
         preprocess=model.preprocess,
-        teacher=job.teacher.weights if job.teacher else None,
+        teacher=origin.teacher if origin else job.teacher.weights if job.teacher else None,
         data=data.info,
         recipe=job.request.recipe,
         kept_epoch=position.kept_epoch,
         kept_rule=_rule(len(data.validation)),
         validation=validation,
         test=test,
-        teacher_validation=teacher_score,
+        teacher_validation=origin.validation if origin else teacher_score,
         environment=environment(setting.speed.device),
         quantization=quantization,
+        specialty=job.specialty,
+        assistants=origin.assistants if origin else (),
         bias_correction=row.get("bias_correction"),
     )
     if accelerator.is_main_process:

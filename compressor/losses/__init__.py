@@ -33,7 +33,7 @@ class Loss:
     `ranges`: lowest and highest value of each parameter. `formula`: one line of plain text. `knowledge`: what is
     learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N, N].
     `connector`: the name of what makes the student's features comparable with the teacher's. `mixed_labels`: False
-    where labels must be classes, so that mixed pictures cannot be learned from.
+    where labels must be classes, so that mixed pictures cannot be learned from. `least`: pairs of layers that it needs.
     """
 
     function: Callable[..., Tensor]
@@ -44,6 +44,7 @@ class Loss:
     taps: Taps | None = None
     connector: str | None = None
     mixed_labels: bool = True
+    least: int = 1
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -133,6 +134,7 @@ LOSSES: dict[str, Loss] = {
     "fsp": Loss(
         fsp, {}, "Yim et al. 2017, CVPR",
         "mean (G_s - G_t)^2, G = f_l f_(l+1)' / (h w), layer to layer", "relation", "maps", "project",
+        least=2,
     ),
     "crd": Loss(
         crd, {"temperature": TEMPERATURE}, "Tian, Krishnan & Isola 2020, arXiv 1910.10699",

@@ -1,5 +1,6 @@
 """Student: what `kdc distill` (and `kdc teach`) leaves on disk beside the weights, RUN/student.json."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,7 +10,9 @@ from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization, Scheme
 from compressor.spec.recipe import Recipe
 
-__all__ = ["Accuracy", "DataInfo", "Environment", "Request", "Student", "UnlabelledInfo", "Weights"]
+__all__ = [
+    "Accuracy", "DataInfo", "Environment", "Request", "Specialty", "Student", "UnlabelledInfo", "Weights",
+]  # fmt: skip
 
 
 class Weights(Noun):
@@ -71,12 +74,33 @@ class Environment(Noun):
     device: str
 
 
+class Specialty(Noun):
+    """What a specialist knows (Hinton, Vinyals & Dean 2015, arXiv 1503.02531, sec. 5): `classes` one by one, and all
+    others as one class, `dustbin`. Its training data has all samples of its classes, and so many of the others that
+    they make up `share` of it; in the whole training data they make up `natural_share`."""
+
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    dustbin: str
+    share: Annotated[float, Field(gt=0, lt=1)]
+    natural_share: Annotated[float, Field(gt=0, lt=1)]
+
+    @property
+    def correction(self) -> float:
+        """What to add to the dustbin's logit: the log of the proportion by which the specialist's own classes were
+        oversampled against it (sec. 5.1). By Bayes' rule the answers then hold for data as it comes."""
+        odds = [share / (1 - share) for share in (self.natural_share, self.share)]
+        return math.log(odds[0] / odds[1])
+
+
 class Request(Noun):
     """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
     References (`teacher`, `student`, `data`, `unlabelled`) are as typed; `other_teachers`: of an ensemble, whose first
     is `teacher`. `init`: where the trained network starts from, "pretrained", "random" or the path of a checkpoint;
     `student` is null for teach, which trains the teacher itself. `qat`: how the student learns to round, after it was
-    trained in float: by the same command, in RUN/float, or in the run that `init` names, "run:DIR"."""
+    trained in float: by the same command, in RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the
+    classes that a specialist is taught, as typed; all others become one. `assistants`: models as `student` names them,
+    between teacher and student: each learns from the one before, in RUN/assistants/1 …, and the student from the last.
+    """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     command: Literal["teach", "distill"]
@@ -91,6 +115,8 @@ class Request(Noun):
     input_size: int | None
     recipe: Recipe
     qat: Scheme | None = None
+    specialty: tuple[str, ...] | None = None
+    assistants: tuple[str, ...] = ()
 
 
 class Student(Noun):
@@ -99,7 +125,8 @@ class Student(Noun):
     `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network. `quantization`: of a
     student that was trained under fake quantization; its state dict is then that of the folded network, and its metrics
     are those with fake quantization. `bias_correction`: what was added after training to the biases of classes that
-    were left out of it (`Transfer.correct_bias`); the weights have it already.
+    were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
+    `assistants`: through whom the student learned from its teacher, the last of them its own.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -121,3 +148,5 @@ class Student(Noun):
     environment: Environment
     quantization: Quantization | None = None
     bias_correction: dict[str, float] | None = None
+    specialty: Specialty | None = None
+    assistants: tuple[Weights, ...] = ()
