@@ -1,0 +1,120 @@
+"""What stands in the README and in examples/ works as it stands there."""
+
+import importlib.util
+import itertools
+import shlex
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import typer
+import yaml
+
+from compressor import cli, losses
+from compressor.distill.learner import bind_losses
+from compressor.distill.recipes import default_for
+from compressor.spec.recipe import Recipe
+from compressor.workflow import recipe_from
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))
+
+
+def script() -> ModuleType:
+    """By its path: other projects install packages that are named `examples`."""
+    spec = importlib.util.spec_from_file_location("experiments_run", ROOT / "examples" / "experiments" / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+RUN = script()
+
+
+def options_of(command: str) -> set[str]:
+    found: Any = typer.main.get_command(cli.app)
+    return {option for parameter in found.commands[command].params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_every_command_of_an_experiment_is_understood(file: Path) -> None:
+    experiment = RUN.read(file)
+    texts = [*experiment.once.values(), *(arm.train for arm in experiment.arms if arm.train)]
+    assert len(experiment.arms) > 3
+    assert all(len(arm.seeds) >= 3 for arm in experiment.arms if arm.train)
+    for text in texts:
+        verb, *arguments = RUN.command(text, experiment.common, seed=1, work="work", name="name", data="digits")
+        assert {argument for argument in arguments if argument.startswith("--")} <= options_of(verb)
+        sets = [arguments[at + 1] for at, argument in enumerate(arguments) if argument == "--set"]
+        teacher = arguments[arguments.index("--teacher") + 1]
+        defaults = default_for(teacher, "timm:a", "random")
+        how = recipe_from(defaults, None, {}, sets)
+        bind_losses(how, has_teacher=teacher != "peers")
+
+
+def test_the_table_is_paired_with_the_first_arm() -> None:
+    arms = (RUN.Arm("alone", "x"), RUN.Arm("taught", "y"), RUN.Arm("both", None, ("a", "b"), (0,)))
+    results = {
+        "alone": RUN.Result([0.80, 0.82, 0.81], {"Bag": [0.5, 0.6, 0.7]}, [40, 40, 40], 1000),
+        "taught": RUN.Result([0.83, 0.84, 0.85], {"Bag": [0.9, 0.9, 0.9]}, [40, 40, 40], 1000),
+        "both": RUN.Result([0.9], {"Bag": [1.0]}, [], 1000),
+    }
+    text = RUN.table(RUN.Experiment("title", "digits", {}, arms, recall=("Bag",)), results)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert rows[2] == ["alone", "3", "81.00 ± 1.00", "190 ± 10", "–", "60.0 ± 10.0", "40"]
+    assert rows[3] == ["taught", "3", "84.00 ± 1.00", "160 ± 10", "3.00 ± 1.00", "90.0 ± 0.0", "40"]
+    assert rows[4] == ["both", "1", "90.00", "100", "9.00 (means)", "100.0", "–"]
+
+
+def test_the_example_recipe_shows_every_key() -> None:
+    values = yaml.safe_load((ROOT / "examples" / "recipe.yaml").read_text(encoding="utf-8"))
+    Recipe.model_validate(values)
+
+    def keys(noun: Any) -> set[str]:
+        return {field.alias or name for name, field in noun.model_fields.items()}
+
+    assert keys(Recipe) <= values.keys()
+    for name in ("optimizer", "views", "teacher_answers", "transfer", "ensemble", "qat"):
+        assert keys(Recipe.model_fields[name].annotation) == values[name].keys(), name
+
+
+def blocks(text: str) -> list[str]:
+    """The indented blocks of a markdown text."""
+    groups = itertools.groupby(text.splitlines(), key=lambda line: line.startswith("    "))
+    return [textwrap.dedent("\n".join(lines)) for indented, lines in groups if indented]
+
+
+def test_a_loss_is_added_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("Adding a loss is a function and a row.")[1]
+    function, row = [block for block in blocks(section) if "sharpened" in block][:2]
+    assert len(function.strip().splitlines()) + len(row.strip().splitlines()) <= 10
+    names: dict[str, Any] = {"Tensor": torch.Tensor, "Loss": losses.Loss}
+    exec(function, names)
+    exec(f"rows = {{{row}}}", names)
+    monkeypatch.setitem(losses.LOSSES, "sharpened", names["rows"]["sharpened"])
+    how = Recipe.model_validate({"schema": 1, "losses": [{"name": "sharpened", "power": 3.0}]})
+    (term,) = bind_losses(how, has_teacher=True)
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    target = logits.softmax(-1) ** 3 / (logits.softmax(-1) ** 3).sum(-1, keepdim=True)
+    expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
+    assert torch.allclose(term.function(student_logits=logits, teacher_logits=logits), expected)
+
+
+def test_the_readmes_recipe_is_one() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("Losses compose;")[1]
+    values = yaml.safe_load(next(block for block in blocks(section) if block.startswith("losses:")))
+    how = Recipe.model_validate({"schema": 1, **values})
+    assert [term.name for term in bind_losses(how, has_teacher=True)] == ["cross_entropy", "kd", "hint"]
+
+
+def test_commands_are_split_as_a_shell_does() -> None:
+    found = RUN.command("distill --teacher run:{work}/t --epochs 3", "--epochs 2", work="w")
+    assert shlex.join(found) == "distill --epochs 2 --teacher run:w/t --epochs 3"
