@@ -56,6 +56,7 @@ class ImageClassification:
         self._opened: dict[tuple[str, tuple[Preprocess, ...]], Pictures] = {}
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
         self._team = team()
+        self._has_label = data.train.labels >= 0
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
 
     @property
@@ -85,7 +86,6 @@ class ImageClassification:
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         keys = [key for key in self._inputs if keys is None or key in keys]
         view, labels = self._view(epoch), self._data.train.labels
-        some_unlabelled = bool((labels < 0).any())
         parts = [part for step in range(first_step, self.steps_per_epoch) for part in self._mine(epoch, step)]
         mixes = [self._mix(part, view) for part in parts]
         wanted = [
@@ -98,10 +98,8 @@ class ImageClassification:
                 partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
                 own = mixed_labels(own, partners, mix, len(self._data.info.class_names))
             inputs = {key: self._views(key, part, view, mix, some) for key, some in zip(keys, pixels, strict=True)}
-            batch = {**inputs, "labels": own, "index": torch.from_numpy(part)}
-            if some_unlabelled:
-                batch["labelled"] = torch.from_numpy(np.flatnonzero(_labelled(labels, part, mix)))
-            yield batch
+            labelled = {} if self._has_label.all() else {"labelled": self._labelled(part, mix)}
+            yield {**inputs, **labelled, "labels": own, "index": torch.from_numpy(part)}
 
     def input_of(self, key: str, samples: Rows, view: int) -> Tensor:
         mix = self._mix(samples, view)
@@ -159,6 +157,13 @@ class ImageClassification:
         parts = self.samples_of(epoch, step).reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
 
+    def _labelled(self, part: Rows, mix: Mix | None) -> Tensor:
+        """The rows that have a label: where pictures are mixed, those that have all that count (`mixed_labels`)."""
+        known = self._has_label[part]
+        if mix is not None:
+            known = (known | (mix.weight == 0)) & (self._has_label[mix.partner] | (mix.weight == 1))
+        return torch.from_numpy(np.flatnonzero(known))
+
     def _mix(self, samples: Rows, view: int) -> Mix | None:
         return mix_of(self._recipe.seed, samples, view, len(self._data.train), self._recipe.views)
 
@@ -211,16 +216,6 @@ def needed_bytes(data: ImageData, inputs: dict[str, Preprocess]) -> int:
     splits = len(data.train) + len(data.validation) + len(data.test)
     whole = [how.model_copy(update={"input_size": how.resize}) for how in inputs.values()]
     return bytes_of(splits, whole)
-
-
-def _labelled(labels: Rows, part: Rows, mix: Mix | None) -> NDArray[np.bool_]:
-    """Which samples of a batch have a label; a mixed one where all that counts in it has."""
-    own: NDArray[np.bool_] = labels[part] >= 0
-    if mix is None:
-        return own
-    others = labels[mix.partner] >= 0
-    known: NDArray[np.bool_] = (own | (mix.weight == 0)) & (others | (mix.weight == 1))
-    return known
 
 
 class _Scale:

@@ -167,12 +167,12 @@ def _train_on(
     teacher = teacher_of(request, record, None, moved)
     data = data_of(request, record, progress, unlabelled=True)
     say(data, progress)
-    terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
-    data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     quantize = _quantize(student, record, request, progress)
     recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
     if left_out:
         progress.warn(f"under fake quantization the student learns without {', '.join(left_out)}")
+    useless = labels_only(bind_losses(recipe, has_teacher=has_teacher(request)))
+    data = transfer_set(data, recipe.transfer, labels_only=useless, progress=progress)
     job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize)
     if record.assistants and record.teacher is not None and record.teacher_validation is not None:
         job = replace(job, origin=Origin(record.teacher, record.teacher_validation, record.assistants))
