@@ -17,7 +17,7 @@ from compressor.spec.student import Specialty, Weights
 
 __all__ = ["Posterior", "combined", "joined"]
 
-HALVINGS = 40
+HALVINGS = 30
 """Of an interval of K (K + 1), for K specialists, or of logarithms: what is left is below a float32's last digit."""
 
 LEAST = -80.0
