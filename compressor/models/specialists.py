@@ -78,7 +78,7 @@ class Posterior(nn.Module):
             dustbins.append(answer[:, -1])
         known = sum(self.sizes)
         log_u = torch.logaddexp(general[:, :known], torch.cat(shares, -1))
-        parts = list(log_u.split(self.sizes, -1))
+        parts = list(log_u.split_with_sizes(self.sizes, -1))
         if self.has_alone:
             parts.append(general[:, known:])
             dustbins.append(torch.full_like(dustbins[0], -torch.inf))
