@@ -1,8 +1,8 @@
 """Runs one experiment file and prints its table: python examples/experiments/run.py losses.yaml [--jobs 2] [--work DIR]
 
-A file names `common` options, `once` (trainings that all arms share) and `arms`; a training is the command line of
-`kdc teach`, `kdc distill` or `kdc specialists` without --out, in which {seed}, {work} and {name} are filled in. An arm with `of`
-trains nothing: it is what those teachers answer together. What is finished is not trained again, and what was
+A file names `common` options, `once` (trainings that all arms share) and `arms`. A training is the command line of
+`kdc teach`, `kdc distill` or `kdc specialists` without --out, in which {seed}, {work} and {data} are filled in. An arm
+with `of` trains nothing: it is what those teachers answer together. What is finished is not trained again, and what was
 interrupted goes on. Test accuracy is read here, after everything is trained; nothing is chosen by it.
 """
 
@@ -27,8 +27,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Arm:
-    """`train`: a command line, or None where the teachers `of` answer together. `pairs`: whether it has one run a
-    seed; else one run stands for all seeds."""
+    """`train`: a command line; None where the teachers `of` answer together."""
 
     name: str
     train: str | None
@@ -49,12 +48,11 @@ class Experiment:
 
 @dataclass
 class Result:
-    """Of one arm: accuracy on test and recall of the classes that the file names, one a seed; steps and seconds."""
+    """Of one arm, one a seed: accuracy on test, recall of the classes that the file names, steps of the optimizer."""
 
     accuracy: list[float] = field(default_factory=list)
     recall: dict[str, list[float]] = field(default_factory=dict)
     steps: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
     n: int = 0
 
 
@@ -71,7 +69,9 @@ def read(file: Path) -> Experiment:
 
 def command(text: str, common: str, **fills: object) -> list[str]:
     """The arguments of `kdc`, without --out."""
-    whole = f"{text} {common}" if not text.startswith("specialists") else text
+    verb, _, rest = text.partition(" ")
+    # What an arm says itself comes last, and so counts.
+    whole = text if verb == "specialists" else f"{verb} {common} {rest}"
     return [part.format(**fills) for part in shlex.split(whole)]
 
 
@@ -137,7 +137,6 @@ def collect(experiment: Experiment, work: Path) -> dict[str, Result]:
             if arm.train is not None:
                 rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
                 result.steps.append(sum(row.get("steps", 0) for row in rows))
-                result.seconds.append(sum(row.get("seconds", 0.0) for row in rows))
     return results
 
 
@@ -151,7 +150,7 @@ def table(experiment: Experiment, results: dict[str, Result]) -> str:
     """Markdown: a row an arm; differences are paired, seed by seed, with the first arm."""
     first = experiment.arms[0]
     recalls = [f"recall of {name} %" for name in experiment.recall]
-    header = ["arm", "seeds", "test accuracy %", "errors", f"points over {first.name}", *recalls, "steps", "training s"]
+    header = ["arm", "seeds", "test accuracy %", "errors", f"points over {first.name}", *recalls, "steps"]
     lines = [" | ".join(header), " | ".join(["---", *["---:"] * (len(header) - 1)])]
     for arm in experiment.arms:
         result, base = results[arm.name], results[first.name]
@@ -168,7 +167,6 @@ def table(experiment: Experiment, results: dict[str, Result]) -> str:
                     arm.name, str(len(arm.seeds)), spread(percent), spread(errors, 0), apart,
                     *(spread([100 * value for value in result.recall[name]], 1) for name in experiment.recall),
                     f"{statistics.fmean(result.steps):,.0f}" if result.steps else "–",
-                    f"{statistics.fmean(result.seconds):,.0f}" if result.seconds else "–",
                 ]
             )
         )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
@@ -140,22 +141,26 @@ def test_test_is_measured_once_and_after_training(
 ) -> None:
     """Trap 20: nothing before the last step may know the test split."""
     events: list[str] = []
-    evaluate, train = ImageClassification.evaluate, engine.train
+    logits, train = ImageClassification.logits, engine.train
 
-    def watched(task: ImageClassification, model: BatchModel, split: SplitName) -> Accuracy:
+    def watched(task: ImageClassification, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
         events.append(f"{model.key} {split}")
-        return evaluate(task, model, split)
+        return logits(task, model, split)
 
     def watched_train(*arguments: Any, **named: Any) -> Any:
         position = train(*arguments, **named)
         events.append("trained")
         return position
 
-    monkeypatch.setattr(ImageClassification, "evaluate", watched)
+    monkeypatch.setattr(ImageClassification, "logits", watched)
     monkeypatch.setattr(training, "train", watched_train)
     run(ask_distill(), tmp_path / "run")
     validation = "student validation"
-    assert events == ["teacher validation", validation, validation, "trained", validation, "student test"]
+    before = ["teacher validation", validation, validation, "trained"]
+    assert events == [*before, validation, "student test"]
+    events.clear()
+    run(ask_distill(transfer={"without": ("two",), "correct_bias": True}), tmp_path / "corrected")
+    assert events == [*before, validation, validation, validation, "student test"], "biases are fitted on validation"
 
 
 def test_the_test_split_is_not_even_decoded_before_the_end(
