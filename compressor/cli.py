@@ -17,6 +17,8 @@ from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcErr
 
 if TYPE_CHECKING:
     from compressor.losses import Loss
+    from compressor.progress import Progress
+    from compressor.spec import recipe as recipe_noun
     from compressor.spec.report import Report
     from compressor.spec.student import Student
 
@@ -38,7 +40,9 @@ profiles_app = typer.Typer(
 app.add_typer(profiles_app, name="profiles")
 
 MODELS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH or run:DIR"
-TEACHERS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, self or peers"
+TEACHERS = (
+    "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR, self or peers"
+)
 DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
@@ -88,6 +92,10 @@ def teach(
     teacher_init: Annotated[
         str, typer.Option(help="Start from its own weights (pretrained), or at random.")
     ] = "pretrained",
+    specialty: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS,CLASS", help="Only tell these classes apart; all others become one. Repeatable."),
+    ] = None,
     recipe: Recipe = None,
     input_size: InputSize = None,
     epochs: Epochs = None,
@@ -106,17 +114,11 @@ def teach(
     from compressor.console import progress_for
     from compressor.distill import Resources
     from compressor.distill import teach as run
-    from compressor.distill.recipes import TEACH
     from compressor.spec.student import Request
-    from compressor.workflow import recipe_from
 
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
-    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    sets, progress = assignments or [], progress_for(quiet)
-    if epochs == 1 and recipe is None and not any(text.startswith("head_epochs") for text in sets):
-        progress.note("one epoch: it trains everything at once (head_epochs=0)")
-        flags["head_epochs"] = 0
+    flags, progress = {"epochs": epochs, "batch_size": batch_size, "seed": seed}, progress_for(quiet)
     request = Request(
         command="teach",
         teacher=teacher,
@@ -125,11 +127,68 @@ def teach(
         data=data,
         skip_bad=skip_bad,
         input_size=input_size,
-        recipe=recipe_from(TEACH, recipe, flags, sets),
+        recipe=_teaching(recipe, flags, assignments or [], progress),
+        specialty=tuple(specialty) if specialty else None,
     )
     resources = Resources.of(decode_cache, None, tracker)
     done = run(request, out, resume=resume, overwrite=overwrite, progress=progress, resources=resources)
     _show_student(done, out, as_json)
+
+
+def _teaching(
+    file: Path | None, flags: dict[str, int | None], sets: list[str], progress: "Progress"
+) -> "recipe_noun.Recipe":
+    from compressor.distill.recipes import TEACH
+    from compressor.workflow import recipe_from
+
+    if flags["epochs"] == 1 and file is None and not any(text.startswith("head_epochs") for text in sets):
+        progress.note("one epoch: it trains everything at once (head_epochs=0)")
+        flags = {**flags, "head_epochs": 0}
+    return recipe_from(TEACH, file, flags, sets)
+
+
+@app.command()
+def specialists(
+    teacher: Annotated[str, typer.Option(help=f"The generalist, which knows all classes: {MODELS}.")],
+    data: Data,
+    count: Annotated[int, typer.Option(min=1, metavar="K", help="How many specialists.")],
+    out: Annotated[Path, typer.Option(help="Folder for all of them; use it as --teacher specialists:DIR.")],
+    jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Train so many at a time, each in its process.")] = 1,
+    recipe: Recipe = None,
+    input_size: InputSize = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    assignments: Set = None,
+    skip_bad: SkipBad = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a specialist for each group of classes that a generalist confuses; together they are one teacher."""
+    from compressor.console import progress_for, show_result
+    from compressor.distill import specialists as run
+    from compressor.spec.specialists import SpecialistsRequest
+
+    flags, progress = {"epochs": epochs, "batch_size": batch_size, "seed": seed}, progress_for(quiet)
+    request = SpecialistsRequest(
+        teacher=teacher,
+        data=data,
+        skip_bad=skip_bad,
+        input_size=input_size,
+        count=count,
+        recipe=_teaching(recipe, flags, assignments or [], progress),
+    )
+    done = run(request, out, jobs=jobs, resume=resume, overwrite=overwrite, progress=progress)
+    if as_json:
+        show_result(json.dumps({"out": str(out), **done.model_dump(mode="json")}, indent=2))
+    else:
+        before, after = done.generalist_validation, done.validation
+        show_result(
+            f"{out}: {len(done.specialists)} specialists, validation accuracy {after.accuracy:.2%} with them, "
+            f"{before.accuracy:.2%} without (n={after.n}); use --teacher specialists:{out}"
+        )
 
 
 @app.command()
@@ -140,6 +199,10 @@ def distill(
     profile: Annotated[str | None, typer.Option(help="Train at this profile's input size.")] = None,
     student: Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")] = None,
     student_init: Annotated[str, typer.Option(help="pretrained, random, or the PATH of a checkpoint.")] = "pretrained",
+    assistant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="timm:NAME", help="A model between teacher and student, that learns first; repeatable."),
+    ] = None,
     qat: Annotated[
         bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
     ] = False,
@@ -184,6 +247,8 @@ def distill(
 
     if precompute and (resume or overwrite or as_json):
         raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
+    if precompute and assistant:
+        raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
     for alone in ("self", "peers"):
         if alone in teacher and len(teacher) > 1:
             raise KdcError(f"--teacher {alone} stands alone: it cannot be part of an ensemble", "give --teacher once")
@@ -212,6 +277,7 @@ def distill(
         input_size=input_size,
         recipe=workflow.recipe_from(default_for(teacher[0], student, student_init), recipe, flags, assignments or []),
         qat=workflow.scheme_for(profile, progress) if qat else None,
+        assistants=tuple(assistant or ()),
     )
     resources = Resources.of(decode_cache, teacher_cache, tracker)
     if precompute:

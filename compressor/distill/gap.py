@@ -24,18 +24,18 @@ def tell_gap(right: Mapping[tuple[str, str], Bools], teacher: str, progress: Pro
     1902.03393), and one that could still learn from a longer training (Beyer et al. 2022, arXiv 2106.05237).
     """
     student, taught_by = right["student", "validation"], right["teacher", "validation"]
-    line = f"validation: the student is {points_apart(student, taught_by)} its teacher, {teacher}"
+    line = f"validation: the student is {points_apart(student, taught_by, f'its teacher {teacher}')}"
     if difference(student, taught_by).high < -TOLERABLE:
         progress.warn(f"{line}; a longer training (--epochs) or a model between them (--assistant timm:NAME) may help")
     else:
         progress.note(line)
 
 
-def points_apart(one: Bools, other: Bools) -> str:
-    """`"1.3 points [0.2, 2.4] behind (n=1,000 pairs)"`: one model's accuracy against another's on the same samples;
-    bool [N], right or wrong. In the interval what is below 0 speaks for the other way round."""
+def points_apart(one: Bools, other: Bools, name: str) -> str:
+    """`"1.3 points [0.2, 2.4] behind NAME (n=1,000 pairs)"`: one model's accuracy against another's on the same
+    samples; bool [N], right or wrong. In the interval what is below 0 speaks for the other way round."""
     found = difference(one, other)
     ahead = found.value > 0
-    values = (found.value, found.low, found.high) if ahead else (-found.value, -found.high, -found.low)
+    values = (found.value, found.low, found.high) if ahead else (abs(found.value), -found.high, -found.low)
     value, low, high = (f"{100 * number:.1f}" for number in values)
-    return f"{value} points [{low}, {high}] {'ahead of' if ahead else 'behind'} (n={found.n:,} pairs)"
+    return f"{value} points [{low}, {high}] {'ahead of' if ahead else 'behind'} {name} (n={found.n:,} pairs)"

@@ -35,6 +35,7 @@ from compressor.models.specialists import joined
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
 from compressor.spec.base import read_json, write_json, write_text
+from compressor.spec.recipe import Transfer
 from compressor.spec.specialists import Specialist, Specialists, SpecialistsRequest
 from compressor.statistics import accuracy_of, top1
 
@@ -58,6 +59,8 @@ def specialists(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise KdcError("kdc specialists starts processes of its own", "run it without a launcher; --jobs says how many")
     bind_losses(request.recipe, has_teacher=False)
+    if request.recipe.transfer != Transfer():
+        raise KdcError("specialists draw their own parts of the training data: recipe transfer cannot cut it too")
     data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
     say(data, progress)
     names = data.info.class_names
@@ -114,8 +117,8 @@ def _finish(
         generalist_validation=accuracy_of(logits, labels, "validation"),
         validation=accuracy_of(together, labels, "validation"),
     )
-    apart = points_apart(top1(together) == labels, top1(logits) == labels)
-    progress.note(f"all together: {scored(record.validation)}; {apart} the generalist alone")
+    apart = points_apart(top1(together) == labels, top1(logits) == labels, "the generalist alone")
+    progress.note(f"all together: {scored(record.validation)}; {apart}")
     write_json(out / "specialists.json", record)
     return record
 

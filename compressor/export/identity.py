@@ -41,9 +41,9 @@ def without_paths(record: Student) -> Student:
         data = data.model_copy(update={"unlabelled": more})
     teacher = public(record.teacher) if record.teacher else None
     weights = public(record.weights)
-    return record.model_copy(
-        update={"data": data, "teacher": teacher, "weights": weights, "init": _last_part(record.init)}
-    )
+    assistants = tuple(public(one) for one in record.assistants)
+    changes = {"data": data, "teacher": teacher, "weights": weights, "init": _last_part(record.init)}
+    return record.model_copy(update={**changes, "assistants": assistants})
 
 
 def _last_part(reference: str) -> str:

@@ -17,7 +17,7 @@ from compressor.spec.student import Specialty, Weights
 
 __all__ = ["Posterior", "combined", "joined"]
 
-HALVINGS = 40
+HALVINGS = 30
 """Of an interval of K (K + 1), for K specialists, or of logarithms: what is left is below a float32's last digit."""
 
 LEAST = -80.0
@@ -78,7 +78,7 @@ class Posterior(nn.Module):
             dustbins.append(answer[:, -1])
         known = sum(self.sizes)
         log_u = torch.logaddexp(general[:, :known], torch.cat(shares, -1))
-        parts = list(log_u.split(self.sizes, -1))
+        parts = list(log_u.split_with_sizes(self.sizes, -1))
         if self.has_alone:
             parts.append(general[:, known:])
             dustbins.append(torch.full_like(dustbins[0], -torch.inf))
