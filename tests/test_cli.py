@@ -237,9 +237,16 @@ def test_recipe_errors(kdc: Kdc, teacher_run: Path, colours: Path, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_several_teachers_are_not_silently_one(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
-    ended = kdc(*distill(f"run:{teacher_run}", "digits", tmp_path / "run", "--teacher", "timm:resnet18"))
-    refused(ended, 2, "several teachers")
+@pytest.mark.parametrize("other", ["self", "peers"])
+def test_who_teaches_alone_is_no_part_of_an_ensemble(kdc: Kdc, teacher_run: Path, tmp_path: Path, other: str) -> None:
+    ended = kdc(*distill(f"run:{teacher_run}", "digits", tmp_path / "run", "--teacher", other))
+    refused(ended, 2, f"--teacher {other} stands alone")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_same_teacher_twice_is_refused(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
+    ended = kdc(*distill(f"run:{teacher_run}", "digits", tmp_path / "run", "--teacher", f"run:{teacher_run}"))
+    refused(ended, 2, "the same --teacher is given twice", "ensemble.weights")
 
 
 def test_pretrained_student_without_the_hub_names_the_other_ways(

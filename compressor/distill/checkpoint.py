@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,14 +53,41 @@ def save_state(
         "optimizer": optimizer.state_dict(),
     }
     path = folder / STATE
-    # Through a file of our own: given a path, torch hides a full disk behind a message about its zip archive.
     with write_atomically(path) as temporary:
         with temporary.open("wb") as file:
-            torch.save(state, file)
+            _save(state, file)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
             path.replace(folder / BEFORE)
+
+
+class _Telling:
+    """A file that remembers why a write failed: torch hides a full disk behind a message about its zip archive."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    telling = _Telling(file)
+    try:
+        torch.save(state, cast(BinaryIO, telling))
+    except RuntimeError:
+        if telling.error is not None:
+            raise telling.error from None
+        raise
 
 
 def load_state(
