@@ -111,6 +111,9 @@ class ImageClassification:
         return [self._data.train.ids[number] for number in samples]
 
     def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+        return accuracy_of(*self.answers_on(model, split), split)
+
+    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], Rows]:
         """Each process takes every so many-th chunk; the answers are gathered, and counted once."""
         samples: Split = getattr(self._data, split)
         starts = range(0, len(samples), EVAL_BATCH)[self._team.process_index :: self._team.num_processes]
@@ -123,7 +126,7 @@ class ImageClassification:
                 answers.append((int(chunk[0]), model({model.key: inputs}).logits.float().cpu().numpy()))
         if self._team.num_processes > 1:
             answers = sorted(gather_object(answers), key=lambda answer: answer[0])
-        return accuracy_of(np.concatenate([logits for _, logits in answers]), samples.labels, split)
+        return np.concatenate([logits for _, logits in answers]), samples.labels
 
     def _whole(self, how: Preprocess) -> Preprocess:
         """What a model's view is cut from: the whole resized picture, not only its centre. Its part of the picture is

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from compressor.data import ImageData
 from compressor.distill.answer_codec import Codec
 from compressor.distill.answer_store import AnswerStore
+from compressor.distill.card import card_of, shown
 from compressor.distill.checkpoint import is_saved
 from compressor.distill.engine import MIN_TO_CHOOSE, bind_losses, train
 from compressor.distill.environment import environment
@@ -31,7 +32,7 @@ from compressor.progress import Progress, Silent
 from compressor.spec.base import flat
 from compressor.spec.quantization import Quantization
 from compressor.spec.recipe import Recipe
-from compressor.spec.student import Accuracy, Request, Student
+from compressor.spec.student import Accuracy, Request, Student, TeacherCard
 
 __all__ = ["Job", "is_chance", "precompute_answers", "say", "train_and_save"]
 
@@ -75,13 +76,13 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
     accelerator, progress = setting.accelerator, setting.progress
     try:
         task = _task(job, store, setting)
-        teacher, score = _measured_teacher(job, task, setting)
+        teacher, card = _measured_teacher(job, task, setting)
         signal = _signal(job, teacher, task, setting, every_view=False) if teacher and _asked(job.recipe) else None
         if accelerator.is_main_process:
             start(out, job.request, resume=resume)
         accelerator.wait_for_everyone()
         try:
-            return _trained(job, out, task, signal, score, setting)
+            return _trained(job, out, task, signal, card, setting)
         except BaseException as error:
             if not is_saved(out / "checkpoint"):
                 if not resume and accelerator.is_main_process:
@@ -162,15 +163,15 @@ def _make_empty(folder: Path) -> None:
 
 def _measured_teacher(
     job: Job, task: ImageClassification, setting: Setting
-) -> tuple[BatchModel | None, Accuracy | None]:
-    """The teacher, frozen, and its accuracy on the validation split; raises KdcError for one at chance level."""
+) -> tuple[BatchModel | None, TeacherCard | None]:
+    """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
     if job.teacher is None:
         return None, None
     teacher = _on(freeze(BatchModel(job.teacher.network, "teacher")), setting.speed.device)
-    score = task.evaluate(teacher, "validation")
-    setting.progress.note(f"teacher {job.teacher.weights.source}: {_scored(score)}")
-    _refuse_chance(score, len(job.data.info.class_names), job.teacher.weights.source)
-    return teacher, score
+    card = card_of(task, teacher, job.data.info.class_names)
+    setting.progress.note(f"teacher {job.teacher.weights.source}: {_scored(card.accuracy)}")
+    _refuse_chance(card.accuracy, len(job.data.info.class_names), job.teacher.weights.source)
+    return teacher, shown(card, setting.progress)
 
 
 def _asked(recipe: Recipe) -> bool:
@@ -217,7 +218,7 @@ def _signal(job: Job, teacher: BatchModel, task: ImageClassification, setting: S
 
 
 def _trained(
-    job: Job, out: Path, task: ImageClassification, teacher: Teacher | None, teacher_score: Accuracy | None,
+    job: Job, out: Path, task: ImageClassification, teacher: Teacher | None, card: TeacherCard | None,
     setting: Setting,
 ) -> Student:  # fmt: skip
     recipe, data, accelerator, progress = job.recipe, job.data, setting.accelerator, setting.progress
@@ -248,6 +249,8 @@ def _trained(
     restore_channels(model.network)
     validation, test = task.evaluate(student, "validation"), task.evaluate(student, "test")
     progress.note(f"kept epoch {position.kept_epoch}: {_scored(validation)}; {_scored(test)}")
+    if job.request.command == "teach":
+        card = shown(card_of(task, student, data.info.class_names), progress)
     if setting.resources.tracker:
         accelerator.log({"test/accuracy": test.accuracy}, step=recipe.epochs)
         accelerator.end_training()
@@ -267,7 +270,8 @@ def _trained(
         kept_rule=_rule(len(data.validation)),
         validation=validation,
         test=test,
-        teacher_validation=teacher_score,
+        teacher_validation=card.accuracy if job.teacher and card else None,
+        teacher_card=card,
         environment=environment(setting.speed.device),
         quantization=quantization,
     )

@@ -9,7 +9,17 @@ from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization, Scheme
 from compressor.spec.recipe import Recipe
 
-__all__ = ["Accuracy", "DataInfo", "Environment", "Request", "Student", "Weights"]
+__all__ = [
+    "Accuracy",
+    "Confusion",
+    "DataInfo",
+    "Environment",
+    "Request",
+    "Softened",
+    "Student",
+    "TeacherCard",
+    "Weights",
+]
 
 
 class Weights(Noun):
@@ -45,6 +55,46 @@ class Accuracy(Noun):
     low: float
     high: float
     balanced: float
+
+
+class Softened(Noun):
+    """A teacher's answers at a temperature, in the mean over samples: entropy in nats, and the probability of the
+    class that is the most probable."""
+
+    temperature: float
+    entropy: float
+    confidence: float
+
+
+class Confusion(Noun):
+    """`count` of the `n` samples of a class were taken for another."""
+
+    label: str
+    taken_for: str
+    count: int
+    n: int
+
+
+class TeacherCard(Noun):
+    """What a teacher's answers to the validation split are like: `statistics.teacher_card` says how it is computed.
+
+    `calibration_error`: the expected calibration error in 15 bins of equal width. `evenness`: how far apart the wrong
+    classes' logits lie, over the right one's lead; null for fewer than three classes. `smoothed`: whether there are
+    signs of label smoothing, and `smoothing` what they are. `temperature`: the one that a rule of thumb suggests, and
+    `why`. All of these are null, and `softened` is empty, for a teacher whose answers are bare labels. `not_finite`:
+    samples whose logits are not finite numbers; they count as wrong, and for nothing else.
+    """
+
+    accuracy: Accuracy
+    not_finite: int
+    calibration_error: float | None
+    softened: tuple[Softened, ...]
+    confused: tuple[Confusion, ...]
+    evenness: float | None
+    smoothed: bool | None
+    smoothing: str | None
+    temperature: float | None
+    why: str
 
 
 class Environment(Noun):
@@ -83,7 +133,7 @@ class Student(Noun):
 
     `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network. `quantization`: of a
     student that was trained under fake quantization; its state dict is then that of the folded network, and its metrics
-    are those with fake quantization.
+    are those with fake quantization. `teacher_card`: its teacher's; of one that `kdc teach` made, its own.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -102,5 +152,6 @@ class Student(Noun):
     validation: Accuracy
     test: Accuracy
     teacher_validation: Accuracy | None
+    teacher_card: TeacherCard | None = None
     environment: Environment
     quantization: Quantization | None = None

@@ -66,6 +66,7 @@ def test_a_distilled_student_is_recorded_whole(
     assert student.teacher is not None
     assert (student.teacher.source, student.teacher.sha256) == (f"run:{teacher_run}", taught.weights.sha256)
     assert student.teacher_validation == taught.validation
+    assert student.teacher_card == taught.teacher_card, "a teacher's card says the same, whoever made it"
     assert student.recipe == request.recipe
     assert (student.kept_epoch, student.kept_rule) == (
         6,
@@ -89,6 +90,8 @@ def test_the_loaded_run_answers_as_it_was_measured(teacher_run: Path, digits4: s
     answers = logits_of(model, [test.picture(i) for i in range(len(test))]).argmax(-1).numpy()
     assert (answers == test.labels).sum() == student.test.correct
     assert (student.made_by, student.teacher, student.teacher_validation) == ("teach", None, None)
+    assert student.teacher_card is not None
+    assert student.teacher_card.accuracy == student.validation, "never of the test split"
     assert student.test.accuracy > 0.8
 
 
@@ -140,18 +143,18 @@ def test_test_is_measured_once_and_after_training(
 ) -> None:
     """Trap 20: nothing before the last step may know the test split."""
     events: list[str] = []
-    evaluate, train = ImageClassification.evaluate, engine.train
+    answers_on, train = ImageClassification.answers_on, engine.train
 
-    def watched(task: ImageClassification, model: BatchModel, split: SplitName) -> Accuracy:
+    def watched(task: ImageClassification, model: BatchModel, split: SplitName) -> tuple[Any, Any]:
         events.append(f"{model.key} {split}")
-        return evaluate(task, model, split)
+        return answers_on(task, model, split)
 
     def watched_train(*arguments: Any, **named: Any) -> Any:
         position = train(*arguments, **named)
         events.append("trained")
         return position
 
-    monkeypatch.setattr(ImageClassification, "evaluate", watched)
+    monkeypatch.setattr(ImageClassification, "answers_on", watched)
     monkeypatch.setattr(training, "train", watched_train)
     run(ask_distill(), tmp_path / "run")
     validation = "student validation"
