@@ -209,6 +209,42 @@ def distill(
 
 
 @app.command()
+def predict(
+    teacher: Annotated[str, typer.Option(help=f"The model that answers: {TEACHERS}.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Only the K most probable classes of each sample, and the rest's mass.")
+    ] = None,
+    labels_only: Annotated[
+        bool, typer.Option("--labels-only", help="Only the most probable class of each sample.")
+    ] = False,
+    teacher_classes: Annotated[
+        Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
+    ] = None,
+    skip_bad: SkipBad = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a teacher's answers to all samples into a table: log-probabilities of all classes, by sample id."""
+    from compressor.console import progress_for, show_result
+    from compressor.distill import predict as run
+
+    done = run(
+        teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
+        skip_bad=skip_bad, overwrite=overwrite, progress=progress_for(quiet),
+    )  # fmt: skip
+    score = done.validation
+    show_result(
+        done.model_dump_json(indent=2)
+        if as_json
+        else f"{out}: {sum(done.counts.values()):,} rows; validation accuracy {score.accuracy:.2%} "
+        f"[{score.low:.2%}–{score.high:.2%}] (n={score.n}); teach with --teacher outputs:{out}"
+    )
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that kdc distill made.")],
     profile: ProfileName,

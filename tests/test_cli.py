@@ -21,7 +21,7 @@ from tests.targets.trt_graphs import needs_rtx
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 COMMANDS = (
-    "", "teach", "distill", "export", "measure", "report", "check", "doctor", "demo",
+    "", "teach", "distill", "predict", "export", "measure", "report", "check", "doctor", "demo",
     "profiles", "profiles list", "profiles show", "profiles new",
 )  # fmt: skip
 

@@ -8,9 +8,23 @@ from compressor.models.classes import map_classes
 from compressor.models.loaded import LoadedModel, with_classes
 from compressor.models.references import load_model, with_class_file
 from compressor.progress import Progress
-from compressor.spec.student import Request, Student
+from compressor.spec.student import Request, Student, Weights
 
-__all__ = ["data_of", "teacher_of"]
+__all__ = ["data_of", "last_part", "public", "teacher_of"]
+
+
+def public(weights: Weights) -> Weights:
+    """Weights without the folder in which they lay: a bundle travels, and paths tell about the machine."""
+    return weights.model_copy(update={"source": last_part(weights.source)})
+
+
+def last_part(reference: str) -> str:
+    """`scheme:/some/where/name` -> `scheme:name`; a name of the hub, `hf:owner/name`, stays as it is."""
+    scheme, colon, rest = reference.rpartition(":")
+    if scheme == "hf" and rest.count("/") == 1 and not rest.startswith((".", "/")) and not Path(rest).exists():
+        return reference
+    architecture, at, checkpoint = rest.rpartition("@")
+    return f"{scheme}{colon}{architecture}{at}{Path(checkpoint).name or checkpoint}"
 
 
 def teacher_of(request: Request, record: Student, moved_to: str | None, hint: str) -> LoadedModel:
