@@ -26,6 +26,7 @@ from benchmarks.throughput import CLASSES, MEAN, STD, STUDENT, bare, network
 from compressor.data import decode_split, open_data
 from compressor.distill.engine import train
 from compressor.distill.image_task import ImageClassification
+from compressor.distill.learner import Learner, bind_losses
 from compressor.distill.speed import set_up
 from compressor.distill.task import BatchModel
 from compressor.progress import Silent
@@ -82,8 +83,9 @@ def speeds(folder: Path, given: argparse.Namespace, work: Path) -> None:
                 continue
             store = work / "store" if "once" in name else None
             task = ImageClassification(data, {"student": how}, recipe, store, torch.device("cpu"), Silent())
+            learner = Learner(BatchModel(student, "student"), bind_losses(recipe, has_teacher=False))
             position = train(
-                BatchModel(student, "student"), None, task, recipe, head=[], validation_size=40, inputs={},
+                learner, None, task, recipe, head=[], validation_size=40, inputs={},
                 folder=work / f"run{runs}", progress=Silent(),
             )  # fmt: skip
             seconds[name].append(float(position.history[1]["seconds"]))

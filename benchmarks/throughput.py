@@ -30,6 +30,7 @@ from compressor.distill.answer_codec import Codec
 from compressor.distill.answer_store import AnswerStore
 from compressor.distill.engine import train
 from compressor.distill.image_task import ImageClassification
+from compressor.distill.learner import Learner, bind_losses
 from compressor.distill.speed import set_up
 from compressor.distill.task import BatchModel
 from compressor.distill.teachers import Cached, Online, Teacher
@@ -153,8 +154,9 @@ class Engine:
         self.runs += 1
         losses = LOSSES if teacher else [{"name": "cross_entropy"}]
         recipe = Recipe.model_validate({**self.recipe.model_dump(exclude_unset=True, by_alias=True), "losses": losses})
+        learner = Learner(BatchModel(student, "student"), bind_losses(recipe, has_teacher=teacher is not None))
         position = train(
-            BatchModel(student, "student"), teacher, self.task, recipe, head=[], validation_size=16, inputs={},
+            learner, teacher, self.task, recipe, head=[], validation_size=16, inputs={},
             folder=self.work / f"run{self.runs}", progress=Silent(),
         )  # fmt: skip
         return float(position.history[0]["seconds"])

@@ -16,6 +16,7 @@ from compressor import __version__
 from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError, os_error
 
 if TYPE_CHECKING:
+    from compressor.losses import Loss
     from compressor.spec.report import Report
     from compressor.spec.student import Student
 
@@ -36,7 +37,8 @@ profiles_app = typer.Typer(
 )
 app.add_typer(profiles_app, name="profiles")
 
-TEACHERS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH or run:DIR"
+MODELS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH or run:DIR"
+TEACHERS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, self or peers"
 DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
@@ -80,7 +82,7 @@ Baseline = Annotated[Path | None, typer.Option(metavar="BUNDLE", help="An earlie
 
 @app.command()
 def teach(
-    teacher: Annotated[str, typer.Option(help=f"The model to fine-tune: {TEACHERS}.")],
+    teacher: Annotated[str, typer.Option(help=f"The model to fine-tune: {MODELS}.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run; use it as --teacher run:DIR.")],
     teacher_init: Annotated[
@@ -132,7 +134,7 @@ def teach(
 
 @app.command()
 def distill(
-    teacher: Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}.")],
+    teacher: Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}; several: an ensemble.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run, which kdc export takes.")],
     profile: Annotated[str | None, typer.Option(help="Train at this profile's input size.")] = None,
@@ -143,6 +145,12 @@ def distill(
     ] = False,
     teacher_classes: Annotated[
         Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
+    ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="More pictures to learn from, without labels: any folder of them, or as --data."
+        ),
     ] = None,
     recipe: Recipe = None,
     input_size: InputSize = None,
@@ -170,14 +178,17 @@ def distill(
     from compressor.console import progress_for
     from compressor.distill import Resources
     from compressor.distill import precompute as answer_ahead
-    from compressor.distill.recipes import DEFAULT_STUDENT, DISTILL
+    from compressor.distill.recipes import DEFAULT_STUDENT, default_for
     from compressor.profiles import load_profile
     from compressor.spec.student import Request
 
     if precompute and (resume or overwrite or as_json):
         raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
-    if len(teacher) > 1:
-        raise KdcError("several teachers (an ensemble) are not supported by this version", "give --teacher once")
+    for alone in ("self", "peers"):
+        if alone in teacher and len(teacher) > 1:
+            raise KdcError(f"--teacher {alone} stands alone: it cannot be part of an ensemble", "give --teacher once")
+    if len(set(teacher)) < len(teacher):
+        raise KdcError("the same --teacher is given twice", "ensemble.weights in the recipe weighs them")
     progress = progress_for(quiet)
     if student is None:
         student = DEFAULT_STUDENT
@@ -191,13 +202,15 @@ def distill(
     request = Request(
         command="distill",
         teacher=teacher[0],
+        other_teachers=tuple(teacher[1:]),
         teacher_classes=str(teacher_classes) if teacher_classes else None,
         student=student,
         init=student_init,
         data=data,
+        unlabelled=unlabelled,
         skip_bad=skip_bad,
         input_size=input_size,
-        recipe=workflow.recipe_from(DISTILL, recipe, flags, assignments or []),
+        recipe=workflow.recipe_from(default_for(teacher[0], student, student_init), recipe, flags, assignments or []),
         qat=workflow.scheme_for(profile, progress) if qat else None,
     )
     resources = Resources.of(decode_cache, teacher_cache, tracker)
@@ -210,7 +223,7 @@ def distill(
 
 @app.command()
 def predict(
-    teacher: Annotated[str, typer.Option(help=f"The model that answers: {TEACHERS}.")],
+    teacher: Annotated[str, typer.Option(help=f"The model that answers: {MODELS}.")],
     data: Data,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
     top_k: Annotated[
@@ -405,6 +418,19 @@ def profiles_new(
 
 
 @app.command()
+def losses(as_json: AsJson = False) -> None:
+    """The losses that a recipe may name: formula, parameters with default and range, what they learn from, paper."""
+    from compressor.console import show_result, table
+    from compressor.losses import LOSSES, described
+
+    if as_json:
+        show_result(json.dumps([described(name) for name in LOSSES], indent=2))
+        return
+    header = ("name", "knowledge", "taps", "parameters", "formula", "paper")
+    show_result(table(header, [_loss_cells(name, loss) for name, loss in LOSSES.items()]))
+
+
+@app.command()
 def doctor(
     profile: Annotated[str | None, typer.Option(help="Exit 4 where a runtime of this profile is missing.")] = None,
     device: Device = "local",
@@ -437,6 +463,11 @@ def demo(
     from compressor.demo import demo as run
 
     _judge(run(out, seed=seed, progress=progress_for(quiet)), allow_unmeasured=False, as_json=as_json)
+
+
+def _loss_cells(name: str, loss: "Loss") -> tuple[str, ...]:
+    settable = (f"{key}={loss.defaults[key]:g} [{low:g}, {high:g}]" for key, (low, high) in loss.ranges.items())
+    return name, loss.knowledge, loss.taps or "-", ", ".join(settable) or "-", loss.formula, loss.paper
 
 
 def _show_student(student: "Student", out: Path, as_json: bool) -> None:

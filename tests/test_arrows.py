@@ -139,7 +139,7 @@ def printing(path: Path) -> Iterator[int]:
 
 
 def test_the_engine_knows_neither_pixels_nor_tokens() -> None:
-    for name in ("engine.py", "task.py", "checkpoint.py", "interrupt.py"):
+    for name in ("engine.py", "learner.py", "task.py", "checkpoint.py", "interrupt.py"):
         found = imports(ROOT / "compressor" / "distill" / name)
         assert not package_parts(found) & {"data", "models"}, name
         assert not tops(found) & {"PIL", "torchvision", "transformers"}, name

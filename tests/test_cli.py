@@ -21,7 +21,7 @@ from tests.targets.trt_graphs import needs_rtx
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 COMMANDS = (
-    "", "teach", "distill", "predict", "export", "measure", "report", "check", "doctor", "demo",
+    "", "teach", "distill", "predict", "export", "measure", "report", "check", "doctor", "demo", "losses",
     "profiles", "profiles list", "profiles show", "profiles new",
 )  # fmt: skip
 
@@ -49,6 +49,17 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() in ("", "0")
+
+
+def test_losses(kdc: Kdc) -> None:
+    rows = {row["name"]: row for row in json.loads(kdc("losses", "--json").out)}
+    assert rows["kd"]["parameters"] == {"temperature": {"default": 4.0, "lowest": 0.001, "highest": 1000.0}}
+    assert (rows["hint"]["taps"], rows["hint"]["connector"]) == ("maps", "project")
+    assert [name for name, row in rows.items() if not row["mixed_labels"]] == ["dkd"]
+    lines = kdc("losses").out.splitlines()
+    assert lines[0].split() == ["name", "knowledge", "taps", "parameters", "formula", "paper"]
+    assert [line.split()[0] for line in lines[1:]] == list(rows)
+    assert "alpha=1 [0, 100]" in next(line for line in lines if line.startswith("dkd "))
 
 
 def test_version(kdc: Kdc) -> None:

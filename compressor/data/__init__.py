@@ -4,5 +4,6 @@ from compressor.data.decode import decode_split
 from compressor.data.opening import open_data
 from compressor.data.pictures import normalise, resize_and_crop
 from compressor.data.samples import ImageData, Split
+from compressor.data.transfer import transfer_set
 
-__all__ = ["ImageData", "Split", "decode_split", "normalise", "open_data", "resize_and_crop"]
+__all__ = ["ImageData", "Split", "decode_split", "normalise", "open_data", "resize_and_crop", "transfer_set"]

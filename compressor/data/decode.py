@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data.pictures import decode, pillow_warnings_ignored, resize_and_crop
-from compressor.data.samples import Part, Split
+from compressor.data.samples import Part, Sample, Split, load
 from compressor.errors import KdcError
 from compressor.progress import Progress
 from compressor.spec.base import write_atomically
 from compressor.spec.preprocess import Preprocess
 
-__all__ = ["check", "decode_split", "digest", "in_order"]
+__all__ = ["check", "decode_split", "digest", "in_order", "pixel_digests", "readable"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -83,6 +83,32 @@ def _check_one(sample: tuple[Part, int]) -> bytes | KdcError:
         return digest(content)
     except KdcError as error:
         return error
+
+
+def readable(
+    samples: Sequence[tuple[Part, int]], skip_bad: bool, progress: Progress
+) -> tuple[list[Sample], tuple[str, ...]]:
+    """The samples that can be read, and the ids of those that cannot, which raise KdcError without `skip_bad`."""
+    results = check(samples, progress)
+    errors = [result for result in results if isinstance(result, KdcError)]
+    if errors and not skip_bad:
+        more = f" (and {len(errors) - 1} more pictures)" if len(errors) > 1 else ""
+        raise KdcError(f"{errors[0].message}{more}", "--skip-bad leaves them out")
+    for error in errors:
+        progress.warn(f"left out: {error.message}")
+    both = list(zip(samples, results, strict=True))
+    kept = [(part, row, result) for (part, row), result in both if not isinstance(result, KdcError)]
+    return kept, tuple(part.ids[row] for (part, row), result in both if isinstance(result, KdcError))
+
+
+def pixel_digests(samples: Sequence[Sample], progress: Progress) -> list[bytes]:
+    """The digests of the decoded pictures: the same for a file and for the pixels that stand in it without loss."""
+
+    def of(sample: Sample) -> bytes:
+        return digest(np.asarray(load(*sample[:2])))
+
+    with pillow_warnings_ignored(), closing(in_order(of, samples)) as digests:
+        return list(progress.track(digests, len(samples), "comparing pictures"))
 
 
 def decode_split(split: Split, how: Preprocess, path: Path, progress: Progress) -> NDArray[np.uint8]:

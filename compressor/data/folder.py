@@ -12,7 +12,7 @@ from compressor.data.splits import WANTED
 from compressor.errors import KdcError, os_error
 from compressor.progress import Progress
 
-__all__ = ["SPLIT_NAMES", "entries", "expanded", "find_folder", "present_path", "read_picture"]
+__all__ = ["SPLIT_NAMES", "entries", "expanded", "find_folder", "find_pictures", "present_path", "read_picture"]
 
 # How people call the splits. Also read by the other sources.
 SPLIT_NAMES = {
@@ -84,6 +84,26 @@ def find_folder(place: str, progress: Progress) -> Found:
     }
     class_names = tuple(sorted(set(parts["train"].labels)))
     return Found(class_names, {name: parts[name] for name in WANTED if name in parts}, ignored.notes())
+
+
+def find_pictures(place: str, progress: Progress) -> Found:
+    """All pictures under a folder at any depth, whatever the folders in it mean; none has a label."""
+    root = present_path(place, "folder", folder=True)
+    ignored, found = _Ignored(), list[str]()
+    _walk(root, "", found, ignored, set())
+    if not found:
+        raise KdcError(f"{root} holds no pictures")
+    ids = sorted(found)
+    held_out = [name for name in _children(root)[0] if SPLIT_NAMES.get(name.lower(), "train") != "train"]
+    notes = (f"the pictures in {listed(held_out)} are taken too",) if held_out else ()
+    part = Part(
+        ids=tuple(ids),
+        labels=("",) * len(ids),
+        content=lambda row: read_picture(root / ids[row]),
+        where=lambda row: str(root / ids[row]),
+        encoded=True,
+    )
+    return Found((), {"train": part}, (*notes, *ignored.notes()))
 
 
 def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
@@ -170,7 +190,9 @@ def _must_be_text(name: str, folder: Path) -> None:
 
 
 def _walk(folder: Path, relative: str, found: list[str], ignored: _Ignored, seen: set[tuple[int, int]]) -> None:
-    """Collects the pictures under `folder` as ids. No folder is entered twice: links may form loops."""
+    """Collects the pictures under `folder` as ids, which begin with `relative` where it is not "". No folder is entered
+    twice: links may form loops."""
+    prefix = f"{relative}/" if relative else ""
     status = folder.stat()
     if (status.st_dev, status.st_ino) in seen:
         ignored.links.append(relative)
@@ -181,6 +203,6 @@ def _walk(folder: Path, relative: str, found: list[str], ignored: _Ignored, seen
         path = folder / name
         # A dangling link is a picture that cannot be read, and said to be so. A pipe would block whoever opens it.
         is_picture = Path(name).suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())
-        (found if is_picture else ignored.files).append(f"{relative}/{name}")
+        (found if is_picture else ignored.files).append(prefix + name)
     for name in folders:
-        _walk(folder / name, f"{relative}/{name}", found, ignored, seen)
+        _walk(folder / name, prefix + name, found, ignored, seen)

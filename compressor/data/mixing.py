@@ -94,7 +94,8 @@ def mixed(own: Tensor, partners: Tensor, mix: Mix) -> Tensor:
 
 def mixed_labels(labels: Tensor, partner_labels: Tensor, mix: Mix, classes: int) -> Tensor:
     """Probabilities of the `classes`, float32 [B, C], on the labels' device: `weight` of the own label, the rest of the
-    partner's (eq. 2 of mixup, eq. 1 of cutmix). Labels: int64 [B]. Raises ValueError where the shapes differ."""
+    partner's (eq. 2 of mixup, eq. 1 of cutmix). Labels: int64 [B], below 0 where a picture has none: a row is zeros
+    where one is missing that counts in it. Raises ValueError where the shapes differ."""
     if labels.shape != partner_labels.shape or labels.shape != mix.weight.shape:
         raise ValueError(
             f"shapes differ: labels {tuple(labels.shape)}, partners' {tuple(partner_labels.shape)}, "
@@ -102,7 +103,9 @@ def mixed_labels(labels: Tensor, partner_labels: Tensor, mix: Mix, classes: int)
         )
     weight = onto(mix.weight.astype(np.float64), labels.device)[:, None]
     every = torch.arange(classes, device=labels.device)
-    return (labels[:, None] == every) * weight + (partner_labels[:, None] == every) * (1 - weight)
+    probabilities = (labels[:, None] == every) * weight + (partner_labels[:, None] == every) * (1 - weight)
+    known = ((labels >= 0)[:, None] | (weight == 0)) & ((partner_labels >= 0)[:, None] | (weight == 1))
+    return probabilities * known
 
 
 def _beta(alpha: NDArray[np.float64], uniform: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from compressor.data.decode import check
+from compressor.data.decode import readable
 from compressor.data.labels import listed
-from compressor.data.samples import Found, ImageData, Part, Split, load
+from compressor.data.samples import UNLABELLED, Found, ImageData, Part, Sample, Split, load
 from compressor.data.sources import find
 from compressor.data.splits import WANTED, split_off
+from compressor.data.unlabelled import join_unlabelled
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent
 from compressor.spec.student import DataInfo
 
 __all__ = ["open_data"]
 
-# A sample: the part that it came in, its row there, and the digest of its content.
-Sample = tuple[Part, int, bytes]
 SILENT = Silent()
 
 
@@ -29,12 +28,14 @@ def open_data(
     skip_bad: bool = False,
     progress: Progress = SILENT,
     class_names: Sequence[str] | None = None,
+    unlabelled: str | None = None,
 ) -> ImageData:
     """The data that `reference` names (see `sources.SOURCES`), checked and in three splits.
 
     Every encoded picture is decoded once, here; those that cannot be raise KdcError, or with `skip_bad` are left out
     and listed in `info.skipped`. Splits that are missing are taken from train, the same way every time (`split_off`).
-    With `class_names`, the data must have exactly these classes, and labels follow their order.
+    With `class_names`, the data must have exactly these classes, and labels follow their order. The pictures that
+    `unlabelled` names (`sources.find_unlabelled`) stand at the end of train, with the label UNLABELLED.
 
     `info.fingerprint` is a sha256 over the class names and the split, id, label and whole content (file bytes, or
     pixels) of every sample, which costs little beside decoding it.
@@ -47,16 +48,23 @@ def open_data(
     notes = [*found.notes, *split_notes, *_remarks(splits, names)]
     if skipped:
         notes.append(f"left out {len(skipped)} pictures that cannot be read, e.g. {skipped[0]}")
+    made = {name: _split(name, splits[name], names) for name in WANTED}
+    fingerprint, counts = _fingerprint(names, splits, made), {name: len(split) for name, split in made.items()}
+    joined = None
+    if unlabelled is not None:
+        more, joined, more_notes = join_unlabelled(unlabelled, splits, skip_bad=skip_bad, progress=progress)
+        notes += more_notes
+        made["train"] = _with_unlabelled(made["train"], more)
     for note in notes:
         progress.note(note)
-    made = {name: _split(name, splits[name], names) for name in WANTED}
     info = DataInfo(
         source=reference,
-        fingerprint=_fingerprint(names, splits, made),
+        fingerprint=fingerprint,
         class_names=names,
-        counts={name: len(split) for name, split in made.items()},
+        counts=counts,
         notes=tuple(notes),
         skipped=skipped,
+        unlabelled=joined,
     )
     return ImageData(info, made["train"], made["validation"], made["test"])
 
@@ -99,21 +107,12 @@ def _reordered(names: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
 
 def _checked(found: Found, skip_bad: bool, progress: Progress) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
     """The samples that can be read, by split, and the ids of those that cannot."""
-    results = check(list(found.samples()), progress)
-    errors = [result for result in results if isinstance(result, KdcError)]
-    if errors and not skip_bad:
-        more = f" (and {len(errors) - 1} more pictures)" if len(errors) > 1 else ""
-        raise KdcError(f"{errors[0].message}{more}", "--skip-bad leaves them out")
+    samples, skipped = readable(list(found.samples()), skip_bad, progress)
     kept: dict[str, list[Sample]] = {name: [] for name in found.parts}
-    skipped = []
     split_of = {id(part): name for name, part in found.parts.items()}
-    for (part, row), result in zip(found.samples(), results, strict=True):
-        if isinstance(result, KdcError):
-            skipped.append(part.ids[row])
-            progress.warn(f"left out: {result.message}")
-        else:
-            kept[split_of[id(part)]].append((part, row, result))
-    return kept, tuple(skipped)
+    for sample in samples:
+        kept[split_of[id(sample[0])]].append(sample)
+    return kept, skipped
 
 
 def _every_class_in_train(train: Sequence[Sample], names: Sequence[str]) -> None:
@@ -157,6 +156,16 @@ def _split(name: str, samples: Sequence[Sample], names: Sequence[str]) -> Split:
         ids=tuple(part.ids[row] for part, row, _ in samples),
         labels=np.array([index[part.labels[row]] for part, row, _ in samples], np.int64),
         picture=lambda number: load(*samples[number][:2]),
+    )
+
+
+def _with_unlabelled(train: Split, more: Sequence[Sample]) -> Split:
+    own = len(train)
+    return Split(
+        name=train.name,
+        ids=train.ids + tuple(part.ids[row] for part, row, _ in more),
+        labels=np.concatenate([train.labels, np.full(len(more), UNLABELLED, np.int64)]),
+        picture=lambda number: train.picture(number) if number < own else load(*more[number - own][:2]),
     )
 
 

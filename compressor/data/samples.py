@@ -12,10 +12,13 @@ from compressor.data.pictures import decode
 from compressor.data.splits import WANTED
 from compressor.spec.student import DataInfo
 
-__all__ = ["Content", "Found", "ImageData", "Part", "Split", "load"]
+__all__ = ["UNLABELLED", "Content", "Found", "ImageData", "Part", "Sample", "Split", "load"]
 
 # An encoded picture (a whole file), or pixels: uint8 [h, w] or [h, w, 3].
 Content: TypeAlias = bytes | NDArray[np.uint8]
+
+UNLABELLED = -1
+"""The label of a training sample that has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,10 @@ class Part:
     content: Callable[[int], Content]
     where: Callable[[int], str]
     encoded: bool
+
+
+# A sample that can be read: the part that it came in, its row there, and the digest of its content.
+Sample: TypeAlias = tuple[Part, int, bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +56,8 @@ class Found:
 @dataclass(frozen=True, eq=False)
 class Split:
     """One of train, validation and test. `ids` are unique and never absolute paths; `labels` int64 [N] index the class
-    names; `picture(i)` decodes sample i to RGB (see `pictures.decode`), or raises KdcError naming its path or row."""
+    names, or are UNLABELLED, in train alone; `picture(i)` decodes sample i to RGB (see `pictures.decode`), or raises
+    KdcError naming its path or row."""
 
     name: str
     ids: tuple[str, ...]
@@ -58,6 +66,15 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def part(self, rows: NDArray[np.int64], labels: NDArray[np.int64] | None = None) -> "Split":
+        """The samples `rows`, int64 [n], in that order; with other `labels`, int64 [n], where some are given."""
+        return Split(
+            name=self.name,
+            ids=tuple(self.ids[row] for row in rows),
+            labels=self.labels[rows] if labels is None else labels,
+            picture=lambda number: self.picture(int(rows[number])),
+        )
 
 
 @dataclass(frozen=True, eq=False)

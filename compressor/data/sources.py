@@ -4,16 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from compressor.data.digits import find_digits
-from compressor.data.folder import find_folder
+from compressor.data.folder import find_folder, find_pictures
 from compressor.data.hub import find_hub
 from compressor.data.idx import find_idx
 from compressor.data.parquet import find_parquet
-from compressor.data.samples import Found
+from compressor.data.samples import Found, Part
 from compressor.data.tables import find_csv
 from compressor.errors import KdcError, did_you_mean
 from compressor.progress import Progress
 
-__all__ = ["SOURCES", "Source", "find"]
+__all__ = ["SOURCES", "Source", "find", "find_unlabelled"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,11 @@ def find(reference: str, progress: Progress) -> Found:
         near = did_you_mean(scheme, SOURCES) if source is None else f"; it is spelt {source.spelling}"
         raise KdcError(f"data {reference!r} is not understood{near}", f"known: {spellings}")
     return source.find(place, progress)
+
+
+def find_unlabelled(reference: str, progress: Progress) -> tuple[Part, tuple[str, ...]]:
+    """Pictures to learn from without their labels, and notes: those in a folder at any depth, or the train part of any
+    other source, which must be whole (with labels) all the same."""
+    scheme, colon, place = reference.partition(":")
+    found = find_pictures(place, progress) if scheme == "folder" and colon else find(reference, progress)
+    return found.parts["train"], found.notes

@@ -18,16 +18,15 @@ from torch.optim import AdamW
 from compressor.distill.checkpoint import Position, load_state, save_state
 from compressor.distill.guards import out_of_memory_explained, require_finite
 from compressor.distill.interrupt import stop_requests
+from compressor.distill.learner import Learner
 from compressor.distill.processes import any_of, mean_of, same_buffers
 from compressor.distill.task import Batch, BatchModel, Task
-from compressor.distill.teachers import Teacher
-from compressor.errors import KdcError
-from compressor.losses import bind
+from compressor.distill.teachers import Itself, Teacher
 from compressor.progress import Progress
 from compressor.spec.base import write_text
 from compressor.spec.recipe import Recipe
 
-__all__ = ["MIN_TO_CHOOSE", "Term", "bind_losses", "rate", "train"]
+__all__ = ["MIN_TO_CHOOSE", "rate", "train"]
 
 MIN_TO_CHOOSE = 1000
 """Validation samples from which on the best epoch is chosen; on a few hundred it is a lottery, so the last is kept."""
@@ -37,29 +36,6 @@ LOOK_EVERY = 25
 
 SAVE_EVERY_S = 600.0
 """Seconds of an epoch after which the state is saved within it: what a kill costs at most."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """A loss of the recipe, its parameters filled in; `needs` names its arguments."""
-
-    name: str
-    weight: float
-    function: Callable[..., Tensor]
-    needs: tuple[str, ...]
-
-
-def bind_losses(recipe: Recipe, has_teacher: bool) -> list[Term]:
-    """The recipe's losses, ready to call; raises KdcError for an unknown one, or one that has no teacher."""
-    terms = []
-    for number, row in enumerate(recipe.losses):
-        function, needs = bind(row.name, row.parameters, f"recipe losses.{number}")
-        if "teacher_logits" in needs and not has_teacher:
-            raise KdcError(f"recipe losses.{number}: {row.name} needs a teacher", "kdc teach learns from labels only")
-        terms.append(Term(row.name, row.weight, function, needs))
-    if not any(term.weight > 0 for term in terms):
-        raise KdcError("recipe losses: every weight is 0, so nothing would be learned")
-    return terms
 
 
 def rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -74,18 +50,16 @@ def rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
 
 @dataclass
 class Training:
-    """What a step needs. `parallel`: the student as several processes train it, whose gradients are averaged."""
+    """What a step needs. `parallel`: the learner as several processes train it, whose gradients are averaged."""
 
-    student: BatchModel
+    learner: Learner
     parallel: nn.Module
     teacher: Teacher | None
     task: Task
     recipe: Recipe
-    terms: Sequence[Term]
     optimizer: AdamW
     average: ModelEmaV3 | None
     accelerator: Accelerator
-    autocast: torch.dtype | None
     inputs: Mapping[str, str]
     checkpoint: Path
     progress: Progress
@@ -94,9 +68,18 @@ class Training:
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
+    def student(self) -> BatchModel:
+        return self.learner.student
+
+    @property
     def modules(self) -> dict[str, nn.Module]:
-        """What has a state: all that is trained, and the average."""
-        return {"student": self.student, **({"average": self.average} if self.average else {})}
+        """What has a state: all that is trained, the average, and a teacher that changes."""
+        modules: dict[str, nn.Module] = {"learner": self.learner}
+        if self.average:
+            modules["average"] = self.average
+        if isinstance(self.teacher, Itself):
+            modules["teacher"] = self.teacher
+        return modules
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
@@ -105,7 +88,7 @@ class Training:
 
 
 def train(
-    student: BatchModel,
+    learner: Learner,
     teacher: Teacher | None,
     task: Task,
     recipe: Recipe,
@@ -116,21 +99,22 @@ def train(
     folder: Path,
     progress: Progress,
     accelerator: Accelerator | None = None,
-    autocast: torch.dtype | None = None,
 ) -> Position:
-    """Train `student` in place, and leave in it the weights to keep (averaged over steps, where the recipe says so).
+    """Train `learner` in place, and leave in its student the weights to keep (averaged over steps, where the recipe
+    says so).
 
     Writes FOLDER/history.jsonl and FOLDER/checkpoint after every epoch, every ten minutes within one, and on a request
     to stop, which raises KeyboardInterrupt; continues from that state where there is one, if `inputs` (what it learns
     from, each with a fingerprint) are the same. `head`: trained alone for `recipe.head_epochs`. `accelerator`: its
     processes share each batch, and its trackers get a row an epoch.
     """
+    student = learner.student
     accelerator = accelerator or Accelerator(cpu=next(student.parameters()).device.type == "cpu")
     average = ModelEmaV3(student, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
     run = Training(
-        student, student, teacher, task, recipe, bind_losses(recipe, teacher is not None),
-        AdamW(_groups(student, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr, fused=True),
-        average, accelerator, autocast, inputs, folder / "checkpoint", progress,
+        learner, learner, teacher, task, recipe,
+        AdamW(_groups(learner, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr, fused=True),
+        average, accelerator, inputs, folder / "checkpoint", progress,
     )  # fmt: skip
     before = load_state(run.checkpoint, run.modules, run.optimizer, inputs, progress)
     if before is not None:
@@ -139,8 +123,8 @@ def train(
     with stop_requests() as run.stop_requested, out_of_memory_explained(recipe):
         while run.position.epoch < recipe.epochs:
             started = time.perf_counter()
-            _set_trainable(student, head, head_only=run.position.epoch < recipe.head_epochs)
-            run.parallel = _shared(student, accelerator)
+            _set_trainable(learner, head, head_only=run.position.epoch < recipe.head_epochs)
+            run.parallel = _shared(learner, accelerator)
             if not _epoch(run):
                 run.save()
                 raise KeyboardInterrupt
@@ -160,9 +144,9 @@ def _epoch(run: Training) -> bool:
     """Train until the epoch's end or a request to stop; whether it came to the end."""
     position, task, teacher = run.position, run.task, run.teacher
     device = next(run.student.parameters()).device
-    sums = {term.name: torch.tensor(position.sums.get(term.name, 0.0), device=device) for term in run.terms}
+    sums = {name: torch.tensor(position.sums.get(name, 0.0), device=device) for name in run.learner.weights(0.0)}
     bad = torch.full((), -1, device=device)
-    keys = {run.student.key, *([teacher.key] if teacher and teacher.wants(position.epoch) else [])}
+    keys = run.learner.keys | set(teacher.keys if teacher and teacher.wants(position.epoch) else ())
     batches = task.batches(position.epoch, position.step, keys)
     doing = f"epoch {position.epoch + 1}/{run.recipe.epochs}"
     steps = iter(lambda: list(islice(batches, run.recipe.accumulate)), [])
@@ -185,7 +169,7 @@ def _epoch(run: Training) -> bool:
     position.sums = _totals(run, sums)
     whole = position.step == task.steps_per_epoch
     if whole and teacher:
-        teacher.end(position.epoch)
+        teacher.end(position.epoch, run.student)
     return whole
 
 
@@ -196,11 +180,14 @@ def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
     _seed_step(recipe.seed, step, run.accelerator.process_index)
     for group in run.optimizer.param_groups:
         group["lr"] = rate(step, run.task.steps_per_epoch, recipe)
+    last_step = recipe.epochs * run.task.steps_per_epoch - 1
+    weights = run.learner.weights(step / max(1, last_step))
     run.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for number, batch in enumerate(parts):
-        losses = _losses(run, batch)
-        total = torch.stack([term.weight * losses[term.name] for term in run.terms]).sum() / len(parts)
+        answers = run.teacher.answers(batch, position.epoch) if run.teacher else None
+        losses: dict[str, Tensor] = run.parallel(batch, answers)
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() / len(parts)
         # Gradients are averaged over the processes once a step, with its last part.
         last = number == len(parts) - 1
         with nullcontext() if last else run.accelerator.no_sync(run.parallel):
@@ -208,22 +195,11 @@ def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + loss.detach() / len(parts)
     if recipe.optimizer.clip_norm:
-        nn.utils.clip_grad_norm_(run.student.parameters(), recipe.optimizer.clip_norm)
+        nn.utils.clip_grad_norm_(run.learner.parameters(), recipe.optimizer.clip_norm)
     run.optimizer.step()
     if run.average:
         run.average.update(run.student, step=step)
     return sums
-
-
-def _losses(run: Training, batch: Batch) -> dict[str, Tensor]:
-    """Every term's loss on a batch, unweighted."""
-    given = {"labels": batch["labels"]}
-    device = batch["labels"].device
-    with torch.autocast(device.type, run.autocast, enabled=run.autocast is not None):
-        given["student_logits"] = run.parallel(batch).logits
-    if run.teacher is not None and any("teacher_logits" in term.needs for term in run.terms):
-        given["teacher_logits"] = run.teacher.answers(batch, run.position.epoch).logits
-    return {term.name: term.function(*(given[name] for name in term.needs)) for term in run.terms}
 
 
 def _seed_step(seed: int, step: int, process: int) -> None:
@@ -288,21 +264,23 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     ]
 
 
-def _set_trainable(model: nn.Module, head: Sequence[nn.Parameter], head_only: bool) -> None:
-    """Training mode; while the head trains alone, the rest has no gradients and its batch statistics stand still."""
-    model.train(not head_only)
-    model.requires_grad_(not head_only)
+def _set_trainable(learner: Learner, head: Sequence[nn.Parameter], head_only: bool) -> None:
+    """Training mode; while the head trains alone, the rest of the student has no gradients and its batch statistics
+    stand still."""
+    learner.train()
+    learner.student.train(not head_only)
+    learner.student.requires_grad_(not head_only)
     for parameter in head:
         parameter.requires_grad_(True)
 
 
-def _shared(student: BatchModel, accelerator: Accelerator) -> nn.Module:
-    """The student itself, or wrapped so that its gradients are averaged over the processes. Anew each epoch: the
+def _shared(learner: Learner, accelerator: Accelerator) -> nn.Module:
+    """The learner itself, or wrapped so that its gradients are averaged over the processes. Anew each epoch: the
     wrapper notes which parameters have gradients, and that changes when the head has trained alone."""
     if accelerator.num_processes == 1:
-        return student
+        return learner
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(student, device_ids=devices)
+    return nn.parallel.DistributedDataParallel(learner, device_ids=devices)
 
 
 def _line(row: dict[str, object], epochs: int) -> str:

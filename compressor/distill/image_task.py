@@ -69,9 +69,10 @@ class ImageClassification:
 
     def identity(self, key: str) -> dict[str, object]:
         """What the pictures that the model `key` is shown depend on, but for the numbers of sample and view."""
-        train = self._data.train
+        train, unlabelled = self._data.train, self._data.info.unlabelled
         return {
             "data": self._data.info.fingerprint,
+            **({"unlabelled": unlabelled.fingerprint} if unlabelled else {}),
             "order": hashlib.sha256("\n".join(train.ids).encode()).hexdigest(),
             "preprocess": self._inputs[key].model_dump(mode="json"),
             "whole": self._wholes[key].model_dump(mode="json"),
@@ -82,6 +83,7 @@ class ImageClassification:
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         keys = [key for key in self._inputs if keys is None or key in keys]
         view, labels = self._view(epoch), self._data.train.labels
+        some_unlabelled = bool((labels < 0).any())
         parts = [part for step in range(first_step, self.steps_per_epoch) for part in self._mine(epoch, step)]
         mixes = [self._mix(part, view) for part in parts]
         wanted = [
@@ -94,7 +96,10 @@ class ImageClassification:
                 partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
                 own = mixed_labels(own, partners, mix, len(self._data.info.class_names))
             inputs = {key: self._views(key, part, view, mix, some) for key, some in zip(keys, pixels, strict=True)}
-            yield {**inputs, "labels": own, "index": torch.from_numpy(part)}
+            batch = {**inputs, "labels": own, "index": torch.from_numpy(part)}
+            if some_unlabelled:
+                batch["labelled"] = torch.from_numpy(np.flatnonzero(_labelled(labels, part, mix)))
+            yield batch
 
     def input_of(self, key: str, samples: Rows, view: int) -> Tensor:
         mix = self._mix(samples, view)
@@ -114,7 +119,12 @@ class ImageClassification:
         return accuracy_of(*self.answers_on(model, split), split)
 
     def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], Rows]:
-        """Each process takes every so many-th chunk; the answers are gathered, and counted once."""
+        samples: Split = getattr(self._data, split)
+        return self.logits(model, split), samples.labels
+
+    def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
+        """What `model` answers to a whole split, [N, C]. Each process takes every so many-th chunk; the answers are
+        gathered, so that all have them."""
         samples: Split = getattr(self._data, split)
         starts = range(0, len(samples), EVAL_BATCH)[self._team.process_index :: self._team.num_processes]
         chunks = [np.arange(start, min(start + EVAL_BATCH, len(samples))) for start in starts]
@@ -126,7 +136,7 @@ class ImageClassification:
                 answers.append((int(chunk[0]), model({model.key: inputs}).logits.float().cpu().numpy()))
         if self._team.num_processes > 1:
             answers = sorted(gather_object(answers), key=lambda answer: answer[0])
-        return np.concatenate([logits for _, logits in answers]), samples.labels
+        return np.concatenate([logits for _, logits in answers])
 
     def _whole(self, how: Preprocess) -> Preprocess:
         """What a model's view is cut from: the whole resized picture, not only its centre. Its part of the picture is
@@ -200,6 +210,16 @@ def needed_bytes(data: ImageData, inputs: dict[str, Preprocess]) -> int:
     splits = len(data.train) + len(data.validation) + len(data.test)
     whole = [how.model_copy(update={"input_size": how.resize}) for how in inputs.values()]
     return bytes_of(splits, whole)
+
+
+def _labelled(labels: Rows, part: Rows, mix: Mix | None) -> NDArray[np.bool_]:
+    """Which samples of a batch have a label; a mixed one where all that counts in it has."""
+    own: NDArray[np.bool_] = labels[part] >= 0
+    if mix is None:
+        return own
+    others = labels[mix.partner] >= 0
+    known: NDArray[np.bool_] = (own | (mix.weight == 0)) & (others | (mix.weight == 1))
+    return known
 
 
 class _Scale:

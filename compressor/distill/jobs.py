@@ -1,23 +1,26 @@
 """`kdc teach` and `kdc distill`: from a request to loaded models and data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from compressor.data import open_data
-from compressor.distill.engine import bind_losses
+from compressor.data import ImageData, open_data, transfer_set
+from compressor.distill.bias import require_correctable
 from compressor.distill.folder import claim
+from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.training import Job, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
-from compressor.models import create_student, load_model, load_run, map_classes, with_classes
-from compressor.models.references import with_class_file
+from compressor.models import create_student, load_model, load_run
+from compressor.models.lineage import load_teacher
+from compressor.models.references import NO_MODEL
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
 from compressor.spec.student import Request, Student
 
-__all__ = ["already_finished", "claimed", "distill", "precompute", "teach"]
+__all__ = ["already_finished", "claimed", "distill", "has_teacher", "labels_only", "precompute", "teach"]
 
 DEFAULT_INPUT_SIZE = 224
 
@@ -34,9 +37,8 @@ def teach(
     """Fine-tune `request.teacher` on the classes of `request.data`: the new classifier first, then everything."""
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
-    bind_losses(request.recipe, has_teacher=False)
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
-    say(data, progress)
+    terms = bind_losses(request.recipe, has_teacher=False)
+    data = _data(request, terms, progress)
     names, recipe = data.info.class_names, request.recipe
     if request.init == "random":
         if not request.teacher.startswith("timm:") or "@" in request.teacher:
@@ -49,6 +51,8 @@ def teach(
         torch.manual_seed(recipe.seed)
         trainee = create_trainee(backbone, names, recipe.crop_pct)
         made_from = f"{request.teacher} (sha256 {backbone.weights.sha256[:12]})"
+    if recipe.transfer.correct_bias:
+        require_correctable(trainee, data, recipe.transfer)
     job = Job(request, recipe, data, trainee, None, made_from)
     return train_and_save(job, out, resume, resources or Resources(), progress)
 
@@ -80,6 +84,10 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError(
             "--precompute: every epoch shows new views, so there is nothing to compute ahead", "--set views.distinct=10"
         )
+    if request.teacher in NO_MODEL:
+        raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
+    if any(term.row.taps for term in bind_losses(request.recipe, has_teacher=True) if term.asks_teacher):
+        raise KdcError("--precompute keeps logits, and a loss of the recipe looks at features", "leave it out")
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
     precompute_answers(_distillation(request, progress), out, resources, progress)
@@ -97,18 +105,41 @@ def already_finished(out: Path, progress: Progress) -> Student:
     return load_run(out)[1]
 
 
+def has_teacher(request: Request) -> bool:
+    """Whether something answers for the losses that ask a teacher: the student of the epoch before does, too."""
+    return request.teacher != "peers"
+
+
 def _distillation(request: Request, progress: Progress) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
-    bind_losses(request.recipe, has_teacher=True)
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
-    say(data, progress)
+    recipe = request.recipe
+    terms = bind_losses(recipe, has_teacher=has_teacher(request))
+    data = _data(request, terms, progress)
     names = data.info.class_names
-    teacher = load_model(request.teacher)
-    if request.teacher_classes is not None:
-        teacher = with_class_file(teacher, Path(request.teacher_classes))
-    teacher = with_classes(teacher, map_classes(teacher, names), names)
+    teacher = load_teacher(request, names, progress=progress)
     torch.manual_seed(request.recipe.seed)
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
     student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
-    return Job(request, request.recipe, data, student, teacher, request.init)
+    if recipe.transfer.correct_bias:
+        require_correctable(student, data, recipe.transfer)
+    peers = [create_student(peer.student, peer.init, names, size, recipe.crop_pct) for peer in recipe.peers]
+    return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers))
+
+
+def labels_only(terms: Sequence[Term]) -> bool:
+    """Whether every loss needs labels, so that a sample without one teaches nothing."""
+    return all("labels" in term.row.needs for term in terms if term.loss.ever)
+
+
+def _data(request: Request, terms: Sequence[Term], progress: Progress) -> ImageData:
+    """The data of a request, its training split cut to the recipe's transfer set."""
+    if request.unlabelled is not None and labels_only(terms):
+        raise KdcError(
+            f"--unlabelled {request.unlabelled}: every loss of the recipe ({', '.join(term.name for term in terms)}) "
+            "needs labels, so nothing could be learned from it",
+            "add a loss that only asks the teacher, such as kd",
+        )
+    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, unlabelled=request.unlabelled)
+    say(data, progress)
+    return transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)

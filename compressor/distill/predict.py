@@ -13,8 +13,9 @@ from compressor.data import ImageData, Split, normalise, open_data
 from compressor.data.outputs_files import Column, require_ending, table_writer
 from compressor.data.store import Decoding
 from compressor.distill.processes import team
+from compressor.distill.signal import is_chance
 from compressor.distill.speed import set_up
-from compressor.distill.training import is_chance, say
+from compressor.distill.training import say
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
 from compressor.models.lineage import public

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 
-from compressor.distill.engine import bind_losses
+from compressor.data import transfer_set
 from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification
-from compressor.distill.jobs import already_finished, claimed, distill
+from compressor.distill.jobs import already_finished, claimed, distill, has_teacher, labels_only
+from compressor.distill.learner import bind_losses
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
 from compressor.distill.training import Job, say, train_and_save
@@ -29,10 +30,11 @@ from compressor.models.folding import fold_batchnorm, unfolded
 from compressor.models.lineage import data_of, teacher_of
 from compressor.models.quant_plan import quant_plan
 from compressor.models.ranges import calibrate
+from compressor.models.references import NO_MODEL
 from compressor.progress import Progress
 from compressor.spec.base import read_json
 from compressor.spec.quantization import Quantization, Scheme
-from compressor.spec.recipe import Recipe
+from compressor.spec.recipe import LossTerm, Recipe
 from compressor.spec.student import Request, Student
 
 __all__ = ["distill_quantized", "qat_recipe", "quantization_aware"]
@@ -60,6 +62,7 @@ def quantization_aware(
         what = "under fake quantization already" if record.quantization is not None else f"by kdc {record.made_by}"
         raise KdcError(f"{run} was trained {what}: quantization-aware distillation starts from a student in float")
     before = read_json(run / "run.json", Request)
+    _refuse_corrected(before.recipe)
     qat = before.recipe.qat.model_copy(update={} if epochs is None else {"epochs": epochs})
     changes = {
         "teacher": teacher or before.teacher,
@@ -88,10 +91,13 @@ def distill_quantized(
     Interrupted anywhere, it goes on with `resume`.
     """
     assert request.qat is not None
+    _refuse_corrected(request.recipe)
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
-    bind_losses(request.recipe, has_teacher=True)
-    load_model(request.teacher)  # a mistyped one must not cost the run that stood here
+    qat_recipe(request.recipe, has_teacher(request))
+    for reference in (request.teacher, *request.other_teachers):
+        if reference not in NO_MODEL:
+            load_model(reference)  # a mistyped one must not cost the run that stood here
     start(out, request, resume=resume)
     plain = out / "float"
     try:
@@ -106,19 +112,47 @@ def distill_quantized(
     return _train_on(request, plain, out, moved, True, resources or Resources(), progress)
 
 
-def qat_recipe(recipe: Recipe) -> Recipe:
-    """The recipe of the epochs under fake quantization. Without weight decay: there is no BatchNorm any more that would
-    make up for smaller weights."""
+def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
+    """The recipe of the epochs under fake quantization, and the losses that it leaves out. Without weight decay: there
+    is no BatchNorm any more that would make up for smaller weights.
+
+    The folded network has no stages that losses on features could look at, and its peers were not kept. Raises KdcError
+    where no other loss is left.
+    """
     how = recipe.qat
+    terms = bind_losses(recipe, has_teacher=with_teacher)
+    kept = [term.loss for term in terms if term.row.taps is None and "peer_logits" not in term.row.needs]
+    left_out = [term.name for term in terms if term.loss not in kept]
+    if not kept:
+        raise KdcError(
+            f"under fake quantization losses on logits and labels are learned; there are only {', '.join(left_out)}",
+            "add cross_entropy or kd to its losses",
+        )
     changes = {"lr": recipe.optimizer.lr * how.lr_share, "warmup_epochs": how.warmup_epochs, "weight_decay": 0.0}
-    return recipe.model_copy(
+    shorter = recipe.model_copy(
         update={
             "epochs": how.epochs,
             "head_epochs": 0,
             "ema_decay": how.ema_decay,
+            "peers": (),
+            "losses": tuple(_ended(term) for term in kept),
             "optimizer": recipe.optimizer.model_copy(update=changes),
         }
     )
+    return shorter, left_out
+
+
+def _ended(term: LossTerm) -> LossTerm:
+    """With the weight that it had at the training's end, which this goes on from."""
+    return term.model_copy(update={"weight": term.weight_at(1.0)})
+
+
+def _refuse_corrected(recipe: Recipe) -> None:
+    if recipe.transfer.correct_bias:
+        raise KdcError(
+            "transfer.correct_bias is for a student in float: training on under fake quantization would undo it",
+            "leave --qat out, or transfer.correct_bias=false",
+        )
 
 
 def _train_on(
@@ -129,10 +163,15 @@ def _train_on(
     assert request.qat is not None
     student, record = load_run(plain)
     teacher = teacher_of(request, record, None, moved)
-    data = data_of(request, record, progress)
+    data = data_of(request, record, progress, unlabelled=True)
     say(data, progress)
+    terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
+    data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     quantize = _quantize(student, record, request, progress)
-    job = Job(request, qat_recipe(request.recipe), data, student, teacher, f"run:{plain}", quantize)
+    recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
+    if left_out:
+        progress.warn(f"under fake quantization the student learns without {', '.join(left_out)}")
+    job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize)
     torch.manual_seed(request.recipe.seed)
     return train_and_save(job, out, resume, resources, progress)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["DEFAULT_STUDENT", "DISTILL", "TEACH"]
+__all__ = ["DEFAULT_STUDENT", "DISTILL", "PEERS", "SELF", "TEACH", "default_for"]
 
 DEFAULT_STUDENT = "timm:mobilenetv3_small_100"
 
@@ -22,3 +22,31 @@ TEACH: dict[str, Any] = {
     "optimizer": {"lr": 1e-3, "lr_for_batch": 128},
     "losses": [{"name": "cross_entropy", "weight": 1.0, "label_smoothing": 0.0}],
 }
+
+SELF: dict[str, Any] = {
+    **DISTILL,
+    # Progressive self-distillation: the share of the last epoch's answers grows along a line to 0.8 (arXiv 2006.12000).
+    "losses": [
+        {"name": "kd", "weight": {"from": 0.0, "to": 0.8}, "temperature": 1.0},
+        {"name": "cross_entropy", "weight": {"from": 1.0, "to": 0.2}},
+    ],
+}
+
+PEERS: dict[str, Any] = {
+    **DISTILL,
+    # Deep mutual learning of two networks of the same kind (arXiv 1706.00384): labels and the peer, weighted alike.
+    "losses": [
+        {"name": "mutual", "weight": 1.0, "temperature": 1.0},
+        {"name": "cross_entropy", "weight": 1.0},
+    ],
+}
+
+
+def default_for(teacher: str, student: str, student_init: str) -> dict[str, Any]:
+    """The recipe for `--teacher`; a peer is the student's twin, and begins as it does where that is not a file."""
+    if teacher == "self":
+        return SELF
+    if teacher == "peers":
+        init = student_init if student_init in ("pretrained", "random") else "random"
+        return {**PEERS, "peers": [{"student": student, "init": init}]}
+    return DISTILL

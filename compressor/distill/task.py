@@ -4,7 +4,7 @@ A task supplies batches of named tensors (views included), and measures a model 
 picks from it the tensors that are its own.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from compressor.spec.student import Accuracy
 
-__all__ = ["Batch", "BatchModel", "Outputs", "SplitName", "Task"]
+__all__ = ["Batch", "BatchModel", "Outputs", "SplitName", "Taps", "Task"]
 
 Batch = Mapping[str, Tensor]
+Taps = Callable[[nn.Module, Tensor], tuple[Tensor, dict[str, Tensor]]]
+"""Applies a network to its input, and gives beside the logits what comes out of some of its layers, by name."""
 SplitName = Literal["train", "validation", "test"]
 
 
@@ -29,15 +31,18 @@ class Outputs:
 
 
 class BatchModel(nn.Module):
-    """`network` applied to the tensor `key` of a batch."""
+    """`network` applied to the tensor `key` of a batch. With `taps`, what comes out of those layers is answered too."""
 
-    def __init__(self, network: nn.Module, key: str) -> None:
+    def __init__(self, network: nn.Module, key: str, taps: Taps | None = None) -> None:
         super().__init__()
         self.network = network
         self.key = key
+        self.taps = taps
 
     def forward(self, batch: Batch) -> Outputs:
-        return Outputs(self.network(batch[self.key]))
+        if self.taps is None:
+            return Outputs(self.network(batch[self.key]))
+        return Outputs(*self.taps(self.network, batch[self.key]))
 
 
 class Task(Protocol):
@@ -54,7 +59,9 @@ class Task(Protocol):
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         """The batches of an epoch from `first_step` on, one for each part of a step: a pure function of the seed, the
         epoch and the step. Each has the inputs of the models `keys` (None: of all), "labels" (int64 [B], or
-        probabilities [B, C]) and "index", the samples' numbers in the training data (int64 [B], always on the CPU)."""
+        probabilities [B, C]) and "index", the samples' numbers in the training data (int64 [B], always on the CPU).
+        Where some samples of the training data have no label, "labelled" names the rows that have one (int64, on the
+        CPU); the others' label is -1, or a row of zeros."""
 
     def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Tensor:
         """What `batches` gives the model `key` for these samples in an epoch that shows this view."""

@@ -1,5 +1,6 @@
 """Where the loop gets the teacher's answers from: the network itself, or what it answered to the same view before."""
 
+import copy
 from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
@@ -7,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.data.views import keyed_uniform
 from compressor.distill.answer_codec import Codec
@@ -16,7 +17,7 @@ from compressor.distill.task import Batch, BatchModel, Outputs, Task
 from compressor.errors import KdcError
 from compressor.progress import Progress
 
-__all__ = ["Cached", "Online", "Teacher"]
+__all__ = ["Cached", "Itself", "Online", "Teacher"]
 
 REPLAYED = 8
 """Answers of each view that are compared with the teacher's at the start."""
@@ -33,8 +34,8 @@ class Teacher(Protocol):
     """What the loop asks for the teacher's answers."""
 
     @property
-    def key(self) -> str:
-        """The tensor of a batch that the teacher takes."""
+    def keys(self) -> tuple[str, ...]:
+        """The tensors of a batch that the teacher takes."""
 
     def wants(self, epoch: int) -> bool:
         """Whether the batches of this epoch should hold the teacher's input."""
@@ -42,8 +43,8 @@ class Teacher(Protocol):
     def answers(self, batch: Batch, epoch: int) -> Outputs:
         """The teacher's answers to a batch of this epoch, without gradients."""
 
-    def end(self, epoch: int) -> None:
-        """Called when the epoch's batches are over."""
+    def end(self, epoch: int, student: BatchModel) -> None:
+        """Called when the epoch's batches are over; `student`: as it is then."""
 
 
 class Online:
@@ -56,23 +57,54 @@ class Online:
         self.model, self.codec, self.autocast = model, codec, autocast
 
     @property
-    def key(self) -> str:
-        return self.model.key
+    def keys(self) -> tuple[str, ...]:
+        return (self.model.key,)
 
     def wants(self, epoch: int) -> bool:
         return True
 
     def answers(self, batch: Batch, epoch: int) -> Outputs:
-        return Outputs(self.codec.decode(self.encoded(batch)))
+        answer = self._asked(batch)
+        return Outputs(self.codec.decode(self.codec.encode(answer.logits)), answer.features)
 
-    def end(self, epoch: int) -> None:
+    def end(self, epoch: int, student: BatchModel) -> None:
         pass
 
     def encoded(self, batch: Batch) -> Tensor:
         """The answers to a batch as `codec` keeps them."""
-        device = batch[self.key].device
+        return self.codec.encode(self._asked(batch).logits)
+
+    def _asked(self, batch: Batch) -> Outputs:
+        device = batch[self.model.key].device
         with torch.no_grad(), torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-            return self.codec.encode(self.model(batch).logits)
+            answer: Outputs = self.model(batch)
+            return answer
+
+
+class Itself(nn.Module):
+    """The student of the epoch before is the teacher: self-distillation with progressive refinement (Kim et al. 2021,
+    arXiv 2006.12000). In the first epoch it is the student as it began, which knows nothing: let the loss's weight grow
+    from 0.
+    """
+
+    def __init__(self, student: BatchModel, codec: Codec, autocast: torch.dtype | None = None) -> None:
+        super().__init__()
+        self._codec, self._autocast = codec, autocast
+        self.before = copy.deepcopy(student).eval().requires_grad_(False)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.before.key,)
+
+    def wants(self, epoch: int) -> bool:
+        return True
+
+    def answers(self, batch: Batch, epoch: int) -> Outputs:
+        # In evaluation mode, whatever mode the module that holds it was set to.
+        return Online(self.before.eval(), self._codec, self._autocast).answers(batch, epoch)
+
+    def end(self, epoch: int, student: BatchModel) -> None:
+        self.before.load_state_dict(student.state_dict())
 
 
 class Cached:
@@ -88,12 +120,13 @@ class Cached:
         """`share`: (rank, processes); each process looks after its share of what the batches of an epoch left out."""
         self._online, self._store, self._task, self._progress = online, store, task, progress
         self._rank, self._processes = share
+        self._key = online.model.key
         self._wanted: tuple[int, bool] | None = None
         self._pending: deque[tuple[int, NDArray[np.int64], Tensor, torch.cuda.Event | None]] = deque()
 
     @property
-    def key(self) -> str:
-        return self._online.key
+    def keys(self) -> tuple[str, ...]:
+        return self._online.keys
 
     def wants(self, epoch: int) -> bool:
         """Answered once an epoch: it reads all records of the view."""
@@ -108,14 +141,14 @@ class Cached:
         if found.whole:
             return Outputs(codec.decode(codec.from_bytes(found.answers).to(device, non_blocking=True)))
         self._name_damaged(view, samples[found.states == DAMAGED])
-        if self.key not in batch:
-            batch = {**batch, self.key: self._task.input_of(self.key, samples, view)}
+        if self._key not in batch:
+            batch = {**batch, self._key: self._task.input_of(self._key, samples, view)}
         encoded = self._online.encoded(batch)
         rows = np.flatnonzero(found.states != WHOLE)
         self._keep(view, samples[rows], encoded[torch.from_numpy(rows).to(device)])
         return Outputs(codec.decode(encoded))
 
-    def end(self, epoch: int) -> None:
+    def end(self, epoch: int, student: BatchModel) -> None:
         """The samples that filled no batch of this epoch are answered too: else nearly every batch of a later epoch
         would hold one of them, and go through the teacher."""
         view = epoch % self._store.views
@@ -149,8 +182,8 @@ class Cached:
                 continue
             codec = self._online.codec
             before = codec.from_bytes(found.answers[kept])
-            pixels = self._task.input_of(self.key, samples[kept], view)
-            now = self._online.encoded({self.key: pixels}).cpu()
+            pixels = self._task.input_of(self._key, samples[kept], view)
+            now = self._online.encoded({self._key: pixels}).cpu()
             apart = codec.apart(before, now)
             worst = int(apart.argmax())
             if not apart[worst] <= TOLERANCE[self._online.autocast]:
@@ -170,7 +203,7 @@ class Cached:
             samples = missing[start : start + size]
             # The last is filled up: a smaller batch may be computed by other kernels, with other last digits.
             whole = np.resize(samples, size)
-            encoded = self._online.encoded({self.key: self._task.input_of(self.key, whole, view)})
+            encoded = self._online.encoded({self._key: self._task.input_of(self._key, whole, view)})
             self._keep(view, samples, encoded[: len(samples)])
             yield
         self._write_pending(0)

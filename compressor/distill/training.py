@@ -11,30 +11,35 @@ import torch
 from accelerate import Accelerator
 
 from compressor.data import ImageData
-from compressor.distill.answer_codec import Codec
-from compressor.distill.answer_store import AnswerStore
+from compressor.distill.bias import correct_bias, unseen_recall, write_history
 from compressor.distill.card import card_of, shown
 from compressor.distill.checkpoint import is_saved
-from compressor.distill.engine import MIN_TO_CHOOSE, bind_losses, train
+from compressor.distill.connectors import Sides
+from compressor.distill.engine import MIN_TO_CHOOSE, train
 from compressor.distill.environment import environment
 from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification, needed_bytes
+from compressor.distill.layers import described, sides_of, taps_of
+from compressor.distill.learner import Learner, Term, bind_losses
 from compressor.distill.processes import any_of
 from compressor.distill.resources import Resources
+from compressor.distill.signal import Setting, measured, on_device, scored, signal_of, teaching_itself
 from compressor.distill.speed import Speed, set_up
 from compressor.distill.task import BatchModel
-from compressor.distill.teachers import Cached, Online, Teacher
+from compressor.distill.teachers import Cached, Teacher
 from compressor.errors import KdcError, os_error
-from compressor.models import LoadedModel, freeze, load_run, save_run
+from compressor.models import LoadedModel, load_run, save_run
 from compressor.models.fake_quant import restore_channels
 from compressor.models.weights import head_parameters
 from compressor.progress import Progress, Silent
 from compressor.spec.base import flat
+from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization
 from compressor.spec.recipe import Recipe
-from compressor.spec.student import Accuracy, Request, Student, TeacherCard
+from compressor.spec.student import Request, Student, TeacherCard
+from compressor.statistics import accuracy_of
 
-__all__ = ["Job", "is_chance", "precompute_answers", "say", "train_and_save"]
+__all__ = ["Job", "precompute_answers", "say", "train_and_save"]
 
 
 @dataclass(frozen=True)
@@ -49,16 +54,33 @@ class Job:
     teacher: LoadedModel | None
     init: str
     quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
+    peers: tuple[LoadedModel, ...] = ()
 
+    @property
+    def classes(self) -> int:
+        return len(self.data.info.class_names)
 
-@dataclass(frozen=True)
-class Setting:
-    """What a job runs in: this process, its device, and what it may use."""
+    @property
+    def inputs(self) -> dict[str, Preprocess]:
+        """Each model's key in a batch, and how its pictures are prepared; peers share the student's where they can."""
+        inputs = {"student": self.student.preprocess}
+        if self.teacher is not None:
+            inputs["teacher"] = self.teacher.preprocess
+        return inputs | {key: peer.preprocess for key, peer in zip(self.peer_keys, self.peers, strict=True)}
 
-    speed: Speed
-    accelerator: Accelerator
-    resources: Resources
-    progress: Progress
+    @property
+    def peer_keys(self) -> list[str]:
+        own = self.student.preprocess
+        return ["student" if peer.preprocess == own else f"peer{n}" for n, peer in enumerate(self.peers, 1)]
+
+    @property
+    def sides(self) -> dict[str, Sides]:
+        return sides_of(self.terms, self.student, self.teacher, classes=self.classes, samples=len(self.data.train))
+
+    @property
+    def terms(self) -> list[Term]:
+        teaches = self.request.command == "distill" and self.request.teacher != "peers"
+        return bind_losses(self.recipe, has_teacher=teaches)
 
 
 def say(data: ImageData, progress: Progress) -> None:
@@ -76,13 +98,19 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
     accelerator, progress = setting.accelerator, setting.progress
     try:
         task = _task(job, store, setting)
-        teacher, card = _measured_teacher(job, task, setting)
-        signal = _signal(job, teacher, task, setting, every_view=False) if teacher and _asked(job.recipe) else None
+        teacher, card = None, None
+        if job.teacher is not None:
+            teacher, card = measured(job.teacher, task, job.data, setting)
+        sides = _looked_at(job, setting)
+        signal = None
+        if job.teacher is not None and teacher is not None and any(term.asks_teacher for term in job.terms):
+            taps = taps_of(sides, job.student, job.teacher)[1]
+            signal = signal_of(job.teacher, teacher, job.recipe, job.data, task, setting, taps=taps)
         if accelerator.is_main_process:
             start(out, job.request, resume=resume)
         accelerator.wait_for_everyone()
         try:
-            return _trained(job, out, task, signal, card, setting)
+            return _trained(job, out, task, signal, sides, card, setting)
         except BaseException as error:
             if not is_saved(out / "checkpoint"):
                 if not resume and accelerator.is_main_process:
@@ -100,9 +128,9 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
     setting, store = _setting(out, resources, progress), _store(out)
     try:
         task = _task(job, store, setting)
-        teacher, _ = _measured_teacher(job, task, setting)
-        assert teacher is not None
-        signal = _signal(job, teacher, task, setting, every_view=True)
+        assert job.teacher is not None
+        teacher, _ = measured(job.teacher, task, job.data, setting)
+        signal = signal_of(job.teacher, teacher, job.recipe, job.data, task, setting, every_view=True)
         assert isinstance(signal, Cached)
         signal.precompute()
     finally:
@@ -135,9 +163,7 @@ def _store(out: Path) -> Path:
 
 
 def _task(job: Job, store: Path, setting: Setting) -> ImageClassification:
-    inputs = {"student": job.student.preprocess}
-    if job.teacher is not None:
-        inputs["teacher"] = job.teacher.preprocess
+    inputs = job.inputs
     if setting.accelerator.is_local_main_process:
         _make_empty(store)
     setting.accelerator.wait_for_everyone()
@@ -161,65 +187,19 @@ def _make_empty(folder: Path) -> None:
         raise os_error(error, f"preparing {folder}") from error
 
 
-def _measured_teacher(
-    job: Job, task: ImageClassification, setting: Setting
-) -> tuple[BatchModel | None, TeacherCard | None]:
-    """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
-    if job.teacher is None:
-        return None, None
-    teacher = _on(freeze(BatchModel(job.teacher.network, "teacher")), setting.speed.device)
-    card = card_of(task, teacher, job.data.info.class_names)
-    setting.progress.note(f"teacher {job.teacher.weights.source}: {_scored(card.accuracy)}")
-    _refuse_chance(card.accuracy, len(job.data.info.class_names), job.teacher.weights.source)
-    return teacher, shown(card, setting.progress)
-
-
-def _asked(recipe: Recipe) -> bool:
-    """Whether a loss takes the teacher's answers; with labels alone it need not run."""
-    return any("teacher_logits" in term.needs for term in bind_losses(recipe, has_teacher=True))
-
-
-def _signal(job: Job, teacher: BatchModel, task: ImageClassification, setting: Setting, *, every_view: bool) -> Teacher:
-    """The teacher as the loop asks it: with its answers kept, where a view comes more than once and they may be.
-
-    `every_view`: keep them even where this training shows each view once.
-    """
-    assert job.teacher is not None
-    recipe, progress = job.recipe, setting.progress
-    codec = Codec.of(recipe.teacher_answers, len(job.data.info.class_names))
-    online = Online(teacher, codec, setting.speed.autocast)
-    distinct, folder = recipe.views.distinct, setting.resources.teacher_cache
-    if distinct is None:
-        progress.note("the teacher answers anew in every epoch: views never repeat (--set views.distinct=N)")
-        return online
-    if folder is None or (recipe.epochs <= distinct and not every_view):
-        why = "--teacher-cache off" if folder is None else f"{recipe.epochs} epochs show {distinct} views once each"
-        progress.note(f"the teacher answers anew in every epoch: {why}")
-        return online
-    key = {
-        "teacher": {"sha256": job.teacher.weights.sha256, "architecture": job.teacher.weights.architecture},
-        "classes": [names[0] for names in job.teacher.class_names or ()],
-        "pictures": task.identity("teacher"),
-        "answers": recipe.teacher_answers.model_dump(mode="json"),
-        "computed": {"autocast": str(setting.speed.autocast), "torch": torch.__version__, "timm": timm.__version__},
-    }
-    with setting.accelerator.main_process_first():
-        store = AnswerStore(folder, key, views=distinct, samples=len(job.data.train), size=codec.bytes)
-    size = f"{store.bytes / 1e6:,.1f} MB for {distinct} views of {store.samples:,} samples"
-    progress.note(f"the teacher's answers: {'new in' if store.new else 'in'} {store.folder} ({size})")
-    if store.new and store.nearest is not None:
-        progress.note(f"  answers that lie there already are others' in: {', '.join(store.nearest)}")
-    share = setting.accelerator.process_index, setting.accelerator.num_processes
-    cached = Cached(online, store, task, progress, share=share)
-    compared = cached.replay()
-    if compared:
-        progress.note(f"  {compared} of them asked again: the teacher still answers so")
-    return cached
+def _looked_at(job: Job, setting: Setting) -> dict[str, Sides]:
+    """The layers that the losses on features look at, said for people."""
+    sides = job.sides
+    for name, one in sides.items():
+        setting.progress.note(described(name, one))
+    if "crd" in sides and setting.accelerator.num_processes > 1:
+        raise KdcError("crd keeps a memory of all samples, which several processes would not share", "use one process")
+    return sides
 
 
 def _trained(
-    job: Job, out: Path, task: ImageClassification, teacher: Teacher | None, card: TeacherCard | None,
-    setting: Setting,
+    job: Job, out: Path, task: ImageClassification, teacher: Teacher | None, sides: dict[str, Sides],
+    card: TeacherCard | None, setting: Setting,
 ) -> Student:  # fmt: skip
     recipe, data, accelerator, progress = job.recipe, job.data, setting.accelerator, setting.progress
     inputs = {"the data": data.info.fingerprint}
@@ -227,11 +207,21 @@ def _trained(
     if job.quantize is not None:
         model, quantization = job.quantize(task)
         inputs["the student in float"] = job.student.weights.sha256
-    student = _on(BatchModel(model.network, "student"), setting.speed.device)
-    if accelerator.num_processes > 1 and setting.speed.device.type == "cuda":
-        student = timm.layers.convert_sync_batchnorm(student)
+    device = setting.speed.device
+    student = on_device(BatchModel(model.network, "student", taps_of(sides, model, job.teacher)[0]), device)
+    if job.request.teacher == "self" and any(term.asks_teacher for term in job.terms):
+        teacher = teaching_itself(student, recipe, job.classes, setting)
+    peers = [
+        on_device(BatchModel(peer.network, key), device) for key, peer in zip(job.peer_keys, job.peers, strict=True)
+    ]
+    torch.manual_seed(recipe.seed)  # what is put between the networks does not depend on what was drawn before
+    learner = Learner(student, job.terms, layers=sides, peers=peers, autocast=setting.speed.autocast).to(device)
+    if accelerator.num_processes > 1 and device.type == "cuda":
+        learner = timm.layers.convert_sync_batchnorm(learner)
     if job.teacher is not None:
         inputs["the teacher"] = job.teacher.weights.sha256
+    if data.info.unlabelled is not None:
+        inputs["the unlabelled pictures"] = data.info.unlabelled.fingerprint
     head = head_parameters(model.network, len(data.info.class_names)) if recipe.head_epochs else []
     shares = f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
     size = task.batch_size * recipe.accumulate * accelerator.num_processes
@@ -242,18 +232,26 @@ def _trained(
     if setting.resources.tracker:
         accelerator.init_trackers("kdc", config=_settings(recipe))
     position = train(
-        student, teacher, task, recipe,
+        learner, teacher, task, recipe,
         head=head, validation_size=len(data.validation), inputs=inputs, folder=out, progress=progress,
-        accelerator=accelerator, autocast=setting.speed.autocast,
+        accelerator=accelerator,
     )  # fmt: skip
+    student = learner.student
     restore_channels(model.network)
-    validation, test = task.evaluate(student, "validation"), task.evaluate(student, "test")
-    progress.note(f"kept epoch {position.kept_epoch}: {_scored(validation)}; {_scored(test)}")
+    row = correct_bias(student, task, data, recipe.transfer, progress) if recipe.transfer.correct_bias else {}
+    if row and accelerator.is_main_process:
+        write_history(out, [*position.history, row])
+    validation, answers = task.evaluate(student, "validation"), task.logits(student, "test")
+    test = accuracy_of(answers, data.test.labels, "test")
+    progress.note(f"kept epoch {position.kept_epoch}: {scored(validation)}; {scored(test)}")
     if job.request.command == "teach":
         card = shown(card_of(task, student, data.info.class_names), progress)
+    if recipe.transfer.without:
+        progress.note(unseen_recall(answers, data, recipe.transfer))
     if setting.resources.tracker:
         accelerator.log({"test/accuracy": test.accuracy}, step=recipe.epochs)
         accelerator.end_training()
+    student.taps = None
     student.network.cpu().eval()
     finished = Student(
         made_by=job.request.command,
@@ -270,10 +268,11 @@ def _trained(
         kept_rule=_rule(len(data.validation)),
         validation=validation,
         test=test,
-        teacher_validation=card.accuracy if job.teacher and card else None,
+        teacher_validation=card.accuracy if job.request.command == "distill" and card else None,
         teacher_card=card,
         environment=environment(setting.speed.device),
         quantization=quantization,
+        bias_correction=row.get("bias_correction"),
     )
     if accelerator.is_main_process:
         save_run(out, model, finished)
@@ -292,29 +291,3 @@ def _rule(n: int) -> str:
     if n >= MIN_TO_CHOOSE:
         return f"best validation accuracy (n={n} >= {MIN_TO_CHOOSE})"
     return f"last epoch (validation n={n} < {MIN_TO_CHOOSE} is too small to choose on)"
-
-
-def _on(model: BatchModel, device: torch.device) -> BatchModel:
-    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _scored(score: Accuracy) -> str:
-    return f"{score.split} accuracy {score.accuracy:.2%} [{score.low:.2%}–{score.high:.2%}], n={score.n}"
-
-
-def is_chance(score: Accuracy, classes: int) -> bool:
-    """Whether a model does not clearly beat guessing: its balanced accuracy, brought to 0 = chance and 1 = perfect,
-    is below 0.05 or within two standard errors of 0 (as if each class held n / classes samples)."""
-    chance = 1 / classes
-    error = (score.balanced * (1 - score.balanced) / score.n) ** 0.5
-    skill = (score.balanced - chance) / (1 - chance)
-    return bool(skill < max(0.05, 2 * error / (1 - chance)))
-
-
-def _refuse_chance(score: Accuracy, classes: int, source: str) -> None:
-    if is_chance(score, classes):
-        raise KdcError(
-            f"teacher {source} answers at chance level on the validation split: balanced accuracy "
-            f"{score.balanced:.1%} of {classes} classes (n={score.n})",
-            f"fine-tune it first: kdc teach --teacher {source} --data … --out teacher, then --teacher run:teacher",
-        )

@@ -83,6 +83,8 @@ def export_bundle(
         )
     request = read_json(run / "run.json", Request)
     teacher_model = teacher_of(request, record, teacher, "if it lies elsewhere now: kdc export … --teacher REFERENCE")
+    if teacher_model is None:
+        raise KdcError(f"{run} learned without a teacher apart from itself: there is none to hold it against")
     temporary = out.parent / f".{out.name}.part"
     try:
         if temporary.exists():
@@ -158,6 +160,8 @@ def _fill(
     differs = scored_by_others(profile, machine_isa()) if profile.asks_for("int8") else ""
     if differs:
         progress.warn(differs)
+    if record.bias_correction and retrain is not None:
+        progress.note("int8 without quantization-aware training: it would undo the student's bias correction")
     making = _student(place, run, student, record, retrain, delivery)
     variants = [*variants_of(making, profile, progress)]
     making = _teacher_making(place, teacher, making.pictures if same else "eval/teacher_inputs.npy")
@@ -200,7 +204,7 @@ def _student(
         reference=reference,
         judge=_judge(place, network, student, record),
         own_qat=own,
-        retrain=_retraining(place, batch, None if own is not None else retrain),
+        retrain=_retraining(place, batch, None if own is not None or record.bias_correction else retrain),
         delivery=delivery,
         write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
     )

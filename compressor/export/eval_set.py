@@ -21,13 +21,7 @@ def part_of(split: Split, most: int) -> Split:
     """At most that many samples of a split, drawn without a seed, so that it is always the same ones."""
     if len(split) <= most:
         return split
-    rows = keyed_order(0, len(split), 0)[:most]
-    return Split(
-        name=split.name,
-        ids=tuple(split.ids[row] for row in rows),
-        labels=split.labels[rows],
-        picture=lambda number: split.picture(int(rows[number])),
-    )
+    return split.part(keyed_order(0, len(split), 0)[:most])
 
 
 def write_pictures(test: Split, how: Preprocess, path: Path, progress: Progress) -> None:

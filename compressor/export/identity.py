@@ -30,6 +30,9 @@ def metadata_of(model: LoadedModel, record: Student, student: bool) -> dict[str,
 
 def without_paths(record: Student) -> Student:
     data = record.data.model_copy(update={"source": last_part(record.data.source)})
+    if data.unlabelled is not None:
+        more = data.unlabelled.model_copy(update={"source": last_part(data.unlabelled.source)})
+        data = data.model_copy(update={"unlabelled": more})
     teacher = public(record.teacher) if record.teacher else None
     weights = public(record.weights)
     return record.model_copy(

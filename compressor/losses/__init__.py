@@ -1,6 +1,6 @@
 """The one table of losses. Adding a loss is a plain function of tensors and a row here.
 
-A loss names what it needs by its positional arguments (`student_logits`, `teacher_logits`, `labels`), and what a
+A loss names what it needs by its positional arguments (`student_logits`, `teacher_logits`, `labels`, …), and what a
 recipe may set by its keyword arguments.
 """
 
@@ -8,22 +8,42 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from torch import Tensor
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.losses.logits import cross_entropy, kd
+from compressor.losses.companions import early_exits, mutual, peer_ensemble
+from compressor.losses.contrastive import crd
+from compressor.losses.features import attention_maps, attention_transfer, hidden_states, hint, pooled, review_kd
+from compressor.losses.logits import cross_entropy, dist, dkd, kd, logit_mse, lskd, soft_bce
+from compressor.losses.relations import correlation_congruence, fsp, rkd_angle, rkd_distance, similarity_preserving
 
-__all__ = ["LOSSES", "Loss", "bind"]
+__all__ = ["LOSSES", "Knowledge", "Loss", "Taps", "bind", "described"]
+
+Knowledge = Literal["labels", "response", "feature", "relation", "self", "peers"]
+Taps = Literal["maps", "pooled", "attention"]
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A row: the function, the range permitted for each of its parameters (lowest, highest), where it comes from."""
+    """A row of the table.
+
+    `ranges`: lowest and highest value of each parameter. `formula`: one line of plain text. `knowledge`: what is
+    learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N, N].
+    `connector`: the name of what makes the student's features comparable with the teacher's. `mixed_labels`: False
+    where labels must be classes, so that mixed pictures cannot be learned from.
+    """
 
     function: Callable[..., Tensor]
-    ranges: Mapping[str, tuple[float, float]]
+    ranges: Mapping[str, Range]
     paper: str
+    formula: str
+    knowledge: Knowledge
+    taps: Taps | None = None
+    connector: str | None = None
+    mixed_labels: bool = True
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -31,11 +51,106 @@ class Loss:
         parameters = inspect.signature(self.function).parameters.values()
         return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
 
+    @property
+    def defaults(self) -> dict[str, float]:
+        """The default of each parameter that a recipe may set."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+TEMPERATURE: Range = (1e-3, 1e3)
+FACTOR: Range = (0.0, 100.0)
 
 LOSSES: dict[str, Loss] = {
-    "kd": Loss(kd, {"temperature": (1e-3, 1e3)}, "Hinton, Vinyals & Dean 2015, arXiv 1503.02531"),
-    "cross_entropy": Loss(cross_entropy, {"label_smoothing": (0.0, 0.999)}, "labels; smoothing: arXiv 1512.00567"),
-}
+    "kd": Loss(
+        kd, {"temperature": TEMPERATURE}, "Hinton, Vinyals & Dean 2015, arXiv 1503.02531",
+        "T^2 KL(softmax(z_t/T) || softmax(z_s/T))", "response",
+    ),
+    "cross_entropy": Loss(
+        cross_entropy, {"label_smoothing": (0.0, 0.999)}, "labels; smoothing: arXiv 1512.00567",
+        "-sum_c y_c log softmax(z_s)_c", "labels",
+    ),
+    "logit_mse": Loss(
+        logit_mse, {}, "Bucilua, Caruana & Niculescu-Mizil 2006; as kd's limit: arXiv 1503.02531",
+        "1/2 |z_s - z_t|^2 / C, logits centred", "response",
+    ),
+    "soft_bce": Loss(
+        soft_bce, {"temperature": TEMPERATURE}, "Yang et al. 2023, arXiv 2308.06453",
+        "T^2 sum_c KL(sigmoid(z_t/T) || sigmoid(z_s/T))", "response",
+    ),
+    "dkd": Loss(
+        dkd, {"temperature": TEMPERATURE, "alpha": FACTOR, "beta": FACTOR}, "Zhao et al. 2022, arXiv 2203.08679",
+        "T^2 (alpha KL(label or not) + beta KL(among the others))", "response", mixed_labels=False,
+    ),
+    "dist": Loss(
+        dist, {"temperature": TEMPERATURE, "beta": FACTOR, "gamma": FACTOR}, "Huang et al. 2022, arXiv 2205.10536",
+        "T^2 (beta (1 - pearson of rows) + gamma (1 - pearson of columns))", "response",
+    ),
+    "lskd": Loss(
+        lskd, {"temperature": TEMPERATURE}, "Sun et al. 2024, arXiv 2403.01427",
+        "kd of (z - mean) / std", "response",
+    ),
+    "hint": Loss(
+        hint, {}, "Romero et al. 2015 (FitNets), arXiv 1412.6550",
+        "mean (f_s - f_t)^2", "feature", "maps", "project",
+    ),
+    "attention_transfer": Loss(
+        attention_transfer, {}, "Zagoruyko & Komodakis 2017, arXiv 1612.03928",
+        "mean (Q_s/|Q_s| - Q_t/|Q_t|)^2, Q = sum_c f_c^2", "feature", "maps", "resize",
+    ),
+    "review_kd": Loss(
+        review_kd, {}, "Chen et al. 2021, arXiv 2104.09044",
+        "mean (f_s - f_t)^2, also pooled to 4x4, 2x2, 1x1", "feature", "maps", "review",
+    ),
+    "pooled": Loss(
+        pooled, {}, "Chen et al. 2022, arXiv 2210.15274",
+        "1 - cos(f_s, f_t)", "feature", "pooled", "project_pooled",
+    ),
+    "hidden_states": Loss(
+        hidden_states, {}, "Jiao et al. 2020 (TinyBERT, eq. 9), arXiv 1909.10351",
+        "mean (h_s - h_t)^2", "feature", "maps", "project",
+    ),
+    "attention_maps": Loss(
+        attention_maps, {}, "Jiao et al. 2020 (TinyBERT, eq. 8), arXiv 1909.10351",
+        "mean (a_s - a_t)^2", "feature", "attention", "attention",
+    ),
+    "rkd_distance": Loss(
+        rkd_distance, {}, "Park et al. 2019, arXiv 1904.05068",
+        "huber(|f_i - f_j| / mean distance)", "relation", "pooled",
+    ),
+    "rkd_angle": Loss(
+        rkd_angle, {}, "Park et al. 2019, arXiv 1904.05068",
+        "huber(cos of the angle at f_j of f_i, f_j, f_k)", "relation", "pooled",
+    ),
+    "similarity_preserving": Loss(
+        similarity_preserving, {}, "Tung & Mori 2019, arXiv 1907.09682",
+        "|G_s - G_t|^2 / B^2, G = f f' with rows of length 1", "relation", "maps",
+    ),
+    "correlation_congruence": Loss(
+        correlation_congruence, {"gamma": (1e-3, 1e2)}, "Peng et al. 2019, arXiv 1904.01802",
+        "|K_s - K_t|^2 / B^2, K_ij = exp(-gamma |u_i - u_j|^2), u = f/|f|", "relation", "pooled",
+    ),
+    "fsp": Loss(
+        fsp, {}, "Yim et al. 2017, CVPR",
+        "mean (G_s - G_t)^2, G = f_l f_(l+1)' / (h w), layer to layer", "relation", "maps", "project",
+    ),
+    "crd": Loss(
+        crd, {"temperature": TEMPERATURE}, "Tian, Krishnan & Isola 2020, arXiv 1910.10699",
+        "-log h(s,t) - sum_neg log(1 - h(s,m)), h = e/(e + N Z), e = exp(s.t/T)", "relation", "pooled", "contrast",
+    ),
+    "early_exits": Loss(
+        early_exits, {"temperature": TEMPERATURE, "alpha": (0.0, 1.0)}, "Zhang et al. 2019, arXiv 1905.08094",
+        "(1 - alpha) CE(exit, y) + alpha T^2 KL(last || exit)", "self", "maps", "exits",
+    ),
+    "mutual": Loss(
+        mutual, {"temperature": TEMPERATURE}, "Zhang et al. 2018, arXiv 1706.00384",
+        "mean_peers T^2 KL(softmax(z_peer/T) || softmax(z_s/T))", "peers",
+    ),
+    "peer_ensemble": Loss(
+        peer_ensemble, {"temperature": TEMPERATURE}, "Zhang et al. 2018 (DML_e), arXiv 1706.00384",
+        "T^2 KL(mean_peers softmax(z_peer/T) || softmax(z_s/T))", "peers",
+    ),
+}  # fmt: skip
 
 
 def bind(name: str, parameters: Mapping[str, object], where: str) -> tuple[Callable[..., Tensor], tuple[str, ...]]:
@@ -48,11 +163,28 @@ def bind(name: str, parameters: Mapping[str, object], where: str) -> tuple[Calla
     loss = LOSSES[name]
     for key, value in parameters.items():
         if key not in loss.ranges:
-            known = ", ".join(loss.ranges)
-            raise KdcError(
-                f"{where}: loss {name} has no parameter {key}{did_you_mean(key, loss.ranges)}; known: {known}"
-            )
+            known = f"known: {', '.join(loss.ranges)}" if loss.ranges else "it has none"
+            raise KdcError(f"{where}: loss {name} has no parameter {key}{did_you_mean(key, loss.ranges)}; {known}")
         low, high = loss.ranges[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise KdcError(f"{where}: {name}.{key} must be a number from {low:g} to {high:g}, found {value!r}")
     return partial(loss.function, **parameters), loss.needs
+
+
+def described(name: str) -> dict[str, object]:
+    """The row of the loss `name` as JSON has it; `parameters` with default, lowest and highest value."""
+    loss = LOSSES[name]
+    return {
+        "name": name,
+        "knowledge": loss.knowledge,
+        "formula": loss.formula,
+        "parameters": {
+            key: {"default": loss.defaults[key], "lowest": low, "highest": high}
+            for key, (low, high) in loss.ranges.items()
+        },
+        "needs": list(loss.needs),
+        "taps": loss.taps,
+        "connector": loss.connector,
+        "mixed_labels": loss.mixed_labels,
+        "paper": loss.paper,
+    }

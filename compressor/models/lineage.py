@@ -1,16 +1,19 @@
-"""What a student was made from, found again: only the same teacher and the same data will do."""
+"""What a student is made from: its teacher, when it is trained; and the same teacher and data, found again."""
 
 from pathlib import Path
 
 from compressor.data import ImageData, open_data
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
+from compressor.models.ensemble import combined, resized_members
 from compressor.models.loaded import LoadedModel, with_classes
-from compressor.models.references import load_model, with_class_file
-from compressor.progress import Progress
-from compressor.spec.student import Request, Student, Weights
+from compressor.models.references import NO_MODEL, load_model, with_class_file
+from compressor.progress import Progress, Silent
+from compressor.spec.student import DataInfo, Request, Student, Weights
 
-__all__ = ["data_of", "last_part", "public", "teacher_of"]
+__all__ = ["data_of", "last_part", "load_teacher", "public", "teacher_of"]
+
+SILENT = Silent()
 
 
 def public(weights: Weights) -> Weights:
@@ -27,33 +30,73 @@ def last_part(reference: str) -> str:
     return f"{scheme}{colon}{architecture}{at}{Path(checkpoint).name or checkpoint}"
 
 
-def teacher_of(request: Request, record: Student, moved_to: str | None, hint: str) -> LoadedModel:
+def load_teacher(
+    request: Request, class_names: tuple[str, ...], *, moved_to: str | None = None, progress: Progress = SILENT
+) -> LoadedModel | None:
+    """The teacher that a request names, answering `class_names` in that order: one model, or several as one. None where
+    there is none apart from the student: it teaches itself, or its peers do.
+
+    `moved_to`: where the (only) teacher lies now, if it is elsewhere.
+    """
+    if request.teacher in NO_MODEL:
+        return None
+    references = (moved_to or request.teacher, *request.other_teachers)
+    if moved_to and request.other_teachers:
+        raise KdcError("the teacher of this run is an ensemble, so that one place is not enough", "put them back")
+    models = []
+    for reference in references:
+        model = load_model(reference)
+        if request.teacher_classes is not None:
+            model = with_class_file(model, Path(request.teacher_classes))
+        models.append(with_classes(model, map_classes(model, class_names), class_names))
+    ensemble = combined(models, request.recipe.ensemble)
+    for line in resized_members(models, ensemble):
+        progress.note(line)
+    return ensemble
+
+
+def teacher_of(request: Request, record: Student, moved_to: str | None, hint: str) -> LoadedModel | None:
     """The teacher that the student was distilled from: its weights must be the same ones, wherever they lie now.
 
     `moved_to`: a reference to them, where it is another than the request's. `hint`: what to type where that one cannot
     be loaded any more, which the caller knows.
     """
-    assert record.teacher is not None
-    reference = moved_to or request.teacher
     try:
-        model = load_model(reference)
+        model = load_teacher(request, record.class_names, moved_to=moved_to)
     except KdcError as error:
         if moved_to:
             raise
         raise KdcError(f"the teacher of this run: {error.message}", hint, error.exit_code) from None
+    if model is None:
+        if moved_to:
+            raise KdcError(f"--teacher {moved_to}: this student had no teacher apart from itself and its peers")
+        return None
+    assert record.teacher is not None
     if model.weights.sha256 != record.teacher.sha256:
+        reference = moved_to or model.weights.source
         raise KdcError(f"{reference} is not the teacher that this student was distilled from (its weights differ)")
-    if request.teacher_classes is not None:
-        model = with_class_file(model, Path(request.teacher_classes))
-    return with_classes(model, map_classes(model, record.class_names), record.class_names)
+    return model
 
 
-def data_of(request: Request, record: Student, progress: Progress) -> ImageData:
-    """The data that the student was trained on, in the same splits."""
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, class_names=record.class_names)
+def data_of(request: Request, record: Student, progress: Progress, *, unlabelled: bool = False) -> ImageData:
+    """The data that the student was trained on, in the same splits; with its `unlabelled` pictures, if it had some,
+    only for who trains on."""
+    more = request.unlabelled if unlabelled else None
+    data = open_data(
+        request.data, skip_bad=request.skip_bad, progress=progress, class_names=record.class_names, unlabelled=more
+    )
     if data.info.fingerprint != record.data.fingerprint:
         raise KdcError(
             f"{request.data} is not the data that this student was trained on (its fingerprint differs)",
             "its test split might hold training samples: put the data back, or distill again",
         )
+    if unlabelled and _fingerprint(data.info) != _fingerprint(record.data):
+        raise KdcError(
+            f"--unlabelled {more} is not what this student was trained on (its fingerprint differs)",
+            "put the pictures back, or distill again",
+        )
     return data
+
+
+def _fingerprint(info: DataInfo) -> str | None:
+    return info.unlabelled.fingerprint if info.unlabelled else None

@@ -15,7 +15,16 @@ from compressor.errors import KdcError, first_line
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
 
-__all__ = ["LoadedModel", "check_input", "evaluating", "freeze", "logits_of", "outputs_of", "with_classes"]
+__all__ = [
+    "LoadedModel",
+    "SelectClasses",
+    "check_input",
+    "evaluating",
+    "freeze",
+    "logits_of",
+    "outputs_of",
+    "with_classes",
+]
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -35,7 +44,7 @@ class LoadedModel:
     family: Literal["timm", "hf"]
 
 
-class _SelectClasses(nn.Module):
+class SelectClasses(nn.Module):
     """A network whose outputs are the columns `index` of another's."""
 
     def __init__(self, network: nn.Module, index: Sequence[int]) -> None:
@@ -54,7 +63,7 @@ def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str])
     named = tuple((name,) for name in names)
     if model.class_names is not None and list(index) == list(range(len(model.class_names))):
         return replace(model, class_names=named)
-    return replace(model, network=_SelectClasses(model.network, index).eval(), class_names=named)
+    return replace(model, network=SelectClasses(model.network, index).eval(), class_names=named)
 
 
 def freeze(network: N) -> N:

@@ -7,7 +7,10 @@ from compressor.errors import KdcError, did_you_mean
 from compressor.models import hf_models, runs, timm_models
 from compressor.models.loaded import LoadedModel, outputs_of
 
-__all__ = ["SPELLINGS", "load_model", "with_class_file"]
+__all__ = ["NO_MODEL", "SPELLINGS", "load_model", "with_class_file"]
+
+NO_MODEL = ("self", "peers")
+"""`--teacher self`: the student of the epoch before, or its own last layer. `--teacher peers`: those of the recipe."""
 
 SPELLINGS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR"
 

@@ -1,12 +1,24 @@
 """Recipe: how a student (or a teacher) is trained. Numbers, enums and names that kdc owns; never code."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from compressor.spec.base import Noun
 
-__all__ = ["LossTerm", "Optimizer", "Qat", "Recipe", "TeacherAnswers", "Views"]
+__all__ = [
+    "Ensemble",
+    "LossTerm",
+    "Optimizer",
+    "Peer",
+    "Qat",
+    "Recipe",
+    "Schedule",
+    "TeacherAnswers",
+    "Transfer",
+    "Views",
+]
 
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -71,18 +83,82 @@ class TeacherAnswers(Noun):
     top_k: Annotated[int, Field(ge=1)] | None = None
 
 
+class Schedule(Noun):
+    """A weight that changes over the training, from its first step (`from`) to its last (`to`): along a line, or along
+    half a cosine (slow at both ends)."""
+
+    from_: Annotated[Weight, Field(alias="from")]
+    to: Weight
+    shape: Literal["linear", "cosine"] = "linear"
+
+    def at(self, progress: float) -> float:
+        """The weight when `progress` of the training, 0 to 1, is done."""
+        share = progress if self.shape == "linear" else 0.5 * (1 - math.cos(math.pi * progress))
+        return self.from_ + (self.to - self.from_) * share
+
+
+class Transfer(Noun):
+    """The transfer set: which training samples the student is shown (Hinton et al. 2015, arXiv 1503.02531).
+
+    `labelled`: the share of each class's training samples that keep their label, always the same ones; the others
+    teach through the teacher alone, or with `drop_unlabelled` not at all. `without`: classes whose samples are all left
+    out of train (section 3). `correct_bias`: after training, fit these classes' biases on validation."""
+
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
+    drop_unlabelled: bool = False
+    without: tuple[str, ...] = ()
+    correct_bias: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Transfer":
+        if len(set(self.without)) != len(self.without):
+            raise ValueError("names the same class twice in without")
+        if self.correct_bias and not self.without:
+            raise ValueError("correct_bias fits the biases of the classes in without, which names none")
+        return self
+
+
 class LossTerm(Noun):
-    """One row of `losses`: the name of a loss of kdc's table, its weight, and that loss's own parameters."""
+    """One row of `losses`: the name of a loss of kdc's table (`kdc losses`), its weight, and its own parameters.
+
+    `at`: where a loss on features looks: "auto", or pairs of layers, [the student's, the teacher's]; each a stage
+    ("stage2", "stage-1" for the last) or the path of a module.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     name: str
-    weight: Weight = 1.0
+    weight: Weight | Schedule = 1.0
+    at: Literal["auto"] | Annotated[tuple[tuple[str, str], ...], Field(min_length=1)] = "auto"
+
+    def weight_at(self, progress: float) -> float:
+        return self.weight.at(progress) if isinstance(self.weight, Schedule) else self.weight
+
+    @property
+    def ever(self) -> bool:
+        """Whether it counts at any time."""
+        return self.weight_at(0.0) > 0 or self.weight_at(1.0) > 0
 
     @property
     def parameters(self) -> dict[str, object]:
         """The loss's own parameters, e.g. `{"temperature": 4.0}`."""
         return dict(self.model_extra or {})
+
+
+class Peer(Noun):
+    """A network that is trained along with the student, from which it learns and which learns from it: by the losses on
+    the peers' answers (`mutual`, `peer_ensemble`), and by all others that take logits alone. It is not kept."""
+
+    student: str
+    init: str = "random"
+
+
+class Ensemble(Noun):
+    """How several teachers answer as one: the weighted mean of their probabilities, or of their logits. `weights`: one
+    a teacher, in the order of the command; null: all the same."""
+
+    of: Literal["probabilities", "logits"] = "probabilities"
+    weights: tuple[Positive, ...] | None = None
 
 
 class Qat(Noun):
@@ -116,8 +192,11 @@ class Recipe(Noun):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     views: Views = Views()
     teacher_answers: TeacherAnswers = TeacherAnswers()
+    transfer: Transfer = Transfer()
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     qat: Qat = Qat()
+    ensemble: Ensemble = Ensemble()
+    peers: tuple[Peer, ...] = ()
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

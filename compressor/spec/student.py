@@ -18,6 +18,7 @@ __all__ = [
     "Softened",
     "Student",
     "TeacherCard",
+    "UnlabelledInfo",
     "Weights",
 ]
 
@@ -33,9 +34,21 @@ class Weights(Noun):
     parameters: int
 
 
+class UnlabelledInfo(Noun):
+    """Pictures without labels that joined the training split. `fingerprint`: sha256 over their ids and contents.
+    `left_out_copies`: how many more there were whose content the data holds already. `skipped`: as of the data."""
+
+    source: str
+    count: int
+    fingerprint: str
+    left_out_copies: int
+    skipped: tuple[str, ...] = ()
+
+
 class DataInfo(Noun):
     """Which data. `fingerprint`: sha256 over ids, labels and splits. `notes`: what was split off, and how.
-    `skipped`: pictures that could not be read and that --skip-bad left out."""
+    `skipped`: pictures that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
+    labelled data alone, whether or not `unlabelled` pictures joined it."""
 
     source: str
     fingerprint: str
@@ -43,6 +56,7 @@ class DataInfo(Noun):
     counts: dict[str, int]
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    unlabelled: UnlabelledInfo | None = None
 
 
 class Accuracy(Noun):
@@ -110,18 +124,20 @@ class Environment(Noun):
 
 class Request(Noun):
     """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
-    References (`teacher`, `student`, `data`) are as typed. `init`: where the trained network starts from, "pretrained",
-    "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher itself. `qat`: how the
-    student learns to round, after it was trained in float: by the same command, in RUN/float, or in the run that `init`
-    names, "run:DIR"."""
+    References (`teacher`, `student`, `data`, `unlabelled`) are as typed; `other_teachers`: of an ensemble, whose first
+    is `teacher`. `init`: where the trained network starts from, "pretrained", "random" or the path of a checkpoint;
+    `student` is null for teach, which trains the teacher itself. `qat`: how the student learns to round, after it was
+    trained in float: by the same command, in RUN/float, or in the run that `init` names, "run:DIR"."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     command: Literal["teach", "distill"]
     teacher: str
+    other_teachers: tuple[str, ...] = ()
     teacher_classes: str | None = None
     student: str | None
     init: str
     data: str
+    unlabelled: str | None = None
     skip_bad: bool
     input_size: int | None
     recipe: Recipe
@@ -133,7 +149,9 @@ class Student(Noun):
 
     `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network. `quantization`: of a
     student that was trained under fake quantization; its state dict is then that of the folded network, and its metrics
-    are those with fake quantization. `teacher_card`: its teacher's; of one that `kdc teach` made, its own.
+    are those with fake quantization. `bias_correction`: what was added after training to the biases of classes that
+    were left out of it (`Transfer.correct_bias`); the weights have it already. `teacher_card`: its teacher's; of one
+    that `kdc teach` made, its own.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -155,3 +173,4 @@ class Student(Noun):
     teacher_card: TeacherCard | None = None
     environment: Environment
     quantization: Quantization | None = None
+    bias_correction: dict[str, float] | None = None

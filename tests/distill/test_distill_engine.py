@@ -20,7 +20,8 @@ from compressor.data.views import keyed_order
 from compressor.distill import engine
 from compressor.distill.answer_codec import Codec
 from compressor.distill.checkpoint import Position
-from compressor.distill.engine import bind_losses, rate, train
+from compressor.distill.engine import rate, train
+from compressor.distill.learner import Learner, bind_losses
 from compressor.distill.task import Batch, BatchModel, Outputs, SplitName
 from compressor.distill.teachers import Online
 from compressor.errors import KdcError
@@ -110,8 +111,9 @@ def run(
 ) -> tuple[BatchModel, Position]:
     student = student or mlp(1)
     torch.manual_seed(5)
+    learner = Learner(student, bind_losses(how, has_teacher=True))
     position = train(
-        student, Online(teacher_model or teacher(), Codec(3)), task or Vectors(), how,
+        learner, Online(teacher_model or teacher(), Codec(3)), task or Vectors(), how,
         head=list(student.network[-1].parameters()),  # type: ignore[index]
         validation_size=validation_size, inputs=inputs or {"the data": "1"}, folder=folder,
         progress=progress or Silent(),

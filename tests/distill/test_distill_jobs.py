@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
 from compressor.data import decode_split, open_data
-from compressor.distill import distill, engine, jobs, teach, training
+from compressor.distill import distill, engine, teach, training
 from compressor.distill.folder import claim
 from compressor.distill.image_task import ImageClassification
+from compressor.distill.signal import is_chance
 from compressor.distill.task import BatchModel, SplitName
-from compressor.distill.training import is_chance
 from compressor.errors import KdcError
-from compressor.models import load_model, load_run, logits_of
+from compressor.models import lineage, load_model, load_run, logits_of
 from compressor.progress import Progress, Silent
 from compressor.spec.base import read_json
 from compressor.spec.student import Accuracy, Request, Student
@@ -143,18 +144,18 @@ def test_test_is_measured_once_and_after_training(
 ) -> None:
     """Trap 20: nothing before the last step may know the test split."""
     events: list[str] = []
-    answers_on, train = ImageClassification.answers_on, engine.train
+    logits, train = ImageClassification.logits, engine.train
 
-    def watched(task: ImageClassification, model: BatchModel, split: SplitName) -> tuple[Any, Any]:
+    def watched(task: ImageClassification, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
         events.append(f"{model.key} {split}")
-        return answers_on(task, model, split)
+        return logits(task, model, split)
 
     def watched_train(*arguments: Any, **named: Any) -> Any:
         position = train(*arguments, **named)
         events.append("trained")
         return position
 
-    monkeypatch.setattr(ImageClassification, "answers_on", watched)
+    monkeypatch.setattr(ImageClassification, "logits", watched)
     monkeypatch.setattr(training, "train", watched_train)
     run(ask_distill(), tmp_path / "run")
     validation = "student validation"
@@ -186,7 +187,7 @@ def test_the_teacher_is_frozen(tmp_path: Path, ask_distill: Ask, monkeypatch: py
         kept.append((model.network, {name: tensor.clone() for name, tensor in model.network.state_dict().items()}))
         return model
 
-    monkeypatch.setattr(jobs, "load_model", watched)
+    monkeypatch.setattr(lineage, "load_model", watched)
     run(ask_distill(), tmp_path / "run")
     ((network, before),) = kept
     assert any("running_mean" in name for name in before)

@@ -264,7 +264,9 @@ def test_changed_data_is_refused(tmp_path: Path, plain: Path, digits4: str) -> N
 
 def test_the_recipe_of_the_epochs_under_fake_quantization() -> None:
     values = {"schema": 1, "epochs": 30, "head_epochs": 2, "optimizer": {"lr": 0.01}, "losses": [{"name": "kd"}]}
-    made = qat_recipe(Recipe.model_validate({**values, "qat": {"epochs": 4, "lr_share": 0.05, "ema_decay": 0.9}}))
+    qat = {"epochs": 4, "lr_share": 0.05, "ema_decay": 0.9}
+    made, left_out = qat_recipe(Recipe.model_validate({**values, "qat": qat}), with_teacher=True)
+    assert left_out == []
     assert (made.epochs, made.head_epochs, made.ema_decay, made.losses[0].name) == (4, 0, 0.9, "kd")
     assert made.optimizer.lr == pytest.approx(0.0005)
     assert made.optimizer.weight_decay == 0.0

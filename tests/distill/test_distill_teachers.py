@@ -243,7 +243,7 @@ def test_kept_answers_are_the_teachers_and_spare_it(tmp_path: Path, codec: Codec
     for samples, logits in zip(batches, first, strict=True):
         assert torch.equal(logits, online(codec).answers(task.batch(samples, 0, ["teacher"]), 0).logits)
     calls = network.calls
-    signal.end(0)
+    signal.end(0, teacher.model)
     assert network.calls == calls + 1, "the two samples that filled no batch, in one of their own"
     assert not Cached(teacher, store_in(tmp_path, codec), task, Silent()).wants(VIEWS)  # type: ignore[arg-type]
     task.asked.clear()

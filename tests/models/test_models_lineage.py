@@ -36,9 +36,11 @@ def test_the_teacher_is_found_where_it_was_and_where_it_was_moved(tmp_path: Path
     student = student_of(tmp_path / "teacher")
     found = teacher_of(request(tmp_path / "teacher"), student, None, "")
     assert student.teacher is not None
+    assert found is not None
     assert found.weights.sha256 == student.teacher.sha256
     (tmp_path / "teacher").rename(tmp_path / "moved")
     again = teacher_of(request(tmp_path / "teacher"), student, f"run:{tmp_path / 'moved'}", "")
+    assert again is not None
     assert again.weights.sha256 == found.weights.sha256
 
 

@@ -1,0 +1,87 @@
+"""Pictures without labels that join the training split: every loss but the labels' learns from them."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from compressor.data.decode import pixel_digests, readable
+from compressor.data.samples import Part, Sample
+from compressor.data.sources import find_unlabelled
+from compressor.errors import KdcError
+from compressor.progress import Progress
+from compressor.spec.student import UnlabelledInfo
+
+__all__ = ["join_unlabelled"]
+
+PREFIX = "unlabelled/"
+
+
+def join_unlabelled(
+    reference: str, splits: Mapping[str, Sequence[Sample]], *, skip_bad: bool, progress: Progress
+) -> tuple[list[Sample], UnlabelledInfo, list[str]]:
+    """The pictures that `reference` names and that the data (`splits`) does not hold already, what is kept of them in
+    student.json, and notes.
+
+    Exact copies are left out, by content: above all those of held-out pictures, which nothing may learn from. Raises
+    KdcError where a picture cannot be read (and not `skip_bad`), or where none is left.
+    """
+    try:
+        part, found_notes = find_unlabelled(reference, progress)
+    except KdcError as error:
+        raise KdcError(f"--unlabelled: {error.message}", error.hint, error.exit_code) from None
+    part = _renamed(part, {own.ids[row] for samples in splits.values() for own, row, _ in samples})
+    samples, skipped = readable([(part, row) for row in range(len(part.ids))], skip_bad, progress)
+    copied = _copies(samples, splits, progress)
+    kept = [sample for sample, names in zip(samples, copied, strict=True) if not names]
+    if not kept:
+        why = "can be read" if not samples else "is new: the data holds an exact copy of each"
+        raise KdcError(f"--unlabelled {reference}: none of its {len(part.ids):,} pictures {why}")
+    info = UnlabelledInfo(
+        source=reference,
+        count=len(kept),
+        fingerprint=_fingerprint(kept),
+        left_out_copies=len(samples) - len(kept),
+        skipped=skipped,
+    )
+    notes = [f"unlabelled: {note}" for note in found_notes]
+    notes.append(f"unlabelled: {len(kept):,} pictures join train; every loss but those of labels learns from them")
+    if info.left_out_copies:
+        counts = {name: sum(name in names for names in copied) for name in splits}
+        of = ", ".join(f"{count:,} of {name}" for name, count in counts.items() if count)
+        notes.append(f"unlabelled: left out {info.left_out_copies:,} exact copies of pictures in the data ({of})")
+    if skipped:
+        notes.append(f"unlabelled: left out {len(skipped)} pictures that cannot be read, e.g. {skipped[0]}")
+    return kept, info, notes
+
+
+def _renamed(part: Part, taken: set[str]) -> Part:
+    """With ids that are not those of the data's samples."""
+    prefix = PREFIX
+    while any(prefix + own in taken for own in part.ids):
+        prefix += PREFIX
+    return replace(part, ids=tuple(prefix + own for own in part.ids))
+
+
+def _copies(
+    samples: Sequence[Sample], splits: Mapping[str, Sequence[Sample]], progress: Progress
+) -> list[frozenset[str]]:
+    """For each sample the splits that hold its content already.
+
+    Contents are compared as they are stored; where one side comes as files and the other as pixels, as pixels.
+    """
+    data = [(name, sample) for name, own in splits.items() for sample in own]
+    every = [*(sample for _, sample in data), *samples]
+    mixed = len({part.encoded for part, _, _ in every}) > 1
+    digests = pixel_digests(every, progress) if mixed else [digest for _, _, digest in every]
+    holders: dict[bytes, set[str]] = {}
+    for (name, _), digest in zip(data, digests[: len(data)], strict=True):
+        holders.setdefault(digest, set()).add(name)
+    return [frozenset(holders.get(digest, ())) for digest in digests[len(data) :]]
+
+
+def _fingerprint(samples: Sequence[Sample]) -> str:
+    whole = hashlib.sha256()
+    for sample_id, digest in sorted((part.ids[row], digest.hex()) for part, row, digest in samples):
+        whole.update(json.dumps([sample_id, digest]).encode())
+    return whole.hexdigest()

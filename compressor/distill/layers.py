@@ -1,0 +1,76 @@
+"""Which layers of student and teacher a loss on features looks at."""
+
+from collections.abc import Sequence
+
+from compressor.distill.connectors import Sides
+from compressor.distill.learner import Term
+from compressor.errors import KdcError
+from compressor.models import LoadedModel
+from compressor.models.features import Layer, Taps, layers_of, match, named_layer, taps_for
+
+__all__ = ["described", "sides_of", "taps_of"]
+
+
+def sides_of(
+    terms: Sequence[Term], student: LoadedModel, teacher: LoadedModel | None, *, classes: int, samples: int
+) -> dict[str, Sides]:
+    """The layers of every term that looks at some, by the term's name. Raises KdcError for those that a network lacks,
+    and for a loss that cannot compare them."""
+    found = {}
+    for term in terms:
+        kind = term.row.taps
+        if kind is None:
+            continue
+        at = f"recipe losses, {term.name}"
+        if not term.asks_teacher:
+            if term.loss.at != "auto":
+                raise KdcError(f"{at}: it looks at every stage of the student, so it takes no `at`", "leave `at` out")
+            found[term.name] = Sides(tuple(layers_of(student, kind)), (), classes, samples)
+            continue
+        assert teacher is not None
+        if len(teacher.weights.source.split(" + ")) > 1:
+            raise KdcError(
+                f"{at}: an ensemble has no layers of its own", "give one --teacher, or losses on logits (kdc losses)"
+            )
+        if term.loss.at == "auto":
+            pairs = match(layers_of(student, kind), layers_of(teacher, kind))
+        else:
+            pairs = [(named_layer(student, own), named_layer(teacher, other)) for own, other in term.loss.at]
+        for own, other in pairs:
+            _require_kind(own, kind, at, student)
+            _require_kind(other, kind, at, teacher)
+        found[term.name] = Sides(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
+    return found
+
+
+DIMENSIONS = {"maps": 3, "pooled": 1, "attention": 3}
+
+
+def _require_kind(layer: Layer, kind: str, at: str, model: LoadedModel) -> None:
+    if len(layer.shape) != DIMENSIONS[kind] or (kind == "attention") != layer.name.startswith("attention"):
+        shape = "×".join(map(str, layer.shape))
+        raise KdcError(
+            f"{at}: {layer.name} of {model.weights.source} gives {shape}, and this loss wants {kind}",
+            {"maps": "name a stage", "pooled": "leave `at` out", "attention": "name attention1, attention2, …"}[kind],
+        )
+
+
+def taps_of(sides: dict[str, Sides], student: LoadedModel, teacher: LoadedModel | None) -> tuple[Taps | None, ...]:
+    """What the student's and the teacher's forward passes must give beside logits; None where that is nothing."""
+    own = [layer.name for one in sides.values() for layer in one.student]
+    others = [layer.name for one in sides.values() for layer in one.teacher]
+    return (
+        taps_for(student, own) if own else None,
+        taps_for(teacher, others) if others and teacher is not None else None,
+    )
+
+
+def described(name: str, sides: Sides) -> str:
+    """One line for people: which layer learns from which."""
+
+    def shaped(layer: Layer) -> str:
+        return f"{layer.name} ({'×'.join(map(str, layer.shape))})"
+
+    if not sides.teacher:
+        return f"{name} looks at {', '.join(shaped(layer) for layer in sides.student)}"
+    return f"{name}: " + ", ".join(f"{shaped(own)} from {shaped(other)}" for own, other in sides.pairs)

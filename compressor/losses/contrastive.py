@@ -1,0 +1,59 @@
+"""The contrastive loss: a sample's two embeddings belong together, those of other samples do not."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compressor.losses.numbers import full, inner_products, require_same_shape
+
+__all__ = ["crd"]
+
+
+def crd(
+    student_embeddings: Tensor,
+    teacher_embeddings: Tensor,
+    student_memory: Tensor,
+    teacher_memory: Tensor,
+    negatives: Tensor,
+    *,
+    temperature: float = 0.07,
+) -> Tensor:
+    """Contrastive representation distillation, by noise-contrastive estimation (NCE).
+
+    With `e(s, t) = exp(s·t / temperature)` and N negatives of a sample, `h(s, t) = e / (e + N Z)` is the probability
+    that s and t come from one sample; the loss is `−log h(s, t) − Σ_negatives log(1 − h(s, m))`, a mean over the batch,
+    with the student against the teacher's memory, plus the same with the teacher against the student's.
+
+    Tian, Krishnan & Isola 2020 (arXiv 1910.10699), eqs. 9-10 and 18-19. Z, the mean of e over unrelated pairs, makes
+    e / Z a ratio of densities; the authors' code estimates it from the first batch and keeps it, here it comes from
+    each call's negatives, as a constant to the gradient.
+
+    Embeddings [B, D] and memories [K, D], all of length 1; `negatives` bool [B, K]: which rows of the memories are
+    negatives of which sample. A sample without negatives adds nothing. Returns a scalar >= 0. Raises ValueError for
+    shapes that do not fit together, or a mask that is not bool.
+    """
+    require_same_shape(student_embeddings, teacher_embeddings)
+    require_same_shape(student_memory, teacher_memory)
+    if negatives.shape != (len(student_embeddings), len(student_memory)) or negatives.dtype != torch.bool:
+        raise ValueError(
+            f"negatives must be bool [{len(student_embeddings)}, {len(student_memory)}], one row a sample and one "
+            f"column a row of the memory, found {negatives.dtype} {tuple(negatives.shape)}"
+        )
+    dtype = full(student_embeddings)
+    student, teacher = student_embeddings.to(dtype), teacher_embeddings.to(dtype)
+    positive = (student * teacher).sum(-1) / temperature
+    sides = [(student, teacher_memory.to(dtype)), (teacher, student_memory.to(dtype))]
+    scores = [inner_products(anchor, memory) / temperature for anchor, memory in sides]
+    return torch.stack([_nce(positive, side, negatives) for side in scores]).sum()
+
+
+def _nce(positive: Tensor, scores: Tensor, negatives: Tensor) -> Tensor:
+    """NCE of the log-scores of the positives [B] against those of the memory [B, K]; all in logarithms."""
+    count = negatives.sum(-1).to(scores.dtype)
+    known = count > 0
+    unrelated = scores.detach().masked_fill(~negatives, -torch.inf).flatten()
+    log_z = unrelated.logsumexp(0) - count.sum().clamp_min(1).log()
+    log_nz = torch.where(known, count.clamp_min(1).log() + log_z, 0.0)
+    own = F.logsigmoid(positive - log_nz)
+    others = torch.where(negatives, F.logsigmoid(log_nz[:, None] - scores), 0.0).sum(-1)
+    return -torch.where(known, own + others, 0.0).mean()
