@@ -38,7 +38,7 @@ profiles_app = typer.Typer(
 app.add_typer(profiles_app, name="profiles")
 
 MODELS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH or run:DIR"
-TEACHERS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, self or peers"
+TEACHERS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, outputs:FILE, self or peers"
 DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
@@ -235,6 +235,9 @@ def predict(
     teacher_classes: Annotated[
         Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
     ] = None,
+    unlabelled: Annotated[
+        str | None, typer.Option(metavar="REF", help="Also pictures without labels, as kdc distill takes them.")
+    ] = None,
     skip_bad: SkipBad = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     as_json: AsJson = False,
@@ -246,7 +249,7 @@ def predict(
 
     done = run(
         teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
-        skip_bad=skip_bad, overwrite=overwrite, progress=progress_for(quiet),
+        unlabelled=unlabelled, skip_bad=skip_bad, overwrite=overwrite, progress=progress_for(quiet),
     )  # fmt: skip
     score = done.validation
     show_result(

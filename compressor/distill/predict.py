@@ -40,6 +40,7 @@ def predict(
     top_k: int | None = None,
     labels_only: bool = False,
     teacher_classes: Path | None = None,
+    unlabelled: str | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
 ) -> Predictions:
@@ -57,7 +58,7 @@ def predict(
         raise KdcError("--labels-only and --top-k are two ways to say less", "give one of them")
     if team().num_processes > 1:
         raise KdcError("kdc predict runs in one process", "start it without a launcher")
-    found = open_data(data, skip_bad=skip_bad, progress=progress)
+    found = open_data(data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled)
     say(found, progress)
     names = found.info.class_names
     if top_k is not None and not 1 <= top_k < len(names):
@@ -74,10 +75,11 @@ def predict(
         data=found.info.fingerprint,
     )
     validation = _write(out, model, found, info, top_k, progress)
+    counts = found.info.counts | ({"unlabelled": len(found.train) - found.info.counts["train"]} if unlabelled else {})
     scored = accuracy_of(validation, found.validation.labels, "validation")
     if is_chance(scored, len(names)):
         progress.warn(f"{teacher} answers at chance level on the validation split: kdc distill refuses such a teacher")
-    return Predictions(out=str(out), info=info, top_k=top_k, counts=found.info.counts, validation=scored)
+    return Predictions(out=str(out), info=info, top_k=top_k, counts=counts, validation=scored)
 
 
 def _write(
@@ -93,23 +95,24 @@ def _write(
             split: Split = getattr(data, name)
             chunks = -(-len(split) // BATCH)
             answers = progress.track(_answers(model, split, device), chunks, f"the teacher's answers to {name}")
-            for ids, logits in answers:
+            for ids, splits, logits in answers:
                 _refuse_not_finite(ids, logits)
-                append([ids, [name] * len(ids), *_values(logits, info, top_k)])
+                append([ids, splits, *_values(logits, info, top_k)])
                 if name == "validation":
                     validation.append(logits)
     return np.concatenate(validation)
 
 
-def _answers(model: LoadedModel, split: Split, device: torch.device) -> Iterator[tuple[Sequence[str], Logits]]:
-    """Ids and logits float32 [B, C], by chunks: memory does not grow with the split."""
+def _answers(model: LoadedModel, split: Split, device: torch.device) -> Iterator[tuple[list[str], list[str], Logits]]:
+    """Ids, splits and logits float32 [B, C], by chunks: memory does not grow with the split."""
     chunks = [np.arange(start, min(start + BATCH, len(split))) for start in range(0, len(split), BATCH)]
     pictures = Decoding(split, (model.preprocess,)).batches(chunks)
     for chunk, (pixels,) in zip(chunks, pictures, strict=True):
         inputs = torch.from_numpy(normalise(pixels, model.preprocess)).to(device, memory_format=torch.channels_last)
         with torch.no_grad():
             logits = model.network(inputs).float().cpu().numpy()
-        yield [split.ids[number] for number in chunk], logits
+        splits = [split.name if split.labels[number] >= 0 else "unlabelled" for number in chunk]
+        yield [split.ids[number] for number in chunk], splits, logits
 
 
 def _columns(info: OutputsInfo, top_k: int | None) -> list[str]:

@@ -16,12 +16,14 @@ from pathlib import Path
 import torch
 
 from compressor.data import transfer_set
+from compressor.data.outputs_files import read_table
 from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.jobs import already_finished, claimed, distill, has_teacher, labels_only
 from compressor.distill.learner import bind_losses
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
+from compressor.distill.teacher_table import same_table
 from compressor.distill.training import Job, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run
@@ -30,7 +32,7 @@ from compressor.models.folding import fold_batchnorm, unfolded
 from compressor.models.lineage import data_of, teacher_of
 from compressor.models.quant_plan import quant_plan
 from compressor.models.ranges import calibrate
-from compressor.models.references import NO_MODEL
+from compressor.models.references import NO_MODEL, TABLE, is_table
 from compressor.progress import Progress
 from compressor.spec.base import read_json
 from compressor.spec.quantization import Quantization, Scheme
@@ -96,7 +98,9 @@ def distill_quantized(
         return already_finished(out, progress)
     qat_recipe(request.recipe, has_teacher(request))
     for reference in (request.teacher, *request.other_teachers):
-        if reference not in NO_MODEL:
+        if is_table(reference):
+            read_table(Path(reference.removeprefix(TABLE)))
+        elif reference not in NO_MODEL:
             load_model(reference)  # a mistyped one must not cost the run that stood here
     start(out, request, resume=resume)
     plain = out / "float"
@@ -162,7 +166,7 @@ def _train_on(
     teacher is not where it was."""
     assert request.qat is not None
     student, record = load_run(plain)
-    teacher = teacher_of(request, record, None, moved)
+    teacher, table = teacher_of(request, record, None, moved), same_table(request, record, moved)
     data = data_of(request, record, progress, unlabelled=True)
     say(data, progress)
     terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
@@ -171,7 +175,7 @@ def _train_on(
     recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
     if left_out:
         progress.warn(f"under fake quantization the student learns without {', '.join(left_out)}")
-    job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize)
+    job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table)
     torch.manual_seed(request.recipe.seed)
     return train_and_save(job, out, resume, resources, progress)
 

@@ -26,6 +26,7 @@ from compressor.distill.resources import Resources
 from compressor.distill.signal import Setting, measured, on_device, scored, signal_of, teaching_itself
 from compressor.distill.speed import Speed, set_up
 from compressor.distill.task import BatchModel
+from compressor.distill.teacher_table import LoadedTable, taught_by
 from compressor.distill.teachers import Cached, Teacher
 from compressor.errors import KdcError, os_error
 from compressor.models import LoadedModel, load_run, save_run
@@ -36,7 +37,7 @@ from compressor.spec.base import flat
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization
 from compressor.spec.recipe import Recipe
-from compressor.spec.student import Request, Student, TeacherCard
+from compressor.spec.student import Request, Student, TeacherCard, Weights
 from compressor.statistics import accuracy_of
 
 __all__ = ["Job", "precompute_answers", "say", "train_and_save"]
@@ -45,7 +46,7 @@ __all__ = ["Job", "precompute_answers", "say", "train_and_save"]
 @dataclass(frozen=True)
 class Job:
     """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
-    pictures to find its ranges on."""
+    pictures to find its ranges on. `table`: a teacher's answers, in place of a teacher."""
 
     request: Request
     recipe: Recipe
@@ -55,10 +56,16 @@ class Job:
     init: str
     quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
     peers: tuple[LoadedModel, ...] = ()
+    table: LoadedTable | None = None
 
     @property
     def classes(self) -> int:
         return len(self.data.info.class_names)
+
+    @property
+    def taught_by(self) -> Weights | None:
+        source = self.teacher or self.table
+        return source.weights if source else None
 
     @property
     def inputs(self) -> dict[str, Preprocess]:
@@ -102,10 +109,12 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
         if job.teacher is not None:
             teacher, card = measured(job.teacher, task, job.data, setting)
         sides = _looked_at(job, setting)
-        signal = None
+        signal: Teacher | None = None
         if job.teacher is not None and teacher is not None and any(term.asks_teacher for term in job.terms):
             taps = taps_of(sides, job.student, job.teacher)[1]
             signal = signal_of(job.teacher, teacher, job.recipe, job.data, task, setting, taps=taps)
+        if job.table is not None:
+            signal, card = taught_by(job.table, job.data, progress)
         if accelerator.is_main_process:
             start(out, job.request, resume=resume)
         accelerator.wait_for_everyone()
@@ -218,8 +227,8 @@ def _trained(
     learner = Learner(student, job.terms, layers=sides, peers=peers, autocast=setting.speed.autocast).to(device)
     if accelerator.num_processes > 1 and device.type == "cuda":
         learner = timm.layers.convert_sync_batchnorm(learner)
-    if job.teacher is not None:
-        inputs["the teacher"] = job.teacher.weights.sha256
+    if job.taught_by is not None:
+        inputs["the teacher"] = job.taught_by.sha256
     if data.info.unlabelled is not None:
         inputs["the unlabelled pictures"] = data.info.unlabelled.fingerprint
     head = head_parameters(model.network, len(data.info.class_names)) if recipe.head_epochs else []
@@ -261,7 +270,7 @@ def _trained(
         weights=model.weights,
         class_names=data.info.class_names,
         preprocess=model.preprocess,
-        teacher=job.teacher.weights if job.teacher else None,
+        teacher=job.taught_by,
         data=data.info,
         recipe=job.request.recipe,
         kept_epoch=position.kept_epoch,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError
+from compressor.spec.outputs import Kind
 from compressor.spec.student import Confusion, Softened, TeacherCard
 from compressor.statistics.accuracy import accuracy_of, top1
 from compressor.statistics.intervals import Floats, Ints
@@ -40,11 +41,17 @@ ROWS = 8192
 
 
 def teacher_card(
-    logits: NDArray[Any], labels: Ints, class_names: Sequence[str], split: str = "validation", *, soft: bool = True
+    logits: NDArray[Any],
+    labels: Ints,
+    class_names: Sequence[str],
+    split: str = "validation",
+    *,
+    answers: Kind = "logits",
 ) -> TeacherCard:
     """The card of answers [N, C], logits or log-probabilities, against labels [N].
 
-    `soft`: False for answers that are bare labels, which only accuracy and confusions can be told of.
+    `answers`: what they were made of. Of bare labels only accuracy and confusions can be told; of the top k nothing
+    about smoothing, since nobody knows how the mass of the rest lay.
 
     **Signs of label smoothing** (Müller et al. 2019, arXiv 1906.02629: the wrong logits of a smoothed teacher are
     nearly equal, and their differences are what teaches): its mean confidence is at least 0.02 below its accuracy, and
@@ -64,13 +71,13 @@ def teacher_card(
         raise KdcError(f"none of the teacher's answers to the {len(labels)} pictures of {split} is finite")
     confused = _confused(top1(logits), labels, class_names)
     common = {"accuracy": accuracy, "not_finite": int((~finite).sum()), "confused": confused}
-    if not soft:
+    if answers == "labels":
         why = "bare labels hold no probabilities, so a temperature changes little"
         nothing = dict.fromkeys(("calibration_error", "evenness", "smoothed", "smoothing", "temperature"))
         return TeacherCard.model_validate({**common, **nothing, "softened": (), "why": why})
     logits, labels = logits[finite], labels[finite]
     softened = tuple(_softened(logits, temperature) for temperature in TEMPERATURES)
-    evenness = _evenness(logits, labels)
+    evenness = None if answers == "top-k" else _evenness(logits, labels)
     right = float((logits.argmax(axis=1) == labels).mean())
     smoothed, smoothing = _smoothing(right, softened[0].confidence, evenness)
     temperature, why = _suggested(softened, smoothed)
@@ -168,7 +175,7 @@ def _evenness(logits: NDArray[Any], labels: Ints) -> float | None:
 
 def _smoothing(accuracy: float, confidence: float, evenness: float | None) -> tuple[bool | None, str]:
     if evenness is None:
-        return None, "cannot be told (fewer than three classes, or too few right answers)"
+        return None, "cannot be told (fewer than three classes, too few right answers, or only the top k)"
     said = f"confidence {confidence:.2f} at accuracy {accuracy:.2f}, wrong logits apart by {evenness:.2f} of the lead"
     if accuracy - confidence >= UNDERCONFIDENT and evenness <= EVEN:
         return True, f"signs of it ({said}; not a proof: mixup leaves similar ones)"

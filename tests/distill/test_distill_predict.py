@@ -100,11 +100,11 @@ def test_answers_that_are_not_finite_write_nothing(
     module = importlib.import_module("compressor.distill.predict")  # the package's attribute is the function
     answers = module._answers
 
-    def broken(*arguments: Any) -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
-        for ids, logits in answers(*arguments):
+    def broken(*arguments: Any) -> Iterator[tuple[Sequence[str], Sequence[str], NDArray[np.float32]]]:
+        for ids, splits, logits in answers(*arguments):
             logits = np.array(logits)
             logits[3, 0] = np.nan
-            yield ids, logits
+            yield ids, splits, logits
 
     monkeypatch.setattr(module, "_answers", broken)
     with pytest.raises(KdcError, match=r"the teacher's answer to train/.* is not finite, so nothing was written"):

@@ -29,7 +29,7 @@ def test_log_softmax_is_scipys(temperature: float) -> None:
 
 
 def of(probabilities: list[list[float]]) -> NDArray[np.float64]:
-    return np.log(np.array(probabilities))
+    return np.log(np.array(probabilities, np.float64))
 
 
 def test_calibration_error_by_hand() -> None:
@@ -109,7 +109,7 @@ def taught(digits: tuple[torch.Tensor, torch.Tensor], smoothing: float, classes:
     network = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, classes))
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     for _ in range(60):
-        for batch in torch.randperm(len(pixels) - held).split(64):
+        for batch in torch.split(torch.randperm(len(pixels) - held), 64):
             loss = nn.functional.cross_entropy(
                 network(pixels[held:][batch]), labels[held:][batch], label_smoothing=smoothing
             )
@@ -143,7 +143,7 @@ def test_two_classes_cannot_tell_of_smoothing(digits: tuple[torch.Tensor, torch.
 
 
 def test_bare_labels_have_accuracy_and_confusions_alone() -> None:
-    card = teacher_card(np.eye(3)[[0, 1, 1]] * 9, np.array([0, 1, 2]), NAMES, soft=False)
+    card = teacher_card(np.eye(3)[[0, 1, 1]] * 9, np.array([0, 1, 2]), NAMES, answers="labels")
     assert (card.calibration_error, card.softened, card.smoothed, card.temperature) == (None, (), None, None)
     assert card.confused[0].taken_for == "bee"
     text = "\n".join(card_lines(card))
