@@ -94,9 +94,8 @@ class TeacherCard(Noun):
 
     `calibration_error`: the expected calibration error in 15 bins of equal width. `evenness`: how far apart the wrong
     classes' logits lie, over the right one's lead; null for fewer than three classes. `smoothed`: whether there are
-    signs of label smoothing, and `smoothing` what they are. `temperature`: the one that a rule of thumb suggests, and
-    `why`. All of these are null, and `softened` is empty, for a teacher whose answers are bare labels. `not_finite`:
-    samples whose logits are not finite numbers; they count as wrong, and for nothing else.
+    signs of label smoothing, and `smoothing` what they are. All of these are null, and `softened` is empty, for a teacher
+    whose answers are bare labels. `temperature`: the one that a rule of thumb suggests, and `why`. `not_finite`: samples whose logits are not finite numbers; they count as wrong, and for nothing else.
     """
 
     accuracy: Accuracy
@@ -107,7 +106,7 @@ class TeacherCard(Noun):
     evenness: float | None
     smoothed: bool | None
     smoothing: str | None
-    temperature: float | None
+    temperature: float
     why: str
 
 

@@ -72,9 +72,9 @@ def teacher_card(
     confused = _confused(top1(logits), labels, class_names)
     common = {"accuracy": accuracy, "not_finite": int((~finite).sum()), "confused": confused}
     if answers == "labels":
-        why = "bare labels hold no probabilities, so a temperature changes little"
-        nothing = dict.fromkeys(("calibration_error", "evenness", "smoothed", "smoothing", "temperature"))
-        return TeacherCard.model_validate({**common, **nothing, "softened": (), "why": why})
+        why = "bare labels hold nothing that a higher one could bring to light"
+        nothing = dict.fromkeys(("calibration_error", "evenness", "smoothed", "smoothing"))
+        return TeacherCard.model_validate({**common, **nothing, "softened": (), "temperature": 1.0, "why": why})
     logits, labels = logits[finite], labels[finite]
     softened = tuple(_softened(logits, temperature) for temperature in TEMPERATURES)
     evenness = None if answers == "top-k" else _evenness(logits, labels)
@@ -124,7 +124,7 @@ def card_lines(card: TeacherCard) -> Iterator[str]:
         yield f"  most often mistaken: {rows}"
     if card.smoothing is not None:
         yield f"  label smoothing: {card.smoothing}"
-    yield f"  suggested temperature {card.temperature:g}: {card.why}" if card.temperature else f"  {card.why}"
+    yield f"  suggested temperature {card.temperature:g}: {card.why}"
 
 
 def _softened(logits: NDArray[Any], temperature: float) -> Softened:

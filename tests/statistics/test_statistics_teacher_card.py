@@ -130,7 +130,6 @@ def test_a_smoothed_teacher_shows_it_and_a_plain_one_does_not(digits: tuple[torc
     assert smoothed.evenness is not None
     assert plain.evenness > 1.5 * smoothed.evenness
     assert smoothed.temperature == 1.0
-    assert plain.temperature is not None
     assert plain.temperature > 1.0
     assert any("signs of it" in line and "not a proof" in line for line in card_lines(smoothed))
     assert any("no signs of it" in line for line in card_lines(plain))
@@ -144,10 +143,10 @@ def test_two_classes_cannot_tell_of_smoothing(digits: tuple[torch.Tensor, torch.
 
 def test_bare_labels_have_accuracy_and_confusions_alone() -> None:
     card = teacher_card(np.eye(3)[[0, 1, 1]] * 9, np.array([0, 1, 2]), NAMES, answers="labels")
-    assert (card.calibration_error, card.softened, card.smoothed, card.temperature) == (None, (), None, None)
+    assert (card.calibration_error, card.softened, card.smoothed, card.temperature) == (None, (), None, 1.0)
     assert card.confused[0].taken_for == "bee"
     text = "\n".join(card_lines(card))
-    assert "suggested" not in text
+    assert "suggested temperature 1: bare labels" in text
     assert "calibration" not in text
 
 
