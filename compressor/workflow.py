@@ -87,8 +87,8 @@ def scheme_for(profile: str | None, progress: Progress) -> Scheme:
 def distill(
     request: Request, out: Path, *, resume: bool, overwrite: bool, resources: "Resources", progress: Progress
 ) -> Student:
-    """Distill, and with `request.qat` go on under fake quantization."""
-    from compressor.distill import distill as in_float
+    """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization."""
+    from compressor.distill import distill_chain as in_float
     from compressor.distill import distill_quantized
 
     run = in_float if request.qat is None else distill_quantized

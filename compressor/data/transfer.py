@@ -78,7 +78,7 @@ def _keeps_label(ids: Sequence[str], labels: NDArray[np.int64], share: float) ->
     """
     keeps = np.zeros(len(ids), np.bool_)
     for label in np.unique(labels[labels != UNLABELLED]):
-        rows = np.flatnonzero(labels == label)
+        rows = np.flatnonzero(labels == label).tolist()
         ordered = sorted(rows, key=lambda row: hashlib.sha256(f"labelled {ids[row]}".encode()).digest())
         keeps[ordered[: max(1, int(len(rows) * share + 0.5))]] = True
     return keeps

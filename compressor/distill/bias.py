@@ -30,6 +30,9 @@ from compressor.statistics import per_class_recall, top1, wilson_interval
 
 __all__ = ["add_to_bias", "correct_bias", "fit_bias", "require_correctable", "unseen_recall", "write_history"]
 
+SLOPE = 1e-6
+"""Of the mean cross-entropy, below which a fit has come to its minimum."""
+
 
 def require_correctable(student: LoadedModel, data: ImageData, how: Transfer) -> None:
     """Raise KdcError, before any training, where `correct_bias` could not be done after it: the classifier has no bias
@@ -73,11 +76,14 @@ def fit_bias(logits: NDArray[np.floating], labels: NDArray[np.int64], classes: S
 
     Logits [N, C], labels [N], which must hold all K classes and another one: then the function is strictly convex and
     has one minimum. With p the probabilities after the shift, its gradient is mean(p_k - [y = k]), and its Hessian
-    mean(diag(p) - p pᵀ) over the K classes.
+    mean(diag(p) - p pᵀ) over the K classes. Raises KdcError where the minimum is not found, and where a logit is not
+    finite.
     """
     from scipy.optimize import minimize  # loads slowly
 
     own = logits.astype(np.float64)
+    if not np.isfinite(own).all():
+        raise KdcError("transfer.correct_bias: the student's answers to validation are not all finite")
     chosen = list(classes)
     right = labels[:, None] == np.array(chosen)
     rows = np.arange(len(labels))
@@ -104,7 +110,11 @@ def fit_bias(logits: NDArray[np.floating], labels: NDArray[np.int64], classes: S
     found = minimize(
         value, np.zeros(len(chosen)), jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-9}
     )
-    return np.asarray(found.x, np.float64)
+    constants = np.asarray(found.x, np.float64)
+    # Not "success" alone: where the slope falls to the last digits, the search may stop a step before it says so.
+    if not np.abs(gradient(constants)).max() < SLOPE:
+        raise KdcError(f"transfer.correct_bias: no bias could be fitted on validation ({found.message})")
+    return constants
 
 
 def add_to_bias(network: nn.Module, numbers: Sequence[int], constants: NDArray[np.float64], classes: int) -> bool:

@@ -1,19 +1,41 @@
 """RUN/, the folder of one training: who may write there, and what a resumed run must agree with."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.errors import KdcError, os_error
 from compressor.spec.base import flat, read_json, write_json
+from compressor.spec.specialists import SpecialistsRequest
 from compressor.spec.student import Request
 
-__all__ = ["claim", "start"]
+__all__ = ["RUN", "SPECIALISTS", "Kind", "claim", "start"]
 
-LEAVES = ("run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker")
+LEAVES = (
+    "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
+    "assistants",
+)  # fmt: skip
 """What lies in a run's folder."""
 
 
-def claim(folder: Path, request: Request, *, resume: bool, overwrite: bool) -> bool:
+@dataclass(frozen=True)
+class Kind:
+    """What a folder is of: its request's noun, the file that is written last, all that lies in it."""
+
+    request: type[Request] | type[SpecialistsRequest]
+    last: str
+    leaves: tuple[str, ...]
+
+
+RUN = Kind(Request, "student.json", LEAVES)
+SPECIALISTS = Kind(
+    SpecialistsRequest, "specialists.json", ("run.json", "recipe.yaml", "specialists.json", "specialists")
+)
+
+
+def claim(
+    folder: Path, request: Request | SpecialistsRequest, *, resume: bool, overwrite: bool, kind: Kind = RUN
+) -> bool:
     """Whether `folder` holds a finished run of this very request, which `resume` then has nothing to do for.
 
     Raises KdcError where the folder may not be written: it is not a run, a run stands there and neither --resume nor
@@ -27,15 +49,15 @@ def claim(folder: Path, request: Request, *, resume: bool, overwrite: bool) -> b
         return False
     if not folder.is_dir() or not request_file.is_file():
         raise KdcError(f"--out {folder} exists and is no run of kdc, so it is left alone", "choose another --out")
-    finished = (folder / "student.json").is_file()
+    finished = (folder / kind.last).is_file()
     if overwrite:
-        _refuse_foreign(folder)
+        _refuse_foreign(folder, kind.leaves)
         return False
     if not resume:
         state = "a finished run" if finished else "a run that was not finished"
         go_on = "" if finished else "--resume to go on with it, "
         raise KdcError(f"--out {folder} holds {state}", f"{go_on}--overwrite to replace it, or another --out")
-    before = read_json(request_file, Request)
+    before = read_json(request_file, kind.request)
     differing = _differences(before, request)
     if differing:
         raise KdcError(
@@ -45,11 +67,11 @@ def claim(folder: Path, request: Request, *, resume: bool, overwrite: bool) -> b
     return finished
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _refuse_foreign(folder: Path, leaves: tuple[str, ...]) -> None:
     """A bundle or notes may have been put into a run's folder: --overwrite replaces what kdc made, and no more."""
-    left = tuple(f".{leaf}." for leaf in LEAVES)  # by a process that was killed while writing
+    left = tuple(f".{leaf}." for leaf in leaves)  # by a process that was killed while writing
     foreign = sorted(
-        path.name for path in folder.iterdir() if path.name not in LEAVES and not path.name.startswith(left)
+        path.name for path in folder.iterdir() if path.name not in leaves and not path.name.startswith(left)
     )
     if foreign:
         raise KdcError(
@@ -58,7 +80,7 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def start(folder: Path, request: Request, *, resume: bool) -> None:
+def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) -> None:
     """Make the folder ready to be trained in: emptied unless resumed, with run.json."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +93,7 @@ def start(folder: Path, request: Request, *, resume: bool) -> None:
         raise os_error(error, f"preparing {folder}") from error
 
 
-def _differences(before: Request, now: Request) -> list[str]:
+def _differences(before: Request | SpecialistsRequest, now: Request | SpecialistsRequest) -> list[str]:
     old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
     return [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"

@@ -22,7 +22,7 @@ from compressor.progress import Progress
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy
-from compressor.statistics import accuracy_of
+from compressor.statistics import accuracy_of, top1
 
 __all__ = ["ImageClassification", "batch_size_of"]
 
@@ -35,7 +35,8 @@ class ImageClassification:
 
     `inputs`: key in the batch -> preprocessing of the model that takes it. All see the same part of a picture, the
     larger model's, each from a copy that was resized for it: so a student's view does not depend on whether the
-    teacher's is made. `store`: where pictures are decoded to; None: they are decoded anew each time.
+    teacher's is made. `store`: where pictures are decoded to; None: they are decoded anew each time. `right`: which
+    samples a model (by its key) had right when it was last evaluated on a split, bool [N].
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class ImageClassification:
         self._wholes = {key: self._whole(how) for key, how in inputs.items()}
         self._scales = {key: _Scale(how, device) for key, how in inputs.items()}
         self._opened: dict[tuple[str, tuple[Preprocess, ...]], Pictures] = {}
+        self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
         self._team = team()
+        self._has_label = data.train.labels >= 0
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
 
     @property
@@ -83,7 +86,6 @@ class ImageClassification:
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         keys = [key for key in self._inputs if keys is None or key in keys]
         view, labels = self._view(epoch), self._data.train.labels
-        some_unlabelled = bool((labels < 0).any())
         parts = [part for step in range(first_step, self.steps_per_epoch) for part in self._mine(epoch, step)]
         mixes = [self._mix(part, view) for part in parts]
         wanted = [
@@ -96,10 +98,8 @@ class ImageClassification:
                 partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
                 own = mixed_labels(own, partners, mix, len(self._data.info.class_names))
             inputs = {key: self._views(key, part, view, mix, some) for key, some in zip(keys, pixels, strict=True)}
-            batch = {**inputs, "labels": own, "index": torch.from_numpy(part)}
-            if some_unlabelled:
-                batch["labelled"] = torch.from_numpy(np.flatnonzero(_labelled(labels, part, mix)))
-            yield batch
+            labelled = {} if self._has_label.all() else {"labelled": self._labelled(part, mix)}
+            yield {**inputs, **labelled, "labels": own, "index": torch.from_numpy(part)}
 
     def input_of(self, key: str, samples: Rows, view: int) -> Tensor:
         mix = self._mix(samples, view)
@@ -120,7 +120,9 @@ class ImageClassification:
 
     def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], Rows]:
         samples: Split = getattr(self._data, split)
-        return self.logits(model, split), samples.labels
+        logits = self.logits(model, split)
+        self.right[model.key, split] = top1(logits) == samples.labels
+        return logits, samples.labels
 
     def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
         """What `model` answers to a whole split, [N, C]. Each process takes every so many-th chunk; the answers are
@@ -157,6 +159,13 @@ class ImageClassification:
         """This process's share of a step, in parts."""
         parts = self.samples_of(epoch, step).reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
+
+    def _labelled(self, part: Rows, mix: Mix | None) -> Tensor:
+        """The rows that have a label: where pictures are mixed, those that have all that count (`mixed_labels`)."""
+        known = self._has_label[part]
+        if mix is not None:
+            known = (known | (mix.weight == 0)) & (self._has_label[mix.partner] | (mix.weight == 1))
+        return torch.from_numpy(np.flatnonzero(known))
 
     def _mix(self, samples: Rows, view: int) -> Mix | None:
         return mix_of(self._recipe.seed, samples, view, len(self._data.train), self._recipe.views)
@@ -210,16 +219,6 @@ def needed_bytes(data: ImageData, inputs: dict[str, Preprocess]) -> int:
     splits = len(data.train) + len(data.validation) + len(data.test)
     whole = [how.model_copy(update={"input_size": how.resize}) for how in inputs.values()]
     return bytes_of(splits, whole)
-
-
-def _labelled(labels: Rows, part: Rows, mix: Mix | None) -> NDArray[np.bool_]:
-    """Which samples of a batch have a label; a mixed one where all that counts in it has."""
-    own: NDArray[np.bool_] = labels[part] >= 0
-    if mix is None:
-        return own
-    others = labels[mix.partner] >= 0
-    known: NDArray[np.bool_] = (own | (mix.weight == 0)) & (others | (mix.weight == 1))
-    return known
 
 
 class _Scale:

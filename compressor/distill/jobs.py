@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from compressor.data import ImageData, open_data, transfer_set
+from compressor.data.specialty import specialised
 from compressor.distill.bias import require_correctable
 from compressor.distill.folder import claim
 from compressor.distill.learner import Term, bind_losses
@@ -19,9 +20,19 @@ from compressor.models.lineage import load_teacher
 from compressor.models.references import NO_MODEL, is_table
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
+from compressor.spec.recipe import Transfer
 from compressor.spec.student import Request, Student
 
-__all__ = ["already_finished", "claimed", "distill", "has_teacher", "labels_only", "precompute", "teach"]
+__all__ = [
+    "already_finished",
+    "claimed",
+    "distill",
+    "distillation",
+    "has_teacher",
+    "labels_only",
+    "precompute",
+    "teach",
+]
 
 DEFAULT_INPUT_SIZE = 224
 
@@ -39,7 +50,11 @@ def teach(
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
     terms = bind_losses(request.recipe, has_teacher=False)
-    data = _data(request, terms, progress)
+    _refuse_specialty_of_less(request)
+    data, specialty = _data(request, terms, progress), None
+    if request.specialty is not None:
+        data, specialty = specialised(data, request.specialty, request.recipe.seed)
+        progress.note(data.info.notes[-1])
     names, recipe = data.info.class_names, request.recipe
     if request.init == "random":
         if not request.teacher.startswith("timm:") or "@" in request.teacher:
@@ -54,7 +69,7 @@ def teach(
         made_from = f"{request.teacher} (sha256 {backbone.weights.sha256[:12]})"
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
-    job = Job(request, recipe, data, trainee, None, made_from)
+    job = Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
     return train_and_save(job, out, resume, resources or Resources(), progress)
 
 
@@ -74,7 +89,7 @@ def distill(
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
-    return train_and_save(_distillation(request, progress), out, resume, resources or Resources(), progress)
+    return train_and_save(distillation(request, progress), out, resume, resources or Resources(), progress)
 
 
 def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:
@@ -93,7 +108,7 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError("--precompute keeps logits, and a loss of the recipe looks at features", "leave it out")
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
-    precompute_answers(_distillation(request, progress), out, resources, progress)
+    precompute_answers(distillation(request, progress), out, resources, progress)
 
 
 def claimed(out: Path, request: Request, *, resume: bool, overwrite: bool) -> bool:
@@ -113,7 +128,7 @@ def has_teacher(request: Request) -> bool:
     return request.teacher != "peers"
 
 
-def _distillation(request: Request, progress: Progress) -> Job:
+def distillation(request: Request, progress: Progress) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
     recipe = request.recipe
     terms = bind_losses(recipe, has_teacher=has_teacher(request))
@@ -130,6 +145,11 @@ def _distillation(request: Request, progress: Progress) -> Job:
         require_correctable(student, data, recipe.transfer)
     peers = [create_student(peer.student, peer.init, names, size, recipe.crop_pct) for peer in recipe.peers]
     return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
+
+
+def _refuse_specialty_of_less(request: Request) -> None:
+    if request.specialty is not None and request.recipe.transfer != Transfer():
+        raise KdcError("--specialty draws its own part of the training data: recipe transfer cannot cut it too")
 
 
 def labels_only(terms: Sequence[Term]) -> bool:

@@ -28,9 +28,11 @@ def sides_of(
             found[term.name] = Sides(tuple(layers_of(student, kind)), (), classes, samples)
             continue
         assert teacher is not None
-        if len(teacher.weights.source.split(" + ")) > 1:
+        source = teacher.weights.source
+        if " + " in source or source.startswith("specialists:"):
             raise KdcError(
-                f"{at}: an ensemble has no layers of its own", "give one --teacher, or losses on logits (kdc losses)"
+                f"{at}: several networks ({source}) have no layers in common",
+                "give one --teacher, or losses on logits (kdc losses)",
             )
         if term.loss.at == "auto":
             pairs = match(layers_of(student, kind), layers_of(teacher, kind))

@@ -17,14 +17,15 @@ import torch
 
 from compressor.data import transfer_set
 from compressor.data.outputs_files import read_table
+from compressor.distill.chain import distill_chain
 from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification
-from compressor.distill.jobs import already_finished, claimed, distill, has_teacher, labels_only
+from compressor.distill.jobs import already_finished, claimed, has_teacher, labels_only
 from compressor.distill.learner import bind_losses
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
 from compressor.distill.teacher_table import same_table
-from compressor.distill.training import Job, say, train_and_save
+from compressor.distill.training import Job, Origin, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run
 from compressor.models.fake_quant import add_fake_quant, equalise_channels
@@ -88,7 +89,8 @@ def distill_quantized(
     progress: Progress,
     resources: Resources | None = None,
 ) -> Student:
-    """Distill as `distill` does, into the run `out`/float, and go on from there into `out` for `request.qat`.
+    """Distill as `distill_chain` does, into the run `out`/float, and go on from there into `out` for `request.qat`.
+    With assistants, too, the teacher of this part is the one that the chain began with, which the student is held against.
 
     Interrupted anywhere, it goes on with `resume`.
     """
@@ -107,7 +109,7 @@ def distill_quantized(
     try:
         in_float = request.model_copy(update={"qat": None})
         going_on = plain.exists()
-        distill(in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources)
+        distill_chain(in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources)
     except BaseException:
         if not plain.exists():
             shutil.rmtree(out, ignore_errors=True)
@@ -169,13 +171,15 @@ def _train_on(
     teacher, table = teacher_of(request, record, None, moved), same_table(request, record, moved)
     data = data_of(request, record, progress, unlabelled=True)
     say(data, progress)
-    terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
-    data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     quantize = _quantize(student, record, request, progress)
     recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
     if left_out:
         progress.warn(f"under fake quantization the student learns without {', '.join(left_out)}")
+    useless = labels_only(bind_losses(recipe, has_teacher=has_teacher(request)))
+    data = transfer_set(data, recipe.transfer, labels_only=useless, progress=progress)
     job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table)
+    if record.assistants and record.teacher is not None and record.teacher_validation is not None:
+        job = replace(job, origin=Origin(record.teacher, record.teacher_validation, record.assistants))
     torch.manual_seed(request.recipe.seed)
     return train_and_save(job, out, resume, resources, progress)
 

@@ -120,7 +120,7 @@ def require_teachable(
         temperature = term.loss.parameters.get("temperature", term.row.defaults.get("temperature", 1.0))
         if term.asks_teacher and answers.kind == "labels" and temperature != 1:
             progress.warn(
-                f"{term.name} at temperature {temperature:g} on bare labels only pushes harder and less precisely: give it "
+                f"{term.name} at temperature {temperature:g} on bare labels pushes harder and less precisely: give it "
                 "temperature 1, where kd is the cross-entropy with the teacher's label"
             )
     missing = [name for name in data.train.ids if name not in answers.rows]

@@ -18,6 +18,7 @@ from compressor.distill.connectors import Sides
 from compressor.distill.engine import MIN_TO_CHOOSE, train
 from compressor.distill.environment import environment
 from compressor.distill.folder import start
+from compressor.distill.gap import tell_gap
 from compressor.distill.image_task import ImageClassification, needed_bytes
 from compressor.distill.layers import described, sides_of, taps_of
 from compressor.distill.learner import Learner, Term, bind_losses
@@ -37,16 +38,26 @@ from compressor.spec.base import flat
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization
 from compressor.spec.recipe import Recipe
-from compressor.spec.student import Request, Student, TeacherCard, Weights
+from compressor.spec.student import Accuracy, Request, Specialty, Student, TeacherCard, Weights
 from compressor.statistics import accuracy_of
 
-__all__ = ["Job", "precompute_answers", "say", "train_and_save"]
+__all__ = ["Job", "Origin", "precompute_answers", "say", "train_and_save"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The teacher that a chain of assistants began with, its validation accuracy, and the assistants."""
+
+    teacher: Weights
+    validation: Accuracy
+    assistants: tuple[Weights, ...]
 
 
 @dataclass(frozen=True)
 class Job:
     """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
-    pictures to find its ranges on. `table`: a teacher's answers, in place of a teacher."""
+    pictures to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
+    assistant. `table`: a teacher's answers, in place of a teacher."""
 
     request: Request
     recipe: Recipe
@@ -57,6 +68,8 @@ class Job:
     quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
     peers: tuple[LoadedModel, ...] = ()
     table: LoadedTable | None = None
+    specialty: Specialty | None = None
+    origin: Origin | None = None
 
     @property
     def classes(self) -> int:
@@ -211,6 +224,7 @@ def _trained(
     card: TeacherCard | None, setting: Setting,
 ) -> Student:  # fmt: skip
     recipe, data, accelerator, progress = job.recipe, job.data, setting.accelerator, setting.progress
+    origin = job.origin
     inputs = {"the data": data.info.fingerprint}
     model, quantization = job.student, None
     if job.quantize is not None:
@@ -255,6 +269,8 @@ def _trained(
     progress.note(f"kept epoch {position.kept_epoch}: {scored(validation)}; {scored(test)}")
     if job.request.command == "teach":
         card = shown(card_of(task, student, data.info.class_names), progress)
+    if job.teacher is not None:
+        tell_gap(task.right, job.teacher.weights.source, progress)
     if recipe.transfer.without:
         progress.note(unseen_recall(answers, data, recipe.transfer))
     if setting.resources.tracker:
@@ -270,17 +286,19 @@ def _trained(
         weights=model.weights,
         class_names=data.info.class_names,
         preprocess=model.preprocess,
-        teacher=job.taught_by,
+        teacher=origin.teacher if origin else job.taught_by,
         data=data.info,
         recipe=job.request.recipe,
         kept_epoch=position.kept_epoch,
         kept_rule=_rule(len(data.validation)),
         validation=validation,
         test=test,
-        teacher_validation=card.accuracy if job.request.command == "distill" and card else None,
+        teacher_validation=origin.validation if origin else card.accuracy if card and job.taught_by else None,
         teacher_card=card,
         environment=environment(setting.speed.device),
         quantization=quantization,
+        specialty=job.specialty,
+        assistants=origin.assistants if origin else (),
         bias_correction=row.get("bias_correction"),
     )
     if accelerator.is_main_process:

@@ -43,17 +43,22 @@ def crd(
     student, teacher = student_embeddings.to(dtype), teacher_embeddings.to(dtype)
     positive = (student * teacher).sum(-1) / temperature
     sides = [(student, teacher_memory.to(dtype)), (teacher, student_memory.to(dtype))]
-    scores = [inner_products(anchor, memory) / temperature for anchor, memory in sides]
-    return torch.stack([_nce(positive, side, negatives) for side in scores]).sum()
+    loss = []
+    for anchor, memory in sides:
+        scores = inner_products(anchor, memory) / temperature
+        loss.append(_nce(positive, scores, negatives, _log_noise(scores.detach(), negatives)))
+    return torch.stack(loss).sum()
 
 
-def _nce(positive: Tensor, scores: Tensor, negatives: Tensor) -> Tensor:
-    """NCE of the log-scores of the positives [B] against those of the memory [B, K]; all in logarithms."""
+def _log_noise(scores: Tensor, negatives: Tensor) -> Tensor:
+    """log(N Z) of each sample [B]: N its negatives, Z the mean of exp(score) over all negatives of the batch."""
     count = negatives.sum(-1).to(scores.dtype)
-    known = count > 0
-    unrelated = scores.detach().masked_fill(~negatives, -torch.inf).flatten()
-    log_z = unrelated.logsumexp(0) - count.sum().clamp_min(1).log()
-    log_nz = torch.where(known, count.clamp_min(1).log() + log_z, 0.0)
-    own = F.logsigmoid(positive - log_nz)
-    others = torch.where(negatives, F.logsigmoid(log_nz[:, None] - scores), 0.0).sum(-1)
-    return -torch.where(known, own + others, 0.0).mean()
+    log_z = scores.masked_fill(~negatives, -torch.inf).flatten().logsumexp(0) - count.sum().clamp_min(1).log()
+    return torch.where(count > 0, count.clamp_min(1).log() + log_z, 0.0)
+
+
+def _nce(positive: Tensor, scores: Tensor, negatives: Tensor, log_noise: Tensor) -> Tensor:
+    """−log h − Σ log(1 − h), mean over the batch; scores of the positives [B], of the memory [B, K]."""
+    own = torch.where(negatives.any(-1), F.logsigmoid(positive - log_noise), 0.0)
+    others = torch.where(negatives, F.logsigmoid(log_noise[:, None] - scores), 0.0).sum(-1)
+    return -(own + others).mean()

@@ -37,7 +37,12 @@ def divergence(student_logits: Tensor, log_teacher: Tensor, temperature: float) 
     target = log_teacher.double().clamp_min(LOWEST)
     # "batchmean": PyTorch's "mean" would divide by the number of classes too.
     loss = F.kl_div(log_student, target, reduction="batchmean", log_target=True) * temperature**2
-    return loss.to(full(student_logits))
+    return _finished(loss, student_logits)
+
+
+def _finished(loss: Tensor, student_logits: Tensor) -> Tensor:
+    """In the student's precision. Where both agree, rounding may have left a divergence at -1e-16."""
+    return loss.clamp_min(0).to(full(student_logits))
 
 
 def logit_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -64,7 +69,7 @@ def soft_bce(student_logits: Tensor, teacher_logits: Tensor, *, temperature: flo
     student, teacher = student_logits.double() / temperature, teacher_logits.double() / temperature
     yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
     no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-    return (temperature**2 * (yes + no).sum(-1).mean()).to(full(student_logits))
+    return _finished(temperature**2 * (yes + no).sum(-1).mean(), student_logits)
 
 
 def dkd(
@@ -96,7 +101,7 @@ def dkd(
         rest.append(torch.log_softmax(others, dim=-1))
     target = F.kl_div(binary[0], binary[1], reduction="batchmean", log_target=True)
     among_others = F.kl_div(rest[0], rest[1], reduction="batchmean", log_target=True)
-    return (temperature**2 * (alpha * target + beta * among_others)).to(full(student_logits))
+    return _finished(temperature**2 * (alpha * target + beta * among_others), student_logits)
 
 
 def dist(
@@ -115,7 +120,7 @@ def dist(
     teacher = torch.softmax(teacher_logits.double() / temperature, dim=-1)
     between_classes = 1 - pearson(student, teacher).mean()
     within_classes = 1 - pearson(student.T, teacher.T).mean()
-    return (temperature**2 * (beta * between_classes + gamma * within_classes)).to(full(student_logits))
+    return _finished(temperature**2 * (beta * between_classes + gamma * within_classes), student_logits)
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:

@@ -98,8 +98,8 @@ def resized_members(models: Sequence[LoadedModel], ensemble: LoadedModel) -> lis
 
     given = ensemble.preprocess
     return [
-        f"{model.weights.source} sees the ensemble's pictures ({given.input_size[0]} px, cut as its largest member's), "
-        f"resized to its own {model.preprocess.input_size[0]} px"
+        f"{model.weights.source} sees pictures as the ensemble's largest member does ({given.input_size[0]} px), "
+        f"brought to its own {model.preprocess.input_size[0]} px, not cut its own way"
         for model in models
         if geometry(model.preprocess) != geometry(given)
     ]

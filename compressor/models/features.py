@@ -218,13 +218,14 @@ def _attention(inner: nn.Module, found: list[Tensor]) -> Iterator[None]:
 def _hf_attention(inner: HfClassifier, found: list[Tensor]) -> Iterator[None]:
     model: Any = inner.model
     before = model.config._attn_implementation
-    blocks = [module for name, module in model.named_modules() if name.endswith(("attention.attention", "self_attn"))]
 
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, tuple) and len(output) > 1 and isinstance(output[1], Tensor):
-            found.append(output[1])
+    def ask(module: nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return arguments, {**named, "output_attentions": True}
 
-    handles = [block.register_forward_hook(keep) for block in blocks]
+    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+        found.extend(output.attentions or ())
+
+    handles = [model.register_forward_pre_hook(ask, with_kwargs=True), model.register_forward_hook(keep)]
     try:
         model.set_attn_implementation("eager")
         yield

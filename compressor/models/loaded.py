@@ -114,9 +114,9 @@ def check_input(model: LoadedModel) -> LoadedModel:
     return model
 
 
-def logits_of(model: LoadedModel, pictures: Sequence[Image.Image]) -> Tensor:
-    """Logits [N, classes] of RGB pictures, through the model's own preprocessing."""
+def logits_of(model: LoadedModel, pictures: Sequence[Image.Image], device: torch.device | None = None) -> Tensor:
+    """Logits [N, classes] of RGB pictures, through the model's own preprocessing. `device`: where the network lies."""
     pixels = np.stack([resize_and_crop(picture, model.preprocess) for picture in pictures])
     with evaluating(model.network):
-        logits: Tensor = model.network(torch.from_numpy(normalise(pixels, model.preprocess)))
+        logits: Tensor = model.network(torch.from_numpy(normalise(pixels, model.preprocess)).to(device))
     return logits

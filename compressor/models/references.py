@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.models import hf_models, runs, timm_models
+from compressor.models import hf_models, runs, specialists, timm_models
 from compressor.models.loaded import LoadedModel, outputs_of
 
 __all__ = ["NO_MODEL", "SPELLINGS", "TABLE", "is_table", "load_model", "with_class_file"]
@@ -15,7 +15,8 @@ NO_MODEL = ("self", "peers")
 TABLE = "outputs:"
 """`--teacher outputs:FILE`: a table of a teacher's answers, which has no network."""
 
-SPELLINGS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR"
+SPELLINGS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR"
+SCHEMES = ("timm", "hf", "run", "specialists")
 
 
 def is_table(reference: str) -> bool:
@@ -30,13 +31,13 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
     if is_table(reference):
         raise KdcError(f"{reference} is a table of answers, not a model", "only kdc distill learns from one")
     scheme, colon, rest = reference.partition(":")
-    if not colon or scheme not in ("timm", "hf", "run") or not rest:
-        near = did_you_mean(scheme, ("timm", "hf", "run")) if colon else ""
+    if not colon or scheme not in SCHEMES or not rest:
+        near = did_you_mean(scheme, SCHEMES) if colon else ""
         raise KdcError(f"teacher {reference!r} is not one of {SPELLINGS}{near}", "for example --teacher timm:resnet50")
-    if scheme == "run":
+    if scheme in ("run", "specialists"):
         if input_size is not None:
             raise KdcError(f"{reference} keeps the input size that it was trained at", "leave out --input-size")
-        return runs.load_run(Path(rest))[0]
+        return runs.load_run(Path(rest))[0] if scheme == "run" else specialists.combined(Path(rest), load_model)
     if scheme == "hf":
         return hf_models.load_hf(rest, input_size)
     if rest.startswith("local-dir:"):

@@ -59,6 +59,11 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
         network = hf_models.with_new_classifier(network, classes)
     else:
         _require_plain(backbone.weights.source)
+        if not hasattr(network, "reset_classifier"):
+            raise KdcError(
+                f"{backbone.weights.source} cannot be trained: it is several networks",
+                "distill it into one: kdc distill --teacher …",
+            )
         network.reset_classifier(classes)  # type: ignore[operator]
     small_head(network, classes)
     preprocess = backbone.preprocess

@@ -1,5 +1,6 @@
 """Student: what `kdc distill` (and `kdc teach`) leaves on disk beside the weights, RUN/student.json."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -16,6 +17,7 @@ __all__ = [
     "Environment",
     "Request",
     "Softened",
+    "Specialty",
     "Student",
     "TeacherCard",
     "UnlabelledInfo",
@@ -25,7 +27,10 @@ __all__ = [
 
 class Weights(Noun):
     """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
-    whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown"."""
+    whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
+
+    Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
+    `parameters`, and the rest is as the table tells of its model, or "unknown"."""
 
     source: str
     architecture: str
@@ -94,8 +99,9 @@ class TeacherCard(Noun):
 
     `calibration_error`: the expected calibration error in 15 bins of equal width. `evenness`: how far apart the wrong
     classes' logits lie, over the right one's lead; null for fewer than three classes. `smoothed`: whether there are
-    signs of label smoothing, and `smoothing` what they are. All of these are null, and `softened` is empty, for a teacher
-    whose answers are bare labels. `temperature`: the one that a rule of thumb suggests, and `why`. `not_finite`: samples whose logits are not finite numbers; they count as wrong, and for nothing else.
+    signs of label smoothing, and `smoothing` what they are. All of these are null, and `softened` is empty, where the
+    answers are bare labels. `temperature`: the one that a rule of thumb suggests, and `why`. `not_finite`: samples
+    whose logits are not finite numbers; they count as wrong, and for nothing else.
     """
 
     accuracy: Accuracy
@@ -121,12 +127,33 @@ class Environment(Noun):
     device: str
 
 
+class Specialty(Noun):
+    """What a specialist knows (Hinton, Vinyals & Dean 2015, arXiv 1503.02531, sec. 5): `classes` one by one, and all
+    others as one class, `dustbin`. Its training data has all samples of its classes, and so many of the others that
+    they make up `share` of it; in the whole training data they make up `natural_share`."""
+
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    dustbin: str
+    share: Annotated[float, Field(gt=0, lt=1)]
+    natural_share: Annotated[float, Field(gt=0, lt=1)]
+
+    @property
+    def correction(self) -> float:
+        """What to add to the dustbin's logit: the log of the proportion by which the specialist's own classes were
+        oversampled against it (sec. 5.1). By Bayes' rule the answers then hold for data as it comes."""
+        odds = [share / (1 - share) for share in (self.natural_share, self.share)]
+        return math.log(odds[0] / odds[1])
+
+
 class Request(Noun):
     """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
     References (`teacher`, `student`, `data`, `unlabelled`) are as typed; `other_teachers`: of an ensemble, whose first
     is `teacher`. `init`: where the trained network starts from, "pretrained", "random" or the path of a checkpoint;
     `student` is null for teach, which trains the teacher itself. `qat`: how the student learns to round, after it was
-    trained in float: by the same command, in RUN/float, or in the run that `init` names, "run:DIR"."""
+    trained in float: by the same command, in RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the
+    classes that a specialist is taught, as typed; all others become one. `assistants`: models as `student` names them,
+    between teacher and student: each learns from the one before, in RUN/assistants/1 …, and the student from the last.
+    """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     command: Literal["teach", "distill"]
@@ -141,6 +168,8 @@ class Request(Noun):
     input_size: int | None
     recipe: Recipe
     qat: Scheme | None = None
+    specialty: tuple[str, ...] | None = None
+    assistants: tuple[str, ...] = ()
 
 
 class Student(Noun):
@@ -149,8 +178,9 @@ class Student(Noun):
     `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network. `quantization`: of a
     student that was trained under fake quantization; its state dict is then that of the folded network, and its metrics
     are those with fake quantization. `bias_correction`: what was added after training to the biases of classes that
-    were left out of it (`Transfer.correct_bias`); the weights have it already. `teacher_card`: its teacher's; of one
-    that `kdc teach` made, its own.
+    were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
+    `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
+    one it learned from; of a model that `kdc teach` made, its own.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -173,3 +203,5 @@ class Student(Noun):
     environment: Environment
     quantization: Quantization | None = None
     bias_correction: dict[str, float] | None = None
+    specialty: Specialty | None = None
+    assistants: tuple[Weights, ...] = ()

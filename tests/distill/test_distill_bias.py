@@ -81,6 +81,16 @@ def test_what_was_taken_off_a_bias_is_found_again() -> None:
     assert fit_bias(logits + 1e4, labels, [0])[0] == pytest.approx(3.5, abs=0.03), "however large the logits"
 
 
+def test_far_and_hopeless_fits() -> None:
+    logits, labels = drawn(500, 3, seed=3)
+    near = fit_bias(logits, labels, [1])[0]
+    logits[:, 1] -= 300.0
+    assert fit_bias(logits, labels, [1])[0] == pytest.approx(near + 300, abs=1e-4)
+    logits[7, 0] = np.nan
+    with pytest.raises(KdcError, match="answers to validation are not all finite"):
+        fit_bias(logits, labels, [1])
+
+
 class Tiny(nn.Module):
     """A classifier with or without a bias, whose logits may be scaled after it."""
 
@@ -221,8 +231,8 @@ def test_unlabelled_pictures_the_whole_way(
 ) -> None:
     """Interrupted and resumed it equals one that never stopped; and it is the same with kept answers."""
     moved = Path(shutil.copytree(more, tmp_path / "more"))
-    request = unlabelled(ask_distill(losses=KD, views={"mixup": 0.4, "distinct": 1}), moved)
-    whole, plain = run(request, tmp_path / "whole"), run(ask_distill(losses=KD), tmp_path / "plain")
+    request = unlabelled(ask_distill(views={"mixup": 0.4, "distinct": 1}, transfer={"labelled": 0.3}), moved)
+    whole, plain = run(request, tmp_path / "whole"), run(ask_distill(), tmp_path / "plain")
     assert whole.data.fingerprint == plain.data.fingerprint
     assert whole.data.unlabelled is not None
     count = whole.data.unlabelled.count

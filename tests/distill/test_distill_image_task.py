@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,18 @@ def test_what_changes_the_teachers_pictures_changes_their_identity(
     for preprocess in (how(32, 40, mean=0.2), how(32, 36), how(48, 54, mean=0.2)):
         assert task_of(data, {**TWO, "teacher": preprocess}, tmp_path).identity("teacher") != identity
     assert task_of(data, {**TWO, "student": how(64)}, tmp_path).identity("teacher") != identity, "another part"
+
+
+@pytest.mark.parametrize("views", [{}, MIXED, {"mixup": 1.0, "mix_probability": 0.5}])
+def test_the_rows_that_have_a_label_are_named(data: ImageData, tmp_path: Path, views: dict[str, Any]) -> None:
+    labels = data.train.labels.copy()
+    labels[::3] = -1
+    some = replace(data, train=data.train.part(np.arange(len(labels)), labels))
+    batch = next(task_of(some, {"student": how(16)}, tmp_path / "some", views=views).batches(0, 0))
+    probabilities = batch["labels"] if views else (batch["labels"] >= 0)[:, None]
+    assert batch["labelled"].tolist() == probabilities.sum(1).nonzero()[:, 0].tolist()
+    assert 5 < len(batch["labelled"]) < 45
+    whole = next(task_of(data, {"student": how(16)}, tmp_path / "all", views=views).batches(0, 0))
+    assert "labelled" not in whole
+    assert torch.equal(whole["student"], batch["student"])
+    assert torch.equal(whole["labels"][batch["labelled"]], batch["labels"][batch["labelled"]])

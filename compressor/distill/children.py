@@ -1,0 +1,124 @@
+"""Trainings in processes of their own, so many at a time: started, watched, and stopped with their states saved."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.errors import EXIT_USAGE, KdcError, os_error
+from compressor.progress import Progress
+
+__all__ = ["Child", "train_in_processes"]
+
+LOOK_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Child:
+    """A training to be started. `name`: for people; `command`: its arguments; `out`: its run; `log`: what it says."""
+
+    name: str
+    command: tuple[str, ...]
+    out: Path
+    log: Path
+    epochs: int
+
+    @property
+    def finished(self) -> bool:
+        return (self.out / "student.json").is_file()
+
+    @property
+    def epochs_done(self) -> int:
+        try:
+            return len((self.out / "history.jsonl").read_text(encoding="utf-8").splitlines())
+        except OSError:
+            return 0
+
+
+def train_in_processes(children: Sequence[Child], at_once: int, progress: Progress) -> None:
+    """Train what is not finished yet; what has a state goes on from there (the command gets --resume).
+
+    Each gets its share of the cores as threads. On an interruption, or where one fails, the others are asked to stop,
+    and save their states. Raises KdcError that names the log of the one that failed.
+    """
+    waiting, running = deque(child for child in children if not child.finished), dict[str, subprocess.Popen[bytes]]()
+    for child in children:
+        if child.finished:
+            progress.note(f"{child.name} is finished already")
+    environment = {**os.environ}
+    share = max(1, _cores() // at_once)
+    environment.setdefault("OMP_NUM_THREADS", str(share))
+    by_name = {child.name: child for child in children}
+    total = sum(child.epochs for child in children)
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                child = waiting.popleft()
+                running[child.name] = _started(child, environment)
+                progress.note(f"{child.name} trains; its log: {child.log}")
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    _ended(by_name[name], process.returncode, progress)
+            progress.at("epochs in all", sum(child.epochs_done for child in children), total)
+            time.sleep(LOOK_EVERY_S)
+    except BaseException:
+        _stop(list(running.values()))
+        raise
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _started(child: Child, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    resume = ["--resume"] if (child.out / "run.json").is_file() else []
+    try:
+        child.log.parent.mkdir(parents=True, exist_ok=True)
+        with child.log.open("ab") as log:
+            # A session of its own: the terminal's Ctrl-C is for us alone, who then ask each once. Two in a row would
+            # stop it before its state is saved.
+            return subprocess.Popen(
+                [*child.command, *resume], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env=dict(environment), start_new_session=True,
+            )  # fmt: skip
+    except OSError as error:
+        raise os_error(error, f"starting {child.name}") from error
+
+
+def _ended(child: Child, code: int, progress: Progress) -> None:
+    if code == 0 and child.finished:
+        row = json.loads((child.out / "student.json").read_text(encoding="utf-8"))["validation"]
+        progress.note(f"{child.name} is finished: validation accuracy {row['accuracy']:.2%}, n={row['n']}")
+        return
+    lines = child.log.read_text(encoding="utf-8", errors="replace").splitlines() if child.log.is_file() else []
+    said = next((line for line in reversed(lines) if line.startswith("kdc: error: ")), "")
+    reason = said.removeprefix("kdc: error: ") or f"it ended with exit code {code}"
+    raise KdcError(
+        f"{child.name} failed: {reason}; its log: {child.log}",
+        "mend it, then give the same command with --resume",
+        code if code > EXIT_USAGE and code < 128 else EXIT_USAGE,
+    )
+
+
+def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+    """Ask once and wait while states are saved; a second Ctrl-C asks again, which stops at once."""
+    for _ in range(2):
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        try:
+            for process in processes:
+                process.wait()
+            return
+        except KeyboardInterrupt:
+            continue
+    for process in processes:
+        process.kill()
+        process.wait()

@@ -1,0 +1,157 @@
+"""`kdc specialists`: a generalist's confusable classes in groups, and a specialist trained for each (Hinton, Vinyals &
+Dean 2015, arXiv 1503.02531, sec. 5). Together they are a teacher, `specialists:DIR`.
+
+    DIR/run.json           what was asked for
+        recipe.yaml        how each is trained, as it was resolved
+        specialists/1 …    a run each, made by kdc teach --specialty, and 1.log …, what it said
+        specialists.json   written last
+"""
+
+import copy
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compressor.data import ImageData, Split, open_data
+from compressor.data.labels import listed
+from compressor.data.specialty import specialty_classes
+from compressor.distill.children import Child, train_in_processes
+from compressor.distill.folder import SPECIALISTS, claim, start
+from compressor.distill.gap import points_apart
+from compressor.distill.grouping import groups_of
+from compressor.distill.learner import bind_losses
+from compressor.distill.signal import is_chance, scored
+from compressor.distill.speed import set_up
+from compressor.distill.training import say
+from compressor.errors import KdcError
+from compressor.models import LoadedModel, load_model, load_run, logits_of, map_classes, with_classes
+from compressor.models.specialists import joined
+from compressor.models.students import create_trainee
+from compressor.progress import Progress
+from compressor.spec.base import read_json, write_json, write_text
+from compressor.spec.specialists import Specialist, Specialists, SpecialistsRequest
+from compressor.statistics import accuracy_of, top1
+
+__all__ = ["specialists"]
+
+CHUNK = 64
+
+
+def specialists(
+    request: SpecialistsRequest, out: Path, *, jobs: int, resume: bool, overwrite: bool, progress: Progress
+) -> Specialists:
+    """Group the classes by what the generalist confuses on the validation split, and train a specialist a group, `jobs`
+    at a time. Classes that it hardly confuses stay with it alone.
+
+    Raises KdcError before any training where the generalist is at chance level or cannot be trained on, where there
+    cannot be so many groups, or where specialists would see pictures otherwise than it does.
+    """
+    if claim(out, request, resume=resume, overwrite=overwrite, kind=SPECIALISTS):
+        progress.note(f"{out} is finished already: nothing to resume")
+        return read_json(out / "specialists.json", Specialists)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise KdcError("kdc specialists starts processes of its own", "run it without a launcher; --jobs says how many")
+    bind_losses(request.recipe, has_teacher=False)
+    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
+    say(data, progress)
+    names = data.info.class_names
+    generalist = load_model(request.teacher, request.input_size)
+    _require_trainable(generalist, request, names[:2])
+    whole = with_classes(generalist, map_classes(generalist, names), names)
+    logits = _answers(whole, data.validation, "the generalist's answers", progress)
+    score = accuracy_of(logits, data.validation.labels, "validation")
+    progress.note(f"generalist {request.teacher}: {scored(score)}")
+    if is_chance(score, len(names)):
+        raise KdcError(
+            f"generalist {request.teacher} answers at chance level on the validation split",
+            f"fine-tune it first: kdc teach --teacher {request.teacher} --data … --out teacher",
+        )
+    groups, alone = groups_of(torch.from_numpy(logits).double().softmax(-1).numpy(), request.count)
+    classes = [specialty_classes([names[number] for number in group], names) for group in groups]
+    for number, group in enumerate(classes, 1):
+        progress.note(f"specialist {number}: {listed(group, 20)}")
+    progress.note(f"with the generalist alone: {listed(names[number] for number in alone) or 'none'}")
+    start(out, request, resume=resume)
+    write_text(out / "recipe.yaml", request.recipe.model_dump_json(indent=2) + "\n")
+    children = [_child(request, out, number, group, jobs) for number, group in enumerate(classes, 1)]
+    try:
+        train_in_processes(children, jobs, progress)
+    except KeyboardInterrupt:
+        progress.warn(f"stopped; the states are saved in {out}: the same command with --resume goes on")
+        raise
+    return _finish(request, out, data, generalist, classes, [names[number] for number in alone], logits, progress)
+
+
+def _finish(
+    request: SpecialistsRequest, out: Path, data: ImageData, generalist: LoadedModel, classes: Sequence[Sequence[str]],
+    alone: Sequence[str], logits: NDArray[np.float32], progress: Progress,
+) -> Specialists:  # fmt: skip
+    """Measure all of them together, and write specialists.json."""
+    names, labels = data.info.class_names, data.validation.labels
+    rows, experts = [], []
+    for number, group in enumerate(classes, 1):
+        model, student = load_run(out / "specialists" / str(number))
+        assert student.specialty is not None
+        experts.append((model, student.specialty))
+        run, sha256 = f"specialists/{number}", student.weights.sha256
+        rows.append(Specialist(classes=tuple(group), run=run, sha256=sha256, validation=student.validation))
+    all_together = joined(generalist, experts, names, f"specialists:{out}")
+    together = _answers(all_together, data.validation, "all together", progress)
+    record = Specialists(
+        generalist=generalist.weights.model_copy(update={"source": request.teacher}),
+        input_size=request.input_size,
+        class_names=names,
+        specialists=tuple(rows),
+        alone=tuple(alone),
+        data=data.info,
+        recipe=request.recipe,
+        generalist_validation=accuracy_of(logits, labels, "validation"),
+        validation=accuracy_of(together, labels, "validation"),
+    )
+    apart = points_apart(top1(together) == labels, top1(logits) == labels)
+    progress.note(f"all together: {scored(record.validation)}; {apart} the generalist alone")
+    write_json(out / "specialists.json", record)
+    return record
+
+
+def _require_trainable(generalist: LoadedModel, request: SpecialistsRequest, names: Sequence[str]) -> None:
+    """Make a specialist once, without keeping it: what is refused then is refused before anything was trained."""
+    trainee = create_trainee(copy.deepcopy(generalist), names, request.recipe.crop_pct)
+    if trainee.preprocess != generalist.preprocess:
+        raise KdcError(
+            f"crop_pct {request.recipe.crop_pct} would show specialists other pictures than their generalist sees",
+            "leave crop_pct out: they take their generalist's preprocessing",
+        )
+
+
+def _answers(model: LoadedModel, split: Split, doing: str, progress: Progress) -> NDArray[np.float32]:
+    """Logits [N, classes] for all of a split."""
+    device = set_up().device
+    model.network.to(device)
+    starts = range(0, len(split), CHUNK)
+    answers = []
+    for start_ in progress.track(starts, len(starts), doing):
+        pictures = [split.picture(row) for row in range(start_, min(start_ + CHUNK, len(split)))]
+        answers.append(logits_of(model, pictures, device).float().cpu().numpy())
+    model.network.cpu()
+    return np.concatenate(answers)
+
+
+def _child(request: SpecialistsRequest, out: Path, number: int, classes: Sequence[str], jobs: int) -> Child:
+    folder = out / "specialists" / str(number)
+    # Half of what is free is for all of them.
+    space = shutil.disk_usage(out).free // (2 * jobs)
+    size = ["--input-size", str(request.input_size)] if request.input_size is not None else []
+    command = [
+        sys.executable, "-m", "compressor", "teach", "--teacher", request.teacher, "--data", request.data,
+        *(part for name in classes for part in ("--specialty", name)), "--recipe", str(out / "recipe.yaml"),
+        *size, *(["--skip-bad"] if request.skip_bad else []), "--decode-cache", f"{space}B", "--out", str(folder),
+    ]  # fmt: skip
+    name = f"specialist {number}/{request.count}"
+    return Child(name, tuple(command), folder, folder.with_name(f"{number}.log"), request.recipe.epochs)

@@ -1,0 +1,81 @@
+"""Inputs for any loss of the table, by the names of its arguments."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressor.losses import LOSSES
+
+BATCH, CLASSES, MEMORY = 5, 4, 7
+SHAPES: dict[str, list[tuple[int, ...]]] = {
+    "maps": [(3, 8, 8), (3, 5, 5)],
+    "pooled": [(6,)],
+    "attention": [(2, 3, 3), (2, 3, 3)],
+}
+
+
+def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def given(name: str, batch: int = BATCH, classes: int = CLASSES) -> dict[str, Any]:
+    """Random float64 inputs of the loss `name`, in its order; the same at every call."""
+    shapes = SHAPES[LOSSES[name].taps or "maps"]
+    fraction = torch.rand(batch, MEMORY, generator=torch.Generator().manual_seed(9))
+    everything: dict[str, Any] = {
+        "student_logits": 2 * normal(batch, classes, seed=0),
+        "teacher_logits": 2 * normal(batch, classes, seed=1),
+        "labels": torch.arange(batch) % classes,
+        "student_features": [normal(batch, *shape, seed=2 + i) for i, shape in enumerate(shapes)],
+        "teacher_features": [normal(batch, *shape, seed=4 + i) for i, shape in enumerate(shapes)],
+        "exit_logits": [2 * normal(batch, classes, seed=6), 2 * normal(batch, classes, seed=7)],
+        "peer_logits": [2 * normal(batch, classes, seed=6), 2 * normal(batch, classes, seed=7)],
+        "student_embeddings": of_length_1(normal(batch, 6, seed=2)),
+        "teacher_embeddings": of_length_1(normal(batch, 6, seed=3)),
+        "student_memory": of_length_1(normal(MEMORY, 6, seed=4)),
+        "teacher_memory": of_length_1(normal(MEMORY, 6, seed=5)),
+        "negatives": fraction < 0.7,
+    }
+    return {need: everything[need] for need in LOSSES[name].needs}
+
+
+def of_length_1(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def learns(name: str) -> list[str]:
+    """The arguments that a loss is to pass a gradient to."""
+    if name == "early_exits":
+        return ["exit_logits"]
+    return [need for need in LOSSES[name].needs if need.startswith("student") and need != "student_memory"]
+
+
+def tensors(values: Any) -> list[Tensor]:
+    return list(values) if isinstance(values, list) else [values]
+
+
+def mapped(inputs: dict[str, Any], change: Any, only: Any = lambda key, tensor: True) -> dict[str, Any]:
+    """The inputs with `change` made to every tensor, or to those that `only` holds for."""
+
+    def one(key: str, tensor: Tensor) -> Tensor:
+        return change(tensor) if only(key, tensor) else tensor  # type: ignore[no-any-return]
+
+    return {
+        key: [one(key, tensor) for tensor in value] if isinstance(value, list) else one(key, value)
+        for key, value in inputs.items()
+    }
+
+
+def is_float(key: str, tensor: Tensor) -> bool:
+    return tensor.is_floating_point()
+
+
+def gradients(name: str, inputs: dict[str, Any], **parameters: float) -> tuple[Tensor, list[Tensor]]:
+    """The loss, and its gradients at the arguments that learn."""
+    wanted = learns(name)
+    leaves = mapped(inputs, lambda t: t.detach().clone().requires_grad_(), lambda key, tensor: key in wanted)
+    loss = LOSSES[name].function(*leaves.values(), **parameters)
+    learned = [tensor for key in wanted for tensor in tensors(leaves[key])]
+    found = torch.autograd.grad(loss, learned, allow_unused=True)
+    return loss.detach(), [torch.zeros_like(t) if g is None else g for g, t in zip(found, learned, strict=True)]

@@ -1,0 +1,105 @@
+"""Several teachers that answer as one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compressor.errors import KdcError
+from compressor.models import LoadedModel, create_student, logits_of
+from compressor.models.ensemble import combined, resized_members
+from compressor.spec.recipe import Ensemble
+
+
+def member(seed: int, name: str = "test_resnet", size: int = 32) -> LoadedModel:
+    """Random, and sure enough of its answers that their mean differs from them."""
+    torch.manual_seed(seed)
+    made = create_student(f"timm:{name}", "random", ("a", "b", "c"), size, None)
+    with torch.no_grad():
+        for parameter in made.network.get_classifier().parameters():  # type: ignore[operator]
+            torch.nn.init.normal_(parameter, std=1.0)
+    sha256 = made.weights.model_copy(update={"sha256": f"{seed}", "source": f"timm:{name}{seed}"})
+    return replace(made, network=made.network.eval(), weights=sha256)
+
+
+@pytest.fixture
+def pictures() -> list[Image.Image]:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 40, 48, 3), np.uint8)
+    return [Image.fromarray(pixels).resize((64, 56)) for pixels in noise]
+
+
+def test_the_mean_of_probabilities(pictures: list[Image.Image]) -> None:
+    one, other = member(1), member(2)
+    answers = logits_of(combined([one, other], Ensemble()), pictures)
+    expected = (logits_of(one, pictures).softmax(-1) + logits_of(other, pictures).softmax(-1)) / 2
+    assert torch.allclose(answers.exp(), expected, atol=1e-6)
+
+
+def test_weights_count_in_their_order(pictures: list[Image.Image]) -> None:
+    one, other = member(1), member(2)
+    answers = logits_of(combined([one, other], Ensemble(weights=(3.0, 1.0))), pictures)
+    expected = 0.75 * logits_of(one, pictures).softmax(-1) + 0.25 * logits_of(other, pictures).softmax(-1)
+    assert torch.allclose(answers.exp(), expected, atol=1e-6)
+
+
+def test_the_mean_of_logits_is_taken_where_it_is_asked_for(pictures: list[Image.Image]) -> None:
+    one, other = member(1), member(2)
+    answers = logits_of(combined([one, other], Ensemble(of="logits")), pictures)
+    expected = ((logits_of(one, pictures) + logits_of(other, pictures)) / 2).softmax(-1)
+    assert torch.allclose(answers.softmax(-1), expected, atol=1e-6)
+
+
+def test_each_member_normalises_its_own_way(pictures: list[Image.Image]) -> None:
+    """Trap 9: the same network under another normalization, twice, is the same network."""
+    one = member(1)
+    how = one.preprocess.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.9, 0.8, 0.7)})
+
+    class Undone(torch.nn.Module):
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (how.mean, how.std))
+            own = [torch.tensor(values).reshape(3, 1, 1) for values in (one.preprocess.mean, one.preprocess.std)]
+            logits: torch.Tensor = one.network((given * std + mean - own[0]) / own[1])
+            return logits
+
+    other = replace(one, network=Undone(), preprocess=how)
+    both = combined([one, other], Ensemble())
+    assert torch.allclose(logits_of(both, pictures).exp(), logits_of(one, pictures).softmax(-1), atol=1e-5)
+    assert resized_members([one, other], both) == []
+
+
+def test_a_member_of_another_size_gets_the_pictures_at_its_own(pictures: list[Image.Image]) -> None:
+    small, large = member(1, "test_vit", 16), member(2, size=64)
+    both = combined([small, large], Ensemble())
+    assert both.preprocess == large.preprocess
+    assert logits_of(both, pictures).shape == (4, 3)
+    (line,) = resized_members([small, large], both)
+    assert "timm:test_vit1" in line
+    assert "16 px" in line
+
+
+def test_its_identity_is_that_of_all_members_and_their_weights() -> None:
+    one, other = member(1), member(2)
+    identities = {
+        combined(models, how).weights.sha256
+        for models, how in [
+            ([one, other], Ensemble()), ([other, one], Ensemble()), ([one, other], Ensemble(of="logits")),
+            ([one, other], Ensemble(weights=(1.0, 2.0))), ([one, member(3)], Ensemble()),
+        ]
+    }  # fmt: skip
+    assert len(identities) == 5
+    weights = combined([one, other], Ensemble()).weights
+    assert weights.parameters == one.weights.parameters + other.weights.parameters
+    assert weights.source == "timm:test_resnet1 + timm:test_resnet2"
+
+
+@pytest.mark.parametrize(("count", "weights"), [(2, (1.0,)), (1, (1.0, 2.0))])
+def test_weights_that_do_not_fit_are_refused(count: int, weights: tuple[float, ...]) -> None:
+    with pytest.raises(KdcError, match=r"ensemble\.weights has"):
+        combined([member(seed) for seed in range(count)], Ensemble(weights=weights))
+
+
+def test_one_teacher_is_itself() -> None:
+    alone = member(1)
+    assert combined([alone], Ensemble()) is alone
