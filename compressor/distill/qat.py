@@ -90,7 +90,8 @@ def distill_quantized(
     resources: Resources | None = None,
 ) -> Student:
     """Distill as `distill_chain` does, into the run `out`/float, and go on from there into `out` for `request.qat`.
-    With assistants, too, the teacher of this part is the one that the chain began with, which the student is held against.
+    With assistants, too, the teacher of this part is the one that the chain began with, which the student is held
+    against.
 
     Interrupted anywhere, it goes on with `resume`.
     """

@@ -87,9 +87,7 @@ def export_bundle(
     if teacher_model is None and not is_table(request.teacher):
         raise KdcError(f"{run} learned without a teacher apart from itself: there is none to hold it against")
     if teacher_model is None:
-        progress.warn(
-            f"{request.teacher} is a table of answers: no teacher to measure, so no retention and no speed-up"
-        )
+        progress.warn(f"{request.teacher} is a table of answers: no teacher is measured, so no retention, no speed-up")
     temporary = out.parent / f".{out.name}.part"
     try:
         if temporary.exists():
