@@ -41,6 +41,11 @@ def sides_of(
         for own, other in pairs:
             _require_kind(own, kind, at, student)
             _require_kind(other, kind, at, teacher)
+        if len(pairs) < term.row.layers:
+            raise KdcError(
+                f"{at}: it compares {term.row.layers} pairs of layers or more, and there are {len(pairs)}",
+                "leave `at` out, or name more",
+            )
         found[term.name] = Sides(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
     return found
 

@@ -33,7 +33,8 @@ class Loss:
     `ranges`: lowest and highest value of each parameter. `formula`: one line of plain text. `knowledge`: what is
     learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N, N].
     `connector`: the name of what makes the student's features comparable with the teacher's. `mixed_labels`: False
-    where labels must be classes, so that mixed pictures cannot be learned from.
+    where labels must be classes, so that mixed pictures cannot be learned from. `layers`: the fewest pairs of features
+    that it takes.
     """
 
     function: Callable[..., Tensor]
@@ -44,6 +45,7 @@ class Loss:
     taps: Taps | None = None
     connector: str | None = None
     mixed_labels: bool = True
+    layers: int = 1
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -133,6 +135,7 @@ LOSSES: dict[str, Loss] = {
     "fsp": Loss(
         fsp, {}, "Yim et al. 2017, CVPR",
         "mean (G_s - G_t)^2, G = f_l f_(l+1)' / (h w), layer to layer", "relation", "maps", "project",
+        layers=2,
     ),
     "crd": Loss(
         crd, {"temperature": TEMPERATURE}, "Tian, Krishnan & Isola 2020, arXiv 1910.10699",
@@ -186,5 +189,6 @@ def described(name: str) -> dict[str, object]:
         "taps": loss.taps,
         "connector": loss.connector,
         "mixed_labels": loss.mixed_labels,
+        "layers": loss.layers,
         "paper": loss.paper,
     }

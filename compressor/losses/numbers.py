@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["full", "inner_products", "pairs", "require_same_shape", "unit"]
 
-TINY = 1e-24  # a squared length below this counts as 0
+TINY = 1e-30  # a squared length below this counts as 0
 
 
 def full(tensor: Tensor) -> torch.dtype:

@@ -159,7 +159,11 @@ def test_test_is_measured_once_and_after_training(
     monkeypatch.setattr(training, "train", watched_train)
     run(ask_distill(), tmp_path / "run")
     validation = "student validation"
-    assert events == ["teacher validation", validation, validation, "trained", validation, "student test"]
+    before = ["teacher validation", validation, validation, "trained"]
+    assert events == [*before, validation, "student test"]
+    events.clear()
+    run(ask_distill(transfer={"without": ("two",), "correct_bias": True}), tmp_path / "corrected")
+    assert events == [*before, validation, validation, validation, "student test"], "biases are fitted on validation"
 
 
 def test_the_test_split_is_not_even_decoded_before_the_end(

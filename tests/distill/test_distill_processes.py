@@ -79,3 +79,32 @@ def test_a_batch_that_two_processes_cannot_share_is_refused(tmp_path: Path, digi
     )
     assert "batch_size 32 cannot be shared evenly by 2 processes in parts of accumulate=3" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+BESIDE = {
+    "projections": ['losses=[{"name": "kd"}, {"name": "hint", "weight": 0.1}, {"name": "early_exits", "weight": 0.1}]'],
+    "peers": [
+        'losses=[{"name": "kd"}, {"name": "mutual"}, {"name": "cross_entropy"}]',
+        'peers=[{"student": "timm:test_vit2"}]',
+    ],
+}
+
+
+@pytest.mark.parametrize("changes", BESIDE.values(), ids=BESIDE)
+def test_what_is_trained_beside_the_student_is_trained_by_all_processes(
+    tmp_path: Path, digits4: str, teacher_run: Path, changes: list[str]
+) -> None:
+    """Trap 16: what several processes average the gradients of holds connectors and peers too. Exits have batch
+    statistics, so that one process takes its steps in two parts here."""
+    changes = ["optimizer.lr=3e-5", *changes]
+    train(tmp_path / "one", "timm:test_vit", digits4, teacher_run, *changes, "accumulate=2")
+    train(tmp_path / "two", "timm:test_vit", digits4, teacher_run, *changes, processes=2)
+    assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=2e-5)
+
+
+def test_crd_is_refused_in_several_processes(tmp_path: Path, digits4: str, teacher_run: Path) -> None:
+    crd = 'losses=[{"name": "kd"}, {"name": "crd"}]'
+    launcher_failed = 1
+    done = train(tmp_path / "run", "timm:test_vit", digits4, teacher_run, crd, processes=2, code=launcher_failed)
+    assert "crd keeps a memory of all samples, which several processes would not share" in done.stderr
+    assert not (tmp_path / "run").exists()

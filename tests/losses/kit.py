@@ -1,5 +1,6 @@
 """Inputs for any loss of the table, by the names of its arguments."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from compressor.losses import LOSSES
 
 BATCH, CLASSES, MEMORY = 5, 4, 7
 SHAPES: dict[str, list[tuple[int, ...]]] = {
-    "maps": [(3, 8, 8), (3, 5, 5)],
+    "maps": [(2, 6, 6), (2, 3, 3)],
     "pooled": [(6,)],
     "attention": [(2, 3, 3), (2, 3, 3)],
 }
@@ -41,7 +42,7 @@ def given(name: str, batch: int = BATCH, classes: int = CLASSES) -> dict[str, An
 
 
 def of_length_1(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=-1, keepdim=True)
+    return torch.nn.functional.normalize(rows, dim=-1)
 
 
 def learns(name: str) -> list[str]:
@@ -55,11 +56,15 @@ def tensors(values: Any) -> list[Tensor]:
     return list(values) if isinstance(values, list) else [values]
 
 
-def mapped(inputs: dict[str, Any], change: Any, only: Any = lambda key, tensor: True) -> dict[str, Any]:
+def mapped(
+    inputs: dict[str, Any],
+    change: Callable[[Tensor], Tensor],
+    only: Callable[[str, Tensor], bool] = lambda key, tensor: True,
+) -> dict[str, Any]:
     """The inputs with `change` made to every tensor, or to those that `only` holds for."""
 
     def one(key: str, tensor: Tensor) -> Tensor:
-        return change(tensor) if only(key, tensor) else tensor  # type: ignore[no-any-return]
+        return change(tensor) if only(key, tensor) else tensor
 
     return {
         key: [one(key, tensor) for tensor in value] if isinstance(value, list) else one(key, value)

@@ -1,11 +1,13 @@
 """early_exits, mutual, peer_ensemble: by hand, against numpy, and who is a target."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from compressor.losses.companions import early_exits, mutual, peer_ensemble
 from compressor.losses.logits import cross_entropy, kd
@@ -75,7 +77,7 @@ def test_peer_ensemble_by_hand() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_both_are_their_definitions(temperature: float) -> None:
     q, peers = softmax(STUDENT.numpy() / temperature), [softmax(z.numpy() / temperature) for z in (ONE, TWO)]
-    expected = temperature**2 * np.mean([kl(p, q) for p in peers])
+    expected = temperature**2 * float(np.mean([kl(p, q) for p in peers]))
     assert mutual(STUDENT, [ONE, TWO], temperature=temperature).item() == pytest.approx(expected, rel=1e-9)
     expected = temperature**2 * kl(np.mean(peers, axis=0), q)
     assert peer_ensemble(STUDENT, [ONE, TWO], temperature=temperature).item() == pytest.approx(expected, rel=1e-9)
@@ -93,20 +95,20 @@ def test_one_peer_is_a_teacher() -> None:
 
 
 @pytest.mark.parametrize("loss", [mutual, peer_ensemble])
-def test_peers_are_detached(loss: object) -> None:
+def test_peers_are_detached(loss: Callable[..., Tensor]) -> None:
     """Trap 6: a peer is a target, even where its logits come with a graph."""
     student, peer = STUDENT.clone().requires_grad_(), ONE.clone().requires_grad_()
-    found = torch.autograd.grad(loss(student, [peer]), [student, peer], allow_unused=True)  # type: ignore[operator]
+    found = torch.autograd.grad(loss(student, [peer]), [student, peer], allow_unused=True)
     assert found[0].abs().max() > 0
     assert found[1] is None
 
 
 @pytest.mark.parametrize("loss", [mutual, peer_ensemble])
-def test_without_peers_or_with_other_classes_they_refuse(loss: object) -> None:
+def test_without_peers_or_with_other_classes_they_refuse(loss: Callable[..., Tensor]) -> None:
     with pytest.raises(ValueError, match="one peer or more, found none"):
-        loss(STUDENT, [])  # type: ignore[operator]
+        loss(STUDENT, [])
     with pytest.raises(ValueError, match="shapes differ"):
-        loss(STUDENT, [ONE, TWO[:1]])  # type: ignore[operator]
+        loss(STUDENT, [ONE, TWO[:1]])
 
 
 def test_without_exits_there_is_nothing_to_teach() -> None:

@@ -109,10 +109,10 @@ def test_extremes(temperature: float, sign: float) -> None:
 
 
 def test_masks_that_do_not_fit_are_refused() -> None:
-    *tensors, negatives = given("crd").values()
+    s, t, memory, taught, negatives = given("crd").values()
     with pytest.raises(ValueError, match=r"negatives must be bool \[5, 7\].*found torch.bool \(5, 6\)"):
-        crd(*tensors, negatives[:, :6])
+        crd(s, t, memory, taught, negatives[:, :6])
     with pytest.raises(ValueError, match=r"found torch.float32 \(5, 7\)"):
-        crd(*tensors, negatives.float())
+        crd(s, t, memory, taught, negatives.float())
     with pytest.raises(ValueError, match="shapes differ"):
-        crd(tensors[0][:4], *tensors[1:], negatives)
+        crd(s[:4], t, memory, taught, negatives)

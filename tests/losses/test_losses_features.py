@@ -1,5 +1,7 @@
 """Losses on features: by hand, and against numpy written from the papers."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -17,18 +19,18 @@ def maps(seed: int, channels: int = 3, height: int = 8, width: int = 8) -> Tenso
 
 
 @pytest.mark.parametrize("loss", [hint, hidden_states])
-def test_squares_by_hand(loss: object) -> None:
+def test_squares_by_hand(loss: Callable[..., Tensor]) -> None:
     """A mean within a pair, a sum over the pairs."""
     student = [torch.tensor([[1.0, 2.0]]), torch.tensor([[[0.0], [2.0]]])]
     teacher = [torch.tensor([[1.0, 5.0]]), torch.tensor([[[1.0], [4.0]]])]
-    assert loss(student, teacher).item() == 9 / 2 + (1 + 4) / 2  # type: ignore[operator]
+    assert loss(student, teacher).item() == 9 / 2 + (1 + 4) / 2
 
 
 @pytest.mark.parametrize("loss", [hint, hidden_states])
-def test_squares_of_random_maps(loss: object) -> None:
+def test_squares_of_random_maps(loss: Callable[..., Tensor]) -> None:
     student, teacher = [maps(0), maps(1, height=4)], [maps(2), maps(3, height=4)]
     expected = sum(np.mean((s.numpy() - t.numpy()) ** 2) for s, t in zip(student, teacher, strict=True))
-    assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-12)  # type: ignore[operator]
+    assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_attention_maps_average_over_heads() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 def rotated(features: Tensor) -> Tensor:
-    q = torch.linalg.qr(normal(features.shape[1], features.shape[1], seed=99))[0]
+    q: Tensor = torch.linalg.qr(normal(features.shape[1], features.shape[1], seed=99))[0]
     return features @ q
 
 
@@ -72,10 +73,10 @@ def test_rkd_angle_is_the_definition() -> None:
 
 
 @pytest.mark.parametrize("loss", [rkd_distance, rkd_angle])
-def test_rkd_does_not_see_scale_place_or_rotation(loss: object) -> None:
+def test_rkd_does_not_see_scale_place_or_rotation(loss: Callable[..., Tensor]) -> None:
     student, teacher = normal(6, 4, seed=0), normal(6, 8, seed=1)
-    expected = loss([student], [teacher]).item()  # type: ignore[operator]
-    moved = loss([1e3 * rotated(student) + 50], [1e-3 * rotated(teacher) - 7]).item()  # type: ignore[operator]
+    expected = loss([student], [teacher]).item()
+    moved = loss([1e3 * rotated(student) + 50], [1e-3 * rotated(teacher) - 7]).item()
     assert moved == pytest.approx(expected, rel=1e-6)
 
 
@@ -131,11 +132,11 @@ def test_correlation_congruence_is_the_definition(gamma: float) -> None:
 
 
 @pytest.mark.parametrize("loss", [similarity_preserving, correlation_congruence])
-def test_inner_products_do_not_see_rotation_or_scale(loss: object) -> None:
+def test_inner_products_do_not_see_rotation_or_scale(loss: Callable[..., Tensor]) -> None:
     student, teacher = normal(6, 4, seed=0), normal(6, 8, seed=1)
-    expected = loss([student], [teacher]).item()  # type: ignore[operator]
-    assert loss([9 * rotated(student)], [0.2 * rotated(teacher)]).item() == pytest.approx(expected, rel=1e-9)  # type: ignore[operator]
-    assert loss([student + 1], [teacher]).item() != pytest.approx(expected, rel=1e-3)  # type: ignore[operator]
+    expected = loss([student], [teacher]).item()
+    assert loss([9 * rotated(student)], [0.2 * rotated(teacher)]).item() == pytest.approx(expected, rel=1e-9)
+    assert loss([student + 1], [teacher]).item() != pytest.approx(expected, rel=1e-3)
 
 
 def test_fsp_by_hand() -> None:
@@ -154,7 +155,7 @@ def test_fsp_is_the_definition() -> None:
     def flow(a: Array, b: Array) -> Array:
         if a.shape[2] == 8:
             a = a.reshape(4, 3, 4, 2, 4, 2).max((3, 5))
-        return np.einsum("bchw,bdhw->bcd", a, b) / 16
+        return np.asarray(np.einsum("bchw,bdhw->bcd", a, b) / 16)
 
     expected = 0.0
     for i in (0, 1):
@@ -174,6 +175,7 @@ def test_fsp_does_not_see_where_things_are() -> None:
 
 def test_fsp_needs_two_layers_of_maps_with_as_many_channels() -> None:
     layer = normal(4, 3, 8, 8, seed=0)
+    assert [name for name, loss in LOSSES.items() if loss.layers > 1] == ["fsp"]
     with pytest.raises(ValueError, match="2 pairs of layers or more, found 1"):
         fsp([layer], [layer])
     with pytest.raises(ValueError, match=r"as many channels, found student \(4, 3, 8, 8\), teacher \(4, 2, 8, 8\)"):
