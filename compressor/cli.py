@@ -41,7 +41,8 @@ app.add_typer(profiles_app, name="profiles")
 
 MODELS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH or run:DIR"
 TEACHERS = (
-    "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR, self or peers"
+    "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR, outputs:FILE, "
+    "self or peers"
 )
 DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
@@ -285,6 +286,45 @@ def distill(
         return
     done = workflow.distill(request, out, resume=resume, overwrite=overwrite, resources=resources, progress=progress)
     _show_student(done, out, as_json)
+
+
+@app.command()
+def predict(
+    teacher: Annotated[str, typer.Option(help=f"The model that answers: {MODELS}.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Only the K most probable classes of each sample, and the rest's mass.")
+    ] = None,
+    labels_only: Annotated[
+        bool, typer.Option("--labels-only", help="Only the most probable class of each sample.")
+    ] = False,
+    teacher_classes: Annotated[
+        Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
+    ] = None,
+    unlabelled: Annotated[
+        str | None, typer.Option(metavar="REF", help="Also pictures without labels, as kdc distill takes them.")
+    ] = None,
+    skip_bad: SkipBad = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a teacher's answers to all samples into a table: log-probabilities of all classes, by sample id."""
+    from compressor.console import progress_for, show_result
+    from compressor.distill import predict as run
+
+    done = run(
+        teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
+        unlabelled=unlabelled, skip_bad=skip_bad, overwrite=overwrite, progress=progress_for(quiet),
+    )  # fmt: skip
+    score = done.validation
+    show_result(
+        done.model_dump_json(indent=2)
+        if as_json
+        else f"{out}: {sum(done.counts.values()):,} rows; validation accuracy {score.accuracy:.2%} "
+        f"[{score.low:.2%}–{score.high:.2%}] (n={score.n}); teach with --teacher outputs:{out}"
+    )
 
 
 @app.command()

@@ -21,7 +21,8 @@ from tests.targets.trt_graphs import needs_rtx
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 COMMANDS = (
-    "", "teach", "specialists", "distill", "export", "measure", "report", "check", "doctor", "demo", "losses",
+    "", "teach", "specialists", "distill", "predict", "export", "measure", "report", "check", "doctor", "demo",
+    "losses",
     "profiles", "profiles list", "profiles show", "profiles new",
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from compressor.distill.chain import distill_chain
 from compressor.distill.jobs import distill, precompute, teach
+from compressor.distill.predict import predict
 from compressor.distill.qat import distill_quantized, quantization_aware
 from compressor.distill.resources import Resources
 from compressor.distill.specialists import specialists
@@ -12,6 +13,7 @@ __all__ = [
     "distill_chain",
     "distill_quantized",
     "precompute",
+    "predict",
     "quantization_aware",
     "specialists",
     "teach",

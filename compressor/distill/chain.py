@@ -23,7 +23,7 @@ from compressor.distill.training import Origin, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_run
 from compressor.models.lineage import load_teacher
-from compressor.models.references import NO_MODEL
+from compressor.models.references import NO_MODEL, is_table
 from compressor.progress import Progress, Silent
 from compressor.spec.recipe import Ensemble
 from compressor.spec.student import Request, Student, Weights
@@ -112,6 +112,11 @@ def _require_chain(request: Request) -> None:
             f"--assistant stands between a teacher and the student, and --teacher {request.teacher} is no model apart "
             "from the student",
             "give another --teacher, or leave --assistant out",
+        )
+    if is_table(request.teacher):
+        raise KdcError(
+            f"--assistant stands between a model and the student, and {request.teacher} is a table of answers",
+            "in two commands: distill the assistant from the table, then --teacher run:ASSISTANT",
         )
     if request.init not in ("pretrained", "random"):
         raise KdcError(

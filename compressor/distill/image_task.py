@@ -116,10 +116,13 @@ class ImageClassification:
         return [self._data.train.ids[number] for number in samples]
 
     def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+        return accuracy_of(*self.answers_on(model, split), split)
+
+    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], Rows]:
         samples: Split = getattr(self._data, split)
         logits = self.logits(model, split)
         self.right[model.key, split] = top1(logits) == samples.labels
-        return accuracy_of(logits, samples.labels, split)
+        return logits, samples.labels
 
     def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
         """What `model` answers to a whole split, [N, C]. Each process takes every so many-th chunk; the answers are

@@ -12,11 +12,12 @@ from compressor.distill.folder import claim
 from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
+from compressor.distill.teacher_table import load_table, require_teachable
 from compressor.distill.training import Job, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import create_student, load_model, load_run
 from compressor.models.lineage import load_teacher
-from compressor.models.references import NO_MODEL
+from compressor.models.references import NO_MODEL, is_table
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
 from compressor.spec.recipe import Transfer
@@ -99,6 +100,8 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError(
             "--precompute: every epoch shows new views, so there is nothing to compute ahead", "--set views.distinct=10"
         )
+    if is_table(request.teacher):
+        raise KdcError(f"--precompute: {request.teacher} holds the teacher's answers already", "leave it out")
     if request.teacher in NO_MODEL:
         raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
     if any(term.row.taps for term in bind_losses(request.recipe, has_teacher=True) if term.asks_teacher):
@@ -131,7 +134,9 @@ def distillation(request: Request, progress: Progress) -> Job:
     terms = bind_losses(recipe, has_teacher=has_teacher(request))
     data = _data(request, terms, progress)
     names = data.info.class_names
-    teacher = load_teacher(request, names, progress=progress)
+    teacher, table = load_teacher(request, names, progress=progress), load_table(request, names)
+    if table is not None:
+        require_teachable(table, data, terms, recipe, progress)
     torch.manual_seed(request.recipe.seed)
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
@@ -139,7 +144,7 @@ def distillation(request: Request, progress: Progress) -> Job:
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
     peers = [create_student(peer.student, peer.init, names, size, recipe.crop_pct) for peer in recipe.peers]
-    return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers))
+    return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
 
 
 def _refuse_specialty_of_less(request: Request) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from compressor.data import transfer_set
+from compressor.data.outputs_files import read_table
 from compressor.distill.chain import distill_chain
 from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification
@@ -23,6 +24,7 @@ from compressor.distill.jobs import already_finished, claimed, has_teacher, labe
 from compressor.distill.learner import bind_losses
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
+from compressor.distill.teacher_table import same_table
 from compressor.distill.training import Job, Origin, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run
@@ -31,7 +33,7 @@ from compressor.models.folding import fold_batchnorm, unfolded
 from compressor.models.lineage import data_of, teacher_of
 from compressor.models.quant_plan import quant_plan
 from compressor.models.ranges import calibrate
-from compressor.models.references import NO_MODEL
+from compressor.models.references import NO_MODEL, TABLE, is_table
 from compressor.progress import Progress
 from compressor.spec.base import read_json
 from compressor.spec.quantization import Quantization, Scheme
@@ -99,7 +101,9 @@ def distill_quantized(
         return already_finished(out, progress)
     qat_recipe(request.recipe, has_teacher(request))
     for reference in (request.teacher, *request.other_teachers):
-        if reference not in NO_MODEL:
+        if is_table(reference):
+            read_table(Path(reference.removeprefix(TABLE)))
+        elif reference not in NO_MODEL:
             load_model(reference)  # a mistyped one must not cost the run that stood here
     start(out, request, resume=resume)
     plain = out / "float"
@@ -165,7 +169,7 @@ def _train_on(
     teacher is not where it was."""
     assert request.qat is not None
     student, record = load_run(plain)
-    teacher = teacher_of(request, record, None, moved)
+    teacher, table = teacher_of(request, record, None, moved), same_table(request, record, moved)
     data = data_of(request, record, progress, unlabelled=True)
     say(data, progress)
     quantize = _quantize(student, record, request, progress)
@@ -174,7 +178,7 @@ def _train_on(
         progress.warn(f"under fake quantization the student learns without {', '.join(left_out)}")
     useless = labels_only(bind_losses(recipe, has_teacher=has_teacher(request)))
     data = transfer_set(data, recipe.transfer, labels_only=useless, progress=progress)
-    job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize)
+    job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table)
     if record.assistants and record.teacher is not None and record.teacher_validation is not None:
         job = replace(job, origin=Origin(record.teacher, record.teacher_validation, record.assistants))
     torch.manual_seed(request.recipe.seed)

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from compressor.data import ImageData
 from compressor.distill.answer_codec import Codec
 from compressor.distill.answer_store import AnswerStore
+from compressor.distill.card import card_of, shown
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.resources import Resources
 from compressor.distill.speed import Speed
@@ -19,9 +20,9 @@ from compressor.models import LoadedModel, freeze
 from compressor.models.features import Taps
 from compressor.progress import Progress
 from compressor.spec.recipe import Recipe
-from compressor.spec.student import Accuracy
+from compressor.spec.student import Accuracy, TeacherCard
 
-__all__ = ["Setting", "is_chance", "measured", "on_device", "scored", "signal_of", "teaching_itself"]
+__all__ = ["Setting", "is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Setting:
 
 
 def measured(
-    teacher: LoadedModel, task: ImageClassification, classes: int, setting: Setting
-) -> tuple[BatchModel, Accuracy]:
-    """The teacher, frozen, and its accuracy on the validation split; raises KdcError for one at chance level."""
+    teacher: LoadedModel, task: ImageClassification, data: ImageData, setting: Setting
+) -> tuple[BatchModel, TeacherCard]:
+    """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
     model = on_device(freeze(BatchModel(teacher.network, "teacher")), setting.speed.device)
-    score = task.evaluate(model, "validation")
-    setting.progress.note(f"teacher {teacher.weights.source}: {scored(score)}")
-    _refuse_chance(score, classes, teacher.weights.source)
-    return model, score
+    card = card_of(task, model, data.info.class_names)
+    setting.progress.note(f"teacher {teacher.weights.source}: {scored(card.accuracy)}")
+    refuse_chance(card.accuracy, len(data.info.class_names), teacher.weights.source)
+    return model, shown(card, setting.progress)
 
 
 def signal_of(
@@ -121,7 +122,7 @@ def is_chance(score: Accuracy, classes: int) -> bool:
     return bool(skill < max(0.05, 2 * error / (1 - chance)))
 
 
-def _refuse_chance(score: Accuracy, classes: int, source: str) -> None:
+def refuse_chance(score: Accuracy, classes: int, source: str) -> None:
     if is_chance(score, classes):
         raise KdcError(
             f"teacher {source} answers at chance level on the validation split: balanced accuracy "

@@ -72,5 +72,9 @@ class Task(Protocol):
     def names(self, samples: NDArray[np.int64]) -> list[str]:
         """What a person finds these samples by."""
 
+    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The logits float32 [N, C] of `model`, in evaluation mode and without augmentation, and the labels int64 [N]
+        of a whole split; all of them in every process. Its mode is restored."""
+
     def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
-        """`model` in evaluation mode on a whole split, without augmentation; its mode is restored."""
+        """How often `answers_on` are right."""

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from compressor.data import ImageData
 from compressor.distill.bias import correct_bias, unseen_recall, write_history
+from compressor.distill.card import card_of, shown
 from compressor.distill.checkpoint import is_saved
 from compressor.distill.connectors import Sides
 from compressor.distill.engine import MIN_TO_CHOOSE, train
@@ -26,6 +27,7 @@ from compressor.distill.resources import Resources
 from compressor.distill.signal import Setting, measured, on_device, scored, signal_of, teaching_itself
 from compressor.distill.speed import Speed, set_up
 from compressor.distill.task import BatchModel
+from compressor.distill.teacher_table import LoadedTable, taught_by
 from compressor.distill.teachers import Cached, Teacher
 from compressor.errors import KdcError, os_error
 from compressor.models import LoadedModel, load_run, save_run
@@ -36,7 +38,7 @@ from compressor.spec.base import flat
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization
 from compressor.spec.recipe import Recipe
-from compressor.spec.student import Accuracy, Request, Specialty, Student, Weights
+from compressor.spec.student import Accuracy, Request, Specialty, Student, TeacherCard, Weights
 from compressor.statistics import accuracy_of
 
 __all__ = ["Job", "Origin", "precompute_answers", "say", "train_and_save"]
@@ -55,7 +57,7 @@ class Origin:
 class Job:
     """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
     pictures to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
-    assistant."""
+    assistant. `table`: a teacher's answers, in place of a teacher."""
 
     request: Request
     recipe: Recipe
@@ -65,12 +67,18 @@ class Job:
     init: str
     quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
     peers: tuple[LoadedModel, ...] = ()
+    table: LoadedTable | None = None
     specialty: Specialty | None = None
     origin: Origin | None = None
 
     @property
     def classes(self) -> int:
         return len(self.data.info.class_names)
+
+    @property
+    def taught_by(self) -> Weights | None:
+        source = self.teacher or self.table
+        return source.weights if source else None
 
     @property
     def inputs(self) -> dict[str, Preprocess]:
@@ -110,19 +118,21 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
     accelerator, progress = setting.accelerator, setting.progress
     try:
         task = _task(job, store, setting)
-        teacher, score = None, None
+        teacher, card = None, None
         if job.teacher is not None:
-            teacher, score = measured(job.teacher, task, job.classes, setting)
+            teacher, card = measured(job.teacher, task, job.data, setting)
         sides = _looked_at(job, setting)
-        signal = None
+        signal: Teacher | None = None
         if job.teacher is not None and teacher is not None and any(term.asks_teacher for term in job.terms):
             taps = taps_of(sides, job.student, job.teacher)[1]
             signal = signal_of(job.teacher, teacher, job.recipe, job.data, task, setting, taps=taps)
+        if job.table is not None:
+            signal, card = taught_by(job.table, job.data, progress)
         if accelerator.is_main_process:
             start(out, job.request, resume=resume)
         accelerator.wait_for_everyone()
         try:
-            return _trained(job, out, task, signal, sides, score, setting)
+            return _trained(job, out, task, signal, sides, card, setting)
         except BaseException as error:
             if not is_saved(out / "checkpoint"):
                 if not resume and accelerator.is_main_process:
@@ -141,7 +151,7 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
     try:
         task = _task(job, store, setting)
         assert job.teacher is not None
-        teacher, _ = measured(job.teacher, task, job.classes, setting)
+        teacher, _ = measured(job.teacher, task, job.data, setting)
         signal = signal_of(job.teacher, teacher, job.recipe, job.data, task, setting, every_view=True)
         assert isinstance(signal, Cached)
         signal.precompute()
@@ -211,7 +221,7 @@ def _looked_at(job: Job, setting: Setting) -> dict[str, Sides]:
 
 def _trained(
     job: Job, out: Path, task: ImageClassification, teacher: Teacher | None, sides: dict[str, Sides],
-    teacher_score: Accuracy | None, setting: Setting,
+    card: TeacherCard | None, setting: Setting,
 ) -> Student:  # fmt: skip
     recipe, data, accelerator, progress = job.recipe, job.data, setting.accelerator, setting.progress
     origin = job.origin
@@ -231,8 +241,8 @@ def _trained(
     learner = Learner(student, job.terms, layers=sides, peers=peers, autocast=setting.speed.autocast).to(device)
     if accelerator.num_processes > 1 and device.type == "cuda":
         learner = timm.layers.convert_sync_batchnorm(learner)
-    if job.teacher is not None:
-        inputs["the teacher"] = job.teacher.weights.sha256
+    if job.taught_by is not None:
+        inputs["the teacher"] = job.taught_by.sha256
     if data.info.unlabelled is not None:
         inputs["the unlabelled pictures"] = data.info.unlabelled.fingerprint
     head = head_parameters(model.network, len(data.info.class_names)) if recipe.head_epochs else []
@@ -257,6 +267,8 @@ def _trained(
     validation, answers = task.evaluate(student, "validation"), task.logits(student, "test")
     test = accuracy_of(answers, data.test.labels, "test")
     progress.note(f"kept epoch {position.kept_epoch}: {scored(validation)}; {scored(test)}")
+    if job.request.command == "teach":
+        card = shown(card_of(task, student, data.info.class_names), progress)
     if job.teacher is not None:
         tell_gap(task.right, job.teacher.weights.source, progress)
     if recipe.transfer.without:
@@ -274,14 +286,15 @@ def _trained(
         weights=model.weights,
         class_names=data.info.class_names,
         preprocess=model.preprocess,
-        teacher=origin.teacher if origin else job.teacher.weights if job.teacher else None,
+        teacher=origin.teacher if origin else job.taught_by,
         data=data.info,
         recipe=job.request.recipe,
         kept_epoch=position.kept_epoch,
         kept_rule=_rule(len(data.validation)),
         validation=validation,
         test=test,
-        teacher_validation=origin.validation if origin else teacher_score,
+        teacher_validation=origin.validation if origin else card.accuracy if card and job.taught_by else None,
+        teacher_card=card,
         environment=environment(setting.speed.device),
         quantization=quantization,
         specialty=job.specialty,

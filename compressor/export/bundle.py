@@ -15,7 +15,7 @@ from compressor.data import ImageData, decode_split
 from compressor.errors import KdcError, needs, os_error
 from compressor.export.calibration import FEWEST
 from compressor.export.eval_set import part_of, write_labels, write_pictures, write_reference
-from compressor.export.identity import metadata_of, public, without_paths
+from compressor.export.identity import metadata_of, without_paths
 from compressor.export.judge import ValidationJudge, machine_isa
 from compressor.export.onnx_graph import to_onnx
 from compressor.export.qat_onnx import qat_model
@@ -24,6 +24,7 @@ from compressor.export.source import QatModel, Source
 from compressor.export.variants import REFERENCE, Delivery, Making, entry, variants_of
 from compressor.models import LoadedModel, load_run
 from compressor.models.lineage import data_of, teacher_of
+from compressor.models.references import is_table
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.spec.base import read_json, write_json
@@ -83,8 +84,10 @@ def export_bundle(
         )
     request = read_json(run / "run.json", Request)
     teacher_model = teacher_of(request, record, teacher, "if it lies elsewhere now: kdc export … --teacher REFERENCE")
-    if teacher_model is None:
+    if teacher_model is None and not is_table(request.teacher):
         raise KdcError(f"{run} learned without a teacher apart from itself: there is none to hold it against")
+    if teacher_model is None:
+        progress.warn(f"{request.teacher} is a table of answers: no teacher is measured, so no retention, no speed-up")
     temporary = out.parent / f".{out.name}.part"
     try:
         if temporary.exists():
@@ -144,19 +147,20 @@ def _fill(
     profile: Profile,
     run: Path,
     request: Request,
-    teacher: LoadedModel,
+    teacher: LoadedModel | None,
     retrain: Retrain | None,
     delivery: Delivery,
     progress: Progress,
 ) -> Bundle:
-    """Everything but bundle.json. Test pictures are written for whoever measures; no choice here sees them."""
+    """Everything but bundle.json. `teacher`: None where it cannot be run. Test pictures are written for whoever
+    measures; no choice here sees them."""
     student, record = load_run(run)
     data = data_of(request, record, progress)
     place = _Place(root, root / ".work", profile, without_paths(record), data, progress)
+    assert place.record.teacher is not None
     (root / "eval").mkdir()
     place.work.mkdir()
     write_labels(data.test, root / "eval")
-    same = teacher.preprocess == student.preprocess
     differs = scored_by_others(profile, machine_isa()) if profile.asks_for("int8") else ""
     if differs:
         progress.warn(differs)
@@ -164,8 +168,10 @@ def _fill(
         progress.note("int8 without quantization-aware training: it would undo the student's bias correction")
     making = _student(place, run, student, record, retrain, delivery)
     variants = [*variants_of(making, profile, progress)]
-    making = _teacher_making(place, teacher, making.pictures if same else "eval/teacher_inputs.npy")
-    variants += variants_of(making, profile, progress)
+    if teacher is not None:
+        same = teacher.preprocess == student.preprocess
+        making = _teacher_making(place, teacher, making.pictures if same else "eval/teacher_inputs.npy")
+        variants += variants_of(making, profile, progress)
     (root / "labels.txt").write_text("".join(f"{name}\n" for name in record.class_names), encoding="utf-8")
     ignore = shutil.ignore_patterns("__pycache__", "__init__*", "classify_*", "CMakeLists.txt")
     shutil.copytree(asset_dir("targets"), root / "runners", ignore=ignore)
@@ -175,7 +181,7 @@ def _fill(
     return Bundle(
         profile=profile,
         student=place.record,
-        teacher=place.record.teacher or public(teacher.weights),
+        teacher=place.record.teacher,
         reference="-".join(REFERENCE),
         eval=EvalSet(split="test", n=len(data.test), labels="eval/labels.npy", ids="eval/ids.txt"),
         variants=tuple(variants),

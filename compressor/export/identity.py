@@ -1,11 +1,10 @@
 """What an exported model says of itself and of what it was made from, without telling about this machine."""
 
-from pathlib import Path
-
 from compressor import __version__
 from compressor.export.onnx_graph import metadata_json
 from compressor.models import LoadedModel
-from compressor.spec.student import Student, Weights
+from compressor.models.lineage import last_part, public
+from compressor.spec.student import Student
 
 __all__ = ["metadata_of", "public", "without_paths"]
 
@@ -29,27 +28,13 @@ def metadata_of(model: LoadedModel, record: Student, student: bool) -> dict[str,
     return metadata
 
 
-def public(weights: Weights) -> Weights:
-    """Weights without the folder in which they lay: a bundle travels, and paths tell about the machine."""
-    return weights.model_copy(update={"source": _last_part(weights.source)})
-
-
 def without_paths(record: Student) -> Student:
-    data = record.data.model_copy(update={"source": _last_part(record.data.source)})
+    data = record.data.model_copy(update={"source": last_part(record.data.source)})
     if data.unlabelled is not None:
-        more = data.unlabelled.model_copy(update={"source": _last_part(data.unlabelled.source)})
+        more = data.unlabelled.model_copy(update={"source": last_part(data.unlabelled.source)})
         data = data.model_copy(update={"unlabelled": more})
     teacher = public(record.teacher) if record.teacher else None
     weights = public(record.weights)
     assistants = tuple(public(one) for one in record.assistants)
-    changes = {"data": data, "teacher": teacher, "weights": weights, "init": _last_part(record.init)}
+    changes = {"data": data, "teacher": teacher, "weights": weights, "init": last_part(record.init)}
     return record.model_copy(update={**changes, "assistants": assistants})
-
-
-def _last_part(reference: str) -> str:
-    """`scheme:/some/where/name` -> `scheme:name`; a name of the hub, `hf:owner/name`, stays as it is."""
-    scheme, colon, rest = reference.rpartition(":")
-    if scheme == "hf" and rest.count("/") == 1 and not rest.startswith((".", "/")) and not Path(rest).exists():
-        return reference
-    architecture, at, checkpoint = rest.rpartition("@")
-    return f"{scheme}{colon}{architecture}{at}{Path(checkpoint).name or checkpoint}"

@@ -15,6 +15,7 @@ import onnx
 from compressor.export.ort_session import Floats, node_times, open_session
 from compressor.export.qdq_plan import Layer
 from compressor.progress import Progress
+from compressor.statistics.softmax import log_softmax
 
 __all__ = ["Sensitivity", "divergence", "growing_sets", "in_order", "measure_layers"]
 
@@ -74,14 +75,8 @@ def growing_sets(layers: Sequence[T]) -> list[tuple[T, ...]]:
 
 def divergence(wanted: Floats, found: Floats) -> float:
     """Mean KL(softmax(wanted) || softmax(found)) in nats; logits [n, classes]."""
-    p, q = _log_softmax(wanted.astype(np.float64)), _log_softmax(found.astype(np.float64))
+    p, q = log_softmax(wanted), log_softmax(found)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
 
 
 def _logits(model: onnx.ModelProto, inputs: Sequence[Floats]) -> Floats:

@@ -7,24 +7,38 @@ from compressor.errors import KdcError
 from compressor.models.classes import map_classes
 from compressor.models.ensemble import combined, resized_members
 from compressor.models.loaded import LoadedModel, with_classes
-from compressor.models.references import NO_MODEL, load_model, with_class_file
+from compressor.models.references import NO_MODEL, is_table, load_model, with_class_file
 from compressor.progress import Progress, Silent
-from compressor.spec.student import DataInfo, Request, Student
+from compressor.spec.student import DataInfo, Request, Student, Weights
 
-__all__ = ["data_of", "load_teacher", "teacher_of"]
+__all__ = ["data_of", "last_part", "load_teacher", "public", "teacher_of"]
 
 SILENT = Silent()
+
+
+def public(weights: Weights) -> Weights:
+    """Weights without the folder in which they lay: a bundle travels, and paths tell about the machine."""
+    return weights.model_copy(update={"source": last_part(weights.source)})
+
+
+def last_part(reference: str) -> str:
+    """`scheme:/some/where/name` -> `scheme:name`; a name of the hub, `hf:owner/name`, stays as it is."""
+    scheme, colon, rest = reference.rpartition(":")
+    if scheme == "hf" and rest.count("/") == 1 and not rest.startswith((".", "/")) and not Path(rest).exists():
+        return reference
+    architecture, at, checkpoint = rest.rpartition("@")
+    return f"{scheme}{colon}{architecture}{at}{Path(checkpoint).name or checkpoint}"
 
 
 def load_teacher(
     request: Request, class_names: tuple[str, ...], *, moved_to: str | None = None, progress: Progress = SILENT
 ) -> LoadedModel | None:
     """The teacher that a request names, answering `class_names` in that order: one model, or several as one. None where
-    there is none apart from the student: it teaches itself, or its peers do.
+    there is none apart from the student: it teaches itself, or its peers do; and where it is a table of answers.
 
     `moved_to`: where the (only) teacher lies now, if it is elsewhere.
     """
-    if request.teacher in NO_MODEL:
+    if request.teacher in NO_MODEL or is_table(request.teacher):
         return None
     references = (moved_to or request.teacher, *request.other_teachers)
     if moved_to and request.other_teachers:
@@ -45,7 +59,7 @@ def teacher_of(request: Request, record: Student, moved_to: str | None, hint: st
     """The teacher that the student was distilled from: its weights must be the same ones, wherever they lie now.
 
     `moved_to`: a reference to them, where it is another than the request's. `hint`: what to type where that one cannot
-    be loaded any more, which the caller knows.
+    be loaded any more, which the caller knows. None where it was no model.
     """
     try:
         model = load_teacher(request, record.class_names, moved_to=moved_to)
@@ -54,7 +68,10 @@ def teacher_of(request: Request, record: Student, moved_to: str | None, hint: st
             raise
         raise KdcError(f"the teacher of this run: {error.message}", hint, error.exit_code) from None
     if model is None:
-        if moved_to:
+        if moved_to and is_table(request.teacher):
+            if not is_table(moved_to):
+                raise KdcError(f"--teacher {moved_to}: this student was distilled from a table, {request.teacher}")
+        elif moved_to:
             raise KdcError(f"--teacher {moved_to}: this student had no teacher apart from itself and its peers")
         return None
     assert record.teacher is not None

@@ -7,13 +7,20 @@ from compressor.errors import KdcError, did_you_mean
 from compressor.models import hf_models, runs, specialists, timm_models
 from compressor.models.loaded import LoadedModel, outputs_of
 
-__all__ = ["NO_MODEL", "SPELLINGS", "load_model", "with_class_file"]
+__all__ = ["NO_MODEL", "SPELLINGS", "TABLE", "is_table", "load_model", "with_class_file"]
 
 NO_MODEL = ("self", "peers")
 """`--teacher self`: the student of the epoch before, or its own last layer. `--teacher peers`: those of the recipe."""
 
+TABLE = "outputs:"
+"""`--teacher outputs:FILE`: a table of a teacher's answers, which has no network."""
+
 SPELLINGS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR"
 SCHEMES = ("timm", "hf", "run", "specialists")
+
+
+def is_table(reference: str) -> bool:
+    return reference.startswith(TABLE)
 
 
 def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
@@ -21,6 +28,8 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
 
     Raises KdcError where it cannot be found, read safely, or used at that size.
     """
+    if is_table(reference):
+        raise KdcError(f"{reference} is a table of answers, not a model", "only kdc distill learns from one")
     scheme, colon, rest = reference.partition(":")
     if not colon or scheme not in SCHEMES or not rest:
         near = did_you_mean(scheme, SCHEMES) if colon else ""

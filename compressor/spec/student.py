@@ -11,13 +11,26 @@ from compressor.spec.quantization import Quantization, Scheme
 from compressor.spec.recipe import Recipe
 
 __all__ = [
-    "Accuracy", "DataInfo", "Environment", "Request", "Specialty", "Student", "UnlabelledInfo", "Weights",
-]  # fmt: skip
+    "Accuracy",
+    "Confusion",
+    "DataInfo",
+    "Environment",
+    "Request",
+    "Softened",
+    "Specialty",
+    "Student",
+    "TeacherCard",
+    "UnlabelledInfo",
+    "Weights",
+]
 
 
 class Weights(Noun):
     """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
-    whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown"."""
+    whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
+
+    Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
+    `parameters`, and the rest is as the table tells of its model, or "unknown"."""
 
     source: str
     architecture: str
@@ -61,6 +74,46 @@ class Accuracy(Noun):
     low: float
     high: float
     balanced: float
+
+
+class Softened(Noun):
+    """A teacher's answers at a temperature, in the mean over samples: entropy in nats, and the probability of the
+    class that is the most probable."""
+
+    temperature: float
+    entropy: float
+    confidence: float
+
+
+class Confusion(Noun):
+    """`count` of the `n` samples of a class were taken for another."""
+
+    label: str
+    taken_for: str
+    count: int
+    n: int
+
+
+class TeacherCard(Noun):
+    """What a teacher's answers to the validation split are like: `statistics.teacher_card` says how it is computed.
+
+    `calibration_error`: the expected calibration error in 15 bins of equal width. `evenness`: how far apart the wrong
+    classes' logits lie, over the right one's lead; null for fewer than three classes. `smoothed`: whether there are
+    signs of label smoothing, and `smoothing` what they are. All of these are null, and `softened` is empty, where the
+    answers are bare labels. `temperature`: the one that a rule of thumb suggests, and `why`. `not_finite`: samples
+    whose logits are not finite numbers; they count as wrong, and for nothing else.
+    """
+
+    accuracy: Accuracy
+    not_finite: int
+    calibration_error: float | None
+    softened: tuple[Softened, ...]
+    confused: tuple[Confusion, ...]
+    evenness: float | None
+    smoothed: bool | None
+    smoothing: str | None
+    temperature: float
+    why: str
 
 
 class Environment(Noun):
@@ -126,7 +179,8 @@ class Student(Noun):
     student that was trained under fake quantization; its state dict is then that of the folded network, and its metrics
     are those with fake quantization. `bias_correction`: what was added after training to the biases of classes that
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
-    `assistants`: through whom the student learned from its teacher, the last of them its own.
+    `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
+    one it learned from; of a model that `kdc teach` made, its own.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -145,6 +199,7 @@ class Student(Noun):
     validation: Accuracy
     test: Accuracy
     teacher_validation: Accuracy | None
+    teacher_card: TeacherCard | None = None
     environment: Environment
     quantization: Quantization | None = None
     bias_correction: dict[str, float] | None = None

@@ -8,6 +8,8 @@ from compressor.statistics.accuracy import accuracy_of, auc, balanced_accuracy, 
 from compressor.statistics.intervals import Interval, wilson_interval
 from compressor.statistics.latency import MIN_BLOCKS, paired_ratio, percentile, percentile_needs
 from compressor.statistics.paired import McNemar, agreement, difference, mcnemar, retention, retention_per_class
+from compressor.statistics.softmax import log_softmax
+from compressor.statistics.teacher_card import calibration_error, card_lines, teacher_card
 from compressor.statistics.verdicts import judge, look_confidence, smallest_detectable, widen
 
 __all__ = [
@@ -18,8 +20,11 @@ __all__ = [
     "agreement",
     "auc",
     "balanced_accuracy",
+    "calibration_error",
+    "card_lines",
     "difference",
     "judge",
+    "log_softmax",
     "look_confidence",
     "mcnemar",
     "paired_ratio",
@@ -29,6 +34,7 @@ __all__ = [
     "retention",
     "retention_per_class",
     "smallest_detectable",
+    "teacher_card",
     "top1",
     "widen",
     "wilson_interval",

@@ -63,12 +63,15 @@ class Vectors:
         return [f"vector {number}" for number in samples]
 
     @torch.no_grad()
-    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
-        self.evaluated.append(split)
+    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         training = model.training
         logits = model.eval()({"vectors": self.x}).logits
         model.train(training)
-        return accuracy_of(logits.numpy(), self.y.numpy(), split)
+        return logits.numpy(), self.y.numpy()
+
+    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+        self.evaluated.append(split)
+        return accuracy_of(*self.answers_on(model, split), split)
 
 
 def mlp(seed: int, width: int = 8) -> BatchModel:

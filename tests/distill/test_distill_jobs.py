@@ -67,6 +67,7 @@ def test_a_distilled_student_is_recorded_whole(
     assert student.teacher is not None
     assert (student.teacher.source, student.teacher.sha256) == (f"run:{teacher_run}", taught.weights.sha256)
     assert student.teacher_validation == taught.validation
+    assert student.teacher_card == taught.teacher_card, "a teacher's card says the same, whoever made it"
     assert student.recipe == request.recipe
     assert (student.kept_epoch, student.kept_rule) == (
         6,
@@ -90,6 +91,8 @@ def test_the_loaded_run_answers_as_it_was_measured(teacher_run: Path, digits4: s
     answers = logits_of(model, [test.picture(i) for i in range(len(test))]).argmax(-1).numpy()
     assert (answers == test.labels).sum() == student.test.correct
     assert (student.made_by, student.teacher, student.teacher_validation) == ("teach", None, None)
+    assert student.teacher_card is not None
+    assert student.teacher_card.accuracy == student.validation, "never of the test split"
     assert student.test.accuracy > 0.8
 
 

@@ -1,0 +1,196 @@
+"""Tables of answers as files: CSV or Parquet, by the name's ending. What the columns mean is said in `outputs`."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.errors import KdcError, first_line, needs, os_error
+from compressor.spec.base import parse, write_atomically
+from compressor.spec.outputs import OutputsInfo
+
+__all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer"]
+
+ENDINGS = (".csv", ".parquet")
+MARK = "#kdc "
+INSTALL = "pip install 'kdc[hf]'"
+
+Column: TypeAlias = Sequence[str] | NDArray[np.float32]
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class RawTable:
+    """A file's columns. `texts(name)`, `numbers(name)`: one of them, or KdcError that names the row which is empty, or
+    no number; a number may be NaN or infinite. `where(row)` names a row. `info`: what kdc wrote into the file."""
+
+    columns: tuple[str, ...]
+    rows: int
+    texts: Callable[[str], list[str]]
+    numbers: Callable[[str], Floats]
+    where: Callable[[int], str]
+    info: OutputsInfo | None
+
+
+def require_ending(path: Path, what: str) -> None:
+    """Raise KdcError where the name ends on no known format."""
+    if path.suffix.lower() not in ENDINGS:
+        raise KdcError(f"{what} {path} ends on none of {', '.join(ENDINGS)}", f"for example {path.with_suffix('.csv')}")
+
+
+def read_table(path: Path) -> RawTable:
+    """The columns of a file; raises KdcError where it is missing or damaged, or names a column twice."""
+    require_ending(path, "the table of answers")
+    if not path.is_file():
+        raise KdcError(f"the table of answers {path} does not exist", "kdc predict --teacher … --data … --out FILE")
+    table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    twice = [name for number, name in enumerate(table.columns) if name in table.columns[:number]]
+    if twice:
+        raise KdcError(f"{path} has two columns named {twice[0]}")
+    if not table.rows:
+        raise KdcError(f"{path} has no rows")
+    return table
+
+
+def _read_csv(path: Path) -> RawTable:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            info = _info(first.removeprefix(MARK), path) if first.startswith(MARK) else None
+            before = 1 if info else 0
+            if not info:
+                file.seek(0)
+            reader = csv.reader(file, strict=True)
+            header = tuple(name.strip() for name in next(reader, []))
+            rows = [(before + reader.line_num, row) for row in reader if row]
+    except OSError as error:
+        raise os_error(error, f"reading {path}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise KdcError(f"{path} is no CSV file in UTF-8: {error}") from error
+    for line, row in rows:
+        if len(row) != len(header):
+            raise KdcError(f"{path} line {line} has {len(row)} values, the header has {len(header)}")
+
+    def where(row: int) -> str:
+        return f"{path} line {rows[row][0]}"
+
+    def texts(name: str) -> list[str]:
+        number = header.index(name)
+        return _present([row[number].strip() for _, row in rows], name, where)
+
+    def numbers(name: str) -> Floats:
+        return np.array([_number(text, name, row, where) for row, text in enumerate(texts(name))], np.float32)
+
+    return RawTable(header, len(rows), texts, numbers, where, info)
+
+
+def _number(text: str, column: str, row: int, where: Callable[[int], str]) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise KdcError(f"{where(row)}: column {column} holds {text!r}, which is no number") from None
+
+
+def _present(values: list[Any], column: str, where: Callable[[int], str]) -> list[Any]:
+    for row, value in enumerate(values):
+        if value is None or value == "":
+            raise KdcError(f"{where(row)}: column {column} is empty")
+    return values
+
+
+def _read_parquet(path: Path) -> RawTable:
+    pyarrow = needs("pyarrow", INSTALL, f"reading {path}")
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise KdcError(f"{path} is no readable Parquet file: {first_line(error)}") from error
+    said = (schema.metadata or {}).get(b"kdc")
+
+    def where(row: int) -> str:
+        return f"{path} row {row}"
+
+    def column(name: str) -> Any:
+        try:
+            return parquet.read_table(path, columns=[name])[name]
+        except (pyarrow.ArrowException, OSError) as error:
+            raise KdcError(f"{path} is no readable Parquet file: {first_line(error)}") from error
+
+    def texts(name: str) -> list[str]:
+        return [str(value) for value in _present(column(name).to_pylist(), name, where)]
+
+    def numbers(name: str) -> Floats:
+        values = column(name)
+        kind = values.type
+        if not (pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)):
+            raise KdcError(f"{path}: column {name} holds {kind}; numbers are expected")
+        if values.null_count:
+            _present(values.to_pylist(), name, where)
+        found: Floats = values.to_numpy().astype(np.float32)
+        return found
+
+    return RawTable(tuple(schema.names), rows, texts, numbers, where, _info(said.decode(), path) if said else None)
+
+
+def _info(text: str, path: Path) -> OutputsInfo:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise KdcError(f"{path} is damaged: what kdc wrote about it is not JSON ({error})") from None
+    return parse(OutputsInfo, values, str(path))
+
+
+@contextmanager
+def table_writer(path: Path, info: OutputsInfo, columns: Sequence[str]) -> Iterator[Callable[[list[Column]], None]]:
+    """A function that appends rows, given as the values of all columns (texts, or float32). The file is renamed to
+    `path` when all went well."""
+    with write_atomically(path) as temporary:
+        write = _csv_writer if path.suffix.lower() == ".csv" else _parquet_writer
+        with write(temporary, info.model_dump_json(), columns) as append:
+            yield append
+
+
+@contextmanager
+def _csv_writer(path: Path, said: str, columns: Sequence[str]) -> Iterator[Callable[[list[Column]], None]]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(f"{MARK}{said}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+
+        def append(values: list[Column]) -> None:
+            # Nine digits are a float32, exactly.
+            texts = [[f"{x:.9g}" for x in part] if isinstance(part, np.ndarray) else part for part in values]
+            writer.writerows(zip(*texts, strict=True))
+
+        yield append
+
+
+@contextmanager
+def _parquet_writer(path: Path, said: str, columns: Sequence[str]) -> Iterator[Callable[[list[Column]], None]]:
+    pyarrow = needs("pyarrow", INSTALL, f"writing {path}")
+    from pyarrow import parquet
+
+    writer = None
+    try:
+
+        def append(values: list[Column]) -> None:
+            nonlocal writer
+            arrays = [pyarrow.array(part) for part in values]
+            fields = [pyarrow.field(name, array.type) for name, array in zip(columns, arrays, strict=True)]
+            schema = pyarrow.schema(fields, metadata={"kdc": said})
+            if writer is None:
+                writer = parquet.ParquetWriter(path, schema)
+            writer.write_table(pyarrow.table(arrays, schema=schema))
+
+        yield append
+    finally:
+        if writer is not None:
+            writer.close()

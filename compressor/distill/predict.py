@@ -1,0 +1,146 @@
+"""`kdc predict`: a teacher's answers to every sample of the data, as a table that `outputs:FILE` reads."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compressor import __version__
+from compressor.data import ImageData, Split, normalise, open_data
+from compressor.data.outputs_files import Column, require_ending, table_writer
+from compressor.data.store import Decoding
+from compressor.distill.processes import team
+from compressor.distill.signal import is_chance
+from compressor.distill.speed import set_up
+from compressor.distill.training import say
+from compressor.errors import KdcError
+from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
+from compressor.models.lineage import public
+from compressor.models.references import with_class_file
+from compressor.progress import Progress
+from compressor.spec.outputs import OutputsInfo, Predictions
+from compressor.statistics import accuracy_of, log_softmax
+
+__all__ = ["predict"]
+
+BATCH = 256
+SPLITS = ("train", "validation", "test")
+Logits = NDArray[np.float32]
+
+
+def predict(
+    teacher: str,
+    data: str,
+    out: Path,
+    *,
+    progress: Progress,
+    top_k: int | None = None,
+    labels_only: bool = False,
+    teacher_classes: Path | None = None,
+    unlabelled: str | None = None,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+) -> Predictions:
+    """Write what `teacher` answers to all samples of all splits, in evaluation mode, without augmentation and through
+    its own preprocessing, to the file `out` (.csv or .parquet), all of it or nothing.
+
+    Of each sample its id, its split, and the log-probabilities of all classes; of the `top_k` most probable ones and of
+    the rest's mass; or with `labels_only` the most probable class. Only what is right on validation is counted.
+    Raises KdcError.
+    """
+    require_ending(out, "--out")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise KdcError(f"--out {out} exists", "--overwrite to replace it, or another --out")
+    if labels_only and top_k is not None:
+        raise KdcError("--labels-only and --top-k are two ways to say less", "give one of them")
+    if team().num_processes > 1:
+        raise KdcError("kdc predict runs in one process", "start it without a launcher")
+    found = open_data(data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled)
+    say(found, progress)
+    names = found.info.class_names
+    if top_k is not None and not 1 <= top_k < len(names):
+        raise KdcError(f"--top-k {top_k}: the data has {len(names)} classes", "leave it out: all are written then")
+    model = load_model(teacher)
+    if teacher_classes is not None:
+        model = with_class_file(model, teacher_classes)
+    model = with_classes(model, map_classes(model, names), names)
+    info = OutputsInfo(
+        kdc=__version__,
+        kind="labels" if labels_only else "probabilities" if top_k is None else "top-k",
+        class_names=names,
+        teacher=public(model.weights),
+        data=found.info.fingerprint,
+    )
+    validation = _write(out, model, found, info, top_k, progress)
+    counts = found.info.counts | ({"unlabelled": len(found.train) - found.info.counts["train"]} if unlabelled else {})
+    scored = accuracy_of(validation, found.validation.labels, "validation")
+    if is_chance(scored, len(names)):
+        progress.warn(f"{teacher} answers at chance level on the validation split: kdc distill refuses such a teacher")
+    return Predictions(out=str(out), info=info, top_k=top_k, counts=counts, validation=scored)
+
+
+def _write(
+    out: Path, model: LoadedModel, data: ImageData, info: OutputsInfo, top_k: int | None, progress: Progress
+) -> Logits:
+    """Write the table, split by split; returns the logits of validation."""
+    device = set_up().device
+    network = freeze(model.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = replace(model, network=network)
+    validation = []
+    with table_writer(out, info, ["id", "split", *_columns(info, top_k)]) as append:
+        for name in SPLITS:
+            split: Split = getattr(data, name)
+            chunks = -(-len(split) // BATCH)
+            answers = progress.track(_answers(model, split, device), chunks, f"the teacher's answers to {name}")
+            for ids, splits, logits in answers:
+                _refuse_not_finite(ids, logits)
+                append([ids, splits, *_values(logits, info, top_k)])
+                if name == "validation":
+                    validation.append(logits)
+    return np.concatenate(validation)
+
+
+def _answers(model: LoadedModel, split: Split, device: torch.device) -> Iterator[tuple[list[str], list[str], Logits]]:
+    """Ids, splits and logits float32 [B, C], by chunks: memory does not grow with the split."""
+    chunks = [np.arange(start, min(start + BATCH, len(split))) for start in range(0, len(split), BATCH)]
+    pictures = Decoding(split, (model.preprocess,)).batches(chunks)
+    for chunk, (pixels,) in zip(chunks, pictures, strict=True):
+        inputs = torch.from_numpy(normalise(pixels, model.preprocess)).to(device, memory_format=torch.channels_last)
+        with torch.no_grad():
+            logits = model.network(inputs).float().cpu().numpy()
+        splits = [split.name if split.labels[number] >= 0 else "unlabelled" for number in chunk]
+        yield [split.ids[number] for number in chunk], splits, logits
+
+
+def _columns(info: OutputsInfo, top_k: int | None) -> list[str]:
+    if info.kind == "labels":
+        return ["label"]
+    if top_k is None:
+        return [f"log_probability:{name}" for name in info.class_names]
+    numbers = range(1, top_k + 1)
+    named = [f"class_{number}" for number in numbers]
+    return [*named, *(f"log_probability_{number}" for number in numbers), "log_probability_rest"]
+
+
+def _values(logits: Logits, info: OutputsInfo, top_k: int | None) -> list[Column]:
+    """The values of `_columns`."""
+    names, logs = info.class_names, log_softmax(logits)
+    if info.kind == "labels":
+        return [[names[number] for number in logits.argmax(axis=1)]]
+    if top_k is None:
+        return list(logs.T.astype(np.float32))
+    order = np.argsort(-logs, axis=1, kind="stable")
+    top, others = order[:, :top_k], np.take_along_axis(logs, order[:, top_k:], axis=1)
+    largest = others[:, :1]
+    rest = largest[:, 0] + np.log(np.exp(others - largest).sum(axis=1))
+    values = np.take_along_axis(logs, top, axis=1).astype(np.float32)
+    return [*([names[number] for number in column] for column in top.T), *values.T, rest.astype(np.float32)]
+
+
+def _refuse_not_finite(ids: Sequence[str], logits: Logits) -> None:
+    wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(wrong):
+        raise KdcError(f"the teacher's answer to {ids[wrong[0]]} is not finite, so nothing was written")

@@ -1,0 +1,184 @@
+"""A teacher that cannot be run here: its answers lie in a table, `--teacher outputs:FILE`, one a sample.
+
+A table is read by `data.outputs`. What it says was answered to the whole picture, so a student learns the same from all
+views of a sample; online, a teacher answers to the very view (Beyer et al. 2022, arXiv 2106.05237, found that better).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compressor.data import ImageData
+from compressor.data.outputs import AnswerTable, read_outputs
+from compressor.distill.answer_codec import Codec
+from compressor.distill.card import shown
+from compressor.distill.learner import Term
+from compressor.distill.signal import refuse_chance
+from compressor.distill.task import Batch, BatchModel, Outputs
+from compressor.errors import KdcError
+from compressor.models.references import TABLE, is_table
+from compressor.progress import Progress
+from compressor.spec.recipe import Recipe, TeacherAnswers
+from compressor.spec.student import Request, Student, TeacherCard, Weights
+from compressor.statistics import teacher_card
+
+__all__ = ["LoadedTable", "Table", "load_table", "require_teachable", "same_table", "taught_by"]
+
+BEAR_ZEROS = ("kd", "dist")
+"""Losses that only look at the probabilities that logits mean, so that a class may have none at all."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTable:
+    """Checked answers, and whose they are: `weights.sha256` is of the table's content, and it has no parameters."""
+
+    answers: AnswerTable
+    weights: Weights
+
+
+class Table:
+    """The loop's teacher: looks answers up by the samples' numbers, and needs no pictures."""
+
+    def __init__(self, encoded: Tensor, codec: Codec) -> None:
+        """`encoded`: the answers to the training samples in their order, [N, size], as `codec` keeps them."""
+        self._encoded, self._codec = encoded, codec
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return ()
+
+    def wants(self, epoch: int) -> bool:
+        return False
+
+    def answers(self, batch: Batch, epoch: int) -> Outputs:
+        found = self._encoded[batch["index"]].to(batch["labels"].device, non_blocking=True)
+        return Outputs(self._codec.decode(found))
+
+    def end(self, epoch: int, student: BatchModel) -> None:
+        pass
+
+
+def load_table(request: Request, class_names: Sequence[str]) -> LoadedTable | None:
+    """The table that a request names, for these classes; None where its teacher is something else. Raises KdcError."""
+    if not is_table(request.teacher):
+        if any(is_table(other) for other in request.other_teachers):
+            raise _alone()
+        return None
+    if request.other_teachers:
+        raise _alone()
+    if request.teacher_classes is not None:
+        raise KdcError("--teacher-classes: a table of answers names its classes itself", "leave it out")
+    answers = read_outputs(Path(request.teacher.removeprefix(TABLE)), class_names)
+    teacher = answers.info.teacher if answers.info else None
+    weights = Weights(
+        source=request.teacher,
+        architecture=teacher.architecture if teacher else "unknown",
+        sha256=answers.sha256,
+        licence=teacher.licence if teacher else "unknown",
+        parameters=0,
+    )
+    return LoadedTable(answers, weights)
+
+
+def _alone() -> KdcError:
+    return KdcError("--teacher outputs:FILE stands alone: it cannot be part of an ensemble", "give --teacher once")
+
+
+def same_table(request: Request, record: Student, hint: str) -> LoadedTable | None:
+    """The table that the student of `record` learned from: its content must be the same. `hint`: see `teacher_of`."""
+    try:
+        table = load_table(request, record.class_names)
+    except KdcError as error:
+        raise KdcError(f"the teacher of this run: {error.message}", hint, error.exit_code) from None
+    if table is not None and (record.teacher is None or table.weights.sha256 != record.teacher.sha256):
+        raise KdcError(f"{request.teacher} is not the table that this student was distilled from (its content differs)")
+    return table
+
+
+def require_teachable(
+    table: LoadedTable, data: ImageData, terms: Sequence[Term], recipe: Recipe, progress: Progress
+) -> None:
+    """Raise KdcError where a table cannot give what the recipe asks of it, or lacks a training sample."""
+    source, answers = table.weights.source, table.answers
+    if recipe.views.mixup or recipe.views.cutmix:
+        raise KdcError(
+            f"{source} holds answers to pictures that were not mixed, so none to what mixup or cutmix make of them",
+            "--set views.mixup=0 --set views.cutmix=0",
+        )
+    if recipe.teacher_answers != TeacherAnswers():
+        raise KdcError(
+            f"recipe teacher_answers says how a model's answers are kept; {source} is kept already",
+            "leave it out; kdc predict --top-k makes a smaller table",
+        )
+    for term in terms:
+        _require_learnable(term, table)
+        temperature = term.loss.parameters.get("temperature", term.row.defaults.get("temperature", 1.0))
+        if term.asks_teacher and answers.kind == "labels" and temperature != 1:
+            progress.warn(
+                f"{term.name} at temperature {temperature:g} on bare labels pushes harder and less precisely: give it "
+                "temperature 1, where kd is the cross-entropy with the teacher's label"
+            )
+    missing = [name for name in data.train.ids if name not in answers.rows]
+    if missing:
+        raise KdcError(
+            f"{source} has no row for {len(missing):,} of {len(data.train):,} training samples, the first {missing[0]} "
+            f"(its own first id: {next(iter(answers.rows))})",
+            "ids are those of kdc predict --data …; leave those pictures out of the data, or add their rows",
+        )
+    if answers.info is not None and answers.info.data != data.info.fingerprint:
+        progress.warn(
+            f"{source} was made from other data than {data.info.source}: samples are matched by their ids alone"
+        )
+
+
+def _require_learnable(term: Term, table: LoadedTable) -> None:
+    source, answers = table.weights.source, table.answers
+    if not term.asks_teacher:
+        return
+    if "teacher_features" in term.row.needs or term.row.taps is not None:
+        raise KdcError(f"{term.name} looks at the teacher's features, and {source} holds none", "leave it out")
+    if term.name == "soft_bce" and answers.kind != "logits":
+        raise KdcError(
+            f"soft_bce looks at each logit for itself, and {source} holds {answers.kind}", "columns logit:NAME, or kd"
+        )
+    if answers.zero is not None and term.name not in BEAR_ZEROS:
+        what = "bare labels" if answers.kind == "labels" else f"probabilities of 0 (e.g. of {answers.zero})"
+        raise KdcError(
+            f"{term.name} looks at the logits of all classes, and {source} holds {what}",
+            f"{' or '.join(BEAR_ZEROS)} can learn from that; or a table of log-probabilities, as kdc predict writes it",
+        )
+
+
+def taught_by(table: LoadedTable, data: ImageData, progress: Progress) -> tuple[Table, TeacherCard | None]:
+    """The teacher, and its card where the table answers all of the validation split; said, and at chance refused."""
+    answers, names = table.answers, data.info.class_names
+    codec = Codec(len(names), top_k=answers.top_k)
+    of = {
+        "labels": "the class alone",
+        "top-k": f"the top {answers.top_k}, the rest's mass spread evenly over the others",
+    }
+    progress.note(
+        f"teacher {table.weights.source}: {len(answers.rows):,} answers ({of.get(answers.kind, answers.kind)}), to the "
+        "whole pictures: all views of a sample are taught the same"
+    )
+    found = [name in answers.rows for name in data.validation.ids]
+    card = None
+    if all(found):
+        logits = codec.decode(torch.from_numpy(_rows(answers, data.validation.ids))).numpy()
+        card = teacher_card(logits, data.validation.labels, names, answers=answers.kind)
+        refuse_chance(card.accuracy, len(names), table.weights.source)
+        shown(card, progress)
+    else:
+        has = f"{sum(found):,} of {len(found):,} validation samples"
+        progress.note(f"the teacher's accuracy is not measured: the table has {has}")
+    return Table(torch.from_numpy(_rows(answers, data.train.ids)), codec), card
+
+
+def _rows(answers: AnswerTable, ids: Sequence[str]) -> NDArray[np.float32]:
+    rows: NDArray[np.float32] = answers.encoded[[answers.rows[name] for name in ids]]
+    return rows
