@@ -1,5 +1,6 @@
 """The whole way without the teacher's weights: a table of its answers, a student, an export, a verdict."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -43,9 +44,10 @@ def test_a_table_a_student_a_bundle_a_verdict(
     export = ("export", student, "--profile", here, "--target", "onnxruntime-fp32", "--rounds", 12, "--no-throughput")
     ended = kdc(*export, "--out", tmp_path / "bundle")
     assert ended.code == 3, ended.err
-    assert "is a table of answers: no teacher is measured" in ended.err
+    assert "is a table of answers: none is measured" in ended.err
     assert "The bundle has no teacher to measure" in ended.out
     bundle = read_json(tmp_path / "bundle" / "bundle.json", Bundle)
+    assert bundle.teacher is not None
     assert bundle.teacher.source == f"outputs:{table.name}", "no path of this machine"
     assert bundle.teacher.parameters == 0
     assert {variant.role for variant in bundle.variants} == {"student"}
@@ -59,6 +61,28 @@ def test_a_table_a_student_a_bundle_a_verdict(
     assert ended.code == 2
     assert "this student was distilled from a table" in ended.err
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("teacher", ["self", "peers"])
+def test_a_student_without_a_teacher_is_exported_like_any_other(
+    kdc: Kdc, tmp_path: Path, here: Path, colours: Path, teacher: str
+) -> None:
+    trained = kdc(
+        "distill", "--teacher", teacher, "--data", f"folder:{colours}", "--student", "timm:test_efficientnet",
+        "--student-init", "random", "--epochs", 2, "--out", tmp_path / "run", *TRAINING,
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+    export = ("export", tmp_path / "run", "--profile", here, "--target", "onnxruntime-fp32", "--rounds", 12)
+    ended = kdc(*export, "--out", tmp_path / "bundle", "--no-throughput", "--allow-unmeasured")
+    assert ended.code == 0, ended.err
+    assert f"teacher {teacher} is no network of its own: none is measured" in ended.err
+    bundle = read_json(tmp_path / "bundle" / "bundle.json", Bundle)
+    assert bundle.teacher is None
+    assert read_json(tmp_path / "bundle" / "report.json", Report).teacher == "none"
+    sbom = json.loads((tmp_path / "bundle" / "best" / "sbom.cdx.json").read_text())
+    assert "ancestors" not in sbom["metadata"]["component"]["pedigree"]
+    assert kdc("check", tmp_path / "bundle").code == 3, "min_retention was not measured"
 
 
 @pytest.mark.slow

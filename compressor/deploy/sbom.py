@@ -58,7 +58,7 @@ def _model(manifest: Manifest, files: tuple[str, ...]) -> Json:
         "version": manifest.student.sha256[:12],
         "description": manifest.made,
         "licenses": _licences(manifest.student.licence),
-        "pedigree": {"ancestors": [_teacher(manifest.teacher)], "notes": "distilled from the teacher's answers"},
+        "pedigree": _pedigree(manifest.teacher),
         "components": [
             {
                 "type": "file",
@@ -81,6 +81,12 @@ def _model(manifest: Manifest, files: tuple[str, ...]) -> Json:
             )
         ],
     }
+
+
+def _pedigree(teacher: Weights | None) -> Json:
+    if teacher is None:
+        return {"notes": "trained without a teacher apart from itself and its peers"}
+    return {"ancestors": [_teacher(teacher)], "notes": "distilled from the teacher's answers"}
 
 
 def _teacher(teacher: Weights) -> Json:

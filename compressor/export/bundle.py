@@ -84,10 +84,9 @@ def export_bundle(
         )
     request = read_json(run / "run.json", Request)
     teacher_model = teacher_of(request, record, teacher, "if it lies elsewhere now: kdc export … --teacher REFERENCE")
-    if teacher_model is None and not is_table(request.teacher):
-        raise KdcError(f"{run} learned without a teacher apart from itself: there is none to hold it against")
     if teacher_model is None:
-        progress.warn(f"{request.teacher} is a table of answers: no teacher is measured, so no retention, no speed-up")
+        why = "is a table of answers" if is_table(request.teacher) else "is no network of its own"
+        progress.warn(f"teacher {request.teacher} {why}: none is measured, so no retention, no speed-up")
     temporary = out.parent / f".{out.name}.part"
     try:
         if temporary.exists():
@@ -157,7 +156,6 @@ def _fill(
     student, record = load_run(run)
     data = data_of(request, record, progress)
     place = _Place(root, root / ".work", profile, without_paths(record), data, progress)
-    assert place.record.teacher is not None
     (root / "eval").mkdir()
     place.work.mkdir()
     write_labels(data.test, root / "eval")

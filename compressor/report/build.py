@@ -56,8 +56,8 @@ def build_report(bundle_dir: Path) -> Report:
         student=bundle.student.architecture,
         student_init=bundle.student.init,
         kept=f"epoch {bundle.student.kept_epoch}: {bundle.student.kept_rule}",
-        teacher=bundle.teacher.source,
-        teacher_licence=bundle.teacher.licence,
+        teacher=bundle.teacher.source if bundle.teacher else "none",
+        teacher_licence=bundle.teacher.licence if bundle.teacher else "none",
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds)),
     )
 

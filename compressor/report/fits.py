@@ -48,6 +48,8 @@ def _bundle_problems(bundle: Bundle) -> Iterator[str]:
     if bundle.baseline is not None and bundle.baseline.class_names != bundle.student.class_names:
         yield "holds a baseline with other classes than the student's, so that their answers cannot be compared"
     for variant in bundle.variants:
+        if variant.role == "teacher" and bundle.teacher is None:
+            yield f"has the variant {variant.name} of a teacher, but says nothing of that teacher"
         if variant.role == "baseline":
             yield from _baseline_problems(variant, variants, bundle)
 

@@ -60,10 +60,9 @@ def row_for(variant: Variant, results: Results) -> Row:
 
 def _architecture(variant: Variant, results: Results) -> str:
     bundle = results.bundle
-    if variant.role == "teacher":
-        return bundle.teacher.architecture
-    source = bundle.baseline if variant.role == "baseline" else bundle.student
-    assert source is not None  # read_results refuses the variants of a baseline that the bundle says nothing of
+    sources = {"teacher": bundle.teacher, "baseline": bundle.baseline}
+    source = sources.get(variant.role, bundle.student)
+    assert source is not None  # read_results refuses the variants of whom the bundle says nothing
     return source.architecture
 
 

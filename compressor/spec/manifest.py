@@ -65,7 +65,7 @@ class Manifest(Noun):
     build: str | None = None
     classes: int
     student: Weights
-    teacher: Weights
+    teacher: Weights | None
     data: str
     data_licence: str
     profile: str
