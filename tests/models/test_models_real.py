@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from compressor.distill import distill
 from compressor.models import LoadedModel, load_model, logits_of, map_classes, with_classes
+from compressor.progress import Silent
+from compressor.spec.recipe import Recipe
+from compressor.spec.student import Request
 
 
 def answers(model: LoadedModel, photos: dict[str, Image.Image]) -> dict[str, str]:
@@ -57,3 +62,33 @@ def test_lite0_at_another_input_size(lite0: Path, scheme: str, photos: dict[str,
     model = load_model(f"{scheme}{lite0}", 160)
     assert (model.preprocess.input_size, model.preprocess.resize) == ((160, 160), (182, 182))
     assert answers(model, photos)["coffee"] == "espresso"
+
+
+@pytest.mark.slow
+def test_a_thousand_class_teacher_is_right_on_a_named_subset_without_being_trained(
+    lite0: Path, photos: dict[str, Image.Image], tmp_path: Path
+) -> None:
+    """Traps 7 and 8: crops of photographs in folders that are named otherwise, and ordered otherwise, than ImageNet."""
+    of = {"chelsea": "egyptian_cat", "coffee": "n07920052", "rocket": "Missile", "china": "palace"}
+    chance = np.random.default_rng(0)
+    for photo, name in of.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        picture = photos[photo].convert("RGB")
+        side = int(0.85 * min(picture.size))
+        for number in range(60):
+            x, y = (int(chance.integers(0, size - side + 1)) for size in picture.size)
+            crop = picture.crop((x, y, x + side, y + side)).resize((240, 240), Image.Resampling.BICUBIC)
+            crop.save(tmp_path / "data" / name / f"{number}.png")
+    how = {"schema": 1, "epochs": 1, "batch_size": 16, "losses": [{"name": "kd"}, {"name": "cross_entropy"}]}
+    request = Request(
+        command="distill", teacher=f"timm:local-dir:{lite0}", student="timm:test_efficientnet", init="random",
+        data=f"folder:{tmp_path / 'data'}", skip_bad=False, input_size=64, recipe=Recipe.model_validate(how),
+    )  # fmt: skip
+    student = distill(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent())
+    assert student.class_names == ("Missile", "egyptian_cat", "n07920052", "palace")
+    found = student.teacher_validation
+    assert found is not None
+    assert found.n >= 16
+    assert found.accuracy >= 0.9, found
+    assert student.teacher is not None
+    assert student.teacher.sha256 == load_model(f"timm:local-dir:{lite0}").weights.sha256, "not trained"
