@@ -13,7 +13,7 @@ from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.teacher_table import load_table, require_teachable
-from compressor.distill.training import Job, precompute_answers, say, train_and_save
+from compressor.distill.training import NOT_KEPT, Job, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import create_student, load_model, load_run
 from compressor.models.lineage import load_teacher
@@ -104,8 +104,9 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError(f"--precompute: {request.teacher} holds the teacher's answers already", "leave it out")
     if request.teacher in NO_MODEL:
         raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
-    if any(term.row.taps for term in bind_losses(request.recipe, has_teacher=True) if term.asks_teacher):
-        raise KdcError("--precompute keeps logits, and a loss of the recipe looks at features", "leave it out")
+    terms = bind_losses(request.recipe, has_teacher=True)
+    if any(term.row.taps not in (None, "pooled") for term in terms if term.asks_teacher):
+        raise NOT_KEPT
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
     precompute_answers(distillation(request, progress), out, resources, progress)

@@ -17,7 +17,7 @@ from compressor.distill.task import BatchModel
 from compressor.distill.teachers import Cached, Itself, Online, Teacher
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, freeze
-from compressor.models.features import Taps
+from compressor.models.features import POOLED, Taps
 from compressor.progress import Progress
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy, TeacherCard
@@ -55,22 +55,23 @@ def signal_of(
     setting: Setting,
     *,
     taps: Taps | None = None,
+    pooled: int = 0,
     every_view: bool = False,
 ) -> Teacher:
     """The teacher as the loop asks it: with its answers kept, where a view comes more than once and they may be.
 
-    `taps`: what the losses look at beside its logits; that is not kept. `every_view`: keep answers even where this
-    training shows each view once.
+    `taps`: what the losses look at beside its logits; of that, pooled features can be kept, of the width `pooled`.
+    `every_view`: keep answers even where this training shows each view once.
     """
     progress = setting.progress
-    codec = Codec.of(recipe.teacher_answers, len(data.info.class_names))
+    codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), pooled)
     online = Online(BatchModel(model.network, model.key, taps).eval(), codec, setting.speed.autocast)
     distinct, folder = recipe.views.distinct, setting.resources.teacher_cache
     why = None
     if distinct is None:
         why = "views never repeat (--set views.distinct=N)"
-    elif taps is not None:
-        why = "a loss looks at its features, which are not kept"
+    elif taps is not None and taps.names != (POOLED,):
+        why = "a loss looks at its layers, of which none but the pooled features are kept"
     elif folder is None:
         why = "--teacher-cache off"
     elif recipe.epochs <= distinct and not every_view:
@@ -78,13 +79,15 @@ def signal_of(
     if why is not None or distinct is None or folder is None:
         progress.note(f"the teacher answers anew in every epoch: {why}")
         return online
-    key = {
+    key: dict[str, object] = {
         "teacher": {"sha256": loaded.weights.sha256, "architecture": loaded.weights.architecture},
         "classes": [names[0] for names in loaded.class_names or ()],
         "pictures": task.identity("teacher"),
         "answers": recipe.teacher_answers.model_dump(mode="json"),
         "computed": {"autocast": str(setting.speed.autocast), "torch": torch.__version__, "timm": timm.__version__},
     }
+    if pooled:
+        key["features"] = {POOLED: pooled}
     with setting.accelerator.main_process_first():
         store = AnswerStore(folder, key, views=distinct, samples=len(data.train), size=codec.bytes)
     size = f"{store.bytes / 1e6:,.1f} MB for {distinct} views of {store.samples:,} samples"

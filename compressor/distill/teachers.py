@@ -47,6 +47,12 @@ class Teacher(Protocol):
         """Called when the epoch's batches are over; `student`: as it is then."""
 
 
+def outputs_of(codec: Codec, encoded: Tensor) -> Outputs:
+    """What `codec` kept of answers."""
+    features = {"pooled": codec.pooled_of(encoded)} if codec.pooled else {}
+    return Outputs(codec.decode(encoded), features)
+
+
 class Online:
     """The teacher runs on every batch. What it answers goes through `codec`, so that a student learns from the same
     numbers, whether they were kept or not."""
@@ -65,14 +71,18 @@ class Online:
 
     def answers(self, batch: Batch, epoch: int) -> Outputs:
         answer = self._asked(batch)
-        return Outputs(self.codec.decode(self.codec.encode(answer.logits)), answer.features)
+        kept = outputs_of(self.codec, self._kept(answer))
+        return Outputs(kept.logits, {**answer.features, **kept.features})
 
     def end(self, epoch: int, student: BatchModel) -> None:
         pass
 
     def encoded(self, batch: Batch) -> Tensor:
         """The answers to a batch as `codec` keeps them."""
-        return self.codec.encode(self._asked(batch).logits)
+        return self._kept(self._asked(batch))
+
+    def _kept(self, answer: Outputs) -> Tensor:
+        return self.codec.encode(answer.logits, answer.features.get("pooled"))
 
     def _asked(self, batch: Batch) -> Outputs:
         device = batch[self.model.key].device
@@ -139,14 +149,14 @@ class Cached:
         found = self._store.read(view, samples)
         device, codec = batch["labels"].device, self._online.codec
         if found.whole:
-            return Outputs(codec.decode(codec.from_bytes(found.answers).to(device, non_blocking=True)))
+            return outputs_of(codec, codec.from_bytes(found.answers).to(device, non_blocking=True))
         self._name_damaged(view, samples[found.states == DAMAGED])
         if self._key not in batch:
             batch = {**batch, self._key: self._task.input_of(self._key, samples, view)}
         encoded = self._online.encoded(batch)
         rows = np.flatnonzero(found.states != WHOLE)
         self._keep(view, samples[rows], encoded[torch.from_numpy(rows).to(device)])
-        return Outputs(codec.decode(encoded))
+        return outputs_of(codec, encoded)
 
     def end(self, epoch: int, student: BatchModel) -> None:
         """The samples that filled no batch of this epoch are answered too: else nearly every batch of a later epoch

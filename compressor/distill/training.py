@@ -32,6 +32,7 @@ from compressor.distill.teachers import Cached, Teacher
 from compressor.errors import KdcError, os_error
 from compressor.models import LoadedModel, load_run, save_run
 from compressor.models.fake_quant import restore_channels
+from compressor.models.features import POOLED
 from compressor.models.weights import head_parameters
 from compressor.progress import Progress, Silent
 from compressor.spec.base import flat
@@ -42,6 +43,11 @@ from compressor.spec.student import Accuracy, Request, Specialty, Student, Teach
 from compressor.statistics import accuracy_of
 
 __all__ = ["Job", "Origin", "precompute_answers", "say", "train_and_save"]
+
+
+NOT_KEPT = KdcError(
+    "--precompute keeps logits and pooled features, and a loss of the recipe looks at other layers", "leave it out"
+)
 
 
 @dataclass(frozen=True)
@@ -124,8 +130,7 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
         sides = _looked_at(job, setting)
         signal: Teacher | None = None
         if job.teacher is not None and teacher is not None and any(term.asks_teacher for term in job.terms):
-            taps = taps_of(sides, job.student, job.teacher)[1]
-            signal = signal_of(job.teacher, teacher, job.recipe, job.data, task, setting, taps=taps)
+            signal = _signal(job, job.teacher, teacher, sides, task, setting, every_view=False)
         if job.table is not None:
             signal, card = taught_by(job.table, job.data, progress)
         if accelerator.is_main_process:
@@ -152,8 +157,9 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
         task = _task(job, store, setting)
         assert job.teacher is not None
         teacher, _ = measured(job.teacher, task, job.data, setting)
-        signal = signal_of(job.teacher, teacher, job.recipe, job.data, task, setting, every_view=True)
-        assert isinstance(signal, Cached)
+        signal = _signal(job, job.teacher, teacher, job.sides, task, setting, every_view=True)
+        if not isinstance(signal, Cached):
+            raise NOT_KEPT
         signal.precompute()
     finally:
         if setting.accelerator.is_local_main_process:
@@ -207,6 +213,18 @@ def _make_empty(folder: Path) -> None:
         folder.mkdir(parents=True)
     except OSError as error:
         raise os_error(error, f"preparing {folder}") from error
+
+
+def _signal(
+    job: Job, loaded: LoadedModel, model: BatchModel, sides: dict[str, Sides], task: ImageClassification,
+    setting: Setting, *, every_view: bool,
+) -> Teacher:  # fmt: skip
+    """The teacher, with what the losses look at."""
+    pooled = {layer.shape[0] for one in sides.values() for layer in one.teacher if layer.name == POOLED}
+    return signal_of(
+        loaded, model, job.recipe, job.data, task, setting,
+        taps=taps_of(sides, job.student, loaded)[1], pooled=max(pooled, default=0), every_view=every_view,
+    )  # fmt: skip
 
 
 def _looked_at(job: Job, setting: Setting) -> dict[str, Sides]:

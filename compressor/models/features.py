@@ -23,7 +23,7 @@ from compressor.models.hf_models import HfClassifier
 from compressor.models.loaded import LoadedModel, SelectClasses, evaluating, outputs_of
 from compressor.models.weights import heads
 
-__all__ = ["Layer", "Taps", "layers_of", "match", "named_layer", "taps_for"]
+__all__ = ["POOLED", "Layer", "Taps", "layers_of", "match", "named_layer", "taps_for"]
 
 POOLED = "pooled"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from compressor.distill import distill, distill_quantized, precompute, teach
+from compressor.distill import Resources, distill, distill_quantized, precompute, teach
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import load_run
@@ -199,7 +199,7 @@ def test_layers_that_cannot_be_looked_at_are_refused_before_training(
 
 def test_answers_are_not_kept_ahead_where_features_are_wanted(tmp_path: Path, ask_distill: Ask) -> None:
     request = ask_distill(losses=[{"name": "hint"}], views={"distinct": 2})
-    with pytest.raises(KdcError, match="--precompute keeps logits"):
+    with pytest.raises(KdcError, match="--precompute keeps logits and pooled features"):
         precompute(request, tmp_path / "run", progress=Silent())
     with pytest.raises(KdcError, match="learns along with the student"):
         precompute(ask_distill(teacher="self", views={"distinct": 2}), tmp_path / "run", progress=Silent())
@@ -221,3 +221,30 @@ def test_under_fake_quantization_losses_on_features_are_left_out_and_said_so(tmp
     with pytest.raises(KdcError, match="there are only hint"):
         distill_quantized(only, tmp_path / "other", resume=False, overwrite=False, progress=Silent())
     assert not (tmp_path / "other").exists()
+
+
+POOLED: Losses = [
+    {"name": "cross_entropy", "weight": 0.1}, {"name": "kd", "weight": 0.9}, {"name": "pooled"}, {"name": "rkd_angle"},
+    {"name": "crd", "weight": 0.1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answers", [{}, {"dtype": "float16", "top_k": 2}], ids=["float32", "float16, top 2"])
+def test_pooled_features_are_kept_with_the_answers(tmp_path: Path, ask_distill: Ask, answers: dict[str, Any]) -> None:
+    """The same student, whether they are or not, and from answers that were computed ahead."""
+    request = ask_distill(losses=POOLED, epochs=3, views={"distinct": 1, "hflip": False}, teacher_answers=answers)
+    students = []
+    for name, cache in (("kept", tmp_path / "cache"), ("anew", None), ("again", tmp_path / "cache")):
+        progress = Hearing()
+        distill(
+            request, tmp_path / name, resume=False, overwrite=False, progress=progress,
+            resources=Resources(teacher_cache=cache),
+        )  # fmt: skip
+        students.append(load_file(tmp_path / name / "student.safetensors"))
+        said = "--teacher-cache off" if cache is None else "the teacher's answers: "
+        assert any(said in line for line in progress.notes)
+    assert all((students[0][name] == other[name]).all() for other in students[1:] for name in students[0])
+    ahead = request.model_copy(update={"recipe": request.recipe.model_copy(update={"seed": 7})})
+    progress = Hearing()
+    precompute(ahead, tmp_path / "ahead", progress=progress, resources=Resources(teacher_cache=tmp_path / "cache"))
+    assert "all of the teacher's answers are there" in progress.notes
