@@ -1,5 +1,5 @@
-"""How a teacher's answer is kept: all logits, or the k largest probabilities and the mass of the rest; and, where losses
-look at them, its pooled features."""
+"""How a teacher's answer is kept: all logits, or the k largest probabilities and the mass of the rest; where losses
+look at them, its pooled features too."""
 
 import math
 from dataclasses import dataclass

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from compressor.data.sources import find
 from compressor.distill.folder import start
+from compressor.distill.job import Origin
 from compressor.distill.jobs import DEFAULT_INPUT_SIZE, already_finished, claimed, distill, distillation
 from compressor.distill.layers import sides_of
 from compressor.distill.learner import bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
-from compressor.distill.training import Origin, train_and_save
+from compressor.distill.training import train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_run
 from compressor.models.lineage import load_teacher

@@ -9,11 +9,12 @@ from compressor.data import ImageData, open_data, transfer_set
 from compressor.data.specialty import specialised
 from compressor.distill.bias import require_correctable
 from compressor.distill.folder import claim
+from compressor.distill.job import Job
 from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.teacher_table import load_table, require_teachable
-from compressor.distill.training import NOT_KEPT, Job, precompute_answers, say, train_and_save
+from compressor.distill.training import NOT_KEPT, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import create_student, load_model, load_run
 from compressor.models.lineage import load_teacher

@@ -20,12 +20,13 @@ from compressor.data.outputs_files import read_table
 from compressor.distill.chain import distill_chain
 from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification
+from compressor.distill.job import Job, Origin
 from compressor.distill.jobs import already_finished, claimed, has_teacher, labels_only
 from compressor.distill.learner import bind_losses
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
 from compressor.distill.teacher_table import same_table
-from compressor.distill.training import Job, Origin, say, train_and_save
+from compressor.distill.training import say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run
 from compressor.models.fake_quant import add_fake_quant, equalise_channels

@@ -1,38 +1,23 @@
 """The teacher of a training, as the loop asks it: measured first, then run online or read from kept answers."""
 
-from dataclasses import dataclass
-
 import timm
 import torch
-from accelerate import Accelerator
 
 from compressor.data import ImageData
 from compressor.distill.answer_codec import Codec
 from compressor.distill.answer_store import AnswerStore
 from compressor.distill.card import card_of, shown
 from compressor.distill.image_task import ImageClassification
-from compressor.distill.resources import Resources
-from compressor.distill.speed import Speed
+from compressor.distill.setting import Setting
 from compressor.distill.task import BatchModel
 from compressor.distill.teachers import Cached, Itself, Online, Teacher
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, freeze
 from compressor.models.features import POOLED, Taps
-from compressor.progress import Progress
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy, TeacherCard
 
-__all__ = ["Setting", "is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a job runs in: this process, its device, and what it may use."""
-
-    speed: Speed
-    accelerator: Accelerator
-    resources: Resources
-    progress: Progress
+__all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
 
 
 def measured(

@@ -1,14 +1,10 @@
 """One training, from loaded models and data to a finished run on disk."""
 
-import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import timm
 import torch
-from accelerate import Accelerator
 
 from compressor.data import ImageData
 from compressor.distill.bias import correct_bias, unseen_recall, write_history
@@ -19,94 +15,33 @@ from compressor.distill.engine import MIN_TO_CHOOSE, train
 from compressor.distill.environment import environment
 from compressor.distill.folder import start
 from compressor.distill.gap import tell_gap
-from compressor.distill.image_task import ImageClassification, needed_bytes
-from compressor.distill.layers import described, sides_of, taps_of
-from compressor.distill.learner import Learner, Term, bind_losses
-from compressor.distill.processes import any_of
+from compressor.distill.image_task import ImageClassification
+from compressor.distill.job import Job
+from compressor.distill.layers import described, taps_of
+from compressor.distill.learner import Learner
 from compressor.distill.resources import Resources
-from compressor.distill.signal import Setting, measured, on_device, scored, signal_of, teaching_itself
-from compressor.distill.speed import Speed, set_up
+from compressor.distill.setting import Setting, setting_for, store_beside, task_for
+from compressor.distill.signal import measured, on_device, scored, signal_of, teaching_itself
 from compressor.distill.task import BatchModel
-from compressor.distill.teacher_table import LoadedTable, taught_by
+from compressor.distill.teacher_table import taught_by
 from compressor.distill.teachers import Cached, Teacher
-from compressor.errors import KdcError, os_error
+from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_run, save_run
 from compressor.models.fake_quant import restore_channels
 from compressor.models.features import POOLED
 from compressor.models.weights import head_parameters
-from compressor.progress import Progress, Silent
+from compressor.progress import Progress
 from compressor.spec.base import flat
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Quantization
 from compressor.spec.recipe import Recipe
-from compressor.spec.student import Accuracy, Request, Specialty, Student, TeacherCard, Weights
+from compressor.spec.student import Student, TeacherCard
 from compressor.statistics import accuracy_of
 
-__all__ = ["Job", "Origin", "precompute_answers", "say", "train_and_save"]
+__all__ = ["NOT_KEPT", "precompute_answers", "say", "train_and_save"]
 
 
 NOT_KEPT = KdcError(
     "--precompute keeps logits and pooled features, and a loss of the recipe looks at other layers", "leave it out"
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The teacher that a chain of assistants began with, its validation accuracy, and the assistants."""
-
-    teacher: Weights
-    validation: Accuracy
-    assistants: tuple[Weights, ...]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
-    pictures to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
-    assistant. `table`: a teacher's answers, in place of a teacher."""
-
-    request: Request
-    recipe: Recipe
-    data: ImageData
-    student: LoadedModel
-    teacher: LoadedModel | None
-    init: str
-    quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
-    peers: tuple[LoadedModel, ...] = ()
-    table: LoadedTable | None = None
-    specialty: Specialty | None = None
-    origin: Origin | None = None
-
-    @property
-    def classes(self) -> int:
-        return len(self.data.info.class_names)
-
-    @property
-    def taught_by(self) -> Weights | None:
-        source = self.teacher or self.table
-        return source.weights if source else None
-
-    @property
-    def inputs(self) -> dict[str, Preprocess]:
-        """Each model's key in a batch, and how its pictures are prepared; peers share the student's where they can."""
-        inputs = {"student": self.student.preprocess}
-        if self.teacher is not None:
-            inputs["teacher"] = self.teacher.preprocess
-        return inputs | {key: peer.preprocess for key, peer in zip(self.peer_keys, self.peers, strict=True)}
-
-    @property
-    def peer_keys(self) -> list[str]:
-        own = self.student.preprocess
-        return ["student" if peer.preprocess == own else f"peer{n}" for n, peer in enumerate(self.peers, 1)]
-
-    @property
-    def sides(self) -> dict[str, Sides]:
-        return sides_of(self.terms, self.student, self.teacher, classes=self.classes, samples=len(self.data.train))
-
-    @property
-    def terms(self) -> list[Term]:
-        teaches = self.request.command == "distill" and self.request.teacher != "peers"
-        return bind_losses(self.recipe, has_teacher=teaches)
 
 
 def say(data: ImageData, progress: Progress) -> None:
@@ -120,10 +55,10 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
     What stood in `out` goes (with --overwrite) only when training begins, and a new run's folder goes again if not one
     checkpoint came of it. In a run of several processes the first one writes, and the others wait.
     """
-    setting, store = _setting(out, resources, progress), _store(out)
+    setting, store = setting_for(out, resources, progress), store_beside(out)
     accelerator, progress = setting.accelerator, setting.progress
     try:
-        task = _task(job, store, setting)
+        task = task_for(job.data, job.inputs, job.recipe, store, setting)
         teacher, card = None, None
         if job.teacher is not None:
             teacher, card = measured(job.teacher, task, job.data, setting)
@@ -152,9 +87,9 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
 
 def precompute_answers(job: Job, out: Path, resources: Resources, progress: Progress) -> None:
     """Ask the teacher for its answers to all views of all samples, and keep them; `out` is not touched."""
-    setting, store = _setting(out, resources, progress), _store(out)
+    setting, store = setting_for(out, resources, progress), store_beside(out)
     try:
-        task = _task(job, store, setting)
+        task = task_for(job.data, job.inputs, job.recipe, store, setting)
         assert job.teacher is not None
         teacher, _ = measured(job.teacher, task, job.data, setting)
         signal = _signal(job, job.teacher, teacher, job.sides, task, setting, every_view=True)
@@ -164,55 +99,6 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
     finally:
         if setting.accelerator.is_local_main_process:
             shutil.rmtree(store, ignore_errors=True)
-
-
-def _setting(out: Path, resources: Resources, progress: Progress) -> Setting:
-    speed = set_up()
-    accelerator = Accelerator(cpu=speed.device.type == "cpu", log_with=resources.tracker, project_dir=out / "tracker")
-    if not accelerator.is_main_process:
-        progress = Silent()
-    for line in speed.lines:
-        progress.note(line)
-    if accelerator.num_processes > 1:
-        progress.note(f"{accelerator.num_processes} processes share each batch; {_batch_norm(speed)}")
-    return Setting(speed, accelerator, resources, progress)
-
-
-def _batch_norm(speed: Speed) -> str:
-    if speed.device.type == "cuda":
-        return "BatchNorm takes its statistics over all of it"
-    return "each BatchNorm takes its statistics over its process's part (torch has no synchronised one on CPU)"
-
-
-def _store(out: Path) -> Path:
-    """Where this machine decodes to; several machines may see the same folder."""
-    machine = os.environ.get("GROUP_RANK", "0")
-    return out.parent / f".{out.name}.decoded{'' if machine == '0' else '-' + machine}"
-
-
-def _task(job: Job, store: Path, setting: Setting) -> ImageClassification:
-    inputs = job.inputs
-    if setting.accelerator.is_local_main_process:
-        _make_empty(store)
-    setting.accelerator.wait_for_everyone()
-    kept, line = setting.resources.may_decode(needed_bytes(job.data, inputs), store.parent)
-    # One answer for all: what is free changes as soon as the first of them decodes.
-    kept = not any_of(setting.accelerator, not kept)
-    setting.progress.note(line)
-    task = ImageClassification(
-        job.data, inputs, job.recipe, store if kept else None, setting.speed.device, setting.progress
-    )
-    task.decode()
-    return task
-
-
-def _make_empty(folder: Path) -> None:
-    try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise os_error(error, f"preparing {folder}") from error
 
 
 def _signal(

@@ -1,0 +1,77 @@
+"""One training, as everything but the loop sees it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compressor.data import ImageData
+from compressor.distill.connectors import Sides
+from compressor.distill.image_task import ImageClassification
+from compressor.distill.layers import sides_of
+from compressor.distill.learner import Term, bind_losses
+from compressor.distill.teacher_table import LoadedTable
+from compressor.models import LoadedModel
+from compressor.spec.preprocess import Preprocess
+from compressor.spec.quantization import Quantization
+from compressor.spec.recipe import Recipe
+from compressor.spec.student import Accuracy, Request, Specialty, Weights
+
+__all__ = ["Job", "Origin"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The teacher that a chain of assistants began with, its validation accuracy, and the assistants."""
+
+    teacher: Weights
+    validation: Accuracy
+    assistants: tuple[Weights, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
+    pictures to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
+    assistant. `table`: a teacher's answers, in place of a teacher."""
+
+    request: Request
+    recipe: Recipe
+    data: ImageData
+    student: LoadedModel
+    teacher: LoadedModel | None
+    init: str
+    quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
+    peers: tuple[LoadedModel, ...] = ()
+    table: LoadedTable | None = None
+    specialty: Specialty | None = None
+    origin: Origin | None = None
+
+    @property
+    def classes(self) -> int:
+        return len(self.data.info.class_names)
+
+    @property
+    def taught_by(self) -> Weights | None:
+        source = self.teacher or self.table
+        return source.weights if source else None
+
+    @property
+    def inputs(self) -> dict[str, Preprocess]:
+        """Each model's key in a batch, and how its pictures are prepared; peers share the student's where they can."""
+        inputs = {"student": self.student.preprocess}
+        if self.teacher is not None:
+            inputs["teacher"] = self.teacher.preprocess
+        return inputs | {key: peer.preprocess for key, peer in zip(self.peer_keys, self.peers, strict=True)}
+
+    @property
+    def peer_keys(self) -> list[str]:
+        own = self.student.preprocess
+        return ["student" if peer.preprocess == own else f"peer{n}" for n, peer in enumerate(self.peers, 1)]
+
+    @property
+    def sides(self) -> dict[str, Sides]:
+        return sides_of(self.terms, self.student, self.teacher, classes=self.classes, samples=len(self.data.train))
+
+    @property
+    def terms(self) -> list[Term]:
+        teaches = self.request.command == "distill" and self.request.teacher != "peers"
+        return bind_losses(self.recipe, has_teacher=teaches)

@@ -1,0 +1,78 @@
+"""Where a training runs: this process and its device, and the place that pictures are decoded to."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from compressor.data import ImageData
+from compressor.distill.image_task import ImageClassification, needed_bytes
+from compressor.distill.processes import any_of
+from compressor.distill.resources import Resources
+from compressor.distill.speed import Speed, set_up
+from compressor.errors import os_error
+from compressor.progress import Progress, Silent
+from compressor.spec.preprocess import Preprocess
+from compressor.spec.recipe import Recipe
+
+__all__ = ["Setting", "setting_for", "store_beside", "task_for"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a job runs in: this process, its device, and what it may use."""
+
+    speed: Speed
+    accelerator: Accelerator
+    resources: Resources
+    progress: Progress
+
+
+def setting_for(out: Path, resources: Resources, progress: Progress) -> Setting:
+    speed = set_up()
+    accelerator = Accelerator(cpu=speed.device.type == "cpu", log_with=resources.tracker, project_dir=out / "tracker")
+    if not accelerator.is_main_process:
+        progress = Silent()
+    for line in speed.lines:
+        progress.note(line)
+    if accelerator.num_processes > 1:
+        progress.note(f"{accelerator.num_processes} processes share each batch; {_batch_norm(speed)}")
+    return Setting(speed, accelerator, resources, progress)
+
+
+def _batch_norm(speed: Speed) -> str:
+    if speed.device.type == "cuda":
+        return "BatchNorm takes its statistics over all of it"
+    return "each BatchNorm takes its statistics over its process's part (torch has no synchronised one on CPU)"
+
+
+def store_beside(out: Path) -> Path:
+    """Where this machine decodes to; several machines may see the same folder."""
+    machine = os.environ.get("GROUP_RANK", "0")
+    return out.parent / f".{out.name}.decoded{'' if machine == '0' else '-' + machine}"
+
+
+def task_for(
+    data: ImageData, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, setting: Setting
+) -> ImageClassification:
+    if setting.accelerator.is_local_main_process:
+        _make_empty(store)
+    setting.accelerator.wait_for_everyone()
+    kept, line = setting.resources.may_decode(needed_bytes(data, inputs), store.parent)
+    # One answer for all: what is free changes as soon as the first of them decodes.
+    kept = not any_of(setting.accelerator, not kept)
+    setting.progress.note(line)
+    task = ImageClassification(data, inputs, recipe, store if kept else None, setting.speed.device, setting.progress)
+    task.decode()
+    return task
+
+
+def _make_empty(folder: Path) -> None:
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise os_error(error, f"preparing {folder}") from error
