@@ -21,7 +21,7 @@ from compressor.models.lineage import load_teacher
 from compressor.models.references import NO_MODEL, is_table
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
-from compressor.spec.recipe import Transfer
+from compressor.spec.recipe import Ensemble, Recipe, Transfer
 from compressor.spec.student import Request, Student
 
 __all__ = [
@@ -51,6 +51,8 @@ def teach(
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
     terms = bind_losses(request.recipe, has_teacher=False)
+    if request.recipe.peers:
+        raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
     _refuse_specialty_of_less(request)
     data, specialty = _data(request, terms, progress), None
     if request.specialty is not None:
@@ -134,6 +136,7 @@ def distillation(request: Request, progress: Progress) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
     recipe = request.recipe
     terms = bind_losses(recipe, has_teacher=has_teacher(request))
+    _refuse_without_effect(request)
     data = _data(request, terms, progress)
     names = data.info.class_names
     teacher, table = load_teacher(request, names, progress=progress), load_table(request, names)
@@ -149,6 +152,18 @@ def distillation(request: Request, progress: Progress) -> Job:
     return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
 
 
+def _refuse_without_effect(request: Request) -> None:
+    """Raise KdcError for what was asked for and would change nothing."""
+    teacher, recipe = request.teacher, request.recipe
+    if teacher == "peers" and not recipe.peers:
+        hint = "--set 'peers=[{student: timm:NAME}]', and the loss mutual"
+        raise KdcError("--teacher peers: the recipe names none", hint)
+    if teacher in NO_MODEL and request.teacher_classes is not None:
+        raise KdcError(f"--teacher-classes: --teacher {teacher} has the data's classes", "leave it out")
+    if not request.other_teachers and recipe.ensemble != Ensemble():
+        raise KdcError("recipe ensemble says how several teachers answer as one, and there is one", "leave it out")
+
+
 def _refuse_specialty_of_less(request: Request) -> None:
     if request.specialty is not None and request.recipe.transfer != Transfer():
         raise KdcError("--specialty draws its own part of the training data: recipe transfer cannot cut it too")
@@ -162,11 +177,25 @@ def labels_only(terms: Sequence[Term]) -> bool:
 def _data(request: Request, terms: Sequence[Term], progress: Progress) -> ImageData:
     """The data of a request, its training split cut to the recipe's transfer set."""
     if request.unlabelled is not None and labels_only(terms):
+        counting = ", ".join(term.name for term in terms if term.loss.ever)
         raise KdcError(
-            f"--unlabelled {request.unlabelled}: every loss of the recipe ({', '.join(term.name for term in terms)}) "
-            "needs labels, so nothing could be learned from it",
-            "add a loss that only asks the teacher, such as kd",
+            f"--unlabelled {request.unlabelled}: every loss that counts ({counting}) needs labels, so nothing could be "
+            "learned from it",
+            "give a loss that only asks the teacher a weight, such as kd, or leave --unlabelled out",
         )
     data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, unlabelled=request.unlabelled)
     say(data, progress)
-    return transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
+    data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
+    _warn_of_mixed(data, request.recipe, terms, progress)
+    return data
+
+
+def _warn_of_mixed(data: ImageData, recipe: Recipe, terms: Sequence[Term], progress: Progress) -> None:
+    """A mixed picture has a label only where both of its parts have one."""
+    without = float((data.train.labels < 0).mean())
+    asks = any("labels" in term.row.needs for term in terms if term.loss.ever)
+    if without and asks and (recipe.views.mixup or recipe.views.cutmix):
+        progress.warn(
+            f"with {without:.0%} unlabelled pictures, mixed views have a label only where both of their parts do: "
+            f"about {(1 - without) ** 2:.1%} of them"
+        )

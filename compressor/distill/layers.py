@@ -6,7 +6,8 @@ from compressor.distill.connectors import Sides
 from compressor.distill.learner import Term
 from compressor.errors import KdcError
 from compressor.models import LoadedModel
-from compressor.models.features import Layer, Taps, layers_of, match, named_layer, taps_for
+from compressor.models.features import Layer, Taps, inner_of, layers_of, match, named_layer, taps_for
+from compressor.models.loaded import Several
 
 __all__ = ["described", "sides_of", "taps_of"]
 
@@ -27,11 +28,14 @@ def sides_of(
                 raise KdcError(f"{at}: it looks at every stage of the student, so it takes no `at`", "leave `at` out")
             found[term.name] = Sides(tuple(layers_of(student, kind)), (), classes, samples)
             continue
-        assert teacher is not None
-        source = teacher.weights.source
-        if " + " in source or source.startswith("specialists:"):
+        if teacher is None:
             raise KdcError(
-                f"{at}: several networks ({source}) have no layers in common",
+                f"{at}: it looks at a teacher's layers, and there is no teacher with layers of its own",
+                "losses on logits (kdc losses), or --teacher with a model",
+            )
+        if isinstance(inner_of(teacher.network), Several):
+            raise KdcError(
+                f"{at}: several networks ({teacher.weights.source}) have no layers in common",
                 "give one --teacher, or losses on logits (kdc losses)",
             )
         if term.loss.at == "auto":

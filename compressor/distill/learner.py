@@ -54,10 +54,10 @@ def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
                 f"{where}: {term.name} needs a teacher", "leave it out, or give a --teacher that can be asked"
             )
         if "peer_logits" in row.needs and not recipe.peers:
-            raise KdcError(f"{where}: {term.name} needs peers", "peers: [{student: timm:NAME}] in the recipe")
+            raise KdcError(f"{where}: {term.name} needs peers", "--set 'peers=[{student: timm:NAME}]'")
         if row.taps is None and term.at != "auto":
             raise KdcError(f"{where}: {term.name} looks at no layers, so it takes no `at`", "leave `at` out")
-        if "labels" in row.needs and not row.mixed_labels and (recipe.views.mixup or recipe.views.cutmix):
+        if not row.mixed_labels and (recipe.views.mixup or recipe.views.cutmix):
             raise KdcError(
                 f"{where}: {term.name} needs one class a picture, and mixup or cutmix give it two",
                 "--set views.mixup=0 --set views.cutmix=0, or another loss",

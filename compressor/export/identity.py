@@ -37,4 +37,9 @@ def without_paths(record: Student) -> Student:
     weights = public(record.weights)
     assistants = tuple(public(one) for one in record.assistants)
     changes = {"data": data, "teacher": teacher, "weights": weights, "init": last_part(record.init)}
-    return record.model_copy(update={**changes, "assistants": assistants})
+    peers = tuple(
+        peer.model_copy(update={"student": last_part(peer.student), "init": last_part(peer.init)})
+        for peer in record.recipe.peers
+    )
+    recipe = record.recipe.model_copy(update={"peers": peers})
+    return record.model_copy(update={**changes, "assistants": assistants, "recipe": recipe})

@@ -140,6 +140,7 @@ LOSSES: dict[str, Loss] = {
     "crd": Loss(
         crd, {"temperature": TEMPERATURE}, "Tian, Krishnan & Isola 2020, arXiv 1910.10699",
         "-log h(s,t) - sum_neg log(1 - h(s,m)), h = e/(e + N Z), e = exp(s.t/T)", "relation", "pooled", "contrast",
+        mixed_labels=False,
     ),
     "early_exits": Loss(
         early_exits, {"temperature": TEMPERATURE, "alpha": (0.0, 1.0)}, "Zhang et al. 2019, arXiv 1905.08094",

@@ -8,12 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.models.loaded import LoadedModel
+from compressor.models.loaded import LoadedModel, Several
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.recipe import Ensemble
 from compressor.spec.student import Weights
 
-__all__ = ["combined", "resized_members"]
+__all__ = ["TOGETHER", "combined", "resized_members"]
+
+TOGETHER = " + "
+"""Between the members, where an ensemble is named."""
 
 
 class Renormalised(nn.Module):
@@ -39,7 +42,7 @@ class Renormalised(nn.Module):
         return logits
 
 
-class Mixture(nn.Module):
+class Mixture(Several):
     """The weighted mean of the members' probabilities, as log-probabilities (log-mean-exp); or of their logits, less
     each row's mean, which no probability depends on. `weights`: one a member, summing to 1."""
 
@@ -63,8 +66,6 @@ def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
     pictures, resized to its own input and normalised its own way. Raises KdcError where `how.weights` do not fit.
     """
     if len(models) == 1:
-        if how.weights is not None and len(how.weights) != 1:
-            raise KdcError(f"recipe ensemble.weights has {len(how.weights)} weights, and there is one teacher")
         return models[0]
     weights = how.weights or (1.0,) * len(models)
     if len(weights) != len(models):
@@ -81,8 +82,8 @@ def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
     network = Mixture(members, shares, how.of).eval()
     parts = [f"{model.weights.sha256} {share!r}" for model, share in zip(models, shares, strict=True)]
     identity = Weights(
-        source=" + ".join(model.weights.source for model in models),
-        architecture=" + ".join(model.weights.architecture for model in models),
+        source=TOGETHER.join(model.weights.source for model in models),
+        architecture=TOGETHER.join(model.weights.architecture for model in models),
         sha256=hashlib.sha256("\n".join([how.of, *parts]).encode()).hexdigest(),
         licence=" + ".join(dict.fromkeys(model.weights.licence for model in models)),
         parameters=sum(model.weights.parameters for model in models),

@@ -23,7 +23,7 @@ from compressor.models.hf_models import HfClassifier
 from compressor.models.loaded import LoadedModel, SelectClasses, evaluating, outputs_of
 from compressor.models.weights import heads
 
-__all__ = ["POOLED", "Layer", "Taps", "layers_of", "match", "named_layer", "taps_for"]
+__all__ = ["POOLED", "Layer", "Taps", "inner_of", "layers_of", "match", "named_layer", "taps_for"]
 
 POOLED = "pooled"
 
@@ -46,7 +46,7 @@ class Taps:
         self.names, self._classes = tuple(dict.fromkeys(names)), classes
         self._stages = any(_is_stage(name) for name in self.names)
         self._attention = any(_is_attention(name) for name in self.names)
-        inner = _inner(network)
+        inner = inner_of(network)
         known = dict(inner.named_modules())
         for name in self.names:
             if name != POOLED and not _is_stage(name) and not _is_attention(name) and name not in known:
@@ -59,7 +59,7 @@ class Taps:
     def __call__(self, network: nn.Module, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits [B, C], and the features by name: maps [B, C, H, W], attention [B, heads, N, N], pooled [B, D]."""
         found: dict[str, Tensor] = {}
-        inner = _inner(network)
+        inner = inner_of(network)
         with ExitStack() as stack:
             if POOLED in self.names:
                 stack.enter_context(_pooled(inner, self._classes, found))
@@ -79,7 +79,8 @@ class Taps:
         return _selected(network, logits), {name: found[name] for name in self.names}
 
 
-def _inner(network: nn.Module) -> nn.Module:
+def inner_of(network: nn.Module) -> nn.Module:
+    """The network itself, where classes are selected from its answers."""
     while isinstance(network, SelectClasses):
         network = network.network
     return network
@@ -242,7 +243,7 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
     or "attention". Raises KdcError where the network has none."""
     height, width = model.preprocess.input_size
     example = torch.zeros(1, 3, height, width)
-    inner = _inner(model.network)
+    inner = inner_of(model.network)
     classes = _width(model)
     with evaluating(model.network):
         if taps == "pooled":
@@ -290,7 +291,7 @@ def taps_for(model: LoadedModel, names: Sequence[str]) -> Taps:
 
 def _width(model: LoadedModel) -> int:
     """Of the network's own classifier, before classes are selected from it."""
-    return outputs_of(LoadedModel(_inner(model.network), model.preprocess, None, model.weights, model.family))
+    return outputs_of(LoadedModel(inner_of(model.network), model.preprocess, None, model.weights, model.family))
 
 
 def match(student: Sequence[Layer], teacher: Sequence[Layer]) -> list[tuple[Layer, Layer]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from compressor.data import ImageData, open_data
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
-from compressor.models.ensemble import combined, resized_members
+from compressor.models.ensemble import TOGETHER, combined, resized_members
 from compressor.models.loaded import LoadedModel, with_classes
 from compressor.models.references import NO_MODEL, is_table, load_model, with_class_file
 from compressor.progress import Progress, Silent
@@ -22,7 +22,10 @@ def public(weights: Weights) -> Weights:
 
 
 def last_part(reference: str) -> str:
-    """`scheme:/some/where/name` -> `scheme:name`; a name of the hub, `hf:owner/name`, stays as it is."""
+    """`scheme:/some/where/name` -> `scheme:name`; a name of the hub, `hf:owner/name`, stays as it is; of several joined
+    by " + ", each."""
+    if TOGETHER in reference:
+        return TOGETHER.join(last_part(one) for one in reference.split(TOGETHER))
     scheme, colon, rest = reference.rpartition(":")
     if scheme == "hf" and rest.count("/") == 1 and not rest.startswith((".", "/")) and not Path(rest).exists():
         return reference
@@ -44,15 +47,23 @@ def load_teacher(
     if moved_to and request.other_teachers:
         raise KdcError("the teacher of this run is an ensemble, so that one place is not enough", "put them back")
     models = []
-    for reference in references:
-        model = load_model(reference)
-        if request.teacher_classes is not None:
-            model = with_class_file(model, Path(request.teacher_classes))
+    for model in _named([load_model(reference) for reference in references], request.teacher_classes):
         models.append(with_classes(model, map_classes(model, class_names), class_names))
     ensemble = combined(models, request.recipe.ensemble)
     for line in resized_members(models, ensemble):
         progress.note(line)
     return ensemble
+
+
+def _named(models: list[LoadedModel], file: str | None) -> list[LoadedModel]:
+    """With the names in `file`: the only teacher whatever its weights say; of several, those that say nothing."""
+    if file is None:
+        return models
+    if len(models) == 1:
+        return [with_class_file(models[0], Path(file))]
+    if all(model.class_names is not None for model in models):
+        raise KdcError(f"--teacher-classes {file}: the weights of every teacher name their classes", "leave it out")
+    return [with_class_file(model, Path(file)) if model.class_names is None else model for model in models]
 
 
 def teacher_of(request: Request, record: Student, moved_to: str | None, hint: str) -> LoadedModel | None:

@@ -18,6 +18,7 @@ from compressor.spec.student import Weights
 __all__ = [
     "LoadedModel",
     "SelectClasses",
+    "Several",
     "check_input",
     "evaluating",
     "freeze",
@@ -56,6 +57,10 @@ class SelectClasses(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         logits: Tensor = self.network(pictures)
         return logits.index_select(-1, self.index)
+
+
+class Several(nn.Module):
+    """Networks that answer together: they have no layers in common."""
 
 
 def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str]) -> LoadedModel:

@@ -1,5 +1,6 @@
 """`--teacher`: the spellings of a model's whereabouts, and the loader for each."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
 
 
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
-    """`model` with the class names in `file`: one a line, in the order of its outputs."""
+    """`model` with the class names in `file`: one a line, in the order of its outputs. They are part of its identity:
+    under other names it answers otherwise."""
     try:
         names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -62,4 +64,6 @@ def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
             f"--teacher-classes {file} has {len(set(names))} different names, the teacher has {outputs} outputs",
             "one name a line, in the order of the outputs",
         )
-    return replace(model, class_names=tuple((name,) for name in names))
+    sha256 = hashlib.sha256("\n".join([model.weights.sha256, *names]).encode()).hexdigest()
+    weights = model.weights.model_copy(update={"sha256": sha256})
+    return replace(model, class_names=tuple((name,) for name in names), weights=weights)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
-from compressor.models.loaded import LoadedModel, freeze, with_classes
+from compressor.models.loaded import LoadedModel, Several, freeze, with_classes
 from compressor.models.runs import load_run
 from compressor.spec.base import read_json
 from compressor.spec.specialists import Specialist, Specialists
@@ -117,7 +117,7 @@ def _mass(s: Tensor, w: Tensor, dustbin: Tensor) -> tuple[Tensor, Tensor]:
     return solved(w, s + dustbin + w), solved(dustbin, dustbin + w - s)
 
 
-class _Combined(nn.Module):
+class _Combined(Several):
     """Pictures -> log q: all networks see the same pictures."""
 
     def __init__(self, generalist: nn.Module, specialists: Sequence[nn.Module], posterior: Posterior) -> None:

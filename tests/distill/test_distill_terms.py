@@ -248,3 +248,36 @@ def test_pooled_features_are_kept_with_the_answers(tmp_path: Path, ask_distill: 
     progress = Hearing()
     precompute(ahead, tmp_path / "ahead", progress=progress, resources=Resources(teacher_cache=tmp_path / "cache"))
     assert "all of the teacher's answers are there" in progress.notes
+
+
+WITHOUT_EFFECT: dict[str, tuple[dict[str, Any], str]] = {
+    "peers that are none": ({"teacher": "peers", "losses": [{"name": "cross_entropy"}]}, "the recipe names none"),
+    "an ensemble of one": ({"ensemble": {"of": "logits"}}, "recipe ensemble says how several teachers answer as one"),
+    "its own features": ({"teacher": "self", "losses": [{"name": "hint"}]}, "there is no teacher with layers of its own"),
+    "classes for nobody": ({"teacher": "self", "teacher_classes": "classes.txt"}, "--teacher self has the data's"),
+    "contrasts of mixed pictures": (
+        {"losses": [{"name": "crd"}], "views": {"mixup": 0.2}}, "crd needs one class a picture",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), WITHOUT_EFFECT.values(), ids=WITHOUT_EFFECT)
+def test_what_would_have_no_effect_is_refused(
+    tmp_path: Path, ask_distill: Ask, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(KdcError, match=message):
+        run(ask_distill(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fine_tuned_model_has_no_peers(tmp_path: Path, ask_teach: Ask) -> None:
+    peers = {"losses": [{"name": "cross_entropy"}, {"name": "mutual"}], "peers": [{"student": "timm:test_resnet"}]}
+    with pytest.raises(KdcError, match="kdc teach trains one network"):
+        run(ask_teach(**peers), tmp_path / "run")
+
+
+def test_few_labels_among_mixed_pictures_are_warned_of(tmp_path: Path, ask_distill: Ask) -> None:
+    progress = Hearing()
+    request = ask_distill(views={"mixup": 0.2, "hflip": False}, transfer={"labelled": 0.25}, epochs=1)
+    run(request, tmp_path / "run", progress=progress)
+    assert any("mixed views have a label only where both" in line for line in progress.warnings)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from compressor.export.identity import without_paths
+from compressor.spec.recipe import Peer
 from compressor.spec.student import UnlabelledInfo
 from tests.models.test_models_runs import record, saved
 
@@ -14,3 +15,17 @@ def test_unlabelled_pictures_are_named_without_their_folder(tmp_path: Path) -> N
     public = without_paths(made).data.unlabelled
     assert public == more.model_copy(update={"source": "folder:photos"})
     assert without_paths(student).data.unlabelled is None
+
+
+def test_teachers_of_an_ensemble_and_peers_are_named_without_their_folders(tmp_path: Path) -> None:
+    student = record(saved(tmp_path / "run"))
+    several = student.weights.model_copy(
+        update={"source": "run:/home/somebody/a + hf:owner/name + timm:resnet18@/home/somebody/b.pth"}
+    )
+    peers = (Peer(student="timm:local-dir:/home/somebody/net", init="/home/somebody/w.pth"),)
+    recipe = student.recipe.model_copy(update={"peers": peers})
+    public = without_paths(student.model_copy(update={"teacher": several, "recipe": recipe}))
+    assert public.teacher is not None
+    assert public.teacher.source == "run:a + hf:owner/name + timm:resnet18@b.pth"
+    assert public.recipe.peers == (Peer(student="timm:local-dir:net", init="w.pth"),)
+    assert "/home" not in public.model_dump_json()

@@ -94,10 +94,10 @@ def test_its_identity_is_that_of_all_members_and_their_weights() -> None:
     assert weights.source == "timm:test_resnet1 + timm:test_resnet2"
 
 
-@pytest.mark.parametrize(("count", "weights"), [(2, (1.0,)), (1, (1.0, 2.0))])
-def test_weights_that_do_not_fit_are_refused(count: int, weights: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 2.0, 3.0)])
+def test_weights_that_do_not_fit_are_refused(weights: tuple[float, ...]) -> None:
     with pytest.raises(KdcError, match=r"ensemble\.weights has"):
-        combined([member(seed) for seed in range(count)], Ensemble(weights=weights))
+        combined([member(1), member(2)], Ensemble(weights=weights))
 
 
 def test_one_teacher_is_itself() -> None:
