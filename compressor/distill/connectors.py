@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.models.features import Layer
+from compressor.models.stages import Layer
 
 __all__ = ["CONNECTORS", "Connector", "Sides"]
 
@@ -150,6 +150,8 @@ class Contrast(Connector):
 
     def __init__(self, sides: Sides) -> None:
         super().__init__(sides)
+        if len(sides.student) > 1:
+            raise KdcError(f"crd compares one layer, and `at` names {len(sides.student)}", "leave `at` out")
         self.own = nn.Linear(sides.student[-1].shape[0], CRD_WIDTH)
         self.others = nn.Linear(sides.teacher[-1].shape[0], CRD_WIDTH)
         self.student_memory: Tensor
@@ -163,9 +165,10 @@ class Contrast(Connector):
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
         own = F.normalize(self.own(student[-1].float()))
         others = F.normalize(self.others(teacher[-1].float()))
-        count = min(CRD_NEGATIVES, len(self.classes))
+        every = len(self.classes)
         # From torch's generator on the CPU, which each step seeds: the same wherever the step is taken again.
-        drawn = torch.randperm(len(self.classes))[:count].to(own.device, non_blocking=True)
+        drawn = torch.randint(every, (CRD_NEGATIVES,)) if every > CRD_NEGATIVES else torch.arange(every)
+        drawn = drawn.to(own.device, non_blocking=True)
         rows = index.to(own.device, non_blocking=True)
         known = labels[:, None] >= 0
         kept_classes = self.classes[drawn]
@@ -173,8 +176,8 @@ class Contrast(Connector):
         given = {
             "student_embeddings": own,
             "teacher_embeddings": others,
-            "student_memory": self.student_memory[drawn].clone(),
-            "teacher_memory": self.teacher_memory[drawn].clone(),
+            "student_memory": self.student_memory[drawn],
+            "teacher_memory": self.teacher_memory[drawn],
             "negatives": negatives,
         }
         if self.training:

@@ -112,7 +112,7 @@ def train(
     accelerator = accelerator or Accelerator(cpu=next(student.parameters()).device.type == "cpu")
     average = ModelEmaV3(student, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
     run = Training(
-        learner, learner, teacher, task, recipe,
+        learner, learner, teacher if learner.asks_teacher else None, task, recipe,
         AdamW(_groups(learner, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr, fused=True),
         average, accelerator, inputs, folder / "checkpoint", progress,
     )  # fmt: skip
@@ -169,6 +169,8 @@ def _epoch(run: Training) -> bool:
     position.sums = _totals(run, sums)
     whole = position.step == task.steps_per_epoch
     if whole and teacher:
+        # It may be what teaches the next epoch: the same in all processes.
+        same_buffers(run.accelerator, [run.student])
         teacher.end(position.epoch, run.student)
     return whole
 
@@ -186,11 +188,11 @@ def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     for number, batch in enumerate(parts):
         answers = run.teacher.answers(batch, position.epoch) if run.teacher else None
-        losses: dict[str, Tensor] = run.parallel(batch, answers)
-        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() / len(parts)
         # Gradients are averaged over the processes once a step, with its last part.
         last = number == len(parts) - 1
         with nullcontext() if last else run.accelerator.no_sync(run.parallel):
+            losses: dict[str, Tensor] = run.parallel(batch, answers)
+            total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() / len(parts)
             total.backward()  # type: ignore[no-untyped-call]
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + loss.detach() / len(parts)

@@ -135,7 +135,7 @@ class ImageClassification:
         with evaluating(model):
             for chunk, (pixels,) in zip(chunks, pictures, strict=True):
                 inputs = self._scales[model.key](_on(pixels, self._device).permute(0, 3, 1, 2).float().div_(255))
-                answers.append((int(chunk[0]), model({model.key: inputs}).logits.float().cpu().numpy()))
+                answers.append((int(chunk[0]), model.network(inputs).float().cpu().numpy()))
         if self._team.num_processes > 1:
             answers = sorted(gather_object(answers), key=lambda answer: answer[0])
         return np.concatenate([logits for _, logits in answers])

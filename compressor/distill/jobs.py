@@ -14,14 +14,14 @@ from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.teacher_table import load_table, require_teachable
-from compressor.distill.training import NOT_KEPT, precompute_answers, say, train_and_save
+from compressor.distill.training import not_kept, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
-from compressor.models import create_student, load_model, load_run
+from compressor.models import LoadedModel, create_student, load_model, load_run
 from compressor.models.lineage import load_teacher
 from compressor.models.references import NO_MODEL, is_table
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
-from compressor.spec.recipe import Ensemble, Recipe, Transfer
+from compressor.spec.recipe import Ensemble, Recipe, TeacherAnswers, Transfer
 from compressor.spec.student import Request, Student
 
 __all__ = [
@@ -109,7 +109,7 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
     terms = bind_losses(request.recipe, has_teacher=True)
     if any(term.row.taps not in (None, "pooled") for term in terms if term.asks_teacher):
-        raise NOT_KEPT
+        raise not_kept()
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
     precompute_answers(distillation(request, progress), out, resources, progress)
@@ -136,7 +136,7 @@ def distillation(request: Request, progress: Progress) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
     recipe = request.recipe
     terms = bind_losses(recipe, has_teacher=has_teacher(request))
-    _refuse_without_effect(request)
+    _refuse_without_effect(request, terms)
     data = _data(request, terms, progress)
     names = data.info.class_names
     teacher, table = load_teacher(request, names, progress=progress), load_table(request, names)
@@ -148,18 +148,32 @@ def distillation(request: Request, progress: Progress) -> Job:
     student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
-    peers = [create_student(peer.student, peer.init, names, size, recipe.crop_pct) for peer in recipe.peers]
+    peers = [_peer(number, request, names, size) for number, _ in enumerate(recipe.peers)]
     return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
 
 
-def _refuse_without_effect(request: Request) -> None:
-    """Raise KdcError for what was asked for and would change nothing."""
+def _peer(number: int, request: Request, names: tuple[str, ...], size: int) -> LoadedModel:
+    peer = request.recipe.peers[number]
+    try:
+        return create_student(peer.student, peer.init, names, size, request.recipe.crop_pct)
+    except KdcError as error:
+        hint = "student: timm:NAME; init: pretrained, random or the path of a checkpoint"
+        raise KdcError(f"recipe peers.{number}: {error.message}", hint, error.exit_code) from None
+
+
+def _refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:
+    """Raise KdcError for what was asked for and would change nothing, or mean nothing."""
     teacher, recipe = request.teacher, request.recipe
     if teacher == "peers" and not recipe.peers:
         hint = "--set 'peers=[{student: timm:NAME}]', and the loss mutual"
         raise KdcError("--teacher peers: the recipe names none", hint)
     if teacher in NO_MODEL and request.teacher_classes is not None:
         raise KdcError(f"--teacher-classes: --teacher {teacher} has the data's classes", "leave it out")
+    if teacher == "peers" and recipe.teacher_answers != TeacherAnswers():
+        raise KdcError("recipe teacher_answers: peers answer anew at each step, and whole", "leave it out")
+    logits_alone = [term.name for term in terms if term.name == "soft_bce"]
+    if logits_alone and (request.other_teachers or teacher.startswith("specialists:") or recipe.teacher_answers.top_k):
+        raise KdcError("soft_bce takes each logit by itself, and this teacher answers probabilities", "kd")
     if not request.other_teachers and recipe.ensemble != Ensemble():
         raise KdcError("recipe ensemble says how several teachers answer as one, and there is one", "leave it out")
 

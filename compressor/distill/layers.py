@@ -1,13 +1,15 @@
 """Which layers of student and teacher a loss on features looks at."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from compressor.distill.connectors import Sides
+from compressor.distill.connectors import CONNECTORS, Sides
 from compressor.distill.learner import Term
 from compressor.errors import KdcError
 from compressor.models import LoadedModel
-from compressor.models.features import Layer, Taps, inner_of, layers_of, match, named_layer, taps_for
+from compressor.models.features import Taps, inner_of
 from compressor.models.loaded import Several
+from compressor.models.stages import Layer, layers_of, match, named_layer, taps_for
 
 __all__ = ["described", "sides_of", "taps_of"]
 
@@ -51,6 +53,9 @@ def sides_of(
                 "leave `at` out, or name more",
             )
         found[term.name] = Sides(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
+    for term in terms:
+        if term.name in found:  # what it cannot connect is known before any training; of a memory one row will do
+            CONNECTORS[term.row.connector](replace(found[term.name], samples=1))
     return found
 
 

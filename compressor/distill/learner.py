@@ -63,8 +63,15 @@ def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
                 "--set views.mixup=0 --set views.cutmix=0, or another loss",
             )
         terms.append(Term(term, row, function))
-    if not any(term.loss.ever for term in terms):
+    # One that never counts is not computed: its teacher need not run.
+    terms = [term for term in terms if term.loss.ever]
+    if not terms:
         raise KdcError("recipe losses: every weight is 0, so nothing would be learned")
+    if not any("student_logits" in term.row.needs and term.row.knowledge != "self" for term in terms):
+        names = ", ".join(term.name for term in terms)
+        raise KdcError(f"recipe losses: {names} teach the student's classifier nothing", "add kd or cross_entropy")
+    if recipe.peers and recipe.head_epochs:
+        raise KdcError("recipe head_epochs: peers are trained whole from the first step", "head_epochs: 0, or no peers")
     if recipe.peers and not any("peer_logits" in term.row.needs for term in terms):
         raise KdcError("recipe peers: no loss looks at them", "add {name: mutual} to losses, or leave peers out")
     return terms
@@ -169,12 +176,17 @@ def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
     # CRD's rows are counted against its memory, which its connector has looked after.
     if labelled is not None and "labels" in needed:
         if not len(labelled):
-            nothing: Tensor = values["student_logits"].sum() * 0.0
-            return nothing
+            return _nothing(needed)
         rows = labelled.to(batch["labels"].device, non_blocking=True)
         needed = {name: _rows(value, rows) for name, value in needed.items()}
     loss: Tensor = term.function(**needed)
     return loss
+
+
+def _nothing(needed: Mapping[str, Any]) -> Tensor:
+    """0, with a gradient of 0 for all that the loss would have reached: several processes wait for each of them."""
+    tensors = [one for value in needed.values() for one in (value if isinstance(value, list) else [value])]
+    return torch.stack([one.sum() * 0.0 for one in tensors if one.is_floating_point()]).sum()
 
 
 def _rows(value: Any, rows: Tensor) -> Any:

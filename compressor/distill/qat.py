@@ -147,6 +147,7 @@ def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
             "optimizer": recipe.optimizer.model_copy(update=changes),
         }
     )
+    bind_losses(shorter, has_teacher=with_teacher)
     return shorter, left_out
 
 

@@ -13,6 +13,7 @@ from compressor.distill.task import BatchModel
 from compressor.distill.teachers import Cached, Itself, Online, Teacher
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, freeze
+from compressor.models.ensemble import Mixture
 from compressor.models.features import POOLED, Taps
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy, TeacherCard
@@ -24,11 +25,22 @@ def measured(
     teacher: LoadedModel, task: ImageClassification, data: ImageData, setting: Setting
 ) -> tuple[BatchModel, TeacherCard]:
     """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
+    if isinstance(teacher.network, Mixture):
+        _measure_members(teacher.network, task, data, setting)
     model = on_device(freeze(BatchModel(teacher.network, "teacher")), setting.speed.device)
     card = card_of(task, model, data.info.class_names)
     setting.progress.note(f"teacher {teacher.weights.source}: {scored(card.accuracy)}")
     refuse_chance(card.accuracy, len(data.info.class_names), teacher.weights.source)
     return model, shown(card, setting.progress)
+
+
+def _measure_members(network: Mixture, task: ImageClassification, data: ImageData, setting: Setting) -> None:
+    """One that knows nothing would be hidden by the others."""
+    for number, member in enumerate(network.members, 1):
+        model = on_device(freeze(BatchModel(member, "teacher")), setting.speed.device)
+        score = task.evaluate(model, "validation")
+        setting.progress.note(f"teacher {number} of {len(network.members)}: {scored(score)}")
+        refuse_chance(score, len(data.info.class_names), f"{number} of {len(network.members)}")
 
 
 def signal_of(

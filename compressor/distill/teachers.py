@@ -99,8 +99,8 @@ class Itself(nn.Module):
 
     def __init__(self, student: BatchModel, codec: Codec, autocast: torch.dtype | None = None) -> None:
         super().__init__()
-        self._codec, self._autocast = codec, autocast
-        self.before = copy.deepcopy(student).eval().requires_grad_(False)
+        self.before = BatchModel(copy.deepcopy(student.network), student.key).eval().requires_grad_(False)
+        self._online = Online(self.before, codec, autocast)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -110,8 +110,7 @@ class Itself(nn.Module):
         return True
 
     def answers(self, batch: Batch, epoch: int) -> Outputs:
-        # In evaluation mode, whatever mode the module that holds it was set to.
-        return Online(self.before.eval(), self._codec, self._autocast).answers(batch, epoch)
+        return self._online.answers(batch, epoch)
 
     def end(self, epoch: int, student: BatchModel) -> None:
         self.before.load_state_dict(student.state_dict())

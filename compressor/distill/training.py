@@ -7,6 +7,7 @@ import timm
 import torch
 
 from compressor.data import ImageData
+from compressor.distill.answer_codec import Codec
 from compressor.distill.bias import correct_bias, unseen_recall, write_history
 from compressor.distill.card import card_of, shown
 from compressor.distill.checkpoint import is_saved
@@ -36,12 +37,13 @@ from compressor.spec.recipe import Recipe
 from compressor.spec.student import Student, TeacherCard
 from compressor.statistics import accuracy_of
 
-__all__ = ["NOT_KEPT", "precompute_answers", "say", "train_and_save"]
+__all__ = ["not_kept", "precompute_answers", "say", "train_and_save"]
 
 
-NOT_KEPT = KdcError(
-    "--precompute keeps logits and pooled features, and a loss of the recipe looks at other layers", "leave it out"
-)
+def not_kept() -> KdcError:
+    return KdcError(
+        "--precompute keeps logits and pooled features, and a loss of the recipe looks at other layers", "leave it out"
+    )
 
 
 def say(data: ImageData, progress: Progress) -> None:
@@ -60,9 +62,10 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
     try:
         task = task_for(job.data, job.inputs, job.recipe, store, setting)
         teacher, card = None, None
+        sides = _looked_at(job, setting)
+        _require_trainable(job)
         if job.teacher is not None:
             teacher, card = measured(job.teacher, task, job.data, setting)
-        sides = _looked_at(job, setting)
         signal: Teacher | None = None
         if job.teacher is not None and teacher is not None and any(term.asks_teacher for term in job.terms):
             signal = _signal(job, job.teacher, teacher, sides, task, setting, every_view=False)
@@ -94,7 +97,7 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
         teacher, _ = measured(job.teacher, task, job.data, setting)
         signal = _signal(job, job.teacher, teacher, job.sides, task, setting, every_view=True)
         if not isinstance(signal, Cached):
-            raise NOT_KEPT
+            raise not_kept()
         signal.precompute()
     finally:
         if setting.accelerator.is_local_main_process:
@@ -111,6 +114,13 @@ def _signal(
         loaded, model, job.recipe, job.data, task, setting,
         taps=taps_of(sides, job.student, loaded)[1], pooled=max(pooled, default=0), every_view=every_view,
     )  # fmt: skip
+
+
+def _require_trainable(job: Job) -> None:
+    """Raise KdcError for what would stop the training once it has begun."""
+    Codec.of(job.recipe.teacher_answers, job.classes)
+    if job.recipe.head_epochs:
+        head_parameters(job.student.network, job.classes)
 
 
 def _looked_at(job: Job, setting: Setting) -> dict[str, Sides]:

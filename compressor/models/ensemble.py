@@ -80,7 +80,10 @@ def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
     ]
     shares = [weight / sum(weights) for weight in weights]
     network = Mixture(members, shares, how.of).eval()
-    parts = [f"{model.weights.sha256} {share!r}" for model, share in zip(models, shares, strict=True)]
+    parts = [
+        f"{model.weights.sha256} {share!r} {model.preprocess.model_dump_json()}"
+        for model, share in zip(models, shares, strict=True)
+    ]
     identity = Weights(
         source=TOGETHER.join(model.weights.source for model in models),
         architecture=TOGETHER.join(model.weights.architecture for model in models),

@@ -10,32 +10,23 @@ for the pass that they were asked for. A network is not changed by being looked 
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from compressor.errors import KdcError, did_you_mean, first_line
+from compressor.errors import KdcError, did_you_mean
 from compressor.models.hf_models import HfClassifier
-from compressor.models.loaded import LoadedModel, SelectClasses, evaluating, outputs_of
+from compressor.models.loaded import SelectClasses
 from compressor.models.weights import heads
 
-__all__ = ["POOLED", "Layer", "Taps", "inner_of", "layers_of", "match", "named_layer", "taps_for"]
+__all__ = ["POOLED", "Taps", "attention_of", "inner_of", "is_attention", "with_stages"]
 
 POOLED = "pooled"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A place in a network, and the shape of what comes out there, for one sample: (C, H, W) of a stage or a module,
-    (heads, N, N) of attention, (D,) of pooled features. `stride`: pixels of the input a step of the map; 0: no map."""
-
-    name: str
-    shape: tuple[int, ...]
-    stride: float = 0.0
+BEFORE_PICTURE = (0, 1, 2, 4, 5)
+"""Tokens before those of the picture: class, distillation, registers."""
 
 
 class Taps:
@@ -45,11 +36,11 @@ class Taps:
         """`classes`: the width of the classifier, by which it is found."""
         self.names, self._classes = tuple(dict.fromkeys(names)), classes
         self._stages = any(_is_stage(name) for name in self.names)
-        self._attention = any(_is_attention(name) for name in self.names)
+        self._attention = any(is_attention(name) for name in self.names)
         inner = inner_of(network)
         known = dict(inner.named_modules())
         for name in self.names:
-            if name != POOLED and not _is_stage(name) and not _is_attention(name) and name not in known:
+            if name != POOLED and not _is_stage(name) and not is_attention(name) and name not in known:
                 near = did_you_mean(name, known)
                 raise KdcError(
                     f"{type(inner).__name__} has no layer {name}{near}",
@@ -64,18 +55,21 @@ class Taps:
             if POOLED in self.names:
                 stack.enter_context(_pooled(inner, self._classes, found))
             for name in self.names:
-                if name != POOLED and not _is_stage(name) and not _is_attention(name):
+                if name != POOLED and not _is_stage(name) and not is_attention(name):
                     stack.enter_context(_output(inner.get_submodule(name), name, found))
             attention: list[Tensor] = []
             if self._attention:
-                stack.enter_context(_attention(inner, attention))
+                stack.enter_context(attention_of(inner, attention))
             if self._stages:
-                logits, stages = _with_stages(inner, pictures)
+                logits, stages = with_stages(inner, pictures)
                 found.update(_numbered("stage", stages, self.names))
             else:
                 logits = inner(pictures)
             if self._attention:
                 found.update(_numbered("attention", attention, self.names))
+        missing = [name for name in self.names if name not in found]
+        if missing:
+            raise KdcError(f"{missing[0]} of {type(inner).__name__} is never called, so nothing comes out of it")
         return _selected(network, logits), {name: found[name] for name in self.names}
 
 
@@ -97,18 +91,18 @@ def _is_stage(name: str) -> bool:
     return _number(name, "stage") is not None
 
 
-def _is_attention(name: str) -> bool:
+def is_attention(name: str) -> bool:
     return _number(name, "attention") is not None
 
 
 def _number(name: str, kind: str) -> int | None:
     """`stage3` -> 3, `stage-1` -> -1."""
-    digits = name.removeprefix(kind)
-    return int(digits) if digits != name and digits.lstrip("-").isdigit() and int(digits) else None
+    found = re.fullmatch(rf"{kind}(-?[0-9]+)", name)
+    return int(found[1]) or None if found else None
 
 
 def _numbered(kind: str, found: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors of a kind that were asked for; `all{kind}` is not a name, so that each is asked for by number."""
+    """The tensors of a kind that were asked for, by name."""
     chosen = {}
     for name in names:
         number = _number(name, kind)
@@ -122,16 +116,21 @@ def _numbered(kind: str, found: Sequence[Tensor], names: Sequence[str]) -> dict[
     return chosen
 
 
-def _with_stages(inner: nn.Module, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+def with_stages(inner: nn.Module, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and a map for each stage; maps [B, C, H, W]."""
     if isinstance(inner, HfClassifier):
+        wrapped = getattr(inner.model, "timm_model", None)
+        if wrapped is not None:
+            return with_stages(wrapped, pictures)
         answer: Any = inner.model(pixel_values=pictures, output_hidden_states=True)
         states = answer.hidden_states
         if states is None:
             raise KdcError(f"{type(inner.model).__name__} gives no hidden states", "name modules by their path")
         logits: Tensor = answer.logits
         maps = [_as_map(state) for state in states]
-        # The first is the embedding, which no block has seen.
-        return logits, _one_a_stage(maps[1:] if len(maps) > 1 else maps)
+        # A plain transformer gives its embedding first, which no block has seen.
+        plain = len(maps) > 1 and len({one.shape[2:] for one in maps}) == 1
+        return logits, _one_a_stage(maps[1:] if plain else maps)
     if not hasattr(inner, "forward_intermediates"):
         raise KdcError(f"{type(inner).__name__} has no stages that can be told apart", "name modules by their path")
     network: Any = inner
@@ -150,11 +149,16 @@ def _one_a_stage(maps: list[Tensor]) -> list[Tensor]:
 def _as_map(features: Tensor) -> Tensor:
     """[B, N, D] tokens -> [B, D, H, W] without the class token and its like; maps as they are.
 
-    The tokens of a picture form a square: what is above the largest one is not of the picture.
+    The tokens of a picture form a square, and a few that are not of the picture come before them.
     """
     if features.ndim != 3:
         return features
     side = math.isqrt(features.shape[1])
+    if features.shape[1] - side * side not in BEFORE_PICTURE:
+        raise KdcError(
+            f"{features.shape[1]} tokens do not form a square, with {', '.join(map(str, BEFORE_PICTURE))} others",
+            "name another layer, or choose a square --input-size",
+        )
     tokens = features[:, features.shape[1] - side * side :]
     return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
 
@@ -190,7 +194,7 @@ def _pooled(inner: nn.Module, classes: int, found: dict[str, Tensor]) -> Iterato
 
 
 @contextmanager
-def _attention(inner: nn.Module, found: list[Tensor]) -> Iterator[None]:
+def attention_of(inner: nn.Module, found: list[Tensor]) -> Iterator[None]:
     """Fused attention never makes the matrix, so that it is computed step by step meanwhile."""
     if isinstance(inner, HfClassifier):
         with _hf_attention(inner, found):
@@ -236,75 +240,3 @@ def _hf_attention(inner: HfClassifier, found: list[Tensor]) -> Iterator[None]:
             handle.remove()
     if not found:
         raise KdcError(f"{type(model).__name__} shows no attention matrices", "choose a loss on stages")
-
-
-def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
-    """The places of a kind that a loss wants: "maps" (stages of stride 4 and more: the stem sees edges alone), "pooled"
-    or "attention". Raises KdcError where the network has none."""
-    height, width = model.preprocess.input_size
-    example = torch.zeros(1, 3, height, width)
-    inner = inner_of(model.network)
-    classes = _width(model)
-    with evaluating(model.network):
-        if taps == "pooled":
-            found = Taps(model.network, [POOLED], classes)(model.network, example)[1]
-            return [Layer(POOLED, tuple(found[POOLED].shape[1:]))]
-        if taps == "attention":
-            matrices: list[Tensor] = []
-            with _attention(inner, matrices):
-                inner(example)
-            return [Layer(f"attention{n}", tuple(one.shape[1:])) for n, one in enumerate(matrices, 1)]
-        expected = inner(example)
-        try:
-            logits, stages = _with_stages(inner, example)
-        except (AttributeError, NotImplementedError, TypeError) as error:
-            raise KdcError(
-                f"the stages of {model.weights.source} cannot be taken out: {first_line(error)}",
-                "name modules by their path",
-            ) from None
-    if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3):
-        raise KdcError(
-            f"{model.weights.source} answers otherwise when its stages are taken out", "name modules instead"
-        )
-    found_layers = [
-        Layer(f"stage{n}", tuple(one.shape[1:]), height / one.shape[2])
-        for n, one in enumerate(stages, 1)
-        if one.ndim == 4
-    ]
-    coarse = [layer for layer in found_layers if layer.stride >= 4]
-    return coarse or found_layers
-
-
-def named_layer(model: LoadedModel, name: str) -> Layer:
-    """The layer `name` (see Taps), with its shape; raises KdcError where there is none."""
-    height, width = model.preprocess.input_size
-    taps = Taps(model.network, [name], _width(model))
-    with evaluating(model.network):
-        found = taps(model.network, torch.zeros(1, 3, height, width))[1][name]
-    stride = height / found.shape[2] if found.ndim == 4 and not _is_attention(name) else 0.0
-    return Layer(name, tuple(found.shape[1:]), stride)
-
-
-def taps_for(model: LoadedModel, names: Sequence[str]) -> Taps:
-    return Taps(model.network, names, _width(model))
-
-
-def _width(model: LoadedModel) -> int:
-    """Of the network's own classifier, before classes are selected from it."""
-    return outputs_of(LoadedModel(inner_of(model.network), model.preprocess, None, model.weights, model.family))
-
-
-def match(student: Sequence[Layer], teacher: Sequence[Layer]) -> list[tuple[Layer, Layer]]:
-    """Pairs of layers that see alike: of equal stride where both networks narrow their maps; else as deep, each in its
-    own network, the last with the last."""
-    strides = {layer.stride: layer for layer in teacher}
-    if len(strides) > 1 and len({layer.stride for layer in student}) > 1:
-        pairs = [(layer, strides[layer.stride]) for layer in student if layer.stride in strides]
-        if pairs:
-            return pairs
-    count = min(len(student), len(teacher))
-
-    def spread(layers: Sequence[Layer]) -> list[Layer]:
-        return [layers[round((number + 1) * len(layers) / count) - 1] for number in range(count)]
-
-    return list(zip(spread(student), spread(teacher), strict=True))

@@ -21,6 +21,7 @@ __all__ = [
     "Several",
     "check_input",
     "evaluating",
+    "example_of",
     "freeze",
     "logits_of",
     "outputs_of",
@@ -95,10 +96,15 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def outputs_of(model: LoadedModel) -> int:
     """How many classes the network answers, found by one forward pass at its input size, in evaluation mode."""
-    height, width = model.preprocess.input_size
     with evaluating(model.network):
-        logits: Tensor = model.network(torch.zeros(1, 3, height, width))
+        logits: Tensor = model.network(example_of(model))
     return logits.shape[-1]
+
+
+def example_of(model: LoadedModel) -> Tensor:
+    """A picture of zeros, [1, 3, height, width], where the network is."""
+    device = next((parameter.device for parameter in model.network.parameters()), torch.device("cpu"))
+    return torch.zeros(1, 3, *model.preprocess.input_size, device=device)
 
 
 def check_input(model: LoadedModel) -> LoadedModel:

@@ -52,7 +52,8 @@ def parse(noun: type[N], values: object, where: str) -> N:
 
 
 def _for_people(noun: type[Noun], item: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in item["loc"])
+    # What stands in brackets tells branches of a union apart, and is no key.
+    place = ".".join(str(part) for part in item["loc"] if not str(part).startswith("["))
     if item["type"] == "extra_forbidden":
         *parents, last = item["loc"]
         known = _fields_at(noun, parents)

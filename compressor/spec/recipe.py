@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from compressor.spec.base import Noun
 
@@ -128,8 +128,21 @@ class LossTerm(Noun):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    weight: Weight | Schedule = 1.0
-    at: Literal["auto"] | Annotated[tuple[tuple[str, str], ...], Field(min_length=1)] = "auto"
+    weight: Annotated[
+        Annotated[Weight, Tag("[number]")] | Annotated[Schedule, Tag("[schedule]")],
+        Discriminator(lambda value: "[number]" if isinstance(value, (int, float, str)) else "[schedule]"),
+    ] = 1.0
+    at: Literal["auto"] | tuple[tuple[str, str], ...] = "auto"
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        """One message for both spellings."""
+        pairs = value if isinstance(value, (list, tuple)) else ()
+        whole = all(isinstance(pair, (list, tuple)) and [type(one) for one in pair] == [str, str] for pair in pairs)
+        if value != "auto" and not (pairs and whole):
+            raise ValueError("must be auto, or pairs of layers: [[the student's, the teacher's], …]")
+        return value
 
     def weight_at(self, progress: float) -> float:
         return self.weight.at(progress) if isinstance(self.weight, Schedule) else self.weight
@@ -179,7 +192,8 @@ class Recipe(Noun):
     keeps; `qat` holds for quantization-aware distillation alone.
 
     `batch_size` pictures make a step, whatever the number of processes; each of them takes its share, in `accumulate`
-    parts one after the other, which takes less memory. BatchNorm sees one part at a time."""
+    parts one after the other, which takes less memory. BatchNorm sees one part at a time, and so does a loss: it is the
+    mean over a part, of its labelled samples where it asks for labels, and relations are those between its samples."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -530,12 +530,19 @@ def test_weights_that_are_all_zero_are_refused() -> None:
         bind_losses(recipe(losses=[{"name": "cross_entropy", "weight": 0}]), has_teacher=False)
 
 
-def test_a_weight_of_zero_only_records_a_loss(tmp_path: Path) -> None:
+def test_a_loss_whose_weight_is_always_zero_is_not_computed(tmp_path: Path) -> None:
+    """So that the labels alone, as a control, cost no teacher."""
     both = [{"name": "kd", "weight": 0.0}, {"name": "cross_entropy", "weight": 1.0}]
-    with_zero, position = run(tmp_path / "1", recipe(losses=both))
+
+    class Unasked(nn.Module):
+        def forward(self, vectors: Tensor) -> Tensor:
+            raise AssertionError("nobody needs its answers")
+
+    nobody = BatchModel(Unasked().eval(), "vectors").eval()
+    with_zero, position = run(tmp_path / "1", recipe(losses=both), teacher_model=nobody)
     without, _ = run(tmp_path / "2", recipe(losses=both[1:]))
     assert equal(with_zero, without)
-    assert position.history[0]["loss"]["kd"] > 0
+    assert position.history[0]["loss"].keys() == {"cross_entropy"}
 
 
 def test_the_rate_rises_linearly_and_falls_along_half_a_cosine() -> None:

@@ -12,7 +12,8 @@ from compressor.distill.task import BatchModel, Outputs
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.losses.logits import cross_entropy, kd
-from compressor.models.features import Layer
+from compressor.models.stages import Layer
+from compressor.spec.base import parse
 from compressor.spec.recipe import Recipe
 
 B, C = 6, 4
@@ -191,13 +192,9 @@ def test_the_memory_of_contrasts_holds_what_it_saw_and_takes_negatives_of_other_
     connector(own, others, labels, index)
     assert connector.classes[index].tolist() == labels.tolist()
     assert torch.allclose(connector.student_memory.norm(dim=1), torch.ones(20), atol=1e-6)
-    torch.manual_seed(5)
     given = connector(own, others, labels, index)
-    torch.manual_seed(5)
-    order = torch.randperm(20)
-    assert given["student_memory"].shape == (20, 128)
-    negatives = torch.zeros(B, 20, dtype=torch.bool)
-    negatives[:, order] = given["negatives"]
+    assert given["student_memory"].shape == (20, 128), "all of them, where they are few"
+    negatives = given["negatives"]
     for number, (row, label) in enumerate(zip(index.tolist(), labels.tolist(), strict=True)):
         assert not negatives[number, row], "not itself"
         same = [other for other, known in zip(index.tolist(), labels.tolist(), strict=True) if known == label]
@@ -211,3 +208,57 @@ def test_in_evaluation_mode_nothing_is_remembered() -> None:
     before = connector.student_memory.clone()
     connector(drawn(POOLED, 1), drawn(OTHER_POOLED, 2), torch.arange(B) % C, torch.arange(B))
     assert torch.equal(connector.student_memory, before)
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        ({"at": [["stage3"]]}, r"^recipe: losses\.0\.at: must be auto, or pairs of layers"),
+        ({"at": "stage3"}, r"^recipe: losses\.0\.at: must be auto, or pairs of layers"),
+        ({"at": []}, r"^recipe: losses\.0\.at: must be auto"),
+        ({"weight": -1}, r"^recipe: losses\.0\.weight: should be greater than or equal to 0, found -1"),
+        ({"weight": "much"}, r"^recipe: losses\.0\.weight: should be a valid number"),
+        (
+            {"weight": {"from": 0, "to": 1, "shape": "cubic"}},
+            r"^recipe: losses\.0\.weight\.shape: should be 'linear' or",
+        ),
+        ({"weight": {"from": 0}}, r"^recipe: key losses\.0\.weight\.to is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_loss_is_said_in_one_line(term: dict[str, Any], message: str) -> None:
+    values = {"schema": 1, "losses": [{"name": "hint", **term}, {"name": "kd"}]}
+    with pytest.raises(KdcError, match=message):
+        parse(Recipe, values, "recipe")
+    parse(Recipe, {"schema": 1, "losses": [{"name": "hint", "at": [["stage2", "stage3"]], "weight": 2}]}, "recipe")
+
+
+@pytest.mark.parametrize("losses", [["hint"], ["early_exits"], ["hint", "early_exits", "rkd_angle"]])
+def test_losses_that_never_reach_the_classifier_are_refused(losses: list[str]) -> None:
+    with pytest.raises(KdcError, match="teach the student's classifier nothing"):
+        bind_losses(recipe(*({"name": name} for name in losses)), has_teacher=True)
+
+
+def test_a_batch_without_labels_still_reaches_all_that_is_trained(batch: dict[str, Tensor]) -> None:
+    """Else several processes would wait for one another's gradients."""
+
+    class Staged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, C)
+
+        def forward(self, pictures: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.conv(pictures).mean((2, 3)))
+            return logits
+
+    def taps(network: Any, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        maps = network.conv(pictures)
+        return network.head(maps.mean((2, 3))), {"stage2": maps, "stage3": maps}
+
+    how = recipe({"name": "early_exits"}, {"name": "cross_entropy"})
+    layers = {"early_exits": Sides((MAPS[0], Layer("stage3", (8, 4, 4), 8.0)), (), C, 20)}
+    learner = Learner(BatchModel(Staged(), "student", taps), bind_losses(how, has_teacher=False), layers=layers)
+    batch |= {"student": torch.randn(B, 3, 4, 4), "labels": torch.full((B,), -1), "labelled": torch.arange(0)}
+    total = torch.stack(list(learner(batch, None).values())).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+    assert total == 0
+    assert all(parameter.grad is not None for parameter in learner.parameters())

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.numpy import load_file
+from torch import Tensor, nn
 
 from compressor.distill import Resources, distill, distill_quantized, precompute, teach
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
-from compressor.models import load_run
+from compressor.models import lineage, load_model, load_run
 from compressor.progress import Progress, Silent
 from compressor.spec.quantization import Scheme
+from compressor.spec.recipe import LossTerm
 from compressor.spec.student import Request, Student
 from tests.kit import Hearing
 
@@ -75,17 +78,26 @@ def transformer(tmp_path_factory: pytest.TempPathFactory, ask_teach: Ask) -> Pat
 
 
 def test_a_transformer_teaches_a_cnn_features_and_relations_at_another_size(
-    tmp_path: Path, ask_distill: Ask, transformer: Path
+    tmp_path: Path, ask_distill: Ask, transformer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("cross_entropy", "hint", "attention_transfer", "pooled", "rkd_angle", "similarity_preserving")
-    before = (transformer / "student.safetensors").read_bytes()
+    kept: list[tuple[nn.Module, dict[str, Tensor]]] = []
+    load = load_model
+
+    def watched(*arguments: Any) -> Any:
+        model = load(*arguments)
+        kept.append((model.network, {name: tensor.clone() for name, tensor in model.network.state_dict().items()}))
+        return model
+
+    monkeypatch.setattr(lineage, "load_model", watched)
     progress = Hearing()
     request = ask_distill(
         teacher=f"run:{transformer}", losses=[{"name": name, "weight": 0.5} for name in names], epochs=3
     )
     run(request, tmp_path / "run", progress=progress)
     assert any("hint: stage2 (24×8×8) from stage2 (64×3×3)" in line for line in progress.notes)
-    assert (transformer / "student.safetensors").read_bytes() == before
+    ((network, before),) = kept
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items()), "trap 3"
 
 
 def test_hidden_states_and_attention_maps_between_transformers(
@@ -161,7 +173,7 @@ def test_an_ensemble_teaches_and_its_answers_are_kept(
 @pytest.mark.parametrize(
     ("losses", "message"),
     [
-        ([{"name": "hint"}], "have no layers in common"),
+        ([{"name": "kd"}, {"name": "hint"}], "have no layers in common"),
         ([{"name": "kd"}], None),
     ],
 )
@@ -178,13 +190,16 @@ def test_an_ensemble_has_answers_and_no_layers(
 
 
 BAD: Sequence[tuple[dict[str, Any], str]] = [
-    ({"losses": [{"name": "attention_maps"}]}, "has no attention"),
-    ({"losses": [{"name": "hint", "at": [["stage9", "stage1"]]}]}, "there is no stage9"),
+    ({"losses": [{"name": "kd"}, {"name": "attention_maps"}]}, "has no attention"),
+    ({"losses": [{"name": "kd"}, {"name": "hint", "at": [["stage9", "stage1"]]}]}, "there is no stage9"),
     (
-        {"losses": [{"name": "hint", "at": [["stage2", "pooled"]]}]},
+        {"losses": [{"name": "kd"}, {"name": "hint", "at": [["stage2", "pooled"]]}]},
         "pooled of run:.* gives 96, and this",
     ),
-    ({"losses": [{"name": "fsp", "at": [["stage2", "stage2"]]}]}, "it compares 2 pairs of layers or more"),
+    (
+        {"losses": [{"name": "kd"}, {"name": "fsp", "at": [["stage2", "stage2"]]}]},
+        "it compares 2 pairs of layers or more",
+    ),
 ]
 
 
@@ -198,7 +213,7 @@ def test_layers_that_cannot_be_looked_at_are_refused_before_training(
 
 
 def test_answers_are_not_kept_ahead_where_features_are_wanted(tmp_path: Path, ask_distill: Ask) -> None:
-    request = ask_distill(losses=[{"name": "hint"}], views={"distinct": 2})
+    request = ask_distill(losses=[{"name": "kd"}, {"name": "hint"}], views={"distinct": 2})
     with pytest.raises(KdcError, match="--precompute keeps logits and pooled features"):
         precompute(request, tmp_path / "run", progress=Silent())
     with pytest.raises(KdcError, match="learns along with the student"):
@@ -216,9 +231,10 @@ def test_under_fake_quantization_losses_on_features_are_left_out_and_said_so(tmp
     assert any("under fake quantization the student learns without hint" in line for line in progress.warnings)
     row = json.loads((tmp_path / "run/history.jsonl").read_text().splitlines()[0])
     assert row["loss"].keys() == {"kd"}
-    hint = request.recipe.model_copy(update={"losses": request.recipe.losses[1:]})
-    only = request.model_copy(update={"recipe": hint})
-    with pytest.raises(KdcError, match="there are only hint"):
+    ends_at_nothing = LossTerm.model_validate({"name": "kd", "weight": {"from": 1.0, "to": 0.0}})
+    ending = request.recipe.model_copy(update={"losses": (ends_at_nothing, request.recipe.losses[1])})
+    only = request.model_copy(update={"recipe": ending})
+    with pytest.raises(KdcError, match="every weight is 0"):
         distill_quantized(only, tmp_path / "other", resume=False, overwrite=False, progress=Silent())
     assert not (tmp_path / "other").exists()
 
@@ -251,12 +267,12 @@ def test_pooled_features_are_kept_with_the_answers(tmp_path: Path, ask_distill: 
 
 
 WITHOUT_EFFECT: dict[str, tuple[dict[str, Any], str]] = {
-    "peers that are none": ({"teacher": "peers", "losses": [{"name": "cross_entropy"}]}, "the recipe names none"),
+    "no peers": ({"teacher": "peers", "losses": [{"name": "cross_entropy"}]}, "the recipe names none"),
     "an ensemble of one": ({"ensemble": {"of": "logits"}}, "recipe ensemble says how several teachers answer as one"),
-    "its own features": ({"teacher": "self", "losses": [{"name": "hint"}]}, "there is no teacher with layers of its own"),
+    "own layers": ({"teacher": "self", "losses": [{"name": "kd"}, {"name": "hint"}]}, "no teacher with layers of its"),
     "classes for nobody": ({"teacher": "self", "teacher_classes": "classes.txt"}, "--teacher self has the data's"),
     "contrasts of mixed pictures": (
-        {"losses": [{"name": "crd"}], "views": {"mixup": 0.2}}, "crd needs one class a picture",
+        {"losses": [{"name": "kd"}, {"name": "crd"}], "views": {"mixup": 0.2}}, "crd needs one class a picture",
     ),
 }  # fmt: skip
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, with_classes
-from compressor.models.features import Layer, Taps, layers_of, match, named_layer, taps_for
+from compressor.models.features import Taps
+from compressor.models.stages import Layer, layers_of, match, named_layer, taps_for
 
 NAMES = ("a", "b", "c")
 
@@ -133,6 +134,8 @@ def test_hugging_face_models_have_stages_pooled_features_and_attention() -> None
         (lambda: named_layer(model("test_resnet"), "layer1.7"), r"no layer layer1.7; did you mean layer1"),
         (lambda: layers_of(model("test_resnet"), "attention"), "has no attention"),
         (lambda: named_layer(model("test_resnet"), "stage0"), "no layer stage0"),
+        (lambda: named_layer(model("test_resnet"), "stage--1"), "no layer stage--1"),
+        (lambda: named_layer(model("test_vit"), "blocks.0.attn.attn_drop"), "is never called"),
     ],
 )
 def test_layers_that_are_not_there_are_named(ask: Callable[[], object], message: str) -> None:
@@ -140,8 +143,11 @@ def test_layers_that_are_not_there_are_named(ask: Callable[[], object], message:
         ask()
 
 
-def layers(kind: str, strides: list[int]) -> list[Layer]:
-    return [Layer(f"{kind}{number}", (8, 64 // stride, 64 // stride), stride) for number, stride in enumerate(strides)]
+def layers(kind: str, strides: list[float]) -> list[Layer]:
+    return [
+        Layer(f"{kind}{number}", (8, round(64 / stride), round(64 / stride)), stride)
+        for number, stride in enumerate(strides)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -152,10 +158,11 @@ def layers(kind: str, strides: list[int]) -> list[Layer]:
         ([4, 8, 16, 32], [16] * 12, [(0, 2), (1, 5), (2, 8), (3, 11)]),
         ([16] * 12, [16] * 4, [(2, 0), (5, 1), (8, 2), (11, 3)]),
         ([4, 8], [16, 32], [(0, 0), (1, 1)]),
+        ([4.0, 8.0, 16.0, 32.0], [300 / 75, 300 / 38, 300 / 19, 300 / 10], [(0, 0), (1, 1), (2, 2), (3, 3)]),
     ],
 )
 def test_layers_are_matched_by_stride_or_by_depth(
-    student: list[int], teacher: list[int], expected: list[tuple[int, int]]
+    student: list[float], teacher: list[float], expected: list[tuple[int, int]]
 ) -> None:
     pairs = match(layers("s", student), layers("t", teacher))
     assert [(own.name, other.name) for own, other in pairs] == [(f"s{one}", f"t{two}") for one, two in expected]

@@ -1,0 +1,99 @@
+"""Which layers a network has, and which of two networks see alike."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compressor.errors import KdcError, first_line
+from compressor.models.features import POOLED, Taps, attention_of, inner_of, is_attention, with_stages
+from compressor.models.loaded import LoadedModel, evaluating, example_of, outputs_of
+
+__all__ = ["Layer", "layers_of", "match", "named_layer", "taps_for"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place in a network, and the shape of what comes out there, for one sample: (C, H, W) of a stage or a module,
+    (heads, N, N) of attention, (D,) of pooled features. `stride`: pixels of the input a step of the map; 0: no map."""
+
+    name: str
+    shape: tuple[int, ...]
+    stride: float = 0.0
+
+
+def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
+    """The places of a kind that a loss wants: "maps" (stages of stride 4 and more: the stem sees edges alone), "pooled"
+    or "attention". Raises KdcError where the network has none."""
+    example, height = example_of(model), model.preprocess.input_size[0]
+    inner = inner_of(model.network)
+    classes = _width(model)
+    with evaluating(model.network):
+        if taps == "pooled":
+            found = Taps(model.network, [POOLED], classes)(model.network, example)[1]
+            return [Layer(POOLED, tuple(found[POOLED].shape[1:]))]
+        if taps == "attention":
+            matrices: list[Tensor] = []
+            with attention_of(inner, matrices):
+                inner(example)
+            return [Layer(f"attention{n}", tuple(one.shape[1:])) for n, one in enumerate(matrices, 1)]
+        expected = inner(example)
+        try:
+            logits, stages = with_stages(inner, example)
+        except (AttributeError, NotImplementedError, TypeError) as error:
+            raise KdcError(
+                f"the stages of {model.weights.source} cannot be taken out: {first_line(error)}",
+                "name modules by their path",
+            ) from None
+    if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3):
+        raise KdcError(
+            f"{model.weights.source} answers otherwise when its stages are taken out", "name modules instead"
+        )
+    found_layers = [
+        Layer(f"stage{n}", tuple(one.shape[1:]), height / one.shape[2])
+        for n, one in enumerate(stages, 1)
+        if one.ndim == 4
+    ]
+    coarse = [layer for layer in found_layers if layer.stride >= 4]
+    return coarse or found_layers
+
+
+def named_layer(model: LoadedModel, name: str) -> Layer:
+    """The layer `name` (see Taps), with its shape; raises KdcError where there is none."""
+    taps = Taps(model.network, [name], _width(model))
+    with evaluating(model.network):
+        found = taps(model.network, example_of(model))[1][name]
+    stride = model.preprocess.input_size[0] / found.shape[2] if found.ndim == 4 and not is_attention(name) else 0.0
+    return Layer(name, tuple(found.shape[1:]), stride)
+
+
+def taps_for(model: LoadedModel, names: Sequence[str]) -> Taps:
+    return Taps(model.network, names, _width(model))
+
+
+def _width(model: LoadedModel) -> int:
+    """Of the network's own classifier, before classes are selected from it."""
+    return outputs_of(LoadedModel(inner_of(model.network), model.preprocess, None, model.weights, model.family))
+
+
+def match(student: Sequence[Layer], teacher: Sequence[Layer]) -> list[tuple[Layer, Layer]]:
+    """Pairs of layers that see alike: of equal stride where both networks narrow their maps; else as deep, each in its
+    own network, the last with the last."""
+    strides = {_octave(layer): layer for layer in teacher}
+    if len(strides) > 1 and len({_octave(layer) for layer in student}) > 1:
+        pairs = [(layer, strides[_octave(layer)]) for layer in student if _octave(layer) in strides]
+        if pairs:
+            return pairs
+    count = min(len(student), len(teacher))
+
+    def spread(layers: Sequence[Layer]) -> list[Layer]:
+        return [layers[round((number + 1) * len(layers) / count) - 1] for number in range(count)]
+
+    return list(zip(spread(student), spread(teacher), strict=True))
+
+
+def _octave(layer: Layer) -> int:
+    """How often the map was halved: at an input size that does not divide evenly, a stride is 8.1 and not 8."""
+    return round(math.log2(layer.stride)) if layer.stride else 0
