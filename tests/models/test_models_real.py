@@ -9,6 +9,7 @@ from PIL import Image
 
 from compressor.distill import distill
 from compressor.models import LoadedModel, load_model, logits_of, map_classes, with_classes
+from compressor.models.stages import layers_of
 from compressor.progress import Silent
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Request
@@ -92,3 +93,8 @@ def test_a_thousand_class_teacher_is_right_on_a_named_subset_without_being_train
     assert found.accuracy >= 0.9, found
     assert student.teacher is not None
     assert student.teacher.sha256 == load_model(f"timm:local-dir:{lite0}").weights.sha256, "not trained"
+
+
+def test_a_timm_network_has_the_same_stages_through_transformers(lite0: Path, lite0_model: LoadedModel) -> None:
+    assert layers_of(load_model(f"hf:{lite0}"), "maps") == layers_of(lite0_model, "maps")
+    assert [layer.stride for layer in layers_of(lite0_model, "maps")] == [4, 8, 16, 32]
