@@ -17,10 +17,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+
+if TYPE_CHECKING:
+    from compressor.data import ImageData
 
 HERE = Path(__file__).resolve().parent
 
@@ -97,18 +100,17 @@ def run(arguments: Sequence[str], out: Path, threads: int) -> None:
     print(f"done: {out.name}", file=sys.stderr, flush=True)
 
 
-def measured(references: Sequence[str], experiment: Experiment) -> tuple[float, dict[str, float], int]:
-    """Accuracy and recalls on test, of the model (or of several as one) that the references name; and n."""
+def measured(references: Sequence[str], experiment: Experiment, data: "ImageData") -> tuple[float, dict[str, float]]:
+    """Accuracy and recalls on test, of the model (or of several as one) that the references name."""
     import torch
 
-    from compressor.data import normalise, open_data
+    from compressor.data import normalise
     from compressor.data.store import Decoding
     from compressor.models import load_model, map_classes, with_classes
     from compressor.models.ensemble import combined
     from compressor.spec.recipe import Ensemble
     from compressor.statistics import per_class_recall, top1
 
-    data = open_data(experiment.data)
     names = data.info.class_names
     models = [load_model(reference) for reference in references]
     model = combined([with_classes(one, map_classes(one, names), names) for one in models], Ensemble())
@@ -120,17 +122,20 @@ def measured(references: Sequence[str], experiment: Experiment) -> tuple[float, 
     predicted = top1(np.concatenate(answers))
     recalls, _ = per_class_recall(predicted, data.test.labels, len(names))
     recall = {name: float(recalls[names.index(name)]) for name in experiment.recall}
-    return float((predicted == data.test.labels).mean()), recall, len(predicted)
+    return float((predicted == data.test.labels).mean()), recall
 
 
 def collect(experiment: Experiment, work: Path) -> dict[str, Result]:
+    from compressor.data import open_data
+
+    data = open_data(experiment.data)
     results: dict[str, Result] = {}
     for arm in experiment.arms:
-        result = results[arm.name] = Result()
+        result = results[arm.name] = Result(n=len(data.test))
         for seed in arm.seeds:
             out = work / folder_of(arm.name, seed)
             references = [text.format(work=work, seed=seed) for text in arm.of] or [f"run:{out}"]
-            accuracy, recall, result.n = measured(references, experiment)
+            accuracy, recall = measured(references, experiment, data)
             result.accuracy.append(accuracy)
             for name, value in recall.items():
                 result.recall.setdefault(name, []).append(value)
