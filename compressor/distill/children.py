@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.distill.interrupt import stop_requests
-from compressor.errors import EXIT_INTERRUPTED, EXIT_USAGE, KdcError, os_error
+from compressor.errors import EXIT_USAGE, KdcError, os_error
 from compressor.progress import Progress
 
 __all__ = ["Child", "train_in_processes"]
@@ -121,7 +121,7 @@ def _ends_with(parent: int) -> Callable[[], None] | None:
     def ask() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it ended before that
-            os._exit(EXIT_INTERRUPTED)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     return ask
 

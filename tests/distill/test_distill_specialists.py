@@ -19,7 +19,7 @@ import timm
 import torch
 
 from compressor.data.specialty import DUSTBIN
-from compressor.distill import distill, specialists, teach
+from compressor.distill import children, distill, specialists, teach
 from compressor.distill.children import Child, train_in_processes
 from compressor.distill.folder import claim
 from compressor.errors import EXIT_MISSING, KdcError
@@ -244,11 +244,12 @@ def test_finished_ones_of_other_data_or_another_generalist_are_not_gone_on_with(
 def test_a_folder_is_of_one_command(tmp_path: Path, ask: Callable[..., SpecialistsRequest], ask_teach: Ask) -> None:
     for name, request in (("teacher", ask_teach()), ("both", ask())):
         write_json(tmp_path / name / "run.json", request)
-    for how in ({}, {"resume": True}, {"overwrite": True}):
+    ways: list[dict[str, Any]] = [{}, {"resume": True}, {"overwrite": True}]
+    for how in ways:
         with pytest.raises(KdcError, match=r"holds a run of kdc teach, not of kdc specialists"):
             run(ask(), tmp_path / "teacher", **how)
         with pytest.raises(KdcError, match=r"holds a run of kdc specialists, not of kdc teach"):
-            claim(tmp_path / "both", ask_teach(), **{"resume": False, "overwrite": False, **how})
+            claim(tmp_path / "both", ask_teach(), resume="resume" in how, overwrite="overwrite" in how)
 
 
 SCRIPT = """
@@ -279,16 +280,16 @@ def test_a_failure_names_the_log_and_stops_the_others(tmp_path: Path) -> None:
     waiting = FAILS.replace(
         "print('kdc", "\nwhile not (out.parent / 'sleeps' / 'ready').exists(): time.sleep(0.01)\nprint('kdc"
     )
-    children = [child(tmp_path, "sleeps", SLEEPS), child(tmp_path, "fails", waiting)]
+    both = [child(tmp_path, "sleeps", SLEEPS), child(tmp_path, "fails", waiting)]
     with pytest.raises(KdcError) as caught:
-        train_in_processes(children, 2, Silent())
+        train_in_processes(both, 2, Silent())
     assert caught.value.message == f"fails failed: no such thing; its log: {tmp_path / 'fails.log'}"
     assert caught.value.exit_code == EXIT_MISSING
     assert "--resume" in caught.value.hint
     assert (tmp_path / "sleeps" / "stopped").read_text() == "once"
     # What has begun goes on.
     with pytest.raises(KdcError):
-        train_in_processes([children[1]], 1, Silent())
+        train_in_processes([both[1]], 1, Silent())
     lines = (tmp_path / "fails.log").read_text().splitlines()
     assert [line for line in lines if line.startswith("[")] == ["[]", "['--resume']"]
     # What an earlier start said is not the reason of a later failure.
@@ -297,7 +298,7 @@ def test_a_failure_names_the_log_and_stops_the_others(tmp_path: Path) -> None:
 
 
 def test_an_interruption_asks_every_child_once(tmp_path: Path) -> None:
-    children = [child(tmp_path, name, SLEEPS) for name in ("a", "b", "c")]
+    three = [child(tmp_path, name, SLEEPS) for name in ("a", "b", "c")]
 
     def interrupt() -> None:
         while not all((tmp_path / name / "ready").exists() for name in ("a", "b")):
@@ -307,10 +308,24 @@ def test_an_interruption_asks_every_child_once(tmp_path: Path) -> None:
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        train_in_processes(children, 2, Silent())
+        train_in_processes(three, 2, Silent())
     thread.join()
     assert all((tmp_path / name / "stopped").exists() for name in ("a", "b"))
     assert not (tmp_path / "c").exists(), "two at a time"
+
+
+def test_an_interruption_amid_a_start_leaves_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, processes = children._started, []
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        processes.append(started(*arguments))
+        return processes[-1]
+
+    monkeypatch.setattr(children, "_started", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_in_processes([child(tmp_path, name, SLEEPS) for name in ("a", "b")], 2, Silent())
+    assert [process.returncode is None for process in processes] == [False]
 
 
 class Bar(Hearing):
@@ -332,11 +347,11 @@ def test_threads_are_shared_by_those_that_train_and_the_bar_goes_with_them(
     monkeypatch.setattr("compressor.distill.children._cores", lambda: 6)
     says = SCRIPT.replace("sys.argv[2:]", "os.environ['OMP_NUM_THREADS']").replace("pathlib,", "os, pathlib,")
     done = '(out / \'student.json\').write_text(\'{"validation": {"accuracy": 0.5, "n": 4}}\')'
-    children, bar = [child(tmp_path, name, says + done) for name in ("a", "b")], Bar()
-    train_in_processes(children, 6, bar)
+    both, bar = [child(tmp_path, name, says + done) for name in ("a", "b")], Bar()
+    train_in_processes(both, 6, bar)
     assert [(tmp_path / f"{name}.log").read_text().splitlines()[-1] for name in ("a", "b")] == ["3", "3"]
     assert not bar.shown
-    train_in_processes(children, 6, bar)
+    train_in_processes(both, 6, bar)
     assert "a is finished already" in bar.notes
     with pytest.raises(KdcError):
         train_in_processes([child(tmp_path, "fails", FAILS)], 1, bar)
