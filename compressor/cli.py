@@ -39,11 +39,9 @@ profiles_app = typer.Typer(
 )
 app.add_typer(profiles_app, name="profiles")
 
-MODELS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH or run:DIR"
-TEACHERS = (
-    "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR, outputs:FILE, "
-    "self or peers"
-)
+HUBS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH"
+MODELS = f"{HUBS} or run:DIR"
+TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
 DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
@@ -290,7 +288,7 @@ def distill(
 
 @app.command()
 def predict(
-    teacher: Annotated[str, typer.Option(help=f"The model that answers: {MODELS}.")],
+    teacher: Annotated[str, typer.Option(help=f"The model that answers: {HUBS}, run:DIR or specialists:DIR.")],
     data: Data,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
     top_k: Annotated[

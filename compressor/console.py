@@ -62,6 +62,9 @@ class _Quiet:
     def at(self, doing: str, done: int, total: int) -> None:
         pass
 
+    def end(self) -> None:
+        pass
+
 
 class _Plain(_Quiet):
     """Lines that last: one when a long thing begins to take long, then one now and then."""
@@ -110,15 +113,15 @@ class _Live(_Quiet):
 
     def at(self, doing: str, done: int, total: int) -> None:
         if self._bar is None or doing != self._doing:
-            self._close()
+            self.end()
             self._bar, self._doing = self._new_bar(), doing
             self._bar.start()
             self._bar.add_task(doing, total=total)
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
         if done >= total:
-            self._close()
+            self.end()
 
-    def _close(self) -> None:
+    def end(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

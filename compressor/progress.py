@@ -23,6 +23,9 @@ class Progress(Protocol):
     def at(self, doing: str, done: int, total: int) -> None:
         """Show that `done` of `total` steps of something are done, where another process does them."""
 
+    def end(self) -> None:
+        """Take away what `at` shows: to be called however the work ends, also where it is not done."""
+
 
 class Silent:
     """Shows nothing: for tests, and for use from Python."""
@@ -37,4 +40,7 @@ class Silent:
         yield from items
 
     def at(self, doing: str, done: int, total: int) -> None:
+        pass
+
+    def end(self) -> None:
         pass

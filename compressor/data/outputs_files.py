@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.errors import KdcError, first_line, needs, os_error
+from compressor.errors import EXIT_MISSING, KdcError, first_line, needs, os_error
 from compressor.spec.base import parse, write_atomically
 from compressor.spec.outputs import OutputsInfo
 
-__all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer"]
+__all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer", "written_by_kdc"]
 
 ENDINGS = (".csv", ".parquet")
 MARK = "#kdc "
@@ -58,6 +58,22 @@ def read_table(path: Path) -> RawTable:
     return table
 
 
+def written_by_kdc(path: Path) -> bool:
+    """Whether the file is a table that `table_writer` wrote, as it says of itself."""
+    try:
+        if path.suffix.lower() != ".csv":
+            return _read_parquet(path).info is not None
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline()
+        return first.startswith(MARK) and bool(_info(first.removeprefix(MARK), path))
+    except OSError:
+        return False
+    except KdcError as error:
+        if error.exit_code == EXIT_MISSING:  # pyarrow
+            raise
+        return False
+
+
 def _read_csv(path: Path) -> RawTable:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -67,7 +83,9 @@ def _read_csv(path: Path) -> RawTable:
             if not info:
                 file.seek(0)
             reader = csv.reader(file, strict=True)
-            header = tuple(name.strip() for name in next(reader, []))
+            # A hand may have put blanks around; what kdc wrote has them where a class or an id has them.
+            clean: Callable[[str], str] = str if info else str.strip
+            header = tuple(clean(name) for name in next(reader, []))
             rows = [(before + reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise os_error(error, f"reading {path}") from error
@@ -82,7 +100,7 @@ def _read_csv(path: Path) -> RawTable:
 
     def texts(name: str) -> list[str]:
         number = header.index(name)
-        return _present([row[number].strip() for _, row in rows], name, where)
+        return _present([clean(row[number]) for _, row in rows], name, where)
 
     def numbers(name: str) -> Floats:
         return np.array([_number(text, name, row, where) for row, text in enumerate(texts(name))], np.float32)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compressor.data.labels import listed
-from compressor.data.samples import ImageData, Split
+from compressor.data.samples import ImageData
 from compressor.errors import KdcError, did_you_mean
 from compressor.spec.student import Specialty
 
@@ -56,7 +55,7 @@ def specialised(data: ImageData, typed: Sequence[str], seed: int) -> tuple[Image
             "notes": (*data.info.notes, note),
         }
     )
-    train = _rows_of(data.train, rows, labels)
+    train = data.train.part(rows, labels[rows])
     validation, test = (replace(split, labels=numbers[split.labels]) for split in (data.validation, data.test))
     return replace(data, info=info, train=train, validation=validation, test=test), specialty
 
@@ -82,12 +81,3 @@ def specialty_classes(typed: Sequence[str], class_names: Sequence[str]) -> tuple
             "a specialist takes at least 2 classes, and leaves at least one to the others",
         )
     return tuple(name for name in class_names if name in wanted)
-
-
-def _rows_of(split: Split, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> Split:
-    return replace(
-        split,
-        ids=tuple(split.ids[row] for row in rows),
-        labels=labels[rows],
-        picture=lambda number: split.picture(int(rows[number])),
-    )

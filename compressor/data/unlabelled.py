@@ -24,12 +24,13 @@ def join_unlabelled(
     student.json, and notes.
 
     Exact copies are left out, by content: above all those of held-out pictures, which nothing may learn from. Raises
-    KdcError where a picture cannot be read (and not `skip_bad`), or where none is left.
+    KdcError where a picture stands twice or cannot be read (and not `skip_bad`), or where none is left.
     """
     try:
         part, found_notes = find_unlabelled(reference, progress)
     except KdcError as error:
         raise KdcError(f"--unlabelled: {error.message}", error.hint, error.exit_code) from None
+    _refuse_twice(part)
     part = _renamed(part, {own.ids[row] for samples in splits.values() for own, row, _ in samples})
     samples, skipped = readable([(part, row) for row in range(len(part.ids))], skip_bad, progress)
     copied = _copies(samples, splits, progress)
@@ -53,6 +54,16 @@ def join_unlabelled(
     if skipped:
         notes.append(f"unlabelled: left out {len(skipped)} pictures that cannot be read, e.g. {skipped[0]}")
     return kept, info, notes
+
+
+def _refuse_twice(part: Part) -> None:
+    first: dict[str, int] = {}
+    for row, own in enumerate(part.ids):
+        if first.setdefault(own, row) != row:
+            raise KdcError(
+                f"--unlabelled: {part.where(row)}: the picture {own} stands twice, first in {part.where(first[own])}",
+                "name each picture once",
+            )
 
 
 def _renamed(part: Part, taken: set[str]) -> Part:

@@ -12,14 +12,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from compressor.data.sources import find
+from compressor.data import ImageData
+from compressor.distill.bias import require_correctable
 from compressor.distill.folder import start
 from compressor.distill.job import Origin
-from compressor.distill.jobs import DEFAULT_INPUT_SIZE, already_finished, claimed, distill, distillation
+from compressor.distill.jobs import (
+    DEFAULT_INPUT_SIZE,
+    already_finished,
+    claimed,
+    distill,
+    distillation,
+    has_teacher,
+    training_data,
+)
 from compressor.distill.layers import sides_of
 from compressor.distill.learner import bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
+from compressor.distill.teacher_table import require_alone
 from compressor.distill.training import train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_run
@@ -27,9 +37,9 @@ from compressor.models.lineage import load_teacher
 from compressor.models.references import NO_MODEL, is_table
 from compressor.progress import Progress, Silent
 from compressor.spec.recipe import Ensemble
-from compressor.spec.student import Request, Student, Weights
+from compressor.spec.student import DataInfo, Request, Student, Weights
 
-__all__ = ["distill_chain"]
+__all__ = ["distill_chain", "require_possible"]
 
 
 def distill_chain(
@@ -40,36 +50,38 @@ def distill_chain(
     overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
+    data: ImageData | None = None,
 ) -> Student:
     """Distill as `distill` does, by way of `request.assistants`. Interrupted anywhere, it goes on with `resume`: an
     assistant that is finished is not trained again.
 
-    Raises KdcError before the first is trained for whatever would stop a later one.
+    `data`: where `require_possible` has opened it already. Raises KdcError before the first is trained for whatever
+    would stop a later one.
     """
     if not request.assistants:
-        return distill(request, out, resume=resume, overwrite=overwrite, progress=progress, resources=resources)
+        return distill(
+            request, out, resume=resume, overwrite=overwrite, progress=progress, resources=resources, data=data
+        )
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
     _require_chain(request)
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
-    _require_possible(request)
+    if data is None:
+        data = require_possible(request, progress)
+    if resume:
+        _require_same(request, out, data)
     if team().is_main_process:
         start(out, request, resume=resume)
     team().wait_for_everyone()
     try:
-        records, assistants = _assistants(request, out, progress, resources)
+        records, assistants = _assistants(request, out, data, progress, resources)
     except BaseException:
         if not resume and team().is_main_process and not any((out / "assistants").glob("[0-9]*")):
             shutil.rmtree(out, ignore_errors=True)
         raise
     last = _link(request, len(request.assistants), out)
     progress.note(f"the student: {request.student} learns from {last.teacher}")
-    job = distillation(last, progress)
-    if job.data.info.fingerprint != records[-1].data.fingerprint:
-        raise KdcError(
-            "--resume: since the assistants were trained, the data changed",
-            "put it back as it was, or start again with --overwrite",
-        )
+    job = distillation(last, progress, data)
     teacher, validation = records[0].teacher, records[0].teacher_validation
     assert teacher is not None
     assert validation is not None
@@ -78,7 +90,7 @@ def distill_chain(
 
 
 def _assistants(
-    request: Request, out: Path, progress: Progress, resources: Resources | None
+    request: Request, out: Path, data: ImageData, progress: Progress, resources: Resources | None
 ) -> tuple[list[Student], list[Weights]]:
     """Train those that are not finished; their records, and whose weights they are."""
     records, weights = [], []
@@ -86,7 +98,8 @@ def _assistants(
         link, folder = _link(request, number, out), _folder(out, number)
         progress.note(f"assistant {number + 1} of {len(request.assistants)}: {name} learns from {link.teacher}")
         begun = folder.is_dir() and any(folder.iterdir())
-        records.append(distill(link, folder, resume=begun, overwrite=False, progress=progress, resources=resources))
+        record = distill(link, folder, resume=begun, overwrite=False, progress=progress, resources=resources, data=data)
+        records.append(record)
         weights.append(load_run(folder)[0].weights)
     return records, weights
 
@@ -108,6 +121,7 @@ def _link(request: Request, number: int, out: Path) -> Request:
 
 
 def _require_chain(request: Request) -> None:
+    require_alone(request)
     if request.teacher in NO_MODEL:
         raise KdcError(
             f"--assistant stands between a teacher and the student, and --teacher {request.teacher} is no model apart "
@@ -126,15 +140,49 @@ def _require_chain(request: Request) -> None:
         )
 
 
-def _require_possible(request: Request) -> None:
-    """Make every model of the chain once, and find the layers that losses look at; nothing is kept."""
-    terms = bind_losses(request.recipe, has_teacher=True)
-    found = find(request.data, Silent())
-    names, size = found.class_names, request.input_size or DEFAULT_INPUT_SIZE
+def require_possible(request: Request, progress: Progress) -> ImageData:
+    """Open the data, make every model of the chain once (without assistants: of the distillation), and find the layers
+    that losses look at. Only the data is kept. Raises KdcError for whatever would stop a training later; changes
+    nothing."""
+    recipe = request.recipe
+    if request.assistants:
+        _require_chain(request)
+    require_alone(request)
+    terms = bind_losses(recipe, has_teacher=has_teacher(request))
+    data = training_data(request, terms, progress)
+    if not request.assistants:
+        job = distillation(request, Silent(), data)
+        sides_of(terms, job.student, job.teacher, classes=job.classes, samples=len(data.train))
+        return data
+    names, size = data.info.class_names, request.input_size or DEFAULT_INPUT_SIZE
     teacher: LoadedModel | None = load_teacher(request, names)
-    samples = len(found.parts["train"].ids)
     students: Sequence[str] = [*request.assistants, str(request.student)]
     for name in students:
-        student = create_student(name, request.init, names, size, request.recipe.crop_pct)
-        sides_of(terms, student, teacher, classes=len(names), samples=samples)
+        student = create_student(name, request.init, names, size, recipe.crop_pct)
+        if recipe.transfer.correct_bias:
+            require_correctable(student, data, recipe.transfer)
+        sides_of(terms, student, teacher, classes=len(names), samples=len(data.train))
         teacher = student
+    return data
+
+
+def _require_same(request: Request, out: Path, data: ImageData) -> None:
+    """The finished assistants must have learned from this teacher and these data."""
+    folders = [_folder(out, number) for number in range(len(request.assistants))]
+    records = [load_run(folder)[1] for folder in folders if (folder / "student.json").is_file()]
+    changed = []
+    if any(_fingerprints(record.data) != _fingerprints(data.info) for record in records):
+        changed.append("the data")
+    if records and (folders[0] / "student.json").is_file():
+        teacher = load_teacher(request, data.info.class_names)
+        if teacher is None or records[0].teacher is None or teacher.weights.sha256 != records[0].teacher.sha256:
+            changed.append("the teacher")
+    if changed:
+        raise KdcError(
+            f"--resume: since the assistants were trained, {' and '.join(changed)} changed",
+            "put it back as it was, or start again with --overwrite",
+        )
+
+
+def _fingerprints(info: DataInfo) -> tuple[str, str | None]:
+    return info.fingerprint, info.unlabelled.fingerprint if info.unlabelled else None

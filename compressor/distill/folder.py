@@ -1,8 +1,10 @@
 """RUN/, the folder of one training: who may write there, and what a resumed run must agree with."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from compressor.errors import KdcError, os_error
 from compressor.spec.base import flat, read_json, write_json
@@ -16,6 +18,9 @@ LEAVES = (
     "assistants",
 )  # fmt: skip
 """What lies in a run's folder."""
+
+WORDS = ("self", "peers", "pretrained", "random", "digits")
+"""What requests name that is no file."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ def claim(
     """Whether `folder` holds a finished run of this very request, which `resume` then has nothing to do for.
 
     Raises KdcError where the folder may not be written: it is not a run, a run stands there and neither --resume nor
-    --overwrite was given, other files lie in the run to overwrite, or the run to resume was started with another
-    request. Changes nothing.
+    --overwrite was given, other files lie in the run to overwrite, or something that the request names; or the run to
+    resume was started with another request. Changes nothing.
     """
     request_file = folder / "run.json"
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -49,9 +54,11 @@ def claim(
         return False
     if not folder.is_dir() or not request_file.is_file():
         raise KdcError(f"--out {folder} exists and is no run of kdc, so it is left alone", "choose another --out")
+    _refuse_other_command(folder, request, kind, resume=resume)
     finished = (folder / kind.last).is_file()
     if overwrite:
         _refuse_foreign(folder, kind.leaves)
+        _refuse_needed(folder, request)
         return False
     if not resume:
         state = "a finished run" if finished else "a run that was not finished"
@@ -65,6 +72,47 @@ def claim(
             "give the same command again, or choose another --out",
         )
     return finished
+
+
+def _refuse_other_command(folder: Path, request: Request | SpecialistsRequest, kind: Kind, *, resume: bool) -> None:
+    """What teach made distill may replace, and the other way round; else a folder is of one command."""
+    try:
+        command = json.loads((folder / "run.json").read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # it is damaged: --resume says how
+    commands = get_args(kind.request.model_fields["command"].annotation)
+    if command != request.command and (resume or command not in commands):
+        raise KdcError(
+            f"--out {folder} holds a run of kdc {command}, not of kdc {request.command}", "choose another --out"
+        )
+
+
+def _refuse_needed(folder: Path, request: Request | SpecialistsRequest) -> None:
+    """Nothing that the new run is made from may go with the old one."""
+    named = [request.teacher, request.data]
+    if isinstance(request, Request):
+        optional = (request.student, request.init, request.unlabelled, request.teacher_classes)
+        named += [*request.other_teachers, *request.assistants, *(text for text in optional if text)]
+    named += [text for peer in request.recipe.peers for text in (peer.student, peer.init)]
+    for reference in named:
+        place = _place(reference)
+        if place is not None and place.exists() and place.resolve().is_relative_to(folder.resolve()):
+            raise KdcError(
+                f"--overwrite: {reference} lies in --out {folder}, and would be removed", "choose another --out"
+            )
+
+
+def _place(reference: str) -> Path | None:
+    """Where it lies, if it is a file or folder here."""
+    scheme, colon, rest = reference.partition(":")
+    if not colon:
+        return None if reference in WORDS else Path(reference)
+    if scheme == "hf" and not Path(rest).exists():
+        rest = rest.partition("@")[0]  # a data set's configuration
+    if scheme != "timm":
+        return Path(rest)
+    local, checkpoint = rest.removeprefix("local-dir:"), rest.partition("@")[2]
+    return Path(local) if local != rest else Path(checkpoint) if checkpoint else None
 
 
 def _refuse_foreign(folder: Path, leaves: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from compressor.distill.job import Job
 from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
-from compressor.distill.teacher_table import load_table, require_teachable
+from compressor.distill.teacher_table import load_table, require_alone, require_teachable
 from compressor.distill.training import not_kept, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_model, load_run
@@ -31,8 +31,10 @@ __all__ = [
     "distillation",
     "has_teacher",
     "labels_only",
+    "made_from_weights",
     "precompute",
     "teach",
+    "training_data",
 ]
 
 DEFAULT_INPUT_SIZE = 224
@@ -54,7 +56,7 @@ def teach(
     if request.recipe.peers:
         raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
     _refuse_specialty_of_less(request)
-    data, specialty = _data(request, terms, progress), None
+    data, specialty = training_data(request, terms, progress), None
     if request.specialty is not None:
         data, specialty = specialised(data, request.specialty, request.recipe.seed)
         progress.note(data.info.notes[-1])
@@ -69,7 +71,7 @@ def teach(
         backbone = load_model(request.teacher, request.input_size)
         torch.manual_seed(recipe.seed)
         trainee = create_trainee(backbone, names, recipe.crop_pct)
-        made_from = f"{request.teacher} (sha256 {backbone.weights.sha256[:12]})"
+        made_from = made_from_weights(request.teacher, backbone)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
     job = Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
@@ -84,15 +86,17 @@ def distill(
     overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
+    data: ImageData | None = None,
 ) -> Student:
     """Distill `request.teacher` into `request.student` on `request.data`.
 
-    Before any training the teacher is measured on the validation split; one at chance level is refused.
+    Before any training the teacher is measured on the validation split; one at chance level is refused. `data`: where
+    the caller has opened it already (`training_data`).
     """
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
-    return train_and_save(distillation(request, progress), out, resume, resources or Resources(), progress)
+    return train_and_save(distillation(request, progress, data), out, resume, resources or Resources(), progress)
 
 
 def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:
@@ -132,12 +136,13 @@ def has_teacher(request: Request) -> bool:
     return request.teacher != "peers"
 
 
-def distillation(request: Request, progress: Progress) -> Job:
+def distillation(request: Request, progress: Progress, data: ImageData | None = None) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
     recipe = request.recipe
+    require_alone(request)
     terms = bind_losses(recipe, has_teacher=has_teacher(request))
     _refuse_without_effect(request, terms)
-    data = _data(request, terms, progress)
+    data = data or training_data(request, terms, progress)
     names = data.info.class_names
     teacher, table = load_teacher(request, names, progress=progress), load_table(request, names)
     if table is not None:
@@ -178,6 +183,11 @@ def _refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:
         raise KdcError("recipe ensemble says how several teachers answer as one, and there is one", "leave it out")
 
 
+def made_from_weights(reference: str, backbone: LoadedModel) -> str:
+    """`Student.init` of a model that `teach` made from the weights of another."""
+    return f"{reference} (sha256 {backbone.weights.sha256[:12]})"
+
+
 def _refuse_specialty_of_less(request: Request) -> None:
     if request.specialty is not None and request.recipe.transfer != Transfer():
         raise KdcError("--specialty draws its own part of the training data: recipe transfer cannot cut it too")
@@ -188,7 +198,7 @@ def labels_only(terms: Sequence[Term]) -> bool:
     return all("labels" in term.row.needs for term in terms if term.loss.ever)
 
 
-def _data(request: Request, terms: Sequence[Term], progress: Progress) -> ImageData:
+def training_data(request: Request, terms: Sequence[Term], progress: Progress) -> ImageData:
     """The data of a request, its training split cut to the recipe's transfer set."""
     if request.unlabelled is not None and labels_only(terms):
         counting = ", ".join(term.name for term in terms if term.loss.ever)

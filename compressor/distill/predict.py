@@ -1,7 +1,6 @@
 """`kdc predict`: a teacher's answers to every sample of the data, as a table that `outputs:FILE` reads."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from compressor import __version__
 from compressor.data import ImageData, Split, normalise, open_data
-from compressor.data.outputs_files import Column, require_ending, table_writer
+from compressor.data.outputs_files import Column, require_ending, table_writer, written_by_kdc
 from compressor.data.store import Decoding
 from compressor.distill.processes import team
 from compressor.distill.signal import is_chance
@@ -24,7 +23,7 @@ from compressor.progress import Progress
 from compressor.spec.outputs import OutputsInfo, Predictions
 from compressor.statistics import accuracy_of, log_softmax
 
-__all__ = ["predict"]
+__all__ = ["answers_of", "predict"]
 
 BATCH = 256
 SPLITS = ("train", "validation", "test")
@@ -52,8 +51,13 @@ def predict(
     Raises KdcError.
     """
     require_ending(out, "--out")
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise KdcError(f"--out {out} exists", "--overwrite to replace it, or another --out")
+    if out.exists():
+        if not written_by_kdc(out):
+            raise KdcError(
+                f"--out {out} exists and is no table of kdc predict, so it is left alone", "choose another --out"
+            )
+        if not overwrite:
+            raise KdcError(f"--out {out} exists", "--overwrite to replace it, or another --out")
     if labels_only and top_k is not None:
         raise KdcError("--labels-only and --top-k are two ways to say less", "give one of them")
     if team().num_processes > 1:
@@ -86,16 +90,11 @@ def _write(
     out: Path, model: LoadedModel, data: ImageData, info: OutputsInfo, top_k: int | None, progress: Progress
 ) -> Logits:
     """Write the table, split by split; returns the logits of validation."""
-    device = set_up().device
-    network = freeze(model.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = replace(model, network=network)
     validation = []
     with table_writer(out, info, ["id", "split", *_columns(info, top_k)]) as append:
         for name in SPLITS:
             split: Split = getattr(data, name)
-            chunks = -(-len(split) // BATCH)
-            answers = progress.track(_answers(model, split, device), chunks, f"the teacher's answers to {name}")
-            for ids, splits, logits in answers:
+            for ids, splits, logits in answers_of(model, split, f"the teacher's answers to {name}", progress):
                 _refuse_not_finite(ids, logits)
                 append([ids, splits, *_values(logits, info, top_k)])
                 if name == "validation":
@@ -103,14 +102,19 @@ def _write(
     return np.concatenate(validation)
 
 
-def _answers(model: LoadedModel, split: Split, device: torch.device) -> Iterator[tuple[list[str], list[str], Logits]]:
-    """Ids, splits and logits float32 [B, C], by chunks: memory does not grow with the split."""
+def answers_of(
+    model: LoadedModel, split: Split, doing: str, progress: Progress
+) -> Iterator[tuple[list[str], list[str], Logits]]:
+    """Ids, splits and logits float32 [B, C] of all samples, by chunks: memory does not grow with the split. The network
+    is frozen, and stays on the device of this process."""
+    device = set_up().device
+    network = freeze(model.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chunks = [np.arange(start, min(start + BATCH, len(split))) for start in range(0, len(split), BATCH)]
     pictures = Decoding(split, (model.preprocess,)).batches(chunks)
-    for chunk, (pixels,) in zip(chunks, pictures, strict=True):
+    for chunk, (pixels,) in progress.track(zip(chunks, pictures, strict=True), len(chunks), doing):
         inputs = torch.from_numpy(normalise(pixels, model.preprocess)).to(device, memory_format=torch.channels_last)
         with torch.no_grad():
-            logits = model.network(inputs).float().cpu().numpy()
+            logits = network(inputs).float().cpu().numpy()
         splits = [split.name if split.labels[number] >= 0 else "unlabelled" for number in chunk]
         yield [split.ids[number] for number in chunk], splits, logits
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 
 from compressor.data import transfer_set
-from compressor.data.outputs_files import read_table
-from compressor.distill.chain import distill_chain
+from compressor.distill.chain import distill_chain, require_possible
 from compressor.distill.folder import start
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.job import Job, Origin
@@ -28,13 +27,12 @@ from compressor.distill.task import BatchModel
 from compressor.distill.teacher_table import same_table
 from compressor.distill.training import say, train_and_save
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, load_model, load_run
+from compressor.models import LoadedModel, load_run
 from compressor.models.fake_quant import add_fake_quant, equalise_channels
 from compressor.models.folding import fold_batchnorm, unfolded
 from compressor.models.lineage import data_of, teacher_of
 from compressor.models.quant_plan import quant_plan
 from compressor.models.ranges import calibrate
-from compressor.models.references import NO_MODEL, TABLE, is_table
 from compressor.progress import Progress
 from compressor.spec.base import read_json
 from compressor.spec.quantization import Quantization, Scheme
@@ -101,17 +99,16 @@ def distill_quantized(
     if claimed(out, request, resume=resume, overwrite=overwrite):
         return already_finished(out, progress)
     qat_recipe(request.recipe, has_teacher(request))
-    for reference in (request.teacher, *request.other_teachers):
-        if is_table(reference):
-            read_table(Path(reference.removeprefix(TABLE)))
-        elif reference not in NO_MODEL:
-            load_model(reference)  # a mistyped one must not cost the run that stood here
+    in_float = request.model_copy(update={"qat": None})
+    # What is mistyped must not cost the run that stood here.
+    data = None if resume else require_possible(in_float, progress)
     start(out, request, resume=resume)
     plain = out / "float"
     try:
-        in_float = request.model_copy(update={"qat": None})
         going_on = plain.exists()
-        distill_chain(in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources)
+        distill_chain(
+            in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources, data=data
+        )
     except BaseException:
         if not plain.exists():
             shutil.rmtree(out, ignore_errors=True)

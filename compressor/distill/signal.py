@@ -15,6 +15,7 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel, freeze
 from compressor.models.ensemble import Mixture
 from compressor.models.features import POOLED, Taps
+from compressor.models.references import is_table
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy, TeacherCard
 
@@ -123,9 +124,15 @@ def is_chance(score: Accuracy, classes: int) -> bool:
 
 
 def refuse_chance(score: Accuracy, classes: int, source: str) -> None:
-    if is_chance(score, classes):
-        raise KdcError(
-            f"teacher {source} answers at chance level on the validation split: balanced accuracy "
-            f"{score.balanced:.1%} of {classes} classes (n={score.n})",
-            f"fine-tune it first: kdc teach --teacher {source} --data … --out teacher, then --teacher run:teacher",
-        )
+    if not is_chance(score, classes):
+        return
+    hint = f"fine-tune it first: kdc teach --teacher {source} --data … --out teacher, then --teacher run:teacher"
+    if is_table(source):
+        hint = "check its labels and ids"
+    elif " + " in source or source.startswith("specialists:"):
+        hint = "measure each alone: kdc predict --teacher … --data … --out FILE"
+    raise KdcError(
+        f"teacher {source} answers at chance level on the validation split: balanced accuracy "
+        f"{score.balanced:.1%} of {classes} classes (n={score.n})",
+        hint,
+    )

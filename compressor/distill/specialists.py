@@ -20,28 +20,28 @@ from numpy.typing import NDArray
 
 from compressor.data import ImageData, Split, open_data
 from compressor.data.labels import listed
-from compressor.data.specialty import specialty_classes
+from compressor.data.specialty import specialised, specialty_classes
 from compressor.distill.children import Child, train_in_processes
 from compressor.distill.folder import SPECIALISTS, claim, start
 from compressor.distill.gap import points_apart
 from compressor.distill.grouping import groups_of
+from compressor.distill.jobs import made_from_weights
 from compressor.distill.learner import bind_losses
+from compressor.distill.predict import answers_of
 from compressor.distill.signal import is_chance, scored
-from compressor.distill.speed import set_up
 from compressor.distill.training import say
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, load_model, load_run, logits_of, map_classes, with_classes
+from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
 from compressor.models.specialists import joined
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
 from compressor.spec.base import read_json, write_json, write_text
 from compressor.spec.recipe import Transfer
 from compressor.spec.specialists import Specialist, Specialists, SpecialistsRequest
+from compressor.spec.student import Student
 from compressor.statistics import accuracy_of, top1
 
 __all__ = ["specialists"]
-
-CHUNK = 64
 
 
 def specialists(
@@ -65,6 +65,11 @@ def specialists(
     say(data, progress)
     names = data.info.class_names
     generalist = load_model(request.teacher, request.input_size)
+    if generalist.class_names is None:
+        raise KdcError(
+            f"the classes of {request.teacher} have no names, so they cannot be matched with those of the data",
+            f"fine-tune it on your classes first: kdc teach --teacher {request.teacher} --data … --out teacher",
+        )
     _require_trainable(generalist, request, names[:2])
     whole = with_classes(generalist, map_classes(generalist, names), names)
     logits = _answers(whole, data.validation, "the generalist's answers", progress)
@@ -80,6 +85,8 @@ def specialists(
     for number, group in enumerate(classes, 1):
         progress.note(f"specialist {number}: {listed(group, 20)}")
     progress.note(f"with the generalist alone: {listed(names[number] for number in alone) or 'none'}")
+    if resume:
+        _require_same(request, out, data, generalist, classes)
     start(out, request, resume=resume)
     write_text(out / "recipe.yaml", request.recipe.model_dump_json(indent=2) + "\n")
     children = [_child(request, out, number, group, jobs) for number, group in enumerate(classes, 1)]
@@ -133,15 +140,26 @@ def _require_trainable(generalist: LoadedModel, request: SpecialistsRequest, nam
         )
 
 
+def _require_same(
+    request: SpecialistsRequest, out: Path, data: ImageData, generalist: LoadedModel, classes: Sequence[Sequence[str]]
+) -> None:
+    """The specialists that are finished must have been made from this data and this generalist."""
+    for number, group in enumerate(classes, 1):
+        record = out / "specialists" / str(number) / "student.json"
+        if not record.is_file():
+            continue
+        student, now = read_json(record, Student), specialised(data, group, request.recipe.seed)[0].info
+        made_from = made_from_weights(request.teacher, generalist)
+        if (student.data.fingerprint, student.init) != (now.fingerprint, made_from):
+            raise KdcError(
+                f"--resume: since specialist {number}/{request.count} was trained, the data or the generalist changed",
+                "put it back as it was, or start again with --overwrite",
+            )
+
+
 def _answers(model: LoadedModel, split: Split, doing: str, progress: Progress) -> NDArray[np.float32]:
     """Logits [N, classes] for all of a split."""
-    device = set_up().device
-    model.network.to(device)
-    starts = range(0, len(split), CHUNK)
-    answers = []
-    for start_ in progress.track(starts, len(starts), doing):
-        pictures = [split.picture(row) for row in range(start_, min(start_ + CHUNK, len(split)))]
-        answers.append(logits_of(model, pictures, device).float().cpu().numpy())
+    answers = [logits for _, _, logits in answers_of(model, split, doing, progress)]
     model.network.cpu()
     return np.concatenate(answers)
 

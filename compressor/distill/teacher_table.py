@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.data import ImageData
-from compressor.data.outputs import AnswerTable, read_outputs
+from compressor.data.outputs import NOTHING, AnswerTable, read_outputs
 from compressor.distill.answer_codec import Codec
 from compressor.distill.card import shown
 from compressor.distill.learner import Term
@@ -27,7 +27,7 @@ from compressor.spec.recipe import Recipe, TeacherAnswers
 from compressor.spec.student import Request, Student, TeacherCard, Weights
 from compressor.statistics import teacher_card
 
-__all__ = ["LoadedTable", "Table", "load_table", "require_teachable", "same_table", "taught_by"]
+__all__ = ["LoadedTable", "Table", "load_table", "require_alone", "require_teachable", "same_table", "taught_by"]
 
 BEAR_ZEROS = ("kd", "dist")
 """Losses that only look at the probabilities that logits mean, so that a class may have none at all."""
@@ -65,12 +65,9 @@ class Table:
 
 def load_table(request: Request, class_names: Sequence[str]) -> LoadedTable | None:
     """The table that a request names, for these classes; None where its teacher is something else. Raises KdcError."""
+    require_alone(request)
     if not is_table(request.teacher):
-        if any(is_table(other) for other in request.other_teachers):
-            raise _alone()
         return None
-    if request.other_teachers:
-        raise _alone()
     if request.teacher_classes is not None:
         raise KdcError("--teacher-classes: a table of answers names its classes itself", "leave it out")
     answers = read_outputs(Path(request.teacher.removeprefix(TABLE)), class_names)
@@ -85,8 +82,10 @@ def load_table(request: Request, class_names: Sequence[str]) -> LoadedTable | No
     return LoadedTable(answers, weights)
 
 
-def _alone() -> KdcError:
-    return KdcError("--teacher outputs:FILE stands alone: it cannot be part of an ensemble", "give --teacher once")
+def require_alone(request: Request) -> None:
+    """Raise KdcError where a table is one of several teachers."""
+    if request.other_teachers and any(map(is_table, (request.teacher, *request.other_teachers))):
+        raise KdcError("--teacher outputs:FILE stands alone: it cannot be part of an ensemble", "give --teacher once")
 
 
 def same_table(request: Request, record: Student, hint: str) -> LoadedTable | None:
@@ -169,8 +168,9 @@ def taught_by(table: LoadedTable, data: ImageData, progress: Progress) -> tuple[
     found = [name in answers.rows for name in data.validation.ids]
     card = None
     if all(found):
-        logits = codec.decode(torch.from_numpy(_rows(answers, data.validation.ids))).numpy()
-        card = teacher_card(logits, data.validation.labels, names, answers=answers.kind)
+        rows = _rows(answers, data.validation.ids)
+        logits, zeros = codec.decode(torch.from_numpy(rows)).numpy(), bool((rows <= NOTHING).any())
+        card = teacher_card(logits, data.validation.labels, names, answers=answers.kind, zeros=zeros)
         refuse_chance(card.accuracy, len(names), table.weights.source)
         shown(card, progress)
     else:

@@ -59,15 +59,18 @@ def quantized(model: Any, source: Source, preset: str, progress: Progress, *, fa
         batchwise_statistics=source.profile.batch > 1,
         backend_params={"compress_weights": False},  # save_packed does it: a fallback needs them as they are
     )
-    with quietly("NNCF cannot quantize the network"):
-        return nncf.quantize(
-            model,
-            nncf.Dataset(list(range(count)), taken),
-            preset=nncf.QuantizationPreset(preset),
-            subset_size=count,
-            fast_bias_correction=fast,
-            advanced_parameters=advanced,
-        )
+    try:
+        with quietly("NNCF cannot quantize the network"):
+            return nncf.quantize(
+                model,
+                nncf.Dataset(list(range(count)), taken),
+                preset=nncf.QuantizationPreset(preset),
+                subset_size=count,
+                fast_bias_correction=fast,
+                advanced_parameters=advanced,
+            )
+    finally:
+        progress.end()
 
 
 def save_packed(model: Any, folder: Path) -> Path:

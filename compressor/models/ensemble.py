@@ -88,7 +88,7 @@ def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
         source=TOGETHER.join(model.weights.source for model in models),
         architecture=TOGETHER.join(model.weights.architecture for model in models),
         sha256=hashlib.sha256("\n".join([how.of, *parts]).encode()).hexdigest(),
-        licence=" + ".join(dict.fromkeys(model.weights.licence for model in models)),
+        licence=" AND ".join(dict.fromkeys(model.weights.licence for model in models)),
         parameters=sum(model.weights.parameters for model in models),
     )
     return LoadedModel(network, largest, models[0].class_names, identity, models[0].family)

@@ -47,11 +47,13 @@ def teacher_card(
     split: str = "validation",
     *,
     answers: Kind = "logits",
+    zeros: bool = False,
 ) -> TeacherCard:
     """The card of answers [N, C], logits or log-probabilities, against labels [N].
 
     `answers`: what they were made of. Of bare labels only accuracy and confusions can be told; of the top k nothing
-    about smoothing, since nobody knows how the mass of the rest lay.
+    about smoothing, since nobody knows how the mass of the rest lay. Nor with `zeros`: where some probabilities are 0,
+    and so their logarithms are no more than a placeholder.
 
     **Signs of label smoothing** (Müller et al. 2019, arXiv 1906.02629: the wrong logits of a smoothed teacher are
     nearly equal, and their differences are what teaches): its mean confidence is at least 0.02 below its accuracy, and
@@ -77,7 +79,7 @@ def teacher_card(
         return TeacherCard.model_validate({**common, **nothing, "softened": (), "temperature": 1.0, "why": why})
     logits, labels = logits[finite], labels[finite]
     softened = tuple(_softened(logits, temperature) for temperature in TEMPERATURES)
-    evenness = None if answers == "top-k" else _evenness(logits, labels)
+    evenness = None if answers == "top-k" or zeros else _evenness(logits, labels)
     right = float((logits.argmax(axis=1) == labels).mean())
     smoothed, smoothing = _smoothing(right, softened[0].confidence, evenness)
     temperature, why = _suggested(softened, smoothed)
@@ -175,7 +177,10 @@ def _evenness(logits: NDArray[Any], labels: Ints) -> float | None:
 
 def _smoothing(accuracy: float, confidence: float, evenness: float | None) -> tuple[bool | None, str]:
     if evenness is None:
-        return None, "cannot be told (fewer than three classes, too few right answers, or only the top k)"
+        return (
+            None,
+            "cannot be told (fewer than three classes, too few right answers, only the top k, or probabilities of 0)",
+        )
     said = f"confidence {confidence:.2f} at accuracy {accuracy:.2f}, wrong logits apart by {evenness:.2f} of the lead"
     if accuracy - confidence >= UNDERCONFIDENT and evenness <= EVEN:
         return True, f"signs of it ({said}; not a proof: mixup leaves similar ones)"

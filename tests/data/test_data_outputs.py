@@ -183,3 +183,17 @@ def test_a_parquet_table_by_hand(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": ["7", "8"], "ant": [1.0, None], "bee": [0, 0], "cat": [0, 0]}), path)
     with pytest.raises(KdcError, match=r"answers\.parquet row 1: column ant is empty"):
         read_outputs(path, NAMES)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_blanks_around_names_and_ids_are_kept_where_kdc_wrote_them(tmp_path: Path, ending: str) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    names, path = (" ant", "ant", "cat "), tmp_path / f"answers.{ending}"
+    with table_writer(path, info("labels", names), ["id", "label"]) as append:
+        append([["x", " x", "y "], list(names)])
+    found = read_outputs(path, names)
+    assert dict(found.rows) == {"x": 0, " x": 1, "y ": 2}
+    assert found.encoded[:, 0].tolist() == [0, 1, 2]
+    by_hand = read_outputs(table(tmp_path, " id , label\n x , bee\n", "hand.csv"), NAMES)
+    assert dict(by_hand.rows) == {"x": 0}

@@ -134,6 +134,15 @@ def test_ids_never_collide_with_those_of_the_data(make_folder: MakeFolder, tmp_p
     assert data.train.ids[-1] == "unlabelled/unlabelled/000.png"
 
 
+def test_a_picture_that_stands_twice_is_an_error(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root, more = make_folder({"a": 3, "b": 3}), tmp_path / "more"
+    more.mkdir()
+    Image.new("L", (3, 3)).save(more / "one.png")
+    (more / "train.csv").write_text("image,label\none.png,x\n./one.png,y\n")
+    with pytest.raises(KdcError, match=r"train\.csv line 3: the picture one\.png stands twice, first in .*line 2"):
+        open_data(f"folder:{root}", unlabelled=f"csv:{more}")
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [

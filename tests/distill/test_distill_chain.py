@@ -1,5 +1,6 @@
 """Teacher, assistants, student: what is refused before the first is trained, what is recorded, what is gone on with."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from compressor.export.identity import without_paths
 from compressor.models import load_run
 from compressor.models.lineage import teacher_of
 from compressor.progress import Progress, Silent
-from compressor.spec.base import read_json
+from compressor.spec.base import read_json, write_json
 from compressor.spec.quantization import Scheme
 from compressor.spec.student import Request, Student
 from tests.kit import Hearing
@@ -85,6 +86,55 @@ def test_an_interrupted_chain_goes_on(
     assert before in (None, (assistant / "student.json").stat().st_mtime_ns)
     for name in ("student.safetensors", "assistants/1/student.safetensors"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changed", ["teacher", "data", "unlabelled"])
+def test_a_chain_does_not_go_on_with_something_else(
+    changed: str, tmp_path: Path, ask_distill: Ask, interrupt_at: Callable[[int], Progress]
+) -> None:
+    """Its assistant is finished; the student is not."""
+    request, out = chained(ask_distill()), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(request, out, interrupt_at(15))
+    record = out / "assistants" / "1" / "student.json"
+    values = json.loads(record.read_text())
+    if changed == "unlabelled":
+        values["data"]["unlabelled"] = {"source": "x", "count": 1, "fingerprint": "f", "left_out_copies": 0}
+    else:
+        values[changed]["sha256" if changed == "teacher" else "fingerprint"] = "0" * 64
+    record.write_text(json.dumps(values))
+    what = "the teacher" if changed == "teacher" else "the data"
+    with pytest.raises(KdcError, match=f"--resume: since the assistants were trained, {what} changed"):
+        run(request, out, resume=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"assistants": (BETWEEN,), "unlabelled": "folder:nowhere"},
+        {"assistants": (BETWEEN,), "transfer": {"without": ("five",)}},
+        {"assistants": (BETWEEN,), "init": "x.pth", "qat": Scheme(activations="uint8")},
+        {"student": "timm:resnet1O", "qat": Scheme(activations="uint8")},
+        {"unlabelled": "folder:nowhere", "qat": Scheme(activations="uint8")},
+        {"transfer": {"without": ("five",)}, "qat": Scheme(activations="uint8")},
+    ],
+)
+def test_overwriting_keeps_the_old_run_where_the_new_one_cannot_begin(
+    changes: dict[str, Any], tmp_path: Path, ask_distill: Ask
+) -> None:
+    out = tmp_path / "run"
+    write_json(out / "run.json", ask_distill())
+    (out / "student.safetensors").write_text("trained for a week")
+    transfer = changes.get("transfer", {})
+    request = ask_distill(transfer=transfer).model_copy(
+        update={key: value for key, value in changes.items() if key != "transfer"}
+    )
+    how = distill_quantized if request.qat else distill_chain
+    with pytest.raises(KdcError, match=r"nowhere does not exist|no class five|x\.pth|no model resnet1O"):
+        how(request, out, resume=False, overwrite=True, progress=Silent())
+    assert files(out) == ["run.json", "student.safetensors"]
 
 
 @pytest.mark.slow

@@ -18,12 +18,12 @@ from compressor.data import decode_split, open_data
 from compressor.distill import distill, engine, teach, training
 from compressor.distill.folder import claim
 from compressor.distill.image_task import ImageClassification
-from compressor.distill.signal import is_chance
+from compressor.distill.signal import is_chance, refuse_chance
 from compressor.distill.task import BatchModel, SplitName
 from compressor.errors import KdcError
 from compressor.models import lineage, load_model, load_run, logits_of
 from compressor.progress import Progress, Silent
-from compressor.spec.base import read_json
+from compressor.spec.base import read_json, write_json
 from compressor.spec.student import Accuracy, Request, Student
 
 Ask = Callable[..., Request]
@@ -213,6 +213,22 @@ def test_a_teacher_at_chance_is_refused_and_nothing_is_left(tmp_path: Path, ask_
     assert f"kdc teach --teacher {source}" in caught.value.hint
     assert "of 4 classes (n=24)" in caught.value.message
     assert [path.name for path in tmp_path.iterdir()] == ["untrained"]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("run:a", "kdc teach --teacher run:a"),
+        ("outputs:a.csv", "check its labels and ids"),
+        ("run:a + run:b", "measure each alone: kdc predict"),
+        ("specialists:a", "measure each alone: kdc predict"),
+    ],
+)
+def test_what_a_teacher_at_chance_is_told(source: str, says: str) -> None:
+    score = Accuracy(split="validation", n=100, correct=0, accuracy=0.2, low=0, high=1, balanced=0.2)
+    with pytest.raises(KdcError) as caught:
+        refuse_chance(score, 4, source)
+    assert says in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -412,6 +428,24 @@ def test_overwriting_keeps_the_old_run_where_the_new_one_cannot_begin(
     with pytest.raises(KdcError):
         run(ask_distill(**changes), unfinished, overwrite=True)
     assert {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("key", ["teacher", "other_teachers", "init", "data", "unlabelled", "student"])
+def test_overwriting_spares_what_the_new_run_is_made_from(tmp_path: Path, ask_distill: Ask, key: str) -> None:
+    out, inside = tmp_path / "run", tmp_path / "run" / "assistants" / "1"
+    write_json(out / "run.json", ask_distill())
+    inside.mkdir(parents=True)
+    reference = {"init": str(inside), "data": f"folder:{inside}", "student": f"timm:local-dir:{inside}"}
+    named = reference.get(key, f"run:{inside}")
+    request = ask_distill().model_copy(update={key: (named,) if key == "other_teachers" else named})
+    with pytest.raises(KdcError, match=r"--overwrite: .* lies in --out .*, and would be removed") as caught:
+        claim(out, request, resume=False, overwrite=True)
+    assert f"--overwrite: {named} lies in --out {out}," in caught.value.message
+    assert inside.is_dir()
+    itself = ask_distill(teacher=f"run:{out}")
+    with pytest.raises(KdcError, match="lies in --out"):
+        claim(out, itself, resume=False, overwrite=True)
+    assert claim(out, ask_distill(teacher="timm:run"), resume=False, overwrite=True) is False
 
 
 def test_overwriting_spares_what_is_no_part_of_the_run(unfinished: Path, ask_distill: Ask) -> None:

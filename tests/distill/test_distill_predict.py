@@ -70,9 +70,11 @@ def test_the_top_k_and_the_labels_say_less_of_the_same(tmp_path: Path, digits4: 
 
 def test_what_it_refuses(tmp_path: Path, digits4: str, teacher_run: Path) -> None:
     teacher, there = f"run:{teacher_run}", tmp_path / "there.csv"
-    there.write_text("mine")
+    there.write_text("id,label\nx,zero\n")
+    own = "exists and is no table of kdc predict, so it is left alone"
     refused: list[tuple[Path, dict[str, Any], str]] = [
-        (there, {}, "there.csv exists.*--overwrite"),
+        (there, {}, own),
+        (there, {"overwrite": True}, own),
         (tmp_path, {"overwrite": True}, "none of .csv"),
         (tmp_path / "a.txt", {}, "none of .csv, .parquet"),
         (tmp_path / "a.csv", {"top_k": 2, "labels_only": True}, "give one of them"),
@@ -81,10 +83,29 @@ def test_what_it_refuses(tmp_path: Path, digits4: str, teacher_run: Path) -> Non
     for out, how, says in refused:
         with pytest.raises(KdcError, match=says):
             predict(teacher, digits4, out, progress=Silent(), **how)
-    assert there.read_text() == "mine"
+    assert there.read_text() == "id,label\nx,zero\n"
     assert list(tmp_path.iterdir()) == [there]
-    predict(teacher, digits4, there, progress=Silent(), labels_only=True, overwrite=True)
-    assert len(read_outputs(there, NAMES).rows) == 360
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_only_its_own_table_is_replaced(tmp_path: Path, digits4: str, teacher_run: Path, ending: str) -> None:
+    teacher, file = f"run:{teacher_run}", tmp_path / f"answers.{ending}"
+    file.write_bytes(b"#kdc is no table")
+    with pytest.raises(KdcError, match="is no table of kdc predict, so it is left alone"):
+        predict(teacher, digits4, file, progress=Silent(), overwrite=True)
+    assert file.read_bytes() == b"#kdc is no table"
+    file.unlink()
+    predict(teacher, digits4, file, progress=Silent(), labels_only=True)
+    with pytest.raises(KdcError, match=r"exists \(--overwrite to replace it"):
+        predict(teacher, digits4, file, progress=Silent())
+    predict(teacher, digits4, file, progress=Silent(), overwrite=True)
+    assert read_outputs(file, NAMES).kind == "probabilities"
+    if ending == "parquet":
+        from pyarrow import parquet
+
+        parquet.write_table(parquet.read_table(file).replace_schema_metadata(None), file)
+        with pytest.raises(KdcError, match="is no table of kdc predict"):
+            predict(teacher, digits4, file, progress=Silent(), overwrite=True)
 
 
 def test_a_teacher_at_chance_level_is_told_of(tmp_path: Path, digits4: str, teacher_run: Path) -> None:
@@ -98,7 +119,7 @@ def test_answers_that_are_not_finite_write_nothing(
     tmp_path: Path, digits4: str, teacher_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module("compressor.distill.predict")  # the package's attribute is the function
-    answers = module._answers
+    answers = module.answers_of
 
     def broken(*arguments: Any) -> Iterator[tuple[Sequence[str], Sequence[str], NDArray[np.float32]]]:
         for ids, splits, logits in answers(*arguments):
@@ -106,7 +127,7 @@ def test_answers_that_are_not_finite_write_nothing(
             logits[3, 0] = np.nan
             yield ids, splits, logits
 
-    monkeypatch.setattr(module, "_answers", broken)
+    monkeypatch.setattr(module, "answers_of", broken)
     with pytest.raises(KdcError, match=r"the teacher's answer to train/.* is not finite, so nothing was written"):
         predict(f"run:{teacher_run}", digits4, tmp_path / "a.csv", progress=Silent())
     assert not list(tmp_path.iterdir())

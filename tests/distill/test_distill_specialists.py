@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,16 +15,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import timm
 import torch
 
 from compressor.data.specialty import DUSTBIN
-from compressor.distill import distill, specialists, teach
+from compressor.distill import children, distill, specialists, teach
 from compressor.distill.children import Child, train_in_processes
+from compressor.distill.folder import claim
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.export.onnx_graph import to_onnx
 from compressor.models import load_model, load_run
 from compressor.progress import Progress, Silent
-from compressor.spec.base import read_json
+from compressor.spec.base import read_json, write_json
 from compressor.spec.specialists import Specialists, SpecialistsRequest
 from compressor.spec.student import Request
 from tests.distill.conftest import recipe
@@ -162,6 +165,11 @@ class InterruptAfterEpochs(Hearing):
             self.epochs = 10**9
             os.kill(os.getpid(), signal.SIGINT)
 
+    ended = False
+
+    def end(self) -> None:
+        self.ended = True
+
 
 @pytest.mark.slow
 def test_interrupted_specialists_go_on(both: Path, ask: Callable[..., SpecialistsRequest], tmp_path: Path) -> None:
@@ -170,6 +178,7 @@ def test_interrupted_specialists_go_on(both: Path, ask: Callable[..., Specialist
     with pytest.raises(KeyboardInterrupt):
         run(ask(epochs=3), out, progress)
     assert "stopped; the states are saved" in progress.warnings[-1]
+    assert progress.ended
     assert not (out / "specialists.json").exists()
     with pytest.raises(KdcError, match="holds no specialists") as caught:
         load_model(f"specialists:{out}")
@@ -195,15 +204,52 @@ def test_interrupted_specialists_go_on(both: Path, ask: Callable[..., Specialist
         ({"crop_pct": 0.8}, "crop_pct 0.8 would show specialists other pictures"),
         ({"transfer": {"without": ["one"]}}, "recipe transfer cannot cut it too"),
         ({"losses": [{"name": "kd"}]}, "kd needs a teacher"),
+        ({"teacher": "timm:test_resnet@WEIGHTS"}, "have no names, so they cannot be matched"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
     changes: dict[str, Any], said: str, ask: Callable[..., SpecialistsRequest], tmp_path: Path
 ) -> None:
+    if "teacher" in changes:
+        torch.save(timm.create_model("test_resnet", num_classes=4).state_dict(), tmp_path / "nameless.pth")
+        changes = {"teacher": f"timm:test_resnet@{tmp_path / 'nameless.pth'}"}
     with pytest.raises(KdcError) as caught:
         run(ask(**changes), tmp_path / "out")
     assert said in caught.value.message
+    assert "--teacher-classes" not in caught.value.hint
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_finished_ones_of_other_data_or_another_generalist_are_not_gone_on_with(
+    both: Path, ask: Callable[..., SpecialistsRequest], tmp_path: Path
+) -> None:
+    for key in ("init", "data"):
+        out = tmp_path / key
+        shutil.copytree(both, out)
+        (out / "specialists.json").unlink()
+        record = out / "specialists" / "2" / "student.json"
+        values = json.loads(record.read_text())
+        if key == "init":
+            values["init"] = values["init"].replace("(sha256 ", "(sha256 0")
+        else:
+            values["data"]["fingerprint"] = "0" * 64
+        record.write_text(json.dumps(values))
+        before = sorted(out.rglob("*"))
+        with pytest.raises(KdcError, match="since specialist 2/2 was trained, the data or the generalist changed"):
+            run(ask(epochs=3), out, resume=True)
+        assert sorted(out.rglob("*")) == before
+
+
+def test_a_folder_is_of_one_command(tmp_path: Path, ask: Callable[..., SpecialistsRequest], ask_teach: Ask) -> None:
+    for name, request in (("teacher", ask_teach()), ("both", ask())):
+        write_json(tmp_path / name / "run.json", request)
+    ways: list[dict[str, Any]] = [{}, {"resume": True}, {"overwrite": True}]
+    for how in ways:
+        with pytest.raises(KdcError, match=r"holds a run of kdc teach, not of kdc specialists"):
+            run(ask(), tmp_path / "teacher", **how)
+        with pytest.raises(KdcError, match=r"holds a run of kdc specialists, not of kdc teach"):
+            claim(tmp_path / "both", ask_teach(), resume="resume" in how, overwrite="overwrite" in how)
 
 
 SCRIPT = """
@@ -234,21 +280,25 @@ def test_a_failure_names_the_log_and_stops_the_others(tmp_path: Path) -> None:
     waiting = FAILS.replace(
         "print('kdc", "\nwhile not (out.parent / 'sleeps' / 'ready').exists(): time.sleep(0.01)\nprint('kdc"
     )
-    children = [child(tmp_path, "sleeps", SLEEPS), child(tmp_path, "fails", waiting)]
+    both = [child(tmp_path, "sleeps", SLEEPS), child(tmp_path, "fails", waiting)]
     with pytest.raises(KdcError) as caught:
-        train_in_processes(children, 2, Silent())
+        train_in_processes(both, 2, Silent())
     assert caught.value.message == f"fails failed: no such thing; its log: {tmp_path / 'fails.log'}"
     assert caught.value.exit_code == EXIT_MISSING
     assert "--resume" in caught.value.hint
     assert (tmp_path / "sleeps" / "stopped").read_text() == "once"
     # What has begun goes on.
     with pytest.raises(KdcError):
-        train_in_processes([children[1]], 1, Silent())
-    assert (tmp_path / "fails.log").read_text().splitlines()[:3:2] == ["[]", "['--resume']"]
+        train_in_processes([both[1]], 1, Silent())
+    lines = (tmp_path / "fails.log").read_text().splitlines()
+    assert [line for line in lines if line.startswith("[")] == ["[]", "['--resume']"]
+    # What an earlier start said is not the reason of a later failure.
+    with pytest.raises(KdcError, match="fails failed: it ended with exit code 9; its log"):
+        train_in_processes([child(tmp_path, "fails", SCRIPT + "sys.exit(9)")], 1, Silent())
 
 
 def test_an_interruption_asks_every_child_once(tmp_path: Path) -> None:
-    children = [child(tmp_path, name, SLEEPS) for name in ("a", "b", "c")]
+    three = [child(tmp_path, name, SLEEPS) for name in ("a", "b", "c")]
 
     def interrupt() -> None:
         while not all((tmp_path / name / "ready").exists() for name in ("a", "b")):
@@ -258,7 +308,76 @@ def test_an_interruption_asks_every_child_once(tmp_path: Path) -> None:
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        train_in_processes(children, 2, Silent())
+        train_in_processes(three, 2, Silent())
     thread.join()
     assert all((tmp_path / name / "stopped").exists() for name in ("a", "b"))
     assert not (tmp_path / "c").exists(), "two at a time"
+
+
+def test_an_interruption_amid_a_start_leaves_no_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, processes = children._started, []
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        processes.append(started(*arguments))
+        return processes[-1]
+
+    monkeypatch.setattr(children, "_started", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_in_processes([child(tmp_path, name, SLEEPS) for name in ("a", "b")], 2, Silent())
+    assert [process.returncode is None for process in processes] == [False]
+
+
+class Bar(Hearing):
+    """Hears whether a bar that was begun is taken away."""
+
+    shown = False
+
+    def at(self, doing: str, done: int, total: int) -> None:
+        self.shown = True
+
+    def end(self) -> None:
+        self.shown = False
+
+
+def test_threads_are_shared_by_those_that_train_and_the_bar_goes_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("compressor.distill.children._cores", lambda: 6)
+    says = SCRIPT.replace("sys.argv[2:]", "os.environ['OMP_NUM_THREADS']").replace("pathlib,", "os, pathlib,")
+    done = '(out / \'student.json\').write_text(\'{"validation": {"accuracy": 0.5, "n": 4}}\')'
+    both, bar = [child(tmp_path, name, says + done) for name in ("a", "b")], Bar()
+    train_in_processes(both, 6, bar)
+    assert [(tmp_path / f"{name}.log").read_text().splitlines()[-1] for name in ("a", "b")] == ["3", "3"]
+    assert not bar.shown
+    train_in_processes(both, 6, bar)
+    assert "a is finished already" in bar.notes
+    with pytest.raises(KdcError):
+        train_in_processes([child(tmp_path, "fails", FAILS)], 1, bar)
+    assert not bar.shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_children_save_and_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "sleeps.py").write_text(SLEEPS)
+    parent = f"""
+import pathlib, sys
+from compressor.distill.children import Child, train_in_processes
+from compressor.progress import Silent
+folder = pathlib.Path({str(tmp_path)!r})
+command = (sys.executable, str(folder / "sleeps.py"), str(folder / "a"))
+train_in_processes([Child("a", command, folder / "a", folder / "a.log", 1)], 1, Silent())
+"""
+    with subprocess.Popen([sys.executable, "-c", parent]) as process:
+        wait_for(tmp_path / "a" / "ready")
+        process.kill()
+    wait_for(tmp_path / "a" / "stopped")
+
+
+def wait_for(file: Path) -> None:
+    end = time.monotonic() + 50
+    while not file.exists():
+        assert time.monotonic() < end, f"{file} did not come"
+        time.sleep(0.02)

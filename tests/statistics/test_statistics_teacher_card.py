@@ -161,3 +161,12 @@ def test_answers_that_are_not_finite_count_as_wrong_and_for_nothing_else() -> No
     assert any("1 answers are not finite" in line for line in card_lines(card))
     with pytest.raises(KdcError, match="none of the teacher's answers to the 4 pictures of validation is finite"):
         teacher_card(np.full((4, 3), np.nan), labels, NAMES)
+
+
+def test_probabilities_of_0_cannot_tell_of_smoothing() -> None:
+    labels = np.repeat(np.arange(3), 6)
+    logits = np.where(np.eye(3)[labels] > 0, -0.1, -2.4)
+    assert teacher_card(logits, labels, NAMES, answers="probabilities").evenness is not None
+    card = teacher_card(logits, labels, NAMES, answers="probabilities", zeros=True)
+    assert (card.evenness, card.smoothed) == (None, None)
+    assert any("cannot be told" in line and "probabilities of 0" in line for line in card_lines(card))
