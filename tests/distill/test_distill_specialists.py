@@ -118,7 +118,7 @@ def test_a_student_learns_from_them_as_from_any_teacher(both: Path, ask_distill:
     assert student.test.accuracy > 0.5
     assert any("the teacher's answers: new in" in note for note in progress.notes)
     assert any("the student is" in line for line in progress.notes + progress.warnings)
-    features = ask_distill(teacher=f"specialists:{both}", losses=[{"name": "hint"}])
+    features = ask_distill(teacher=f"specialists:{both}", losses=[{"name": "kd"}, {"name": "hint"}])
     with pytest.raises(KdcError, match=r"several networks \(specialists:.*\) have no layers in common"):
         distill(features, tmp_path / "no", resume=False, overwrite=False, progress=Silent())
 

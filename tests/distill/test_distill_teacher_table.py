@@ -153,7 +153,7 @@ def test_a_table_without_the_validation_split_is_not_measured(
     [
         ("all", {"views": {"mixup": 0.4}}, "were not mixed.*views.mixup=0"),
         ("all", {"views": {"cutmix": 1.0}}, "were not mixed"),
-        ("all", {"losses": [{"name": "hint"}]}, "hint looks at the teacher's features"),
+        ("all", {"losses": [{"name": "kd"}, {"name": "hint"}]}, "hint looks at the teacher's features"),
         ("all", {"losses": [{"name": "soft_bce"}]}, "soft_bce looks at each logit for itself.*logit:NAME"),
         ("all", {"teacher_answers": {"top_k": 2}}, "teacher_answers says how a model's answers are kept"),
         ("label", {"losses": [{"name": "dkd"}]}, "dkd looks at the logits of all classes.*holds bare labels"),
