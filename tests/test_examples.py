@@ -118,3 +118,12 @@ def test_the_readmes_recipe_is_one() -> None:
 def test_commands_are_split_as_a_shell_does() -> None:
     found = RUN.command("distill --teacher run:{work}/t --epochs 3", "--epochs 2", work="w")
     assert shlex.join(found) == "distill --epochs 2 --teacher run:w/t --epochs 3"
+
+
+def test_arms_that_start_from_others_come_after_them() -> None:
+    ten = RUN.read(ROOT / "examples" / "experiments" / "ten.yaml")
+    modes = RUN.read(ROOT / "examples" / "experiments" / "modes.yaml")
+    assert [[arm.name for arm in arms] for arms in RUN.stages(ten)] == [
+        ["one model", "the ten together"], ["distilled from the ten"],
+    ]  # fmt: skip
+    assert [arm.name for arm in RUN.stages(modes)[1]] == ["born again"]

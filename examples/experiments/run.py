@@ -82,6 +82,13 @@ def folder_of(arm: str, seed: int) -> str:
     return f"{''.join(c if c.isalnum() else '-' for c in arm)}-{seed}"
 
 
+def stages(experiment: Experiment) -> tuple[list[Arm], list[Arm]]:
+    """The arms that stand alone, and those that start from what others trained."""
+    folders = ["{work}/" + folder_of(arm.name, 0).removesuffix("0") for arm in experiment.arms]
+    later = [arm for arm in experiment.arms if any(folder in (arm.train or "") for folder in folders)]
+    return [arm for arm in experiment.arms if arm not in later], later
+
+
 def run(arguments: Sequence[str], out: Path, threads: int) -> None:
     """One training into `out`, its output in `out`.log."""
     finished = "specialists.json" if arguments[0] == "specialists" else "student.json"
@@ -197,19 +204,18 @@ def main() -> None:
     # In their order: a later one may start from an earlier one.
     for name, text in experiment.once.items():
         run(command(text, experiment.common, name=name, seed=0, **fills), work / name, threads)
-    todo = [
-        (arm, seed) for seed in sorted({s for arm in experiment.arms for s in arm.seeds}) for arm in experiment.arms
-    ]
-    with ThreadPoolExecutor(given.jobs) as pool:
-        runs = [
-            pool.submit(
-                run, command(arm.train, experiment.common, seed=seed, name=arm.name, **fills),
-                work / folder_of(arm.name, seed), threads,
-            )
-            for arm, seed in todo if arm.train is not None and seed in arm.seeds
-        ]  # fmt: skip
-        for each in runs:
-            each.result()
+    for arms in stages(experiment):
+        with ThreadPoolExecutor(given.jobs) as pool:
+            runs = [
+                pool.submit(
+                    run, command(arm.train, experiment.common, seed=seed, name=arm.name, **fills),
+                    work / folder_of(arm.name, seed), threads,
+                )
+                for seed in sorted({seed for arm in arms for seed in arm.seeds})
+                for arm in arms if arm.train is not None and seed in arm.seeds
+            ]  # fmt: skip
+            for each in runs:
+                each.result()
     text = f"{experiment.title}\n\n{table(experiment, collect(experiment, work))}\n"
     (work / "table.md").write_text(text, encoding="utf-8")
     print(text)
