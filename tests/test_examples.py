@@ -124,6 +124,7 @@ def test_arms_that_start_from_others_come_after_them() -> None:
     ten = RUN.read(ROOT / "examples" / "experiments" / "ten.yaml")
     modes = RUN.read(ROOT / "examples" / "experiments" / "modes.yaml")
     assert [[arm.name for arm in arms] for arms in RUN.stages(ten)] == [
-        ["one model", "the ten together"], ["distilled from the ten"],
+        ["one model", "the ten together"],
+        ["distilled from the ten", "distilled from the ten, on pictures without labels too"],
     ]  # fmt: skip
     assert [arm.name for arm in RUN.stages(modes)[1]] == ["born again"]
