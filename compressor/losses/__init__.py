@@ -15,7 +15,7 @@ from torch import Tensor
 from compressor.errors import KdcError, did_you_mean
 from compressor.losses.companions import early_exits, mutual, peer_ensemble
 from compressor.losses.contrastive import crd
-from compressor.losses.features import attention_maps, attention_transfer, hidden_states, hint, pooled, review_kd
+from compressor.losses.features import attention_maps, attention_transfer, hidden_states, hint, pkd, pooled, review_kd
 from compressor.losses.logits import cross_entropy, dist, dkd, kd, logit_mse, lskd, soft_bce
 from compressor.losses.relations import correlation_congruence, fsp, rkd_angle, rkd_distance, similarity_preserving
 
@@ -95,6 +95,10 @@ LOSSES: dict[str, Loss] = {
     "hint": Loss(
         hint, {}, "Romero et al. 2015 (FitNets), arXiv 1412.6550",
         "mean (f_s - f_t)^2", "feature", "maps", "project",
+    ),
+    "pkd": Loss(
+        pkd, {}, "Cao et al. 2022 (PKD), arXiv 2207.02039",
+        "1 - pearson(f_s, f_t) of a channel, over batch and positions", "feature", "maps", "project",
     ),
     "attention_transfer": Loss(
         attention_transfer, {}, "Zagoruyko & Komodakis 2017, arXiv 1612.03928",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compressor.losses.numbers import pairs, unit
 
-__all__ = ["attention_maps", "attention_transfer", "hidden_states", "hint", "pooled", "review_kd"]
+__all__ = ["attention_maps", "attention_transfer", "hidden_states", "hint", "pkd", "pooled", "review_kd"]
 
 LEVELS = (4, 2, 1)  # of the pyramid of review_kd: cells a side
 
@@ -24,6 +24,31 @@ def hint(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor])
     where they do not come in pairs of one shape.
     """
     return _squares(student_features, teacher_features)
+
+
+def pkd(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+    """Hints whose scale does not matter: `½ mean (n_s − n_t)²`, n the map with each channel brought to mean 0 and
+    variance 1 over batch and positions. That is `1 − r`, r Pearson's correlation, a mean over the channels; summed over
+    the pairs.
+
+    Cao et al. 2022 (PKD), arXiv 2207.02039, eq. 4 and 5. A channel that does not vary is 0 everywhere, and passes no
+    gradient on. Maps [B, C, H, W] of one shape; returns a scalar in [0, 2] a pair. Raises ValueError for other shapes,
+    or where they do not come in pairs of one shape.
+    """
+    _require(student_features, 4, "maps [B, C, H, W]")
+    loss = []
+    for student, teacher in pairs(student_features, teacher_features):
+        ours, theirs = (unit(_centred(maps)) for maps in (student, teacher))
+        loss.append(0.5 * (ours - theirs).pow(2).sum(-1).mean())
+    return torch.stack(loss).sum()
+
+
+def _centred(maps: Tensor) -> Tensor:
+    """[B, C, H, W] -> [C, B·H·W], the mean of each channel taken off; 0 where nothing but rounding is left then."""
+    rows = maps.transpose(0, 1).flatten(1)
+    centred = rows - rows.mean(-1, keepdim=True)
+    varies = centred.pow(2).sum(-1, keepdim=True) > 1e-12 * rows.pow(2).sum(-1, keepdim=True)
+    return torch.where(varies, centred, 0.0)
 
 
 def hidden_states(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compressor.losses.features import attention_maps, attention_transfer, hidden_states, hint, pooled, review_kd
+from compressor.losses.features import attention_maps, attention_transfer, hidden_states, hint, pkd, pooled, review_kd
 from tests.losses.kit import normal
 
 Array = NDArray[np.float64]
@@ -31,6 +31,49 @@ def test_squares_of_random_maps(loss: Callable[..., Tensor]) -> None:
     student, teacher = [maps(0), maps(1, height=4)], [maps(2), maps(3, height=4)]
     expected = sum(np.mean((s.numpy() - t.numpy()) ** 2) for s, t in zip(student, teacher, strict=True))
     assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_pkd_is_one_minus_the_correlation_of_each_channel() -> None:
+    student, teacher = [maps(0), maps(1, height=4)], [maps(2), maps(3, height=4)]
+
+    def apart(s: Tensor, t: Tensor) -> float:
+        return float(np.mean([1 - np.corrcoef(s[:, c].flatten(), t[:, c].flatten())[0, 1] for c in range(s.shape[1])]))
+
+    expected = sum(apart(s, t) for s, t in zip(student, teacher, strict=True))
+    assert pkd(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+    # The definition that the paper begins with: half the squares of channels of mean 0 and variance 1.
+    normal_maps = [
+        (m - m.mean((0, 2, 3), keepdim=True)) / m.std((0, 2, 3), correction=0, keepdim=True)
+        for m in (student[0], teacher[0])
+    ]
+    assert pkd(student[:1], teacher[:1]).item() == pytest.approx(
+        (normal_maps[0] - normal_maps[1]).square().mean().item() / 2
+    )
+
+
+def test_pkd_does_not_see_the_scale_of_a_channel() -> None:
+    student, teacher = maps(0), maps(1)
+    scales, shifts = torch.tensor([1e-3, 1.0, 1e4]).view(1, 3, 1, 1), torch.tensor([5.0, 0.0, -1e3]).view(1, 3, 1, 1)
+    expected = pkd([student], [teacher]).item()
+    assert pkd([student * scales + shifts], [teacher]).item() == pytest.approx(expected, rel=1e-9)
+    assert pkd([student], [teacher * scales + shifts]).item() == pytest.approx(expected, rel=1e-9)
+    assert pkd([-student], [student]).item() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4])
+def test_pkd_of_a_channel_that_does_not_vary(value: float) -> None:
+    """Rounding leaves something of 0.1 when its mean is taken off, which must not be blown up to a variance of 1."""
+    still = maps(0).float()
+    still[:, 1] = value
+    moving = maps(1).float().requires_grad_()
+    loss = pkd([moving], [still])
+    others = pkd([moving[:, [0, 2]]], [still[:, [0, 2]]])
+    assert loss.item() == pytest.approx((2 * others.item() + 0.5) / 3, rel=1e-5)
+    gradient = torch.autograd.grad(loss, moving)[0]
+    assert gradient[:, 1].abs().max() < 1e-7
+    assert gradient[:, 0].abs().max() > 1e-3
+    student = still.clone().requires_grad_()
+    assert torch.autograd.grad(pkd([student], [maps(1).float()]), student)[0][:, 1].abs().max() == 0
 
 
 def test_attention_maps_average_over_heads() -> None:

@@ -108,7 +108,7 @@ def test_answers_the_whole_protocol(
     answer = runner.ask("predict", inputs=str(folder / "pictures.npy"), out=str(out), **PREPROCESS)
     assert answer == {"ok": True, "n": PICTURES}
     np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
-    assert runner.cpu_ticks_in(0.5) <= 5  # asleep between blocks: others measure then
+    assert runner.cpu_ticks_in(0.5) <= 10  # asleep between blocks: others measure then
     assert runner.ask("executed")["executed_precision"] == RUNTIMES[runtime].precisions["fp32"]
     assert runner.ask("quit") == {"ok": True}
     assert runner.close() == ""

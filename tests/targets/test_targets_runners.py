@@ -162,7 +162,7 @@ def test_two_streams_run_at_a_time(start: "StartRunner", script: str, runtime: s
         assert isinstance(window["calls"], int)
         assert window["calls"] > 0
     assert runner.ask("block", n=3)["ok"] is True
-    assert runner.cpu_ticks_in(0.5) <= 2  # the streams have ended
+    assert runner.cpu_ticks_in(0.5) <= 10  # the streams have ended: one that went on would use 50
 
 
 @RUNNERS
@@ -171,7 +171,8 @@ def test_an_idle_runner_sleeps(start: "StartRunner", script: str, runtime: str, 
     runner.ask("load", model=model, threads=2, precision=precision)
     runner.ask("inputs", **INPUTS)
     runner.ask("block", n=50)
-    assert runner.cpu_ticks_in(0.8) <= 2
+    # One thread that spins, as onnxruntime's do unless told otherwise, would use 80.
+    assert runner.cpu_ticks_in(0.8) <= 16
 
 
 def test_only_replies_reach_stdout(scripts: Path, bare: "Environment", tmp_path: Path) -> None:
