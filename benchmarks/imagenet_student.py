@@ -19,7 +19,7 @@ from torch import nn
 
 from compressor.data import open_data
 from compressor.distill.environment import environment
-from compressor.distill.recipes import DISTILL
+from compressor.distill.recipes import ANSWERS
 from compressor.models import load_model, logits_of, save_run
 from compressor.models.students import create_trainee
 from compressor.spec.base import write_json
@@ -83,7 +83,7 @@ def main() -> None:
         ]
         return accuracy_of(torch.cat(logits).numpy(), some.labels, split)
 
-    recipe = Recipe.model_validate({**DISTILL, "epochs": 1})
+    recipe = Recipe.model_validate({**ANSWERS, "epochs": 1})
     (given.out / "run").mkdir()
     request = Request(
         command="distill", teacher=given.model, student=given.model, init="pretrained", skip_bad=False,

@@ -137,8 +137,7 @@ def teach(
 def _teaching(
     file: Path | None, flags: dict[str, int | None], sets: list[str], progress: "Progress"
 ) -> "recipe_noun.Recipe":
-    from compressor.distill.recipes import TEACH
-    from compressor.workflow import recipe_from
+    from compressor.distill.recipes import TEACH, recipe_from
 
     if flags["epochs"] == 1 and file is None and not any(text.startswith("head_epochs") for text in sets):
         progress.note("one epoch: it trains everything at once (head_epochs=0)")
@@ -240,7 +239,7 @@ def distill(
     from compressor.console import progress_for
     from compressor.distill import Resources
     from compressor.distill import precompute as answer_ahead
-    from compressor.distill.recipes import DEFAULT_STUDENT, default_for
+    from compressor.distill.recipes import DEFAULT_STUDENT, distillation_recipe
     from compressor.profiles import load_profile
     from compressor.spec.student import Request
 
@@ -274,7 +273,7 @@ def distill(
         unlabelled=unlabelled,
         skip_bad=skip_bad,
         input_size=input_size,
-        recipe=workflow.recipe_from(default_for(teacher[0], student, student_init), recipe, flags, assignments or []),
+        recipe=distillation_recipe(teacher, student, student_init, recipe, flags, assignments or [], progress),
         qat=workflow.scheme_for(profile, progress) if qat else None,
         assistants=tuple(assistant or ()),
     )

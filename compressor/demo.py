@@ -7,7 +7,7 @@ from typing import Any
 from compressor.errors import KdcError, os_error
 from compressor.progress import Progress
 from compressor.spec.report import Report
-from compressor.workflow import Building, Measuring, export, recipe_from
+from compressor.workflow import Building, Measuring, export
 
 __all__ = ["demo"]
 
@@ -48,7 +48,7 @@ DEMO_RUNTIMES = ("onnxruntime", "openvino")
 def demo(out: Path, *, seed: int, progress: Progress) -> Report:
     """The whole way on scikit-learn's handwritten digits; leaves OUT/teacher, OUT/run, OUT/demo.yaml, OUT/bundle."""
     from compressor.distill import distill, teach
-    from compressor.distill.recipes import DISTILL, TEACH
+    from compressor.distill.recipes import LAYERS, TEACH, recipe_from
     from compressor.measure.doctor import diagnose
     from compressor.profiles import load_profile, write_new_profile
     from compressor.spec.student import Request
@@ -65,7 +65,7 @@ def demo(out: Path, *, seed: int, progress: Progress) -> Report:
     request = Request(command="teach", teacher="timm:resnet10t", student=None, init="random", recipe=recipe, **common)
     progress.note("1/3 a teacher, trained on the spot: timm:resnet10t")
     teach(request, out / "teacher", resume=False, overwrite=False, progress=progress)
-    recipe = recipe_from(DISTILL, None, {"seed": seed, "epochs": 15}, DEMO_VIEWS)
+    recipe = recipe_from(LAYERS, None, {"seed": seed, "epochs": 15}, DEMO_VIEWS)
     student = "timm:mobilenetv3_small_050"
     request = Request(command="distill", teacher=teacher, student=student, init="random", recipe=recipe, **common)
     progress.note(f"2/3 a student, distilled from it: {student}")

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compressor.errors import KdcError, did_you_mean
 from compressor.progress import Progress
-from compressor.spec.base import Noun, file_sha256, parse
+from compressor.spec.base import Noun, file_sha256
 from compressor.spec.profile import Profile
 from compressor.spec.quantization import Scheme
-from compressor.spec.recipe import Recipe
 from compressor.spec.report import Report
 from compressor.spec.student import Request, Student
 
@@ -29,41 +28,8 @@ __all__ = [
     "export",
     "measure",
     "narrow",
-    "recipe_from",
     "scheme_for",
 ]
-
-
-def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, Any], sets: Sequence[str]) -> Recipe:
-    """The recipe in `file` (or `defaults`), with the command's flags and --set laid over it.
-
-    A learning rate that is meant for another batch size is scaled here (`Optimizer.lr_for_batch`), so that the recipe
-    holds what is used; one that --set names is taken as it is. Raises KdcError where the same key is given by a flag
-    and by --set.
-    """
-    from compressor.overrides import apply_overrides, read_yaml
-
-    given = {key: value for key, value in flags.items() if value is not None}
-    for assignment in sets:
-        key = assignment.partition("=")[0].strip()
-        if key in given:
-            flag = "--" + key.replace("_", "-")
-            raise KdcError(f"{flag} {given[key]} and --set {assignment} both set {key}", "give one of them")
-    named = {assignment.partition("=")[0].strip() for assignment in sets}
-    if "optimizer.lr" in named and "optimizer.lr_for_batch" not in named:
-        sets = [*sets, "optimizer.lr_for_batch=null"]
-    values = dict(read_yaml(file)) if file else dict(defaults)
-    where = f"recipe {file}" if file else "recipe"
-    return _scaled(parse(Recipe, apply_overrides({**values, **given}, sets, where), where))
-
-
-def _scaled(recipe: Recipe) -> Recipe:
-    """With the learning rate for its own batch size."""
-    how = recipe.optimizer
-    if how.lr_for_batch in (None, recipe.batch_size):
-        return recipe
-    lr = how.lr * (recipe.batch_size / how.lr_for_batch) ** 0.5
-    return recipe.model_copy(update={"optimizer": how.model_copy(update={"lr": lr, "lr_for_batch": recipe.batch_size})})
 
 
 def scheme_for(profile: str | None, progress: Progress) -> Scheme:

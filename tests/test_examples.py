@@ -16,9 +16,9 @@ import yaml
 
 from compressor import cli, losses
 from compressor.distill.learner import bind_losses
-from compressor.distill.recipes import default_for
+from compressor.distill.recipes import distillation_recipe
+from compressor.progress import Silent
 from compressor.spec.recipe import Recipe
-from compressor.workflow import recipe_from
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))
@@ -54,10 +54,9 @@ def test_every_command_of_an_experiment_is_understood(file: Path) -> None:
         verb, *arguments = RUN.command(text, experiment.common, seed=1, work="work", name="name", data="digits")
         assert {argument for argument in arguments if argument.startswith("--")} <= options_of(verb)
         sets = [arguments[at + 1] for at, argument in enumerate(arguments) if argument == "--set"]
-        teacher = arguments[arguments.index("--teacher") + 1]
-        defaults = default_for(teacher, "timm:a", "random")
-        how = recipe_from(defaults, None, {}, sets)
-        bind_losses(how, has_teacher=teacher != "peers")
+        teachers = [arguments[at + 1] for at, argument in enumerate(arguments) if argument == "--teacher"]
+        how = distillation_recipe(teachers, "timm:a", "random", None, {}, sets, Silent())
+        bind_losses(how, has_teacher=teachers != ["peers"])
 
 
 def test_the_table_is_paired_with_the_first_arm() -> None:

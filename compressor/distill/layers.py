@@ -41,7 +41,7 @@ def sides_of(
                 "give one --teacher, or losses on logits (kdc losses)",
             )
         if term.loss.at == "auto":
-            pairs = match(layers_of(student, kind), layers_of(teacher, kind))
+            pairs = _matched(student, teacher, kind, at)
         else:
             pairs = [(named_layer(student, own), named_layer(teacher, other)) for own, other in term.loss.at]
         for own, other in pairs:
@@ -57,6 +57,18 @@ def sides_of(
         if term.name in found:  # what it cannot connect is known before any training; of a memory one row will do
             CONNECTORS[term.row.connector](replace(found[term.name], samples=1))
     return found
+
+
+WITHOUT_LAYERS = "--set 'losses=[{name: kd, weight: 0.9, temperature: 4}, {name: cross_entropy, weight: 0.1}]'"
+
+
+def _matched(student: LoadedModel, teacher: LoadedModel, kind: str, at: str) -> list[tuple[Layer, Layer]]:
+    try:
+        return match(layers_of(student, kind), layers_of(teacher, kind))
+    except KdcError as error:
+        # The default recipe looks at layers too: who did not ask for them must learn how to do without.
+        hint = "; or ".join(filter(None, [error.hint, f"learn from answers alone: {WITHOUT_LAYERS}"]))
+        raise KdcError(f"{at}: {error.message}", hint) from None
 
 
 DIMENSIONS = {"maps": 3, "pooled": 1, "attention": 3}

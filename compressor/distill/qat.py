@@ -174,7 +174,7 @@ def _train_on(
     quantize = _quantize(student, record, request, progress)
     recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
     if left_out:
-        progress.warn(f"under fake quantization the student learns without {', '.join(left_out)}")
+        progress.note(f"under fake quantization the student learns without {', '.join(left_out)}")
     useless = labels_only(bind_losses(recipe, has_teacher=has_teacher(request)))
     data = transfer_set(data, recipe.transfer, labels_only=useless, progress=progress)
     job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table)

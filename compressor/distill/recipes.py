@@ -1,12 +1,34 @@
-"""The recipes that hold where the user brings none. What a key means stands in `spec/recipe.py`."""
+"""The recipes that hold where the user brings none, and what the user lays over them. What a key means stands in
+`spec/recipe.py`."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["DEFAULT_STUDENT", "DISTILL", "PEERS", "SELF", "TEACH", "default_for"]
+from compressor.errors import KdcError
+from compressor.models.references import NO_MODEL, TABLE
+from compressor.overrides import apply_overrides, read_yaml
+from compressor.progress import Progress
+from compressor.spec.base import parse
+from compressor.spec.recipe import Recipe
+
+__all__ = [
+    "ANSWERS",
+    "DEFAULT_STUDENT",
+    "LAYERS",
+    "PEERS",
+    "SELF",
+    "TEACH",
+    "default_for",
+    "distillation_recipe",
+    "has_layers",
+    "recipe_from",
+]
 
 DEFAULT_STUDENT = "timm:mobilenetv3_small_100"
 
-DISTILL: dict[str, Any] = {
+# What can be learned from any teacher: a table, several models, answers that were kept.
+ANSWERS: dict[str, Any] = {
     "schema": 1,
     "optimizer": {"lr_for_batch": 128},
     "losses": [
@@ -14,6 +36,10 @@ DISTILL: dict[str, Any] = {
         {"name": "cross_entropy", "weight": 0.1},
     ],
 }
+
+# What wins where one network teaches, and answers anew each time (EXPERIMENTS.md, "Every family of losses"). The weight
+# holds for every network: pkd does not see the scale of its features.
+LAYERS: dict[str, Any] = {**ANSWERS, "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 3.0}]}
 
 TEACH: dict[str, Any] = {
     "schema": 1,
@@ -24,7 +50,7 @@ TEACH: dict[str, Any] = {
 }
 
 SELF: dict[str, Any] = {
-    **DISTILL,
+    **ANSWERS,
     # Progressive self-distillation: the share of the last epoch's answers grows along a line to 0.8 (arXiv 2006.12000).
     "losses": [
         {"name": "kd", "weight": {"from": 0.0, "to": 0.8}, "temperature": 1.0},
@@ -33,7 +59,7 @@ SELF: dict[str, Any] = {
 }
 
 PEERS: dict[str, Any] = {
-    **DISTILL,
+    **ANSWERS,
     # Deep mutual learning of two networks of the same kind (arXiv 1706.00384): labels and the peer, weighted alike.
     "losses": [
         {"name": "mutual", "weight": 1.0, "temperature": 1.0},
@@ -42,11 +68,73 @@ PEERS: dict[str, Any] = {
 }
 
 
-def default_for(teacher: str, student: str, student_init: str) -> dict[str, Any]:
-    """The recipe for `--teacher`; a peer is the student's twin, and begins as it does where that is not a file."""
-    if teacher == "self":
+def has_layers(teachers: Sequence[str]) -> bool:
+    """Whether `--teacher`, which may be given several times, names one network, whose layers can be looked at."""
+    return len(teachers) == 1 and teachers[0] not in NO_MODEL and not teachers[0].startswith(("specialists:", TABLE))
+
+
+def default_for(teachers: Sequence[str], student: str, student_init: str, *, kept: bool = False) -> dict[str, Any]:
+    """The recipe for `--teacher`, which may be given several times. `kept`: the teacher's answers will be, and of its
+    layers nothing. A peer is the student's twin, and begins as it does where that is not a file."""
+    if teachers[0] == "self":
         return SELF
-    if teacher == "peers":
+    if teachers[0] == "peers":
         init = student_init if student_init in ("pretrained", "random") else "random"
         return {**PEERS, "peers": [{"student": student, "init": init}]}
-    return DISTILL
+    return LAYERS if has_layers(teachers) and not kept else ANSWERS
+
+
+def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, Any], sets: Sequence[str]) -> Recipe:
+    """The recipe in `file` (or `defaults`), with the command's flags and --set laid over it.
+
+    A learning rate that is meant for another batch size is scaled here (`Optimizer.lr_for_batch`), so that the recipe
+    holds what is used; one that --set names is taken as it is. Raises KdcError where the same key is given by a flag
+    and by --set.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    for assignment in sets:
+        key = assignment.partition("=")[0].strip()
+        if key in given:
+            flag = "--" + key.replace("_", "-")
+            raise KdcError(f"{flag} {given[key]} and --set {assignment} both set {key}", "give one of them")
+    named = {assignment.partition("=")[0].strip() for assignment in sets}
+    if "optimizer.lr" in named and "optimizer.lr_for_batch" not in named:
+        sets = [*sets, "optimizer.lr_for_batch=null"]
+    values = dict(read_yaml(file)) if file else dict(defaults)
+    where = f"recipe {file}" if file else "recipe"
+    return _scaled(parse(Recipe, apply_overrides({**values, **given}, sets, where), where))
+
+
+def distillation_recipe(
+    teachers: Sequence[str],
+    student: str,
+    student_init: str,
+    file: Path | None,
+    flags: dict[str, Any],
+    sets: Sequence[str],
+    progress: Progress,
+) -> Recipe:
+    """The recipe of `kdc distill`: `file`, or the default for those who teach.
+
+    Views that come again are asked for so that answers are kept, and layers are not: there the default is to learn from
+    answers alone, and that is said.
+    """
+    recipe = recipe_from(default_for(teachers, student, student_init), file, flags, sets)
+    if file is not None or recipe.views.distinct is None or not has_layers(teachers):
+        return recipe
+    answers = recipe_from(default_for(teachers, student, student_init, kept=True), file, flags, sets)
+    if answers != recipe:
+        progress.note(
+            "losses: kd and cross_entropy, which learn from answers that are kept (views.distinct); where each view is "
+            "new the default adds pkd, which looks at the teacher's layers"
+        )
+    return answers
+
+
+def _scaled(recipe: Recipe) -> Recipe:
+    """With the learning rate for its own batch size."""
+    how = recipe.optimizer
+    if how.lr_for_batch in (None, recipe.batch_size):
+        return recipe
+    lr = how.lr * (recipe.batch_size / how.lr_for_batch) ** 0.5
+    return recipe.model_copy(update={"optimizer": how.model_copy(update={"lr": lr, "lr_for_batch": recipe.batch_size})})

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.losses.numbers import pairs, unit
+from compressor.losses.numbers import TINY, pairs, unit
 
 __all__ = ["attention_maps", "attention_transfer", "hidden_states", "hint", "pkd", "pooled", "review_kd"]
 
 LEVELS = (4, 2, 1)  # of the pyramid of review_kd: cells a side
+OVER = (0, 2, 3)  # batch and positions, of maps [B, C, H, W]
 
 
 def hint(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -31,24 +32,27 @@ def pkd(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) 
     variance 1 over batch and positions. That is `1 − r`, r Pearson's correlation, a mean over the channels; summed over
     the pairs.
 
-    Cao et al. 2022 (PKD), arXiv 2207.02039, eq. 4 and 5. A channel that does not vary is 0 everywhere, and passes no
-    gradient on. Maps [B, C, H, W] of one shape; returns a scalar in [0, 2] a pair. Raises ValueError for other shapes,
-    or where they do not come in pairs of one shape.
+    Cao et al. 2022 (PKD), arXiv 2207.02039, eq. 4 and 5. A channel that does not vary correlates with nothing, and
+    passes no gradient on. Maps [B, C, H, W] of one shape; returns a scalar in [0, 2] a pair. Raises ValueError for
+    other shapes, or where they do not come in pairs of one shape.
     """
     _require(student_features, 4, "maps [B, C, H, W]")
     loss = []
     for student, teacher in pairs(student_features, teacher_features):
-        ours, theirs = (unit(_centred(maps)) for maps in (student, teacher))
-        loss.append(0.5 * (ours - theirs).pow(2).sum(-1).mean())
+        (ours, own, moves), (theirs, other, leads) = _centred(student), _centred(teacher)
+        vary = moves & leads
+        lengths = torch.where(vary, own, 1.0).sqrt() * torch.where(vary, other, 1.0).sqrt()
+        loss.append(1 - (torch.where(vary, (ours * theirs).sum(OVER), 0.0) / lengths).mean())
     return torch.stack(loss).sum()
 
 
-def _centred(maps: Tensor) -> Tensor:
-    """[B, C, H, W] -> [C, B·H·W], the mean of each channel taken off; 0 where nothing but rounding is left then."""
-    rows = maps.transpose(0, 1).flatten(1)
-    centred = rows - rows.mean(-1, keepdim=True)
-    varies = centred.pow(2).sum(-1, keepdim=True) > 1e-12 * rows.pow(2).sum(-1, keepdim=True)
-    return torch.where(varies, centred, 0.0)
+def _centred(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The maps without the mean of each channel, what is left squared [C], and whether that is more than rounding."""
+    mean = maps.mean(OVER, keepdim=True)
+    centred = maps - mean
+    squares = centred.pow(2).sum(OVER)
+    taken_off = mean.detach().flatten().pow(2) * (maps.numel() / maps.shape[1])
+    return centred, squares, (squares > TINY) & (squares > 1e-12 * taken_off)
 
 
 def hidden_states(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["full", "inner_products", "pairs", "require_same_shape", "unit"]
+__all__ = ["TINY", "full", "inner_products", "pairs", "require_same_shape", "unit"]
 
 TINY = 1e-30  # a squared length below this counts as 0
 

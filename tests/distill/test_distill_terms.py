@@ -2,19 +2,23 @@
 what stood between student and teacher is kept."""
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from compressor.distill import Resources, distill, distill_quantized, precompute, teach
+from compressor.distill.recipes import ANSWERS, LAYERS
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import lineage, load_model, load_run
+from compressor.overrides import apply_overrides
 from compressor.progress import Progress, Silent
 from compressor.spec.quantization import Scheme
 from compressor.spec.recipe import LossTerm
@@ -212,6 +216,18 @@ def test_layers_that_cannot_be_looked_at_are_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_who_did_not_ask_for_layers_learns_how_to_do_without(
+    tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default looks at stages, and this teacher has none."""
+    monkeypatch.delattr(timm.models.resnet.ResNet, "forward_intermediates")
+    with pytest.raises(KdcError, match=r"recipe losses, pkd: .* has no stages that can be told apart") as raised:
+        run(ask_distill(losses=LAYERS["losses"]), tmp_path / "run")
+    _, _, assignment = raised.value.hint.partition("learn from answers alone: --set ")
+    (given,) = shlex.split(assignment)
+    assert apply_overrides({"schema": 1}, [given], "recipe")["losses"] == ANSWERS["losses"]
+
+
 def test_answers_are_not_kept_ahead_where_features_are_wanted(tmp_path: Path, ask_distill: Ask) -> None:
     request = ask_distill(losses=[{"name": "kd"}, {"name": "hint"}], views={"distinct": 2})
     with pytest.raises(KdcError, match="--precompute keeps logits and pooled features"):
@@ -228,7 +244,7 @@ def test_under_fake_quantization_losses_on_features_are_left_out_and_said_so(tmp
     progress = Hearing()
     request = request.model_copy(update={"qat": scheme})
     distill_quantized(request, tmp_path / "run", resume=False, overwrite=False, progress=progress)
-    assert any("under fake quantization the student learns without hint" in line for line in progress.warnings)
+    assert any("under fake quantization the student learns without hint" in line for line in progress.notes)
     row = json.loads((tmp_path / "run/history.jsonl").read_text().splitlines()[0])
     assert row["loss"].keys() == {"kd"}
     ends_at_nothing = LossTerm.model_validate({"name": "kd", "weight": {"from": 1.0, "to": 0.0}})
