@@ -7,14 +7,13 @@ makes it a born-again network (Furlanello et al. 2018, arXiv 1805.04770). What t
 teacher that the chain began with: that is whose accuracy the user wants to keep.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from compressor.data import ImageData
 from compressor.distill.bias import require_correctable
-from compressor.distill.folder import start
+from compressor.distill.folder import abandon, start
 from compressor.distill.job import Origin
 from compressor.distill.jobs import (
     DEFAULT_INPUT_SIZE,
@@ -77,7 +76,7 @@ def distill_chain(
         records, assistants = _assistants(request, out, data, progress, resources)
     except BaseException:
         if not resume and team().is_main_process and not any((out / "assistants").glob("[0-9]*")):
-            shutil.rmtree(out, ignore_errors=True)
+            abandon(out)
         raise
     last = _link(request, len(request.assistants), out)
     progress.note(f"the student: {request.student} learns from {last.teacher}")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -11,13 +12,16 @@ from compressor.spec.base import flat, read_json, write_json
 from compressor.spec.specialists import SpecialistsRequest
 from compressor.spec.student import Request
 
-__all__ = ["RUN", "SPECIALISTS", "Kind", "claim", "start"]
+__all__ = ["RUN", "SPECIALISTS", "Kind", "abandon", "claim", "settle", "start"]
 
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
     "assistants",
 )  # fmt: skip
 """What lies in a run's folder."""
+
+BEFORE = ".before"
+"""What --overwrite replaces, in the run's own folder (which may be a mount point), until the new run is worth more."""
 
 WORDS = ("self", "peers", "pretrained", "random", "digits")
 """What requests name that is no file."""
@@ -119,7 +123,7 @@ def _refuse_foreign(folder: Path, leaves: tuple[str, ...]) -> None:
     """A bundle or notes may have been put into a run's folder: --overwrite replaces what kdc made, and no more."""
     left = tuple(f".{leaf}." for leaf in leaves)  # by a process that was killed while writing
     foreign = sorted(
-        path.name for path in folder.iterdir() if path.name not in leaves and not path.name.startswith(left)
+        path.name for path in folder.iterdir() if path.name not in (*leaves, BEFORE) and not path.name.startswith(left)
     )
     if foreign:
         raise KdcError(
@@ -129,16 +133,47 @@ def _refuse_foreign(folder: Path, leaves: tuple[str, ...]) -> None:
 
 
 def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) -> None:
-    """Make the folder ready to be trained in: emptied unless resumed, with run.json."""
+    """Make the folder ready to be trained in: emptied unless resumed, with run.json. What stood there is kept until
+    `settle`, or comes back with `abandon`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            # Not the folder itself: it may be a mount point.
-            for path in list(folder.iterdir()):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            write_json(folder / "run.json", request)
+        if resume:
+            return
+        replaced = [path for path in folder.iterdir() if path.name not in ("run.json", BEFORE)]
+        aside = folder / BEFORE
+        if (aside / "run.json").exists() or not (folder / "run.json").exists():
+            # What is in the way came to nothing, and what it had replaced is kept; or nothing is in the way.
+            _remove(replaced)
+        else:
+            aside.mkdir(exist_ok=True)
+            for path in replaced:
+                path.rename(aside / path.name)
+            shutil.copy2(folder / "run.json", aside)  # the last, so that a run lies there whole
+        write_json(folder / "run.json", request)
     except OSError as error:
         raise os_error(error, f"preparing {folder}") from error
+
+
+def settle(folder: Path) -> None:
+    """What the run in `folder` replaced is not needed any more."""
+    shutil.rmtree(folder / BEFORE, ignore_errors=True)
+
+
+def abandon(folder: Path) -> None:
+    """Nothing came of the run in `folder`: it goes, and what it was to replace is there again."""
+    aside = folder / BEFORE
+    if not aside.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    _remove([path for path in folder.iterdir() if path.name not in ("run.json", BEFORE)])
+    for path in sorted(aside.iterdir(), key=lambda path: path.name == "run.json"):
+        path.replace(folder / path.name)
+    aside.rmdir()
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _differences(before: Request | SpecialistsRequest, now: Request | SpecialistsRequest) -> list[str]:

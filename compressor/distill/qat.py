@@ -7,7 +7,6 @@ teacher's loss teaches it to bear that.
 Batch statistics are gone with the BatchNorms, so that what is trained is what is exported (export/qat_onnx.py).
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -17,11 +16,12 @@ import torch
 
 from compressor.data import transfer_set
 from compressor.distill.chain import distill_chain, require_possible
-from compressor.distill.folder import start
+from compressor.distill.folder import abandon, start
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.job import Job, Origin
 from compressor.distill.jobs import already_finished, claimed, has_teacher, labels_only
 from compressor.distill.learner import bind_losses
+from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
 from compressor.distill.teacher_table import same_table
@@ -102,7 +102,9 @@ def distill_quantized(
     in_float = request.model_copy(update={"qat": None})
     # What is mistyped must not cost the run that stood here.
     data = None if resume else require_possible(in_float, progress)
-    start(out, request, resume=resume)
+    if team().is_main_process:
+        start(out, request, resume=resume)
+    team().wait_for_everyone()
     plain = out / "float"
     try:
         going_on = plain.exists()
@@ -110,8 +112,8 @@ def distill_quantized(
             in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources, data=data
         )
     except BaseException:
-        if not plain.exists():
-            shutil.rmtree(out, ignore_errors=True)
+        if not plain.exists() and team().is_main_process:
+            abandon(out)
         raise
     moved = "put it back there, and give the same command with --resume"  # with another teacher it is another request
     return _train_on(request, plain, out, moved, True, resources or Resources(), progress)

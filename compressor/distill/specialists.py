@@ -22,7 +22,7 @@ from compressor.data import ImageData, Split, open_data
 from compressor.data.labels import listed
 from compressor.data.specialty import specialised, specialty_classes
 from compressor.distill.children import Child, train_in_processes
-from compressor.distill.folder import SPECIALISTS, claim, start
+from compressor.distill.folder import SPECIALISTS, abandon, claim, settle, start
 from compressor.distill.gap import points_apart
 from compressor.distill.grouping import groups_of
 from compressor.distill.jobs import made_from_weights
@@ -95,6 +95,10 @@ def specialists(
     except KeyboardInterrupt:
         progress.warn(f"stopped; the states are saved in {out}: the same command with --resume goes on")
         raise
+    except BaseException:
+        if not resume and not any((out / "specialists").glob("[0-9]*/student.json")):
+            abandon(out)
+        raise
     return _finish(request, out, data, generalist, classes, [names[number] for number in alone], logits, progress)
 
 
@@ -127,6 +131,7 @@ def _finish(
     apart = points_apart(top1(together) == labels, top1(logits) == labels, "the generalist alone")
     progress.note(f"all together: {scored(record.validation)}; {apart}")
     write_json(out / "specialists.json", record)
+    settle(out)
     return record
 
 

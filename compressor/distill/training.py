@@ -14,7 +14,7 @@ from compressor.distill.checkpoint import is_saved
 from compressor.distill.connectors import Sides
 from compressor.distill.engine import MIN_TO_CHOOSE, train
 from compressor.distill.environment import environment
-from compressor.distill.folder import start
+from compressor.distill.folder import abandon, settle, start
 from compressor.distill.gap import tell_gap
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.job import Job
@@ -54,8 +54,8 @@ def say(data: ImageData, progress: Progress) -> None:
 def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, progress: Progress) -> Student:
     """Decode and measure the teacher beside `out`; then everything that writes in it.
 
-    What stood in `out` goes (with --overwrite) only when training begins, and a new run's folder goes again if not one
-    checkpoint came of it. In a run of several processes the first one writes, and the others wait.
+    What stood in `out` (with --overwrite) goes only when the new run is finished, and is there again if not one
+    checkpoint came of that. In a run of several processes the first one writes, and the others wait.
     """
     setting, store = setting_for(out, resources, progress), store_beside(out)
     accelerator, progress = setting.accelerator, setting.progress
@@ -79,7 +79,7 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
         except BaseException as error:
             if not is_saved(out / "checkpoint"):
                 if not resume and accelerator.is_main_process:
-                    shutil.rmtree(out, ignore_errors=True)
+                    abandon(out)
             elif isinstance(error, KeyboardInterrupt):
                 progress.warn(f"stopped; the state is saved in {out}: the same command with --resume goes on")
             raise
@@ -217,6 +217,7 @@ def _trained(
     )
     if accelerator.is_main_process:
         save_run(out, model, finished)
+        settle(out)
         shutil.rmtree(out / "checkpoint", ignore_errors=True)
     accelerator.wait_for_everyone()
     return load_run(out)[1]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compressor.distill import distill, distill_chain, distill_quantized
+from compressor.distill import distill, distill_chain, distill_quantized, teach
 from compressor.errors import KdcError
 from compressor.export.identity import without_paths
 from compressor.models import load_run
@@ -135,6 +135,25 @@ def test_overwriting_keeps_the_old_run_where_the_new_one_cannot_begin(
     with pytest.raises(KdcError, match=r"nowhere does not exist|no class five|x\.pth|no model resnet1O"):
         how(request, out, resume=False, overwrite=True, progress=Silent())
     assert files(out) == ["run.json", "student.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"assistants": (BETWEEN,)}, {"qat": Scheme(activations="uint8")}])
+def test_overwriting_for_a_teacher_at_chance_keeps_the_old_run(
+    changes: dict[str, Any], tmp_path: Path, ask_distill: Ask, ask_teach: Ask
+) -> None:
+    """It is found when its answers are measured, which is after the new run began."""
+    out, untrained = tmp_path / "run", tmp_path / "untrained"
+    ask = ask_teach(epochs=1, optimizer={"lr": 1e-12}, ema_decay=0)
+    teach(ask, untrained, resume=False, overwrite=False, progress=Silent())
+    write_json(out / "run.json", ask_distill())
+    (out / "student.safetensors").write_text("trained for a week")
+    request = ask_distill(teacher=f"run:{untrained}").model_copy(update=changes)
+    how = distill_quantized if request.qat else distill_chain
+    with pytest.raises(KdcError, match="at chance level"):
+        how(request, out, resume=False, overwrite=True, progress=Silent())
+    assert files(out) == ["run.json", "student.safetensors"]
+    assert read_json(out / "run.json", Request) == ask_distill()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from torch import nn
 
 from compressor.data import decode_split, open_data
 from compressor.distill import distill, engine, teach, training
-from compressor.distill.folder import claim
+from compressor.distill.folder import abandon, claim, start
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.signal import is_chance, refuse_chance
 from compressor.distill.task import BatchModel, SplitName
@@ -428,6 +428,53 @@ def test_overwriting_keeps_the_old_run_where_the_new_one_cannot_begin(
     with pytest.raises(KdcError):
         run(ask_distill(**changes), unfinished, overwrite=True)
     assert {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()} == before
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_old_run_is_back_where_nothing_came_of_the_new_one(unfinished: Path, ask_distill: Ask) -> None:
+    before = everything(unfinished)
+    with pytest.raises(KdcError, match="not finite"):
+        run(ask_distill(optimizer={"lr": 1e30}), unfinished, overwrite=True)
+    assert everything(unfinished) == before
+
+
+def test_the_old_run_is_kept_until_the_new_one_is_finished(
+    unfinished: Path, ask_distill: Ask, interrupt_at: Callable[[int], Progress]
+) -> None:
+    before = everything(unfinished)
+    request = ask_distill(epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(request, unfinished, overwrite=True, progress=interrupt_at(2))
+    assert everything(unfinished / ".before") == before
+    run(request, unfinished, resume=True)
+    assert not (unfinished / ".before").exists()
+    assert (unfinished / "student.json").is_file()
+
+
+def test_a_run_that_was_killed_while_it_replaced_another_loses_neither(tmp_path: Path, ask_distill: Ask) -> None:
+    """Killed before its first checkpoint, or while what it replaces was moved aside."""
+    out, aside = tmp_path / "run", tmp_path / "run" / ".before"
+    write_json(out / "run.json", ask_distill())
+    (out / "student.safetensors").write_text("trained for a week")
+    before = everything(out)
+    start(out, ask_distill(epochs=2), resume=False)
+    (out / "history.jsonl").touch()
+    assert claim(out, ask_distill(epochs=3), resume=False, overwrite=True) is False
+    start(out, ask_distill(epochs=3), resume=False)
+    assert everything(aside) == before
+    assert sorted(path.name for path in out.iterdir()) == [".before", "run.json"]
+    abandon(out)
+    assert everything(out) == before
+    aside.mkdir()
+    (out / "student.safetensors").rename(aside / "student.safetensors")
+    assert claim(out, ask_distill(epochs=3), resume=False, overwrite=True) is False
+    start(out, ask_distill(epochs=3), resume=False)
+    assert everything(aside) == before
+    abandon(out)
+    assert everything(out) == before
 
 
 @pytest.mark.parametrize("key", ["teacher", "other_teachers", "init", "data", "unlabelled", "student"])
