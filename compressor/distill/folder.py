@@ -98,12 +98,24 @@ def _refuse_needed(folder: Path, request: Request | SpecialistsRequest) -> None:
         optional = (request.student, request.init, request.unlabelled, request.teacher_classes)
         named += [*request.other_teachers, *request.assistants, *(text for text in optional if text)]
     named += [text for peer in request.recipe.peers for text in (peer.student, peer.init)]
-    for reference in named:
+    for reference in [*named, *filter(None, map(_generalist, named))]:
         place = _place(reference)
         if place is not None and place.exists() and place.resolve().is_relative_to(folder.resolve()):
             raise KdcError(
                 f"--overwrite: {reference} lies in --out {folder}, and would be removed", "choose another --out"
             )
+
+
+def _generalist(reference: str) -> str | None:
+    """Whom the specialists of `specialists:DIR` stand beside."""
+    scheme, _, rest = reference.partition(":")
+    if scheme != "specialists":
+        return None
+    try:
+        source: str = json.loads((Path(rest) / "specialists.json").read_text(encoding="utf-8"))["generalist"]["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # it cannot be loaded either, and that says why
+    return source
 
 
 def _place(reference: str) -> Path | None:

@@ -495,6 +495,15 @@ def test_overwriting_spares_what_the_new_run_is_made_from(tmp_path: Path, ask_di
     assert claim(out, ask_distill(teacher="timm:run"), resume=False, overwrite=True) is False
 
 
+def test_overwriting_spares_the_generalist_of_specialists(tmp_path: Path, ask_distill: Ask) -> None:
+    out, group = tmp_path / "run", tmp_path / "specialists"
+    write_json(out / "run.json", ask_distill())
+    group.mkdir()
+    (group / "specialists.json").write_text(json.dumps({"generalist": {"source": f"run:{out}"}}), encoding="utf-8")
+    with pytest.raises(KdcError, match=r"--overwrite: run:.* lies in --out"):
+        claim(out, ask_distill(teacher=f"specialists:{group}"), resume=False, overwrite=True)
+
+
 def test_overwriting_spares_what_is_no_part_of_the_run(unfinished: Path, ask_distill: Ask) -> None:
     (unfinished / "bundle").mkdir()
     with pytest.raises(KdcError, match="holds bundle too, which is no part of the run, so it is left alone"):
