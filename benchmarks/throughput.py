@@ -30,20 +30,25 @@ from compressor.distill.answer_codec import Codec
 from compressor.distill.answer_store import AnswerStore
 from compressor.distill.engine import train
 from compressor.distill.image_task import ImageClassification
+from compressor.distill.layers import sides_of, taps_of
 from compressor.distill.learner import Learner, bind_losses
+from compressor.distill.recipes import LAYERS
 from compressor.distill.speed import set_up
 from compressor.distill.task import BatchModel
 from compressor.distill.teachers import Cached, Online, Teacher
-from compressor.models.loaded import freeze
+from compressor.models import LoadedModel, freeze
 from compressor.progress import Silent
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.recipe import Recipe
-from compressor.spec.student import DataInfo
+from compressor.spec.student import DataInfo, Weights
 
 CLASSES = 10
 STUDENT = "mobilenetv3_small_100"
 MEAN = STD = 0.5
-LOSSES = [{"name": "kd", "weight": 0.9, "temperature": 4.0}, {"name": "cross_entropy", "weight": 0.1}]
+LOSSES: list[dict[str, object]] = [
+    {"name": "kd", "weight": 0.9, "temperature": 4.0},
+    {"name": "cross_entropy", "weight": 0.1},
+]
 
 
 def network(name: str, size: int) -> nn.Module:
@@ -132,7 +137,7 @@ class Engine:
         how = Preprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
         inputs = {"student": how, "teacher": how}
         work.mkdir()
-        self.work, self.recipe, self.samples = work, recipe, len(labels)
+        self.work, self.recipe, self.samples, self.how = work, recipe, len(labels), how
         self.task = ImageClassification(
             in_memory(pictures, labels), inputs, recipe, work / "store", torch.device("cpu"), Silent()
         )
@@ -151,10 +156,30 @@ class Engine:
 
     def epoch(self, student: nn.Module, teacher: Teacher | None) -> float:
         """Seconds of one epoch, without its validation."""
-        self.runs += 1
-        losses = LOSSES if teacher else [{"name": "cross_entropy"}]
-        recipe = Recipe.model_validate({**self.recipe.model_dump(exclude_unset=True, by_alias=True), "losses": losses})
+        recipe = self._recipe(LOSSES if teacher else [{"name": "cross_entropy"}])
         learner = Learner(BatchModel(student, "student"), bind_losses(recipe, has_teacher=teacher is not None))
+        return self._seconds(learner, teacher, recipe)
+
+    def epoch_of_default(self, student: nn.Module, teacher: nn.Module) -> float:
+        """The same with the default losses, which look at layers of both networks."""
+        recipe = self._recipe(LAYERS["losses"])
+        terms = bind_losses(recipe, has_teacher=True)
+        own, other = self._loaded(student), self._loaded(teacher)
+        sides = sides_of(terms, own, other, classes=CLASSES, samples=self.samples)
+        taps, of_teacher = taps_of(sides, own, other)
+        learner = Learner(BatchModel(student, "student", taps), terms, layers=sides)
+        online = Online(freeze(BatchModel(teacher, "teacher", of_teacher)), Codec(CLASSES))
+        return self._seconds(learner, online, recipe)
+
+    def _loaded(self, network: nn.Module) -> LoadedModel:
+        weights = Weights(source="timm:it", architecture="it", sha256="0", licence="unknown", parameters=0)
+        return LoadedModel(network, self.how, None, weights, "timm")
+
+    def _recipe(self, losses: list[dict[str, object]]) -> Recipe:
+        return Recipe.model_validate({**self.recipe.model_dump(exclude_unset=True, by_alias=True), "losses": losses})
+
+    def _seconds(self, learner: Learner, teacher: Teacher | None, recipe: Recipe) -> float:
+        self.runs += 1
         position = train(
             learner, teacher, self.task, recipe, head=[], validation_size=16, inputs={},
             folder=self.work / f"run{self.runs}", progress=Silent(),
@@ -187,6 +212,8 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         "kdc, answers kept, average and clipping": lambda student: default.epoch(student, cached),
         "bare, teacher online": lambda student: bare(tensors, targets, student, teacher, given.batch, recipe),
         "kdc, teacher online": lambda student: engine.epoch(student, online),
+        "kdc, teacher online, average and clipping": lambda student: default.epoch(student, online),
+        "kdc, the default recipe": lambda student: default.epoch_of_default(student, teacher),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(given.rounds + 1):
@@ -203,6 +230,7 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         ("kdc, answers kept", "bare, student alone", 0.95),
         ("kdc, answers kept, average and clipping", "bare, student alone", None),
         ("kdc, teacher online", "bare, teacher online", 0.97),
+        ("kdc, the default recipe", "kdc, teacher online, average and clipping", None),
     ]
     for one, other, aim in pairs:
         ratios = [b / a for a, b in zip(seconds[one], seconds[other], strict=True)]
