@@ -39,7 +39,7 @@ ANSWERS: dict[str, Any] = {
 
 # What wins where one network teaches, and answers anew each time (EXPERIMENTS.md, "Every family of losses"). The weight
 # holds for every network: pkd does not see the scale of its features.
-LAYERS: dict[str, Any] = {**ANSWERS, "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 3.0}]}
+LAYERS: dict[str, Any] = {**ANSWERS, "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 10.0}]}
 
 TEACH: dict[str, Any] = {
     "schema": 1,
