@@ -86,19 +86,23 @@ class ImageClassification:
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         keys = [key for key in self._inputs if keys is None or key in keys]
         view, labels = self._view(epoch), self._data.train.labels
-        parts = [part for step in range(first_step, self.steps_per_epoch) for part in self._mine(epoch, step)]
+        order = keyed_order(self._recipe.seed, len(self._data.train), epoch)
+        steps = [self._step(order, step) for step in range(first_step, self.steps_per_epoch)]
+        parts = [part for samples in steps for part in self._mine(samples)]
         mixes = [self._mix(part, view) for part in parts]
         wanted = [
             part if mix is None else np.concatenate([part, mix.partner]) for part, mix in zip(parts, mixes, strict=True)
         ]
         pictures = self._pictures(self._data.train, tuple(self._wholes[key] for key in keys)).batches(wanted)
-        for part, mix, pixels in zip(parts, mixes, pictures, strict=True):
+        for number, (part, mix, pixels) in enumerate(zip(parts, mixes, pictures, strict=True)):
             own = torch.from_numpy(labels[part]).to(self._device, non_blocking=True)
             if mix is not None:
                 partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
                 own = mixed_labels(own, partners, mix, len(self._data.info.class_names))
             inputs = {key: self._views(key, part, view, mix, some) for key, some in zip(keys, pixels, strict=True)}
-            labelled = {} if self._has_label.all() else {"labelled": self._labelled(part, mix)}
+            labelled = {}
+            if not self._has_label.all():
+                labelled = self._labelled(part, mix, steps[number // self._recipe.accumulate], view)
             yield {**inputs, **labelled, "labels": own, "index": torch.from_numpy(part)}
 
     def input_of(self, key: str, samples: Rows, view: int) -> Tensor:
@@ -109,8 +113,7 @@ class ImageClassification:
         return self._views(key, samples, view, mix, next(iter(pictures.batches([rows])))[number])
 
     def samples_of(self, epoch: int, step: int) -> Rows:
-        order = keyed_order(self._recipe.seed, len(self._data.train), epoch)
-        return order[step * self._global : (step + 1) * self._global]
+        return self._step(keyed_order(self._recipe.seed, len(self._data.train), epoch), step)
 
     def names(self, samples: Rows) -> list[str]:
         return [self._data.train.ids[number] for number in samples]
@@ -155,17 +158,28 @@ class ImageClassification:
         distinct = self._recipe.views.distinct
         return epoch if distinct is None else epoch % distinct
 
-    def _mine(self, epoch: int, step: int) -> list[Rows]:
+    def _step(self, order: Rows, step: int) -> Rows:
+        """The samples of a step, of all processes and parts."""
+        return order[step * self._global : (step + 1) * self._global]
+
+    def _mine(self, samples: Rows) -> list[Rows]:
         """This process's share of a step, in parts."""
-        parts = self.samples_of(epoch, step).reshape(self._recipe.accumulate, self._team.num_processes, -1)
+        parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
 
-    def _labelled(self, part: Rows, mix: Mix | None) -> Tensor:
-        """The rows that have a label: where pictures are mixed, those that have all that count (`mixed_labels`)."""
-        known = self._has_label[part]
+    def _labelled(self, part: Rows, mix: Mix | None, step: Rows, view: int) -> dict[str, Tensor]:
+        """Which rows of a part have a label, and what its mean over them counts in the mean over the whole step."""
+        known = self._known(part, mix)
+        whole = self._known(step, self._mix(step, view))
+        share = known.mean() / whole.mean() if whole.any() else 0.0
+        return {"labelled": torch.from_numpy(np.flatnonzero(known)), "labelled_share": torch.tensor(float(share))}
+
+    def _known(self, samples: Rows, mix: Mix | None) -> NDArray[np.bool_]:
+        """Whether each has a label: where pictures are mixed, all of those that count (`mixed_labels`)."""
+        known = self._has_label[samples]
         if mix is not None:
             known = (known | (mix.weight == 0)) & (self._has_label[mix.partner] | (mix.weight == 1))
-        return torch.from_numpy(np.flatnonzero(known))
+        return known
 
     def _mix(self, samples: Rows, view: int) -> Mix | None:
         return mix_of(self._recipe.seed, samples, view, len(self._data.train), self._recipe.views)

@@ -170,17 +170,20 @@ def _detached(logits: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
-    """A loss that takes labels gets those rows of the batch that have one ("labelled", where some have none)."""
+    """A loss that takes labels gets those rows of the batch that have one ("labelled", where some have none). The batch
+    may be a part of a step: "labelled_share" makes the mean over the parts that over all labelled rows of the step."""
     needed = {name: values[name] for name in term.row.needs}
     labelled = batch.get("labelled")
+    loss: Tensor
     # CRD's rows are counted against its memory, which its connector has looked after.
-    if labelled is not None and "labels" in needed:
-        if not len(labelled):
-            return _nothing(needed)
-        rows = labelled.to(batch["labels"].device, non_blocking=True)
-        needed = {name: _rows(value, rows) for name, value in needed.items()}
-    loss: Tensor = term.function(**needed)
-    return loss
+    if labelled is None or "labels" not in needed:
+        loss = term.function(**needed)
+        return loss
+    if not len(labelled):
+        return _nothing(needed)
+    rows = labelled.to(batch["labels"].device, non_blocking=True)
+    loss = term.function(**{name: _rows(value, rows) for name, value in needed.items()})
+    return loss * batch["labelled_share"]
 
 
 def _nothing(needed: Mapping[str, Any]) -> Tensor:

@@ -61,7 +61,8 @@ class Task(Protocol):
         epoch and the step. Each has the inputs of the models `keys` (None: of all), "labels" (int64 [B], or
         probabilities [B, C]) and "index", the samples' numbers in the training data (int64 [B], always on the CPU).
         Where some samples of the training data have no label, "labelled" names the rows that have one (int64, on the
-        CPU); the others' label is -1, or a row of zeros."""
+        CPU), and the others' label is -1, or a row of zeros; "labelled_share" is what the mean over the labelled rows
+        of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU)."""
 
     def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Tensor:
         """What `batches` gives the model `key` for these samples in an epoch that shows this view."""

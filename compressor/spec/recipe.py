@@ -192,8 +192,9 @@ class Recipe(Noun):
     keeps; `qat` holds for quantization-aware distillation alone.
 
     `batch_size` pictures make a step, whatever the number of processes; each of them takes its share, in `accumulate`
-    parts one after the other, which takes less memory. BatchNorm sees one part at a time, and so does a loss: it is the
-    mean over a part, of its labelled samples where it asks for labels, and relations are those between its samples."""
+    parts one after the other, which takes less memory. Losses are means over the whole step, over its labelled samples
+    where they ask for labels; but BatchNorm sees one part at a time, and relations, and correlations, are those within
+    a part."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

@@ -341,3 +341,30 @@ def test_the_rows_that_have_a_label_are_named(data: ImageData, tmp_path: Path, v
     assert "labelled" not in whole
     assert torch.equal(whole["student"], batch["student"])
     assert torch.equal(whole["labels"][batch["labelled"]], batch["labels"][batch["labelled"]])
+
+
+@pytest.mark.parametrize("views", [{}, MIXED])
+def test_the_parts_of_a_step_have_the_mean_of_the_whole(data: ImageData, tmp_path: Path, views: dict[str, Any]) -> None:
+    """Over labelled samples, of which each part has another number."""
+    labels = data.train.labels.copy()
+    labels[len(labels) // 5 :] = -1
+    some = replace(data, train=data.train.part(np.arange(len(labels)), labels))
+    loss = torch.rand(len(labels), generator=torch.Generator().manual_seed(0))
+    means = {}
+    for parts in (1, 4):
+        batches = list(
+            task_of(
+                some, {"student": how(16)}, tmp_path / str(parts), views=views, batch_size=48, accumulate=parts
+            ).batches(0, 0)
+        )
+        each = [
+            float(loss[batch["index"]][batch["labelled"]].mean() * batch["labelled_share"])
+            if len(batch["labelled"])
+            else 0.0
+            for batch in batches
+        ]
+        assert parts == 1 or len({len(batch["labelled"]) for batch in batches}) > 1
+        means[parts] = [sum(each[at : at + parts]) / parts for at in range(0, len(each), parts)]
+    assert len(means[1]) > 1
+    assert means[4] == pytest.approx(means[1], rel=1e-5)
+    assert means[1] != pytest.approx([float(loss.mean())] * len(means[1]))

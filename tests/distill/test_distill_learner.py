@@ -62,11 +62,12 @@ def test_every_loss_by_name_and_what_it_weighs(batch: dict[str, Tensor], answers
 def test_only_labelled_samples_count_for_losses_on_labels(batch: dict[str, Tensor], answers: Outputs) -> None:
     learner = Learner(network(1), bind_losses(recipe({"name": "kd"}, {"name": "cross_entropy"}), has_teacher=True))
     whole = learner(batch, answers)
-    some = {**batch, "labels": torch.where(torch.arange(B) < 2, batch["labels"], -1), "labelled": torch.arange(2)}
+    labels, share = torch.where(torch.arange(B) < 2, batch["labels"], -1), torch.tensor(1.5)
+    some = {**batch, "labels": labels, "labelled": torch.arange(2), "labelled_share": share}
     few = {name: value[:2] for name, value in batch.items()}
     losses = learner(some, answers)
     assert torch.equal(losses["kd"], whole["kd"])
-    assert torch.allclose(losses["cross_entropy"], learner(few, Outputs(answers.logits[:2]))["cross_entropy"])
+    assert torch.allclose(losses["cross_entropy"], 1.5 * learner(few, Outputs(answers.logits[:2]))["cross_entropy"])
     none = {**batch, "labels": torch.full((B,), -1), "labelled": torch.arange(0)}
     losses = learner(none, answers)
     assert losses["cross_entropy"] == 0
