@@ -57,10 +57,13 @@ class Connector(nn.Module):
 
 
 class Resize(Connector):
-    """The larger map of a pair is brought to the smaller one's size, by adaptive average pooling."""
+    """The larger map of a pair is brought to the smaller one's size, by adaptive average pooling; both of them to
+    `most` positions a side, where they have more."""
+
+    most: int | None = None
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
-        pairs = [_same_size(s, t) for s, t in zip(student, teacher, strict=True)]
+        pairs = [_same_size(s, t, self.most) for s, t in zip(student, teacher, strict=True)]
         return {"student_features": [s for s, _ in pairs], "teacher_features": [t for _, t in pairs]}
 
 
@@ -73,9 +76,16 @@ class Project(Resize):
         self.regressors = nn.ModuleList(nn.Conv2d(s.shape[0], t.shape[0], 1) for s, t in sides.pairs)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
-        pairs = [_same_size(s, t) for s, t in zip(student, teacher, strict=True)]
+        pairs = [_same_size(s, t, self.most) for s, t in zip(student, teacher, strict=True)]
         projected = [layer(s.float()) for layer, (s, _) in zip(self.regressors, pairs, strict=True)]
         return {"student_features": projected, "teacher_features": [t for _, t in pairs]}
+
+
+class ProjectCoarse(Project):
+    """The same of coarse maps: at full resolution the early stages of a large teacher, such as 256×56×56, would cost as
+    much as the student itself."""
+
+    most = 14
 
 
 class ProjectPooled(Connector):
@@ -212,8 +222,10 @@ def _exit(channels: int, classes: int) -> nn.Module:
     )  # fmt: skip
 
 
-def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+def _same_size(student: Tensor, teacher: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
     size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
+    if most is not None:
+        size = min(size[0], most), min(size[1], most)
     return _sized(student, size), _sized(teacher, size)
 
 
@@ -225,6 +237,7 @@ CONNECTORS: Mapping[str | None, Callable[[Sides], Connector]] = {
     None: Connector,
     "resize": Resize,
     "project": Project,
+    "project_coarse": ProjectCoarse,
     "project_pooled": ProjectPooled,
     "review": Review,
     "attention": Attention,

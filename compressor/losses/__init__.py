@@ -98,7 +98,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "pkd": Loss(
         pkd, {}, "Cao et al. 2022 (PKD), arXiv 2207.02039",
-        "1 - pearson(f_s, f_t) of a channel, over batch and positions", "feature", "maps", "project",
+        "1 - pearson(f_s, f_t) of a channel, over batch and positions", "feature", "maps", "project_coarse",
     ),
     "attention_transfer": Loss(
         attention_transfer, {}, "Zagoruyko & Komodakis 2017, arXiv 1612.03928",
