@@ -51,10 +51,11 @@ TEACH: dict[str, Any] = {
 
 SELF: dict[str, Any] = {
     **ANSWERS,
-    # Progressive self-distillation: the share of the last epoch's answers grows along a line to 0.8 (arXiv 2006.12000).
+    # Exits on the student's stages, taught by its last layer (Zhang et al. 2019, arXiv 1905.08094): it gains most of the
+    # ways to learn from oneself (EXPERIMENTS.md, "Without a teacher that is trained already").
     "losses": [
-        {"name": "kd", "weight": {"from": 0.0, "to": 0.8}, "temperature": 1.0},
-        {"name": "cross_entropy", "weight": {"from": 1.0, "to": 0.2}},
+        {"name": "cross_entropy", "weight": 1.0},
+        {"name": "early_exits", "weight": 1.0, "temperature": 3.0, "alpha": 0.3},
     ],
 }
 

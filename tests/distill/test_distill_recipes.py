@@ -21,7 +21,7 @@ ALONE, LAYERS = ["kd", "cross_entropy"], ["kd", "cross_entropy", "pkd"]
         (["run:a", "run:b"], [], ALONE, False),
         (["specialists:three"], ["views.distinct=10"], ALONE, False),
         (["outputs:answers.csv"], [], ALONE, False),
-        (["self"], [], ALONE, False),
+        (["self"], [], ["cross_entropy", "early_exits"], False),
         (["peers"], [], ["mutual", "cross_entropy"], False),
     ],
 )  # fmt: skip
