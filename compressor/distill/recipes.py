@@ -51,8 +51,8 @@ TEACH: dict[str, Any] = {
 
 SELF: dict[str, Any] = {
     **ANSWERS,
-    # Exits on the student's stages, taught by its last layer (Zhang et al. 2019, arXiv 1905.08094): it gains most of the
-    # ways to learn from oneself (EXPERIMENTS.md, "Without a teacher that is trained already").
+    # Exits on the student's stages, taught by its last layer (Zhang et al. 2019, arXiv 1905.08094): they gain most of
+    # the ways to learn from oneself (EXPERIMENTS.md, "Without a teacher that is trained already").
     "losses": [
         {"name": "cross_entropy", "weight": 1.0},
         {"name": "early_exits", "weight": 1.0, "temperature": 3.0, "alpha": 0.3},
