@@ -96,7 +96,7 @@ def specialists(
         progress.warn(f"stopped; the states are saved in {out}: the same command with --resume goes on")
         raise
     except BaseException:
-        if not resume and not any((out / "specialists").glob("[0-9]*/student.json")):
+        if not resume and not any((out / "specialists").glob("[0-9]*")):
             abandon(out)
         raise
     return _finish(request, out, data, generalist, classes, [names[number] for number in alone], logits, progress)
