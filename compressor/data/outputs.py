@@ -68,6 +68,19 @@ class AnswerTable:
     info: OutputsInfo | None
     sha256: str
 
+    def of(self, ids: Sequence[str]) -> Floats:
+        """The rows of `encoded` that answer these samples, in their order. All of them must be there."""
+        found: Floats = self.encoded[[self.rows[name] for name in ids]]
+        return found
+
+    def top1(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """The most probable class of each of these samples, [N]: with `top_k` of those that are named, whatever an even
+        share of the rest would come to. The first of equals."""
+        rows, k = self.of(ids), self.top_k
+        best = (rows if k is None else rows[:, k : 2 * k]).argmax(axis=1)
+        found = best if k is None else rows[np.arange(len(rows)), best]
+        return np.asarray(found, np.int64)
+
 
 def read_outputs(path: Path, class_names: Sequence[str]) -> AnswerTable:
     """The answers in the file `path` for these classes, in their order.

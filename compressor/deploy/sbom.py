@@ -90,6 +90,7 @@ def _pedigree(teacher: Weights | None) -> Json:
 
 
 def _teacher(teacher: Weights) -> Json:
+    of = "weights" if teacher.parameters else "answers"  # a table has none
     return {
         "type": "machine-learning-model",
         "name": teacher.source,
@@ -97,7 +98,7 @@ def _teacher(teacher: Weights) -> Json:
         "licenses": _licences(teacher.licence),
         "properties": [
             {"name": "kdc:architecture", "value": teacher.architecture},
-            {"name": "kdc:weights-sha256", "value": teacher.sha256},
+            {"name": f"kdc:{of}-sha256", "value": teacher.sha256},
         ],
     }
 

@@ -28,10 +28,10 @@ from compressor.distill.layers import sides_of
 from compressor.distill.learner import bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
-from compressor.distill.teacher_table import require_alone
 from compressor.distill.training import train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_run
+from compressor.models.answer_table import require_alone
 from compressor.models.lineage import load_teacher
 from compressor.models.references import NO_MODEL, is_table
 from compressor.progress import Progress, Silent

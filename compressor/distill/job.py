@@ -8,8 +8,8 @@ from compressor.distill.connectors import Sides
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.layers import sides_of
 from compressor.distill.learner import Term, bind_losses
-from compressor.distill.teacher_table import LoadedTable
 from compressor.models import LoadedModel
+from compressor.models.answer_table import LoadedTable
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization
 from compressor.spec.recipe import Recipe

@@ -13,10 +13,11 @@ from compressor.distill.job import Job
 from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
-from compressor.distill.teacher_table import load_table, require_alone, require_teachable
+from compressor.distill.teacher_table import require_teachable
 from compressor.distill.training import not_kept, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_model, load_run
+from compressor.models.answer_table import load_table, require_alone
 from compressor.models.lineage import load_teacher
 from compressor.models.references import NO_MODEL, is_table
 from compressor.models.students import create_trainee

@@ -24,10 +24,10 @@ from compressor.distill.learner import bind_losses
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
-from compressor.distill.teacher_table import same_table
 from compressor.distill.training import say, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_run
+from compressor.models.answer_table import same_table
 from compressor.models.fake_quant import add_fake_quant, equalise_channels
 from compressor.models.folding import fold_batchnorm, unfolded
 from compressor.models.lineage import data_of, teacher_of

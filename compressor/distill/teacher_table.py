@@ -5,40 +5,28 @@ views of a sample; online, a teacher answers to the very view (Beyer et al. 2022
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.data import ImageData
-from compressor.data.outputs import NOTHING, AnswerTable, read_outputs
+from compressor.data.outputs import NOTHING
 from compressor.distill.answer_codec import Codec
 from compressor.distill.card import shown
 from compressor.distill.learner import Term
 from compressor.distill.signal import refuse_chance
 from compressor.distill.task import Batch, BatchModel, Outputs
 from compressor.errors import KdcError
-from compressor.models.references import TABLE, is_table
+from compressor.models.answer_table import LoadedTable
 from compressor.progress import Progress
 from compressor.spec.recipe import Recipe, TeacherAnswers
-from compressor.spec.student import Request, Student, TeacherCard, Weights
+from compressor.spec.student import TeacherCard
 from compressor.statistics import teacher_card
 
-__all__ = ["LoadedTable", "Table", "load_table", "require_alone", "require_teachable", "same_table", "taught_by"]
+__all__ = ["Table", "require_teachable", "taught_by"]
 
 BEAR_ZEROS = ("kd", "dist")
 """Losses that only look at the probabilities that logits mean, so that a class may have none at all."""
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedTable:
-    """Checked answers, and whose they are: `weights.sha256` is of the table's content, and it has no parameters."""
-
-    answers: AnswerTable
-    weights: Weights
 
 
 class Table:
@@ -61,42 +49,6 @@ class Table:
 
     def end(self, epoch: int, student: BatchModel) -> None:
         pass
-
-
-def load_table(request: Request, class_names: Sequence[str]) -> LoadedTable | None:
-    """The table that a request names, for these classes; None where its teacher is something else. Raises KdcError."""
-    require_alone(request)
-    if not is_table(request.teacher):
-        return None
-    if request.teacher_classes is not None:
-        raise KdcError("--teacher-classes: a table of answers names its classes itself", "leave it out")
-    answers = read_outputs(Path(request.teacher.removeprefix(TABLE)), class_names)
-    teacher = answers.info.teacher if answers.info else None
-    weights = Weights(
-        source=request.teacher,
-        architecture=teacher.architecture if teacher else "unknown",
-        sha256=answers.sha256,
-        licence=teacher.licence if teacher else "unknown",
-        parameters=0,
-    )
-    return LoadedTable(answers, weights)
-
-
-def require_alone(request: Request) -> None:
-    """Raise KdcError where a table is one of several teachers."""
-    if request.other_teachers and any(map(is_table, (request.teacher, *request.other_teachers))):
-        raise KdcError("--teacher outputs:FILE stands alone: it cannot be part of an ensemble", "give --teacher once")
-
-
-def same_table(request: Request, record: Student, hint: str) -> LoadedTable | None:
-    """The table that the student of `record` learned from: its content must be the same. `hint`: see `teacher_of`."""
-    try:
-        table = load_table(request, record.class_names)
-    except KdcError as error:
-        raise KdcError(f"the teacher of this run: {error.message}", hint, error.exit_code) from None
-    if table is not None and (record.teacher is None or table.weights.sha256 != record.teacher.sha256):
-        raise KdcError(f"{request.teacher} is not the table that this student was distilled from (its content differs)")
-    return table
 
 
 def require_teachable(
@@ -168,7 +120,7 @@ def taught_by(table: LoadedTable, data: ImageData, progress: Progress) -> tuple[
     found = [name in answers.rows for name in data.validation.ids]
     card = None
     if all(found):
-        rows = _rows(answers, data.validation.ids)
+        rows = answers.of(data.validation.ids)
         logits, zeros = codec.decode(torch.from_numpy(rows)).numpy(), bool((rows <= NOTHING).any())
         card = teacher_card(logits, data.validation.labels, names, answers=answers.kind, zeros=zeros)
         refuse_chance(card.accuracy, len(names), table.weights.source)
@@ -176,9 +128,4 @@ def taught_by(table: LoadedTable, data: ImageData, progress: Progress) -> tuple[
     else:
         has = f"{sum(found):,} of {len(found):,} validation samples"
         progress.note(f"the teacher's accuracy is not measured: the table has {has}")
-    return Table(torch.from_numpy(_rows(answers, data.train.ids)), codec), card
-
-
-def _rows(answers: AnswerTable, ids: Sequence[str]) -> NDArray[np.float32]:
-    rows: NDArray[np.float32] = answers.encoded[[answers.rows[name] for name in ids]]
-    return rows
+    return Table(torch.from_numpy(answers.of(data.train.ids)), codec), card

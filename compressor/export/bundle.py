@@ -21,10 +21,11 @@ from compressor.export.onnx_graph import to_onnx
 from compressor.export.qat_onnx import qat_model
 from compressor.export.schemes import scored_by_others
 from compressor.export.source import QatModel, Source
+from compressor.export.teacher_table import matched_by_ids_alone, write_teacher_table
 from compressor.export.variants import REFERENCE, Delivery, Making, entry, variants_of
 from compressor.models import LoadedModel, load_run
+from compressor.models.answer_table import LoadedTable, find_table
 from compressor.models.lineage import data_of, teacher_of
-from compressor.models.references import is_table
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.spec.base import read_json, write_json
@@ -84,15 +85,16 @@ def export_bundle(
         )
     request = read_json(run / "run.json", Request)
     teacher_model = teacher_of(request, record, teacher, "if it lies elsewhere now: kdc export … --teacher REFERENCE")
-    if teacher_model is None:
-        why = "is a table of answers" if is_table(request.teacher) else "is no network of its own"
-        progress.warn(f"teacher {request.teacher} {why}: none is measured, so no retention, no speed-up")
+    table = find_table(request, record, teacher)
+    if teacher_model is None and table is None:
+        why = "is no network of its own: none is measured, so no retention, no speed-up"
+        progress.warn(f"teacher {request.teacher} {why}")
     temporary = out.parent / f".{out.name}.part"
     try:
         if temporary.exists():
             shutil.rmtree(temporary)
         temporary.mkdir(parents=True)
-        bundle = _fill(temporary, profile, run, request, teacher_model, retrain, delivery, progress)
+        bundle = _fill(temporary, profile, run, request, teacher_model, table, retrain, delivery, progress)
         write_json(temporary / "bundle.json", bundle)
         _swap(temporary, out)
         return bundle
@@ -147,12 +149,13 @@ def _fill(
     run: Path,
     request: Request,
     teacher: LoadedModel | None,
+    table: LoadedTable | str | None,
     retrain: Retrain | None,
     delivery: Delivery,
     progress: Progress,
 ) -> Bundle:
-    """Everything but bundle.json. `teacher`: None where it cannot be run. Test pictures are written for whoever
-    measures; no choice here sees them."""
+    """Everything but bundle.json. `teacher`: None where it cannot be run; `table`: see `find_table`. Test pictures and
+    a table's answers to them are written for whoever measures; no choice here sees them."""
     student, record = load_run(run)
     data = data_of(request, record, progress)
     place = _Place(root, root / ".work", profile, without_paths(record), data, progress)
@@ -164,6 +167,11 @@ def _fill(
         progress.warn(differs)
     if record.bias_correction and retrain is not None:
         progress.note("int8 without quantization-aware training: it would undo the student's bias correction")
+    teacher_table, by_ids = None, ""
+    if table is not None and place.record.teacher is not None:
+        source = place.record.teacher.source
+        teacher_table = write_teacher_table(table, source, data, root, progress)
+        by_ids = matched_by_ids_alone(table, source, data)
     making = _student(place, run, student, record, retrain, delivery)
     variants = [*variants_of(making, profile, progress)]
     if teacher is not None:
@@ -180,11 +188,12 @@ def _fill(
         profile=profile,
         student=place.record,
         teacher=place.record.teacher,
+        teacher_table=teacher_table,
         reference="-".join(REFERENCE),
         eval=EvalSet(split="test", n=len(data.test), labels="eval/labels.npy", ids="eval/ids.txt"),
         variants=tuple(variants),
         support=tuple(entry(root, path) for path in support if path not in shipped),
-        notes=(differs,) if differs else (),
+        notes=tuple(filter(None, (differs, by_ids))),
     )
 
 

@@ -7,10 +7,9 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.report.latency import baseline_of, told
+from compressor.report.latency import baseline_of, teacher_of, told
 from compressor.report.read import Results
-from compressor.spec.bundle import Variant
-from compressor.spec.report import ClassShare, Estimate
+from compressor.spec.report import ClassShare, Estimate, TableRow
 from compressor.statistics import (
     Interval,
     agreement,
@@ -25,20 +24,25 @@ from compressor.statistics import (
     wilson_interval,
 )
 
-__all__ = ["Answers", "Parity", "answers_of", "parity_of"]
+__all__ = ["Answers", "Parity", "answers_of", "parity_of", "table_row"]
 
 Logits = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SAMPLES, OF_CLASS = "test samples", "test samples of the class"
 
 
-class Answers(TypedDict):
-    """The fields of Row that are made from predictions and labels."""
+class Own(TypedDict):
+    """The fields of Row and TableRow that are made from a model's predictions and the labels alone."""
 
     accuracy: Estimate | None
     balanced_accuracy: Estimate | None
     auc: Estimate | None
     worst_class: ClassShare | None
+
+
+class Answers(Own):
+    """The fields of Row that are made from predictions and labels."""
+
     worst_retention: ClassShare | None
     retention: Estimate | None
     difference: Estimate | None
@@ -56,7 +60,7 @@ class Parity(TypedDict):
     not_finite: int
 
 
-def answers_of(results: Results, name: str, teacher: Variant | None) -> Answers:
+def answers_of(results: Results, name: str) -> Answers:
     """All figures of a variant's answers; null where its logits, or those that it is compared with, are missing."""
     found: Answers = {
         "accuracy": None,
@@ -73,26 +77,53 @@ def answers_of(results: Results, name: str, teacher: Variant | None) -> Answers:
     if name not in results.logits:
         return found
     logits, labels, names = results.logits[name], results.labels, results.bundle.student.class_names
-    predictions, classes = top1(logits), len(names)
+    predictions = top1(logits)
     right = predictions == labels
-    found["accuracy"] = _estimate(lambda: wilson_interval(int(right.sum()), len(labels)))
-    found["balanced_accuracy"] = _estimate(lambda: balanced_accuracy(predictions, labels, classes))
-    found["worst_class"] = _worst_class(predictions, labels, names)
-    if classes == 2 and np.isfinite(logits).all():
-        found["auc"] = _estimate(lambda: auc(logits[:, 1] - logits[:, 0], labels == 1))
-    if teacher is not None and teacher.name != name and teacher.name in results.logits:
-        theirs = top1(results.logits[teacher.name])
+    found = {**found, **_own(predictions, logits, results)}
+    theirs = _teachers(results, name)
+    if theirs is not None:
         teacher_right = theirs == labels
         found["retention"] = _estimate(lambda: retention(right, teacher_right))
         found["difference"] = _estimate(lambda: difference(right, teacher_right))
         found["agreement"] = _estimate(lambda: agreement(predictions, theirs))
         found["mcnemar_p"] = mcnemar(right, teacher_right).p_value
-        found["worst_retention"] = _worst(retention_per_class(right, teacher_right, labels, classes), names)
+        found["worst_retention"] = _worst(retention_per_class(right, teacher_right, labels, len(names)), names)
     baseline = baseline_of(results, name)
     if baseline is not None and baseline.name in results.logits:
         before = top1(results.logits[baseline.name]) == labels
         found["baseline_difference"] = _estimate(lambda: difference(right, before))
     return found
+
+
+def table_row(results: Results) -> TableRow | None:
+    """What the answers of a teacher's table are worth; None where there is none, or it does not answer the test."""
+    teacher, table = results.bundle.teacher, results.bundle.teacher_table
+    if results.table is None or teacher is None or table is None or table.kind is None:
+        return None
+    return TableRow(source=teacher.source, kind=table.kind, **_own(results.table.top1, results.table.logits, results))
+
+
+def _own(predictions: Ints, logits: Logits | None, results: Results) -> Own:
+    labels, names = results.labels, results.bundle.student.class_names
+    area = None
+    if logits is not None and len(names) == 2 and np.isfinite(logits).all():
+        area = _estimate(lambda: auc(logits[:, 1] - logits[:, 0], labels == 1))
+    return {
+        "accuracy": _estimate(lambda: wilson_interval(int((predictions == labels).sum()), len(labels))),
+        "balanced_accuracy": _estimate(lambda: balanced_accuracy(predictions, labels, len(names))),
+        "auc": area,
+        "worst_class": _worst_class(predictions, labels, names),
+    }
+
+
+def _teachers(results: Results, name: str) -> Ints | None:
+    """The teacher's top-1 [N], from its table or from the variant that ran; None for the teacher itself."""
+    if results.table is not None:
+        return results.table.top1
+    teacher = teacher_of(results)
+    if teacher is None or teacher.name == name or teacher.name not in results.logits:
+        return None
+    return top1(results.logits[teacher.name])
 
 
 def _estimate(figure: Callable[[], Interval]) -> Estimate | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compressor import __version__
+from compressor.report.answers import table_row
 from compressor.report.choice import choose
 from compressor.report.conditions import Grounds, grounds_of
 from compressor.report.crowding import rounds_text
@@ -58,6 +59,7 @@ def build_report(bundle_dir: Path) -> Report:
         kept=f"epoch {bundle.student.kept_epoch}: {bundle.student.kept_rule}",
         teacher=bundle.teacher.source if bundle.teacher else "none",
         teacher_licence=bundle.teacher.licence if bundle.teacher else "none",
+        teacher_table=table_row(results),
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds)),
     )
 
@@ -114,7 +116,17 @@ def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None, grounds
 
 def _comparison_notes(results: Results, rows: tuple[Row, ...], teacher: Row | None) -> Iterator[str]:
     """What keeps the student from being compared with the teacher, the baseline, or itself."""
-    if results.measurement is not None and teacher is None:
+    table = results.bundle.teacher_table
+    if results.table is not None and table is not None:
+        yield (
+            f"The teacher is a table ({table.kind}) that answers all {len(results.labels)} test samples: retention and "
+            "agreement come from it. It has no latency, size or memory to measure, so the speed-up cannot be told."
+        )
+        if not (results.table.top1 == results.labels).any():
+            yield "The teacher is right on no test sample, so retention cannot be told."
+    elif table is not None:
+        yield f"The teacher is a table of answers, so the speed-up cannot be told, nor retention: {table.missing}."
+    elif results.measurement is not None and teacher is None:
         yield "The bundle has no teacher to measure, so speed-up and retention cannot be told."
     elif teacher is not None and teacher.error is not None:
         yield f"The teacher did not run, so speed-up and retention cannot be told: {teacher.error}"

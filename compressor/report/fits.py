@@ -47,11 +47,24 @@ def _bundle_problems(bundle: Bundle) -> Iterator[str]:
         yield f"names {bundle.reference} as its reference, which has the role {reference.role}"
     if bundle.baseline is not None and bundle.baseline.class_names != bundle.student.class_names:
         yield "holds a baseline with other classes than the student's, so that their answers cannot be compared"
+    yield from _table_problems(bundle)
     for variant in bundle.variants:
         if variant.role == "teacher" and bundle.teacher is None:
             yield f"has the variant {variant.name} of a teacher, but says nothing of that teacher"
         if variant.role == "baseline":
             yield from _baseline_problems(variant, variants, bundle)
+
+
+def _table_problems(bundle: Bundle) -> Iterator[str]:
+    table = bundle.teacher_table
+    if table is None:
+        return
+    if bundle.teacher is None:
+        yield "has a table of a teacher's answers, but says nothing of that teacher"
+    if any(variant.role == "teacher" for variant in bundle.variants):
+        yield "has both a table of a teacher's answers and a variant of the teacher"
+    if (table.answers is None) != (table.kind is None) or (table.answers is None) == (table.missing is None):
+        yield "must say of a table of a teacher's answers either its kind and where they are, or why they are missing"
 
 
 def _baseline_problems(variant: Variant, variants: dict[str, Variant], bundle: Bundle) -> Iterator[str]:

@@ -24,7 +24,7 @@ def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None
         *size_lines(row, budget),
         *latency_checks(row, results, grounds),
         *memory_lines(row, budget, grounds),
-        *accuracy_lines(row, budget, grounds, teacher),
+        *accuracy_lines(row, results, grounds, teacher),
     )
 
 

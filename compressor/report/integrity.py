@@ -172,6 +172,8 @@ def _against_bundle(bundle_dir: Path, found: dict[str, str]) -> list[str]:
     problems = [problem for entry in entries for problem in _entry_problems(bundle_dir, entry, found)]
     listed = {entry.path for entry in entries}
     used = [bundle.eval.labels, bundle.eval.ids]
+    if bundle.teacher_table is not None and bundle.teacher_table.answers is not None:
+        used.append(bundle.teacher_table.answers)
     for variant in bundle.variants:
         used += [variant.model, variant.inputs, variant.reference_logits, f"runners/{variant.runner}"]
         used += [f"runners/{variant.build}"] if variant.build is not None else []

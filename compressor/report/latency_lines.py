@@ -140,6 +140,8 @@ def _not_judged(name: str, variant: str, results: Results, grounds: Grounds) -> 
         return missing or elsewhere(grounds)
     if grounds.otherwise:
         return f"not measured as the profile says: {'; '.join(grounds.otherwise)}"
+    if name == "min_speedup" and results.bundle.teacher_table is not None:
+        return "the teacher is a table of answers, which has no latency"
     if name == "min_speedup":
         return _compared("the teacher", teacher_of(results), results) or grounds.no_aa
     if results.bundle.baseline is None:

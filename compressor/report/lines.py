@@ -13,6 +13,7 @@ The lines on latency are in `latency_lines`.
 from dataclasses import dataclass
 
 from compressor.report.conditions import Grounds
+from compressor.report.read import Results
 from compressor.report.text import NOT_MEASURED, estimate, megabytes, number, runtime_and_release, share
 from compressor.runtimes import RUNTIMES
 from compressor.spec.profile import Budget
@@ -94,14 +95,14 @@ def memory_lines(row: Row, budget: Budget, grounds: Grounds) -> list[Check]:
     return [_exact(row, line, value, limit, why) for line, value, limit in lines if limit is not None]
 
 
-def accuracy_lines(row: Row, budget: Budget, grounds: Grounds, teacher: Row | None) -> list[Check]:
+def accuracy_lines(row: Row, results: Results, grounds: Grounds, teacher: Row | None) -> list[Check]:
     """The budget's lines on what the variant keeps. `teacher`: its row, where the bundle has one."""
-    checks = []
+    checks, budget = [], results.bundle.profile.budget
     missing = not_run(row.measured, row.error)
     if budget.min_accuracy is not None:
         checks.append(_interval(row, "min_accuracy", row.accuracy, budget.min_accuracy, missing, grounds))
     if budget.min_retention is not None:
-        why = missing or _no_teacher(teacher)
+        why = missing or _no_teacher(teacher, results)
         checks.append(_interval(row, "min_retention", row.retention, budget.min_retention, why, grounds))
     return checks
 
@@ -123,7 +124,13 @@ def broke_off(grounds: Grounds) -> str:
     return "" if grounds.lost is None else f"the session broke off: {grounds.lost}; samples kept"
 
 
-def _no_teacher(teacher: Row | None) -> str:
+def _no_teacher(teacher: Row | None, results: Results) -> str:
+    """Why nothing can be held against the teacher's answers; empty where it can."""
+    table = results.bundle.teacher_table
+    if table is not None:
+        if results.table is None:
+            return f"the teacher is a table of answers: {table.missing}"
+        return "" if (results.table.top1 == results.labels).any() else "the teacher is right on no test sample"
     if teacher is None or not teacher.measured or teacher.accuracy is None:
         return f"the teacher was not measured{f': {teacher.error}' if teacher is not None and teacher.error else ''}"
     if teacher.accuracy.value == 0:

@@ -12,10 +12,20 @@ from compressor.errors import KdcError
 from compressor.report.fits import bundle_fits, measurement_fits
 from compressor.report.integrity import MEASUREMENT, inside
 from compressor.spec.base import read_json
-from compressor.spec.bundle import Bundle
+from compressor.spec.bundle import Bundle, TeacherTable
 from compressor.spec.measurement import Contestant, Measurement
+from compressor.statistics import top1
 
-__all__ = ["Results", "read_results", "read_unmeasured", "results_with"]
+__all__ = ["Results", "TableAnswers", "read_results", "read_unmeasured", "results_with"]
+
+
+@dataclass(frozen=True)
+class TableAnswers:
+    """What a teacher's table answers to the test samples: its top-1 [N], and logits or log-probabilities [N, classes]
+    where it tells them of every class."""
+
+    top1: NDArray[np.int64]
+    logits: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class Results:
     """A bundle, its test labels [N], and what was measured of it; logits and references [N, classes] by variant.
 
     `contestants` by variant, without the second copy of the reference: that one is no variant, and its blocks in
-    `measurement` serve the A/A comparison alone.
+    `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test.
     """
 
     bundle: Bundle
@@ -32,6 +42,7 @@ class Results:
     measurement: Measurement | None
     contestants: dict[str, Contestant]
     logits: dict[str, NDArray[np.float64]]
+    table: TableAnswers | None
 
 
 def read_results(bundle_dir: Path) -> Results:
@@ -61,7 +72,7 @@ def read_unmeasured(bundle_dir: Path) -> Results:
         variant.name: _logits(inside(bundle_dir, variant.reference_logits, "bundle.json"), shape)
         for variant in bundle.variants
     }
-    return Results(bundle, labels, references, None, {}, {})
+    return Results(bundle, labels, references, None, {}, {}, _table(bundle_dir, bundle.teacher_table, shape))
 
 
 def results_with(results: Results, measurement: Measurement, where: str = "the measurement") -> Results:
@@ -70,6 +81,16 @@ def results_with(results: Results, measurement: Measurement, where: str = "the m
     measurement_fits(measurement, results.bundle, where)
     contestants = {one.variant: one for one in measurement.contestants if one.copy_of is None}
     return replace(results, measurement=measurement, contestants=contestants, logits={})
+
+
+def _table(bundle_dir: Path, table: TeacherTable | None, shape: tuple[int, int]) -> TableAnswers | None:
+    if table is None or table.answers is None:
+        return None
+    path = inside(bundle_dir, table.answers, "bundle.json")
+    if table.kind in ("labels", "top-k"):
+        return TableAnswers(_labels(path, *shape), None)
+    logits = _logits(path, shape)
+    return TableAnswers(top1(logits), logits)
 
 
 def _array(path: Path) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from statistics import median
 
 from compressor.report.answers import answers_of, parity_of
 from compressor.report.crowding import rounds_text
-from compressor.report.latency import LatencyFigure, figure_at, ran, teacher_of, wall_blocks
+from compressor.report.latency import LatencyFigure, figure_at, ran, wall_blocks
 from compressor.report.read import Results
 from compressor.spec.bundle import Variant
 from compressor.spec.measurement import Contestant, Start
@@ -51,7 +51,7 @@ def row_for(variant: Variant, results: Results) -> Row:
         idle_rss_mb=measured.idle_rss_mb if measured else None,
         peak_rss_mb=measured.peak_rss_mb if measured else None,
         throughput=_throughput(measured, results),
-        **answers_of(results, variant.name, teacher_of(results)),
+        **answers_of(results, variant.name),
         **parity_of(results, variant.name),
         score=variant.score,
         rungs=variant.rungs,

@@ -1,6 +1,6 @@
 """The tables of the report: one that fits a pull request, the budget line by line, and the details behind both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from compressor.report.markdown import code, table, text
 from compressor.report.text import (
@@ -15,7 +15,7 @@ from compressor.report.text import (
     spread,
 )
 from compressor.spec.quantization import Rung
-from compressor.spec.report import Check, ClassShare, Report, Row
+from compressor.spec.report import Check, ClassShare, Report, Row, TableRow
 
 __all__ = ["check_table", "details", "named", "rows_table"]
 
@@ -34,9 +34,13 @@ def _is_base(row: Row) -> bool:
     return row.role == "teacher" and row.measured and row.accuracy is not None and row.retention is None
 
 
-def _table(report: Report, columns: list[Column], texts: int = 0) -> str:
-    """A row a variant; the first `texts` columns after its name hold words, the others figures."""
+def _table(report: Report, columns: list[Column], texts: int = 0, of_table: Mapping[str, str] | None = None) -> str:
+    """A row a variant; the first `texts` columns after its name hold words, the others figures. `of_table`: by column,
+    what is known of a teacher that is a table; of the others, nothing can be."""
     body = [[named(row), *(figure(row) for _, figure in columns)] for row in report.rows]
+    if of_table and report.teacher_table is not None:
+        known = [of_table.get(title, NOT_MEASURED) for title, _ in columns]
+        body.append([code(report.teacher_table.source) + ROLES["teacher"], *known])
     return table(["variant", *(title for title, _ in columns)], body, len(columns) - texts)
 
 
@@ -63,7 +67,20 @@ def rows_table(report: Report) -> list[str]:
         ("retention %", lambda row: "100" if _is_base(row) else estimate(row.retention, percent=True)),
         ("ran as", _ran_as),
     ]
-    return [_table(report, columns), _sample_sizes(report)]
+    return [_table(report, columns, of_table=_table_keeps(report.teacher_table)), _sample_sizes(report)]
+
+
+def _table_keeps(table: TableRow | None) -> dict[str, str]:
+    if table is None:
+        return {}
+    return {
+        "times as fast as fp32": "–",
+        "p50 / baseline's": "–",
+        "accuracy %": estimate(table.accuracy, percent=True),
+        "balanced %": estimate(table.balanced_accuracy, percent=True),
+        "retention %": "100",
+        "ran as": f"a table: {table.kind}",
+    }
 
 
 def _beside_fp32(row: Row) -> str:
@@ -130,7 +147,7 @@ def details(report: Report) -> list[str]:
         answers = f"Accuracy against the teacher{_and_baseline(report)} ({samples})"
         parts[starts] = _table(report, _starting(), texts=1)
         parts[full_tilt] = _table(report, _full_tilt())
-        parts[answers] = _table(report, _answers(report))
+        parts[answers] = _table(report, _answers(report), of_table=_table_answers(report.teacher_table))
         parts[f"Parity with torch (n = {report.test_n} test samples)"] = _table(report, _parity())
     if any(row.rungs for row in report.rows):
         parts["The ladder to int8 (scores on validation; made one after the other until one held)"] = _ladder(report)
@@ -220,6 +237,15 @@ def _answers(report: Report) -> list[Column]:
     if len(report.class_names) == 2:
         columns.append(("AUC", lambda row: estimate(row.auc)))
     return columns
+
+
+def _table_answers(table: TableRow | None) -> dict[str, str]:
+    """As of a teacher that ran: it is not compared with itself."""
+    if table is None:
+        return {}
+    compared = ("difference, points", "McNemar p", "top-1 as the teacher %", "least retained class, %")
+    own = {"lowest recall, %": _class(table.worst_class), "AUC": estimate(table.auc)}
+    return {**dict.fromkeys((*compared, "to the baseline, points"), "–"), **own}
 
 
 def _or_base(figure: Callable[[Row], str]) -> Callable[[Row], str]:

@@ -3,7 +3,7 @@
 bundle.json            this manifest           model.onnx, labels.txt   the student, fp32, and its classes
 openvino-f16/ …        one folder a variant    teacher/model.onnx       the teacher, measured in the same way
 baseline/              an earlier student, to race along (--baseline)
-eval/                  test inputs, labels, the torch reference's logits
+eval/                  test inputs, labels, the torch reference's logits, the answers of a teacher that is a table
 runners/               the scripts that run and measure it where kdc is not installed
 measurements/          raw samples             report.json, report.md   made from them
 SHA256SUMS             every other file; `sha256sum -c` reads it
@@ -15,12 +15,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.spec.base import Noun
+from compressor.spec.outputs import Kind
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.profile import Profile
 from compressor.spec.quantization import Rung, Score
 from compressor.spec.student import Student, Weights
 
-__all__ = ["Bundle", "EvalSet", "FileEntry", "Role", "Variant"]
+__all__ = ["Bundle", "EvalSet", "FileEntry", "Role", "TeacherTable", "Variant"]
 
 Role = Literal["student", "teacher", "reference", "baseline"]
 
@@ -93,16 +94,31 @@ class EvalSet(Noun):
     ids: str
 
 
+class TeacherTable(Noun):
+    """Of a teacher that is a table of answers: those to the test samples, in their order. They stand in for what a
+    teacher that runs is measured to answer, and serve nothing but the report.
+
+    `answers`: a .npy file. Of `kind` "probabilities" or "logits" float32 [N, classes], log-probabilities (natural) or
+    logits; of "labels" and "top-k" int64 [N], the most probable class alone, since of others nothing certain is known.
+    Both are null where the answers are not to be had, and then `missing` says why, in one line.
+    """
+
+    kind: Kind | None = None
+    answers: str | None = None
+    missing: str | None = None
+
+
 class Bundle(Noun):
     """The manifest. `support` lists the files that are no variant's: eval inputs, labels, runners. `reference`: the
     name of the variant that is the fp32 reference; a second copy of it runs along, to tell noise from effects (A/A).
     `baseline`: the student of the earlier bundle whose variants have the role baseline. `teacher`: null where the
-    student and its peers were the only ones."""
+    student and its peers were the only ones; `teacher_table`: null where it was no table."""
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
     profile: Profile
     student: Student
     teacher: Weights | None
+    teacher_table: TeacherTable | None = None
     baseline: Student | None = None
     reference: str
     eval: EvalSet

@@ -6,9 +6,10 @@ from pydantic import Field
 
 from compressor.spec.base import Noun
 from compressor.spec.measurement import Machine
+from compressor.spec.outputs import Kind
 from compressor.spec.quantization import Rung, Score
 
-__all__ = ["Check", "ClassShare", "Estimate", "Report", "Row", "Session", "Spread", "Throughput", "Verdict"]
+__all__ = ["Check", "ClassShare", "Estimate", "Report", "Row", "Session", "Spread", "TableRow", "Throughput", "Verdict"]
 
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]
 
@@ -114,6 +115,19 @@ class Row(Noun):
     rungs: tuple[Rung, ...]
 
 
+class TableRow(Noun):
+    """The teacher, where it is a table of answers: what those to the test samples are worth. Nothing of it runs, so
+    there is no latency, size or memory. Fields as those of Row; `source`: its name, without a path; `kind`: what the
+    table says of a sample. `auc`: null too where it does not tell the probability of every class."""
+
+    source: str
+    kind: Kind
+    accuracy: Estimate | None
+    balanced_accuracy: Estimate | None
+    auc: Estimate | None
+    worst_class: ClassShare | None
+
+
 class Check(Noun):
     """One line of the budget (or of kdc's own: parity, executed precision) held against one variant. `limit` and
     `value` as people read them, with units; `reason` says why the verdict is what it is."""
@@ -161,7 +175,8 @@ class Report(Noun):
 
     `kdc`: the version that made this report. `device`: the profile's CPU. `matches`: the session ran on the profile's
     device and under its conditions; `differences`: where it did not, and then latency and memory are not judged.
-    `kept`: which epoch's weights the student is, and by what rule.
+    `kept`: which epoch's weights the student is, and by what rule. `teacher_table`: of a teacher that is a table with
+    answers to the test samples; a teacher that runs is one of `rows`.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -187,4 +202,5 @@ class Report(Noun):
     kept: str
     teacher: str
     teacher_licence: str
+    teacher_table: TableRow | None = None
     notes: tuple[str, ...]

@@ -197,3 +197,22 @@ def test_blanks_around_names_and_ids_are_kept_where_kdc_wrote_them(tmp_path: Pat
     assert found.encoded[:, 0].tolist() == [0, 1, 2]
     by_hand = read_outputs(table(tmp_path, " id , label\n x , bee\n", "hand.csv"), NAMES)
     assert dict(by_hand.rows) == {"x": 0}
+
+
+def test_answers_are_found_by_id_in_any_order(tmp_path: Path) -> None:
+    found = read_outputs(table(tmp_path, "id,ant,bee,cat\nx,0.7,0.1,0.2\ny,0.3,0.4,0.3\nz,0.4,0.2,0.4\n"), NAMES)
+    np.testing.assert_allclose(chances(found.of(["y", "x"])), [[0.3, 0.4, 0.3], [0.7, 0.1, 0.2]], rtol=1e-6)
+    assert found.top1(["z", "y", "x"]).tolist() == [0, 1, 0], "of equals the first"
+    assert found.top1(["y"]).dtype == np.int64
+    labels = read_outputs(table(tmp_path, "id,label\nx,cat\ny,ant\nz,bee\n"), NAMES)
+    assert labels.top1(["z", "x", "y"]).tolist() == [1, 2, 0]
+    assert labels.top1(["x"]).dtype == np.int64
+
+
+def test_the_top_class_is_one_that_is_named(tmp_path: Path) -> None:
+    """Of y the rest would come to 0.35 for each of the others, more than the class that the table names has."""
+    one = read_outputs(table(tmp_path, "id,class_1,probability_1\nx,bee,0.6\ny,cat,0.3\n"), NAMES)
+    assert one.top1(["x", "y"]).tolist() == [1, 2]
+    header = "id,class_1,probability_1,class_2,probability_2"
+    two = read_outputs(table(tmp_path, f"{header}\nx,cat,0.3,bee,0.5\ny,ant,0.5,cat,0.4\n"), NAMES)
+    assert two.top1(["y", "x"]).tolist() == [0, 1], "whatever order they stand in"

@@ -51,6 +51,16 @@ def test_the_model_its_files_and_its_teacher(tiny: "Tiny") -> None:
     assert teacher["licenses"] == [{"license": {"id": "Apache-2.0"}}]
 
 
+@pytest.mark.parametrize(("parameters", "key"), [(1, "kdc:weights-sha256"), (0, "kdc:answers-sha256")])
+def test_what_the_teachers_sum_is_of(tiny: "Tiny", parameters: int, key: str) -> None:
+    """A table of answers has no weights."""
+    weights = Weights(source="outputs:t.csv", architecture="x", sha256="ab", licence="mit", parameters=parameters)
+    write_best(tiny.folder, tiny.bundle.model_copy(update={"teacher": weights}), tiny.variant("openvino-f32"))
+    document = json.loads((tiny.folder / "best" / "sbom.cdx.json").read_text(encoding="utf-8"))
+    (teacher,) = document["metadata"]["component"]["pedigree"]["ancestors"]
+    assert {one["name"]: one["value"] for one in teacher["properties"]} == {"kdc:architecture": "x", key: "ab"}
+
+
 def test_a_licence_that_spdx_does_not_know_keeps_its_words(tiny: "Tiny") -> None:
     (teacher,) = json.loads(sbom(tiny, "none (trained from scratch)"))["metadata"]["component"]["pedigree"]["ancestors"]
     assert teacher["licenses"] == [{"license": {"name": "none (trained from scratch)"}}]

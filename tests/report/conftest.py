@@ -214,7 +214,8 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     role baseline.
 
     The reference is the first variant that may be one; a second copy of it runs along, `aa` times as long (None: no
-    copy). `played`: what every round's record says; `after`: how the machine differs after the session."""
+    copy). `played`: what every round's record says; `after`: how the machine differs after the session. `table`: of a
+    teacher that is one, its kind, and its answers as the array that they are, or why they are missing."""
 
     def make(
         variants: dict[str, Values] | None = None,
@@ -232,6 +233,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         played: Values | None = None,
         after: Values | None = None,
         notes: tuple[str, ...] = (),
+        table: tuple[str, NDArray[Any]] | str | None = None,
     ) -> Path:
         if variants is None:
             variants = {"ort-fp32": {"wrong": 10}, "teacher": {"role": "teacher", "wrong": 6, "p50": 6.0}}
@@ -242,6 +244,10 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         support.append(build.file("runners/run_ort.py", b"print('a runner')"))
         support.append(build.array("eval/labels.npy", build.labels))
         support.append(build.file("eval/ids.txt", b"\n".join(b"id" for _ in build.labels)))
+        teacher_table: Values | None = {"missing": table} if isinstance(table, str) else None
+        if isinstance(table, tuple):
+            support.append(build.array("eval/table.npy", table[1]))
+            teacher_table = {"kind": table[0], "answers": "eval/table.npy"}
         own = [name for name, changes in variants.items() if changes.get("role", "student") in ("student", "reference")]
         old = {**student(classes), "architecture": "old_net"}
         bundle = {
@@ -255,6 +261,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
             "variants": [values for values, _ in made.values()],
             "support": support,
             "notes": list(notes),
+            **({} if teacher_table is None else {"teacher_table": teacher_table}),
         }
         build.json("bundle.json", bundle)
         if not measured:

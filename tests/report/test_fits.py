@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from compressor.errors import KdcError
@@ -104,6 +105,31 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     with pytest.raises(KdcError, match=said) as caught:
         build_report(bundle)
     assert "bundle.json" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: found.update(teacher=None), "a table of a teacher's answers, but says nothing of that teacher"),
+        (lambda found: found["variants"][1].update(role="teacher"), "both a table .* and a variant of the teacher"),
+        (lambda found: found["teacher_table"].update(missing="gone"), "either its kind and where they are, or why"),
+        (lambda found: found["teacher_table"].update(kind=None), "either its kind and where they are, or why"),
+        (lambda found: found["teacher_table"].update(answers=None), "either its kind and where they are, or why"),
+        (lambda found: found.update(teacher_table={}), "either its kind and where they are, or why"),
+        (lambda found: found["teacher_table"].update(kind="guesses"), "teacher_table.kind"),
+        (lambda found: found["teacher_table"].update(answers="../table.npy"), "which is refused"),
+        (lambda found: found["teacher_table"].update(kind="top-k"), "expected 200 integer labels"),
+    ],
+)
+def test_a_table_that_contradicts_the_rest_is_refused(
+    make_bundle: Make, edit_json: Edit, change: Change, said: str
+) -> None:
+    bundle = make_bundle({"a": {}, "b": {}}, table=("logits", np.zeros((200, 3), np.float32)), measured=False)
+    assert build_report(bundle).teacher_table is not None
+    edit_json(bundle / "bundle.json", change)
+    with pytest.raises(KdcError, match=said) as caught:
+        build_report(bundle)
+    assert "bundle.json" in caught.value.message or "table.npy" in caught.value.message
 
 
 def test_the_second_copy_is_a_contestant_but_no_variant(make_bundle: Make) -> None:
