@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from compressor.data import ImageData
 from compressor.distill.connectors import Sides
@@ -67,11 +68,21 @@ class Job:
         own = self.student.preprocess
         return ["student" if peer.preprocess == own else f"peer{n}" for n, peer in enumerate(self.peers, 1)]
 
-    @property
+    @cached_property
     def sides(self) -> dict[str, Sides]:
-        return sides_of(self.terms, self.student, self.teacher, classes=self.classes, samples=len(self.data.train))
+        samples = len(self.data.train)
+        return sides_of(self._bound, self.student, self.teacher, classes=self.classes, samples=samples)
 
     @property
     def terms(self) -> list[Term]:
+        """The losses, without those that find nothing to look at."""
+        return [term for term in self._bound if term.row.taps is None or term.name in self.sides]
+
+    @property
+    def left_out(self) -> list[str]:
+        return [term.name for term in self._bound if term.row.taps is not None and term.name not in self.sides]
+
+    @property
+    def _bound(self) -> list[Term]:
         teaches = self.request.command == "distill" and self.request.teacher != "peers"
         return bind_losses(self.recipe, has_teacher=teaches)

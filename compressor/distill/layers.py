@@ -9,7 +9,7 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel
 from compressor.models.features import Taps, inner_of
 from compressor.models.loaded import Several
-from compressor.models.stages import Layer, layers_of, match, named_layer, taps_for
+from compressor.models.stages import Layer, layers_of, match, named_layer, same_strides, taps_for
 
 __all__ = ["described", "sides_of", "taps_of"]
 
@@ -17,8 +17,8 @@ __all__ = ["described", "sides_of", "taps_of"]
 def sides_of(
     terms: Sequence[Term], student: LoadedModel, teacher: LoadedModel | None, *, classes: int, samples: int
 ) -> dict[str, Sides]:
-    """The layers of every term that looks at some, by the term's name. Raises KdcError for those that a network lacks,
-    and for a loss that cannot compare them."""
+    """The layers of every term that looks at some, by the term's name; a term with `at: same_stride` is left out where
+    there are none. Raises KdcError for those that a network lacks, and for a loss that cannot compare them."""
     found = {}
     for term in terms:
         kind = term.row.taps
@@ -29,6 +29,11 @@ def sides_of(
             if term.loss.at != "auto":
                 raise KdcError(f"{at}: it looks at every stage of the student, so it takes no `at`", "leave `at` out")
             found[term.name] = Sides(tuple(layers_of(student, kind)), (), classes, samples)
+            continue
+        if term.loss.at == "same_stride":
+            pairs = _of_equal_stride(student, teacher)
+            if len(pairs) >= term.row.layers:
+                found[term.name] = _sides(pairs, classes, samples)
             continue
         if teacher is None:
             raise KdcError(
@@ -41,7 +46,7 @@ def sides_of(
                 "give one --teacher, or losses on logits (kdc losses)",
             )
         if term.loss.at == "auto":
-            pairs = _matched(student, teacher, kind, at)
+            pairs = match(layers_of(student, kind), layers_of(teacher, kind))
         else:
             pairs = [(named_layer(student, own), named_layer(teacher, other)) for own, other in term.loss.at]
         for own, other in pairs:
@@ -52,23 +57,25 @@ def sides_of(
                 f"{at}: it compares {term.row.layers} pairs of layers or more, and there are {len(pairs)}",
                 "leave `at` out, or name more",
             )
-        found[term.name] = Sides(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
+        found[term.name] = _sides(pairs, classes, samples)
     for term in terms:
         if term.name in found:  # what it cannot connect is known before any training; of a memory one row will do
             CONNECTORS[term.row.connector](replace(found[term.name], samples=1))
     return found
 
 
-WITHOUT_LAYERS = "--set 'losses=[{name: kd, weight: 0.9, temperature: 4}, {name: cross_entropy, weight: 0.1}]'"
-
-
-def _matched(student: LoadedModel, teacher: LoadedModel, kind: str, at: str) -> list[tuple[Layer, Layer]]:
+def _of_equal_stride(student: LoadedModel, teacher: LoadedModel | None) -> list[tuple[Layer, Layer]]:
+    """None, too, where there is not one teacher, or one of the networks has no stages that can be told apart."""
+    if teacher is None or isinstance(inner_of(teacher.network), Several):
+        return []
     try:
-        return match(layers_of(student, kind), layers_of(teacher, kind))
-    except KdcError as error:
-        # The default recipe looks at layers too: who did not ask for them must learn how to do without.
-        hint = "; or ".join(filter(None, [error.hint, f"learn from answers alone: {WITHOUT_LAYERS}"]))
-        raise KdcError(f"{at}: {error.message}", hint) from None
+        return same_strides(layers_of(student, "maps"), layers_of(teacher, "maps"))
+    except KdcError:
+        return []
+
+
+def _sides(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: int) -> Sides:
+    return Sides(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
 
 
 DIMENSIONS = {"maps": 3, "pooled": 1, "attention": 3}
@@ -93,8 +100,12 @@ def taps_of(sides: dict[str, Sides], student: LoadedModel, teacher: LoadedModel 
     )
 
 
-def described(name: str, sides: Sides) -> str:
-    """One line for people: which layer learns from which."""
+def described(name: str, sides: Sides | None) -> str:
+    """One line for people: which layer learns from which. None: the loss is left out."""
+    if sides is None:
+        return (
+            f"{name}: left out, since student and teacher have no stages of equal stride to compare (at: same_stride)"
+        )
 
     def shaped(layer: Layer) -> str:
         return f"{layer.name} ({'×'.join(map(str, layer.shape))})"

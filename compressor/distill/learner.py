@@ -57,6 +57,8 @@ def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
             raise KdcError(f"{where}: {term.name} needs peers", "--set 'peers=[{student: timm:NAME}]'")
         if row.taps is None and term.at != "auto":
             raise KdcError(f"{where}: {term.name} looks at no layers, so it takes no `at`", "leave `at` out")
+        if row.taps != "maps" and term.at == "same_stride":
+            raise KdcError(f"{where}: {term.name} looks at no stages, so there is no stride to go by", "leave `at` out")
         if not row.mixed_labels and (recipe.views.mixup or recipe.views.cutmix):
             raise KdcError(
                 f"{where}: {term.name} needs one class a picture, and mixup or cutmix give it two",

@@ -38,8 +38,11 @@ ANSWERS: dict[str, Any] = {
 }
 
 # What wins where one network teaches, and answers anew each time (EXPERIMENTS.md, "Every family of losses"). The weight
-# holds for every network: pkd does not see the scale of its features.
-LAYERS: dict[str, Any] = {**ANSWERS, "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 10.0}]}
+# holds for every network: pkd does not see the scale of its features. A plain transformer's stages say a CNN nothing.
+LAYERS: dict[str, Any] = {
+    **ANSWERS,
+    "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 10.0, "at": "same_stride"}],
+}
 
 TEACH: dict[str, Any] = {
     "schema": 1,

@@ -89,7 +89,7 @@ def require_teachable(
 
 def _require_learnable(term: Term, table: LoadedTable) -> None:
     source, answers = table.weights.source, table.answers
-    if not term.asks_teacher:
+    if not term.asks_teacher or term.loss.at == "same_stride":
         return
     if "teacher_features" in term.row.needs or term.row.taps is not None:
         raise KdcError(f"{term.name} looks at the teacher's features, and {source} holds none", "leave it out")

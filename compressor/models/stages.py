@@ -11,7 +11,7 @@ from compressor.errors import KdcError, first_line
 from compressor.models.features import POOLED, Taps, attention_of, inner_of, is_attention, with_stages
 from compressor.models.loaded import LoadedModel, evaluating, example_of, outputs_of
 
-__all__ = ["Layer", "layers_of", "match", "named_layer", "taps_for"]
+__all__ = ["Layer", "layers_of", "match", "named_layer", "same_strides", "taps_for"]
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,23 @@ def _width(model: LoadedModel) -> int:
 def match(student: Sequence[Layer], teacher: Sequence[Layer]) -> list[tuple[Layer, Layer]]:
     """Pairs of layers that see alike: of equal stride where both networks narrow their maps; else as deep, each in its
     own network, the last with the last."""
-    strides = {_octave(layer): layer for layer in teacher}
-    if len(strides) > 1 and len({_octave(layer) for layer in student}) > 1:
-        pairs = [(layer, strides[_octave(layer)]) for layer in student if _octave(layer) in strides]
-        if pairs:
-            return pairs
+    pairs = same_strides(student, teacher)
+    if pairs:
+        return pairs
     count = min(len(student), len(teacher))
 
     def spread(layers: Sequence[Layer]) -> list[Layer]:
         return [layers[round((number + 1) * len(layers) / count) - 1] for number in range(count)]
 
     return list(zip(spread(student), spread(teacher), strict=True))
+
+
+def same_strides(student: Sequence[Layer], teacher: Sequence[Layer]) -> list[tuple[Layer, Layer]]:
+    """Pairs of layers of equal stride; none where one of the networks does not narrow its maps."""
+    strides = {_octave(layer): layer for layer in teacher}
+    if len(strides) < 2 or len({_octave(layer) for layer in student}) < 2:
+        return []
+    return [(layer, strides[_octave(layer)]) for layer in student if _octave(layer) in strides]
 
 
 def _octave(layer: Layer) -> int:

@@ -121,8 +121,9 @@ class Transfer(Noun):
 class LossTerm(Noun):
     """One row of `losses`: the name of a loss of kdc's table (`kdc losses`), its weight, and its own parameters.
 
-    `at`: where a loss on features looks: "auto", or pairs of layers, [the student's, the teacher's]; each a stage
-    ("stage2", "stage-1" for the last) or the path of a module.
+    `at`: where a loss on features looks: "auto", stages matched by stride or else by depth; "same_stride", stages of
+    equal stride alone, and where there are none the loss is left out; or pairs of layers, [the student's, the
+    teacher's], each a stage ("stage2", "stage-1" for the last) or the path of a module.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -132,7 +133,7 @@ class LossTerm(Noun):
         Annotated[Weight, Tag("[number]")] | Annotated[Schedule, Tag("[schedule]")],
         Discriminator(lambda value: "[number]" if isinstance(value, (int, float, str)) else "[schedule]"),
     ] = 1.0
-    at: Literal["auto"] | tuple[tuple[str, str], ...] = "auto"
+    at: Literal["auto", "same_stride"] | tuple[tuple[str, str], ...] = "auto"
 
     @field_validator("at", mode="before")
     @classmethod
@@ -140,8 +141,8 @@ class LossTerm(Noun):
         """One message for both spellings."""
         pairs = value if isinstance(value, (list, tuple)) else ()
         whole = all(isinstance(pair, (list, tuple)) and [type(one) for one in pair] == [str, str] for pair in pairs)
-        if value != "auto" and not (pairs and whole):
-            raise ValueError("must be auto, or pairs of layers: [[the student's, the teacher's], …]")
+        if value not in ("auto", "same_stride") and not (pairs and whole):
+            raise ValueError("must be auto, same_stride, or pairs of layers: [[the student's, the teacher's], …]")
         return value
 
     def weight_at(self, progress: float) -> float:

@@ -231,8 +231,8 @@ def test_in_evaluation_mode_nothing_is_remembered() -> None:
 @pytest.mark.parametrize(
     ("term", "message"),
     [
-        ({"at": [["stage3"]]}, r"^recipe: losses\.0\.at: must be auto, or pairs of layers"),
-        ({"at": "stage3"}, r"^recipe: losses\.0\.at: must be auto, or pairs of layers"),
+        ({"at": [["stage3"]]}, r"^recipe: losses\.0\.at: must be auto, same_stride, or pairs of layers"),
+        ({"at": "stage3"}, r"^recipe: losses\.0\.at: must be auto, same_stride, or pairs of layers"),
         ({"at": []}, r"^recipe: losses\.0\.at: must be auto"),
         ({"weight": -1}, r"^recipe: losses\.0\.weight: should be greater than or equal to 0, found -1"),
         ({"weight": "much"}, r"^recipe: losses\.0\.weight: should be a valid number"),

@@ -14,6 +14,7 @@ from compressor.data import open_data
 from compressor.data.outputs_files import MARK
 from compressor.distill import distill, distill_chain, precompute, predict, teach
 from compressor.distill.answer_codec import Codec
+from compressor.distill.recipes import LAYERS
 from compressor.distill.task import BatchModel
 from compressor.distill.teacher_table import Table
 from compressor.errors import KdcError
@@ -146,6 +147,17 @@ def test_a_table_without_the_validation_split_is_not_measured(
     assert any("not measured: the table has 0 of 24 validation samples" in line for line in progress.notes)
     assert student.teacher is not None
     assert (student.teacher.architecture, student.teacher.licence) == ("unknown", "unknown"), "it says nothing of it"
+
+
+def test_the_default_of_a_network_leaves_layers_out(
+    tmp_path: Path, ask_distill: Ask, tables: Mapping[str, Path]
+) -> None:
+    """examples/recipe.yaml names it, and suits every teacher."""
+    progress = Hearing()
+    run(ask_distill(teacher=f"outputs:{tables['all']}", losses=LAYERS["losses"], epochs=1), tmp_path / "run", progress)
+    assert any(line.startswith("pkd: left out") for line in progress.notes)
+    row = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[0])
+    assert row["loss"].keys() == {"kd", "cross_entropy"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 what stood between student and teacher is kept."""
 
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from compressor.distill import Resources, distill, distill_quantized, precompute, teach
-from compressor.distill.recipes import ANSWERS, LAYERS
+from compressor.distill.recipes import LAYERS
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import lineage, load_model, load_run
-from compressor.overrides import apply_overrides
 from compressor.progress import Progress, Silent
 from compressor.spec.quantization import Scheme
 from compressor.spec.recipe import LossTerm
@@ -216,16 +214,37 @@ def test_layers_that_cannot_be_looked_at_are_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_who_did_not_ask_for_layers_learns_how_to_do_without(
-    tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch
+def history(out: Path) -> dict[str, float]:
+    row = json.loads((out / "history.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    losses: dict[str, float] = row["loss"]
+    return losses
+
+
+def test_the_default_compares_stages_of_equal_stride(tmp_path: Path, ask_distill: Ask) -> None:
+    progress = Hearing()
+    run(ask_distill(losses=LAYERS["losses"], epochs=1), tmp_path / "run", progress=progress)
+    assert any(line.startswith("pkd: stage2 (24×8×8) from stage2 (") for line in progress.notes)
+    assert history(tmp_path / "run")["pkd"] > 0
+
+
+@pytest.mark.parametrize("teacher", ["transformer", "ensemble", "without stages", "self"])
+def test_the_default_leaves_layers_out_where_none_have_equal_stride(
+    tmp_path: Path, ask_distill: Ask, transformer: Path, monkeypatch: pytest.MonkeyPatch, teacher: str
 ) -> None:
-    """The default looks at stages, and this teacher has none."""
-    monkeypatch.delattr(timm.models.resnet.ResNet, "forward_intermediates")
-    with pytest.raises(KdcError, match=r"recipe losses, pkd: .* has no stages that can be told apart") as raised:
-        run(ask_distill(losses=LAYERS["losses"]), tmp_path / "run")
-    _, _, assignment = raised.value.hint.partition("learn from answers alone: --set ")
-    (given,) = shlex.split(assignment)
-    assert apply_overrides({"schema": 1}, [given], "recipe")["losses"] == ANSWERS["losses"]
+    request = ask_distill(losses=LAYERS["losses"], epochs=1)
+    if teacher == "transformer":
+        request = request.model_copy(update={"teacher": f"run:{transformer}"})
+    elif teacher == "ensemble":
+        request = ensemble(request, transformer)
+    elif teacher == "self":
+        request = request.model_copy(update={"teacher": "self"})
+    else:
+        monkeypatch.delattr(timm.models.resnet.ResNet, "forward_intermediates")
+    progress = Hearing()
+    run(request, tmp_path / "run", progress=progress)
+    assert any(line.startswith("pkd: left out, since student and teacher have no stages") for line in progress.notes)
+    assert history(tmp_path / "run").keys() == {"kd", "cross_entropy"}
+    assert "pkd" in [term.name for term in load_run(tmp_path / "run")[1].recipe.losses]
 
 
 def test_answers_are_not_kept_ahead_where_features_are_wanted(tmp_path: Path, ask_distill: Ask) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, with_classes
 from compressor.models.features import Taps
-from compressor.models.stages import Layer, layers_of, match, named_layer, taps_for
+from compressor.models.stages import Layer, layers_of, match, named_layer, same_strides, taps_for
 
 NAMES = ("a", "b", "c")
 
@@ -166,3 +166,11 @@ def test_layers_are_matched_by_stride_or_by_depth(
 ) -> None:
     pairs = match(layers("s", student), layers("t", teacher))
     assert [(own.name, other.name) for own, other in pairs] == [(f"s{one}", f"t{two}") for one, two in expected]
+
+
+def test_only_networks_that_narrow_their_maps_have_stages_of_equal_stride() -> None:
+    narrowing, plain = layers("s", [4, 8, 16, 32]), layers("t", [16] * 12)
+    assert same_strides(narrowing, plain) == same_strides(plain, narrowing) == same_strides(plain, plain) == []
+    assert same_strides(narrowing, layers("t", [64, 128])) == []
+    own, other = narrowing[3], layers("t", [16, 32])[1]
+    assert same_strides(narrowing, layers("t", [16, 32]))[1] == (own, other)
