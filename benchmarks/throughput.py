@@ -165,7 +165,7 @@ class Engine:
         recipe = self._recipe(LAYERS["losses"])
         terms = bind_losses(recipe, has_teacher=True)
         own, other = self._loaded(student), self._loaded(teacher)
-        sides = sides_of(terms, own, other, classes=CLASSES, samples=self.samples)
+        sides, _ = sides_of(terms, own, other, classes=CLASSES, samples=self.samples)
         taps, of_teacher = taps_of(sides, own, other)
         learner = Learner(BatchModel(student, "student", taps), terms, layers=sides)
         online = Online(freeze(BatchModel(teacher, "teacher", of_teacher)), Codec(CLASSES))

@@ -150,8 +150,7 @@ def require_possible(request: Request, progress: Progress) -> ImageData:
     terms = bind_losses(recipe, has_teacher=has_teacher(request))
     data = training_data(request, terms, progress)
     if not request.assistants:
-        job = distillation(request, Silent(), data)
-        sides_of(terms, job.student, job.teacher, classes=job.classes, samples=len(data.train))
+        distillation(request, Silent(), data)
         return data
     names, size = data.info.class_names, request.input_size or DEFAULT_INPUT_SIZE
     teacher: LoadedModel | None = load_teacher(request, names)

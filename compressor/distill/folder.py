@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from compressor.distill.checkpoint import is_saved
 from compressor.errors import KdcError, os_error
-from compressor.spec.base import flat, read_json, write_json
+from compressor.spec.base import flat, read_json, write_json, write_text
 from compressor.spec.specialists import SpecialistsRequest
 from compressor.spec.student import Request
 
@@ -20,8 +21,11 @@ LEAVES = (
 )  # fmt: skip
 """What lies in a run's folder."""
 
+PARTS = ("float", "assistants", "specialists")
+"""Runs within a run, which are trained first."""
+
 BEFORE = ".before"
-"""What --overwrite replaces, in the run's own folder (which may be a mount point), until the new run is worth more."""
+"""What --overwrite replaces, in the run's own folder (which may be a mount point), until the new run is finished."""
 
 WORDS = ("self", "peers", "pretrained", "random", "digits")
 """What requests name that is no file."""
@@ -67,7 +71,8 @@ def claim(
     if not resume:
         state = "a finished run" if finished else "a run that was not finished"
         go_on = "" if finished else "--resume to go on with it, "
-        raise KdcError(f"--out {folder} holds {state}", f"{go_on}--overwrite to replace it, or another --out")
+        kept = f"; what that was to replace is kept in {folder / BEFORE}" if (folder / BEFORE).exists() else ""
+        raise KdcError(f"--out {folder} holds {state}{kept}", f"{go_on}--overwrite to replace it, or another --out")
     before = read_json(request_file, kind.request)
     differing = _differences(before, request)
     if differing:
@@ -145,25 +150,44 @@ def _refuse_foreign(folder: Path, leaves: tuple[str, ...]) -> None:
 
 
 def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) -> None:
-    """Make the folder ready to be trained in: emptied unless resumed, with run.json. What stood there is kept until
-    `settle`, or comes back with `abandon`."""
+    """Make the folder ready to be trained in: emptied unless resumed, with run.json. What stood there is kept in it
+    until `settle`, or comes back with `abandon`; of two, what is worth more, a finished run before one that can go on.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if resume:
             return
-        replaced = [path for path in folder.iterdir() if path.name not in ("run.json", BEFORE)]
-        aside = folder / BEFORE
-        if (aside / "run.json").exists() or not (folder / "run.json").exists():
-            # What is in the way came to nothing, and what it had replaced is kept; or nothing is in the way.
-            _remove(replaced)
-        else:
-            aside.mkdir(exist_ok=True)
-            for path in replaced:
-                path.rename(aside / path.name)
-            shutil.copy2(folder / "run.json", aside)  # the last, so that a run lies there whole
+        if (folder / "run.json").exists():
+            _set_aside(folder)
         write_json(folder / "run.json", request)
-    except OSError as error:
-        raise os_error(error, f"preparing {folder}") from error
+    except BaseException as error:
+        if (folder / BEFORE).exists():
+            abandon(folder)
+        if isinstance(error, OSError):
+            raise os_error(error, f"preparing {folder}") from error
+        raise
+
+
+def _set_aside(folder: Path) -> None:
+    """run.json goes last, and stays: as long as it is not there too, what lies aside is not the whole run."""
+    aside = folder / BEFORE
+    replaced = [path for path in folder.iterdir() if path.name not in ("run.json", BEFORE)]
+    whole = (aside / "run.json").exists()
+    if whole and _worth(aside) > _worth(folder):
+        _remove(replaced)
+        return
+    if whole:
+        shutil.rmtree(aside)
+    aside.mkdir(exist_ok=True)
+    for path in replaced:
+        path.rename(aside / path.name)
+    write_text(aside / "run.json", (folder / "run.json").read_text(encoding="utf-8"))
+
+
+def _worth(folder: Path) -> int:
+    if any((folder / kind.last).exists() for kind in (RUN, SPECIALISTS)):
+        return 2
+    return int(is_saved(folder / "checkpoint") or any((folder / name).exists() for name in PARTS))
 
 
 def settle(folder: Path) -> None:
@@ -177,8 +201,10 @@ def abandon(folder: Path) -> None:
     if not aside.is_dir():
         shutil.rmtree(folder, ignore_errors=True)
         return
-    _remove([path for path in folder.iterdir() if path.name not in ("run.json", BEFORE)])
-    for path in sorted(aside.iterdir(), key=lambda path: path.name == "run.json"):
+    if (aside / "run.json").exists():
+        _remove([path for path in folder.iterdir() if path.name not in ("run.json", BEFORE)])
+    # run.json first: what is stopped amid this is taken up by `_set_aside`.
+    for path in sorted(aside.iterdir(), key=lambda path: path.name != "run.json"):
         path.replace(folder / path.name)
     aside.rmdir()
 

@@ -68,19 +68,24 @@ class Job:
         own = self.student.preprocess
         return ["student" if peer.preprocess == own else f"peer{n}" for n, peer in enumerate(self.peers, 1)]
 
-    @cached_property
+    @property
     def sides(self) -> dict[str, Sides]:
-        samples = len(self.data.train)
-        return sides_of(self._bound, self.student, self.teacher, classes=self.classes, samples=samples)
+        return self._looking[0]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The losses that find nothing to look at, and why."""
+        return self._looking[1]
 
     @property
     def terms(self) -> list[Term]:
-        """The losses, without those that find nothing to look at."""
-        return [term for term in self._bound if term.row.taps is None or term.name in self.sides]
+        """The losses, without those that are left out."""
+        return [term for term in self._bound if term.name not in self.left_out]
 
-    @property
-    def left_out(self) -> list[str]:
-        return [term.name for term in self._bound if term.row.taps is not None and term.name not in self.sides]
+    @cached_property
+    def _looking(self) -> tuple[dict[str, Sides], dict[str, str]]:
+        samples = len(self.data.train)
+        return sides_of(self._bound, self.student, self.teacher, classes=self.classes, samples=samples)
 
     @property
     def _bound(self) -> list[Term]:

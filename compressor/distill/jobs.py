@@ -8,7 +8,7 @@ import torch
 from compressor.data import ImageData, open_data, transfer_set
 from compressor.data.specialty import specialised
 from compressor.distill.bias import require_correctable
-from compressor.distill.folder import claim
+from compressor.distill.folder import claim, settle
 from compressor.distill.job import Job
 from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
@@ -112,12 +112,12 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError(f"--precompute: {request.teacher} holds the teacher's answers already", "leave it out")
     if request.teacher in NO_MODEL:
         raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
-    terms = bind_losses(request.recipe, has_teacher=True)
-    if any(term.row.taps not in (None, "pooled") for term in terms if term.asks_teacher):
-        raise not_kept()
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
-    precompute_answers(distillation(request, progress), out, resources, progress)
+    job = distillation(request, progress)
+    if any(term.row.taps not in (None, "pooled") for term in job.terms if term.asks_teacher):
+        raise not_kept()
+    precompute_answers(job, out, resources, progress)
 
 
 def claimed(out: Path, request: Request, *, resume: bool, overwrite: bool) -> bool:
@@ -129,6 +129,8 @@ def claimed(out: Path, request: Request, *, resume: bool, overwrite: bool) -> bo
 
 def already_finished(out: Path, progress: Progress) -> Student:
     progress.note(f"{out} is finished already: nothing to resume")
+    if team().is_main_process:
+        settle(out)
     return load_run(out)[1]
 
 
@@ -155,7 +157,14 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
     peers = [_peer(number, request, names, size) for number, _ in enumerate(recipe.peers)]
-    return Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
+    job = Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
+    if job.left_out and not any(term.asks_teacher for term in job.terms):
+        name, why = next(iter(job.left_out.items()))
+        raise KdcError(
+            f"recipe losses: {name} would be left out, and no other loss learns from the teacher: {why}",
+            "give kd a weight, or `at: auto`",
+        )
+    return job
 
 
 def _peer(number: int, request: Request, names: tuple[str, ...], size: int) -> LoadedModel:

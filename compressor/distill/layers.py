@@ -16,10 +16,12 @@ __all__ = ["described", "sides_of", "taps_of"]
 
 def sides_of(
     terms: Sequence[Term], student: LoadedModel, teacher: LoadedModel | None, *, classes: int, samples: int
-) -> dict[str, Sides]:
-    """The layers of every term that looks at some, by the term's name; a term with `at: same_stride` is left out where
-    there are none. Raises KdcError for those that a network lacks, and for a loss that cannot compare them."""
-    found = {}
+) -> tuple[dict[str, Sides], dict[str, str]]:
+    """The layers of every term that looks at some, by the term's name; and why a term is left out, as one with
+    `at: same_stride` is where there are none. Raises KdcError for those that a network lacks, and for a loss that
+    cannot compare them."""
+    found: dict[str, Sides] = {}
+    left_out: dict[str, str] = {}
     for term in terms:
         kind = term.row.taps
         if kind is None:
@@ -31,9 +33,11 @@ def sides_of(
             found[term.name] = Sides(tuple(layers_of(student, kind)), (), classes, samples)
             continue
         if term.loss.at == "same_stride":
-            pairs = _of_equal_stride(student, teacher)
+            pairs, why = _of_equal_stride(student, teacher)
             if len(pairs) >= term.row.layers:
                 found[term.name] = _sides(pairs, classes, samples)
+            else:
+                left_out[term.name] = why
             continue
         if teacher is None:
             raise KdcError(
@@ -61,17 +65,18 @@ def sides_of(
     for term in terms:
         if term.name in found:  # what it cannot connect is known before any training; of a memory one row will do
             CONNECTORS[term.row.connector](replace(found[term.name], samples=1))
-    return found
+    return found, left_out
 
 
-def _of_equal_stride(student: LoadedModel, teacher: LoadedModel | None) -> list[tuple[Layer, Layer]]:
-    """None, too, where there is not one teacher, or one of the networks has no stages that can be told apart."""
+def _of_equal_stride(student: LoadedModel, teacher: LoadedModel | None) -> tuple[list[tuple[Layer, Layer]], str]:
+    """The pairs, and why there are no more of them."""
     if teacher is None or isinstance(inner_of(teacher.network), Several):
-        return []
+        return [], "there is no one network that teaches"
     try:
-        return same_strides(layers_of(student, "maps"), layers_of(teacher, "maps"))
-    except KdcError:
-        return []
+        pairs = same_strides(layers_of(student, "maps"), layers_of(teacher, "maps"))
+    except KdcError as error:
+        return [], error.message
+    return pairs, f"{student.weights.source} and {teacher.weights.source} have too few stages of equal stride"
 
 
 def _sides(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: int) -> Sides:
@@ -100,12 +105,8 @@ def taps_of(sides: dict[str, Sides], student: LoadedModel, teacher: LoadedModel 
     )
 
 
-def described(name: str, sides: Sides | None) -> str:
-    """One line for people: which layer learns from which. None: the loss is left out."""
-    if sides is None:
-        return (
-            f"{name}: left out, since student and teacher have no stages of equal stride to compare (at: same_stride)"
-        )
+def described(name: str, sides: Sides) -> str:
+    """One line for people: which layer learns from which."""
 
     def shaped(layer: Layer) -> str:
         return f"{layer.name} ({'×'.join(map(str, layer.shape))})"

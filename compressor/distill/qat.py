@@ -112,7 +112,7 @@ def distill_quantized(
             in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources, data=data
         )
     except BaseException:
-        if not plain.exists() and team().is_main_process:
+        if not resume and not plain.exists() and team().is_main_process:
             abandon(out)
         raise
     moved = "put it back there, and give the same command with --resume"  # with another teacher it is another request

@@ -124,7 +124,8 @@ def distillation_recipe(
     answers alone, and that is said.
     """
     recipe = recipe_from(default_for(teachers, student, student_init), file, flags, sets)
-    if file is not None or recipe.views.distinct is None or not has_layers(teachers):
+    names_layers = any(text.startswith(f"losses.{len(ANSWERS['losses'])}.") for text in sets)
+    if file is not None or recipe.views.distinct is None or names_layers or not has_layers(teachers):
         return recipe
     answers = recipe_from(default_for(teachers, student, student_init, kept=True), file, flags, sets)
     if answers != recipe:

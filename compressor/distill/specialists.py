@@ -22,7 +22,7 @@ from compressor.data import ImageData, Split, open_data
 from compressor.data.labels import listed
 from compressor.data.specialty import specialised, specialty_classes
 from compressor.distill.children import Child, train_in_processes
-from compressor.distill.folder import SPECIALISTS, abandon, claim, settle, start
+from compressor.distill.folder import SPECIALISTS, claim, settle, start
 from compressor.distill.gap import points_apart
 from compressor.distill.grouping import groups_of
 from compressor.distill.jobs import made_from_weights
@@ -55,6 +55,7 @@ def specialists(
     """
     if claim(out, request, resume=resume, overwrite=overwrite, kind=SPECIALISTS):
         progress.note(f"{out} is finished already: nothing to resume")
+        settle(out)
         return read_json(out / "specialists.json", Specialists)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise KdcError("kdc specialists starts processes of its own", "run it without a launcher; --jobs says how many")
@@ -94,10 +95,6 @@ def specialists(
         train_in_processes(children, jobs, progress)
     except KeyboardInterrupt:
         progress.warn(f"stopped; the states are saved in {out}: the same command with --resume goes on")
-        raise
-    except BaseException:
-        if not resume and not any((out / "specialists").glob("[0-9]*")):
-            abandon(out)
         raise
     return _finish(request, out, data, generalist, classes, [names[number] for number in alone], logits, progress)
 

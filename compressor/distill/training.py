@@ -126,8 +126,10 @@ def _require_trainable(job: Job) -> None:
 def _looked_at(job: Job, setting: Setting) -> dict[str, Sides]:
     """The layers that the losses on features look at, said for people."""
     sides = job.sides
-    for name in (*sides, *job.left_out):
-        setting.progress.note(described(name, sides.get(name)))
+    for name, one in sides.items():
+        setting.progress.note(described(name, one))
+    for name, why in job.left_out.items():
+        setting.progress.note(f"{name} is left out: {why}")
     if "crd" in sides and setting.accelerator.num_processes > 1:
         raise KdcError("crd keeps a memory of all samples, which several processes would not share", "use one process")
     return sides

@@ -172,6 +172,9 @@ def _fill(
         source = place.record.teacher.source
         teacher_table = write_teacher_table(table, source, data, root, progress)
         by_ids = matched_by_ids_alone(table, source, data)
+        if isinstance(table, str) and retrain is not None:
+            progress.warn("int8 without quantization-aware training: the table that it would learn from is not there")
+            retrain = None
     making = _student(place, run, student, record, retrain, delivery)
     variants = [*variants_of(making, profile, progress)]
     if teacher is not None:

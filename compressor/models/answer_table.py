@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.data.outputs import AnswerTable, read_outputs
-from compressor.errors import KdcError
+from compressor.errors import EXIT_MISSING, KdcError
 from compressor.models.references import TABLE, is_table
 from compressor.spec.student import Request, Student, Weights
 
@@ -59,7 +59,8 @@ def same_table(request: Request, record: Student, hint: str) -> LoadedTable | No
 def find_table(request: Request, record: Student, moved_to: str | None) -> LoadedTable | str | None:
     """The table that the student of `record` learned from, for who can do without it: where it is not to be had any
     more, why, in one line that holds no path. None where the teacher was none. `moved_to`: a reference to it, where it
-    lies elsewhere now; what is wrong with that one raises KdcError, since it was typed."""
+    lies elsewhere now; what is wrong with that one raises KdcError, since it was typed, and so does a library that is
+    missing."""
     if not is_table(request.teacher):
         return None
     try:
@@ -68,7 +69,7 @@ def find_table(request: Request, record: Student, moved_to: str | None) -> Loade
         _require_same(table, record)
         return table
     except KdcError as error:
-        if moved_to is not None:
+        if moved_to is not None or error.exit_code == EXIT_MISSING:
             raise
         file = request.teacher.removeprefix(TABLE)
         return error.message.replace(file, Path(file).name).replace(str(Path(file)), Path(file).name)

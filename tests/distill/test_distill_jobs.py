@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compressor.data import decode_split, open_data
-from compressor.distill import distill, engine, teach, training
+from compressor.distill import distill, engine, folder, jobs, teach, training
 from compressor.distill.folder import abandon, claim, start
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.signal import is_chance, refuse_chance
@@ -458,7 +458,7 @@ def test_a_run_that_was_killed_while_it_replaced_another_loses_neither(tmp_path:
     """Killed before its first checkpoint, or while what it replaces was moved aside."""
     out, aside = tmp_path / "run", tmp_path / "run" / ".before"
     write_json(out / "run.json", ask_distill())
-    (out / "student.safetensors").write_text("trained for a week")
+    (out / "student.json").write_text("trained for a week")
     before = everything(out)
     start(out, ask_distill(epochs=2), resume=False)
     (out / "history.jsonl").touch()
@@ -469,12 +469,100 @@ def test_a_run_that_was_killed_while_it_replaced_another_loses_neither(tmp_path:
     abandon(out)
     assert everything(out) == before
     aside.mkdir()
-    (out / "student.safetensors").rename(aside / "student.safetensors")
+    (out / "student.json").rename(aside / "student.json")
     assert claim(out, ask_distill(epochs=3), resume=False, overwrite=True) is False
     start(out, ask_distill(epochs=3), resume=False)
     assert everything(aside) == before
     abandon(out)
     assert everything(out) == before
+
+
+def stood(folder: Path, request: Request, *leaves: str) -> dict[str, bytes]:
+    """A run that stands in `folder`."""
+    write_json(folder / "run.json", request)
+    for leaf in leaves:
+        (folder / leaf).parent.mkdir(exist_ok=True)
+        (folder / leaf).write_text(f"{leaf} of {request.recipe.epochs} epochs")
+    return {path: value for path, value in everything(folder).items() if not path.startswith(".before")}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        # Killed after it was saved, before what it replaced was removed: it is the one to keep now.
+        (["student.json"], ["student.json"], "second"),
+        (["student.json"], ["checkpoint/state.pt"], "first"),
+        (["checkpoint/state.pt"], ["checkpoint/state.pt"], "second"),
+        (["checkpoint/state.pt"], [], "first"),
+        (["specialists.json"], ["specialists/1"], "first"),
+    ],
+)
+def test_of_two_runs_that_were_replaced_the_one_that_is_worth_more_is_kept(
+    tmp_path: Path, ask_distill: Ask, first: list[str], second: list[str], kept: str
+) -> None:
+    out, runs = tmp_path / "run", {}
+    runs["first"] = stood(out, ask_distill(epochs=1), *first)
+    start(out, ask_distill(epochs=2), resume=False)
+    runs["second"] = stood(out, ask_distill(epochs=2), *second)
+    start(out, ask_distill(epochs=3), resume=False)
+    assert everything(out / ".before") == runs[kept]
+    with pytest.raises(KdcError, match=r"not finished; what that was to replace is kept in .*/\.before"):
+        claim(out, ask_distill(epochs=3), resume=False, overwrite=False)
+    abandon(out)
+    assert everything(out) == runs[kept]
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2, 3])
+def test_bringing_back_the_old_run_may_be_interrupted(
+    tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    out = tmp_path / "run"
+    before = stood(out, ask_distill(epochs=1), "student.json", "student.safetensors", "history.jsonl")
+    start(out, ask_distill(epochs=2), resume=False)
+    left, replace_file = [None] * moves, Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return replace_file(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            abandon(out)
+    start(out, ask_distill(epochs=3), resume=False)
+    abandon(out)
+    assert everything(out) == before
+
+
+@pytest.mark.parametrize("failing", ["rename", "write_text", "write_json"])
+def test_a_disk_that_is_full_leaves_the_old_run_where_it_was(
+    tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    out = tmp_path / "run"
+    before = stood(out, ask_distill(epochs=1), "student.json", "student.safetensors")
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if failing == "rename":
+            patch.setattr(Path, "rename", full)
+        else:
+            patch.setattr(folder, failing, full)
+        with pytest.raises(KdcError, match="no space left on the device"):
+            start(out, ask_distill(epochs=2), resume=False)
+    assert everything(out) == before
+
+
+def test_a_finished_run_forgets_what_it_replaced(teacher_run: Path, tmp_path: Path, ask_teach: Ask) -> None:
+    """Where it was killed just before."""
+    out = tmp_path / "run"
+    shutil.copytree(teacher_run, out)
+    (out / ".before").mkdir()
+    jobs.already_finished(out, Silent())
+    assert not (out / ".before").exists()
 
 
 @pytest.mark.parametrize("key", ["teacher", "other_teachers", "init", "data", "unlabelled", "student"])

@@ -18,6 +18,8 @@ ALONE, LAYERS = ["kd", "cross_entropy"], ["kd", "cross_entropy", "pkd"]
         (["hf:owner/name"], ["losses.0.temperature=2"], LAYERS, False),
         (["run:teacher"], ["views.distinct=10"], ALONE, True),
         (["run:teacher"], ["views.distinct=10", "losses=[{name: kd}, {name: hint}]"], ["kd", "hint"], False),
+        (["run:teacher"], ["views.distinct=10", "losses.2.weight=0"], LAYERS, False),
+        (["run:teacher"], ["views.distinct=10", "losses.0.temperature=2"], ALONE, True),
         (["run:a", "run:b"], [], ALONE, False),
         (["specialists:three"], ["views.distinct=10"], ALONE, False),
         (["outputs:answers.csv"], [], ALONE, False),

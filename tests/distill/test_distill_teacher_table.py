@@ -155,7 +155,7 @@ def test_the_default_of_a_network_leaves_layers_out(
     """examples/recipe.yaml names it, and suits every teacher."""
     progress = Hearing()
     run(ask_distill(teacher=f"outputs:{tables['all']}", losses=LAYERS["losses"], epochs=1), tmp_path / "run", progress)
-    assert any(line.startswith("pkd: left out") for line in progress.notes)
+    assert any(line.startswith("pkd is left out: there is no one network") for line in progress.notes)
     row = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[0])
     assert row["loss"].keys() == {"kd", "cross_entropy"}
 

@@ -2,6 +2,7 @@
 what stood between student and teacher is kept."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,15 @@ def test_the_default_compares_stages_of_equal_stride(tmp_path: Path, ask_distill
     assert history(tmp_path / "run")["pkd"] > 0
 
 
-@pytest.mark.parametrize("teacher", ["transformer", "ensemble", "without stages", "self"])
+WHY = {
+    "transformer": ".* and run:.* have too few stages of equal stride",
+    "ensemble": "there is no one network that teaches",
+    "self": "there is no one network that teaches",
+    "without stages": "ResNet has no stages that can be told apart",
+}
+
+
+@pytest.mark.parametrize("teacher", WHY)
 def test_the_default_leaves_layers_out_where_none_have_equal_stride(
     tmp_path: Path, ask_distill: Ask, transformer: Path, monkeypatch: pytest.MonkeyPatch, teacher: str
 ) -> None:
@@ -242,9 +251,28 @@ def test_the_default_leaves_layers_out_where_none_have_equal_stride(
         monkeypatch.delattr(timm.models.resnet.ResNet, "forward_intermediates")
     progress = Hearing()
     run(request, tmp_path / "run", progress=progress)
-    assert any(line.startswith("pkd: left out, since student and teacher have no stages") for line in progress.notes)
+    assert any(re.fullmatch(f"pkd is left out: {WHY[teacher]}", line) for line in progress.notes), progress.notes
     assert history(tmp_path / "run").keys() == {"kd", "cross_entropy"}
     assert "pkd" in [term.name for term in load_run(tmp_path / "run")[1].recipe.losses]
+
+
+def test_what_is_left_out_may_not_be_all_that_the_teacher_is_asked_for(
+    tmp_path: Path, ask_distill: Ask, transformer: Path
+) -> None:
+    """Pictures without labels would teach nothing, and the teacher would not matter."""
+    losses = [{"name": "cross_entropy"}, {"name": "pkd", "at": "same_stride"}]
+    with pytest.raises(KdcError, match=r"pkd would be left out, and no other loss learns from the teacher: .* too few"):
+        run(ask_distill(teacher=f"run:{transformer}", losses=losses), tmp_path / "run")
+    run(ask_distill(losses=losses, epochs=1), tmp_path / "run")
+
+
+def test_answers_are_kept_ahead_where_no_layer_is_looked_at_after_all(
+    tmp_path: Path, ask_distill: Ask, transformer: Path
+) -> None:
+    request = ask_distill(teacher=f"run:{transformer}", losses=LAYERS["losses"], views={"distinct": 2})
+    resources = Resources(teacher_cache=tmp_path / "cache")
+    precompute(request, tmp_path / "run", progress=Silent(), resources=resources)
+    assert len(list((tmp_path / "cache").glob("*/key.json"))) == 1
 
 
 def test_answers_are_not_kept_ahead_where_features_are_wanted(tmp_path: Path, ask_distill: Ask) -> None:

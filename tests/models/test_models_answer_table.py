@@ -1,11 +1,12 @@
 """The table that a student learned from is found again, or it is said why not."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from compressor.errors import KdcError
+from compressor.errors import EXIT_MISSING, KdcError
 from compressor.models.answer_table import LoadedTable, find_table, load_table
 from compressor.spec.student import Request, Student
 from tests.models.test_models_lineage import RECIPE
@@ -78,3 +79,14 @@ def test_where_it_is_not_to_be_had_a_line_without_a_path_says_why(
 def test_a_model_is_no_table(student: Student) -> None:
     assert find_table(request("run:teacher"), student, None) is None
     assert find_table(request("self"), student, None) is None
+
+
+def test_a_library_that_is_missing_is_no_lost_table(
+    tmp_path: Path, student: Student, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(KdcError, match=r"t\.parquet needs pyarrow") as raised:
+        find_table(request(f"outputs:{tmp_path / 't.parquet'}"), student, None)
+    assert raised.value.exit_code == EXIT_MISSING
