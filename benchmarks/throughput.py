@@ -165,7 +165,8 @@ class Engine:
         recipe = self._recipe(LAYERS["losses"])
         terms = bind_losses(recipe, has_teacher=True)
         own, other = self._loaded(student), self._loaded(teacher)
-        sides, _ = sides_of(terms, own, other, classes=CLASSES, samples=self.samples)
+        sides, left_out = sides_of(terms, own, other, classes=CLASSES, samples=self.samples)
+        terms = [term for term in terms if term.name not in left_out]
         taps, of_teacher = taps_of(sides, own, other)
         learner = Learner(BatchModel(student, "student", taps), terms, layers=sides)
         online = Online(freeze(BatchModel(teacher, "teacher", of_teacher)), Codec(CLASSES))
