@@ -161,7 +161,7 @@ def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) 
             _set_aside(folder)
         write_json(folder / "run.json", request)
     except BaseException as error:
-        if (folder / BEFORE).exists():
+        if not resume and (folder / BEFORE).exists():  # a run to go on with is no failure of this command
             abandon(folder)
         if isinstance(error, OSError):
             raise os_error(error, f"preparing {folder}") from error
