@@ -1,9 +1,8 @@
 """What every noun shares: frozen, strict pydantic models, and errors that are written for people."""
 
 import hashlib
-import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,20 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from compressor.errors import KdcError, did_you_mean, os_error
+from compressor.reading import JSON_BYTES, json_value, read_bytes
 
-__all__ = ["Noun", "file_sha256", "flat", "parse", "read_json", "write_atomically", "write_json", "write_text"]
+__all__ = [
+    "Noun",
+    "file_sha256",
+    "flat",
+    "is_temporary",
+    "parse",
+    "read_json",
+    "temporary_beside",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]
 
 
 class Noun(BaseModel):
@@ -94,30 +105,38 @@ def _short(value: object) -> str:
 
 def read_json(path: Path, noun: type[N]) -> N:
     """The `noun` in the JSON file at `path`; raises KdcError where it is missing, no JSON, or not such a noun."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise KdcError(f"{path} does not exist") from None
-    except OSError as error:
-        raise os_error(error, f"reading {path}") from error
-    except ValueError as error:
-        raise KdcError(f"{path} is damaged: not JSON ({error})") from None
-    return parse(noun, values, str(path))
+    if not path.exists():
+        raise KdcError(f"{path} does not exist")
+    return parse(noun, json_value(read_bytes(path, most=JSON_BYTES), str(path)), str(path))
+
+
+TEMPORARY = ".kdc-tmp."
+"""How every file or folder begins that becomes something else's name when it is whole. What a kill leaves of them is
+no one's data: integrity checks pass over them, and the next command that writes there removes them."""
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of that name is one that a command of kdc did not finish."""
+    return name.startswith(TEMPORARY)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in the folder of `path`, for what is to become `path`. Nothing is made."""
+    return path.with_name(f"{TEMPORARY}{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix[:20]}")
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; renamed to `path` when all went well, removed otherwise."""
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        # Not tempfile's: that is for its owner alone, whatever the umask says.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise os_error(error, f"writing {path}") from error
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         raise os_error(error, f"writing {path}") from error
