@@ -17,7 +17,7 @@ __all__ = ["RUN", "SPECIALISTS", "Kind", "abandon", "claim", "settle", "start"]
 
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
-    "assistants",
+    "assistants", "trained_on.npy",
 )  # fmt: skip
 """What lies in a run's folder."""
 

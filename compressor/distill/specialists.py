@@ -27,6 +27,7 @@ from compressor.distill.gap import points_apart
 from compressor.distill.grouping import groups_of
 from compressor.distill.jobs import made_from_weights
 from compressor.distill.learner import bind_losses
+from compressor.distill.overlap import told, with_notes
 from compressor.distill.predict import answers_of
 from compressor.distill.signal import is_chance, scored
 from compressor.distill.training import say
@@ -64,6 +65,7 @@ def specialists(
         raise KdcError("specialists draw their own parts of the training data: recipe transfer cannot cut it too")
     data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
     say(data, progress)
+    data = with_notes(data, told((request.teacher,), data, progress))
     names = data.info.class_names
     generalist = load_model(request.teacher, request.input_size)
     if generalist.class_names is None:
