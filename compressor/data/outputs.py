@@ -1,6 +1,8 @@
 """A table of a teacher's answers, `outputs:FILE`: made by `kdc predict`, or by hand for a teacher that cannot run here.
 
-One row a sample; column `id` names it as the data does, `split` may be there and is not read. Besides, one of:
+One row a sample; column `id` names it as the data does, `split` may be there and is not read. kdc writes `content` too,
+which says what the picture showed that was answered, and `seen`: whether the teacher was trained on it. By `content` an
+answer finds its picture under another name, and none that was put in the place of the old one. Besides, one of:
 
     label                                                  the class alone
     class_1 … class_k, probability_1 … probability_k       the k most probable; `probability_rest` may be there
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 
 from compressor.data.labels import listed
 from compressor.data.outputs_files import RawTable, read_table
+from compressor.data.samples import Split
 from compressor.errors import KdcError, did_you_mean
 from compressor.spec.outputs import Kind, OutputsInfo
 
@@ -37,6 +40,9 @@ TOLERANCE = 1e-3
 LEAST_REST = 1e-6
 """What of the mass is left for the classes outside the top k, where the file does not say it and it is less, is none:
 float32 could not tell it from rounding."""
+
+BESIDE = ("content", "seen")
+"""Columns of kdc's own tables. In one that was made by hand they may be classes."""
 
 PREFIXES = ("probability", "log_probability", "logit")
 Floats = NDArray[np.float32]
@@ -58,7 +64,9 @@ class _Values:
 class AnswerTable:
     """Checked answers. `rows`: sample id -> row of `encoded`, float32 [N, C] of logits or log-probabilities, or with
     `top_k` [N, 2k + 1]: class numbers, log-probabilities, log of the mass of all other classes (as
-    `distill.answer_codec` keeps them). `zero`: the id of a sample whose answer has a probability of 0, if one has."""
+    `distill.answer_codec` keeps them). `zero`: the id of a sample whose answer has a probability of 0, if one has.
+    `contents`: what is shown (`Split.contents`) -> id, where the table says it; `seen`: the ids of what its teacher was
+    trained on, where that is known."""
 
     kind: Kind
     top_k: int | None
@@ -67,9 +75,18 @@ class AnswerTable:
     zero: str | None
     info: OutputsInfo | None
     sha256: str
+    contents: Mapping[int, str] | None = None
+    seen: frozenset[str] | None = None
+
+    def named(self, split: Split) -> list[str | None]:
+        """The id under which the table answers each sample of a split, None where it has no answer: by what the picture
+        shows, where the table says so, else by the sample's own id."""
+        if self.contents is not None:
+            return [self.contents.get(content) for content in split.contents.tolist()]
+        return [name if name in self.rows else None for name in split.ids]
 
     def of(self, ids: Sequence[str]) -> Floats:
-        """The rows of `encoded` that answer these samples, in their order. All of them must be there."""
+        """The rows of `encoded` with these ids (see `named`), in their order. All of them must be there."""
         found: Floats = self.encoded[[self.rows[name] for name in ids]]
         return found
 
@@ -98,12 +115,35 @@ def read_outputs(path: Path, class_names: Sequence[str]) -> AnswerTable:
         if name in rows:
             raise KdcError(f"{table.where(row)}: the id {name} stands twice, first in {table.where(rows[name])}")
         rows[name] = row
-    columns = [name for name in table.columns if name not in ("id", "split")]
+    own = {name for name in BESIDE if name in table.columns and (table.info is not None or name not in class_names)}
+    contents = _contents(table, list(rows)) if "content" in own else None
+    seen = _seen(table, list(rows)) if "seen" in own else None
+    columns = [name for name in table.columns if name not in ("id", "split", *own)]
     found = _values(table, columns, class_names, path)
     zeros = np.flatnonzero((found.encoded <= NOTHING).any(axis=1))
     zero = list(rows)[zeros[0]] if len(zeros) else None
-    digest = _sha256(found, class_names, rows)
-    return AnswerTable(found.kind, found.top_k, rows, found.encoded, zero, table.info, digest)
+    digest = _sha256(found, class_names, rows, contents)
+    return AnswerTable(found.kind, found.top_k, rows, found.encoded, zero, table.info, digest, contents, seen)
+
+
+def _contents(table: RawTable, ids: Sequence[str]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for row, text in enumerate(table.texts("content")):
+        if not re.fullmatch(r"[0-9a-f]{16}", text):
+            raise KdcError(
+                f"{table.where(row)}: column content holds {text!r}, not the 16 hexadecimal digits of kdc predict",
+                "leave the column out, and rows are matched by id",
+            )
+        found.setdefault(int(text, 16), ids[row])
+    return found
+
+
+def _seen(table: RawTable, ids: Sequence[str]) -> frozenset[str]:
+    texts = table.texts("seen")
+    for row, text in enumerate(texts):
+        if text not in ("yes", "no"):
+            raise KdcError(f"{table.where(row)}: column seen holds {text!r}; expected yes or no")
+    return frozenset(name for name, text in zip(ids, texts, strict=True) if text == "yes")
 
 
 def _values(table: RawTable, columns: list[str], class_names: Sequence[str], path: Path) -> _Values:
@@ -227,9 +267,12 @@ def _sum_to_one(table: RawTable, chances: Floats, *, at_most: bool = False) -> N
         )
 
 
-def _sha256(values: _Values, class_names: Sequence[str], rows: Mapping[str, int]) -> str:
+def _sha256(
+    values: _Values, class_names: Sequence[str], rows: Mapping[str, int], contents: Mapping[int, str] | None
+) -> str:
     """Over what the table says, whatever file and order it stands in."""
     digest = hashlib.sha256(json.dumps([values.kind, values.meaning, list(class_names)]).encode())
+    digest.update(json.dumps(sorted((contents or {}).items())).encode())
     for name in sorted(rows):
         digest.update(json.dumps(name).encode() + np.ascontiguousarray(values.raw[rows[name]], "<f4").tobytes())
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from compressor.distill.bias import require_correctable
 from compressor.distill.folder import claim, settle
 from compressor.distill.job import Job
 from compressor.distill.learner import Term, bind_losses
-from compressor.distill.overlap import seen_before
+from compressor.distill.overlap import seen_before, told_of_table, with_notes
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.teacher_table import require_teachable
@@ -151,6 +151,7 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
     teacher, table = load_teacher(request, names, progress=progress), load_table(request, names)
     if table is not None:
         require_teachable(table, data, terms, recipe, progress)
+        data = with_notes(data, told_of_table(table, data, progress))
     torch.manual_seed(request.recipe.seed)
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None

@@ -10,12 +10,13 @@ from dataclasses import replace
 import numpy as np
 
 from compressor.data import ImageData
+from compressor.models.answer_table import LoadedTable
 from compressor.models.lineage import last_part
 from compressor.models.trained_on import Pictures, pictures_of
 from compressor.progress import Progress
 from compressor.spec.student import Request
 
-__all__ = ["seen_before", "told", "with_notes"]
+__all__ = ["seen_before", "told", "told_of_table", "with_notes"]
 
 
 def seen_before(request: Request, data: ImageData, progress: Progress) -> ImageData:
@@ -60,6 +61,26 @@ def told(teachers: Sequence[str], data: ImageData, progress: Progress, *, starts
         )
         progress.warn(notes[-1])
     return notes
+
+
+def told_of_table(table: LoadedTable, data: ImageData, progress: Progress) -> list[str]:
+    """A note where the table says that its teacher was trained on some of the validation or test pictures."""
+    answers = table.answers
+    if answers.seen is None:
+        return []
+    counts = []
+    for split in (data.validation, data.test):
+        count = sum(name in answers.seen for name in answers.named(split) if name is not None)
+        if count:
+            counts.append(f"{count:,} of the {len(split):,} {split.name} pictures")
+    if not counts:
+        return []
+    note = (
+        f"the teacher of {last_part(table.weights.source)} was trained on {' and '.join(counts)}: its accuracy on them "
+        "says nothing about other pictures"
+    )
+    progress.warn(note)
+    return [note]
 
 
 def _overlap(pictures: Pictures, data: ImageData) -> str:

@@ -20,6 +20,7 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
 from compressor.models.lineage import public
 from compressor.models.references import with_class_file
+from compressor.models.trained_on import Pictures, pictures_of
 from compressor.progress import Progress
 from compressor.spec.outputs import OutputsInfo, Predictions
 from compressor.statistics import accuracy_of, log_softmax
@@ -47,7 +48,8 @@ def predict(
     """Write what `teacher` answers to all samples of all splits, in evaluation mode, without augmentation and through
     its own preprocessing, to the file `out` (.csv or .parquet), all of it or nothing.
 
-    Of each sample its id, its split, and the log-probabilities of all classes; of the `top_k` most probable ones and of
+    Of each sample its id, its split, what it shows and whether the teacher was trained on it (where that is known), and
+    the log-probabilities of all classes; of the `top_k` most probable ones and of
     the rest's mass; or with `labels_only` the most probable class. Only what is right on validation is counted.
     Raises KdcError.
     """
@@ -72,16 +74,15 @@ def predict(
     if teacher_classes is not None:
         model = with_class_file(model, teacher_classes)
     model = with_classes(model, map_classes(model, names), names)
-    overlap = told((teacher,), found, progress)
+    told((teacher,), found, progress)
     info = OutputsInfo(
         kdc=__version__,
         kind="labels" if labels_only else "probabilities" if top_k is None else "top-k",
         class_names=names,
         teacher=public(model.weights),
         data=found.info.fingerprint,
-        notes=tuple(overlap),
     )
-    validation = _write(out, model, found, info, top_k, progress)
+    validation = _write(out, model, found, info, top_k, pictures_of(teacher), progress)
     counts = found.info.counts | ({"unlabelled": len(found.train) - found.info.counts["train"]} if unlabelled else {})
     scored = accuracy_of(validation, found.validation.labels, "validation")
     if is_chance(scored, len(names)):
@@ -90,16 +91,24 @@ def predict(
 
 
 def _write(
-    out: Path, model: LoadedModel, data: ImageData, info: OutputsInfo, top_k: int | None, progress: Progress
-) -> Logits:
-    """Write the table, split by split; returns the logits of validation."""
+    out: Path, model: LoadedModel, data: ImageData, info: OutputsInfo, top_k: int | None, seen: Pictures | None,
+    progress: Progress,
+) -> Logits:  # fmt: skip
+    """Write the table, split by split; returns the logits of validation. `seen`: what the teacher was trained on."""
     validation = []
-    with table_writer(out, info, ["id", "split", *_columns(info, top_k)]) as append:
+    beside = ["id", "split", "content", *([] if seen is None else ["seen"])]
+    with table_writer(out, info, [*beside, *_columns(info, top_k)]) as append:
         for name in SPLITS:
             split: Split = getattr(data, name)
+            done = 0
             for ids, splits, logits in answers_of(model, split, f"the teacher's answers to {name}", progress):
                 _refuse_not_finite(ids, logits)
-                append([ids, splits, *_values(logits, info, top_k)])
+                contents = split.contents[done : done + len(ids)]
+                done += len(ids)
+                texts = [[f"{content:016x}" for content in contents.tolist()]]
+                if seen is not None:
+                    texts.append(["yes" if known else "no" for known in np.isin(contents, seen)])
+                append([ids, splits, *texts, *_values(logits, info, top_k)])
                 if name == "validation":
                     validation.append(logits)
     return np.concatenate(validation)

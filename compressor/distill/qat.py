@@ -21,7 +21,7 @@ from compressor.distill.image_task import ImageClassification
 from compressor.distill.job import Job, Origin
 from compressor.distill.jobs import already_finished, claimed, has_teacher, labels_only
 from compressor.distill.learner import bind_losses
-from compressor.distill.overlap import seen_before
+from compressor.distill.overlap import seen_before, told_of_table, with_notes
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
@@ -175,6 +175,8 @@ def _train_on(
     data = data_of(request, record, progress, unlabelled=True)
     say(data, progress)
     data = seen_before(request, data, progress)
+    if table is not None:
+        data = with_notes(data, told_of_table(table, data, progress))
     quantize = _quantize(student, record, request, progress)
     recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
     if left_out:

@@ -74,17 +74,32 @@ def require_teachable(
                 f"{term.name} at temperature {temperature:g} on bare labels pushes harder and less precisely: give it "
                 "temperature 1, where kd is the cross-entropy with the teacher's label"
             )
-    missing = [name for name in data.train.ids if name not in answers.rows]
-    if missing:
-        raise KdcError(
-            f"{source} has no row for {len(missing):,} of {len(data.train):,} training samples, the first {missing[0]} "
-            f"(its own first id: {next(iter(answers.rows))})",
-            "ids are those of kdc predict --data …; leave those pictures out of the data, or add their rows",
-        )
-    if answers.info is not None and answers.info.data != data.info.fingerprint:
+    _require_answers(table, data)
+    if answers.contents is None and answers.info is not None and answers.info.data != data.info.fingerprint:
         progress.warn(
             f"{source} was made from other data than {data.info.source}: samples are matched by their ids alone"
         )
+
+
+def _require_answers(table: LoadedTable, data: ImageData) -> None:
+    """Raise KdcError where a training sample has no row, or another picture than was answered."""
+    source, answers = table.weights.source, table.answers
+    missing = [own for own, name in zip(data.train.ids, answers.named(data.train), strict=True) if name is None]
+    if not missing:
+        return
+    others = [own for own in missing if own in answers.rows]
+    if others:
+        raise KdcError(
+            f"{source} answered other pictures under the names of {len(others):,} of {len(data.train):,} training "
+            f"samples, the first {others[0]}",
+            "make it anew: kdc predict --data …",
+        )
+    how = "matched by what they show" if answers.contents is not None else "ids are those of kdc predict --data …"
+    raise KdcError(
+        f"{source} has no row for {len(missing):,} of {len(data.train):,} training samples, the first {missing[0]} "
+        f"(its own first id: {next(iter(answers.rows))})",
+        f"{how}; leave those pictures out of the data, or add their rows",
+    )
 
 
 def _require_learnable(term: Term, table: LoadedTable) -> None:
@@ -117,15 +132,16 @@ def taught_by(table: LoadedTable, data: ImageData, progress: Progress) -> tuple[
         f"teacher {table.weights.source}: {len(answers.rows):,} answers ({of.get(answers.kind, answers.kind)}), to the "
         "whole pictures: all views of a sample are taught the same"
     )
-    found = [name in answers.rows for name in data.validation.ids]
+    found = [name for name in answers.named(data.validation) if name is not None]
     card = None
-    if all(found):
-        rows = answers.of(data.validation.ids)
+    if len(found) == len(data.validation):
+        rows = answers.of(found)
         logits, zeros = codec.decode(torch.from_numpy(rows)).numpy(), bool((rows <= NOTHING).any())
         card = teacher_card(logits, data.validation.labels, names, answers=answers.kind, zeros=zeros)
         refuse_chance(card.accuracy, len(names), table.weights.source)
         shown(card, progress)
     else:
-        has = f"{sum(found):,} of {len(found):,} validation samples"
+        has = f"{len(found):,} of {len(data.validation):,} validation samples"
         progress.note(f"the teacher's accuracy is not measured: the table has {has}")
-    return Table(torch.from_numpy(answers.of(data.train.ids)), codec), card
+    rows = answers.of([name for name in answers.named(data.train) if name is not None])
+    return Table(torch.from_numpy(rows), codec), card

@@ -27,7 +27,8 @@ def write_teacher_table(
         hint = " (--teacher outputs:FILE says where it lies now)" if isinstance(found, str) else ""
         progress.warn(f"teacher {source} is a table of answers: {why}{hint}")
         return table
-    ids, every = data.test.ids, table.kind in ("probabilities", "logits")
+    ids = [name for name in found.answers.named(data.test) if name is not None]
+    every = table.kind in ("probabilities", "logits")
     np.save(root / table.answers, found.answers.of(ids) if every else found.answers.top1(ids), allow_pickle=False)
     progress.note(
         f"teacher {source} is a table of answers, which holds those to all {len(ids):,} test samples: retention comes "
@@ -39,7 +40,7 @@ def write_teacher_table(
 def _told(found: LoadedTable | str, source: str, data: ImageData) -> TeacherTable:
     if isinstance(found, str):
         return TeacherTable(missing=found)
-    has = sum(name in found.answers.rows for name in data.test.ids)
+    has = sum(name is not None for name in found.answers.named(data.test))
     if has < len(data.test):
         return TeacherTable(missing=f"{source} has {has:,} of {len(data.test):,} test samples")
     return TeacherTable(kind=found.answers.kind, answers=ANSWERS)
@@ -47,7 +48,7 @@ def _told(found: LoadedTable | str, source: str, data: ImageData) -> TeacherTabl
 
 def matched_by_ids_alone(found: LoadedTable | str | None, source: str, data: ImageData) -> str:
     """A note where the table says that it answers other data, so that its answers may be to other pictures."""
-    if not isinstance(found, LoadedTable) or found.answers.info is None:
+    if not isinstance(found, LoadedTable) or found.answers.info is None or found.answers.contents is not None:
         return ""
     if found.answers.info.data == data.info.fingerprint:
         return ""

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from compressor.data.outputs import NOTHING, read_outputs
 from compressor.data.outputs_files import Column, table_writer
+from compressor.data.samples import Split
 from compressor.errors import KdcError
 from compressor.spec.outputs import Kind, OutputsInfo
 from compressor.spec.student import Weights
@@ -44,6 +46,43 @@ def test_logits_and_log_probabilities_say_so(tmp_path: Path) -> None:
     logs = read_outputs(table(tmp_path, f"id,{header}\nx,{np.log(0.7)},{np.log(0.3)},-inf\n"), NAMES)
     np.testing.assert_allclose(chances(logs.encoded), [[0.7, 0.3, 0]], rtol=1e-6)
     assert logs.zero == "x"
+
+
+def split(ids: tuple[str, ...], contents: list[int]) -> Split:
+    labels = np.zeros(len(ids), np.int64)
+    return Split("test", ids, labels, lambda number: Image.new("RGB", (1, 1)), np.array(contents, np.uint64))
+
+
+def test_a_row_answers_what_it_says_it_was_shown(tmp_path: Path) -> None:
+    large = 2**64 - 1
+    text = f"id,content,seen,label\nx,{7:016x},yes,cat\ny,{large:016x},no,ant\nz,{7:016x},no,cat\n"
+    found = read_outputs(table(tmp_path, text), NAMES)
+    assert (found.kind, dict(found.contents or {}), found.seen) == ("labels", {7: "x", large: "y"}, frozenset("x"))
+    assert found.named(split(("x", "b", "y"), [large, 7, 8])) == ["y", "x", None], "whatever it is called"
+    by_id = read_outputs(table(tmp_path, "id,label\nx,cat\ny,ant\n"), NAMES)
+    assert (by_id.contents, by_id.seen) == (None, None)
+    assert by_id.named(split(("x", "b", "y"), [large, 7, 8])) == ["x", None, "y"]
+    assert by_id.sha256 != read_outputs(table(tmp_path, text.replace("z,", "w,")), NAMES).sha256 != found.sha256
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("x,7,yes,cat", r"line 2: column content holds '7', not the 16 hexadecimal digits"),
+        (f"x,{'A' * 16},yes,cat", "not the 16 hexadecimal digits"),
+        (f"x,{7:016x},maybe,cat", "line 2: column seen holds 'maybe'; expected yes or no"),
+        ("x,,yes,cat", "line 2: column content is empty"),
+    ],
+)
+def test_a_damaged_content_is_refused(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(KdcError, match=message):
+        read_outputs(table(tmp_path, f"id,content,seen,label\n{row}\n"), NAMES)
+
+
+def test_classes_may_be_called_content_and_seen(tmp_path: Path) -> None:
+    found = read_outputs(table(tmp_path, "id,content,seen\nx,0.25,0.75\n"), ("content", "seen"))
+    assert (found.contents, found.seen) == (None, None)
+    np.testing.assert_allclose(chances(found.encoded), [[0.25, 0.75]], rtol=1e-6)
 
 
 def test_a_label_is_a_probability_of_one(tmp_path: Path) -> None:

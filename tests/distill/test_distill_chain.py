@@ -39,7 +39,8 @@ def test_a_chain_is_recorded_and_equals_its_parts(tmp_path: Path, ask_distill: A
     out, progress = tmp_path / "run", Hearing()
     request = chained(ask_distill(epochs=3))
     student = run(request, out, progress)
-    assert files(out) == ["assistants", "history.jsonl", "run.json", "student.json", "student.safetensors"]
+    parts = ["assistants", "history.jsonl", "run.json", "student.json", "student.safetensors", "trained_on.npy"]
+    assert files(out) == parts
     assert files(out / "assistants") == ["1"]
     assistant, between = load_run(out / "assistants" / "1")
     taught = load_run(teacher_run)[0].weights

@@ -51,6 +51,7 @@ def test_a_distilled_student_is_recorded_whole(
         "run.json",
         "student.json",
         "student.safetensors",
+        "trained_on.npy",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], "nothing is left beside it"
     assert read_json(out / "student.json", Student) == student

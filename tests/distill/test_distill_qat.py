@@ -68,7 +68,8 @@ def quantized(tmp_path_factory: pytest.TempPathFactory, plain: Path) -> Path:
 
 
 def test_the_run_is_recorded_whole(plain: Path, quantized: Path, teacher_run: Path) -> None:
-    assert sorted(files(quantized)) == ["history.jsonl", "run.json", "student.json", "student.safetensors"]
+    parts = ["history.jsonl", "run.json", "student.json", "student.safetensors", "trained_on.npy"]
+    assert sorted(files(quantized)) == parts
     before, after = read_json(plain / "student.json", Student), read_json(quantized / "student.json", Student)
     assert (before.quantization, after.made_by, after.init) == (None, "distill", f"run:{plain}")
     assert (after.architecture, after.class_names, after.preprocess, after.data, after.teacher) == (

@@ -222,13 +222,61 @@ def test_a_temperature_on_bare_labels_is_warned_of(
     assert any("kd at temperature 4 on bare labels" in line for line in progress.warnings)
 
 
-def test_a_table_of_other_data_is_warned_of(tmp_path: Path, ask_distill: Ask, tables: Mapping[str, Path]) -> None:
-    progress, other = Hearing(), tmp_path / "other.csv"
-    first, _, rest = tables["all"].read_text().partition("\n")
+def of_other_data(table: Path, to: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> str:
+    """The reference of kdc's own table, as if it had answered other data; each row as `change` makes it."""
+    first, _, rest = table.read_text().partition("\n")
     said = json.loads(first.removeprefix(MARK)) | {"data": "0" * 64}
-    other.write_text(f"{MARK}{json.dumps(said)}\n{rest}")
-    run(ask_distill(teacher=f"outputs:{other}", epochs=1), tmp_path / "run", progress)
+    rows = [change(row) for row in csv.DictReader(rest.splitlines())]
+    with to.open("w", newline="") as file:
+        file.write(f"{MARK}{json.dumps(said)}\n")
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return f"outputs:{to}"
+
+
+def test_a_table_of_other_data_that_does_not_say_what_it_answered_is_warned_of(
+    tmp_path: Path, ask_distill: Ask, tables: Mapping[str, Path]
+) -> None:
+    progress = Hearing()
+    by_ids = of_other_data(tables["all"], tmp_path / "t.csv", lambda row: {k: row[k] for k in row if k != "content"})
+    run(ask_distill(teacher=by_ids, epochs=1), tmp_path / "run", progress)
     assert any("was made from other data" in line for line in progress.warnings)
+
+
+def test_answers_find_their_pictures_under_other_names(
+    tmp_path: Path, ask_distill: Ask, tables: Mapping[str, Path]
+) -> None:
+    """The same pictures from another folder or table: nothing is to be said."""
+    progress = Hearing()
+    renamed = of_other_data(tables["all"], tmp_path / "t.csv", lambda row: row | {"id": f"elsewhere/{row['id']}"})
+    student = run(ask_distill(teacher=renamed, epochs=1), tmp_path / "run", progress)
+    assert progress.warnings == []
+    same = run(ask_distill(teacher=f"outputs:{tables['all']}", epochs=1), tmp_path / "same")
+    assert student.teacher_card == same.teacher_card
+    losses = [[row["loss"] for row in history(tmp_path / name)] for name in ("run", "same")]
+    assert losses[0] == losses[1]
+
+
+def test_a_table_that_answered_other_pictures_under_the_same_names_is_refused(
+    tmp_path: Path, ask_distill: Ask, tables: Mapping[str, Path], digits4: str
+) -> None:
+    train = open_data(digits4).train
+    changed_ones = set(train.ids[:5])
+
+    def other(row: dict[str, str]) -> dict[str, str]:
+        return row | ({"content": f"{int(row['content'], 16) ^ 1:016x}"} if row["id"] in changed_ones else {})
+
+    with pytest.raises(KdcError) as raised:
+        run(
+            ask_distill(teacher=of_other_data(tables["all"], tmp_path / "t.csv", other), epochs=1),
+            tmp_path / "run",
+        )
+    assert raised.value.message == (
+        f"outputs:{tmp_path / 't.csv'} answered other pictures under the names of 5 of {len(train)} training samples, "
+        f"the first {train.ids[0]}"
+    )
+    assert raised.value.hint == "make it anew: kdc predict --data …"
 
 
 def test_a_run_does_not_go_on_with_another_table(
