@@ -14,7 +14,7 @@ from compressor.assets import asset_dir
 from compressor.data import ImageData, decode_split
 from compressor.errors import KdcError, needs, os_error
 from compressor.export.calibration import FEWEST
-from compressor.export.eval_set import part_of, write_labels, write_pictures, write_reference
+from compressor.export.eval_set import eval_set, part_of, write_pictures, write_reference
 from compressor.export.identity import metadata_of, without_paths
 from compressor.export.judge import ValidationJudge, machine_isa
 from compressor.export.onnx_graph import to_onnx
@@ -29,7 +29,7 @@ from compressor.models.lineage import data_of, teacher_of
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.spec.base import read_json, write_json
-from compressor.spec.bundle import Bundle, EvalSet
+from compressor.spec.bundle import Bundle
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.profile import Profile
 from compressor.spec.quantization import Scheme
@@ -161,7 +161,6 @@ def _fill(
     place = _Place(root, root / ".work", profile, without_paths(record), data, progress)
     (root / "eval").mkdir()
     place.work.mkdir()
-    write_labels(data.test, root / "eval")
     differs = scored_by_others(profile, machine_isa()) if profile.asks_for("int8") else ""
     if differs:
         progress.warn(differs)
@@ -193,7 +192,7 @@ def _fill(
         teacher=place.record.teacher,
         teacher_table=teacher_table,
         reference="-".join(REFERENCE),
-        eval=EvalSet(split="test", n=len(data.test), labels="eval/labels.npy", ids="eval/ids.txt"),
+        eval=eval_set(data.test, root),
         variants=tuple(variants),
         support=tuple(entry(root, path) for path in support if path not in shipped),
         notes=tuple(filter(None, (differs, by_ids))),

@@ -1,5 +1,6 @@
 """The test split as it travels in the bundle: pictures ready but for normalization, labels, torch's own answers."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from compressor.data import Split, decode_split, normalise
 from compressor.data.views import keyed_order
 from compressor.errors import os_error
 from compressor.progress import Progress
+from compressor.spec.bundle import EvalSet
 from compressor.spec.preprocess import Preprocess
 
-__all__ = ["part_of", "write_labels", "write_pictures", "write_reference"]
+__all__ = ["eval_set", "part_of", "write_pictures", "write_reference"]
 
 CHUNK = 64
 
@@ -29,13 +31,16 @@ def write_pictures(test: Split, how: Preprocess, path: Path, progress: Progress)
     decode_split(test, how, path, progress)
 
 
-def write_labels(test: Split, folder: Path) -> None:
-    """labels.npy (int64 [N]) and ids.txt (one a line)."""
+def eval_set(test: Split, root: Path) -> EvalSet:
+    """Write eval/labels.npy (int64 [N]) and eval/ids.txt (one a line) into the bundle in `root`, and describe them."""
+    folder = root / "eval"
     try:
         np.save(folder / "labels.npy", test.labels.astype(np.int64), allow_pickle=False)
         (folder / "ids.txt").write_text("".join(f"{sample}\n" for sample in test.ids), encoding="utf-8")
     except OSError as error:
         raise os_error(error, "writing the bundle's labels") from error
+    contents = hashlib.sha256(test.contents.astype("<u8").tobytes()).hexdigest()
+    return EvalSet(split="test", n=len(test), labels="eval/labels.npy", ids="eval/ids.txt", contents=contents)
 
 
 @torch.no_grad()

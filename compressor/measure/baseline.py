@@ -62,6 +62,10 @@ def _must_compare(bundle_dir: Path, bundle: Bundle, baseline_dir: Path, old: Bun
             raise KdcError(
                 f"{where} it was tested on other samples ({theirs} differs)", "export both from the same data"
             )
+    if None not in (bundle.eval.contents, old.eval.contents) and bundle.eval.contents != old.eval.contents:
+        raise KdcError(
+            f"{where} it was tested on other pictures under the same names", "export both from the same data"
+        )
 
 
 def _copy(variant: Variant, baseline_dir: Path, folder: Path) -> tuple[Variant, list[FileEntry]]:

@@ -1,5 +1,6 @@
 """What a student is made from: its teacher, when it is trained; and the same teacher and data, found again."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 from compressor.data import ImageData, open_data
@@ -102,7 +103,7 @@ def data_of(request: Request, record: Student, progress: Progress, *, unlabelled
     if data.info.fingerprint != record.data.fingerprint:
         raise KdcError(
             f"{request.data} is not the data that this student was trained on (its fingerprint differs)",
-            "its test split might hold training samples: put the data back, or distill again",
+            f"its test split might hold training samples: put the data back, or distill again{_decoder(record)}",
         )
     if unlabelled and _fingerprint(data.info) != _fingerprint(record.data):
         raise KdcError(
@@ -110,6 +111,12 @@ def data_of(request: Request, record: Student, progress: Progress, *, unlabelled
             "put the pictures back, or distill again",
         )
     return data
+
+
+def _decoder(record: Student) -> str:
+    """A fingerprint is of decoded pixels, which of JPEG and other files with loss may hang on who decodes them."""
+    before, now = record.environment.packages.get("pillow"), version("pillow")
+    return "" if before in (None, now) else f"; or install pillow=={before}, which decoded it then (this is {now})"
 
 
 def _fingerprint(info: DataInfo) -> str | None:

@@ -86,12 +86,15 @@ class Variant(Noun):
 
 
 class EvalSet(Noun):
-    """The whole test split. `labels`: int64 [N] in a .npy file, indices into `class_names`; `ids`: a text file."""
+    """The whole test split. `labels`: int64 [N] in a .npy file, indices into `class_names`; `ids`: a text file.
+    `contents`: sha256 over what the pictures show, in their order (`Split.contents`, little-endian); null in bundles of
+    an earlier kdc."""
 
     split: str
     n: int
     labels: str
     ids: str
+    contents: str | None = None
 
 
 class TeacherTable(Noun):
