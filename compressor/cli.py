@@ -2,18 +2,14 @@
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor import __version__
-from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError, os_error
+from compressor import __version__, interruption
+from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError, limit_error, os_error
 
 if TYPE_CHECKING:
     from compressor.losses import Loss
@@ -23,6 +19,8 @@ if TYPE_CHECKING:
     from compressor.spec.student import Student
 
 __all__ = ["app", "main", "run"]
+
+INTERRUPTED = KdcError("interrupted")
 
 app = typer.Typer(
     name="kdc",
@@ -576,59 +574,57 @@ def _root(
 
 
 def main() -> None:
-    """The entry point: run a command, and turn however it ends into one clear line and an exit code."""
-    sys.exit(run())
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM (a cancelled CI job, a spot instance) and SIGHUP (the terminal is gone) end a command as Ctrl-C does:
-    cleaned up, with exit code 130. Under nohup SIGHUP stays ignored."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]  # Windows has no SIGHUP
-    wanted = {number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
-    before = {number: signal.signal(number, interrupt) for number in wanted}
+    """Run a command, and turn however it ends into one clear line and an exit code."""
+    interruption.catch()
     try:
-        yield
+        code = run()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        interruption.ignore()
+    sys.exit(code)
 
 
 def run() -> int:
     """Run a command; returns its exit code. Nothing but bugs under KDC_DEBUG leaves here as an exception."""
-    from compressor.console import show_error
+    put_back = interruption.catch()
+    try:
+        from compressor.console import show_error
 
+        code, error = _ended()
+        if error is not None:
+            show_error(error)
+        return code
+    finally:
+        put_back()
+
+
+def _ended() -> tuple[int, KdcError | None]:
+    """Run a command; its exit code, and what is to be said of it."""
     # typer uses click or brings its own copy, by its version. Either way this is the ancestor of its usage errors.
     usage_error: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
     try:
-        with _sigterm_as_interrupt():
-            code = app(standalone_mode=False)
+        code = app(standalone_mode=False)
         # typer turns an interruption into this code by itself, by its version.
         if code == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
-    except KdcError as error:
-        show_error(error)
-        return error.exit_code
+        return code if isinstance(code, int) else 0, None
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED, INTERRUPTED
     except usage_error as error:
         error.show()
-        return EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        show_error(KdcError("interrupted"))
-        return EXIT_INTERRUPTED
-    except OSError as error:
-        show_error(os_error(error, "working"))
-        return EXIT_USAGE
+        return EXIT_USAGE, None
     except Exception as error:
+        if interruption.asked():  # some libraries make an error of their own of it, and so does what waits for a child
+            return EXIT_INTERRUPTED, INTERRUPTED
+        if isinstance(error, KdcError):
+            return error.exit_code, error
+        if isinstance(error, OSError):
+            return EXIT_USAGE, os_error(error, "working")
+        if (limit := limit_error(error)) is not None:
+            return EXIT_USAGE, limit
         if os.environ.get("KDC_DEBUG"):
             raise
         text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        show_error(KdcError(f"unexpected: {text}", "this is a bug in kdc; KDC_DEBUG=1 shows where"))
-        return EXIT_USAGE
+        return EXIT_USAGE, KdcError(f"unexpected: {text}", "this is a bug in kdc; KDC_DEBUG=1 shows where")
 
 
 if __name__ == "__main__":

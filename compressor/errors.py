@@ -25,6 +25,7 @@ __all__ = [
     "KdcError",
     "did_you_mean",
     "first_line",
+    "limit_error",
     "needs",
     "os_error",
 ]
@@ -71,10 +72,39 @@ def needs(module: str, install: str, purpose: str) -> ModuleType:
         raise KdcError(f"{purpose} needs {module}, which is not installed", install, EXIT_MISSING) from error
 
 
+LIMITS = {
+    errno.EFBIG: ("a file may not become so large", "raise the limit: ulimit -f"),
+    errno.EMFILE: ("this process may open no more files", "raise the limit: ulimit -n"),
+    errno.ENFILE: ("this machine can open no more files", "end what holds many open"),
+    errno.ENOMEM: ("there is no memory left", "free some memory, or raise the limit: ulimit -v"),
+    errno.EAGAIN: ("no more processes or threads may be started", "raise the limit: ulimit -u"),
+    errno.EROFS: ("the file system is read-only", "choose another --out"),
+}
+
+
 def os_error(error: OSError, doing: str) -> KdcError:
     """The KdcError for an operating-system error met while `doing` something, e.g. "writing run/student.json"."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return KdcError(f"no space left on the device while {doing}", "free some space, or choose another --out")
-    reason = error.strerror or str(error)
     where = f" ({error.filename})" if error.filename else ""
+    if error.errno in LIMITS:
+        what, hint = LIMITS[error.errno]
+        return KdcError(f"{what}: {error.strerror} while {doing}{where}", hint)
+    reason = error.strerror or str(error)
     return KdcError(f"{reason} while {doing}{where}", "check the path and its permissions")
+
+
+def limit_error(error: Exception) -> KdcError | None:
+    """The KdcError for an error of another library's that says that a limit of this process or machine was reached."""
+    said = first_line(error)
+    if isinstance(error, MemoryError) or any(text in said for text in OUT_OF_MEMORY):
+        return KdcError(f"there is no memory left: {said}", "free some memory, or raise the limit: ulimit -v")
+    if "can't start new thread" in said:
+        return KdcError(f"no more threads may be started: {said}", "raise the limit: ulimit -u, ulimit -v")
+    if any(text in said for text in NO_MORE_FILES):
+        return KdcError(f"this process may open no more files: {said}", "raise the limit: ulimit -n")
+    return None
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "annot allocate memory", "failed to map segment", "std::bad_alloc")
+NO_MORE_FILES = ("Too many open files",)
