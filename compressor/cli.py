@@ -55,6 +55,7 @@ SetProfile = Annotated[
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read; they are listed.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what kdc made earlier in --out.")]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
 DecodeCache = Annotated[
     str | None,
     typer.Option(metavar="SIZE|off", help="Disk for decoded pictures, e.g. 20GB. Default: half of what is free."),
@@ -100,7 +101,8 @@ def teach(
     seed: Seed = None,
     assignments: Set = None,
     skip_bad: SkipBad = False,
-    decode_cache: DecodeCache = None,
+    decode_cache: OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
+DecodeCache = None,
     tracker: Tracker = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -225,7 +227,8 @@ def distill(
     precompute: Annotated[
         bool, typer.Option("--precompute", help="Only compute and keep the teacher's answers; trains nothing.")
     ] = False,
-    decode_cache: DecodeCache = None,
+    decode_cache: OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
+DecodeCache = None,
     tracker: Tracker = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -301,7 +304,7 @@ def predict(
         str | None, typer.Option(metavar="REF", help="Also pictures without labels, as kdc distill takes them.")
     ] = None,
     skip_bad: SkipBad = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    overwrite: OverwriteFile = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -397,23 +400,26 @@ def report(
     bundle: BundleDir,
     format_: Annotated[str, typer.Option("--format", help="md, json or junit.")] = "md",
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
+    overwrite: OverwriteFile = False,
     allow_unmeasured: AllowUnmeasured = False,
 ) -> None:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device."""
     from compressor.console import show_result
     from compressor.report import refresh, to_json, to_junit, to_markdown
-    from compressor.spec.base import write_text
+    from compressor.writing import refuse_existing, write_output
 
     renderers = {"md": lambda r: to_markdown(r, allow_unmeasured), "json": to_json, "junit": to_junit}
     if format_ not in renderers:
         raise KdcError(f"--format {format_!r} is not one of {', '.join(renderers)}")
-    if out is not None and out.resolve().is_relative_to(bundle.resolve()):
-        raise KdcError(f"--out {out} lies in the bundle, which is sealed", "choose a file outside of it")
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+        if out.resolve().is_relative_to(bundle.resolve()):
+            raise KdcError(f"--out {out} lies in the bundle, which is sealed", "choose a file outside of it")
     text = renderers[format_](refresh(bundle, allow_unmeasured))
     if out is None:
         show_result(text)
     else:
-        write_text(out, text)
+        write_output(out, text, "kdc report", overwrite=overwrite)
 
 
 @app.command()
@@ -520,6 +526,7 @@ def doctor(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path("kdc-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -527,7 +534,8 @@ def demo(
     from compressor.console import progress_for
     from compressor.demo import demo as run
 
-    _judge(run(out, seed=seed, progress=progress_for(quiet)), allow_unmeasured=False, as_json=as_json)
+    report = run(out, seed=seed, overwrite=overwrite, progress=progress_for(quiet))
+    _judge(report, allow_unmeasured=False, as_json=as_json)
 
 
 def _loss_cells(name: str, loss: "Loss") -> tuple[str, ...]:

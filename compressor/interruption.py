@@ -1,11 +1,10 @@
 """Ctrl-C, SIGTERM (a cancelled CI job, a spot instance) and SIGHUP (the terminal is gone) end a command in one way, at
 any moment: cleaned up, with one line and exit code 130. Under nohup SIGHUP stays ignored.
 
-The signal is an exception, KeyboardInterrupt, wherever the program is, but for three places:
-    where it is being cleaned up already    no further signal breaks that off, but a third Ctrl-C
-    within `uninterrupted`                  the exception comes at its end
-    amid an import                          libraries in C swallow exceptions there, or die of them: it comes again after
-                                            that, or where nothing has begun yet, the program ends at once
+The signal is an exception, KeyboardInterrupt, wherever the program is, but for three places. While an interruption is
+cleaned up already, no further signal breaks that off, but a third Ctrl-C. Within `uninterrupted` it comes at the end.
+Amid an import, where libraries in C swallow exceptions or die of them, it comes again later; or, where nothing has
+begun yet, the program ends at once.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,10 +12,13 @@ __all__ = ["stop_requests"]
 
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Inside, the yielded function tells whether a stop was asked for. A second Ctrl-C stops at once. SIGTERM and SIGHUP
-    ask and no more: a launcher or a shell may send them several times, or beside a Ctrl-C. An ignored SIGHUP (nohup)
-    stays ignored."""
+def stop_requests(counting: Collection[int] = STOPS) -> Iterator[Callable[[], bool]]:
+    """Inside, the yielded function tells whether a stop was asked for. A second Ctrl-C stops at once. Signals that are not
+    in `counting` have no effect.
+
+    SIGTERM and SIGHUP ask and no more: a launcher or a shell may send them several times, or beside a Ctrl-C. An
+    ignored SIGHUP (nohup) stays ignored.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
@@ -24,7 +27,8 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     def ask(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and asked.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        if number in counting:
+            asked.set()
 
     wanted = [number for number in STOPS if number != getattr(signal, "SIGHUP", None) or not _ignored(number)]
     before = {number: signal.signal(number, ask) for number in wanted}
