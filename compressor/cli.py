@@ -101,8 +101,7 @@ def teach(
     seed: Seed = None,
     assignments: Set = None,
     skip_bad: SkipBad = False,
-    decode_cache: OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
-DecodeCache = None,
+    decode_cache: DecodeCache = None,
     tracker: Tracker = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -227,8 +226,7 @@ def distill(
     precompute: Annotated[
         bool, typer.Option("--precompute", help="Only compute and keep the teacher's answers; trains nothing.")
     ] = False,
-    decode_cache: OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
-DecodeCache = None,
+    decode_cache: DecodeCache = None,
     tracker: Tracker = None,
     resume: Resume = False,
     overwrite: Overwrite = False,

@@ -34,7 +34,7 @@ def is_stream(path: Path) -> bool:
 
 def _own(path: Path) -> int | None:
     """The number of what this process has open, if `path` names it."""
-    found = OWN.fullmatch(os.path.abspath(path))
+    found = OWN.fullmatch(os.path.abspath(path))  # noqa: PTH100  (resolved, it would be what it leads to)
     if found is None:
         return None
     number = found[1] or found[2]

@@ -13,8 +13,8 @@ __all__ = ["stop_requests"]
 
 @contextmanager
 def stop_requests(counting: Collection[int] = STOPS) -> Iterator[Callable[[], bool]]:
-    """Inside, the yielded function tells whether a stop was asked for. A second Ctrl-C stops at once. Signals that are not
-    in `counting` have no effect.
+    """Inside, the yielded function tells whether a stop was asked for. A second Ctrl-C stops at once. Signals that
+    are not in `counting` have no effect.
 
     SIGTERM and SIGHUP ask and no more: a launcher or a shell may send them several times, or beside a Ctrl-C. An
     ignored SIGHUP (nohup) stays ignored.
