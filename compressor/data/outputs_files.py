@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import EXIT_MISSING, KdcError, first_line, needs, os_error
-from compressor.spec.base import parse, write_atomically
+from compressor.spec.base import parse
 from compressor.spec.outputs import OutputsInfo
+from compressor.writing import written
 
 __all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer", "written_by_kdc"]
 
@@ -168,9 +169,9 @@ def _info(text: str, path: Path) -> OutputsInfo:
 
 @contextmanager
 def table_writer(path: Path, info: OutputsInfo, columns: Sequence[str]) -> Iterator[Callable[[list[Column]], None]]:
-    """A function that appends rows, given as the values of all columns (texts, or float32). The file is renamed to
-    `path` when all went well."""
-    with write_atomically(path) as temporary:
+    """A function that appends rows, given as the values of all columns (texts, or float32). The file appears
+    at `path` when all went well (see `written`)."""
+    with written(path, "kdc predict") as temporary:
         write = _csv_writer if path.suffix.lower() == ".csv" else _parquet_writer
         with write(temporary, info.model_dump_json(), columns) as append:
             yield append

@@ -8,7 +8,7 @@ import torch
 from compressor.data import ImageData, open_data, transfer_set
 from compressor.data.specialty import specialised
 from compressor.distill.bias import require_correctable
-from compressor.distill.folder import claim, settle
+from compressor.distill.folder import claimed, held, refuse_place, settle
 from compressor.distill.job import Job
 from compressor.distill.learner import Term, bind_losses
 from compressor.distill.processes import team
@@ -27,7 +27,6 @@ from compressor.spec.student import Request, Student
 
 __all__ = [
     "already_finished",
-    "claimed",
     "distill",
     "distillation",
     "has_teacher",
@@ -51,8 +50,14 @@ def teach(
     resources: Resources | None = None,
 ) -> Student:
     """Fine-tune `request.teacher` on the classes of `request.data`: the new classifier first, then everything."""
-    if claimed(out, request, resume=resume, overwrite=overwrite):
-        return already_finished(out, progress)
+    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return train_and_save(_teaching(request, progress), out, resume, resources or Resources(), progress)
+
+
+def _teaching(request: Request, progress: Progress) -> Job:
+    """What is to be taught, and the data, checked against each other."""
     terms = bind_losses(request.recipe, has_teacher=False)
     if request.recipe.peers:
         raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
@@ -75,8 +80,7 @@ def teach(
         made_from = made_from_weights(request.teacher, backbone)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
-    job = Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
-    return train_and_save(job, out, resume, resources or Resources(), progress)
+    return Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
 
 
 def distill(
@@ -95,14 +99,15 @@ def distill(
     the caller has opened it already (`training_data`).
     """
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
-    if claimed(out, request, resume=resume, overwrite=overwrite):
-        return already_finished(out, progress)
-    return train_and_save(distillation(request, progress, data), out, resume, resources or Resources(), progress)
+    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return train_and_save(distillation(request, progress, data), out, resume, resources or Resources(), progress)
 
 
 def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:
     """Ask the teacher for its answers to all that `distill` would show it, and keep them for any run that shows it the
-    same. `out` is not touched, but pictures may be decoded beside it. Raises KdcError where nothing may be kept."""
+    same. Nothing stays in `out`, where pictures may be decoded meanwhile. Raises KdcError where nothing may be kept."""
     resources = resources or Resources()
     if request.recipe.views.distinct is None:
         raise KdcError(
@@ -114,17 +119,12 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
-    job = distillation(request, progress)
-    if any(term.row.taps not in (None, "pooled") for term in job.terms if term.asks_teacher):
-        raise not_kept()
-    precompute_answers(job, out, resources, progress)
-
-
-def claimed(out: Path, request: Request, *, resume: bool, overwrite: bool) -> bool:
-    """`claim`, by every process of the run before one of them changes the folder."""
-    finished = claim(out, request, resume=resume, overwrite=overwrite)
-    team().wait_for_everyone()
-    return finished
+    refuse_place(out, request)
+    with held(out, "kdc distill --precompute", progress):
+        job = distillation(request, progress)
+        if any(term.row.taps not in (None, "pooled") for term in job.terms if term.asks_teacher):
+            raise not_kept()
+        precompute_answers(job, out, resources, progress)
 
 
 def already_finished(out: Path, progress: Progress) -> Student:

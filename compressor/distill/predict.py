@@ -1,6 +1,7 @@
 """`kdc predict`: a teacher's answers to every sample of the data, as a table that `outputs:FILE` reads."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ from compressor.distill.signal import is_chance
 from compressor.distill.speed import set_up
 from compressor.distill.training import say
 from compressor.errors import KdcError
+from compressor.locks import locked
 from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
 from compressor.models.lineage import public
 from compressor.models.references import with_class_file
 from compressor.progress import Progress
 from compressor.spec.outputs import OutputsInfo, Predictions
 from compressor.statistics import accuracy_of, log_softmax
+from compressor.writing import is_stream, refuse_existing
 
 __all__ = ["answers_of", "predict"]
 
@@ -51,17 +54,34 @@ def predict(
     Raises KdcError.
     """
     require_ending(out, "--out")
-    if out.exists():
-        if not written_by_kdc(out):
-            raise KdcError(
-                f"--out {out} exists and is no table of kdc predict, so it is left alone", "choose another --out"
-            )
-        if not overwrite:
-            raise KdcError(f"--out {out} exists", "--overwrite to replace it, or another --out")
+    _refuse_other(out, overwrite)
     if labels_only and top_k is not None:
         raise KdcError("--labels-only and --top-k are two ways to say less", "give one of them")
     if team().num_processes > 1:
         raise KdcError("kdc predict runs in one process", "start it without a launcher")
+    with ExitStack() as stack:
+        if not is_stream(out):
+            stack.enter_context(locked(out, "kdc predict", file=True, warn=progress.warn))
+            _refuse_other(out, overwrite)
+        return _predicted(
+            teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
+            unlabelled=unlabelled, skip_bad=skip_bad, progress=progress,
+        )  # fmt: skip
+
+
+def _refuse_other(out: Path, overwrite: bool) -> None:
+    """Raise KdcError where a file stands at `out` that is no table of kdc, or that may not be replaced."""
+    if not is_stream(out) and out.exists() and not written_by_kdc(out):
+        raise KdcError(
+            f"--out {out} exists and is no table of kdc predict, so it is left alone", "choose another --out"
+        )
+    refuse_existing(out, overwrite=overwrite)
+
+
+def _predicted(
+    teacher: str, data: str, out: Path, *, top_k: int | None, labels_only: bool, teacher_classes: Path | None,
+    unlabelled: str | None, skip_bad: bool, progress: Progress,
+) -> Predictions:  # fmt: skip
     found = open_data(data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled)
     say(found, progress)
     names = found.info.class_names

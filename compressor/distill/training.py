@@ -1,6 +1,5 @@
 """One training, from loaded models and data to a finished run on disk."""
 
-import shutil
 from pathlib import Path
 
 import timm
@@ -21,7 +20,7 @@ from compressor.distill.job import Job
 from compressor.distill.layers import described, taps_of
 from compressor.distill.learner import Learner
 from compressor.distill.resources import Resources
-from compressor.distill.setting import Setting, setting_for, store_beside, task_for
+from compressor.distill.setting import Setting, setting_for, store_in, task_for
 from compressor.distill.signal import measured, on_device, scored, signal_of, teaching_itself
 from compressor.distill.task import BatchModel
 from compressor.distill.teacher_table import taught_by
@@ -52,14 +51,14 @@ def say(data: ImageData, progress: Progress) -> None:
 
 
 def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, progress: Progress) -> Student:
-    """Decode and measure the teacher beside `out`; then everything that writes in it.
+    """Decode and measure the teacher; then everything that changes the run in `out`.
 
     What stood in `out` (with --overwrite) goes only when the new run is finished, and is there again if not one
     checkpoint came of that. In a run of several processes the first one writes, and the others wait.
     """
-    setting, store = setting_for(out, resources, progress), store_beside(out)
+    setting = setting_for(out, resources, progress)
     accelerator, progress = setting.accelerator, setting.progress
-    try:
+    with store_in(out, setting) as store:
         task = task_for(job.data, job.inputs, job.recipe, store, setting)
         teacher, card = None, None
         sides = _looked_at(job, setting)
@@ -76,22 +75,17 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
         accelerator.wait_for_everyone()
         try:
             return _trained(job, out, task, signal, sides, card, setting)
-        except BaseException as error:
-            if not is_saved(out / "checkpoint"):
-                if not resume and accelerator.is_main_process:
-                    abandon(out)
-            elif isinstance(error, KeyboardInterrupt):
-                progress.warn(f"stopped; the state is saved in {out}: the same command with --resume goes on")
+        except BaseException:
+            nothing = not is_saved(out / "checkpoint") and not (out / "student.json").exists()
+            if nothing and not resume and accelerator.is_main_process:
+                abandon(out)
             raise
-    finally:
-        if accelerator.is_local_main_process:
-            shutil.rmtree(store, ignore_errors=True)
 
 
 def precompute_answers(job: Job, out: Path, resources: Resources, progress: Progress) -> None:
-    """Ask the teacher for its answers to all views of all samples, and keep them; `out` is not touched."""
-    setting, store = setting_for(out, resources, progress), store_beside(out)
-    try:
+    """Ask the teacher for its answers to all views of all samples, and keep them; nothing stays in `out`."""
+    setting = setting_for(out, resources, progress)
+    with store_in(out, setting) as store:
         task = task_for(job.data, job.inputs, job.recipe, store, setting)
         assert job.teacher is not None
         teacher, _ = measured(job.teacher, task, job.data, setting)
@@ -99,9 +93,6 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
         if not isinstance(signal, Cached):
             raise not_kept()
         signal.precompute()
-    finally:
-        if setting.accelerator.is_local_main_process:
-            shutil.rmtree(store, ignore_errors=True)
 
 
 def _signal(
@@ -220,7 +211,6 @@ def _trained(
     if accelerator.is_main_process:
         save_run(out, model, finished)
         settle(out)
-        shutil.rmtree(out / "checkpoint", ignore_errors=True)
     accelerator.wait_for_everyone()
     return load_run(out)[1]
 

@@ -10,7 +10,6 @@ from typing import Any
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_MISSING, KdcError, os_error
 from compressor.printable import one_line
-from compressor.reading import json_value
 from compressor.runtimes import runtime_for
 from compressor.spec.base import parse
 from compressor.spec.measurement import Machine
