@@ -14,6 +14,7 @@ from compressor.errors import KdcError, did_you_mean, os_error
 from compressor.reading import JSON_BYTES, json_value, read_bytes
 
 __all__ = [
+    "TEMPORARY",
     "Noun",
     "file_sha256",
     "flat",
