@@ -18,9 +18,11 @@ from compressor.distill.training import say
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
 from compressor.models.lineage import public
+from compressor.models.pixels import seeing
 from compressor.models.references import with_class_file
 from compressor.progress import Progress
 from compressor.spec.outputs import OutputsInfo, Predictions
+from compressor.spec.preprocess import PixelRange
 from compressor.statistics import accuracy_of, log_softmax
 
 __all__ = ["answers_of", "predict"]
@@ -40,6 +42,7 @@ def predict(
     labels_only: bool = False,
     teacher_classes: Path | None = None,
     unlabelled: str | None = None,
+    pixel_range: PixelRange | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
 ) -> Predictions:
@@ -48,7 +51,7 @@ def predict(
 
     Of each sample its id, its split, and the log-probabilities of all classes; of the `top_k` most probable ones and of
     the rest's mass; or with `labels_only` the most probable class. Only what is right on validation is counted.
-    Raises KdcError.
+    `pixel_range`: as in a recipe; a model that kdc trained knows its own. Raises KdcError.
     """
     require_ending(out, "--out")
     if out.exists():
@@ -62,12 +65,17 @@ def predict(
         raise KdcError("--labels-only and --top-k are two ways to say less", "give one of them")
     if team().num_processes > 1:
         raise KdcError("kdc predict runs in one process", "start it without a launcher")
-    found = open_data(data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled)
+    if pixel_range is not None and not -1e12 <= pixel_range[0] < pixel_range[1] <= 1e12:
+        raise KdcError(f"--pixel-range {pixel_range[0]:g} {pixel_range[1]:g}: black must be below white", "0 4095")
+    model = load_model(teacher)
+    model = seeing(model, pixel_range or model.preprocess.pixel_range, progress)
+    found = open_data(
+        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=model.preprocess.pixel_range
+    )
     say(found, progress)
     names = found.info.class_names
     if top_k is not None and not 1 <= top_k < len(names):
         raise KdcError(f"--top-k {top_k}: the data has {len(names)} classes", "leave it out: all are written then")
-    model = load_model(teacher)
     if teacher_classes is not None:
         model = with_class_file(model, teacher_classes)
     model = with_classes(model, map_classes(model, names), names)
