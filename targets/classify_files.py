@@ -130,7 +130,7 @@ def grey(picture: Any, pixel_range: Any) -> Pixels:
     elif picture.mode == "I" and picture.format in ("PNG", "PPM"):
         black, white = 0, 65535
     else:
-        raise ValueError("its pixels are no 8-bit integers, and pixel_range in preprocess.json does not say their range")
+        raise ValueError("its pixels are not 8 bit, and preprocess.json has no pixel_range for them")
     rows = []
     for part in np.array_split(values, max(1, values.size >> 22)):  # in double precision they take eight times a byte
         with np.errstate(over="ignore"):

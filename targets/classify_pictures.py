@@ -30,9 +30,10 @@ def prepare(pixels: Pixels, how: dict[str, Any]) -> Pixels:
     """A picture [h, w, 3] as uint8 [height, width, 3] of the model's size: resized, then cropped at the centre. Only
     what the crop keeps is computed: a long strip, resized as a whole, may take gigabytes."""
     size = resized(pixels.shape[0], pixels.shape[1], how)
-    starts = [max(0, round((side - crop) / 2)) for side, crop in zip(size, how["input_size"])]
-    rows, columns = ((first, min(crop, side)) for first, side, crop in zip(starts, size, how["input_size"]))
-    return centre_crop(resize(pixels, size, rows, columns, how["interpolation"]), *how["input_size"])
+    kept = []
+    for axis, crop in enumerate(how["input_size"]):
+        kept.append((max(0, round((size[axis] - crop) / 2)), min(crop, size[axis])))
+    return centre_crop(resize(pixels, size, kept[0], kept[1], how["interpolation"]), *how["input_size"])
 
 
 def as_input(prepared: Pixels, how: dict[str, Any]) -> npt.NDArray[Any]:

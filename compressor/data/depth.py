@@ -17,8 +17,8 @@ PHOTOMETRIC, BITS, SAMPLE_FORMAT = 262, 258, 339  # TIFF 6.0, section 8 and 19
 WHITE_IS_ZERO, SIGNED = 0, 2
 CHUNK = 1 << 22  # values that are scaled at a time: in double precision they take eight times what a byte takes
 MENTIONED = 0.25
-"""A data set whose pictures use less of their range than this is told so: 14 bits in 16 are about this, and keep 64 of
-256 levels of grey."""
+"""A data set whose values stay below this part of their range is told so: 14 bits in 16 do, and keep 64 of 256 levels
+of grey; and one whose values lie that close together that a quarter of these are left."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,12 @@ def _whole_range(picture: Image.Image) -> tuple[float, float]:
     # Pillow opens 16-bit PGM (and, before version 11, 16-bit PNG) as 32-bit integers that stay within 16 bits.
     if picture.mode == "I" and picture.format in ("PNG", "PPM"):
         return 0, 65535
-    kind = "32-bit floats" if picture.mode == "F" else "signed or 32-bit integers"
+    kind = "32-bit floats" if picture.mode == "F" else f"{_signed_or_not(picture)} integers"
     raise ValueError(f"its pixels are {kind} of unknown range, not 8 bit: pixel_range in the recipe states it")
+
+
+def _signed_or_not(picture: Image.Image) -> str:
+    return "signed 16-bit" if _tag(picture, BITS) == (16,) else "32-bit"
 
 
 def colour_16(picture: Image.Image, packed: bool, pixel_range: PixelRange | None) -> Seen:
@@ -136,11 +140,13 @@ class Census:
             )
         values = f"values {self.low:.10g}–{self.high:.10g}"
         if pixel_range is None and self.deep:
-            share = (self.high - self.low) / (self.white - self.black)
-            if share < MENTIONED:
+            whole = self.white - self.black
+            span, share = (self.high - self.low) / whole, (self.high - self.black) / whole
+            if share < MENTIONED or span < MENTIONED / 4:
+                share = min(share, span) if share >= MENTIONED else share
                 yield (
                     f"16-bit pictures use at most {100 * share:.2g} % of their range: {values} of {self.white:.10g} "
-                    f"(n = {self.deep:,}), so at most {int(share * 255) + 2} of 256 levels of grey are left; state the "
+                    f"(n = {self.deep:,}), so at most {int(span * 255) + 2} of 256 levels of grey are left; state the "
                     f"range that they were taken with, e.g. pixel_range: [0, {_next_full(self.high)}]"
                 )
         if pixel_range is not None and not self.deep:

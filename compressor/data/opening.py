@@ -78,9 +78,7 @@ def open_data(
 
 
 def _read_with(found: Found, pixel_range: PixelRange | None) -> Found:
-    return replace(
-        found, parts={name: replace(part, pixel_range=pixel_range) for name, part in found.parts.items()}
-    )
+    return replace(found, parts={name: replace(part, pixel_range=pixel_range) for name, part in found.parts.items()})
 
 
 def _classes(found: Found, wanted: Sequence[str] | None) -> tuple[str, ...]:

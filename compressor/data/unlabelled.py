@@ -38,7 +38,9 @@ def join_unlabelled(
     except KdcError as error:
         raise KdcError(f"--unlabelled: {error.message}", error.hint, error.exit_code) from None
     _refuse_twice(part)
-    part = _renamed(replace(part, pixel_range=pixel_range), {own.ids[row] for samples in splits.values() for own, row, _ in samples})
+    part = _renamed(
+        replace(part, pixel_range=pixel_range), {own.ids[row] for samples in splits.values() for own, row, _ in samples}
+    )
     census = Census()
     samples, skipped = readable([(part, row) for row in range(len(part.ids))], skip_bad, progress, census)
     copied = _copies(samples, splits, progress)
