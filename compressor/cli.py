@@ -321,6 +321,10 @@ def predict(
     unlabelled: Annotated[
         str | None, typer.Option(metavar="REF", help="Also pictures without labels, as kdc distill takes them.")
     ] = None,
+    pixel_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="BLACK WHITE", help="Of deep pictures, as pixel_range in a recipe; runs know their own."),
+    ] = None,
     skip_bad: SkipBad = False,
     overwrite: OverwriteFile = False,
     as_json: AsJson = False,
@@ -332,7 +336,8 @@ def predict(
 
     done = run(
         teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
-        unlabelled=unlabelled, skip_bad=skip_bad, overwrite=overwrite, progress=progress_for(quiet),
+        unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite,
+        progress=progress_for(quiet),
     )  # fmt: skip
     if as_json:
         show_json(done.model_dump_json(indent=2))

@@ -13,7 +13,8 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.data.pictures import decode, pillow_warnings_ignored, resize_and_crop
+from compressor.data.depth import Census
+from compressor.data.pictures import pillow_warnings_ignored, read, resize_and_crop
 from compressor.data.samples import Part, Sample, Split, load
 from compressor.errors import KdcError
 from compressor.progress import Progress
@@ -65,31 +66,35 @@ def digest(content: bytes | NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(repr(content.shape).encode() + content.tobytes()).digest()
 
 
-def check(samples: Sequence[tuple[Part, int]], progress: Progress) -> list[bytes | KdcError]:
+def check(
+    samples: Sequence[tuple[Part, int]], progress: Progress, census: Census | None = None
+) -> list[bytes | KdcError]:
     """For each sample the digest of its content, or what is wrong with it. Every encoded picture is decoded whole:
-    an error now is better than one in the fifth epoch."""
+    an error now is better than one in the fifth epoch. What the files show goes to `census`."""
     if not any(part.encoded for part, _ in samples):
         return [digest(part.content(row)) for part, row in samples]
-    with pillow_warnings_ignored(), closing(in_order(_check_one, samples)) as results:
+    told = Census() if census is None else census
+
+    def one(sample: tuple[Part, int]) -> bytes | KdcError:
+        part, row = sample
+        try:
+            content = part.content(row)
+            if isinstance(content, bytes):
+                told.add(read(content, part.where(row), part.pixel_range)[1], part.where(row))
+            return digest(content)
+        except KdcError as error:
+            return error
+
+    with pillow_warnings_ignored(), closing(in_order(one, samples)) as results:
         return list(progress.track(results, len(samples), "checking pictures"))
 
 
-def _check_one(sample: tuple[Part, int]) -> bytes | KdcError:
-    part, row = sample
-    try:
-        content = part.content(row)
-        if isinstance(content, bytes):
-            decode(content, part.where(row))
-        return digest(content)
-    except KdcError as error:
-        return error
-
-
 def readable(
-    samples: Sequence[tuple[Part, int]], skip_bad: bool, progress: Progress
+    samples: Sequence[tuple[Part, int]], skip_bad: bool, progress: Progress, census: Census | None = None
 ) -> tuple[list[Sample], tuple[str, ...]]:
-    """The samples that can be read, and the ids of those that cannot, which raise KdcError without `skip_bad`."""
-    results = check(samples, progress)
+    """The samples that can be read, and the ids of those that cannot, which raise KdcError without `skip_bad`. What
+    the files show goes to `census`."""
+    results = check(samples, progress, census)
     errors = [result for result in results if isinstance(result, KdcError)]
     if errors and not skip_bad:
         more = f" (and {len(errors) - 1} more pictures)" if len(errors) > 1 else ""

@@ -11,6 +11,7 @@ from compressor.data.samples import Found, Part
 from compressor.data.splits import WANTED
 from compressor.errors import KdcError, os_error
 from compressor.progress import Progress
+from compressor.reading import read_bytes
 
 __all__ = ["SPLIT_NAMES", "entries", "expanded", "find_folder", "find_pictures", "present_path", "read_picture"]
 
@@ -25,6 +26,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+PICTURE_BYTES = 1_000_000_000  # more than the largest picture that is decoded takes on disk
 EXPECTED = "expected one folder a class, with pictures in it, directly or under train/, validation/ and test/"
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"})  # left by operating systems; no one's data
 
@@ -160,11 +162,13 @@ def _part(root: Path, base: Path, ignored: _Ignored) -> Part:
 
 
 def read_picture(path: Path) -> bytes:
-    """The bytes of a picture file, or KdcError."""
+    """The bytes of a picture file, which must be a regular one, or KdcError."""
     try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte, from a damaged table
-        raise KdcError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return read_bytes(path, most=PICTURE_BYTES)
+    except KdcError as error:
+        if isinstance(error.__cause__, OSError):
+            raise KdcError(f"{path} cannot be read: {error.__cause__.strerror or error.__cause__}") from error
+        raise
 
 
 def _children(folder: Path) -> tuple[list[str], list[str]]:

@@ -19,6 +19,7 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_model, load_run
 from compressor.models.answer_table import load_table, require_alone
 from compressor.models.lineage import load_teacher
+from compressor.models.pixels import seeing
 from compressor.models.references import NO_MODEL, is_table
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
@@ -78,6 +79,7 @@ def _teaching(request: Request, progress: Progress) -> Job:
         torch.manual_seed(recipe.seed)
         trainee = create_trainee(backbone, names, recipe.crop_pct)
         made_from = made_from_weights(request.teacher, backbone)
+    trainee = seeing(trainee, recipe.pixel_range, progress)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
     return Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
@@ -154,6 +156,7 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
     student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
+    student = seeing(student, recipe.pixel_range)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
     peers = [_peer(number, request, names, size) for number, _ in enumerate(recipe.peers)]
@@ -170,7 +173,8 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
 def _peer(number: int, request: Request, names: tuple[str, ...], size: int) -> LoadedModel:
     peer = request.recipe.peers[number]
     try:
-        return create_student(peer.student, peer.init, names, size, request.recipe.crop_pct)
+        model = create_student(peer.student, peer.init, names, size, request.recipe.crop_pct)
+        return seeing(model, request.recipe.pixel_range)
     except KdcError as error:
         hint = "student: timm:NAME; init: pretrained, random or the path of a checkpoint"
         raise KdcError(f"recipe peers.{number}: {error.message}", hint, error.exit_code) from None
@@ -217,7 +221,13 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
             "learned from it",
             "give a loss that only asks the teacher a weight, such as kd, or leave --unlabelled out",
         )
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, unlabelled=request.unlabelled)
+    data = open_data(
+        request.data,
+        skip_bad=request.skip_bad,
+        progress=progress,
+        unlabelled=request.unlabelled,
+        pixel_range=request.recipe.pixel_range,
+    )
     say(data, progress)
     data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     _warn_of_mixed(data, request.recipe, terms, progress)

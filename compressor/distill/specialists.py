@@ -33,6 +33,7 @@ from compressor.distill.signal import is_chance, scored
 from compressor.distill.training import say
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
+from compressor.models.pixels import seeing
 from compressor.models.specialists import joined
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
@@ -68,10 +69,11 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
     bind_losses(request.recipe, has_teacher=False)
     if request.recipe.transfer != Transfer():
         raise KdcError("specialists draw their own parts of the training data: recipe transfer cannot cut it too")
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
+    deep = request.recipe.pixel_range
+    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
     say(data, progress)
     names = data.info.class_names
-    generalist = load_model(request.teacher, request.input_size)
+    generalist = seeing(load_model(request.teacher, request.input_size), deep, progress)
     if generalist.class_names is None:
         raise KdcError(
             f"the classes of {request.teacher} have no names, so they cannot be matched with those of the data",
