@@ -17,7 +17,7 @@ from compressor.distill.speed import set_up
 from compressor.distill.training import say
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
-from compressor.models.lineage import public
+from compressor.models.lineage import public, told
 from compressor.models.references import with_class_file
 from compressor.progress import Progress
 from compressor.spec.outputs import OutputsInfo, Predictions
@@ -67,7 +67,7 @@ def predict(
     names = found.info.class_names
     if top_k is not None and not 1 <= top_k < len(names):
         raise KdcError(f"--top-k {top_k}: the data has {len(names)} classes", "leave it out: all are written then")
-    model = load_model(teacher)
+    (model,) = told(progress, load_model(teacher))
     if teacher_classes is not None:
         model = with_class_file(model, teacher_classes)
     model = with_classes(model, map_classes(model, names), names)
