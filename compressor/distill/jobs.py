@@ -18,7 +18,7 @@ from compressor.distill.training import not_kept, precompute_answers, say, train
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_model, load_run
 from compressor.models.answer_table import load_table, require_alone
-from compressor.models.lineage import load_teacher
+from compressor.models.lineage import load_teacher, told
 from compressor.models.pixels import seeing
 from compressor.models.references import NO_MODEL, is_table
 from compressor.models.students import create_trainee
@@ -75,7 +75,7 @@ def _teaching(request: Request, progress: Progress) -> Job:
         size = request.input_size or DEFAULT_INPUT_SIZE
         trainee, made_from = create_student(request.teacher, "random", names, size, recipe.crop_pct), "random"
     else:
-        backbone = load_model(request.teacher, request.input_size)
+        (backbone,) = told(progress, load_model(request.teacher, request.input_size))
         torch.manual_seed(recipe.seed)
         trainee = create_trainee(backbone, names, recipe.crop_pct)
         made_from = made_from_weights(request.teacher, backbone)
@@ -155,7 +155,7 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
     torch.manual_seed(request.recipe.seed)
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
-    student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
+    (student,) = told(progress, create_student(request.student, request.init, names, size, request.recipe.crop_pct))
     student = seeing(student, recipe.pixel_range)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)

@@ -19,7 +19,7 @@ from compressor.distill.training import say
 from compressor.errors import KdcError
 from compressor.locks import locked
 from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
-from compressor.models.lineage import public
+from compressor.models.lineage import public, told
 from compressor.models.pixels import seeing
 from compressor.models.references import with_class_file
 from compressor.progress import Progress
@@ -87,7 +87,7 @@ def _predicted(
     teacher: str, data: str, out: Path, *, top_k: int | None, labels_only: bool, teacher_classes: Path | None,
     unlabelled: str | None, pixel_range: PixelRange | None, skip_bad: bool, progress: Progress,
 ) -> Predictions:  # fmt: skip
-    model = load_model(teacher)
+    (model,) = told(progress, load_model(teacher))
     model = seeing(model, pixel_range or model.preprocess.pixel_range, progress)
     found = open_data(
         data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=model.preprocess.pixel_range

@@ -33,6 +33,7 @@ from compressor.distill.signal import is_chance, scored
 from compressor.distill.training import say
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
+from compressor.models.lineage import told
 from compressor.models.pixels import seeing
 from compressor.models.specialists import joined
 from compressor.models.students import create_trainee
@@ -73,7 +74,8 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
     data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
     say(data, progress)
     names = data.info.class_names
-    generalist = seeing(load_model(request.teacher, request.input_size), deep, progress)
+    (generalist,) = told(progress, load_model(request.teacher, request.input_size))
+    generalist = seeing(generalist, deep, progress)
     if generalist.class_names is None:
         raise KdcError(
             f"the classes of {request.teacher} have no names, so they cannot be matched with those of the data",
@@ -117,9 +119,10 @@ def _finish(
         run, sha256 = f"specialists/{number}", student.weights.sha256
         rows.append(Specialist(classes=tuple(group), run=run, sha256=sha256, validation=student.validation))
     all_together = joined(generalist, experts, names, f"specialists:{out}")
+    whole = with_classes(generalist, map_classes(generalist, names), names)
     together = _answers(all_together, data.validation, "all together", progress)
     record = Specialists(
-        generalist=generalist.weights.model_copy(update={"source": request.teacher}),
+        generalist=whole.weights.model_copy(update={"source": request.teacher}),
         input_size=request.input_size,
         class_names=names,
         specialists=tuple(rows),

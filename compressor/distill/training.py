@@ -137,6 +137,9 @@ def _trained(
     if job.quantize is not None:
         model, quantization = job.quantize(task)
         inputs["the student in float"] = job.student.weights.sha256
+    elif job.init != "random":
+        inputs["the weights that it starts from"] = job.student.weights.sha256
+    inputs["the preprocessing"] = job.student.preprocess.model_dump_json()
     device = setting.speed.device
     student = on_device(BatchModel(model.network, "student", taps_of(sides, model, job.teacher)[0]), device)
     if job.request.teacher == "self" and any(term.asks_teacher for term in job.terms):
@@ -149,7 +152,7 @@ def _trained(
     if accelerator.num_processes > 1 and device.type == "cuda":
         learner = timm.layers.convert_sync_batchnorm(learner)
     if job.taught_by is not None:
-        inputs["the teacher"] = job.taught_by.sha256
+        inputs["the teacher"] = job.taught_by.identity
     if data.info.unlabelled is not None:
         inputs["the unlabelled pictures"] = data.info.unlabelled.fingerprint
     head = head_parameters(model.network, len(data.info.class_names)) if recipe.head_epochs else []

@@ -29,6 +29,9 @@ class Weights(Noun):
     """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
     whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
 
+    What a teacher answers also depends on how it sees pictures, and on which of its outputs is which class of the data:
+    `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter.
+
     Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
     `parameters`, and the rest is as the table tells of its model, or "unknown"."""
 
@@ -37,6 +40,21 @@ class Weights(Noun):
     sha256: str
     licence: str
     parameters: int
+    preprocess_sha256: str | None = None
+    classes_sha256: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """All that its answers depend on, in one text."""
+        return f"{self.sha256} {self.preprocess_sha256} {self.classes_sha256}"
+
+    def changed_from(self, before: "Weights") -> str | None:
+        """What makes these answer otherwise than `before`, as "its weights differ"; None where nothing does."""
+        parts = {"weights": "sha256", "preprocessing": "preprocess_sha256", "classes": "classes_sha256"}
+        changed = [name for name, key in parts.items() if getattr(self, key) != getattr(before, key)]
+        if changed in (["preprocessing"], []):
+            return "its preprocessing differs" if changed else None
+        return f"its {' and '.join(changed)} differ"
 
 
 class UnlabelledInfo(Noun):
