@@ -11,6 +11,7 @@ from compressor.distill.bias import require_correctable
 from compressor.distill.folder import claimed, held, refuse_place, settle
 from compressor.distill.job import Job
 from compressor.distill.learner import Term, bind_losses
+from compressor.distill.overlap import seen_before
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.teacher_table import require_teachable
@@ -229,6 +230,7 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
         pixel_range=request.recipe.pixel_range,
     )
     say(data, progress)
+    data = seen_before(request, data, progress)
     data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     _warn_of_mixed(data, request.recipe, terms, progress)
     return data

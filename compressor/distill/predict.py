@@ -12,6 +12,7 @@ from compressor import __version__
 from compressor.data import ImageData, Split, normalise, open_data
 from compressor.data.outputs_files import Column, require_ending, table_writer, written_by_kdc
 from compressor.data.store import Decoding
+from compressor.distill.overlap import tell_overlap
 from compressor.distill.processes import team
 from compressor.distill.signal import is_chance
 from compressor.distill.speed import set_up
@@ -99,12 +100,14 @@ def _predicted(
     if teacher_classes is not None:
         model = with_class_file(model, teacher_classes)
     model = with_classes(model, map_classes(model, names), names)
+    overlap = tell_overlap((teacher,), found, progress)
     info = OutputsInfo(
         kdc=__version__,
         kind="labels" if labels_only else "probabilities" if top_k is None else "top-k",
         class_names=names,
         teacher=public(model.weights),
         data=found.info.fingerprint,
+        notes=tuple(overlap),
     )
     validation = _write(out, model, found, info, top_k, progress)
     counts = found.info.counts | ({"unlabelled": len(found.train) - found.info.counts["train"]} if unlabelled else {})

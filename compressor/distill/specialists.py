@@ -28,6 +28,7 @@ from compressor.distill.grouping import groups_of
 from compressor.distill.jobs import made_from_weights
 from compressor.distill.learner import bind_losses
 from compressor.distill.leaves import SPECIALISTS
+from compressor.distill.overlap import tell_overlap, with_notes
 from compressor.distill.predict import answers_of
 from compressor.distill.signal import is_chance, scored
 from compressor.distill.training import say
@@ -73,6 +74,7 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
     deep = request.recipe.pixel_range
     data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
     say(data, progress)
+    data = with_notes(data, tell_overlap((request.teacher,), data, progress))
     names = data.info.class_names
     (generalist,) = told(progress, load_model(request.teacher, request.input_size))
     generalist = seeing(generalist, deep, progress)

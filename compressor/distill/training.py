@@ -1,7 +1,9 @@
 """One training, from loaded models and data to a finished run on disk."""
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 
@@ -29,6 +31,7 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_run, save_run
 from compressor.models.fake_quant import restore_channels
 from compressor.models.features import POOLED
+from compressor.models.trained_on import learned_before, save_trained_on
 from compressor.models.weights import head_parameters
 from compressor.progress import Progress
 from compressor.spec.base import flat
@@ -131,8 +134,10 @@ def _trained(
     card: TeacherCard | None, setting: Setting,
 ) -> Student:  # fmt: skip
     recipe, data, accelerator, progress = job.recipe, job.data, setting.accelerator, setting.progress
-    origin = job.origin
-    inputs = {"the data": data.info.fingerprint}
+    origin, before = job.origin, learned_before(job.request)
+    # A view is a function of the sample's number: with the same pictures in another order it would be another one's.
+    order = hashlib.sha256(data.train.contents.tobytes()).hexdigest()
+    inputs = {"the data": data.info.fingerprint, "the order of the training pictures": order}
     model, quantization = job.student, None
     if job.quantize is not None:
         model, quantization = job.quantize(task)
@@ -212,6 +217,8 @@ def _trained(
         bias_correction=row.get("bias_correction"),
     )
     if accelerator.is_main_process:
+        learned = data.train.contents if before is None else np.concatenate([data.train.contents, before])
+        finished = finished.model_copy(update={"trained_on": save_trained_on(out, learned)})
         save_run(out, model, finished)
         settle(out)
     accelerator.wait_for_everyone()

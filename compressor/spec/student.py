@@ -58,7 +58,7 @@ class Weights(Noun):
 
 
 class UnlabelledInfo(Noun):
-    """Pictures without labels that joined the training split. `fingerprint`: sha256 over their ids and contents.
+    """Pictures without labels that joined the training split. `fingerprint`: sha256 over what they show.
     `left_out_copies`: how many more there were whose content the data holds already. `skipped`: as of the data."""
 
     source: str
@@ -69,7 +69,8 @@ class UnlabelledInfo(Noun):
 
 
 class DataInfo(Noun):
-    """Which data. `fingerprint`: sha256 over ids, labels and splits. `notes`: what was split off, and how.
+    """Which data. `fingerprint`: sha256 over class names, and the split, label and pixels of every sample; names,
+    places and formats of files are not in it. `notes`: what was split off, and how, and what makes figures worth less.
     `skipped`: pictures that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
     labelled data alone, whether or not `unlabelled` pictures joined it."""
 
@@ -198,7 +199,8 @@ class Student(Noun):
     are those with fake quantization. `bias_correction`: what was added after training to the biases of classes that
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
     `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
-    one it learned from; of a model that `kdc teach` made, its own.
+    one it learned from; of a model that `kdc teach` made, its own. `trained_on`: sha256 of RUN/trained_on.npy, which
+    says what pictures its weights have learned from; null in runs of an earlier kdc.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -223,3 +225,4 @@ class Student(Noun):
     bias_correction: dict[str, float] | None = None
     specialty: Specialty | None = None
     assistants: tuple[Weights, ...] = ()
+    trained_on: str | None = None
