@@ -3,10 +3,11 @@
 import re
 from typing import Any
 
-from compressor.data.folder import SPLIT_NAMES, expanded, present_path
+from compressor.data.folder import expanded, present_path
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.parquet import encoded_picture
 from compressor.data.samples import Found, Part
+from compressor.data.split_words import SPLIT_NAMES
 from compressor.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, pick
 from compressor.errors import KdcError, needs
 from compressor.hub import offline_if_unreachable

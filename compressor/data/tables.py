@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.data.folder import SPLIT_NAMES, entries, present_path, read_picture
+from compressor.data.folder import entries, present_path, read_picture
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.samples import Content, Found, Part
+from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.errors import KdcError, os_error
 from compressor.progress import Progress
 
@@ -54,6 +55,8 @@ def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]
     words: dict[str, set[str]] = defaultdict(set)
     others = []
     for file in (entry for entry in entries(path) if entry.suffix.lower() == f".{suffix}"):
+        if file.name.startswith("."):  # ._train.csv, which macOS leaves beside train.csv
+            continue
         match = pattern.fullmatch(file.name)
         if match is None or match[1].lower() not in SPLIT_NAMES:
             others.append(file.name)
@@ -62,17 +65,39 @@ def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]
         files[split].append(file)
         words[split].add(f"{match[1]} (of {int(match[2])})" if match[2] else match[1])
     for split, spelt in words.items():
-        _must_be_whole(path, split, spelt, len(files[split]))
+        _must_be_whole(path, split, spelt, files[split])
     if "train" not in files:
         found = listed([*(file.name for shards in files.values() for file in shards), *others]) or "none"
         raise KdcError(
             f"{path} holds no train.{suffix}; its {suffix} files: {found}",
             f"expected train.{suffix} or train-00000-of-00002.{suffix}, likewise validation and test; or name one file",
         )
-    return dict(files), ((f"ignored {listed(others)}: not named after a split",) if others else ())
+    _refuse_missed(path, others, {*files}, suffix)
+    notes = [f"ignored {listed(others)}: not named after a split"] if others else []
+    notes += [f"{split}: {listed(file.name for file in shards)}" for split, shards in files.items() if len(shards) > 1]
+    return dict(files), tuple(notes)
 
 
-def _must_be_whole(folder: Path, split: str, spelt: set[str], count: int) -> None:
+def _refuse_missed(folder: Path, others: Sequence[str], splits: set[str | None], suffix: str) -> None:
+    """Raise KdcError where a file that would be ignored sounds like a split that would be taken from train instead."""
+    for name in others:
+        sound = sounds_like(Path(name).stem)
+        if sound in ("validation", "test") and sound not in splits:
+            raise KdcError(
+                f"{folder} holds {name}, which sounds like {sound}, and no {sound}.{suffix}",
+                f"call it {sound}.{suffix}, or move it away: {sound} is then split off train",
+            )
+
+
+def _must_be_whole(folder: Path, split: str, spelt: set[str], shards: Sequence[Path]) -> None:
+    count = len(shards)
+    whole = [file.name for file in shards if file.stem.isalpha()]
+    if whole and count > 1 and len(spelt) == 1:
+        numbered = [file.name for file in shards if file.name not in whole]
+        raise KdcError(
+            f"{folder} holds {whole[0]} and {listed([*whole[1:], *numbered])}: is {split} one file, or several?",
+            f"number all of its files ({split}-1, {split}-2, …), or move away what is not part of it",
+        )
     if len(spelt) > 1:
         raise KdcError(f"{folder} holds files named {' and '.join(sorted(spelt))}, which all mean {split}")
     total = re.search(r"\(of (\d+)\)", next(iter(spelt)))
@@ -102,7 +127,7 @@ def _read_csv(path: Path) -> Table:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if row]
+            rows = [(reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise os_error(error, f"reading {path}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -114,7 +139,11 @@ def _read_csv(path: Path) -> Table:
             raise KdcError(f"{path} line {line} has {len(row)} values, the header has {len(header)}")
 
     def column(name: str) -> list[str]:
-        return [row[header.index(name)] for _, row in rows]
+        number = header.index(name)
+        return [row[number] for _, row in rows]
+
+    def without_blanks(name: str) -> list[str]:
+        return [value.strip() for value in column(name)]
 
     def where(row: int) -> str:
         return f"{path} line {rows[row][0]}"
@@ -122,7 +151,7 @@ def _read_csv(path: Path) -> Table:
     split = next((name for name in header if name.lower() in SPLIT_COLUMNS), None)
     splits = column(split) if split else None
     note = f"pictures from column {image}, labels from column {label}"
-    return path_table(path, column(image), label_texts(column(label), where), where, splits, None, note)
+    return path_table(path, without_blanks(image), label_texts(column(label), where), where, splits, None, note)
 
 
 def path_table(
