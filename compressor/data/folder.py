@@ -16,7 +16,7 @@ from compressor.names import lines_of, spelt
 from compressor.progress import Progress
 from compressor.reading import read_text
 
-__all__ = ["entries", "expanded", "find_folder", "find_pictures", "present_path", "read_picture"]
+__all__ = ["LITTER", "entries", "expanded", "find_folder", "find_pictures", "present_path", "read_picture"]
 
 EXPECTED = "expected one folder a class, with pictures in it, directly or under train/, validation/ and test/"
 NAMED = "classes.txt"

@@ -55,7 +55,7 @@ def refuse_ids(part: Part) -> None:
 
 def _line(where: str) -> str:
     """A place as one line: a path may hold the fault that is reported."""
-    return escaped(where, 300).strip("'\"") if line_fault(where) else where
+    return where if where.isprintable() else escaped(where, 300).strip("'\"")
 
 
 def _spellings(found: Found) -> Spellings:
@@ -113,11 +113,8 @@ def _first(places: Mapping[str, str]) -> str:
 
 
 def _notes(spellings: Spellings) -> list[str]:
-    several = [
-        f"{name} ({' and '.join(f'{escaped(text)} in {_line(where)}' for text, where in texts.items())})"
-        for name, texts in spellings.items()
-        if len(texts) > 1
-    ]
+    # Without paths: notes stand in reports.
+    several = [f"{name} ({' and '.join(map(escaped, texts))})" for name, texts in spellings.items() if len(texts) > 1]
     blanks = [text for texts in spellings.values() if len(texts) == 1 for text in texts if text != text.strip()]
     alike = [" and ".join(map(repr, group)) for group in _alike(spellings)]
     numbers = [" and ".join(group) for group in _same_numbers(spellings)]
