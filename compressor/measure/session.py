@@ -15,7 +15,7 @@ from typing import Any
 
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError, os_error
 from compressor.measure.devices import DeviceUrl, Kind, Link, fresh_folder, open_link
-from compressor.measure.machine import one_line
+from compressor.printable import one_line
 from compressor.progress import Progress
 from compressor.spec.base import parse, read_json, write_json
 from compressor.spec.bundle import Bundle

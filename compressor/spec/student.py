@@ -166,7 +166,7 @@ class Request(Noun):
     data: str
     unlabelled: str | None = None
     skip_bad: bool
-    input_size: int | None
+    input_size: Annotated[int, Field(ge=8, le=4096)] | None
     recipe: Recipe
     qat: Scheme | None = None
     specialty: tuple[str, ...] | None = None
