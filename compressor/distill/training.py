@@ -8,6 +8,7 @@ import timm
 import torch
 
 from compressor.data import ImageData
+from compressor.data.labels import listed
 from compressor.distill.answer_codec import Codec
 from compressor.distill.bias import correct_bias, unseen_recall, write_history
 from compressor.distill.card import card_of, shown
@@ -50,7 +51,8 @@ def not_kept() -> KdcError:
 
 def say(data: ImageData, progress: Progress) -> None:
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.info.counts.items())
-    progress.note(f"data {data.info.source}: {len(data.info.class_names)} classes; {sizes}")
+    names = data.info.class_names
+    progress.note(f"data {data.info.source}: {len(names)} classes ({listed(names, 6)}); {sizes}")
 
 
 def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, progress: Progress) -> Student:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.spec.base import Noun
+from compressor.spec.class_names import ClassNames
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization, Scheme
 from compressor.spec.recipe import Recipe
@@ -76,7 +77,7 @@ class DataInfo(Noun):
 
     source: str
     fingerprint: str
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     counts: dict[str, int]
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -209,7 +210,7 @@ class Student(Noun):
     architecture: str
     init: str
     weights: Weights
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     preprocess: Preprocess
     teacher: Weights | None
     data: DataInfo
