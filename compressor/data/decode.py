@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from compressor.data.depth import Census
 from compressor.data.pictures import pillow_warnings_ignored, resize_and_crop
-from compressor.data.samples import Part, Sample, Split, load
+from compressor.data.samples import Part, Sample, Split, load_seen
 from compressor.errors import KdcError
 from compressor.progress import Progress
 from compressor.spec.base import write_atomically
@@ -74,27 +75,35 @@ def digest(picture: Image.Image) -> bytes:
     return found.digest()
 
 
-def check(samples: Sequence[tuple[Part, int]], progress: Progress) -> list[bytes | KdcError]:
+def check(
+    samples: Sequence[tuple[Part, int]], progress: Progress, census: Census | None = None
+) -> list[bytes | KdcError]:
     """For each sample the digest of its pixels, or what is wrong with it. Every picture is decoded whole, once: an
-    error now is better than one in the fifth epoch."""
-    with pillow_warnings_ignored(), closing(in_order(_check_one, samples)) as results:
+    error now is better than one in the fifth epoch. What the files show goes to `census`."""
+    seen_so_far = Census() if census is None else census
+
+    def one(sample: tuple[Part, int]) -> bytes | KdcError:
+        part, row = sample
+        try:
+            picture, seen = load_seen(part, row)
+            if part.encoded:
+                seen_so_far.add(seen, part.where(row))
+            return digest(picture)
+        except KdcError as error:
+            return error
+
+    with pillow_warnings_ignored(), closing(in_order(one, samples)) as results:
         if not any(part.encoded for part, _ in samples):
             return list(results)
         return list(progress.track(results, len(samples), "checking pictures"))
 
 
-def _check_one(sample: tuple[Part, int]) -> bytes | KdcError:
-    try:
-        return digest(load(*sample))
-    except KdcError as error:
-        return error
-
-
 def readable(
-    samples: Sequence[tuple[Part, int]], skip_bad: bool, progress: Progress
+    samples: Sequence[tuple[Part, int]], skip_bad: bool, progress: Progress, census: Census | None = None
 ) -> tuple[list[Sample], tuple[str, ...]]:
-    """The samples that can be read, and the ids of those that cannot, which raise KdcError without `skip_bad`."""
-    results = check(samples, progress)
+    """The samples that can be read, and the ids of those that cannot, which raise KdcError without `skip_bad`. What
+    the files show goes to `census`."""
+    results = check(samples, progress, census)
     errors = [result for result in results if isinstance(result, KdcError)]
     if errors and not skip_bad:
         more = f" (and {len(errors) - 1} more pictures)" if len(errors) > 1 else ""

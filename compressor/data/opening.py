@@ -4,11 +4,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from compressor.data.copies import copies_told
 from compressor.data.decode import readable
+from compressor.data.depth import Census
 from compressor.data.labels import listed
 from compressor.data.samples import UNLABELLED, Found, ImageData, Part, Sample, Split, contents_of, load
 from compressor.data.sources import find
@@ -16,6 +18,7 @@ from compressor.data.splits import WANTED, split_off
 from compressor.data.unlabelled import join_unlabelled
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent
+from compressor.spec.preprocess import PixelRange
 from compressor.spec.student import DataInfo
 
 __all__ = ["open_data"]
@@ -30,13 +33,15 @@ def open_data(
     progress: Progress = SILENT,
     class_names: Sequence[str] | None = None,
     unlabelled: str | None = None,
+    pixel_range: PixelRange | None = None,
 ) -> ImageData:
     """The data that `reference` names (see `sources.SOURCES`), checked and in three splits.
 
     Every encoded picture is decoded once, here; those that cannot be raise KdcError, or with `skip_bad` are left out
     and listed in `info.skipped`. Splits that are missing are taken from train, the same way every time (`split_off`).
     With `class_names`, the data must have exactly these classes, and labels follow their order. The pictures that
-    `unlabelled` names (`sources.find_unlabelled`) stand at the end of train, with the label UNLABELLED.
+    `unlabelled` names (`sources.find_unlabelled`) stand at the end of train, with the label UNLABELLED. `pixel_range`:
+    how pictures of more than 8 bits a channel are read (`Recipe.pixel_range`).
 
     A sample is known by what its picture shows (`decode.digest`), not by where it lies: splits are made by that, and
     copies are found by it, those in another format too. Pictures that were resized, or compressed anew with loss, are
@@ -46,19 +51,22 @@ def open_data(
     pictures under other names, in another order, folder, table or format have the same one; where a file's pixels come
     out otherwise, since another version of a decoder reads it, they have another.
     """
-    found = find(reference, progress)
+    found = _read_with(find(reference, progress), pixel_range)
     names = _classes(found, class_names)
-    kept, skipped = _checked(found, skip_bad, progress)
+    census = Census()
+    kept, skipped = _checked(found, skip_bad, progress, census)
     _every_class_in_train(kept["train"], names)
     splits, split_notes = _in_three(kept)
-    notes = [*found.notes, *split_notes, *_absent(splits, names), *copies_told(splits)]
+    notes = [*found.notes, *census.notes(pixel_range), *split_notes, *_absent(splits, names), *copies_told(splits)]
     if skipped:
         notes.append(f"left out {len(skipped)} pictures that cannot be read, e.g. {skipped[0]}")
     made = {name: _split(name, splits[name], names) for name in WANTED}
     fingerprint, counts = _fingerprint(names, splits), {name: len(split) for name, split in made.items()}
     joined = None
     if unlabelled is not None:
-        more, joined, more_notes = join_unlabelled(unlabelled, splits, skip_bad=skip_bad, progress=progress)
+        more, joined, more_notes = join_unlabelled(
+            unlabelled, splits, skip_bad=skip_bad, progress=progress, pixel_range=pixel_range
+        )
         notes += more_notes
         made["train"] = _with_unlabelled(made["train"], more)
     for note in notes:
@@ -73,6 +81,10 @@ def open_data(
         unlabelled=joined,
     )
     return ImageData(info, made["train"], made["validation"], made["test"])
+
+
+def _read_with(found: Found, pixel_range: PixelRange | None) -> Found:
+    return replace(found, parts={name: replace(part, pixel_range=pixel_range) for name, part in found.parts.items()})
 
 
 def _classes(found: Found, wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -111,9 +123,11 @@ def _reordered(names: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def _checked(found: Found, skip_bad: bool, progress: Progress) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
+def _checked(
+    found: Found, skip_bad: bool, progress: Progress, census: Census
+) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
     """The samples that can be read, by split, and the ids of those that cannot."""
-    samples, skipped = readable(list(found.samples()), skip_bad, progress)
+    samples, skipped = readable(list(found.samples()), skip_bad, progress, census)
     kept: dict[str, list[Sample]] = {name: [] for name in found.parts}
     split_of = {id(part): name for name, part in found.parts.items()}
     for sample in samples:

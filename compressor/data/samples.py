@@ -9,11 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from compressor.data.pictures import decode
+from compressor.data.depth import Seen
+from compressor.data.pictures import read
 from compressor.data.splits import WANTED
+from compressor.spec.preprocess import PixelRange
 from compressor.spec.student import DataInfo
 
-__all__ = ["UNLABELLED", "Content", "Found", "ImageData", "Part", "Sample", "Split", "contents_of", "drawn", "load"]
+__all__ = [
+    "UNLABELLED",
+    "Content",
+    "Found",
+    "ImageData",
+    "Part",
+    "Sample",
+    "Split",
+    "contents_of",
+    "drawn",
+    "load",
+    "load_seen",
+]
 
 # An encoded picture (a whole file), or pixels: uint8 [h, w] or [h, w, 3].
 Content: TypeAlias = bytes | NDArray[np.uint8]
@@ -27,6 +41,7 @@ class Part:
     """One split as a source lists it, before anything is checked or split off. `labels` are class names, one a sample.
 
     `content(i)` fetches sample i and may raise KdcError; `where(i)` names it in messages: a path, or a file and row.
+    `pixel_range`: how encoded pictures of more than 8 bits are read (see `pictures.decode`).
     """
 
     ids: tuple[str, ...]
@@ -34,6 +49,7 @@ class Part:
     content: Callable[[int], Content]
     where: Callable[[int], str]
     encoded: bool
+    pixel_range: PixelRange | None = None
 
 
 # A sample that can be read: the part that it came in, its row there, and the digest of its pixels (`decode.digest`).
@@ -93,10 +109,15 @@ class ImageData:
 
 def load(part: Part, row: int) -> Image.Image:
     """The picture of one sample in RGB, or KdcError."""
+    return load_seen(part, row)[0]
+
+
+def load_seen(part: Part, row: int) -> tuple[Image.Image, Seen]:
+    """As `load`, and what is to be said of its file."""
     content = part.content(row)
     if isinstance(content, bytes):
-        return decode(content, part.where(row))
-    return Image.fromarray(content).convert("RGB")
+        return read(content, part.where(row), part.pixel_range)
+    return Image.fromarray(content).convert("RGB"), Seen()
 
 
 def contents_of(digests: Iterable[bytes]) -> NDArray[np.uint64]:

@@ -11,6 +11,7 @@ import numpy as np
 from compressor.data.labels import listed
 from compressor.data.samples import ImageData, drawn
 from compressor.errors import KdcError, did_you_mean
+from compressor.names import spelt
 from compressor.spec.student import Specialty
 
 __all__ = ["DUSTBIN", "specialised", "specialty_classes"]
@@ -62,8 +63,8 @@ def specialised(data: ImageData, typed: Sequence[str], seed: int) -> tuple[Image
 def specialty_classes(typed: Sequence[str], class_names: Sequence[str]) -> tuple[str, ...]:
     """The classes that were typed, in the order of `class_names`. Each text is a class, or several with commas between
     them; a class whose own name has commas is found first. Raises KdcError."""
-    names = [name for text in typed for name in ([text] if text in class_names else text.split(","))]
-    wanted = [name if name in class_names else name.strip() for name in names]
+    names = [name for text in typed for name in ([text] if spelt(text) in class_names else text.split(","))]
+    wanted = [spelt(name) for name in names]
     for name in wanted:
         if name not in class_names:
             raise KdcError(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from compressor.data.labels import listed
 from compressor.data.samples import UNLABELLED, ImageData, Split, drawn
 from compressor.errors import KdcError, did_you_mean
+from compressor.names import spelt
 from compressor.progress import Progress
 from compressor.spec.recipe import Transfer
 
@@ -60,13 +61,16 @@ def transfer_set(data: ImageData, how: Transfer, *, labels_only: bool, progress:
 def classes_without(how: Transfer, class_names: Sequence[str]) -> list[int]:
     """The numbers of the classes that are left out, in the recipe's order; raises KdcError for an unknown name, or
     where no class stays."""
-    for name in how.without:
+    wanted = [spelt(name) for name in how.without]
+    for name in wanted:
         if name not in class_names:
             near = did_you_mean(name, class_names)
             raise KdcError(f"recipe transfer.without: the data has no class {name}{near}; its: {listed(class_names)}")
-    if len(how.without) == len(class_names):
+        if wanted.count(name) > 1:
+            raise KdcError(f"recipe transfer.without names {name} twice", "name each class once")
+    if len(wanted) == len(class_names):
         raise KdcError("recipe transfer.without names every class, so nothing could be learned")
-    return [list(class_names).index(name) for name in how.without]
+    return [class_names.index(name) for name in wanted]
 
 
 def _keeps_label(train: Split, labels: NDArray[np.int64], share: float) -> NDArray[np.bool_]:

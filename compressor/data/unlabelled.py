@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from compressor.data.decode import readable
+from compressor.data.depth import Census
 from compressor.data.samples import Part, Sample
 from compressor.data.sources import find_unlabelled
 from compressor.errors import KdcError
 from compressor.progress import Progress
+from compressor.spec.preprocess import PixelRange
 from compressor.spec.student import UnlabelledInfo
 
 __all__ = ["join_unlabelled"]
@@ -17,7 +19,12 @@ PREFIX = "unlabelled/"
 
 
 def join_unlabelled(
-    reference: str, splits: Mapping[str, Sequence[Sample]], *, skip_bad: bool, progress: Progress
+    reference: str,
+    splits: Mapping[str, Sequence[Sample]],
+    *,
+    skip_bad: bool,
+    progress: Progress,
+    pixel_range: PixelRange | None = None,
 ) -> tuple[list[Sample], UnlabelledInfo, list[str]]:
     """The pictures that `reference` names and that the data (`splits`) does not hold already, what is kept of them in
     student.json, and notes.
@@ -31,8 +38,11 @@ def join_unlabelled(
     except KdcError as error:
         raise KdcError(f"--unlabelled: {error.message}", error.hint, error.exit_code) from None
     _refuse_twice(part)
-    part = _renamed(part, {own.ids[row] for samples in splits.values() for own, row, _ in samples})
-    samples, skipped = readable([(part, row) for row in range(len(part.ids))], skip_bad, progress)
+    part = _renamed(
+        replace(part, pixel_range=pixel_range), {own.ids[row] for samples in splits.values() for own, row, _ in samples}
+    )
+    census = Census()
+    samples, skipped = readable([(part, row) for row in range(len(part.ids))], skip_bad, progress, census)
     copied = _copies(samples, splits)
     kept = [sample for sample, names in zip(samples, copied, strict=True) if not names]
     if not kept:
@@ -45,7 +55,7 @@ def join_unlabelled(
         left_out_copies=len(samples) - len(kept),
         skipped=skipped,
     )
-    notes = [f"unlabelled: {note}" for note in found_notes]
+    notes = [f"unlabelled: {note}" for note in (*found_notes, *census.notes(pixel_range))]
     notes.append(f"unlabelled: {len(kept):,} pictures join train; every loss but those of labels learns from them")
     if info.left_out_copies:
         counts = {name: sum(name in names for names in copied) for name in splits}

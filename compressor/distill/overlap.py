@@ -16,7 +16,7 @@ from compressor.models.trained_on import Pictures, pictures_of
 from compressor.progress import Progress
 from compressor.spec.student import Request
 
-__all__ = ["seen_before", "told", "told_of_table", "with_notes"]
+__all__ = ["seen_before", "tell_overlap", "tell_table_overlap", "with_notes"]
 
 
 def seen_before(request: Request, data: ImageData, progress: Progress) -> ImageData:
@@ -30,7 +30,7 @@ def seen_before(request: Request, data: ImageData, progress: Progress) -> ImageD
     teachers: Sequence[str] = (request.teacher, *request.other_teachers)
     if request.command == "teach":
         starts, teachers = ("" if request.init == "random" else request.teacher), ()
-    return with_notes(data, told(teachers, data, progress, starts=starts))
+    return with_notes(data, tell_overlap(teachers, data, progress, starts=starts))
 
 
 def with_notes(data: ImageData, notes: Sequence[str]) -> ImageData:
@@ -38,7 +38,7 @@ def with_notes(data: ImageData, notes: Sequence[str]) -> ImageData:
     return replace(data, info=data.info.model_copy(update={"notes": (*data.info.notes, *notes)}))
 
 
-def told(teachers: Sequence[str], data: ImageData, progress: Progress, *, starts: str = "") -> list[str]:
+def tell_overlap(teachers: Sequence[str], data: ImageData, progress: Progress, *, starts: str = "") -> list[str]:
     """A note for each of these references, where there is one to say; they have been said. `starts`: what is trained
     on."""
     notes = []
@@ -63,7 +63,7 @@ def told(teachers: Sequence[str], data: ImageData, progress: Progress, *, starts
     return notes
 
 
-def told_of_table(table: LoadedTable, data: ImageData, progress: Progress) -> list[str]:
+def tell_table_overlap(table: LoadedTable, data: ImageData, progress: Progress) -> list[str]:
     """A note where the table says that its teacher was trained on some of the validation or test pictures."""
     answers = table.answers
     if answers.seen is None:

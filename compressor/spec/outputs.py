@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.spec.base import Noun
+from compressor.spec.class_names import ClassNames
 from compressor.spec.student import Accuracy, Weights
 
 __all__ = ["Kind", "OutputsInfo", "Predictions"]
@@ -20,7 +21,7 @@ class OutputsInfo(Noun):
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     kdc: str
     kind: Kind
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     teacher: Weights
     data: str
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.spec.base import Noun
+from compressor.spec.class_names import ClassNames
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization, Scheme
 from compressor.spec.recipe import Recipe
@@ -29,6 +30,9 @@ class Weights(Noun):
     """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
     whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
 
+    What a teacher answers also depends on how it sees pictures, and on which of its outputs is which class of the data:
+    `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter.
+
     Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
     `parameters`, and the rest is as the table tells of its model, or "unknown"."""
 
@@ -37,6 +41,21 @@ class Weights(Noun):
     sha256: str
     licence: str
     parameters: int
+    preprocess_sha256: str | None = None
+    classes_sha256: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """All that its answers depend on, in one text."""
+        return f"{self.sha256} {self.preprocess_sha256} {self.classes_sha256}"
+
+    def changed_from(self, before: "Weights") -> str | None:
+        """What makes these answer otherwise than `before`, as "its weights differ"; None where nothing does."""
+        parts = {"weights": "sha256", "preprocessing": "preprocess_sha256", "classes": "classes_sha256"}
+        changed = [name for name, key in parts.items() if getattr(self, key) != getattr(before, key)]
+        if changed in (["preprocessing"], []):
+            return "its preprocessing differs" if changed else None
+        return f"its {' and '.join(changed)} differ"
 
 
 class UnlabelledInfo(Noun):
@@ -58,7 +77,7 @@ class DataInfo(Noun):
 
     source: str
     fingerprint: str
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     counts: dict[str, int]
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -166,7 +185,7 @@ class Request(Noun):
     data: str
     unlabelled: str | None = None
     skip_bad: bool
-    input_size: int | None
+    input_size: Annotated[int, Field(ge=8, le=4096)] | None
     recipe: Recipe
     qat: Scheme | None = None
     specialty: tuple[str, ...] | None = None
@@ -191,7 +210,7 @@ class Student(Noun):
     architecture: str
     init: str
     weights: Weights
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     preprocess: Preprocess
     teacher: Weights | None
     data: DataInfo

@@ -142,6 +142,7 @@ def test_unreadable_ones_are_an_error_or_left_out(make_folder: MakeFolder, tmp_p
 def test_ids_never_collide_with_those_of_the_data(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"train/a": 3, "train/unlabelled": 3, "test/a": 1})
     root.joinpath("train").rename(tmp_path / "flat")
+    (tmp_path / "flat" / "classes.txt").write_text("a\nunlabelled\n")  # which sounds like a split
     (tmp_path / "more").mkdir()
     Image.new("L", (3, 3)).save(tmp_path / "more" / "000.png")
     data = open_data(f"folder:{tmp_path / 'flat'}", unlabelled=f"folder:{tmp_path / 'more'}")

@@ -12,7 +12,7 @@ from PIL import Image
 from compressor.data import ImageData, open_data
 from compressor.data.outputs import read_outputs
 from compressor.distill import distill, predict, teach
-from compressor.distill.overlap import seen_before, told
+from compressor.distill.overlap import seen_before, tell_overlap
 from compressor.errors import KdcError
 from compressor.export.identity import without_paths
 from compressor.models.trained_on import FILE, pictures_of, read_trained_on, save_trained_on
@@ -210,7 +210,7 @@ def test_nobody_knows_what_other_models_were_trained_on(taught: ImageData, tmp_p
     file.write_bytes(b"")
     references = ("timm:test_resnet", f"timm:test_resnet@{file}", "hf:owner/name", "self", "peers", "outputs:t.csv")
     assert [pictures_of(one) for one in references] == [None] * 6
-    assert told(references, data_with(taught, 9, 9), progress) == []
+    assert tell_overlap(references, data_with(taught, 9, 9), progress) == []
     assert pictures_of(f"timm:test_resnet@{teacher_run / 'student.safetensors'}") is not None
 
 
