@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from compressor.report import build_report, exit_code_for, to_markdown
-from compressor.report.lines import PARITY, parity_verdict
+from compressor.report.lines import parity_verdict
+from compressor.statistics import PARITY
+from tests.kit import by_classes, score_of
 from tests.report.conftest import logits_for
 
 Make = Callable[..., Path]
@@ -15,7 +17,9 @@ N = 1000
 
 
 def score(correct: int, stand_in: str | None = None) -> dict[str, Any]:
-    return {"n": N, "correct": correct, "reference_correct": 900, "same": correct, "stand_in": stand_in}
+    """Of three classes, of which two stay as they were."""
+    by_class = by_classes((300, 300, 300), (300, 300, 300), (400, 300, correct - 600))
+    return score_of(N, correct, 900, by_class=by_class, stand_in=stand_in).model_dump()
 
 
 def int8(correct: int, **changes: Any) -> dict[str, Any]:

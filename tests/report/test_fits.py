@@ -146,9 +146,9 @@ def test_a_measurement_in_memory_is_held_to_the_same(make_bundle: Make) -> None:
     bundle = make_bundle()
     results = read_results(bundle)
     assert results.measurement is not None
-    assert results_with(results, results.measurement).logits == {}
+    assert results_with(results, results.measurement).answers == {}
     unmeasured = read_unmeasured(bundle)
-    assert (unmeasured.measurement, unmeasured.contestants, unmeasured.logits) == (None, {}, {})
+    assert (unmeasured.measurement, unmeasured.contestants, unmeasured.answers) == (None, {}, {})
     values = results.measurement.model_dump()
     values["contestants"][0]["variant"] = "stranger"
     with pytest.raises(KdcError, match="the session measures variant stranger"):

@@ -7,9 +7,9 @@ import pytest
 
 from compressor.report import build_report, exit_code_for
 from compressor.report.gate import holding, verdict_of
-from compressor.report.lines import PARITY
 from compressor.runtimes import RUNTIMES
 from compressor.spec.report import Check, Report, Verdict
+from compressor.statistics import PARITY
 
 Make = Callable[..., Path]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
