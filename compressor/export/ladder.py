@@ -79,7 +79,7 @@ def climb(
             raise KdcError(f"{runtime} made no int8 candidate of this network")
         best = _best(tried, judge)
         if source.profile.max_drop * best.score.n < 1:
-            progress.warn(f"{folder.name}: {_few(best.score, source.profile.max_drop)}")
+            progress.note(f"{folder.name}: {_few(best.score, source.profile.max_drop)}")
         if not judge.holds(best.score):
             close = parity_judged("int8", score_parity(best.score))[0] == "pass"
             lacks = "keeps the accuracy asked for" if close else "gives torch's answers closely enough"

@@ -173,5 +173,6 @@ def keeps(score: Score, max_drop: float) -> bool:
 def score_counts(score: Score) -> ClassCounts:
     """A score's counts by class, held against the student in fp32."""
     counts = score.by_class
-    parts = (np.array(part, np.int64) for part in (counts.n, counts.correct, counts.reference, counts.both))
-    return ClassCounts(*parts)
+    return ClassCounts(
+        np.array(counts.n), np.array(counts.correct), np.array(counts.reference), np.array(counts.both)
+    )
