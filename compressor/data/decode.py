@@ -62,12 +62,15 @@ def _cpus() -> int:
 
 
 def digest(picture: Image.Image) -> bytes:
-    """What a picture shows, as a sha256: over its size and its pixels, as they were decoded to RGB.
+    """What a picture shows, as a sha256: over its size and its pixels, as they were decoded to RGB, or the values of
+    deep grey (`depth.Seen.shown`), which are the same whatever range is stated.
 
     So it is the same for a PNG, for the same pixels in a BMP and for the same pixels as an array, wherever they lie. A
     picture that was scaled or compressed with loss has other pixels, and counts as another one.
     """
     found = hashlib.sha256(repr(picture.size).encode())
+    if picture.mode != "RGB":
+        found.update(picture.mode.encode())
     rows = max(1, PIXELS_PER_STRIP // picture.width)
     for top in range(0, picture.height, rows):  # in strips: a second copy of a large picture costs time and memory
         strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
@@ -88,7 +91,7 @@ def check(
             picture, seen = load_seen(part, row)
             if part.encoded:
                 seen_so_far.add(seen, part.where(row))
-            return digest(picture)
+            return digest(seen.shown or picture)
         except KdcError as error:
             return error
 

@@ -24,13 +24,15 @@ of grey; and one whose values lie that close together that a quarter of these ar
 @dataclass(frozen=True)
 class Seen:
     """What is to be said of a picture's file. `low`, `high`: the least and the largest value, of `black` to `white`;
-    None where it has 8 bits a channel. `several`: it holds more frames or pages than the one that counts."""
+    None where it has 8 bits a channel. `several`: it holds more frames or pages than the one that counts. `shown`: what
+    the picture shows whatever range is stated, where its RGB does not say it: the bytes of its values as channels."""
 
     low: float | None = None
     high: float | None = None
     black: float = 0
     white: float = 255
     several: bool = False
+    shown: Image.Image | None = None
 
 
 def stated_as(pixel_range: PixelRange) -> str:
@@ -55,9 +57,22 @@ def grey_of(picture: Image.Image, pixel_range: PixelRange | None) -> tuple[NDArr
         with np.errstate(over="ignore"):  # a narrow range; what is infinite is cut off
             scaled = np.floor((part - black) * 255 / (white - black) + 0.5)
         out[start : start + CHUNK] = np.clip(scaled, 0, 255)
-    if _tag(picture, PHOTOMETRIC) == (WHITE_IS_ZERO,):
+    turned = _tag(picture, PHOTOMETRIC) == (WHITE_IS_ZERO,)
+    if turned:
         grey = 255 - grey
-    return grey, Seen(float(values.min()), float(values.max()), black, white)
+    return grey, Seen(float(values.min()), float(values.max()), black, white, shown=_shown(values, turned))
+
+
+def _shown(values: NDArray[Any], turned: bool) -> Image.Image:
+    """Grey values of 16 bits that 8 hold as well (0, 257, … 65535), as the RGB of those; others as their own bytes, in
+    as few as hold them. `turned`: white is zero."""
+    if values.dtype.kind != "f" and values.min() >= 0 and values.max() <= 65535:
+        values = (65535 - values if turned else values).astype("<u2")
+        if not (values % 257).any():
+            return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(values[..., None].view(np.uint8))
+    plain = np.ascontiguousarray(-values if turned else values, "<f4" if values.dtype.kind == "f" else "<i4")
+    return Image.fromarray(plain[..., None].view(np.uint8))
 
 
 def _whole_range(picture: Image.Image) -> tuple[float, float]:

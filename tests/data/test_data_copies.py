@@ -121,6 +121,66 @@ def test_a_turned_picture_and_its_upright_copy_are_one(make_folder: MakeFolder, 
     assert "1 pictures of test have an exact copy in train, e.g. test/a/000.png (it is train/a/001.png)" in notes
 
 
+def deep(values: np.ndarray, path: Path, **how: Any) -> None:
+    Image.fromarray(values.astype(np.uint16)).save(path, **how)
+
+
+def test_deep_pictures_are_split_alike_whatever_range_is_stated(tmp_path: Path) -> None:
+    """With a range and without, a teacher's training pictures must not become the student's validation. In three levels
+    of grey, most of these pictures would be one."""
+    rng = np.random.default_rng(0)
+    for label, level in (("dark", 900), ("light", 1300)):
+        (tmp_path / "here" / label).mkdir(parents=True)
+        for number in range(30):
+            deep(level + rng.integers(0, 40, (2, 2)), tmp_path / "here" / label / f"{number:03}.png")
+    plain = open_data(f"folder:{tmp_path / 'here'}")
+    ranged = open_data(f"folder:{tmp_path / 'here'}", pixel_range=(0, 4095))
+    assert plain.info.fingerprint == ranged.info.fingerprint
+    assert plain.test.ids == ranged.test.ids
+    assert np.asarray(plain.test.picture(0)).max() < 7 < np.asarray(ranged.test.picture(0)).max()
+    whole = np.concatenate([plain.train.contents, plain.validation.contents, plain.test.contents])
+    assert len(np.unique(whole)) == 60
+    for folder in (tmp_path / "here").iterdir():
+        for file in folder.iterdir():
+            place = tmp_path / "there" / folder.name / f"{file.stem}.tif"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            turned = Image.Exif()
+            turned[0x0112] = 3
+            values = np.asarray(Image.open(file))[::-1, ::-1]
+            deep(values, place, exif=turned)
+    elsewhere = open_data(f"folder:{tmp_path / 'there'}", pixel_range=(0, 4095))
+    assert elsewhere.info.fingerprint == plain.info.fingerprint, "turned, and said to be"
+
+
+@pytest.mark.parametrize("pixel_range", [None, (0, 65535), (0, 300)])
+def test_what_8_bits_hold_is_the_same_in_16(tmp_path: Path, pixel_range: tuple[float, float] | None) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 1), ("test", 1)):
+        for label in "ab":
+            (tmp_path / split / label).mkdir(parents=True)
+            for number in range(count):
+                grey = rng.integers(0, 256, (4, 5), np.uint8)
+                Image.fromarray(grey).save(tmp_path / split / label / f"{number}.png")
+    grey = np.asarray(Image.open(tmp_path / "train" / "a" / "1.png")).astype(np.uint16)
+    deep(grey * 257, tmp_path / "test" / "a" / "0.png")
+    notes = open_data(f"folder:{tmp_path}", pixel_range=pixel_range).info.notes
+    assert "1 pictures of test have an exact copy in train, e.g. test/a/0.png (it is train/a/1.png)" in notes
+
+
+def test_white_that_is_zero_shows_its_negative(tmp_path: Path) -> None:
+    from compressor.data.pictures import read
+
+    ramp = np.arange(0, 65000, 500, dtype=np.uint16)[None].repeat(3, 0)
+    found = []
+    for name, values, photometric in (("black.tif", ramp, 1), ("white.tif", 65535 - ramp, 0)):
+        deep(values, tmp_path / name, tiffinfo={262: photometric})
+        for pixel_range in (None, (0.0, 4095.0)):
+            seen = read((tmp_path / name).read_bytes(), name, pixel_range)[1]
+            assert seen.shown is not None
+            found.append(digest(seen.shown))
+    assert len(set(found)) == 1
+
+
 def test_reencoded_copies_of_held_out_pictures_are_counted(make_folder: MakeFolder) -> None:
     root = make_folder({"train/a": 8, "train/b": 8, "val/a": 2, "val/b": 2, "test/a": 4, "test/b": 4})
     for name in ("test/a/000", "test/a/001", "test/b/003"):
