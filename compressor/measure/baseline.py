@@ -61,14 +61,17 @@ def _must_compare(bundle_dir: Path, bundle: Bundle, baseline_dir: Path, old: Bun
         raise KdcError(f"{where} it has other classes, or another order of them")
     if old.profile.batch != bundle.profile.batch:
         raise KdcError(f"{where} it is made for batch {old.profile.batch}, this bundle for {bundle.profile.batch}")
-    for mine, theirs in ((bundle.eval.ids, old.eval.ids), (bundle.eval.labels, old.eval.labels)):
+    # Names say nothing where the pictures are known: the same data may have been listed otherwise, or changed.
+    known = bundle.eval.contents is not None and old.eval.contents is not None
+    names = () if known else ((bundle.eval.ids, old.eval.ids),)
+    for mine, theirs in (*names, (bundle.eval.labels, old.eval.labels)):
         if file_sha256(bundle_dir / mine) != file_sha256(baseline_dir / theirs):
             raise KdcError(
                 f"{where} it was tested on other samples ({theirs} differs)", "export both from the same data"
             )
-    if None not in (bundle.eval.contents, old.eval.contents) and bundle.eval.contents != old.eval.contents:
+    if known and bundle.eval.contents != old.eval.contents:
         raise KdcError(
-            f"{where} it was tested on other pictures under the same names", "export both from the same data"
+            f"{where} it was tested on other pictures, or in another order", "export both from the same data"
         )
 
 

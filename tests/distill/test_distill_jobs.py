@@ -402,6 +402,38 @@ def test_resuming_when_the_teacher_changed(
     assert (tmp_path / "run" / "checkpoint" / "state.pt").is_file()
 
 
+def test_resuming_when_the_pictures_come_in_another_order(
+    tmp_path: Path, ask_distill: Ask, digits4: str, interrupt_at: Callable[[int], Progress]
+) -> None:
+    """A view belongs to a sample's number: with the same pictures under other numbers, another student would come of
+    it. Other names in the same order are no other data."""
+    data = open_data(digits4)
+    for place in ("val", "test"):
+        split = data.validation if place == "val" else data.test
+        for row in range(len(split)):
+            name = tmp_path / "data" / place / data.info.class_names[split.labels[row]]
+            name.mkdir(parents=True, exist_ok=True)
+            split.picture(row).save(name / f"{row:03}.png")
+    for row in range(len(data.train)):
+        name = tmp_path / "data" / "train" / data.info.class_names[data.train.labels[row]]
+        name.mkdir(parents=True, exist_ok=True)
+        data.train.picture(row).save(name / f"{row:03}.png")
+    request = ask_distill(data=f"folder:{tmp_path / 'data'}")
+    with pytest.raises(KeyboardInterrupt):
+        run(request, tmp_path / "run", progress=interrupt_at(3))
+    files = sorted((tmp_path / "data/train/zero").iterdir())
+    for file in files:
+        file.rename(file.with_name(f"1{file.name}"))
+    backwards = dict(zip(sorted((tmp_path / "data/train/one").iterdir()), range(99, 0, -1), strict=False))
+    for file, number in backwards.items():
+        file.rename(file.with_name(f"x{number}.png"))
+    with pytest.raises(KdcError, match="since the run was interrupted, the order of the training pictures changed"):
+        run(request, tmp_path / "run", resume=True)
+    for file, number in backwards.items():
+        file.with_name(f"x{number}.png").rename(file)
+    assert run(request, tmp_path / "run", resume=True).test.n == 120
+
+
 def test_overwriting_replaces_a_run(tmp_path: Path, unfinished: Path, ask_distill: Ask) -> None:
     run(ask_distill(epochs=1), unfinished, overwrite=True)
     run(ask_distill(epochs=1), tmp_path / "fresh")

@@ -87,6 +87,28 @@ def test_what_cannot_be_compared_is_refused_and_nothing_changes(old: Path, new: 
     refused("tested on other samples")
 
 
+def shown(bundle: Path, contents: str | None) -> None:
+    change(bundle, lambda one: one.model_copy(update={"eval": one.eval.model_copy(update={"contents": contents})}))
+
+
+def test_other_pictures_under_the_same_names_are_not_compared(old: Path, new: Path) -> None:
+    shown(old, "a" * 64)
+    shown(new, "b" * 64)
+    with pytest.raises(KdcError, match="tested on other pictures, or in another order"):
+        attach_baseline(new, old)
+    assert not (new / "baseline").exists()
+
+
+def test_the_same_pictures_under_other_names_are(old: Path, new: Path) -> None:
+    ids = old / "eval" / "ids.txt"
+    ids.write_text("".join(f"elsewhere/{line}\n" for line in ids.read_text().splitlines()))
+    with pytest.raises(KdcError, match=r"tested on other samples \(eval/ids\.txt differs\)"):
+        attach_baseline(new, old)
+    for bundle in (old, new):
+        shown(bundle, "a" * 64)
+    assert attach_baseline(new, old).baseline is not None
+
+
 def test_a_bundle_is_no_baseline_of_itself(new: Path) -> None:
     with pytest.raises(KdcError, match="is the bundle itself"):
         attach_baseline(new, new)
