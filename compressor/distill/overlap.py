@@ -4,12 +4,13 @@ A model of kdc knows what it was trained on (`models.trained_on`). What a teache
 is not followed: it never saw those pictures.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from compressor.data import ImageData
+from compressor.data import ImageData, Split
 from compressor.models.answer_table import LoadedTable
 from compressor.models.lineage import last_part
 from compressor.models.trained_on import Pictures, pictures_of
@@ -66,37 +67,42 @@ def tell_overlap(teachers: Sequence[str], data: ImageData, progress: Progress, *
 def tell_table_overlap(table: LoadedTable, data: ImageData, progress: Progress) -> list[str]:
     """A note where the table says that its teacher was trained on some of the validation or test pictures."""
     answers = table.answers
-    if answers.seen is None:
+    seen = answers.seen
+    if seen is None:
         return []
-    counts = []
-    for split in (data.validation, data.test):
-        count = sum(name in answers.seen for name in answers.named(split) if name is not None)
-        if count:
-            counts.append(f"{count:,} of the {len(split):,} {split.name} pictures")
-    if not counts:
+    known = [np.array([name in seen for name in answers.named(split)], np.bool_) for split in _held_out(data)]
+    overlap = _counted(known, data)
+    if not overlap:
         return []
     note = (
-        f"the teacher of {last_part(table.weights.source)} was trained on {' and '.join(counts)}: its accuracy on them "
-        "says nothing about other pictures"
+        f"the teacher of {last_part(table.weights.source)} was trained on {overlap}: its accuracy on them says nothing "
+        "about other pictures"
     )
     progress.warn(note)
     return [note]
 
 
+def _held_out(data: ImageData) -> tuple[Split, Split]:
+    return data.validation, data.test
+
+
 def _overlap(pictures: Pictures, data: ImageData) -> str:
-    """ "84 of the 120 validation pictures and 3 of the 240 test pictures", or "" where it is none."""
-    return " and ".join(_held_out(pictures, data))
+    return _counted([np.isin(split.contents, pictures) for split in _held_out(data)], data)
 
 
-def _held_out(pictures: Pictures, data: ImageData) -> Iterator[str]:
-    for split in (data.validation, data.test):
-        count = int(np.isin(split.contents, pictures).sum())
-        if count:
-            yield f"{count:,} of the {len(split):,} {split.name} pictures"
+def _counted(known: Sequence[NDArray[np.bool_]], data: ImageData) -> str:
+    """As "84 of the 120 validation pictures and 3 of the 240 test pictures"; `known`: which of them, a split each.
+    Nothing where all that are known stand in train here as well: then it is the data's own fault, and was said with
+    it."""
+    both = list(zip(known, _held_out(data), strict=True))
+    if not any((seen & ~np.isin(split.contents, data.train.contents)).any() for seen, split in both):
+        return ""
+    counts = [f"{seen.sum():,} of the {len(split):,} {split.name} pictures" for seen, split in both if seen.any()]
+    return " and ".join(counts)
 
 
 def _other_data(pictures: Pictures, data: ImageData) -> str:
     known = int(np.isin(pictures, data.train.contents).sum())
     if known == len(pictures):
         return ""
-    return f"of its {len(pictures):,} training pictures {known:,} stand in train here, and none in validation or test"
+    return f"of its {len(pictures):,} training pictures {known:,} stand in train here, and none in validation or test alone"

@@ -63,14 +63,15 @@ def turned(tmp_path_factory: pytest.TempPathFactory, taught: ImageData) -> str:
 
 
 def data_with(taught: ImageData, validation: int, test: int) -> ImageData:
-    """The same data, but that so many of its held-out pictures stand in train."""
+    """Other data, so many of whose held-out pictures are the teacher's training pictures, and none of the others."""
     contents = taught.train.contents
     held_out = (taught.validation, validation, contents[50:]), (taught.test, test, contents)
     changed = [
         replace(split, contents=np.concatenate([known[:count], split.contents[count:]]))
         for split, count, known in held_out
     ]
-    return replace(taught, validation=changed[0], test=changed[1])
+    train = replace(taught.train, contents=np.arange(len(taught.train), dtype=np.uint64))
+    return replace(taught, train=train, validation=changed[0], test=changed[1])
 
 
 def test_a_run_records_what_it_was_trained_on(teacher_run: Path, taught: ImageData) -> None:
@@ -106,6 +107,18 @@ def test_a_teacher_that_knows_held_out_pictures_is_warned_of_with_numbers(ask_di
         assert found.info.notes == (*data.info.notes, *progress.warnings), "for the report, without a path"
 
 
+def test_what_the_data_itself_holds_twice_is_no_fault_of_the_teacher(ask_distill: Ask, taught: ImageData) -> None:
+    """A test picture that stands in train is said with the data: the same data with the same splits."""
+    data = replace(taught, test=taught.test.part(np.arange(20)))
+    data = replace(data, test=replace(data.test, contents=taught.train.contents[:20]))
+    progress = Hearing()
+    assert seen_before(ask_distill(), data, progress).info.notes == data.info.notes
+    assert progress.warnings == progress.notes == []
+    fewer = replace(data, train=data.train.part(np.arange(1, len(data.train))))
+    seen_before(ask_distill(), fewer, progress)
+    assert progress.warnings[0].startswith("teacher run:teacher was trained on 20 of the 20 test pictures: ")
+
+
 def test_each_of_several_teachers_is_looked_at(
     ask_distill: Ask, taught: ImageData, teacher_run: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +142,7 @@ def test_other_data_without_overlap_is_said_with_numbers(ask_distill: Ask, taugh
     assert progress.warnings == []
     assert progress.notes == [
         "teacher run:teacher was trained on other pictures too: of its 216 training pictures 100 stand in train here, "
-        "and none in validation or test"
+        "and none in validation or test alone"
     ]
     assert found.info.notes[-1] == progress.notes[0]
 
