@@ -105,4 +105,5 @@ def _other_data(pictures: Pictures, data: ImageData) -> str:
     known = int(np.isin(pictures, data.train.contents).sum())
     if known == len(pictures):
         return ""
-    return f"of its {len(pictures):,} training pictures {known:,} stand in train here, and none in validation or test alone"
+    where = "stand in train here, and none in validation or test alone"
+    return f"of its {len(pictures):,} training pictures {known:,} {where}"
