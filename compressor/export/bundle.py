@@ -142,6 +142,7 @@ def _fill(
     place = _Place(root, root / WORK, profile, without_paths(record), data, progress)
     (root / "eval").mkdir()
     place.work.mkdir()
+    tested_on = eval_set(data.test, root)
     differs = scored_by_others(profile, machine_isa()) if profile.asks_for("int8") else ""
     if differs:
         progress.warn(differs)
@@ -175,7 +176,7 @@ def _fill(
         teacher=place.record.teacher,
         teacher_table=teacher_table,
         reference="-".join(REFERENCE),
-        eval=eval_set(data.test, root),
+        eval=tested_on,
         variants=tuple(variants),
         support=tuple(entry(root, path) for path in support if path not in shipped),
         notes=tuple(filter(None, (differs, by_ids))),

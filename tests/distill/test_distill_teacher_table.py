@@ -251,7 +251,7 @@ def test_answers_find_their_pictures_under_other_names(
     progress = Hearing()
     renamed = of_other_data(tables["all"], tmp_path / "t.csv", lambda row: row | {"id": f"elsewhere/{row['id']}"})
     student = run(ask_distill(teacher=renamed, epochs=1), tmp_path / "run", progress)
-    assert progress.warnings == []
+    assert not [line for line in progress.warnings if "t.csv" in line]
     same = run(ask_distill(teacher=f"outputs:{tables['all']}", epochs=1), tmp_path / "same")
     assert student.teacher_card == same.teacher_card
     losses = [[row["loss"] for row in history(tmp_path / name)] for name in ("run", "same")]
