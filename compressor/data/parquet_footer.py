@@ -9,7 +9,7 @@ from compressor.reading import open_regular
 
 __all__ = ["footer_of", "reading"]
 
-MOST_FOOTER = 256_000_000
+MOST_FOOTER = 100_000_000
 MOST_ROWS = 100_000_000
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from compressor.errors import KdcError, did_you_mean
 from compressor.models import hf_models, runs, specialists, timm_models
 from compressor.models.loaded import LoadedModel, outputs_of
+from compressor.reading import read_text
 
 __all__ = ["NO_MODEL", "SPELLINGS", "TABLE", "is_table", "load_model", "with_class_file"]
 
@@ -17,6 +18,7 @@ TABLE = "outputs:"
 """`--teacher outputs:FILE`: a table of a teacher's answers, which has no network."""
 
 SPELLINGS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR"
+CLASSES_BYTES = 16_000_000
 SCHEMES = ("timm", "hf", "run", "specialists")
 
 
@@ -53,11 +55,12 @@ def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
     """`model` with the class names in `file`: one a line, in the order of its outputs. They are part of its identity:
     under other names it answers otherwise."""
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, most=CLASSES_BYTES).removeprefix("\ufeff")
+    except KdcError as error:
         raise KdcError(
-            f"--teacher-classes {file} cannot be read: {error}", "a text file, one class name a line"
+            f"--teacher-classes {file} cannot be read: {error.message}", "a text file, one class name a line"
         ) from None
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     outputs = outputs_of(model)
     if len(names) != outputs or len(set(names)) != outputs:
         raise KdcError(
