@@ -237,12 +237,18 @@ inline std::vector<std::uint8_t> repeated(const Picture& prepared) {
     return pixels;
 }
 
-// Prints the likeliest classes with their probabilities, softmax(logits); `folder` ends in a slash.
-inline void tell(const float* logits, const std::string& folder, std::size_t top = 5) {
-    std::ifstream file(folder + "labels.txt");
+// Prints the likeliest of the `count` classes with their probabilities, softmax(logits); `folder` ends in a slash.
+inline void tell(const float* logits, std::size_t count, const std::string& folder, std::size_t top = 5) {
+    std::ifstream file(folder + "labels.txt", std::ios::binary);
     std::vector<std::string> labels;
-    for (std::string line; std::getline(file, line);) labels.push_back(line);
+    for (std::string line; std::getline(file, line);) {
+        if (!line.empty() && line.back() == '\r') line.pop_back();
+        labels.push_back(line);
+    }
     if (labels.empty()) throw std::runtime_error("cannot read " + folder + "labels.txt");
+    if (labels.size() != count)
+        throw std::runtime_error("labels.txt names " + std::to_string(labels.size()) + " classes, the model answers " +
+                                 std::to_string(count));
     std::vector<std::size_t> order(labels.size());
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logits[a] > logits[b]; });

@@ -26,6 +26,10 @@ Floats = npt.NDArray[np.float32]
 EXIT_USAGE, EXIT_MISSING = 2, 4
 
 
+class LabelsError(Exception):
+    """labels.txt cannot be read, or is another model's: one line for people."""
+
+
 def prepare(pixels: Pixels, how: dict[str, Any]) -> Pixels:
     """A picture [h, w, 3] as uint8 [height, width, 3] of the model's size: resized, then cropped at the centre. Only
     what the crop keeps is computed: a long strip, resized as a whole, may take gigabytes."""
@@ -185,11 +189,13 @@ def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
     args = parser.parse_args()
     here = Path(__file__).resolve().parent
     manifest, how = (json.loads((here / name).read_text("utf-8")) for name in ("manifest.json", "preprocess.json"))
-    labels = (here / "labels.txt").read_text(encoding="utf-8").split("\n")
     try:
+        labels = labels_in(here / "labels.txt")
         prepared = prepare(read_picture(args.picture, how.get("pixel_range")), how)
         logits = logits_of(here / manifest["model"], as_input(prepared, how), manifest["precision"])
-    except PictureError as error:
+        if logits.shape[-1] != len(labels):
+            raise LabelsError(f"labels.txt names {len(labels)} classes, the model answers {logits.shape[-1]}")
+    except (LabelsError, PictureError) as error:
         print(f"classify.py: {error}", file=sys.stderr)
         return EXIT_USAGE
     except ImportError as error:
@@ -198,6 +204,15 @@ def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
     for name, share in likeliest(logits[0], labels, args.top):
         print(f"{share:7.2%}  {name}")
     return 0
+
+
+def labels_in(path: Path) -> list[str]:
+    """The names of the classes, one a line: a line ends at a line feed and at nothing else. Raises LabelsError."""
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelsError(f"cannot read {path.name}: {error}") from error
+    return [line[:-1] if line.endswith("\r") else line for line in (lines if lines[-1] else lines[:-1])]
 
 
 def likeliest(logits: Floats, labels: list[str], top: int) -> list[tuple[str, float]]:

@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, cast
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from compressor.data.folder import entries, present_path
 from compressor.data.labels import class_order, label_texts
 from compressor.data.samples import Found, Part
+from compressor.data.split_words import split_in
 from compressor.errors import KdcError, os_error
+from compressor.names import lines_of
 from compressor.progress import Progress
 from compressor.reading import open_regular, read_text
 
@@ -47,6 +50,7 @@ def find_idx(place: str, progress: Progress) -> Found:
             raise KdcError(f"{root} holds {(images or labels or root).name} without its counterpart; {EXPECTED}")
     if "train" not in parts:
         raise KdcError(f"{root} holds no training pictures; {EXPECTED}")
+    _refuse_missed(root, parts)
     return Found(names or class_order(parts["train"].labels), parts)
 
 
@@ -57,9 +61,12 @@ def _names(path: Path) -> tuple[str, ...] | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
-    lines = [line.strip() for line in text.removeprefix("\ufeff").rstrip().splitlines()]
-    if "" in lines:  # dropping it would move every class after it by one
-        raise KdcError(f"{path} line {lines.index('') + 1} is empty; expected the name of class {lines.index('')}")
+    lines = lines_of(text.removeprefix("\ufeff"))
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not all(line.strip() for line in lines):  # dropping it would move every class after it by one
+        number = next(number for number, line in enumerate(lines) if not line.strip())
+        raise KdcError(f"{path} line {number + 1} is empty; expected the name of class {number}")
     return tuple(lines) or None
 
 
@@ -68,6 +75,20 @@ def _file(root: Path, prefix: str, what: str) -> Path | None:
     found = [path for path in entries(root) if pattern.fullmatch(path.name)]
     # Plain sorts before .gz: after a `gunzip --keep` both lie there and hold the same.
     return found[0] if found else None
+
+
+def _refuse_missed(root: Path, parts: Mapping[str, Part]) -> None:
+    """Raise KdcError for an IDX file that would be ignored and sounds like a split."""
+    taken = re.compile(rf"({'|'.join(PREFIXES.values())})-(images|labels)[-.]idx\d-ubyte(\.gz)?")
+    for path in entries(root):
+        name = path.name
+        if re.search(r"idx\d", name) and not taken.fullmatch(name) and not name.startswith("."):
+            split, _ = split_in(re.split(r"[-._]idx\d", name)[0])
+            if split in ("validation", "test") and split not in parts:
+                raise KdcError(
+                    f"{root} holds {name}, which sounds like {split} and is not read; {EXPECTED}",
+                    "call its files t10k-… to have them as test, or move them away",
+                )
 
 
 def _part(split: str, images: Path, labels: Path, names: tuple[str, ...] | None) -> Part:

@@ -15,8 +15,9 @@ from compressor.data.csv_rows import MOST_LINE, csv_text, rows_of
 from compressor.data.parquet_footer import footer_of
 from compressor.errors import EXIT_MISSING, KdcError, first_line, needs
 from compressor.reading import json_value, open_regular
-from compressor.spec.base import parse, write_atomically
+from compressor.spec.base import parse
 from compressor.spec.outputs import OutputsInfo
+from compressor.writing import written
 
 __all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer", "written_by_kdc"]
 
@@ -163,9 +164,9 @@ def _info(text: str, path: Path) -> OutputsInfo:
 
 @contextmanager
 def table_writer(path: Path, info: OutputsInfo, columns: Sequence[str]) -> Iterator[Callable[[list[Column]], None]]:
-    """A function that appends rows, given as the values of all columns (texts, or float32). The file is renamed to
-    `path` when all went well."""
-    with write_atomically(path) as temporary:
+    """A function that appends rows, given as the values of all columns (texts, or float32). The file appears
+    at `path` when all went well (see `written`)."""
+    with written(path, "kdc predict") as temporary:
         write = _csv_writer if path.suffix.lower() == ".csv" else _parquet_writer
         with write(temporary, info.model_dump_json(), columns) as append:
             yield append

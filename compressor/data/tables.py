@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.data.csv_rows import csv_text, rows_of
-from compressor.data.folder import SPLIT_NAMES, entries, present_path, read_picture
+from compressor.data.folder import entries, present_path, read_picture
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.samples import Content, Found, Part
+from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.errors import KdcError
 from compressor.progress import Progress
 
@@ -64,6 +65,8 @@ def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]
     words: dict[str, set[str]] = defaultdict(set)
     others = []
     for file in (entry for entry in entries(path) if entry.suffix.lower() == f".{suffix}"):
+        if file.name.startswith("."):  # ._train.csv, which macOS leaves beside train.csv
+            continue
         match = pattern.fullmatch(file.name)
         if match is None or match[1].lower() not in SPLIT_NAMES:
             others.append(file.name)
@@ -72,17 +75,39 @@ def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]
         files[split].append(file)
         words[split].add(f"{match[1]} (of {int(match[2])})" if match[2] else match[1])
     for split, spelt in words.items():
-        _must_be_whole(path, split, spelt, len(files[split]))
+        _must_be_whole(path, split, spelt, files[split])
     if "train" not in files:
         found = listed([*(file.name for shards in files.values() for file in shards), *others]) or "none"
         raise KdcError(
             f"{path} holds no train.{suffix}; its {suffix} files: {found}",
             f"expected train.{suffix} or train-00000-of-00002.{suffix}, likewise validation and test; or name one file",
         )
-    return dict(files), ((f"ignored {listed(others)}: not named after a split",) if others else ())
+    _refuse_missed(path, others, {*files}, suffix)
+    notes = [f"ignored {listed(others)}: not named after a split"] if others else []
+    notes += [f"{split}: {listed(file.name for file in shards)}" for split, shards in files.items() if len(shards) > 1]
+    return dict(files), tuple(notes)
 
 
-def _must_be_whole(folder: Path, split: str, spelt: set[str], count: int) -> None:
+def _refuse_missed(folder: Path, others: Sequence[str], splits: set[str | None], suffix: str) -> None:
+    """Raise KdcError where a file that would be ignored sounds like a split that would be taken from train instead."""
+    for name in others:
+        sound = sounds_like(Path(name).stem)
+        if sound in ("validation", "test") and sound not in splits:
+            raise KdcError(
+                f"{folder} holds {name}, which sounds like {sound}, and no {sound}.{suffix}",
+                f"call it {sound}.{suffix}, or move it away: {sound} is then split off train",
+            )
+
+
+def _must_be_whole(folder: Path, split: str, spelt: set[str], shards: Sequence[Path]) -> None:
+    count = len(shards)
+    whole = [file.name for file in shards if file.stem.isalpha()]
+    if whole and count > 1 and len(spelt) == 1:
+        numbered = [file.name for file in shards if file.name not in whole]
+        raise KdcError(
+            f"{folder} holds {whole[0]} and {listed([*whole[1:], *numbered])}: is {split} one file, or several?",
+            f"number all of its files ({split}-1, {split}-2, …), or move away what is not part of it",
+        )
     if len(spelt) > 1:
         raise KdcError(f"{folder} holds files named {' and '.join(sorted(spelt))}, which all mean {split}")
     total = re.search(r"\(of (\d+)\)", next(iter(spelt)))
@@ -121,16 +146,20 @@ def _read_csv(path: Path) -> Table:
         split = split_column(header, path)
         # Only what counts is kept: a table may have many more columns.
         places = [header.index(name) for name in (image, label, split) if name]
-        kept = [(line, [row[place].strip() for place in places]) for line, row in rows]
+        kept = [(line, [row[place] for place in places]) for line, row in rows]
 
     def column(number: int) -> list[str]:
         return [row[number] for _, row in kept]
+
+    def without_blanks(number: int) -> list[str]:
+        return [value.strip() for value in column(number)]
 
     def where(row: int) -> str:
         return f"{path} line {kept[row][0]}"
 
     note = f"pictures from column {image}, labels from column {label}"
-    return path_table(path, column(0), label_texts(column(1), where), where, column(2) if split else None, None, note)
+    splits = without_blanks(2) if split else None
+    return path_table(path, without_blanks(0), label_texts(column(1), where), where, splits, None, note)
 
 
 def split_column(columns: Sequence[str], where: object) -> str | None:

@@ -145,9 +145,11 @@ def combined(folder: Path, load: Callable[[str, int | None], LoadedModel]) -> Lo
         )
     record = read_json(folder / "specialists.json", Specialists)
     generalist = load(record.generalist.source, record.input_size)
-    if generalist.weights.sha256 != record.generalist.sha256:
+    whole = with_classes(generalist, map_classes(generalist, record.class_names), record.class_names)
+    changed = whole.weights.changed_from(record.generalist)
+    if changed is not None:
         raise KdcError(
-            f"{record.generalist.source} is not the generalist of specialists:{folder} (its weights differ)",
+            f"{record.generalist.source} is not the generalist of specialists:{folder} ({changed})",
             "put it back as it was, or make the specialists again",
         )
     generalist = seeing(generalist, record.recipe.pixel_range)
@@ -178,6 +180,7 @@ def joined(
     digest = hashlib.sha256()
     for part, group, correction in zip(parts, [list(class_names), *groups], [0.0, *corrections], strict=True):
         digest.update(f"{part.sha256}|{group}|{correction!r}\n".encode())
+    digest.update(str(whole.weights.classes_sha256).encode())
     weights = Weights(
         source=source,
         architecture=f"{generalist.weights.architecture}+{len(experts)} specialists",

@@ -160,6 +160,43 @@ def test_wrong_table_folders(pictures: Path, names: list[str], message: str) -> 
     assert message in raised.value.message
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train.csv", "test_set.csv"], "holds test_set.csv, which sounds like test, and no test.csv"),
+        (["train.csv", "holdout.csv"], "holds holdout.csv, which sounds like test, and no test.csv"),
+        (["train.csv", "val (1).csv"], "holds val (1).csv, which sounds like validation, and no validation.csv"),
+        (["training.csv", "eval.csv"], "holds eval.csv, which sounds like validation, and no validation.csv"),
+        (["train.csv", "train2.csv"], "holds train.csv and train2.csv: is train one file, or several?"),
+        (["train.csv", "test.csv", "test-01.csv"], "holds test.csv and test-01.csv: is test one file, or several?"),
+    ],
+)
+def test_a_file_that_sounds_like_a_split_is_not_ignored(pictures: Path, names: list[str], message: str) -> None:
+    """test_set.csv was, and a test split was taken from train."""
+    for name in names:
+        write_csv(pictures / name, csv_lines())
+    with pytest.raises(KdcError) as raised:
+        open_data(f"csv:{pictures}")
+    assert message in raised.value.message
+    assert raised.value.exit_code == 2
+    assert raised.value.hint
+
+
+def test_what_is_read_and_what_is_not_is_told(pictures: Path) -> None:
+    lines = csv_lines()
+    write_csv(pictures / "train-1.csv", lines[:6])
+    write_csv(pictures / "train-2.csv", lines[10:16])
+    write_csv(pictures / "test.csv", lines[6:8] + lines[16:18])
+    for name in ("test_old.csv", "sample_submission.csv", "latest.csv", "protest.csv"):
+        write_csv(pictures / name, [])
+    (pictures / "._train-1.csv").write_bytes(b"\0\5\x16\7")  # as macOS leaves beside each file on other systems
+    notes = open_data(f"csv:{pictures}").info.notes
+    assert notes[:2] == (
+        "ignored latest.csv, protest.csv, sample_submission.csv, test_old.csv: not named after a split",
+        "train: train-1.csv, train-2.csv",
+    )
+
+
 def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
     parquet.write_table(pa.table(columns), path, **options)
     return path
