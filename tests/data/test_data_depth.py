@@ -17,6 +17,7 @@ from compressor.errors import KdcError
 from compressor.spec.base import parse
 from compressor.spec.recipe import Recipe
 from tests.data.hand_made import png, tiff
+from tests.kit import Hearing
 
 RAMP = np.arange(256, dtype=np.uint8)[None]
 
@@ -112,13 +113,13 @@ def test_8_bits_have_no_other_range() -> None:
     assert grey(png(RAMP), (0, 4095)) == list(range(256))
 
 
-def twelve_bits(root: Path, times: int = 1, last: int = 1300) -> str:
-    """Three levels of 12-bit data in 16-bit files."""
-    for name, level in (("dark", 900), ("mid", 1100), ("light", last)):
+def twelve_bits(root: Path, times: int = 1) -> str:
+    """Three levels of 12-bit data in 16-bit files, 789 to 1420, two values a class."""
+    for seed, (name, level) in enumerate((("dark", 900), ("mid", 1160), ("light", 1420))):
         (root / name).mkdir(parents=True)
         for number in range(12):
-            pixels = np.full((4, 4), level * times, np.uint16)
-            pixels[0, 0] -= number
+            rng = np.random.default_rng([seed, number])
+            pixels = ((level - 111 * rng.integers(0, 2, (8, 8))) * times).astype(np.uint16)
             (root / name / f"{number:02}.png").write_bytes(png(pixels))
     return f"folder:{root}"
 
@@ -126,12 +127,12 @@ def twelve_bits(root: Path, times: int = 1, last: int = 1300) -> str:
 def test_a_small_part_of_the_range_is_said_with_numbers(tmp_path: Path) -> None:
     info = open_data(twelve_bits(tmp_path / "12")).info
     (note,) = [note for note in info.notes if "16-bit" in note]
-    assert note.startswith("16-bit pictures use at most 2 % of their range: values 889–1300 of 65535 (n = 36)")
+    assert note.startswith("16-bit pictures use at most 2.2 % of their range: values 789–1420 of 65535 (n = 36)")
     assert "pixel_range: [0, 2047]" in note
-    # 900 to 1300 of 65535: the levels of grey are 4 and 5, and 3 below 899
+    # 789 / 257 = 3.07, 900 / 257 = 3.502, …
     pictures = open_data(f"folder:{tmp_path / '12'}").train
     levels = {value for number in range(len(pictures)) for value in np.unique(np.asarray(pictures.picture(number)))}
-    assert levels <= {3, 4, 5}
+    assert levels == {3, 4, 5, 6}
 
 
 def test_the_whole_range_needs_no_word(tmp_path: Path) -> None:
@@ -140,13 +141,26 @@ def test_the_whole_range_needs_no_word(tmp_path: Path) -> None:
 
 def test_a_stated_range_is_told_and_belongs_to_the_data(tmp_path: Path) -> None:
     reference = twelve_bits(tmp_path / "12")
-    plain, stated = open_data(reference), open_data(reference, pixel_range=(800, 1200))
-    assert "pixel_range [800, 1200] becomes black to white in 36 pictures of more than 8 bits a channel, which hold " \
-        "values 889–1300" in stated.info.notes  # fmt: skip
-    assert any(note.startswith("12 of 36 pictures") and "light/00.png" in note for note in stated.info.notes)
+    plain, stated = open_data(reference), open_data(reference, pixel_range=(800, 1400))
+    assert "pixel_range [800, 1400] becomes black to white in 36 pictures of more than 8 bits a channel, which hold " \
+        "values 789–1420" in stated.info.notes  # fmt: skip
+    assert any(note.startswith("24 of 36 pictures") and "dark/00.png" in note for note in stated.info.notes)
     brightest = max(np.asarray(stated.train.picture(number)).max() for number in range(len(stated.train)))
     assert brightest == 255
     assert stated.info.counts == plain.info.counts
+
+
+def test_the_range_is_said_before_pictures_that_look_alike_are_refused(tmp_path: Path) -> None:
+    """Where so little is left of them that they are copies of each other."""
+    for name, level in (("dark", 900), ("light", 901)):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            (tmp_path / name / f"{number}.png").write_bytes(png(np.full((4, 4), level + 2 * number, np.uint16)))
+    hearing = Hearing()
+    with pytest.raises(KdcError, match="copies of one"):
+        open_data(f"folder:{tmp_path}", progress=hearing)
+    assert any("16-bit pictures use at most 1.4 % of their range" in note for note in hearing.notes)
+    assert open_data(f"folder:{tmp_path}", pixel_range=(800, 1000)).info.counts["train"] > 0
 
 
 def test_a_range_without_effect_is_said(make_folder: Callable[..., Path]) -> None:
