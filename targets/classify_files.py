@@ -23,6 +23,7 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # PNG's colour types: grey, RGB, palette, grey and alpha, RGB and alpha
 MOST_PIXELS, MOST_BYTES = 178_956_970, 1_000_000_000  # of a picture, and of its file
 TURNED = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation -> Pillow's Transpose
+SEGMENTS = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
@@ -74,7 +75,7 @@ def with_pillow(path: Path, content: bytes, pillow: Any, pixel_range: Any) -> Pi
             except pillow.DecompressionBombError:
                 raise
             except Exception:
-                bare = without_texts(content)
+                bare = without_metadata(content)
                 if bare is None:
                     raise
                 return opened(bare, pillow, pixel_range)
@@ -146,8 +147,10 @@ def tag(picture: Any, number: int) -> tuple[Any, ...]:
     return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
-def without_texts(content: bytes) -> bytes | None:
-    """A PNG without its texts and colour profile, damaged ones above all; None where there is nothing to leave out."""
+def without_metadata(content: bytes) -> bytes | None:
+    """A PNG or JPEG without its texts, profiles and the like, damaged ones above all; None where it has none."""
+    if content[:2] == b"\xff\xd8":
+        return without_segments(content)
     if content[:8] != b"\x89PNG\r\n\x1a\n":
         return None
     kept, place = [content[:8]], 8
@@ -157,6 +160,18 @@ def without_texts(content: bytes) -> bytes | None:
             kept.append(content[place:end])
         place = end
     bare = b"".join(kept)
+    return bare if len(bare) < len(content) else None
+
+
+def without_segments(content: bytes) -> bytes | None:
+    """A JPEG without comments and what applications add, but Adobe's segment 14, which says what the colours mean."""
+    kept, place = [content[:2]], 2
+    while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != 0xDA:
+        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if content[place + 1] not in SEGMENTS:
+            kept.append(content[place:end])
+        place = end
+    bare = b"".join([*kept, content[place:]])
     return bare if len(bare) < len(content) else None
 
 

@@ -42,6 +42,8 @@ MOST_PIXELS = 178_956_970
 TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels, the most that is read"
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC, START_OF_SCAN = b"\xff\xd8", 0xDA
+SEGMENTS = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 MOST_RESIZED, MOST_SIDE = 1 << 24, 1 << 17
 """Pixels of a resized picture, and of its side, that Pillow is asked for whole: 64 MB, and as much for its weights."""
@@ -80,7 +82,7 @@ def read(encoded: bytes, where: str, pixel_range: PixelRange | None = None) -> t
         except (MemoryError, Image.DecompressionBombError):
             raise
         except Exception:
-            bare = _without_texts(encoded)
+            bare = _without_metadata(encoded)
             if bare is None:
                 raise
             return _read(bare, pixel_range)
@@ -126,9 +128,11 @@ def _upright(picture: Image.Image) -> Image.Transpose | None:
     return None
 
 
-def _without_texts(encoded: bytes) -> bytes | None:
-    """A PNG without its texts and colour profile, whose damage (or size) is no reason to refuse sound pixels; None
-    where there is nothing to leave out."""
+def _without_metadata(encoded: bytes) -> bytes | None:
+    """A PNG or JPEG without its texts, profiles and the like, whose damage (or size) is no reason to refuse sound
+    pixels; None where there is nothing to leave out."""
+    if encoded.startswith(JPEG_MAGIC):
+        return _without_segments(encoded)
     if not encoded.startswith(PNG_MAGIC):
         return None
     kept, place = [PNG_MAGIC], len(PNG_MAGIC)
@@ -138,6 +142,18 @@ def _without_texts(encoded: bytes) -> bytes | None:
             kept.append(encoded[place:end])
         place = end
     bare = b"".join(kept)
+    return bare if len(bare) < len(encoded) else None
+
+
+def _without_segments(encoded: bytes) -> bytes | None:
+    """A JPEG without comments and what applications add, but Adobe's segment 14, which says what the colours mean."""
+    kept, place = [JPEG_MAGIC], len(JPEG_MAGIC)
+    while place + 4 <= len(encoded) and encoded[place] == 0xFF and encoded[place + 1] != START_OF_SCAN:
+        end = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+        if encoded[place + 1] not in SEGMENTS:
+            kept.append(encoded[place:end])
+        place = end
+    bare = b"".join([*kept, encoded[place:]])
     return bare if len(bare) < len(encoded) else None
 
 
