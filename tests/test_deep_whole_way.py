@@ -18,6 +18,7 @@ from tests.kit import TRAINING, Ended, Hearing, call
 
 Kdc = Callable[..., Ended]
 RANGE = ("--set", "pixel_range=[0, 4095]")
+QUICK = ("--set", "optimizer.lr=0.01", "--set", "ema_decay=0.9")
 LEVELS = {"dark": 900, "light": 1300, "mid": 1100}
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, twelve_bits: Path) -> Path
     out = tmp_path_factory.mktemp("deep") / "teacher"
     code = call(
         "teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--data", f"folder:{twelve_bits}",
-        "--epochs", 10, "--out", out, *TRAINING, "--set", "head_epochs=0", "--set", "optimizer.lr=0.01", *RANGE,
+        "--epochs", 12, "--out", out, *TRAINING, "--set", "head_epochs=0", *QUICK, *RANGE,
     )  # fmt: skip
     assert code == 0
     return out
@@ -53,7 +54,7 @@ def test_one_range_for_all(kdc: Kdc, tmp_path: Path, twelve_bits: Path, teacher:
 
     distill = (
         "distill", "--teacher", f"run:{teacher}", "--data", f"folder:{twelve_bits}", "--student",
-        "timm:test_efficientnet", "--student-init", "random", "--epochs", 8, *TRAINING, "--set", "optimizer.lr=0.01",
+        "timm:test_efficientnet", "--student-init", "random", "--epochs", 12, *TRAINING, *QUICK,
     )  # fmt: skip
     for other, said in (
         ((), "and here none is stated"),
