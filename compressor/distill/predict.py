@@ -12,6 +12,7 @@ from compressor import __version__
 from compressor.data import ImageData, Split, normalise, open_data
 from compressor.data.outputs_files import Column, require_ending, table_writer, written_by_kdc
 from compressor.data.store import Decoding
+from compressor.distill.card import tell_lost_classes
 from compressor.distill.overlap import tell_overlap
 from compressor.distill.processes import team
 from compressor.distill.signal import is_chance
@@ -114,6 +115,7 @@ def _predicted(
     scored = accuracy_of(validation, found.validation.labels, "validation")
     if is_chance(scored, len(names)):
         progress.warn(f"{teacher} answers at chance level on the validation split: kdc distill refuses such a teacher")
+    tell_lost_classes(teacher, scored, names, progress)
     return Predictions(out=str(out), info=info, top_k=top_k, counts=counts, validation=scored)
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from compressor.data import ImageData, Split, open_data
 from compressor.data.labels import listed
 from compressor.data.specialty import specialised, specialty_classes
+from compressor.distill.card import tell_lost_classes
 from compressor.distill.children import Child, train_in_processes
 from compressor.distill.folder import claimed, settle, start
 from compressor.distill.gap import points_apart
@@ -136,6 +137,7 @@ def _finish(
     )
     apart = points_apart(top1(together) == labels, top1(logits) == labels, "the generalist alone")
     progress.note(f"all together: {scored(record.validation)}; {apart}")
+    tell_lost_classes("all together they", record.validation, names, progress)
     write_json(out / "specialists.json", record)
     settle(out, SPECIALISTS)
     return record

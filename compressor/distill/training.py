@@ -11,7 +11,7 @@ from compressor.data import ImageData
 from compressor.data.labels import listed
 from compressor.distill.answer_codec import Codec
 from compressor.distill.bias import correct_bias, unseen_recall, write_history
-from compressor.distill.card import card_of, shown
+from compressor.distill.card import card_of, shown, tell_lost_classes
 from compressor.distill.checkpoint import is_saved
 from compressor.distill.connectors import Sides
 from compressor.distill.engine import MIN_TO_CHOOSE, train
@@ -184,8 +184,11 @@ def _trained(
     validation, answers = task.evaluate(student, "validation"), task.logits(student, "test")
     test = accuracy_of(answers, data.test.labels, "test")
     progress.note(f"kept epoch {position.kept_epoch}: {scored(validation)}; {scored(test)}")
+    names, made = data.info.class_names, "the model" if job.request.command == "teach" else "the student"
     if job.request.command == "teach":
-        card = shown(card_of(task, student, data.info.class_names), progress)
+        card = shown(card_of(task, student, names), names, progress, made)
+    for score in (test,) if job.request.command == "teach" else (validation, test):
+        tell_lost_classes(made, score, names, progress, left_out=recipe.transfer.without)
     if job.teacher is not None:
         tell_gap(task.right, job.teacher.weights.source, progress)
     if recipe.transfer.without:

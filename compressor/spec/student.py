@@ -16,6 +16,7 @@ __all__ = [
     "Confusion",
     "DataInfo",
     "Environment",
+    "LostClass",
     "Request",
     "Softened",
     "Specialty",
@@ -84,8 +85,17 @@ class DataInfo(Noun):
     unlabelled: UnlabelledInfo | None = None
 
 
+class LostClass(Noun):
+    """A class, by its number, of whose `n` samples hardly one or none is `right`."""
+
+    number: int
+    right: int
+    n: int
+
+
 class Accuracy(Noun):
-    """Top-1 on one split, with the number of samples and the 95 % Wilson interval; balanced: mean recall a class."""
+    """Top-1 on one split, with the number of samples and the 95 % Wilson interval; balanced: mean recall a class.
+    `lost`: classes whose recall is near zero, and not by chance (`statistics.judge_classes`)."""
 
     split: str
     n: int
@@ -94,6 +104,7 @@ class Accuracy(Noun):
     low: float
     high: float
     balanced: float
+    lost: tuple[LostClass, ...] = ()
 
 
 class Softened(Noun):
@@ -118,10 +129,9 @@ class TeacherCard(Noun):
     """What a teacher's answers to the validation split are like: `statistics.teacher_card` says how it is computed.
 
     `calibration_error`: the expected calibration error in 15 bins of equal width. `evenness`: how far apart the wrong
-    classes' logits lie, over the right one's lead; null for fewer than three classes. `smoothed`: whether there are
-    signs of label smoothing, and `smoothing` what they are. All of these are null, and `softened` is empty, where the
-    answers are bare labels. `temperature`: the one that a rule of thumb suggests, and `why`. `not_finite`: samples
-    whose logits are not finite numbers; they count as wrong, and for nothing else.
+    classes' logits lie, over the right one's lead; null for fewer than three classes. Both are null, and `softened` is
+    empty, where the answers are bare labels. `temperature`: the one that a rule of thumb suggests, and `why`.
+    `not_finite`: samples whose logits are not finite numbers; they count as wrong, and for nothing else.
     """
 
     accuracy: Accuracy
@@ -130,8 +140,6 @@ class TeacherCard(Noun):
     softened: tuple[Softened, ...]
     confused: tuple[Confusion, ...]
     evenness: float | None
-    smoothed: bool | None
-    smoothing: str | None
     temperature: float
     why: str
 
