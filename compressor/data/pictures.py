@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from compressor.data.depth import Seen, colour_16, grey_of
+from compressor.data.depth import Seen, colour_of, grey_of, swapped
 from compressor.data.resampling import resized_window
 from compressor.errors import KdcError, first_line
 from compressor.spec.preprocess import PixelRange, Preprocess
@@ -67,7 +67,8 @@ def decode(encoded: bytes, where: str, pixel_range: PixelRange | None = None) ->
       are colour profiles.
     - Greyscale of more than 8 bits is scaled: the values of `pixel_range` become 0 to 255, by default the whole range
       of its kind (65535 -> 255), where `convert("RGB")` would clip everything above 255 to white. 32-bit pixels have no
-      range of their own, and are read where one is stated. Of 16 bits a channel in colour, the upper 8 are read.
+      range of their own, and are read where one is stated. So is RGB of 16 bits a channel; else its upper 8 are read.
+      JPEG 2000, and a PGM whose largest value is not 65535, are brought to 16 bits before.
     """
     return read(encoded, where, pixel_range)[0]
 
@@ -105,7 +106,12 @@ def _read(encoded: bytes, pixel_range: PixelRange | None) -> tuple[Image.Image, 
             raise Image.DecompressionBombError
         packed = any(_is_deep(tile[3]) for tile in picture.tile)
         picture.load()
-        rgb, seen = _to_rgb(picture, packed, pixel_range)
+        if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+            grey, seen = grey_of(picture, pixel_range)
+            rgb = Image.fromarray(grey).convert("RGB")
+        else:
+            lower = _lower_bytes(encoded) if packed and pixel_range is not None else None
+            rgb, seen = colour_of(picture, packed, lower, pixel_range)
         upright = _upright(picture)
         if upright is not None:
             rgb = rgb.transpose(upright)
@@ -157,16 +163,12 @@ def _without_segments(encoded: bytes) -> bytes | None:
     return bare if len(bare) < len(encoded) else None
 
 
-def _to_rgb(picture: Image.Image, packed: bool, pixel_range: PixelRange | None) -> tuple[Image.Image, Seen]:
-    """`packed`: whether Pillow unpacks it from 16 bits a channel."""
-    mode = picture.mode
-    if mode.startswith("I;16") or mode in ("I", "F"):
-        grey, seen = grey_of(picture, pixel_range)
-        return Image.fromarray(grey).convert("RGB"), seen
-    seen = colour_16(picture, packed, pixel_range)
-    if mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # the same colours, without Pillow's warning
-    return picture.convert("RGB"), seen
+def _lower_bytes(encoded: bytes) -> Image.Image | None:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+        if not swapped(picture):
+            return None
+        picture.load()
+        return picture
 
 
 @contextmanager

@@ -91,14 +91,34 @@ def test_signed_bytes_are_refused() -> None:
         grey(tiff(RAMP, 1, sample_format=2))
 
 
-@pytest.mark.parametrize("channels", [2, 3, 4])
-def test_of_colour_the_upper_bytes_are_read_and_a_range_is_refused(channels: int) -> None:
-    values = np.array([[0, 255, 256, 4095, 65535]], np.uint16)
-    encoded = png(np.stack([values] * channels, axis=2))
-    assert np.asarray(decode(encoded, "x"))[0, :, 0].tolist() == [0, 0, 1, 15, 255]
+COLOURS_16 = np.array([[[0, 255, 256], [900, 1100, 1300], [4095, 40000, 65535]]], np.uint16)
+
+
+@pytest.mark.parametrize(
+    "kind", ["png", "png with alpha", "tiff <u2", "tiff >u2", "tiff <u2 deflated", "tiff >u2 deflated"]
+)
+def test_of_colour_the_upper_bytes_are_read_unless_a_range_is_stated(kind: str) -> None:
+    encoded = {
+        "png": lambda: png(COLOURS_16),
+        "png with alpha": lambda: png(np.concatenate([COLOURS_16, COLOURS_16[..., :1]], axis=2)),
+        "tiff <u2": lambda: tiff(COLOURS_16.astype("<u2"), 2),
+        "tiff >u2": lambda: tiff(COLOURS_16.astype(">u2"), 2),
+        "tiff <u2 deflated": lambda: tiff(COLOURS_16.astype("<u2"), 2, deflate=True),
+        "tiff >u2 deflated": lambda: tiff(COLOURS_16.astype(">u2"), 2, deflate=True),
+    }[kind]()
+    assert np.asarray(decode(encoded, "x"))[0].tolist() == [[0, 0, 1], [3, 4, 5], [15, 156, 255]]
     seen = read(encoded, "x")[1]
     assert (seen.low, seen.high, seen.black, seen.white) == (0, 65535, 0, 65535)
-    with pytest.raises(KdcError, match=r"16 bits a channel in colour.* pixel_range \[0, 4095\] cannot be applied"):
+    picture, seen = read(encoded, "x", (0, 4095))
+    # round(v * 255 / 4095): 900 -> 56.04, 1100 -> 68.5, 1300 -> 80.95
+    assert np.asarray(picture)[0].tolist() == [[0, 16, 16], [56, 68, 81], [255, 255, 255]]
+    assert (seen.low, seen.high, seen.black, seen.white) == (0, 65535, 0, 4095)
+
+
+def test_grey_of_16_bits_with_alpha_and_a_range_is_refused() -> None:
+    encoded = png(COLOURS_16[..., :2])
+    assert np.asarray(decode(encoded, "x"))[0, :, 0].tolist() == [0, 3, 15]
+    with pytest.raises(KdcError, match=r"16 bits a channel.* pixel_range \[0, 4095\] cannot be applied"):
         decode(encoded, "x", (0, 4095))
 
 

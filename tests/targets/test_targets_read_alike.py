@@ -68,6 +68,9 @@ def corpus() -> Iterator[tuple[str, bytes]]:
     yield "tiff of NaN", tiff(np.full((2, 2), np.nan, "<f4"), 1, sample_format=3)
     yield "tiff Lab", tiff(COLOURS, 8)
     yield "tiff RGB 16", tiff(np.stack([WIDE] * 3, axis=2), 2)
+    for order in "<>":
+        yield f"tiff RGB 16 deflated {order}", tiff(np.stack([WIDE] * 3, axis=2).astype(f"{order}u2"), 2, deflate=True)
+        yield f"tiff white is zero deflated {order}", tiff(WIDE.astype(f"{order}u2"), 0, deflate=True)
     yield "tiff CMYK 16", tiff(np.stack([WIDE] * 4, axis=2), 5)
     yield from ((f"png 16 bit {n}", png(np.stack([WIDE] * n, axis=2) if n > 1 else WIDE)) for n in (1, 2, 3, 4))
     yield from ((f"broken metadata: {name}", content) for name, content in broken_metadata().items())
