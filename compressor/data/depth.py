@@ -144,11 +144,11 @@ class Census:
     first: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, seen: Seen, where: str) -> None:
+    def add(self, seen: Seen, name: str) -> None:
         with self._lock:
             if seen.several:
                 self.several += 1
-                self._keep("several", where)
+                self._keep("several", name)
             if seen.low is None or seen.high is None:
                 return
             self.deep += 1
@@ -156,10 +156,10 @@ class Census:
             self.black, self.white = min(self.black, seen.black), max(self.white, seen.white)
             if seen.low < seen.black or seen.high > seen.white:
                 self.outside += 1
-                self._keep("outside", where)
+                self._keep("outside", name)
 
-    def _keep(self, what: str, where: str) -> None:
-        self.first[what] = min(self.first.get(what, where), where)
+    def _keep(self, what: str, name: str) -> None:
+        self.first[what] = min(self.first.get(what, name), name)
 
     def notes(self, pixel_range: PixelRange | None) -> tuple[str, ...]:
         return tuple(self._notes(pixel_range))
