@@ -20,7 +20,7 @@ LONGEST = 1000
 _BREAKS = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 _HALVES = re.compile("[\ud800-\udfff]")
-_DECEPTIVE = re.compile("[\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
+_DECEPTIVE = re.compile("[\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff]")
 _SHOWN = 60
 
 
