@@ -233,7 +233,8 @@ def _hidden(folder: Path) -> list[str]:
     """Hidden folders that no tool is known to leave: perhaps a class, .net say."""
     with os.scandir(folder) as listing:
         names = [entry.name for entry in listing if entry.name.startswith(".") and entry.is_dir()]
-    return [name for name in names if not name.lower().startswith(TOOLS)]
+    # As text that can be written: nothing in it is read.
+    return [os.fsencode(name).decode(errors="replace") for name in names if not name.lower().startswith(TOOLS)]
 
 
 def read_picture(path: Path) -> bytes:

@@ -11,7 +11,7 @@ def test_the_line_that_counts_the_data_names_the_first_classes() -> None:
     say(data, hearing)
     few = data.info.model_copy(update={"class_names": ("blue", "green", "red")})
     say(ImageData(few, data.train, data.validation, data.test), hearing)
-    counts = "train 1,294, validation 144, test 359"
+    counts = "train 1,293, validation 145, test 359"
     assert hearing.notes == [
         f"data digits: 10 classes (0, 1, 2, 3, 4, 5 and 4 more); {counts}",
         f"data digits: 3 classes (blue, green, red); {counts}",
