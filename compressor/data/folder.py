@@ -14,10 +14,11 @@ from compressor.data.splits import WANTED
 from compressor.errors import KdcError, os_error
 from compressor.names import lines_of, spelt
 from compressor.progress import Progress
-from compressor.reading import read_text
+from compressor.reading import read_bytes, read_text
 
 __all__ = ["LITTER", "entries", "expanded", "find_folder", "find_pictures", "present_path", "read_picture"]
 
+PICTURE_BYTES = 1_000_000_000  # more than the largest picture that is decoded takes on disk
 EXPECTED = "expected one folder a class, with pictures in it, directly or under train/, validation/ and test/"
 NAMED = "classes.txt"
 """Beside the class folders, it says that they are classes where they look like something else."""
@@ -238,11 +239,13 @@ def _hidden(folder: Path) -> list[str]:
 
 
 def read_picture(path: Path) -> bytes:
-    """The bytes of a picture file, or KdcError."""
+    """The bytes of a picture file, which must be a regular one, or KdcError."""
     try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte, from a damaged table
-        raise KdcError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return read_bytes(path, most=PICTURE_BYTES)
+    except KdcError as error:
+        if isinstance(error.__cause__, OSError):
+            raise KdcError(f"{path} cannot be read: {error.__cause__.strerror or error.__cause__}") from error
+        raise
 
 
 def _children(folder: Path) -> tuple[list[str], list[str]]:

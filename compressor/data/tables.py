@@ -1,6 +1,5 @@
 """What `csv:PATH` and `parquet:PATH` share: which files, which columns, and rows -> parts. And `csv:` itself."""
 
-import csv
 import os
 import posixpath
 import re
@@ -9,14 +8,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressor.data.csv_rows import csv_text, rows_of
 from compressor.data.folder import entries, present_path, read_picture
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.samples import Content, Found, Part
 from compressor.data.split_words import SPLIT_NAMES, sounds_like
-from compressor.errors import KdcError, os_error
+from compressor.errors import KdcError
 from compressor.progress import Progress
 
-__all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "Table", "files_by_split", "find_csv", "join", "pick", "picture_file"]
+__all__ = [
+    "IMAGE_COLUMNS",
+    "LABEL_COLUMNS",
+    "Table",
+    "files_by_split",
+    "find_csv",
+    "join",
+    "pick",
+    "picture_file",
+    "split_column",
+]
 
 # Where several are there, the first of these counts, and a note says so.
 IMAGE_COLUMNS = ("image", "img", "picture", "image_path", "path", "file", "file_name", "filename")
@@ -107,12 +117,17 @@ def _must_be_whole(folder: Path, split: str, spelt: set[str], shards: Sequence[P
 
 def pick(columns: Sequence[str], known: Sequence[str], what: str, where: object) -> str:
     """The column of a table that holds `what`, found by its documented names."""
-    by_name = {column.strip().lower(): column for column in reversed(columns)}
+    by_name: dict[str, list[str]] = {}
+    for column in columns:
+        by_name.setdefault(column.strip().lower(), []).append(column)
     for name in known:
-        if name in by_name:
-            return by_name[name]
+        same = by_name.get(name, [])
+        if len(same) > 1:
+            raise KdcError(f"{where} has several columns for the {what}: {listed(same)}", "keep one of them")
+        if same:
+            return same[0]
     raise KdcError(
-        f"{where} has no column for the {what}; its columns: {', '.join(columns) or 'none'}",
+        f"{where} has no column for the {what}; its columns: {listed(columns) or 'none'}",
         f"name one of them {' or '.join(known)}",
     )
 
@@ -123,35 +138,34 @@ def picture_file(text: str, table: Path) -> Path:
 
 
 def _read_csv(path: Path) -> Table:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if row]
-    except OSError as error:
-        raise os_error(error, f"reading {path}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise KdcError(f"{path} is no CSV file in UTF-8: {error}") from error
-    image = pick(header, IMAGE_COLUMNS, "pictures", path)
-    label = pick(header, LABEL_COLUMNS, "labels", path)
-    for line, row in rows:
-        if len(row) != len(header):
-            raise KdcError(f"{path} line {line} has {len(row)} values, the header has {len(header)}")
+    with csv_text(path) as file:
+        rows = rows_of(file, path)
+        header = [name.strip() for name in next(rows, (0, []))[1]]
+        image = pick(header, IMAGE_COLUMNS, "pictures", path)
+        label = pick(header, LABEL_COLUMNS, "labels", path)
+        split = split_column(header, path)
+        # Only what counts is kept: a table may have many more columns.
+        places = [header.index(name) for name in (image, label, split) if name]
+        kept = [(line, [row[place] for place in places]) for line, row in rows]
 
-    def column(name: str) -> list[str]:
-        number = header.index(name)
-        return [row[number] for _, row in rows]
+    def column(number: int) -> list[str]:
+        return [row[number] for _, row in kept]
 
-    def without_blanks(name: str) -> list[str]:
-        return [value.strip() for value in column(name)]
+    def without_blanks(number: int) -> list[str]:
+        return [value.strip() for value in column(number)]
 
     def where(row: int) -> str:
-        return f"{path} line {rows[row][0]}"
+        return f"{path} line {kept[row][0]}"
 
-    split = next((name for name in header if name.lower() in SPLIT_COLUMNS), None)
-    splits = column(split) if split else None
     note = f"pictures from column {image}, labels from column {label}"
-    return path_table(path, without_blanks(image), label_texts(column(label), where), where, splits, None, note)
+    splits = without_blanks(2) if split else None
+    return path_table(path, without_blanks(0), label_texts(column(1), where), where, splits, None, note)
+
+
+def split_column(columns: Sequence[str], where: object) -> str | None:
+    """The column that says which split a row is of, if there is one."""
+    named = any(name.strip().lower() in SPLIT_COLUMNS for name in columns)
+    return pick(columns, SPLIT_COLUMNS, "splits", where) if named else None
 
 
 def path_table(

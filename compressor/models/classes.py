@@ -8,7 +8,7 @@ from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel
 from compressor.names import spelt
 
-__all__ = ["imagenet_spellings", "map_classes", "spellings_of"]
+__all__ = ["headless", "imagenet_spellings", "map_classes", "spellings_of"]
 
 Spellings = tuple[tuple[str, ...], ...]
 Table = dict[str, set[int]]
@@ -48,6 +48,8 @@ def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
     """
     source = model.weights.source
     teach = f"fine-tune it on your classes first: kdc teach --teacher {source} --data … --out teacher"
+    if model.headless:
+        raise headless(model, f"it cannot answer {_some(class_names)}")
     if model.class_names is None:
         raise KdcError(
             f"the classes of {source} have no names, so they cannot be matched with {_some(class_names)}",
@@ -73,6 +75,15 @@ def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
     index_of = {name: next(iter(indices)) for name, indices in found.items()}
     _refuse_synonyms(index_of, source, teach)
     return [index_of[name] for name in class_names]
+
+
+def headless(model: LoadedModel, what: str) -> KdcError:
+    """The error for a backbone where a classifier is needed."""
+    source = model.weights.source
+    return KdcError(
+        f"the weights of {source} bring no classifier, so {what}",
+        f"teach it your classes first: kdc teach --teacher {source} --data … --out teacher",
+    )
 
 
 def _table(names: Sequence[Sequence[str]], spell: Callable[[str], str]) -> Table:

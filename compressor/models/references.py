@@ -1,11 +1,11 @@
 """`--teacher`: the spellings of a model's whereabouts, and the loader for each."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 from compressor.errors import KdcError, did_you_mean
 from compressor.models import hf_models, runs, specialists, timm_models
+from compressor.models.classes import headless
 from compressor.models.loaded import LoadedModel, outputs_of
 from compressor.names import class_fault, escaped, lines_of, spelt
 from compressor.reading import read_bytes
@@ -49,13 +49,14 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
         return timm_models.load_local(Path(rest.removeprefix("local-dir:")), reference, input_size)
     name, at, checkpoint = rest.partition("@")
     if at:
-        return timm_models.load_checkpoint(name, Path(checkpoint), reference, input_size)
+        return timm_models.load_checkpoint(name, checkpoint, reference, input_size)
     return timm_models.load_hub(name, input_size)
 
 
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
-    """`model` with the class names in `file`: one a line, in the order of its outputs. They are part of its identity:
-    under other names it answers otherwise."""
+    """`model` with the class names in `file`: one a line, in the order of its outputs."""
+    if model.headless:
+        raise headless(model, "--teacher-classes names outputs")
     try:
         lines = lines_of(read_bytes(file, most=MOST_BYTES).decode("utf-8-sig"))
     except (KdcError, UnicodeDecodeError) as error:
@@ -72,6 +73,4 @@ def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
             f"--teacher-classes {file} has {len(set(names))} different names, the teacher has {outputs} outputs",
             "one name a line, in the order of the outputs",
         )
-    sha256 = hashlib.sha256("\n".join([model.weights.sha256, *names]).encode()).hexdigest()
-    weights = model.weights.model_copy(update={"sha256": sha256})
-    return replace(model, class_names=tuple((name,) for name in names), weights=weights)
+    return replace(model, class_names=tuple((name,) for name in names))

@@ -16,7 +16,8 @@ Kind = Literal["labels", "top-k", "probabilities", "logits"]
 
 class OutputsInfo(Noun):
     """Lies in the table itself (in CSV its first line, in Parquet its metadata). `teacher`: without paths. `data`: the
-    fingerprint of the data whose samples were answered."""
+    fingerprint of the data whose samples were answered. `notes`: which of its validation and test pictures the teacher
+    was trained on, and what else makes its accuracy there worth less."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     kdc: str
@@ -24,6 +25,7 @@ class OutputsInfo(Noun):
     class_names: ClassNames
     teacher: Weights
     data: str
+    notes: tuple[str, ...] = ()
 
 
 class Predictions(Noun):
