@@ -17,10 +17,11 @@ __all__ = ["LONGEST", "class_fault", "escaped", "line_fault", "lines_of", "spelt
 LONGEST = 1000
 """Characters in the name of a class. A longer one is a text that stands in the wrong column."""
 
+_FAULTS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BREAKS = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
 _HALVES = re.compile("[\ud800-\udfff]")
-_DECEPTIVE = re.compile("[\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]")
+_DECEPTIVE = re.compile("[\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff]")
 _SHOWN = 60
 
 
@@ -31,6 +32,8 @@ def spelt(name: str) -> str:
 
 def line_fault(text: str) -> str:
     """Why `text` cannot stand on one line of its own, e.g. "holds a line break (U+000A)", or ""."""
+    if not _FAULTS.search(text):
+        return ""
     for pattern, what in ((_BREAKS, "a line break"), (_CONTROLS, "a control character"), (_HALVES, "half a character")):
         if match := pattern.search(text):
             return f"holds {what} (U+{ord(match[0]):04X})"

@@ -162,17 +162,14 @@ def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
 
 def _refuse_doubt(root: Path, base: Path, folders: list[str]) -> None:
     """Raise KdcError where `folders`, those in `base`, may be no classes, and root/classes.txt does not say so."""
-    inside = {}
-    for name in folders:
-        inner, files = _children(base / name)
-        inside[name] = Inside(tuple(inner), any(Path(file).suffix.lower() in SUFFIXES for file in files))
-    if len(folders) == 1 and not inside[folders[0]].pictures and (deep := _unwrapped(base / folders[0])):
-        place, names = deep
+    inside = {name: _unwrapped(base / name) for name in folders}
+    place, first = inside[folders[0]] if folders else (base, Inside((), pictures=True))
+    if len(folders) == 1 and first.folders and not first.pictures:
         raise KdcError(
-            f"{base} holds one folder, {folders[0]}, and the folders {listed(names, 4)} lie in {place}",
+            f"{base} holds one folder, {folders[0]}, and the folders {listed(first.folders, 4)} lie in {place}",
             f"folder:{place}" if base == root else f"move them to {base}",
         )
-    why = doubt(inside)
+    why = doubt({name: found for name, (_, found) in inside.items()})
     if why and not _are_named(root, folders):
         raise KdcError(
             f"{base} holds {why}",
@@ -181,17 +178,14 @@ def _refuse_doubt(root: Path, base: Path, folders: list[str]) -> None:
         )
 
 
-def _unwrapped(folder: Path, most: int = 10) -> tuple[Path, list[str]] | None:
-    """The first folder, from `folder` on down, that holds several folders, and these; None where there is none, or
-    pictures come first."""
-    for _ in range(most):
+def _unwrapped(folder: Path, most: int = 10) -> tuple[Path, Inside]:
+    """The first folder, from `folder` on down, that holds more than one folder, and what lies in it."""
+    while True:
         folders, files = _children(folder)
-        if not folders or any(Path(file).suffix.lower() in SUFFIXES for file in files):
-            return None
-        if len(folders) > 1:
-            return folder, folders
-        folder = folder / folders[0]
-    return None
+        pictures = any(Path(file).suffix.lower() in SUFFIXES for file in files)
+        if pictures or len(folders) != 1 or not most:
+            return folder, Inside(tuple(folders), pictures)
+        folder, most = folder / folders[0], most - 1
 
 
 def _are_named(root: Path, folders: list[str]) -> bool:
@@ -240,7 +234,8 @@ def _hidden(folder: Path) -> list[str]:
     """Hidden folders that no tool is known to leave: perhaps a class, .net say."""
     with os.scandir(folder) as listing:
         names = [entry.name for entry in listing if entry.name.startswith(".") and entry.is_dir()]
-    return [name for name in names if not name.lower().startswith(TOOLS)]
+    # As text that can be written: nothing in it is read.
+    return [os.fsencode(name).decode(errors="replace") for name in names if not name.lower().startswith(TOOLS)]
 
 
 def read_picture(path: Path) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from compressor.data.labels import listed
-from compressor.data.split_words import is_train_alone, sounds_like, split_in
+from compressor.data.split_words import is_train_alone, sounds_like, split_in, words_of
 from compressor.names import spelt
 
 __all__ = ["Inside", "doubt"]
@@ -21,12 +21,17 @@ PARTS = re.compile(
     r"shot|cam|camera|day|part|batch|frame|frames|burst|series|track|trial|rep|view|angle|site|v|p|s)[\W_]*\d+|\d{3,}",
     re.IGNORECASE,
 )
+# What numbered parts of one set are called, as in images_001, images_002.
+SHARES = frozenset(
+    ("part", "images", "image", "img", "imgs", "batch", "chunk", "shard", "folder", "fold", "split", "subset", "frames")
+)
 WRAPPERS = frozenset({"data", "dataset", "images", "image", "imgs", "img", "pictures", "photos", "archive"})
 
 
 @dataclass(frozen=True)
 class Inside:
-    """What lies directly in a folder: its folders, and whether there are pictures."""
+    """What lies in a folder: its folders, and whether there are pictures beside them. Where it holds nothing but one
+    folder, what lies in that one."""
 
     folders: tuple[str, ...]
     pictures: bool
@@ -50,6 +55,8 @@ def doubt(folders: Mapping[str, Inside]) -> str:
             holds = f" and holds {_some(folders[name].folders)}" if folders[name].classes else ""
             others = _some(other for other in names if other != name)
             return f"{name}, which sounds like a split{holds}, beside {others}"
+    if len(names) > 1 and _are_parts(names):
+        return f"{_some(names)}, which sound like parts of one set, not like classes"
     for name, inside in folders.items():
         within = [inner for inner in inside.folders if sounds_like(inner, inside.folders)]
         if len(within) > 1:
@@ -59,6 +66,13 @@ def doubt(folders: Mapping[str, Inside]) -> str:
         if len(inside.classes) > 1 and spelt(name).casefold() in WRAPPERS:
             return f"{name}, which holds the folders {_some(inside.folders)}: these look like the classes"
     return _same(folders)
+
+
+def _are_parts(names: Iterable[str]) -> bool:
+    """Whether these are numbered parts of one set: the same words and a number, the last word one of SHARES."""
+    words = [words_of(name) for name in names]
+    alike = len({tuple(own[:-1]) for own in words}) == 1
+    return alike and all(len(own) > 1 and own[-1].isdecimal() and own[-2] in SHARES for own in words)
 
 
 def _same(folders: Mapping[str, Inside]) -> str:

@@ -19,7 +19,7 @@ NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?")
 Spellings = Mapping[str, Mapping[str, str]]
 
 
-def settled(found: Found) -> Found:
+def settled(found: Found, reference: str) -> Found:
     """`found` with the names of its classes as they count everywhere from here on (`names.spelt`), and notes on what
     may not be meant.
 
@@ -29,7 +29,7 @@ def settled(found: Found) -> Found:
     and "0.0" may be one class, which pandas wrote as a float in one of the files, or two. A file that has nothing but
     "0.0", "1.0", … keeps these as names, with a note: what stands there counts, in every file alike.
     """
-    spellings = _spellings(found)
+    spellings = _spellings(found, reference)
     for texts in spellings.values():
         for text, where in texts.items():
             if fault := class_fault(text):
@@ -58,14 +58,14 @@ def _line(where: str) -> str:
     return where if where.isprintable() else escaped(where, 300).strip("'\"")
 
 
-def _spellings(found: Found) -> Spellings:
+def _spellings(found: Found, reference: str) -> Spellings:
     first: dict[str, str] = {}
     for part in found.parts.values():
         for row, label in enumerate(part.labels):
             if label not in first:
                 first[label] = part.where(row)
     for name in found.class_names:
-        first.setdefault(name, "the list of classes")
+        first.setdefault(name, f"{reference}, the list of its classes")
     spellings: dict[str, dict[str, str]] = defaultdict(dict)
     for text, where in first.items():
         spellings[spelt(text)][text] = where
@@ -138,5 +138,7 @@ def _alike(names: Iterable[str]) -> list[Sequence[str]]:
 
 def _skeleton(name: str) -> str:
     """What people see of a name, roughly: without case, blanks and underscores alike, without formatting characters."""
+    if name.isascii():
+        return " ".join(name.lower().replace("_", " ").split())
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).replace("_", " ")
     return " ".join("".join(c for c in plain if unicodedata.category(c) != "Cf").split())

@@ -44,7 +44,7 @@ def find(reference: str, progress: Progress) -> Found:
         spellings = "; ".join(f"{source.spelling} (e.g. {source.example})" for source in SOURCES.values())
         near = did_you_mean(scheme, SOURCES) if source is None else f"; it is spelt {source.spelling}"
         raise KdcError(f"data {reference!r} is not understood{near}", f"known: {spellings}")
-    return settled(source.find(place, progress))
+    return settled(source.find(place, progress), reference)
 
 
 def find_unlabelled(reference: str, progress: Progress) -> tuple[Part, tuple[str, ...]]:

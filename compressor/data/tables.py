@@ -91,7 +91,7 @@ def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]
 def _refuse_missed(folder: Path, others: Sequence[str], splits: set[str | None], suffix: str) -> None:
     """Raise KdcError where a file that would be ignored sounds like a split that would be taken from train instead."""
     for name in others:
-        sound = sounds_like(Path(name).stem)
+        sound = sounds_like(re.sub(r"-\d+-of-\d+.*", "", Path(name).stem))
         if sound in ("validation", "test") and sound not in splits:
             raise KdcError(
                 f"{folder} holds {name}, which sounds like {sound}, and no {sound}.{suffix}",

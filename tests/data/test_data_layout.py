@@ -73,7 +73,7 @@ LOOKS = {
         "flowers_train, which sounds like a split and holds the folders rose, tulip",
     ),
     "the same folders": (holding("one two", "cat", "dog"), "one, two, which hold the same folders (cat, dog)"),
-    "folds": (holding("fold_1 fold_2 fold_3", "a", "b"), "fold_1, fold_2, fold_3, which hold the same folders (a, b)"),
+    "folds": (holding("fold_1 fold_2 fold_3", "a", "b"), "fold_1, fold_2, fold_3, which sound like parts of one set"),
     "nearly the same": (
         holding("one", "a", "b", "c") | holding("two", "b", "c", "d"),
         "one, two, which hold the same folders (b, c)",
@@ -91,6 +91,8 @@ LOOKS = {
     "a copy of the rest": (
         flat("cat", "dog") | holding("backup", "cat", "dog"), "backup, which holds folders named like those beside it"
     ),
+    "numbered parts": (flat("images_001", "images_002"), "images_001, images_002, which sound like parts of one set"),
+    "parts of a name": (flat("HAM10000_images_part_1", "HAM10000_images_part_2"), "HAM10000_images_part_1, HAM10000"),
     "a wrapper beside": (holding("dataset", "a", "b") | flat("extra"), "dataset, which holds the folders a, b: these"),
 }  # fmt: skip
 
@@ -116,6 +118,8 @@ SOUND = {
     "some divided": flat("abbey", "alley", "bar") | holding("church cathedral", "indoor", "outdoor"),
     "digits": flat(*"0123456789"),
     "one": flat("cat"),
+    "numbered classes": flat("class1", "class2", "class3"),
+    "pictures of each year": holding("cat dog", "2019", "2020"),
     "a class within itself": holding("cat", "cat") | holding("dog", "dog"),
 }
 
@@ -137,6 +141,9 @@ def test_what_may_well_be_classes_is_not(case: str) -> None:
         {"fold1/a": 3, "fold1/b": 3, "fold2/a": 3, "fold2/b": 3},
         {"train/fold1/a": 3, "train/fold1/b": 3, "train/fold2/a": 3, "train/fold2/b": 3, "test/a": 1, "test/b": 1},
         {"train/train": 3, "train/test": 3, "val/train": 3},
+        {"amazon/images/bag": 3, "amazon/images/mug": 3, "dslr/images/bag": 3, "dslr/images/mug": 3},
+        {"images_1/images": 3, "images_2/images": 3},
+        {"cells/yes": 3, "cells/no": 3, "yes": 3, "no": 3},
     ],
 )
 def test_kdc_stops_and_asks(make_folder: MakeFolder, counts: dict[str, int]) -> None:

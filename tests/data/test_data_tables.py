@@ -166,6 +166,7 @@ def test_wrong_table_folders(pictures: Path, names: list[str], message: str) -> 
         (["train.csv", "test_set.csv"], "holds test_set.csv, which sounds like test, and no test.csv"),
         (["train.csv", "holdout.csv"], "holds holdout.csv, which sounds like test, and no test.csv"),
         (["train.csv", "val (1).csv"], "holds val (1).csv, which sounds like validation, and no validation.csv"),
+        (["train.csv", "test_set-0-of-2.csv"], "holds test_set-0-of-2.csv, which sounds like test, and no test.csv"),
         (["training.csv", "eval.csv"], "holds eval.csv, which sounds like validation, and no validation.csv"),
         (["train.csv", "train2.csv"], "holds train.csv and train2.csv: is train one file, or several?"),
         (["train.csv", "test.csv", "test-01.csv"], "holds test.csv and test-01.csv: is test one file, or several?"),
@@ -280,6 +281,13 @@ def test_wrong_parquet(tmp_path: Path, columns: dict[str, Any], message: str) ->
         open_data(f"parquet:{write_parquet(tmp_path / 'all.parquet', columns)}")
     assert message in raised.value.message
     assert raised.value.exit_code == 2
+
+
+def test_whole_numbers_as_floats_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "all.parquet", {"image": [b"x"] * 2, "label": [0.0, 1.0]})
+    with pytest.raises(KdcError, match=r"row 0: label 0\.0 is neither text nor a whole number") as raised:
+        open_data(f"parquet:{path}")
+    assert "astype('Int64')" in raised.value.hint
 
 
 def test_no_parquet(tmp_path: Path) -> None:

@@ -381,6 +381,62 @@ def test_the_cpp_program_prints_the_likeliest_labels(tiny: "Tiny", tmp_path: Pat
         assert [line.split()[1] for line in ended.stdout.splitlines()] == ["abcd"[at] for at in order]
 
 
+# The part of onnxruntime_cxx_api.h that classify_ort.cpp uses, written down from its documentation, for machines that
+# have not got the header: it shows that the program is C++.
+ORT = """
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+enum OrtLoggingLevel { ORT_LOGGING_LEVEL_WARNING };
+enum OrtAllocatorType { OrtArenaAllocator };
+enum OrtMemType { OrtMemTypeDefault };
+struct OrtMemoryInfo;
+struct OrtAllocator;
+namespace Ort {
+struct Env { Env(OrtLoggingLevel level, const char* id); };
+struct SessionOptions { SessionOptions(); };
+struct RunOptions { RunOptions(); };
+struct MemoryInfo {
+    static MemoryInfo CreateCpu(OrtAllocatorType, OrtMemType);
+    operator const OrtMemoryInfo*() const;
+};
+struct AllocatorWithDefaultOptions { operator OrtAllocator*() const; };
+struct AllocatedStringPtr { const char* get() const; };
+struct TensorTypeAndShapeInfo { std::vector<std::int64_t> GetShape() const; };
+struct Value {
+    template <typename T>
+    static Value CreateTensor(const OrtMemoryInfo*, T*, std::size_t count, const std::int64_t* shape, std::size_t);
+    TensorTypeAndShapeInfo GetTensorTypeAndShapeInfo() const;
+    template <typename T> const T* GetTensorData() const;
+};
+struct Session {
+    Session(const Env&, const char* path, const SessionOptions&);
+    AllocatedStringPtr GetInputNameAllocated(std::size_t, OrtAllocator*) const;
+    AllocatedStringPtr GetOutputNameAllocated(std::size_t, OrtAllocator*) const;
+    std::vector<Value> Run(const RunOptions&, const char* const* inputs, const Value* values, std::size_t,
+                           const char* const* outputs, std::size_t);
+};
+}
+"""
+
+
+@pytest.mark.slow
+@needs_gxx
+@pytest.mark.parametrize("kind", ["float32", "uint8"])
+def test_the_program_for_onnxruntime_is_cpp(tmp_path: Path, kind: Any) -> None:
+    chosen = preprocess(input_size=(16, 16), resize=(16, 16))
+    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 1, kind), "model.onnx"))
+    headers = onnxruntime_headers()
+    if headers is None:
+        headers = tmp_path
+        (tmp_path / "onnxruntime_cxx_api.h").write_text(ORT)
+    includes = ["-I", str(tmp_path), "-I", str(TARGETS), "-isystem", str(headers)]
+    command = [*CXX, *includes, "-fsyntax-only", str(TARGETS / "classify_ort.cpp")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 # The part of NvInfer.h (TensorRT 10) and of cuda_runtime_api.h that classify_trt.cpp uses, written down from NVIDIA's
 # API documentation: neither header can be had here. It shows that the program is C++, not that it runs.
 NV_INFER = """
