@@ -1,5 +1,13 @@
 """`python -m compressor`: kdc, for launchers that start a module: `accelerate launch -m compressor …`."""
 
+import sys
+from pathlib import Path
+
+HERE, ROOT = str(Path.cwd()), str(Path(__file__).resolve().parent.parent)
+# Python puts the current folder before all libraries, and a file sklearn.py there would run.
+if sys.path[0] == HERE != ROOT and not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]
+
 from compressor.cli import main
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """`kdc doctor`: what works on this machine, and the install line for what does not. Nothing goes over the network."""
 
 import subprocess
-import sys
 from importlib import metadata
 
 from compressor import __version__
 from compressor.errors import KdcError
 from compressor.measure.machine import last_line, runtime_info, this_machine
+from compressor.python import python_command
 from compressor.runtimes import NOT_YET, RUNTIMES, Runtime
 from compressor.spec.doctor import Diagnosis, PackageCheck, RuntimeCheck
 from compressor.spec.measurement import Machine
@@ -133,7 +133,7 @@ def _cuda() -> str:
         return "not checked: torch is not installed"
     try:
         done = subprocess.run(
-            [sys.executable, "-c", ASK_TORCH],
+            python_command(ASK_TORCH),
             capture_output=True,
             encoding="utf-8",
             errors="replace",
