@@ -63,7 +63,7 @@ def preprocess_of(
         raise KdcError(f"{where}: input_size {data['input_size']} and crop_pct {share:g} make no picture")
     mode = data.get("crop_mode") or "center"
     if mode not in ("center", "squash") or (size[0] != size[1] and mode == "center"):
-        raise KdcError(f"timm preprocessing with crop mode {mode} at {size[0]}×{size[1]} is not supported")
+        raise KdcError(f"{where} with crop mode {mode} at {size[0]}×{size[1]} is not supported")
     require_scale(std, where)
     settings = {
         "input_size": size,
