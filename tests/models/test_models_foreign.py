@@ -312,9 +312,10 @@ def test_a_hugging_face_configuration_that_makes_no_network(
     assert str(folder) in caught.value.message
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"a":' * 100_000, '{"num_classes": ' + "9" * 6000 + "}", "[]", "null", ""]
-)
+UNBOUNDED = {"list": "[" * 100_000, "mapping": '{"a":' * 100_000, "digits": '{"num_classes": ' + "9" * 6000 + "}"}
+
+
+@pytest.mark.parametrize("text", [*UNBOUNDED.values(), "[]", "null", ""], ids=[*UNBOUNDED, "[]", "null", "empty"])
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
 def test_json_without_bounds(vit_folder: VitFolder, tiny_vit: Path, tmp_path: Path, text: str, file: str) -> None:
     folder = vit_folder(NAMES)
@@ -341,14 +342,16 @@ def test_a_pipe_in_a_models_folder_is_not_waited_for(
             load_model(reference)
 
 
+LEVELS = "abcdefghijk"
 BOMB = "a: &a [x, x]\n" + "".join(
-    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
+    f"{level}: &{level} [{', '.join([f'*{below}'] * 9)}]\n"
+    for below, level in zip(LEVELS[:-1], LEVELS[1:], strict=True)
 )
 
 
 @pytest.mark.parametrize(
     "head",
-    [BOMB + "license: *j\n", "license: " + "[" * 100_000, "license: " + "x" * 10**6],
+    [BOMB + "license: *k\n", "license: " + "[" * 100_000, "license: " + "x" * 10**6],
     ids=["bomb", "deep", "long"],
 )
 def test_a_model_card_without_bounds(vit_folder: VitFolder, head: str) -> None:
@@ -385,10 +388,8 @@ def test_a_model_of_grey_pictures(tiny_vit: Path, vit_folder: VitFolder, tmp_pat
         load_model(f"hf:{vit}")
 
 
-@pytest.mark.parametrize(
-    "setting", [{"return_dict": False}, {"output_hidden_states": True}, {"output_attentions": True}]
-)
-def test_settings_that_only_change_what_is_returned(vit_folder: VitFolder, setting: dict[str, bool]) -> None:
+@pytest.mark.parametrize("setting", ["return_dict", "output_hidden_states", "output_attentions"])
+def test_settings_that_only_change_what_is_returned(vit_folder: VitFolder, setting: str) -> None:
     folder = vit_folder(NAMES)
     pictures = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
