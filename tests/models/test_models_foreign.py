@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -344,8 +345,7 @@ def test_a_pipe_in_a_models_folder_is_not_waited_for(
 
 LEVELS = "abcdefghijk"
 BOMB = "a: &a [x, x]\n" + "".join(
-    f"{level}: &{level} [{', '.join([f'*{below}'] * 9)}]\n"
-    for below, level in zip(LEVELS[:-1], LEVELS[1:], strict=True)
+    f"{level}: &{level} [{', '.join([f'*{below}'] * 9)}]\n" for below, level in pairwise(LEVELS)
 )
 
 
