@@ -20,5 +20,5 @@ def python_command(code: str) -> list[str]:
 
 def kdc_command(*arguments: str) -> list[str]:
     """The command that runs this kdc, wherever it was started from; a checkout comes after what is installed."""
-    code = f"sys.path.append({str(ROOT)!r})\nfrom compressor.cli import main\nmain()"
+    code = f"sys.path.append({str(ROOT)!r})\nfrom compressor.__main__ import main\nmain()"
     return [*python_command(code), *arguments]

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from compressor.data import ImageData
 from compressor.distill.bias import require_correctable
-from compressor.distill.folder import abandon, start
+from compressor.distill.folder import abandon, claimed, start
 from compressor.distill.job import Origin
 from compressor.distill.jobs import (
     DEFAULT_INPUT_SIZE,
     already_finished,
-    claimed,
     distill,
     distillation,
     has_teacher,
@@ -63,8 +62,15 @@ def distill_chain(
         )
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
     _require_chain(request)
-    if claimed(out, request, resume=resume, overwrite=overwrite):
-        return already_finished(out, progress)
+    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return _chained(request, out, resume, progress, resources, data)
+
+
+def _chained(
+    request: Request, out: Path, resume: bool, progress: Progress, resources: Resources | None, data: ImageData | None
+) -> Student:
     if data is None:
         data = require_possible(request, progress)
     if resume:
@@ -96,7 +102,7 @@ def _assistants(
     for number, name in enumerate(request.assistants):
         link, folder = _link(request, number, out), _folder(out, number)
         progress.note(f"assistant {number + 1} of {len(request.assistants)}: {name} learns from {link.teacher}")
-        begun = folder.is_dir() and any(folder.iterdir())
+        begun = (folder / "run.json").is_file()
         record = distill(link, folder, resume=begun, overwrite=False, progress=progress, resources=resources, data=data)
         records.append(record)
         weights.append(load_run(folder)[0].weights)

@@ -32,7 +32,7 @@ def measured(
     card = card_of(task, model, data.info.class_names)
     setting.progress.note(f"teacher {teacher.weights.source}: {scored(card.accuracy)}")
     refuse_chance(card.accuracy, len(data.info.class_names), teacher.weights.source)
-    return model, shown(card, setting.progress)
+    return model, shown(card, data.info.class_names, setting.progress)
 
 
 def _measure_members(network: Mixture, task: ImageClassification, data: ImageData, setting: Setting) -> None:

@@ -7,6 +7,7 @@ from compressor.errors import KdcError
 from compressor.models.classes import map_classes
 from compressor.models.ensemble import TOGETHER, combined, resized_members
 from compressor.models.loaded import LoadedModel, with_classes
+from compressor.models.pixels import seeing
 from compressor.models.references import NO_MODEL, is_table, load_model, with_class_file
 from compressor.progress import Progress, Silent
 from compressor.spec.student import DataInfo, Request, Student, Weights
@@ -48,7 +49,8 @@ def load_teacher(
         raise KdcError("the teacher of this run is an ensemble, so that one place is not enough", "put them back")
     models = []
     for model in told(progress, *_named([load_model(reference) for reference in references], request.teacher_classes)):
-        models.append(with_classes(model, map_classes(model, class_names), class_names))
+        chosen = with_classes(model, map_classes(model, class_names), class_names)
+        models.append(seeing(chosen, request.recipe.pixel_range, progress))
     ensemble = combined(models, request.recipe.ensemble)
     for line in resized_members(models, ensemble):
         progress.note(line)
@@ -110,7 +112,12 @@ def data_of(request: Request, record: Student, progress: Progress, *, unlabelled
     only for who trains on."""
     more = request.unlabelled if unlabelled else None
     data = open_data(
-        request.data, skip_bad=request.skip_bad, progress=progress, class_names=record.class_names, unlabelled=more
+        request.data,
+        skip_bad=request.skip_bad,
+        progress=progress,
+        class_names=record.class_names,
+        unlabelled=more,
+        pixel_range=request.recipe.pixel_range,
     )
     if data.info.fingerprint != record.data.fingerprint:
         raise KdcError(

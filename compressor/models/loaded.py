@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressor.data.pictures import normalise, resize_and_crop
 from compressor.errors import KdcError, first_line
+from compressor.names import escaped, line_fault
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
 
@@ -129,8 +130,8 @@ def example_of(model: LoadedModel) -> Tensor:
 
 
 def check_input(model: LoadedModel) -> LoadedModel:
-    """`model`; raises KdcError where the network does not take its input size, or answers more or fewer classes than
-    it has names."""
+    """`model`; raises KdcError where the network does not take its input size, answers more or fewer classes than it
+    has names, or one of these is not one line."""
     height, width = model.preprocess.input_size
     try:
         outputs = outputs_of(model)
@@ -145,6 +146,12 @@ def check_input(model: LoadedModel) -> LoadedModel:
         raise KdcError(
             f"{model.weights.source} answers {outputs} classes, but its configuration names {len(model.class_names)}"
         )
+    for number, spellings in enumerate(model.class_names or ()):
+        if fault := line_fault(spellings[0]):
+            raise KdcError(
+                f"{model.weights.source}: the name of its class {number}, {escaped(spellings[0])}, {fault}",
+                "mend it in a copy of the model: id2label or label_names in config.json",
+            )
     return model
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
 from compressor.models.loaded import LoadedModel, Several, freeze, with_classes
+from compressor.models.pixels import seeing
 from compressor.models.runs import load_run
 from compressor.spec.base import read_json
 from compressor.spec.specialists import Specialist, Specialists
@@ -151,6 +152,7 @@ def combined(folder: Path, load: Callable[[str, int | None], LoadedModel]) -> Lo
             f"{record.generalist.source} is not the generalist of specialists:{folder} ({changed})",
             "put it back as it was, or make the specialists again",
         )
+    generalist = seeing(generalist, record.recipe.pixel_range)
     experts = [_expert(folder, row) for row in record.specialists]
     return joined(generalist, experts, record.class_names, f"specialists:{folder}")
 

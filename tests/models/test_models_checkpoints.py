@@ -226,7 +226,7 @@ def test_a_whole_network_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
 def test_torchscript_is_refused(tmp_path: Path) -> None:
-    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "a.pt"))
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "a.pt"))  # type: ignore[no-untyped-call]
     with pytest.raises(KdcError, match="is a TorchScript archive, which is code"):
         loaded(tmp_path / "a.pt")
 

@@ -171,7 +171,7 @@ def test_weights_of_a_timm_folder_are_read_by_kdc_alone(
         monkeypatch.setattr(_builder, name, never, raising=False)
     model = load_model(f"timm:local-dir:{folder}")
     assert model.class_names == (("cat",), ("dog",), ("sea lion",))
-    assert model.network.pretrained_cfg["state_dict"] is None  # type: ignore[index, union-attr]
+    assert model.network.pretrained_cfg["state_dict"] is None  # type: ignore[index]
 
 
 def test_pytorch_model_bin_is_read_safely(timm_folder: TimmFolder) -> None:
@@ -408,10 +408,11 @@ def test_ordinary_numbers_in_a_configuration_are_read(tmp_path: Path) -> None:
 def test_sizes_that_no_network_is_given(tiny_vit: Path, vit_folder: VitFolder, size: int) -> None:
     from compressor.models import create_student
 
-    for load in (
+    loads: list[Callable[[], object]] = [
         lambda: load_model(f"timm:local-dir:{tiny_vit}", size),
         lambda: load_model(f"hf:{vit_folder(NAMES, name=str(size))}", size),
         lambda: create_student("timm:test_vit", "random", NAMES, size, None),
-    ):
+    ]
+    for load in loads:
         with pytest.raises(KdcError, match=f"input size {size} is outside 1 to 8192 pixels"):
             load()
