@@ -33,10 +33,7 @@ PACKAGES = (
 NEEDS_ONE_OF = {"bf16": ("avx512_bf16", "amx_bf16")}
 
 # torch takes seconds to import and a broken driver can crash it, so it is asked in a process of its own.
-# With -c, Python looks for modules in the current folder first, whatever lies there.
 ASK_TORCH = """
-import sys
-sys.path[:] = [place for place in sys.path if place]
 import torch
 print(", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
 """

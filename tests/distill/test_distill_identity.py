@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from compressor.distill import distill, teach
 from compressor.distill.chain import distill_chain
@@ -129,20 +129,13 @@ def test_an_assistant_that_was_edited(tmp_path: Path, ask_distill: Ask, interrup
         distill_chain(request, out, resume=True, overwrite=False, progress=Silent())
 
 
-def test_whose_checkpoint_was_taken_is_said(tmp_path: Path, ask_distill: Ask, teacher_run: Path) -> None:
-    """Of the teacher and of the student's start."""
+def test_which_weights_were_taken_is_said(tmp_path: Path, ask_distill: Ask, teacher_run: Path) -> None:
     good = load_file(teacher_run / "student.safetensors")
+    half = {name: value.half() if value.is_floating_point() else value for name, value in good.items()}
     raw = timm.create_model("test_resnet", num_classes=4).state_dict()
-    torch.save({"model": raw, "model_ema": good}, tmp_path / "both.pth")
-    save_file({name: value.half() if value.is_floating_point() else value for name, value in good.items()},
-              tmp_path / "half.safetensors")  # fmt: skip
-    (tmp_path / "names.txt").write_text("\n".join(NAMES))
-    request = ask_distill(
-        f"timm:test_resnet@{tmp_path / 'both.pth'}", "timm:test_resnet", str(tmp_path / "half.safetensors"),
-        teacher_classes=str(tmp_path / "names.txt"), epochs=1,
-    )  # fmt: skip
+    torch.save({"model": raw, "model_ema": half}, tmp_path / "both.pth")
     progress = Hearing()
-    student = distill(request, tmp_path / "run", resume=False, overwrite=False, progress=progress)
+    request = ask_distill(student="timm:test_resnet", init=str(tmp_path / "both.pth"), epochs=1)
+    distill(request, tmp_path / "run", resume=False, overwrite=False, progress=progress)
     assert "both.pth: the weights under model_ema are taken; it also holds model" in progress.notes
-    assert "half.safetensors: weights stored as float16 are loaded as float32" in progress.notes
-    assert student.teacher_validation is not None
+    assert "both.pth: weights stored as float16 are loaded as float32" in progress.notes
