@@ -69,12 +69,18 @@ def _load(datasets: Any, place: str, progress: Progress) -> Any:
         if any((path / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
             return datasets.load_from_disk(name)
         with offline_if_unreachable():
-            return datasets.load_dataset(name, config or None)
+            return datasets.load_dataset(name, config or None, **_without_code(datasets))
     except Exception as error:  # from hub, network, builders and file readers: no common ancestor
         raise _cannot_load(error, place, path.exists()) from error
     finally:
         if shown:
             datasets.enable_progress_bars()
+
+
+def _without_code(datasets: Any) -> dict[str, Any]:
+    """The argument that has no script of the data set run, where datasets still runs any: from version 4 on it refuses
+    scripts, and the argument."""
+    return {"trust_remote_code": False} if int(datasets.__version__.split(".")[0]) < 4 else {}
 
 
 def _cannot_load(error: Exception, place: str, local: bool) -> KdcError:

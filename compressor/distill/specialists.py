@@ -10,7 +10,6 @@ Dean 2015, arXiv 1503.02531, sec. 5). Together they are a teacher, `specialists:
 import copy
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from compressor.models.pixels import seeing
 from compressor.models.specialists import joined
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
+from compressor.python import kdc_command
 from compressor.spec.base import read_json, write_json, write_text
 from compressor.spec.recipe import Transfer
 from compressor.spec.specialists import Specialist, Specialists, SpecialistsRequest
@@ -182,10 +182,10 @@ def _child(request: SpecialistsRequest, out: Path, number: int, classes: Sequenc
     # Half of what is free is for all of them.
     space = shutil.disk_usage(out).free // (2 * jobs)
     size = ["--input-size", str(request.input_size)] if request.input_size is not None else []
-    command = [
-        sys.executable, "-m", "compressor", "teach", "--teacher", request.teacher, "--data", request.data,
+    command = kdc_command(
+        "teach", "--teacher", request.teacher, "--data", request.data,
         *(part for name in classes for part in ("--specialty", name)), "--recipe", str(out / "recipe.yaml"),
         *size, *(["--skip-bad"] if request.skip_bad else []), "--decode-cache", f"{space}B", "--out", str(folder),
-    ]  # fmt: skip
+    )  # fmt: skip
     name = f"specialist {number}/{request.count}"
     return Child(name, tuple(command), folder, folder.with_name(f"{number}.log"), request.recipe.epochs)

@@ -30,6 +30,8 @@ SPARE = 2**28
 """Numbers (1 GB) that a network may have beside three times its weights: what is computed while it is built."""
 UNKNOWN = 2**34
 """The most that a network may have whose weights were not counted: more than any that timm knows."""
+MOST_LAYERS = 1000
+DEEP = re.compile(r"depth|layers?$|blocks?$")
 FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "repeat")
 NO_SIZE = re.compile(r"param|theta|seed|flop|mac|bytes|version|date|_id$|^id$|scale|license|index|pixel")
 
@@ -54,6 +56,8 @@ def config_in(path: Path) -> Any:
     """What a model's JSON file says; raises KdcError for JSON without bounds and for numbers that no network has."""
     values = json_value(read_bytes(path, most=CONFIG_BYTES), str(path))
     for key, number in _numbers(values, ""):
+        if number > MOST_LAYERS and DEEP.search(key.lower()):
+            raise KdcError(f"{path}: {key} is {number}, and kdc builds networks of up to {MOST_LAYERS} layers")
         if abs(number) > LARGEST_NUMBER and not NO_SIZE.search(key.lower()):
             raise KdcError(f"{path}: {key} is {number}, and kdc builds networks of sizes up to {LARGEST_NUMBER}")
     return values
@@ -95,9 +99,12 @@ def described_by(source: str, weights: int | None, hint: str = "") -> Iterator[N
 
 
 def said(error: Exception) -> str:
-    """An error in one line that makes sense alone: some say nothing but the key that was missing."""
-    kind = type(error).__name__
-    return first_line(error) if len(str(error)) > 25 or kind in str(error) else f"{kind}: {first_line(error)}"
+    """An error in one line that makes sense alone: some say nothing but the key that was missing, others only in their
+    second line what it is."""
+    kind, lines = type(error).__name__, str(error).strip().splitlines()
+    if len(lines) > 1 and lines[0].endswith(":"):
+        return f"{lines[0]} {lines[1].strip()}"[:300]
+    return first_line(error)[:300] if len(str(error)) > 25 or kind in str(error) else f"{kind}: {first_line(error)}"
 
 
 class _TooLargeError(Exception):

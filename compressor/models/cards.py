@@ -9,6 +9,7 @@ __all__ = ["licence_in"]
 
 MOST = 200_000
 MOST_NAMED = 200
+DEEPEST = 20
 
 
 def licence_in(card: Path) -> str | None:
@@ -26,12 +27,16 @@ def licence_in(card: Path) -> str | None:
 
 
 def _head(text: str) -> Any:
-    """The YAML of a card's head; None where it is none. Anchors are not followed: nested ones grow without bounds."""
+    """The YAML of a card's head; None where it is none. Anchors are not followed: nested ones grow without bounds, and
+    deep nesting takes minutes."""
     import yaml
 
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            return None
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
+                return None
         return yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError):
         return None

@@ -37,6 +37,7 @@ class HfClassifier(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        model.config.return_dict = True  # type: ignore[union-attr]
 
     def forward(self, pictures: Tensor) -> Tensor:
         logits: Tensor = self.model(pixel_values=pictures, return_dict=True).logits
@@ -97,8 +98,12 @@ def _from_pretrained(
     with described_by(f"hf:{reference}", sum(count for _, count in stored.values()) or None, hint):
         model, report = transformers.AutoModelForImageClassification.from_pretrained(
             reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             **_as_float32(transformers),
         )  # fmt: skip
+        misshapen = sorted(str(one[0]) for one in report["mismatched_keys"])
+        if misshapen:
+            raise KdcError(f"hf:{reference}: its weights are not of the sizes in its config.json: {misshapen[0]}")
         preprocess = _preprocess(transformers, reference, model.config, input_size)
         return model, report, preprocess, _licence(reference, model.config)
 

@@ -63,7 +63,7 @@ def preprocess_of(
         raise KdcError(f"{where}: input_size {data['input_size']} and crop_pct {share:g} make no picture")
     mode = data.get("crop_mode") or "center"
     if mode not in ("center", "squash") or (size[0] != size[1] and mode == "center"):
-        raise KdcError(f"timm preprocessing with crop mode {mode} at {size[0]}×{size[1]} is not supported")
+        raise KdcError(f"{where} with crop mode {mode} at {size[0]}×{size[1]} is not supported")
     require_scale(std, where)
     settings = {
         "input_size": size,
@@ -177,10 +177,7 @@ def local_config(folder: Path, source: str) -> _Config:
     if not config.exists():
         raise KdcError(f"{source}: {config} does not exist", "a timm folder holds config.json and model.safetensors")
     bad = KdcError(f"{source}: {config} is no timm configuration (JSON with an architecture)")
-    try:
-        values = config_in(config)
-    except KdcError as error:
-        raise KdcError(f"{bad.message}: {error.message}") from None
+    values = config_in(config)
     if not isinstance(values, dict) or not isinstance(values.get("architecture"), str):
         raise bad
     require_known(values["architecture"])
@@ -191,6 +188,10 @@ def local_config(folder: Path, source: str) -> _Config:
         raise KdcError(f"{bad.message}: {first_line(error)}") from None
 
 
+NOT_OF_A_MODEL = {
+    "model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "device",
+    "dtype", "features_only",
+}  # fmt: skip
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -205,7 +206,13 @@ def load_local(folder: Path, source: str, input_size: int | None) -> LoadedModel
     file = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
     if file is None:
         raise KdcError(f"{source}: {folder / WEIGHT_FILES[0]} does not exist", "weights must be safetensors")
-    require_three(int(_number(config.arguments.get("in_chans"), 3, source)), source)
+    foreign = sorted(config.arguments.keys() & NOT_OF_A_MODEL)
+    if foreign:
+        raise KdcError(f"{source}: model_args of its config.json holds {foreign[0]}, which is no part of a network")
+    require_three(_number(config.arguments.get("in_chans"), 3, source), source)
+    seen = config.cfg.get("input_size")
+    if isinstance(seen, (list, tuple)) and seen:
+        require_three(_number(seen[0], 3, source), source)
     classes = config.arguments.get("num_classes", config.cfg.get("num_classes"))
     if classes != config.cfg.get("num_classes"):  # timm would then draw the classifier anew, in silence
         raise KdcError(f"{source}: config.json says {config.cfg.get('num_classes')} classes, its model_args {classes}")

@@ -169,3 +169,28 @@ def test_an_empty_folder(datasets: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(KdcError, match="cannot be loaded"):
         open_data(f"hf:{tmp_path / 'empty'}")
+
+
+@pytest.mark.parametrize(("version", "settings"), [("3.6.0", {"trust_remote_code": False}), ("4.0.0", {})])
+def test_no_script_of_a_data_set_is_trusted(
+    datasets: Any, monkeypatch: pytest.MonkeyPatch, make_bytes: MakeBytes, version: str, settings: dict[str, bool]
+) -> None:
+    """Version 3 asks, or does what the environment says; from 4 on there are no scripts, and no such argument."""
+    asked = []
+
+    def load_dataset(*_: object, **given: object) -> Any:
+        asked.append(given)
+        return datasets.DatasetDict({"train": make(datasets, make_bytes)})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "__version__", version)
+    open_data("hf:owner/name")
+    assert asked == [settings]
+
+
+def test_a_script_in_a_folder_does_not_run(datasets: Any, make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder({"train/cat": 6, "train/dog": 6})
+    (root / f"{root.name}.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w').close()\n")
+    with pytest.raises(KdcError, match="cannot be loaded"):
+        open_data(f"hf:{root}")
+    assert not (tmp_path / "it-ran").exists()

@@ -85,8 +85,8 @@ def spoilt(folder: Path, how: str) -> None:
     ("how", "message"),
     [
         ("no config", "config.json does not exist"),
-        ("config no json", "is no timm configuration"),
-        ("config no utf-8", "is no timm configuration"),
+        ("config no json", "config.json is damaged: not JSON"),
+        ("config no utf-8", "config.json is damaged: not JSON"),
         ("config a list", "is no timm configuration"),
         ("config without architecture", "is no timm configuration"),
         ("unknown architecture", "timm has no model test_resnat; did you mean test_resnet?"),
