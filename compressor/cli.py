@@ -422,16 +422,20 @@ def report(
 def check(
     bundle: BundleDir, allow_unmeasured: AllowUnmeasured = False, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
-    """The gate alone: verify every file, recompute every verdict; the exit code says whether the budget holds."""
+    """The gate alone: verify every file, recompute every verdict; the exit code says whether the budget holds.
+
+    A bundle is not signed: its seal shows damage and edits, not forgery.
+    """
     from compressor.console import show_result
     from compressor.report import check as run
-    from compressor.report import exit_code_for, to_json, verdict_line
+    from compressor.report import exit_code_for, seal_line, to_json, verdict_line
 
     result = run(bundle)
     if as_json:
         show_result(to_json(result))
     elif not quiet:
         show_result(verdict_line(result, allow_unmeasured))
+        show_result(seal_line(bundle))
     raise typer.Exit(exit_code_for(result, allow_unmeasured))
 
 
@@ -614,6 +618,9 @@ def run() -> int:
     except KdcError as error:
         show_error(error)
         return error.exit_code
+    except MemoryError:
+        show_error(KdcError("out of memory", "give it more, or try a smaller --input-size, --batch-size or split"))
+        return EXIT_USAGE
     except usage_error as error:
         error.show()
         return EXIT_USAGE

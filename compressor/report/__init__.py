@@ -20,7 +20,7 @@ from compressor.locks import is_lock, locked
 from compressor.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for, open_lines
-from compressor.report.integrity import REMADE, must_hold_a_bundle, seal, verify, verify_made
+from compressor.report.integrity import REMADE, must_hold_a_bundle, seal, seal_line, verify, verify_made
 from compressor.report.read import Results, read_unmeasured, results_with
 from compressor.report.render import to_json, to_junit, to_markdown, verdict_line
 from compressor.spec.base import is_temporary, write_json, write_text
@@ -38,6 +38,7 @@ __all__ = [
     "refresh",
     "results_with",
     "seal",
+    "seal_line",
     "to_json",
     "to_junit",
     "to_markdown",

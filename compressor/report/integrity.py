@@ -1,6 +1,7 @@
 """Whether a bundle is still what was made: SHA256SUMS over every file, and the hashes that the manifests hold.
 
-It shows damage and edits, not forgery: whoever can write the bundle can seal it again.
+It is unsigned: it shows damage and edits, not forgery. Whoever can write the bundle can seal it again, so one from
+elsewhere is as trustworthy as the way it came; sign SHA256SUMS, or compare its sha256, where that matters.
 """
 
 import os
@@ -15,7 +16,17 @@ from compressor.spec.base import file_sha256, read_json, write_text
 from compressor.spec.bundle import Bundle, FileEntry
 from compressor.spec.measurement import Measurement
 
-__all__ = ["MEASUREMENT", "REMADE", "SUMS", "inside", "must_hold_a_bundle", "seal", "verify", "verify_made"]
+__all__ = [
+    "MEASUREMENT",
+    "REMADE",
+    "SUMS",
+    "inside",
+    "must_hold_a_bundle",
+    "seal",
+    "seal_line",
+    "verify",
+    "verify_made",
+]
 
 MEASUREMENT = "measurements/measurement.json"
 # What a measurement on the device replaces, and what is then made from it.
@@ -37,6 +48,16 @@ def seal(bundle_dir: Path) -> None:
     """
     lines = [f"{file_sha256(bundle_dir / path)}  {path}\n" for path in _files(bundle_dir) if path != SUMS]
     write_text(bundle_dir / SUMS, "".join(lines))
+
+
+def seal_line(bundle_dir: Path) -> str:
+    """What a sealed bundle's seal is worth, in one line: its own sha256 tells bundles apart, and proves nothing."""
+    place = counted(bundle_dir)
+    waits = f"\na command was killed while it put this state in place; `kdc report {bundle_dir}` goes on"
+    return (
+        f"seal {file_sha256(place / SUMS)[:16]}, unsigned: it shows damage and edits, not forgery; whoever can write "
+        "the bundle can seal it again" + (waits if place != bundle_dir else "")
+    )
 
 
 def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
