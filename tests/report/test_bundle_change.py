@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compressor import bundle_change, bundle_folder, locks
+from compressor import bundle_folder, locks
 from compressor.bundle_change import deliver, new_folder, next_state, promote, settle
 from compressor.bundle_folder import NEXT, UNMEASURED, claim, counted, files_of, holds_bundle, read_steadily
 from compressor.errors import KdcError
@@ -154,7 +154,7 @@ def test_a_folder_that_has_no_links_is_copied(sealed: Path, monkeypatch: pytest.
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(bundle_change.os, "link", refused)
+    monkeypatch.setattr(os, "link", refused)
     before = contents(sealed)
     with next_state(sealed) as following:
         assert contents(following) == {path: text for path, text in before.items() if path != "SHA256SUMS"}
