@@ -220,9 +220,9 @@ def test_another_valid_model_in_best_is_seen(kdc: Kdc, bundle: Path) -> None:
         for path in bundle.rglob("*"):
             if path.is_file():
                 path.unlink()
-        for path, content in kept.items():
-            (bundle / path).parent.mkdir(parents=True, exist_ok=True)
-            (bundle / path).write_bytes(content)
+        for name, content in kept.items():
+            (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+            (bundle / name).write_bytes(content)
     assert kdc("check", bundle).code == 0
 
 
