@@ -244,7 +244,7 @@ def cases(work: Path) -> dict[str, Case]:
         return (*measure(place), "--baseline", place / "earlier")
 
     def report(place: Path) -> Sequence[object]:
-        return ("report", place / "bundle", "--out", place / "report.md")
+        return ("report", place / "bundle", "--out", place / "report.md", "--overwrite")
 
     made = (
         Case("measure", chains, measure, sound_bundle, measure, left_in_bundle),

@@ -34,22 +34,22 @@ __all__ = [
 ]
 
 
-def scheme_for(profile: str | None, progress: Progress) -> Scheme:
+def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
     """How the int8 kernels of the profile's first int8 target round: what `kdc distill --qat` trains for."""
     from compressor.export.builders import BUILDERS
-    from compressor.profiles import load_profile
 
     if profile is None:
         raise KdcError("--qat needs a profile, which says how the device's int8 kernels round", "--profile NAME")
-    device = load_profile(profile)
-    for target in device.targets:
+    for target in profile.targets:
         quantizer = BUILDERS[target.runtime].quantizer
         if "int8" in target.precisions and quantizer is not None:
-            scheme = quantizer.scheme(device)
+            scheme = quantizer.scheme(profile)
             how = f"{scheme.activations} activations, {scheme.weight_bits}-bit weights"
             progress.note(f"--qat: for int8 on {target.runtime}: {how}")
             return scheme
-    raise KdcError(f"--qat: profile {profile} has no target with int8", "choose another profile, or leave --qat out")
+    raise KdcError(
+        f"--qat: profile {profile.name} has no target with int8", "choose another profile, or leave --qat out"
+    )
 
 
 def distill(

@@ -268,6 +268,7 @@ def _judge(place: _Place, network: nn.Module, student: LoadedModel, record: Stud
         batch=profile.batch,
         threads=profile.threads,
         needed=needed(profile, right, len(validation), record.teacher_validation),
+        max_drop=AIM * profile.max_drop,
     )
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from compressor.assets import asset_dir
 from compressor.child_environment import child_environment
 from compressor.errors import EXIT_MISSING, KdcError, os_error
+from compressor.printable import one_line
 from compressor.runtimes import runtime_for
 from compressor.spec.base import parse
 from compressor.spec.measurement import Machine
 
-__all__ = ["RuntimeInfo", "last_line", "one_line", "runtime_info", "this_machine"]
+__all__ = ["RuntimeInfo", "last_line", "runtime_info", "this_machine"]
 
 # A cold import of a runtime from a slow card takes tens of seconds.
 TIMEOUT_S = 120.0
@@ -48,11 +49,6 @@ def runtime_info(runtime: str) -> RuntimeInfo:
     if not isinstance(version, str) or not isinstance(precisions, list):
         raise KdcError(f"targets/{row.runner} gave an answer without version and precisions", "", EXIT_MISSING)
     return RuntimeInfo(runtime, version, tuple(str(name) for name in precisions))
-
-
-def one_line(text: object) -> str:
-    """What another machine says, as one line that no terminal and no CI log can take for more than text."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
 
 
 def last_line(text: str) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 from compressor.bundle_change import new_folder
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError, os_error
 from compressor.measure.devices import DeviceUrl, Kind, Link, open_link
-from compressor.measure.machine import one_line
 from compressor.measure.runners import require_own_runners
+from compressor.printable import one_line
 from compressor.progress import Progress
 from compressor.spec.base import parse, read_json, write_json
 from compressor.spec.bundle import Bundle

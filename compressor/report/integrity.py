@@ -53,7 +53,7 @@ def seal(bundle_dir: Path) -> None:
 def seal_line(bundle_dir: Path) -> str:
     """What a sealed bundle's seal is worth, in one line: its own sha256 tells bundles apart, and proves nothing."""
     place = counted(bundle_dir)
-    waits = f"\na command was killed while it put this state in place; `kdc report {bundle_dir}` goes on"
+    waits = f"; a command was killed while it put this state in place; `kdc report {bundle_dir}` goes on"
     return (
         f"seal {file_sha256(place / SUMS)[:16]}, unsigned: it shows damage and edits, not forgery; whoever can write "
         "the bundle can seal it again" + (waits if place != bundle_dir else "")
