@@ -116,8 +116,13 @@ def every_kind(calls: Sequence[str]) -> list[int]:
     return [at + 1 for at, _ in enumerate(calls) if not (inside[at] and inside[at - 1])]
 
 
-def attack(case: Case, work: Path, points: Callable[[Sequence[str]], Sequence[int]]) -> Outcome:
-    """Run the case once undisturbed, and once with a kill at each of `points(calls)`."""
+def attack(
+    case: Case,
+    work: Path,
+    points: Callable[[Sequence[str]], Sequence[int]],
+    tell: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Run the case once undisturbed, and once with a kill at each of `points(calls)`; `tell`: told of each loss."""
     place = work / "place"
 
     def fresh() -> None:
@@ -129,20 +134,25 @@ def attack(case: Case, work: Path, points: Callable[[Sequence[str]], Sequence[in
     if whole.code not in (0, 3):
         raise AssertionError(f"{case.name} ended with {whole.code}: {whole.said}")
     outcome = Outcome(len(whole.calls))
+
+    def lose(line: str) -> None:
+        outcome.lost.append(line)
+        tell(line)
+
     for at in points(whole.calls):
         fresh()
         ended = killed(case.arguments(place), place, at)
         outcome.kills += ended.code == -signal.SIGKILL
         problem = case.sound(place)
         if problem is not None:
-            outcome.lost.append(f"{case.name}, killed before call {at}: {problem}")
+            lose(f"{case.name}, killed before call {at}: {problem}")
         again = killed(case.resume(place), place, 0)
         if again.code != whole.code:
-            outcome.lost.append(f"{case.name}, after a kill before call {at}: ended with {again.code}: {again.said}")
+            lose(f"{case.name}, after a kill before call {at}: ended with {again.code}: {again.said}")
         elif problem := case.sound(place):
-            outcome.lost.append(f"{case.name}, gone on after a kill before call {at}: {problem}")
+            lose(f"{case.name}, gone on after a kill before call {at}: {problem}")
         if left := case.left(place):
-            outcome.lost.append(f"{case.name}, gone on after a kill before call {at}: {', '.join(left)} is left")
+            lose(f"{case.name}, gone on after a kill before call {at}: {', '.join(left)} is left")
     return outcome
 
 
@@ -271,10 +281,8 @@ def main() -> None:
         for name in given.only:
             case = cases(Path(folder))[name]
             points = (lambda calls: range(1, len(calls) + 1)) if given.all else every_kind
-            outcome = attack(case, Path(folder), points)
+            outcome = attack(case, Path(folder), points, lambda line: print(f"  {line}", flush=True))
             print(f"{name}: {outcome.calls} calls, {outcome.kills} kills, {len(outcome.lost)} losses", flush=True)
-            for line in outcome.lost:
-                print(f"  {line}", flush=True)
             failed |= bool(outcome.lost)
     sys.exit(1 if failed else 0)
 
