@@ -33,6 +33,7 @@ MEASUREMENT = "measurements/measurement.json"
 REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml")
 MOST_MEASURED = 64_000_000
 """Bytes of a measurement.json. A session of hours with twenty variants has 30 MB."""
+TOO_MANY = "bytes, more than any such file has"
 HEADER = 4096
 """Bytes that a .npy file may have before its numbers."""
 
@@ -75,6 +76,7 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
     found = _digests(place)
     listed, problems = _read_sums(place / SUMS)
     problems += _against_sums(found, listed, may_change)
+    problems += [f"{path} has {digest}" for path, digest in found.items() if digest.endswith(TOO_MANY)]
     # A manifest that is not what was sealed is already named, and what it says of other files means nothing.
     if not any(problem.startswith("bundle.json ") for problem in problems):
         problems += _against_bundle(place, found)
@@ -136,7 +138,7 @@ def _digests(folder: Path, bundle_dir: Path | None = None) -> dict[str, str]:
     for path in _files(folder):
         size = (folder / path).lstat().st_size
         too_large = size > sizes.get(path, most)
-        found[path] = f"{size} bytes, which are too many" if too_large else file_sha256(folder / path)
+        found[path] = f"{size} {TOO_MANY}" if too_large else file_sha256(folder / path)
     return found
 
 
