@@ -410,7 +410,10 @@ def measure(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a bundle, here or on a device, and report. Nothing is installed on a device."""
+    """Measure a bundle, here or on a device, and report. Nothing is installed on a device.
+
+    Also finishes an export that was stopped before it was measured.
+    """
     from compressor import workflow
     from compressor.console import progress_for
 
