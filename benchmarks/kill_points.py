@@ -188,10 +188,19 @@ def _chains(work: Path) -> Path:
 def _run(work: Path) -> Path:
     """A teacher and a student of the digits, and a bundle of theirs; made once."""
     made = work / "digits"
-    common = ("--data", "digits", "--input-size", 16, "--quiet", "--set", "crop_pct=1.0", "--epochs", 1)
+    common = ("--data", "digits", "--input-size", 16, "--quiet", "--set", "crop_pct=1.0")
     if not made.exists():
-        teach = ("teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", *common)
-        distill = ("distill", "--teacher", f"run:{made / 'teacher'}", "--student", "timm:test_efficientnet", *common)
+        teach = ("teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--epochs", 4, *common)
+        distill = (
+            "distill",
+            "--teacher",
+            f"run:{made / 'teacher'}",
+            "--student",
+            "timm:test_efficientnet",
+            "--epochs",
+            1,
+            *common,
+        )
         for command in (
             (*teach, "--out", made / "teacher"),
             (*distill, "--student-init", "random", "--out", made / "run"),
