@@ -134,7 +134,7 @@ def _take_over(following: Path, bundle: Path) -> None:
     for path in sorted(new, key=lambda path: (path == SUMS, path)):
         if not _same(following / path, bundle / path):
             (bundle / path).parent.mkdir(parents=True, exist_ok=True)
-            temporary = temporary_beside(bundle / path)
+            temporary = temporary_beside(bundle / Path(path).name)  # where `settle` looks for what a kill leaves
             _link(following / path, temporary)
             temporary.replace(bundle / path)
 

@@ -410,7 +410,10 @@ def measure(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a bundle, here or on a device, and report. Nothing is installed on a device."""
+    """Measure a bundle, here or on a device, and report. Nothing is installed on a device.
+
+    Also finishes an export that was stopped before it was measured.
+    """
     from compressor import workflow
     from compressor.console import progress_for
 
@@ -450,16 +453,20 @@ def report(
 def check(
     bundle: BundleDir, allow_unmeasured: AllowUnmeasured = False, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
-    """The gate alone: verify every file, recompute every verdict; the exit code says whether the budget holds."""
+    """The gate alone: verify every file, recompute every verdict; the exit code says whether the budget holds.
+
+    A bundle is not signed: its seal shows damage and edits, not forgery.
+    """
     from compressor.console import show_json, show_line
     from compressor.report import check as run
-    from compressor.report import exit_code_for, to_json, verdict_line
+    from compressor.report import exit_code_for, seal_line, to_json, verdict_line
 
     result = run(bundle)
     if as_json:
         show_json(to_json(result))
     elif not quiet:
         show_line(verdict_line(result, allow_unmeasured))
+        show_line(seal_line(bundle))
     raise typer.Exit(exit_code_for(result, allow_unmeasured))
 
 

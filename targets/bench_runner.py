@@ -5,6 +5,7 @@ Standard library only; runs on Python 3.9 and later. Used by bench.py.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
-    from targets.bench_plan import Entry, Plan
+    from targets.bench_plan import BenchError, Entry, Plan
     from targets.runner_environment import runner_environment
 else:
-    from bench_plan import Entry, Plan
+    from bench_plan import BenchError, Entry, Plan
     from runner_environment import runner_environment
 
 ANSWER_SECONDS = 900.0  # a runner that has not answered by then is given up; predictions may take as long as they like
 DISTINCT_INPUTS = 32  # that a model is timed on, so that no cache holds the answer
+NO_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)  # of the model's: the machine's
 FRESH_STARTS = 2  # beside the start of the process that runs the blocks
 
 
@@ -57,6 +59,8 @@ class Runner:
             )
         except OSError as error:
             self._errors.close()
+            if error.errno in NO_FAULT:
+                raise BenchError(f"cannot start a runner: {error.strerror}") from error
             raise RunnerError(f"cannot start {script.name} with {Path(python).name}: {error.strerror}") from error
 
     @property
@@ -189,9 +193,15 @@ class Contestant:
 
     def predict(self, out: Path) -> None:
         """Write the logits of all the inputs to `out`, in a fresh process."""
+        asked = {"inputs": self.variant["inputs"], "out": os.fspath(out), **self._preprocess()}
         with closing(self.process()) as runner:
             self.load(runner)
-            runner.ask("predict", limit=None, inputs=self.variant["inputs"], out=os.fspath(out), **self._preprocess())
+            try:
+                runner.ask("predict", limit=None, **asked)
+            except RunnerError as error:
+                if error.kind == "disk":
+                    raise BenchError(f"cannot write the logits: {error}") from error
+                raise
 
     def _preprocess(self) -> dict[str, Any]:
         preprocess = self.variant["preprocess"]

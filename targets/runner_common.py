@@ -6,6 +6,7 @@ Standard library and numpy only; runs on Python 3.9 and later.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -277,6 +278,9 @@ def answer(session: Session, line: bytes) -> tuple[Reply, bool]:
         kind, message = error.kind, str(error)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         kind, message = "bad-request", f"not JSON: {error}"
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        kind, message = "disk" if full else "failed", f"{type(error).__name__}: {error}"
     except Exception as error:
         kind, message = "failed", f"{type(error).__name__}: {error}"
     return {"ok": False, "kind": kind, "message": " ".join(message.split())[:500]}, False

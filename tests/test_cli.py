@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from compressor.export.onnx_graph import to_onnx
+from compressor.report import seal
 from tests.kit import TRAINING, Ended, write_colours
 from tests.targets.trt_graphs import needs_rtx
 
@@ -322,6 +323,8 @@ def test_a_disk_that_fills_up_while_what_ships_is_made_anew_keeps_what_shipped(
     pages = sum(-(-path.stat().st_size // 4096) * 4 for path in files)
     shipped = sum(-(-path.stat().st_size // 4096) * 4 for path in files if path.parent.name == "best")
     copy = Path(shutil.copytree(finished_bundle, tiny_disk(pages + shipped // 2) / "bundle"))
+    (copy / "report.md").write_text("an older one")
+    seal(copy)
     refused(kdc("report", copy), 2, "no space left on the device while writing", "best")
     kept = {path.name: path.read_bytes() for path in (copy / "best").iterdir()}
     assert kept == {path.name: path.read_bytes() for path in (finished_bundle / "best").iterdir()}

@@ -9,20 +9,21 @@ open_lines  which lines more rounds would decide, of `results_with(read_unmeasur
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from compressor.bundle_change import next_state, settle
 from compressor.bundle_folder import counted, read_steadily
 from compressor.deploy import problems_of_best, ship
 from compressor.errors import KdcError
-from compressor.locks import locked
+from compressor.locks import is_lock, locked
 from compressor.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for, open_lines
-from compressor.report.integrity import REMADE, must_hold_a_bundle, seal, verify, verify_made
+from compressor.report.integrity import REMADE, must_hold_a_bundle, seal, seal_line, verify, verify_made
 from compressor.report.read import Results, read_unmeasured, results_with
 from compressor.report.render import to_json, to_junit, to_markdown, verdict_line
-from compressor.spec.base import write_json, write_text
+from compressor.spec.base import is_temporary, write_json, write_text
 from compressor.spec.report import Report
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "refresh",
     "results_with",
     "seal",
+    "seal_line",
     "to_json",
     "to_junit",
     "to_markdown",
@@ -76,6 +78,7 @@ def refresh(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
     must_hold_a_bundle(bundle_dir)
     done = read_steadily(bundle_dir, lambda: _as_sealed(bundle_dir, allow_unmeasured))
     if done is not None:
+        _tidy(bundle_dir)
         return done
     if not os.access(bundle_dir, os.W_OK):
         verify(bundle_dir, may_change=REMADE)
@@ -86,6 +89,14 @@ def refresh(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
         with next_state(bundle_dir) as following:
             report = finish(following, allow_unmeasured)
     return report
+
+
+def _tidy(bundle_dir: Path) -> None:
+    """Remove what a kill has left, unless it is what another command is making just now, or nothing may be removed."""
+    left = any(is_temporary(path.name) or is_lock(path.name) for path in bundle_dir.iterdir())
+    if left and os.access(bundle_dir, os.W_OK):
+        with suppress(KdcError), locked(bundle_dir, "kdc report"):
+            settle(bundle_dir)
 
 
 def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:

@@ -1,6 +1,7 @@
 """Whether a bundle is still what was made: SHA256SUMS over every file, and the hashes that the manifests hold.
 
-It shows damage and edits, not forgery: whoever can write the bundle can seal it again.
+It is unsigned: it shows damage and edits, not forgery. Whoever can write the bundle can seal it again, so one from
+elsewhere is as trustworthy as the way it came; sign SHA256SUMS, or compare its sha256, where that matters.
 """
 
 import os
@@ -15,13 +16,24 @@ from compressor.spec.base import file_sha256, read_json, write_text
 from compressor.spec.bundle import Bundle, FileEntry
 from compressor.spec.measurement import Measurement
 
-__all__ = ["MEASUREMENT", "REMADE", "SUMS", "inside", "must_hold_a_bundle", "seal", "verify", "verify_made"]
+__all__ = [
+    "MEASUREMENT",
+    "REMADE",
+    "SUMS",
+    "inside",
+    "must_hold_a_bundle",
+    "seal",
+    "seal_line",
+    "verify",
+    "verify_made",
+]
 
 MEASUREMENT = "measurements/measurement.json"
 # What a measurement on the device replaces, and what is then made from it.
 REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml")
 MOST_MEASURED = 64_000_000
 """Bytes of a measurement.json. A session of hours with twenty variants has 30 MB."""
+TOO_MANY = "bytes, more than any such file has"
 HEADER = 4096
 """Bytes that a .npy file may have before its numbers."""
 
@@ -39,6 +51,16 @@ def seal(bundle_dir: Path) -> None:
     write_text(bundle_dir / SUMS, "".join(lines))
 
 
+def seal_line(bundle_dir: Path) -> str:
+    """What a sealed bundle's seal is worth, in one line: its own sha256 tells bundles apart, and proves nothing."""
+    place = counted(bundle_dir)
+    waits = f"; a command was killed while it put this state in place; `kdc report {bundle_dir}` goes on"
+    return (
+        f"seal {file_sha256(place / SUMS)[:16]}, unsigned: it shows damage and edits, not forgery; whoever can write "
+        "the bundle can seal it again" + (waits if place != bundle_dir else "")
+    )
+
+
 def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
     """Compare every file with SHA256SUMS, bundle.json and measurement.json; raises KdcError naming each that differs.
 
@@ -54,6 +76,7 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
     found = _digests(place)
     listed, problems = _read_sums(place / SUMS)
     problems += _against_sums(found, listed, may_change)
+    problems += [f"{path} has {digest}" for path, digest in found.items() if digest.endswith(TOO_MANY)]
     # A manifest that is not what was sealed is already named, and what it says of other files means nothing.
     if not any(problem.startswith("bundle.json ") for problem in problems):
         problems += _against_bundle(place, found)
@@ -115,7 +138,7 @@ def _digests(folder: Path, bundle_dir: Path | None = None) -> dict[str, str]:
     for path in _files(folder):
         size = (folder / path).lstat().st_size
         too_large = size > sizes.get(path, most)
-        found[path] = f"{size} bytes, which are too many" if too_large else file_sha256(folder / path)
+        found[path] = f"{size} {TOO_MANY}" if too_large else file_sha256(folder / path)
     return found
 
 

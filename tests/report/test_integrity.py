@@ -217,3 +217,37 @@ def test_refresh_refuses_logits_that_are_not_the_measured_ones(sealed: Path) -> 
 def test_inside_names_a_missing_file(sealed: Path) -> None:
     with pytest.raises(KdcError, match=r"nothing\.npy, which bundle\.json names, is missing"):
         inside(sealed, "eval/nothing.npy", "bundle.json")
+
+
+@pytest.mark.parametrize(
+    "path", ["report.md", "measurements/measurement.json", "measurements/new.npy", "best/labels.txt"]
+)
+def test_a_file_without_end_is_named_and_not_read(sealed: Path, path: str) -> None:
+    """A hole of 1 TB: hashing it would take half an hour."""
+    with (sealed / path).open("ab") as file:
+        file.truncate(10**12)
+    for act in (verify, check, refresh):
+        with pytest.raises(KdcError, match=rf"{path}.*1000000000000 bytes, more than any such file has"):
+            act(sealed)
+
+
+def test_more_samples_than_any_session_has(sealed: Path) -> None:
+    """70 MB of them, sealed in: 32 million numbers, of which Python would make gigabytes."""
+    path = sealed / "measurements" / "measurement.json"
+    path.write_text('{"blocks": [' + "0," * 35_000_000 + "0]}", encoding="utf-8")
+    seal(sealed)
+    with pytest.raises(KdcError, match=r"measurement\.json has 70000015 bytes"):
+        check(sealed)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("path", ["bundle.json", "SHA256SUMS", "report.json", "best/manifest.json", ".kdc-next"])
+def test_a_pipe_is_no_file_of_a_bundle(sealed: Path, path: str) -> None:
+    (sealed / path).unlink(missing_ok=True)
+    os.mkfifo(sealed / path)
+    if path == ".kdc-next":
+        check(sealed)
+        return
+    for act in (check, refresh):
+        with pytest.raises(KdcError, match=r"no bundle\.json|SHA256SUMS is missing|no regular file"):
+            act(sealed)

@@ -23,6 +23,7 @@ __all__ = ["DEFAULT_PYTHON", "Parcel", "RemoteLink", "connected", "parcel", "rem
 DEFAULT_PYTHON = "python3"
 """The interpreter on a device where none is named."""
 
+RESERVED = ("bundle.json", "runners", "out")
 MB = 10**6
 Parcel = tuple[Path, FileEntry]
 """A file here, and what it is there."""
@@ -113,6 +114,11 @@ def travelling(bundle: Path, manifest: Bundle) -> list[Parcel]:
     if missing:
         raise KdcError(f"{bundle}/bundle.json is damaged: it does not list {missing[0]}", "kdc export it again")
     entries = support | {entry.path: entry for variant in manifest.variants for entry in variant.files}
+    for path in entries:
+        # Python looks for modules beside the script that it runs: a file there would be run as one.
+        if path.split("/")[0].casefold() in RESERVED:
+            reason = "that place is kdc's own on a device"
+            raise KdcError(f"{bundle}/bundle.json names the file {path!r} of a model, which is refused: {reason}")
     own = [parcel(bundle / "bundle.json", "bundle.json")]
     own += [parcel(path, f"runners/{name}") for name, path in runner_scripts().items() if path.suffix == ".py"]
     return [*own, *((bundle / path, entry) for path, entry in entries.items())]
