@@ -14,6 +14,7 @@ from compressor.distill.processes import team
 from compressor.errors import KdcError, os_error
 from compressor.interruption import uninterrupted
 from compressor.locks import is_held, locked
+from compressor.models.checkpoints import split_key
 from compressor.progress import Progress
 from compressor.spec.base import flat, read_json, write_json, write_text
 from compressor.spec.specialists import SpecialistsRequest
@@ -174,13 +175,13 @@ def _place(reference: str) -> Path | None:
     """Where it lies, if it is a file or folder here."""
     scheme, colon, rest = reference.partition(":")
     if not colon:
-        return None if reference in WORDS else Path(reference)
+        return None if reference in WORDS else split_key(reference)[0]
     if scheme == "hf" and not Path(rest).exists():
         rest = rest.partition("@")[0]  # a data set's configuration
     if scheme != "timm":
         return Path(rest)
     local, checkpoint = rest.removeprefix("local-dir:"), rest.partition("@")[2]
-    return Path(local) if local != rest else Path(checkpoint) if checkpoint else None
+    return Path(local) if local != rest else split_key(checkpoint)[0] if checkpoint else None
 
 
 def _refuse_foreign(folder: Path, kind: Kind) -> None:

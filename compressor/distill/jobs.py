@@ -11,6 +11,7 @@ from compressor.distill.bias import require_correctable
 from compressor.distill.folder import claimed, held, refuse_place, settle
 from compressor.distill.job import Job
 from compressor.distill.learner import Term, bind_losses
+from compressor.distill.overlap import seen_before
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.teacher_table import require_teachable
@@ -18,7 +19,8 @@ from compressor.distill.training import not_kept, precompute_answers, say, train
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_model, load_run
 from compressor.models.answer_table import load_table, require_alone
-from compressor.models.lineage import load_teacher
+from compressor.models.lineage import load_teacher, told
+from compressor.models.pixels import seeing
 from compressor.models.references import NO_MODEL, is_table
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
@@ -74,10 +76,11 @@ def _teaching(request: Request, progress: Progress) -> Job:
         size = request.input_size or DEFAULT_INPUT_SIZE
         trainee, made_from = create_student(request.teacher, "random", names, size, recipe.crop_pct), "random"
     else:
-        backbone = load_model(request.teacher, request.input_size)
+        (backbone,) = told(progress, load_model(request.teacher, request.input_size))
         torch.manual_seed(recipe.seed)
         trainee = create_trainee(backbone, names, recipe.crop_pct)
         made_from = made_from_weights(request.teacher, backbone)
+    trainee = seeing(trainee, recipe.pixel_range, progress)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
     return Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
@@ -153,7 +156,8 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
     torch.manual_seed(request.recipe.seed)
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
-    student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
+    (student,) = told(progress, create_student(request.student, request.init, names, size, request.recipe.crop_pct))
+    student = seeing(student, recipe.pixel_range)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
     peers = [_peer(number, request, names, size) for number, _ in enumerate(recipe.peers)]
@@ -170,7 +174,8 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
 def _peer(number: int, request: Request, names: tuple[str, ...], size: int) -> LoadedModel:
     peer = request.recipe.peers[number]
     try:
-        return create_student(peer.student, peer.init, names, size, request.recipe.crop_pct)
+        model = create_student(peer.student, peer.init, names, size, request.recipe.crop_pct)
+        return seeing(model, request.recipe.pixel_range)
     except KdcError as error:
         hint = "student: timm:NAME; init: pretrained, random or the path of a checkpoint"
         raise KdcError(f"recipe peers.{number}: {error.message}", hint, error.exit_code) from None
@@ -217,8 +222,15 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
             "learned from it",
             "give a loss that only asks the teacher a weight, such as kd, or leave --unlabelled out",
         )
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, unlabelled=request.unlabelled)
+    data = open_data(
+        request.data,
+        skip_bad=request.skip_bad,
+        progress=progress,
+        unlabelled=request.unlabelled,
+        pixel_range=request.recipe.pixel_range,
+    )
     say(data, progress)
+    data = seen_before(request, data, progress)
     data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     _warn_of_mixed(data, request.recipe, terms, progress)
     return data

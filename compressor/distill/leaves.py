@@ -14,7 +14,7 @@ __all__ = ["BEFORE", "PARTS", "RUN", "SPECIALISTS", "Kind", "foreign", "kind_of"
 
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
-    "assistants",
+    "assistants", "trained_on.npy",
 )  # fmt: skip
 """What lies in a run's folder."""
 

@@ -21,6 +21,7 @@ from compressor.distill.image_task import ImageClassification
 from compressor.distill.job import Job, Origin
 from compressor.distill.jobs import already_finished, has_teacher, labels_only
 from compressor.distill.learner import bind_losses
+from compressor.distill.overlap import seen_before
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
@@ -179,6 +180,7 @@ def _train_on(
     teacher, table = teacher_of(request, record, None, moved), same_table(request, record, moved)
     data = data_of(request, record, progress, unlabelled=True)
     say(data, progress)
+    data = seen_before(request, data, progress)
     quantize = _quantize(student, record, request, progress)
     recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
     if left_out:
