@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from compressor import cli, interruption
+from compressor import interruption
+from compressor.errors import EXIT_INTERRUPTED
 from compressor.interruption import STOPS, catch, uninterrupted
 from tests.kit import Ended
 
@@ -212,4 +213,4 @@ def test_the_program_catches_signals_before_it_imports_the_command_line() -> Non
     code = "import sys, compressor.__main__; sys.exit(str({'typer', 'json', 'compressor.errors'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "set()\n"
-    assert cli.EXIT_INTERRUPTED == 130, "interruption.py says it by itself"
+    assert EXIT_INTERRUPTED == 130, "interruption.py says it by itself"

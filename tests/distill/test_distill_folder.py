@@ -36,10 +36,11 @@ with locked(pathlib.Path(sys.argv[1]), "kdc teach"):
 """
 
 
-def run(request: Request, out: Path, progress: Progress | None = None, **how: bool) -> Student:
-    flags = {"resume": False, "overwrite": False, **how}
+def run(
+    request: Request, out: Path, progress: Progress | None = None, *, resume: bool = False, overwrite: bool = False
+) -> Student:
     no_cache = Resources(teacher_cache=None)
-    return distill(request, out, progress=progress or Silent(), resources=no_cache, **flags)
+    return distill(request, out, progress=progress or Silent(), resources=no_cache, resume=resume, overwrite=overwrite)
 
 
 @pytest.fixture
@@ -256,9 +257,9 @@ def test_the_second_is_told_who_writes_there(
     write_json(out / "run.json", ask_distill())
     process = hold(out)
     told = rf"run is being written by kdc teach \(process {process.pid} on "
-    for how in ({"resume": True}, {"overwrite": True}):
+    for resume in (True, False):
         with pytest.raises(KdcError, match=told):
-            run(ask_distill(), out, **how)
+            run(ask_distill(), out, resume=resume, overwrite=not resume)
     with pytest.raises(KdcError, match=told):
         precompute(ask_distill(views={"distinct": 2}), out, progress=Silent())
     assert everything(out) == [LOCK, "run.json"]
