@@ -48,7 +48,11 @@ def _claimed(out: Path, overwrite: bool, progress: Progress) -> Iterator[bool]:
         if again:
             progress.note(f"replacing the earlier demo in {out}")
         write_text(out / MARK, f"A demo of kdc {__version__}: kdc demo --overwrite replaces what lies here.\n")
-        yield again
+        try:
+            yield again
+        finally:
+            if _stands_in(out) == {MARK}:
+                (out / MARK).unlink()
 
 
 def _refuse(out: Path, overwrite: bool) -> None:

@@ -3,8 +3,8 @@ any moment: cleaned up, with one line and exit code 130. Under nohup SIGHUP stay
 
 The signal is an exception, KeyboardInterrupt, wherever the program is, but for three places. While an interruption is
 cleaned up already, no further signal breaks that off, but a third Ctrl-C. Within `uninterrupted` it comes at the end.
-Amid an import, where libraries in C swallow exceptions or die of them, it comes again later; or, where nothing has
-begun yet, the program ends at once.
+Amid an import other libraries may swallow it, or die of it in their C code: it comes again until it has an effect; or,
+where nothing has begun yet, the program ends at once.
 """
 
 import os
@@ -21,7 +21,7 @@ __all__ = ["STOPS", "asked", "catch", "ignore", "uninterrupted"]
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Windows has no SIGHUP."""
 
-AGAIN_S = 0.05
+AGAIN_S = 0.2
 INSIST = 3
 """So many times Ctrl-C break off the cleaning up, too."""
 
@@ -94,14 +94,17 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if _unwinding():
         if number != signal.SIGINT or _caught.count(number) < INSIST:
             return
-    elif (importing := _outermost_import(frame)) is not None:
-        by = importing.f_back
+        raise KeyboardInterrupt
+    importing = _importing(frame)
+    if importing:
+        by = importing[-1].f_back
         if by is not None and _is_command_line(by):
             _end_now()
         again = threading.Timer(AGAIN_S, _send_again, [number])
         again.daemon = True
         again.start()
-        return
+        if any(map(_loads_c, importing)):
+            return
     raise KeyboardInterrupt
 
 
@@ -115,14 +118,21 @@ def _unwinding() -> bool:
     return False
 
 
-def _outermost_import(frame: FrameType | None) -> FrameType | None:
-    """The frame of the import system that was entered first, if one was."""
-    found = None
+def _importing(frame: FrameType | None) -> list[FrameType]:
+    """The frames of the import system, the one that was entered first last."""
+    found = []
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            found = frame
+            found.append(frame)
         frame = frame.f_back
     return found
+
+
+def _loads_c(frame: FrameType) -> bool:
+    """Whether this frame of the import system runs the beginning of a module in C, which may call Python again."""
+    if frame.f_code.co_name not in ("create_module", "exec_module"):
+        return False
+    return type(frame.f_locals.get("self")).__name__ == "ExtensionFileLoader"
 
 
 def _is_command_line(frame: FrameType) -> bool:
@@ -133,9 +143,10 @@ def _is_command_line(frame: FrameType) -> bool:
 
 
 def _send_again(number: int) -> None:
-    with suppress(ValueError):
-        _caught.remove(number)
-    signal.pthread_kill(threading.main_thread().ident or 0, number)
+    if signal.getsignal(number) is _interrupt:
+        with suppress(ValueError):
+            _caught.remove(number)
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _end_now() -> None:

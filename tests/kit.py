@@ -11,6 +11,7 @@ from compressor import cli
 from compressor.progress import Silent
 from compressor.spec.measurement import Machine
 from compressor.spec.quantization import ByClass, Score
+from compressor.spec.student import Request
 
 __all__ = ["MACHINE", "TRAINING", "Ended", "by_classes", "call", "score_of", "write_colours"]
 
@@ -109,3 +110,9 @@ def score_of(
         n=n, correct=correct, reference_correct=reference, same=n if same is None else same,
         by_class=by_class or whole, cosine=cosine, sqnr_db=sqnr_db, not_finite=0, stand_in=stand_in,
     )  # fmt: skip
+
+
+def diverging(request: Request) -> Request:
+    """The request with a learning rate that no recipe may have: its loss is soon not finite."""
+    optimizer = request.recipe.optimizer.model_copy(update={"lr": 1e30, "clip_norm": None})
+    return request.model_copy(update={"recipe": request.recipe.model_copy(update={"optimizer": optimizer})})

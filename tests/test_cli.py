@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,51 @@ def test_demo_leaves_a_foreign_folder_alone(kdc: Kdc, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     refused(kdc("demo", "--out", tmp_path), 2, "left alone")
     assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_demo_leaves_folders_of_its_words_alone(kdc: Kdc, tmp_path: Path, overwrite: list[str]) -> None:
+    """What is called as its parts are is not its own."""
+    for name in ("teacher", "run", "bundle"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("mine")
+    refused(kdc("demo", "--out", tmp_path, *overwrite), 2, "is no demo of kdc, so it is left alone")
+    assert len(list(tmp_path.rglob("thesis.txt"))) == 3
+    assert len(list(tmp_path.rglob("*"))) == 6
+
+
+def test_demo_is_replaced_only_when_asked_to_and_only_its_own(kdc: Kdc, tmp_path: Path) -> None:
+    (tmp_path / "demo.txt").touch()
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "thesis.txt").write_text("mine")
+    refused(kdc("demo", "--out", tmp_path), 2, "holds a demo", "--overwrite")
+    refused(kdc("demo", "--out", tmp_path, "--overwrite"), 2, "teacher exists and is no run of kdc")
+    (tmp_path / "notes").mkdir()
+    refused(kdc("demo", "--out", tmp_path, "--overwrite"), 2, "holds notes too", "left alone")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["demo.txt", "notes", "teacher", "thesis.txt"]
+
+
+def test_demo_and_a_new_profile_say_who_writes_there(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place, command in ((tmp_path / "out", ("demo", "--out", "out")), (tmp_path, ("profiles", "new", "mine"))):
+        file = command[0] == "profiles"
+        held = tmp_path / "mine.yaml" if file else place
+        with held_by_another(held, file=file):
+            refused(kdc(*command), 2, "is being written by kdc teach (process ")
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+@contextmanager
+def held_by_another(place: Path, *, file: bool) -> Iterator[None]:
+    code = "import sys, pathlib, time; from compressor.locks import locked\n"
+    code += (
+        f"with locked(pathlib.Path(sys.argv[1]), 'kdc teach', file={file}): print('held', flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, place], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield
+        process.kill()
 
 
 def test_finished_run_is_not_overwritten_unasked(kdc: Kdc, teacher_run: Path, student_run: Path, colours: Path) -> None:
@@ -517,7 +563,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, teacher_run: Path, c
     return out, command
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_training_says_so_and_resumes(
     number: signal.Signals, uninterrupted: tuple[Path, Command], tmp_path: Path
 ) -> None:

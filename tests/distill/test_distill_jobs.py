@@ -25,6 +25,7 @@ from compressor.models import lineage, load_model, load_run, logits_of
 from compressor.progress import Progress, Silent
 from compressor.spec.base import read_json, write_json
 from compressor.spec.student import Accuracy, Request, Student
+from tests.kit import diverging
 
 Ask = Callable[..., Request]
 
@@ -470,7 +471,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_the_old_run_is_back_where_nothing_came_of_the_new_one(unfinished: Path, ask_distill: Ask) -> None:
     before = everything(unfinished)
     with pytest.raises(KdcError, match="not finite"):
-        run(ask_distill(optimizer={"lr": 1e30}), unfinished, overwrite=True)
+        run(diverging(ask_distill()), unfinished, overwrite=True)
     assert everything(unfinished) == before
 
 
@@ -674,7 +675,7 @@ def test_a_full_disk_at_the_end_costs_no_training(
 
 def test_an_error_in_the_first_epoch_leaves_nothing(tmp_path: Path, ask_distill: Ask) -> None:
     with pytest.raises(KdcError, match="is not finite"):
-        run(ask_distill(optimizer={"lr": 1e30, "clip_norm": None}), tmp_path / "run")
+        run(diverging(ask_distill()), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
