@@ -42,7 +42,6 @@ profiles_app = typer.Typer(
 app.add_typer(profiles_app, name="profiles")
 
 
-
 def _number(value: float) -> float:
     """NaN is neither below a minimum nor above a maximum."""
     if math.isnan(value):
@@ -80,7 +79,9 @@ BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that
 AllowUnmeasured = Annotated[
     bool, typer.Option("--allow-unmeasured", help="Do not judge budget lines that were not measured.")
 ]
-Rounds = Annotated[int, typer.Option(min=11, max=100_000, help="Rounds of latency blocks; more while a verdict is open.")]
+Rounds = Annotated[
+    int, typer.Option(min=11, max=100_000, help="Rounds of latency blocks; more while a verdict is open.")
+]
 Seconds = Annotated[
     float, typer.Option(min=1, max=1_000_000, callback=_number, help="Seconds for the latency rounds in all.")
 ]
@@ -164,7 +165,9 @@ def specialists(
     data: Data,
     count: Annotated[int, typer.Option(min=1, max=10_000, metavar="K", help="How many specialists.")],
     out: Annotated[Path, typer.Option(help="Folder for all of them; use it as --teacher specialists:DIR.")],
-    jobs: Annotated[int, typer.Option(min=1, max=1_000, metavar="J", help="Train so many at a time, each in its process.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=1_000, metavar="J", help="Train so many at a time, each in its process.")
+    ] = 1,
     recipe: Recipe = None,
     input_size: InputSize = None,
     epochs: Epochs = None,
@@ -305,7 +308,10 @@ def predict(
     data: Data,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
     top_k: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Only the K most probable classes of each sample, and the rest's mass.")
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help="Only the K most probable classes of each sample, and the rest's mass."
+        ),
     ] = None,
     labels_only: Annotated[
         bool, typer.Option("--labels-only", help="Only the most probable class of each sample.")
@@ -562,7 +568,7 @@ def _show_student(student: "Student", out: Path, as_json: bool) -> None:
     """By the first process of a run that has several."""
     from compressor.console import show_json, show_line
 
-    if os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") not in ("", "0"):
         return
     if as_json:
         values: dict[str, Any] = {"out": str(out), **student.model_dump(mode="json")}

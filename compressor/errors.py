@@ -91,7 +91,11 @@ def explained(error: Exception) -> KdcError:
     if isinstance(error, OSError):
         return os_error(error, "working")
     # torch raises a RuntimeError of its own for the CPU's memory, and torch.OutOfMemoryError for a GPU's.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "t allocate memory" in str(error):
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "t allocate memory" in str(error)
+    ):
         said = f" ({first_line(error)})" if str(error).strip() else ""
         return KdcError(f"not enough memory{said}", "smaller sizes need less: --batch-size, --input-size")
     if isinstance(error, RecursionError):

@@ -69,18 +69,14 @@ class _Loader(yaml.SafeLoader):
             # "<<" merges a mapping into this one; it may stand beside the keys that it brings.
             if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
                 if key_node.value in seen:
-                    raise _Refused(
-                        None, None, f"key {key_node.value} stands twice in one mapping", key_node.start_mark
-                    )
+                    raise _Refused(None, None, f"key {key_node.value} stands twice in one mapping", key_node.start_mark)
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 
 def _refuse_tag(loader: _Loader, node: yaml.Node) -> None:
     tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
-    raise _Refused(
-        None, None, f"the tag {tag} is refused: these files hold plain values, never code", node.start_mark
-    )
+    raise _Refused(None, None, f"the tag {tag} is refused: these files hold plain values, never code", node.start_mark)
 
 
 _Loader.add_constructor(None, _refuse_tag)
@@ -101,7 +97,13 @@ def _load(text: str, where: str) -> Any:
         raise KdcError(f"{where}{place}: {error.problem or error.context or 'not YAML'}") from None
     except yaml.reader.ReaderError as error:
         raise KdcError(f"{where}: not YAML: the character at position {error.position} is not allowed") from None
-    except (ValueError, ArithmeticError, LookupError, TypeError, yaml.YAMLError) as error:  # the date 2024-13-45, "!!int x"
+    except (
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        yaml.YAMLError,
+    ) as error:  # the date 2024-13-45, "!!int x"
         raise KdcError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise KdcError(f"{where}: nested too deeply") from None
@@ -176,7 +178,8 @@ def _set(root: dict[str, Any], key: str, value: Any, where: str) -> None:
                 here[part] = {}
         else:
             raise KdcError(
-                f"{where}: --set {key}: {place} is {in_short(here)}, which has no keys inside", f"set it whole: --set {place}=…"
+                f"{where}: --set {key}: {place} is {in_short(here)}, which has no keys inside",
+                f"set it whole: --set {place}=…",
             )
         if last:
             here[index] = value

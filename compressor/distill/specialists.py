@@ -8,7 +8,6 @@ Dean 2015, arXiv 1503.02531, sec. 5). Together they are a teacher, `specialists:
 """
 
 import copy
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from compressor.distill.folder import SPECIALISTS, claim, settle, start
 from compressor.distill.gap import points_apart
 from compressor.distill.grouping import groups_of
 from compressor.distill.jobs import made_from_weights
+from compressor.distill.launcher import world_size
 from compressor.distill.learner import bind_losses
 from compressor.distill.predict import answers_of
 from compressor.distill.signal import is_chance, scored
@@ -57,7 +57,7 @@ def specialists(
         progress.note(f"{out} is finished already: nothing to resume")
         settle(out)
         return read_json(out / "specialists.json", Specialists)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         raise KdcError("kdc specialists starts processes of its own", "run it without a launcher; --jobs says how many")
     bind_losses(request.recipe, has_teacher=False)
     if request.recipe.transfer != Transfer():
