@@ -123,8 +123,9 @@ def _every(table: RawTable, columns: list[str], class_names: Sequence[str], path
         raise KdcError(f"{path} has columns {said[0]}:… and {said[1]}:…", "keep one of them")
     prefix = f"{said[0]}:" if said else ""
     wanted = [prefix + name for name in class_names]
-    missing = [name for name in wanted if name not in columns]
-    foreign = [name for name in columns if name not in wanted]
+    given, expected = set(columns), set(wanted)
+    missing = [name for name in wanted if name not in given]
+    foreign = [name for name in columns if name not in expected]
     if foreign:
         near = did_you_mean(foreign[0], missing) or f"; the classes of the data: {listed(class_names)}"
         raise KdcError(

@@ -1,7 +1,7 @@
 """Tables of answers as files: CSV or Parquet, by the name's ending. What the columns mean is said in `outputs`."""
 
 import csv
-import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import EXIT_MISSING, KdcError, first_line, needs, os_error
+from compressor.reading import json_value
 from compressor.spec.base import parse, write_atomically
 from compressor.spec.outputs import OutputsInfo
 
@@ -19,6 +20,9 @@ __all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer"
 
 ENDINGS = (".csv", ".parquet")
 MARK = "#kdc "
+MOST_COLUMNS = 100_000
+LONGEST_LINE = 16_000_000
+"""Bytes of a table's first line: the names of so many columns, or what kdc wrote of as many classes."""
 INSTALL = "pip install 'kdc[hf]'"
 
 Column: TypeAlias = Sequence[str] | NDArray[np.float32]
@@ -50,9 +54,11 @@ def read_table(path: Path) -> RawTable:
     if not path.is_file():
         raise KdcError(f"the table of answers {path} does not exist", "kdc predict --teacher … --data … --out FILE")
     table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    twice = [name for number, name in enumerate(table.columns) if name in table.columns[:number]]
-    if twice:
-        raise KdcError(f"{path} has two columns named {twice[0]}")
+    if len(table.columns) > MOST_COLUMNS:
+        raise KdcError(f"{path} has {len(table.columns):,} columns; permitted: {MOST_COLUMNS:,}")
+    name, times = Counter(table.columns).most_common(1)[0] if table.columns else ("", 0)
+    if times > 1:
+        raise KdcError(f"{path} has two columns named {name}")
     if not table.rows:
         raise KdcError(f"{path} has no rows")
     return table
@@ -64,7 +70,7 @@ def written_by_kdc(path: Path) -> bool:
         if path.suffix.lower() != ".csv":
             return _read_parquet(path).info is not None
         with path.open(encoding="utf-8", errors="replace") as file:
-            first = file.readline()
+            first = file.readline(LONGEST_LINE)
         return first.startswith(MARK) and bool(_info(first.removeprefix(MARK), path))
     except OSError:
         return False
@@ -77,7 +83,9 @@ def written_by_kdc(path: Path) -> bool:
 def _read_csv(path: Path) -> RawTable:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            first = file.readline(LONGEST_LINE)
+            if len(first) == LONGEST_LINE:
+                raise KdcError(f"{path} has a first line of more than {LONGEST_LINE // 1_000_000} MB")
             info = _info(first.removeprefix(MARK), path) if first.startswith(MARK) else None
             before = 1 if info else 0
             if not info:
@@ -103,7 +111,8 @@ def _read_csv(path: Path) -> RawTable:
         return _present([clean(row[number]) for _, row in rows], name, where)
 
     def numbers(name: str) -> Floats:
-        return np.array([_number(text, name, row, where) for row, text in enumerate(texts(name))], np.float32)
+        with np.errstate(over="ignore"):  # to infinity, which whoever reads it refuses
+            return np.array([_number(text, name, row, where) for row, text in enumerate(texts(name))], np.float32)
 
     return RawTable(header, len(rows), texts, numbers, where, info)
 
@@ -152,18 +161,17 @@ def _read_parquet(path: Path) -> RawTable:
             raise KdcError(f"{path}: column {name} holds {kind}; numbers are expected")
         if values.null_count:
             _present(values.to_pylist(), name, where)
-        found: Floats = values.to_numpy().astype(np.float32)
+        with np.errstate(over="ignore"):
+            found: Floats = values.to_numpy().astype(np.float32)
         return found
 
-    return RawTable(tuple(schema.names), rows, texts, numbers, where, _info(said.decode(), path) if said else None)
+    return RawTable(
+        tuple(schema.names), rows, texts, numbers, where, _info(said.decode("utf-8", "replace"), path) if said else None
+    )
 
 
 def _info(text: str, path: Path) -> OutputsInfo:
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise KdcError(f"{path} is damaged: what kdc wrote about it is not JSON ({error})") from None
-    return parse(OutputsInfo, values, str(path))
+    return parse(OutputsInfo, json_value(text, f"{path}: what kdc wrote about it"), str(path))
 
 
 @contextmanager
