@@ -57,7 +57,8 @@ class Trial:
         for candidate in self.quantizer.candidates(self.source, folder, self.validation, PROGRESS):
             if candidate is None:
                 break
-            made.append((self.validation(candidate.model, self.runtime, "int8").correct, candidate))
+            score = self.validation(candidate.model, self.runtime, "int8")
+            made.append((self.validation.rank(score), candidate))
         best = max(made, key=lambda pair: pair[0])[1]
         return best.how, self.test(best.model, self.runtime, "int8")
 
@@ -101,8 +102,10 @@ def judges(data: ImageData, model: LoadedModel, profile: Profile, folder: Path) 
         pictures, answers = folder / f"{split.name}.npy", folder / f"{split.name}-answers.npy"
         write_pictures(split, model.preprocess, pictures, PROGRESS)
         write_reference(model.network, model.preprocess, pictures, answers, PROGRESS)
-        how = {"batch": profile.batch, "threads": profile.threads}
-        return ValidationJudge(pictures, split.labels, np.load(answers), model.preprocess, **how, needed=float("inf"))
+        return ValidationJudge(
+            pictures, split.labels, np.load(answers), model.preprocess, batch=profile.batch, threads=profile.threads,
+            needed=float("inf"), max_drop=profile.max_drop,
+        )  # fmt: skip
 
     return map(judge, (part_of(data.validation, validation_size(model.preprocess)), data.test))
 

@@ -4,17 +4,13 @@ import io
 import json
 import math
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor import __version__
+from compressor import __version__, interruption
 from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError, explained
 
 if TYPE_CHECKING:
@@ -25,6 +21,8 @@ if TYPE_CHECKING:
     from compressor.spec.student import Student
 
 __all__ = ["app", "main", "run"]
+
+INTERRUPTED = KdcError("interrupted")
 
 app = typer.Typer(
     name="kdc",
@@ -67,6 +65,7 @@ SetProfile = Annotated[
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read; they are listed.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what kdc made earlier in --out.")]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
 DecodeCache = Annotated[
     str | None,
     typer.Option(metavar="SIZE|off", help="Disk for decoded pictures, e.g. 20GB. Default: half of what is free."),
@@ -322,8 +321,12 @@ def predict(
     unlabelled: Annotated[
         str | None, typer.Option(metavar="REF", help="Also pictures without labels, as kdc distill takes them.")
     ] = None,
+    pixel_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="BLACK WHITE", help="Of deep pictures, as pixel_range in a recipe; runs know their own."),
+    ] = None,
     skip_bad: SkipBad = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    overwrite: OverwriteFile = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -333,7 +336,8 @@ def predict(
 
     done = run(
         teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
-        unlabelled=unlabelled, skip_bad=skip_bad, overwrite=overwrite, progress=progress_for(quiet),
+        unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite,
+        progress=progress_for(quiet),
     )  # fmt: skip
     if as_json:
         show_json(done.model_dump_json(indent=2))
@@ -420,23 +424,26 @@ def report(
     bundle: BundleDir,
     format_: Annotated[str, typer.Option("--format", help="md, json or junit.")] = "md",
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
+    overwrite: OverwriteFile = False,
     allow_unmeasured: AllowUnmeasured = False,
 ) -> None:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device."""
     from compressor.console import show_json, show_result
     from compressor.report import refresh, to_json, to_junit, to_markdown
-    from compressor.spec.base import write_text
+    from compressor.writing import refuse_existing, write_output
 
     renderers = {"md": lambda r: to_markdown(r, allow_unmeasured), "json": to_json, "junit": to_junit}
     if format_ not in renderers:
         raise KdcError(f"--format {format_!r} is not one of {', '.join(renderers)}")
-    if out is not None and out.resolve().is_relative_to(bundle.resolve()):
-        raise KdcError(f"--out {out} lies in the bundle, which is sealed", "choose a file outside of it")
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+        if out.resolve().is_relative_to(bundle.resolve()):
+            raise KdcError(f"--out {out} lies in the bundle, which is sealed", "choose a file outside of it")
     text = renderers[format_](refresh(bundle, allow_unmeasured))
     if out is None:
         (show_json if format_ == "json" else show_result)(text)
     else:
-        write_text(out, text)
+        write_output(out, text, "kdc report", overwrite=overwrite)
 
 
 @app.command()
@@ -549,6 +556,7 @@ def doctor(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path("kdc-demo"),
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")] = 0,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -556,7 +564,8 @@ def demo(
     from compressor.console import progress_for
     from compressor.demo import demo as run
 
-    _judge(run(out, seed=seed, progress=progress_for(quiet)), allow_unmeasured=False, as_json=as_json)
+    report = run(out, seed=seed, overwrite=overwrite, progress=progress_for(quiet))
+    _judge(report, allow_unmeasured=False, as_json=as_json)
 
 
 def _loss_cells(name: str, loss: "Loss") -> tuple[str, ...]:
@@ -606,55 +615,53 @@ def _root(
 
 
 def main() -> None:
-    """The entry point: run a command, and turn however it ends into one clear line and an exit code."""
-    sys.exit(run())
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM (a cancelled CI job, a spot instance) and SIGHUP (the terminal is gone) end a command as Ctrl-C does:
-    cleaned up, with exit code 130. Under nohup SIGHUP stays ignored."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]  # Windows has no SIGHUP
-    wanted = {number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
-    before = {number: signal.signal(number, interrupt) for number in wanted}
+    """Run a command, and turn however it ends into one clear line and an exit code."""
+    interruption.catch()
     try:
-        yield
+        code = run()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        interruption.ignore()
+    sys.exit(code)
 
 
 def run() -> int:
     """Run a command; returns its exit code. Nothing but bugs under KDC_DEBUG leaves here as an exception."""
-    from compressor.console import show_error, steady_streams
+    put_back = interruption.catch()
+    try:
+        from compressor.console import show_error, steady_streams
 
+        steady_streams()
+        code, error = _ended()
+        if error is not None:
+            show_error(error)
+        return code
+    finally:
+        put_back()
+
+
+def _ended() -> tuple[int, KdcError | None]:
+    """Run a command; its exit code, and what is to be said of it."""
     # typer uses click or brings its own copy, by its version. Either way this is the ancestor of its usage errors.
     usage_error: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
-    steady_streams()
     try:
         _readable(sys.argv[1:])
-        with _sigterm_as_interrupt():
-            code = app(standalone_mode=False)
+        code = app(standalone_mode=False)
         # typer turns an interruption into this code by itself, by its version.
         if code == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
+        return code if isinstance(code, int) else 0, None
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED, INTERRUPTED
     except usage_error as error:
         _show_usage_error(error)
-        return EXIT_USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        show_error(KdcError("interrupted"))
-        return EXIT_INTERRUPTED
+        return EXIT_USAGE, None
     except Exception as error:
+        if interruption.asked():  # some libraries make an error of their own of it, and so does what waits for a child
+            return EXIT_INTERRUPTED, INTERRUPTED
         if os.environ.get("KDC_DEBUG") and not isinstance(error, KdcError):
             raise
         known = explained(error)
-        show_error(known)
-        return known.exit_code
+        return known.exit_code, known
 
 
 def _readable(arguments: list[str]) -> None:

@@ -12,6 +12,7 @@ import yaml
 from compressor import __version__
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
+from compressor.locks import locked
 from compressor.overrides import apply_overrides, yaml_mapping, yaml_text
 from compressor.printable import one_line
 from compressor.runtimes import RUNTIMES, runtime_for
@@ -117,7 +118,9 @@ def write_new_profile(
             f"kdc profiles new {values.get('name')}",
         )
     profile = _checked(values, where)
-    write_text(path, _render(profile, day or date.today()))
+    with locked(path, "kdc profiles new", file=True):
+        _free_path(name, folder)  # now that nobody else makes it
+        write_text(path, _render(profile, day or date.today()))
     return path
 
 
@@ -192,7 +195,7 @@ def _free_path(name: str, folder: Path) -> Path:
     if name in profile_names():
         raise KdcError(f"profile {name} is built in", f"choose another name, e.g. kdc profiles new my-{name}")
     path = folder / f"{name}.yaml"
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise KdcError(f"{path} exists already", "remove it, or choose another name")
     return path
 

@@ -59,10 +59,11 @@ def read_bytes(path: Path, *, most: int) -> bytes:
     """The bytes of a regular file, `most` at most; raises KdcError."""
     with open_regular(path) as file:
         try:
-            data = file.read(most + 1)
+            # A file that is larger is not even read: memory for `most` bytes may be more than there is.
+            data = b"" if (found := os.fstat(file.fileno()).st_size) > most else file.read(most + 1)
         except OSError as error:
             raise os_error(error, f"reading {path}") from error
-    if len(data) > most:
+    if max(found, len(data)) > most:
         raise KdcError(f"{path} is larger than {_size(most)}, which is the most that is read of such a file")
     return data
 

@@ -10,8 +10,9 @@ from PIL import Image
 from compressor import cli
 from compressor.progress import Silent
 from compressor.spec.measurement import Machine
+from compressor.spec.quantization import ByClass, Score
 
-__all__ = ["MACHINE", "TRAINING", "Ended", "call", "write_colours"]
+__all__ = ["MACHINE", "TRAINING", "Ended", "by_classes", "call", "score_of", "write_colours"]
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 TRAINING = ("--input-size", "32", "--batch-size", "16", "--set", "crop_pct=1.0")
@@ -82,3 +83,29 @@ class Hearing(Silent):
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
+
+
+def by_classes(*rows: tuple[int, int, int]) -> ByClass:
+    """A row a class: samples, those that the student in fp32 has right, those that the artefact has; both as many as
+    may be."""
+    n, reference, correct = zip(*rows, strict=True)
+    return ByClass(n=n, reference=reference, correct=correct, both=tuple(map(min, reference, correct)))
+
+
+def score_of(
+    n: int,
+    correct: int,
+    reference: int,
+    *,
+    cosine: float | None = 1.0,
+    sqnr_db: float | None = 60.0,
+    same: int | None = None,
+    by_class: ByClass | None = None,
+    stand_in: str | None = None,
+) -> Score:
+    """A score whose samples are all of one class, or as `by_class` says; close to torch."""
+    whole = by_classes((n, reference, correct))
+    return Score(
+        n=n, correct=correct, reference_correct=reference, same=n if same is None else same,
+        by_class=by_class or whole, cosine=cosine, sqnr_db=sqnr_db, not_finite=0, stand_in=stand_in,
+    )  # fmt: skip

@@ -145,9 +145,9 @@ def test_what_an_export_trained_stays_only_where_it_was_interrupted(
     ends: BaseException | None, left: bool, tmp_path: Path
 ) -> None:
     """Then the same command goes on with it. Of another bundle beside it nothing is touched."""
-    trained = tmp_path / ".bundle.qat-0123456789ab" / "uint8-8"
-    others = tmp_path / ".bundle2.qat-0123456789ab"
-    others.mkdir()
+    trained = tmp_path / "bundle" / ".kdc-qat-0123456789ab" / "uint8-8"
+    others = tmp_path / "bundle2" / ".kdc-qat-0123456789ab"
+    others.mkdir(parents=True)
     with (
         suppress(KdcError, ValueError, KeyboardInterrupt),
         _retraining(tmp_path / "run", tmp_path / "bundle", None, Silent()),

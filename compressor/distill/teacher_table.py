@@ -124,7 +124,7 @@ def taught_by(table: LoadedTable, data: ImageData, progress: Progress) -> tuple[
         logits, zeros = codec.decode(torch.from_numpy(rows)).numpy(), bool((rows <= NOTHING).any())
         card = teacher_card(logits, data.validation.labels, names, answers=answers.kind, zeros=zeros)
         refuse_chance(card.accuracy, len(names), table.weights.source)
-        shown(card, progress)
+        shown(card, names, progress)
     else:
         has = f"{sum(found):,} of {len(found):,} validation samples"
         progress.note(f"the teacher's accuracy is not measured: the table has {has}")

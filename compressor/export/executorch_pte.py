@@ -66,19 +66,19 @@ def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -
     plans = [(Plan(), "XNNPACKQuantizer")]
     if student.gates:
         plans.append((Plan(student.gates), "XNNPACKQuantizer, squeeze-excite in float"))
-    made, right = [], []
+    made, ranks = [], []
     for number, (plan, how) in enumerate(plans):
         made.append(Candidate("ptq", how, quantized(source, student.network, plan, folder / f"ptq-{number}")))
-        right.append(judge(made[-1].model, "executorch", "int8").correct)
+        ranks.append(judge.rank(judge(made[-1].model, "executorch", "int8")))
         yield made[-1]
     yield None
-    best = right.index(max(right))
+    best = ranks.index(max(ranks))
     plan, how = plans[best]
     network = bias_corrected(student)
     corrected = quantized(source, network, plan, folder / "bias-correction")
     yield Candidate("bias-correction", f"{how}; biases corrected", corrected)
     yield None
-    if judge(corrected, "executorch", "int8").correct > right[best]:
+    if judge.rank(judge(corrected, "executorch", "int8")) > ranks[best]:
         how = f"{how}; biases corrected"
     else:
         network = student.network

@@ -1,14 +1,20 @@
 """Scores artefacts on validation pictures: what every choice between them is made on."""
 
+import math
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from compressor.export.eval_set import write_reference
+from compressor.export.source import Rank
+from compressor.progress import Silent
 from compressor.runner import open_runner
 from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Score
+from compressor.spec.quantization import ByClass, Score
+from compressor.statistics import class_counts, keeps, parity_figures, parity_judged, score_parity, top1
 
 __all__ = ["ValidationJudge", "machine_isa"]
 
@@ -19,9 +25,14 @@ def machine_isa() -> tuple[str, ...]:
         return tuple(runner.ask("info")["machine"]["isa"])
 
 
+ROWS = 8192
+"""Samples that are compared with torch at a time, for memory."""
+
+
 class ValidationJudge:
     """`pictures`: a .npy file, uint8 [n, height, width, 3], ready but for normalization; `labels` int64 [n];
-    `reference`: the logits [n, classes] of the student in torch, fp32. `needed`: how many of the n must be right."""
+    `reference`: the logits [n, classes] of the student in torch, fp32. `needed`: how many of the n must be right;
+    `max_drop`: the share of accuracy, balanced accuracy included, that may be lost (`statistics.keeps`)."""
 
     def __init__(
         self,
@@ -33,31 +44,57 @@ class ValidationJudge:
         batch: int,
         threads: int,
         needed: float,
+        max_drop: float,
     ) -> None:
-        self._pictures, self._labels = pictures.resolve(), labels
-        self._top1 = reference.argmax(axis=1)
+        self._pictures, self._labels, self._reference = pictures.resolve(), labels, reference
         self._preprocess, self._batch, self._threads = preprocess, batch, threads
-        self.needed = needed
+        self.needed, self.max_drop = needed, max_drop
         self._scores: dict[tuple[Path, str, str], Score] = {}
 
-    def __call__(self, model: Path, runtime: str, precision: str) -> Score:
-        """Run the artefact on all the pictures, once. Raises RunnerError where it does not run."""
+    def __call__(self, model: Path, runtime: str, precision: str, network: nn.Module | None = None) -> Score:
+        """Run the artefact on all the pictures, once. `network`: in torch, where its logits should be those of another
+        than the student in fp32. Raises RunnerError where it does not run."""
         key = (model.resolve(), runtime, precision)
         if key not in self._scores:
-            self._scores[key] = self._score(model, runtime, precision)
+            logits = self.logits(model, runtime, precision, len(self._labels))
+            self._scores[key] = self._score(logits, self._reference if network is None else self._torchs(network))
         return self._scores[key]
 
-    def _score(self, model: Path, runtime: str, precision: str) -> Score:
-        top1 = self.logits(model, runtime, precision, len(self._labels)).argmax(axis=1)
+    def _score(self, logits: NDArray[np.float32], torchs: NDArray[np.float32]) -> Score:
+        """Right or wrong against the student in fp32, close or not to `torchs`."""
+        right, was = top1(logits) == self._labels, top1(self._reference) == self._labels
+        counts = class_counts(right, self._labels, self._reference.shape[1], was)
+        rows = [slice(start, start + ROWS) for start in range(0, len(logits), ROWS)]
+        parity = parity_figures((logits[some], torchs[some]) for some in rows)
+        n, was_right, is_right, both = (
+            tuple(part.tolist()) for part in (counts.n, counts.base, counts.right, counts.both)
+        )
         return Score(
             n=len(self._labels),
-            correct=int((top1 == self._labels).sum()),
-            reference_correct=int((self._top1 == self._labels).sum()),
-            same=int((top1 == self._top1).sum()),
+            correct=int(right.sum()),
+            reference_correct=int(was.sum()),
+            same=parity.same,
+            by_class=ByClass(n=n, reference=was_right, correct=is_right, both=both),
+            cosine=parity.cosine,
+            sqnr_db=parity.sqnr_db,
+            not_finite=parity.not_finite,
         )
 
+    def _torchs(self, network: nn.Module) -> NDArray[np.float32]:
+        with tempfile.TemporaryDirectory() as folder:
+            answers = Path(folder) / "answers.npy"
+            write_reference(network, self._preprocess, self._pictures, answers, Silent())
+            logits: NDArray[np.float32] = np.load(answers, allow_pickle=False)
+        return logits
+
     def holds(self, score: Score) -> bool:
-        return score.correct >= self.needed
+        close = parity_judged("int8", score_parity(score))[0] == "pass"
+        return close and score.correct >= self.needed and keeps(score, self.max_drop)
+
+    def rank(self, score: Score) -> Rank:
+        close = parity_judged("int8", score_parity(score))[0] == "pass"
+        noise = math.inf if score.sqnr_db is None else score.sqnr_db
+        return close, keeps(score, self.max_drop), score.correct, -score.balanced_drop, noise
 
     def logits(self, model: Path, runtime: str, precision: str, most: int) -> NDArray[np.float32]:
         """Logits [min(most, n), classes] for the first of the pictures."""

@@ -5,8 +5,9 @@
     fallback          the layers that cost most accuracy, left in float
     qat               the student trained on under fake quantization with the teacher's loss
 
-Each rung is made only where the one below falls short. Where the top falls short too, the best of all is taken, and the
-report says that it loses too much.
+Each rung is made only where the one below falls short, of the accuracy or of the closeness to torch's logits: six
+pictures can all be right by chance, and their logits are not. Where the top falls short too, the best of all is taken,
+and the report says that it loses too much, or that its answers are not torch's.
 """
 
 import shutil
@@ -15,10 +16,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from compressor.errors import KdcError
 from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Source
 from compressor.progress import Progress
 from compressor.spec.quantization import Rung, Scheme, Score
+from compressor.statistics import closeness, parity_judged, score_parity
 
 __all__ = ["Retrain", "Taken", "climb"]
 
@@ -60,8 +64,9 @@ def climb(
 ) -> Taken:
     """The lowest rung of `runtime`'s int8 that keeps enough accuracy, else the best of all, in the new `folder`.
 
-    Within a rung the candidate with most right answers is taken; of equals the first. `own`: the student itself, where
-    it was trained under fake quantization: then it enters at the top. Raises KdcError where none could be made.
+    The best is taken as `Judge.rank` says; of equals that of the lowest rung, and within it the closest to torch's
+    logits. `own`: the student itself, where it was trained under fake quantization: then it enters at the top. Raises
+    KdcError where none could be made.
     """
     workshop = folder.parent / f".{folder.name}.rungs"
     workshop.mkdir(parents=True)
@@ -72,9 +77,13 @@ def climb(
             progress.note(f"{folder.name}, {_line(one)}")
         if not tried:
             raise KdcError(f"{runtime} made no int8 candidate of this network")
-        best = _best(tried)
+        best = _best(tried, judge)
+        if source.profile.max_drop * best.score.n < 1:
+            progress.note(f"{folder.name}: {_few(best.score, source.profile.max_drop)}")
         if not judge.holds(best.score):
-            progress.warn(f"{folder.name}: no rung keeps the accuracy asked for; the best is {_line(best)}")
+            close = parity_judged("int8", score_parity(best.score))[0] == "pass"
+            lacks = "keeps the accuracy asked for" if close else "gives torch's answers closely enough"
+            progress.warn(f"{folder.name}: no rung {lacks}; the best is {_line(best)}")
         rungs = tuple(_rung(one, one is best) for one in tried)
         return Taken(_moved(best.candidate, folder), best.score, rungs, best.qat)
     finally:
@@ -99,7 +108,7 @@ def _candidates(
         began, place = time.perf_counter(), workshop / "qat"
         place.mkdir()
         candidate = quantizer.from_qat(source, qat, place)
-        return _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, qat)
+        return _Tried(candidate, _score(candidate, runtime, judge, qat.network), time.perf_counter() - began, qat)
 
     enters_at_top = own is not None and own.record.scheme == scheme and quantizer.from_qat is not None
     if own is not None and not enters_at_top:
@@ -133,22 +142,38 @@ def _rounding(scheme: Scheme) -> str:
     return f"{scheme.activations} activations with {scheme.weight_bits}-bit weights"
 
 
-def _score(candidate: Candidate, runtime: str, judge: Judge) -> Score:
+def _score(candidate: Candidate, runtime: str, judge: Judge, network: nn.Module | None = None) -> Score:
+    """`network`: the retrained student, where the candidate should answer as that one."""
     if candidate.stand_in is None:
-        return judge(candidate.model, runtime, "int8")
-    score = judge(candidate.stand_in, STAND_IN, "int8")
+        return judge(candidate.model, runtime, "int8", network)
+    score = judge(candidate.stand_in, STAND_IN, "int8", network)
     return score.model_copy(update={"stand_in": STAND_IN})
 
 
-def _best(tried: list[_Tried]) -> _Tried:
-    return max(tried, key=lambda one: one.score.correct)  # the first of equals: the lowest rung
+def _best(tried: list[_Tried], judge: Judge) -> _Tried:
+    def worth(one: _Tried) -> tuple[object, ...]:
+        return judge.holds(one.score), *judge.rank(one.score)[:-1]
+
+    first = max(tried, key=worth)
+    # Of the fallbacks the first of equals has the fewest layers in float; more of them are always closer.
+    alike = [one for one in tried if one.candidate.rung == first.candidate.rung != "fallback"]
+    equals = [one for one in alike if worth(one) == worth(first)]
+    return max(equals, key=lambda one: judge.rank(one.score)[-1], default=first)
+
+
+def _few(score: Score, max_drop: float) -> str:
+    return (
+        f"{score.n} validation samples cannot show whether {100 * max_drop:g} points are lost, since one of them is "
+        f"{100 / score.n:.1f}: the choice rests more on how close the logits are to torch's"
+    )
 
 
 def _line(one: _Tried) -> str:
     score = one.score
     return (
         f"{one.candidate.rung}: {one.candidate.how}: {score.correct} of {score.n} validation samples right, "
-        f"{100 * score.drop:+.2f} points lost against fp32 ({one.seconds:.0f} s)"
+        f"{100 * score.drop:+.2f} points lost against fp32, balanced {100 * score.balanced_drop:+.2f}, "
+        f"{closeness(score)} ({one.seconds:.0f} s)"
     )
 
 

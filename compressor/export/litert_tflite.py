@@ -69,19 +69,19 @@ def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -
             ((None, "ranges of all that was seen"), (student.quantization, "ranges of least squared error")),
         )
     ]
-    made, right = [], []
+    made, ranks = [], []
     for number, (floats, ranges, how) in enumerate(plans):
         made.append(Candidate("ptq", how, plain.quantized(floats, ranges, folder / f"ptq-{number}")))
-        right.append(judge(made[-1].model, "litert", "int8").correct)
+        ranks.append(judge.rank(judge(made[-1].model, "litert", "int8")))
         yield made[-1]
     yield None
-    best = right.index(max(right))
+    best = ranks.index(max(ranks))
     floats, ranges, how = plans[best]
     shifted = Float(source, bias_corrected(student))
     corrected = shifted.quantized(floats, ranges, folder / "bias-correction")
     yield Candidate("bias-correction", f"{how}; biases corrected", corrected)
     yield None
-    if judge(corrected, "litert", "int8").correct > right[best]:
+    if judge.rank(judge(corrected, "litert", "int8")) > ranks[best]:
         plain, how = shifted, f"{how}; biases corrected"
     total = len(student.quantization.inputs)
     for layers in growing_sets(layers_by_cost(student, progress)):

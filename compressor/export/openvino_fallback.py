@@ -96,7 +96,7 @@ def fallback(
         return judge.holds(scores[count])
 
     enough = fewest(len(order) // 2, holds)
-    chosen = enough or max(scores, key=lambda count: (scores[count].correct, -count))
+    chosen = enough or max(scores, key=lambda count: (*judge.rank(scores[count])[:-1], -count))
     names = [
         operation.node_name.removesuffix("/WithoutBiases") for group in order[:chosen] for operation in group.operations
     ]

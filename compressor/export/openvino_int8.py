@@ -49,8 +49,8 @@ def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -
         made.append(Candidate("ptq", _how(source, preset, "fast", model, result), place))
         yield made[-1]
     yield None
-    right = [judge(one.model, "openvino", "int8").correct for one in made]
-    preset = PRESETS[right.index(max(right))]
+    ranks = [judge.rank(judge(one.model, "openvino", "int8")) for one in made]
+    preset = PRESETS[ranks.index(max(ranks))]
     result = quantized(model, source, preset, progress, fast=False)
     how = _how(source, preset, "full", model, result)
     yield Candidate("bias-correction", how, save_packed(result, folder / "bias-correction"))

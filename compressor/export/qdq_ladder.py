@@ -54,14 +54,14 @@ def qdq_candidates(
         yield candidate
     yield None
 
-    right = {method: judge(path, runtime, precision).correct for method, path in tried.items()}
-    best = max(METHODS, key=lambda method: right[method])  # the first of equals
+    ranks = {method: judge.rank(judge(path, runtime, precision)) for method, path in tried.items()}
+    best = max(METHODS, key=lambda method: ranks[method])  # the first of equals
     corrected = steps.corrected(model, ranges[best])
     candidate = steps.write("bias-correction", f"{best} ranges, means corrected", corrected, ranges[best])
     yield candidate
     yield None
 
-    helped = judge(candidate.model, runtime, precision).correct >= right[best]
+    helped = judge.rank(judge(candidate.model, runtime, precision)) >= ranks[best]
     for candidate in steps.fallbacks(model, corrected if helped else model, best, ranges[best]):
         yield candidate
         yield None  # a rung of its own: the fewest layers that do are enough

@@ -15,7 +15,7 @@ from compressor.spec.profile import Profile
 from compressor.spec.quantization import Quantization, RungName, Scheme, Score
 from compressor.spec.student import Weights
 
-__all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Source"]
+__all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Rank", "Source"]
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,28 @@ class Candidate:
     stand_in: Path | None = None
 
 
+Rank = tuple[bool, bool, int, float, float]
+
+
 class Judge(Protocol):
     """Scores an artefact on validation, through its runner."""
 
-    def __call__(self, model: Path, runtime: str, precision: str) -> Score: ...
+    def __call__(self, model: Path, runtime: str, precision: str, network: nn.Module | None = None) -> Score:
+        """`network`: in torch, where its logits should be those of another than the student in fp32."""
+        ...
 
     def logits(self, model: Path, runtime: str, precision: str, most: int) -> NDArray[np.float32]:
         """Logits [min(most, n), classes] for the first validation pictures."""
         ...
 
     def holds(self, score: Score) -> bool:
-        """Whether it keeps as much accuracy as the profile demands, so that no higher rung is needed."""
+        """Whether an int8 artefact gives torch's answers (parity) and keeps as much accuracy as the profile demands, in
+        all and in every class, so that no higher rung is needed."""
+        ...
+
+    def rank(self, score: Score) -> Rank:
+        """The larger, the better: parity first, then whether it keeps its accuracy, right answers, balanced accuracy,
+        and last, since validation pictures may be few, how close its logits are to torch's."""
         ...
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor.assets import asset_dir
+from compressor.child_environment import child_environment
 from compressor.errors import EXIT_MISSING, KdcError, os_error
 from compressor.printable import one_line
 from compressor.reading import json_value
@@ -64,6 +65,7 @@ def _run(script: str, arguments: Sequence[str], stdin: str) -> str:
         done = subprocess.run(
             command,
             input=stdin,
+            env=child_environment(),
             capture_output=True,
             encoding="utf-8",
             errors="replace",

@@ -1,6 +1,5 @@
 """What a variant's answers are worth: against the labels, the teacher's, the baseline's, and torch's."""
 
-import math
 from collections.abc import Callable
 from typing import TypedDict
 
@@ -8,25 +7,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.report.latency import baseline_of, teacher_of, told
-from compressor.report.read import Results
+from compressor.report.read import Answers, Results
 from compressor.spec.report import ClassShare, Estimate, TableRow
 from compressor.statistics import (
+    ClassCounts,
     Interval,
     agreement,
     auc,
     balanced_accuracy,
+    balanced_retention,
+    class_counts,
     difference,
     mcnemar,
     per_class_recall,
     retention,
     retention_per_class,
-    top1,
     wilson_interval,
 )
 
-__all__ = ["Answers", "Parity", "answers_of", "parity_of", "table_row"]
+__all__ = ["Compared", "Parity", "answers_of", "counts_of", "parity_of", "table_row"]
 
-Logits = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SAMPLES, OF_CLASS = "test samples", "test samples of the class"
 
@@ -40,11 +40,12 @@ class Own(TypedDict):
     worst_class: ClassShare | None
 
 
-class Answers(Own):
+class Compared(Own):
     """The fields of Row that are made from predictions and labels."""
 
     worst_retention: ClassShare | None
     retention: Estimate | None
+    balanced_retention: Estimate | None
     difference: Estimate | None
     agreement: Estimate | None
     mcnemar_p: float | None
@@ -60,39 +61,51 @@ class Parity(TypedDict):
     not_finite: int
 
 
-def answers_of(results: Results, name: str) -> Answers:
+def answers_of(results: Results, name: str) -> Compared:
     """All figures of a variant's answers; null where its logits, or those that it is compared with, are missing."""
-    found: Answers = {
+    found: Compared = {
         "accuracy": None,
         "balanced_accuracy": None,
         "auc": None,
         "worst_class": None,
         "worst_retention": None,
         "retention": None,
+        "balanced_retention": None,
         "difference": None,
         "agreement": None,
         "mcnemar_p": None,
         "baseline_difference": None,
     }
-    if name not in results.logits:
+    if name not in results.answers:
         return found
-    logits, labels, names = results.logits[name], results.labels, results.bundle.student.class_names
-    predictions = top1(logits)
-    right = predictions == labels
-    found = {**found, **_own(predictions, logits, results)}
+    answers, labels, names = results.answers[name], results.labels, results.bundle.student.class_names
+    right = answers.top1 == labels
+    found = {**found, **_own(answers, results)}
     theirs = _teachers(results, name)
     if theirs is not None:
         teacher_right = theirs == labels
         found["retention"] = _estimate(lambda: retention(right, teacher_right))
+        found["balanced_retention"] = _estimate(lambda: balanced_retention(right, teacher_right, labels, len(names)))
         found["difference"] = _estimate(lambda: difference(right, teacher_right))
-        found["agreement"] = _estimate(lambda: agreement(predictions, theirs))
+        found["agreement"] = _estimate(lambda: agreement(answers.top1, theirs))
         found["mcnemar_p"] = mcnemar(right, teacher_right).p_value
         found["worst_retention"] = _worst(retention_per_class(right, teacher_right, labels, len(names)), names)
     baseline = baseline_of(results, name)
-    if baseline is not None and baseline.name in results.logits:
-        before = top1(results.logits[baseline.name]) == labels
+    if baseline is not None and baseline.name in results.answers:
+        before = results.answers[baseline.name].top1 == labels
         found["baseline_difference"] = _estimate(lambda: difference(right, before))
     return found
+
+
+def counts_of(results: Results, name: str, *, alone: bool = False) -> ClassCounts | None:
+    """What the variant has right of each class's test samples, beside the teacher or `alone`; None where either's
+    answers are missing."""
+    theirs = None if alone else _teachers(results, name)
+    if name not in results.answers or (theirs is None and not alone):
+        return None
+    base = None if theirs is None else theirs == results.labels
+    right = results.answers[name].top1 == results.labels
+    return class_counts(right, results.labels, len(results.bundle.student.class_names), base)
 
 
 def table_row(results: Results) -> TableRow | None:
@@ -100,14 +113,13 @@ def table_row(results: Results) -> TableRow | None:
     teacher, table = results.bundle.teacher, results.bundle.teacher_table
     if results.table is None or teacher is None or table is None or table.kind is None:
         return None
-    return TableRow(source=teacher.source, kind=table.kind, **_own(results.table.top1, results.table.logits, results))
+    return TableRow(source=teacher.source, kind=table.kind, **_own(results.table, results))
 
 
-def _own(predictions: Ints, logits: Logits | None, results: Results) -> Own:
+def _own(answers: Answers, results: Results) -> Own:
     labels, names = results.labels, results.bundle.student.class_names
-    area = None
-    if logits is not None and len(names) == 2 and np.isfinite(logits).all():
-        area = _estimate(lambda: auc(logits[:, 1] - logits[:, 0], labels == 1))
+    predictions, margin = answers.top1, answers.margin
+    area = None if margin is None else _estimate(lambda: auc(margin, labels == 1))
     return {
         "accuracy": _estimate(lambda: wilson_interval(int((predictions == labels).sum()), len(labels))),
         "balanced_accuracy": _estimate(lambda: balanced_accuracy(predictions, labels, len(names))),
@@ -121,9 +133,9 @@ def _teachers(results: Results, name: str) -> Ints | None:
     if results.table is not None:
         return results.table.top1
     teacher = teacher_of(results)
-    if teacher is None or teacher.name == name or teacher.name not in results.logits:
+    if teacher is None or teacher.name == name or teacher.name not in results.answers:
         return None
-    return top1(results.logits[teacher.name])
+    return results.answers[teacher.name].top1
 
 
 def _estimate(figure: Callable[[], Interval]) -> Estimate | None:
@@ -154,31 +166,12 @@ def _worst(shares: tuple[Interval | None, ...], names: tuple[str, ...]) -> Class
 
 def parity_of(results: Results, name: str) -> Parity:
     """The lowest cosine, the SQNR, the share of the same top-1, and how many samples are not finite, against torch."""
-    if name not in results.logits:
+    found = results.answers[name].parity if name in results.answers else None
+    if found is None:
         return {"parity_cosine": None, "parity_sqnr_db": None, "parity_agreement": None, "not_finite": 0}
-    ours, torchs = results.logits[name], results.references[name]
-    finite = np.isfinite(ours).all(axis=1) & np.isfinite(torchs).all(axis=1)
-    cosines = _cosines(ours[finite], torchs[finite])
     return {
-        "parity_cosine": float(cosines.min()) if len(cosines) else None,
-        "parity_sqnr_db": _sqnr_db(torchs[finite], ours[finite]),
-        "parity_agreement": agreement(top1(ours), top1(torchs)).value,
-        "not_finite": int((~finite).sum()),
+        "parity_cosine": found.cosine,
+        "parity_sqnr_db": found.sqnr_db,
+        "parity_agreement": found.same / found.n,
+        "not_finite": found.not_finite,
     }
-
-
-def _sqnr_db(signal: Logits, answers: Logits) -> float | None:
-    """10 log10(sum of squares of the signal / that of the difference); None where there is no signal or no noise."""
-    energy, noise = float((signal**2).sum()), float(((answers - signal) ** 2).sum())
-    return 10 * math.log10(energy / noise) if energy > 0 and noise > 0 else None
-
-
-def _cosines(one: Logits, other: Logits) -> Logits:
-    """The cosine a row [N]; two rows of zeros are alike (1), a row of zeros is like nothing else (0)."""
-    one_scale, other_scale = np.abs(one).max(axis=1, initial=0), np.abs(other).max(axis=1, initial=0)
-    one, other = (
-        part / np.where(scale > 0, scale, 1)[:, None] for part, scale in ((one, one_scale), (other, other_scale))
-    )
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    cosines = (one * other).sum(axis=1) / np.where(norms > 0, norms, 1)
-    return np.where((one_scale == 0) & (other_scale == 0), 1.0, np.clip(cosines, -1, 1))

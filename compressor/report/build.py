@@ -8,7 +8,7 @@ from compressor.report.answers import table_row
 from compressor.report.choice import choose
 from compressor.report.conditions import Grounds, grounds_of
 from compressor.report.crowding import rounds_text
-from compressor.report.gate import checks_for, verdict_of
+from compressor.report.gate import base_checks, checks_for, verdict_of
 from compressor.report.latency import teacher_of
 from compressor.report.lines import parity_verdict
 from compressor.report.read import Results, read_results
@@ -33,7 +33,8 @@ def build_report(bundle_dir: Path) -> Report:
     grounds = grounds_of(results)
     teacher_row = next((row for row in rows if teacher is not None and row.name == teacher.name), None)
     students = tuple(row for row in rows if row.role == "student")
-    checks = tuple(line for row in students for line in checks_for(row, results, grounds, teacher_row))
+    judged = (checks_for(row, results, grounds, teacher_row) for row in students)
+    checks = (*(line for lines in judged for line in lines), *base_checks(rows, teacher_row, grounds))
     winner, why = choose(rows, checks, elsewhere=bool(grounds.differences))
     verdict, holds = verdict_of(checks, tuple(row.name for row in students), winner)
     return Report(
@@ -89,7 +90,7 @@ def _session(measurement: Measurement, grounds: Grounds) -> Session:
 def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None, grounds: Grounds) -> Iterator[str]:
     """What a reader must know to weigh the figures."""
     if results.bundle.profile.budget == Budget():
-        yield "The profile sets no budget: the verdict rests on kdc's own lines (runs, precision, parity)."
+        yield "The profile sets no budget: the verdict rests on kdc's own lines, and on its defaults for classes."
     if not any(row.role == "student" for row in rows):
         yield "The bundle has no student variant, so there is nothing to judge."
     if results.measurement is None:

@@ -1,16 +1,18 @@
 """The choice: the fastest student variant among those that may be shipped. It never looks at test labels.
 
 A variant may be shipped if it fails none of the lines that do not rest on them: it runs, at the precision asked for,
-with torch's answers; it keeps its accuracy on validation (max_drop); it fits the budget in size, latency and memory.
-What is decided on test labels (min_accuracy, min_retention) judges the choice afterwards, and is no part of it.
+with torch's answers; it keeps its accuracy on validation, in all and in every class (max_drop); it fits the budget in
+size, latency and memory. What is decided on test labels (min_accuracy, min_retention and the lines on classes) judges
+the choice afterwards, and is no part of it.
 """
 
 from compressor.report.text import number
+from compressor.spec.profile import CLASS_LINES
 from compressor.spec.report import Check, Row
 
 __all__ = ["ON_TEST_LABELS", "choose"]
 
-ON_TEST_LABELS = ("min_accuracy", "min_retention")
+ON_TEST_LABELS = ("min_accuracy", "min_retention", *CLASS_LINES)
 
 
 def choose(rows: tuple[Row, ...], checks: tuple[Check, ...], elsewhere: bool) -> tuple[str | None, str]:

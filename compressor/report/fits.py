@@ -49,6 +49,9 @@ def _bundle_problems(bundle: Bundle) -> Iterator[str]:
         yield "holds a baseline with other classes than the student's, so that their answers cannot be compared"
     yield from _table_problems(bundle)
     for variant in bundle.variants:
+        scores = [variant.score, *(rung.score for rung in variant.rungs)]
+        if any(score is not None and len(score.by_class.n) != len(bundle.student.class_names) for score in scores):
+            yield f"has a score of {variant.name} by other classes than the student's"
         if variant.role == "teacher" and bundle.teacher is None:
             yield f"has the variant {variant.name} of a teacher, but says nothing of that teacher"
         if variant.role == "baseline":

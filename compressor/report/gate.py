@@ -1,18 +1,20 @@
 """The gate: every student variant against kdc's own lines and every line of the budget; then one verdict over all.
 
-What is not a student's is not judged: the teacher, the fp32 reference and the baseline only run along. Absolute
+What is not a student's is not judged: the teacher, the fp32 reference and the baseline only run along. But a teacher
+or a reference that ran in another precision than it says is at fault, since ratios and retention rest on it. Absolute
 latency and memory are judged only where the machine is the profile's device and ran it as the profile says. What was
 not measured is never a pass, and neither is a session that broke off.
 """
 
 from compressor.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
+from compressor.report.accuracy_lines import accuracy_lines, drop_lines
 from compressor.report.conditions import Grounds, grounds_of
 from compressor.report.latency_lines import latency_checks, more_would_tell
-from compressor.report.lines import OWN_LINES, accuracy_lines, drop_lines, memory_lines, own_lines, size_lines
+from compressor.report.lines import OWN_LINES, memory_lines, own_lines, size_lines, standing_lines
 from compressor.report.read import Results
 from compressor.spec.report import Check, Report, Row, Verdict
 
-__all__ = ["broken", "checks_for", "exit_code_for", "holding", "open_lines", "verdict_of"]
+__all__ = ["base_checks", "broken", "checks_for", "exit_code_for", "holding", "open_lines", "verdict_of"]
 
 
 def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None) -> tuple[Check, ...]:
@@ -20,12 +22,18 @@ def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None
     budget = results.bundle.profile.budget
     return (
         *own_lines(row, grounds),
-        *drop_lines(row, results.bundle.profile.max_drop),
+        *drop_lines(row, results),
         *size_lines(row, budget),
-        *latency_checks(row, results, grounds),
+        *latency_checks(row, results, grounds, teacher),
         *memory_lines(row, budget, grounds),
         *accuracy_lines(row, results, grounds, teacher),
     )
+
+
+def base_checks(rows: tuple[Row, ...], teacher: Row | None, grounds: Grounds) -> tuple[Check, ...]:
+    """The lines held against what students are compared with: the teacher, and the fp32 reference beside them."""
+    bases = [row for row in rows if row.role == "reference" or row is teacher]
+    return tuple(check for row in bases for check in standing_lines(row, grounds))
 
 
 def open_lines(results: Results) -> tuple[str, ...]:

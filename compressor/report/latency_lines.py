@@ -20,7 +20,7 @@ from compressor.report.latency import (
     teacher_of,
     wall_blocks,
 )
-from compressor.report.lines import broke_off, elsewhere, not_run
+from compressor.report.lines import broke_off, elsewhere, not_run, parity_verdict, ran_as_asked
 from compressor.report.read import Results
 from compressor.report.text import NOT_MEASURED, confidence_percent, estimate, number
 from compressor.spec.bundle import Variant
@@ -58,8 +58,8 @@ class Judgement:
     straddles: bool = False
 
 
-def latency_checks(row: Row, results: Results, grounds: Grounds) -> list[Check]:
-    """Every line on latency that the budget has, held against one student variant."""
+def latency_checks(row: Row, results: Results, grounds: Grounds, teacher: Row | None) -> list[Check]:
+    """Every line on latency that the budget has, held against one student variant. `teacher`: its row, if any."""
     shown: dict[str, Estimate | None] = {
         "p50_ms": row.p50_ms,
         "p90_ms": row.p90_ms,
@@ -69,6 +69,8 @@ def latency_checks(row: Row, results: Results, grounds: Grounds) -> list[Check]:
     checks = []
     for name, limit in _limits(results.bundle.profile.budget):
         judgement = _judge(name, limit, row.name, results, grounds)
+        if name == "min_speedup" and teacher is not None and parity_verdict(teacher)[0] == "fail":
+            judgement = Judgement("unmeasured", f"the teacher's own parity does not hold: {parity_verdict(teacher)[1]}")
         line, figure, value = LINES[name], shown[name], NOT_MEASURED
         if figure is not None:
             unit = line.unit if line.unit == "ms" else "×"
@@ -156,7 +158,10 @@ def _compared(who: str, variant: Variant | None, results: Results) -> str:
         return f"the bundle does not hold {who}"
     if contestant is None:
         return f"{who} was not measured"
-    return f"{who} was not measured: {contestant.error}" if contestant.error is not None else ""
+    if contestant.error is not None:
+        return f"{who} was not measured: {contestant.error}"
+    verdict, why = ran_as_asked(variant.runtime, variant.precision, contestant.executed_precision, variant.weight_bytes)
+    return "" if verdict == "pass" else f"{who} did not run as it should: {why}"
 
 
 def _too_few(name: str, variant: str, results: Results, grounds: Grounds) -> str:

@@ -1,6 +1,7 @@
 """Reads what a report is made of, and refuses what does not fit together, naming the file."""
 
-import math
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,28 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError
+from compressor.report.arrays import ArrayFile, open_array
 from compressor.report.fits import bundle_fits, measurement_fits
 from compressor.report.integrity import MEASUREMENT, inside
 from compressor.spec.base import read_json
 from compressor.spec.bundle import Bundle, TeacherTable
 from compressor.spec.measurement import Contestant, Measurement
-from compressor.statistics import top1
+from compressor.statistics import ParityFigures, parity_figures, top1
 
-__all__ = ["Results", "TableAnswers", "read_results", "read_unmeasured", "results_with"]
+__all__ = ["Answers", "Results", "read_results", "read_unmeasured", "results_with"]
 
 
 @dataclass(frozen=True)
-class TableAnswers:
-    """What a teacher's table answers to the test samples: its top-1 [N], and logits or log-probabilities [N, classes]
-    where it tells them of every class."""
+class Answers:
+    """What figures are made of a model's logits: its top-1 [N], and for two classes the second logit less the first
+    [N], where all are finite. `parity`: against torch, for what ran here."""
 
     top1: NDArray[np.int64]
-    logits: NDArray[np.float64] | None
+    margin: NDArray[np.float64] | None
+    parity: ParityFigures | None = None
 
 
 @dataclass(frozen=True)
 class Results:
-    """A bundle, its test labels [N], and what was measured of it; logits and references [N, classes] by variant.
+    """A bundle, its test labels [N], and what was measured of it. `references`: torch's logits [N, classes] by variant,
+    checked but not read; `answers`: of the variants that ran. Logits are many and large, so none is kept.
 
     `contestants` by variant, without the second copy of the reference: that one is no variant, and its blocks in
     `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test.
@@ -38,11 +42,11 @@ class Results:
 
     bundle: Bundle
     labels: NDArray[np.int64]
-    references: dict[str, NDArray[np.float64]]
+    references: dict[str, ArrayFile]
     measurement: Measurement | None
     contestants: dict[str, Contestant]
-    logits: dict[str, NDArray[np.float64]]
-    table: TableAnswers | None
+    answers: dict[str, Answers]
+    table: Answers | None
 
 
 def read_results(bundle_dir: Path) -> Results:
@@ -53,12 +57,15 @@ def read_results(bundle_dir: Path) -> Results:
         return results
     shape = (results.bundle.eval.n, len(results.bundle.student.class_names))
     results = results_with(results, read_json(inside(bundle_dir, MEASUREMENT, "kdc"), Measurement), str(path))
-    logits = {
-        name: _logits(inside(bundle_dir, f"measurements/{contestant.logits}", MEASUREMENT), shape)
+    answers = {
+        name: _answers(
+            _logits(inside(bundle_dir, f"measurements/{contestant.logits}", MEASUREMENT), shape),
+            results.references[name],
+        )
         for name, contestant in results.contestants.items()
         if contestant.logits is not None and contestant.error is None
     }
-    return replace(results, logits=logits)
+    return replace(results, answers=answers)
 
 
 def read_unmeasured(bundle_dir: Path) -> Results:
@@ -80,60 +87,66 @@ def results_with(results: Results, measurement: Measurement, where: str = "the m
     while a session is still going on. Raises KdcError, naming `where`, for one that does not fit the bundle."""
     measurement_fits(measurement, results.bundle, where)
     contestants = {one.variant: one for one in measurement.contestants if one.copy_of is None}
-    return replace(results, measurement=measurement, contestants=contestants, logits={})
+    return replace(results, measurement=measurement, contestants=contestants, answers={})
 
 
-def _table(bundle_dir: Path, table: TeacherTable | None, shape: tuple[int, int]) -> TableAnswers | None:
+def _table(bundle_dir: Path, table: TeacherTable | None, shape: tuple[int, int]) -> Answers | None:
     if table is None or table.answers is None:
         return None
     path = inside(bundle_dir, table.answers, "bundle.json")
     if table.kind in ("labels", "top-k"):
-        return TableAnswers(_labels(path, *shape), None)
-    logits = _logits(path, shape)
-    return TableAnswers(top1(logits), logits)
+        return Answers(_labels(path, *shape), None)
+    return _answers(_logits(path, shape), None)
 
 
-def _array(path: Path) -> NDArray[Any]:
-    """The array of plain numbers in a .npy file.
-
-    Not np.load: from a hostile header that allocates what the file does not hold, and with memory mapping a dtype of
-    zero bytes ends the process. Here the header must be that of an array which exactly fills the file.
-    """
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"version {version} of the format")
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran_order, dtype = read(file)
-            if dtype.kind not in "fiu" or any(side < 0 for side in shape):
-                raise ValueError(f"found {dtype} of shape {shape}, expected plain numbers")
-            content = file.read()
-            if len(content) != math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"{len(content)} bytes do not hold {dtype} of shape {shape}")
-            return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran_order else "C")
-    # The header parser fails in many ways: ValueError, SyntaxError, TokenError, TypeError, OverflowError, …
-    except Exception as error:
-        raise KdcError(f"{path} is damaged: no .npy array that may be read ({error})") from None
+def _answers(logits: ArrayFile, torchs: ArrayFile | None) -> Answers:
+    """One pass over the file, and over torch's beside it."""
+    kept = _Kept()
+    parity = None
+    if torchs is not None:
+        parity = parity_figures(zip(kept.seen(logits), torchs.parts(), strict=True))
+    else:
+        deque(kept.seen(logits), maxlen=0)
+    margin = np.concatenate(kept.margins) if logits.shape[1] == 2 else None
+    return Answers(np.concatenate(kept.top1), margin if kept.finite else None, parity)
 
 
-def _logits(path: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
-    array = _array(path)
+class _Kept:
+    """What is kept of logits as they go by."""
+
+    def __init__(self) -> None:
+        self.top1: list[NDArray[np.int64]] = []
+        self.margins: list[NDArray[np.float64]] = []
+        self.finite = True
+
+    def seen(self, logits: ArrayFile) -> Iterator[NDArray[Any]]:
+        for part in logits.parts():
+            answers = top1(part)
+            self.top1.append(answers)
+            self.finite = self.finite and bool((answers >= 0).all())
+            if part.shape[1] == 2 and self.finite:
+                self.margins.append(part[:, 1].astype(np.float64) - part[:, 0])
+            yield part
+
+
+def _logits(path: Path, shape: tuple[int, int]) -> ArrayFile:
+    array = open_array(path)
     if array.shape != shape or array.dtype.kind != "f":
         raise KdcError(
             f"{path}: expected float logits of shape [{shape[0]}, {shape[1]}] (test samples, classes), "
             f"found {array.dtype} of shape {list(array.shape)}"
         )
-    return array.astype(np.float64)
+    return array
 
 
 def _labels(path: Path, n: int, classes: int) -> NDArray[np.int64]:
-    array = _array(path)
-    if array.shape != (n,) or array.dtype.kind not in "iu":
+    found = open_array(path)
+    if found.shape != (n,) or found.dtype.kind not in "iu":
         expected = f"expected {n} integer labels (eval.n in bundle.json)"
-        raise KdcError(f"{path}: {expected}, found {array.dtype} of shape {list(array.shape)}")
+        raise KdcError(f"{path}: {expected}, found {found.dtype} of shape {list(found.shape)}")
     if n == 0:
         raise KdcError(f"{path}: there are no test samples, so nothing can be said of any model")
+    array = found.read()
     if array.min() < 0 or array.max() >= classes:
         raise KdcError(f"{path}: labels must lie in 0..{classes - 1}, found {array.min()}..{array.max()}")
     return array.astype(np.int64)

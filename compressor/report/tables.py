@@ -16,6 +16,7 @@ from compressor.report.text import (
 )
 from compressor.spec.quantization import Rung
 from compressor.spec.report import Check, ClassShare, Report, Row, TableRow
+from compressor.statistics import closeness
 
 __all__ = ["check_table", "details", "named", "rows_table"]
 
@@ -221,6 +222,7 @@ def _at_least_a_kilobyte(size: int) -> str:
 
 def _answers(report: Report) -> list[Column]:
     compared: list[Column] = [
+        ("balanced retention %", lambda row: estimate(row.balanced_retention, percent=True)),
         ("difference, points", lambda row: points(row.difference)),
         ("McNemar p", lambda row: p_value(row.mcnemar_p)),
         ("top-1 as the teacher %", lambda row: estimate(row.agreement, percent=True)),
@@ -243,7 +245,13 @@ def _table_answers(table: TableRow | None) -> dict[str, str]:
     """As of a teacher that ran: it is not compared with itself."""
     if table is None:
         return {}
-    compared = ("difference, points", "McNemar p", "top-1 as the teacher %", "least retained class, %")
+    compared = (
+        "balanced retention %",
+        "difference, points",
+        "McNemar p",
+        "top-1 as the teacher %",
+        "least retained class, %",
+    )
     own = {"lowest recall, %": _class(table.worst_class), "AUC": estimate(table.auc)}
     return {**dict.fromkeys((*compared, "to the baseline, points"), "–"), **own}
 
@@ -260,20 +268,24 @@ def _class(found: ClassShare | None) -> str:
 
 
 def _ladder(report: Report) -> str:
-    header = ["variant", "rung", "how", "taken", "right", "points lost against fp32", "made in s", "MB"]
+    lost = ["points lost against fp32", "balanced points lost", "against torch"]
+    header = ["variant", "rung", "how", "taken", "right", *lost, "made in s", "MB"]
     body = [
         [code(row.name), rung.rung, text(rung.how), "yes" if rung.taken else "", *_rung_figures(rung)]
         for row in report.rows
         for rung in row.rungs
     ]
-    return table(header, body, 4)
+    return table(header, body, 6)
 
 
 def _rung_figures(rung: Rung) -> list[str]:
     score = rung.score
-    lost = f"{100 * score.drop:+.2f}".replace("-", "−").replace("+0.00", "0.00")
+    lost = [
+        f"{100 * drop:+.2f}".replace("-", "−").replace("+0.00", "0.00") for drop in (score.drop, score.balanced_drop)
+    ]
     by = f" (by {text(score.stand_in)})" if score.stand_in else ""
-    return [f"{score.correct} of {score.n}{by}", lost, f"{rung.seconds:.0f}", number(megabytes(rung.bytes))]
+    size = number(megabytes(rung.bytes))
+    return [f"{score.correct} of {score.n}{by}", *lost, closeness(score), f"{rung.seconds:.0f}", size]
 
 
 def _parity() -> list[Column]:

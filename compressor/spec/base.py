@@ -15,6 +15,7 @@ from compressor.printable import in_short
 from compressor.reading import JSON_BYTES, json_value, read_bytes
 
 __all__ = [
+    "TEMPORARY",
     "Noun",
     "file_sha256",
     "flat",

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from compressor.printable import in_short
 from compressor.spec.base import Noun
 
-__all__ = ["Budget", "Device", "Fact", "Fingerprint", "Profile", "Target"]
+__all__ = ["CLASS_LINES", "Budget", "Device", "Fact", "Fingerprint", "Profile", "Target"]
 
 T = TypeVar("T")
 Positive = Annotated[float, Field(gt=0, le=1e9)]
@@ -63,7 +63,8 @@ class Target(Noun):
 
 
 class Budget(Noun):
-    """What an artefact may cost and must keep. A line that is not given is not judged.
+    """What an artefact may cost and must keep. A line that is not given is not judged, but for the last three, which
+    have a default (`class_lines`); null switches any off.
 
     p50_ms, p90_ms: latency of one call, wall time, milliseconds. size_mb: the artefact's files, MB (10^6 bytes).
     peak_rss_mb: resident memory of the runner's process at its peak, MB: all of it, Python and what the runtime brings
@@ -71,6 +72,10 @@ class Budget(Noun):
     where the model runs without Python. min_speedup: the teacher's p50 / this p50, and max_slowdown: this p50 / the p50
     of the same variant of the baseline, from paired blocks, so that they can be judged on any machine. min_retention:
     accuracy / the teacher's accuracy. min_accuracy: top-1.
+
+    min_balanced_retention: mean recall over the classes / the teacher's. min_class_retention: in every class, recall /
+    the teacher's. min_class_recall: in every class, recall. The last two say whether a class is lost, which few samples
+    can show: `statistics.judge_classes`.
     """
 
     p50_ms: Positive | None = None
@@ -82,6 +87,33 @@ class Budget(Noun):
     max_slowdown: Positive | None = None
     min_retention: Annotated[float, Field(gt=0, le=2)] | None = None
     min_accuracy: Share | None = None
+    min_balanced_retention: Annotated[float, Field(gt=0, le=2)] | None = None
+    min_class_retention: Share | None = None
+    min_class_recall: Share | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Only what was given: a line that was left out has its default, and null has none."""
+        values: dict[str, object] = write(self)
+        return {name: value for name, value in values.items() if name in self.model_fields_set}
+
+    def class_lines(self, *, against_teacher: bool) -> dict[str, float]:
+        """The lines on classes that are judged: those that were given, and the defaults of the others. Without a
+        teacher's answers (`against_teacher` False), a class can only be held to a recall.
+
+        By default the balanced retention is at least 0.7 and that of each class 0.5, neither more than min_retention;
+        and, where there is no teacher, each class's recall is at least 0.1. Chosen so that a lost class fails and a
+        sound student passes on small test sets: `benchmarks/class_lines.py`.
+        """
+        most = 1.0 if self.min_retention is None else self.min_retention
+        defaults = {"min_balanced_retention": min(0.7, most), "min_class_retention": min(0.5, most)}
+        lines = defaults if against_teacher else {"min_class_recall": 0.1}
+        given = {name: getattr(self, name) for name in CLASS_LINES if name in self.model_fields_set}
+        lines = {**lines, **given}
+        return {name: lines[name] for name in CLASS_LINES if lines.get(name) is not None}
+
+
+CLASS_LINES = ("min_balanced_retention", "min_class_retention", "min_class_recall")
 
 
 class Fingerprint(Noun):
@@ -105,7 +137,8 @@ class Fingerprint(Noun):
 class Profile(Noun):
     """A device, what to build for it and what it must hold. `batch` images a call, `threads` of the runtime,
     `input_size` in pixels (the default for students trained for this profile), ONNX `opset` of the exports. `max_drop`:
-    share of accuracy that a lower precision may lose against the student in fp32, on validation."""
+    share of accuracy that a lower precision may lose against the student in fp32, on validation; of balanced accuracy
+    too (`statistics.keeps`)."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressor.spec.base import Noun
 
-__all__ = ["Quantization", "Rung", "RungName", "Scheme", "Score"]
+__all__ = ["ByClass", "Quantization", "Rung", "RungName", "Scheme", "Score"]
 
 RungName = Literal["ptq", "bias-correction", "fallback", "qat"]
 
@@ -33,26 +33,56 @@ class Quantization(Noun):
     outputs: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
+class ByClass(Noun):
+    """Counts of samples by class: all, those that the student in fp32 has right, the artefact, and both of them."""
+
+    n: tuple[int, ...]
+    reference: tuple[int, ...]
+    correct: tuple[int, ...]
+    both: tuple[int, ...]
+
+
 class Score(Noun):
     """An artefact on the validation samples that choices are made on. `correct` of `n` are right; the student in torch
-    in fp32 is right on `reference_correct` of the same; `same` of them have its top-1. `stand_in`: what computed it,
-    where it was not the artefact's own runtime."""
+    in fp32 is right on `reference_correct` of the same. `by_class`: the same counts by class. Against torch's logits
+    (those of the retrained student, for what was made of it): `same` of the n have the same top-1; `cosine`: the lowest
+    over samples; `sqnr_db`: the energy of torch's over that of the difference, decibels (null where nothing differs);
+    `not_finite`: samples with a NaN or an infinity. `stand_in`: what computed it, where it was not the artefact's own
+    runtime."""
 
     n: Annotated[int, Field(ge=1)]
     correct: int
     reference_correct: int
     same: int
+    by_class: ByClass
+    cosine: float | None
+    sqnr_db: float | None
+    not_finite: int
     stand_in: str | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "Score":
+        parts = (self.by_class.n, self.by_class.reference, self.by_class.correct, self.by_class.both)
+        totals = (self.n, self.reference_correct, self.correct)
+        if tuple(map(sum, parts[:3])) != totals or len({len(part) for part in parts}) != 1:
+            raise ValueError("by_class does not add up to n, reference_correct and correct")
+        for n, reference, correct, both in zip(*parts, strict=True):
+            if not max(0, reference + correct - n) <= both <= min(reference, correct) <= max(reference, correct) <= n:
+                raise ValueError("by_class has counts of a class that contradict each other")
+        return self
 
     @property
     def drop(self) -> float:
         """Share of accuracy lost against the student in fp32; negative where it gained."""
         return (self.reference_correct - self.correct) / self.n
 
-    def keeps(self, max_drop: float) -> bool:
-        """Whether it loses at most that share of accuracy. One sample may always be lost: where the samples are few, a
-        single one is more than any share that is asked for."""
-        return self.reference_correct - self.correct <= max(1.0, max_drop * self.n)
+    @property
+    def balanced_drop(self) -> float:
+        """Share of balanced accuracy (mean recall over the classes that have samples) lost likewise."""
+        by_class = self.by_class
+        rows = [(n, was - now) for n, was, now in zip(by_class.n, by_class.reference, by_class.correct, strict=True)]
+        lost = [fewer / n for n, fewer in rows if n]
+        return sum(lost) / len(lost)
 
 
 class Rung(Noun):

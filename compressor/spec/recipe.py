@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from compressor.spec.base import Noun
+from compressor.spec.preprocess import PixelRange
 
 __all__ = [
     "Ensemble",
@@ -194,7 +195,9 @@ class Qat(Noun):
 class Recipe(Noun):
     """Everything about a training but its data and its models. `head_epochs` train the new classifier alone before the
     whole network is trained; `crop_pct` overrides the share of the resized picture that the models' own centre crop
-    keeps; `qat` holds for quantization-aware distillation alone.
+    keeps; `qat` holds for quantization-aware distillation alone. `pixel_range`: the values that become black and white
+    in pictures of more than 8 bits a channel, e.g. [0, 4095] for 12 bits in 16; null: the whole range of their kind.
+    Student and teacher see the same pictures.
 
     `batch_size` pictures make a step, whatever the number of processes; each of them takes its share, in `accumulate`
     parts one after the other, which takes less memory. Losses are means over the whole step, over its labelled samples
@@ -214,6 +217,7 @@ class Recipe(Noun):
     teacher_answers: TeacherAnswers = TeacherAnswers()
     transfer: Transfer = Transfer()
     crop_pct: Annotated[float, Field(ge=0.1, le=1)] | None = None
+    pixel_range: PixelRange | None = None
     qat: Qat = Qat()
     ensemble: Ensemble = Ensemble()
     peers: Annotated[tuple[Peer, ...], Field(max_length=16)] = ()

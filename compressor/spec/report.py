@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.spec.base import Noun
+from compressor.spec.class_names import ClassNames
 from compressor.spec.measurement import Machine
 from compressor.spec.outputs import Kind
 from compressor.spec.quantization import Rung, Score
@@ -60,7 +61,8 @@ class Row(Noun):
     `p50_ratio`: the teacher's p50 / this p50, so 3.0 is three times as fast as the teacher; `slowdown`: this p50 / the
     p50 of the same variant of the baseline; `fp32_ratio`: the fp32 reference's p50 / this p50, so below 1 it is slower
     than fp32; all from paired blocks. `start_ms`, `load_ms`, `first_ms`: see Start.
-    `retention`: accuracy / the teacher's accuracy, `difference`: accuracy - the teacher's, `agreement`: share of
+    `retention`: accuracy / the teacher's accuracy, `balanced_retention`: mean recall over the
+    classes / the teacher's, `difference`: accuracy - the teacher's, `agreement`: share of
     samples with the teacher's answer, `mcnemar_p`: mid-p test of whether both are right equally often,
     `baseline_difference`: accuracy - the baseline's; all from paired predictions. `auc`: only for two classes.
     `worst_class`: lowest recall; `worst_retention`: the class that keeps least of the teacher's recall.
@@ -103,6 +105,7 @@ class Row(Noun):
     worst_class: ClassShare | None
     worst_retention: ClassShare | None
     retention: Estimate | None
+    balanced_retention: Estimate | None
     difference: Estimate | None
     agreement: Estimate | None
     mcnemar_p: float | None
@@ -194,7 +197,7 @@ class Report(Noun):
     differences: tuple[str, ...]
     test_split: str
     test_n: int
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     data: str
     data_notes: tuple[str, ...]
     student: str

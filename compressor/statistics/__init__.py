@@ -5,34 +5,70 @@ and honest for few samples (a bootstrap of perfect predictions has no width).
 """
 
 from compressor.statistics.accuracy import accuracy_of, auc, balanced_accuracy, per_class_recall, top1
+from compressor.statistics.classes import (
+    LOST,
+    NEAR_ZERO,
+    ClassCounts,
+    Classes,
+    balanced_retention,
+    class_counts,
+    judge_classes,
+    keeps,
+    score_counts,
+)
 from compressor.statistics.intervals import Interval, wilson_interval
 from compressor.statistics.latency import MIN_BLOCKS, paired_ratio, percentile, percentile_needs
 from compressor.statistics.paired import McNemar, agreement, difference, mcnemar, retention, retention_per_class
+from compressor.statistics.parity import (
+    PARITY,
+    Parity,
+    ParityFigures,
+    closeness,
+    parity_figures,
+    parity_judged,
+    score_parity,
+)
 from compressor.statistics.softmax import log_softmax
 from compressor.statistics.teacher_card import calibration_error, card_lines, teacher_card
 from compressor.statistics.verdicts import judge, look_confidence, smallest_detectable, widen
 
 __all__ = [
+    "LOST",
     "MIN_BLOCKS",
+    "NEAR_ZERO",
+    "PARITY",
+    "ClassCounts",
+    "Classes",
     "Interval",
     "McNemar",
+    "Parity",
+    "ParityFigures",
     "accuracy_of",
     "agreement",
     "auc",
     "balanced_accuracy",
+    "balanced_retention",
     "calibration_error",
     "card_lines",
+    "class_counts",
+    "closeness",
     "difference",
     "judge",
+    "judge_classes",
+    "keeps",
     "log_softmax",
     "look_confidence",
     "mcnemar",
     "paired_ratio",
+    "parity_figures",
+    "parity_judged",
     "per_class_recall",
     "percentile",
     "percentile_needs",
     "retention",
     "retention_per_class",
+    "score_counts",
+    "score_parity",
     "smallest_detectable",
     "teacher_card",
     "top1",

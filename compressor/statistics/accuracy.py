@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.spec.student import Accuracy
+from compressor.spec.student import Accuracy, LostClass
+from compressor.statistics.classes import NEAR_ZERO, class_counts, judge_classes
 from compressor.statistics.intervals import (
     CONFIDENCE,
     Bools,
@@ -96,13 +97,20 @@ def auc(scores: Floats, positive: Bools, confidence: float = CONFIDENCE) -> Inte
 def accuracy_of(logits: NDArray[Any], labels: Ints, split: str) -> Accuracy:
     """Top-1 of logits [N, classes] against labels [N], as student.json keeps it. Raises ValueError where N is 0."""
     predictions = top1(logits)
-    top = wilson_interval(int((predictions == labels).sum()), len(labels))
+    right = predictions == labels
+    top = wilson_interval(int(right.sum()), len(labels))
+    counts = class_counts(right, labels, logits.shape[1])
+    found = judge_classes(counts, NEAR_ZERO)
     return Accuracy(
         split=split,
         n=top.n,
-        correct=int((predictions == labels).sum()),
+        correct=int(right.sum()),
         accuracy=top.value,
         low=top.low,
         high=top.high,
         balanced=balanced_accuracy(predictions, labels, logits.shape[1]).value,
+        lost=tuple(
+            LostClass(number=number, right=int(counts.right[number]), n=int(counts.n[number]))
+            for number in (*found.lost, *found.doubtful)
+        ),
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from compressor.statistics.intervals import CONFIDENCE, Bools, Interval, Ints, normal_quantile, wilson, wilson_interval
 
-__all__ = ["McNemar", "agreement", "difference", "mcnemar", "retention", "retention_per_class"]
+__all__ = ["McNemar", "agreement", "difference", "mcnemar", "retained", "retention", "retention_per_class"]
 
 
 def retention(student: Bools, teacher: Bools, confidence: float = CONFIDENCE) -> Interval:
@@ -17,15 +17,19 @@ def retention(student: Bools, teacher: Bools, confidence: float = CONFIDENCE) ->
     Lydersen & Laake (2014) recommend. The bootstrap gives [1, 1] for two models that are right on the same 20
     samples; this gives [0.91, 1.10]. Raises ValueError where the teacher is never right.
     """
-    x, y, either = int(student.sum()), int(teacher.sum()), int((student | teacher).sum())
+    return retained(int(student.sum()), int(teacher.sum()), int((student & teacher).sum()), len(student), confidence)
+
+
+def retained(x: int, y: int, both: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """`retention` from counts: of `n` samples the student has `x` right, the teacher `y`, and `both` of them `both`."""
     if y == 0:
         raise ValueError("the teacher is right on no sample, so there is nothing to retain")
-    discordant = int((student ^ teacher).sum())
-    joint = math.sqrt((discordant + 2) / ((x + 1) * (y + 1)))
+    either = x + y - both
+    joint = math.sqrt((either - both + 2) / ((x + 1) * (y + 1)))
     alone = sum(math.sqrt((1 - (k + 1) / (either + 2)) / (k + 1)) for k in (x, y))
     z = normal_quantile(confidence) * joint / alone
     (low_x, high_x), (low_y, high_y) = wilson(x, either, z), wilson(y, either, z)
-    return Interval(x / y, low_x / high_y, high_x / low_y, len(student))
+    return Interval(x / y, low_x / high_y, high_x / low_y, n)
 
 
 def agreement(one: Ints, other: Ints) -> Interval:
@@ -39,8 +43,11 @@ def retention_per_class(student: Bools, teacher: Bools, labels: Ints, classes: i
 
     Each interval holds on its own: the worst of many classes looks worse than it is.
     """
-    of_class = [labels == label for label in range(classes)]
-    return tuple(retention(student[own], teacher[own]) if teacher[own].any() else None for own in of_class)
+    n, x, y, both = (
+        np.bincount(labels, which, minlength=classes).astype(int).tolist()
+        for which in (None, student, teacher, student & teacher)
+    )
+    return tuple(retained(*counts) if counts[1] else None for counts in zip(x, y, both, n, strict=True))
 
 
 def difference(student: Bools, teacher: Bools, confidence: float = CONFIDENCE) -> Interval:

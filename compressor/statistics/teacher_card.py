@@ -25,13 +25,6 @@ CONFUSIONS = 5
 SOFT = 0.75
 """The suggested temperature is the lowest that leaves the top class no more than this, in the mean."""
 
-UNDERCONFIDENT = 0.02
-EVEN = 0.15
-"""Signs of label smoothing: confidence this far below accuracy, and wrong logits no farther apart than this share of
-the right one's lead. Measured with a small perceptron on scikit-learn's digits (10 classes, 60 epochs, 4 seeds): plain
-training 0.30 to 0.32, mixup 0.21, smoothing by 0.05 0.16, by 0.1 0.13, by 0.2 0.11; after 15 epochs of smoothing by 0.1
-still 0.23, so a teacher that was stopped early hides it."""
-
 FEWEST_OF_CLASS = 5
 FEW = 1000
 """Samples below which the calibration error looks larger than it is (Roelofs et al. 2022, arXiv 2012.08668)."""
@@ -51,19 +44,17 @@ def teacher_card(
 ) -> TeacherCard:
     """The card of answers [N, C], logits or log-probabilities, against labels [N].
 
-    `answers`: what they were made of. Of bare labels only accuracy and confusions can be told; of the top k nothing
-    about smoothing, since nobody knows how the mass of the rest lay. Nor with `zeros`: where some probabilities are 0,
-    and so their logarithms are no more than a placeholder.
+    `answers`: what they were made of. Of bare labels only accuracy and confusions can be told; of the top k not how far
+    the wrong logits lie apart, since nobody knows how the mass of the rest lay. Nor with `zeros`: where some
+    probabilities are 0, and so their logarithms are no more than a placeholder.
 
-    **Signs of label smoothing** (Müller et al. 2019, arXiv 1906.02629: the wrong logits of a smoothed teacher are
-    nearly equal, and their differences are what teaches): its mean confidence is at least 0.02 below its accuracy, and
-    the `evenness` of its wrong logits is at most 0.15. Evenness: for each class with at least 5 right answers the mean
-    over these of the standard deviation of the wrong logits / (the right logit - the mean of the wrong ones); then the
-    mean over the half of the classes where it is lowest. These are signs: mixup leaves similar ones.
+    **Evenness** of the wrong logits, whose differences are what teaches (Müller et al. 2019, arXiv 1906.02629): for
+    each class with at least 5 right answers the mean over these of the standard deviation of the wrong logits / (the
+    right logit - the mean of the wrong ones); then the mean over the half of the classes where it is lowest. It is a
+    figure and no more: small networks and mixup make it low as label smoothing does, so nothing is concluded from it.
 
     **Suggested temperature**: the lowest of 1, 2, 4, 8, 20 at which the top class has a probability of at most 0.75 in
-    the mean, so that a quarter of the mass tells of the other classes; 1 where there are signs of smoothing
-    (Chandrasegaran et al. 2022, arXiv 2206.14532: a smoothed teacher teaches best at a low temperature).
+    the mean, so that a quarter of the mass tells of the other classes.
 
     Raises KdcError where no sample has finite logits, and ValueError where N is 0.
     """
@@ -75,20 +66,16 @@ def teacher_card(
     common = {"accuracy": accuracy, "not_finite": int((~finite).sum()), "confused": confused}
     if answers == "labels":
         why = "bare labels hold nothing that a higher one could bring to light"
-        nothing = dict.fromkeys(("calibration_error", "evenness", "smoothed", "smoothing"))
+        nothing = dict.fromkeys(("calibration_error", "evenness"))
         return TeacherCard.model_validate({**common, **nothing, "softened": (), "temperature": 1.0, "why": why})
     logits, labels = logits[finite], labels[finite]
     softened = tuple(_softened(logits, temperature) for temperature in TEMPERATURES)
     evenness = None if answers == "top-k" or zeros else _evenness(logits, labels)
-    right = float((logits.argmax(axis=1) == labels).mean())
-    smoothed, smoothing = _smoothing(right, softened[0].confidence, evenness)
-    temperature, why = _suggested(softened, smoothed)
+    temperature, why = _suggested(softened)
     soft_figures = {
         "calibration_error": calibration_error(logits, labels),
         "softened": softened,
         "evenness": evenness,
-        "smoothed": smoothed,
-        "smoothing": smoothing,
         "temperature": temperature,
         "why": why,
     }
@@ -124,8 +111,8 @@ def card_lines(card: TeacherCard) -> Iterator[str]:
     if card.confused:
         rows = ", ".join(f"{one.label} as {one.taken_for} {one.count} of {one.n}" for one in card.confused)
         yield f"  most often mistaken: {rows}"
-    if card.smoothing is not None:
-        yield f"  label smoothing: {card.smoothing}"
+    if card.evenness is not None:
+        yield f"  wrong logits apart by {card.evenness:.2f} of the right one's lead"
     yield f"  suggested temperature {card.temperature:g}: {card.why}"
 
 
@@ -175,21 +162,7 @@ def _evenness(logits: NDArray[Any], labels: Ints) -> float | None:
     return float(np.mean(sorted(found)[: (len(found) + 1) // 2])) if found else None
 
 
-def _smoothing(accuracy: float, confidence: float, evenness: float | None) -> tuple[bool | None, str]:
-    if evenness is None:
-        return (
-            None,
-            "cannot be told (fewer than three classes, too few right answers, only the top k, or probabilities of 0)",
-        )
-    said = f"confidence {confidence:.2f} at accuracy {accuracy:.2f}, wrong logits apart by {evenness:.2f} of the lead"
-    if accuracy - confidence >= UNDERCONFIDENT and evenness <= EVEN:
-        return True, f"signs of it ({said}; not a proof: mixup leaves similar ones)"
-    return False, f"no signs of it ({said})"
-
-
-def _suggested(softened: Sequence[Softened], smoothed: bool | None) -> tuple[float, str]:
-    if smoothed:
-        return 1.0, "a smoothed teacher teaches best at a low one"
+def _suggested(softened: Sequence[Softened]) -> tuple[float, str]:
     soft = next((one for one in softened if one.confidence <= SOFT), softened[-1])
     if soft.confidence > SOFT:
         return (

@@ -86,4 +86,6 @@ def judge(folder: Path, batch: int = 1) -> ValidationJudge:
     np.save(folder / "validation.npy", shown)
     answers = logits(shown)
     labels = answers.argmax(axis=1).astype(np.int64)
-    return ValidationJudge(folder / "validation.npy", labels, answers, HOW, batch=batch, threads=1, needed=60)
+    return ValidationJudge(
+        folder / "validation.npy", labels, answers, HOW, batch=batch, threads=1, needed=60, max_drop=1
+    )

@@ -10,10 +10,11 @@ from torch import nn
 
 from compressor.export.calibration import batches
 from compressor.export.ort_session import open_session
-from compressor.export.source import Source
+from compressor.export.source import Rank, Source
 from compressor.profiles import load_profile
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Score
+from tests.kit import score_of
 
 SIDE, CLASSES = 16, 4
 PREPROCESS = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -98,11 +99,14 @@ class AgreementJudge:
     def logits(self, model: Path, runtime: str, precision: str, most: int) -> NDArray[np.float32]:
         return logits_of(model, self.source)[:most]
 
-    def __call__(self, model: Path, runtime: str, precision: str) -> Score:
+    def __call__(self, model: Path, runtime: str, precision: str, network: nn.Module | None = None) -> Score:
         self.asked += 1
         n = len(self.wanted)
         same = int((self.logits(model, runtime, precision, n).argmax(axis=1) == self.wanted).sum())
-        return Score(n=n, correct=same, reference_correct=n, same=same)
+        return score_of(n, same, n, same=same)
 
     def holds(self, score: Score) -> bool:
         return False
+
+    def rank(self, score: Score) -> Rank:
+        return True, True, score.correct, 0.0, 0.0

@@ -10,11 +10,12 @@ import pytest
 from compressor.errors import KdcError
 from compressor.export.bundle import needed
 from compressor.export.ladder import climb
-from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Source
+from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Rank, Source
 from compressor.profiles import load_profile
 from compressor.progress import Progress, Silent
 from compressor.spec.quantization import Quantization, Scheme, Score
 from compressor.spec.student import Accuracy
+from tests.kit import score_of
 
 SCHEME = Scheme(activations="uint8")
 RIGHT = {"minmax": 80, "entropy": 85, "corrected": 88, "one layer": 91, "qat": 95}
@@ -24,16 +25,19 @@ class FakeJudge:
     def __init__(self, needed: int) -> None:
         self.needed, self.asked = needed, list[tuple[str, str]]()
 
-    def __call__(self, model: Path, runtime: str, precision: str) -> Score:
+    def __call__(self, model: Path, runtime: str, precision: str, network: Any = None) -> Score:
         how = model.read_text()
         self.asked.append((how, runtime))
-        return Score(n=100, correct=RIGHT[how], reference_correct=95, same=RIGHT[how])
+        return score_of(100, RIGHT[how], 95, same=RIGHT[how])
 
     def logits(self, model: Path, runtime: str, precision: str, most: int) -> Any:
         raise AssertionError("the driver needs none")
 
     def holds(self, score: Score) -> bool:
         return score.correct >= self.needed
+
+    def rank(self, score: Score) -> Rank:
+        return True, True, score.correct, 0.0, 0.0
 
 
 def candidate(rung: Any, how: str, folder: Path, stand_in: bool = False) -> Candidate:

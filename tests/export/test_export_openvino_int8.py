@@ -88,7 +88,8 @@ def judge_of(source: Source, folder: Path, needed: float) -> CountingJudge:
     session = ort.InferenceSession(source.onnx_file)
     answers = np.concatenate([session.run(None, {"input": normalise(pictures[i : i + 1], HOW)})[0] for i in range(200)])
     labels = answers.argmax(axis=1)
-    return CountingJudge(folder / "pictures.npy", labels, answers, HOW, batch=1, threads=1, needed=needed)
+    how: dict[str, Any] = {"batch": 1, "threads": 1, "max_drop": 1.0}
+    return CountingJudge(folder / "pictures.npy", labels, answers, HOW, **how, needed=needed)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from compressor.report import build_report, exit_code_for, to_markdown
-from compressor.report.lines import PARITY, parity_verdict
+from compressor.report.lines import parity_verdict
+from compressor.statistics import PARITY
+from tests.kit import by_classes, score_of
 from tests.report.conftest import logits_for
 
 Make = Callable[..., Path]
@@ -15,7 +17,9 @@ N = 1000
 
 
 def score(correct: int, stand_in: str | None = None) -> dict[str, Any]:
-    return {"n": N, "correct": correct, "reference_correct": 900, "same": correct, "stand_in": stand_in}
+    """Of three classes, of which two stay as they were."""
+    by_class = by_classes((300, 300, 300), (300, 300, 300), (400, 300, correct - 600))
+    return score_of(N, correct, 900, by_class=by_class, stand_in=stand_in).model_dump()
 
 
 def int8(correct: int, **changes: Any) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def test_what_loses_too_much_on_validation_does_not_ship(make_bundle: Make) -> N
     assert (line.verdict, line.limit, line.value) == (
         "fail",
         "≤ 0.5 points",
-        "+0.60 points (n = 1000 validation samples)",
+        "+0.60 points, balanced +0.50 (n = 1000 validation samples)",
     )
     assert report.verdict == "pass", "fp32 ships in its place"
     alone = build_report(make_bundle({"b": int8(894), "teacher": TEACHER}))
@@ -50,7 +54,7 @@ def test_what_loses_too_much_on_validation_does_not_ship(make_bundle: Make) -> N
 
 
 def test_int8_that_nothing_could_score_is_unmeasured(make_bundle: Make) -> None:
-    values = int8(0)
+    values = int8(900)
     del values["score"]
     report = build_report(make_bundle({"b": values, "teacher": TEACHER}))
     [line] = [check for check in report.checks if check.line == "max_drop"]
@@ -62,7 +66,7 @@ def test_a_stand_in_is_named(make_bundle: Make) -> None:
     values = int8(900, score=score(900, "onnxruntime"))
     report = build_report(make_bundle({"b": values, "teacher": TEACHER}))
     [line] = [check for check in report.checks if check.line == "max_drop"]
-    assert line.value == "+0.00 points (n = 1000 validation samples, computed by onnxruntime)"
+    assert line.value == "+0.00 points, balanced +0.00 (n = 1000 validation samples, computed by onnxruntime)"
 
 
 def test_test_labels_judge_the_choice_and_do_not_make_it(make_bundle: Make) -> None:
@@ -103,8 +107,9 @@ def test_the_ladder_is_shown_rung_by_rung(make_bundle: Make) -> None:
         {"rung": "qat", "how": "3 epochs", "score": score(901), "seconds": 90.0, "bytes": 500_000, "taken": True},
     ]
     text = to_markdown(build_report(make_bundle({"b": int8(901, rungs=rungs), "teacher": TEACHER})))
-    assert "| `b` | ptq | minmax |  | 800 of 1000 | +10.00 | 3 | 0.500 |" in text
-    assert "| `b` | qat | 3 epochs | yes | 901 of 1000 | −0.10 | 90 | 0.500 |" in text
+    close = "lowest cosine 1.000, SQNR 60.0 dB"
+    assert f"| `b` | ptq | minmax |  | 800 of 1000 | +10.00 | +8.33 | {close} | 3 | 0.500 |" in text
+    assert f"| `b` | qat | 3 epochs | yes | 901 of 1000 | −0.10 | −0.08 | {close} | 90 | 0.500 |" in text
 
 
 @pytest.mark.parametrize("executed", ["int8", "mixed f32+int8", "mixed fp32+int8"])
@@ -116,7 +121,7 @@ def test_int8_with_float_parts_ran_as_asked(make_bundle: Make, executed: str) ->
 @pytest.mark.parametrize("executed", ["fp32", "mixed bf16+fp32"])
 def test_int8_that_ran_in_float_is_a_failure(make_bundle: Make, executed: str) -> None:
     report = build_report(make_bundle({"b": int8(900, executed=executed), "teacher": TEACHER}))
-    [line] = [check for check in report.checks if check.line == "precision"]
+    [line] = [check for check in report.checks if (check.variant, check.line) == ("b", "precision")]
     assert (line.verdict, report.verdict) == ("fail", "fail")
 
 

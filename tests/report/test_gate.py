@@ -7,9 +7,9 @@ import pytest
 
 from compressor.report import build_report, exit_code_for
 from compressor.report.gate import holding, verdict_of
-from compressor.report.lines import PARITY
 from compressor.runtimes import RUNTIMES
 from compressor.spec.report import Check, Report, Verdict
+from compressor.statistics import PARITY
 
 Make = Callable[..., Path]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
@@ -66,20 +66,24 @@ def test_a_budget_line(make_bundle: Make, line: str, limit: float, student: dict
 
 def test_lines_that_are_not_given_are_not_judged(make_bundle: Make) -> None:
     report = build_report(make_bundle())
-    assert [check.line for check in report.checks] == ["runs", "precision", "parity"]
+    by_default = ["min_balanced_retention", "min_class_retention"]
+    mine = [check.line for check in report.checks if check.variant == "ort-fp32"]
+    assert mine == ["runs", "precision", "parity", *by_default]
     assert report.verdict == "pass"
+    off = build_report(make_bundle(budget=dict.fromkeys(by_default)))
+    assert [check.line for check in off.checks if check.variant == "ort-fp32"] == ["runs", "precision", "parity"]
     assert any("sets no budget" in note for note in report.notes)
     memory = {"peak_rss_mb": 99, "model_rss_mb": 99}
     full = {"p50_ms": 9, "p90_ms": 9, "size_mb": 9, **memory, "min_retention": 0.5, "min_accuracy": 0.5}
     report = build_report(make_bundle(budget=full))
     own = ["runs", "precision", "parity"]
-    assert [check.line for check in report.checks] == [
+    assert [check.line for check in report.checks if check.variant == "ort-fp32"] == [
         *own,
         "size_mb",
         "p50_ms",
         "p90_ms",
         *memory,
-        *("min_accuracy", "min_retention"),
+        *("min_accuracy", "min_retention", *by_default),
     ]
     assert report.holds == ("ort-fp32",)
     assert report.notes == ()
@@ -139,11 +143,13 @@ def test_too_few_calls_for_a_p90(make_bundle: Make) -> None:
 
 def test_a_runtime_that_cannot_load_the_model_fails(make_bundle: Make) -> None:
     report = build_report(make_bundle({"s": {"error": "cannot load"}, "teacher": TEACHER}, {"p50_ms": 9}))
-    assert [(check.line, check.verdict) for check in report.checks] == [
+    assert [(check.line, check.verdict) for check in report.checks if check.variant == "s"] == [
         ("runs", "fail"),
         ("precision", "unmeasured"),
         ("parity", "unmeasured"),
         ("p50_ms", "unmeasured"),
+        ("min_balanced_retention", "unmeasured"),
+        ("min_class_retention", "unmeasured"),
     ]
     assert "cannot load" in line_of(report, "runs").reason
     assert (report.verdict, exit_code_for(report), exit_code_for(report, allow_unmeasured=True)) == ("fail", 1, 1)
@@ -276,7 +282,8 @@ def test_the_verdict_over_all_variants(
 
 def test_a_bundle_without_students_is_unmeasured(make_bundle: Make) -> None:
     report = build_report(make_bundle({"reference": {"role": "reference"}, "teacher": TEACHER}))
-    assert (report.verdict, report.checks, exit_code_for(report)) == ("unmeasured", (), 3)
+    assert (report.verdict, exit_code_for(report)) == ("unmeasured", 3)
+    assert {check.line for check in report.checks} == {"precision"}
     assert exit_code_for(report, allow_unmeasured=True) == 3
 
 

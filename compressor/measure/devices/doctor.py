@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from compressor import __version__
-from compressor.assets import asset_dir
+from compressor.assets import runner_scripts
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.measure.devices.agent import SOURCES
-from compressor.measure.devices.remote import DEFAULT_PYTHON, Parcel, connected, send
+from compressor.measure.devices.remote import DEFAULT_PYTHON, Parcel, connected, parcel, send
 from compressor.measure.devices.url import DeviceUrl
 from compressor.measure.doctor import NEEDS_ONE_OF
 from compressor.printable import one_line, printable
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES, Runtime
-from compressor.spec.base import file_sha256, parse
-from compressor.spec.bundle import FileEntry
+from compressor.spec.base import parse
 from compressor.spec.doctor import DeviceDiagnosis, PackageCheck, RuntimeCheck
 from compressor.spec.measurement import Machine
 from compressor.spec.profile import Profile
@@ -106,12 +105,8 @@ def _install_runtime(python: str, managed: bool, runtime: Runtime) -> str:
 
 
 def _scripts() -> list[Parcel]:
-    folder = asset_dir("targets")
-    return [
-        (path, FileEntry(path=f"runners/{path.name}", sha256=file_sha256(path), bytes=path.stat().st_size))
-        for path in sorted(folder.glob("*.py"))
-        if path.stem not in SOURCES
-    ]
+    scripts = {name: path for name, path in runner_scripts().items() if path.suffix == ".py"}
+    return [parcel(path, f"runners/{name}") for name, path in scripts.items() if path.stem not in SOURCES]
 
 
 def _check(runtime: Runtime, told: object, machine: Machine, install: str) -> RuntimeCheck:

@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -41,9 +41,11 @@ class Pipe:
     A session of its own: Ctrl-C in a terminal reaches kdc alone, which then lets the device tidy up before it hangs up.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """`environment`: None for this process's own, which the user's ssh or adb needs."""
         self.process = subprocess.Popen(
             command,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
