@@ -17,8 +17,9 @@ def check_launcher() -> None:
     """Raises KdcError where the variables of a launcher contradict one another, or are not all there."""
     found = {name: _number(name, lowest) for name, lowest in NUMBERS.items() if os.environ.get(name)}
     size = found.get("WORLD_SIZE", 1)
-    if found.get("RANK", 0) >= size and "WORLD_SIZE" in found:
-        raise KdcError(f"RANK is {found['RANK']}, which is not below WORLD_SIZE, {size}", HINT)
+    if found.get("RANK", 0) >= size:
+        told = size if "WORLD_SIZE" in found else "which is not set"
+        raise KdcError(f"RANK is {found['RANK']}, which is not below WORLD_SIZE, {told}", HINT)
     missing = [name for name in NEEDED if not os.environ.get(name)]
     if size > 1 and missing:
         verb = "is" if len(missing) == 1 else "are"
