@@ -23,11 +23,13 @@ test-slow: $(VENV)/.test-ready
 # the quick tests. Those versions warn of what later ones changed; that is theirs. LOWEST_PYTHON=3.10 chooses another Python.
 LOWEST := $(VENV)-lowest
 LOWEST_PYTHON ?= $(PYTHON)
+# Or its newest torchvision, which nobody asks for by itself, would bring the newest torch.
+LOWEST_TORCH := $(shell sed -n 's/^ *"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 QUIETLY := -W ignore::DeprecationWarning -W ignore::FutureWarning
 
 test-lowest: $(BIN)/uv
 	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST)
-	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]' 'torch==$(LOWEST_TORCH).*'
 	$(LOWEST)/bin/kdc demo --out $(LOWEST)/demo
 	$(LOWEST)/bin/python -m pytest -m "not slow" $(QUIETLY)
 
