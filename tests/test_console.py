@@ -82,7 +82,9 @@ def test_a_stdout_without_our_signs_gets_others(encoding: str, monkeypatch: pyte
     assert json.loads(stdout.text().partition("\n")[2]) == {"a": "≤ 😀é"}
 
 
-def test_a_stream_that_fails_raises_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stream_that_fails_raises_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for stdout in (None, Path("/dev/full").open("w")):  # noqa: SIM115  (closed by what is tested)
         monkeypatch.setattr(sys, "stdout", stdout)
         show_result("x" * 100_000)

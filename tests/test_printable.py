@@ -27,7 +27,9 @@ def test_signs_that_act_become_escapes(text: str, shown: str) -> None:
     shown.encode("ascii")
 
 
-@pytest.mark.parametrize("text", ["café", "e\u0301", "数字", "שלום\u200f", "مرحبا", "👩\u200d🔬", "🏴", "–×≤", "a b", "x\\y"])
+@pytest.mark.parametrize(
+    "text", ["café", "e\u0301", "数字", "שלום\u200f", "مرحبا", "👩\u200d🔬", "🏴", "–×≤", "a b", "x\\y"]
+)
 def test_ordinary_writing_stays(text: str) -> None:
     assert printable(text) == printable_lines(text) == printable_json(text) == one_line(text) == text
 
