@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 __all__ = ["ANY_TEXT", "EXAMPLES", "HOSTILE", "JSON", "fuzzed", "mutated", "texts_of"]
 
-EXAMPLES = 2_000
+EXAMPLES = int(os.environ.get("KDC_FUZZ_EXAMPLES", "2000"))
 
 # Nothing is drawn at random from run to run: what fails here fails again.
 fuzzed: Callable[[Any], Any] = settings(
