@@ -10,6 +10,7 @@ import io
 import re
 import stat
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -23,6 +24,7 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # PNG's colour types: grey, RGB, palette, grey and alpha, RGB and alpha
 MOST_PIXELS, MOST_BYTES = 178_956_970, 1_000_000_000  # of a picture, and of its file
 TURNED = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation -> Pillow's Transpose
+SEGMENTS = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
@@ -74,7 +76,7 @@ def with_pillow(path: Path, content: bytes, pillow: Any, pixel_range: Any) -> Pi
             except pillow.DecompressionBombError:
                 raise
             except Exception:
-                bare = without_texts(content)
+                bare = without_metadata(content)
                 if bare is None:
                     raise
                 return opened(bare, pillow, pixel_range)
@@ -96,7 +98,7 @@ def opened(content: bytes, pillow: Any, pixel_range: Any) -> Pixels:
             turn = TURNED.get(picture.getexif().get(0x0112, 1))
         except Exception:  # damaged metadata beside sound pixels
             turn = None
-        rgb = in_rgb(picture, packed, pillow, pixel_range)
+        rgb = in_rgb(picture, packed and pixel_range is not None, pillow, pixel_range, content)
         return np.asarray(rgb if turn is None else rgb.transpose(turn))
 
 
@@ -106,16 +108,46 @@ def is_deep(how: Any) -> bool:
     return ";16" in str(parts[0]) or (len(parts) == 2 and isinstance(parts[1], int) and parts[1] > 255)
 
 
-def in_rgb(picture: Any, packed: bool, pillow: Any, pixel_range: Any) -> Any:
+def in_rgb(picture: Any, in_range: bool, pillow: Any, pixel_range: Any, content: bytes) -> Any:
+    """`in_range`: whether it has 16 bits a channel and its values are to be scaled; else the upper 8 bits count."""
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         return pillow.fromarray(grey(picture, pixel_range)).convert("RGB")
     if 2 in tag(picture, 339):
         raise ValueError("its pixels are signed 8-bit integers, which are not read")
-    if packed and pixel_range is not None:
-        raise ValueError(f"it has 16 bits a channel in colour, so that pixel_range {pixel_range} cannot be applied")
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")
-    return picture.convert("RGB")
+    rgb = picture.convert("RGB")
+    if not in_range:
+        return rgb
+    lower = lower_bytes(content, pillow) if picture.mode.startswith("RGB") else None
+    if lower is None:
+        raise ValueError(f"it has 16 bits a channel, of which the upper 8 can be read: no pixel_range {pixel_range}")
+    table = scaled(np.arange(65536), *pixel_range)
+    return pillow.fromarray(table[np.asarray(rgb).astype(np.uint16) * np.uint16(256) + np.asarray(lower)])
+
+
+def lower_bytes(content: bytes, pillow: Any) -> Any:
+    """The lower bytes of a picture of 16 bits a channel in colour, in RGB; None where Pillow has no such reader."""
+    swapped = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+    with pillow.open(io.BytesIO(content)) as picture:
+        tiles = []
+        for tile in picture.tile:
+            how = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+            mode, _, order = str(how[0]).partition(";16")
+            if mode not in ("RGB", "RGBA", "RGBX") or order not in swapped:
+                return None
+            other = f"{mode};16{swapped[order]}"
+            args = (other, *how[1:]) if isinstance(tile[3], tuple) else other
+            tiles.append(tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args))
+        picture.tile = tiles
+        return picture.convert("RGB")
+
+
+def scaled(values: Any, black: float, white: float) -> Pixels:
+    with np.errstate(over="ignore"):
+        found = np.floor((values.astype(np.float64) - black) * 255 / (white - black) + 0.5)
+    cut: Pixels = np.clip(found, 0, 255).astype(np.uint8)
+    return cut
 
 
 def grey(picture: Any, pixel_range: Any) -> Pixels:
@@ -131,12 +163,8 @@ def grey(picture: Any, pixel_range: Any) -> Pixels:
         black, white = 0, 65535
     else:
         raise ValueError("its pixels are not 8 bit, and preprocess.json has no pixel_range for them")
-    rows = []
-    for part in np.array_split(values, max(1, values.size >> 22)):  # in double precision they take eight times a byte
-        with np.errstate(over="ignore"):
-            scaled = np.floor((part.astype(np.float64) - black) * 255 / (white - black) + 0.5)
-        rows.append(np.clip(scaled, 0, 255).astype(np.uint8))
-    found = np.concatenate(rows)
+    parts = np.array_split(values, max(1, values.size >> 22))  # in double precision they take eight times a byte
+    found = np.concatenate([scaled(part, black, white) for part in parts])
     return 255 - found if tag(picture, 262) == (0,) else found  # a TIFF whose white is zero
 
 
@@ -146,8 +174,10 @@ def tag(picture: Any, number: int) -> tuple[Any, ...]:
     return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
-def without_texts(content: bytes) -> bytes | None:
-    """A PNG without its texts and colour profile, damaged ones above all; None where there is nothing to leave out."""
+def without_metadata(content: bytes) -> bytes | None:
+    """A PNG or JPEG without its texts, profiles and the like, damaged ones above all; None where it has none."""
+    if content[:2] == b"\xff\xd8":
+        return without_segments(content)
     if content[:8] != b"\x89PNG\r\n\x1a\n":
         return None
     kept, place = [content[:8]], 8
@@ -157,6 +187,18 @@ def without_texts(content: bytes) -> bytes | None:
             kept.append(content[place:end])
         place = end
     bare = b"".join(kept)
+    return bare if len(bare) < len(content) else None
+
+
+def without_segments(content: bytes) -> bytes | None:
+    """A JPEG without comments and what applications add, but Adobe's segment 14, which says what the colours mean."""
+    kept, place = [content[:2]], 2
+    while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != 0xDA:
+        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        if content[place + 1] not in SEGMENTS:
+            kept.append(content[place:end])
+        place = end
+    bare = b"".join([*kept, content[place:]])
     return bare if len(bare) < len(content) else None
 
 

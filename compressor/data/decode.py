@@ -87,7 +87,7 @@ def check(
         try:
             picture, seen = load_seen(part, row)
             if part.encoded:
-                seen_so_far.add(seen, part.where(row))
+                seen_so_far.add(seen, part.ids[row])  # notes travel, and so hold no paths
             return digest(picture)
         except KdcError as error:
             return error

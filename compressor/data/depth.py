@@ -1,5 +1,6 @@
 """Pictures of more than 8 bits a channel: which of their values become black and white, and what is said about it."""
 
+import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,10 +12,12 @@ from PIL import Image
 
 from compressor.spec.preprocess import PixelRange
 
-__all__ = ["MENTIONED", "Census", "Seen", "colour_16", "grey_of", "stated_as"]
+__all__ = ["MENTIONED", "Census", "Seen", "colour_of", "grey_of", "stated_as", "swapped"]
 
 PHOTOMETRIC, BITS, SAMPLE_FORMAT = 262, 258, 339  # TIFF 6.0, section 8 and 19
 WHITE_IS_ZERO, SIGNED = 0, 2
+SWAPPED = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+"""Which byte of two comes last: Pillow's "RGB;16B" is read by its first bytes, and as "RGB;16L" by its second ones."""
 CHUNK = 1 << 22  # values that are scaled at a time: in double precision they take eight times what a byte takes
 MENTIONED = 0.25
 """A data set whose values stay below this part of their range is told so: 14 bits in 16 do, and keep 64 of 256 levels
@@ -51,13 +54,16 @@ def grey_of(picture: Image.Image, pixel_range: PixelRange | None) -> tuple[NDArr
     grey = np.empty(values.shape, np.uint8)
     flat, out = values.reshape(-1), grey.reshape(-1)
     for start in range(0, len(flat), CHUNK):
-        part = flat[start : start + CHUNK].astype(np.float64)
-        with np.errstate(over="ignore"):  # a narrow range; what is infinite is cut off
-            scaled = np.floor((part - black) * 255 / (white - black) + 0.5)
-        out[start : start + CHUNK] = np.clip(scaled, 0, 255)
+        out[start : start + CHUNK] = _scaled(flat[start : start + CHUNK], black, white)
     if _tag(picture, PHOTOMETRIC) == (WHITE_IS_ZERO,):
         grey = 255 - grey
     return grey, Seen(float(values.min()), float(values.max()), black, white)
+
+
+def _scaled(values: NDArray[Any], black: float, white: float) -> NDArray[np.uint8]:
+    with np.errstate(over="ignore"):  # a narrow range; what is infinite is cut off
+        scaled = np.floor((values.astype(np.float64) - black) * 255 / (white - black) + 0.5)
+    return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
 def _whole_range(picture: Image.Image) -> tuple[float, float]:
@@ -74,22 +80,48 @@ def _signed_or_not(picture: Image.Image) -> str:
     return "signed 16-bit" if _tag(picture, BITS) == (16,) else "32-bit"
 
 
-def colour_16(picture: Image.Image, packed: bool, pixel_range: PixelRange | None) -> Seen:
-    """What is to be said of a picture of several channels; raises ValueError where its pixels cannot be read rightly.
+def colour_of(
+    picture: Image.Image, packed: bool, lower: Image.Image | None, pixel_range: PixelRange | None
+) -> tuple[Image.Image, Seen]:
+    """A loaded picture of 8 bits or of several channels in RGB; raises ValueError where it cannot be read rightly.
 
-    `packed`: whether it has 16 bits a channel, of which Pillow reads the upper 8; then no `pixel_range` can be kept to.
+    `packed`: whether it has 16 bits a channel, of which Pillow reads the upper 8. `lower`: the same picture with the
+    lower 8, which are wanted where a `pixel_range` is stated.
     """
     if SIGNED in _tag(picture, SAMPLE_FORMAT):
         raise ValueError("its pixels are signed 8-bit integers, which are not read")
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # the same colours, without Pillow's warning
+    rgb = picture.convert("RGB")
     if not packed:
-        return Seen()
-    if pixel_range is not None:
+        return rgb, Seen()
+    upper = np.asarray(rgb)
+    if pixel_range is None:
+        return rgb, Seen(float(upper.min()) * 256, float(upper.max()) * 256 + 255, 0, 65535)
+    if lower is None or not picture.mode.startswith("RGB"):
         raise ValueError(
-            f"it has 16 bits a channel in colour, of which the upper 8 are read, so pixel_range "
-            f"{stated_as(pixel_range)} cannot be applied: convert it to 8 bits, or to 16-bit grey"
+            f"it has 16 bits a channel, of which the upper 8 can be read, so pixel_range {stated_as(pixel_range)} "
+            "cannot be applied: convert it to 8 bits, to grey of 16, or to RGB of 16 in a PNG"
         )
-    upper = np.asarray(picture.convert("RGB"))
-    return Seen(float(upper.min()) * 256, float(upper.max()) * 256 + 255, 0, 65535)
+    values = upper.astype(np.uint16) * np.uint16(256) + np.asarray(lower.convert("RGB"))
+    table = _scaled(np.arange(65536), *pixel_range)
+    return Image.fromarray(table[values]), Seen(float(values.min()), float(values.max()), *pixel_range)
+
+
+def swapped(picture: Image.Image) -> bool:
+    """Make a picture of 16 bits a channel in colour, which is open and not loaded, give its lower bytes for its upper
+    ones; False where Pillow has no such reader."""
+    tiles = []
+    for tile in picture.tile:  # type: ignore[attr-defined]  # of the files that have one
+        how = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        mode, _, order = str(how[0]).partition(";16")
+        if mode not in ("RGB", "RGBA", "RGBX") or order not in SWAPPED:
+            return False
+        other = f"{mode};16{SWAPPED[order]}"
+        args = (other, *how[1:]) if isinstance(tile[3], tuple) else other
+        tiles.append(tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args))
+    picture.tile = tiles  # type: ignore[attr-defined]
+    return True
 
 
 def _tag(picture: Image.Image, number: int) -> tuple[Any, ...]:
@@ -112,11 +144,11 @@ class Census:
     first: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, seen: Seen, where: str) -> None:
+    def add(self, seen: Seen, name: str) -> None:
         with self._lock:
             if seen.several:
                 self.several += 1
-                self._keep("several", where)
+                self._keep("several", name)
             if seen.low is None or seen.high is None:
                 return
             self.deep += 1
@@ -124,10 +156,10 @@ class Census:
             self.black, self.white = min(self.black, seen.black), max(self.white, seen.white)
             if seen.low < seen.black or seen.high > seen.white:
                 self.outside += 1
-                self._keep("outside", where)
+                self._keep("outside", name)
 
-    def _keep(self, what: str, where: str) -> None:
-        self.first[what] = min(self.first.get(what, where), where)
+    def _keep(self, what: str, name: str) -> None:
+        self.first[what] = min(self.first.get(what, name), name)
 
     def notes(self, pixel_range: PixelRange | None) -> tuple[str, ...]:
         return tuple(self._notes(pixel_range))

@@ -55,9 +55,12 @@ def open_data(
     names = _classes(found, class_names)
     census = Census()
     kept, skipped = _checked(found, skip_bad, progress, census)
+    of_pixels = census.notes(pixel_range)
+    for note in of_pixels:  # at once: it may be why the pictures look alike
+        progress.note(note)
     _every_class_in_train(kept["train"], names)
     splits, split_notes = _in_three(kept)
-    notes = [*found.notes, *census.notes(pixel_range), *split_notes, *_absent(splits, names), *copies_told(splits)]
+    notes = [*found.notes, *of_pixels, *split_notes, *_absent(splits, names), *copies_told(splits)]
     if skipped:
         notes.append(f"left out {len(skipped)} pictures that cannot be read, e.g. {skipped[0]}")
     made = {name: _split(name, splits[name], names) for name in WANTED}
@@ -70,7 +73,8 @@ def open_data(
         notes += more_notes
         made["train"] = _with_unlabelled(made["train"], more)
     for note in notes:
-        progress.note(note)
+        if note not in of_pixels:
+            progress.note(note)
     info = DataInfo(
         source=reference,
         fingerprint=fingerprint,

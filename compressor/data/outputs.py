@@ -124,9 +124,15 @@ def _every(table: RawTable, columns: list[str], class_names: Sequence[str], path
         raise KdcError(f"{path} has columns {said[0]}:… and {said[1]}:…", "keep one of them")
     prefix = f"{said[0]}:" if said else ""
     wanted = [prefix + name for name in class_names]
+<<<<<<< HEAD
     column_of, expected = _column_of(columns, prefix, path), set(wanted)
     missing = [name for name in wanted if name not in column_of]
     foreign = [column for name, column in column_of.items() if name not in expected]
+=======
+    column_of, known = _column_of(columns, prefix, path), set(wanted)
+    missing = [name for name in wanted if name not in column_of]
+    foreign = [column for name, column in column_of.items() if name not in known]
+>>>>>>> main
     if foreign:
         near = did_you_mean(foreign[0], missing) or f"; the classes of the data: {listed(class_names)}"
         raise KdcError(
@@ -166,7 +172,8 @@ def _top(table: RawTable, columns: list[str], class_names: Sequence[str], path: 
     k = sum(re.fullmatch(r"class_\d+", column) is not None for column in columns)
     names, values = ([f"{what}_{number}" for number in range(1, k + 1)] for what in ("class", value))
     foreign = set(columns) - {*names, *values, f"{value}_rest"}
-    missing = [name for name in (*names, *values) if name not in columns]
+    there = set(columns)
+    missing = [name for name in (*names, *values) if name not in there]
     if foreign or missing:
         wrong = f"lacks {missing[0]}" if missing else f"has a column {sorted(foreign)[0]} too"
         raise KdcError(f"{path} holds the top {k}, and {wrong}", f"class_1 … class_k and {value}_1 … {value}_k")

@@ -98,11 +98,13 @@ def _read_csv(path: Path) -> RawTable:
             if len(rows) * len(header) > MOST_CELLS:
                 raise KdcError(f"{path} has more than {MOST_CELLS:,} values, the most that is read of a CSV", "Parquet")
 
+    place_of = {name: number for number, name in enumerate(header)}
+
     def where(row: int) -> str:
         return f"{path} line {rows[row][0]}"
 
     def texts(name: str) -> list[str]:
-        number = header.index(name)
+        number = place_of[name]
         return _present([clean(row[number]) for _, row in rows], name, where)
 
     def numbers(name: str) -> Floats:

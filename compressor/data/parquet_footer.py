@@ -9,8 +9,8 @@ from compressor.reading import open_regular
 
 __all__ = ["footer_of", "reading"]
 
-MOST_FOOTER = 256_000_000
-MOST_ROWS = 100_000_000
+MOST_FOOTER = 100_000_000
+MOST_ROWS = 20_000_000
 
 
 def footer_of(path: Path) -> tuple[Any, Any]:

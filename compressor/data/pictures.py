@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from compressor.data.depth import Seen, colour_16, grey_of
+from compressor.data.depth import Seen, colour_of, grey_of, swapped
 from compressor.data.resampling import resized_window
 from compressor.errors import KdcError, first_line
 from compressor.spec.preprocess import PixelRange, Preprocess
@@ -42,6 +42,8 @@ MOST_PIXELS = 178_956_970
 TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels, the most that is read"
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC, START_OF_SCAN = b"\xff\xd8", 0xDA
+SEGMENTS = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 MOST_RESIZED, MOST_SIDE = 1 << 24, 1 << 17
 """Pixels of a resized picture, and of its side, that Pillow is asked for whole: 64 MB, and as much for its weights."""
@@ -65,7 +67,8 @@ def decode(encoded: bytes, where: str, pixel_range: PixelRange | None = None) ->
       are colour profiles.
     - Greyscale of more than 8 bits is scaled: the values of `pixel_range` become 0 to 255, by default the whole range
       of its kind (65535 -> 255), where `convert("RGB")` would clip everything above 255 to white. 32-bit pixels have no
-      range of their own, and are read where one is stated. Of 16 bits a channel in colour, the upper 8 are read.
+      range of their own, and are read where one is stated. So is RGB of 16 bits a channel; else its upper 8 are read.
+      JPEG 2000, and a PGM whose largest value is not 65535, are brought to 16 bits before.
     """
     return read(encoded, where, pixel_range)[0]
 
@@ -80,7 +83,7 @@ def read(encoded: bytes, where: str, pixel_range: PixelRange | None = None) -> t
         except (MemoryError, Image.DecompressionBombError):
             raise
         except Exception:
-            bare = _without_texts(encoded)
+            bare = _without_metadata(encoded)
             if bare is None:
                 raise
             return _read(bare, pixel_range)
@@ -103,7 +106,12 @@ def _read(encoded: bytes, pixel_range: PixelRange | None) -> tuple[Image.Image, 
             raise Image.DecompressionBombError
         packed = any(_is_deep(tile[3]) for tile in picture.tile)
         picture.load()
-        rgb, seen = _to_rgb(picture, packed, pixel_range)
+        if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+            grey, seen = grey_of(picture, pixel_range)
+            rgb = Image.fromarray(grey).convert("RGB")
+        else:
+            lower = _lower_bytes(encoded) if packed and pixel_range is not None else None
+            rgb, seen = colour_of(picture, packed, lower, pixel_range)
         upright = _upright(picture)
         if upright is not None:
             rgb = rgb.transpose(upright)
@@ -126,9 +134,11 @@ def _upright(picture: Image.Image) -> Image.Transpose | None:
     return None
 
 
-def _without_texts(encoded: bytes) -> bytes | None:
-    """A PNG without its texts and colour profile, whose damage (or size) is no reason to refuse sound pixels; None
-    where there is nothing to leave out."""
+def _without_metadata(encoded: bytes) -> bytes | None:
+    """A PNG or JPEG without its texts, profiles and the like, whose damage (or size) is no reason to refuse sound
+    pixels; None where there is nothing to leave out."""
+    if encoded.startswith(JPEG_MAGIC):
+        return _without_segments(encoded)
     if not encoded.startswith(PNG_MAGIC):
         return None
     kept, place = [PNG_MAGIC], len(PNG_MAGIC)
@@ -141,16 +151,24 @@ def _without_texts(encoded: bytes) -> bytes | None:
     return bare if len(bare) < len(encoded) else None
 
 
-def _to_rgb(picture: Image.Image, packed: bool, pixel_range: PixelRange | None) -> tuple[Image.Image, Seen]:
-    """`packed`: whether Pillow unpacks it from 16 bits a channel."""
-    mode = picture.mode
-    if mode.startswith("I;16") or mode in ("I", "F"):
-        grey, seen = grey_of(picture, pixel_range)
-        return Image.fromarray(grey).convert("RGB"), seen
-    seen = colour_16(picture, packed, pixel_range)
-    if mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # the same colours, without Pillow's warning
-    return picture.convert("RGB"), seen
+def _without_segments(encoded: bytes) -> bytes | None:
+    """A JPEG without comments and what applications add, but Adobe's segment 14, which says what the colours mean."""
+    kept, place = [JPEG_MAGIC], len(JPEG_MAGIC)
+    while place + 4 <= len(encoded) and encoded[place] == 0xFF and encoded[place + 1] != START_OF_SCAN:
+        end = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
+        if encoded[place + 1] not in SEGMENTS:
+            kept.append(encoded[place:end])
+        place = end
+    bare = b"".join([*kept, encoded[place:]])
+    return bare if len(bare) < len(encoded) else None
+
+
+def _lower_bytes(encoded: bytes) -> Image.Image | None:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+        if not swapped(picture):
+            return None
+        picture.load()
+        return picture
 
 
 @contextmanager

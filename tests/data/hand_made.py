@@ -31,18 +31,26 @@ def with_chunks(encoded: bytes, *chunks: bytes) -> bytes:
 
 
 def tiff(
-    pixels: NDArray[np.generic], photometric: int, *, bits: int = 0, sample_format: int = 1, raw: bytes = b""
+    pixels: NDArray[np.generic],
+    photometric: int,
+    *,
+    bits: int = 0,
+    sample_format: int = 1,
+    raw: bytes = b"",
+    deflate: bool = False,
 ) -> bytes:
-    """Uncompressed, in the byte order of `pixels`, [h, w] or [h, w, n]; `raw`: packed otherwise, in `bits` bits."""
+    """In the byte order of `pixels`, [h, w] or [h, w, n]; `raw`: packed otherwise, in `bits` bits."""
     order = ">" if pixels.dtype.byteorder == ">" else "<"
     height, width = pixels.shape[:2]
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
     data = raw or pixels.tobytes()
+    if deflate:
+        data = zlib.compress(data)
     tags: list[tuple[int, str, Sequence[int]]] = [
         (256, "I", [width]),
         (257, "I", [height]),
         (258, "H", [bits or pixels.dtype.itemsize * 8] * samples),
-        (259, "H", [1]),
+        (259, "H", [8 if deflate else 1]),
         (262, "H", [photometric]),
         (273, "I", [8]),
         (277, "H", [samples]),

@@ -17,6 +17,7 @@ from compressor.errors import KdcError
 from compressor.spec.base import parse
 from compressor.spec.recipe import Recipe
 from tests.data.hand_made import png, tiff
+from tests.kit import Hearing
 
 RAMP = np.arange(256, dtype=np.uint8)[None]
 
@@ -90,14 +91,34 @@ def test_signed_bytes_are_refused() -> None:
         grey(tiff(RAMP, 1, sample_format=2))
 
 
-@pytest.mark.parametrize("channels", [2, 3, 4])
-def test_of_colour_the_upper_bytes_are_read_and_a_range_is_refused(channels: int) -> None:
-    values = np.array([[0, 255, 256, 4095, 65535]], np.uint16)
-    encoded = png(np.stack([values] * channels, axis=2))
-    assert np.asarray(decode(encoded, "x"))[0, :, 0].tolist() == [0, 0, 1, 15, 255]
+COLOURS_16 = np.array([[[0, 255, 256], [900, 1100, 1300], [4095, 40000, 65535]]], np.uint16)
+
+
+@pytest.mark.parametrize(
+    "kind", ["png", "png with alpha", "tiff <u2", "tiff >u2", "tiff <u2 deflated", "tiff >u2 deflated"]
+)
+def test_of_colour_the_upper_bytes_are_read_unless_a_range_is_stated(kind: str) -> None:
+    encoded = {
+        "png": lambda: png(COLOURS_16),
+        "png with alpha": lambda: png(np.concatenate([COLOURS_16, COLOURS_16[..., :1]], axis=2)),
+        "tiff <u2": lambda: tiff(COLOURS_16.astype("<u2"), 2),
+        "tiff >u2": lambda: tiff(COLOURS_16.astype(">u2"), 2),
+        "tiff <u2 deflated": lambda: tiff(COLOURS_16.astype("<u2"), 2, deflate=True),
+        "tiff >u2 deflated": lambda: tiff(COLOURS_16.astype(">u2"), 2, deflate=True),
+    }[kind]()
+    assert np.asarray(decode(encoded, "x"))[0].tolist() == [[0, 0, 1], [3, 4, 5], [15, 156, 255]]
     seen = read(encoded, "x")[1]
     assert (seen.low, seen.high, seen.black, seen.white) == (0, 65535, 0, 65535)
-    with pytest.raises(KdcError, match=r"16 bits a channel in colour.* pixel_range \[0, 4095\] cannot be applied"):
+    picture, seen = read(encoded, "x", (0, 4095))
+    # round(v * 255 / 4095): 900 -> 56.04, 1100 -> 68.5, 1300 -> 80.95
+    assert np.asarray(picture)[0].tolist() == [[0, 16, 16], [56, 68, 81], [255, 255, 255]]
+    assert (seen.low, seen.high, seen.black, seen.white) == (0, 65535, 0, 4095)
+
+
+def test_grey_of_16_bits_with_alpha_and_a_range_is_refused() -> None:
+    encoded = png(COLOURS_16[..., :2])
+    assert np.asarray(decode(encoded, "x"))[0, :, 0].tolist() == [0, 3, 15]
+    with pytest.raises(KdcError, match=r"16 bits a channel.* pixel_range \[0, 4095\] cannot be applied"):
         decode(encoded, "x", (0, 4095))
 
 
@@ -112,13 +133,13 @@ def test_8_bits_have_no_other_range() -> None:
     assert grey(png(RAMP), (0, 4095)) == list(range(256))
 
 
-def twelve_bits(root: Path, times: int = 1, last: int = 1300) -> str:
-    """Three levels of 12-bit data in 16-bit files."""
-    for name, level in (("dark", 900), ("mid", 1100), ("light", last)):
+def twelve_bits(root: Path, times: int = 1) -> str:
+    """Three levels of 12-bit data in 16-bit files, 789 to 1420, two values a class."""
+    for seed, (name, level) in enumerate((("dark", 900), ("mid", 1160), ("light", 1420))):
         (root / name).mkdir(parents=True)
         for number in range(12):
-            pixels = np.full((4, 4), level * times, np.uint16)
-            pixels[0, 0] -= number
+            rng = np.random.default_rng([seed, number])
+            pixels = ((level - 111 * rng.integers(0, 2, (8, 8))) * times).astype(np.uint16)
             (root / name / f"{number:02}.png").write_bytes(png(pixels))
     return f"folder:{root}"
 
@@ -126,12 +147,12 @@ def twelve_bits(root: Path, times: int = 1, last: int = 1300) -> str:
 def test_a_small_part_of_the_range_is_said_with_numbers(tmp_path: Path) -> None:
     info = open_data(twelve_bits(tmp_path / "12")).info
     (note,) = [note for note in info.notes if "16-bit" in note]
-    assert note.startswith("16-bit pictures use at most 2 % of their range: values 889–1300 of 65535 (n = 36)")
+    assert note.startswith("16-bit pictures use at most 2.2 % of their range: values 789–1420 of 65535 (n = 36)")
     assert "pixel_range: [0, 2047]" in note
-    # 900 to 1300 of 65535: the levels of grey are 4 and 5, and 3 below 899
+    # 789 / 257 = 3.07, 900 / 257 = 3.502, …
     pictures = open_data(f"folder:{tmp_path / '12'}").train
     levels = {value for number in range(len(pictures)) for value in np.unique(np.asarray(pictures.picture(number)))}
-    assert levels <= {3, 4, 5}
+    assert levels == {3, 4, 5, 6}
 
 
 def test_the_whole_range_needs_no_word(tmp_path: Path) -> None:
@@ -140,13 +161,26 @@ def test_the_whole_range_needs_no_word(tmp_path: Path) -> None:
 
 def test_a_stated_range_is_told_and_belongs_to_the_data(tmp_path: Path) -> None:
     reference = twelve_bits(tmp_path / "12")
-    plain, stated = open_data(reference), open_data(reference, pixel_range=(800, 1200))
-    assert "pixel_range [800, 1200] becomes black to white in 36 pictures of more than 8 bits a channel, which hold " \
-        "values 889–1300" in stated.info.notes  # fmt: skip
-    assert any(note.startswith("12 of 36 pictures") and "light/00.png" in note for note in stated.info.notes)
+    plain, stated = open_data(reference), open_data(reference, pixel_range=(800, 1400))
+    assert "pixel_range [800, 1400] becomes black to white in 36 pictures of more than 8 bits a channel, which hold " \
+        "values 789–1420" in stated.info.notes  # fmt: skip
+    assert any(note.startswith("24 of 36 pictures") and note.endswith("e.g. dark/00.png") for note in stated.info.notes)
     brightest = max(np.asarray(stated.train.picture(number)).max() for number in range(len(stated.train)))
     assert brightest == 255
     assert stated.info.counts == plain.info.counts
+
+
+def test_the_range_is_said_before_pictures_that_look_alike_are_refused(tmp_path: Path) -> None:
+    """Where so little is left of them that they are copies of each other."""
+    for name, level in (("dark", 900), ("light", 901)):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            (tmp_path / name / f"{number}.png").write_bytes(png(np.full((4, 4), level + 2 * number, np.uint16)))
+    hearing = Hearing()
+    with pytest.raises(KdcError, match="copies of one"):
+        open_data(f"folder:{tmp_path}", progress=hearing)
+    assert any("16-bit pictures use at most 1.4 % of their range" in note for note in hearing.notes)
+    assert open_data(f"folder:{tmp_path}", pixel_range=(800, 1000)).info.counts["train"] > 0
 
 
 def test_a_range_without_effect_is_said(make_folder: Callable[..., Path]) -> None:
@@ -168,7 +202,7 @@ def test_several_frames_are_said(make_folder: Callable[..., Path], make_picture:
     for name, kind in (("a/x.gif", "GIF"), ("a/y.tif", "TIFF"), ("b/z.png", "PNG"), ("b/w.webp", "WEBP")):
         frames[0].save(root / name, kind, save_all=True, append_images=frames[1:])
     (note,) = [note for note in open_data(f"folder:{root}").info.notes if "frames" in note]
-    assert note.startswith("4 pictures hold several frames or pages, of which the first counts, e.g. ")
+    assert note == "4 pictures hold several frames or pages, of which the first counts, e.g. a/x.gif"
 
 
 def test_a_census_keeps_the_extremes() -> None:

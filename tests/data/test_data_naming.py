@@ -103,13 +103,13 @@ def test_the_lines_of_classes_txt_end_at_line_feeds_alone(tmp_path: Path) -> Non
 
 
 def test_a_picture_whose_name_is_not_one_line_is_refused(make_folder: MakeFolder) -> None:
-    root = make_folder({"cat": 3, "dog": 3})
+    root = make_folder({"cat": 4, "dog": 3})
     (root / "cat" / "000.png").rename(root / "cat" / "a\nb.png")
     assert r"the picture's name 'cat/a\nb.png' holds a line break (U+000A)" in refused(f"folder:{root}").message
     (root / "cat" / "a\nb.png").rename(root / "cat" / "notes\n.txt")  # no picture, and so no one's affair
     (root / "dog" / "Icon\r").write_text("")
     (root / "cat" / "000.png").write_bytes((root / "cat" / "001.png").read_bytes() + b" ")
-    assert sum(open_data(f"folder:{root}").info.counts.values()) == 6
+    assert sum(open_data(f"folder:{root}").info.counts.values()) == 7
 
 
 def test_an_unlabelled_picture_whose_name_is_not_one_line_is_refused(

@@ -182,6 +182,9 @@ def broken_metadata() -> dict[str, bytes]:
         "colour profile, damaged": with_chunks(plain, chunk(b"iCCP", b"x\0\0garbage")),
         "a text with a wrong checksum": bytes(wrong_sum),
         "turned, with a text of 3 MB": with_chunks(turned, chunk(b"iTXt", huge)),
+        "jpeg with a short JFIF": jpeg[:2] + b"\xff\xe0\x00\x07JFIF\0" + jpeg[2:],
+        "jpeg with a damaged index of pictures": jpeg[:2] + b"\xff\xe2\x00\x0aMPF\0MM\0*" + jpeg[2:],
+        "jpeg with a short 8BIM": jpeg[:2] + b"\xff\xed\x00\x14Photoshop 3.0\0008BIM" + jpeg[2:],
         "jpeg": jpeg[:2] + b"\xff\xe1\x00\x12Exif\0\0garbage..." + jpeg[2:],
         "jpeg with XMP in Latin-1": jpeg[:2]
         + b"\xff\xe1\x00\x25http://ns.adobe.com/xap/1.0/\0\xe9\xe8\xe7=x"
