@@ -124,15 +124,9 @@ def _every(table: RawTable, columns: list[str], class_names: Sequence[str], path
         raise KdcError(f"{path} has columns {said[0]}:… and {said[1]}:…", "keep one of them")
     prefix = f"{said[0]}:" if said else ""
     wanted = [prefix + name for name in class_names]
-<<<<<<< HEAD
-    column_of, expected = _column_of(columns, prefix, path), set(wanted)
-    missing = [name for name in wanted if name not in column_of]
-    foreign = [column for name, column in column_of.items() if name not in expected]
-=======
     column_of, known = _column_of(columns, prefix, path), set(wanted)
     missing = [name for name in wanted if name not in column_of]
     foreign = [column for name, column in column_of.items() if name not in known]
->>>>>>> main
     if foreign:
         near = did_you_mean(foreign[0], missing) or f"; the classes of the data: {listed(class_names)}"
         raise KdcError(
