@@ -23,7 +23,7 @@ fuzzed: Callable[[Any], Any] = settings(
 )
 
 ANY_TEXT = st.text(max_size=20)
-HOSTILE = st.sampled_from(
+HOSTILE: st.SearchStrategy[Any] = st.sampled_from(
     [
         0, -1, 1, 2, 8, 10**9, 2**31, 2**63, -(2**63), 10**30, 10**400, 0.0, -0.0, 0.5, 1e-320, 1e308, -1e308,
         float("nan"), float("inf"), float("-inf"), True, False, None, "", " ", "x", "\x1b[31m", "a\nb", "../..", "/",
