@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # uv resolves and unpacks in a tenth of pip's time; torch comes by pip, since its wheels lie in places that only pip may know.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: demo test test-quick test-slow lint types clean
+.PHONY: demo test test-quick test-slow test-lowest lint types clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/kdc demo --out kdc-demo --overwrite
@@ -19,6 +19,20 @@ test-quick: $(VENV)/.test-ready
 test-slow: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m slow
 
+# The lowest versions that pyproject.toml permits, torch included (a few GB), in an environment of their own: the demo, then
+# the quick tests. Those versions warn of what later ones changed; that is theirs. LOWEST_PYTHON=3.10 chooses another Python.
+LOWEST := $(VENV)-lowest
+LOWEST_PYTHON ?= $(PYTHON)
+# Or its newest torchvision, which nobody asks for by itself, would bring the newest torch.
+LOWEST_TORCH := $(shell sed -n 's/^ *"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+QUIETLY := -W ignore::DeprecationWarning -W ignore::FutureWarning
+
+test-lowest: $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]' 'torch==$(LOWEST_TORCH).*'
+	$(LOWEST)/bin/kdc demo --out $(LOWEST)/demo
+	$(LOWEST)/bin/python -m pytest -m "not slow" $(QUIETLY)
+
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,7 +41,7 @@ types: $(VENV)/.test-ready
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) kdc-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) kdc-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)

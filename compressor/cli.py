@@ -584,7 +584,7 @@ def _show_student(student: "Student", out: Path, as_json: bool) -> None:
     """By the first process of a run that has several."""
     from compressor.console import show_json, show_line
 
-    if os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") not in ("", "0"):
         return
     if as_json:
         values: dict[str, Any] = {"out": str(out), **student.model_dump(mode="json")}

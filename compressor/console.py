@@ -105,8 +105,8 @@ def _writes_all(stream: TextIO | None, text: str) -> bool:
 
 
 def _write(stream: TextIO | None, text: str) -> str | None:
-    """Write all of `text`, and return None, or why that could not be done: the disk behind it is full, or it was closed
-    from the start (`>&-`, which Python makes None). A reader that has gone (`kdc check … | head`) saw what it wanted."""
+    """Write all of `text`, and return None, or why that could not be done: the disk is full, or the stream was closed
+    from the start (`>&-`, which Python makes None). A reader that has gone (`kdc check … | head`) saw enough."""
     if stream is None:
         return "stdout is closed"
     if not _writes_all(stream, text):

@@ -40,6 +40,11 @@ EXIT_MISSING = 4
 EXIT_INTERRUPTED = 130
 
 
+MOST_WORDS = 5_000
+LONGEST_WORD = 200
+"""Beyond these, looking for a misspelling takes seconds to hours."""
+
+
 class KdcError(Exception):
     """Something that the user can mend. `message` says what is wrong and where; `hint` what to type next."""
 
@@ -55,7 +60,10 @@ class KdcError(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean X?"` for the known word nearest to `word`, or `""` where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    words = list(known)
+    if len(words) > MOST_WORDS or len(word) > LONGEST_WORD:
+        return ""
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 

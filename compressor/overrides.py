@@ -101,6 +101,7 @@ def _load(text: str, where: str) -> Any:
         ValueError,
         ArithmeticError,
         LookupError,
+        AttributeError,
         TypeError,
         yaml.YAMLError,
     ) as error:  # the date 2024-13-45, "!!int x"

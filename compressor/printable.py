@@ -9,8 +9,8 @@ import reprlib
 
 __all__ = ["in_short", "one_line", "printable", "printable_json", "printable_lines"]
 
-# Control characters (C0, DEL, C1), line and paragraph separators, bidirectional embeddings, overrides and isolates, lone
-# surrogates, and the two signs that are no characters. Joiners and marks of direction belong to writing (and emoji).
+# Control characters (C0, DEL, C1), line and paragraph separators, bidirectional embeddings, overrides and isolates,
+# lone surrogates, and two signs that are no characters. Joiners and marks of direction belong to writing (and emoji).
 _ACTING = "\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
 _SIGN = re.compile(f"[{_ACTING}]")
 _IN_LINES = re.compile(f"(?![\t\n])[{_ACTING}]")
@@ -28,7 +28,7 @@ def printable_lines(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    r"""JSON text that says the same: the signs become JSON's own escapes (`\\u202e`). They can only stand in strings."""
+    r"""JSON text that says the same: the signs, which only strings can hold, become its own escapes (`\\u202e`)."""
     return _IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -14,7 +14,7 @@ from compressor.assets import asset_dir
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
 from compressor.locks import locked
 from compressor.overrides import apply_overrides, yaml_mapping, yaml_text
-from compressor.printable import in_short
+from compressor.printable import one_line
 from compressor.runtimes import RUNTIMES, runtime_for
 from compressor.spec.base import parse, write_text
 from compressor.spec.measurement import Machine
@@ -66,7 +66,7 @@ def profile_and_text(reference: str, overrides: Sequence[str] = ()) -> tuple[Pro
     values = yaml_mapping(text, str(path))
     if not _is_path(reference) and values.get("name", reference) != reference:
         raise KdcError(
-            f"{where}: the file {path} says name: {in_short(values['name'])}",
+            f"{where}: the file {path} says name: {one_line(values['name'])[:100]}",
             f"write name: {reference} in it, or give its path: ./{path.name}",
         )
     return _checked(apply_overrides(values, overrides, where), where), text

@@ -47,9 +47,7 @@ def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
             how = f"{scheme.activations} activations, {scheme.weight_bits}-bit weights"
             progress.note(f"--qat: for int8 on {target.runtime}: {how}")
             return scheme
-    raise KdcError(
-        f"--qat: profile {profile.name} has no target with int8", "choose another profile, or leave --qat out"
-    )
+    raise KdcError(f"--qat: profile {profile.name} has no target with int8", "choose another, or leave --qat out")
 
 
 def distill(

@@ -237,6 +237,33 @@ inline std::vector<std::uint8_t> repeated(const Picture& prepared) {
     return pixels;
 }
 
+// A name in UTF-8 with what acts on a terminal (control characters, line ends, changes of direction) as visible escapes.
+inline std::string shown(const std::string& name) {
+    std::string text;
+    char escape[8];
+    for (std::size_t at = 0; at < name.size(); ++at) {
+        const auto byte = [&](std::size_t i) { return i < name.size() ? static_cast<unsigned char>(name[i]) : 0u; };
+        const unsigned first = byte(at), next = byte(at + 1);
+        const unsigned code = 0x2000u | (next & 0x3f) << 6 | (byte(at + 2) & 0x3f);  // where it begins with e2
+        if (first < 0x20 || first == 0x7f) {
+            std::snprintf(escape, sizeof escape, "\\x%02x", first);
+            text += escape;
+        } else if (first == 0xc2 && next >= 0x80 && next < 0xa0) {
+            std::snprintf(escape, sizeof escape, "\\x%02x", next);
+            text += escape;
+            at += 1;
+        } else if (first == 0xe2 && at + 2 < name.size() &&
+                   ((code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069))) {
+            std::snprintf(escape, sizeof escape, "\\u%04x", code);
+            text += escape;
+            at += 2;
+        } else {
+            text += name[at];
+        }
+    }
+    return text;
+}
+
 // Prints the likeliest of the `count` classes with their probabilities, softmax(logits); `folder` ends in a slash.
 inline void tell(const float* logits, std::size_t count, const std::string& folder, std::size_t top = 5) {
     std::ifstream file(folder + "labels.txt", std::ios::binary);
@@ -257,7 +284,7 @@ inline void tell(const float* logits, std::size_t count, const std::string& fold
     for (std::size_t rank = 0; rank < std::min(top, order.size()); ++rank) {
         const std::size_t index = order[rank];
         const double share = std::exp(static_cast<double>(logits[index]) - logits[order[0]]) / total;
-        std::printf("%6.2f%%  %s\n", 100 * share, labels[index].c_str());
+        std::printf("%6.2f%%  %s\n", 100 * share, shown(labels[index]).c_str());
     }
 }
 

@@ -7,8 +7,10 @@ Standard library and numpy only; runs on Python 3.9 and later.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -196,14 +198,24 @@ def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
         if logits.shape[-1] != len(labels):
             raise LabelsError(f"labels.txt names {len(labels)} classes, the model answers {logits.shape[-1]}")
     except (LabelsError, PictureError) as error:
-        print(f"classify.py: {error}", file=sys.stderr)
+        print(f"classify.py: {shown(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except ImportError as error:
         print(f"classify.py: {manifest['install']} ({error})", file=sys.stderr)
         return EXIT_MISSING
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have signs that this terminal has not got
+        sys.stdout.reconfigure(errors="backslashreplace")
     for name, share in likeliest(logits[0], labels, args.top):
-        print(f"{share:7.2%}  {name}")
+        print(f"{share:7.2%}  {shown(name)}")
     return 0
+
+
+ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(name: str) -> str:
+    """A name with what acts on a terminal (control characters, line ends, changes of direction) as visible escapes."""
+    return ACTING.sub(lambda found: ascii(found[0])[1:-1], name)
 
 
 def labels_in(path: Path) -> list[str]:

@@ -1,8 +1,12 @@
+import os
+import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from compressor import reading
 from compressor.errors import EXIT_USAGE, KdcError
 from compressor.overrides import apply_overrides, read_yaml
 
@@ -174,3 +178,77 @@ def test_not_text(tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
     assert unreadable(path).startswith(f"{path}{message}")
+
+
+NESTED = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGED = "a: &a {k0: 1}\n" + "".join(
+    f"{name}: &{name}\n  <<: [{', '.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (NESTED, "holds more than 20,000 values, aliases counted out"),
+        (MERGED, "holds more than 20,000 values, aliases counted out"),
+        ("a: &x [*x]\n", "*x stands for what it is itself in"),
+        ("a: &x {b: *x}\n", "*x stands for what it is itself in"),
+        ("a: " + "{a: " * 60 + "1" + "}" * 60, "nested deeper than 50 levels"),
+        ("a: " + "- " * 3_000, "not allowed here"),
+        ("a: " + "[" * 100_000, "nested deeper than 50 levels"),
+        ("a: " + ":".join(["59"] * 50_000), "a number of more than 60 characters"),
+        ("a: 0x" + "f" * 100_000, "a number of more than 60 characters"),
+        ("a: " + "9" * 5_000, "a number of more than 60 characters"),
+        ("a: !!timestamp", "not YAML"),
+        ("a: !!int x", "not YAML"),
+        ("a: [" + "1, " * 100_000 + "]", "is larger than 256 kB"),
+    ],
+)
+@pytest.mark.timeout(30)
+def test_yaml_that_would_take_gigabytes_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
+    assert message in unreadable(written(tmp_path, text))
+
+
+def test_anchors_within_the_bounds_are_read(tmp_path: Path) -> None:
+    text = "a: &x {b: [1, 2]}\nc: [*x, *x]\nd: {<<: *x, e: 3}\n"
+    value = {"b": [1, 2]}
+    assert read_yaml(written(tmp_path, text)) == {"a": value, "c": [value, value], "d": {**value, "e": 3}}
+
+
+def test_nested_anchors_in_an_assignment() -> None:
+    assert "20,000" in failure({}, f"a={{{NESTED[:-1].replace(chr(10), ', ')}}}").message
+    assert "deeper or longer" in failure({}, "a" + ".a" * 5_000 + "=1").message
+    assert "has 1 entries" in failure({"a": [1]}, f"a.{'9' * 5_000}=1").message
+
+
+def test_settings_may_come_from_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("a: 1\n" * 1 + "b: [2]\n",))
+    writer.start()
+    assert read_yaml(pipe) == {"a": 1, "b": [2]}
+    writer.join()
+    reader, end = os.pipe()
+    os.write(end, b"a: 3\n")
+    os.close(end)
+    assert read_yaml(Path(f"/dev/fd/{reader}")) == {"a": 3}
+    os.close(reader)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_that_says_nothing_or_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PIPE_S", 0.2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "a pipe that nobody ends writing into" in unreadable(pipe)
+    endless = subprocess.Popen(["sh", "-c", f"exec yes > {pipe}"])
+    try:
+        monkeypatch.setattr(reading, "PIPE_S", 10)
+        assert "is larger than 256 kB" in unreadable(pipe)
+    finally:
+        endless.kill()
+        endless.wait()
+    assert "is a device, not a regular file" in unreadable(Path("/dev/zero"))

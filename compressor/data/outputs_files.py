@@ -24,6 +24,7 @@ __all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer"
 ENDINGS = (".csv", ".parquet")
 MARK = "#kdc "
 MOST_CELLS = 100_000_000  # as texts they take 8 GB
+MOST_COLUMNS = 100_000
 INSTALL = "pip install 'kdc[hf]'"
 
 Column: TypeAlias = Sequence[str] | NDArray[np.float32]
@@ -55,6 +56,8 @@ def read_table(path: Path) -> RawTable:
     if not path.exists():
         raise KdcError(f"the table of answers {path} does not exist", "kdc predict --teacher … --data … --out FILE")
     table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    if len(table.columns) > MOST_COLUMNS:
+        raise KdcError(f"{path} has {len(table.columns):,} columns; permitted: {MOST_COLUMNS:,}")
     twice = [name for name, count in Counter(table.columns).items() if count > 1]
     if twice:
         raise KdcError(f"{path} has two columns named {twice[0]}")
@@ -105,7 +108,8 @@ def _read_csv(path: Path) -> RawTable:
         return _present([clean(row[number]) for _, row in rows], name, where)
 
     def numbers(name: str) -> Floats:
-        return np.array([_number(text, name, row, where) for row, text in enumerate(texts(name))], np.float32)
+        with np.errstate(over="ignore"):  # to infinity, which whoever reads it refuses
+            return np.array([_number(text, name, row, where) for row, text in enumerate(texts(name))], np.float32)
 
     return RawTable(header, len(rows), texts, numbers, where, info)
 
@@ -151,7 +155,8 @@ def _read_parquet(path: Path) -> RawTable:
             raise KdcError(f"{path}: column {name} holds {kind}; numbers are expected")
         if values.null_count:
             _present(values.to_pylist(), name, where)
-        found: Floats = values.to_numpy().astype(np.float32)
+        with np.errstate(over="ignore"):
+            found: Floats = values.to_numpy().astype(np.float32)
         return found
 
     info = _info(said.decode("utf-8", "replace"), path) if said else None

@@ -7,13 +7,20 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
+from compressor.distill.launcher import HINT, check_launcher
+from compressor.errors import KdcError, first_line
+
 __all__ = ["any_of", "mean_of", "same_buffers", "team"]
 
 
 def team() -> PartialState:
     """This process among those that a launcher (`accelerate launch`, torchrun) started; alone without one. On CPU they
     talk through gloo, which accelerate takes only where it is told that there is no GPU."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    check_launcher()
+    try:
+        return PartialState(cpu=not torch.cuda.is_available())
+    except (ValueError, RuntimeError) as error:  # a variable that accelerate reads, or partners who do not come
+        raise KdcError(f"the processes of this run do not find one another: {first_line(error)}", HINT) from error
 
 
 def any_of(accelerator: Accelerator, flag: bool) -> bool:

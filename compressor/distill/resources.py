@@ -75,7 +75,10 @@ def size_in_bytes(text: str, option: str) -> int:
     number = text.rstrip("BKMGTbkmgt ")
     unit = text[len(number) :].strip().upper() or "B"
     try:
-        return int(float(number) * UNITS[unit if unit.endswith("B") else unit + "B"])
+        size = int(float(number) * UNITS[unit if unit.endswith("B") else unit + "B"])
+        if size < 0:
+            raise ValueError
+        return size
     except (ValueError, KeyError, OverflowError):
         raise KdcError(f"{option} {text!r} is no size", f"{option} 20GB, or {option} off") from None
 

@@ -14,7 +14,7 @@ from compressor.distill.image_task import ImageClassification, needed_bytes
 from compressor.distill.processes import any_of
 from compressor.distill.resources import Resources
 from compressor.distill.speed import Speed, set_up
-from compressor.errors import os_error
+from compressor.errors import KdcError, first_line, os_error
 from compressor.interruption import uninterrupted
 from compressor.progress import Progress, Silent
 from compressor.spec.base import TEMPORARY
@@ -36,7 +36,12 @@ class Setting:
 
 def setting_for(out: Path, resources: Resources, progress: Progress) -> Setting:
     speed = set_up()
-    accelerator = Accelerator(cpu=speed.device.type == "cpu", log_with=resources.tracker, project_dir=out / "tracker")
+    try:
+        accelerator = Accelerator(
+            cpu=speed.device.type == "cpu", log_with=resources.tracker, project_dir=out / "tracker"
+        )
+    except ValueError as error:  # of a variable that accelerate reads, e.g. ACCELERATE_MIXED_PRECISION
+        raise KdcError(f"accelerate does not start: {first_line(error)}", "look at `env | grep ACCELERATE`") from error
     if not accelerator.is_main_process:
         progress = Silent()
     for line in speed.lines:

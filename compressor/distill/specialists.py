@@ -8,7 +8,6 @@ Dean 2015, arXiv 1503.02531, sec. 5). Together they are a teacher, `specialists:
 """
 
 import copy
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from compressor.distill.folder import claimed, settle, start
 from compressor.distill.gap import points_apart
 from compressor.distill.grouping import groups_of
 from compressor.distill.jobs import made_from_weights
+from compressor.distill.launcher import world_size
 from compressor.distill.learner import bind_losses
 from compressor.distill.leaves import SPECIALISTS
 from compressor.distill.overlap import tell_overlap, with_notes
@@ -58,7 +58,7 @@ def specialists(
     Raises KdcError before any training where the generalist is at chance level or cannot be trained on, where there
     cannot be so many groups, or where specialists would see pictures otherwise than it does.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         raise KdcError("kdc specialists starts processes of its own", "run it without a launcher; --jobs says how many")
     with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
         if finished:

@@ -39,7 +39,7 @@ def set_up() -> Speed:
         return Speed(device, torch.bfloat16 if bf16 else None, (f"on {torch.cuda.get_device_name(device)}: {how}",))
     threads = torch.get_num_threads()
     if here.num_processes > 1:
-        sharing = int(os.environ.get("LOCAL_WORLD_SIZE", here.num_processes))
+        sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or here.num_processes)
         threads = max(1, _cores() // sharing)
         torch.set_num_threads(threads)
     kept = ", freed blocks of up to 1 GiB kept for reuse" if keep_large_blocks() else ""

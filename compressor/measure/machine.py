@@ -1,6 +1,5 @@
 """This machine and its runtimes, asked through the scripts of targets/, so that nothing here imports a runtime."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from compressor.assets import asset_dir
 from compressor.child_environment import child_environment
 from compressor.errors import EXIT_MISSING, KdcError, os_error
 from compressor.printable import one_line
+from compressor.reading import json_value
 from compressor.runtimes import runtime_for
 from compressor.spec.base import parse
 from compressor.spec.measurement import Machine
@@ -19,6 +19,7 @@ __all__ = ["RuntimeInfo", "last_line", "runtime_info", "this_machine"]
 
 # A cold import of a runtime from a slow card takes tens of seconds.
 TIMEOUT_S = 120.0
+LONGEST_LINE = 400  # of what another program said
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def runtime_info(runtime: str) -> RuntimeInfo:
 def last_line(text: str) -> str:
     """The last line of a process's stderr that says something: with Python, the exception."""
     lines = [line for line in map(one_line, text.splitlines()) if line]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1][:LONGEST_LINE] if lines else "it said nothing"
 
 
 def _run(script: str, arguments: Sequence[str], stdin: str) -> str:
@@ -85,8 +86,8 @@ def _json(stdout: str, script: str) -> dict[str, Any]:
     """The JSON object that `stdout` holds: all of it (bench.py), or its first line (a runner's answer)."""
     for text in (stdout, stdout.partition("\n")[0]):
         try:
-            answer = json.loads(text)
-        except ValueError:
+            answer = json_value(text, script)
+        except KdcError:
             continue
         if isinstance(answer, dict):
             return answer

@@ -32,6 +32,11 @@ else."""
 
 RETRY_AFTER_S = (2.0, 4.0, 8.0, 16.0, 30.0)
 PUBLISHED = "measurement.json"
+MOST_EVENTS = 20_000_000
+MOST_BLOCKS = 1_000
+MOST_NOTES = 1_000
+LONGEST_NOTE = 1_000
+"""A device that sends without end is not listened to without end. A session has a thousandth of these."""
 HEADER = 4096
 """Bytes that a .npy file may have before its numbers."""
 
@@ -53,6 +58,7 @@ class _Samples:
     blocks: list[Block] = field(default_factory=list)
     connections: int = 0
     looks: int = 0
+    notes: int = 0
     enough: bool = False
     lost: str | None = None
 
@@ -147,12 +153,15 @@ def measure_bundle(
 def _listen(link: Link, samples: _Samples, undecided: Undecided, progress: Progress) -> None:
     """Run bench.py to its end, from where an earlier connection was lost."""
     rounds = 0 if samples.enough else max(1, samples.target - len(samples.rounds))
+    samples.target = len(samples.rounds) + rounds
     following = samples.rounds[-1].number + 1 if samples.rounds else 0
     left = max(0.0, samples.seconds - sum(one.wall_s for one in samples.rounds))
     arguments = ["--ask", "--rounds", str(rounds), "--seconds", f"{left:.1f}", "--first-round", str(following)]
     arguments += [] if samples.throughput else ["--no-throughput"]
     samples.connections += 1
-    for event in link.bench(arguments):
+    for number, event in enumerate(link.bench(arguments)):
+        if number >= MOST_EVENTS:
+            raise KdcError(f"bench.py has sent {MOST_EVENTS:,} events and does not end")
         try:
             _take_in(event, link, samples, undecided, progress)
         except (KeyError, TypeError, ValueError):
@@ -164,6 +173,8 @@ def _take_in(event: dict[str, Any], link: Link, samples: _Samples, undecided: Un
     if "progress" in event:
         progress.at(one_line(event["doing"]), int(event["progress"]), int(event["total"]))
     elif "round" in event:
+        if len(samples.rounds) >= samples.target or len(event["blocks"]) > MOST_BLOCKS:
+            raise KdcError("bench.py sends more rounds or blocks than it was asked for")
         samples.rounds.append(parse(Round, event["round"], "a round of the device's"))
         samples.blocks += [parse(Block, block, "a block of the device's") for block in event["blocks"]]
         for name, reason in dict(event.get("failed", {})).items():
@@ -172,10 +183,14 @@ def _take_in(event: dict[str, Any], link: Link, samples: _Samples, undecided: Un
         samples.take_state(event["state"])
     elif "look" in event:
         link.say(_look(samples, bool(event.get("late")), link.kind, undecided, progress))
-    elif "note" in event:
-        progress.note(f"bench.py: {one_line(event['note'])}")
-    elif "warning" in event:
-        progress.warn(one_line(event["warning"]))
+    elif "note" in event or "warning" in event:
+        samples.notes += 1
+        if samples.notes > MOST_NOTES:
+            raise KdcError(f"bench.py has sent {MOST_NOTES:,} notes and warnings and does not end")
+        if "note" in event:
+            progress.note(f"bench.py: {one_line(event['note'])[:LONGEST_NOTE]}")
+        else:
+            progress.warn(one_line(event["warning"])[:LONGEST_NOTE])
     else:
         raise KeyError
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from compressor.spec.base import Noun
 
+Calls = Annotated[tuple[float, ...], Field(max_length=100_000)]
+
 __all__ = ["Block", "Contestant", "Machine", "Measurement", "Round", "Start", "Throughput", "Window"]
 
 
@@ -101,9 +103,9 @@ class Block(Noun):
 
     round: int
     variant: str
-    dropped_ms: tuple[float, ...]
-    wall_ms: tuple[float, ...]
-    cpu_ms: tuple[float, ...]
+    dropped_ms: Calls
+    wall_ms: Calls
+    cpu_ms: Calls
 
 
 class Round(Noun):

@@ -305,6 +305,11 @@ int main() {
 """
 
 
+def test_names_cannot_act_on_the_terminal(load: "LoadScript") -> None:
+    shown = load("classify_pictures").shown
+    assert shown("\x1b[31mé\x9b\u202e数\x7f\n") == r"\x1b[31mé\x9b\u202e数\x7f\n"
+
+
 @pytest.mark.slow
 @needs_gxx
 def test_the_cpp_program_refuses_labels_that_are_another_models(tmp_path: Path) -> None:
@@ -315,7 +320,8 @@ def test_the_cpp_program_refuses_labels_that_are_another_models(tmp_path: Path) 
     subprocess.run(build, cwd=tmp_path, check=True, timeout=120)
     for labels, code, said in (
         ("a\nb\nc\nd\n", 0, "99.96%  b\n"),
-        ("a\r\nsea\u2028lion\r\nc\r\nd", 0, "99.96%  sea\u2028lion\n"),
+        ("a\r\nsea\u2028lion\r\nc\r\nd", 0, "99.96%  sea\\u2028lion\n"),
+        ("a\n\x1b[31mé\x9b\u202e数\x7f\nc\nd", 0, "99.96%  \\x1b[31mé\\x9b\\u202e数\\x7f\n"),
         ("a\nb\nc\nd\ne\n", 2, "labels.txt names 5 classes, the model answers 4\n"),
         ("a\nb\nc\n", 2, "labels.txt names 3 classes, the model answers 4\n"),
         ("", 2, "cannot read ./labels.txt\n"),

@@ -25,6 +25,7 @@ OLDEST = (3, 9)
 HELLO_S = 60.0  # connected, and still no Python: a menu that waits for a key, or a card that fails
 GREETING_LINES = 100
 CHUNK = 1 << 18
+MOST_EMPTY = 1000  # lines in a row
 TOKEN = uuid.uuid4().hex  # of this kdc: after a lost connection, the device ends what it had started
 
 # What ended before Python began: exit code and stderr -> what the user can do about it.
@@ -220,10 +221,11 @@ class Agent:
 
     def _line(self) -> bytes:
         """The next line that is not empty."""
-        while True:
+        for _ in range(MOST_EMPTY):
             line: bytes = self._guarded(self._pipe.line)
             if line.strip():
                 return line
+        raise KdcError(f"{self.where} sends empty lines without end")
 
     def _no_event(self, line: bytes) -> KdcError:
         return KdcError(f"{self.where} said what is no event: {line.decode('utf-8', 'replace').strip()[:100]!r}")

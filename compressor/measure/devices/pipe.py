@@ -1,19 +1,21 @@
 """The process at this end of the pipe to a device: ssh, adb, or an interpreter on this machine."""
 
-import json
+import io
+import os
 import subprocess
-import tempfile
-import time
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError
+from compressor.reading import json_value
 
 __all__ = ["LostConnection", "Pipe", "PipeError", "as_object"]
 
 SAID = 8000  # of what the program said on stderr: the last bytes
+MOST_LINE = 4_000_000  # bytes of one event; those of a bundle with hundreds of variants take a tenth
 GOODBYE_S = 15.0  # for the device to tidy up. Longer than its agent waits for bench.py
 
 
@@ -41,20 +43,24 @@ class Pipe:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         """`environment`: None for this process's own, which the user's ssh or adb needs."""
-        # A file and no pipe: an ssh that stays in the background to share its connection would hold a pipe open.
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process that writes to it)
-        try:
-            self.process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                start_new_session=True,
-            )
-        except BaseException:
-            self._errors.close()
-            raise
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._said = b""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        """Keep the last of stderr, however much comes."""
+        assert self.process.stderr is not None
+        with suppress(OSError, ValueError), self.process.stderr as errors:
+            while part := os.read(errors.fileno(), 1 << 16):
+                self._said = (self._said + part)[-SAID:]
 
     def write(self, data: bytes) -> None:
         assert self.process.stdin is not None
@@ -66,8 +72,11 @@ class Pipe:
 
     def line(self) -> bytes:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.process.stdout.readline(MOST_LINE)
         if not line.endswith(b"\n"):
+            if len(line) == MOST_LINE:
+                self.process.kill()  # what says such things is not waited for
+                raise KdcError(f"a line of more than {MOST_LINE // 1_000_000} MB came, where an event was expected")
             raise self._ended()
         return line
 
@@ -80,9 +89,9 @@ class Pipe:
 
     def said(self) -> str:
         """The last of what the process said on stderr."""
-        size = self._errors.seek(0, 2)
-        self._errors.seek(max(0, size - SAID))
-        return self._errors.read().decode("utf-8", "replace")
+        # Not until its end: an ssh that stays in the background to share its connection holds the pipe open.
+        self._listener.join(1.0 if self.process.poll() is not None else 0.0)
+        return self._said.decode("utf-8", "replace")
 
     def _ended(self) -> PipeError:
         try:
@@ -102,28 +111,35 @@ class Pipe:
 
     def hang_up(self) -> None:
         """The other side sees the end of its stdin, tidies up, and ends; what it still says is read away."""
-        if self._errors.closed:
+        if self.process.stdin is None or self.process.stdin.closed:
             return
-        deadline = time.monotonic() + GOODBYE_S
+        with suppress(OSError):  # what was still buffered for a process that is gone
+            self.process.stdin.close()
+        drain = threading.Thread(target=self._drain, daemon=True)
+        drain.start()
         try:
-            # In small steps: once it has ended, a grandchild that still holds its stdout is not waited for.
-            while self.process.poll() is None and time.monotonic() < deadline:
-                with suppress(subprocess.TimeoutExpired):
-                    self.process.communicate(timeout=0.2)
+            self.process.wait(GOODBYE_S)
+        except subprocess.TimeoutExpired:
+            pass
         finally:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
-            for end in (self.process.stdin, self.process.stdout, self._errors):
-                with suppress(OSError):  # what was still buffered for a process that is gone
-                    if end is not None:
-                        end.close()
+        # Once it has ended, a grandchild that still holds its pipes is not waited for.
+        drain.join(1.0)
+        self._listener.join(1.0)
+
+    def _drain(self) -> None:
+        assert isinstance(self.process.stdout, io.BufferedReader)
+        with suppress(OSError, ValueError), self.process.stdout as output:
+            while output.read1(1 << 16):
+                pass
 
 
 def as_object(line: bytes) -> dict[str, Any] | None:
     """The JSON object that `line` holds; None where it holds none."""
     try:
-        value = json.loads(line)
-    except ValueError:
+        value = json_value(line, "an event")
+    except KdcError:
         return None
     return value if isinstance(value, dict) else None

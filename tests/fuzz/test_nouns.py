@@ -1,0 +1,186 @@
+"""Whatever lies on disk or is set becomes a noun or one clear error, never another exception."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compressor.assets import asset_dir
+from compressor.distill.learner import bind_losses
+from compressor.distill.recipes import ANSWERS, LAYERS, PEERS, SELF, TEACH, recipe_from
+from compressor.errors import KdcError
+from compressor.overrides import apply_overrides, read_yaml, yaml_mapping
+from compressor.profiles import load_profile
+from compressor.reading import json_value
+from compressor.spec import (
+    bundle,
+    doctor,
+    manifest,
+    measurement,
+    outputs,
+    preprocess,
+    profile,
+    quantization,
+    recipe,
+    report,
+    specialists,
+    student,
+)
+from compressor.spec.base import Noun, parse, read_json
+from tests.fuzz.kit import ANY_TEXT, HOSTILE, JSON, fuzzed, mutated, texts_of
+
+pytestmark = pytest.mark.slow
+
+MODULES = (
+    bundle, doctor, manifest, measurement, outputs, preprocess, profile, quantization, recipe, report, specialists,
+    student,
+)  # fmt: skip
+NOUNS = sorted(
+    {
+        noun
+        for module in MODULES
+        for noun in vars(module).values()
+        if isinstance(noun, type) and issubclass(noun, Noun) and noun is not Noun
+    },
+    key=lambda noun: noun.__name__,
+)
+RECIPES = {"answers": ANSWERS, "layers": LAYERS, "peers": PEERS, "self": SELF, "teach": TEACH}
+
+
+def names_of(noun: type[Noun]) -> list[str]:
+    return [field.alias or name for name, field in noun.model_fields.items()]
+
+
+def told(error: KdcError) -> None:
+    """It says something, and not for pages."""
+    assert error.message.strip()
+    assert len(error.message) < 10_000
+
+
+@pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: noun.__name__)
+def test_every_noun(noun: type[Noun], tmp_path: Path) -> None:
+    known = st.dictionaries(st.sampled_from(names_of(noun)), JSON, max_size=len(noun.model_fields))
+
+    @fuzzed
+    @given(st.one_of(known, JSON))
+    def holds(values: object) -> None:
+        try:
+            found = parse(noun, values, "here")
+        except KdcError as error:
+            told(error)
+        else:
+            assert parse(noun, json.loads(found.model_dump_json()), "again") == found
+
+    holds()
+
+
+@pytest.mark.parametrize("noun", [student.Student, bundle.Bundle, measurement.Measurement, report.Report])
+def test_every_file(noun: type[Noun], tmp_path: Path) -> None:
+    path = tmp_path / "it.json"
+    written = st.one_of(
+        JSON.map(texts_of).map(str.encode),
+        st.binary(max_size=60),
+        st.text(alphabet='[]{}":,0123456789eE+-.ntrue\\u\n ', max_size=80).map(str.encode),
+        st.integers(50, 3_000).map(lambda depth: b"[" * depth + b"]" * depth),
+        st.integers(50, 3_000).map(lambda depth: b'{"a":' * depth),
+        st.integers(4_000, 6_000).map(lambda digits: b"9" * digits),
+    )
+
+    @fuzzed
+    @given(written)
+    def holds(data: bytes) -> None:
+        path.write_bytes(data)
+        with contextlib.suppress(KdcError):
+            read_json(path, noun)
+        with contextlib.suppress(KdcError):
+            json_value(data, "it")
+
+    holds()
+
+
+def checked_recipe(values: Any) -> None:
+    found = parse(recipe.Recipe, values, "recipe")
+    for has_teacher in (True, False):
+        with contextlib.suppress(KdcError):
+            bind_losses(found, has_teacher=has_teacher)
+    for term in found.losses:
+        assert term.weight_at(0.5) >= 0
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes(name: str, tmp_path: Path) -> None:
+    full = parse(recipe.Recipe, RECIPES[name], name).model_dump(mode="json")
+
+    @fuzzed
+    @given(mutated(full))
+    def holds(values: Any) -> None:
+        try:
+            checked_recipe(values)
+        except KdcError as error:
+            told(error)
+
+    holds()
+
+
+def test_profiles(tmp_path: Path) -> None:
+    valid = [read_yaml(path) for path in sorted(asset_dir("profiles").glob("*.yaml"))]
+    path = tmp_path / "it.yaml"
+
+    @fuzzed
+    @given(st.sampled_from(valid).flatmap(mutated))
+    def holds(values: Any) -> None:
+        with contextlib.suppress(yaml.YAMLError, ValueError):  # what YAML cannot write
+            path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+            try:
+                load_profile(str(path))
+            except KdcError as error:
+                told(error)
+
+    holds()
+
+
+TOKENS = st.sampled_from(
+    ["a", "b", ":", " ", "\n", "  ", "- ", "{", "}", "[", "]", ",", "&x ", "*x", "<<: ", "!!int ", "!!float ", "!!set ",
+     "!!omap ", "!!binary ", "!!python/name:os.system ", "? ", "|", ">", "'", '"', "#", "%YAML 1.1\n", "---\n", "...",
+     "1:1:1", "0x", "1e", "2001-01-01", "2001-13-45", "~", "null", "true", ".nan", "-.inf", "9" * 50, "\t", "\\", "@",
+     "!!timestamp ", "!!pairs ", "!!null ", "!!bool ", "!!str ", "!!seq ", "!!map ", "é", "\x85", "\u2028", "0b1"]
+)  # fmt: skip
+
+
+@fuzzed
+@given(st.lists(TOKENS, max_size=25).map("".join) | st.text(max_size=60))
+def test_yaml(text: str) -> None:
+    try:
+        yaml_mapping(text, "it")
+    except KdcError as error:
+        told(error)
+
+
+KEYS = sorted({*names_of(recipe.Recipe), "optimizer.lr", "views.scale", "losses.0", "losses.0.weight", "losses.7",
+               "losses.0.temperature", "qat.epochs", "optimizer.", "a.b.c.d", "losses.x.y", ""})  # fmt: skip
+
+
+@fuzzed
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(KEYS) | ANY_TEXT,
+            st.sampled_from(["=", "==", "", " = "]),
+            HOSTILE.map(str) | JSON.map(texts_of) | st.lists(TOKENS, max_size=8).map("".join),
+        ).map("".join),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_assignments(assignments: list[str]) -> None:
+    try:
+        recipe_from(TEACH, None, {}, assignments)
+    except KdcError as error:
+        told(error)
+    with contextlib.suppress(KdcError):
+        apply_overrides({"a": [1, {"b": None}]}, assignments, "it")
