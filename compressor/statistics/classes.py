@@ -173,6 +173,4 @@ def keeps(score: Score, max_drop: float) -> bool:
 def score_counts(score: Score) -> ClassCounts:
     """A score's counts by class, held against the student in fp32."""
     counts = score.by_class
-    return ClassCounts(
-        np.array(counts.n), np.array(counts.correct), np.array(counts.reference), np.array(counts.both)
-    )
+    return ClassCounts(np.array(counts.n), np.array(counts.correct), np.array(counts.reference), np.array(counts.both))
