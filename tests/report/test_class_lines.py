@@ -66,13 +66,22 @@ def test_a_student_that_never_answers_the_rare_class_fails(make_bundle: Make, bu
 
 
 def test_what_a_sound_student_does_on_six_samples_passes(make_bundle: Make) -> None:
-    for rare in (6, 5):
+    for rare in (6, 5, 4):
         report = judged(make_bundle, rare, {"min_retention": 0.9})
         assert line(report, "min_class_retention").reason == "none of 2 classes looks lost"
-        assert [line(report, name).verdict for name in ("min_retention", "min_class_retention")] == ["pass"] * 2
-    report = judged(make_bundle, 6, {"min_retention": 0.9})
-    assert (report.verdict, exit_code_for(report)) == ("pass", 0)
-    assert not any("default was judged" in note for note in report.notes)
+        assert (report.verdict, exit_code_for(report)) == ("pass", 0)
+        assert not any("default was judged" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("rare", "right"), [(1, 1), (2, 2), (2, 1), (3, 3), (3, 2)])
+def test_a_default_demands_no_proof_and_what_was_asked_for_does(make_bundle: Make, rare: int, right: int) -> None:
+    labels = np.repeat([0, 1], [COMMON, rare])
+    variants = {"s": variant(right, labels), "t": variant(rare, labels, role="teacher")}
+    report = build_report(make_bundle(variants, classes=2, labels=labels))
+    assert (line(report, "min_balanced_retention").verdict, exit_code_for(report)) == ("pass", 0)
+    asked = {"min_balanced_retention": 0.8}
+    report = build_report(make_bundle(variants, asked, classes=2, labels=labels))
+    assert line(report, "min_balanced_retention").verdict == "inconclusive"
 
 
 def test_what_few_samples_leave_open_is_no_pass(make_bundle: Make) -> None:
