@@ -123,8 +123,9 @@ def _every(table: RawTable, columns: list[str], class_names: Sequence[str], path
         raise KdcError(f"{path} has columns {said[0]}:… and {said[1]}:…", "keep one of them")
     prefix = f"{said[0]}:" if said else ""
     wanted = [prefix + name for name in class_names]
-    missing = [name for name in wanted if name not in columns]
-    foreign = [name for name in columns if name not in wanted]
+    there, asked = set(columns), set(wanted)
+    missing = [name for name in wanted if name not in there]
+    foreign = [name for name in columns if name not in asked]
     if foreign:
         near = did_you_mean(foreign[0], missing) or f"; the classes of the data: {listed(class_names)}"
         raise KdcError(
@@ -152,7 +153,7 @@ def _top(table: RawTable, columns: list[str], class_names: Sequence[str], path: 
     k = sum(re.fullmatch(r"class_\d+", column) is not None for column in columns)
     names, values = ([f"{what}_{number}" for number in range(1, k + 1)] for what in ("class", value))
     foreign = set(columns) - {*names, *values, f"{value}_rest"}
-    missing = [name for name in (*names, *values) if name not in columns]
+    missing = [name for name in (*names, *values) if name not in set(columns)]
     if foreign or missing:
         wrong = f"lacks {missing[0]}" if missing else f"has a column {sorted(foreign)[0]} too"
         raise KdcError(f"{path} holds the top {k}, and {wrong}", f"class_1 … class_k and {value}_1 … {value}_k")

@@ -1,7 +1,7 @@
 """Tables of answers as files: CSV or Parquet, by the name's ending. What the columns mean is said in `outputs`."""
 
 import csv
-import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import EXIT_MISSING, KdcError, first_line, needs, os_error
+from compressor.reading import json_value
 from compressor.spec.base import parse, write_atomically
 from compressor.spec.outputs import OutputsInfo
 
@@ -19,6 +20,12 @@ __all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer"
 
 ENDINGS = (".csv", ".parquet")
 MARK = "#kdc "
+MOST_COLUMNS = 100_000
+"""Some times the classes of the largest data sets of pictures (21,841 in ImageNet-21k)."""
+
+LONGEST = 100_000_000
+"""Characters of a first line."""
+
 INSTALL = "pip install 'kdc[hf]'"
 
 Column: TypeAlias = Sequence[str] | NDArray[np.float32]
@@ -50,7 +57,7 @@ def read_table(path: Path) -> RawTable:
     if not path.is_file():
         raise KdcError(f"the table of answers {path} does not exist", "kdc predict --teacher … --data … --out FILE")
     table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    twice = [name for number, name in enumerate(table.columns) if name in table.columns[:number]]
+    twice = [name for name, count in Counter(table.columns).items() if count > 1]
     if twice:
         raise KdcError(f"{path} has two columns named {twice[0]}")
     if not table.rows:
@@ -61,10 +68,12 @@ def read_table(path: Path) -> RawTable:
 def written_by_kdc(path: Path) -> bool:
     """Whether the file is a table that `table_writer` wrote, as it says of itself."""
     try:
+        if not path.is_file():  # a pipe would never answer
+            return False
         if path.suffix.lower() != ".csv":
             return _read_parquet(path).info is not None
         with path.open(encoding="utf-8", errors="replace") as file:
-            first = file.readline()
+            first = file.readline(LONGEST)
         return first.startswith(MARK) and bool(_info(first.removeprefix(MARK), path))
     except OSError:
         return False
@@ -77,7 +86,7 @@ def written_by_kdc(path: Path) -> bool:
 def _read_csv(path: Path) -> RawTable:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            first = file.readline(LONGEST)
             info = _info(first.removeprefix(MARK), path) if first.startswith(MARK) else None
             before = 1 if info else 0
             if not info:
@@ -86,6 +95,7 @@ def _read_csv(path: Path) -> RawTable:
             # A hand may have put blanks around; what kdc wrote has them where a class or an id has them.
             clean: Callable[[str], str] = str if info else str.strip
             header = tuple(clean(name) for name in next(reader, []))
+            _bounded(len(header), path)
             rows = [(before + reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise os_error(error, f"reading {path}") from error
@@ -127,10 +137,11 @@ def _read_parquet(path: Path) -> RawTable:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
+        file = parquet.ParquetFile(path)  # once: each opening reads what all columns are
+        schema, rows = file.schema_arrow, file.metadata.num_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise KdcError(f"{path} is no readable Parquet file: {first_line(error)}") from error
+    _bounded(len(schema.names), path)
     said = (schema.metadata or {}).get(b"kdc")
 
     def where(row: int) -> str:
@@ -138,7 +149,7 @@ def _read_parquet(path: Path) -> RawTable:
 
     def column(name: str) -> Any:
         try:
-            return parquet.read_table(path, columns=[name])[name]
+            return file.read(columns=[name])[name]
         except (pyarrow.ArrowException, OSError) as error:
             raise KdcError(f"{path} is no readable Parquet file: {first_line(error)}") from error
 
@@ -155,15 +166,19 @@ def _read_parquet(path: Path) -> RawTable:
         found: Floats = values.to_numpy().astype(np.float32)
         return found
 
-    return RawTable(tuple(schema.names), rows, texts, numbers, where, _info(said.decode(), path) if said else None)
+    return RawTable(tuple(schema.names), rows, texts, numbers, where, _info(said, path) if said else None)
 
 
-def _info(text: str, path: Path) -> OutputsInfo:
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise KdcError(f"{path} is damaged: what kdc wrote about it is not JSON ({error})") from None
-    return parse(OutputsInfo, values, str(path))
+def _info(text: str | bytes, path: Path) -> OutputsInfo:
+    return parse(OutputsInfo, json_value(text, f"{path}, what kdc wrote about it"), str(path))
+
+
+def _bounded(columns: int, path: Path) -> None:
+    if columns > MOST_COLUMNS:
+        raise KdcError(
+            f"{path} has {columns:,} columns, and {MOST_COLUMNS:,} are the most that are read",
+            "of so many classes give the top k: class_1, probability_1, …",
+        )
 
 
 @contextmanager

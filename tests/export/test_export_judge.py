@@ -58,12 +58,13 @@ def near(reference: Floats, db: float, seed: int = 3) -> Floats:
     """Torch's logits with noise at that SQNR."""
     noise = np.random.default_rng(seed).normal(size=reference.shape)
     scale = np.sqrt((reference**2).sum() / (noise**2).sum() / 10 ** (db / 10))
-    return (reference + scale * noise).astype(np.float32)
+    noisy: Floats = (reference + scale * noise).astype(np.float32)
+    return noisy
 
 
 def mirrored(reference: Floats, labels: NDArray[np.int64]) -> Floats:
     """The right class stays on top by a hair; all else points the other way."""
-    other = -reference
+    other: Floats = -reference
     rows = np.arange(len(labels))
     other[rows, labels] = other.max(axis=1) + 0.01
     return other
