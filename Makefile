@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .PHONY: demo test test-quick test-slow lint types clean
 
 demo: $(VENV)/.demo-ready
-	$(BIN)/kdc demo --out kdc-demo
+	$(BIN)/kdc demo --out kdc-demo --overwrite
 
 test: $(VENV)/.test-ready
 	$(BIN)/python -m pytest

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.assets import asset_dir
+from compressor.assets import runner_scripts
 from compressor.spec.base import file_sha256, write_json
 from compressor.spec.bundle import Bundle, EvalSet, FileEntry, Variant
 from compressor.spec.measurement import Machine
@@ -41,8 +41,9 @@ def write_chain_bundle(folder: Path, blocks: int, threads: int, budget: Budget, 
     np.save(folder / "eval/reference.npy", logits)
     np.save(folder / "eval/labels.npy", np.arange(PICTURES) % CLASSES)  # the same for all chains, and no matter
     (folder / "eval/ids.txt").write_text("".join(f"{number}\n" for number in range(PICTURES)))
-    ignore = shutil.ignore_patterns("__pycache__", "__init__*")
-    shutil.copytree(asset_dir("targets"), folder / "runners", ignore=ignore)
+    (folder / "runners").mkdir()
+    for name, script in runner_scripts().items():
+        shutil.copyfile(script, folder / "runners" / name)
     support = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "model.onnx"]
     write_json(folder / "bundle.json", _bundle(folder, blocks, threads, budget, machine, support))
 

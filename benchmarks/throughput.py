@@ -77,7 +77,8 @@ def in_memory(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageDa
 
     def split(name: str, count: int) -> Split:
         ids = tuple(f"{name}-{number}" for number in range(count))
-        return Split(name, ids, labels[:count], lambda number: Image.fromarray(pictures[number]))
+        contents = np.arange(count, dtype=np.uint64)
+        return Split(name, ids, labels[:count], lambda number: Image.fromarray(pictures[number]), contents)
 
     names = tuple(f"class {number}" for number in range(CLASSES))
     counts = {"train": len(labels), "validation": 16, "test": 16}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["asset_dir"]
+__all__ = ["asset_dir", "runner_scripts"]
 
 
 def asset_dir(name: Literal["profiles", "targets"]) -> Path:
@@ -13,3 +13,10 @@ def asset_dir(name: Literal["profiles", "targets"]) -> Path:
         if place.is_dir():
             return place
     raise AssertionError(f"{name}/ is missing from this installation of kdc")
+
+
+def runner_scripts() -> dict[str, Path]:
+    """The scripts that measure a bundle, by name: those of targets/ but the example programs, which ship in best/."""
+    left_out = ("__init__", "classify_")
+    found = (path for path in asset_dir("targets").iterdir() if path.suffix in (".py", ".md"))
+    return {path.name: path for path in sorted(found) if not path.name.startswith(left_out)}

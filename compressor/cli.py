@@ -1,19 +1,17 @@
 """The command line: one function a command. What a command needs is imported when it runs, so `--help` is instant."""
 
+import io
 import json
+import math
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor import __version__
-from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError, os_error
+from compressor import __version__, interruption
+from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError, explained
 
 if TYPE_CHECKING:
     from compressor.losses import Loss
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     from compressor.spec.student import Student
 
 __all__ = ["app", "main", "run"]
+
+INTERRUPTED = KdcError("interrupted")
 
 app = typer.Typer(
     name="kdc",
@@ -39,6 +39,14 @@ profiles_app = typer.Typer(
 )
 app.add_typer(profiles_app, name="profiles")
 
+
+def _number(value: float) -> float:
+    """NaN is neither below a minimum nor above a maximum."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is no number")
+    return value
+
+
 HUBS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH"
 MODELS = f"{HUBS} or run:DIR"
 TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
@@ -46,10 +54,10 @@ DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits
 
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
 Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML) instead of the default one.")]
-InputSize = Annotated[int | None, typer.Option(min=8, help="Input height and width in pixels.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
-BatchSize = Annotated[int | None, typer.Option(help="Images a training step.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")]
+InputSize = Annotated[int | None, typer.Option(min=8, max=4096, help="Input height and width in pixels.")]
+Epochs = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Passes over the training data.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, max=1_000_000, help="Images a training step.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one recipe value.")]
 SetProfile = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value of the profile.")
@@ -57,6 +65,7 @@ SetProfile = Annotated[
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read; they are listed.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what kdc made earlier in --out.")]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
 DecodeCache = Annotated[
     str | None,
     typer.Option(metavar="SIZE|off", help="Disk for decoded pictures, e.g. 20GB. Default: half of what is free."),
@@ -69,8 +78,12 @@ BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that
 AllowUnmeasured = Annotated[
     bool, typer.Option("--allow-unmeasured", help="Do not judge budget lines that were not measured.")
 ]
-Rounds = Annotated[int, typer.Option(min=11, help="Rounds of latency blocks; more while a verdict is open.")]
-Seconds = Annotated[float, typer.Option(min=1, help="Seconds for the latency rounds in all.")]
+Rounds = Annotated[
+    int, typer.Option(min=11, max=100_000, help="Rounds of latency blocks; more while a verdict is open.")
+]
+Seconds = Annotated[
+    float, typer.Option(min=1, max=1_000_000, callback=_number, help="Seconds for the latency rounds in all.")
+]
 Throughput = Annotated[
     bool, typer.Option("--throughput/--no-throughput", help="Also try how many images a second go through.")
 ]
@@ -149,9 +162,11 @@ def _teaching(
 def specialists(
     teacher: Annotated[str, typer.Option(help=f"The generalist, which knows all classes: {MODELS}.")],
     data: Data,
-    count: Annotated[int, typer.Option(min=1, metavar="K", help="How many specialists.")],
+    count: Annotated[int, typer.Option(min=1, max=10_000, metavar="K", help="How many specialists.")],
     out: Annotated[Path, typer.Option(help="Folder for all of them; use it as --teacher specialists:DIR.")],
-    jobs: Annotated[int, typer.Option(min=1, metavar="J", help="Train so many at a time, each in its process.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=1_000, metavar="J", help="Train so many at a time, each in its process.")
+    ] = 1,
     recipe: Recipe = None,
     input_size: InputSize = None,
     epochs: Epochs = None,
@@ -165,7 +180,7 @@ def specialists(
     quiet: Quiet = False,
 ) -> None:
     """Train a specialist for each group of classes that a generalist confuses; together they are one teacher."""
-    from compressor.console import progress_for, show_result
+    from compressor.console import progress_for, show_json, show_line
     from compressor.distill import specialists as run
     from compressor.spec.specialists import SpecialistsRequest
 
@@ -180,10 +195,10 @@ def specialists(
     )
     done = run(request, out, jobs=jobs, resume=resume, overwrite=overwrite, progress=progress)
     if as_json:
-        show_result(json.dumps({"out": str(out), **done.model_dump(mode="json")}, indent=2))
+        show_json(json.dumps({"out": str(out), **done.model_dump(mode="json")}, indent=2))
     else:
         before, after = done.generalist_validation, done.validation
-        show_result(
+        show_line(
             f"{out}: {len(done.specialists)} specialists, validation accuracy {after.accuracy:.2%} with them, "
             f"{before.accuracy:.2%} without (n={after.n}); use --teacher specialists:{out}"
         )
@@ -256,8 +271,9 @@ def distill(
     if student is None:
         student = DEFAULT_STUDENT
         progress.note(f"student {student} (the default; choose another with --student)")
-    if profile is not None:
-        of_profile = load_profile(profile).input_size
+    device = load_profile(profile) if profile is not None else None
+    if device is not None:
+        of_profile = device.input_size
         said = "of" if input_size in (None, of_profile) else f"given; {of_profile} is that of"
         input_size = input_size or of_profile
         progress.note(f"input size {input_size} ({said} profile {profile})")
@@ -274,7 +290,7 @@ def distill(
         skip_bad=skip_bad,
         input_size=input_size,
         recipe=distillation_recipe(teacher, student, student_init, recipe, flags, assignments or [], progress),
-        qat=workflow.scheme_for(profile, progress) if qat else None,
+        qat=workflow.scheme_for(device, progress) if qat else None,
         assistants=tuple(assistant or ()),
     )
     resources = Resources.of(decode_cache, teacher_cache, tracker)
@@ -291,7 +307,10 @@ def predict(
     data: Data,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Only the K most probable classes of each sample, and the rest's mass.")
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help="Only the K most probable classes of each sample, and the rest's mass."
+        ),
     ] = None,
     labels_only: Annotated[
         bool, typer.Option("--labels-only", help="Only the most probable class of each sample.")
@@ -302,24 +321,30 @@ def predict(
     unlabelled: Annotated[
         str | None, typer.Option(metavar="REF", help="Also pictures without labels, as kdc distill takes them.")
     ] = None,
+    pixel_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="BLACK WHITE", help="Of deep pictures, as pixel_range in a recipe; runs know their own."),
+    ] = None,
     skip_bad: SkipBad = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    overwrite: OverwriteFile = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a teacher's answers to all samples into a table: log-probabilities of all classes, by sample id."""
-    from compressor.console import progress_for, show_result
+    from compressor.console import progress_for, show_json, show_line
     from compressor.distill import predict as run
 
     done = run(
         teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
-        unlabelled=unlabelled, skip_bad=skip_bad, overwrite=overwrite, progress=progress_for(quiet),
+        unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite,
+        progress=progress_for(quiet),
     )  # fmt: skip
+    if as_json:
+        show_json(done.model_dump_json(indent=2))
+        return
     score = done.validation
-    show_result(
-        done.model_dump_json(indent=2)
-        if as_json
-        else f"{out}: {sum(done.counts.values()):,} rows; validation accuracy {score.accuracy:.2%} "
+    show_line(
+        f"{out}: {sum(done.counts.values()):,} rows; validation accuracy {score.accuracy:.2%} "
         f"[{score.low:.2%}–{score.high:.2%}] (n={score.n}); teach with --teacher outputs:{out}"
     )
 
@@ -399,23 +424,26 @@ def report(
     bundle: BundleDir,
     format_: Annotated[str, typer.Option("--format", help="md, json or junit.")] = "md",
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
+    overwrite: OverwriteFile = False,
     allow_unmeasured: AllowUnmeasured = False,
 ) -> None:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device."""
-    from compressor.console import show_result
+    from compressor.console import show_json, show_result
     from compressor.report import refresh, to_json, to_junit, to_markdown
-    from compressor.spec.base import write_text
+    from compressor.writing import refuse_existing, write_output
 
     renderers = {"md": lambda r: to_markdown(r, allow_unmeasured), "json": to_json, "junit": to_junit}
     if format_ not in renderers:
         raise KdcError(f"--format {format_!r} is not one of {', '.join(renderers)}")
-    if out is not None and out.resolve().is_relative_to(bundle.resolve()):
-        raise KdcError(f"--out {out} lies in the bundle, which is sealed", "choose a file outside of it")
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+        if out.resolve().is_relative_to(bundle.resolve()):
+            raise KdcError(f"--out {out} lies in the bundle, which is sealed", "choose a file outside of it")
     text = renderers[format_](refresh(bundle, allow_unmeasured))
     if out is None:
-        show_result(text)
+        (show_json if format_ == "json" else show_result)(text)
     else:
-        write_text(out, text)
+        write_output(out, text, "kdc report", overwrite=overwrite)
 
 
 @app.command()
@@ -423,15 +451,15 @@ def check(
     bundle: BundleDir, allow_unmeasured: AllowUnmeasured = False, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
     """The gate alone: verify every file, recompute every verdict; the exit code says whether the budget holds."""
-    from compressor.console import show_result
+    from compressor.console import show_json, show_line
     from compressor.report import check as run
     from compressor.report import exit_code_for, to_json, verdict_line
 
     result = run(bundle)
     if as_json:
-        show_result(to_json(result))
+        show_json(to_json(result))
     elif not quiet:
-        show_result(verdict_line(result, allow_unmeasured))
+        show_line(verdict_line(result, allow_unmeasured))
     raise typer.Exit(exit_code_for(result, allow_unmeasured))
 
 
@@ -440,12 +468,12 @@ def profiles_list(as_json: AsJson = False) -> None:
     """The built-in profiles."""
     from dataclasses import asdict
 
-    from compressor.console import show_result, table
+    from compressor.console import show_json, show_result, table
     from compressor.profiles import list_profiles
 
     rows = list_profiles()
     if as_json:
-        show_result(json.dumps([asdict(row) for row in rows], indent=2))
+        show_json(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         header = ("name", "kind", "cpu", "runtimes", "budget")
         show_result(table(header, [(r.name, r.kind, r.cpu, ", ".join(r.runtimes), r.budget) for r in rows]))
@@ -457,11 +485,14 @@ def profiles_show(
     as_json: AsJson = False,
 ) -> None:
     """One profile, with the source of every fact."""
-    from compressor.console import show_result
-    from compressor.profiles import load_profile, profile_text
+    from compressor.console import show_json, show_result
+    from compressor.profiles import profile_and_text
 
-    profile = load_profile(name)
-    show_result(profile.model_dump_json(indent=2) if as_json else profile_text(name))
+    profile, text = profile_and_text(name)
+    if as_json:
+        show_json(profile.model_dump_json(indent=2))
+    else:
+        show_result(text)
 
 
 @profiles_app.command("new")
@@ -471,7 +502,7 @@ def profiles_new(
     as_json: AsJson = False,
 ) -> None:
     """Write a profile for the machine that this runs on."""
-    from compressor.console import show_result
+    from compressor.console import show_json, show_line
     from compressor.measure.doctor import diagnose
     from compressor.profiles import write_new_profile
 
@@ -479,19 +510,19 @@ def profiles_new(
     working = {found.name: found.precisions for found in diagnosis.runtimes if found.works}
     path = write_new_profile(name, Path(), diagnosis.machine, working, assignments or [])
     if as_json:
-        show_result(json.dumps({"path": str(path)}))
+        show_json(json.dumps({"path": str(path)}))
     else:
-        show_result(f"wrote {path}: set the budget in it, then use it with --profile {name}")
+        show_line(f"wrote {path}: set the budget in it, then use it with --profile {name}")
 
 
 @app.command()
 def losses(as_json: AsJson = False) -> None:
     """The losses that a recipe may name: formula, parameters with default and range, what they learn from, paper."""
-    from compressor.console import show_result, table
+    from compressor.console import show_json, show_result, table
     from compressor.losses import LOSSES, described
 
     if as_json:
-        show_result(json.dumps([described(name) for name in LOSSES], indent=2))
+        show_json(json.dumps([described(name) for name in LOSSES], indent=2))
         return
     header = ("name", "knowledge", "taps", "parameters", "formula", "paper")
     show_result(table(header, [_loss_cells(name, loss) for name, loss in LOSSES.items()]))
@@ -506,12 +537,15 @@ def doctor(
 ) -> None:
     """Which runtimes and precisions work, here or on a device, and the install line for each that does not."""
     from compressor import workflow
-    from compressor.console import progress_for, show_result
+    from compressor.console import progress_for, show_json, show_result
     from compressor.profiles import load_profile
 
     wanted = load_profile(profile) if profile else None
     found = workflow.doctor(device, device_python, wanted, progress_for(quiet=as_json))
-    show_result(found.diagnosis.model_dump_json(indent=2) if as_json else found.text)
+    if as_json:
+        show_json(found.diagnosis.model_dump_json(indent=2))
+    else:
+        show_result(found.text)
     if found.missing:
         raise KdcError(
             f"profile {profile} needs runtimes that do not work here", "; ".join(found.missing), EXIT_MISSING
@@ -521,7 +555,8 @@ def doctor(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path("kdc-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")] = 0,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -529,7 +564,8 @@ def demo(
     from compressor.console import progress_for
     from compressor.demo import demo as run
 
-    _judge(run(out, seed=seed, progress=progress_for(quiet)), allow_unmeasured=False, as_json=as_json)
+    report = run(out, seed=seed, overwrite=overwrite, progress=progress_for(quiet))
+    _judge(report, allow_unmeasured=False, as_json=as_json)
 
 
 def _loss_cells(name: str, loss: "Loss") -> tuple[str, ...]:
@@ -539,26 +575,29 @@ def _loss_cells(name: str, loss: "Loss") -> tuple[str, ...]:
 
 def _show_student(student: "Student", out: Path, as_json: bool) -> None:
     """By the first process of a run that has several."""
-    from compressor.console import show_result
+    from compressor.console import show_json, show_line
 
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
         values: dict[str, Any] = {"out": str(out), **student.model_dump(mode="json")}
-        show_result(json.dumps(values, indent=2))
+        show_json(json.dumps(values, indent=2))
     else:
         test = student.test
-        show_result(
+        show_line(
             f"{out}: {student.architecture}, {student.weights.parameters:,} parameters, test accuracy "
             f"{test.accuracy:.2%} [{test.low:.2%}–{test.high:.2%}] (n={test.n}), kept epoch {student.kept_epoch}"
         )
 
 
 def _judge(report: "Report", allow_unmeasured: bool, as_json: bool) -> None:
-    from compressor.console import show_result
+    from compressor.console import show_json, show_result
     from compressor.report import exit_code_for, to_json, to_markdown
 
-    show_result(to_json(report) if as_json else to_markdown(report, allow_unmeasured))
+    if as_json:
+        show_json(to_json(report))
+    else:
+        show_result(to_markdown(report, allow_unmeasured))
     raise typer.Exit(exit_code_for(report, allow_unmeasured))
 
 
@@ -576,59 +615,75 @@ def _root(
 
 
 def main() -> None:
-    """The entry point: run a command, and turn however it ends into one clear line and an exit code."""
-    sys.exit(run())
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM (a cancelled CI job, a spot instance) and SIGHUP (the terminal is gone) end a command as Ctrl-C does:
-    cleaned up, with exit code 130. Under nohup SIGHUP stays ignored."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]  # Windows has no SIGHUP
-    wanted = {number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
-    before = {number: signal.signal(number, interrupt) for number in wanted}
+    """Run a command, and turn however it ends into one clear line and an exit code."""
+    interruption.catch()
     try:
-        yield
+        code = run()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        interruption.ignore()
+    sys.exit(code)
 
 
 def run() -> int:
     """Run a command; returns its exit code. Nothing but bugs under KDC_DEBUG leaves here as an exception."""
-    from compressor.console import show_error
+    put_back = interruption.catch()
+    try:
+        from compressor.console import show_error, steady_streams
 
+        steady_streams()
+        code, error = _ended()
+        if error is not None:
+            show_error(error)
+        return code
+    finally:
+        put_back()
+
+
+def _ended() -> tuple[int, KdcError | None]:
+    """Run a command; its exit code, and what is to be said of it."""
     # typer uses click or brings its own copy, by its version. Either way this is the ancestor of its usage errors.
     usage_error: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
     try:
-        with _sigterm_as_interrupt():
-            code = app(standalone_mode=False)
+        _readable(sys.argv[1:])
+        code = app(standalone_mode=False)
         # typer turns an interruption into this code by itself, by its version.
         if code == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
-    except KdcError as error:
-        show_error(error)
-        return error.exit_code
-    except usage_error as error:
-        error.show()
-        return EXIT_USAGE
+        return code if isinstance(code, int) else 0, None
     except (KeyboardInterrupt, typer.Abort):
-        show_error(KdcError("interrupted"))
-        return EXIT_INTERRUPTED
-    except OSError as error:
-        show_error(os_error(error, "working"))
-        return EXIT_USAGE
+        return EXIT_INTERRUPTED, INTERRUPTED
+    except usage_error as error:
+        _show_usage_error(error)
+        return EXIT_USAGE, None
     except Exception as error:
-        if os.environ.get("KDC_DEBUG"):
+        if interruption.asked():  # some libraries make an error of their own of it, and so does what waits for a child
+            return EXIT_INTERRUPTED, INTERRUPTED
+        if os.environ.get("KDC_DEBUG") and not isinstance(error, KdcError):
             raise
-        text = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        show_error(KdcError(f"unexpected: {text}", "this is a bug in kdc; KDC_DEBUG=1 shows where"))
-        return EXIT_USAGE
+        known = explained(error)
+        return known.exit_code, known
+
+
+def _readable(arguments: list[str]) -> None:
+    """Raises KdcError for an argument that is not text in this locale: it could be written into no file of a run."""
+    for argument in arguments:
+        if any("\ud800" <= sign <= "\udfff" for sign in argument):
+            raise KdcError(
+                f"the argument {argument!r} is not text in the encoding of this locale ({sys.getfilesystemencoding()})",
+                "export LC_ALL=C.UTF-8, or rename the file",
+            )
+
+
+def _show_usage_error(error: typer.BadParameter) -> None:
+    """As typer shows it. What stands on the command line cannot forge a line of ours."""
+    from compressor.console import show_usage
+    from compressor.printable import printable
+
+    said, text = error.format_message(), io.StringIO()
+    error.show(file=text)
+    # Where no command was given the message is the help, whose lines are ours.
+    line = said if said.startswith("Usage:") else printable(said)
+    show_usage(text.getvalue().replace(said, line))
 
 
 if __name__ == "__main__":

@@ -1,33 +1,26 @@
 """`kdc demo`: the whole way on scikit-learn's handwritten digits, offline."""
 
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from compressor import __version__
 from compressor.errors import KdcError, os_error
+from compressor.locks import is_lock, locked
 from compressor.progress import Progress
+from compressor.spec.base import is_temporary, write_text
 from compressor.spec.report import Report
 from compressor.workflow import Building, Measuring, export
 
 __all__ = ["demo"]
 
+MARK = "demo.txt"
+"""Written first: what a folder without it holds is not the demo's, whatever it is called."""
 
-def _make_way_for_demo(out: Path, progress: Progress) -> None:
-    """Make `out` an empty folder; what an earlier demo left there goes, anything else is left alone with an error."""
-    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    foreign = {name for name in found - DEMO_LEAVES if not name.startswith(".bundle.")}
-    if out.exists() and (not out.is_dir() or foreign):
-        raise KdcError(f"--out {out} exists and is no demo of kdc, so it is left alone", "choose another --out")
-    if found:
-        progress.note(f"replacing the earlier demo in {out}")
-    try:
-        shutil.rmtree(out, ignore_errors=not out.exists())
-        out.mkdir(parents=True)
-    except OSError as error:
-        raise os_error(error, f"preparing {out}") from error
-
-
-DEMO_LEAVES = {"teacher", "run", "bundle", "demo.yaml", ".teacher.decoded", ".run.decoded", ".bundle.part"}
+LEAVES = {MARK, "teacher", "run", "bundle", "demo.yaml"}
+HIDDEN = (".bundle.", ".run.", ".teacher.")
+"""How what is unfinished of them begins."""
 
 DEMO_VIEWS = [
     "views.scale=[0.7, 1.0]",
@@ -45,15 +38,55 @@ DEMO_RUNTIMES = ("onnxruntime", "openvino")
 """Of those that work here: enough to see a tournament, and over in minutes."""
 
 
-def demo(out: Path, *, seed: int, progress: Progress) -> Report:
+@contextmanager
+def _claimed(out: Path, overwrite: bool, progress: Progress) -> Iterator[bool]:
+    """Inside, `out` is a demo's, and no other command's; whether an earlier demo stands there, to be replaced."""
+    _refuse(out, overwrite)
+    with locked(out, "kdc demo", warn=progress.warn):
+        _refuse(out, overwrite)
+        again = bool(_stands_in(out) - {MARK})
+        if again:
+            progress.note(f"replacing the earlier demo in {out}")
+        write_text(out / MARK, f"A demo of kdc {__version__}: kdc demo --overwrite replaces what lies here.\n")
+        yield again
+
+
+def _refuse(out: Path, overwrite: bool) -> None:
+    """Raise KdcError where `out` may not be written. Each part is looked at again by the command that makes it."""
+    if out.is_symlink() and not out.exists():
+        raise KdcError(f"--out {out} is a link to {out.readlink()}, which does not exist", "make that folder")
+    if not out.exists() or (out.is_dir() and not _stands_in(out)):
+        return
+    if not out.is_dir() or not (out / MARK).is_file():
+        raise KdcError(f"--out {out} exists and is no demo of kdc, so it is left alone", "choose another --out")
+    foreign = sorted(name for name in _stands_in(out) - LEAVES if not name.startswith(HIDDEN))
+    if foreign:
+        raise KdcError(
+            f"--out {out} holds {foreign[0]} too, which is no part of the demo, so it is left alone",
+            "move it away, or choose another --out",
+        )
+    if not overwrite and _stands_in(out) != {MARK}:
+        raise KdcError(f"--out {out} holds a demo", "--overwrite to replace it, or another --out")
+
+
+def _stands_in(out: Path) -> set[str]:
+    return {path.name for path in out.iterdir() if not is_lock(path.name) and not is_temporary(path.name)}
+
+
+def demo(out: Path, *, seed: int, overwrite: bool, progress: Progress) -> Report:
     """The whole way on scikit-learn's handwritten digits; leaves OUT/teacher, OUT/run, OUT/demo.yaml, OUT/bundle."""
+    with _claimed(out, overwrite, progress) as again:
+        return _demo(out, seed, again, progress)
+
+
+def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
     from compressor.distill import distill, teach
+    from compressor.distill.folder import claim
     from compressor.distill.recipes import LAYERS, TEACH, recipe_from
     from compressor.measure.doctor import diagnose
     from compressor.profiles import load_profile, write_new_profile
     from compressor.spec.student import Request
 
-    _make_way_for_demo(out, progress)
     common: dict[str, Any] = {
         "data": "digits",
         "skip_bad": False,
@@ -62,21 +95,27 @@ def demo(out: Path, *, seed: int, progress: Progress) -> Report:
     }
     teacher = f"run:{out / 'teacher'}"
     recipe = recipe_from(TEACH, None, {"seed": seed, "epochs": 8}, ["head_epochs=0", *DEMO_VIEWS])
-    request = Request(command="teach", teacher="timm:resnet10t", student=None, init="random", recipe=recipe, **common)
-    progress.note("1/3 a teacher, trained on the spot: timm:resnet10t")
-    teach(request, out / "teacher", resume=False, overwrite=False, progress=progress)
+    to_teach = Request(command="teach", teacher="timm:resnet10t", student=None, init="random", recipe=recipe, **common)
     recipe = recipe_from(LAYERS, None, {"seed": seed, "epochs": 15}, DEMO_VIEWS)
     student = "timm:mobilenetv3_small_050"
-    request = Request(command="distill", teacher=teacher, student=student, init="random", recipe=recipe, **common)
+    to_distill = Request(command="distill", teacher=teacher, student=student, init="random", recipe=recipe, **common)
+    for name, request in (("teacher", to_teach), ("run", to_distill)):
+        claim(out / name, request, resume=False, overwrite=again)
+    progress.note("1/3 a teacher, trained on the spot: timm:resnet10t")
+    teach(to_teach, out / "teacher", resume=False, overwrite=again, progress=progress)
     progress.note(f"2/3 a student, distilled from it: {student}")
-    distill(request, out / "run", resume=False, overwrite=False, progress=progress)
+    distill(to_distill, out / "run", resume=False, overwrite=again, progress=progress)
     diagnosis = diagnose()
     working = {
         check.name: check.precisions for check in diagnosis.runtimes if check.works and check.name in DEMO_RUNTIMES
     }
+    try:
+        (out / "demo.yaml").unlink(missing_ok=True)
+    except OSError as error:
+        raise os_error(error, f"preparing {out}") from error
     profile = write_new_profile("demo", out, diagnosis.machine, working)
     progress.note("3/3 exported for this machine, measured and judged")
     return export(
         out / "run", load_profile(str(profile)), out / "bundle", Measuring(seconds=30.0),
-        teacher=None, building=Building(), overwrite=False, progress=progress,
+        teacher=None, building=Building(), overwrite=again, progress=progress,
     )  # fmt: skip

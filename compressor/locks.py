@@ -11,10 +11,12 @@ from pathlib import Path
 
 from compressor.errors import KdcError, os_error
 
-__all__ = ["LOCK", "is_lock", "locked"]
+__all__ = ["LOCK", "is_held", "is_lock", "locked"]
 
 LOCK = ".kdc.lock"
 """In a folder that a command writes; beside a file, after its name. What a kill leaves of it locks nothing."""
+
+NOBODY_KNOWN = "another command of kdc"
 
 _held: dict[Path, int] = {}
 """What this process has locked, and how often: a command may be a part of another."""
@@ -23,6 +25,11 @@ _held: dict[Path, int] = {}
 def is_lock(name: str) -> bool:
     """Whether a file of that name is a lock of kdc's."""
     return name.endswith(LOCK) and name.startswith(".")
+
+
+def is_held(folder: Path) -> bool:
+    """Whether this very process has locked `folder`."""
+    return folder.resolve() / LOCK in _held
 
 
 @contextmanager
@@ -84,7 +91,7 @@ def _acquired(lock: Path, place: Path, wait_s: float, warn: Callable[[str], None
         import fcntl
     except ModuleNotFoundError:  # Windows
         return None
-    until = time.monotonic() + wait_s
+    until = time.monotonic() + max(wait_s, 0.5)  # who holds it may not have signed it yet
     while True:
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -108,7 +115,7 @@ def _acquired(lock: Path, place: Path, wait_s: float, warn: Callable[[str], None
                 reason = error.strerror or error
                 warn(f"{place} cannot be locked ({reason}): let no other command write it now")
             return None
-        if time.monotonic() >= until:
+        if time.monotonic() >= until or (not wait_s and owner != NOBODY_KNOWN):
             raise KdcError(
                 f"{place} is being written by {owner}", "wait until that has ended, or write to another place"
             )
@@ -128,4 +135,4 @@ def _owner(handle: int) -> str:
         owner = json.loads(os.pread(handle, 4096, 0))
         return f"{owner['command']} (process {owner['pid']} on {owner['host']}, since {owner['started']})"
     except (OSError, ValueError, TypeError, KeyError):
-        return "another command of kdc"
+        return NOBODY_KNOWN

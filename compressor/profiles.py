@@ -12,7 +12,9 @@ import yaml
 from compressor import __version__
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
-from compressor.overrides import apply_overrides, read_yaml
+from compressor.locks import locked
+from compressor.overrides import apply_overrides, yaml_mapping, yaml_text
+from compressor.printable import in_short
 from compressor.runtimes import RUNTIMES, runtime_for
 from compressor.spec.base import parse, write_text
 from compressor.spec.measurement import Machine
@@ -23,8 +25,8 @@ __all__ = [
     "budget_text",
     "list_profiles",
     "load_profile",
+    "profile_and_text",
     "profile_names",
-    "profile_text",
     "write_new_profile",
 ]
 
@@ -54,19 +56,20 @@ def load_profile(reference: str, overrides: Sequence[str] = ()) -> Profile:
     `reference` is a path (it holds a separator, or ends in .yaml or .yml), the name of a built-in profile, or the NAME
     of a NAME.yaml in the current directory.
     """
+    return profile_and_text(reference, overrides)[0]
+
+
+def profile_and_text(reference: str, overrides: Sequence[str] = ()) -> tuple[Profile, str]:
+    """As `load_profile`, with the YAML as it is written, comments and all."""
     path, where = _find(reference)
-    values = read_yaml(path)
+    text = yaml_text(path)
+    values = yaml_mapping(text, str(path))
     if not _is_path(reference) and values.get("name", reference) != reference:
         raise KdcError(
-            f"{where}: the file {path} says name: {values['name']}",
+            f"{where}: the file {path} says name: {in_short(values['name'])}",
             f"write name: {reference} in it, or give its path: ./{path.name}",
         )
-    return _checked(apply_overrides(values, overrides, where), where)
-
-
-def profile_text(reference: str) -> str:
-    """The YAML that `reference` names, as it is written, comments and all."""
-    return _find(reference)[0].read_text(encoding="utf-8")
+    return _checked(apply_overrides(values, overrides, where), where), text
 
 
 def list_profiles() -> tuple[ProfileRow, ...]:
@@ -118,7 +121,9 @@ def write_new_profile(
             f"kdc profiles new {values.get('name')}",
         )
     profile = _checked(values, where)
-    write_text(path, _render(profile, day or date.today()))
+    with locked(path, "kdc profiles new", file=True):
+        _free_path(name, folder)  # now that nobody else makes it
+        write_text(path, _render(profile, day or date.today()))
     return path
 
 
@@ -193,7 +198,7 @@ def _free_path(name: str, folder: Path) -> Path:
     if name in profile_names():
         raise KdcError(f"profile {name} is built in", f"choose another name, e.g. kdc profiles new my-{name}")
     path = folder / f"{name}.yaml"
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise KdcError(f"{path} exists already", "remove it, or choose another name")
     return path
 

@@ -5,13 +5,15 @@ A pipe would block whoever opens it, a device file never ends, and JSON nested d
 
 import json
 import os
+import select
 import stat
+import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from compressor.errors import KdcError, first_line, os_error
 
-__all__ = ["JSON_BYTES", "JSON_DEPTH", "json_value", "open_regular", "read_bytes", "read_text"]
+__all__ = ["JSON_BYTES", "JSON_DEPTH", "json_value", "open_regular", "read_bytes", "read_settings", "read_text"]
 
 JSON_BYTES = 256_000_000
 JSON_DEPTH = 100
@@ -19,6 +21,15 @@ JSON_DEPTH = 100
 
 def open_regular(path: Path) -> BinaryIO:
     """`path` opened for reading; raises KdcError where it is missing, may not be read, or is no regular file."""
+    file, mode = _opened(path)
+    if not stat.S_ISREG(mode):
+        file.close()
+        raise KdcError(f"{path} is {_kind(mode)}, not a regular file", "give a file")
+    return file
+
+
+def _opened(path: Path) -> tuple[BinaryIO, int]:
+    """The file, whatever it is, and its mode."""
     # Without O_NONBLOCK, opening a pipe waits for whoever writes to it.
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -28,9 +39,9 @@ def open_regular(path: Path) -> BinaryIO:
         raise KdcError(f"{str(path)!r} is no path: {error}") from None
     try:
         mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode):
-            raise KdcError(f"{path} is {_kind(mode)}, not a regular file", "give a file")
-        return os.fdopen(handle, "rb")
+        if stat.S_ISDIR(mode):
+            raise KdcError(f"{path} is a folder, not a regular file", "give a file")
+        return os.fdopen(handle, "rb", buffering=0 if stat.S_ISFIFO(mode) else -1), mode
     except BaseException:
         os.close(handle)
         raise
@@ -48,10 +59,11 @@ def read_bytes(path: Path, *, most: int) -> bytes:
     """The bytes of a regular file, `most` at most; raises KdcError."""
     with open_regular(path) as file:
         try:
-            data = file.read(most + 1)
+            # A file that is larger is not even read: memory for `most` bytes may be more than there is.
+            data = b"" if (found := os.fstat(file.fileno()).st_size) > most else file.read(most + 1)
         except OSError as error:
             raise os_error(error, f"reading {path}") from error
-    if len(data) > most:
+    if max(found, len(data)) > most:
         raise KdcError(f"{path} is larger than {_size(most)}, which is the most that is read of such a file")
     return data
 
@@ -66,6 +78,38 @@ def read_text(path: Path, *, most: int) -> str:
         return read_bytes(path, most=most).decode("utf-8")
     except UnicodeDecodeError:
         raise KdcError(f"{path} is not a text file in UTF-8") from None
+
+
+PIPE_S = 10.0
+"""For how long a pipe may be silent, and thrice that in all."""
+
+
+def read_settings(path: Path, *, most: int) -> str:
+    """The text of a file of settings, which may also be a pipe, as `--recipe <(…)` makes one; raises KdcError."""
+    file, mode = _opened(path)
+    with file:
+        if not stat.S_ISFIFO(mode):
+            return read_text(path, most=most)
+        data = _from_pipe(file, path, most)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise KdcError(f"{path} is not a text in UTF-8") from None
+
+
+def _from_pipe(file: BinaryIO, path: Path, most: int) -> bytes:
+    """All that is written into a pipe, until its writers are gone."""
+    data, begun = b"", time.monotonic()
+    while True:
+        ready, _, _ = select.select([file], [], [], PIPE_S)
+        if not ready or time.monotonic() - begun > 3 * PIPE_S:
+            raise KdcError(f"{path} is a pipe that nobody ends writing into", "give a file")
+        part = file.read(most + 1 - len(data))
+        data += part or b""
+        if len(data) > most:
+            raise KdcError(f"{path} is larger than {_size(most)}, which is the most that is read of such a file")
+        if not part:  # also where no writer has come yet: then select would have waited
+            return data
 
 
 def json_value(text: str | bytes, where: str, *, depth: int = JSON_DEPTH) -> Any:

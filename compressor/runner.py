@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from compressor.assets import asset_dir
+from compressor.child_environment import child_environment
 from compressor.errors import EXIT_MISSING, EXIT_USAGE, KdcError, os_error
 from compressor.runtimes import Runtime, runtime_for
 
@@ -119,8 +120,9 @@ def open_runner(runtime: str, folder: Path | None = None) -> Iterator[Runner]:
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder, encoding="utf-8"
-            )
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder, encoding="utf-8",
+                env=child_environment(),
+            )  # fmt: skip
         except OSError as error:
             raise os_error(error, f"starting targets/{row.runner}") from error
         try:

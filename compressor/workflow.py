@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.errors import KdcError, did_you_mean
+from compressor.locks import locked
 from compressor.progress import Progress
 from compressor.spec.base import Noun, file_sha256
 from compressor.spec.profile import Profile
@@ -18,6 +19,7 @@ from compressor.spec.student import Request, Student
 
 if TYPE_CHECKING:
     from compressor.distill import Resources
+    from compressor.measure.devices import DeviceUrl
 
 __all__ = [
     "Building",
@@ -32,22 +34,22 @@ __all__ = [
 ]
 
 
-def scheme_for(profile: str | None, progress: Progress) -> Scheme:
+def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
     """How the int8 kernels of the profile's first int8 target round: what `kdc distill --qat` trains for."""
     from compressor.export.builders import BUILDERS
-    from compressor.profiles import load_profile
 
     if profile is None:
         raise KdcError("--qat needs a profile, which says how the device's int8 kernels round", "--profile NAME")
-    device = load_profile(profile)
-    for target in device.targets:
+    for target in profile.targets:
         quantizer = BUILDERS[target.runtime].quantizer
         if "int8" in target.precisions and quantizer is not None:
-            scheme = quantizer.scheme(device)
+            scheme = quantizer.scheme(profile)
             how = f"{scheme.activations} activations, {scheme.weight_bits}-bit weights"
             progress.note(f"--qat: for int8 on {target.runtime}: {how}")
             return scheme
-    raise KdcError(f"--qat: profile {profile} has no target with int8", "choose another profile, or leave --qat out")
+    raise KdcError(
+        f"--qat: profile {profile.name} has no target with int8", "choose another profile, or leave --qat out"
+    )
 
 
 def distill(
@@ -178,45 +180,51 @@ def export(
     progress: Progress,
 ) -> Report:
     """Export the run for the profile, measure it, and report."""
+    from compressor.bundle_change import settle
+    from compressor.bundle_folder import claim
     from compressor.export import Delivery, export_bundle
     from compressor.measure.devices import parse_device
     from compressor.report import verify
 
-    # A mistyped device is known before minutes of work.
+    # What cannot go well is known before minutes of work: a mistyped device, a folder that may not be written.
     _device_python_needs_a_device(parse_device(how.device).kind, how.python)
     if how.baseline is not None:
         verify(how.baseline)
-    with _retraining(run, out, teacher, progress) as retrain:
-        export_bundle(
-            run,
-            profile,
-            out,
-            teacher=teacher,
-            retrain=retrain if building.qat else None,
-            delivery=Delivery(building.bake, building.dynamic_batch),
-            overwrite=overwrite,
-            progress=progress,
-        )
-    try:
-        return measure(out, how, progress=progress)
-    except (KeyboardInterrupt, KdcError):
-        progress.warn(f"{out} is exported but not measured: kdc measure {out} finishes it")
-        raise
+    claim(out, overwrite)
+    with locked(out, "kdc export", warn=progress.warn):
+        claim(out, overwrite)  # another command may have ended just before
+        settle(out)
+        with _retraining(run, out, teacher, progress) as retrain:
+            made = export_bundle(
+                run,
+                profile,
+                out,
+                teacher=teacher,
+                retrain=retrain if building.qat else None,
+                delivery=Delivery(building.bake, building.dynamic_batch),
+                progress=progress,
+            )
+        try:
+            return measure(out, how, progress=progress)
+        except (KeyboardInterrupt, KdcError):
+            kept = "" if made == out else f", and waits in {made}, while the bundle before it stays"
+            progress.warn(f"{out} is exported but not measured{kept}: kdc measure {out} finishes it")
+            raise
 
 
 @contextmanager
 def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -> Iterator[Callable[[Scheme], Path]]:
-    """How the top rung trains the student on: into a folder beside `out`, which only an interruption leaves there."""
+    """How the top rung trains the student on: into a folder in `out`, which only an interruption leaves there."""
     from compressor.distill.qat import quantization_aware
 
     def clear() -> None:
-        for folder in out.parent.glob(f".{out.name}.qat-*"):
+        for folder in out.glob(".kdc-qat-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def retrain(scheme: Scheme) -> Path:
         # Named after what it comes from: what an interrupted export of another student left is not gone on with.
         key = hashlib.sha256(f"{file_sha256(run / 'student.json')} {run} {teacher}".encode()).hexdigest()[:12]
-        to = out.parent / f".{out.name}.qat-{key}" / f"{scheme.activations}-{scheme.weight_bits}"
+        to = out / f".kdc-qat-{key}" / f"{scheme.activations}-{scheme.weight_bits}"
         progress.note("int8 loses too much: training the student on under fake quantization, with its teacher")
         quantization_aware(
             run,
@@ -241,30 +249,60 @@ def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -
 
 
 def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
-    """Measure a bundle on a device, report, and seal it. Rounds go on while a verdict on latency is open."""
-    from compressor.measure.baseline import attach_baseline
+    """Measure a bundle on a device, report, and seal it. Rounds go on while a verdict on latency is open.
+
+    What was measured, its report, best/ and the seal count together, or none of them. Where an export waits in the
+    bundle to be measured, that one is, and takes the bundle's place.
+    """
+    from compressor.bundle_change import promote, settle
+    from compressor.bundle_folder import UNMEASURED, holds_bundle
     from compressor.measure.devices import parse_device
-    from compressor.measure.session import measure_bundle
-    from compressor.report import finish, open_lines, read_unmeasured, refresh, results_with, seal, verify, verify_made
+    from compressor.report import must_hold_a_bundle, verify
 
     url = parse_device(how.device)
     _device_python_needs_a_device(url.kind, how.python)
-    verify_made(bundle)
-    if how.baseline is not None:
-        verify(how.baseline)
-        attach_baseline(bundle, how.baseline)
-        seal(bundle)
-    sealed = (bundle / "SHA256SUMS").exists()
-    results = read_unmeasured(bundle)
+    waiting = bundle / UNMEASURED
+    if not holds_bundle(waiting):
+        must_hold_a_bundle(bundle)
+    with locked(bundle, "kdc measure", warn=progress.warn):
+        settle(bundle)
+        if how.baseline is not None:
+            verify(how.baseline)
+        if not holds_bundle(waiting):
+            return _measured(bundle, bundle, how, url, progress)
+        if holds_bundle(bundle):
+            progress.note(f"{bundle} holds a newer export that was not measured yet: that one is, and takes its place")
+        settle(waiting)
+        report = _measured(waiting, bundle, how, url, progress)
+        promote(waiting, bundle)
+        return report
+
+
+def _measured(place: Path, bundle: Path, how: Measuring, url: "DeviceUrl", progress: Progress) -> Report:
+    """Measure the bundle that lies in `place`, which is `bundle` or waits in it."""
+    from compressor.bundle_change import next_state
+    from compressor.bundle_folder import counted
+    from compressor.measure.baseline import attach_baseline
+    from compressor.measure.session import measure_bundle
+    from compressor.report import finish, open_lines, read_unmeasured, results_with, verify_made
+
+    verify_made(place)
+    if how.baseline is not None and how.baseline.resolve() == place.resolve():
+        raise KdcError(f"--baseline {how.baseline} is the bundle itself", "give an earlier one")
     progress.note(f"measuring {bundle} on {'this machine' if url.kind == 'local' else how.device}")
-    measure_bundle(
-        bundle,
-        url,
-        python=how.python,
-        rounds=how.rounds,
-        seconds=how.seconds,
-        throughput=how.throughput,
-        undecided=lambda measurement: open_lines(results_with(results, measurement)),
-        progress=progress,
-    )
-    return (refresh if sealed else finish)(bundle, how.allow_unmeasured)
+    with next_state(place) as following:
+        if how.baseline is not None:
+            attach_baseline(following, counted(how.baseline))
+        results = read_unmeasured(following)
+        measure_bundle(
+            following,
+            url,
+            python=how.python,
+            rounds=how.rounds,
+            seconds=how.seconds,
+            throughput=how.throughput,
+            undecided=lambda measurement: open_lines(results_with(results, measurement)),
+            progress=progress,
+        )
+        verify_made(following)  # a model that was changed meanwhile is not sealed
+        return finish(following, how.allow_unmeasured)

@@ -19,11 +19,13 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
     from targets.bench_rounds import attempt
     from targets.bench_runner import Contestant, RunnerError
     from targets.bench_tell import Teller
+    from targets.runner_environment import runner_environment
 else:
     from bench_plan import Plan
     from bench_rounds import attempt
     from bench_runner import Contestant, RunnerError
     from bench_tell import Teller
+    from runner_environment import runner_environment
 
 BUILD_SECONDS = 3600.0  # a Jetson tries thousands of kernels, and takes minutes for a small network
 
@@ -37,7 +39,7 @@ def built_models(contestants: list[Contestant], plan: Plan, folder: Path, teller
     if not originals:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix=".built-", dir=folder) as place:
+    with tempfile.TemporaryDirectory(prefix=".kdc-tmp.built-", dir=folder) as place:
         for count, one in enumerate(originals, 1):
             with attempt(one, teller):
                 one.model = os.fspath(build(one, plan, Path(place), teller))
@@ -62,6 +64,7 @@ def build(one: Contestant, plan: Plan, place: Path, teller: Teller) -> Path:
         done = subprocess.run(
             command,
             cwd=plan.bundle,
+            env=runner_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.bench_plan import Entry, Plan
+    from targets.runner_environment import runner_environment
 else:
     from bench_plan import Entry, Plan
+    from runner_environment import runner_environment
 
 ANSWER_SECONDS = 900.0  # a runner that has not answered by then is given up; predictions may take as long as they like
 DISTINCT_INPUTS = 32  # that a model is timed on, so that no cache holds the answer
@@ -47,6 +49,7 @@ class Runner:
             self._process = subprocess.Popen(
                 [python, str(script)],
                 cwd=bundle,
+                env=runner_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

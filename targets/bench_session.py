@@ -164,9 +164,10 @@ def session_folder(bundle: Path, alone: bool) -> Iterator[Path]:
     measurements = bundle / "measurements"
     try:
         measurements.mkdir(exist_ok=True)
-        for left in measurements.glob(".session-*") if alone else ():
+        for left in measurements.glob(".kdc-tmp.session-*") if alone else ():
             shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=".session-", dir=measurements))
+        # kdc passes over such a name, whatever a kill leaves there.
+        folder = Path(tempfile.mkdtemp(prefix=".kdc-tmp.session-", dir=measurements))
     except OSError as error:
         raise BenchError(f"cannot write to {measurements}: {error.strerror}") from error
     try:

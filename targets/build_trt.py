@@ -192,7 +192,7 @@ def build(args: argparse.Namespace) -> tuple[bytes, dict[str, Any]]:
 
 def write(content: bytes, out: Path) -> None:
     """All of it or nothing: a device may lose its power meanwhile."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    temporary = out.with_name(f".kdc-tmp.{out.name}.{os.getpid()}")
     try:
         temporary.write_bytes(content)
         temporary.replace(out)

@@ -21,7 +21,8 @@ void run(Ort::Session& session, std::vector<T> batch, const std::array<std::int6
     const auto source = session.GetInputNameAllocated(0, allocator), result = session.GetOutputNameAllocated(0, allocator);
     const char *sources[] = {source.get()}, *results[] = {result.get()};
     const std::vector<Ort::Value> answers = session.Run(Ort::RunOptions{}, sources, &input, 1, results, 1);
-    pictures::tell(answers[0].GetTensorData<float>(), folder);
+    const auto classes = answers[0].GetTensorTypeAndShapeInfo().GetShape().back();  // of [batch, classes]
+    pictures::tell(answers[0].GetTensorData<float>(), static_cast<std::size_t>(classes), folder);
 }
 
 }  // namespace

@@ -6,11 +6,13 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -29,26 +31,59 @@ struct Picture {
     const std::uint8_t* at(int y, int x) const { return &pixels[(static_cast<std::size_t>(y) * width + x) * 3]; }
 };
 
-inline int header_number(std::istream& file) {
+// Of a picture: where kdc, too, stops reading.
+constexpr std::int64_t most_pixels = 178956970;
+
+inline std::int64_t header_number(std::istream& file) {
     while (file >> std::ws && file.peek() == '#') file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
-    int value = 0;
+    std::int64_t value = 0;
     if (!(file >> value)) throw std::runtime_error("the picture's header is damaged");
     return value;
 }
 
-// A binary PPM of 8 bit. Anything else becomes one with, for example: convert photo.jpg photo.ppm
+// A value of a picture whose largest one is `highest`, as a byte. Where it is more than 255, the picture is grey, and
+// what is black and what is white says preprocess.h.
+inline std::uint8_t as_byte(std::int64_t value, std::int64_t highest) {
+    auto scaled = [&](double most) {  // half to even, as Python rounds
+        return std::min(most, std::nearbyint(static_cast<double>(value) / static_cast<double>(highest) * most));
+    };
+    if (highest <= 255) return static_cast<std::uint8_t>(highest == 255 ? value : scaled(255));
+    const double wide = highest == 65535 ? static_cast<double>(value) : scaled(65535);
+    const double range = preprocess::white - preprocess::black;
+    return static_cast<std::uint8_t>(std::clamp(std::floor((wide - preprocess::black) * 255 / range + 0.5), 0.0, 255.0));
+}
+
+// A binary PPM of 8 bit, or a PGM of 8 or 16. Anything else becomes one with, for example: convert photo.jpg photo.ppm
 inline Picture read_ppm(const std::string& path) {
+    std::error_code none;
+    if (std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none))
+        throw std::runtime_error(path + " is no regular file");
     std::ifstream file(path, std::ios::binary);
     if (!file) throw std::runtime_error("cannot read " + path);
     char magic[2] = {};
     file.read(magic, 2);
-    if (magic[0] != 'P' || magic[1] != '6') throw std::runtime_error(path + " is no binary PPM (P6)");
-    const int width = header_number(file), height = header_number(file), highest = header_number(file);
-    if (width < 1 || height < 1 || width > 1 << 15 || height > 1 << 15 || highest != 255)
-        throw std::runtime_error(path + " is no PPM of 8 bit and of a reasonable size");
+    const bool grey = magic[1] == '5';
+    if (magic[0] != 'P' || (magic[1] != '6' && !grey)) throw std::runtime_error(path + " is no binary PPM or PGM (P6, P5)");
+    const std::int64_t width = header_number(file), height = header_number(file), highest = header_number(file);
+    if (width < 1 || height < 1 || width > most_pixels || height > most_pixels || width * height > most_pixels)
+        throw std::runtime_error(path + " has no pixels, or more than 178,956,970, the most that is read");
+    if (highest < 1 || highest > (grey ? 65535 : 255))
+        throw std::runtime_error(path + " is no PPM of 8 bit, and no PGM of 8 or 16");
     file.get();
-    Picture picture(height, width);
-    file.read(reinterpret_cast<char*>(picture.pixels.data()), static_cast<std::streamsize>(picture.pixels.size()));
+    const std::int64_t step = highest > 255 ? 2 : 1, line = width * step * (grey ? 1 : 3);
+    if (static_cast<std::int64_t>(std::filesystem::file_size(path)) - file.tellg() < line * height)
+        throw std::runtime_error(path + " ends too early");
+    Picture picture(static_cast<int>(height), static_cast<int>(width));
+    std::vector<std::uint8_t> row(static_cast<std::size_t>(line));
+    for (int y = 0; y < picture.height; ++y) {
+        file.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(line));
+        for (int x = 0; x < picture.width; ++x)
+            for (int c = 0; c < 3; ++c) {
+                const std::size_t place = static_cast<std::size_t>((grey ? x : std::int64_t{x} * 3 + c) * step);
+                const std::int64_t value = step == 2 ? row[place] * 256 + row[place + 1] : row[place];
+                picture.at(y, x)[c] = as_byte(value, highest);
+            }
+    }
     if (!file) throw std::runtime_error(path + " ends too early");
     return picture;
 }
@@ -77,25 +112,37 @@ inline double support(const std::string& filter) {
 
 // What one row (or column) of the result is made of: the first one, and the weights, which sum to 1 << 22.
 struct Window {
-    int first = 0;
+    std::int64_t first = 0;
     std::vector<std::int64_t> weights;
 };
 
-inline std::vector<Window> windows(int from, int to, const std::string& filter) {
+// The part of one axis that a crop keeps of a resized picture, which is `whole` long.
+struct Part {
+    std::int64_t whole = 0, first = 0;
+    int count = 0;
+};
+
+inline std::vector<Window> windows(int from, const Part& to, const std::string& filter) {
     std::vector<Window> found;
-    const double scale = static_cast<double>(from) / to, wide = std::max(scale, 1.0);
-    double place = scale * 0.5;  // of the nearest pixel, summed up as Pillow does it
-    for (int index = 0; index < to; ++index, place += scale) {
+    const double scale = static_cast<double>(from) / static_cast<double>(to.whole), wide = std::max(scale, 1.0);
+    const bool summed = to.whole <= 1 << 17;  // the places of the nearest pixel, as Pillow does it
+    double place = scale * 0.5;
+    for (std::int64_t index = 0; summed && index < to.first; ++index) place += scale;
+    for (std::int64_t index = to.first; index < to.first + to.count; ++index, place += scale) {
         Window window;
-        if (filter == "nearest") {
-            window.first = std::min(static_cast<int>(place), from - 1);
+        const double centre = (static_cast<double>(index) + 0.5) * scale, reach = support(filter) * wide;
+        if (from == to.whole) {
+            window.first = index;
+            window.weights = {std::int64_t{1} << 22};
+        } else if (filter == "nearest") {
+            window.first = std::min<std::int64_t>(static_cast<std::int64_t>(summed ? place : centre), from - 1);
             window.weights = {std::int64_t{1} << 22};
         } else {
-            const double centre = (index + 0.5) * scale, reach = support(filter) * wide;
-            window.first = std::max(0, static_cast<int>(centre - reach + 0.5));
-            const int last = std::min(from, static_cast<int>(centre + reach + 0.5));
+            window.first = std::max<std::int64_t>(0, static_cast<std::int64_t>(centre - reach + 0.5));
+            const auto last = std::min<std::int64_t>(from, static_cast<std::int64_t>(centre + reach + 0.5));
             std::vector<double> raw;
-            for (int x = window.first; x < last; ++x) raw.push_back(weight(filter, (x - centre + 0.5) / wide));
+            for (std::int64_t x = window.first; x < last; ++x)
+                raw.push_back(weight(filter, (static_cast<double>(x) - centre + 0.5) / wide));
             const double total = std::accumulate(raw.begin(), raw.end(), 0.0);
             for (double one : raw) window.weights.push_back(std::llround(one / total * (1 << 22)));
         }
@@ -104,28 +151,32 @@ inline std::vector<Window> windows(int from, int to, const std::string& filter) 
     return found;
 }
 
-// As Pillow resizes, to the last bit: across, then down, rounded to a byte after each.
-inline Picture resize(const Picture& source, int height, int width, const std::string& filter) {
+// As Pillow resizes, to the last bit: across, then down, rounded to a byte after each. Of the result only those rows
+// and columns that a crop keeps: a long strip, resized as a whole, may take gigabytes.
+inline Picture resize(const Picture& source, const Part& down, const Part& right, const std::string& filter) {
     auto sum = [](const Window& window, const std::uint8_t* first, std::size_t step) {
         std::int64_t total = 1 << 21;
         for (std::size_t index = 0; index < window.weights.size(); ++index)
             total += window.weights[index] * first[index * step];
         return static_cast<std::uint8_t>(std::clamp<std::int64_t>(total >> 22, 0, 255));
     };
-    Picture across(source.height, width);
-    const auto columns = windows(source.width, width, filter);
-    for (int y = 0; y < source.height; ++y)
-        for (int x = 0; x < width; ++x)
+    const auto columns = windows(source.width, right, filter), rows = windows(source.height, down, filter);
+    std::int64_t low = source.height, high = 0;
+    for (const Window& row : rows) {
+        low = std::min(low, row.first);
+        high = std::max(high, row.first + static_cast<std::int64_t>(row.weights.size()));
+    }
+    Picture across(static_cast<int>(high - low), right.count), result(down.count, right.count);
+    for (int y = 0; y < across.height; ++y)
+        for (int x = 0; x < right.count; ++x)
             for (int c = 0; c < 3; ++c)
-                across.at(y, x)[c] = source.width == width ? source.at(y, x)[c]
-                                                           : sum(columns[x], source.at(y, columns[x].first) + c, 3);
-    if (source.height == height) return across;
-    Picture result(height, width);
-    const auto rows = windows(source.height, height, filter);
-    for (int y = 0; y < height; ++y)
-        for (int x = 0; x < width; ++x)
+                across.at(y, x)[c] =
+                    sum(columns[x], source.at(static_cast<int>(low) + y, static_cast<int>(columns[x].first)) + c, 3);
+    for (int y = 0; y < down.count; ++y)
+        for (int x = 0; x < right.count; ++x)
             for (int c = 0; c < 3; ++c)
-                result.at(y, x)[c] = sum(rows[y], across.at(rows[y].first, x) + c, static_cast<std::size_t>(width) * 3);
+                result.at(y, x)[c] = sum(rows[y], across.at(static_cast<int>(rows[y].first - low), x) + c,
+                                         static_cast<std::size_t>(right.count) * 3);
     return result;
 }
 
@@ -142,21 +193,29 @@ inline Picture centre_crop(const Picture& source, int height, int width) {
     return result;
 }
 
+// The middle of a side, as the crop takes it.
+inline Part middle(std::int64_t whole, int crop) {
+    const double start = std::nearbyint(static_cast<double>(whole - crop) / 2.0);
+    return {whole, std::max<std::int64_t>(0, static_cast<std::int64_t>(start)),
+            static_cast<int>(std::min<std::int64_t>(crop, whole))};
+}
+
 // Resized and cropped to the model's size.
 inline Picture prepare(const Picture& source) {
     using namespace preprocess;
-    int to_height = resize_height, to_width = resize_width;
+    std::int64_t to_height = resize_height, to_width = resize_width;
     if (keep_aspect && resize_height != resize_width) {
         const double ratio = std::min(static_cast<double>(source.height) / resize_height,
                                       static_cast<double>(source.width) / resize_width);
-        to_height = std::max(1, static_cast<int>(std::nearbyint(source.height / ratio)));
-        to_width = std::max(1, static_cast<int>(std::nearbyint(source.width / ratio)));
+        to_height = std::max<std::int64_t>(1, static_cast<std::int64_t>(std::nearbyint(source.height / ratio)));
+        to_width = std::max<std::int64_t>(1, static_cast<std::int64_t>(std::nearbyint(source.width / ratio)));
     } else if (keep_aspect && source.height <= source.width) {
-        to_width = static_cast<int>(static_cast<double>(resize_height) * source.width / source.height);
+        to_width = static_cast<std::int64_t>(static_cast<double>(resize_height) * source.width / source.height);
     } else if (keep_aspect) {
-        to_height = static_cast<int>(static_cast<double>(resize_height) * source.height / source.width);
+        to_height = static_cast<std::int64_t>(static_cast<double>(resize_height) * source.height / source.width);
     }
-    return centre_crop(resize(source, to_height, to_width, interpolation), height, width);
+    const auto kept = resize(source, middle(to_height, height), middle(to_width, width), interpolation);
+    return centre_crop(kept, height, width);
 }
 
 // float32 [batch, 3, height, width], the picture repeated to fill the batch.
@@ -178,12 +237,18 @@ inline std::vector<std::uint8_t> repeated(const Picture& prepared) {
     return pixels;
 }
 
-// Prints the likeliest classes with their probabilities, softmax(logits); `folder` ends in a slash.
-inline void tell(const float* logits, const std::string& folder, std::size_t top = 5) {
-    std::ifstream file(folder + "labels.txt");
+// Prints the likeliest of the `count` classes with their probabilities, softmax(logits); `folder` ends in a slash.
+inline void tell(const float* logits, std::size_t count, const std::string& folder, std::size_t top = 5) {
+    std::ifstream file(folder + "labels.txt", std::ios::binary);
     std::vector<std::string> labels;
-    for (std::string line; std::getline(file, line);) labels.push_back(line);
+    for (std::string line; std::getline(file, line);) {
+        if (!line.empty() && line.back() == '\r') line.pop_back();
+        labels.push_back(line);
+    }
     if (labels.empty()) throw std::runtime_error("cannot read " + folder + "labels.txt");
+    if (labels.size() != count)
+        throw std::runtime_error("labels.txt names " + std::to_string(labels.size()) + " classes, the model answers " +
+                                 std::to_string(count));
     std::vector<std::size_t> order(labels.size());
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logits[a] > logits[b]; });

@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,18 @@ Floats = npt.NDArray[np.float32]
 EXIT_USAGE, EXIT_MISSING = 2, 4
 
 
+class LabelsError(Exception):
+    """labels.txt cannot be read, or is another model's: one line for people."""
+
+
 def prepare(pixels: Pixels, how: dict[str, Any]) -> Pixels:
-    """A picture [h, w, 3] as uint8 [height, width, 3] of the model's size: resized, then cropped at the centre."""
-    height, width = resized(pixels.shape[0], pixels.shape[1], how)
-    return centre_crop(resize(pixels, height, width, how["interpolation"]), *how["input_size"])
+    """A picture [h, w, 3] as uint8 [height, width, 3] of the model's size: resized, then cropped at the centre. Only
+    what the crop keeps is computed: a long strip, resized as a whole, may take gigabytes."""
+    size = resized(pixels.shape[0], pixels.shape[1], how)
+    kept = []
+    for axis, crop in enumerate(how["input_size"]):
+        kept.append((max(0, round((size[axis] - crop) / 2)), min(crop, size[axis])))
+    return centre_crop(resize(pixels, size, kept[0], kept[1], how["interpolation"]), *how["input_size"])
 
 
 def as_input(prepared: Pixels, how: dict[str, Any]) -> npt.NDArray[Any]:
@@ -104,49 +112,71 @@ FILTERS: dict[str, tuple[float, Filter]] = {
     "lanczos": (3.0, lanczos),
 }
 ONE = 1 << 22  # Pillow computes with weights of 22 binary places, and rounds to a byte after each of the two passes
+SUMMED = 1 << 17  # rows up to which the places of the nearest pixel are summed up
 
 
-def resize(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixels:
-    """As Pillow resizes, to the last bit: across, then down; filters as wide as the scale, so without aliasing."""
-    for axis, size in ((1, width), (0, height)):
-        if pixels.shape[axis] != size:
-            rows = np.ascontiguousarray(pixels.swapaxes(0, axis))
-            pixels = resize_rows(rows, size, interpolation).swapaxes(0, axis)
-    return pixels
+def resize(
+    pixels: Pixels, size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], interpolation: str
+) -> Pixels:
+    """As Pillow resizes, to the last bit: across, then down; filters as wide as the scale, so without aliasing. Of the
+    picture of `size` (height, width) so many `rows` and `columns`, each (first, count)."""
+    height, width = pixels.shape[:2]
+    low, high = needed(height, size[0], rows, interpolation)
+    across = resize_rows(pixels[low:high].swapaxes(0, 1), width, 0, (size[1], *columns), interpolation)
+    return resize_rows(across.swapaxes(0, 1), height, low, (size[0], *rows), interpolation)
 
 
-def resize_rows(pixels: Pixels, size: int, interpolation: str) -> Pixels:
-    """[rows, n, 3] -> [size, n, 3]."""
+def needed(whole: int, size: int, rows: tuple[int, int], interpolation: str) -> tuple[int, int]:
+    """From which row to which some rows (first, count) of the result are made."""
+    first, last = rows[0], rows[0] + rows[1] - 1
+    if whole == size:
+        return first, last + 1
     if interpolation == "nearest":
-        return pixels[nearest(len(pixels), size)]
-    out = np.empty((size, *pixels.shape[1:]), np.uint8)
-    for row, (first, weights) in enumerate(windows(len(pixels), size, interpolation)):
+        found = nearest(whole, size, first, rows[1])
+        return int(found[0]), int(found[-1]) + 1
+    return reach(whole, size, first, interpolation)[0], reach(whole, size, last, interpolation)[1]
+
+
+def reach(whole: int, size: int, row: int, interpolation: str) -> tuple[int, int]:
+    """From which row to which one row of the result is made."""
+    scale = whole / size
+    centre, support = (row + 0.5) * scale, FILTERS[interpolation][0] * max(scale, 1.0)
+    return max(0, int(centre - support + 0.5)), min(whole, int(centre + support + 0.5))
+
+
+def resize_rows(pixels: Pixels, whole: int, offset: int, wanted: tuple[int, int, int], interpolation: str) -> Pixels:
+    """Of a picture of `whole` rows, of which `pixels` [rows, n, 3] are those from `offset` on: `wanted` (size, first,
+    count), which are `count` rows, from `first` on, of the result of `size` rows."""
+    size, first, count = wanted
+    if whole == size:
+        return pixels[first - offset : first - offset + count]
+    if interpolation == "nearest":
+        return pixels[nearest(whole, size, first, count) - offset]
+    out = np.empty((count, *pixels.shape[1:]), np.uint8)
+    for row in range(count):
+        low, high = reach(whole, size, first + row, interpolation)
+        shares = weights(whole / size, first + row, low, high, FILTERS[interpolation][1])
         # Whole numbers below 2^53: exact in float64, which numpy multiplies much faster than integers.
-        summed = np.tensordot(weights, pixels[first : first + len(weights)].astype(np.float64), 1)
+        summed = np.tensordot(shares, pixels[low - offset : high - offset].astype(np.float64), 1)
         out[row] = np.clip(np.floor((summed + ONE // 2) / ONE), 0, 255)
     return out
 
 
-def windows(rows: int, size: int, interpolation: str) -> Iterator[tuple[int, Floats]]:
-    """For each row of the result: the first row that it is made of, and the weights, whole numbers that sum to ONE."""
-    support, weight = FILTERS[interpolation]
-    scale = rows / size
-    wide = max(scale, 1.0)
-    for row in range(size):
-        centre = (row + 0.5) * scale
-        first = max(0, int(centre - support * wide + 0.5))
-        last = min(rows, int(centre + support * wide + 0.5))
-        raw = [weight((x + first - centre + 0.5) / wide) for x in range(last - first)]
-        total = sum(raw)
-        yield first, np.array([math.floor(abs(w / total) * ONE + 0.5) * math.copysign(1, w) for w in raw])
+def weights(scale: float, row: int, low: int, high: int, weight: Filter) -> Floats:
+    """Of the rows from `low` to `high` that a row of the result is made of: whole numbers that sum to ONE."""
+    wide, centre = max(scale, 1.0), (row + 0.5) * scale
+    raw = [weight((x - centre + 0.5) / wide) for x in range(low, high)]
+    total = sum(raw)
+    return np.array([math.floor(abs(w / total) * ONE + 0.5) * math.copysign(1, w) for w in raw])
 
 
-def nearest(rows: int, size: int) -> list[int]:
-    scale = rows / size
-    place, found = scale * 0.5, []
-    for _ in range(size):
-        found.append(min(int(place), rows - 1))
-        place += scale  # summed up as Pillow does it, so that it rounds alike
+def nearest(whole: int, size: int, first: int, count: int) -> npt.NDArray[np.int64]:
+    """Which row each row of the result is a copy of."""
+    scale = whole / size
+    places = (np.arange(first, first + count) + 0.5) * scale
+    if size <= SUMMED:  # summed up as Pillow does it, so that it rounds alike
+        places = np.cumsum(np.r_[scale * 0.5, np.full(first + count - 1, scale)])[first:]
+    found: npt.NDArray[np.int64] = np.minimum(places.astype(np.int64), whole - 1)
     return found
 
 
@@ -159,11 +189,13 @@ def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
     args = parser.parse_args()
     here = Path(__file__).resolve().parent
     manifest, how = (json.loads((here / name).read_text("utf-8")) for name in ("manifest.json", "preprocess.json"))
-    labels = (here / "labels.txt").read_text(encoding="utf-8").split("\n")
     try:
-        prepared = prepare(read_picture(args.picture), how)
+        labels = labels_in(here / "labels.txt")
+        prepared = prepare(read_picture(args.picture, how.get("pixel_range")), how)
         logits = logits_of(here / manifest["model"], as_input(prepared, how), manifest["precision"])
-    except PictureError as error:
+        if logits.shape[-1] != len(labels):
+            raise LabelsError(f"labels.txt names {len(labels)} classes, the model answers {logits.shape[-1]}")
+    except (LabelsError, PictureError) as error:
         print(f"classify.py: {error}", file=sys.stderr)
         return EXIT_USAGE
     except ImportError as error:
@@ -172,6 +204,15 @@ def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
     for name, share in likeliest(logits[0], labels, args.top):
         print(f"{share:7.2%}  {name}")
     return 0
+
+
+def labels_in(path: Path) -> list[str]:
+    """The names of the classes, one a line: a line ends at a line feed and at nothing else. Raises LabelsError."""
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelsError(f"cannot read {path.name}: {error}") from error
+    return [line[:-1] if line.endswith("\r") else line for line in (lines if lines[-1] else lines[:-1])]
 
 
 def likeliest(logits: Floats, labels: list[str], top: int) -> list[tuple[str, float]]:

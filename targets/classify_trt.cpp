@@ -91,7 +91,7 @@ int main(int count, char** arguments) {
             logits = run(*engine, pictures::repeated(prepared), nvinfer1::Dims4{batch, height, width, 3});
         else
             logits = run(*engine, pictures::normalized(prepared), nvinfer1::Dims4{batch, 3, height, width});
-        pictures::tell(logits.data(), folder);
+        pictures::tell(logits.data(), logits.size() / batch, folder);
         return 0;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "classify: %s\n", error.what());

@@ -184,7 +184,7 @@ class Session:
     def predict(self, request: Request) -> Reply:
         out = Path(take(request, "out", str))
         pictures, batch = self._pictures(request, "inputs")
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+        temporary = out.with_name(f".kdc-tmp.{out.name}.{os.getpid()}")
         try:
             with temporary.open("wb") as file:
                 self._predict(pictures, batch, file)

@@ -115,7 +115,7 @@ def test_nothing_imports_the_command_line(path: Path) -> None:
     assert "cli" not in package_parts(imports(path))
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "console"}], ids=ids)
+@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "console", "interruption"}], ids=ids)
 def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     if ids(path) == "compressor/export/quiet.py":
         pytest.skip("it keeps others from printing")

@@ -111,7 +111,7 @@ def written(folder: Path, **changes: Any) -> str:
 )
 def test_a_student_is_trained_for_the_first_int8_target(profile: str, runtime: str, scheme: Scheme) -> None:
     progress = Listening()
-    assert scheme_for(profile, progress) == scheme
+    assert scheme_for(load_profile(profile), progress) == scheme
     words = f"--qat: for int8 on {runtime}: {scheme.activations} activations, {scheme.weight_bits}-bit weights"
     assert progress.said == [words]
 
@@ -122,7 +122,7 @@ def test_the_order_of_the_targets_decides_where_they_round_otherwise(tmp_path: P
     found = {}
     for first, second in (("onnxruntime", "tensorrt"), ("tensorrt", "onnxruntime")):
         progress = Listening()
-        found[first] = scheme_for(written(tmp_path, targets=[row[first], row[second]]), progress)
+        found[first] = scheme_for(load_profile(written(tmp_path, targets=[row[first], row[second]])), progress)
         assert f"on {first}:" in progress.said[0]
     assert found == {"onnxruntime": Scheme(activations="uint8"), "tensorrt": Scheme(activations="int8")}
 
@@ -133,7 +133,7 @@ def test_there_is_no_scheme_without_an_int8_target(tmp_path: Path) -> None:
     assert caught.value.hint == "--profile NAME"
     in_float = written(tmp_path, targets=[{"runtime": "openvino", "precisions": ["f32", "f16"]}])
     with pytest.raises(KdcError, match="has no target with int8") as caught:
-        scheme_for(in_float, Silent())
+        scheme_for(load_profile(in_float), Silent())
     assert caught.value.exit_code == EXIT_USAGE
 
 
@@ -145,9 +145,9 @@ def test_what_an_export_trained_stays_only_where_it_was_interrupted(
     ends: BaseException | None, left: bool, tmp_path: Path
 ) -> None:
     """Then the same command goes on with it. Of another bundle beside it nothing is touched."""
-    trained = tmp_path / ".bundle.qat-0123456789ab" / "uint8-8"
-    others = tmp_path / ".bundle2.qat-0123456789ab"
-    others.mkdir()
+    trained = tmp_path / "bundle" / ".kdc-qat-0123456789ab" / "uint8-8"
+    others = tmp_path / "bundle2" / ".kdc-qat-0123456789ab"
+    others.mkdir(parents=True)
     with (
         suppress(KdcError, ValueError, KeyboardInterrupt),
         _retraining(tmp_path / "run", tmp_path / "bundle", None, Silent()),

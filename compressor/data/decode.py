@@ -12,15 +12,17 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from compressor.data.pictures import decode, pillow_warnings_ignored, resize_and_crop
-from compressor.data.samples import Part, Sample, Split, load
+from compressor.data.depth import Census
+from compressor.data.pictures import pillow_warnings_ignored, resize_and_crop
+from compressor.data.samples import Part, Sample, Split, load_seen
 from compressor.errors import KdcError
 from compressor.progress import Progress
 from compressor.spec.base import write_atomically
 from compressor.spec.preprocess import Preprocess
 
-__all__ = ["check", "decode_split", "digest", "in_order", "pixel_digests", "readable"]
+__all__ = ["check", "decode_split", "digest", "in_order", "readable"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,6 +31,7 @@ R = TypeVar("R")
 # of the picture that is being used bounds the memory, whatever the split's size.
 PICTURES_PER_TASK = 16
 TASKS_PER_THREAD = 3
+PIXELS_PER_STRIP = 1 << 18
 
 
 def in_order(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
@@ -58,38 +61,49 @@ def _cpus() -> int:
     return os.cpu_count() or 1
 
 
-def digest(content: bytes | NDArray[np.uint8]) -> bytes:
-    """The sha256 of a picture's content: of the whole file, or of its pixels and their shape."""
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).digest()
-    return hashlib.sha256(repr(content.shape).encode() + content.tobytes()).digest()
+def digest(picture: Image.Image) -> bytes:
+    """What a picture shows, as a sha256: over its size and its pixels, as they were decoded to RGB.
+
+    So it is the same for a PNG, for the same pixels in a BMP and for the same pixels as an array, wherever they lie. A
+    picture that was scaled or compressed with loss has other pixels, and counts as another one.
+    """
+    found = hashlib.sha256(repr(picture.size).encode())
+    rows = max(1, PIXELS_PER_STRIP // picture.width)
+    for top in range(0, picture.height, rows):  # in strips: a second copy of a large picture costs time and memory
+        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        found.update(strip.tobytes())
+    return found.digest()
 
 
-def check(samples: Sequence[tuple[Part, int]], progress: Progress) -> list[bytes | KdcError]:
-    """For each sample the digest of its content, or what is wrong with it. Every encoded picture is decoded whole:
-    an error now is better than one in the fifth epoch."""
-    if not any(part.encoded for part, _ in samples):
-        return [digest(part.content(row)) for part, row in samples]
-    with pillow_warnings_ignored(), closing(in_order(_check_one, samples)) as results:
+def check(
+    samples: Sequence[tuple[Part, int]], progress: Progress, census: Census | None = None
+) -> list[bytes | KdcError]:
+    """For each sample the digest of its pixels, or what is wrong with it. Every picture is decoded whole, once: an
+    error now is better than one in the fifth epoch. What the files show goes to `census`."""
+    seen_so_far = Census() if census is None else census
+
+    def one(sample: tuple[Part, int]) -> bytes | KdcError:
+        part, row = sample
+        try:
+            picture, seen = load_seen(part, row)
+            if part.encoded:
+                seen_so_far.add(seen, part.where(row))
+            return digest(picture)
+        except KdcError as error:
+            return error
+
+    with pillow_warnings_ignored(), closing(in_order(one, samples)) as results:
+        if not any(part.encoded for part, _ in samples):
+            return list(results)
         return list(progress.track(results, len(samples), "checking pictures"))
 
 
-def _check_one(sample: tuple[Part, int]) -> bytes | KdcError:
-    part, row = sample
-    try:
-        content = part.content(row)
-        if isinstance(content, bytes):
-            decode(content, part.where(row))
-        return digest(content)
-    except KdcError as error:
-        return error
-
-
 def readable(
-    samples: Sequence[tuple[Part, int]], skip_bad: bool, progress: Progress
+    samples: Sequence[tuple[Part, int]], skip_bad: bool, progress: Progress, census: Census | None = None
 ) -> tuple[list[Sample], tuple[str, ...]]:
-    """The samples that can be read, and the ids of those that cannot, which raise KdcError without `skip_bad`."""
-    results = check(samples, progress)
+    """The samples that can be read, and the ids of those that cannot, which raise KdcError without `skip_bad`. What
+    the files show goes to `census`."""
+    results = check(samples, progress, census)
     errors = [result for result in results if isinstance(result, KdcError)]
     if errors and not skip_bad:
         more = f" (and {len(errors) - 1} more pictures)" if len(errors) > 1 else ""
@@ -99,16 +113,6 @@ def readable(
     both = list(zip(samples, results, strict=True))
     kept = [(part, row, result) for (part, row), result in both if not isinstance(result, KdcError)]
     return kept, tuple(part.ids[row] for (part, row), result in both if isinstance(result, KdcError))
-
-
-def pixel_digests(samples: Sequence[Sample], progress: Progress) -> list[bytes]:
-    """The digests of the decoded pictures: the same for a file and for the pixels that stand in it without loss."""
-
-    def of(sample: Sample) -> bytes:
-        return digest(np.asarray(load(*sample[:2])))
-
-    with pillow_warnings_ignored(), closing(in_order(of, samples)) as digests:
-        return list(progress.track(digests, len(samples), "comparing pictures"))
 
 
 def decode_split(split: Split, how: Preprocess, path: Path, progress: Progress) -> NDArray[np.uint8]:

@@ -6,27 +6,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compressor.data.labels import listed
+from compressor.data.layout import Inside, doubt
 from compressor.data.pictures import SUFFIXES
 from compressor.data.samples import Found, Part
+from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.data.splits import WANTED
 from compressor.errors import KdcError, os_error
+from compressor.names import lines_of, spelt
 from compressor.progress import Progress
+from compressor.reading import read_bytes, read_text
 
-__all__ = ["SPLIT_NAMES", "entries", "expanded", "find_folder", "find_pictures", "present_path", "read_picture"]
+__all__ = ["LITTER", "entries", "expanded", "find_folder", "find_pictures", "present_path", "read_picture"]
 
-# How people call the splits. Also read by the other sources.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
+PICTURE_BYTES = 1_000_000_000  # more than the largest picture that is decoded takes on disk
 EXPECTED = "expected one folder a class, with pictures in it, directly or under train/, validation/ and test/"
-LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin"})  # left by operating systems; no one's data
+NAMED = "classes.txt"
+"""Beside the class folders, it says that they are classes where they look like something else."""
+
+# Left by operating systems, storage boxes and tools; no one's data. Names that begin with a dot are left out anyway.
+LITTER = frozenset(
+    {
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "__pycache__", "$recycle.bin", "recycler"),
+        *("system volume information", "network trash folder", "temporary items", "lost+found", "found.000"),
+        *("@eadir", "@tmp", "@sharebin", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot"),
+    }
+)
+TOOLS = (  # how hidden folders begin that no one misses
+    *(".ipynb_checkpoints", ".appledouble", ".thumb", ".trash", ".temporaryitems", ".spotlight", ".fseventsd", "._"),
+    *(".git", ".svn", ".hg", ".dvc", ".cache", ".idea", ".vscode", ".snapshot", ".@__thumb", ".kdc"),
+)
 
 
 @dataclass
@@ -35,11 +43,13 @@ class _Ignored:
 
     files: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
         kinds = (
             (self.files, "files that are no pictures by their suffix, or lie beside the class folders"),
             (self.links, "folders that were reached before through another link"),
+            (self.hidden, "folders whose names begin with a dot"),
         )
         return tuple(f"ignored {len(names)} {what}, e.g. {min(names)}" for names, what in kinds if names)
 
@@ -76,13 +86,14 @@ def present_path(text: str, scheme: str, *, folder: bool) -> Path:
 def find_folder(place: str, progress: Progress) -> Found:
     """Pictures by suffix, in folders of any depth under the class folder; symbolic links are followed, hidden files
     left out. The classes are sorted as torchvision's ImageFolder sorts them ("10" before "2"), so that a teacher that
-    was trained with it has them in the same order."""
+    was trained with it has them in the same order. Raises KdcError where folders look like splits, or like what only
+    holds the class folders (`layout.doubt`), unless PATH/classes.txt names them, one a line."""
     root = present_path(place, "folder", folder=True)
     ignored = _Ignored()
     parts = {
         split: _part(root, root / name if name else root, ignored) for split, name in _layout(root, ignored).items()
     }
-    class_names = tuple(sorted(set(parts["train"].labels)))
+    class_names = tuple(sorted(set(parts["train"].labels), key=lambda name: (spelt(name), name)))
     return Found(class_names, {name: parts[name] for name in WANTED if name in parts}, ignored.notes())
 
 
@@ -94,7 +105,7 @@ def find_pictures(place: str, progress: Progress) -> Found:
     if not found:
         raise KdcError(f"{root} holds no pictures")
     ids = sorted(found)
-    held_out = [name for name in _children(root)[0] if SPLIT_NAMES.get(name.lower(), "train") != "train"]
+    held_out = _held_out(ids)
     notes = (f"the pictures in {listed(held_out)} are taken too",) if held_out else ()
     part = Part(
         ids=tuple(ids),
@@ -106,6 +117,17 @@ def find_pictures(place: str, progress: Progress) -> Found:
     return Found((), {"train": part}, (*notes, *ignored.notes()))
 
 
+def _held_out(ids: list[str]) -> list[str]:
+    """The folders, at any depth, that sound like a validation or test split."""
+    found = set()
+    for folder in {own.rpartition("/")[0] for own in ids}:
+        parts = folder.split("/")
+        at = next((at for at, name in enumerate(parts) if sounds_like(name) in ("validation", "test")), None)
+        if at is not None:
+            found.add("/".join(parts[: at + 1]))
+    return sorted(found)
+
+
 def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
     """`{split: folder name}`, or `{"train": ""}` where the class folders lie directly in `root`."""
     folders, files = _children(root)
@@ -114,14 +136,16 @@ def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
         count = sum(1 for name in files if Path(name).suffix.lower() in SUFFIXES)
         found = f"{count} pictures and no folders" if count else "no pictures"
         raise KdcError(f"{root} holds {found}; {EXPECTED}")
-    if not splits or (len(splits) == 1 and len(folders) > 1):  # one such name among others: a class of trains, say
-        ignored.files.extend(files)
+    # One such name among others may be a class of trains, say.
+    if not splits or (len(splits) == 1 and len(folders) > 1) or _are_named(root, folders):
+        _refuse_doubt(root, root, folders)
+        ignored.files.extend(name for name in files if name != NAMED)
         return {"train": ""}
     if len(splits) < len(folders):
         raise KdcError(
             f"{root} holds both splits ({', '.join(splits)}) and other folders "
             f"({listed(name for name in folders if name not in splits)}); {EXPECTED}",
-            "move the other folders away",
+            f"move the other folders away; or, where all of them are classes, {_naming(root)}",
         )
     twice = [name for name, count in Counter(SPLIT_NAMES[name.lower()] for name in splits).items() if count > 1]
     if twice:
@@ -130,8 +154,60 @@ def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
     layout = {SPLIT_NAMES[name.lower()]: name for name in splits}
     if "train" not in layout:
         raise KdcError(f"{root} holds {', '.join(splits)} but no train folder; {EXPECTED}")
-    ignored.files.extend(files)
+    # What lies in the other splits must be classes of this one.
+    _refuse_doubt(root, root / layout["train"], _children(root / layout["train"])[0])
+    ignored.files.extend(name for name in files if name != NAMED)
     return layout
+
+
+def _refuse_doubt(root: Path, base: Path, folders: list[str]) -> None:
+    """Raise KdcError where `folders`, those in `base`, may be no classes, and root/classes.txt does not say so."""
+    inside = {}
+    for name in folders:
+        inner, files = _children(base / name)
+        inside[name] = Inside(tuple(inner), any(Path(file).suffix.lower() in SUFFIXES for file in files))
+    if len(folders) == 1 and not inside[folders[0]].pictures and (deep := _unwrapped(base / folders[0])):
+        place, names = deep
+        raise KdcError(
+            f"{base} holds one folder, {folders[0]}, and the folders {listed(names, 4)} lie in {place}",
+            f"folder:{place}" if base == root else f"move them to {base}",
+        )
+    why = doubt(inside)
+    if why and not _are_named(root, folders):
+        raise KdcError(
+            f"{base} holds {why}",
+            "call the splits train, validation and test, or name the folder that holds the class folders; where "
+            f"these are the classes, {_naming(root)}",
+        )
+
+
+def _unwrapped(folder: Path, most: int = 10) -> tuple[Path, list[str]] | None:
+    """The first folder, from `folder` on down, that holds several folders, and these; None where there is none, or
+    pictures come first."""
+    for _ in range(most):
+        folders, files = _children(folder)
+        if not folders or any(Path(file).suffix.lower() in SUFFIXES for file in files):
+            return None
+        if len(folders) > 1:
+            return folder, folders
+        folder = folder / folders[0]
+    return None
+
+
+def _are_named(root: Path, folders: list[str]) -> bool:
+    """Whether root/classes.txt names all these folders as classes."""
+    path = root / NAMED
+    if not path.is_file():
+        return False
+    try:
+        named = {spelt(line) for line in lines_of(read_text(path, most=10_000_000).removeprefix("\ufeff"))}
+    except KdcError:  # another tool's file of that name: it answers nothing
+        return False
+    return {spelt(name) for name in folders} <= named
+
+
+def _naming(root: Path) -> str:
+    return f"name them in {root / NAMED}, one a line"
 
 
 def _part(root: Path, base: Path, ignored: _Ignored) -> Part:
@@ -141,6 +217,7 @@ def _part(root: Path, base: Path, ignored: _Ignored) -> Part:
         raise KdcError(f"{base} holds no folders; {EXPECTED}")
     if base != root:
         ignored.files.extend(prefix + name for name in files)
+    ignored.hidden.extend(prefix + name for name in _hidden(base))
     ids: list[str] = []
     labels: list[str] = []
     for name in folders:
@@ -159,12 +236,21 @@ def _part(root: Path, base: Path, ignored: _Ignored) -> Part:
     )
 
 
+def _hidden(folder: Path) -> list[str]:
+    """Hidden folders that no tool is known to leave: perhaps a class, .net say."""
+    with os.scandir(folder) as listing:
+        names = [entry.name for entry in listing if entry.name.startswith(".") and entry.is_dir()]
+    return [name for name in names if not name.lower().startswith(TOOLS)]
+
+
 def read_picture(path: Path) -> bytes:
-    """The bytes of a picture file, or KdcError."""
+    """The bytes of a picture file, which must be a regular one, or KdcError."""
     try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte, from a damaged table
-        raise KdcError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return read_bytes(path, most=PICTURE_BYTES)
+    except KdcError as error:
+        if isinstance(error.__cause__, OSError):
+            raise KdcError(f"{path} cannot be read: {error.__cause__.strerror or error.__cause__}") from error
+        raise
 
 
 def _children(folder: Path) -> tuple[list[str], list[str]]:

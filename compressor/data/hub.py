@@ -1,12 +1,14 @@
 """`hf:NAME_OR_PATH`: Hugging Face datasets, from the hub or from a folder."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from compressor.data.folder import SPLIT_NAMES, expanded, present_path
+from compressor.data.folder import LITTER, expanded, present_path
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.parquet import encoded_picture
 from compressor.data.samples import Found, Part
+from compressor.data.split_words import SPLIT_NAMES
 from compressor.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, pick
 from compressor.errors import KdcError, needs
 from compressor.hub import offline_if_unreachable
@@ -36,7 +38,19 @@ def find_hub(place: str, progress: Progress) -> Found:
     notes = [f"pictures from column {image}, labels from column {label}"]
     if others:
         notes.append(f"ignored the splits {listed(others)}")
-    return Found(_names(train, label) or class_order(parts["train"].labels), parts, tuple(notes))
+    class_names = _names(train, label) or class_order(parts["train"].labels)
+    _refuse_litter(class_names, place)
+    return Found(class_names, parts, tuple(notes))
+
+
+def _refuse_litter(class_names: Sequence[str], place: str) -> None:
+    """`load_dataset` takes every folder of a folder of pictures for a class."""
+    litter = [name for name in class_names if name.lower() in LITTER]
+    if litter and expanded(place).is_dir():
+        raise KdcError(
+            f"hf:{place} has a class {litter[0]}, which is a folder that a system or a tool left there",
+            f"remove it, or folder:{place}, which passes over it",
+        )
 
 
 def _load(datasets: Any, place: str, progress: Progress) -> Any:

@@ -4,17 +4,21 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from compressor.data.copies import copies_told
 from compressor.data.decode import readable
+from compressor.data.depth import Census
 from compressor.data.labels import listed
-from compressor.data.samples import UNLABELLED, Found, ImageData, Part, Sample, Split, load
+from compressor.data.samples import UNLABELLED, Found, ImageData, Part, Sample, Split, contents_of, load
 from compressor.data.sources import find
 from compressor.data.splits import WANTED, split_off
 from compressor.data.unlabelled import join_unlabelled
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent
+from compressor.spec.preprocess import PixelRange
 from compressor.spec.student import DataInfo
 
 __all__ = ["open_data"]
@@ -29,30 +33,40 @@ def open_data(
     progress: Progress = SILENT,
     class_names: Sequence[str] | None = None,
     unlabelled: str | None = None,
+    pixel_range: PixelRange | None = None,
 ) -> ImageData:
     """The data that `reference` names (see `sources.SOURCES`), checked and in three splits.
 
     Every encoded picture is decoded once, here; those that cannot be raise KdcError, or with `skip_bad` are left out
     and listed in `info.skipped`. Splits that are missing are taken from train, the same way every time (`split_off`).
     With `class_names`, the data must have exactly these classes, and labels follow their order. The pictures that
-    `unlabelled` names (`sources.find_unlabelled`) stand at the end of train, with the label UNLABELLED.
+    `unlabelled` names (`sources.find_unlabelled`) stand at the end of train, with the label UNLABELLED. `pixel_range`:
+    how pictures of more than 8 bits a channel are read (`Recipe.pixel_range`).
 
-    `info.fingerprint` is a sha256 over the class names and the split, id, label and whole content (file bytes, or
-    pixels) of every sample, which costs little beside decoding it.
+    A sample is known by what its picture shows (`decode.digest`), not by where it lies: splits are made by that, and
+    copies are found by it, those in another format too. Pictures that were resized, or compressed anew with loss, are
+    not recognised as copies.
+
+    `info.fingerprint` is a sha256 over the class names, and the split, label and digest of every sample. The same
+    pictures under other names, in another order, folder, table or format have the same one; where a file's pixels come
+    out otherwise, since another version of a decoder reads it, they have another.
     """
-    found = find(reference, progress)
+    found = _read_with(find(reference, progress), pixel_range)
     names = _classes(found, class_names)
-    kept, skipped = _checked(found, skip_bad, progress)
+    census = Census()
+    kept, skipped = _checked(found, skip_bad, progress, census)
     _every_class_in_train(kept["train"], names)
     splits, split_notes = _in_three(kept)
-    notes = [*found.notes, *split_notes, *_remarks(splits, names)]
+    notes = [*found.notes, *census.notes(pixel_range), *split_notes, *_absent(splits, names), *copies_told(splits)]
     if skipped:
         notes.append(f"left out {len(skipped)} pictures that cannot be read, e.g. {skipped[0]}")
     made = {name: _split(name, splits[name], names) for name in WANTED}
-    fingerprint, counts = _fingerprint(names, splits, made), {name: len(split) for name, split in made.items()}
+    fingerprint, counts = _fingerprint(names, splits), {name: len(split) for name, split in made.items()}
     joined = None
     if unlabelled is not None:
-        more, joined, more_notes = join_unlabelled(unlabelled, splits, skip_bad=skip_bad, progress=progress)
+        more, joined, more_notes = join_unlabelled(
+            unlabelled, splits, skip_bad=skip_bad, progress=progress, pixel_range=pixel_range
+        )
         notes += more_notes
         made["train"] = _with_unlabelled(made["train"], more)
     for note in notes:
@@ -67,6 +81,10 @@ def open_data(
         unlabelled=joined,
     )
     return ImageData(info, made["train"], made["validation"], made["test"])
+
+
+def _read_with(found: Found, pixel_range: PixelRange | None) -> Found:
+    return replace(found, parts={name: replace(part, pixel_range=pixel_range) for name, part in found.parts.items()})
 
 
 def _classes(found: Found, wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -105,9 +123,11 @@ def _reordered(names: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def _checked(found: Found, skip_bad: bool, progress: Progress) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
+def _checked(
+    found: Found, skip_bad: bool, progress: Progress, census: Census
+) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
     """The samples that can be read, by split, and the ids of those that cannot."""
-    samples, skipped = readable(list(found.samples()), skip_bad, progress)
+    samples, skipped = readable(list(found.samples()), skip_bad, progress, census)
     kept: dict[str, list[Sample]] = {name: [] for name in found.parts}
     split_of = {id(part): name for name, part in found.parts.items()}
     for sample in samples:
@@ -129,23 +149,19 @@ def _in_three(kept: Mapping[str, list[Sample]]) -> tuple[dict[str, list[Sample]]
     missing = [name for name in ("test", "validation") if name not in kept]
     train = kept["train"]
     rows_of, notes = split_off(
-        [part.ids[row] for part, row, _ in train], [part.labels[row] for part, row, _ in train], missing
+        [digest for _, _, digest in train], [part.labels[row] for part, row, _ in train], missing
     )
     return dict(kept) | {name: [train[row] for row in rows] for name, rows in rows_of.items()}, notes
 
 
-def _remarks(splits: Mapping[str, Sequence[Sample]], names: Sequence[str]) -> list[str]:
-    """What makes the figures of a held-out split worth less, and can be seen from here."""
+def _absent(splits: Mapping[str, Sequence[Sample]], names: Sequence[str]) -> list[str]:
+    """Classes that a held-out split has no pictures of, so that it does not tell how well they are known."""
     remarks = []
-    trained_on = {digest for _, _, digest in splits["train"]}
     for split in ("validation", "test"):
         seen = {part.labels[row] for part, row, _ in splits[split]}
         absent = [name for name in names if name not in seen]
         if absent:
             remarks.append(f"{split} holds no pictures of {listed(absent)}")
-        leaked = [part.ids[row] for part, row, digest in splits[split] if digest in trained_on]
-        if leaked:
-            remarks.append(f"{len(leaked)} pictures of {split} have an exact copy in train, e.g. {leaked[0]}")
     return remarks
 
 
@@ -156,6 +172,7 @@ def _split(name: str, samples: Sequence[Sample], names: Sequence[str]) -> Split:
         ids=tuple(part.ids[row] for part, row, _ in samples),
         labels=np.array([index[part.labels[row]] for part, row, _ in samples], np.int64),
         picture=lambda number: load(*samples[number][:2]),
+        contents=contents_of(digest for _, _, digest in samples),
     )
 
 
@@ -166,13 +183,13 @@ def _with_unlabelled(train: Split, more: Sequence[Sample]) -> Split:
         ids=train.ids + tuple(part.ids[row] for part, row, _ in more),
         labels=np.concatenate([train.labels, np.full(len(more), UNLABELLED, np.int64)]),
         picture=lambda number: train.picture(number) if number < own else load(*more[number - own][:2]),
+        contents=np.concatenate([train.contents, contents_of(digest for _, _, digest in more)]),
     )
 
 
-def _fingerprint(names: Sequence[str], splits: Mapping[str, Sequence[Sample]], made: Mapping[str, Split]) -> str:
+def _fingerprint(names: Sequence[str], splits: Mapping[str, Sequence[Sample]]) -> str:
     whole = hashlib.sha256(json.dumps(list(names)).encode())
     for name in WANTED:
-        lines = sorted(zip(made[name].ids, made[name].labels.tolist(), splits[name], strict=True), key=lambda x: x[0])
-        for sample_id, label, (_, _, digest) in lines:
-            whole.update(json.dumps([name, sample_id, label, digest.hex()]).encode())
+        for label, digest in sorted((part.labels[row], digest) for part, row, digest in splits[name]):
+            whole.update(json.dumps([name, label, digest.hex()]).encode())
     return whole.hexdigest()

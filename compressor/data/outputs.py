@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from compressor.data.labels import listed
 from compressor.data.outputs_files import RawTable, read_table
 from compressor.errors import KdcError, did_you_mean
+from compressor.names import escaped, spelt
 from compressor.spec.outputs import Kind, OutputsInfo
 
 __all__ = ["NOTHING", "AnswerTable", "read_outputs"]
@@ -123,9 +124,9 @@ def _every(table: RawTable, columns: list[str], class_names: Sequence[str], path
         raise KdcError(f"{path} has columns {said[0]}:… and {said[1]}:…", "keep one of them")
     prefix = f"{said[0]}:" if said else ""
     wanted = [prefix + name for name in class_names]
-    there, asked = set(columns), set(wanted)
-    missing = [name for name in wanted if name not in there]
-    foreign = [name for name in columns if name not in asked]
+    column_of, asked = _column_of(columns, prefix, path), set(wanted)
+    missing = [name for name in wanted if name not in column_of]
+    foreign = [column for name, column in column_of.items() if name not in asked]
     if foreign:
         near = did_you_mean(foreign[0], missing) or f"; the classes of the data: {listed(class_names)}"
         raise KdcError(
@@ -136,7 +137,7 @@ def _every(table: RawTable, columns: list[str], class_names: Sequence[str], path
         raise KdcError(f"{path} has no column for {len(missing)} classes of the data: {listed(missing)}")
     values = np.empty((table.rows, len(wanted)), np.float32)
     for number, name in enumerate(wanted):
-        values[:, number] = table.numbers(name)
+        values[:, number] = table.numbers(column_of[name])
     if said == ["logit"]:
         _refuse(table, ~np.isfinite(values), wanted, values, "which is no finite number")
         return _Values("logits", None, values, values, "logit")
@@ -146,6 +147,18 @@ def _every(table: RawTable, columns: list[str], class_names: Sequence[str], path
     return _Values("probabilities", None, logs, values, "log_probability" if log else "probability")
 
 
+def _column_of(columns: Sequence[str], prefix: str, path: Path) -> dict[str, str]:
+    """For each column of a class, in the spelling in which classes are called: how the file spells it."""
+    found: dict[str, str] = {}
+    for column in columns:
+        name = prefix + spelt(column.removeprefix(prefix)) if column.startswith(prefix) else column
+        if name in found:
+            both = f"{escaped(found[name])} and {escaped(column)}"
+            raise KdcError(f"{path} has two columns for one class: {both}", "keep one of them")
+        found[name] = column
+    return found
+
+
 def _top(table: RawTable, columns: list[str], class_names: Sequence[str], path: Path) -> _Values:
     """`class_1`, `probability_1`, …"""
     log = "log_probability_1" in columns
@@ -153,7 +166,7 @@ def _top(table: RawTable, columns: list[str], class_names: Sequence[str], path: 
     k = sum(re.fullmatch(r"class_\d+", column) is not None for column in columns)
     names, values = ([f"{what}_{number}" for number in range(1, k + 1)] for what in ("class", value))
     foreign = set(columns) - {*names, *values, f"{value}_rest"}
-    missing = [name for name in (*names, *values) if name not in set(columns)]
+    missing = [name for name in (*names, *values) if name not in columns]
     if foreign or missing:
         wrong = f"lacks {missing[0]}" if missing else f"has a column {sorted(foreign)[0]} too"
         raise KdcError(f"{path} holds the top {k}, and {wrong}", f"class_1 … class_k and {value}_1 … {value}_k")
@@ -187,7 +200,7 @@ def _classes(table: RawTable, column: str, class_names: Sequence[str]) -> Floats
     """The numbers of the classes that a column names, as float32 (exact up to 2^24)."""
     index = {name: number for number, name in enumerate(class_names)}
     found = np.empty(table.rows, np.float32)
-    for row, name in enumerate(table.texts(column)):
+    for row, name in enumerate(map(spelt, table.texts(column))):
         if name not in index:
             near = did_you_mean(name, class_names) or f"; the classes of the data: {listed(class_names)}"
             raise KdcError(f"{table.where(row)}: {column} {name!r} is no class of the data{near}")

@@ -11,21 +11,19 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.errors import EXIT_MISSING, KdcError, first_line, needs, os_error
-from compressor.reading import json_value
-from compressor.spec.base import parse, write_atomically
+from compressor.data.csv_rows import MOST_LINE, csv_text, rows_of
+from compressor.data.parquet_footer import footer_of
+from compressor.errors import EXIT_MISSING, KdcError, first_line, needs
+from compressor.reading import json_value, open_regular
+from compressor.spec.base import parse
 from compressor.spec.outputs import OutputsInfo
+from compressor.writing import written
 
 __all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer", "written_by_kdc"]
 
 ENDINGS = (".csv", ".parquet")
 MARK = "#kdc "
-MOST_COLUMNS = 100_000
-"""Some times the classes of the largest data sets of pictures (21,841 in ImageNet-21k)."""
-
-LONGEST = 100_000_000
-"""Characters of a first line."""
-
+MOST_CELLS = 100_000_000  # as texts they take 8 GB
 INSTALL = "pip install 'kdc[hf]'"
 
 Column: TypeAlias = Sequence[str] | NDArray[np.float32]
@@ -54,7 +52,7 @@ def require_ending(path: Path, what: str) -> None:
 def read_table(path: Path) -> RawTable:
     """The columns of a file; raises KdcError where it is missing or damaged, or names a column twice."""
     require_ending(path, "the table of answers")
-    if not path.is_file():
+    if not path.exists():
         raise KdcError(f"the table of answers {path} does not exist", "kdc predict --teacher … --data … --out FILE")
     table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
     twice = [name for name, count in Counter(table.columns).items() if count > 1]
@@ -68,12 +66,10 @@ def read_table(path: Path) -> RawTable:
 def written_by_kdc(path: Path) -> bool:
     """Whether the file is a table that `table_writer` wrote, as it says of itself."""
     try:
-        if not path.is_file():  # a pipe would never answer
-            return False
         if path.suffix.lower() != ".csv":
             return _read_parquet(path).info is not None
-        with path.open(encoding="utf-8", errors="replace") as file:
-            first = file.readline(LONGEST)
+        with open_regular(path) as file:
+            first = file.readline(MOST_LINE).decode("utf-8", "replace")
         return first.startswith(MARK) and bool(_info(first.removeprefix(MARK), path))
     except OSError:
         return False
@@ -84,32 +80,28 @@ def written_by_kdc(path: Path) -> bool:
 
 
 def _read_csv(path: Path) -> RawTable:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline(LONGEST)
-            info = _info(first.removeprefix(MARK), path) if first.startswith(MARK) else None
-            before = 1 if info else 0
-            if not info:
-                file.seek(0)
-            reader = csv.reader(file, strict=True)
-            # A hand may have put blanks around; what kdc wrote has them where a class or an id has them.
-            clean: Callable[[str], str] = str if info else str.strip
-            header = tuple(clean(name) for name in next(reader, []))
-            _bounded(len(header), path)
-            rows = [(before + reader.line_num, row) for row in reader if row]
-    except OSError as error:
-        raise os_error(error, f"reading {path}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise KdcError(f"{path} is no CSV file in UTF-8: {error}") from error
-    for line, row in rows:
-        if len(row) != len(header):
-            raise KdcError(f"{path} line {line} has {len(row)} values, the header has {len(header)}")
+    with csv_text(path) as file:
+        first = file.readline(MOST_LINE)
+        info = _info(first.removeprefix(MARK), path) if first.startswith(MARK) else None
+        if not info:
+            file.seek(0)
+        # A hand may have put blanks around; what kdc wrote has them where a class or an id has them.
+        clean: Callable[[str], str] = str if info else str.strip
+        lines = rows_of(file, path, 1 if info else 0)
+        header = tuple(clean(name) for name in next(lines, (0, []))[1])
+        rows = []
+        for one in lines:
+            rows.append(one)
+            if len(rows) * len(header) > MOST_CELLS:
+                raise KdcError(f"{path} has more than {MOST_CELLS:,} values, the most that is read of a CSV", "Parquet")
+
+    places = {name: number for number, name in enumerate(header)}
 
     def where(row: int) -> str:
         return f"{path} line {rows[row][0]}"
 
     def texts(name: str) -> list[str]:
-        number = header.index(name)
+        number = places[name]
         return _present([clean(row[number]) for _, row in rows], name, where)
 
     def numbers(name: str) -> Floats:
@@ -136,12 +128,8 @@ def _read_parquet(path: Path) -> RawTable:
     pyarrow = needs("pyarrow", INSTALL, f"reading {path}")
     from pyarrow import parquet
 
-    try:
-        file = parquet.ParquetFile(path)  # once: each opening reads what all columns are
-        schema, rows = file.schema_arrow, file.metadata.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        raise KdcError(f"{path} is no readable Parquet file: {first_line(error)}") from error
-    _bounded(len(schema.names), path)
+    schema, metadata = footer_of(path)
+    rows, file = metadata.num_rows, parquet.ParquetFile(path)  # once: each opening reads what all columns are
     said = (schema.metadata or {}).get(b"kdc")
 
     def where(row: int) -> str:
@@ -166,26 +154,19 @@ def _read_parquet(path: Path) -> RawTable:
         found: Floats = values.to_numpy().astype(np.float32)
         return found
 
-    return RawTable(tuple(schema.names), rows, texts, numbers, where, _info(said, path) if said else None)
+    info = _info(said.decode("utf-8", "replace"), path) if said else None
+    return RawTable(tuple(schema.names), rows, texts, numbers, where, info)
 
 
-def _info(text: str | bytes, path: Path) -> OutputsInfo:
-    return parse(OutputsInfo, json_value(text, f"{path}, what kdc wrote about it"), str(path))
-
-
-def _bounded(columns: int, path: Path) -> None:
-    if columns > MOST_COLUMNS:
-        raise KdcError(
-            f"{path} has {columns:,} columns, and {MOST_COLUMNS:,} are the most that are read",
-            "of so many classes give the top k: class_1, probability_1, …",
-        )
+def _info(text: str, path: Path) -> OutputsInfo:
+    return parse(OutputsInfo, json_value(text, f"what kdc wrote into {path}"), str(path))
 
 
 @contextmanager
 def table_writer(path: Path, info: OutputsInfo, columns: Sequence[str]) -> Iterator[Callable[[list[Column]], None]]:
-    """A function that appends rows, given as the values of all columns (texts, or float32). The file is renamed to
-    `path` when all went well."""
-    with write_atomically(path) as temporary:
+    """A function that appends rows, given as the values of all columns (texts, or float32). The file appears
+    at `path` when all went well (see `written`)."""
+    with written(path, "kdc predict") as temporary:
         write = _csv_writer if path.suffix.lower() == ".csv" else _parquet_writer
         with write(temporary, info.model_dump_json(), columns) as append:
             yield append

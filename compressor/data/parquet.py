@@ -1,6 +1,5 @@
 """`parquet:PATH`: a table with the encoded pictures inside, or with paths of pictures."""
 
-import json
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -10,20 +9,22 @@ import numpy as np
 
 from compressor.data.folder import read_picture
 from compressor.data.labels import label_texts
+from compressor.data.parquet_footer import footer_of, reading
 from compressor.data.samples import Found
 from compressor.data.tables import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
-    SPLIT_COLUMNS,
     Table,
     files_by_split,
     join,
     path_table,
     pick,
     picture_file,
+    split_column,
 )
 from compressor.errors import KdcError, needs
 from compressor.progress import Progress
+from compressor.reading import json_value
 
 __all__ = ["encoded_picture", "find_parquet"]
 
@@ -40,28 +41,30 @@ def find_parquet(place: str, progress: Progress) -> Found:
 
 def _table(path: Path) -> Table:
     pa = needs("pyarrow", "pip install 'kdc[hf]'", "parquet: data")
-    schema = _reading(path, lambda parquet: parquet.read_schema(path))
+    schema, metadata = footer_of(path)
     image = pick(schema.names, IMAGE_COLUMNS, "pictures", path)
     label = pick(schema.names, LABEL_COLUMNS, "labels", path)
-    split = next((name for name in schema.names if name.lower() in SPLIT_COLUMNS), None)
+    split = split_column(schema.names, path)
 
     def column(name: str) -> list[Any]:
-        values: list[Any] = _reading(path, lambda parquet: parquet.read_table(path, columns=[name]))[name].to_pylist()
+        values: list[Any] = reading(path, lambda parquet: _whole(parquet, path, name).to_pylist())
         return values
 
     def where(row: int) -> str:
         return f"{path} row {row}"
 
-    names = _hugging_face_names(schema, label)
+    names = _hugging_face_names(schema, label, path)
     labels = label_texts(column(label), where, names)
     splits = column(split) if split else None
     note = f"pictures from column {image}, labels from column {label}"
     kind = schema.field(image).type
+    if pa.types.is_dictionary(kind):  # a categorical column of pandas
+        kind = kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return path_table(path, column(image), labels, where, splits, names, note)
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_struct(kind)):
+    if not _may_hold_pictures(pa, kind):
         raise KdcError(f"{path}: column {image} holds {kind}; expected bytes, {{bytes, path}} or the path of a picture")
-    cells = _Cells(path, image)
+    cells = _Cells(path, image, metadata)
 
     def content(row: int) -> bytes:
         return encoded_picture(cells.at(row), where(row), path)
@@ -80,35 +83,47 @@ def encoded_picture(value: object, where: str, table: Path | None) -> bytes:
     raise KdcError(f"{where} cannot be decoded: it holds no picture")
 
 
-def _hugging_face_names(schema: Any, label: str) -> tuple[str, ...] | None:
+def _may_hold_pictures(pa: Any, kind: Any) -> bool:
+    """Whether a type is bytes, or a struct that has bytes or a path."""
+    if not pa.types.is_struct(kind):
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    inner = {kind.field(number).name: kind.field(number).type for number in range(kind.num_fields)}
+    held, path = inner.get("bytes"), inner.get("path")
+    texts = path is not None and (pa.types.is_string(path) or pa.types.is_large_string(path))
+    return texts or (held is not None and _may_hold_pictures(pa, held) and not pa.types.is_struct(held))
+
+
+def _whole(parquet: Any, path: Path, name: str) -> Any:
+    # By the file, not by read_table, which takes a folder's name such as `split=train` for one more column.
+    with parquet.ParquetFile(path) as file:
+        return file.read(columns=[name])[name]
+
+
+def _hugging_face_names(schema: Any, label: str, path: Path) -> tuple[str, ...] | None:
     """The class names that `datasets` wrote beside the columns: without them, labels would be bare numbers."""
-    try:
-        feature = json.loads(schema.metadata[b"huggingface"])["info"]["features"][label]
-        return tuple(feature["names"]) if feature["_type"] == "ClassLabel" else None
-    except (TypeError, KeyError, ValueError):
+    said = (schema.metadata or {}).get(b"huggingface")
+    if said is None:
         return None
-
-
-def _reading(path: Path, read: Any) -> Any:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return read(parquet)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise KdcError(f"{path} is no readable Parquet file: {str(error).splitlines()[0]}") from error
+    feature = json_value(said, f"{path}: what Hugging Face wrote into it")
+    for key in ("info", "features", label):
+        feature = feature.get(key) if isinstance(feature, dict) else None
+    if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
+        return None
+    names = feature.get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise KdcError(f"{path}: what Hugging Face wrote into it is damaged: the names of column {label} are no texts")
+    return tuple(names)
 
 
 class _Cells:
     """One column of a Parquet file, by row: its row groups are read as they are needed, since a whole column of
     pictures may be larger than memory. For threads, which mostly ask for neighbouring rows."""
 
-    def __init__(self, path: Path, column: str) -> None:
+    def __init__(self, path: Path, column: str, metadata: Any) -> None:
         self._path = path
         self._column = column
         self._groups: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
-        metadata = _reading(path, lambda parquet: parquet.read_metadata(path))
         sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
 
@@ -116,7 +131,7 @@ class _Cells:
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         with self._lock:
             if group not in self._groups:
-                self._groups[group] = _reading(self._path, lambda parquet: self._read(parquet, group))
+                self._groups[group] = reading(self._path, lambda parquet: self._read(parquet, group))
             self._groups.move_to_end(group)
             while len(self._groups) > 1 and sum(cells.nbytes for cells in self._groups.values()) > CACHE_BYTES:
                 self._groups.popitem(last=False)

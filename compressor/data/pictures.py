@@ -3,16 +3,19 @@
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from compressor.errors import KdcError
-from compressor.spec.preprocess import Preprocess
+from compressor.data.depth import Seen, colour_16, grey_of
+from compressor.data.resampling import resized_window
+from compressor.errors import KdcError, first_line
+from compressor.spec.preprocess import PixelRange, Preprocess
 
-__all__ = ["SUFFIXES", "decode", "normalise", "pillow_warnings_ignored", "resize_and_crop"]
+__all__ = ["MOST_PIXELS", "SUFFIXES", "decode", "normalise", "pillow_warnings_ignored", "read", "resize_and_crop"]
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif".split()  # noqa: SIM905
@@ -34,6 +37,14 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MOST_PIXELS = 178_956_970
+"""Of a picture: where Pillow takes it for a decompression bomb. The shipped examples have the same bound."""
+TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels, the most that is read"
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+MOST_RESIZED, MOST_SIDE = 1 << 24, 1 << 17
+"""Pixels of a resized picture, and of its side, that Pillow is asked for whole: 64 MB, and as much for its weights."""
 RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -44,42 +55,102 @@ RESAMPLE = {
 }
 
 
-def decode(encoded: bytes, where: str) -> Image.Image:
+def decode(encoded: bytes, where: str, pixel_range: PixelRange | None = None) -> Image.Image:
     """The first frame of an encoded picture in RGB; raises KdcError that names `where` if it cannot be decoded whole.
 
     - The EXIF orientation is applied: a phone's picture comes out upright, as its labeller saw it and as a camera's
       frame on the device will be (Hugging Face does so too; torchvision's ImageFolder does not). Code on a device that
-      reads picture FILES must apply it as well.
-    - Alpha is dropped, not composited, and CMYK goes the plain way: Pillow's `convert("RGB")`, as in torchvision.
-    - 16-bit greyscale is scaled (65535 -> 255), where `convert("RGB")` would clip everything above 255 to white.
+      reads picture FILES must apply it as well. Where EXIF or XMP is damaged, the pixels are read, unturned.
+    - Alpha is dropped, not composited, and CMYK goes the plain way: Pillow's `convert("RGB")`, as in torchvision. So
+      are colour profiles.
+    - Greyscale of more than 8 bits is scaled: the values of `pixel_range` become 0 to 255, by default the whole range
+      of its kind (65535 -> 255), where `convert("RGB")` would clip everything above 255 to white. 32-bit pixels have no
+      range of their own, and are read where one is stated. Of 16 bits a channel in colour, the upper 8 are read.
     """
+    return read(encoded, where, pixel_range)[0]
+
+
+def read(encoded: bytes, where: str, pixel_range: PixelRange | None = None) -> tuple[Image.Image, Seen]:
+    """As `decode`, and what is to be said of the file."""
     if not encoded:
         raise KdcError(f"{where} cannot be decoded: it is empty")
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-            picture.load()
-            upright = UPRIGHT.get(picture.getexif().get(ORIENTATION_TAG, 1))
-            rgb = _to_rgb(picture)
-            return rgb if upright is None else rgb.transpose(upright)
+        try:
+            return _read(encoded, pixel_range)
+        except (MemoryError, Image.DecompressionBombError):
+            raise
+        except Exception:
+            bare = _without_texts(encoded)
+            if bare is None:
+                raise
+            return _read(bare, pixel_range)
     except MemoryError:
         raise
+    except Image.DecompressionBombError:
+        raise KdcError(f"{where} cannot be decoded: {TOO_LARGE}", "make it smaller") from None
     except UnidentifiedImageError:
-        raise KdcError(f"{where} cannot be decoded: it is no picture ({', '.join(FORMATS)} are read)") from None
+        what = f"it is no picture ({', '.join(FORMATS)} are read)"
+        if encoded[:4] in TIFF_MAGIC:
+            what = "it is a TIFF of a kind that Pillow does not read"
+        raise KdcError(f"{where} cannot be decoded: {what}") from None
     except Exception as error:  # on damaged bytes, Pillow's decoders raise nearly anything
-        raise KdcError(f"{where} cannot be decoded: {error or type(error).__name__}") from error
+        raise KdcError(f"{where} cannot be decoded: {first_line(error) or type(error).__name__}") from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _read(encoded: bytes, pixel_range: PixelRange | None) -> tuple[Image.Image, Seen]:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
+        if picture.width * picture.height > MOST_PIXELS:
+            raise Image.DecompressionBombError
+        packed = any(_is_deep(tile[3]) for tile in picture.tile)
+        picture.load()
+        rgb, seen = _to_rgb(picture, packed, pixel_range)
+        upright = _upright(picture)
+        if upright is not None:
+            rgb = rgb.transpose(upright)
+        with suppress(Exception):  # a later frame may be damaged, and is not read; MPO: a camera's own extras
+            seen = replace(seen, several=picture.format != "MPO" and bool(getattr(picture, "is_animated", False)))
+        return rgb, seen
+
+
+def _is_deep(how: object) -> bool:
+    """Whether pixels are unpacked from 16 bits a channel: a tile of Pillow's says "RGB;16B", or of a PPM its largest
+    value."""
+    parts = how if isinstance(how, tuple) else (how,)
+    return ";16" in str(parts[0]) or (len(parts) == 2 and isinstance(parts[1], int) and parts[1] > 255)
+
+
+def _upright(picture: Image.Image) -> Image.Transpose | None:
+    """How to turn a picture, as its metadata say; not at all where they are damaged."""
+    with suppress(Exception):
+        return UPRIGHT.get(picture.getexif().get(ORIENTATION_TAG, 1))
+    return None
+
+
+def _without_texts(encoded: bytes) -> bytes | None:
+    """A PNG without its texts and colour profile, whose damage (or size) is no reason to refuse sound pixels; None
+    where there is nothing to leave out."""
+    if not encoded.startswith(PNG_MAGIC):
+        return None
+    kept, place = [PNG_MAGIC], len(PNG_MAGIC)
+    while place + 8 <= len(encoded):
+        end = place + 12 + int.from_bytes(encoded[place : place + 4], "big")
+        if encoded[place + 4 : place + 8] not in PNG_TEXTS:
+            kept.append(encoded[place:end])
+        place = end
+    bare = b"".join(kept)
+    return bare if len(bare) < len(encoded) else None
+
+
+def _to_rgb(picture: Image.Image, packed: bool, pixel_range: PixelRange | None) -> tuple[Image.Image, Seen]:
+    """`packed`: whether Pillow unpacks it from 16 bits a channel."""
     mode = picture.mode
-    # Pillow opens 16-bit PGM (and, before version 11, 16-bit PNG) as 32-bit integers that stay within 16 bits.
-    if mode.startswith("I;16") or (mode == "I" and picture.format in ("PNG", "PPM")):
-        wide = np.asarray(picture).astype(np.uint32)
-        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if mode in ("I", "F"):
-        raise ValueError(f"its pixels are 32-bit {'integers' if mode == 'I' else 'floats'} of unknown range, not 8 bit")
+    if mode.startswith("I;16") or mode in ("I", "F"):
+        grey, seen = grey_of(picture, pixel_range)
+        return Image.fromarray(grey).convert("RGB"), seen
+    seen = colour_16(picture, packed, pixel_range)
     if mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")  # the same colours, without Pillow's warning
-    return picture.convert("RGB")
+    return picture.convert("RGB"), seen
 
 
 @contextmanager
@@ -98,9 +169,13 @@ def resize_and_crop(picture: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
 
     For "shorter" with unequal sides in `resize` (a model with an oblong input), timm scales until both sides cover
     `resize`, and rounds; with equal sides, torchvision's Resize truncates. Where the picture is smaller than the crop,
-    black is padded.
+    black is padded. Of a long strip, whose resized picture would take gigabytes, only the crop is computed.
     """
     size = _resized(picture.height, picture.width, how)
+    if size[0] * size[1] > max(MOST_RESIZED, 4 * how.input_size[0] * how.input_size[1]) or max(size) > MOST_SIDE:
+        starts = [max(0, round((side - crop) / 2)) for side, crop in zip(size, how.input_size, strict=True)]
+        window = [(start, min(crop, side)) for start, side, crop in zip(starts, size, how.input_size, strict=True)]
+        return _centre_crop(resized_window(np.asarray(picture), size, window, how.interpolation), *how.input_size)
     if size != (picture.height, picture.width):
         picture = picture.resize((size[1], size[0]), RESAMPLE[how.interpolation])
     return _centre_crop(np.asarray(picture), *how.input_size)

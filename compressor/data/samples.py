@@ -1,6 +1,7 @@
 """The values of this package: what a source lists (Part, Found), and what kdc works with (Split, ImageData)."""
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -8,11 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from compressor.data.pictures import decode
+from compressor.data.depth import Seen
+from compressor.data.pictures import read
 from compressor.data.splits import WANTED
+from compressor.spec.preprocess import PixelRange
 from compressor.spec.student import DataInfo
 
-__all__ = ["UNLABELLED", "Content", "Found", "ImageData", "Part", "Sample", "Split", "load"]
+__all__ = [
+    "UNLABELLED",
+    "Content",
+    "Found",
+    "ImageData",
+    "Part",
+    "Sample",
+    "Split",
+    "contents_of",
+    "drawn",
+    "load",
+    "load_seen",
+]
 
 # An encoded picture (a whole file), or pixels: uint8 [h, w] or [h, w, 3].
 Content: TypeAlias = bytes | NDArray[np.uint8]
@@ -26,6 +41,7 @@ class Part:
     """One split as a source lists it, before anything is checked or split off. `labels` are class names, one a sample.
 
     `content(i)` fetches sample i and may raise KdcError; `where(i)` names it in messages: a path, or a file and row.
+    `pixel_range`: how encoded pictures of more than 8 bits are read (see `pictures.decode`).
     """
 
     ids: tuple[str, ...]
@@ -33,9 +49,10 @@ class Part:
     content: Callable[[int], Content]
     where: Callable[[int], str]
     encoded: bool
+    pixel_range: PixelRange | None = None
 
 
-# A sample that can be read: the part that it came in, its row there, and the digest of its content.
+# A sample that can be read: the part that it came in, its row there, and the digest of its pixels (`decode.digest`).
 Sample: TypeAlias = tuple[Part, int, bytes]
 
 
@@ -57,12 +74,14 @@ class Found:
 class Split:
     """One of train, validation and test. `ids` are unique and never absolute paths; `labels` int64 [N] index the class
     names, or are UNLABELLED, in train alone; `picture(i)` decodes sample i to RGB (see `pictures.decode`), or raises
-    KdcError naming its path or row."""
+    KdcError naming its path or row. `contents`, uint64 [N]: the first 8 bytes of the digest of each sample's pixels
+    (`contents_of`), which say what a picture shows, whatever it is called and in whatever file it lies."""
 
     name: str
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     picture: Callable[[int], Image.Image]
+    contents: NDArray[np.uint64]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,6 +93,7 @@ class Split:
             ids=tuple(self.ids[row] for row in rows),
             labels=self.labels[rows] if labels is None else labels,
             picture=lambda number: self.picture(int(rows[number])),
+            contents=self.contents[rows],
         )
 
 
@@ -89,7 +109,24 @@ class ImageData:
 
 def load(part: Part, row: int) -> Image.Image:
     """The picture of one sample in RGB, or KdcError."""
+    return load_seen(part, row)[0]
+
+
+def load_seen(part: Part, row: int) -> tuple[Image.Image, Seen]:
+    """As `load`, and what is to be said of its file."""
     content = part.content(row)
     if isinstance(content, bytes):
-        return decode(content, part.where(row))
-    return Image.fromarray(content).convert("RGB")
+        return read(content, part.where(row), part.pixel_range)
+    return Image.fromarray(content).convert("RGB"), Seen()
+
+
+def contents_of(digests: Iterable[bytes]) -> NDArray[np.uint64]:
+    """The first 8 bytes of each digest, as one number: among a million pictures, two different ones get the same by
+    chance once in 37 million data sets."""
+    return np.array([int.from_bytes(digest[:8], "big") for digest in digests], np.uint64)
+
+
+def drawn(split: Split, row: int, salt: str) -> tuple[bytes, str]:
+    """What to sort samples by, to draw some of them: a hash of what they show, so that the same ones are drawn whatever
+    they are called and in whatever order they come. `salt` keeps one drawing apart from another."""
+    return hashlib.sha256(f"{salt}\n{split.contents[row]}".encode()).digest(), split.ids[row]

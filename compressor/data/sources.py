@@ -7,6 +7,7 @@ from compressor.data.digits import find_digits
 from compressor.data.folder import find_folder, find_pictures
 from compressor.data.hub import find_hub
 from compressor.data.idx import find_idx
+from compressor.data.naming import refuse_ids, settled
 from compressor.data.parquet import find_parquet
 from compressor.data.samples import Found, Part
 from compressor.data.tables import find_csv
@@ -36,14 +37,14 @@ SOURCES = {
 
 
 def find(reference: str, progress: Progress) -> Found:
-    """What the source that `reference` names holds."""
+    """What the source that `reference` names holds, with the names of its classes settled."""
     scheme, colon, place = reference.partition(":")
     source = SOURCES.get(scheme)
     if source is None or bool(colon) != (":" in source.spelling):
         spellings = "; ".join(f"{source.spelling} (e.g. {source.example})" for source in SOURCES.values())
         near = did_you_mean(scheme, SOURCES) if source is None else f"; it is spelt {source.spelling}"
         raise KdcError(f"data {reference!r} is not understood{near}", f"known: {spellings}")
-    return source.find(place, progress)
+    return settled(source.find(place, progress))
 
 
 def find_unlabelled(reference: str, progress: Progress) -> tuple[Part, tuple[str, ...]]:
@@ -51,4 +52,5 @@ def find_unlabelled(reference: str, progress: Progress) -> tuple[Part, tuple[str
     other source, which must be whole (with labels) all the same."""
     scheme, colon, place = reference.partition(":")
     found = find_pictures(place, progress) if scheme == "folder" and colon else find(reference, progress)
+    refuse_ids(found.parts["train"])
     return found.parts["train"], found.notes

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from compressor.data.labels import listed
-from compressor.data.samples import ImageData
+from compressor.data.samples import ImageData, drawn
 from compressor.errors import KdcError, did_you_mean
+from compressor.names import spelt
 from compressor.spec.student import Specialty
 
 __all__ = ["DUSTBIN", "specialised", "specialty_classes"]
@@ -24,8 +25,9 @@ def specialised(data: ImageData, typed: Sequence[str], seed: int) -> tuple[Image
     then the dustbin.
 
     Training: all samples of these classes, and as many of the others (all, where there are fewer), so that each makes
-    up a half; drawn by a hash of ids and `seed`, whatever the samples' order. Validation and test: all samples, with
-    the new labels. Raises KdcError where the classes are unknown, fewer than two, or all that there are.
+    up a half; drawn by a hash of what they show and `seed`, whatever the samples' order and names. Validation and test:
+    all samples, with the new labels. Raises KdcError where the classes are unknown, fewer than two, or all that there
+    are.
     """
     before = data.info.class_names
     classes = specialty_classes(typed, before)
@@ -33,18 +35,16 @@ def specialised(data: ImageData, typed: Sequence[str], seed: int) -> tuple[Image
     labels = numbers[data.train.labels]
     others = np.flatnonzero(labels == len(classes))
     own = np.flatnonzero(labels < len(classes))
-    ordered = sorted(
-        others.tolist(), key=lambda row: hashlib.sha256(f"{seed}\n{data.train.ids[row]}".encode()).digest()
-    )
+    ordered = sorted(others.tolist(), key=lambda row: drawn(data.train, row, f"{seed}"))
     rows = np.sort(np.concatenate([own, np.array(ordered[: len(own)], np.int64)]))
-    drawn = len(rows) - len(own)
+    others_drawn = len(rows) - len(own)
     specialty = Specialty(
         classes=classes,
         dustbin=DUSTBIN,
-        share=drawn / len(rows),
+        share=others_drawn / len(rows),
         natural_share=len(others) / (len(own) + len(others)),
     )
-    drawing = f"{len(own):,} training samples of these, {drawn:,} of {len(others):,} others"
+    drawing = f"{len(own):,} training samples of these, {others_drawn:,} of {len(others):,} others"
     note = f"a specialist of {listed(classes)}: {drawing}"
     key = json.dumps([data.info.fingerprint, list(classes), seed])
     info = data.info.model_copy(
@@ -63,8 +63,8 @@ def specialised(data: ImageData, typed: Sequence[str], seed: int) -> tuple[Image
 def specialty_classes(typed: Sequence[str], class_names: Sequence[str]) -> tuple[str, ...]:
     """The classes that were typed, in the order of `class_names`. Each text is a class, or several with commas between
     them; a class whose own name has commas is found first. Raises KdcError."""
-    names = [name for text in typed for name in ([text] if text in class_names else text.split(","))]
-    wanted = [name if name in class_names else name.strip() for name in names]
+    names = [name for text in typed for name in ([text] if spelt(text) in class_names else text.split(","))]
+    wanted = [spelt(name) for name in names]
     for name in wanted:
         if name not in class_names:
             raise KdcError(

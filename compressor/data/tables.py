@@ -1,6 +1,5 @@
 """What `csv:PATH` and `parquet:PATH` share: which files, which columns, and rows -> parts. And `csv:` itself."""
 
-import csv
 import os
 import posixpath
 import re
@@ -9,13 +8,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.data.folder import SPLIT_NAMES, entries, present_path, read_picture
+from compressor.data.csv_rows import csv_text, rows_of
+from compressor.data.folder import entries, present_path, read_picture
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.samples import Content, Found, Part
-from compressor.errors import KdcError, os_error
+from compressor.data.split_words import SPLIT_NAMES, sounds_like
+from compressor.errors import KdcError
 from compressor.progress import Progress
 
-__all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "Table", "files_by_split", "find_csv", "join", "pick", "picture_file"]
+__all__ = [
+    "IMAGE_COLUMNS",
+    "LABEL_COLUMNS",
+    "Table",
+    "files_by_split",
+    "find_csv",
+    "join",
+    "pick",
+    "picture_file",
+    "split_column",
+]
 
 # Where several are there, the first of these counts, and a note says so.
 IMAGE_COLUMNS = ("image", "img", "picture", "image_path", "path", "file", "file_name", "filename")
@@ -54,6 +65,8 @@ def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]
     words: dict[str, set[str]] = defaultdict(set)
     others = []
     for file in (entry for entry in entries(path) if entry.suffix.lower() == f".{suffix}"):
+        if file.name.startswith("."):  # ._train.csv, which macOS leaves beside train.csv
+            continue
         match = pattern.fullmatch(file.name)
         if match is None or match[1].lower() not in SPLIT_NAMES:
             others.append(file.name)
@@ -62,17 +75,39 @@ def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]
         files[split].append(file)
         words[split].add(f"{match[1]} (of {int(match[2])})" if match[2] else match[1])
     for split, spelt in words.items():
-        _must_be_whole(path, split, spelt, len(files[split]))
+        _must_be_whole(path, split, spelt, files[split])
     if "train" not in files:
         found = listed([*(file.name for shards in files.values() for file in shards), *others]) or "none"
         raise KdcError(
             f"{path} holds no train.{suffix}; its {suffix} files: {found}",
             f"expected train.{suffix} or train-00000-of-00002.{suffix}, likewise validation and test; or name one file",
         )
-    return dict(files), ((f"ignored {listed(others)}: not named after a split",) if others else ())
+    _refuse_missed(path, others, {*files}, suffix)
+    notes = [f"ignored {listed(others)}: not named after a split"] if others else []
+    notes += [f"{split}: {listed(file.name for file in shards)}" for split, shards in files.items() if len(shards) > 1]
+    return dict(files), tuple(notes)
 
 
-def _must_be_whole(folder: Path, split: str, spelt: set[str], count: int) -> None:
+def _refuse_missed(folder: Path, others: Sequence[str], splits: set[str | None], suffix: str) -> None:
+    """Raise KdcError where a file that would be ignored sounds like a split that would be taken from train instead."""
+    for name in others:
+        sound = sounds_like(Path(name).stem)
+        if sound in ("validation", "test") and sound not in splits:
+            raise KdcError(
+                f"{folder} holds {name}, which sounds like {sound}, and no {sound}.{suffix}",
+                f"call it {sound}.{suffix}, or move it away: {sound} is then split off train",
+            )
+
+
+def _must_be_whole(folder: Path, split: str, spelt: set[str], shards: Sequence[Path]) -> None:
+    count = len(shards)
+    whole = [file.name for file in shards if file.stem.isalpha()]
+    if whole and count > 1 and len(spelt) == 1:
+        numbered = [file.name for file in shards if file.name not in whole]
+        raise KdcError(
+            f"{folder} holds {whole[0]} and {listed([*whole[1:], *numbered])}: is {split} one file, or several?",
+            f"number all of its files ({split}-1, {split}-2, …), or move away what is not part of it",
+        )
     if len(spelt) > 1:
         raise KdcError(f"{folder} holds files named {' and '.join(sorted(spelt))}, which all mean {split}")
     total = re.search(r"\(of (\d+)\)", next(iter(spelt)))
@@ -82,12 +117,17 @@ def _must_be_whole(folder: Path, split: str, spelt: set[str], count: int) -> Non
 
 def pick(columns: Sequence[str], known: Sequence[str], what: str, where: object) -> str:
     """The column of a table that holds `what`, found by its documented names."""
-    by_name = {column.strip().lower(): column for column in reversed(columns)}
+    by_name: dict[str, list[str]] = {}
+    for column in columns:
+        by_name.setdefault(column.strip().lower(), []).append(column)
     for name in known:
-        if name in by_name:
-            return by_name[name]
+        same = by_name.get(name, [])
+        if len(same) > 1:
+            raise KdcError(f"{where} has several columns for the {what}: {listed(same)}", "keep one of them")
+        if same:
+            return same[0]
     raise KdcError(
-        f"{where} has no column for the {what}; its columns: {', '.join(columns) or 'none'}",
+        f"{where} has no column for the {what}; its columns: {listed(columns) or 'none'}",
         f"name one of them {' or '.join(known)}",
     )
 
@@ -98,31 +138,34 @@ def picture_file(text: str, table: Path) -> Path:
 
 
 def _read_csv(path: Path) -> Table:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, [value.strip() for value in row]) for row in reader if row]
-    except OSError as error:
-        raise os_error(error, f"reading {path}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise KdcError(f"{path} is no CSV file in UTF-8: {error}") from error
-    image = pick(header, IMAGE_COLUMNS, "pictures", path)
-    label = pick(header, LABEL_COLUMNS, "labels", path)
-    for line, row in rows:
-        if len(row) != len(header):
-            raise KdcError(f"{path} line {line} has {len(row)} values, the header has {len(header)}")
+    with csv_text(path) as file:
+        rows = rows_of(file, path)
+        header = [name.strip() for name in next(rows, (0, []))[1]]
+        image = pick(header, IMAGE_COLUMNS, "pictures", path)
+        label = pick(header, LABEL_COLUMNS, "labels", path)
+        split = split_column(header, path)
+        # Only what counts is kept: a table may have many more columns.
+        places = [header.index(name) for name in (image, label, split) if name]
+        kept = [(line, [row[place] for place in places]) for line, row in rows]
 
-    def column(name: str) -> list[str]:
-        return [row[header.index(name)] for _, row in rows]
+    def column(number: int) -> list[str]:
+        return [row[number] for _, row in kept]
+
+    def without_blanks(number: int) -> list[str]:
+        return [value.strip() for value in column(number)]
 
     def where(row: int) -> str:
-        return f"{path} line {rows[row][0]}"
+        return f"{path} line {kept[row][0]}"
 
-    split = next((name for name in header if name.lower() in SPLIT_COLUMNS), None)
-    splits = column(split) if split else None
     note = f"pictures from column {image}, labels from column {label}"
-    return path_table(path, column(image), label_texts(column(label), where), where, splits, None, note)
+    splits = without_blanks(2) if split else None
+    return path_table(path, without_blanks(0), label_texts(column(1), where), where, splits, None, note)
+
+
+def split_column(columns: Sequence[str], where: object) -> str | None:
+    """The column that says which split a row is of, if there is one."""
+    named = any(name.strip().lower() in SPLIT_COLUMNS for name in columns)
+    return pick(columns, SPLIT_COLUMNS, "splits", where) if named else None
 
 
 def path_table(

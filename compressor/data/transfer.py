@@ -1,6 +1,5 @@
 """The transfer set: which training samples a student is shown, and which of them with a label."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data.labels import listed
-from compressor.data.samples import UNLABELLED, ImageData
+from compressor.data.samples import UNLABELLED, ImageData, Split, drawn
 from compressor.errors import KdcError, did_you_mean
+from compressor.names import spelt
 from compressor.progress import Progress
 from compressor.spec.recipe import Transfer
 
@@ -34,7 +34,7 @@ def transfer_set(data: ImageData, how: Transfer, *, labels_only: bool, progress:
             notes.append(f"transfer.without: the unlabelled pictures may show {listed(names)} all the same")
     if how.labelled < 1:
         had = kept & (labels != UNLABELLED)
-        keeps = had & _keeps_label(data.train.ids, labels, how.labelled)
+        keeps = had & _keeps_label(data.train, labels, how.labelled)
         labels[~keeps] = UNLABELLED
         lost = had & ~keeps
         fate = "are left out of train" if how.drop_unlabelled else "lose it"
@@ -61,24 +61,27 @@ def transfer_set(data: ImageData, how: Transfer, *, labels_only: bool, progress:
 def classes_without(how: Transfer, class_names: Sequence[str]) -> list[int]:
     """The numbers of the classes that are left out, in the recipe's order; raises KdcError for an unknown name, or
     where no class stays."""
-    for name in how.without:
+    wanted = [spelt(name) for name in how.without]
+    for name in wanted:
         if name not in class_names:
             near = did_you_mean(name, class_names)
             raise KdcError(f"recipe transfer.without: the data has no class {name}{near}; its: {listed(class_names)}")
-    if len(how.without) == len(class_names):
+        if wanted.count(name) > 1:
+            raise KdcError(f"recipe transfer.without names {name} twice", "name each class once")
+    if len(wanted) == len(class_names):
         raise KdcError("recipe transfer.without names every class, so nothing could be learned")
-    return [list(class_names).index(name) for name in how.without]
+    return [class_names.index(name) for name in wanted]
 
 
-def _keeps_label(ids: Sequence[str], labels: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+def _keeps_label(train: Split, labels: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
     """Which samples keep their label, bool [N]: that share of each class, and at least one.
 
-    By a hash of the id, not by the seed, so that seeds vary the training and not the set; and not by the hash that
-    splits validation and test off. A larger share holds the smaller ones.
+    By a hash of what they show, not by the seed, so that seeds vary the training and not the set; and not by the hash
+    that splits validation and test off. A larger share holds the smaller ones.
     """
-    keeps = np.zeros(len(ids), np.bool_)
+    keeps = np.zeros(len(train), np.bool_)
     for label in np.unique(labels[labels != UNLABELLED]):
         rows = np.flatnonzero(labels == label).tolist()
-        ordered = sorted(rows, key=lambda row: hashlib.sha256(f"labelled {ids[row]}".encode()).digest())
+        ordered = sorted(rows, key=lambda row: drawn(train, row, "labelled"))
         keeps[ordered[: max(1, int(len(rows) * share + 0.5))]] = True
     return keeps

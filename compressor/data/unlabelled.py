@@ -1,15 +1,16 @@
 """Pictures without labels that join the training split: every loss but the labels' learns from them."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from compressor.data.decode import pixel_digests, readable
+from compressor.data.decode import readable
+from compressor.data.depth import Census
 from compressor.data.samples import Part, Sample
 from compressor.data.sources import find_unlabelled
 from compressor.errors import KdcError
 from compressor.progress import Progress
+from compressor.spec.preprocess import PixelRange
 from compressor.spec.student import UnlabelledInfo
 
 __all__ = ["join_unlabelled"]
@@ -18,22 +19,31 @@ PREFIX = "unlabelled/"
 
 
 def join_unlabelled(
-    reference: str, splits: Mapping[str, Sequence[Sample]], *, skip_bad: bool, progress: Progress
+    reference: str,
+    splits: Mapping[str, Sequence[Sample]],
+    *,
+    skip_bad: bool,
+    progress: Progress,
+    pixel_range: PixelRange | None = None,
 ) -> tuple[list[Sample], UnlabelledInfo, list[str]]:
     """The pictures that `reference` names and that the data (`splits`) does not hold already, what is kept of them in
     student.json, and notes.
 
-    Exact copies are left out, by content: above all those of held-out pictures, which nothing may learn from. Raises
-    KdcError where a picture stands twice or cannot be read (and not `skip_bad`), or where none is left.
+    Exact copies are left out, in whatever file they lie (`decode.digest`): above all those of held-out pictures, which
+    nothing may learn from. Raises KdcError where a picture stands twice or cannot be read (and not
+    `skip_bad`), or where none is left.
     """
     try:
         part, found_notes = find_unlabelled(reference, progress)
     except KdcError as error:
         raise KdcError(f"--unlabelled: {error.message}", error.hint, error.exit_code) from None
     _refuse_twice(part)
-    part = _renamed(part, {own.ids[row] for samples in splits.values() for own, row, _ in samples})
-    samples, skipped = readable([(part, row) for row in range(len(part.ids))], skip_bad, progress)
-    copied = _copies(samples, splits, progress)
+    part = _renamed(
+        replace(part, pixel_range=pixel_range), {own.ids[row] for samples in splits.values() for own, row, _ in samples}
+    )
+    census = Census()
+    samples, skipped = readable([(part, row) for row in range(len(part.ids))], skip_bad, progress, census)
+    copied = _copies(samples, splits)
     kept = [sample for sample, names in zip(samples, copied, strict=True) if not names]
     if not kept:
         why = "can be read" if not samples else "is new: the data holds an exact copy of each"
@@ -45,7 +55,7 @@ def join_unlabelled(
         left_out_copies=len(samples) - len(kept),
         skipped=skipped,
     )
-    notes = [f"unlabelled: {note}" for note in found_notes]
+    notes = [f"unlabelled: {note}" for note in (*found_notes, *census.notes(pixel_range))]
     notes.append(f"unlabelled: {len(kept):,} pictures join train; every loss but those of labels learns from them")
     if info.left_out_copies:
         counts = {name: sum(name in names for names in copied) for name in splits}
@@ -74,25 +84,14 @@ def _renamed(part: Part, taken: set[str]) -> Part:
     return replace(part, ids=tuple(prefix + own for own in part.ids))
 
 
-def _copies(
-    samples: Sequence[Sample], splits: Mapping[str, Sequence[Sample]], progress: Progress
-) -> list[frozenset[str]]:
-    """For each sample the splits that hold its content already.
-
-    Contents are compared as they are stored; where one side comes as files and the other as pixels, as pixels.
-    """
-    data = [(name, sample) for name, own in splits.items() for sample in own]
-    every = [*(sample for _, sample in data), *samples]
-    mixed = len({part.encoded for part, _, _ in every}) > 1
-    digests = pixel_digests(every, progress) if mixed else [digest for _, _, digest in every]
+def _copies(samples: Sequence[Sample], splits: Mapping[str, Sequence[Sample]]) -> list[frozenset[str]]:
+    """For each sample the splits that hold its picture already: the same pixels, in whatever file."""
     holders: dict[bytes, set[str]] = {}
-    for (name, _), digest in zip(data, digests[: len(data)], strict=True):
-        holders.setdefault(digest, set()).add(name)
-    return [frozenset(holders.get(digest, ())) for digest in digests[len(data) :]]
+    for name, own in splits.items():
+        for _, _, digest in own:
+            holders.setdefault(digest, set()).add(name)
+    return [frozenset(holders.get(digest, ())) for _, _, digest in samples]
 
 
 def _fingerprint(samples: Sequence[Sample]) -> str:
-    whole = hashlib.sha256()
-    for sample_id, digest in sorted((part.ids[row], digest.hex()) for part, row, digest in samples):
-        whole.update(json.dumps([sample_id, digest]).encode())
-    return whole.hexdigest()
+    return hashlib.sha256("".join(sorted(digest.hex() for _, _, digest in samples)).encode()).hexdigest()

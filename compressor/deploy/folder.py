@@ -1,42 +1,47 @@
 """Writes BUNDLE/best/: the model that was chosen, and all that somebody needs who has only this folder."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
 from compressor import __version__
 from compressor.assets import asset_dir
+from compressor.bundle_change import new_folder
+from compressor.bundle_folder import BEST, files_of
 from compressor.deploy.examples import EXAMPLES, Example
 from compressor.deploy.picture import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
 from compressor.errors import KdcError, os_error
-from compressor.spec.base import file_sha256, read_json, write_json, write_text
+from compressor.spec.base import TEMPORARY, Noun, file_sha256, read_json
 from compressor.spec.bundle import Bundle, FileEntry, Variant
-from compressor.spec.manifest import Manifest, ModelInput
+from compressor.spec.manifest import Manifest
 from compressor.spec.report import Report, Row
 
-__all__ = ["ship", "write_best"]
+__all__ = ["problems_of_best", "ship", "write_best"]
 
 SHARED = ("classify_pictures.py", "classify_files.py")
 SHARED_CPP = ("classify_pictures.hpp", "CMakeLists.txt")
+MANIFEST = "manifest.json"
 
 
 def ship(bundle_dir: Path, report: Report) -> None:
     """Make BUNDLE/best/ of what the report chose; where it chose nothing, there is none. Raises KdcError."""
-    try:
-        for left in (".best.part", ".best.old"):  # by a process that was killed
-            if (bundle_dir / left).exists():
-                shutil.rmtree(bundle_dir / left)
-        if report.winner is None and (bundle_dir / "best").exists():
-            shutil.rmtree(bundle_dir / "best")
-    except OSError as error:
-        raise os_error(error, f"clearing {bundle_dir}") from error
     if report.winner is None:
+        try:
+            if (bundle_dir / BEST).exists():
+                shutil.rmtree(bundle_dir / BEST)
+        except OSError as error:
+            raise os_error(error, f"clearing {bundle_dir}") from error
         return
-    bundle = read_json(bundle_dir / "bundle.json", Bundle)
-    variant = next(one for one in bundle.variants if one.name == report.winner)
-    row = next(one for one in report.rows if one.name == report.winner)
+    bundle, variant, row = _chosen(bundle_dir, report, report.winner)
     write_best(bundle_dir, bundle, variant, row=row, why=report.why)
+
+
+def _chosen(bundle_dir: Path, report: Report, winner: str) -> tuple[Bundle, Variant, Row]:
+    bundle = read_json(bundle_dir / "bundle.json", Bundle)
+    variant = next(one for one in bundle.variants if one.name == winner)
+    return bundle, variant, next(one for one in report.rows if one.name == winner)
 
 
 def write_best(
@@ -52,38 +57,81 @@ def write_best(
     `row`: the variant's in the report, where it was measured; `why`: why it was chosen. The example
     classifies one picture a call where the batch may vary. Raises KdcError.
     """
-    best, temporary = bundle_dir / "best", bundle_dir / ".best.part"
-    example = EXAMPLES[variant.runtime]
-    batch = 1 if variant.dynamic_batch else bundle.profile.batch
-    given = model_input(variant.preprocess, batch, variant.picture_type)
+    best = bundle_dir / BEST
+    models = _models(variant)
+    temporary = None
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        _fill(temporary, bundle_dir, bundle, variant, example, given, row, why)
+        temporary = new_folder(bundle_dir, BEST)
+        for path, entry in models.items():
+            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle_dir / entry.path, temporary / path)
+            if file_sha256(temporary / path) != entry.sha256:
+                raise KdcError(
+                    f"{bundle_dir / entry.path} is not the file that was exported (its sha256 differs)",
+                    f"kdc check {bundle_dir}",
+                )
+        for path, content in _written(bundle, variant, models, row, why).items():
+            (temporary / path).write_bytes(content)
         _swap(temporary, best)
     except OSError as error:
         raise os_error(error, f"writing {best}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _fill(
-    folder: Path,
-    bundle_dir: Path,
-    bundle: Bundle,
-    variant: Variant,
-    example: Example,
-    given: ModelInput,
-    row: Row | None,
-    why: str,
-) -> None:
-    source, *others = _copy_model(folder, bundle_dir, variant)
+def problems_of_best(bundle_dir: Path, report: Report) -> list[str]:
+    """What keeps BUNDLE/best/ from being the variant that `report`, just recomputed, chooses: a line each, that begins
+    with a path in the bundle. Of a best/ that another version of kdc made, its example programs are not compared.
+    """
+    best = bundle_dir / BEST
+    if report.winner is None:
+        return [f"{BEST} ships a model, but the report chooses none"] if best.exists() else []
+    if not (best / MANIFEST).is_file():
+        return [f"{BEST}/{MANIFEST} is missing, though the report chooses {report.winner}"]
+    manifest = read_json(best / MANIFEST, Manifest)
+    if manifest.variant != report.winner:
+        return [f"{BEST} is {manifest.variant}, but the report chooses {report.winner}"]
+    bundle, variant, row = _chosen(bundle_dir, report, report.winner)
+    models = _models(variant)
+    written = _written(bundle, variant, models, row, report.why)
+    found = {path: file_sha256(best / path) for path in files_of(best)}
+    wanted = {path: entry.sha256 for path, entry in models.items()}
+    if manifest.kdc == __version__:
+        wanted |= {path: _sha256(content) for path, content in written.items()}
+    else:
+        own = {one.path: one.sha256 for one in manifest.files} | {MANIFEST: found[MANIFEST]}
+        wanted = own | wanted | {path: _sha256(written[path]) for path in ("labels.txt", "preprocess.json")}
+    missing = [f"{BEST}/{path} is missing" for path in wanted if path not in found]
+    other = [path for path in found if path in wanted and found[path] != wanted[path]]
+    foreign = [path for path in found if path not in wanted]
+    return [
+        *missing,
+        *(f"{BEST}/{path} is not that of {report.winner}" for path in other),
+        *(f"{BEST}/{path} does not belong to {report.winner}" for path in foreign),
+    ]
+
+
+def _models(variant: Variant) -> dict[str, FileEntry]:
+    """The variant's files by their paths in best/, the model's first."""
+    place = Path(variant.model).parent
+    found = {Path(entry.path).relative_to(place).as_posix(): entry for entry in variant.files}
+    return dict(sorted(found.items(), key=lambda item: item[0] != Path(variant.model).name))
+
+
+def _written(
+    bundle: Bundle, variant: Variant, models: dict[str, FileEntry], row: Row | None, why: str
+) -> dict[str, bytes]:
+    """All the other files of best/ by their paths: what describes the model, and the example programs."""
+    example = EXAMPLES[variant.runtime]
+    batch = 1 if variant.dynamic_batch else bundle.profile.batch
+    given = model_input(variant.preprocess, batch, variant.picture_type)
+    source = Path(variant.model).name
     model = "model.engine" if variant.build else source
-    write_text(folder / "labels.txt", "".join(f"{name}\n" for name in bundle.student.class_names))
-    write_json(folder / "preprocess.json", given)
-    _copy_examples(folder, example, variant.build)
+    names = "".join(f"{name}\n" for name in bundle.student.class_names)
+    found = {"labels.txt": names.encode(), "preprocess.json": _json(given), **_examples(example, variant.build)}
     if example.cpp:
-        write_text(folder / "preprocess.h", cpp_header(given, model))
+        found["preprocess.h"] = cpp_header(given, model).encode()
     manifest = Manifest(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,
@@ -109,53 +157,41 @@ def _fill(
         made=variant.made,
         files=(),
     )
-    write_text(folder / "README.md", to_readme(manifest, example, sum(entry.bytes for entry in variant.files)))
-    manifest = manifest.model_copy(update={"files": _entries(folder)})
+    found["README.md"] = to_readme(manifest, example, sum(entry.bytes for entry in variant.files)).encode()
+    manifest = manifest.model_copy(update={"files": _entries(models, found)})
     numpy = bundle.student.environment.packages.get("numpy")
-    write_text(folder / "sbom.cdx.json", to_cyclonedx(manifest, example, numpy, (source, *others)))
-    write_json(folder / "manifest.json", manifest.model_copy(update={"files": _entries(folder)}))
+    found["sbom.cdx.json"] = to_cyclonedx(manifest, example, numpy, tuple(models)).encode()
+    return {**found, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, found)}))}
 
 
-def _copy_model(folder: Path, bundle_dir: Path, variant: Variant) -> tuple[str, ...]:
-    """Copy the variant's files, checked against the bundle's sums; their paths in `folder`, the model's first."""
-    place = Path(variant.model).parent
-    found = []
-    for entry in variant.files:
-        path = Path(entry.path).relative_to(place)
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle_dir / entry.path, folder / path)
-        if file_sha256(folder / path) != entry.sha256:
-            raise KdcError(
-                f"{bundle_dir / entry.path} is not the file that was exported (its sha256 differs)",
-                f"kdc check {bundle_dir}",
-            )
-        found.append(path.as_posix())
-    model = Path(variant.model).name
-    return (model, *(path for path in found if path != model))
-
-
-def _copy_examples(folder: Path, example: Example, build: str | None) -> None:
+def _examples(example: Example, build: str | None) -> dict[str, bytes]:
     targets = asset_dir("targets")
     names = {name: name for name in (*SHARED, *example.beside, *((build,) if build else ()))}
     names[example.python] = "classify.py"
     if example.cpp:
         names |= {name: name for name in SHARED_CPP}
         names[example.cpp] = "classify.cpp"
-    for name, shipped in names.items():
-        shutil.copyfile(targets / name, folder / shipped)
+    return {shipped: (targets / name).read_bytes() for name, shipped in names.items()}
 
 
-def _entries(folder: Path) -> tuple[FileEntry, ...]:
-    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return tuple(
-        FileEntry(path=path, sha256=file_sha256(folder / path), bytes=(folder / path).stat().st_size) for path in paths
-    )
+def _entries(models: dict[str, FileEntry], written: dict[str, bytes]) -> tuple[FileEntry, ...]:
+    found = {path: entry.model_copy(update={"path": path}) for path, entry in models.items()}
+    for path, content in written.items():
+        found[path] = FileEntry(path=path, sha256=_sha256(content), bytes=len(content))
+    return tuple(found[path] for path in sorted(found))
+
+
+def _json(value: Noun) -> bytes:
+    return (value.model_dump_json(indent=2) + "\n").encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _swap(temporary: Path, best: Path) -> None:
     """Put the new folder in the place of the old one, which goes only then."""
-    old = best.with_name(".best.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = best.with_name(f"{TEMPORARY}old.{temporary.name.removeprefix(TEMPORARY)}")
     if best.exists():
         best.rename(old)
     temporary.rename(best)

@@ -26,6 +26,7 @@ def model_input(how: Preprocess, batch: int, picture_type: PictureType) -> Model
         input_size=how.input_size,
         mean=how.mean,
         std=how.std,
+        pixel_range=how.pixel_range,
         value_range=(ranges[0], ranges[1], ranges[2]),
         steps=_steps(how, pixels),
     )
@@ -43,8 +44,10 @@ def _steps(how: Preprocess, pixels: bool) -> tuple[str, ...]:
     last = "hand over the pixels as they are: the model normalizes them itself"
     if not pixels:
         last = f"(pixel / 255 - mean) / std for each channel; mean {mean}; std {std}"
+    black, white = how.pixel_range or (0, 65535)
     return (
-        "decode to RGB, 8 bit a channel, turned upright as EXIF says; drop alpha",
+        "decode to RGB, 8 bit a channel, turned upright as EXIF says; drop alpha; of deeper grey pictures "
+        f"{black:.10g} becomes 0 and {white:.10g} becomes 255, linearly, and what lies outside is cut off",
         f"{resize}; {how.interpolation} with antialiasing, as Pillow's resize does (OpenCV's does not)",
         f"crop {height}×{width} at the centre; where the picture is smaller, pad black",
         last,
@@ -61,6 +64,8 @@ def cpp_header(given: ModelInput, model: str) -> str:
     def numbers(values: tuple[float, ...]) -> str:
         return "{" + ", ".join(f"{value!r}f" for value in values) + "}"
 
+    black, white = given.pixel_range or (0.0, 65535.0)
+
     return (
         "// Made by kdc: what preprocess.json says, for C++.\n"
         "#pragma once\n\n"
@@ -72,6 +77,7 @@ def cpp_header(given: ModelInput, model: str) -> str:
         f"constexpr int height = {given.input_size[0]}, width = {given.input_size[1]};\n"
         f"constexpr int resize_height = {given.resize[0]}, resize_width = {given.resize[1]};\n"
         f"constexpr bool keep_aspect = {str(given.resize_mode == 'shorter').lower()};\n"
+        f"constexpr double black = {float(black)!r}, white = {float(white)!r};  // of grey pictures of 16 bit\n"
         f"constexpr const char* interpolation = {text(given.interpolation)};\n"
         f"constexpr float mean[3] = {numbers(given.mean)};\n"
         f"constexpr float std_dev[3] = {numbers(given.std)};\n\n"

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError, os_error
+from compressor.locks import locked
 from compressor.rows import RowFile
-from compressor.spec.base import flat, write_text
+from compressor.spec.base import flat, is_temporary, temporary_beside, write_text
 
 __all__ = ["ABSENT", "DAMAGED", "WHOLE", "AnswerStore"]
 
@@ -30,6 +32,10 @@ FORMAT = 1
 ABSENT, WHOLE, DAMAGED = 0, 1, 2
 CHECKSUM = 8
 SCAN = 8192
+MAKING_ROOM_S = 600.0
+AGAIN, AGAIN_S = 2, 0.002
+"""How often a damaged record is read again, and after how long: longer than a record takes to be written."""
+
 U64 = np.uint64
 
 
@@ -57,9 +63,8 @@ class AnswerStore:
         self.bytes = views * samples * (CHECKSUM + size)
         path = self.folder / "records"
         self.new, self.nearest = not path.exists(), _nearest(folder, json.loads(text))
-        if self.new:
-            _make_room(path, self.bytes)
-            write_text(self.folder / "key.json", text + "\n")
+        if self.new or not (self.folder / "key.json").exists():  # killed in between
+            _make(self.folder, self.bytes, text)
         if path.stat().st_size != self.bytes:
             found = f"{path.stat().st_size:,} bytes, expected {self.bytes:,}"
             raise KdcError(f"{path} is damaged: {found}", f"remove {self.folder}")
@@ -68,6 +73,18 @@ class AnswerStore:
         self._factors = np.random.Generator(np.random.PCG64(FORMAT)).integers(0, 2**64, -(-size // 8), U64) | U64(1)
 
     def read(self, view: int, samples: NDArray[np.int64]) -> Found:
+        found = self._read(view, samples)
+        for _ in range(AGAIN):
+            torn = np.flatnonzero(found.states == DAMAGED)
+            if not len(torn):
+                break
+            # Another run may be writing it at this very moment.
+            time.sleep(AGAIN_S)
+            again = self._read(view, samples[torn])
+            found.states[torn], found.answers[torn] = again.states, again.answers
+        return found
+
+    def _read(self, view: int, samples: NDArray[np.int64]) -> Found:
         records = self._file.read(self._rows(view, samples))
         sums, answers = records[:, :CHECKSUM].copy().view(U64)[:, 0], records[:, CHECKSUM:]
         fits = sums == self._checksums(view, samples, answers)
@@ -115,17 +132,34 @@ def _nearest(folder: Path, key: object) -> list[str] | None:
     return min(differences, key=len, default=None)
 
 
-def _make_room(path: Path, size: int) -> None:
-    """A file of `size` zeros, its space reserved; under another name until it is whole, since others may be waiting."""
-    temporary = path.with_name(f".records.{os.getpid()}")
+def _make(folder: Path, size: int, key: str) -> None:
+    """Make room for the records, and say what they depend on; what kills left of either goes."""
+    without: list[str] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder, "kdc distill", wait_s=MAKING_ROOM_S, warn=without.append):
+            for left in folder.iterdir():
+                if is_temporary(left.name) and not without:
+                    left.unlink(missing_ok=True)
+            _make_room(folder / "records", size)
+            write_text(folder / "key.json", key + "\n")
+    except OSError as error:
+        raise os_error(error, f"making {folder}") from error
+    except KdcError as error:
+        raise KdcError(error.message, "choose another place: --teacher-cache DIR, or --teacher-cache off") from error
+
+
+def _make_room(path: Path, size: int) -> None:
+    """A file of `size` zeros, its space reserved; under another name until it is whole."""
+    if path.exists():
+        return
+    temporary = temporary_beside(path)
+    try:
         with temporary.open("wb") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             else:
                 file.truncate(size)
-        # Not `replace`: where another run was quicker, its file, and what it holds by now, must stay.
+        # Not `replace`: where there are no locks and another run was quicker, its file, and what it holds, must stay.
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -136,7 +170,7 @@ def _make_room(path: Path, size: int) -> None:
             if not path.exists():  # a file system without links
                 temporary.replace(path)
     except OSError as error:
-        known = os_error(error, f"making room for {size / 1e6:,.1f} MB of the teacher's answers in {path.parent}")
-        raise KdcError(known.message, "choose another place: --teacher-cache DIR, or --teacher-cache off") from error
+        doing = f"making room for {size / 1e6:,.1f} MB of the teacher's answers in {path.parent}"
+        raise os_error(error, doing) from error
     finally:
         temporary.unlink(missing_ok=True)

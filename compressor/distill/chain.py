@@ -13,12 +13,11 @@ from pathlib import Path
 
 from compressor.data import ImageData
 from compressor.distill.bias import require_correctable
-from compressor.distill.folder import abandon, start
+from compressor.distill.folder import abandon, claimed, start
 from compressor.distill.job import Origin
 from compressor.distill.jobs import (
     DEFAULT_INPUT_SIZE,
     already_finished,
-    claimed,
     distill,
     distillation,
     has_teacher,
@@ -30,7 +29,7 @@ from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.training import train_and_save
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, create_student, load_run
+from compressor.models import LoadedModel, create_student, load_run, map_classes, with_classes
 from compressor.models.answer_table import require_alone
 from compressor.models.lineage import load_teacher
 from compressor.models.references import NO_MODEL, is_table
@@ -63,8 +62,15 @@ def distill_chain(
         )
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
     _require_chain(request)
-    if claimed(out, request, resume=resume, overwrite=overwrite):
-        return already_finished(out, progress)
+    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return _chained(request, out, resume, progress, resources, data)
+
+
+def _chained(
+    request: Request, out: Path, resume: bool, progress: Progress, resources: Resources | None, data: ImageData | None
+) -> Student:
     if data is None:
         data = require_possible(request, progress)
     if resume:
@@ -96,7 +102,7 @@ def _assistants(
     for number, name in enumerate(request.assistants):
         link, folder = _link(request, number, out), _folder(out, number)
         progress.note(f"assistant {number + 1} of {len(request.assistants)}: {name} learns from {link.teacher}")
-        begun = folder.is_dir() and any(folder.iterdir())
+        begun = (folder / "run.json").is_file()
         record = distill(link, folder, resume=begun, overwrite=False, progress=progress, resources=resources, data=data)
         records.append(record)
         weights.append(load_run(folder)[0].weights)
@@ -173,13 +179,23 @@ def _require_same(request: Request, out: Path, data: ImageData) -> None:
         changed.append("the data")
     if records and (folders[0] / "student.json").is_file():
         teacher = load_teacher(request, data.info.class_names)
-        if teacher is None or records[0].teacher is None or teacher.weights.sha256 != records[0].teacher.sha256:
+        before = records[0].teacher
+        if teacher is None or before is None or teacher.weights.changed_from(before) is not None:
             changed.append("the teacher")
+    changed += [f"assistant {number}" for number in range(1, len(records)) if _is_other(folders, number, records)]
     if changed:
         raise KdcError(
             f"--resume: since the assistants were trained, {' and '.join(changed)} changed",
             "put it back as it was, or start again with --overwrite",
         )
+
+
+def _is_other(folders: Sequence[Path], number: int, records: Sequence[Student]) -> bool:
+    """Whether assistant `number` is not what the one after it learned from: somebody changed its folder."""
+    model, _ = load_run(folders[number - 1])
+    names, taught = records[number].class_names, records[number].teacher
+    model = with_classes(model, map_classes(model, names), names)
+    return taught is None or model.weights.changed_from(taught) is not None
 
 
 def _fingerprints(info: DataInfo) -> tuple[str, str | None]:

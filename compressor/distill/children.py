@@ -16,11 +16,13 @@ from pathlib import Path
 
 from compressor.distill.interrupt import stop_requests
 from compressor.errors import EXIT_USAGE, KdcError, os_error
+from compressor.locks import locked
 from compressor.progress import Progress
 
 __all__ = ["Child", "train_in_processes"]
 
 LOOK_EVERY_S = 0.2
+SAVING_S = 60.0
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 ATTEMPT = "---- started"
@@ -95,7 +97,9 @@ def _cores() -> int:
 
 
 def _started(child: Child, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    resume = ["--resume"] if (child.out / "run.json").is_file() else []
+    # Where the command before was killed, its children still save their states.
+    with locked(child.out, "kdc specialists", wait_s=SAVING_S):
+        resume = ["--resume"] if (child.out / "run.json").is_file() else []
     try:
         child.log.parent.mkdir(parents=True, exist_ok=True)
         with child.log.open("ab") as log:
@@ -143,17 +147,22 @@ def _ended(child: Child, code: int, progress: Progress) -> None:
 
 
 def _stop(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
-    """Ask once and wait while states are saved; a second Ctrl-C asks again, which stops at once."""
-    for _ in range(2):
-        for process in processes:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-        try:
+    """Ask once and wait while states are saved. Another Ctrl-C stops them at once, and one more without a word."""
+    try:
+        with stop_requests([signal.SIGINT]) as insisted:
+            _send(processes, signal.SIGTERM)
+            while any(process.poll() is None for process in processes) and not insisted():
+                time.sleep(LOOK_EVERY_S / 4)
+            _send(processes, signal.SIGINT)
             for process in processes:
                 process.wait()
-            return
-        except KeyboardInterrupt:
-            continue
+    except KeyboardInterrupt:
+        _send(processes, signal.SIGKILL)
+        for process in processes:
+            process.wait()
+
+
+def _send(processes: "Sequence[subprocess.Popen[bytes]]", number: int) -> None:
     for process in processes:
-        process.kill()
-        process.wait()
+        with suppress(ProcessLookupError):
+            process.send_signal(number)

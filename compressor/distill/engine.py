@@ -22,6 +22,7 @@ from compressor.distill.learner import Learner
 from compressor.distill.processes import any_of, mean_of, same_buffers
 from compressor.distill.task import Batch, BatchModel, Task
 from compressor.distill.teachers import Itself, Teacher
+from compressor.interruption import uninterrupted
 from compressor.progress import Progress
 from compressor.spec.base import write_text
 from compressor.spec.recipe import Recipe
@@ -83,7 +84,8 @@ class Training:
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
-            save_state(self.checkpoint, self.position, self.modules, self.optimizer, self.inputs)
+            with uninterrupted():
+                save_state(self.checkpoint, self.position, self.modules, self.optimizer, self.inputs)
         self.saved_at = time.monotonic()
 
 

@@ -1,62 +1,90 @@
 """RUN/, the folder of one training: who may write there, and what a resumed run must agree with."""
 
 import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import get_args
 
+from accelerate.utils import broadcast_object_list
+
 from compressor.distill.checkpoint import is_saved
+from compressor.distill.leaves import BEFORE, PARTS, RUN, SPECIALISTS, Kind, foreign, kind_of, remove, stands_in, sweep
+from compressor.distill.processes import team
 from compressor.errors import KdcError, os_error
+from compressor.interruption import uninterrupted
+from compressor.locks import is_held, locked
+from compressor.models.checkpoints import split_key
+from compressor.progress import Progress
 from compressor.spec.base import flat, read_json, write_json, write_text
 from compressor.spec.specialists import SpecialistsRequest
 from compressor.spec.student import Request
 
-__all__ = ["RUN", "SPECIALISTS", "Kind", "abandon", "claim", "settle", "start"]
+__all__ = ["abandon", "claim", "claimed", "held", "refuse_place", "settle", "start"]
 
-LEAVES = (
-    "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
-    "assistants",
-)  # fmt: skip
-"""What lies in a run's folder."""
-
-PARTS = ("float", "assistants", "specialists")
-"""Runs within a run, which are trained first."""
-
-BEFORE = ".before"
-"""What --overwrite replaces, in the run's own folder (which may be a mount point), until the new run is finished."""
+SCANNED = ("folder:", "hf:")
+"""Data of which all that lies in its folder is a part."""
 
 WORDS = ("self", "peers", "pretrained", "random", "digits")
 """What requests name that is no file."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a folder is of: its request's noun, the file that is written last, all that lies in it."""
+@contextmanager
+def claimed(
+    out: Path, request: Request | SpecialistsRequest, *, resume: bool, overwrite: bool, progress: Progress
+) -> Iterator[bool]:
+    """`claim`, and inside no other command writes `out`. What a kill left unfinished there is gone.
 
-    request: type[Request] | type[SpecialistsRequest]
-    last: str
-    leaves: tuple[str, ...]
+    By every process of the run before one of them changes the folder. An interruption is told what it left.
+    """
+    claim(out, request, resume=resume, overwrite=overwrite)
+    whole = not is_held(out.parent) and not is_held(out.parent.parent)  # or a part of another run
+    team().wait_for_everyone()
+    with held(out, f"kdc {request.command}", progress):
+        finished = claim(out, request, resume=resume, overwrite=overwrite)
+        team().wait_for_everyone()
+        try:
+            yield finished
+        except KeyboardInterrupt:
+            if whole and not finished and team().is_main_process and _goes_on(out, request):
+                progress.warn(f"stopped; the state is saved in {out}: the same command with --resume goes on")
+            raise
 
 
-RUN = Kind(Request, "student.json", LEAVES)
-SPECIALISTS = Kind(
-    SpecialistsRequest, "specialists.json", ("run.json", "recipe.yaml", "specialists.json", "specialists")
-)
+@contextmanager
+def held(out: Path, command: str, progress: Progress) -> Iterator[None]:
+    """Inside, no other command writes `out`, and what a kill left unfinished in it is gone. Of several processes the
+    first one sees to it; all of them hear where it cannot."""
+    here = team()
+    refusal: KdcError | None = None
+    with ExitStack() as stack:
+        if here.is_main_process:
+            try:
+                stack.enter_context(locked(out, command, warn=progress.warn))
+                with uninterrupted():
+                    sweep(out)
+            except OSError as error:
+                refusal = os_error(error, f"preparing {out}")
+            except KdcError as error:
+                refusal = error
+        if here.num_processes > 1:
+            said = broadcast_object_list([refusal and (refusal.message, refusal.hint, refusal.exit_code)])[0]
+            refusal = KdcError(*said) if said else None
+        if refusal is not None:
+            raise refusal
+        yield
 
 
-def claim(
-    folder: Path, request: Request | SpecialistsRequest, *, resume: bool, overwrite: bool, kind: Kind = RUN
-) -> bool:
+def claim(folder: Path, request: Request | SpecialistsRequest, *, resume: bool, overwrite: bool) -> bool:
     """Whether `folder` holds a finished run of this very request, which `resume` then has nothing to do for.
 
     Raises KdcError where the folder may not be written: it is not a run, a run stands there and neither --resume nor
     --overwrite was given, other files lie in the run to overwrite, or something that the request names; or the run to
     resume was started with another request. Changes nothing.
     """
-    request_file = folder / "run.json"
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    request_file, kind = folder / "run.json", kind_of(request)
+    refuse_place(folder, request)
+    if not folder.exists() or (folder.is_dir() and not stands_in(folder)):
         if resume:
             raise KdcError(f"--resume: there is no run in {folder}", "leave --resume out to start one")
         return False
@@ -65,7 +93,7 @@ def claim(
     _refuse_other_command(folder, request, kind, resume=resume)
     finished = (folder / kind.last).is_file()
     if overwrite:
-        _refuse_foreign(folder, kind.leaves)
+        _refuse_foreign(folder, kind)
         _refuse_needed(folder, request)
         return False
     if not resume:
@@ -81,6 +109,26 @@ def claim(
             "give the same command again, or choose another --out",
         )
     return finished
+
+
+def _goes_on(folder: Path, request: Request | SpecialistsRequest) -> bool:
+    """Whether what lies in `folder` is a run of this request."""
+    with suppress(KdcError):
+        return not _differences(read_json(folder / "run.json", kind_of(request).request), request)
+    return False
+
+
+def refuse_place(folder: Path, request: Request | SpecialistsRequest) -> None:
+    """Where nothing may be written: through a link that leads nowhere, or among the pictures, where a run's folders
+    would be classes to the next command."""
+    if folder.is_symlink() and not folder.exists():
+        raise KdcError(f"--out {folder} is a link to {folder.readlink()}, which does not exist", "make that folder")
+    for reference in filter(None, (request.data, getattr(request, "unlabelled", None))):
+        place = _place(reference)
+        if place is None or not place.is_dir() or not (reference.startswith(SCANNED) or ":" not in reference):
+            continue
+        if folder.resolve().is_relative_to(place.resolve()):
+            raise KdcError(f"--out {folder} lies among the pictures of {reference}", "choose another --out")
 
 
 def _refuse_other_command(folder: Path, request: Request | SpecialistsRequest, kind: Kind, *, resume: bool) -> None:
@@ -127,24 +175,22 @@ def _place(reference: str) -> Path | None:
     """Where it lies, if it is a file or folder here."""
     scheme, colon, rest = reference.partition(":")
     if not colon:
-        return None if reference in WORDS else Path(reference)
+        return None if reference in WORDS else split_key(reference)[0]
     if scheme == "hf" and not Path(rest).exists():
         rest = rest.partition("@")[0]  # a data set's configuration
     if scheme != "timm":
         return Path(rest)
     local, checkpoint = rest.removeprefix("local-dir:"), rest.partition("@")[2]
-    return Path(local) if local != rest else Path(checkpoint) if checkpoint else None
+    return Path(local) if local != rest else split_key(checkpoint)[0] if checkpoint else None
 
 
-def _refuse_foreign(folder: Path, leaves: tuple[str, ...]) -> None:
+def _refuse_foreign(folder: Path, kind: Kind) -> None:
     """A bundle or notes may have been put into a run's folder: --overwrite replaces what kdc made, and no more."""
-    left = tuple(f".{leaf}." for leaf in leaves)  # by a process that was killed while writing
-    foreign = sorted(
-        path.name for path in folder.iterdir() if path.name not in (*leaves, BEFORE) and not path.name.startswith(left)
-    )
-    if foreign:
+    found = foreign(folder, kind.leaves)
+    if found is not None:
         raise KdcError(
-            f"--overwrite: {folder} holds {foreign[0]} too, which is no part of the run, so it is left alone",
+            f"--overwrite: {folder} holds {found.relative_to(folder)} too, which is no part of the run, so it is left "
+            "alone",
             "move it away, or choose another --out",
         )
 
@@ -153,35 +199,50 @@ def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) 
     """Make the folder ready to be trained in: emptied unless resumed, with run.json. What stood there is kept in it
     until `settle`, or comes back with `abandon`; of two, what is worth more, a finished run before one that can go on.
     """
+    kind = kind_of(request)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if resume:
-            return
-        if (folder / "run.json").exists():
-            _set_aside(folder)
-        write_json(folder / "run.json", request)
+        with uninterrupted():
+            folder.mkdir(parents=True, exist_ok=True)
+            if resume:
+                return
+            if (folder / "run.json").exists():
+                _set_aside(folder, kind)
+            write_json(folder / "run.json", request)
     except BaseException as error:
         if not resume and (folder / BEFORE).exists():  # a run to go on with is no failure of this command
-            abandon(folder)
+            abandon(folder, kind)
         if isinstance(error, OSError):
             raise os_error(error, f"preparing {folder}") from error
         raise
 
 
-def _set_aside(folder: Path) -> None:
-    """run.json goes last, and stays: as long as it is not there too, what lies aside is not the whole run."""
+def _set_aside(folder: Path, kind: Kind) -> None:
+    """run.json goes last, and stays: as long as it is not there too, what lies aside is not the whole run. What is no
+    part of a run stays where it is."""
     aside = folder / BEFORE
-    replaced = [path for path in folder.iterdir() if path.name not in ("run.json", BEFORE)]
     whole = (aside / "run.json").exists()
     if whole and _worth(aside) > _worth(folder):
-        _remove(replaced)
+        remove(folder, _but_request(kind))
         return
     if whole:
-        shutil.rmtree(aside)
+        _remove_aside(folder, kind)
     aside.mkdir(exist_ok=True)
-    for path in replaced:
-        path.rename(aside / path.name)
+    for path in stands_in(folder):
+        if path.name in _but_request(kind):
+            path.rename(aside / path.name)
     write_text(aside / "run.json", (folder / "run.json").read_text(encoding="utf-8"))
+
+
+def _but_request(kind: Kind) -> list[str]:
+    return [leaf for leaf in kind.leaves if leaf != "run.json"]
+
+
+def _remove_aside(folder: Path, kind: Kind) -> None:
+    aside = folder / BEFORE
+    if aside.is_dir():
+        remove(aside, kind.leaves)
+        if not any(aside.iterdir()):
+            aside.rmdir()
 
 
 def _worth(folder: Path) -> int:
@@ -190,28 +251,30 @@ def _worth(folder: Path) -> int:
     return int(is_saved(folder / "checkpoint") or any((folder / name).exists() for name in PARTS))
 
 
-def settle(folder: Path) -> None:
-    """What the run in `folder` replaced is not needed any more."""
-    shutil.rmtree(folder / BEFORE, ignore_errors=True)
+def settle(folder: Path, kind: Kind = RUN) -> None:
+    """The run in `folder` is finished: what it replaced, and what it would have gone on from, are not needed."""
+    try:
+        with uninterrupted():
+            _remove_aside(folder, kind)
+            remove(folder, ["checkpoint"])
+    except OSError as error:
+        raise os_error(error, f"removing what {folder} replaced") from error
 
 
-def abandon(folder: Path) -> None:
-    """Nothing came of the run in `folder`: it goes, and what it was to replace is there again."""
-    aside = folder / BEFORE
-    if not aside.is_dir():
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    if (aside / "run.json").exists():
-        _remove([path for path in folder.iterdir() if path.name not in ("run.json", BEFORE)])
-    # run.json first: what is stopped amid this is taken up by `_set_aside`.
-    for path in sorted(aside.iterdir(), key=lambda path: path.name != "run.json"):
-        path.replace(folder / path.name)
-    aside.rmdir()
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+def abandon(folder: Path, kind: Kind = RUN) -> None:
+    """Nothing came of the run in `folder`: what kdc made of it goes, and what it was to replace is there again. What
+    else lies there stays."""
+    with uninterrupted():
+        aside = folder / BEFORE
+        if not aside.is_dir():
+            remove(folder, kind.leaves)
+            return
+        if (aside / "run.json").exists():
+            remove(folder, _but_request(kind))
+        # run.json first: what is stopped amid this is taken up by `_set_aside`.
+        for path in sorted(aside.iterdir(), key=lambda path: path.name != "run.json"):
+            path.replace(folder / path.name)
+        aside.rmdir()
 
 
 def _differences(before: Request | SpecialistsRequest, now: Request | SpecialistsRequest) -> list[str]:

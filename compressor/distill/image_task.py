@@ -76,7 +76,7 @@ class ImageClassification:
         return {
             "data": self._data.info.fingerprint,
             **({"unlabelled": unlabelled.fingerprint} if unlabelled else {}),
-            "order": hashlib.sha256("\n".join(train.ids).encode()).hexdigest(),
+            "order": hashlib.sha256(train.contents.tobytes()).hexdigest(),
             "preprocess": self._inputs[key].model_dump(mode="json"),
             "whole": self._wholes[key].model_dump(mode="json"),
             "seed": self._recipe.seed,

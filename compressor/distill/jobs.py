@@ -8,9 +8,10 @@ import torch
 from compressor.data import ImageData, open_data, transfer_set
 from compressor.data.specialty import specialised
 from compressor.distill.bias import require_correctable
-from compressor.distill.folder import claim, settle
+from compressor.distill.folder import claimed, held, refuse_place, settle
 from compressor.distill.job import Job
 from compressor.distill.learner import Term, bind_losses
+from compressor.distill.overlap import seen_before
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.teacher_table import require_teachable
@@ -18,7 +19,8 @@ from compressor.distill.training import not_kept, precompute_answers, say, train
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_model, load_run
 from compressor.models.answer_table import load_table, require_alone
-from compressor.models.lineage import load_teacher
+from compressor.models.lineage import load_teacher, told
+from compressor.models.pixels import seeing
 from compressor.models.references import NO_MODEL, is_table
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
@@ -27,7 +29,6 @@ from compressor.spec.student import Request, Student
 
 __all__ = [
     "already_finished",
-    "claimed",
     "distill",
     "distillation",
     "has_teacher",
@@ -51,8 +52,14 @@ def teach(
     resources: Resources | None = None,
 ) -> Student:
     """Fine-tune `request.teacher` on the classes of `request.data`: the new classifier first, then everything."""
-    if claimed(out, request, resume=resume, overwrite=overwrite):
-        return already_finished(out, progress)
+    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return train_and_save(_teaching(request, progress), out, resume, resources or Resources(), progress)
+
+
+def _teaching(request: Request, progress: Progress) -> Job:
+    """What is to be taught, and the data, checked against each other."""
     terms = bind_losses(request.recipe, has_teacher=False)
     if request.recipe.peers:
         raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
@@ -69,14 +76,14 @@ def teach(
         size = request.input_size or DEFAULT_INPUT_SIZE
         trainee, made_from = create_student(request.teacher, "random", names, size, recipe.crop_pct), "random"
     else:
-        backbone = load_model(request.teacher, request.input_size)
+        (backbone,) = told(progress, load_model(request.teacher, request.input_size))
         torch.manual_seed(recipe.seed)
         trainee = create_trainee(backbone, names, recipe.crop_pct)
         made_from = made_from_weights(request.teacher, backbone)
+    trainee = seeing(trainee, recipe.pixel_range, progress)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
-    job = Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
-    return train_and_save(job, out, resume, resources or Resources(), progress)
+    return Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
 
 
 def distill(
@@ -95,14 +102,15 @@ def distill(
     the caller has opened it already (`training_data`).
     """
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
-    if claimed(out, request, resume=resume, overwrite=overwrite):
-        return already_finished(out, progress)
-    return train_and_save(distillation(request, progress, data), out, resume, resources or Resources(), progress)
+    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return train_and_save(distillation(request, progress, data), out, resume, resources or Resources(), progress)
 
 
 def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:
     """Ask the teacher for its answers to all that `distill` would show it, and keep them for any run that shows it the
-    same. `out` is not touched, but pictures may be decoded beside it. Raises KdcError where nothing may be kept."""
+    same. Nothing stays in `out`, where pictures may be decoded meanwhile. Raises KdcError where nothing may be kept."""
     resources = resources or Resources()
     if request.recipe.views.distinct is None:
         raise KdcError(
@@ -114,17 +122,12 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
     if resources.teacher_cache is None:
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
-    job = distillation(request, progress)
-    if any(term.row.taps not in (None, "pooled") for term in job.terms if term.asks_teacher):
-        raise not_kept()
-    precompute_answers(job, out, resources, progress)
-
-
-def claimed(out: Path, request: Request, *, resume: bool, overwrite: bool) -> bool:
-    """`claim`, by every process of the run before one of them changes the folder."""
-    finished = claim(out, request, resume=resume, overwrite=overwrite)
-    team().wait_for_everyone()
-    return finished
+    refuse_place(out, request)
+    with held(out, "kdc distill --precompute", progress):
+        job = distillation(request, progress)
+        if any(term.row.taps not in (None, "pooled") for term in job.terms if term.asks_teacher):
+            raise not_kept()
+        precompute_answers(job, out, resources, progress)
 
 
 def already_finished(out: Path, progress: Progress) -> Student:
@@ -153,7 +156,8 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
     torch.manual_seed(request.recipe.seed)
     size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
-    student = create_student(request.student, request.init, names, size, request.recipe.crop_pct)
+    (student,) = told(progress, create_student(request.student, request.init, names, size, request.recipe.crop_pct))
+    student = seeing(student, recipe.pixel_range)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
     peers = [_peer(number, request, names, size) for number, _ in enumerate(recipe.peers)]
@@ -170,7 +174,8 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
 def _peer(number: int, request: Request, names: tuple[str, ...], size: int) -> LoadedModel:
     peer = request.recipe.peers[number]
     try:
-        return create_student(peer.student, peer.init, names, size, request.recipe.crop_pct)
+        model = create_student(peer.student, peer.init, names, size, request.recipe.crop_pct)
+        return seeing(model, request.recipe.pixel_range)
     except KdcError as error:
         hint = "student: timm:NAME; init: pretrained, random or the path of a checkpoint"
         raise KdcError(f"recipe peers.{number}: {error.message}", hint, error.exit_code) from None
@@ -217,8 +222,15 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
             "learned from it",
             "give a loss that only asks the teacher a weight, such as kd, or leave --unlabelled out",
         )
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, unlabelled=request.unlabelled)
+    data = open_data(
+        request.data,
+        skip_bad=request.skip_bad,
+        progress=progress,
+        unlabelled=request.unlabelled,
+        pixel_range=request.recipe.pixel_range,
+    )
     say(data, progress)
+    data = seen_before(request, data, progress)
     data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     _warn_of_mixed(data, request.recipe, terms, progress)
     return data

@@ -1,6 +1,7 @@
 """`kdc predict`: a teacher's answers to every sample of the data, as a table that `outputs:FILE` reads."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,22 @@ from compressor.data import ImageData, Split, normalise, open_data
 from compressor.data.outputs_files import Column, require_ending, table_writer, written_by_kdc
 from compressor.data.store import Decoding
 from compressor.distill.card import tell_lost_classes
+from compressor.distill.overlap import tell_overlap
 from compressor.distill.processes import team
 from compressor.distill.signal import is_chance
 from compressor.distill.speed import set_up
 from compressor.distill.training import say
 from compressor.errors import KdcError
+from compressor.locks import locked
 from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
-from compressor.models.lineage import public
+from compressor.models.lineage import public, told
+from compressor.models.pixels import seeing
 from compressor.models.references import with_class_file
 from compressor.progress import Progress
 from compressor.spec.outputs import OutputsInfo, Predictions
+from compressor.spec.preprocess import PixelRange
 from compressor.statistics import accuracy_of, log_softmax
+from compressor.writing import is_stream, refuse_existing
 
 __all__ = ["answers_of", "predict"]
 
@@ -41,6 +47,7 @@ def predict(
     labels_only: bool = False,
     teacher_classes: Path | None = None,
     unlabelled: str | None = None,
+    pixel_range: PixelRange | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
 ) -> Predictions:
@@ -49,35 +56,59 @@ def predict(
 
     Of each sample its id, its split, and the log-probabilities of all classes; of the `top_k` most probable ones and of
     the rest's mass; or with `labels_only` the most probable class. Only what is right on validation is counted.
-    Raises KdcError.
+    `pixel_range`: as in a recipe; a model that kdc trained knows its own. Raises KdcError.
     """
     require_ending(out, "--out")
-    if out.exists():
-        if not written_by_kdc(out):
-            raise KdcError(
-                f"--out {out} exists and is no table of kdc predict, so it is left alone", "choose another --out"
-            )
-        if not overwrite:
-            raise KdcError(f"--out {out} exists", "--overwrite to replace it, or another --out")
+    _refuse_other(out, overwrite)
     if labels_only and top_k is not None:
         raise KdcError("--labels-only and --top-k are two ways to say less", "give one of them")
     if team().num_processes > 1:
         raise KdcError("kdc predict runs in one process", "start it without a launcher")
-    found = open_data(data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled)
+    if pixel_range is not None and not -1e12 <= pixel_range[0] < pixel_range[1] <= 1e12:
+        raise KdcError(f"--pixel-range {pixel_range[0]:g} {pixel_range[1]:g}: black must be below white", "0 4095")
+    with ExitStack() as stack:
+        if not is_stream(out):
+            stack.enter_context(locked(out, "kdc predict", file=True, warn=progress.warn))
+            _refuse_other(out, overwrite)
+        return _predicted(
+            teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
+            unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, progress=progress,
+        )  # fmt: skip
+
+
+def _refuse_other(out: Path, overwrite: bool) -> None:
+    """Raise KdcError where a file stands at `out` that is no table of kdc, or that may not be replaced."""
+    if not is_stream(out) and out.exists() and not written_by_kdc(out):
+        raise KdcError(
+            f"--out {out} exists and is no table of kdc predict, so it is left alone", "choose another --out"
+        )
+    refuse_existing(out, overwrite=overwrite)
+
+
+def _predicted(
+    teacher: str, data: str, out: Path, *, top_k: int | None, labels_only: bool, teacher_classes: Path | None,
+    unlabelled: str | None, pixel_range: PixelRange | None, skip_bad: bool, progress: Progress,
+) -> Predictions:  # fmt: skip
+    (model,) = told(progress, load_model(teacher))
+    model = seeing(model, pixel_range or model.preprocess.pixel_range, progress)
+    found = open_data(
+        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=model.preprocess.pixel_range
+    )
     say(found, progress)
     names = found.info.class_names
     if top_k is not None and not 1 <= top_k < len(names):
         raise KdcError(f"--top-k {top_k}: the data has {len(names)} classes", "leave it out: all are written then")
-    model = load_model(teacher)
     if teacher_classes is not None:
         model = with_class_file(model, teacher_classes)
     model = with_classes(model, map_classes(model, names), names)
+    overlap = tell_overlap((teacher,), found, progress)
     info = OutputsInfo(
         kdc=__version__,
         kind="labels" if labels_only else "probabilities" if top_k is None else "top-k",
         class_names=names,
         teacher=public(model.weights),
         data=found.info.fingerprint,
+        notes=tuple(overlap),
     )
     validation = _write(out, model, found, info, top_k, progress)
     counts = found.info.counts | ({"unlabelled": len(found.train) - found.info.counts["train"]} if unlabelled else {})

@@ -16,11 +16,12 @@ import torch
 
 from compressor.data import transfer_set
 from compressor.distill.chain import distill_chain, require_possible
-from compressor.distill.folder import abandon, start
+from compressor.distill.folder import abandon, claimed, start
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.job import Job, Origin
-from compressor.distill.jobs import already_finished, claimed, has_teacher, labels_only
+from compressor.distill.jobs import already_finished, has_teacher, labels_only
 from compressor.distill.learner import bind_losses
+from compressor.distill.overlap import seen_before
 from compressor.distill.processes import team
 from compressor.distill.resources import Resources
 from compressor.distill.task import BatchModel
@@ -73,10 +74,11 @@ def quantization_aware(
         "qat": scheme,
     }
     request = before.model_copy(update=changes)
-    if claimed(out, request, resume=resume, overwrite=overwrite):
-        return already_finished(out, progress)
     moved = "if it lies elsewhere now: kdc export … --teacher REFERENCE"
-    return _train_on(request, run, out, moved, resume, resources or Resources(), progress)
+    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return _train_on(request, run, out, moved, resume, resources or Resources(), progress)
 
 
 def distill_quantized(
@@ -96,8 +98,13 @@ def distill_quantized(
     """
     assert request.qat is not None
     _refuse_corrected(request.recipe)
-    if claimed(out, request, resume=resume, overwrite=overwrite):
-        return already_finished(out, progress)
+    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return _quantized(request, out, resume, progress, resources)
+
+
+def _quantized(request: Request, out: Path, resume: bool, progress: Progress, resources: Resources | None) -> Student:
     qat_recipe(request.recipe, has_teacher(request))
     in_float = request.model_copy(update={"qat": None})
     # What is mistyped must not cost the run that stood here.
@@ -107,12 +114,12 @@ def distill_quantized(
     team().wait_for_everyone()
     plain = out / "float"
     try:
-        going_on = plain.exists()
+        going_on = (plain / "run.json").is_file()
         distill_chain(
             in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources, data=data
         )
     except BaseException:
-        if not resume and not plain.exists() and team().is_main_process:
+        if not resume and not (plain / "run.json").exists() and team().is_main_process:
             abandon(out)
         raise
     moved = "put it back there, and give the same command with --resume"  # with another teacher it is another request
@@ -173,6 +180,7 @@ def _train_on(
     teacher, table = teacher_of(request, record, None, moved), same_table(request, record, moved)
     data = data_of(request, record, progress, unlabelled=True)
     say(data, progress)
+    data = seen_before(request, data, progress)
     quantize = _quantize(student, record, request, progress)
     recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
     if left_out:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +15,13 @@ from compressor.distill.processes import any_of
 from compressor.distill.resources import Resources
 from compressor.distill.speed import Speed, set_up
 from compressor.errors import os_error
+from compressor.interruption import uninterrupted
 from compressor.progress import Progress, Silent
+from compressor.spec.base import TEMPORARY
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.recipe import Recipe
 
-__all__ = ["Setting", "setting_for", "store_beside", "task_for"]
+__all__ = ["Setting", "setting_for", "store_in", "task_for"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,18 @@ def _batch_norm(speed: Speed) -> str:
     return "each BatchNorm takes its statistics over its process's part (torch has no synchronised one on CPU)"
 
 
-def store_beside(out: Path) -> Path:
-    """Where this machine decodes to; several machines may see the same folder."""
+@contextmanager
+def store_in(out: Path, setting: Setting) -> Iterator[Path]:
+    """Where this machine decodes to, in the run's own folder, where its lock is: several machines may see it. Gone
+    afterwards; what a kill leaves, the next command there removes."""
     machine = os.environ.get("GROUP_RANK", "0")
-    return out.parent / f".{out.name}.decoded{'' if machine == '0' else '-' + machine}"
+    store = out / f"{TEMPORARY}decoded-{machine}"
+    try:
+        yield store
+    finally:
+        if setting.accelerator.is_local_main_process:
+            with uninterrupted():
+                shutil.rmtree(store, ignore_errors=True)
 
 
 def task_for(

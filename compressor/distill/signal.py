@@ -78,7 +78,12 @@ def signal_of(
         progress.note(f"the teacher answers anew in every epoch: {why}")
         return online
     key: dict[str, object] = {
-        "teacher": {"sha256": loaded.weights.sha256, "architecture": loaded.weights.architecture},
+        "teacher": {
+            "sha256": loaded.weights.sha256,
+            "architecture": loaded.weights.architecture,
+            "preprocess": loaded.weights.preprocess_sha256,
+            "classes": loaded.weights.classes_sha256,
+        },
         "classes": [names[0] for names in loaded.class_names or ()],
         "pictures": task.identity("teacher"),
         "answers": recipe.teacher_answers.model_dump(mode="json"),

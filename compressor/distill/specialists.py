@@ -23,16 +23,20 @@ from compressor.data.labels import listed
 from compressor.data.specialty import specialised, specialty_classes
 from compressor.distill.card import tell_lost_classes
 from compressor.distill.children import Child, train_in_processes
-from compressor.distill.folder import SPECIALISTS, claim, settle, start
+from compressor.distill.folder import claimed, settle, start
 from compressor.distill.gap import points_apart
 from compressor.distill.grouping import groups_of
 from compressor.distill.jobs import made_from_weights
 from compressor.distill.learner import bind_losses
+from compressor.distill.leaves import SPECIALISTS
+from compressor.distill.overlap import tell_overlap, with_notes
 from compressor.distill.predict import answers_of
 from compressor.distill.signal import is_chance, scored
 from compressor.distill.training import say
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
+from compressor.models.lineage import told
+from compressor.models.pixels import seeing
 from compressor.models.specialists import joined
 from compressor.models.students import create_trainee
 from compressor.progress import Progress
@@ -54,19 +58,27 @@ def specialists(
     Raises KdcError before any training where the generalist is at chance level or cannot be trained on, where there
     cannot be so many groups, or where specialists would see pictures otherwise than it does.
     """
-    if claim(out, request, resume=resume, overwrite=overwrite, kind=SPECIALISTS):
-        progress.note(f"{out} is finished already: nothing to resume")
-        settle(out)
-        return read_json(out / "specialists.json", Specialists)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise KdcError("kdc specialists starts processes of its own", "run it without a launcher; --jobs says how many")
+    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            progress.note(f"{out} is finished already: nothing to resume")
+            settle(out, SPECIALISTS)
+            return read_json(out / "specialists.json", Specialists)
+        return _specialists(request, out, jobs, resume, progress)
+
+
+def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool, progress: Progress) -> Specialists:
     bind_losses(request.recipe, has_teacher=False)
     if request.recipe.transfer != Transfer():
         raise KdcError("specialists draw their own parts of the training data: recipe transfer cannot cut it too")
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress)
+    deep = request.recipe.pixel_range
+    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
     say(data, progress)
+    data = with_notes(data, tell_overlap((request.teacher,), data, progress))
     names = data.info.class_names
-    generalist = load_model(request.teacher, request.input_size)
+    (generalist,) = told(progress, load_model(request.teacher, request.input_size))
+    generalist = seeing(generalist, deep, progress)
     if generalist.class_names is None:
         raise KdcError(
             f"the classes of {request.teacher} have no names, so they cannot be matched with those of the data",
@@ -92,11 +104,7 @@ def specialists(
     start(out, request, resume=resume)
     write_text(out / "recipe.yaml", request.recipe.model_dump_json(indent=2) + "\n")
     children = [_child(request, out, number, group, jobs) for number, group in enumerate(classes, 1)]
-    try:
-        train_in_processes(children, jobs, progress)
-    except KeyboardInterrupt:
-        progress.warn(f"stopped; the states are saved in {out}: the same command with --resume goes on")
-        raise
+    train_in_processes(children, jobs, progress)
     return _finish(request, out, data, generalist, classes, [names[number] for number in alone], logits, progress)
 
 
@@ -114,9 +122,10 @@ def _finish(
         run, sha256 = f"specialists/{number}", student.weights.sha256
         rows.append(Specialist(classes=tuple(group), run=run, sha256=sha256, validation=student.validation))
     all_together = joined(generalist, experts, names, f"specialists:{out}")
+    whole = with_classes(generalist, map_classes(generalist, names), names)
     together = _answers(all_together, data.validation, "all together", progress)
     record = Specialists(
-        generalist=generalist.weights.model_copy(update={"source": request.teacher}),
+        generalist=whole.weights.model_copy(update={"source": request.teacher}),
         input_size=request.input_size,
         class_names=names,
         specialists=tuple(rows),
@@ -130,7 +139,7 @@ def _finish(
     progress.note(f"all together: {scored(record.validation)}; {apart}")
     tell_lost_classes("all together they", record.validation, names, progress)
     write_json(out / "specialists.json", record)
-    settle(out)
+    settle(out, SPECIALISTS)
     return record
 
 

@@ -1,12 +1,14 @@
 """One training, from loaded models and data to a finished run on disk."""
 
-import shutil
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 
 from compressor.data import ImageData
+from compressor.data.labels import listed
 from compressor.distill.answer_codec import Codec
 from compressor.distill.bias import correct_bias, unseen_recall, write_history
 from compressor.distill.card import card_of, shown, tell_lost_classes
@@ -21,7 +23,7 @@ from compressor.distill.job import Job
 from compressor.distill.layers import described, taps_of
 from compressor.distill.learner import Learner
 from compressor.distill.resources import Resources
-from compressor.distill.setting import Setting, setting_for, store_beside, task_for
+from compressor.distill.setting import Setting, setting_for, store_in, task_for
 from compressor.distill.signal import measured, on_device, scored, signal_of, teaching_itself
 from compressor.distill.task import BatchModel
 from compressor.distill.teacher_table import taught_by
@@ -30,6 +32,7 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_run, save_run
 from compressor.models.fake_quant import restore_channels
 from compressor.models.features import POOLED
+from compressor.models.trained_on import learned_before, save_trained_on
 from compressor.models.weights import head_parameters
 from compressor.progress import Progress
 from compressor.spec.base import flat
@@ -48,18 +51,19 @@ def not_kept() -> KdcError:
 
 def say(data: ImageData, progress: Progress) -> None:
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.info.counts.items())
-    progress.note(f"data {data.info.source}: {len(data.info.class_names)} classes; {sizes}")
+    names = data.info.class_names
+    progress.note(f"data {data.info.source}: {len(names)} classes ({listed(names, 6)}); {sizes}")
 
 
 def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, progress: Progress) -> Student:
-    """Decode and measure the teacher beside `out`; then everything that writes in it.
+    """Decode and measure the teacher; then everything that changes the run in `out`.
 
     What stood in `out` (with --overwrite) goes only when the new run is finished, and is there again if not one
     checkpoint came of that. In a run of several processes the first one writes, and the others wait.
     """
-    setting, store = setting_for(out, resources, progress), store_beside(out)
+    setting = setting_for(out, resources, progress)
     accelerator, progress = setting.accelerator, setting.progress
-    try:
+    with store_in(out, setting) as store:
         task = task_for(job.data, job.inputs, job.recipe, store, setting)
         teacher, card = None, None
         sides = _looked_at(job, setting)
@@ -76,22 +80,17 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
         accelerator.wait_for_everyone()
         try:
             return _trained(job, out, task, signal, sides, card, setting)
-        except BaseException as error:
-            if not is_saved(out / "checkpoint"):
-                if not resume and accelerator.is_main_process:
-                    abandon(out)
-            elif isinstance(error, KeyboardInterrupt):
-                progress.warn(f"stopped; the state is saved in {out}: the same command with --resume goes on")
+        except BaseException:
+            nothing = not is_saved(out / "checkpoint") and not (out / "student.json").exists()
+            if nothing and not resume and accelerator.is_main_process:
+                abandon(out)
             raise
-    finally:
-        if accelerator.is_local_main_process:
-            shutil.rmtree(store, ignore_errors=True)
 
 
 def precompute_answers(job: Job, out: Path, resources: Resources, progress: Progress) -> None:
-    """Ask the teacher for its answers to all views of all samples, and keep them; `out` is not touched."""
-    setting, store = setting_for(out, resources, progress), store_beside(out)
-    try:
+    """Ask the teacher for its answers to all views of all samples, and keep them; nothing stays in `out`."""
+    setting = setting_for(out, resources, progress)
+    with store_in(out, setting) as store:
         task = task_for(job.data, job.inputs, job.recipe, store, setting)
         assert job.teacher is not None
         teacher, _ = measured(job.teacher, task, job.data, setting)
@@ -99,9 +98,6 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
         if not isinstance(signal, Cached):
             raise not_kept()
         signal.precompute()
-    finally:
-        if setting.accelerator.is_local_main_process:
-            shutil.rmtree(store, ignore_errors=True)
 
 
 def _signal(
@@ -140,12 +136,17 @@ def _trained(
     card: TeacherCard | None, setting: Setting,
 ) -> Student:  # fmt: skip
     recipe, data, accelerator, progress = job.recipe, job.data, setting.accelerator, setting.progress
-    origin = job.origin
-    inputs = {"the data": data.info.fingerprint}
+    origin, before = job.origin, learned_before(job.request)
+    # A view is a function of the sample's number: with the same pictures in another order it would be another one's.
+    order = hashlib.sha256(data.train.contents.tobytes()).hexdigest()
+    inputs = {"the data": data.info.fingerprint, "the order of the training pictures": order}
     model, quantization = job.student, None
     if job.quantize is not None:
         model, quantization = job.quantize(task)
         inputs["the student in float"] = job.student.weights.sha256
+    elif job.init != "random":
+        inputs["the weights that it starts from"] = job.student.weights.sha256
+    inputs["the preprocessing"] = job.student.preprocess.model_dump_json()
     device = setting.speed.device
     student = on_device(BatchModel(model.network, "student", taps_of(sides, model, job.teacher)[0]), device)
     if job.request.teacher == "self" and any(term.asks_teacher for term in job.terms):
@@ -158,7 +159,7 @@ def _trained(
     if accelerator.num_processes > 1 and device.type == "cuda":
         learner = timm.layers.convert_sync_batchnorm(learner)
     if job.taught_by is not None:
-        inputs["the teacher"] = job.taught_by.sha256
+        inputs["the teacher"] = job.taught_by.identity
     if data.info.unlabelled is not None:
         inputs["the unlabelled pictures"] = data.info.unlabelled.fingerprint
     head = head_parameters(model.network, len(data.info.class_names)) if recipe.head_epochs else []
@@ -221,9 +222,10 @@ def _trained(
         bias_correction=row.get("bias_correction"),
     )
     if accelerator.is_main_process:
+        learned = data.train.contents if before is None else np.concatenate([data.train.contents, before])
+        finished = finished.model_copy(update={"trained_on": save_trained_on(out, learned)})
         save_run(out, model, finished)
         settle(out)
-        shutil.rmtree(out / "checkpoint", ignore_errors=True)
     accelerator.wait_for_everyone()
     return load_run(out)[1]
 

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.assets import asset_dir
+from compressor import __version__
+from compressor.assets import runner_scripts
+from compressor.bundle_change import deliver, new_folder
 from compressor.data import ImageData, decode_split
 from compressor.errors import KdcError, needs, os_error
 from compressor.export.calibration import FEWEST
@@ -28,7 +30,7 @@ from compressor.models.answer_table import LoadedTable, find_table
 from compressor.models.lineage import data_of, teacher_of
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.spec.base import read_json, write_json
+from compressor.spec.base import TEMPORARY, read_json, write_json
 from compressor.spec.bundle import Bundle, EvalSet
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.profile import Profile
@@ -36,6 +38,8 @@ from compressor.spec.quantization import Scheme
 from compressor.spec.student import Accuracy, Request, Student
 
 __all__ = ["CALIBRATION", "export_bundle", "needed", "validation_size"]
+
+WORK = f"{TEMPORARY}work"
 
 CALIBRATION = 256
 """Training pictures, at most, that ranges are computed from."""
@@ -60,16 +64,15 @@ def export_bundle(
     teacher: str | None,
     retrain: Retrain | None,
     delivery: Delivery,
-    overwrite: bool,
     progress: Progress,
-) -> Bundle:
-    """Export the run's student (and its teacher) for `profile` into the new folder `out`.
+) -> Path:
+    """Export the run's student (and its teacher) for `profile` into the folder `out`, which is locked and settled.
 
-    All of it is made under a temporary name beside `out` and renamed at the end, so `out` is whole or not there.
+    All of it is made under a temporary name in `out`, so that it is whole or not there. Where `out` holds a bundle
+    already, that one stays, and the new one is put beside it until it is measured. Returns where it is.
     `teacher`: where the teacher lies now, if it was moved since the distillation. `retrain`: the top rung of the ladder
     to int8, where it may be climbed. Raises KdcError.
     """
-    _claim(out, overwrite)
     delivery.require_possible(profile)
     for target in profile.targets:
         row = RUNTIMES[target.runtime]
@@ -89,39 +92,17 @@ def export_bundle(
     if teacher_model is None and table is None:
         why = "is no network of its own: none is measured, so no retention, no speed-up"
         progress.warn(f"teacher {request.teacher} {why}")
-    temporary = out.parent / f".{out.name}.part"
+    temporary = None
     try:
-        if temporary.exists():
-            shutil.rmtree(temporary)
-        temporary.mkdir(parents=True)
+        temporary = new_folder(out, "export")
         bundle = _fill(temporary, profile, run, request, teacher_model, table, retrain, delivery, progress)
         write_json(temporary / "bundle.json", bundle)
-        _swap(temporary, out)
-        return bundle
+        return deliver(temporary, out)
     except OSError as error:
         raise os_error(error, f"writing {out}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _claim(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / "bundle.json").is_file():
-        raise KdcError(f"--out {out} exists and is no bundle of kdc, so it is left alone", "choose another --out")
-    if not overwrite:
-        raise KdcError(f"--out {out} holds a bundle", "--overwrite to replace it, or another --out")
-
-
-def _swap(temporary: Path, out: Path) -> None:
-    """Put the new bundle in the place of the old one, which goes only then."""
-    old = out.parent / f".{out.name}.old"
-    if out.exists():
-        if old.exists():
-            shutil.rmtree(old)
-        out.rename(old)
-    temporary.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -158,7 +139,7 @@ def _fill(
     a table's answers to them are written for whoever measures; no choice here sees them."""
     student, record = load_run(run)
     data = data_of(request, record, progress)
-    place = _Place(root, root / ".work", profile, without_paths(record), data, progress)
+    place = _Place(root, root / WORK, profile, without_paths(record), data, progress)
     (root / "eval").mkdir()
     place.work.mkdir()
     write_labels(data.test, root / "eval")
@@ -182,12 +163,14 @@ def _fill(
         making = _teacher_making(place, teacher, making.pictures if same else "eval/teacher_inputs.npy")
         variants += variants_of(making, profile, progress)
     (root / "labels.txt").write_text("".join(f"{name}\n" for name in record.class_names), encoding="utf-8")
-    ignore = shutil.ignore_patterns("__pycache__", "__init__*", "classify_*", "CMakeLists.txt")
-    shutil.copytree(asset_dir("targets"), root / "runners", ignore=ignore)
+    (root / "runners").mkdir()
+    for name, script in runner_scripts().items():
+        shutil.copyfile(script, root / "runners" / name)
     shutil.rmtree(place.work)
     shipped = {one.path for variant in variants for one in variant.files}
     support = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     return Bundle(
+        kdc=__version__,
         profile=profile,
         student=place.record,
         teacher=place.record.teacher,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from compressor.assets import asset_dir
+from compressor.child_environment import child_environment
 from compressor.errors import EXIT_MISSING, KdcError, first_line, os_error
 from compressor.export.qdq_plan import GraphIndex
 from compressor.runtimes import RUNTIMES
@@ -85,7 +86,13 @@ def build(onnx_file: Path, engine: Path | None, sm: Sequence[int]) -> dict[str, 
     command += ["--sm", *map(str, sm), *(["--check"] if engine is None else ["--out", str(engine)])]
     try:
         done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=LIMIT_S, check=False
+            command,
+            env=child_environment(),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=LIMIT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise KdcError(f"{row.name} built no engine of {onnx_file.name} within {LIMIT_S:.0f} s") from None

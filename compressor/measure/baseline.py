@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from compressor.bundle_change import new_folder
 from compressor.errors import KdcError, os_error
 from compressor.spec.base import file_sha256, read_json, write_json
 from compressor.spec.bundle import Bundle, FileEntry, Variant
@@ -15,8 +16,10 @@ FOLDER = "baseline"
 def attach_baseline(bundle_dir: Path, baseline_dir: Path) -> Bundle:
     """Copy what `baseline_dir` has of the variants of `bundle_dir` into BUNDLE/baseline/ and name it in bundle.json.
 
-    Replaces an earlier baseline. The same runtime and precision make a pair. Raises KdcError where the two bundles
-    cannot be compared: other classes, other test samples, another batch, or no variant in common.
+    Replaces an earlier baseline. `bundle_dir` is a state that does not count yet (see bundle_change), so that a kill
+    between the folder and the manifest leaves nothing that anybody reads. The same runtime and precision make a pair.
+    Raises KdcError where the two bundles cannot be compared: other classes, other test samples, another batch, or no
+    variant in common.
     """
     bundle, old = read_json(bundle_dir / "bundle.json", Bundle), read_json(baseline_dir / "bundle.json", Bundle)
     _must_compare(bundle_dir, bundle, baseline_dir, old)
@@ -26,16 +29,17 @@ def attach_baseline(bundle_dir: Path, baseline_dir: Path) -> Bundle:
         has = ", ".join(variant.name for variant in old.variants if variant.role == "student")
         asked = ", ".join(sorted("-".join(pair) for pair in wanted))
         raise KdcError(f"--baseline {baseline_dir} has no variant of this bundle ({asked}); it has: {has}")
-    temporary = bundle_dir / f".{FOLDER}.part"
+    temporary = None
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = new_folder(bundle_dir, FOLDER)
         copied = [_copy(variant, baseline_dir, temporary) for variant in pairs]
         shutil.rmtree(bundle_dir / FOLDER, ignore_errors=True)
         temporary.rename(bundle_dir / FOLDER)
     except OSError as error:
         raise os_error(error, f"copying {baseline_dir} into {bundle_dir}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
     support = [entry for entry in bundle.support if not entry.path.startswith(f"{FOLDER}/")]
     shared = {entry.path: entry for _, entries in copied for entry in entries}
     attached = bundle.model_copy(

@@ -5,6 +5,7 @@ import sys
 from importlib import metadata
 
 from compressor import __version__
+from compressor.child_environment import child_environment
 from compressor.errors import KdcError
 from compressor.measure.machine import last_line, runtime_info, this_machine
 from compressor.runtimes import NOT_YET, RUNTIMES, Runtime
@@ -32,7 +33,10 @@ PACKAGES = (
 NEEDS_ONE_OF = {"bf16": ("avx512_bf16", "amx_bf16")}
 
 # torch takes seconds to import and a broken driver can crash it, so it is asked in a process of its own.
+# With -c, Python looks for modules in the current folder first, whatever lies there.
 ASK_TORCH = """
+import sys
+sys.path[:] = [place for place in sys.path if place]
 import torch
 print(", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
 """
@@ -134,6 +138,7 @@ def _cuda() -> str:
     try:
         done = subprocess.run(
             [sys.executable, "-c", ASK_TORCH],
+            env=child_environment(),
             capture_output=True,
             encoding="utf-8",
             errors="replace",

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor.assets import asset_dir
+from compressor.child_environment import child_environment
 from compressor.errors import EXIT_MISSING, KdcError, os_error
+from compressor.printable import one_line
 from compressor.runtimes import runtime_for
 from compressor.spec.base import parse
 from compressor.spec.measurement import Machine
 
-__all__ = ["RuntimeInfo", "last_line", "one_line", "runtime_info", "this_machine"]
+__all__ = ["RuntimeInfo", "last_line", "runtime_info", "this_machine"]
 
 # A cold import of a runtime from a slow card takes tens of seconds.
 TIMEOUT_S = 120.0
@@ -49,11 +51,6 @@ def runtime_info(runtime: str) -> RuntimeInfo:
     return RuntimeInfo(runtime, version, tuple(str(name) for name in precisions))
 
 
-def one_line(text: object) -> str:
-    """What another machine says, as one line that no terminal and no CI log can take for more than text."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())
-
-
 def last_line(text: str) -> str:
     """The last line of a process's stderr that says something: with Python, the exception."""
     lines = [line for line in map(one_line, text.splitlines()) if line]
@@ -67,6 +64,7 @@ def _run(script: str, arguments: Sequence[str], stdin: str) -> str:
         done = subprocess.run(
             command,
             input=stdin,
+            env=child_environment(),
             capture_output=True,
             encoding="utf-8",
             errors="replace",

@@ -1,7 +1,8 @@
 """`kdc measure`: one session with a device. Takes in what bench.py says, decides when to sample on, keeps what arrived.
 
-The bundle's own bench.py does the measuring, here or on the device, the same script that runs where kdc is not
-installed. A connection that is lost is taken up again; where that fails, the samples that arrived are kept.
+kdc's own bench.py does the measuring, here or on the device, the same script that runs where kdc is not installed.
+The scripts that lie in the bundle are for that, and must be the same; kdc runs none of them. A connection that is lost
+is taken up again; where that fails, the samples that arrived are kept.
 """
 
 import re
@@ -13,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compressor.bundle_change import new_folder
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError, os_error
-from compressor.measure.devices import DeviceUrl, Kind, Link, fresh_folder, open_link
-from compressor.measure.machine import one_line
+from compressor.measure.devices import DeviceUrl, Kind, Link, open_link
+from compressor.measure.runners import require_own_runners
+from compressor.printable import one_line
 from compressor.progress import Progress
 from compressor.spec.base import parse, read_json, write_json
 from compressor.spec.bundle import Bundle
@@ -111,10 +114,8 @@ def measure_bundle(
     the rounds have taken `seconds`. `python`: the interpreter on the device. Raises KdcError where nothing could be
     measured; a session that broke off is a Measurement whose `lost` says why.
     """
-    if not (bundle / "runners" / "bench.py").is_file():
-        hint = "kdc export RUN --profile P --out BUNDLE"
-        raise KdcError(f"{bundle} is no bundle of kdc ({bundle / 'runners' / 'bench.py'} is missing)", hint)
     manifest = read_json(bundle / "bundle.json", Bundle)
+    require_own_runners(bundle, manifest)
     samples = _Samples(target=rounds, seconds=seconds, throughput=throughput)
     pauses = iter(() if url.kind == "local" else RETRY_AFTER_S)
     with _staging(bundle) as folder:
@@ -210,8 +211,7 @@ def _staging(bundle: Path) -> Iterator[Path]:
     """A folder beside the measurements for those that are not complete."""
     measurements = bundle / "measurements"
     try:
-        measurements.mkdir(exist_ok=True)
-        folder = fresh_folder(measurements, ".arriving-")
+        folder = new_folder(measurements, "arriving")
     except OSError as error:
         raise os_error(error, f"writing to {measurements}") from error
     try:

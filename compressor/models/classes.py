@@ -6,8 +6,9 @@ from functools import cache
 
 from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel
+from compressor.names import spelt
 
-__all__ = ["imagenet_spellings", "map_classes", "spellings_of"]
+__all__ = ["headless", "imagenet_spellings", "map_classes", "spellings_of"]
 
 Spellings = tuple[tuple[str, ...], ...]
 Table = dict[str, set[int]]
@@ -34,27 +35,30 @@ def spellings_of(names: Sequence[str]) -> Spellings:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
+    return " ".join(spelt(spelt(name).replace("_", " ").casefold()).split())
 
 
 def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
     """For each of the user's classes, which of the model's outputs it is.
 
-    Names are compared exactly first, then without case and with underscores as spaces; an output's own name comes
-    before other outputs' synonyms (ImageNet has a missile, and a projectile that is a missile too). Raises KdcError
-    where the model has no class names, one is not among them, one names several outputs, or two name the same.
+    Names are compared in Unicode's form NFC: exactly first, then without case and with underscores as spaces; an
+    output's own name comes before other outputs' synonyms (ImageNet has a missile, and a projectile that is a missile
+    too). Raises KdcError where the model has no class names, one is not among them, one names several outputs, or two
+    name the same.
     """
     source = model.weights.source
     teach = f"fine-tune it on your classes first: kdc teach --teacher {source} --data … --out teacher"
+    if model.headless:
+        raise headless(model, f"it cannot answer {_some(class_names)}")
     if model.class_names is None:
         raise KdcError(
             f"the classes of {source} have no names, so they cannot be matched with {_some(class_names)}",
             f"give them in order of its outputs with --teacher-classes FILE (one name a line), or {teach}",
         )
     own = [(spellings[0],) for spellings in model.class_names]
-    tables = [(spelt, _table(names, spelt)) for spelt in (str, _plain) for names in (own, model.class_names)]
+    tables = [(spell, _table(names, spell)) for spell in (spelt, _plain) for names in (own, model.class_names)]
     found = {
-        name: next((table[spelt(name)] for spelt, table in tables if spelt(name) in table), set())
+        name: next((table[spell(name)] for spell, table in tables if spell(name) in table), set())
         for name in class_names
     }
     missing = [name for name, indices in found.items() if not indices]
@@ -73,12 +77,21 @@ def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
     return [index_of[name] for name in class_names]
 
 
-def _table(names: Sequence[Sequence[str]], spelt: Callable[[str], str]) -> Table:
+def headless(model: LoadedModel, what: str) -> KdcError:
+    """The error for a backbone where a classifier is needed."""
+    source = model.weights.source
+    return KdcError(
+        f"the weights of {source} bring no classifier, so {what}",
+        f"teach it your classes first: kdc teach --teacher {source} --data … --out teacher",
+    )
+
+
+def _table(names: Sequence[Sequence[str]], spell: Callable[[str], str]) -> Table:
     """Spelling -> the outputs that it names."""
     table: Table = defaultdict(set)
     for index, spellings in enumerate(names):
         for spelling in spellings:
-            table[spelt(spelling)].add(index)
+            table[spell(spelling)].add(index)
     return table
 
 

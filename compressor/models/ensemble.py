@@ -80,18 +80,21 @@ def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
     ]
     shares = [weight / sum(weights) for weight in weights]
     network = Mixture(members, shares, how.of).eval()
-    parts = [
-        f"{model.weights.sha256} {share!r} {model.preprocess.model_dump_json()}"
-        for model, share in zip(models, shares, strict=True)
-    ]
+    parts = [f"{model.weights.sha256} {share!r}" for model, share in zip(models, shares, strict=True)]
     identity = Weights(
         source=TOGETHER.join(model.weights.source for model in models),
         architecture=TOGETHER.join(model.weights.architecture for model in models),
-        sha256=hashlib.sha256("\n".join([how.of, *parts]).encode()).hexdigest(),
+        sha256=_sha256([how.of, *parts]),
         licence=" AND ".join(dict.fromkeys(model.weights.licence for model in models)),
         parameters=sum(model.weights.parameters for model in models),
+        preprocess_sha256=_sha256([model.preprocess.model_dump_json() for model in models]),
+        classes_sha256=_sha256([str(model.weights.classes_sha256) for model in models]),
     )
     return LoadedModel(network, largest, models[0].class_names, identity, models[0].family)
+
+
+def _sha256(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def resized_members(models: Sequence[LoadedModel], ensemble: LoadedModel) -> list[str]:

@@ -7,11 +7,12 @@ from compressor.errors import KdcError
 from compressor.models.classes import map_classes
 from compressor.models.ensemble import TOGETHER, combined, resized_members
 from compressor.models.loaded import LoadedModel, with_classes
+from compressor.models.pixels import seeing
 from compressor.models.references import NO_MODEL, is_table, load_model, with_class_file
 from compressor.progress import Progress, Silent
 from compressor.spec.student import DataInfo, Request, Student, Weights
 
-__all__ = ["data_of", "last_part", "load_teacher", "public", "teacher_of"]
+__all__ = ["data_of", "last_part", "load_teacher", "public", "teacher_of", "told"]
 
 SILENT = Silent()
 
@@ -47,12 +48,21 @@ def load_teacher(
     if moved_to and request.other_teachers:
         raise KdcError("the teacher of this run is an ensemble, so that one place is not enough", "put them back")
     models = []
-    for model in _named([load_model(reference) for reference in references], request.teacher_classes):
-        models.append(with_classes(model, map_classes(model, class_names), class_names))
+    for model in told(progress, *_named([load_model(reference) for reference in references], request.teacher_classes)):
+        chosen = with_classes(model, map_classes(model, class_names), class_names)
+        models.append(seeing(chosen, request.recipe.pixel_range, progress))
     ensemble = combined(models, request.recipe.ensemble)
     for line in resized_members(models, ensemble):
         progress.note(line)
     return ensemble
+
+
+def told(progress: Progress, *models: LoadedModel) -> tuple[LoadedModel, ...]:
+    """`models`, after it was said how they were loaded."""
+    for model in models:
+        for line in model.notes:
+            progress.note(line)
+    return models
 
 
 def _named(models: list[LoadedModel], file: str | None) -> list[LoadedModel]:
@@ -67,7 +77,8 @@ def _named(models: list[LoadedModel], file: str | None) -> list[LoadedModel]:
 
 
 def teacher_of(request: Request, record: Student, moved_to: str | None, hint: str) -> LoadedModel | None:
-    """The teacher that the student was distilled from: its weights must be the same ones, wherever they lie now.
+    """The teacher that the student was distilled from: weights, preprocessing and classes must be the same, wherever
+    they lie now.
 
     `moved_to`: a reference to them, where it is another than the request's. `hint`: what to type where that one cannot
     be loaded any more, which the caller knows. None where it was no model.
@@ -86,9 +97,13 @@ def teacher_of(request: Request, record: Student, moved_to: str | None, hint: st
             raise KdcError(f"--teacher {moved_to}: this student had no teacher apart from itself and its peers")
         return None
     assert record.teacher is not None
-    if model.weights.sha256 != record.teacher.sha256:
+    changed = model.weights.changed_from(record.teacher)
+    if changed is not None:
         reference = moved_to or model.weights.source
-        raise KdcError(f"{reference} is not the teacher that this student was distilled from (its weights differ)")
+        raise KdcError(
+            f"{reference} is not the teacher that this student was distilled from ({changed})",
+            "put it back as it was, or distill again",
+        )
     return model
 
 
@@ -97,7 +112,12 @@ def data_of(request: Request, record: Student, progress: Progress, *, unlabelled
     only for who trains on."""
     more = request.unlabelled if unlabelled else None
     data = open_data(
-        request.data, skip_bad=request.skip_bad, progress=progress, class_names=record.class_names, unlabelled=more
+        request.data,
+        skip_bad=request.skip_bad,
+        progress=progress,
+        class_names=record.class_names,
+        unlabelled=more,
+        pixel_range=request.recipe.pixel_range,
     )
     if data.info.fingerprint != record.data.fingerprint:
         raise KdcError(

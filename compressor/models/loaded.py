@@ -1,5 +1,7 @@
 """What every loader returns: a network from normalised pictures to logits, with everything that must travel with it."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from compressor.data.pictures import normalise, resize_and_crop
 from compressor.errors import KdcError, first_line
+from compressor.names import escaped, line_fault
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
 
@@ -36,7 +39,8 @@ class LoadedModel:
     """`network`: float32 [B, 3, height, width], normalised as `preprocess` says -> logits [B, classes].
 
     `class_names`: every spelling by which output k is known, the first its own name; None where the weights do not say.
-    `family`: whose network it is, and so how its architecture is named.
+    `family`: whose network it is, and so how its architecture is named. `headless`: its weights bring no classifier of
+    their own, so that what it answers means nothing until it is taught. `notes`: lines for people on how it was loaded.
     """
 
     network: nn.Module
@@ -44,6 +48,8 @@ class LoadedModel:
     class_names: tuple[tuple[str, ...], ...] | None
     weights: Weights
     family: Literal["timm", "hf"]
+    headless: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class SelectClasses(nn.Module):
@@ -65,11 +71,21 @@ class Several(nn.Module):
 
 
 def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str]) -> LoadedModel:
-    """`model` answering only the classes `names`, which are its outputs `index`, in that order."""
+    """`model` answering only the classes `names`, which are its outputs `index`, in that order. From then on its
+    weights say by which outputs it answers which classes, and how it sees pictures: that, too, is who it is."""
     named = tuple((name,) for name in names)
+    answers = {
+        "preprocess_sha256": _sha256(model.preprocess.model_dump(mode="json")),
+        "classes_sha256": _sha256([list(names), [int(number) for number in index]]),
+    }
+    model = replace(model, weights=model.weights.model_copy(update=answers))
     if model.class_names is not None and list(index) == list(range(len(model.class_names))):
         return replace(model, class_names=named)
     return replace(model, network=SelectClasses(model.network, index).eval(), class_names=named)
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def freeze(network: N) -> N:
@@ -95,9 +111,15 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def outputs_of(model: LoadedModel) -> int:
-    """How many classes the network answers, found by one forward pass at its input size, in evaluation mode."""
+    """How many classes the network answers, found by one forward pass at its input size, in evaluation mode. Raises
+    KdcError where it answers with anything but finite logits."""
     with evaluating(model.network):
-        logits: Tensor = model.network(example_of(model))
+        logits: object = model.network(example_of(model))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape[-1] < 1:
+        what = f"numbers of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise KdcError(f"{model.weights.source} answers a picture with {what}, not with a number a class")
+    if not bool(torch.isfinite(logits).all()):
+        raise KdcError(f"{model.weights.source} answers with numbers that are not finite: its weights are spoilt")
     return logits.shape[-1]
 
 
@@ -108,12 +130,14 @@ def example_of(model: LoadedModel) -> Tensor:
 
 
 def check_input(model: LoadedModel) -> LoadedModel:
-    """`model`; raises KdcError where the network does not take its input size, or answers more or fewer classes than
-    it has names."""
+    """`model`; raises KdcError where the network does not take its input size, answers more or fewer classes than it
+    has names, or one of these is not one line."""
     height, width = model.preprocess.input_size
     try:
         outputs = outputs_of(model)
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except KdcError:
+        raise
+    except Exception as error:  # each network notices in its own way
         raise KdcError(
             f"{model.weights.source} does not take pictures of {height}×{width}: {first_line(error)}",
             "choose another --input-size",
@@ -122,6 +146,12 @@ def check_input(model: LoadedModel) -> LoadedModel:
         raise KdcError(
             f"{model.weights.source} answers {outputs} classes, but its configuration names {len(model.class_names)}"
         )
+    for number, spellings in enumerate(model.class_names or ()):
+        if fault := line_fault(spellings[0]):
+            raise KdcError(
+                f"{model.weights.source}: the name of its class {number}, {escaped(spellings[0])}, {fault}",
+                "mend it in a copy of the model: id2label or label_names in config.json",
+            )
     return model
 
 

@@ -1,14 +1,18 @@
 """`--teacher`: the spellings of a model's whereabouts, and the loader for each."""
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 from compressor.errors import KdcError, did_you_mean
 from compressor.models import hf_models, runs, specialists, timm_models
+from compressor.models.classes import headless
 from compressor.models.loaded import LoadedModel, outputs_of
+from compressor.names import class_fault, escaped, lines_of, spelt
+from compressor.reading import read_bytes
 
 __all__ = ["NO_MODEL", "SPELLINGS", "TABLE", "is_table", "load_model", "with_class_file"]
+
+MOST_BYTES = 100_000_000
 
 NO_MODEL = ("self", "peers")
 """`--teacher self`: the student of the epoch before, or its own last layer. `--teacher peers`: those of the recipe."""
@@ -45,25 +49,28 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
         return timm_models.load_local(Path(rest.removeprefix("local-dir:")), reference, input_size)
     name, at, checkpoint = rest.partition("@")
     if at:
-        return timm_models.load_checkpoint(name, Path(checkpoint), reference, input_size)
+        return timm_models.load_checkpoint(name, checkpoint, reference, input_size)
     return timm_models.load_hub(name, input_size)
 
 
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
-    """`model` with the class names in `file`: one a line, in the order of its outputs. They are part of its identity:
-    under other names it answers otherwise."""
+    """`model` with the class names in `file`: one a line, in the order of its outputs."""
+    if model.headless:
+        raise headless(model, "--teacher-classes names outputs")
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = lines_of(read_bytes(file, most=MOST_BYTES).decode("utf-8-sig"))
+    except (KdcError, UnicodeDecodeError) as error:
         raise KdcError(
             f"--teacher-classes {file} cannot be read: {error}", "a text file, one class name a line"
         ) from None
+    for number, line in enumerate(lines, 1):
+        if line.strip() and (fault := class_fault(line)):
+            raise KdcError(f"--teacher-classes {file} line {number}: the class name {escaped(line)} {fault}")
+    names = [spelt(line) for line in lines if line.strip()]
     outputs = outputs_of(model)
     if len(names) != outputs or len(set(names)) != outputs:
         raise KdcError(
             f"--teacher-classes {file} has {len(set(names))} different names, the teacher has {outputs} outputs",
             "one name a line, in the order of the outputs",
         )
-    sha256 = hashlib.sha256("\n".join([model.weights.sha256, *names]).encode()).hexdigest()
-    weights = model.weights.model_copy(update={"sha256": sha256})
-    return replace(model, class_names=tuple((name,) for name in names), weights=weights)
+    return replace(model, class_names=tuple((name,) for name in names))

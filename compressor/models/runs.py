@@ -7,10 +7,11 @@ from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models import hf_models, timm_models
+from compressor.models.checkpoints import read_tensors
 from compressor.models.fake_quant import add_fake_quant
 from compressor.models.folding import fold_batchnorm
 from compressor.models.loaded import LoadedModel, check_input
-from compressor.models.weights import read_checkpoint, tensors_sha256
+from compressor.models.weights import tensors_sha256
 from compressor.spec.base import read_json, write_atomically, write_json
 from compressor.spec.student import Student, Weights
 
@@ -33,10 +34,10 @@ def load_run(folder: Path) -> tuple[LoadedModel, Student]:
             else "kdc distill --out DIR",
         )
     student = read_json(folder / "student.json", Student)
-    state = read_checkpoint(folder / "student.safetensors")
+    state = read_tensors(folder / "student.safetensors")
     if tensors_sha256(state) != student.weights.sha256:
         raise KdcError(f"{folder / 'student.safetensors'} was changed: its weights are not those of student.json")
-    network = _network(folder, student)
+    network = _network(folder, student, sum(value.numel() for value in state.values()))
     if student.quantization is not None:
         network = fold_batchnorm(network, torch.zeros(1, 3, *student.preprocess.input_size))
     try:
@@ -53,9 +54,9 @@ def load_run(folder: Path) -> tuple[LoadedModel, Student]:
     return check_input(loaded), student
 
 
-def _network(folder: Path, student: Student) -> nn.Module:
+def _network(folder: Path, student: Student, weights: int) -> nn.Module:
     if student.family == "hf":
-        return hf_models.from_config(folder / "hf", len(student.class_names))
+        return hf_models.from_config(folder / "hf", len(student.class_names), weights)
     timm_models.require_known(student.architecture)
     height = student.preprocess.input_size[0]
     return timm_models.create(student.architecture, classes=len(student.class_names), input_size=height)

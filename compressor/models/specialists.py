@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
 from compressor.models.loaded import LoadedModel, Several, freeze, with_classes
+from compressor.models.pixels import seeing
 from compressor.models.runs import load_run
 from compressor.spec.base import read_json
 from compressor.spec.specialists import Specialist, Specialists
@@ -144,11 +145,14 @@ def combined(folder: Path, load: Callable[[str, int | None], LoadedModel]) -> Lo
         )
     record = read_json(folder / "specialists.json", Specialists)
     generalist = load(record.generalist.source, record.input_size)
-    if generalist.weights.sha256 != record.generalist.sha256:
+    whole = with_classes(generalist, map_classes(generalist, record.class_names), record.class_names)
+    changed = whole.weights.changed_from(record.generalist)
+    if changed is not None:
         raise KdcError(
-            f"{record.generalist.source} is not the generalist of specialists:{folder} (its weights differ)",
+            f"{record.generalist.source} is not the generalist of specialists:{folder} ({changed})",
             "put it back as it was, or make the specialists again",
         )
+    generalist = seeing(generalist, record.recipe.pixel_range)
     experts = [_expert(folder, row) for row in record.specialists]
     return joined(generalist, experts, record.class_names, f"specialists:{folder}")
 
@@ -176,6 +180,7 @@ def joined(
     digest = hashlib.sha256()
     for part, group, correction in zip(parts, [list(class_names), *groups], [0.0, *corrections], strict=True):
         digest.update(f"{part.sha256}|{group}|{correction!r}\n".encode())
+    digest.update(str(whole.weights.classes_sha256).encode())
     weights = Weights(
         source=source,
         architecture=f"{generalist.weights.architecture}+{len(experts)} specialists",

@@ -8,9 +8,10 @@ from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models import hf_models, timm_models
+from compressor.models.checkpoints import read_checkpoint, split_key
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.references import load_model
-from compressor.models.weights import read_checkpoint, small_head, tensors_sha256
+from compressor.models.weights import require_finite, small_head, tensors_sha256
 from compressor.spec.student import Weights
 
 __all__ = ["create_student", "create_trainee"]
@@ -37,8 +38,9 @@ def create_student(
     network = timm_models.create(architecture, classes=len(class_names), input_size=input_size)
     small_head(network, len(class_names))
     source, licence = f"random:{architecture}", "none (trained from scratch)"
+    notes: tuple[str, ...] = ()
     if init != "random":
-        _fill_from(network, Path(init), architecture)
+        notes = _fill_from(network, init, architecture)
         source, licence = f"{architecture}@{Path(init).name}", "unknown"
     weights = Weights(
         source=source,
@@ -49,7 +51,7 @@ def create_student(
     )
     preprocess = timm_models.preprocess_of(network.pretrained_cfg, input_size, crop_pct)  # type: ignore[arg-type]
     names = tuple((name,) for name in class_names)
-    return check_input(LoadedModel(network, preprocess, names, weights, "timm"))
+    return check_input(LoadedModel(network, preprocess, names, weights, "timm", notes=notes))
 
 
 def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
@@ -73,13 +75,14 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
         preprocess = preprocess.model_copy(update={"resize": resize})
     weights = backbone.weights.model_copy(update={"parameters": sum(p.numel() for p in network.parameters())})
     names = tuple((name,) for name in class_names)
-    return check_input(replace(backbone, network=network, preprocess=preprocess, class_names=names, weights=weights))
+    changes = {"network": network, "preprocess": preprocess, "class_names": names, "weights": weights}
+    return check_input(replace(backbone, headless=False, **changes))  # type: ignore[arg-type]
 
 
 def _require_plain(source: str) -> None:
     """A run is loaded by its architecture's name: a network that was changed by arguments would not come back."""
     folder = source.removeprefix("timm:local-dir:")
-    if folder != source and timm_models.local_config(Path(folder), source).get("model_args"):
+    if folder != source and timm_models.local_config(Path(folder), source).arguments:
         raise KdcError(f"{source} cannot be trained: its config.json changes the architecture by model_args")
 
 
@@ -96,21 +99,18 @@ def _pretrained(reference: str, name: str, input_size: int) -> LoadedModel:
 def _architecture(name: str, reference: str) -> str:
     """The timm architecture behind NAME or local-dir:PATH."""
     if name.startswith("local-dir:"):
-        return str(timm_models.local_config(Path(name.removeprefix("local-dir:")), reference)["architecture"])
+        return timm_models.local_config(Path(name.removeprefix("local-dir:")), reference).architecture
     timm_models.require_known(name)
     return name
 
 
-def _fill_from(network: nn.Module, path: Path, architecture: str) -> None:
-    """Load a checkpoint; its classifier is left out where it has other classes, everything else must fit."""
-    if not path.is_file():
+def _fill_from(network: nn.Module, init: str, architecture: str) -> tuple[str, ...]:
+    """Load a checkpoint; its classifier is left out where it has none or other classes, everything else must fit.
+    Returns what there is to say."""
+    path, key = split_key(init)
+    if not path.exists():
         raise KdcError(f"--student-init {path} does not exist", "pretrained, random, or the path of a checkpoint")
-    state = read_checkpoint(path)
-    own = network.state_dict()
-    head = tuple(f"{part}." for part in timm_models.classifier_names(architecture))
-    differing = sorted(own.keys() ^ state.keys())
-    misshapen = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-    wrong = differing + [key for key in misshapen if not key.startswith(head)]
-    if wrong:
-        raise KdcError(f"--student-init {path} does not fit {architecture}: {', '.join(wrong[:3])}")
-    network.load_state_dict({**state, **{key: own[key] for key in misshapen}})
+    checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
+    left = timm_models.fill(network, checkpoint.state, architecture, f"--student-init {path}", new_classes=True)
+    require_finite(network, f"--student-init {path}")
+    return (*checkpoint.notes, f"{path.name}: the classifier is new") if left else checkpoint.notes

@@ -1,24 +1,28 @@
 """Models from timm: hub weights, local folders, checkpoints."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import floor
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from compressor.errors import KdcError, did_you_mean, first_line, os_error
+from compressor.errors import KdcError, did_you_mean, first_line
 from compressor.hub import from_hub
+from compressor.models.building import config_in, described_by, require_files, require_size
+from compressor.models.checkpoint_files import stored_in_half
+from compressor.models.checkpoints import read_checkpoint, read_tensors, split_key
 from compressor.models.classes import imagenet_spellings, spellings_of
 from compressor.models.loaded import LoadedModel, check_input
-from compressor.models.weights import read_checkpoint, tensors_sha256
+from compressor.models.weights import require_finite, tensors_sha256
+from compressor.spec.base import parse
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.student import Weights
 
 __all__ = [
-    "classifier_names",
     "create",
+    "fill",
     "load_checkpoint",
     "load_hub",
     "load_local",
@@ -38,30 +42,60 @@ def require_known(name: str) -> None:
         raise KdcError(f"timm has no model {architecture}{near}", "python -c 'import timm; print(timm.list_models())'")
 
 
-def preprocess_of(cfg: Mapping[str, Any], input_size: int | None = None, crop_pct: float | None = None) -> Preprocess:
-    """A timm pretrained_cfg as a Preprocess; `input_size` (pixels) and `crop_pct` override the model's own."""
+def preprocess_of(
+    cfg: Mapping[str, Any], input_size: int | None = None, crop_pct: float | None = None, source: str = "timm"
+) -> Preprocess:
+    """A timm pretrained_cfg as a Preprocess; `input_size` (pixels) and `crop_pct` override the model's own. Raises
+    KdcError that names `source` for what a Preprocess cannot say."""
     from timm.data import resolve_data_config
 
-    data = resolve_data_config(pretrained_cfg=dict(cfg))
-    size = (input_size, input_size) if input_size else tuple(data["input_size"][1:])
-    share = crop_pct or data["crop_pct"]
+    where = f"{source}: its preprocessing"
+    try:
+        data = resolve_data_config(pretrained_cfg=dict(cfg))
+        channels, *own = (int(side) for side in data["input_size"])
+        share = float(crop_pct or data["crop_pct"])
+        mean, std = ([float(value) for value in data[key]] for key in ("mean", "std"))
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise KdcError(f"{where} cannot be read: {first_line(error)}") from None
+    require_three(channels, source)
+    size = (input_size, input_size) if input_size else tuple(own)
+    if len(size) != 2 or not 0.05 <= share <= 4:
+        raise KdcError(f"{where}: input_size {data['input_size']} and crop_pct {share:g} make no picture")
     mode = data.get("crop_mode") or "center"
     if mode not in ("center", "squash") or (size[0] != size[1] and mode == "center"):
         raise KdcError(f"timm preprocessing with crop mode {mode} at {size[0]}×{size[1]} is not supported")
-    return Preprocess(
-        input_size=size,
-        resize=tuple(floor(side / share) for side in size),
-        resize_mode="shorter" if mode == "center" else "squash",
-        interpolation=data["interpolation"],
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-    )
+    require_scale(std, where)
+    settings = {
+        "input_size": size,
+        "resize": tuple(floor(side / share) for side in size),
+        "resize_mode": "shorter" if mode == "center" else "squash",
+        "interpolation": data["interpolation"],
+        "mean": tuple(mean),
+        "std": tuple(std),
+    }
+    return parse(Preprocess, settings, where)
+
+
+def require_three(channels: int, source: str) -> None:
+    """Raise KdcError for a network of pictures that are not RGB."""
+    if channels != 3:
+        raise KdcError(
+            f"{source} takes pictures of {channels} channel{'' if channels == 1 else 's'}; kdc's have 3",
+            "take a model for RGB pictures: grey ones are read as RGB",
+        )
+
+
+def require_scale(std: Sequence[float], where: str) -> None:
+    """Raise KdcError for standard deviations that pictures cannot be divided by."""
+    if not all(value > 0 for value in std):
+        raise KdcError(f"{where}: its standard deviations {list(std)} are not all above 0")
 
 
 def create(name: str, classes: int | None = None, input_size: int | None = None, pretrained: bool = False) -> nn.Module:
     """`timm.create_model`, at another input size also for networks whose position embedding fixes it."""
     import timm
 
+    require_size(input_size)
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if input_size and _registered(name).fixed_input_size:
         arguments["img_size"] = input_size
@@ -83,23 +117,37 @@ def _registered(name: str) -> Any:
 
 
 def _loaded(
-    network: nn.Module, source: str, input_size: int | None, names: Any = None, licence: str | None = None
-) -> LoadedModel:
-    """`names`: the outputs' names, from the configuration; where it has none, ImageNet's if there are 1,000 outputs."""
+    network: nn.Module, source: str, input_size: int | None, names: Any = None, licence: str | None = None,
+    notes: tuple[str, ...] = (), left: frozenset[str] = frozenset(),
+) -> LoadedModel:  # fmt: skip
+    """`names`: the outputs' names, from the configuration; where it has none, ImageNet's if there are 1,000 outputs.
+    `left`: what the weights did not bring, which is the classifier."""
     from timm.data import infer_imagenet_subset
 
     cfg: dict[str, Any] = dict(network.pretrained_cfg)  # type: ignore[arg-type]
-    class_names = spellings_of([str(name) for name in names]) if names else None
-    if not names and infer_imagenet_subset(network) == "imagenet-1k":
+    class_names = spellings_of(_listed(names, source)) if names else None
+    if not names and not left and infer_imagenet_subset(network) == "imagenet-1k":
         class_names = imagenet_spellings()
+    require_finite(network, source)
+    brought = {name: value for name, value in network.state_dict().items() if name not in left}
     weights = Weights(
         source=source,
         architecture=str(cfg.get("architecture")),
-        sha256=tensors_sha256(network.state_dict()),
+        sha256=tensors_sha256(brought),
         licence=licence or str(cfg.get("license") or "unknown"),
         parameters=sum(p.numel() for p in network.parameters()),
     )
-    return check_input(LoadedModel(network.eval(), preprocess_of(cfg, input_size), class_names, weights, "timm"))
+    how = preprocess_of(cfg, input_size, source=source)
+    headless = bool(left) or getattr(network, "num_classes", None) == 0
+    return check_input(
+        LoadedModel(network.float().eval(), how, class_names, weights, "timm", headless=headless, notes=notes)
+    )
+
+
+def _listed(names: Any, source: str) -> list[str]:
+    if not isinstance(names, (list, tuple)):
+        raise KdcError(f"{source}: label_names of its configuration is {type(names).__name__}, not a list of names")
+    return [str(name) for name in names]
 
 
 def load_hub(name: str, input_size: int | None) -> LoadedModel:
@@ -112,53 +160,130 @@ def load_hub(name: str, input_size: int | None) -> LoadedModel:
     return _loaded(network, f"timm:{name}", input_size, getattr(network, "pretrained_cfg", {}).get("label_names"))
 
 
-def local_config(folder: Path, source: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Config:
+    """A timm folder's config.json: `cfg` is timm's pretrained_cfg, `arguments` change the architecture."""
+
+    architecture: str
+    cfg: dict[str, Any]
+    arguments: dict[str, Any]
+
+
+def local_config(folder: Path, source: str) -> _Config:
     """FOLDER/config.json of a timm model; raises KdcError that names `source`."""
+    from timm.models._hub import _parse_model_cfg
+
     config = folder / "config.json"
-    if not config.is_file():
+    if not config.exists():
         raise KdcError(f"{source}: {config} does not exist", "a timm folder holds config.json and model.safetensors")
+    bad = KdcError(f"{source}: {config} is no timm configuration (JSON with an architecture)")
     try:
-        values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
-        require_known(str(values["architecture"]))
-    except OSError as error:
-        raise os_error(error, f"reading {config}") from error
-    except (ValueError, KeyError, TypeError):
-        raise KdcError(f"{source}: {config} is no timm configuration (JSON with an architecture)") from None
-    return values
+        values = config_in(config)
+    except KdcError as error:
+        raise KdcError(f"{bad.message}: {error.message}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("architecture"), str):
+        raise bad
+    require_known(values["architecture"])
+    try:
+        cfg, architecture, arguments = _parse_model_cfg(values, {})
+        return _Config(architecture, dict(cfg), dict(arguments or {}))
+    except Exception as error:  # wrong types, wherever timm first looks at them
+        raise KdcError(f"{bad.message}: {first_line(error)}") from None
+
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def load_local(folder: Path, source: str, input_size: int | None) -> LoadedModel:
-    """`timm:local-dir:PATH`: config.json and model.safetensors, as timm and the hub lay them out."""
+    """`timm:local-dir:PATH`: config.json and model.safetensors, as timm and the hub lay them out. The weights are read
+    here, and timm is handed the tensors, which it adapts as it does those that it reads itself."""
     import timm
 
+    require_size(input_size)
     config = local_config(folder, source)
-    if not (folder / "model.safetensors").is_file():
-        raise KdcError(f"{source}: {folder / 'model.safetensors'} does not exist", "weights must be safetensors")
+    require_files(folder)
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    if file is None:
+        raise KdcError(f"{source}: {folder / WEIGHT_FILES[0]} does not exist", "weights must be safetensors")
+    require_three(int(_number(config.arguments.get("in_chans"), 3, source)), source)
+    classes = config.arguments.get("num_classes", config.cfg.get("num_classes"))
+    if classes != config.cfg.get("num_classes"):  # timm would then draw the classifier anew, in silence
+        raise KdcError(f"{source}: config.json says {config.cfg.get('num_classes')} classes, its model_args {classes}")
+    arguments = dict(config.arguments)
+    if input_size and config.cfg.get("fixed_input_size"):
+        arguments["img_size"] = input_size
     try:
-        fixed = input_size and config.get("pretrained_cfg", config).get("fixed_input_size")
-        size = {"img_size": input_size} if fixed else {}
-        network = timm.create_model(f"local-dir:{folder}", pretrained=True, **size)
-    except Exception as error:  # safetensors' own type is not exported from one stable place
-        raise KdcError(f"{source} cannot be loaded: {first_line(error)}") from None
-    return _loaded(network, source, input_size, network.pretrained_cfg.get("label_names"))
+        state = read_tensors(file)
+    except KdcError as error:
+        raise KdcError(f"{source} cannot be loaded: {error.message}", error.hint) from None
+    # Only the tensors are a source of weights here, never an address that the configuration names.
+    cfg = {key: value for key, value in config.cfg.items() if key not in ("url", "file", "hf_hub_id", "source")}
+    stored = stored_in_half({str(value.dtype).removeprefix("torch.") for value in state.values()})
+    with described_by(source, sum(value.numel() for value in state.values())):
+        network: nn.Module = timm.create_model(
+            config.architecture, pretrained=True, pretrained_cfg={**cfg, "state_dict": state}, **arguments
+        )
+        network.pretrained_cfg["state_dict"] = None  # type: ignore[index, operator, assignment]
+    return _loaded(network, source, input_size, config.cfg.get("label_names"), notes=(stored,) if stored else ())
 
 
-def load_checkpoint(name: str, path: Path, source: str, input_size: int | None) -> LoadedModel:
-    """`timm:NAME@CHECKPOINT`: the number of classes is read from the classifier in the checkpoint. Its licence is not
-    that of timm's weights of the same name, and so unknown."""
+def _number(value: Any, otherwise: int, source: str) -> int:
+    if value is None:
+        return otherwise
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise KdcError(f"{source}: {value!r} in its config.json is no whole number")
+    return value
+
+
+def load_checkpoint(name: str, spelt: str, source: str, input_size: int | None) -> LoadedModel:
+    """`timm:NAME@CHECKPOINT[#KEY]`: the number of classes is read from the classifier in the checkpoint; without one it
+    is a backbone. Its licence is not that of timm's weights of the same name, and so unknown."""
     require_known(name)
-    state = read_checkpoint(path)
-    first = classifier_names(name)[0]
-    weight = state.get(f"{first}.weight")
-    if weight is None:
-        raise KdcError(f"checkpoint {path} has no {first}.weight: it is no {name} classifier")
-    network = create(name, classes=weight.shape[0], input_size=input_size)
-    try:
-        network.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        detail = next(iter(str(error).splitlines()[1:]), first_line(error)).strip()
-        raise KdcError(f"checkpoint {path} does not fit {name}: {detail[:200]}") from None
-    return _loaded(network, source, input_size, licence="unknown")
+    path, key = split_key(spelt)
+    network = create(name, input_size=input_size)
+    checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
+    rows = [checkpoint.state.get(f"{head}.weight") for head in classifier_names(name)]
+    shapes = {len(row) for row in rows if row is not None and row.ndim > 0}
+    if len(shapes) == 1:
+        network = create(name, classes=shapes.pop(), input_size=input_size)
+    left = fill(network, checkpoint.state, name, f"checkpoint {path}")
+    return _loaded(network, source, input_size, licence="unknown", notes=checkpoint.notes, left=left)
+
+
+def fill(
+    network: nn.Module, state: Mapping[str, Tensor], name: str, where: str, *, new_classes: bool = False
+) -> frozenset[str]:
+    """Load `state` into timm's model `name`: all of it, but for the classifier where `state` has none (`new_classes`:
+    or one of other classes). Returns the names that were left as they are; raises KdcError for anything else."""
+    own = network.state_dict()
+    head = tuple(f"{part}." for part in classifier_names(name))
+    missing = {key for key in own.keys() - state.keys() if not key.endswith("num_batches_tracked")}
+    misshapen = {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape}
+    lacking = {key for key in missing if key.startswith(head)}
+    left = frozenset(key for key in own if key.startswith(head))
+    whole = not missing - lacking and (lacking == left or not lacking)
+    wrong = sorted(missing - lacking if whole else missing)
+    wrong += sorted(key for key in misshapen if not (new_classes and key.startswith(head)))
+    wrong += sorted(state.keys() - own.keys())
+    if wrong:
+        raise KdcError(f"{where} does not fit {name}: {_differences(wrong, own, state)}")
+    if lacking or misshapen:
+        state = {**{key: value for key, value in state.items() if key not in left}, **{key: own[key] for key in left}}
+    else:
+        left = frozenset()
+    network.load_state_dict(dict(state))
+    return left
+
+
+def _differences(wrong: Sequence[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    def one(key: str) -> str:
+        if key not in state:
+            return f"it has no {key}"
+        if key not in own:
+            return f"{key} is no part of it"
+        return f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+
+    return "; ".join(one(key) for key in wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
 
 
 def classifier_names(name: str) -> tuple[str, ...]:

@@ -1,18 +1,14 @@
-"""Weights: read without running code, identified by content, and described."""
+"""Weights: identified by content, checked, and their classifier found."""
 
 import hashlib
-import pickle
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import KdcError, first_line, os_error
+from compressor.errors import KdcError
 
-__all__ = ["head_parameters", "heads", "read_checkpoint", "small_head", "tensors_sha256"]
+__all__ = ["head_parameters", "heads", "require_finite", "small_head", "tensors_sha256"]
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -25,52 +21,15 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file, or in a .pth that holds nothing but tensors and plain values.
-
-    Weights under "state_dict", "model" or "state_dict_ema" (as training scripts write them) are found, "module." is
-    taken off. Raises KdcError for a missing or damaged file and for a pickle that would run code.
-    """
-    if not path.is_file():
-        raise KdcError(f"checkpoint {path} does not exist", "give a .safetensors or a weights-only .pth file")
-    state = _safetensors(path) if path.suffix == ".safetensors" else _pickled_tensors(path)
-    for key in ("state_dict_ema", "state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-            break
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise KdcError(f"checkpoint {path} is no state dict (names -> tensors)")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
-
-
-def _safetensors(path: Path) -> Any:
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors has a type of its own
-        raise KdcError(f"checkpoint {path} cannot be read: {first_line(error)}") from None
-
-
-def _pickled_tensors(path: Path) -> Any:
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on pickle protocols
-            return _load_tensors(file, path)
-    except OSError as error:
-        raise os_error(error, f"reading {path}") from error
-
-
-def _load_tensors(file: BinaryIO, path: Path) -> Any:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise KdcError(
-            f"checkpoint {path} holds more than tensors (pickled code or objects), and was not loaded",
-            "save it as .safetensors, or with torch.save(model.state_dict(), …)",
-        ) from None
-    except Exception as error:  # on damaged bytes torch.load raises nearly anything, even an OSError
-        raise KdcError(f"checkpoint {path} is damaged, or no checkpoint: {first_line(error)}") from None
+def require_finite(network: nn.Module, source: str) -> None:
+    """Raise KdcError where weights or batch statistics are infinite or no numbers at all."""
+    statistics = ("running_mean", "running_var")
+    named = [*network.named_parameters(), *((n, b) for n, b in network.named_buffers() if n.endswith(statistics))]
+    for name, tensor in named:
+        if not bool(torch.isfinite(tensor).all()):
+            raise KdcError(
+                f"{source}: its weights {name} hold values that are not finite", "take an earlier checkpoint"
+            )
 
 
 def heads(network: nn.Module, classes: int) -> list[nn.Linear | nn.Conv2d]:

@@ -2,18 +2,24 @@
 
 finish      after an export and its measurement: build the report, write it, seal the bundle
 refresh     after a measurement on the device: the same, once everything that was made before is verified
-check       verify every file, build the report anew; what `kdc check` turns into an exit code
+check       verify every file and best/, build the report anew; what `kdc check` turns into an exit code
 
 open_lines  which lines more rounds would decide, of `results_with(read_unmeasured(BUNDLE), measurement)`: asked after
             each look of a session that is still going on, before there are any logits
 """
 
+import os
 from pathlib import Path
 
-from compressor.deploy import ship
+from compressor.bundle_change import next_state, settle
+from compressor.bundle_folder import counted, read_steadily
+from compressor.deploy import problems_of_best, ship
+from compressor.errors import KdcError
+from compressor.locks import locked
+from compressor.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for, open_lines
-from compressor.report.integrity import REMADE, seal, verify, verify_made
+from compressor.report.integrity import REMADE, must_hold_a_bundle, seal, verify, verify_made
 from compressor.report.read import Results, read_unmeasured, results_with
 from compressor.report.render import to_json, to_junit, to_markdown, verdict_line
 from compressor.spec.base import write_json, write_text
@@ -25,6 +31,7 @@ __all__ = [
     "check",
     "exit_code_for",
     "finish",
+    "must_hold_a_bundle",
     "open_lines",
     "read_unmeasured",
     "refresh",
@@ -40,6 +47,10 @@ __all__ = [
 ]
 
 
+WAIT_S = 60.0
+"""For a command that writes the same bundle to end. A report takes seconds; a measurement says who measures."""
+
+
 def write_reports(bundle_dir: Path, report: Report, allow_unmeasured: bool = False) -> None:
     """Write report.json and report.md into the bundle. Seal it afterwards."""
     write_json(bundle_dir / "report.json", report)
@@ -47,7 +58,8 @@ def write_reports(bundle_dir: Path, report: Report, allow_unmeasured: bool = Fal
 
 
 def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
-    """Build the report of a bundle, write it, put what it chose into best/, and seal the bundle."""
+    """Build the report of a bundle, write it, put what it chose into best/, and seal the bundle. For a bundle that does
+    not count yet (see bundle_change): a kill on the way leaves one that is nothing."""
     report = build_report(bundle_dir)
     write_reports(bundle_dir, report, allow_unmeasured)
     ship(bundle_dir, report)
@@ -56,12 +68,53 @@ def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
 
 
 def refresh(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
-    """`finish` for a sealed bundle whose measurements are new; raises KdcError where anything else was changed."""
-    verify(bundle_dir, may_change=REMADE)
-    return finish(bundle_dir, allow_unmeasured)
+    """The report of a sealed bundle, whose measurements may be new: then it, best/ and the seal are made anew.
+
+    Nothing is written where nothing is new, nor where the bundle cannot be written to. Raises KdcError where anything
+    but the measurements was changed, and where another command writes the bundle for longer than a minute.
+    """
+    must_hold_a_bundle(bundle_dir)
+    done = read_steadily(bundle_dir, lambda: _as_sealed(bundle_dir, allow_unmeasured))
+    if done is not None:
+        return done
+    if not os.access(bundle_dir, os.W_OK):
+        verify(bundle_dir, may_change=REMADE)
+        return build_report(counted(bundle_dir))
+    with locked(bundle_dir, "kdc report", wait_s=WAIT_S):
+        settle(bundle_dir)
+        verify(bundle_dir, may_change=REMADE)
+        with next_state(bundle_dir) as following:
+            report = finish(following, allow_unmeasured)
+    return report
+
+
+def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
+    """The report, where the bundle is sealed with it already; None where there is something to write."""
+    place = counted(bundle_dir)
+    if place != bundle_dir:
+        return None
+    try:
+        verify(bundle_dir)
+    except KdcError:
+        return None
+    report = build_report(bundle_dir)
+    texts = {"report.json": to_json(report), "report.md": to_markdown(report, allow_unmeasured)}
+    written = all((place / name).is_file() for name in texts) and all(
+        read_text(place / name, most=JSON_BYTES) == text for name, text in texts.items()
+    )
+    return report if written and not problems_of_best(bundle_dir, report) else None
 
 
 def check(bundle_dir: Path) -> Report:
-    """The report recomputed from a bundle in which every file is as it was sealed; raises KdcError otherwise."""
+    """The report recomputed from a bundle in which every file is as it was sealed, and best/ is what that report
+    chooses; raises KdcError otherwise. Writes nothing."""
+    return read_steadily(bundle_dir, lambda: _check(bundle_dir))
+
+
+def _check(bundle_dir: Path) -> Report:
     verify(bundle_dir)
-    return build_report(bundle_dir)
+    place = counted(bundle_dir)
+    report = build_report(place)
+    if problems := problems_of_best(place, report):
+        raise KdcError("\n".join(f"{bundle_dir}/{problem}" for problem in problems), f"kdc report {bundle_dir}")
+    return report

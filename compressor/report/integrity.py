@@ -8,24 +8,30 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from compressor.bundle_folder import SUMS, UNMEASURED, counted, holds_bundle, is_working
 from compressor.errors import KdcError, os_error
+from compressor.reading import JSON_BYTES, read_bytes
 from compressor.spec.base import file_sha256, read_json, write_text
 from compressor.spec.bundle import Bundle, FileEntry
 from compressor.spec.measurement import Measurement
 
-__all__ = ["MEASUREMENT", "REMADE", "SUMS", "inside", "seal", "verify", "verify_made"]
+__all__ = ["MEASUREMENT", "REMADE", "SUMS", "inside", "must_hold_a_bundle", "seal", "verify", "verify_made"]
 
-SUMS = "SHA256SUMS"
 MEASUREMENT = "measurements/measurement.json"
 # What a measurement on the device replaces, and what is then made from it.
-REMADE = ("measurements/", "best/", ".best.part/", ".best.old/", "report.json", "report.md", "report.html", "junit.xml")
+REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml")
+MOST_MEASURED = 64_000_000
+"""Bytes of a measurement.json. A session of hours with twenty variants has 30 MB."""
+HEADER = 4096
+"""Bytes that a .npy file may have before its numbers."""
 
 LINE = re.compile(r"([0-9a-f]{64})  (.+)", re.DOTALL)
 EXPORT_AGAIN = "make it again with `kdc export`, or copy it again from where it was made"
 
 
 def seal(bundle_dir: Path) -> None:
-    """Write SHA256SUMS, over every file in the bundle but itself; `sha256sum -c SHA256SUMS` reads it.
+    """Write SHA256SUMS, over every file in the bundle but itself; `sha256sum -c SHA256SUMS` reads it. What kdc itself
+    has in the making there, or has left, is never sealed in.
 
     Raises KdcError for symbolic links, special files, and names that the format cannot hold.
     """
@@ -37,21 +43,24 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
     """Compare every file with SHA256SUMS, bundle.json and measurement.json; raises KdcError naming each that differs.
 
     `may_change`: paths, or folders ending in "/", that may differ from SHA256SUMS (`REMADE`: after a measurement on
-    the device). Their own hashes in measurement.json must hold all the same.
+    the device). Their own hashes in measurement.json must hold all the same. Of a bundle in which a command was killed
+    while it put a new state in place, that one is compared, and the files beside it must be of it or of the one before.
     """
-    if not (bundle_dir / "bundle.json").is_file():
-        raise KdcError(f"{bundle_dir} is no bundle: it has no bundle.json", "make one with `kdc export RUN`")
-    if not (bundle_dir / SUMS).is_file():
+    must_hold_a_bundle(bundle_dir)
+    place = counted(bundle_dir)
+    if not (place / SUMS).is_file():
         hint = f"`kdc measure {bundle_dir}` finishes an interrupted export; else {EXPORT_AGAIN}"
         raise KdcError(f"{bundle_dir / SUMS} is missing: the bundle was never finished, or is damaged", hint)
-    found = {path: file_sha256(bundle_dir / path) for path in _files(bundle_dir)}
-    listed, problems = _read_sums(bundle_dir / SUMS)
+    found = _digests(place)
+    listed, problems = _read_sums(place / SUMS)
     problems += _against_sums(found, listed, may_change)
     # A manifest that is not what was sealed is already named, and what it says of other files means nothing.
     if not any(problem.startswith("bundle.json ") for problem in problems):
-        problems += _against_bundle(bundle_dir, found)
+        problems += _against_bundle(place, found)
     if not any(problem.startswith(f"{MEASUREMENT} ") for problem in problems):
-        problems += _against_measurement(bundle_dir, found)
+        problems += _against_measurement(place, found)
+    if place != bundle_dir:
+        problems += _beside(bundle_dir, listed)
     if problems:
         hint = f"if it was measured on a device: `kdc report {bundle_dir}` takes that up; else {EXPORT_AGAIN}"
         remade = all(problem.startswith(REMADE) for problem in problems)
@@ -59,13 +68,31 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
         raise KdcError(lines, hint if remade and not may_change else EXPORT_AGAIN)
 
 
+def must_hold_a_bundle(bundle_dir: Path) -> None:
+    """Raise KdcError where `bundle_dir` is no bundle, or one whose export waits to be measured."""
+    if holds_bundle(bundle_dir):
+        return
+    if holds_bundle(bundle_dir / UNMEASURED):
+        raise KdcError(
+            f"{bundle_dir} holds an export that is not measured yet", f"`kdc measure {bundle_dir}` finishes it"
+        )
+    raise KdcError(f"{bundle_dir} is no bundle: it has no bundle.json", "make one with `kdc export RUN`")
+
+
+def _beside(bundle_dir: Path, new: dict[str, str]) -> Iterator[str]:
+    """What lies beside a state that is being put in place: of every file that one, or the one before."""
+    old = _read_sums(bundle_dir / SUMS)[0] if (bundle_dir / SUMS).is_file() else {}
+    for path, digest in _digests(bundle_dir, counted(bundle_dir)).items():
+        if path != SUMS and digest not in (old.get(path), new.get(path)):
+            yield f"{path} is neither what it was nor what `kdc report {bundle_dir}` would make of it"
+
+
 def verify_made(bundle_dir: Path) -> None:
     """Before a measurement: what was exported is as it was made, whatever was measured of it. A bundle whose export was
     interrupted has no SHA256SUMS yet; then bundle.json alone says what belongs to it. Raises KdcError.
     """
-    if not (bundle_dir / "bundle.json").is_file():
-        raise KdcError(f"{bundle_dir} is no bundle: it has no bundle.json", "make one with `kdc export RUN`")
-    found = {path: file_sha256(bundle_dir / path) for path in _files(bundle_dir)}
+    must_hold_a_bundle(bundle_dir)
+    found = _digests(bundle_dir)
     problems: list[str] = []
     if (bundle_dir / SUMS).is_file():
         listed, problems = _read_sums(bundle_dir / SUMS)
@@ -78,6 +105,31 @@ def verify_made(bundle_dir: Path) -> None:
         problems += _against_bundle(bundle_dir, found)
     if problems:
         raise KdcError("\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys(problems)), EXPORT_AGAIN)
+
+
+def _digests(folder: Path, bundle_dir: Path | None = None) -> dict[str, str]:
+    """The sha256 of every file in `folder`. One that is larger than it may be is not read: its size stands instead,
+    which no sha256 equals. `bundle_dir`: where the manifest lies, if elsewhere."""
+    sizes, most = _sizes(bundle_dir or folder)
+    found = {}
+    for path in _files(folder):
+        size = (folder / path).lstat().st_size
+        too_large = size > sizes.get(path, most)
+        found[path] = f"{size} bytes, which are too many" if too_large else file_sha256(folder / path)
+    return found
+
+
+def _sizes(bundle_dir: Path) -> tuple[dict[str, int], int]:
+    """How large each file may be that bundle.json lists, and any other: the logits of the test split, a model that
+    ships, or a report."""
+    try:
+        bundle = read_json(bundle_dir / "bundle.json", Bundle)
+    except KdcError:  # whoever reads it next says why
+        return {}, JSON_BYTES
+    entries = [*bundle.support, *(entry for variant in bundle.variants for entry in variant.files)]
+    sizes = {entry.path: entry.bytes for entry in entries}
+    logits = HEADER + 8 * max(0, bundle.eval.n) * len(bundle.student.class_names)
+    return {**sizes, MEASUREMENT: MOST_MEASURED}, max(JSON_BYTES, logits, *sizes.values())
 
 
 def inside(bundle_dir: Path, path: str, where: str) -> Path:
@@ -105,11 +157,14 @@ def _unsafe(path: str) -> str | None:
         return "it is absolute, and files of a bundle are named relative to it"
     if any(part in ("", ".", "..") for part in path.split("/")):
         return "it must lead straight down into the bundle"
+    if any(is_working(part, top=depth == 0) for depth, part in enumerate(path.split("/"))):
+        return "such names are for what kdc has in the making"
     return None
 
 
 def _files(bundle_dir: Path) -> list[str]:
-    """Every file, relative with forward slashes, sorted; raises KdcError for what a bundle may not hold."""
+    """Every file, relative with forward slashes, sorted; raises KdcError for what a bundle may not hold. What kdc has
+    in the making, or what a kill left of it, is no part of the bundle."""
     return sorted(_walk(bundle_dir, ""))
 
 
@@ -120,6 +175,8 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
         raise os_error(error, f"reading {folder}") from error
     for entry in entries:
         path = prefix + entry.name
+        if is_working(entry.name, top=not prefix):
+            continue
         if entry.is_symlink():
             raise KdcError(
                 f"{entry.path} is a symbolic link, and a bundle may hold none", "replace it by the file itself"
@@ -138,7 +195,7 @@ def _read_sums(sums: Path) -> tuple[dict[str, str], list[str]]:
     """path -> sha256, and what is wrong with the lines."""
     listed: dict[str, str] = {}
     problems = []
-    text = sums.read_bytes().decode("utf-8", errors="replace")
+    text = read_bytes(sums, most=JSON_BYTES).decode("utf-8", errors="replace")
     if not text.endswith("\n"):
         problems.append(f"{SUMS} was changed: its last line is cut off")
     for number, line in enumerate(text.split("\n")[: -1 if text.endswith("\n") else None], start=1):
@@ -190,9 +247,11 @@ def _entry_problems(bundle_dir: Path, entry: FileEntry, found: dict[str, str]) -
         yield f"bundle.json names the file {entry.path!r}, which is refused: {reason}"
     elif entry.path not in found:
         yield f"{entry.path} is missing, though bundle.json lists it"
+    elif (size := (bundle_dir / entry.path).stat().st_size) > entry.bytes:
+        yield f"{entry.path} has {size} bytes, but bundle.json says {entry.bytes}"
     elif found[entry.path] != entry.sha256:
         yield f"{entry.path} was changed after it was made (sha256 differs from bundle.json)"
-    elif (size := (bundle_dir / entry.path).stat().st_size) != entry.bytes:
+    elif size != entry.bytes:
         yield f"{entry.path} has {size} bytes, but bundle.json says {entry.bytes}"
 
 

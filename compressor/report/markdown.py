@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from compressor.printable import one_line
+
 __all__ = ["code", "table", "text"]
 
 LONGEST_CELL = 240
@@ -10,19 +12,14 @@ LONGEST_CELL = 240
 
 def text(value: object) -> str:
     """Anything as one line of markdown that cannot break out of its table cell."""
-    line = _line(value)
+    line = one_line(value)
     line = line if len(line) <= LONGEST_CELL else line[: LONGEST_CELL - 1] + "…"
     return re.sub(r"([\\`*|<]|\](?=[(\[:]))", r"\\\1", line)
 
 
 def code(value: object) -> str:
     """A name in code style; within it only the bar needs escaping, and only in tables."""
-    return "`" + _line(value).replace("`", "'").replace("|", "\\|") + "`"
-
-
-def _line(value: object) -> str:
-    """Anything as one line, without control characters and other unprintable ones."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
+    return "`" + one_line(value).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def table(header: list[str], rows: Iterable[list[str]], figures: int = 0) -> str:

@@ -1,9 +1,9 @@
 """Report -> JSON, GitHub markdown that fits a pull request, and JUnit XML. Strings in, strings out."""
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 
+from compressor.printable import printable
 from compressor.report.gate import broken, holding
 from compressor.report.markdown import code, text
 from compressor.report.tables import check_table, details, rows_table
@@ -11,9 +11,6 @@ from compressor.report.text import confidence_percent, number, relative
 from compressor.spec.report import Report, Session
 
 __all__ = ["to_json", "to_junit", "to_markdown", "verdict_line"]
-
-# XML 1.0 permits no other control characters, not even escaped; runtimes' error messages hold colours and NULs.
-NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_json(report: Report) -> str:
@@ -148,10 +145,10 @@ def to_junit(report: Report) -> str:
     skipped = sum(check.verdict in ("inconclusive", "unmeasured") for check in report.checks)
     counts = {"tests": str(len(report.checks)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
     suites = ET.Element("testsuites", counts)
-    suite = ET.SubElement(suites, "testsuite", {"name": _xml(f"kdc {report.profile}: {report.verdict}"), **counts})
+    suite = ET.SubElement(suites, "testsuite", {"name": printable(f"kdc {report.profile}: {report.verdict}"), **counts})
     for check in report.checks:
-        case = ET.SubElement(suite, "testcase", {"classname": _xml(check.variant), "name": _xml(check.line)})
-        said = _xml(f"{check.verdict}: {check.value}, limit: {check.limit}. {check.reason}")
+        case = ET.SubElement(suite, "testcase", {"classname": printable(check.variant), "name": printable(check.line)})
+        said = printable(f"{check.verdict}: {check.value}, limit: {check.limit}. {check.reason}")
         if check.verdict == "fail":
             ET.SubElement(case, "failure", {"message": said, "type": "budget"}).text = said
         elif check.verdict != "pass":
@@ -160,7 +157,3 @@ def to_junit(report: Report) -> str:
             ET.SubElement(case, "system-out").text = said
     ET.indent(suites)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
-
-
-def _xml(text: str) -> str:
-    return NOT_XML.sub("�", text)

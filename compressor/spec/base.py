@@ -11,9 +11,11 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from compressor.errors import KdcError, did_you_mean, os_error
+from compressor.printable import in_short
 from compressor.reading import JSON_BYTES, json_value, read_bytes
 
 __all__ = [
+    "TEMPORARY",
     "Noun",
     "file_sha256",
     "flat",
@@ -75,7 +77,7 @@ def _for_people(noun: type[Noun], item: dict[str, Any]) -> str:
         return f"key {place} is missing"
     text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     said = f"{text[0].lower()}{text[1:]}"
-    return f"{place}: {said}, found {_short(item.get('input'))}" if place else said
+    return f"{place}: {said}, found {in_short(item.get('input'))}" if place else said
 
 
 def _fields_at(noun: type[Noun], path: list[Any]) -> list[str]:
@@ -96,11 +98,6 @@ def _model_inside(annotation: Any) -> Any:
         if hasattr(found, "model_fields"):
             return found
     return annotation
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_json(path: Path, noun: type[N]) -> N:

@@ -109,12 +109,13 @@ class TeacherTable(Noun):
 
 
 class Bundle(Noun):
-    """The manifest. `support` lists the files that are no variant's: eval inputs, labels, runners. `reference`: the
-    name of the variant that is the fp32 reference; a second copy of it runs along, to tell noise from effects (A/A).
-    `baseline`: the student of the earlier bundle whose variants have the role baseline. `teacher`: null where the
-    student and its peers were the only ones; `teacher_table`: null where it was no table."""
+    """The manifest. `kdc`: the version that made it. `support` lists the files that are no variant's: eval inputs,
+    labels, runners. `reference`: the name of the variant that is the fp32 reference; a second copy of it runs along, to
+    tell noise from effects (A/A). `baseline`: the student of the earlier bundle whose variants have the role baseline.
+    `teacher`: null where the student and its peers were the only ones; `teacher_table`: null where it was no table."""
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
+    kdc: str = "unknown"
     profile: Profile
     student: Student
     teacher: Weights | None

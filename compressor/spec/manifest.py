@@ -6,7 +6,7 @@ from pydantic import Field
 
 from compressor.spec.base import Noun
 from compressor.spec.bundle import FileEntry
-from compressor.spec.preprocess import Interpolation, Three
+from compressor.spec.preprocess import Interpolation, PixelRange, Three
 from compressor.spec.report import Estimate
 from compressor.spec.student import Weights
 
@@ -21,8 +21,9 @@ class ModelInput(Noun):
 
     `name`, `type`, `layout`, `shape`: of the input. Type "float32" is `(pixel / 255 - mean) / std`; with "uint8" the
     model does that itself and takes the pixels. `channels`: their order. `resize`, `input_size`: (height, width) in
-    pixels; the latter is cropped at the centre. `resize_mode`: see Preprocess. `value_range`: lowest and highest value
-    that a channel can have. `steps`: the same in words.
+    pixels; the latter is cropped at the centre. `resize_mode`: see Preprocess. `pixel_range`: which values become black
+    and white in pictures of more than 8 bits a channel; null: the whole range of their kind. `value_range`: lowest and
+    highest value that a channel can have. `steps`: the same in words.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -38,6 +39,7 @@ class ModelInput(Noun):
     input_size: Two
     mean: Three
     std: Three
+    pixel_range: PixelRange | None = None
     value_range: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
     steps: tuple[str, ...]
 

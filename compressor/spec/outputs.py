@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.spec.base import Noun
+from compressor.spec.class_names import ClassNames
 from compressor.spec.student import Accuracy, Weights
 
 __all__ = ["Kind", "OutputsInfo", "Predictions"]
@@ -15,14 +16,16 @@ Kind = Literal["labels", "top-k", "probabilities", "logits"]
 
 class OutputsInfo(Noun):
     """Lies in the table itself (in CSV its first line, in Parquet its metadata). `teacher`: without paths. `data`: the
-    fingerprint of the data whose samples were answered."""
+    fingerprint of the data whose samples were answered. `notes`: which of its validation and test pictures the teacher
+    was trained on, and what else makes its accuracy there worth less."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     kdc: str
     kind: Kind
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     teacher: Weights
     data: str
+    notes: tuple[str, ...] = ()
 
 
 class Predictions(Noun):

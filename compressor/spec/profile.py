@@ -4,14 +4,25 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from compressor.printable import in_short
 from compressor.spec.base import Noun
 
 __all__ = ["CLASS_LINES", "Budget", "Device", "Fact", "Fingerprint", "Profile", "Target"]
 
 T = TypeVar("T")
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=4096)]
+
+
+POSSIBLE = (
+    ("cores", 1, 4096),
+    ("memory_gb", 0.001, 1e6),
+    ("bandwidth_gbs", 0.001, 1e6),
+    ("dense_int8_tops", 0.001, 1e6),
+    ("sm", 10, 999),
+)
+"""Facts of a device beyond which they are slips."""
 
 
 class Fact(Noun, Generic[T]):
@@ -34,6 +45,14 @@ class Device(Noun):
     power_mode: Fact[str] | None = None
     dense_int8_tops: Fact[float] | None = None
     sm: Fact[int] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Device":
+        for name, low, high in POSSIBLE:
+            fact = getattr(self, name)
+            if fact is not None and not low <= fact.value <= high:
+                raise ValueError(f"{name} must be from {low:,g} to {high:,g}, found {in_short(fact.value)}")
+        return self
 
 
 class Target(Noun):
@@ -122,7 +141,7 @@ class Profile(Noun):
     too (`statistics.keeps`)."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
     device: Device
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
     threads: Count

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from compressor.spec.base import Noun
+from compressor.spec.preprocess import PixelRange
 
 __all__ = [
     "Ensemble",
@@ -20,10 +21,14 @@ __all__ = [
     "Views",
 ]
 
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
+# Bounds beyond which a value is a slip, and would end as a network of NaN or as a loop that nobody sees the end of.
+Rate = Annotated[float, Field(gt=0, le=100)]
+Norm = Annotated[float, Field(gt=0, le=1e9)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0, le=100)]
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
+Images = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Optimizer(Noun):
@@ -32,12 +37,12 @@ class Optimizer(Noun):
     for; at another it is scaled by the square root of their ratio (Malladi et al. 2022, arXiv 2205.10287). Null: `lr`
     is taken as it is."""
 
-    lr: Positive = 3e-3
-    lr_for_batch: Annotated[int, Field(ge=1)] | None = None
-    weight_decay: Weight = 0.02
+    lr: Rate = 3e-3
+    lr_for_batch: Images | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.02
     warmup_epochs: Weight = 0.5
-    final_lr_share: Annotated[float, Field(ge=0, le=1)] = 0.01
-    clip_norm: Positive | None = 5.0
+    final_lr_share: Share = 0.01
+    clip_norm: Norm | None = 5.0
 
 
 class Views(Noun):
@@ -63,14 +68,14 @@ class Views(Noun):
     mixup: Alpha = 0.0
     cutmix: Alpha = 0.0
     mix_probability: Share = 1.0
-    distinct: Annotated[int, Field(ge=1)] | None = None
+    distinct: Epochs | None = None
 
     @model_validator(mode="after")
     def _ranges(self) -> "Views":
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError("scale must be (low, high) with 0 < low <= high <= 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError("ratio must be (low, high) with 0 < low <= high")
+        if not 0.001 <= self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError("scale must be (low, high) with 0.001 <= low <= high <= 1")
+        if not 0.01 <= self.ratio[0] <= self.ratio[1] <= 100:
+            raise ValueError("ratio must be (low, high) with 0.01 <= low <= high <= 100")
         return self
 
 
@@ -80,7 +85,7 @@ class TeacherAnswers(Noun):
     The same holds where they are not kept: what is learned does not depend on the cache."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    top_k: Annotated[int, Field(ge=1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class Schedule(Noun):
@@ -172,7 +177,7 @@ class Ensemble(Noun):
     a teacher, in the order of the command; null: all the same."""
 
     of: Literal["probabilities", "logits"] = "probabilities"
-    weights: tuple[Positive, ...] | None = None
+    weights: tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...] | None = None
 
 
 class Qat(Noun):
@@ -180,17 +185,19 @@ class Qat(Noun):
     the same losses and views, at `lr_share` of the optimizer's rate and without weight decay. `calibration`: training
     pictures that the ranges of its activations are computed from."""
 
-    epochs: Annotated[int, Field(ge=1)] = 3
+    epochs: Epochs = 3
     lr_share: Annotated[float, Field(gt=0, le=1)] = 0.03
     warmup_epochs: Weight = 0.1
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    calibration: Annotated[int, Field(ge=1)] = 512
+    calibration: Images = 512
 
 
 class Recipe(Noun):
     """Everything about a training but its data and its models. `head_epochs` train the new classifier alone before the
     whole network is trained; `crop_pct` overrides the share of the resized picture that the models' own centre crop
-    keeps; `qat` holds for quantization-aware distillation alone.
+    keeps; `qat` holds for quantization-aware distillation alone. `pixel_range`: the values that become black and white
+    in pictures of more than 8 bits a channel, e.g. [0, 4095] for 12 bits in 16; null: the whole range of their kind.
+    Student and teacher see the same pictures.
 
     `batch_size` pictures make a step, whatever the number of processes; each of them takes its share, in `accumulate`
     parts one after the other, which takes less memory. Losses are means over the whole step, over its labelled samples
@@ -199,20 +206,21 @@ class Recipe(Noun):
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    epochs: Annotated[int, Field(ge=1)] = 30
+    epochs: Epochs = 30
     head_epochs: Annotated[int, Field(ge=0)] = 0
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    accumulate: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
+    accumulate: Images = 1
     mode: Literal["offline"] = "offline"
     optimizer: Optimizer = Optimizer()
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     views: Views = Views()
     teacher_answers: TeacherAnswers = TeacherAnswers()
     transfer: Transfer = Transfer()
-    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    crop_pct: Annotated[float, Field(ge=0.1, le=1)] | None = None
+    pixel_range: PixelRange | None = None
     qat: Qat = Qat()
     ensemble: Ensemble = Ensemble()
-    peers: tuple[Peer, ...] = ()
+    peers: Annotated[tuple[Peer, ...], Field(max_length=16)] = ()
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

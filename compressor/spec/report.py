@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.spec.base import Noun
+from compressor.spec.class_names import ClassNames
 from compressor.spec.measurement import Machine
 from compressor.spec.outputs import Kind
 from compressor.spec.quantization import Rung, Score
@@ -196,7 +197,7 @@ class Report(Noun):
     differences: tuple[str, ...]
     test_split: str
     test_n: int
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     data: str
     data_notes: tuple[str, ...]
     student: str

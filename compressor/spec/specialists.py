@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.spec.base import Noun
+from compressor.spec.class_names import ClassNames
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy, DataInfo, Weights
 
@@ -47,7 +48,7 @@ class Specialists(Noun):
     made_by: Literal["specialists"] = "specialists"
     generalist: Weights
     input_size: int | None
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     specialists: Annotated[tuple[Specialist, ...], Field(min_length=1)]
     alone: tuple[str, ...]
     data: DataInfo

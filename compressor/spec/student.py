@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.spec.base import Noun
+from compressor.spec.class_names import ClassNames
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Quantization, Scheme
 from compressor.spec.recipe import Recipe
@@ -30,6 +31,9 @@ class Weights(Noun):
     """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
     whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
 
+    What a teacher answers also depends on how it sees pictures, and on which of its outputs is which class of the data:
+    `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter.
+
     Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
     `parameters`, and the rest is as the table tells of its model, or "unknown"."""
 
@@ -38,10 +42,25 @@ class Weights(Noun):
     sha256: str
     licence: str
     parameters: int
+    preprocess_sha256: str | None = None
+    classes_sha256: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """All that its answers depend on, in one text."""
+        return f"{self.sha256} {self.preprocess_sha256} {self.classes_sha256}"
+
+    def changed_from(self, before: "Weights") -> str | None:
+        """What makes these answer otherwise than `before`, as "its weights differ"; None where nothing does."""
+        parts = {"weights": "sha256", "preprocessing": "preprocess_sha256", "classes": "classes_sha256"}
+        changed = [name for name, key in parts.items() if getattr(self, key) != getattr(before, key)]
+        if changed in (["preprocessing"], []):
+            return "its preprocessing differs" if changed else None
+        return f"its {' and '.join(changed)} differ"
 
 
 class UnlabelledInfo(Noun):
-    """Pictures without labels that joined the training split. `fingerprint`: sha256 over their ids and contents.
+    """Pictures without labels that joined the training split. `fingerprint`: sha256 over what they show.
     `left_out_copies`: how many more there were whose content the data holds already. `skipped`: as of the data."""
 
     source: str
@@ -52,13 +71,14 @@ class UnlabelledInfo(Noun):
 
 
 class DataInfo(Noun):
-    """Which data. `fingerprint`: sha256 over ids, labels and splits. `notes`: what was split off, and how.
+    """Which data. `fingerprint`: sha256 over class names, and the split, label and pixels of every sample; names,
+    places and formats of files are not in it. `notes`: what was split off, and how, and what makes figures worth less.
     `skipped`: pictures that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
     labelled data alone, whether or not `unlabelled` pictures joined it."""
 
     source: str
     fingerprint: str
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     counts: dict[str, int]
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -173,7 +193,7 @@ class Request(Noun):
     data: str
     unlabelled: str | None = None
     skip_bad: bool
-    input_size: int | None
+    input_size: Annotated[int, Field(ge=8, le=4096)] | None
     recipe: Recipe
     qat: Scheme | None = None
     specialty: tuple[str, ...] | None = None
@@ -188,7 +208,8 @@ class Student(Noun):
     are those with fake quantization. `bias_correction`: what was added after training to the biases of classes that
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
     `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
-    one it learned from; of a model that `kdc teach` made, its own.
+    one it learned from; of a model that `kdc teach` made, its own. `trained_on`: sha256 of RUN/trained_on.npy, which
+    says what pictures its weights have learned from; null in runs of an earlier kdc.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -197,7 +218,7 @@ class Student(Noun):
     architecture: str
     init: str
     weights: Weights
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     preprocess: Preprocess
     teacher: Weights | None
     data: DataInfo
@@ -213,3 +234,4 @@ class Student(Noun):
     bias_correction: dict[str, float] | None = None
     specialty: Specialty | None = None
     assistants: tuple[Weights, ...] = ()
+    trained_on: str | None = None

@@ -22,7 +22,9 @@ HOW = Preprocess(input_size=(6, 8), resize=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.
 
 
 def split_of(picture: Callable[[int], Image.Image], count: int) -> Split:
-    return Split("train", tuple(map(str, range(count))), np.zeros(count, np.int64), picture)
+    return Split(
+        "train", tuple(map(str, range(count))), np.zeros(count, np.int64), picture, np.arange(count, dtype=np.uint64)
+    )
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 300])

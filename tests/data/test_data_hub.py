@@ -95,6 +95,16 @@ def test_imagefolder(datasets: Any, make_folder: MakeFolder) -> None:
     ]
 
 
+def test_a_folder_that_a_tool_left_is_no_class(datasets: Any, make_folder: MakeFolder) -> None:
+    root = make_folder({"cat": 6, "dog": 6, "@eaDir": 3})
+    with pytest.raises(
+        KdcError, match="has a class @eaDir, which is a folder that a system or a tool left there"
+    ) as raised:
+        open_data(f"hf:{root}")
+    assert f"folder:{root}" in raised.value.hint
+    assert open_data(f"folder:{root}").info.class_names == ("cat", "dog")
+
+
 def test_bad_pictures(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
     images = [make_bytes(row) for row in range(12)]
     images[5] = images[5][:40]

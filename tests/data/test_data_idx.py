@@ -119,6 +119,18 @@ def test_missing_files(tmp_path: Path) -> None:
         open_data(f"idx:{tmp_path}")
 
 
+@pytest.mark.parametrize(
+    "name", ["test-images-idx3-ubyte", "kmnist-test-images.idx3-ubyte.gz", "val-labels-idx1-ubyte"]
+)
+def test_files_that_sound_like_a_split_are_not_ignored(tmp_path: Path, name: str) -> None:
+    """A test split was taken from train instead."""
+    write(tmp_path, idx_bytes(gray(30)))
+    (tmp_path / name).write_bytes(idx_bytes(gray(30)))
+    with pytest.raises(KdcError, match=f"holds {name}, which sounds like (test|validation) and is not read") as raised:
+        open_data(f"idx:{tmp_path}")
+    assert "t10k-" in raised.value.hint
+
+
 @pytest.mark.skipif(not FASHION.is_dir(), reason="apt-get install dataset-fashion-mnist")
 def test_fashion_mnist() -> None:
     data = open_data(f"idx:{FASHION}")

@@ -107,9 +107,11 @@ def test_the_fingerprint_is_of_the_data_not_of_the_place(make_folder: MakeFolder
     shutil.copy(root / "a" / "000.png", tmp_path / "moved" / "a" / "001.png")
     changed = open_data(f"folder:{tmp_path / 'moved'}").info.fingerprint
     (tmp_path / "moved" / "a" / "001.png").rename(tmp_path / "moved" / "a" / "other.png")
-    renamed = open_data(f"folder:{tmp_path / 'moved'}").info.fingerprint
+    assert open_data(f"folder:{tmp_path / 'moved'}").info.fingerprint == changed, "a name shows nothing"
+    (tmp_path / "moved" / "a" / "other.png").rename(tmp_path / "moved" / "b" / "other.png")
+    relabelled = open_data(f"folder:{tmp_path / 'moved'}").info.fingerprint
     reordered = open_data(f"folder:{root}", class_names=["b", "a"]).info.fingerprint
-    assert len({original, changed, renamed, reordered}) == 4
+    assert len({original, changed, relabelled, reordered}) == 4
 
 
 def test_copies_across_splits_are_told(make_folder: MakeFolder) -> None:
@@ -118,7 +120,7 @@ def test_copies_across_splits_are_told(make_folder: MakeFolder) -> None:
     assert open_data(f"folder:{root}").info.notes == (
         "validation holds no pictures of b",
         "test holds no pictures of b",
-        "1 pictures of test have an exact copy in train, e.g. test/a/001.png",
+        "1 pictures of test have an exact copy in train, e.g. test/a/001.png (it is train/a/000.png)",
     )
 
 

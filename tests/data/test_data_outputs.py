@@ -186,17 +186,33 @@ def test_a_parquet_table_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_blanks_around_names_and_ids_are_kept_where_kdc_wrote_them(tmp_path: Path, ending: str) -> None:
+def test_blanks_around_ids_are_kept_where_kdc_wrote_them(tmp_path: Path, ending: str) -> None:
     if ending == "parquet":
         pytest.importorskip("pyarrow")
-    names, path = (" ant", "ant", "cat "), tmp_path / f"answers.{ending}"
-    with table_writer(path, info("labels", names), ["id", "label"]) as append:
-        append([["x", " x", "y "], list(names)])
-    found = read_outputs(path, names)
+    path = tmp_path / f"answers.{ending}"
+    with table_writer(path, info("labels"), ["id", "label"]) as append:
+        append([["x", " x", "y "], list(NAMES)])
+    found = read_outputs(path, NAMES)
     assert dict(found.rows) == {"x": 0, " x": 1, "y ": 2}
     assert found.encoded[:, 0].tolist() == [0, 1, 2]
     by_hand = read_outputs(table(tmp_path, " id , label\n x , bee\n", "hand.csv"), NAMES)
     assert dict(by_hand.rows) == {"x": 0}
+
+
+COMPOSED, APART = "caf\xe9", "cafe\u0301"  # one name in Unicode's forms NFC and NFD
+
+
+@pytest.mark.parametrize("header", ["id,{0},tea", "id,logit:{0},logit:tea", "id,label", "id,class_1,probability_1"])
+def test_classes_are_compared_in_one_form(tmp_path: Path, header: str) -> None:
+    values = {"id,label": APART, "id,class_1,probability_1": f"{APART},1"}.get(header, "1,0")
+    found = read_outputs(table(tmp_path, f"{header.format(APART)}\nx,{values}\n"), (COMPOSED, "tea"))
+    assert found.top1(["x"]).tolist() == [0]
+
+
+def test_two_columns_of_one_class_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KdcError, match="two columns for one class") as caught:
+        read_outputs(table(tmp_path, f"id,{COMPOSED},{APART},tea\nx,1,0,0\n"), (COMPOSED, "tea"))
+    assert r"'caf\xe9' and 'cafe\u0301'" in caught.value.message
 
 
 def test_answers_are_found_by_id_in_any_order(tmp_path: Path) -> None:
@@ -230,7 +246,7 @@ def test_a_table_of_too_many_columns_is_refused(tmp_path: Path, ending: str) -> 
 
         schema = pyarrow.schema([(name, pyarrow.float32()) for name in names])
         parquet.write_metadata(schema, path)
-    with pytest.raises(KdcError, match="100,000 are the most that are read"):
+    with pytest.raises(KdcError, match="at most 100,000 are read"):
         read_outputs(path, NAMES)
 
 

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
-from compressor.data.pictures import decode, pillow_warnings_ignored
+from compressor.data.pictures import MOST_PIXELS, decode, pillow_warnings_ignored
 from compressor.errors import KdcError
+from tests.data.hand_made import chunk, tiff, with_chunks
 
 MakePicture = Callable[..., Image.Image]
 
@@ -155,5 +156,80 @@ def test_no_picture(encoded: bytes, reason: str) -> None:
 
 def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch, make_picture: MakePicture) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(KdcError, match="decompression bomb"):
+    with pytest.raises(KdcError, match=r"a\.png cannot be decoded: it has more than 178,956,970 pixels"):
         decode(encode(make_picture(7)), "a.png")
+
+
+def broken_metadata() -> dict[str, bytes]:
+    plain = encode(PICTURE)
+    huge = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(3_000_000))
+    wrong_sum = bytearray(with_chunks(plain, chunk(b"tEXt", b"Comment\0hello")))
+    wrong_sum[33 + 8] ^= 1
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encode(PICTURE, exif=exif.tobytes())
+    jpeg = encode(PICTURE, "JPEG")
+    return {
+        "eXIf": with_chunks(plain, chunk(b"eXIf", b"garbagegarbage")),
+        "eXIf, cut": with_chunks(plain, chunk(b"eXIf", exif.tobytes()[6:10])),
+        "raw profile": with_chunks(plain, chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 12\n4578zz\n")),
+        "raw profile of other bytes": with_chunks(
+            plain, chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 12\n" + b"b'Exif\\x00\\x00".hex().encode() + b"\n")
+        ),
+        "a text of 3 MB": with_chunks(plain, chunk(b"iTXt", huge)),
+        "many texts": with_chunks(plain, *[chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))] * 80),
+        "colour profile": with_chunks(plain, chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(3_000_000)))),
+        "colour profile, damaged": with_chunks(plain, chunk(b"iCCP", b"x\0\0garbage")),
+        "a text with a wrong checksum": bytes(wrong_sum),
+        "turned, with a text of 3 MB": with_chunks(turned, chunk(b"iTXt", huge)),
+        "jpeg": jpeg[:2] + b"\xff\xe1\x00\x12Exif\0\0garbage..." + jpeg[2:],
+        "jpeg with XMP in Latin-1": jpeg[:2]
+        + b"\xff\xe1\x00\x25http://ns.adobe.com/xap/1.0/\0\xe9\xe8\xe7=x"
+        + jpeg[2:],
+    }
+
+
+PICTURE = Image.fromarray(np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3))
+
+
+@pytest.mark.parametrize("name", list(broken_metadata()))
+def test_damaged_metadata_are_no_reason_to_refuse_sound_pixels(name: str) -> None:
+    """Read, and not turned; where EXIF itself is sound, it counts."""
+    encoded = broken_metadata()[name]
+    plain = np.asarray(Image.open(io.BytesIO(encode(PICTURE, "JPEG"))) if "jpeg" in name else PICTURE)
+    with pillow_warnings_ignored():
+        found = decoded(encoded)
+    assert np.array_equal(found, np.rot90(plain, -1) if name.startswith("turned") else plain)
+
+
+def test_damaged_pixels_are_refused_whatever_the_metadata() -> None:
+    whole = with_chunks(encode(PICTURE), chunk(b"eXIf", b"garbagegarbage"))
+    with pytest.raises(KdcError, match="cannot be decoded"):
+        decode(whole[:-40], "x")
+
+
+def test_the_bound_on_pixels_is_pillows_own() -> None:
+    """A header alone that promises more than 178,956,970 is refused before anything is unpacked."""
+    for width, height in ((178_956_971, 1), (1, 178_956_971), (20_000, 20_000)):
+        header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+        bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+        with pytest.raises(KdcError, match=r"x cannot be decoded: it has more than 178,956,970 pixels"):
+            decode(bomb, "x")
+    assert MOST_PIXELS == 178_956_970
+
+
+def test_a_tiff_that_is_not_read_is_still_called_one() -> None:
+    with pytest.raises(KdcError, match="it is a TIFF of a kind that Pillow does not read"):
+        decode(tiff(np.zeros((2, 2), np.float16), 1, sample_format=3), "x")
+
+
+def test_lab_comes_out_in_its_colour() -> None:
+    """CIE L*a*b* (53.2, 80.1, 67.2) is red (sRGB)."""
+    lab = np.array([[[136, 80, 67]]], np.uint8)  # L in 255ths of 100, a and b signed
+    red, green, blue = np.asarray(decode(tiff(lab, 8), "x"))[0, 0].tolist()
+    assert red > 245
+    assert max(green, blue) < 15
+
+
+def test_one_is_black_in_a_bitmap() -> None:
+    assert decoded(b"P4 8 1\n\xaa")[0, :, 0].tolist() == [0, 255] * 4  # 1 is black in a PBM

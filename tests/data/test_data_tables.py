@@ -94,7 +94,7 @@ def test_whole_numbers_as_labels_sort_by_value(pictures: Path) -> None:
         ("path,label", "a/000.png,NaN", "labels.csv line 2: the label is missing"),
         ("path,label", "a/000.png,-1", "labels.csv line 2: label -1 is negative"),
         ("path,label", ",ant", "labels.csv line 2: the path of the picture is missing"),
-        ("path,label", "a\0/000.png,ant", "line 2: {root}/a\0/000.png cannot be read: embedded null byte"),
+        ("path,label", "a\0/000.png,ant", "labels.csv line 2 holds a zero byte"),
         ("path,label", "a/000.png,ant,extra", "labels.csv line 2 has 3 values, the header has 2"),
         ("path,label", "a/000.png,ant\na/../a/000.png,ant", "line 3: the picture a/000.png stands twice in the data"),
         ("path,label", "a/000.png,cow\nnone.png,cow\na/001.png,cow", "line 3: {root}/none.png cannot be read"),
@@ -158,6 +158,43 @@ def test_wrong_table_folders(pictures: Path, names: list[str], message: str) -> 
     with pytest.raises(KdcError) as raised:
         open_data(f"csv:{pictures}")
     assert message in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train.csv", "test_set.csv"], "holds test_set.csv, which sounds like test, and no test.csv"),
+        (["train.csv", "holdout.csv"], "holds holdout.csv, which sounds like test, and no test.csv"),
+        (["train.csv", "val (1).csv"], "holds val (1).csv, which sounds like validation, and no validation.csv"),
+        (["training.csv", "eval.csv"], "holds eval.csv, which sounds like validation, and no validation.csv"),
+        (["train.csv", "train2.csv"], "holds train.csv and train2.csv: is train one file, or several?"),
+        (["train.csv", "test.csv", "test-01.csv"], "holds test.csv and test-01.csv: is test one file, or several?"),
+    ],
+)
+def test_a_file_that_sounds_like_a_split_is_not_ignored(pictures: Path, names: list[str], message: str) -> None:
+    """test_set.csv was, and a test split was taken from train."""
+    for name in names:
+        write_csv(pictures / name, csv_lines())
+    with pytest.raises(KdcError) as raised:
+        open_data(f"csv:{pictures}")
+    assert message in raised.value.message
+    assert raised.value.exit_code == 2
+    assert raised.value.hint
+
+
+def test_what_is_read_and_what_is_not_is_told(pictures: Path) -> None:
+    lines = csv_lines()
+    write_csv(pictures / "train-1.csv", lines[:6])
+    write_csv(pictures / "train-2.csv", lines[10:16])
+    write_csv(pictures / "test.csv", lines[6:8] + lines[16:18])
+    for name in ("test_old.csv", "sample_submission.csv", "latest.csv", "protest.csv"):
+        write_csv(pictures / name, [])
+    (pictures / "._train-1.csv").write_bytes(b"\0\5\x16\7")  # as macOS leaves beside each file on other systems
+    notes = open_data(f"csv:{pictures}").info.notes
+    assert notes[:2] == (
+        "ignored latest.csv, protest.csv, sample_submission.csv, test_old.csv: not named after a split",
+        "train: train-1.csv, train-2.csv",
+    )
 
 
 def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:

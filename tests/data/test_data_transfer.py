@@ -1,6 +1,7 @@
 """The transfer set: which training samples keep their label, and which stand in it at all."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,16 @@ def test_at_least_one_of_each_class_keeps_it(digits: ImageData) -> None:
     assert sorted(label for label in cut(digits, labelled=1e-6).train.labels if label >= 0) == list(range(10))
 
 
-def test_the_choice_hangs_on_ids_alone(digits: ImageData) -> None:
-    """Not on the order of the samples or on the seed; and a larger share holds the smaller ones."""
+def test_the_choice_hangs_on_what_the_pictures_show_alone(digits: ImageData) -> None:
+    """Not on their order, their names or the seed; and a larger share holds the smaller ones."""
     some, more = (labelled_ids(cut(digits, labelled=share)) for share in (0.05, 0.2))
     assert some < more
     backwards = np.arange(len(digits.train))[::-1].copy()
     turned = ImageData(digits.info, digits.train.part(backwards), digits.validation, digits.test)
     assert labelled_ids(cut(turned, labelled=0.05)) == some
+    renamed = replace(digits.train, ids=tuple(f"elsewhere/{hash(one)}" for one in digits.train.ids))
+    again = cut(replace(digits, train=renamed), labelled=0.05)
+    assert [label >= 0 for label in again.train.labels] == [name in some for name in digits.train.ids]
 
 
 def test_what_lost_its_label_can_be_dropped(digits: ImageData) -> None:

@@ -494,7 +494,7 @@ def stood(folder: Path, request: Request, *leaves: str) -> dict[str, bytes]:
         (["student.json"], ["checkpoint/state.pt"], "first"),
         (["checkpoint/state.pt"], ["checkpoint/state.pt"], "second"),
         (["checkpoint/state.pt"], [], "first"),
-        (["specialists.json"], ["specialists/1"], "first"),
+        (["student.json"], ["float/student.json"], "first"),
     ],
 )
 def test_of_two_runs_that_were_replaced_the_one_that_is_worth_more_is_kept(
@@ -598,7 +598,7 @@ def test_overwriting_spares_what_is_no_part_of_the_run(unfinished: Path, ask_dis
         run(ask_distill(), unfinished, overwrite=True)
     assert (unfinished / "bundle").is_dir()
     (unfinished / "bundle").rmdir()
-    (unfinished / ".student.json.abc123.json").touch()  # left by a process that was killed while writing
+    (unfinished / ".kdc-tmp.student.abc123.json").touch()  # left by a process that was killed while writing
     assert claim(unfinished, ask_distill(), resume=False, overwrite=True) is False
 
 

@@ -177,7 +177,7 @@ def test_interrupted_specialists_go_on(both: Path, ask: Callable[..., Specialist
     out, progress = tmp_path / "parts", InterruptAfterEpochs(1)
     with pytest.raises(KeyboardInterrupt):
         run(ask(epochs=3), out, progress)
-    assert "stopped; the states are saved" in progress.warnings[-1]
+    assert "stopped; the state is saved" in progress.warnings[-1]
     assert progress.ended
     assert not (out / "specialists.json").exists()
     with pytest.raises(KdcError, match="holds no specialists") as caught:

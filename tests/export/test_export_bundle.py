@@ -44,7 +44,8 @@ def split(n: int) -> Split:
     """Sample i has the name, the label and the grey of i."""
     labels = np.arange(n, dtype=np.int64)
     names = tuple(f"sample {number}" for number in range(n))
-    return Split("validation", names, labels, lambda number: Image.new("RGB", (1, 1), (number, number, number)))
+    contents = np.arange(n, dtype=np.uint64)
+    return Split("validation", names, labels, lambda number: Image.new("RGB", (1, 1), (number,) * 3), contents)
 
 
 def test_a_split_that_is_small_enough_is_taken_whole() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.measure.sshd import Board, run_sshd, wrap
+from tests.measure.sshd import Board, install_runners, run_sshd, wrap
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +19,9 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 def ssh_client(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenSSH looks for ~ in the user database, not in $HOME, so the configuration comes by a wrapper."""
     wrap(tmp_path / "bin", "ssh", f'exec "{shutil.which("ssh")}" -F "{board.config}" "$@"', monkeypatch)
+
+
+@pytest.fixture
+def speaking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kdc's own bench.py is the one of sshd.py, which speaks and measures nothing."""
+    install_runners(tmp_path / "installed", monkeypatch)

@@ -1,4 +1,4 @@
-"""A device for the tests: a real sshd on this machine, and a bundle whose bench.py speaks and measures nothing."""
+"""A device for the tests: a real sshd on this machine, and a bench.py that speaks and measures nothing."""
 
 import hashlib
 import os
@@ -6,16 +6,17 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from compressor.measure.devices import local, remote
 from compressor.spec.bundle import Bundle, FileEntry, Variant
 
-__all__ = ["BENCH", "Board", "alive", "run_sshd", "until", "wrap", "write_bundle"]
+__all__ = ["BENCH", "Board", "alive", "install_runners", "run_sshd", "scripts_in", "until", "wrap", "write_bundle"]
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 SEPARATION = Path("/run/sshd")
@@ -58,16 +59,30 @@ say(state={"rounds": number})
 """
 
 
-def write_bundle(folder: Path, bench: str = BENCH) -> Bundle:
-    """A bundle on disk, and as much of its manifest as devices look at."""
+def scripts_in(folder: Path) -> Callable[[], dict[str, Path]]:
+    """In the place of `assets.runner_scripts`: those in `folder`."""
+    return lambda: {path.name: path for path in sorted(folder.iterdir())}
+
+
+def install_runners(folder: Path, patch: pytest.MonkeyPatch, bench: str = BENCH) -> None:
+    """Make `bench`, in `folder`, the bench.py that this kdc was installed with."""
+    folder.mkdir(exist_ok=True)
+    (folder / "bench.py").write_text(bench, encoding="utf-8")
+    (folder / "run_ort.py").write_text("", encoding="utf-8")
+    for module in (local, remote):
+        patch.setattr(module, "runner_scripts", scripts_in(folder))
+
+
+def write_bundle(folder: Path) -> Bundle:
+    """A bundle on disk, and as much of its manifest as devices look at. Nothing may run the scripts that lie in it."""
     files = {
         "bundle.json": b"{}",
         "model.onnx": bytes(300_000),
         "eval/inputs.npy": b"pictures",
         "eval/labels.npy": b"secret",
         "eval/reference.npy": b"secret",
-        "runners/bench.py": bench.encode(),
-        "runners/run_ort.py": b"",
+        "runners/bench.py": b"raise SystemExit('a script of the bundle ran')",
+        "runners/run_ort.py": b"raise SystemExit('a script of the bundle ran')",
     }
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

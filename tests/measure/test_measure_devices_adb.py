@@ -44,7 +44,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.usefixtures("stand_in")
+@pytest.mark.usefixtures("stand_in", "speaking")
 def test_a_whole_session(tmp_path: Path) -> None:
     url = DeviceUrl("adb", serial="PHONE", folder=str(tmp_path / "it's a card"))
     manifest = write_bundle(tmp_path / "bundle")

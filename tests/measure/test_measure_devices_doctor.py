@@ -18,7 +18,7 @@ from compressor.runtimes import RUNTIMES
 from compressor.spec.base import parse
 from compressor.spec.doctor import DeviceDiagnosis
 from tests.kit import MACHINE
-from tests.measure.sshd import wrap
+from tests.measure.sshd import scripts_in, wrap
 
 ORT = {"ok": True, "version": "1.22.0", "precisions": ["fp32", "fp16", "int8"]}
 OV = {"ok": True, "version": "2026.4.1-22982-abc", "precisions": ["f32", "f16", "int8"]}
@@ -40,7 +40,7 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "machine_info.py").write_text(f"import json\ndef machine():\n    return json.loads({machine})\n")
     runner(folder, "run_ort.py", ORT)
     runner(folder, "run_ov.py", OV)
-    monkeypatch.setattr(doctor, "asset_dir", lambda name: folder)
+    monkeypatch.setattr(doctor, "runner_scripts", scripts_in(folder))
     monkeypatch.setattr(doctor, "RUNTIMES", {name: RUNTIMES[name] for name in ("onnxruntime", "openvino")})
     wrap(tmp_path / "bin", "adb", 'exec sh -c "$5"', monkeypatch)
     return folder
@@ -155,5 +155,5 @@ def test_what_travels_are_the_scripts() -> None:
     parcels = doctor._scripts()
     names = {path.name for path in asset_dir("targets").glob("*.py")}
     assert {entry.path for _, entry in parcels} == {
-        f"runners/{name}" for name in names if not name.startswith("device_")
+        f"runners/{name}" for name in names if not name.startswith(("device_", "classify_"))
     }

@@ -1,7 +1,5 @@
 """This machine as a device, and what ended it; bench.py measures nothing here (see sshd.py)."""
 
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +10,10 @@ import pytest
 from compressor.errors import EXIT_INCONCLUSIVE, EXIT_MISSING, EXIT_USAGE, KdcError
 from compressor.measure.devices import DeviceUrl, Link, LostConnection, open_link
 from compressor.progress import Silent
-from tests.measure.sshd import alive, until, write_bundle
+from compressor.spec.base import is_temporary
+from tests.measure.sshd import alive, install_runners, until, write_bundle
+
+pytestmark = pytest.mark.usefixtures("speaking")
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_a_whole_session(bundle: Path) -> None:
     arguments = events[0]["state"]["arguments"]
     assert arguments[:3] == [str(bundle), "--json", "--out"]
     assert Path(arguments[3]).parent == bundle / "measurements"
-    assert Path(arguments[3]).name.startswith(f".running-{os.getpid()}-")
+    assert is_temporary(Path(arguments[3]).name)
     assert arguments[4:] == ["--ask"]
     assert events[-1] == {"state": {"rounds": 3}}
     assert left(bundle) == ["student.npy"]
@@ -82,23 +83,6 @@ def test_an_interruption_ends_bench(bundle: Path) -> None:
     assert left(bundle) == []
 
 
-def test_what_a_killed_session_left_is_removed(bundle: Path) -> None:
-    (bundle / "measurements" / ".running-999999999-x").mkdir(parents=True)
-    (bundle / "measurements" / f".running-{os.getpid()}-x").mkdir()
-    with linked(bundle):
-        assert len(left(bundle)) == 2
-    assert left(bundle) == [f".running-{os.getpid()}-x"]
-
-
-def test_no_bundle(bundle: Path) -> None:
-    manifest = write_bundle(bundle)
-    shutil.rmtree(bundle / "runners")
-    wrong = pytest.raises(KdcError, match=r"is no bundle of kdc .*bench.py is missing")
-    with wrong, open_link(DeviceUrl("local"), bundle, manifest, python=None, progress=Silent()):
-        pass
-    assert not (bundle / "measurements").exists()
-
-
 def test_another_interpreter(bundle: Path) -> None:
     with linked(bundle, sys.executable) as link:
         assert len(list(link.bench(["--fail", "0"]))) == 1
@@ -109,8 +93,9 @@ def test_another_interpreter(bundle: Path) -> None:
         list(link.bench([]))
 
 
-def test_noise_is_no_event(tmp_path: Path) -> None:
-    manifest = write_bundle(tmp_path / "noisy", "print('hello')")
+def test_noise_is_no_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_runners(tmp_path / "installed", monkeypatch, "print('hello')")
+    manifest = write_bundle(tmp_path / "noisy")
     wrong = pytest.raises(KdcError, match=r"^bench.py said what is no event: 'hello'$")
     with open_link(DeviceUrl("local"), tmp_path / "noisy", manifest, python=None, progress=Silent()) as link, wrong:
         list(link.bench([]))

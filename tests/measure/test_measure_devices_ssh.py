@@ -31,9 +31,9 @@ from compressor.measure.devices import (
 from compressor.progress import Silent
 from compressor.runtimes import RUNTIMES
 from tests.kit import MACHINE
-from tests.measure.sshd import Board, alive, until, wrap, write_bundle
+from tests.measure.sshd import Board, alive, scripts_in, until, wrap, write_bundle
 
-pytestmark = pytest.mark.usefixtures("ssh_client")
+pytestmark = pytest.mark.usefixtures("ssh_client", "speaking")
 HIDDEN = {"eval/labels.npy", "eval/reference.npy"}
 
 
@@ -314,7 +314,7 @@ def test_doctor_over_ssh(place: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     (scripts / "machine_info.py").write_text(f"def machine():\n    return {MACHINE.model_dump()!r}\n")
     for runtime in RUNTIMES.values():
         (scripts / runtime.runner).write_text("import numpy")
-    monkeypatch.setattr(doctor, "asset_dir", lambda name: scripts)
+    monkeypatch.setattr(doctor, "runner_scripts", scripts_in(scripts))
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
     python = str(tmp_path / "bare" / "bin" / "python")
     found = diagnose_device(parse_device(f"ssh://board{place}"), python=python, progress=Silent())

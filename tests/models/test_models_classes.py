@@ -127,6 +127,30 @@ def test_a_class_file_must_name_each_output_once(tmp_path: Path, text: str, mess
         with_class_file(model(None), file)
 
 
+COMPOSED, APART = "caf\xe9", "cafe\u0301"  # one name in Unicode's forms NFC and NFD
+
+
+@pytest.mark.parametrize(("own", "asked"), [(APART, COMPOSED), (COMPOSED, APART), (APART.upper(), COMPOSED)])
+def test_names_are_compared_in_one_form(own: str, asked: str) -> None:
+    assert map_classes(model((("tea",), (own,), ("dog",))), [asked, "tea"]) == [1, 0]
+
+
+def test_an_output_of_the_same_name_in_another_form_is_ambiguous() -> None:
+    with pytest.raises(KdcError, match="names 2 different outputs"):
+        map_classes(model(((APART,), (COMPOSED,), ("dog",))), [COMPOSED, "dog"])
+
+
+def test_only_line_feeds_end_a_name_in_a_class_file(tmp_path: Path) -> None:
+    """str.splitlines made three names of these two, for a teacher of three outputs."""
+    file = tmp_path / "classes.txt"
+    file.write_text("cat\nsea\u2028lion\n", encoding="utf-8")
+    with pytest.raises(KdcError) as caught:
+        with_class_file(model(None), file)
+    assert r"line 2: the class name 'sea\u2028lion' holds a line break (U+2028)" in caught.value.message
+    file.write_bytes(f"cat\r\n{APART}\r\ndog".encode())
+    assert with_class_file(model(None), file).class_names == (("cat",), (COMPOSED,), ("dog",))
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
 def test_a_class_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "classes.txt"

@@ -45,6 +45,14 @@ def test_a_vit_is_what_transformers_makes_of_it(vit_folder: VitFolder, photos: d
     assert model.preprocess.resize_mode == "squash"
 
 
+def test_a_name_that_is_not_one_line_is_refused(vit_folder: VitFolder) -> None:
+    folder = vit_folder(["cat", "dog", "sea\u2028lion"])
+    with pytest.raises(KdcError) as caught:
+        load_model(f"hf:{folder}")
+    assert r"the name of its class 2, 'sea\u2028lion', holds a line break (U+2028)" in caught.value.message
+    assert "id2label" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "resize", "size", "mode"),
     [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import KdcError
-from compressor.models.lineage import teacher_of
+from compressor.models.lineage import load_teacher, teacher_of
 from compressor.spec.recipe import LossTerm, Recipe
 from compressor.spec.student import Request, Student
 from tests.models.test_models_runs import record, saved
@@ -28,8 +28,10 @@ def request(teacher: Path) -> Request:
 
 def student_of(folder: Path) -> Student:
     """The record of a student, whose teacher is made in `folder`."""
-    teacher = saved(folder)
-    return record(teacher).model_copy(update={"teacher": teacher.weights})
+    made = record(saved(folder))
+    teacher = load_teacher(request(folder), made.class_names)
+    assert teacher is not None
+    return made.model_copy(update={"teacher": teacher.weights})
 
 
 def test_the_teacher_is_found_where_it_was_and_where_it_was_moved(tmp_path: Path) -> None:

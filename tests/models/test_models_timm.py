@@ -38,6 +38,14 @@ def test_a_folder_with_names(timm_folder: Callable[..., Path]) -> None:
     assert not model.network.training
 
 
+def test_a_name_that_is_not_one_line_is_refused(timm_folder: Callable[..., Path]) -> None:
+    folder = timm_folder("test_resnet", 3, label_names=["cat", "dog\nwolf", "sea lion"])
+    with pytest.raises(KdcError) as caught:
+        load_model(f"timm:local-dir:{folder}")
+    assert r"the name of its class 1, 'dog\nwolf', holds a line break (U+000A)" in caught.value.message
+    assert "label_names" in caught.value.hint
+
+
 def test_a_folder_without_names_has_none(timm_folder: Callable[..., Path]) -> None:
     assert load_model(f"timm:local-dir:{timm_folder('test_resnet', 3)}").class_names is None
 
@@ -138,7 +146,7 @@ def test_a_checkpoint_of_a_thousand_classes_is_taken_for_imagenets(tmp_path: Pat
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
     torch.save(state, tmp_path / "best.pth")
-    with pytest.raises(KdcError, match=r"best.pth has no classifier.weight: it is no test_efficientnet classifier"):
+    with pytest.raises(KdcError, match=r"best.pth does not fit test_efficientnet: it has no "):
         load_model(f"timm:test_efficientnet@{tmp_path / 'best.pth'}")
     with pytest.raises(KdcError, match=r"best.pth does not fit resnet10t: "):
         load_model(f"timm:resnet10t@{tmp_path / 'best.pth'}")

@@ -255,6 +255,6 @@ def test_what_a_killed_bench_left_is_cleared(begin: "StartBench", bundle: Path, 
     assert len(runners) == 2
     assert all(gone(pid) for pid in runners)
     (left,) = (bundle / "measurements").iterdir()
-    assert left.name.startswith(".session-")
+    assert left.name.startswith(".kdc-tmp.session-")
     assert bench("bundle", "--rounds", "1", *LATENCY).returncode == 0
     assert [path.name for path in (bundle / "measurements").iterdir()] == ["measurement.json"]

@@ -231,6 +231,50 @@ def test_what_the_program_says_when_it_cannot(tiny: "Tiny", bare: "Environment",
         assert said in ended.stderr
 
 
+def test_labels_end_at_line_feeds_alone(load: "LoadScript", tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    for content, labels in (
+        ("cat\nsea\u2028lion\n\x85dog\x0b\n", ["cat", "sea\u2028lion", "\x85dog\x0b"]),
+        ("cat\r\ndog\r\n", ["cat", "dog"]),  # edited on Windows
+        ("cat\rdog\n", ["cat\rdog"]),
+        ("cat\n\ndog", ["cat", "", "dog"]),
+    ):
+        path.write_bytes(content.encode())
+        assert load("classify_pictures").labels_in(path) == labels
+
+
+@pytest.mark.parametrize("labels", ["a\nb\nc\nd\ne\n", "a\nb\nc\n", "a\nb\n\nc\nd\n", "", None])
+def test_the_program_refuses_labels_that_are_another_models(
+    load: "LoadScript", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    labels: str | None,
+) -> None:  # fmt: skip
+    """A name with a line break made five lines for four outputs, and the wrong one was printed, with 99.9 %."""
+    script = load("classify_pictures")
+    given = model_input(preprocess(input_size=(16, 16), resize=(16, 16)), 2, "float32")
+    (tmp_path / "preprocess.json").write_text(given.model_dump_json())
+    (tmp_path / "manifest.json").write_text(json.dumps({"model": "it", "precision": "fp32", "install": "-"}))
+    Image.fromarray(photo(16, 16)).save(tmp_path / "it.png")
+    monkeypatch.setattr(script, "__file__", str(tmp_path / "classify_pictures.py"))
+    monkeypatch.setattr(sys, "argv", ["classify.py", str(tmp_path / "it.png")])
+
+    def logits(model: Path, batch: npt.NDArray[Any], precision: str) -> npt.NDArray[np.float32]:
+        return np.repeat(np.array([[0, 9, 0, 0]], np.float32), len(batch), 0)
+
+    for text, code, out in ((labels, 2, ""), ("a\nb\nc\nd\n", 0, "b")):
+        if text is not None:
+            (tmp_path / "labels.txt").write_text(text)
+        assert script.main(logits) == code
+        said = capsys.readouterr()
+        assert out == (said.out.split()[1] if said.out else "")
+        count = None if text is None else len(text.splitlines())
+        if code:
+            expected = (
+                "cannot read labels.txt" if count is None else f"labels.txt names {count} classes, the model answers 4"
+            )
+            assert expected in said.err
+            assert len(said.err.splitlines()) == 1
+
+
 # In C++. What a compiler finds here is compiled for real; the rest is held against declarations.
 
 CXX = ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
@@ -245,6 +289,41 @@ int main(int, char** arguments) {
     std::fwrite(planes.data(), sizeof(float), planes.size(), stdout);
 }
 """
+
+
+TELL = """
+#include "classify_pictures.hpp"
+int main() {
+    const float logits[4] = {0, 9, 0, 0};
+    try {
+        pictures::tell(logits, 4, "./", 1);
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "%s\\n", error.what());
+        return 2;
+    }
+}
+"""
+
+
+@pytest.mark.slow
+@needs_gxx
+def test_the_cpp_program_refuses_labels_that_are_another_models(tmp_path: Path) -> None:
+    chosen = preprocess(input_size=(16, 16), resize=(16, 16))
+    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 1, "float32"), "model.onnx"))
+    (tmp_path / "tell.cpp").write_text(TELL)
+    build = [*CXX, "-I", str(TARGETS), "-I", str(tmp_path), "tell.cpp", "-o", "tell"]
+    subprocess.run(build, cwd=tmp_path, check=True, timeout=120)
+    for labels, code, said in (
+        ("a\nb\nc\nd\n", 0, "99.96%  b\n"),
+        ("a\r\nsea\u2028lion\r\nc\r\nd", 0, "99.96%  sea\u2028lion\n"),
+        ("a\nb\nc\nd\ne\n", 2, "labels.txt names 5 classes, the model answers 4\n"),
+        ("a\nb\nc\n", 2, "labels.txt names 3 classes, the model answers 4\n"),
+        ("", 2, "cannot read ./labels.txt\n"),
+    ):
+        (tmp_path / "labels.txt").write_bytes(labels.encode())
+        ended = subprocess.run([tmp_path / "tell"], cwd=tmp_path, capture_output=True, timeout=60)
+        assert (ended.returncode, (ended.stderr if code else ended.stdout).decode().lstrip()) == (code, said)
+        assert code == 0 or not ended.stdout
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from compressor.measure.devices.doctor import diagnose_device, missing_on, to_text
 from compressor.measure.devices.link import Link
-from compressor.measure.devices.local import fresh_folder, local_link
+from compressor.measure.devices.local import local_link
 from compressor.measure.devices.pipe import LostConnection
 from compressor.measure.devices.remote import DEFAULT_PYTHON, remote_link
 from compressor.measure.devices.url import DeviceUrl, Kind, parse_device
@@ -19,7 +19,6 @@ __all__ = [
     "Link",
     "LostConnection",
     "diagnose_device",
-    "fresh_folder",
     "missing_on",
     "open_link",
     "parse_device",

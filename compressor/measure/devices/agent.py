@@ -13,7 +13,8 @@ from typing import Any
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_INCONCLUSIVE, EXIT_MISSING, KdcError
 from compressor.measure.devices.pipe import LostConnection, Pipe, PipeError, as_object
-from compressor.measure.machine import last_line, one_line
+from compressor.measure.machine import last_line
+from compressor.printable import one_line
 from compressor.spec.base import write_atomically
 
 __all__ = ["Agent", "Explain", "bootstrap", "payload"]

@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from compressor import __version__
-from compressor.assets import asset_dir
+from compressor.assets import runner_scripts
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.measure.devices.agent import SOURCES
-from compressor.measure.devices.remote import DEFAULT_PYTHON, Parcel, connected, send
+from compressor.measure.devices.remote import DEFAULT_PYTHON, Parcel, connected, parcel, send
 from compressor.measure.devices.url import DeviceUrl
 from compressor.measure.doctor import NEEDS_ONE_OF
-from compressor.measure.machine import one_line
+from compressor.printable import one_line, printable
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES, Runtime
-from compressor.spec.base import file_sha256, parse
-from compressor.spec.bundle import FileEntry
+from compressor.spec.base import parse
 from compressor.spec.doctor import DeviceDiagnosis, PackageCheck, RuntimeCheck
 from compressor.spec.measurement import Machine
 from compressor.spec.profile import Profile
@@ -49,7 +48,7 @@ def diagnose_device(url: DeviceUrl, *, python: str | None, progress: Progress) -
         numpy=PackageCheck(
             name="numpy",
             purpose="measure",
-            version=found.get("numpy"),
+            version=None if found.get("numpy") is None else one_line(found["numpy"]),
             install=_install(interpreter, managed, "numpy"),
         ),
         runtimes=tuple(
@@ -85,7 +84,7 @@ def to_text(diagnosis: DeviceDiagnosis) -> str:
     broken = numpy.version is None or any(not check.works for check in diagnosis.runtimes)
     if diagnosis.externally_managed and broken:
         lines += ["", f"the system keeps that Python for itself; then measure with --device-python '{VENV}/bin/python'"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 VENV = "~/kdc-venv"
@@ -106,18 +105,15 @@ def _install_runtime(python: str, managed: bool, runtime: Runtime) -> str:
 
 
 def _scripts() -> list[Parcel]:
-    folder = asset_dir("targets")
-    return [
-        (path, FileEntry(path=f"runners/{path.name}", sha256=file_sha256(path), bytes=path.stat().st_size))
-        for path in sorted(folder.glob("*.py"))
-        if path.stem not in SOURCES
-    ]
+    scripts = {name: path for name, path in runner_scripts().items() if path.suffix == ".py"}
+    return [parcel(path, f"runners/{name}") for name, path in scripts.items() if path.stem not in SOURCES]
 
 
 def _check(runtime: Runtime, told: object, machine: Machine, install: str) -> RuntimeCheck:
     answer = told if isinstance(told, dict) else {}
     works = answer.get("ok") is True
-    precisions = answer.get("precisions", []) if works else []
+    told_precisions = answer.get("precisions")
+    precisions = told_precisions if works and isinstance(told_precisions, list) else []
     missing = [name for name in runtime.precisions if name not in precisions] if works else []
     return RuntimeCheck(
         name=runtime.name,

@@ -1,24 +1,25 @@
-"""This machine as a device: the bundle's own bench.py in a process of its own."""
+"""This machine as a device: kdc's own bench.py in a process of its own, and never a script that lies in a bundle."""
 
 import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from compressor.assets import runner_scripts
+from compressor.bundle_change import new_folder
+from compressor.child_environment import child_environment
 from compressor.errors import KdcError, os_error
 from compressor.measure.devices.link import raise_for
 from compressor.measure.devices.pipe import Pipe, PipeError, as_object
 from compressor.measure.devices.url import Kind
 from compressor.spec.base import write_atomically
 
-__all__ = ["LocalLink", "fresh_folder", "local_link"]
+__all__ = ["LocalLink", "local_link"]
 
-PREFIX = ".running-"
 HERE = "this machine"
 
 
@@ -34,10 +35,10 @@ class LocalLink:
         self._pipe: Pipe | None = None
 
     def bench(self, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
-        script = self._bundle / "runners" / "bench.py"
+        script = runner_scripts()["bench.py"]
         command = [self._python, str(script), str(self._bundle), "--json", "--out", str(self._out), *arguments]
         try:
-            pipe = Pipe(command)
+            pipe = Pipe(command, child_environment())
         except OSError as error:
             raise os_error(error, f"starting {script.name} with {self._python}") from error
         self._pipe = pipe
@@ -74,14 +75,10 @@ class LocalLink:
 
 @contextmanager
 def local_link(bundle: Path, python: str | None) -> Iterator[LocalLink]:
-    """A link to this machine; bench.py's unfinished files lie in BUNDLE/measurements/.running-* meanwhile."""
-    script = bundle / "runners" / "bench.py"
-    if not script.is_file():
-        raise KdcError(f"{bundle} is no bundle of kdc ({script} is missing)", "kdc export RUN --profile P --out BUNDLE")
+    """A link to this machine; bench.py's unfinished files lie in BUNDLE/measurements/ meanwhile."""
     measurements = bundle / "measurements"
     try:
-        measurements.mkdir(exist_ok=True)
-        out = fresh_folder(measurements, PREFIX)
+        out = new_folder(measurements, "running")
     except OSError as error:
         raise os_error(error, f"writing {measurements}") from error
     link = LocalLink(bundle, out, python or sys.executable)
@@ -99,15 +96,3 @@ def _events(pipe: Pipe) -> Iterator[dict[str, Any]]:
         if event is None:
             raise KdcError(f"bench.py said what is no event: {line.decode('utf-8', 'replace').strip()[:100]!r}")
         yield event
-
-
-def fresh_folder(parent: Path, prefix: str) -> Path:
-    """A new folder of this process in `parent`; those of processes that were killed go."""
-    if os.name == "posix":  # on Windows os.kill(…, 0) is no question: it ends the process
-        for left in parent.glob(f"{prefix}*-*"):
-            with suppress(ValueError, PermissionError):
-                try:
-                    os.kill(int(left.name.removeprefix(prefix).partition("-")[0]), 0)
-                except ProcessLookupError:
-                    shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))

@@ -4,7 +4,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -39,12 +39,14 @@ class Pipe:
     A session of its own: Ctrl-C in a terminal reaches kdc alone, which then lets the device tidy up before it hangs up.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """`environment`: None for this process's own, which the user's ssh or adb needs."""
         # A file and no pipe: an ssh that stays in the background to share its connection would hold a pipe open.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process that writes to it)
         try:
             self.process = subprocess.Popen(
                 command,
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

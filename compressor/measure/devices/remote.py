@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from compressor.assets import runner_scripts
 from compressor.errors import KdcError
 from compressor.measure.devices import adb, ssh
 from compressor.measure.devices.agent import Agent, bootstrap, payload
@@ -17,7 +18,7 @@ from compressor.progress import Progress
 from compressor.spec.base import file_sha256
 from compressor.spec.bundle import Bundle, FileEntry
 
-__all__ = ["DEFAULT_PYTHON", "Parcel", "RemoteLink", "connected", "remote_link", "send", "travelling"]
+__all__ = ["DEFAULT_PYTHON", "Parcel", "RemoteLink", "connected", "parcel", "remote_link", "send", "travelling"]
 
 DEFAULT_PYTHON = "python3"
 """The interpreter on a device where none is named."""
@@ -104,18 +105,22 @@ def send(agent: Agent, url: DeviceUrl, parcels: Sequence[Parcel], progress: Prog
 
 
 def travelling(bundle: Path, manifest: Bundle) -> list[Parcel]:
-    """What the device needs: the manifest, the runners, every variant's files and inputs. No labels, no reference."""
+    """What the device needs: the manifest, every variant's files and inputs, and kdc's own runners. No labels, no
+    reference, and no script that lies in the bundle."""
     inputs = {variant.inputs for variant in manifest.variants}
-    support = {
-        entry.path: entry for entry in manifest.support if entry.path in inputs or entry.path.startswith("runners/")
-    }
+    support = {entry.path: entry for entry in manifest.support if entry.path in inputs}
     missing = sorted(inputs - set(support))
     if missing:
         raise KdcError(f"{bundle}/bundle.json is damaged: it does not list {missing[0]}", "kdc export it again")
     entries = support | {entry.path: entry for variant in manifest.variants for entry in variant.files}
-    own = bundle / "bundle.json"
-    listed = FileEntry(path="bundle.json", sha256=file_sha256(own), bytes=own.stat().st_size)
-    return [(own, listed), *((bundle / path, entry) for path, entry in entries.items())]
+    own = [parcel(bundle / "bundle.json", "bundle.json")]
+    own += [parcel(path, f"runners/{name}") for name, path in runner_scripts().items() if path.suffix == ".py"]
+    return [*own, *((bundle / path, entry) for path, entry in entries.items())]
+
+
+def parcel(path: Path, there: str) -> Parcel:
+    """A file of kdc's own, as it lies here."""
+    return path, FileEntry(path=there, sha256=file_sha256(path), bytes=path.stat().st_size)
 
 
 def _check(path: Path, entry: FileEntry) -> None:

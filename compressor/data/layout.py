@@ -1,0 +1,95 @@
+"""Whether the folders that lie side by side can be classes, or look like something else: splits, a wrapper, copies.
+
+A wrong guess makes classes of "training_set" and "test_set" and trains on the test pictures, without a word. So what
+looks like splits is asked about; a class may have folders of its own (one a video), and be called train.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from compressor.data.labels import listed
+from compressor.data.split_words import is_train_alone, sounds_like, split_in
+from compressor.names import spelt
+
+__all__ = ["Inside", "doubt"]
+
+# Numbered parts of a recording or of a group of people: these are what classes are divided into, not classes.
+PARTS = re.compile(
+    r"(.*[\W_])?(video|vid|clip|seq|sequence|take|session|scene|subject|person|patient|participant|actor|speaker|user|"
+    r"shot|cam|camera|day|part|batch|frame|frames|burst|series|track|trial|rep|view|angle|site|v|p|s)[\W_]*\d+|\d{3,}",
+    re.IGNORECASE,
+)
+WRAPPERS = frozenset({"data", "dataset", "images", "image", "imgs", "img", "pictures", "photos", "archive"})
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What lies directly in a folder: its folders, and whether there are pictures."""
+
+    folders: tuple[str, ...]
+    pictures: bool
+
+    @property
+    def classes(self) -> frozenset[str]:
+        """The folders that could be classes, where this folder is none."""
+        names = {spelt(name).casefold() for name in self.folders if not PARTS.fullmatch(spelt(name))}
+        return frozenset() if self.pictures else frozenset(names)
+
+
+def doubt(folders: Mapping[str, Inside]) -> str:
+    """Why the folders with these names may be no classes, as the end of a sentence that begins with where they lie;
+    "" where nothing speaks against it."""
+    names = list(folders)
+    sounding = [name for name in names if sounds_like(name, names)]
+    if len(sounding) > 1:
+        return f"{_some(sounding)}, which sound like splits, not like classes"
+    for name in sounding:
+        if not is_train_alone(name) or folders[name].classes:
+            holds = f" and holds {_some(folders[name].folders)}" if folders[name].classes else ""
+            others = _some(other for other in names if other != name)
+            return f"{name}, which sounds like a split{holds}, beside {others}"
+    for name, inside in folders.items():
+        within = [inner for inner in inside.folders if sounds_like(inner, inside.folders)]
+        if len(within) > 1:
+            return f"{name}, which holds {_some(within)}: they sound like splits"
+        if len(inside.classes) > 1 and split_in(name)[0]:
+            return f"{name}, which sounds like a split and holds the folders {_some(inside.folders)}"
+        if len(inside.classes) > 1 and spelt(name).casefold() in WRAPPERS:
+            return f"{name}, which holds the folders {_some(inside.folders)}: these look like the classes"
+    return _same(folders)
+
+
+def _same(folders: Mapping[str, Inside]) -> str:
+    """Whether folders differ in a split's word alone, or hold folders of the same names."""
+    plain = {spelt(name).casefold() for name in folders}
+    flat = sum(inside.pictures for inside in folders.values())
+    for name, inside in folders.items():
+        copies = (inside.classes & plain) - {spelt(name).casefold()}
+        if len(copies) > 1:
+            return f"{name}, which holds folders named like those beside it ({_some(sorted(copies))})"
+    by_rest: dict[tuple[str, ...], dict[str, str]] = {}
+    by_inside: dict[frozenset[str], list[str]] = {}
+    for name, inside in folders.items():
+        split, rest = split_in(name)
+        if split:
+            by_rest.setdefault(rest, {}).setdefault(split, name)
+        if len(inside.classes) > 1:
+            by_inside.setdefault(inside.classes, []).append(name)
+    pairs = [[*found.values()] for found in by_rest.values() if len(found) > 1]
+    if pairs:
+        return f"{_some(pairs[0])}, which sound like splits, not like classes"
+    # Not all may hold all classes. Where more of the folders hold pictures themselves, these are the classes.
+    groups = sorted(by_inside.items(), key=lambda group: -len(group[1]))[:100]
+    if (most := groups[:1]) and len(most[0][1]) > 1 and len(most[0][1]) >= flat:
+        return f"{_some(most[0][1])}, which hold the same folders ({_some(sorted(most[0][0]))})"
+    for (one, first), (other, second) in combinations(groups, 2):
+        shared = one & other
+        if len(shared) > 1 and 2 * len(shared) >= min(len(one), len(other)) and len(first) + len(second) >= flat:
+            return f"{_some([first[0], second[0]])}, which hold the same folders ({_some(sorted(shared))})"
+    return ""
+
+
+def _some(names: Iterable[str]) -> str:
+    return listed(names, 4)

@@ -1,0 +1,81 @@
+"""Whether a model has learned from the pictures that it is to be measured on: said with numbers, also in the report.
+
+A model of kdc knows what it was trained on (`models.trained_on`). What a teacher learned from another teacher's answers
+is not followed: it never saw those pictures.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from compressor.data import ImageData
+from compressor.models.lineage import last_part
+from compressor.models.trained_on import Pictures, pictures_of
+from compressor.progress import Progress
+from compressor.spec.student import Request
+
+__all__ = ["seen_before", "tell_overlap", "with_notes"]
+
+
+def seen_before(request: Request, data: ImageData, progress: Progress) -> ImageData:
+    """`data` with a note for each model of the request that learned from its validation or test pictures, or from other
+    pictures: the teachers, and what the trained network starts from. They are said, too.
+
+    Nothing is said of a model whose training pictures stand in train here, all of them. Raises KdcError for a run that
+    keeps no record.
+    """
+    starts = request.init
+    teachers: Sequence[str] = (request.teacher, *request.other_teachers)
+    if request.command == "teach":
+        starts, teachers = ("" if request.init == "random" else request.teacher), ()
+    return with_notes(data, tell_overlap(teachers, data, progress, starts=starts))
+
+
+def with_notes(data: ImageData, notes: Sequence[str]) -> ImageData:
+    """`data` with these notes in its `info`, which the report shows."""
+    return replace(data, info=data.info.model_copy(update={"notes": (*data.info.notes, *notes)}))
+
+
+def tell_overlap(teachers: Sequence[str], data: ImageData, progress: Progress, *, starts: str = "") -> list[str]:
+    """A note for each of these references, where there is one to say; they have been said. `starts`: what is trained
+    on."""
+    notes = []
+    for reference in teachers:
+        pictures = pictures_of(reference)
+        if pictures is None:
+            continue
+        name = f"teacher {last_part(reference)}"
+        if overlap := _overlap(pictures, data):
+            notes.append(f"{name} was trained on {overlap}: its accuracy on them says nothing about other pictures")
+            progress.warn(notes[-1])
+        elif other := _other_data(pictures, data):
+            notes.append(f"{name} was trained on other pictures too: {other}")
+            progress.note(notes[-1])
+    pictures = pictures_of(starts) if starts else None
+    if pictures is not None and (overlap := _overlap(pictures, data)):
+        notes.append(
+            f"the training starts from {last_part(starts)}, which was trained on {overlap}: what comes of it knows "
+            "them, and its accuracy on them says nothing about other pictures"
+        )
+        progress.warn(notes[-1])
+    return notes
+
+
+def _overlap(pictures: Pictures, data: ImageData) -> str:
+    """ "84 of the 120 validation pictures and 3 of the 240 test pictures", or "" where it is none."""
+    return " and ".join(_held_out(pictures, data))
+
+
+def _held_out(pictures: Pictures, data: ImageData) -> Iterator[str]:
+    for split in (data.validation, data.test):
+        count = int(np.isin(split.contents, pictures).sum())
+        if count:
+            yield f"{count:,} of the {len(split):,} {split.name} pictures"
+
+
+def _other_data(pictures: Pictures, data: ImageData) -> str:
+    known = int(np.isin(pictures, data.train.contents).sum())
+    if known == len(pictures):
+        return ""
+    return f"of its {len(pictures):,} training pictures {known:,} stand in train here, and none in validation or test"

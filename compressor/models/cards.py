@@ -1,0 +1,37 @@
+"""Model cards: the README.md of a model, whose head is YAML."""
+
+from pathlib import Path
+from typing import Any
+
+from compressor.reading import open_regular
+
+__all__ = ["licence_in"]
+
+MOST = 200_000
+MOST_NAMED = 200
+
+
+def licence_in(card: Path) -> str | None:
+    """The licence that a model card names; None where it names none, or its head is not what a card's should be."""
+    with open_regular(card) as file:
+        text = file.read(MOST).decode("utf-8", errors="replace")
+    parts = text.split("---")
+    if not text.startswith("---") or len(parts) < 3:
+        return None
+    head = _head(parts[1])
+    stated = head.get("license") if isinstance(head, dict) else None
+    listed = stated if isinstance(stated, list) else [stated]
+    named = [one for one in listed if isinstance(one, str) and one]
+    return ", ".join(named)[:MOST_NAMED] or None
+
+
+def _head(text: str) -> Any:
+    """The YAML of a card's head; None where it is none. Anchors are not followed: nested ones grow without bounds."""
+    import yaml
+
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            return None
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return None

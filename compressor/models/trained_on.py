@@ -1,0 +1,98 @@
+"""Which pictures a run has learned from: RUN/trained_on.npy, by what they show, uint64 [n], sorted, each once.
+
+It is written with the run's weights and travels with them, so that a later command can tell whether its validation and
+test pictures are new to the model. Of models that kdc did not train, nobody knows.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.errors import KdcError
+from compressor.reading import read_bytes
+from compressor.spec.base import read_json, write_atomically
+from compressor.spec.specialists import Specialists
+from compressor.spec.student import Request, Student
+
+__all__ = ["FILE", "Pictures", "learned_before", "pictures_of", "read_trained_on", "save_trained_on"]
+
+FILE = "trained_on.npy"
+WEIGHTS = "student.safetensors"
+MOST_BYTES = 1 << 31
+"""Of a quarter of a billion pictures."""
+
+Pictures = NDArray[np.uint64]
+
+
+def save_trained_on(folder: Path, pictures: Pictures) -> str:
+    """Write the file, all or nothing; returns its sha256. `pictures`: `Split.contents` of what was trained on."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.unique(pictures).astype("<u8"), allow_pickle=False)
+    with write_atomically(folder / FILE) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+
+
+def read_trained_on(folder: Path, record: Student) -> Pictures:
+    """What the run in `folder` has learned from. Raises KdcError where that is not recorded, or is not the file that
+    `record` names."""
+    if record.trained_on is None:
+        raise KdcError(
+            f"{folder} does not say which pictures it was trained on, so nobody can tell whether validation and test "
+            "hold some of them",
+            f"it was made by an earlier kdc: make it anew, as {folder / 'run.json'} says",
+        )
+    file = folder / FILE
+    if not file.exists():
+        raise KdcError(
+            f"{file} is missing: it says which pictures the run was trained on", "copy it from where the run was made"
+        )
+    found = read_bytes(file, most=MOST_BYTES)
+    if hashlib.sha256(found).hexdigest() != record.trained_on:
+        raise KdcError(f"{file} was changed: it is not what student.json says", "copy it from where the run was made")
+    pictures: Pictures = np.load(io.BytesIO(found), allow_pickle=False)
+    assert pictures.dtype == np.uint64
+    return pictures
+
+
+def pictures_of(reference: str) -> Pictures | None:
+    """What the model that `reference` names (as --teacher or --student-init do) has learned from, in kdc; None where it
+    was not trained by kdc, or is not there, which is said by who loads it. Of specialists: what any of them has seen,
+    or their generalist."""
+    scheme, colon, rest = reference.partition(":")
+    if scheme == "specialists" and colon:
+        return _of_specialists(Path(rest))
+    folder = Path(rest) if scheme == "run" and colon else _beside(reference)
+    if folder is None or not (folder / "student.json").is_file():
+        return None
+    return read_trained_on(folder, read_json(folder / "student.json", Student))
+
+
+def _beside(reference: str) -> Path | None:
+    """The run whose weights a checkpoint is: `timm:NAME@RUN/student.safetensors`, or that path alone."""
+    checkpoint = Path(reference.rpartition("@")[2] if reference.startswith("timm:") else reference)
+    return checkpoint.parent if checkpoint.name == WEIGHTS else None
+
+
+def _of_specialists(folder: Path) -> Pictures | None:
+    if not (folder / "specialists.json").is_file():
+        return None
+    record = read_json(folder / "specialists.json", Specialists)
+    references = [record.generalist.source, *(f"run:{folder / row.run}" for row in record.specialists)]
+    return _union([pictures_of(one) for one in references])
+
+
+def learned_before(request: Request) -> Pictures | None:
+    """What the network that a request trains has learned from before this training, in kdc; None where nothing is
+    known."""
+    if request.command == "teach":
+        return None if request.init == "random" else pictures_of(request.teacher)
+    return pictures_of(request.init)
+
+
+def _union(parts: list[Pictures | None]) -> Pictures | None:
+    known = [part for part in parts if part is not None]
+    return np.unique(np.concatenate(known)) if known else None
