@@ -58,6 +58,9 @@ def verdict(limit: float, *classes: tuple[int, int, int]) -> tuple[str, tuple[in
         ([(1000, 990, 990)] * 9 + [(1000, 400, 990)], ("fail", (9,), ())),
         ([(1000, 300, 990)] * 3, ("fail", (0, 1, 2), ())),
         ([(2, 1, 2)] * 3 + [(2, 0, 2)] * 3, ("inconclusive", (), ())),  # all together below the limit, none by itself
+        ([(6, 6, 6)] * 5 + [(6, 0, 6)] * 5, ("fail", (5, 6, 7, 8, 9), ())),  # many lost ones do not excuse each other
+        ([(3, 3, 3)] * 7 + [(3, 0, 3)] * 3, ("inconclusive", (), (7, 8, 9))),
+        ([(3, 3, 3), (3, 0, 3), (3, 0, 3)], ("inconclusive", (), (1, 2))),
         ([(0, 0, 0), (50, 48, 49)], ("pass", (), ())),  # a class without samples
     ],
 )
