@@ -87,6 +87,9 @@ def budget_text(budget: Budget) -> str:
         ("memory of the model <= {:g} MB", budget.model_rss_mb),
         ("retention >= {:g}", budget.min_retention),
         ("accuracy >= {:g}", budget.min_accuracy),
+        ("balanced retention >= {:g}", budget.min_balanced_retention),
+        ("each class's retention >= {:g}", budget.min_class_retention),
+        ("each class's recall >= {:g}", budget.min_class_recall),
     )
     return ", ".join(text.format(value) for text, value in lines if value is not None) or "none"
 
@@ -236,6 +239,7 @@ def _kind(machine: Machine) -> str:
 
 def _render(profile: Profile, day: date) -> str:
     values = profile.model_dump(mode="json", exclude_none=True)
+    values["budget"] = profile.budget.model_dump(mode="json")  # null switches a line off that has a default
     if not values["notes"]:
         del values["notes"]
     parts = [
@@ -254,7 +258,7 @@ def _render(profile: Profile, day: date) -> str:
     return "".join(parts)
 
 
-def _render_budget(budget: dict[str, float]) -> str:
+def _render_budget(budget: dict[str, float | None]) -> str:
     comments = {
         "p50_ms": "p50_ms: 20          # median latency of one call, milliseconds",
         "p90_ms": "p90_ms: 33          # nine calls of ten are at least this fast",
@@ -262,8 +266,11 @@ def _render_budget(budget: dict[str, float]) -> str:
         "peak_rss_mb": "peak_rss_mb: 300    # resident memory of the process at its peak, MB",
         "model_rss_mb": "model_rss_mb: 100   # what the model adds to that, MB: for an app without Python",
         "min_accuracy": "min_accuracy: 0.9   # top-1 accuracy",
+        "min_balanced_retention": "min_balanced_retention: 0.7  # mean recall / the teacher's; this is the default",
+        "min_class_retention": "min_class_retention: 0.5     # in every class; the default, null switches it off",
+        "min_class_recall": "min_class_recall: 0.1        # in every class; the default where there is no teacher",
     }
-    lines = "# What an artefact may cost and must keep. A line that is not given is not judged.\n"
+    lines = "# What an artefact may cost and must keep. A line that is not given is not judged; those on classes are.\n"
     lines += yaml.safe_dump({"budget": budget}, sort_keys=False, default_flow_style=False)
     missing = [text for key, text in comments.items() if key not in budget]
     if missing:

@@ -19,7 +19,7 @@ from compressor.profiles import (
 )
 from compressor.runtimes import RUNTIMES
 from compressor.spec.measurement import Machine
-from compressor.spec.profile import Budget, Fact, Profile
+from compressor.spec.profile import CLASS_LINES, Budget, Fact, Profile
 from tests.kit import MACHINE
 
 BOARDS = ("android-snapdragon-8gen3", "jetson-orin-nano", "raspberry-pi-5")
@@ -302,13 +302,14 @@ def test_new_has_comments(tmp_path: Path) -> None:
     assert text.startswith(
         f"# A profile measured on this machine: Test CPU @ 2.0 GHz: fast. Written by kdc {__version__} on 2026-01-02.\n"
     )
-    for line in ("p50_ms", "p90_ms", "size_mb", "peak_rss_mb", "model_rss_mb", "min_accuracy"):
+    for line in ("p50_ms", "p90_ms", "size_mb", "peak_rss_mb", "model_rss_mb", "min_accuracy", *CLASS_LINES):
         assert f"\n  # {line}: " in text
     # What a comment invites to add is right once its "# " is gone.
     (tmp_path / "box.yaml").write_text(re.sub(r"^  # (?=\w+: \d)", "  ", text, flags=re.M), encoding="utf-8")
     assert load_profile("box").budget == Budget(
-        min_retention=0.9, p50_ms=20, p90_ms=33, size_mb=20, peak_rss_mb=300, model_rss_mb=100, min_accuracy=0.9
-    )
+        min_retention=0.9, p50_ms=20, p90_ms=33, size_mb=20, peak_rss_mb=300, model_rss_mb=100, min_accuracy=0.9,
+        min_balanced_retention=0.7, min_class_retention=0.5, min_class_recall=0.1,
+    )  # fmt: skip
 
 
 def test_new_with_overrides(tmp_path: Path) -> None:
@@ -319,6 +320,46 @@ def test_new_with_overrides(tmp_path: Path) -> None:
     assert (profile.budget.p90_ms, profile.notes, profile.threads) == (20, "the one under my desk", 1)
     write_new_profile("bare", tmp_path, machine(), AVAILABLE, ["budget.min_retention=null"], DAY)
     assert load_profile("bare").budget == Budget()
+    write_new_profile("off", tmp_path, machine(), AVAILABLE, ["budget.min_class_retention=null"], DAY)
+    lines = load_profile("off").budget.class_lines(against_teacher=True)
+    assert lines == {"min_balanced_retention": 0.7}, "null is written, else the default would come back"
+
+
+@pytest.mark.parametrize(
+    ("given", "with_teacher", "alone"),
+    [
+        ({}, {"min_balanced_retention": 0.7, "min_class_retention": 0.5}, {"min_class_recall": 0.1}),
+        (
+            {"min_retention": 0.6},
+            {"min_balanced_retention": 0.6, "min_class_retention": 0.5},
+            {"min_class_recall": 0.1},
+        ),
+        (
+            {"min_retention": 0.4},
+            {"min_balanced_retention": 0.4, "min_class_retention": 0.4},
+            {"min_class_recall": 0.1},
+        ),
+        (dict.fromkeys(CLASS_LINES), {}, {}),
+        (
+            {"min_class_retention": 0.8, "min_balanced_retention": None, "min_class_recall": 0.3},
+            {"min_class_retention": 0.8, "min_class_recall": 0.3},
+            {"min_class_retention": 0.8, "min_class_recall": 0.3},
+        ),
+    ],
+)
+def test_the_lines_on_classes_have_defaults(
+    given: dict[str, Any], with_teacher: dict[str, float], alone: dict[str, float]
+) -> None:
+    """They survive being written into a bundle and read again, null too."""
+    for budget in (Budget(**given), Budget.model_validate_json(Budget(**given).model_dump_json())):
+        assert budget.class_lines(against_teacher=True) == with_teacher
+        assert budget.class_lines(against_teacher=False) == alone
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_built_in_profiles_see_a_lost_class(name: str) -> None:
+    lines = load_profile(name).budget.class_lines(against_teacher=True)
+    assert lines == {"min_balanced_retention": 0.7, "min_class_retention": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from compressor.report.lines import parity_verdict
 from compressor.report.read import Results, read_results
 from compressor.report.rows import row_for
 from compressor.spec.measurement import Measurement
-from compressor.spec.profile import Budget
-from compressor.spec.report import Estimate, Report, Row, Session
+from compressor.spec.profile import CLASS_LINES, Budget
+from compressor.spec.report import Check, Estimate, Report, Row, Session
 from compressor.statistics import MIN_BLOCKS, percentile_needs, smallest_detectable
 
 __all__ = ["build_report"]
@@ -61,7 +61,7 @@ def build_report(bundle_dir: Path) -> Report:
         teacher=bundle.teacher.source if bundle.teacher else "none",
         teacher_licence=bundle.teacher.licence if bundle.teacher else "none",
         teacher_table=table_row(results),
-        notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds)),
+        notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )
 
 
@@ -87,7 +87,9 @@ def _session(measurement: Measurement, grounds: Grounds) -> Session:
     )
 
 
-def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None, grounds: Grounds) -> Iterator[str]:
+def _notes(
+    results: Results, rows: tuple[Row, ...], teacher: Row | None, grounds: Grounds, checks: tuple[Check, ...]
+) -> Iterator[str]:
     """What a reader must know to weigh the figures."""
     if results.bundle.profile.budget == Budget():
         yield "The profile sets no budget: the verdict rests on kdc's own lines, and on its defaults for classes."
@@ -99,6 +101,7 @@ def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None, grounds
         yield f"It waited {results.measurement.waited_s:.0f} s for another measurement on this machine to end."
     if results.measurement is not None and results.measurement.idle_watts is not None:
         yield f"Power before the first model was loaded: {results.measurement.idle_watts:.2f} W (over 1 s)."
+    yield from _default_notes(results, checks)
     for row in rows:
         if row.measured and row.p90_ms is None:
             needs = f"p90 needs {percentile_needs(0.9)} timed calls in at least {MIN_BLOCKS} blocks"
@@ -113,6 +116,17 @@ def _notes(results: Results, rows: tuple[Row, ...], teacher: Row | None, grounds
     if results.measurement is not None and grounds.no_aa:
         yield f"Ratios of latencies are not judged. {grounds.no_aa[0].upper()}{grounds.no_aa[1:]}."
     yield from _comparison_notes(results, rows, teacher)
+
+
+def _default_notes(results: Results, checks: tuple[Check, ...]) -> Iterator[str]:
+    """Lines that the profile does not name, where one of them keeps a variant from passing."""
+    given = results.bundle.profile.budget.model_fields_set
+    open_lines = {check.line for check in checks if check.verdict in ("fail", "inconclusive")}
+    if lines := [line for line in CLASS_LINES if line in open_lines and line not in given]:
+        yield (
+            f"{' and '.join(lines)}: not in the profile, so kdc's own default was judged; for another limit "
+            f"(null switches it off): kdc export … --set budget.{lines[0]}=…"
+        )
 
 
 def _comparison_notes(results: Results, rows: tuple[Row, ...], teacher: Row | None) -> Iterator[str]:

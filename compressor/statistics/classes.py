@@ -77,10 +77,10 @@ def judge_classes(counts: ClassCounts, limit: float) -> Classes:
     """Whether every class keeps at least `limit` of what it is held against.
 
     A class is suspected where its figure is below the limit, it misses at least two samples more, and chance does not
-    explain that: the probability that a class which keeps as much as all the others together (or `limit`, if that is
-    more) keeps so few of the samples that the base has right, times the number of classes, is at most 5 % (binomial,
-    Bonferroni). A suspected class whose upper bound (one-sided 95 %; Bonett & Price 2006, or Wilson where there is no
-    base) is below the limit too is lost.
+    explain that: the probability that a class which keeps as much as all those together that are not below the limit
+    (or `limit`, if that is more) keeps so few of the samples that the base has right, times the number of classes, is
+    at most 5 % (binomial, Bonferroni). A suspected class whose upper bound (one-sided 95 %; Bonett & Price 2006, or
+    Wilson where there is no base) is below the limit too is lost.
 
     "fail": a class is lost. "inconclusive": one is suspected, or all classes together are below the limit. Else
     "pass", which says that no class looks lost, not that each is shown to keep the limit: six samples cannot show that.
@@ -88,7 +88,10 @@ def judge_classes(counts: ClassCounts, limit: float) -> Classes:
     judged = np.flatnonzero(counts.base > 0)
     shares = counts.right[judged] / counts.base[judged]
     low = judged[(shares < limit) & (counts.base[judged] - counts.right[judged] >= 2)]
-    suspected = [number for number in low.tolist() if _chance(counts, number, limit, len(judged)) <= CHANCE]
+    sound = judged[shares >= limit]
+    rate = max(limit, float((counts.both[sound].sum() + 1) / (counts.base[sound].sum() + 2)))
+    kept = ((number, int(counts.both[number]), int(counts.base[number])) for number in low.tolist())
+    suspected = [number for number, both, base in kept if len(judged) * _binomial(both, base, rate) <= CHANCE]
     suspected.sort(key=lambda number: (counts.right[number] / counts.base[number], -counts.base[number]))
     lost = tuple(number for number in suspected if _upper(counts, number) < limit)
     doubtful = tuple(number for number in suspected if number not in lost)
@@ -96,12 +99,6 @@ def judge_classes(counts: ClassCounts, limit: float) -> Classes:
     if lost:
         return Classes("fail", lost, doubtful, len(judged))
     return Classes("inconclusive" if doubtful or together else "pass", lost, doubtful, len(judged))
-
-
-def _chance(counts: ClassCounts, number: int, limit: float, classes: int) -> float:
-    others, kept = int(counts.base.sum() - counts.base[number]), int(counts.both.sum() - counts.both[number])
-    rate = max(limit, (kept + 1) / (others + 2))
-    return classes * _binomial(int(counts.both[number]), int(counts.base[number]), rate)
 
 
 def _binomial(most: int, n: int, p: float) -> float:

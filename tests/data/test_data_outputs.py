@@ -271,3 +271,41 @@ def test_the_top_class_is_one_that_is_named(tmp_path: Path) -> None:
     header = "id,class_1,probability_1,class_2,probability_2"
     two = read_outputs(table(tmp_path, f"{header}\nx,cat,0.3,bee,0.5\ny,ant,0.5,cat,0.4\n"), NAMES)
     assert two.top1(["y", "x"]).tolist() == [0, 1], "whatever order they stand in"
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_of_too_many_columns_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"answers.{ending}"
+    names = ["id", *(f"class {number}" for number in range(300_000 if ending == "csv" else 100_001))]
+    if ending == "csv":
+        path.write_text(f"{','.join(names)}\nx,{','.join(['0'] * (len(names) - 1))}\n")
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        schema = pyarrow.schema([(name, pyarrow.float32()) for name in names])
+        parquet.write_metadata(schema, path)
+    with pytest.raises(KdcError, match="at most 100,000 are read"):
+        read_outputs(path, NAMES)
+
+
+def test_as_many_classes_as_there_are_are_read_in_a_moment(tmp_path: Path) -> None:
+    """Each name was looked for among all others."""
+    classes = [f"n{number:08d}" for number in range(21_841)]
+    path = tmp_path / "answers.csv"
+    path.write_text(f"id,{','.join(classes)}\nx,1,{','.join(['0'] * (len(classes) - 1))}\n")
+    found = read_outputs(path, classes)
+    assert found.encoded.shape == (1, 21_841)
+    assert found.top1(["x"]).tolist() == [0]
+
+
+def test_metadata_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "answers.parquet"
+    for said, why in ((b"\xff\xfe", "not JSON"), (b"[" * 100_000, "nested")):
+        rows = pyarrow.table({"id": ["x"], "label": ["ant"]}).replace_schema_metadata({"kdc": said})
+        parquet.write_table(rows, path)
+        with pytest.raises(KdcError, match=why):
+            read_outputs(path, NAMES)

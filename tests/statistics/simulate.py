@@ -1,13 +1,14 @@
 """Made-up measurements whose truth is known: noise as machines make it, and what a method says of many of them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.statistics import Interval, judge, look_confidence, paired_ratio, widen
+from compressor.statistics import Interval, class_counts, judge, judge_classes, look_confidence, paired_ratio, widen
 
 Floats = NDArray[np.float64]
 Blocks = dict[int, list[float]]
@@ -88,4 +89,39 @@ def verdicts(log_ratios: Floats, limit: float, aa: Floats | None = None) -> dict
     """How often each verdict falls over many sessions: log_ratios, aa [sessions, rounds]."""
     copies = [None] * len(log_ratios) if aa is None else list(aa)
     fell = [sequential(series, limit, copy)[0] for series, copy in zip(log_ratios, copies, strict=True)]
+    return {verdict: fell.count(verdict) / len(fell) for verdict in ("pass", "fail", "inconclusive")}
+
+
+@dataclass(frozen=True)
+class Students:
+    """Students and their teacher on a test split with `sizes` samples a class: the chance that the teacher is right,
+    that a student is where the teacher is (`keeps`), and where it is not (`gains`); for all classes, or by class."""
+
+    sizes: Sequence[int]
+    teacher: float | Sequence[float]
+    keeps: float | Sequence[float]
+    gains: float = 0.3
+
+    def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+        """One student and teacher, right or wrong, bool [N]; labels [N]."""
+        labels = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        knows, keeps = (self._by_class(part)[labels] for part in (self.teacher, self.keeps))
+        teacher = rng.random(len(labels)) < knows
+        return rng.random(len(labels)) < np.where(teacher, keeps, self.gains), teacher, labels
+
+    @property
+    def balanced_retention(self) -> float:
+        teacher, keeps = self._by_class(self.teacher), self._by_class(self.keeps)
+        return float((teacher * keeps + (1 - teacher) * self.gains).mean() / teacher.mean())
+
+    def _by_class(self, values: float | Sequence[float]) -> Floats:
+        return np.broadcast_to(np.asarray(values, np.float64), (len(self.sizes),))
+
+
+def tally(students: Students, limit: float, times: int) -> dict[str, float]:
+    """How often each verdict of the line on classes falls."""
+    rng, fell = np.random.default_rng(11), []
+    for _ in range(times):
+        student, teacher, labels = students.draw(rng)
+        fell.append(judge_classes(class_counts(student, labels, len(students.sizes), teacher), limit).verdict)
     return {verdict: fell.count(verdict) / len(fell) for verdict in ("pass", "fail", "inconclusive")}
