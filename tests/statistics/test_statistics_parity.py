@@ -18,7 +18,8 @@ def two_classes(n: int = 400) -> Floats:
 
 def noisy(torchs: Floats, db: float) -> Floats:
     noise = np.random.default_rng(1).normal(size=torchs.shape)
-    return torchs + noise * np.sqrt((torchs**2).sum() / (noise**2).sum() / 10 ** (db / 10))
+    scaled: Floats = noise * np.sqrt((torchs**2).sum() / (noise**2).sum() / 10 ** (db / 10))
+    return torchs + scaled
 
 
 @pytest.mark.parametrize("precision", PARITY)
