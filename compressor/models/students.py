@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models import hf_models, timm_models
 from compressor.models.checkpoints import read_checkpoint, split_key
-from compressor.models.loaded import LoadedModel, check_input
+from compressor.models.loaded import LoadedModel, check_input, evaluating
 from compressor.models.references import load_model
 from compressor.models.weights import require_finite, small_head, tensors_sha256
 from compressor.spec.student import Weights
@@ -60,7 +61,6 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
     if isinstance(network, hf_models.HfClassifier):
         network = hf_models.with_new_classifier(network, classes)
     else:
-        _require_plain(backbone.weights.source)
         if not hasattr(network, "reset_classifier"):
             raise KdcError(
                 f"{backbone.weights.source} cannot be trained: it is several networks",
@@ -76,14 +76,31 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
     weights = backbone.weights.model_copy(update={"parameters": sum(p.numel() for p in network.parameters())})
     names = tuple((name,) for name in class_names)
     changes = {"network": network, "preprocess": preprocess, "class_names": names, "weights": weights}
-    return check_input(replace(backbone, headless=False, **changes))  # type: ignore[arg-type]
+    trainee = check_input(replace(backbone, headless=False, **changes))  # type: ignore[arg-type]
+    if not isinstance(network, hf_models.HfClassifier):
+        _require_the_same(trainee, classes)
+    return trainee
 
 
-def _require_plain(source: str) -> None:
-    """A run is loaded by its architecture's name: a network that was changed by arguments would not come back."""
-    folder = source.removeprefix("timm:local-dir:")
-    if folder != source and timm_models.local_config(Path(folder), source).arguments:
-        raise KdcError(f"{source} cannot be trained: its config.json changes the architecture by model_args")
+def _require_the_same(model: LoadedModel, classes: int) -> None:
+    """Raise KdcError where timm builds another network from the architecture's name alone, as it will be from a run:
+    arguments in its config.json, or pretrained weights that timm gives settings of their own, would not come back."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(2, 3, *model.preprocess.input_size, generator=generator)
+    with torch.random.fork_rng(devices=[]):
+        again = timm_models.create(model.weights.architecture, classes, model.preprocess.input_size[0])
+    try:
+        again.load_state_dict(model.network.state_dict())
+        with evaluating(again), evaluating(model.network):
+            same = torch.allclose(again(pictures), model.network(pictures), rtol=1e-3, atol=1e-4)
+    except RuntimeError:  # its weights have other names or shapes
+        same = False
+    if not same:
+        raise KdcError(
+            f"{model.weights.source} cannot be trained: it is not the {model.weights.architecture} that timm builds by "
+            "that name, so that its run could not be loaded",
+            "its config.json may change the architecture by model_args: take a plain one",
+        )
 
 
 def _pretrained(reference: str, name: str, input_size: int) -> LoadedModel:
@@ -113,4 +130,5 @@ def _fill_from(network: nn.Module, init: str, architecture: str) -> tuple[str, .
     checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
     left = timm_models.fill(network, checkpoint.state, architecture, f"--student-init {path}", new_classes=True)
     require_finite(network, f"--student-init {path}")
-    return (*checkpoint.notes, f"{path.name}: the classifier is new") if left else checkpoint.notes
+    notes = checkpoint.notes + timm_models.other_architecture(checkpoint.architecture, architecture, path)
+    return (*notes, f"{path.name}: the classifier is new") if left else notes
