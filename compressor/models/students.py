@@ -66,7 +66,7 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
                 f"{backbone.weights.source} cannot be trained: it is several networks",
                 "distill it into one: kdc distill --teacher …",
             )
-        network.reset_classifier(classes)  # type: ignore[operator]
+        network = _with_classes(backbone, classes)
     small_head(network, classes)
     preprocess = backbone.preprocess
     if crop_pct is not None:
@@ -76,31 +76,44 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
     weights = backbone.weights.model_copy(update={"parameters": sum(p.numel() for p in network.parameters())})
     names = tuple((name,) for name in class_names)
     changes = {"network": network, "preprocess": preprocess, "class_names": names, "weights": weights}
-    trainee = check_input(replace(backbone, headless=False, **changes))  # type: ignore[arg-type]
-    if not isinstance(network, hf_models.HfClassifier):
-        _require_the_same(trainee, classes)
-    return trainee
+    return check_input(replace(backbone, headless=False, **changes))  # type: ignore[arg-type]
 
 
-def _require_the_same(model: LoadedModel, classes: int) -> None:
-    """Raise KdcError where timm builds another network from the architecture's name alone, as it will be from a run:
-    arguments in its config.json, or pretrained weights that timm gives settings of their own, would not come back."""
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.rand(2, 3, *model.preprocess.input_size, generator=generator)
+def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
+    """The network, with a new classifier, as timm builds it from the architecture's name alone: so it will be loaded
+    from its run. Raises KdcError where arguments in its config.json, or settings that timm has for pretrained weights,
+    would not come back."""
+    network, how = model.network, model.preprocess
+    pictures = torch.rand(2, 3, *how.input_size, generator=torch.Generator().manual_seed(0))
+    with evaluating(network):
+        features = network.forward_features(pictures)  # type: ignore[operator]
+    network.reset_classifier(classes)  # type: ignore[operator]
     with torch.random.fork_rng(devices=[]):
-        again = timm_models.create(model.weights.architecture, classes, model.preprocess.input_size[0])
-    try:
-        again.load_state_dict(model.network.state_dict())
-        with evaluating(again), evaluating(model.network):
-            same = torch.allclose(again(pictures), model.network(pictures), rtol=1e-3, atol=1e-4)
-    except RuntimeError:  # its weights have other names or shapes
-        same = False
+        again = timm_models.create(model.weights.architecture, classes, how.input_size[0])
+    own, state = again.state_dict(), network.state_dict()
+    same = all(name in own and own[name].shape == value.shape for name, value in state.items())
+    if same:
+        again.load_state_dict({**own, **state})
+        with evaluating(again):
+            same = _alike(again.forward_features(pictures), features)  # type: ignore[operator]
     if not same:
         raise KdcError(
             f"{model.weights.source} cannot be trained: it is not the {model.weights.architecture} that timm builds by "
             "that name, so that its run could not be loaded",
-            "its config.json may change the architecture by model_args: take a plain one",
+            "timm may build it otherwise for pretrained weights, or model_args of its config.json change it: take another",
         )
+    return again.train(network.training)
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether features are the same: tensors, or several of them."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4)
+    return (
+        isinstance(one, (tuple, list))
+        and isinstance(other, (tuple, list))
+        and all(_alike(a, b) for a, b in zip(one, other, strict=True))
+    )
 
 
 def _pretrained(reference: str, name: str, input_size: int) -> LoadedModel:

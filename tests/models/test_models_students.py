@@ -143,6 +143,24 @@ def test_a_folder_whose_architecture_is_changed_by_arguments_cannot_be_trained(
         create_trainee(model, TWO, None)
 
 
+def test_a_head_that_timm_builds_otherwise_when_reset(timm_folder: Callable[..., Path]) -> None:
+    """RepViT's has two parts, of which reset_classifier leaves one: the run could not be loaded."""
+    model = load_model(f"timm:local-dir:{timm_folder('repvit_m0_9', 3)}")
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    after = create_trainee(model, TWO, None).network.state_dict()
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"head.{part}.l.{kind}" for part in ("head", "head_dist") for kind in ("weight", "bias")}
+
+
+def test_pretrained_weights_that_timm_builds_otherwise_cannot_be_trained(timm_folder: Callable[..., Path]) -> None:
+    """timm gives fbnetc_100 another epsilon where its weights are pretrained; from a run it would have the usual one."""
+    model = load_model(f"timm:local-dir:{timm_folder('fbnetc_100', 3)}")
+    with pytest.raises(KdcError, match="is not the fbnetc_100 that timm builds by that name"):
+        create_trainee(model, TWO, None)
+    assert create_student("timm:fbnetc_100", "random", TWO, 32, None).class_names == (("cat",), ("dog",))
+
+
 @pytest.mark.parametrize("classes", [TWO, THREE, ["a", "b", "c", "d", "e"]])
 def test_a_hugging_face_trainee_keeps_all_but_its_head(vit_folder: Callable[..., Path], classes: list[str]) -> None:
     model = load_model(f"hf:{vit_folder(THREE)}")
