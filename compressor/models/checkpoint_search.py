@@ -1,4 +1,4 @@
-"""Where in a checkpoint the weights of a network lie: under which keys, behind which prefixes, or without their names."""
+"""Where in a checkpoint a network's weights lie: under which keys, behind which prefixes, or without their names."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence

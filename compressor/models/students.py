@@ -100,7 +100,7 @@ def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
         raise KdcError(
             f"{model.weights.source} cannot be trained: it is not the {model.weights.architecture} that timm builds by "
             "that name, so that its run could not be loaded",
-            "timm may build it otherwise for pretrained weights, or model_args of its config.json change it: take another",
+            "timm builds it otherwise for pretrained weights, or model_args of its config.json change it: take another",
         )
     return again.train(network.training)
 

@@ -33,9 +33,9 @@ class Weights(Noun):
     whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
 
     What a teacher answers also depends on how it sees pictures, and on which of its outputs is which class of the data:
-    `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter. The same weights also answer
-    otherwise in another network, of other activations or other attention heads: `probe` is what it answered to one
-    drawn picture, the first logits.
+    `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter. The same weights answer
+    otherwise in another network, too, of other activations or attention heads: `probe` is what it answered to one drawn
+    picture, the first logits.
 
     Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
     `parameters`, and the rest is as the table tells of its model, or "unknown"."""

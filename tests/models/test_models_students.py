@@ -154,7 +154,7 @@ def test_a_head_that_timm_builds_otherwise_when_reset(timm_folder: Callable[...,
 
 
 def test_pretrained_weights_that_timm_builds_otherwise_cannot_be_trained(timm_folder: Callable[..., Path]) -> None:
-    """timm gives fbnetc_100 another epsilon where its weights are pretrained; from a run it would have the usual one."""
+    """timm gives fbnetc_100 another epsilon for pretrained weights; a run would come back with the usual one."""
     model = load_model(f"timm:local-dir:{timm_folder('fbnetc_100', 3)}")
     with pytest.raises(KdcError, match="is not the fbnetc_100 that timm builds by that name"):
         create_trainee(model, TWO, None)
