@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from benchmarks.chain_bundle import write_chain_bundle
-from benchmarks.kill_points import cases, killed, left_in_bundle, sound_bundle
+from benchmarks.kill_cases import left_in_bundle
+from benchmarks.kill_points import killed
 from compressor.bundle_folder import files_of
 from compressor.measure.machine import this_machine
 from compressor.report import seal
@@ -63,23 +64,6 @@ def disk(place: Path, options: str) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", str(place)], check=True)
-
-
-def test_killed_at_calls_of_every_kind_a_measurement_leaves_the_old_or_the_new(tmp_path: Path) -> None:
-    """A few of the points of benchmarks/kill_points.py: first and last, and around the renames that decide."""
-    case = cases(tmp_path)["measure --baseline"]
-    place = tmp_path / "place"
-    case.begin(place)
-    calls = killed(case.arguments(place), place, 0).calls
-    following = next(at for at, call in enumerate(calls, 1) if call == f"os.rename {place}/bundle")
-    points = sorted({2, 40, len(calls) // 2, following, following + 1, following + 9, len(calls) - 70, len(calls)})
-    for at in points:
-        shutil.rmtree(place)
-        case.begin(place)
-        assert killed(case.arguments(place), place, at).code == -9, at
-        assert sound_bundle(place) is None, at
-    assert killed(case.resume(place), place, 0).code == 0
-    assert (sound_bundle(place), left_in_bundle(place)) == (None, [])
 
 
 @pytest.mark.parametrize("free", range(8))
