@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.warm import Ended, Warm
 
-__all__ = ["Case", "Outcome", "attack", "every_kind", "killed"]
+__all__ = ["VERDICTS", "Case", "Outcome", "attack", "every_kind", "killed"]
 
 VERDICTS = (0, 1, 3)
 """A verdict is a verdict, whichever: on a busy machine it may be another one each time."""
