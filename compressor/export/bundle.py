@@ -21,6 +21,7 @@ from compressor.export.identity import metadata_of, without_paths
 from compressor.export.judge import ValidationJudge, machine_isa
 from compressor.export.onnx_graph import to_onnx
 from compressor.export.qat_onnx import qat_model
+from compressor.export.quiet import quiet
 from compressor.export.schemes import scored_by_others
 from compressor.export.source import QatModel, Source
 from compressor.export.teacher_table import matched_by_ids_alone, write_teacher_table
@@ -74,18 +75,13 @@ def export_bundle(
     to int8, where it may be climbed. Raises KdcError.
     """
     delivery.require_possible(profile)
-    for target in profile.targets:
-        row = RUNTIMES[target.runtime]
-        if target.runtime == "tensorrt-rtx" and profile.device.sm is None:
-            raise KdcError(f"profile {profile.name} does not say for which GPU to build: device.sm is missing")
-        for module in (*row.exports_with, *(row.quantizes_with if "int8" in target.precisions else ())):
-            needs(module, row.export_install or row.install, f"profile {profile.name}")
     _, record = load_run(run)
     if record.made_by != "distill":
         raise KdcError(
             f"{run} was made by kdc {record.made_by}: there is no teacher to hold it against",
             f"kdc distill --teacher run:{run} --data … --out run",
         )
+    require_exporters(profile)
     request = read_json(run / "run.json", Request)
     teacher_model = teacher_of(request, record, teacher, "if it lies elsewhere now: kdc export … --teacher REFERENCE")
     table = find_table(request, record, teacher)
@@ -103,6 +99,18 @@ def export_bundle(
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_exporters(profile: Profile) -> None:
+    """Import what builds for the profile's runtimes. Raises KdcError (exit 4) with the line that installs what is
+    missing. Some of it logs as it is imported, of its own settings: that concerns nobody here."""
+    for target in profile.targets:
+        row = RUNTIMES[target.runtime]
+        if target.runtime == "tensorrt-rtx" and profile.device.sm is None:
+            raise KdcError(f"profile {profile.name} does not say for which GPU to build: device.sm is missing")
+        for module in (*row.exports_with, *(row.quantizes_with if "int8" in target.precisions else ())):
+            with quiet(f"profile {profile.name} needs {module}, which cannot be imported"):
+                needs(module, row.export_install or row.install, f"profile {profile.name}")
 
 
 @dataclass(frozen=True)

@@ -135,3 +135,23 @@ def test_a_student_is_trained_on_once_for_each_way_of_rounding(tmp_path: Path, m
     assert asked == [first, second]
     assert found == 2 * [(tmp_path / "run-1", 1, "qat-uint8-7"), (tmp_path / "run-2", 1, "qat-int8-8")]
     assert bundle._retraining(place, 1, None)(first) is None, "--no-qat"
+
+
+def test_what_importing_an_exporter_says_reaches_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TensorFlow, which LiteRT's converter imports, says that results may differ slightly, from C++."""
+    chatty = "import os, warnings\nos.write(2, b'results may differ')\nprint('hello')\nwarnings.warn('old')\n"
+    (tmp_path / "kdc_chatty.py").write_text(chatty)
+    (tmp_path / "kdc_broken.py").write_text("import kdc_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    profile = load_profile("x86-avx2")
+    for module in ("kdc_chatty", "kdc_broken"):
+        row = replace(bundle.RUNTIMES["onnxruntime"], exports_with=(module,))
+        monkeypatch.setitem(bundle.RUNTIMES, "onnxruntime", row)
+        if module == "kdc_chatty":
+            bundle.require_exporters(profile)
+            assert capfd.readouterr() == ("", "")
+        else:
+            with pytest.raises(KdcError, match="needs kdc_broken, which cannot be imported: No module named 'kdc_not"):
+                bundle.require_exporters(profile)
