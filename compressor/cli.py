@@ -430,7 +430,8 @@ def report(
     overwrite: OverwriteFile = False,
     allow_unmeasured: AllowUnmeasured = False,
 ) -> None:
-    """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device."""
+    """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device. Ends with 0
+    whatever the verdict is: kdc check is the gate."""
     from compressor.console import show_json, show_result
     from compressor.report import refresh, to_json, to_junit, to_markdown
     from compressor.writing import refuse_existing, write_output

@@ -223,7 +223,9 @@ def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -
         # Named after what it comes from: what an interrupted export of another student left is not gone on with.
         key = hashlib.sha256(f"{file_sha256(run / 'student.json')} {run} {teacher}".encode()).hexdigest()[:12]
         to = out / f".kdc-qat-{key}" / f"{scheme.activations}-{scheme.weight_bits}"
-        progress.note("int8 loses too much: training the student on under fake quantization, with its teacher")
+        progress.note(
+            "int8 falls short of the accuracy or of torch's answers: training the student on under fake quantization"
+        )
         quantization_aware(
             run,
             scheme,

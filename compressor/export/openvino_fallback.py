@@ -102,10 +102,10 @@ def fallback(
     ]
     total = len({operation.node_name for group in order for operation in group.operations})
     listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
-    reached = "which keeps" if enough else "which still does not keep"
+    reached = "which is enough" if enough else "which is still not enough"
     return Candidate(
         "fallback",
-        f"{how}; {len(names)} of {total} operations back in f32 ({listed}), {reached} the accuracy asked for",
+        f"{how}; {len(names)} of {total} operations back in f32 ({listed}), {reached}",
         models[chosen],
     )
 
