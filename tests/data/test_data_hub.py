@@ -149,7 +149,7 @@ def test_the_hub_cannot_be_reached(datasets: Any, name: str) -> None:
 def test_the_config_is_passed_on(datasets: Any, monkeypatch: pytest.MonkeyPatch, make_bytes: MakeBytes) -> None:
     asked = []
 
-    def load_dataset(*arguments: object) -> Any:
+    def load_dataset(*arguments: object, **_: object) -> Any:
         asked.append(arguments)
         return datasets.DatasetDict({"train": make(datasets, make_bytes)})
 
