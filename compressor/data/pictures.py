@@ -120,7 +120,8 @@ def _read(encoded: bytes, pixel_range: PixelRange | None) -> tuple[Image.Image, 
             rgb = rgb.transpose(upright)
             seen = replace(seen, shown=seen.shown and seen.shown.transpose(upright))
         with suppress(Exception):  # a later frame may be damaged, and is not read; MPO: a camera's own extras
-            seen = replace(seen, several=picture.format != "MPO" and bool(getattr(picture, "is_animated", False)))
+            if picture.format != "MPO" and getattr(picture, "is_animated", False):
+                seen = replace(seen, several=True)
         return rgb, seen
 
 
