@@ -4,7 +4,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,10 @@ class Seen:
     white: float = 255
     several: bool = False
     shown: Image.Image | None = None
+
+
+PLAIN = Seen()
+"""Of a file of which nothing is to be said."""
 
 
 def stated_as(pixel_range: PixelRange) -> str:
@@ -114,7 +118,7 @@ def colour_of(
         picture = picture.convert("RGBA")  # the same colours, without Pillow's warning
     rgb = picture.convert("RGB")
     if not packed:
-        return rgb, Seen()
+        return rgb, PLAIN
     upper = np.asarray(rgb)
     if pixel_range is None:
         return rgb, Seen(float(upper.min()) * 256, float(upper.max()) * 256 + 255, 0, 65535)
@@ -136,7 +140,7 @@ def mend_tiles(picture: Image.Image) -> None:
         return
     deep, order = max(_tag(picture, BITS) or (8,)) == 16, "B" if picture.tag_v2.prefix == b"MM" else "L"
     for number, tile in enumerate(picture.tile):
-        mode, *rest = tile.args
+        mode, *rest = cast(tuple[Any, ...], tile.args)  # of a TIFF they are always several
         if tile.codec_name == "libtiff":
             mode = NATIVE.get(mode, mode)
         elif deep and len(mode) == 1:  # a channel's letter
@@ -181,6 +185,8 @@ class Census:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, seen: Seen, name: str) -> None:
+        if seen is PLAIN:
+            return
         with self._lock:
             if seen.several:
                 self.several += 1

@@ -52,7 +52,7 @@ def _configured(root: Path) -> bool:
 def _places(datasets: Any, dataset: Any, root: Path) -> list[PurePath]:
     """The path of each picture below `root`."""
     cells = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-    found = []
+    found: list[PurePath] = []
     for path in (Path(cell["path"]) for cell in cells["image"] if cell["path"]):
         base = next((base for base in (root.absolute(), root.resolve()) if path.is_relative_to(base)), None)
         if base is not None:

@@ -55,7 +55,7 @@ def test_words_are_taken_apart() -> None:
 
 
 LOOKS = {
-    "pictures and what is drawn": (flat("images", "masks"), "images and masks, which sound like pictures and what is drawn"),
+    "pictures and what is drawn": (flat("images", "masks"), "images and masks, which sound like pictures and what is"),
     "pets": (
         {"images": Inside((), True), "annotations": Inside((), True)},
         "images and annotations, which sound like pictures and what is drawn over them",
