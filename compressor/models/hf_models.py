@@ -66,6 +66,11 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise KdcError(f"{source}: {folder / 'config.json'} does not exist")
+        if (folder / "adapter_config.json").exists():  # transformers would leave it out, in silence
+            raise KdcError(
+                f"{source} holds an adapter (adapter_config.json), and kdc loads whole networks",
+                "merge it into its model with peft (merge_and_unload) and save that; or move the adapter elsewhere",
+            )
         stored = _stored(folder, source)
         model, report, preprocess, licence = _from_pretrained(transformers, reference, input_size, stored)
     else:
@@ -86,8 +91,11 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
     )
     names = _names(config, source) if not left else None
     half = stored_in_half({dtype for dtype, _ in stored.values()})
-    notes = (f"{source}: {half}",) if half else ()
-    return check_input(LoadedModel(network, preprocess, names, weights, "hf", headless=bool(left), notes=notes))
+    notes = [f"{source}: {half}"] if half else []
+    if spare := () if left else sorted(report["unexpected_keys"]):
+        shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
+        notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
+    return check_input(LoadedModel(network, preprocess, names, weights, "hf", headless=bool(left), notes=tuple(notes)))
 
 
 def _from_pretrained(
@@ -263,8 +271,11 @@ def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: s
 
 
 def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str, source: str) -> Preprocess:
-    normal = values.get("do_normalize", True)
-    mean, std = (values["image_mean"], values["image_std"]) if normal else ((0.0,) * 3, (1.0,) * 3)
+    # A processor that has no such setting (MobileViT's) normalises nothing.
+    normal = values.get("do_normalize", "image_mean" in values)
+    mean, std = (values.get("image_mean"), values.get("image_std")) if normal else ((0.0,) * 3, (1.0,) * 3)
+    if mean is None or std is None:
+        raise KdcError(f"{source}: its image processor normalises, and has no image_mean or image_std")
     if normal and values.get("include_top"):  # EfficientNet's processor then divides by std a second time
         std = [value * value for value in std]
     require_scale(std, f"{source}: its image processor")
