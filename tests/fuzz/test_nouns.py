@@ -53,7 +53,7 @@ NOUNS = sorted(
     },
     key=lambda noun: noun.__name__,
 )
-SELDOM = {"Bundle", "Rung"}
+SELDOM = {"Bundle", "Rung", "Score"}
 """Nouns whose parts must agree with each other, which what is drawn seldom does."""
 RECIPES = {"answers": ANSWERS, "layers": LAYERS, "peers": PEERS, "self": SELF, "teach": TEACH}
 
