@@ -1,112 +1,70 @@
 """Is anything lost when kdc is killed? SIGKILL before every single call that changes a file, one run a call.
 
-    python -m benchmarks.kill_points [--all] [--only NAME …]
+    python -m benchmarks.kill_points [--all | --every K [--last N]] [--only NAME …]
 
-An audit hook (PEP 578) counts the calls that a command makes under one folder: opening for writing, renaming, linking,
-making and removing. First a run that nobody disturbs, which says which there are; then, from the same beginning, one
-run for each of them, killed right before it. Of many equal calls in one folder in a row the first two and the last are
-taken, but with --all every one. After each kill `kdc check` must find the bundle as it
-was before the command or as it is after it, and the command that goes on must end as the undisturbed one did, and leave
-nothing behind. Prints the counts; exit code 1 where one kill lost something.
+A run that nobody disturbs first says which calls there are (see warm.py); then, from the same beginning, one run for
+each of them, killed right before it. Of many equal calls in one folder in a row the first two and the last are taken;
+with --all every one; with --every K each K-th, and each of the last N. What a kill leaves must be sound: a bundle
+passes `kdc check` as it was before the command or as it is after it; a run or a table that was to be replaced is there
+as a whole, or the new one is. Then the command goes on, as a user would: with --resume where there is a run to go on
+with, else as it was. It must end as the undisturbed one did, students and tables byte for byte, and leave nothing
+behind. Prints the counts as they come; exit code 1 where one kill lost something.
 
-Another command is another `Case`.
+Another command is another `Case`, in kill_cases.py.
 """
 
 import argparse
+import atexit
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.chain_bundle import write_chain_bundle
-from compressor.bundle_folder import NEXT, files_of
-from compressor.errors import KdcError
-from compressor.measure.machine import this_machine
-from compressor.report import check, exit_code_for, seal
-from compressor.spec.profile import Budget
+from benchmarks.warm import Ended, Warm
 
-__all__ = ["CASES", "Case", "Outcome", "attack", "cases", "every_kind", "killed"]
+__all__ = ["VERDICTS", "Case", "Outcome", "attack", "every_kind", "killed"]
 
-# Runs kdc with the rest of the command line. Nothing of it may change a file under the folder that is watched.
-HOOKED = """
-import atexit, os, signal, sys
-under, at, told = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-PATHS = {"os.rename": 2, "os.link": 2, "os.symlink": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1,
-         "os.chmod": 1, "os.utime": 1}
-calls = []
+VERDICTS = (0, 1, 3)
+"""A verdict is a verdict, whichever: on a busy machine it may be another one each time."""
 
-def watch(event, arguments):
-    if event == "open":
-        paths = arguments[:1] if isinstance(arguments[2], int) and arguments[2] & WRITES else ()
-    else:
-        paths = arguments[:PATHS.get(event, 0)]
-    names = [os.fspath(path) for path in paths if not isinstance(path, int)]
-    if event == "os.mkdir" and os.path.isdir(names[0]):
-        return  # it changes nothing
-    # A name without a folder is one that shutil.rmtree removes in a folder that it holds open.
-    if any(str(name).startswith(under) or os.sep not in str(name) for name in names):
-        calls.append(event + " " + os.path.dirname(str(names[-1])))
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-def tell():
-    with open(told, "w") as file:
-        file.write("\\n".join(calls))
-
-atexit.register(tell)
-sys.addaudithook(watch)
-sys.argv = ["kdc", *sys.argv[4:]]
-from compressor.cli import main
-main()
-"""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended: its exit code (negative: by that signal), and the calls that it made, where it was not
-    killed: the name of each, and the folder that it changed."""
-
-    code: int
-    calls: list[str]
-    said: str
+_warm = Warm()
+atexit.register(_warm.close)
 
 
 def killed(arguments: Sequence[object], under: Path, at: int) -> Ended:
     """Run `kdc ARGUMENTS`, and kill it right before its `at`-th call that changes something under `under`; 0: never."""
-    with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "calls"
-        command = [sys.executable, "-c", HOOKED, os.fspath(under), str(at), os.fspath(told), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
-        calls = told.read_text().splitlines() if told.exists() else []
-    return Ended(done.returncode, calls, done.stderr)
+    return _warm.run(arguments, under, at)
 
 
 @dataclass(frozen=True)
 class Case:
     """A command under attack. `begin`: makes what it works on, at a place that does not exist yet; `arguments`: of the
-    command. `sound`: None where what a kill left is in order, else what is wrong. `resume`: of the command that goes
-    on. `left`: what may not be there at the end."""
+    command. `sound`: None where what a kill left is in order, else what is wrong; it is told what the undisturbed run
+    made. `resume`: of the command that goes on. `left`: what may not be there at the end. `made`: what must be the same
+    bytes at the end; None: nothing."""
 
-    name: str
     begin: Callable[[Path], None]
     arguments: Callable[[Path], Sequence[object]]
-    sound: Callable[[Path], str | None]
+    sound: Callable[[Path, bytes | None], str | None]
     resume: Callable[[Path], Sequence[object]]
     left: Callable[[Path], list[str]]
+    made: Callable[[Path], bytes | None] = lambda place: None
 
 
 @dataclass
 class Outcome:
-    """`calls`: of the undisturbed run; `kills`: how often it was killed; `lost`: what went wrong, a line a kill."""
+    """`calls`: of the undisturbed run; `kills`: how often it was killed; `resumed`: how often it went on with --resume;
+    `same`: how often it ended with the same bytes; `lost`: what went wrong, a line each."""
 
     calls: int
     kills: int = 0
+    resumed: int = 0
+    same: int = 0
     lost: list[str] = field(default_factory=list)
 
 
@@ -117,6 +75,7 @@ def every_kind(calls: Sequence[str]) -> list[int]:
 
 
 def attack(
+    name: str,
     case: Case,
     work: Path,
     points: Callable[[Sequence[str]], Sequence[int]],
@@ -126,173 +85,78 @@ def attack(
     place = work / "place"
 
     def fresh() -> None:
+        _warm.end_children()
         shutil.rmtree(place, ignore_errors=True)
         case.begin(place)
 
     fresh()
     whole = killed(case.arguments(place), place, 0)
-    if whole.code not in (0, 1, 3):
-        raise AssertionError(f"{case.name} ended with {whole.code}: {whole.said}")
+    if whole.code not in VERDICTS:
+        raise AssertionError(f"{name} ended with {whole.code}: {whole.said}")
+    made = case.made(place)
     outcome = Outcome(len(whole.calls))
 
-    def lose(line: str) -> None:
-        outcome.lost.append(line)
-        tell(line)
+    def lose(at: int, line: str) -> None:
+        outcome.lost.append(f"{name}, killed before call {at} ({whole.calls[at - 1]}): {line}")
+        tell(outcome.lost[-1])
 
     for at in points(whole.calls):
         fresh()
         ended = killed(case.arguments(place), place, at)
         outcome.kills += ended.code == -signal.SIGKILL
-        problem = case.sound(place)
-        if problem is not None:
-            lose(f"{case.name}, killed before call {at}: {problem}")
-        again = killed(case.resume(place), place, 0)
-        if again.code != whole.code:
-            lose(f"{case.name}, after a kill before call {at}: ended with {again.code}: {again.said}")
-        elif problem := case.sound(place):
-            lose(f"{case.name}, gone on after a kill before call {at}: {problem}")
+        if problem := case.sound(place, made):
+            lose(at, problem)
+        resume = case.resume(place)
+        outcome.resumed += "--resume" in resume
+        again = killed(resume, place, 0)
+        if again.code not in VERDICTS:
+            lose(at, f"gone on, it ended with {again.code}: {again.said}")
+        elif problem := case.sound(place, made):
+            lose(at, f"gone on: {problem}")
         if left := case.left(place):
-            lose(f"{case.name}, gone on after a kill before call {at}: {', '.join(left)} is left")
+            lose(at, f"gone on: {', '.join(left)} is left")
+        if case.made(place) == made:
+            outcome.same += made is not None
+        else:
+            lose(at, "gone on, it made something else")
+        if outcome.kills % 25 == 0:
+            tell(f"{name}: {outcome.kills} kills so far")
     return outcome
 
 
-def sound_bundle(place: Path) -> str | None:
-    """The bundle that lies in `place` passes `kdc check`, as the old one or as the new one."""
-    try:
-        code = exit_code_for(check(place / "bundle"), False)
-    except KdcError as error:
-        return error.message
-    return None if code in (0, 1, 3) else f"kdc check ends with {code}"
-
-
-def left_in_bundle(place: Path) -> list[str]:
-    """What kdc has in the making there, beside the bundle's own files and folders."""
-    return [path.name for path in (place / "bundle").rglob(".kdc*")]
-
-
-QUICK = ("--rounds", 11, "--no-throughput", "--quiet")
-
-
-def _chains(work: Path) -> Path:
-    """A sealed and measured bundle of a chain of 2 convolutions, and an earlier one of 3; made once."""
-    made = work / "chains"
-    if not made.exists():
-        for name, blocks in (("bundle", 2), ("earlier", 3)):
-            write_chain_bundle(made / name, blocks, 1, Budget(p50_ms=1000), this_machine())
-            seal(made / name)
-            whole = killed(("measure", made / name, *QUICK), made, 0)
-            assert whole.code in (0, 3), whole.said
-    return made
-
-
-def _run(work: Path) -> Path:
-    """A teacher and a student of the digits, and a bundle of theirs; made once."""
-    made = work / "digits"
-    common = ("--data", "digits", "--input-size", 16, "--quiet", "--set", "crop_pct=1.0")
-    if not made.exists():
-        teach = ("teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--epochs", 4, *common)
-        distill = (
-            "distill",
-            "--teacher",
-            f"run:{made / 'teacher'}",
-            "--student",
-            "timm:test_efficientnet",
-            "--epochs",
-            1,
-            *common,
-        )
-        for command in (
-            (*teach, "--out", made / "teacher"),
-            (*distill, "--student-init", "random", "--out", made / "run"),
-            ("export", made / "run", *_profile(), "--out", made / "bundle"),
-        ):
-            whole = killed(command, made, 0)
-            assert whole.code in (0, 1, 3), whole.said
-    return made
-
-
-def _profile() -> tuple[object, ...]:
-    """Of any device: what matters here is that there is a verdict, whichever."""
-    kept = ("--set", "budget={p50_ms: 1000}", "--set", "fingerprint.cpu=none", "--precision", "fp32")
-    return "--profile", "x86-avx2", "--target", "onnxruntime", *kept, *QUICK
-
-
-def cases(work: Path) -> dict[str, Case]:
-    """All of them, by name; what they begin with lies in `work`."""
-
-    def chains(place: Path) -> None:
-        shutil.copytree(_chains(work), place)
-
-    def stale(place: Path) -> None:
-        chains(place)
-        (place / "bundle" / "measurements" / "new.txt").write_text("from the device", encoding="utf-8")
-        seal_without_report(place / "bundle")
-
-    def seal_without_report(bundle: Path) -> None:
-        (bundle / "report.md").write_text("an older one\n", encoding="utf-8")
-        seal(bundle)
-
-    def digits(place: Path) -> None:
-        made = _run(work)
-        shutil.copytree(made / "bundle", place / "bundle")
-
-    def nothing(place: Path) -> None:
-        _run(work)
-        place.mkdir()
-
-    def export(place: Path) -> Sequence[object]:
-        out = place / "bundle"
-        return ("export", work / "digits" / "run", *_profile(), "--out", out, "--overwrite")
-
-    def new_or_none(place: Path) -> str | None:
-        """Nothing, something unfinished that says so, or a whole bundle."""
-        bundle = place / "bundle"
-        if not bundle.exists() or not (files_of(bundle) or (bundle / NEXT).exists()):
-            return None
-        try:
-            check(bundle)
-        except KdcError as error:
-            finished = "kdc measure" in error.hint
-            return None if finished else error.message
-        return None
-
-    def measure(place: Path) -> Sequence[object]:
-        return ("measure", place / "bundle", *QUICK)
-
-    def baseline(place: Path) -> Sequence[object]:
-        return (*measure(place), "--baseline", place / "earlier")
-
-    def report(place: Path) -> Sequence[object]:
-        return ("report", place / "bundle", "--out", place / "report.md", "--overwrite")
-
-    made = (
-        Case("measure", chains, measure, sound_bundle, measure, left_in_bundle),
-        Case("measure --baseline", chains, baseline, sound_bundle, baseline, left_in_bundle),
-        Case("report", stale, report, sound_bundle, report, left_in_bundle),
-        Case("export", nothing, export, new_or_none, export, left_in_bundle),
-        Case("export --overwrite", digits, export, sound_bundle, export, left_in_bundle),
-        Case("export --overwrite, then measure", digits, export, sound_bundle, measure, left_in_bundle),
-    )
-    return {case.name: case for case in made}
-
-
-CASES = ("measure", "measure --baseline", "report", "export", "export --overwrite", "export --overwrite, then measure")
-
-
 def main() -> None:
+    from benchmarks.kill_cases import cases
+
+    names = tuple(cases(Path()))
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--all", action="store_true", help="kill before every call, also before those of one kind")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--every", type=int, metavar="K", help="kill before every K-th call")
+    parser.add_argument("--last", type=int, default=0, metavar="N", help="with --every: also before each of the last N")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     given = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
+
+    def points(calls: Sequence[str]) -> Sequence[int]:
+        numbers = range(1, len(calls) + 1)
+        if given.every is not None:
+            return [at for at in numbers if at % given.every == 0 or at > len(calls) - given.last]
+        return numbers if given.all else every_kind(calls)
+
     failed = False
     with tempfile.TemporaryDirectory(prefix="kill-points-") as folder:
+        os.environ.update(OMP_NUM_THREADS="1", KDC_CACHE=f"{folder}/cache")
         for name in given.only:
-            case = cases(Path(folder))[name]
-            points = (lambda calls: range(1, len(calls) + 1)) if given.all else every_kind
-            outcome = attack(case, Path(folder), points, lambda line: print(f"  {line}", flush=True))
-            print(f"{name}: {outcome.calls} calls, {outcome.kills} kills, {len(outcome.lost)} losses", flush=True)
+            begin = time.monotonic()
+            outcome = attack(
+                name, cases(Path(folder))[name], Path(folder), points, lambda line: print(f"  {line}", flush=True)
+            )
+            took = time.monotonic() - begin
+            print(
+                f"{name}: {outcome.calls} calls, {outcome.kills} kills, {len(outcome.lost)} losses, "
+                f"{outcome.resumed} resumed, {outcome.same} byte-identical ({took:.0f} s)",
+                flush=True,
+            )
             failed |= bool(outcome.lost)
+        _warm.close()
     sys.exit(1 if failed else 0)
 
 

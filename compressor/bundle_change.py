@@ -19,7 +19,6 @@ be a mount point or lie behind a link, and its parent need not be writable.
     .kdc.lock          see locks.py
 """
 
-import errno
 import os
 import secrets
 import shutil
@@ -31,7 +30,7 @@ from pathlib import Path
 
 from compressor.bundle_folder import BEST, NEXT, SUMS, UNMEASURED, files_of, holds_bundle, own_files
 from compressor.errors import KdcError, os_error
-from compressor.spec.base import TEMPORARY, is_temporary, temporary_beside
+from compressor.spec.base import TEMPORARY, is_temporary, link_or_copy, temporary_beside
 
 __all__ = ["deliver", "new_folder", "next_state", "promote", "settle"]
 
@@ -61,7 +60,7 @@ def next_state(bundle: Path) -> Iterator[Path]:
         for path in files_of(bundle):
             if path != SUMS:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                _link(bundle / path, folder / path)
+                link_or_copy(bundle / path, folder / path)
         yield folder
         folder.rename(bundle / NEXT)
     except OSError as error:
@@ -135,7 +134,7 @@ def _take_over(following: Path, bundle: Path) -> None:
         if not _same(following / path, bundle / path):
             (bundle / path).parent.mkdir(parents=True, exist_ok=True)
             temporary = temporary_beside(bundle / Path(path).name)  # where `settle` looks for what a kill leaves
-            _link(following / path, temporary)
+            link_or_copy(following / path, temporary)
             temporary.replace(bundle / path)
 
 
@@ -147,23 +146,11 @@ def _swap(new: Path, old: Path, bundle: Path) -> None:
     made = new_folder(bundle, BEST)
     for path in wanted:
         (made / path).parent.mkdir(parents=True, exist_ok=True)
-        _link(new / path, made / path)
+        link_or_copy(new / path, made / path)
     if old.is_symlink() or old.exists():
         old.rename(bundle / f"{TEMPORARY}old.{secrets.token_hex(4)}")
     if wanted:
         made.rename(old)
-
-
-def _link(source: Path, to: Path) -> None:
-    """`source` also under the name `to`; a copy, where the file system has no links or permits none."""
-    try:
-        os.link(source, to)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        shutil.copyfile(source, to, follow_symlinks=False)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError, os_error
-from compressor.locks import locked
+from compressor.locks import is_lock, locked
 from compressor.reading import JSON_BYTES, json_value, read_text
 from compressor.rows import RowFile
 from compressor.spec.base import flat, is_temporary, temporary_beside, write_text
@@ -64,7 +64,7 @@ class AnswerStore:
         self.bytes = views * samples * (CHECKSUM + size)
         path = self.folder / "records"
         self.new, self.nearest = not path.exists(), _nearest(folder, json.loads(text))
-        if self.new or not (self.folder / "key.json").exists():  # killed in between
+        if self.new or not (self.folder / "key.json").exists() or _unfinished(self.folder):  # killed in between
             _make(self.folder, self.bytes, text)
         if path.stat().st_size != self.bytes:
             found = f"{path.stat().st_size:,} bytes, expected {self.bytes:,}"
@@ -131,6 +131,11 @@ def _nearest(folder: Path, key: object) -> list[str] | None:
             continue  # another run may be writing it, or removing it
         differences.append(sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name)))
     return min(differences, key=len, default=None)
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether another run is making room right now, or was killed while it did."""
+    return any(is_lock(path.name) or is_temporary(path.name) for path in folder.iterdir())
 
 
 def _make(folder: Path, size: int, key: str) -> None:

@@ -21,21 +21,29 @@ def shown(card: TeacherCard, class_names: Sequence[str], progress: Progress, who
     """`card`, once its lines are said, and a warning of the classes that `who` has lost."""
     for line in card_lines(card):
         progress.note(line)
-    tell_lost_classes(who, card.accuracy, class_names, progress)
+    tell_lost_classes(who, [card.accuracy], class_names, progress)
     return card
 
 
 def tell_lost_classes(
-    who: str, score: Accuracy, class_names: Sequence[str], progress: Progress, left_out: Collection[str] = ()
+    who: str,
+    scores: Sequence[Accuracy],
+    class_names: Sequence[str],
+    progress: Progress,
+    left_out: Collection[str] = (),
 ) -> None:
-    """Warn of the classes that `who` never or hardly ever answers, which accuracy hides. `left_out`: classes that it
-    was not to learn, of which nobody need be told."""
-    lost = [one for one in score.lost if class_names[one.number] not in left_out]
+    """Warn, once for all `scores`, of the classes that `who` never or hardly ever answers, which accuracy does not
+    show. `left_out`: classes that it was not to learn, of which nobody need be told."""
+    found: dict[str, list[str]] = {}
+    for score in scores:
+        for one in score.lost:
+            counted = f"{one.right} of {one.n} {score.split} samples right"
+            found.setdefault(class_names[one.number], []).append(counted)
+    lost = [f"class {name}: {', '.join(counted)}" for name, counted in found.items() if name not in left_out]
     if not lost:
         return
-    said = [
-        f"class {class_names[one.number]}: {one.right} of {one.n} {score.split} samples right" for one in lost[:NAMED]
-    ]
     more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-    hidden = f"the accuracy of {score.accuracy:.1%} hides it (balanced {score.balanced:.1%})"
-    progress.warn(f"{who} never or hardly ever answers {'; '.join(said)}{more}; {hidden}")
+    shown = ", ".join(f"{one.accuracy:.1%} on {one.split} (balanced {one.balanced:.1%})" for one in scores)
+    progress.warn(
+        f"{who} never or hardly ever answers {'; '.join(lost[:NAMED])}{more}. Accuracy alone does not show it: {shown}"
+    )

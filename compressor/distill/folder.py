@@ -8,7 +8,20 @@ from typing import Any, get_args
 from accelerate.utils import broadcast_object_list
 
 from compressor.distill.checkpoint import is_saved
-from compressor.distill.leaves import BEFORE, PARTS, RUN, SPECIALISTS, Kind, foreign, kind_of, remove, stands_in, sweep
+from compressor.distill.leaves import (
+    BEFORE,
+    PARTS,
+    RUN,
+    SPECIALISTS,
+    Kind,
+    foreign,
+    kind_of,
+    link_all,
+    remove,
+    remove_all,
+    stands_in,
+    sweep,
+)  # fmt: skip
 from compressor.distill.processes import team
 from compressor.errors import KdcError, os_error
 from compressor.interruption import uninterrupted
@@ -16,7 +29,7 @@ from compressor.locks import is_held, locked
 from compressor.models.checkpoints import split_key
 from compressor.progress import Progress
 from compressor.reading import JSON_BYTES, json_value, read_text
-from compressor.spec.base import flat, read_json, write_json, write_text
+from compressor.spec.base import flat, read_json, temporary_beside, write_json
 from compressor.spec.specialists import SpecialistsRequest
 from compressor.spec.student import Request
 
@@ -213,7 +226,7 @@ def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) 
                 _set_aside(folder, kind)
             write_json(folder / "run.json", request)
     except BaseException as error:
-        if not resume and (folder / BEFORE).exists():  # a run to go on with is no failure of this command
+        if not resume and (folder / BEFORE / "run.json").exists():  # a run to go on with is no failure of this command
             abandon(folder, kind)
         if isinstance(error, OSError):
             raise os_error(error, f"preparing {folder}") from error
@@ -221,20 +234,30 @@ def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) 
 
 
 def _set_aside(folder: Path, kind: Kind) -> None:
-    """run.json goes last, and stays: as long as it is not there too, what lies aside is not the whole run. What is no
-    part of a run stays where it is."""
-    aside = folder / BEFORE
-    whole = (aside / "run.json").exists()
-    if whole and _worth(aside) > _worth(folder):
+    """Killed at any moment, the old run is whole, in its place or aside. What is no part of a run stays where it is."""
+    if _aside_is_better(folder):
         remove(folder, _but_request(kind))
         return
-    if whole:
-        _remove_aside(folder, kind)
-    aside.mkdir(exist_ok=True)
-    for path in stands_in(folder):
-        if path.name in _but_request(kind):
-            path.rename(aside / path.name)
-    write_text(aside / "run.json", (folder / "run.json").read_text(encoding="utf-8"))
+    _remove_aside(folder, kind)
+    made = temporary_beside(folder / BEFORE)
+    try:
+        made.mkdir()
+        link_all(folder, kind.leaves, made)
+        made.rename(folder / BEFORE)
+    except BaseException:
+        if made.exists():
+            remove_all(made)
+        raise
+    remove(folder, _but_request(kind))
+
+
+def _aside_is_better(folder: Path) -> bool:
+    """Of one and the same run, what is aside is the whole: the other is on its way there, or back."""
+    aside, here = folder / BEFORE / "run.json", folder / "run.json"
+    if not aside.exists():
+        return False
+    one_run = aside.read_bytes() == here.read_bytes()
+    return _worth(aside.parent) + one_run > _worth(folder)
 
 
 def _but_request(kind: Kind) -> list[str]:
@@ -244,6 +267,7 @@ def _but_request(kind: Kind) -> list[str]:
 def _remove_aside(folder: Path, kind: Kind) -> None:
     aside = folder / BEFORE
     if aside.is_dir():
+        (aside / "run.json").unlink(missing_ok=True)
         remove(aside, kind.leaves)
         if not any(aside.iterdir()):
             aside.rmdir()
@@ -270,15 +294,13 @@ def abandon(folder: Path, kind: Kind = RUN) -> None:
     else lies there stays."""
     with uninterrupted():
         aside = folder / BEFORE
-        if not aside.is_dir():
-            remove(folder, kind.leaves)
-            return
         if (aside / "run.json").exists():
             remove(folder, _but_request(kind))
-        # run.json first: what is stopped amid this is taken up by `_set_aside`.
-        for path in sorted(aside.iterdir(), key=lambda path: path.name != "run.json"):
-            path.replace(folder / path.name)
-        aside.rmdir()
+            link_all(aside, ["run.json"], folder)  # first: `_aside_is_better` knows what it is
+            link_all(aside, _but_request(kind), folder)
+        else:
+            remove(folder, kind.leaves)
+        _remove_aside(folder, kind)
 
 
 def _differences(before: Request | SpecialistsRequest, now: Request | SpecialistsRequest) -> list[str]:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.locks import is_lock
-from compressor.spec.base import is_temporary
+from compressor.spec.base import is_temporary, link_or_copy, temporary_beside
 from compressor.spec.specialists import SpecialistsRequest
 from compressor.spec.student import Request
 
-__all__ = ["BEFORE", "PARTS", "RUN", "SPECIALISTS", "Kind", "foreign", "kind_of", "remove", "stands_in", "sweep"]
+__all__ = [
+    "BEFORE", "PARTS", "RUN", "SPECIALISTS", "Kind", "foreign", "kind_of", "link_all", "remove", "remove_all",
+    "stands_in", "sweep",
+]  # fmt: skip
 
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
@@ -27,7 +30,8 @@ PARTS = ("float", *NUMBERED)
 """Runs within a run, which are trained first."""
 
 BEFORE = ".before"
-"""What --overwrite replaces, in the run's own folder (which may be a mount point), until the new run is finished."""
+"""What --overwrite replaces, in the run's own folder (which may be a mount point), until the new run is finished. It is
+whole as long as its run.json is there, which comes with one rename and goes first."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,34 @@ def _remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
+def link_all(folder: Path, leaves: Iterable[str], to: Path) -> None:
+    """What kdc made and finished in `folder` lies in the folder `to` as well, which has none of it but for run.json."""
+    for path in _listed(folder, leaves):
+        inside = path.relative_to(folder)
+        if any(is_lock(part) or is_temporary(part) for part in inside.parts):
+            continue
+        if _is_folder(path):
+            (to / inside).mkdir(parents=True, exist_ok=True)
+            continue
+        (to / inside).parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_beside(to / inside.name)
+        link_or_copy(path, temporary)
+        temporary.replace(to / inside)
+        temporary.unlink(missing_ok=True)  # it stays where both are links to one file (POSIX, rename)
+
+
 def sweep(folder: Path) -> None:
     """Remove what kills left unfinished in `folder` and in what lies in it. Only for who has locked it."""
     for place in (folder, *(folder / name for name in WITHIN), *(folder / name for name in NUMBERED)):
         if place.is_dir() and not place.is_symlink():
-            _remove([path for left in place.iterdir() if is_temporary(left.name) for path in _everything(left)])
+            for left in place.iterdir():
+                if is_temporary(left.name):
+                    remove_all(left)
+
+
+def remove_all(path: Path) -> None:
+    """Remove a file, or a folder with all that lies in it."""
+    _remove(list(_everything(path)))
 
 
 def _listed(folder: Path, leaves: Iterable[str]) -> Iterator[Path]:

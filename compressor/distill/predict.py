@@ -116,7 +116,7 @@ def _predicted(
     scored = accuracy_of(validation, found.validation.labels, "validation")
     if is_chance(scored, len(names)):
         progress.warn(f"{teacher} answers at chance level on the validation split: kdc distill refuses such a teacher")
-    tell_lost_classes(teacher, scored, names, progress)
+    tell_lost_classes(teacher, [scored], names, progress)
     return Predictions(out=str(out), info=info, top_k=top_k, counts=counts, validation=scored)
 
 

@@ -137,7 +137,7 @@ def _finish(
     )
     apart = points_apart(top1(together) == labels, top1(logits) == labels, "the generalist alone")
     progress.note(f"all together: {scored(record.validation)}; {apart}")
-    tell_lost_classes("all together they", record.validation, names, progress)
+    tell_lost_classes("all together they", [record.validation], names, progress)
     write_json(out / "specialists.json", record)
     settle(out, SPECIALISTS)
     return record

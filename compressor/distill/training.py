@@ -187,8 +187,8 @@ def _trained(
     names, made = data.info.class_names, "the model" if job.request.command == "teach" else "the student"
     if job.request.command == "teach":
         card = shown(card_of(task, student, names), names, progress, made)
-    for score in (test,) if job.request.command == "teach" else (validation, test):
-        tell_lost_classes(made, score, names, progress, left_out=recipe.transfer.without)
+    told = (test,) if job.request.command == "teach" else (validation, test)
+    tell_lost_classes(made, told, names, progress, left_out=recipe.transfer.without)
     if job.teacher is not None:
         tell_gap(task.right, job.teacher.weights.source, progress)
     if recipe.transfer.without:

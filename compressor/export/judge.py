@@ -57,15 +57,16 @@ class ValidationJudge:
         key = (model.resolve(), runtime, precision)
         if key not in self._scores:
             logits = self.logits(model, runtime, precision, len(self._labels))
-            self._scores[key] = self._score(logits, self._reference if network is None else self._torchs(network))
+            torchs = self._reference if network is None else self._torchs(network)
+            self._scores[key] = self._score(logits, torchs, precision)
         return self._scores[key]
 
-    def _score(self, logits: NDArray[np.float32], torchs: NDArray[np.float32]) -> Score:
-        """Right or wrong against the student in fp32, close or not to `torchs`."""
+    def _score(self, logits: NDArray[np.float32], torchs: NDArray[np.float32], precision: str) -> Score:
+        """Right or wrong against the student in fp32, close or not to `torchs` as `precision` has to be."""
         right, was = top1(logits) == self._labels, top1(self._reference) == self._labels
         counts = class_counts(right, self._labels, self._reference.shape[1], was)
         rows = [slice(start, start + ROWS) for start in range(0, len(logits), ROWS)]
-        parity = parity_figures((logits[some], torchs[some]) for some in rows)
+        parity = parity_figures(((logits[some], torchs[some]) for some in rows), precision)
         n, was_right, is_right, both = (
             tuple(part.tolist()) for part in (counts.n, counts.base, counts.right, counts.both)
         )

@@ -153,8 +153,11 @@ def _cuda() -> str:
 def _runtime_row(check: RuntimeCheck) -> tuple[str, ...]:
     if not check.works:
         return check.name, "does not work", f"{check.problem}; {check.install}"
-    not_here = "".join(f"; {name} not: {why}" for name, why in check.unavailable.items())
-    return check.name, f"works, {(check.version or '').split('-')[0]}", ", ".join(check.precisions) + not_here
+    lacking: dict[str, list[str]] = {}
+    for name, why in check.unavailable.items():
+        lacking.setdefault(why, []).append(name)
+    parts = [", ".join(check.precisions), *(f"{', '.join(names)} not: {why}" for why, names in lacking.items())]
+    return check.name, f"works, {(check.version or '').split('-')[0]}", "; ".join(filter(None, parts))
 
 
 def _package_row(check: PackageCheck) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.models.loaded import LoadedModel, Several
+from compressor.models.loaded import LoadedModel, Several, probe_of
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.recipe import Ensemble
 from compressor.spec.student import Weights
@@ -89,6 +89,7 @@ def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
         parameters=sum(model.weights.parameters for model in models),
         preprocess_sha256=_sha256([model.preprocess.model_dump_json() for model in models]),
         classes_sha256=_sha256([str(model.weights.classes_sha256) for model in models]),
+        probe=probe_of(network, largest),
     )
     return LoadedModel(network, largest, models[0].class_names, identity, models[0].family)
 

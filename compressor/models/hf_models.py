@@ -66,6 +66,11 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise KdcError(f"{source}: {folder / 'config.json'} does not exist")
+        if (folder / "adapter_config.json").exists():  # transformers would leave it out, in silence
+            raise KdcError(
+                f"{source} holds an adapter (adapter_config.json), and kdc loads whole networks",
+                "merge it into its model with peft (merge_and_unload) and save that; or move the adapter elsewhere",
+            )
         stored = _stored(folder, source)
         model, report, preprocess, licence = _from_pretrained(transformers, reference, input_size, stored)
     else:
@@ -86,8 +91,11 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
     )
     names = _names(config, source) if not left else None
     half = stored_in_half({dtype for dtype, _ in stored.values()})
-    notes = (f"{source}: {half}",) if half else ()
-    return check_input(LoadedModel(network, preprocess, names, weights, "hf", headless=bool(left), notes=notes))
+    notes = [f"{source}: {half}"] if half else []
+    if spare := () if left else sorted(report["unexpected_keys"]):
+        shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
+        notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
+    return check_input(LoadedModel(network, preprocess, names, weights, "hf", headless=bool(left), notes=tuple(notes)))
 
 
 def _from_pretrained(

@@ -28,10 +28,13 @@ __all__ = [
     "freeze",
     "logits_of",
     "outputs_of",
+    "probe_of",
     "with_classes",
 ]
 
 N = TypeVar("N", bound=nn.Module)
+
+PROBED = 8
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,25 @@ class Several(nn.Module):
 
 def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str]) -> LoadedModel:
     """`model` answering only the classes `names`, which are its outputs `index`, in that order. From then on its
-    weights say by which outputs it answers which classes, and how it sees pictures: that, too, is who it is."""
+    weights say by which outputs it answers which classes, how it sees pictures, and what it answers to one: that, too,
+    is who it is."""
     named = tuple((name,) for name in names)
+    if model.class_names is None or list(index) != list(range(len(model.class_names))):
+        model = replace(model, network=SelectClasses(model.network, index).eval())
     answers = {
         "preprocess_sha256": _sha256(model.preprocess.model_dump(mode="json")),
         "classes_sha256": _sha256([list(names), [int(number) for number in index]]),
+        "probe": probe_of(model.network, model.preprocess),
     }
-    model = replace(model, weights=model.weights.model_copy(update=answers))
-    if model.class_names is not None and list(index) == list(range(len(model.class_names))):
-        return replace(model, class_names=named)
-    return replace(model, network=SelectClasses(model.network, index).eval(), class_names=named)
+    return replace(model, class_names=named, weights=model.weights.model_copy(update=answers))
+
+
+def probe_of(network: nn.Module, how: Preprocess) -> tuple[float, ...]:
+    """The first logits of a drawn picture (`Weights.probe`)."""
+    pixels = torch.randn(1, 3, *how.input_size, generator=torch.Generator().manual_seed(0))
+    with evaluating(network):
+        logits: Tensor = network(pixels.to(_device_of(network)))
+    return tuple(float(f"{value:.6g}") for value in logits[0, :PROBED].tolist())
 
 
 def _sha256(value: object) -> str:
@@ -125,8 +137,11 @@ def outputs_of(model: LoadedModel) -> int:
 
 def example_of(model: LoadedModel) -> Tensor:
     """A picture of zeros, [1, 3, height, width], where the network is."""
-    device = next((parameter.device for parameter in model.network.parameters()), torch.device("cpu"))
-    return torch.zeros(1, 3, *model.preprocess.input_size, device=device)
+    return torch.zeros(1, 3, *model.preprocess.input_size, device=_device_of(model.network))
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def check_input(model: LoadedModel) -> LoadedModel:

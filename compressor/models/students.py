@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models import hf_models, timm_models
 from compressor.models.checkpoints import read_checkpoint, split_key
-from compressor.models.loaded import LoadedModel, check_input
+from compressor.models.loaded import LoadedModel, check_input, evaluating
 from compressor.models.references import load_model
 from compressor.models.weights import require_finite, small_head, tensors_sha256
 from compressor.spec.student import Weights
@@ -60,13 +61,12 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
     if isinstance(network, hf_models.HfClassifier):
         network = hf_models.with_new_classifier(network, classes)
     else:
-        _require_plain(backbone.weights.source)
         if not hasattr(network, "reset_classifier"):
             raise KdcError(
                 f"{backbone.weights.source} cannot be trained: it is several networks",
                 "distill it into one: kdc distill --teacher …",
             )
-        network.reset_classifier(classes)  # type: ignore[operator]
+        network = _with_classes(backbone, classes)
     small_head(network, classes)
     preprocess = backbone.preprocess
     if crop_pct is not None:
@@ -79,11 +79,41 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
     return check_input(replace(backbone, headless=False, **changes))  # type: ignore[arg-type]
 
 
-def _require_plain(source: str) -> None:
-    """A run is loaded by its architecture's name: a network that was changed by arguments would not come back."""
-    folder = source.removeprefix("timm:local-dir:")
-    if folder != source and timm_models.local_config(Path(folder), source).arguments:
-        raise KdcError(f"{source} cannot be trained: its config.json changes the architecture by model_args")
+def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
+    """The network, with a new classifier, as timm builds it from the architecture's name alone: so it will be loaded
+    from its run. Raises KdcError where arguments in its config.json, or settings that timm has for pretrained weights,
+    would not come back."""
+    network, how = model.network, model.preprocess
+    pictures = torch.rand(2, 3, *how.input_size, generator=torch.Generator().manual_seed(0))
+    with evaluating(network):
+        features = network.forward_features(pictures)  # type: ignore[operator]
+    network.reset_classifier(classes)  # type: ignore[operator]
+    with torch.random.fork_rng(devices=[]):
+        again = timm_models.create(model.weights.architecture, classes, how.input_size[0])
+    own, state = again.state_dict(), network.state_dict()
+    same = all(name in own and own[name].shape == value.shape for name, value in state.items())
+    if same:
+        again.load_state_dict({**own, **state})
+        with evaluating(again):
+            same = _alike(again.forward_features(pictures), features)  # type: ignore[operator]
+    if not same:
+        raise KdcError(
+            f"{model.weights.source} cannot be trained: it is not the {model.weights.architecture} that timm builds by "
+            "that name, so that its run could not be loaded",
+            "timm builds it otherwise for pretrained weights, or model_args of its config.json change it: take another",
+        )
+    return again.train(network.training)
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether features are the same: tensors, or several of them."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4)
+    return (
+        isinstance(one, (tuple, list))
+        and isinstance(other, (tuple, list))
+        and all(_alike(a, b) for a, b in zip(one, other, strict=True))
+    )
 
 
 def _pretrained(reference: str, name: str, input_size: int) -> LoadedModel:
@@ -113,4 +143,5 @@ def _fill_from(network: nn.Module, init: str, architecture: str) -> tuple[str, .
     checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
     left = timm_models.fill(network, checkpoint.state, architecture, f"--student-init {path}", new_classes=True)
     require_finite(network, f"--student-init {path}")
-    return (*checkpoint.notes, f"{path.name}: the classifier is new") if left else checkpoint.notes
+    notes = checkpoint.notes + timm_models.other_architecture(checkpoint.architecture, architecture, path)
+    return (*notes, f"{path.name}: the classifier is new") if left else notes

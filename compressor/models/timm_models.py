@@ -27,6 +27,7 @@ __all__ = [
     "load_hub",
     "load_local",
     "local_config",
+    "other_architecture",
     "preprocess_of",
     "require_known",
 ]
@@ -254,7 +255,19 @@ def load_checkpoint(name: str, spelt: str, source: str, input_size: int | None) 
     if len(shapes) == 1:
         network = create(name, classes=shapes.pop(), input_size=input_size)
     left = fill(network, checkpoint.state, name, f"checkpoint {path}")
-    return _loaded(network, source, input_size, licence="unknown", notes=checkpoint.notes, left=left)
+    notes = checkpoint.notes + other_architecture(checkpoint.architecture, name, path)
+    return _loaded(network, source, input_size, licence="unknown", notes=notes, left=left)
+
+
+def other_architecture(stated: str | None, name: str, path: Path) -> tuple[str, ...]:
+    """What to say where a checkpoint was saved by another architecture of timm's than `name`: the weights of
+    tf_efficientnet_b0 fit efficientnet_b0, which answers otherwise with them."""
+    import timm
+
+    base = name.split(".")[0]
+    if stated is None or not timm.is_model(stated.split(".")[0]) or stated.split(".")[0] == base:
+        return ()
+    return (f"{path.name}: these are weights of {stated}, and are loaded into {base}",)
 
 
 def fill(

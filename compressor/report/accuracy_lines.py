@@ -10,6 +10,8 @@ min_balanced_retention passes where its figure keeps the limit, and fails where 
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from compressor.report.answers import counts_of
 from compressor.report.conditions import Grounds
 from compressor.report.latency import teacher_of
@@ -112,11 +114,19 @@ def _class_reasons(found: Classes, counts: ClassCounts, results: Results) -> Ite
     if not found.lost and not found.doubtful:
         if found.verdict == "inconclusive":
             yield "all classes together are below the limit"
+        elif found.judged == 1:
+            yield "the only class that can be judged does not look lost"
         else:
             yield f"none of {found.judged} classes looks lost"
-    without = int((counts.n == 0).sum())
-    if without:
-        yield f"nothing is known of {without} classes without a test sample"
+    if unknown := np.flatnonzero((counts.n > 0) & (counts.base == 0)).tolist():
+        named = ", ".join(names[number] for number in unknown[:NAMED]) + (", …" if len(unknown) > NAMED else "")
+        yield f"not judged, since the teacher is right on no sample of it: {named}"
+    if without := int((counts.n == 0).sum()):
+        yield f"nothing is known of {_classes(without)} without a test sample"
+
+
+def _classes(count: int) -> str:
+    return f"{count} class{'' if count == 1 else 'es'}"
 
 
 def _named(counts: ClassCounts, classes: tuple[int, ...], names: tuple[str, ...], right: str, against: str) -> str:

@@ -14,7 +14,7 @@ from compressor.report.lines import parity_verdict
 from compressor.report.read import Results, read_results
 from compressor.report.rows import row_for
 from compressor.spec.measurement import Measurement
-from compressor.spec.profile import CLASS_LINES, Budget
+from compressor.spec.profile import CLASS_LINES
 from compressor.spec.report import Check, Estimate, Report, Row, Session
 from compressor.statistics import MIN_BLOCKS, percentile_needs, smallest_detectable
 
@@ -91,8 +91,11 @@ def _notes(
     results: Results, rows: tuple[Row, ...], teacher: Row | None, grounds: Grounds, checks: tuple[Check, ...]
 ) -> Iterator[str]:
     """What a reader must know to weigh the figures."""
-    if results.bundle.profile.budget == Budget():
-        yield "The profile sets no budget: the verdict rests on kdc's own lines, and on its defaults for classes."
+    budget = results.bundle.profile.budget
+    if not any(value is not None for value in budget.model_dump().values()):
+        answered = teacher_of(results) is not None or results.table is not None
+        defaults = ", and on its defaults for classes" if budget.class_lines(against_teacher=answered) else ""
+        yield f"The profile sets no budget: the verdict rests on kdc's own lines{defaults}."
     if not any(row.role == "student" for row in rows):
         yield "The bundle has no student variant, so there is nothing to judge."
     if results.measurement is None:

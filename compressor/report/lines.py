@@ -199,6 +199,8 @@ REASONS = {
 def interval_line(row: Row, line: str, figure: Estimate | None, bound: float, why: str, grounds: Grounds) -> Check:
     limit = f"≥ {100 * bound:g} %"
     value = NOT_MEASURED if figure is None else f"{estimate(figure, percent=True)} % (n = {figure.n} {figure.of})"
+    if figure is None and row.accuracy is not None:
+        why = why or f"{row.accuracy.n} test samples are too few for an interval"
     if why or figure is None:
         return check_of(row, line, limit, value, "unmeasured", why or broke_off(grounds) or "the runner left no logits")
     verdict = judge(figure.low, figure.high, bound, at_most=False)

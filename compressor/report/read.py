@@ -61,6 +61,7 @@ def read_results(bundle_dir: Path) -> Results:
         name: _answers(
             _logits(inside(bundle_dir, f"measurements/{contestant.logits}", MEASUREMENT), shape),
             results.references[name],
+            contestant.requested_precision,
         )
         for name, contestant in results.contestants.items()
         if contestant.logits is not None and contestant.error is None
@@ -96,15 +97,15 @@ def _table(bundle_dir: Path, table: TeacherTable | None, shape: tuple[int, int])
     path = inside(bundle_dir, table.answers, "bundle.json")
     if table.kind in ("labels", "top-k"):
         return Answers(_labels(path, *shape), None)
-    return _answers(_logits(path, shape), None)
+    return _answers(_logits(path, shape))
 
 
-def _answers(logits: ArrayFile, torchs: ArrayFile | None) -> Answers:
-    """One pass over the file, and over torch's beside it."""
+def _answers(logits: ArrayFile, torchs: ArrayFile | None = None, precision: str = "") -> Answers:
+    """One pass over the file, and over torch's beside it, which those of `precision` are held against."""
     kept = _Kept()
     parity = None
     if torchs is not None:
-        parity = parity_figures(zip(kept.seen(logits), torchs.parts(), strict=True))
+        parity = parity_figures(zip(kept.seen(logits), torchs.parts(), strict=True), precision)
     else:
         deque(kept.seen(logits), maxlen=0)
     margin = np.concatenate(kept.margins) if logits.shape[1] == 2 else None

@@ -1,8 +1,10 @@
 """What every noun shares: frozen, strict pydantic models, and errors that are written for people."""
 
+import errno
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ __all__ = [
     "file_sha256",
     "flat",
     "is_temporary",
+    "link_or_copy",
     "parse",
     "read_json",
     "temporary_beside",
@@ -147,6 +150,21 @@ def write_atomically(path: Path) -> Iterator[Path]:
         raise os_error(error, f"writing {path}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, to: Path) -> None:
+    """`source` also under the name `to`: a hard link; a copy, where the file system has no links or permits none. Of a
+    link to something else, another one. Raises OSError."""
+    if not source.is_symlink():
+        try:
+            os.link(source, to)
+            return
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+    shutil.copyfile(source, to, follow_symlinks=False)
 
 
 def write_text(path: Path, text: str) -> None:

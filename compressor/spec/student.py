@@ -1,6 +1,7 @@
 """Student: what `kdc distill` (and `kdc teach`) leaves on disk beside the weights, RUN/student.json."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -32,7 +33,9 @@ class Weights(Noun):
     whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
 
     What a teacher answers also depends on how it sees pictures, and on which of its outputs is which class of the data:
-    `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter.
+    `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter. The same weights answer
+    otherwise in another network, too, of other activations or attention heads: `probe` is what it answered to one drawn
+    picture, the first logits.
 
     Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
     `parameters`, and the rest is as the table tells of its model, or "unknown"."""
@@ -44,19 +47,31 @@ class Weights(Noun):
     parameters: int
     preprocess_sha256: str | None = None
     classes_sha256: str | None = None
+    probe: tuple[float, ...] = ()
 
     @property
     def identity(self) -> str:
-        """All that its answers depend on, in one text."""
-        return f"{self.sha256} {self.preprocess_sha256} {self.classes_sha256}"
+        """All that its answers depend on, in one text. The probe is coarse in it: another machine's last digits are
+        others."""
+        largest = max(map(abs, self.probe), default=0.0) or 1.0
+        coarse = [round(10 * value / largest) for value in self.probe]
+        return f"{self.sha256} {self.preprocess_sha256} {self.classes_sha256} {coarse}"
 
     def changed_from(self, before: "Weights") -> str | None:
         """What makes these answer otherwise than `before`, as "its weights differ"; None where nothing does."""
         parts = {"weights": "sha256", "preprocessing": "preprocess_sha256", "classes": "classes_sha256"}
         changed = [name for name, key in parts.items() if getattr(self, key) != getattr(before, key)]
+        if not changed and not _alike(self.probe, before.probe):
+            return "its answers differ, with the same weights: its configuration is another"
         if changed in (["preprocessing"], []):
             return "its preprocessing differs" if changed else None
         return f"its {' and '.join(changed)} differ"
+
+
+def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two answers are the same but for rounding."""
+    most = 0.01 * max(map(abs, one), default=0.0)
+    return len(one) == len(other) and all(abs(a - b) <= most for a, b in zip(one, other, strict=True))
 
 
 class UnlabelledInfo(Noun):

@@ -22,7 +22,8 @@ __all__ = ["PARITY", "Parity", "ParityFigures", "closeness", "parity_figures", "
 @dataclass(frozen=True)
 class Parity:
     """The lowest cosine that any sample may have, the least SQNR of all samples together in decibels, and the least
-    share of samples with the same top-1."""
+    share of samples with the same top-1. A sample that is no farther off than that SQNR lets one of mean energy be
+    need not hold the cosine: near a tie the logits of two classes are all near zero, and their direction is noise."""
 
     cosine: float
     sqnr_db: float
@@ -44,8 +45,9 @@ PARITY = {
 @dataclass(frozen=True)
 class ParityFigures:
     """Of `n` samples `same` have torch's top-1, and `not_finite` a NaN or an infinity on either side, which count for
-    nothing else. `cosine`: the lowest over samples, None where none is finite; `sqnr_db`: the energy of torch's logits
-    over that of the difference, in decibels, None where there is no signal or no noise."""
+    nothing else. `cosine`: the lowest over the samples that have to hold it (`Parity`), None where none is finite;
+    `sqnr_db`: the energy of torch's logits over that of the difference, in decibels, None where there is no signal or
+    no noise."""
 
     n: int
     same: int
@@ -54,11 +56,11 @@ class ParityFigures:
     sqnr_db: float | None
 
 
-def parity_figures(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> ParityFigures:
-    """The figures of the runtime's logits and torch's, float [some samples, classes] each, pair by pair."""
+def parity_figures(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], precision: str) -> ParityFigures:
+    """The figures of the runtime's logits and torch's, float [some samples, classes] each, pair by pair. `precision`
+    (of the table PARITY; else all count) says which samples have to hold the cosine."""
     n = same = not_finite = 0
-    cosine: float | None = None
-    signal = noise = 0.0
+    cosines, signals, noises = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for one, other in pairs:
         ours, torchs = np.asarray(one, np.float64), np.asarray(other, np.float64)
         answers = top1(ours)
@@ -67,19 +69,24 @@ def parity_figures(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Parity
         if not finite.all():
             not_finite += int((~finite).sum())
             ours, torchs = ours[finite], torchs[finite]
-        if len(ours):
-            lowest = float(_cosines(ours, torchs).min())
-            cosine = lowest if cosine is None else min(cosine, lowest)
-        signal += float((torchs**2).sum())
-        noise += float(((ours - torchs) ** 2).sum())
-    sqnr = 10 * math.log10(signal / noise) if 0 < signal < math.inf and 0 < noise < math.inf else None
-    return ParityFigures(n, same, not_finite, cosine, sqnr)
+        cosines.append(_cosines(ours, torchs))
+        signals.append((torchs**2).sum(axis=1))
+        noises.append(((ours - torchs) ** 2).sum(axis=1))
+    cosine, signal, noise = (np.concatenate(part) for part in (cosines, signals, noises))
+    energy, error = float(signal.sum()), float(noise.sum())
+    sqnr = 10 * math.log10(energy / error) if 0 < energy < math.inf and 0 < error < math.inf else None
+    if precision in PARITY and len(cosine):
+        wanted = PARITY[precision]
+        near = noise <= signal.mean() / 10 ** (wanted.sqnr_db / 10)
+        cosine = cosine[~near | (cosine >= wanted.cosine)]
+    lowest = float(cosine.min()) if len(cosine) else None
+    return ParityFigures(n, same, not_finite, lowest, sqnr)
 
 
 def parity_judged(precision: str, found: ParityFigures) -> tuple[Literal["pass", "fail"], str]:
     """Whether the logits are torch's as closely as `precision` (of the table PARITY) has to be, and why. At most
-    `1 - agreement` of the samples may have another top-1, and one always may; every sample must hold the cosine; a
-    sample that is not finite fails."""
+    `1 - agreement` of the samples may have another top-1, and one always may; every sample must hold the cosine, but
+    for near ties (`Parity`); a sample that is not finite fails."""
     wanted, disagreeing = PARITY[precision], found.n - found.same
     if found.not_finite:
         return "fail", f"{found.not_finite} samples have logits that are not finite (NaN or infinity)"

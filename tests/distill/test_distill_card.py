@@ -34,10 +34,22 @@ def test_a_smoothed_teacher_is_no_cause_for_a_warning() -> None:
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_class_that_is_never_answered_is_named_with_its_n(split: str) -> None:
     progress = Hearing()
-    tell_lost_classes("the student", accuracy_of(*answers(180, 6, 6), split), NAMES, progress)
+    tell_lost_classes("the student", [accuracy_of(*answers(180, 6, 6), split)], NAMES, progress)
     [warning] = progress.warnings
     assert f"the student never or hardly ever answers class rare: 0 of 6 {split} samples right" in warning
-    assert "the accuracy of 96.8% hides it (balanced 50.0%)" in warning
+    assert f"Accuracy alone does not show it: 96.8% on {split} (balanced 50.0%)" in warning
+
+
+def test_two_splits_are_one_warning() -> None:
+    progress = Hearing()
+    both = [accuracy_of(*answers(180, 6, 6), "validation"), accuracy_of(*answers(90, 3, 0), "test")]
+    tell_lost_classes("it", both, NAMES, progress)
+    both[1] = accuracy_of(*answers(90, 9, 9), "test")
+    tell_lost_classes("it", both, NAMES, progress)
+    first, second = progress.warnings
+    assert "class rare: 0 of 6 validation samples right. Accuracy" in first
+    assert "class rare: 0 of 6 validation samples right, 0 of 9 test samples right. Accuracy" in second
+    assert second.endswith("96.8% on validation (balanced 50.0%), 90.9% on test (balanced 50.0%)")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +65,7 @@ def test_a_class_that_is_never_answered_is_named_with_its_n(split: str) -> None:
 )
 def test_recall_near_zero_is_told_from_chance(common: int, rare: int, wrong: int, warned: bool) -> None:
     progress = Hearing()
-    tell_lost_classes("it", accuracy_of(*answers(common, rare, wrong), "test"), NAMES, progress)
+    tell_lost_classes("it", [accuracy_of(*answers(common, rare, wrong), "test")], NAMES, progress)
     assert bool(progress.warnings) == warned
 
 
@@ -61,7 +73,7 @@ def test_a_teacher_is_warned_of_likewise_and_what_was_left_out_is_not() -> None:
     progress = Hearing()
     card = shown(teacher_card(*answers(180, 6, 6), NAMES), NAMES, progress)
     assert progress.warnings[0].startswith("the teacher never or hardly ever answers class rare: 0 of 6 validation")
-    tell_lost_classes("the student", card.accuracy, NAMES, progress, left_out=("rare",))
+    tell_lost_classes("the student", [card.accuracy], NAMES, progress, left_out=("rare",))
     assert len(progress.warnings) == 1
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compressor.data import decode_split, open_data
-from compressor.distill import distill, engine, folder, jobs, teach, training
+from compressor.distill import distill, engine, folder, jobs, leaves, teach, training
 from compressor.distill.folder import abandon, claim, start
 from compressor.distill.image_task import ImageClassification
 from compressor.distill.signal import is_chance, refuse_chance
@@ -489,7 +490,7 @@ def test_the_old_run_is_kept_until_the_new_one_is_finished(
 
 
 def test_a_run_that_was_killed_while_it_replaced_another_loses_neither(tmp_path: Path, ask_distill: Ask) -> None:
-    """Killed before its first checkpoint, or while what it replaces was moved aside."""
+    """Killed before its first checkpoint; for while it was moved aside, see tests/test_kill_points.py."""
     out, aside = tmp_path / "run", tmp_path / "run" / ".before"
     write_json(out / "run.json", ask_distill())
     (out / "student.json").write_text("trained for a week")
@@ -500,13 +501,6 @@ def test_a_run_that_was_killed_while_it_replaced_another_loses_neither(tmp_path:
     start(out, ask_distill(epochs=3), resume=False)
     assert everything(aside) == before
     assert sorted(path.name for path in out.iterdir()) == [".before", "run.json"]
-    abandon(out)
-    assert everything(out) == before
-    aside.mkdir()
-    (out / "student.json").rename(aside / "student.json")
-    assert claim(out, ask_distill(epochs=3), resume=False, overwrite=True) is False
-    start(out, ask_distill(epochs=3), resume=False)
-    assert everything(aside) == before
     abandon(out)
     assert everything(out) == before
 
@@ -546,31 +540,44 @@ def test_of_two_runs_that_were_replaced_the_one_that_is_worth_more_is_kept(
     assert everything(out) == runs[kept]
 
 
-@pytest.mark.parametrize("moves", [0, 1, 2, 3])
-def test_bringing_back_the_old_run_may_be_interrupted(
-    tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch, moves: int
+@pytest.mark.parametrize("calls", range(1, 9))
+@pytest.mark.parametrize("coming", [True, False])
+def test_moving_the_old_run_may_be_broken_off(
+    tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch, calls: int, coming: bool
 ) -> None:
-    out = tmp_path / "run"
-    before = stood(out, ask_distill(epochs=1), "student.json", "student.safetensors", "history.jsonl")
-    start(out, ask_distill(epochs=2), resume=False)
-    left, replace_file = [None] * moves, Path.replace
+    """On its way aside, or back: it is whole in one of the two places at any moment."""
+    out, left = tmp_path / "run", [None] * calls
+    before = stood(
+        out, ask_distill(epochs=1), "student.json", "student.safetensors", "checkpoint/state.pt", "hf/config.json"
+    )
+    if coming:
+        start(out, ask_distill(epochs=2), resume=False)
 
-    def interrupted(self: Path, target: Path) -> Path:
-        if not left:
-            raise KeyboardInterrupt
-        left.pop()
-        return replace_file(self, target)
+    def until_gone(call: Callable[..., object]) -> Callable[..., object]:
+        def gone(*arguments: Any, **named: Any) -> object:
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()
+            return call(*arguments, **named)
+
+        return gone
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", interrupted)
+        for name in ("replace", "rename", "unlink", "rmdir"):
+            patch.setattr(Path, name, until_gone(getattr(Path, name)))
+        move: Callable[[], None] = partial(abandon, out) if coming else partial(folder._set_aside, out, leaves.RUN)
         with pytest.raises(KeyboardInterrupt):
-            abandon(out)
+            move()
+    found = everything(out)
+    assert any(all(found.get(name + path) == value for path, value in before.items()) for name in ("", ".before/"))
+    leaves.sweep(out)  # as the next command does
     start(out, ask_distill(epochs=3), resume=False)
+    assert everything(out / ".before") == before
     abandon(out)
     assert everything(out) == before
 
 
-@pytest.mark.parametrize("failing", ["rename", "write_text", "write_json"])
+@pytest.mark.parametrize("failing", ["rename", "link_all", "write_json"])
 def test_a_disk_that_is_full_leaves_the_old_run_where_it_was(
     tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:

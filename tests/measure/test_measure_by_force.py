@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from benchmarks.chain_bundle import write_chain_bundle
-from benchmarks.kill_points import cases, killed, left_in_bundle, sound_bundle
+from benchmarks.kill_cases import left_in_bundle
+from benchmarks.kill_points import VERDICTS, killed
 from compressor.bundle_folder import files_of
 from compressor.measure.machine import this_machine
 from compressor.report import seal
@@ -33,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, blocks in (("bundle", 2), ("earlier", 3)):
         write_chain_bundle(folder / name, blocks, 1, Budget(p50_ms=1000), this_machine())
         seal(folder / name)
-        assert killed(("measure", folder / name, *QUICK), folder, 0).code == 0
+        assert killed(("measure", folder / name, *QUICK), folder, 0).code in VERDICTS
     return folder
 
 
@@ -65,23 +66,6 @@ def disk(place: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_killed_at_calls_of_every_kind_a_measurement_leaves_the_old_or_the_new(tmp_path: Path) -> None:
-    """A few of the points of benchmarks/kill_points.py: first and last, and around the renames that decide."""
-    case = cases(tmp_path)["measure --baseline"]
-    place = tmp_path / "place"
-    case.begin(place)
-    calls = killed(case.arguments(place), place, 0).calls
-    following = next(at for at, call in enumerate(calls, 1) if call == f"os.rename {place}/bundle")
-    points = sorted({2, 40, len(calls) // 2, following, following + 1, following + 9, len(calls) - 70, len(calls)})
-    for at in points:
-        shutil.rmtree(place)
-        case.begin(place)
-        assert killed(case.arguments(place), place, at).code == -9, at
-        assert sound_bundle(place) is None, at
-    assert killed(case.resume(place), place, 0).code == 0
-    assert (sound_bundle(place), left_in_bundle(place)) == (None, [])
-
-
 @pytest.mark.parametrize("free", range(8))
 def test_a_full_disk_leaves_the_old_state(kdc: Kdc, made: Path, tmp_path: Path, free: int) -> None:
     pages = sum(-(-path.stat().st_size // 4096) * 4 for path in (made / "bundle").rglob("*") if path.is_file())
@@ -94,7 +78,7 @@ def test_a_full_disk_leaves_the_old_state(kdc: Kdc, made: Path, tmp_path: Path, 
         assert "bug in kdc" not in ended.err
         assert contents(bundle) == before
         assert left_in_bundle(place) == []
-        assert kdc("check", bundle).code == 0
+        assert kdc("check", bundle).code in VERDICTS
 
 
 def limited(arguments: tuple[object, ...], limits: dict[int, int]) -> "subprocess.CompletedProcess[str]":
@@ -126,7 +110,7 @@ def test_low_limits_are_told_and_nothing_is_lost(
         assert said in ended.stderr.lower()
         assert "bug in kdc" not in ended.stderr
         assert contents(bundle) == before
-    assert kdc("report", bundle).code == 0
+    assert kdc("report", bundle).code in VERDICTS
 
 
 def test_a_bundle_that_may_not_be_written_is_read(kdc: Kdc, made: Path, tmp_path: Path) -> None:
@@ -134,7 +118,7 @@ def test_a_bundle_that_may_not_be_written_is_read(kdc: Kdc, made: Path, tmp_path
         bundle = Path(shutil.copytree(made / "bundle", place / "bundle"))
         (bundle / "measurements" / "log.txt").write_text("from the device", encoding="utf-8")
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        assert kdc("report", bundle).code == 0
+        assert kdc("report", bundle).code in VERDICTS
         refused = kdc("measure", bundle, *QUICK)
         assert refused.code == 2
         assert "Read-only file system" in refused.err
@@ -142,7 +126,7 @@ def test_a_bundle_that_may_not_be_written_is_read(kdc: Kdc, made: Path, tmp_path
     with disk(tmp_path / "disk", "size=10m") as place:
         bundle = Path(shutil.copytree(made / "bundle", place / "bundle"))
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        assert kdc("check", bundle).code == 0
+        assert kdc("check", bundle).code in VERDICTS
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o077])
@@ -152,7 +136,7 @@ def test_what_a_measurement_makes_is_as_the_umask_says(bundle: Path, umask: int)
     (bundle / "SHA256SUMS").unlink()
     before = os.umask(umask)
     try:
-        assert killed(("measure", bundle, *QUICK), bundle, 0).code == 0
+        assert killed(("measure", bundle, *QUICK), bundle, 0).code in VERDICTS
     finally:
         os.umask(before)
     made = [
@@ -195,7 +179,7 @@ def test_a_runner_sees_no_secret_and_what_it_needs(
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     for name in SECRETS:
         monkeypatch.setenv(name, "sesame")
-    assert kdc("measure", bundle, *QUICK).code == 0
+    assert kdc("measure", bundle, *QUICK).code in VERDICTS
     seen = [json.loads(line) for line in told.read_text(encoding="utf-8").splitlines()]
     assert len(seen) >= 3
     for environment in seen:
@@ -224,7 +208,7 @@ def test_a_script_that_lies_in_a_bundle_is_not_run(
 
     edit(bundle / "bundle.json", list_it)
     seal(bundle)
-    assert kdc("check", bundle).code == 0
+    assert kdc("check", bundle).code in VERDICTS
     before = contents(bundle)
     refused = kdc("measure", bundle, *QUICK)
     assert refused.code == 2
@@ -233,6 +217,16 @@ def test_a_script_that_lies_in_a_bundle_is_not_run(
     assert "kdc export" in refused.err
     assert not told.exists()
     assert contents(bundle) == before
+
+
+@pytest.mark.parametrize("command", ["measure", "report"])
+def test_a_file_of_the_users_in_best_is_not_removed(kdc: Kdc, bundle: Path, command: str) -> None:
+    (bundle / "best" / "notes.txt").write_text("mine", encoding="utf-8")
+    (bundle / "measurements" / "log.txt").write_text("new", encoding="utf-8")
+    refused = kdc(command, bundle, *(QUICK if command == "measure" else ()))
+    assert refused.code == 2
+    assert "best/notes.txt is no file of the bundle, and best/ is made anew: put it elsewhere" in refused.err
+    assert (bundle / "best" / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_two_measurements_of_one_bundle(kdc: Kdc, bundle: Path) -> None:
@@ -244,8 +238,8 @@ def test_two_measurements_of_one_bundle(kdc: Kdc, bundle: Path) -> None:
             refused = kdc("measure", bundle, *QUICK)
             assert refused.code == 2
             assert f"is being written by kdc measure (process {first.pid} on " in refused.err
-            assert kdc("check", bundle).code == 0
+            assert kdc("check", bundle).code in VERDICTS
         finally:
             first.kill()
-    assert kdc("measure", bundle, *QUICK).code == 0
+    assert kdc("measure", bundle, *QUICK).code in VERDICTS
     assert left_in_bundle(bundle.parent) == []

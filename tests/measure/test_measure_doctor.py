@@ -162,6 +162,14 @@ def test_text(monkeypatch: pytest.MonkeyPatch) -> None:
     ) in to_text(diagnose())
 
 
+def test_precisions_that_lack_the_same_are_one_part() -> None:
+    gpu = "needs an NVIDIA GPU and its driver"
+    found = diagnose()
+    none = found.runtimes[0].model_copy(update={"precisions": (), "unavailable": {"fp32": gpu, "int8": gpu}})
+    text = to_text(found.model_copy(update={"runtimes": (none,)}))
+    assert f"works, 1.32.0                 fp32, int8 not: {gpu}\n" in text
+
+
 def test_the_real_question_to_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The line that asks torch, against a torch of three lines: the real one takes seconds to import."""
     (tmp_path / "torch.py").write_text(

@@ -89,6 +89,12 @@ SEVERAL: dict[str, tuple[Any, str, list[str]]] = {
     "lightning": (
         {"state_dict": {**under("model.", RAW), **under("ema_model.module.", GOOD)}}, "state_dict.ema_model.module",
         ["state_dict.ema_model.module", "state_dict.model"]),
+    "a callback's, deep": (
+        {"state_dict": under("model.", RAW), "callbacks": {"EMA": {"state": {"ema": {"weights": GOOD}}}}},
+        "callbacks.EMA.state.ema.weights", ["state_dict.model", "callbacks.EMA.state.ema.weights"]),
+    "a list": ({"model": RAW, "emas": [RAW, GOOD]}, "emas.1", ["model", "emas.0", "emas.1"]),
+    "nothing but a list": ([RAW, GOOD], "1", ["0", "1"]),
+    "a number": ({"model": RAW, 1: GOOD}, "1", ["model", "1"]),
     "shadow by name": (
         {"model": RAW, "ema": {"decay": 0.9, "shadow": GOOD}}, "ema.shadow", ["model", "ema.shadow"]),
 }  # fmt: skip
@@ -120,9 +126,57 @@ def test_where_several_could_be_meant_the_user_says_which(
 def test_averages_without_names_are_said_and_raw_weights_taken_only_when_named(tmp_path: Path) -> None:
     shadow = [value for name, value in GOOD.items() if name.endswith(("weight", "bias"))]
     torch.save({"model": RAW, "ema": {"decay": 0.99, "shadow_params": shadow}}, tmp_path / "a.pth")
-    with pytest.raises(KdcError, match=r"averages without names under ema.shadow_params, which cannot be loaded"):
+    with pytest.raises(KdcError, match=r"without names, .* under ema.shadow_params, which cannot be loaded"):
         loaded(tmp_path / "a.pth")
     assert same(loaded(tmp_path / "a.pth", "#model"), RAW)
+
+
+PARAMETERS = [value for name, value in GOOD.items() if name.endswith(("weight", "bias"))]
+UNLOADABLE: dict[str, tuple[Any, str]] = {
+    "among the optimizers' states": (
+        {"state_dict": under("model.", RAW), "optimizer_states": [{"opt": {}, "ema": tuple(PARAMETERS)}]},
+        "optimizer_states.0.ema"),
+    "by number": ({"model": RAW, "ema": dict(enumerate(PARAMETERS))}, "ema"),
+    "by other names": ({"model": RAW, "ema": {name.replace(".", ""): GOOD[name] for name in GOOD}}, "ema"),
+    "the trained layers alone": ({"model": RAW, "ema": {n: GOOD[n] for n in GOOD if n.startswith("fc.")}}, "ema"),
+    "one list a group": ({"model": RAW, "ema": [PARAMETERS[::2], PARAMETERS[1::2]]}, "ema.0, ema.1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "key"), UNLOADABLE.values(), ids=UNLOADABLE)
+def test_averages_that_cannot_be_loaded_are_not_passed_over(content: Any, key: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(KdcError) as caught:
+        loaded(tmp_path / "a.pth")
+    assert f"under {key}, which cannot be loaded" in caught.value.message
+    raw = "#state_dict.model" if "state_dict" in content else "#model"
+    assert caught.value.hint.endswith(f"a.pth{raw}")
+    assert same(loaded(tmp_path / "a.pth", raw), RAW)
+
+
+def test_lists_of_figures_are_no_weights(tmp_path: Path) -> None:
+    figures = {"loss": [torch.tensor(0.5)] * 100, "rng": [torch.get_rng_state()] * 64}
+    torch.save({"model": GOOD, "history": figures}, tmp_path / "a.pth")
+    assert same(loaded(tmp_path / "a.pth"), GOOD)
+
+
+def test_what_holds_itself_has_an_end(tmp_path: Path) -> None:
+    circle: list[Any] = [GOOD]
+    circle.append(circle)
+    many: Any = {}
+    for _ in range(8):
+        many = [many] * 100
+    torch.save({"circle": circle, "many": many}, tmp_path / "a.pth")
+    assert same(loaded(tmp_path / "a.pth"), GOOD)
+
+
+def test_a_checkpoint_of_another_network_with_the_same_names_is_said(tmp_path: Path) -> None:
+    torch.save({"state_dict": GOOD, "arch": "test_resnet.r160_in1k"}, tmp_path / "a.pth")
+    assert load_model(f"timm:test_resnet@{tmp_path / 'a.pth'}").notes[1:] == ()
+    torch.save({"state_dict": GOOD, "arch": "resnet10t"}, tmp_path / "b.pth")
+    said = "b.pth: these are weights of resnet10t, and are loaded into test_resnet"
+    assert said in load_model(f"timm:test_resnet@{tmp_path / 'b.pth'}").notes
+    assert said in create_student("timm:test_resnet", str(tmp_path / "b.pth"), ["a", "b", "c"], 32, None).notes
 
 
 def test_the_same_weights_twice_are_no_question(tmp_path: Path) -> None:
@@ -149,6 +203,26 @@ def test_a_path_may_hold_the_sign(tmp_path: Path) -> None:
 def test_wrappers_are_taken_off(prefix: str, key: str, tmp_path: Path) -> None:
     content = under(prefix, GOOD)
     torch.save({key: content} if key else content, tmp_path / "a.pth")
+    assert same(loaded(tmp_path / "a.pth"), GOOD)
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_parts_that_torch_wrapped_are_found(wrapper: str, tmp_path: Path) -> None:
+    inner = {name.replace("layer1.", f"layer1.{wrapper}."): value for name, value in GOOD.items()}
+    torch.save({"state_dict": under(f"{wrapper}.", inner)}, tmp_path / "a.pth")
+    assert same(loaded(tmp_path / "a.pth"), GOOD)
+    torch.save({**under("_orig_mod.", GOOD), **RAW}, tmp_path / "b.pth")
+    with pytest.raises(KdcError, match="several weights that could be meant: its own names, _orig_mod"):
+        loaded(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("key", ["", "model_ema"])
+def test_torchs_averaged_model(key: str, tmp_path: Path) -> None:
+    """As torchvision's references save it, beside the raw weights."""
+    network = timm.create_model("test_resnet", num_classes=3)
+    network.load_state_dict(GOOD)
+    averaged = torch.optim.swa_utils.AveragedModel(network).state_dict()
+    torch.save({key: averaged, "model": RAW} if key else averaged, tmp_path / "a.pth")
     assert same(loaded(tmp_path / "a.pth"), GOOD)
 
 

@@ -200,3 +200,22 @@ def test_the_configuration_states_a_licence_before_the_card(vit_folder: VitFolde
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "license": "cc-by-4.0"}))
     assert load_model(f"hf:{folder}").weights.licence == "cc-by-4.0"
+
+
+def test_an_adapter_is_not_left_out(vit_folder: VitFolder) -> None:
+    """Without peft, transformers loads the base model in silence."""
+    folder = vit_folder(["cat", "dog", "sea lion"])
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+    with pytest.raises(KdcError, match=r"holds an adapter \(adapter_config.json\)"):
+        load_model(f"hf:{folder}")
+
+
+def test_layers_that_the_configuration_leaves_out_are_said(vit_folder: VitFolder) -> None:
+    folder = vit_folder(["cat", "dog", "sea lion"])
+    assert load_model(f"hf:{folder}").notes == ()
+    config = json.loads((folder / "config.json").read_text())
+    layers = config["num_hidden_layers"]
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers - 1}))
+    (said,) = load_model(f"hf:{folder}").notes
+    assert f"layer.{layers - 1}." in said or f"layers.{layers - 1}." in said
+    assert "its config.json has no place for" in said

@@ -61,6 +61,10 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
         "its preprocessing differs",
     ),
     "weights": (other_weights, "its weights differ"),
+    "the activation": (
+        lambda folder: edit(folder / "config.json", hidden_act="relu"),
+        "its answers differ, with the same weights: its configuration is another",
+    ),
 }
 
 
@@ -98,6 +102,19 @@ def test_a_name_that_plays_no_part_may_change(vit_folder: VitFolder, tmp_path: P
     student = taught_by(asked, ("dog", "cat"), tmp_path / "run")
     edit(folder / "config.json", id2label={"0": "cat", "1": "dog", "2": "seal"})
     assert teacher_of(asked, student, None, "") is not None
+
+
+def test_the_last_digits_of_another_machine_are_no_change(vit_folder: VitFolder, tmp_path: Path) -> None:
+    asked = request(f"hf:{vit_folder(list(NAMES))}")
+    student = taught_by(asked, NAMES, tmp_path / "run")
+    assert student.teacher is not None
+    assert len(student.teacher.probe) == 3
+    assert max(map(abs, student.teacher.probe)) > 0
+    near = student.teacher.model_copy(update={"probe": tuple(value * 1.0001 for value in student.teacher.probe)})
+    assert teacher_of(asked, student.model_copy(update={"teacher": near}), None, "") is not None
+    assert near.identity == student.teacher.identity
+    far = student.teacher.model_copy(update={"probe": tuple(-value for value in student.teacher.probe)})
+    assert far.identity != student.teacher.identity
 
 
 @pytest.mark.parametrize("changed", ["class_names", "preprocess"])

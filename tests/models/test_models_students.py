@@ -139,8 +139,26 @@ def test_a_folder_whose_architecture_is_changed_by_arguments_cannot_be_trained(
     """Its run would be loaded by the architecture's name alone."""
     folder = timm_folder("test_resnet", 3, model_args={"act_layer": "silu"})
     model = load_model(f"timm:local-dir:{folder}")
-    with pytest.raises(KdcError, match="changes the architecture by model_args"):
+    with pytest.raises(KdcError, match="is not the test_resnet that timm builds by that name"):
         create_trainee(model, TWO, None)
+
+
+def test_a_head_that_timm_builds_otherwise_when_reset(timm_folder: Callable[..., Path]) -> None:
+    """RepViT's has two parts, of which reset_classifier leaves one: the run could not be loaded."""
+    model = load_model(f"timm:local-dir:{timm_folder('repvit_m0_9', 3)}")
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    after = create_trainee(model, TWO, None).network.state_dict()
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"head.{part}.l.{kind}" for part in ("head", "head_dist") for kind in ("weight", "bias")}
+
+
+def test_pretrained_weights_that_timm_builds_otherwise_cannot_be_trained(timm_folder: Callable[..., Path]) -> None:
+    """timm gives fbnetc_100 another epsilon for pretrained weights; a run would come back with the usual one."""
+    model = load_model(f"timm:local-dir:{timm_folder('fbnetc_100', 3)}")
+    with pytest.raises(KdcError, match="is not the fbnetc_100 that timm builds by that name"):
+        create_trainee(model, TWO, None)
+    assert create_student("timm:fbnetc_100", "random", TWO, 32, None).class_names == (("cat",), ("dog",))
 
 
 @pytest.mark.parametrize("classes", [TWO, THREE, ["a", "b", "c", "d", "e"]])

@@ -94,7 +94,10 @@ def test_what_few_samples_leave_open_is_no_pass(make_bundle: Make) -> None:
 def test_a_class_that_the_teacher_does_not_know_is_not_the_students_fault(make_bundle: Make) -> None:
     report = judged(make_bundle, 0, taught=0)
     assert line(report, "min_class_retention").verdict == "pass"
-    assert "none of 1 classes" in line(report, "min_class_retention").reason
+    reason = "the only class that can be judged does not look lost"
+    unknown = "not judged, since the teacher is right on no sample of it: class 1"
+    assert line(report, "min_class_retention").reason == f"{reason}; {unknown}"
+    assert "not judged" not in line(judged(make_bundle, 6, {"min_class_recall": 0.1}), "min_class_recall").reason
 
 
 def test_lines_are_switched_off_by_null_and_stay_off(make_bundle: Make) -> None:
@@ -108,6 +111,26 @@ def test_lines_are_switched_off_by_null_and_stay_off(make_bundle: Make) -> None:
     stricter = judged(make_bundle, 4, {"min_class_retention": 0.9})
     assert line(stricter, "min_class_retention").limit == "each class ≥ 90 % of the teacher's recall"
     assert line(stricter, "min_class_retention").verdict == "inconclusive"
+
+
+def test_samples_too_few_for_an_interval_are_said(make_bundle: Make) -> None:
+    """Three classes of one sample, and a teacher that has one of them right: its mean recall may be 0."""
+    labels = np.arange(3)
+    one = (5 * np.eye(3)[[0, 0, 0]] + np.linspace(0, 0.1, 3)).astype(np.float32)
+    variants = {"s": {"logits": one, "reference": one}, "t": {"logits": one, "reference": one, "role": "teacher"}}
+    found = line(build_report(make_bundle(variants, labels=labels)), "min_balanced_retention")
+    assert (found.verdict, found.reason) == ("unmeasured", "3 test samples are too few for an interval")
+
+
+def test_what_the_verdict_rests_on_without_a_budget(make_bundle: Make) -> None:
+    def note(budget: dict[str, Any]) -> list[str]:
+        return [one for one in judged(make_bundle, 6, budget).notes if "sets no budget" in one]
+
+    assert note({}) == [
+        "The profile sets no budget: the verdict rests on kdc's own lines, and on its defaults for classes."
+    ]
+    assert note(dict.fromkeys(DEFAULTS)) == ["The profile sets no budget: the verdict rests on kdc's own lines."]
+    assert note({"min_class_retention": 0.6}) == []
 
 
 def test_a_table_teaches_as_one_that_ran(make_bundle: Make) -> None:
