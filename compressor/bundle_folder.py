@@ -31,8 +31,8 @@ BEST = "best"
 NEXT, UNMEASURED = ".kdc-next", ".kdc-unmeasured"
 WORKING = ".kdc-"
 
-MADE_FROM_MEASUREMENTS = ("measurements/", f"{BEST}/")
-"""Folders that are kdc's whatever lies in them."""
+MEASURED = ("measurements/",)
+"""What is kdc's whatever lies in it: sessions that were copied from a device are in no list yet."""
 
 TRIES = 20
 PAUSE_S = 0.05
@@ -91,7 +91,7 @@ def claim(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise KdcError(f"--out {out} holds a bundle", "--overwrite to replace it, or another --out")
     own = own_files(out) | own_files(counted(out))
-    foreign = [path for path in found if path not in own and not path.startswith(MADE_FROM_MEASUREMENTS)]
+    foreign = [path for path in found if path not in own and not path.startswith(MEASURED)]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise KdcError(
@@ -110,7 +110,7 @@ def own_files(bundle: Path) -> set[str]:
         manifest = json_value(read_bytes(bundle / "bundle.json", most=JSON_BYTES), "bundle.json")
         entries = [*manifest["support"], *(entry for one in manifest["variants"] for entry in one["files"])]
         named |= {str(entry["path"]) for entry in entries}
-    return {path for path in files_of(bundle) if path in named or path.startswith(MADE_FROM_MEASUREMENTS)}
+    return {path for path in files_of(bundle) if path in named or path.startswith(MEASURED)}
 
 
 def read_steadily(bundle: Path, read: Callable[[], T]) -> T:

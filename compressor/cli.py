@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor import __version__, interruption
-from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, KdcError, explained
+from compressor.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_PASS, EXIT_USAGE, KdcError, explained
 
 if TYPE_CHECKING:
     from compressor.losses import Loss
@@ -663,6 +663,12 @@ def _ended() -> tuple[int, KdcError | None]:
     except usage_error as error:
         _show_usage_error(error)
         return EXIT_USAGE, None
+    except SystemExit as error:
+        # typer's, where the reader of --help has gone (`kdc --help | head -1`): it saw enough.
+        if isinstance(error.__context__, BrokenPipeError):
+            return EXIT_PASS, None
+        known = explained(RuntimeError(f"a library ended the program with {error.code!r}"))
+        return known.exit_code, known
     except Exception as error:
         if interruption.asked():  # some libraries make an error of their own of it, and so does what waits for a child
             return EXIT_INTERRUPTED, INTERRUPTED
@@ -673,8 +679,12 @@ def _ended() -> tuple[int, KdcError | None]:
 
 
 def _readable(arguments: list[str]) -> None:
-    """Raises KdcError for an argument that is not text in this locale: it could be written into no file of a run."""
-    for argument in arguments:
+    """Raises KdcError for an argument that is not text in this locale (it could be written into no file of a run), and
+    for an empty one, which as a path would mean the current folder."""
+    for before, argument in zip(["kdc", *arguments], arguments, strict=False):
+        if not argument or (argument.startswith("--") and argument.endswith("=") and argument.count("=") == 1):
+            place = f"after {before}" if not argument else f"of {argument[:-1]}"
+            raise KdcError(f"the argument {place} is empty", "is a variable of the shell not set?")
         if any("\ud800" <= sign <= "\udfff" for sign in argument):
             raise KdcError(
                 f"the argument {argument!r} is not text in the encoding of this locale ({sys.getfilesystemencoding()})",

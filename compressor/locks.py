@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from compressor.errors import KdcError, os_error
+from compressor.reading import json_value
 
 __all__ = ["LOCK", "is_held", "is_lock", "locked"]
 
@@ -132,7 +133,8 @@ def _sign(handle: int, command: str) -> None:
 
 def _owner(handle: int) -> str:
     try:
-        owner = json.loads(os.pread(handle, 4096, 0))
-        return f"{owner['command']} (process {owner['pid']} on {owner['host']}, since {owner['started']})"
-    except (OSError, ValueError, TypeError, KeyError):
+        owner = json_value(os.pread(handle, 4096, 0), LOCK)
+        command, pid, host, started = (str(owner[key])[:200] for key in ("command", "pid", "host", "started"))
+        return f"{command} (process {pid} on {host}, since {started})"
+    except (OSError, KdcError, ValueError, TypeError, LookupError):
         return NOBODY_KNOWN

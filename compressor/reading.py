@@ -59,8 +59,11 @@ def read_bytes(path: Path, *, most: int) -> bytes:
     """The bytes of a regular file, `most` at most; raises KdcError."""
     with open_regular(path) as file:
         try:
-            # A file that is larger is not even read: memory for `most` bytes may be more than there is.
-            data = b"" if (found := os.fstat(file.fileno()).st_size) > most else file.read(most + 1)
+            # A file that is larger is not even read, and `most` bytes are not asked for at once: there may be less
+            # memory, and taking that much anew for each of many small files takes longer than reading them.
+            data = b"" if (found := os.fstat(file.fileno()).st_size) > most else file.read(found + 1)
+            if len(data) > found:  # it grows, or is of a kind that says no size
+                data += file.read(most + 1 - len(data))
         except OSError as error:
             raise os_error(error, f"reading {path}") from error
     if max(found, len(data)) > most:

@@ -96,7 +96,7 @@ class Runner:
     def _read(self, line: str) -> dict[str, Any]:
         try:
             reply = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, dict) or "ok" not in reply:
             raise RunnerError(f"{self._runtime.name}: its runner ended: {self._last_words()}", "")

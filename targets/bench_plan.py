@@ -88,7 +88,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         entries = _entries(manifest, args.variant, path)
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BenchError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return Plan(
         bundle=path.parent.resolve(),

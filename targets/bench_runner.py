@@ -82,7 +82,7 @@ class Runner:
             process.stdin.flush()
             line = process.stdout.readline()
             reply = json.loads(line) if line else None
-        except (OSError, ValueError):  # it closed its end, or wrote something else than an answer
+        except (OSError, ValueError, RecursionError):  # it closed its end, or wrote something else than an answer
             reply = None
         finally:
             if watchdog:

@@ -25,7 +25,9 @@ CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # PNG's colour types: grey, RGB, pale
 MOST_PIXELS, MOST_BYTES = 178_956_970, 1_000_000_000  # of a picture, and of its file
 TURNED = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation -> Pillow's Transpose
 SEGMENTS = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
-TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+PNG_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # what a picture is made of besides PNG's critical chunks
+NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # large byte first, and as this machine has it
 
 
 class PictureError(Exception):
@@ -92,6 +94,7 @@ def opened(content: bytes, pillow: Any, pixel_range: Any) -> Pixels:
     with pillow.open(io.BytesIO(content), formats=known) as picture:
         if picture.width * picture.height > MOST_PIXELS:
             raise pillow.DecompressionBombError
+        mend_tiles(picture)
         packed = any(is_deep(tile[3]) for tile in picture.tile)
         picture.load()
         try:
@@ -100,6 +103,26 @@ def opened(content: bytes, pillow: Any, pixel_range: Any) -> Pixels:
             turn = None
         rgb = in_rgb(picture, packed and pixel_range is not None, pillow, pixel_range, content)
         return np.asarray(rgb if turn is None else rgb.transpose(turn))
+
+
+def mend_tiles(picture: Any) -> None:
+    """Have Pillow read a TIFF as it lies: it takes 16 bits for 8 where each channel lies for itself, and turns signed
+    and 32-bit values of a packed file of the other byte order, which libtiff has turned already."""
+    if picture.format != "TIFF":
+        return
+    deep, order = max(tag(picture, 258) or (8,)) == 16, "B" if picture.tag_v2.prefix == b"MM" else "L"
+    for number, tile in enumerate(picture.tile):
+        codec, (mode, *rest) = tile[0], tile[3]
+        if codec == "libtiff":
+            mode = NATIVE.get(mode, mode)
+        elif deep and len(mode) == 1:
+            mode = f"{mode};16{order}"
+        picture.tile[number] = replaced(tile, (mode, *rest))
+
+
+def replaced(tile: Any, how: Any) -> Any:
+    """A tile of Pillow's, a plain tuple before version 11, with other arguments."""
+    return tile._replace(args=how) if hasattr(tile, "_replace") else (*tile[:3], how)
 
 
 def is_deep(how: Any) -> bool:
@@ -138,7 +161,7 @@ def lower_bytes(content: bytes, pillow: Any) -> Any:
                 return None
             other = f"{mode};16{swapped[order]}"
             args = (other, *how[1:]) if isinstance(tile[3], tuple) else other
-            tiles.append(tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args))
+            tiles.append(replaced(tile, args))
         picture.tile = tiles
         return picture.convert("RGB")
 
@@ -153,6 +176,8 @@ def scaled(values: Any, black: float, white: float) -> Pixels:
 def grey(picture: Any, pixel_range: Any) -> Pixels:
     """One channel of more than 8 bits: scaled, where convert("RGB") would show everything above 255 as white."""
     values = np.asarray(picture)
+    if picture.mode == "I" and tag(picture, 258) == (32,) and 2 not in tag(picture, 339):
+        values = values.view(np.uint32)  # Pillow keeps their bits in signed numbers
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("some of its pixels are no finite numbers")
     if pixel_range is not None:
@@ -183,7 +208,9 @@ def without_metadata(content: bytes) -> bytes | None:
     kept, place = [content[:8]], 8
     while place + 8 <= len(content):
         end = place + 12 + int.from_bytes(content[place : place + 4], "big")
-        if content[place + 4 : place + 8] not in TEXTS:
+        kind = content[place + 4 : place + 8]
+        sound = zlib.crc32(content[place + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big")
+        if kind[:1].isupper() or kind in PNG_PIXELS or (kind == b"eXIf" and sound):
             kept.append(content[place:end])
         place = end
     bare = b"".join(kept)

@@ -151,7 +151,7 @@ def drain(handle: int) -> bytes | None:
 def parse(text: str) -> Any:
     """The JSON value that `text` holds: all of it, or its first line; None where there is none."""
     for part in (text, text.partition("\n")[0]):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             return json.loads(part)
     return None
 

@@ -1,6 +1,8 @@
 """What several test modules share besides fixtures."""
 
+import re
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from compressor.spec.measurement import Machine
 from compressor.spec.quantization import ByClass, Score
 from compressor.spec.student import Request
 
-__all__ = ["MACHINE", "TRAINING", "Ended", "by_classes", "call", "score_of", "write_colours"]
+__all__ = ["MACHINE", "TRAINING", "Ended", "by_classes", "call", "score_of", "version_of", "write_colours"]
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 TRAINING = ("--input-size", "32", "--batch-size", "16", "--set", "crop_pct=1.0")
@@ -70,6 +72,12 @@ def write_colours(folder: Path, each: int = 40) -> Path:
             pixels = rng.normal(colour, 40, (24, 24, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
     return folder
+
+
+def version_of(package: str) -> tuple[int, ...]:
+    """The first three numbers of an installed version, for what differs between the versions that pyproject.toml
+    permits."""
+    return tuple(int(number) for number in re.findall(r"\d+", metadata.version(package))[:3])
 
 
 class Hearing(Silent):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from compressor import console
+from compressor import cli, console
 from compressor.console import _Live, progress_for, show_error, show_json, show_line, show_result, table
 from compressor.errors import KdcError
 
@@ -134,3 +134,36 @@ def test_a_report_without_utf_8(environment: dict[str, str], bundle: Path) -> No
     assert done.stdout.startswith("## kdc: PASS - the budget holds on `here`")
     told = kdc("", "report", str(bundle), "--format", "json", **environment)
     assert json.loads(told.stdout)["verdict"] == "pass"
+
+
+def test_whoever_stops_reading_the_help_saw_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kdc --help | head -1` ended in 1, which means that the gate fails."""
+    stdout = Narrow("utf-8")
+    monkeypatch.setattr(stdout, "write", lambda text: (_ for _ in ()).throw(BrokenPipeError(32, "Broken pipe")))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "argv", ["kdc", "--help"])
+    assert cli.run() == 0
+
+
+def test_a_library_that_ends_the_program_has_not_passed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(**_: object) -> None:
+        sys.exit(0)
+
+    monkeypatch.setattr(cli, "app", ends)
+    monkeypatch.setattr(sys, "argv", ["kdc", "check", "x"])
+    assert cli.run() == 2
+    assert "a library ended the program with 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [(["check", ""], "after check"), (["teach", "--out", ""], "after --out"), (["teach", "--out="], "of --out")],
+)
+def test_an_empty_argument_is_not_the_current_folder(
+    arguments: list[str], place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kdc", *arguments])
+    assert cli.run() == 2
+    assert capsys.readouterr().err.startswith(f"kdc: error: the argument {place} is empty\n")

@@ -36,6 +36,23 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / LOCK).exists()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 4096, '{"command": "x", "pid": [[1]]}', "9" * 4096, "null", "\\xff", '{"command": "\\ud800'],
+    ids=range(6),
+)
+def test_whatever_the_lock_file_holds(tmp_path: Path, text: str) -> None:
+    """4,096 brackets ended in a RecursionError."""
+    lock = tmp_path / "run" / LOCK
+    with holder(tmp_path / "run"):
+        lock.write_text(text, encoding="utf-8")
+        with (
+            pytest.raises(KdcError, match="is being written by another command of kdc"),
+            locked(tmp_path / "run", "kdc teach"),
+        ):
+            pass
+
+
 def test_who_waits_gets_it(tmp_path: Path) -> None:
     began = time.monotonic()
     with holder(tmp_path / "run", "import time; time.sleep(0.5)"), locked(tmp_path / "run", "kdc report", wait_s=60):

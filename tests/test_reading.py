@@ -52,3 +52,14 @@ def test_json_within_the_bounds_is_read() -> None:
 def test_what_is_no_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(KdcError, match="file is damaged: not JSON"):
         json_value(text, "file")
+
+
+def test_no_more_memory_is_asked_for_than_a_file_takes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_bytes(tmp_path / "a", most=1 << 60) == b"12345"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_a_file_that_says_no_size_is_read_to_its_end() -> None:
+    assert Path("/proc/self/status").stat().st_size == 0
+    assert read_bytes(Path("/proc/self/status"), most=1_000_000).startswith(b"Name:")

@@ -1,5 +1,6 @@
 """Files that a user names: replaced only when asked to, written through where a name stands for something else."""
 
+import json
 import os
 import stat
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from compressor.errors import KdcError
 from compressor.locks import locked
-from compressor.spec.base import temporary_beside
+from compressor.spec.base import Noun, parse, temporary_beside
 from compressor.writing import refuse_existing, write_output, written
 from tests.kit import Ended
 
@@ -148,3 +149,19 @@ def test_report_out(kdc: Kdc, bundle: Path, tmp_path: Path) -> None:
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
     assert kdc("report", bundle, "--out", taken, "--overwrite").code == 0
     assert taken.read_text().startswith("# kdc: ")
+
+
+@pytest.mark.parametrize("key", ["name", "labels"])
+def test_half_a_character_is_no_text(key: str) -> None:
+    """JSON may hold one, "\\ud800". It was taken, and ended in a UnicodeEncodeError when it was written again."""
+
+    class Named(Noun):
+        name: str
+        labels: dict[str, tuple[str, ...]]
+
+    values = {"name": "é数", "labels": {"é": ("数",)}}
+    found = parse(Named, values, "here")
+    assert json.loads(found.model_dump_json()) == {"name": "é数", "labels": {"é": ["数"]}}
+    half = json.loads('{"name": "\\ud800", "labels": {"\\ud800": ["x"]}}')
+    with pytest.raises(KdcError, match=f"here: {key}"):
+        parse(Named, {**values, key: half[key]}, "here")

@@ -72,6 +72,9 @@ def digest(picture: Image.Image) -> bytes:
     if picture.mode != "RGB":
         found.update(picture.mode.encode())
     rows = max(1, PIXELS_PER_STRIP // picture.width)
+    if picture.height <= rows:
+        found.update(picture.tobytes())
+        return found.digest()
     for top in range(0, picture.height, rows):  # in strips: a second copy of a large picture costs time and memory
         strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
         found.update(strip.tobytes())

@@ -4,18 +4,21 @@ import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from compressor.spec.preprocess import PixelRange
 
-__all__ = ["MENTIONED", "Census", "Seen", "colour_of", "grey_of", "stated_as", "swapped"]
+__all__ = ["MENTIONED", "Census", "Seen", "colour_of", "grey_of", "mend_tiles", "stated_as", "swapped"]
 
 PHOTOMETRIC, BITS, SAMPLE_FORMAT = 262, 258, 339  # TIFF 6.0, section 8 and 19
 WHITE_IS_ZERO, SIGNED = 0, 2
+NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""How Pillow reads values of a TIFF that are large byte first, and those in the order of this machine."""
 SWAPPED = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 """Which byte of two comes last: Pillow's "RGB;16B" is read by its first bytes, and as "RGB;16L" by its second ones."""
 CHUNK = 1 << 22  # values that are scaled at a time: in double precision they take eight times what a byte takes
@@ -38,6 +41,10 @@ class Seen:
     shown: Image.Image | None = None
 
 
+PLAIN = Seen()
+"""Of a file of which nothing is to be said."""
+
+
 def stated_as(pixel_range: PixelRange) -> str:
     """As it is typed: "[0, 4095]"."""
     return f"[{pixel_range[0]:.10g}, {pixel_range[1]:.10g}]"
@@ -50,6 +57,8 @@ def grey_of(picture: Image.Image, pixel_range: PixelRange | None) -> tuple[NDArr
     white is zero, 255 minus that.
     """
     values = np.asarray(picture)
+    if picture.mode == "I" and _tag(picture, BITS) == (32,) and SIGNED not in _tag(picture, SAMPLE_FORMAT):
+        values = values.view(np.uint32)  # Pillow keeps their bits in signed numbers
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("some of its pixels are no finite numbers")
     black, white = pixel_range or _whole_range(picture)
@@ -71,7 +80,7 @@ def _shown(values: NDArray[Any], turned: bool) -> Image.Image:
         if not (values % 257).any():
             return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
         return Image.fromarray(values[..., None].view(np.uint8))
-    plain = np.ascontiguousarray(-values if turned else values, "<f4" if values.dtype.kind == "f" else "<i4")
+    plain = np.ascontiguousarray(-values if turned else values, f"<{values.dtype.kind}4")
     return Image.fromarray(plain[..., None].view(np.uint8))
 
 
@@ -109,7 +118,7 @@ def colour_of(
         picture = picture.convert("RGBA")  # the same colours, without Pillow's warning
     rgb = picture.convert("RGB")
     if not packed:
-        return rgb, Seen()
+        return rgb, PLAIN
     upper = np.asarray(rgb)
     if pixel_range is None:
         return rgb, Seen(float(upper.min()) * 256, float(upper.max()) * 256 + 255, 0, 65535)
@@ -123,6 +132,22 @@ def colour_of(
     return Image.fromarray(table[values]), Seen(float(values.min()), float(values.max()), *pixel_range, shown=rgb)
 
 
+def mend_tiles(picture: Image.Image) -> None:
+    """Have Pillow read the pixels of a TIFF, which is open and not loaded, as they lie. It (13.0) takes 16 bits for 8
+    where each channel lies for itself, and turns signed and 32-bit values of a packed file of the other byte order,
+    which libtiff has turned already."""
+    if not isinstance(picture, TiffImageFile):
+        return
+    deep, order = max(_tag(picture, BITS) or (8,)) == 16, "B" if picture.tag_v2.prefix == b"MM" else "L"
+    for number, tile in enumerate(picture.tile):
+        mode, *rest = cast(tuple[Any, ...], tile.args)  # of a TIFF they are always several
+        if tile.codec_name == "libtiff":
+            mode = NATIVE.get(mode, mode)
+        elif deep and len(mode) == 1:  # a channel's letter
+            mode = f"{mode};16{order}"
+        picture.tile[number] = tile._replace(args=(mode, *rest))
+
+
 def swapped(picture: Image.Image) -> bool:
     """Make a picture of 16 bits a channel in colour, which is open and not loaded, give its lower bytes for its upper
     ones; False where Pillow has no such reader."""
@@ -134,14 +159,14 @@ def swapped(picture: Image.Image) -> bool:
             return False
         other = f"{mode};16{SWAPPED[order]}"
         args = (other, *how[1:]) if isinstance(tile[3], tuple) else other
-        tiles.append(tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args))
+        tiles.append(tile._replace(args=args))
     picture.tile = tiles  # type: ignore[attr-defined]
     return True
 
 
 def _tag(picture: Image.Image, number: int) -> tuple[Any, ...]:
     """A tag of a TIFF; empty where there is none."""
-    value = picture.tag_v2.get(number) if picture.format == "TIFF" and hasattr(picture, "tag_v2") else None
+    value = picture.tag_v2.get(number) if isinstance(picture, TiffImageFile) else None
     return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
@@ -160,6 +185,8 @@ class Census:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, seen: Seen, name: str) -> None:
+        if seen is PLAIN:
+            return
         with self._lock:
             if seen.several:
                 self.several += 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compressor.data.labels import listed
-from compressor.data.layout import Inside, doubt
+from compressor.data.layout import Inside, doubt, masks_told
 from compressor.data.pictures import SUFFIXES
 from compressor.data.samples import Found, Part
 from compressor.data.split_words import SPLIT_NAMES, sounds_like
@@ -94,7 +94,8 @@ def find_folder(place: str, progress: Progress) -> Found:
         split: _part(root, root / name if name else root, ignored) for split, name in _layout(root, ignored).items()
     }
     class_names = tuple(sorted(set(parts["train"].labels), key=lambda name: (spelt(name), name)))
-    return Found(class_names, {name: parts[name] for name in WANTED if name in parts}, ignored.notes())
+    notes = (*ignored.notes(), *masks_told([own for part in parts.values() for own in part.ids]))
+    return Found(class_names, {name: parts[name] for name in WANTED if name in parts}, notes)
 
 
 def find_pictures(place: str, progress: Progress) -> Found:
@@ -180,11 +181,12 @@ def _refuse_doubt(root: Path, base: Path, folders: list[str]) -> None:
 
 def _unwrapped(folder: Path, most: int = 10) -> tuple[Path, Inside]:
     """The first folder, from `folder` on down, that holds more than one folder, and what lies in it."""
+    outer = folder
     while True:
         folders, files = _children(folder)
         pictures = any(Path(file).suffix.lower() in SUFFIXES for file in files)
         if pictures or len(folders) != 1 or not most:
-            return folder, Inside(tuple(folders), pictures)
+            return folder, Inside(tuple(folders), pictures, folder != outer and spelt(folder.name) == spelt(outer.name))
         folder, most = folder / folders[0], most - 1
 
 

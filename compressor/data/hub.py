@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from compressor.data.folder import LITTER, expanded, present_path
+from compressor.data.hub_folder import SAVED, refuse_misread
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.parquet import encoded_picture
 from compressor.data.samples import Found, Part
-from compressor.data.split_words import SPLIT_NAMES
+from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.data.tables import IMAGE_COLUMNS, LABEL_COLUMNS, pick
 from compressor.errors import KdcError, needs
 from compressor.hub import offline_if_unreachable
@@ -23,6 +24,7 @@ def find_hub(place: str, progress: Progress) -> Found:
     datasets = needs("datasets", "pip install 'kdc[hf]'", "hf: data")
     loaded = _load(datasets, place, progress)
     splits = {"train": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
+    refuse_misread(datasets, expanded(place), splits)
     parts: dict[str, Part] = {}
     others = [name for name in splits if name not in SPLIT_NAMES]
     for name, dataset in splits.items():
@@ -32,7 +34,17 @@ def find_hub(place: str, progress: Progress) -> Found:
         if split is not None:
             parts[split] = _part(datasets, dataset, name, f"hf:{place}")
     if "train" not in parts:
-        raise KdcError(f"hf:{place} holds no split named train; its splits: {listed(splits) or 'none'}")
+        raise KdcError(
+            f"hf:{place} holds no split named train; its splits: {listed(splits) or 'none'}",
+            f"folder:{place} reads folders of pictures otherwise" if expanded(place).is_dir() else "",
+        )
+    for name in others:
+        sound = sounds_like(name)
+        if sound in ("validation", "test") and sound not in parts:
+            raise KdcError(
+                f"hf:{place} has a split {name}, which sounds like {sound}, and none called {sound}",
+                f"rename it: {sound} is else split off train",
+            )
     train = next(dataset for name, dataset in splits.items() if SPLIT_NAMES.get(name) == "train")
     image, label = _columns(datasets, train, f"hf:{place}")
     notes = [f"pictures from column {image}, labels from column {label}"]
@@ -66,7 +78,7 @@ def _load(datasets: Any, place: str, progress: Progress) -> Any:
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()  # nothing but the command line draws
     try:
-        if any((path / marker).is_file() for marker in ("dataset_dict.json", "state.json")):
+        if any((path / marker).is_file() for marker in SAVED):
             return datasets.load_from_disk(name)
         with offline_if_unreachable():
             return datasets.load_dataset(name, config or None, **_without_code(datasets))

@@ -5,7 +5,7 @@ looks like splits is asked about; a class may have folders of its own (one a vid
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,7 +13,7 @@ from compressor.data.labels import listed
 from compressor.data.split_words import is_train_alone, sounds_like, split_in, words_of
 from compressor.names import spelt
 
-__all__ = ["Inside", "doubt"]
+__all__ = ["Inside", "doubt", "masks_told"]
 
 # Numbered parts of a recording or of a group of people: these are what classes are divided into, not classes.
 PARTS = re.compile(
@@ -25,16 +25,27 @@ PARTS = re.compile(
 SHARES = frozenset(
     ("part", "images", "image", "img", "imgs", "batch", "chunk", "shard", "folder", "fold", "split", "subset", "frames")
 )
-WRAPPERS = frozenset({"data", "dataset", "images", "image", "imgs", "img", "pictures", "photos", "archive"})
+WRAPPERS = frozenset(
+    {"data", "dataset", "images", "image", "imgs", "img", "pictures", "photos", "archive", "jpegimages"}
+)
+# What pictures are drawn over with, as a folder beside them: "images" and "masks" are no classes.
+DRAWN = frozenset(
+    {
+        *("mask", "masks", "annotation", "annotations", "annots", "label", "labels", "trimap", "trimaps", "gt"),
+        *("groundtruth", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "overlays"),
+    }
+)
+MASK = re.compile(r"(.+)[ _.-](?:mask|seg|segmentation|gt|groundtruth|annotation)(?:[_-]?\d+)?\.[^./]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Inside:
     """What lies in a folder: its folders, and whether there are pictures beside them. Where it holds nothing but one
-    folder, what lies in that one."""
+    folder, what lies in that one; `doubled`: which has the same name, as archives leave it when they are unpacked."""
 
     folders: tuple[str, ...]
     pictures: bool
+    doubled: bool = False
 
     @property
     def classes(self) -> frozenset[str]:
@@ -54,7 +65,7 @@ def doubt(folders: Mapping[str, Inside]) -> str:
         if not is_train_alone(name) or folders[name].classes:
             holds = f" and holds {_some(folders[name].folders)}" if folders[name].classes else ""
             others = _some(other for other in names if other != name)
-            return f"{name}, which sounds like a split{holds}, beside {others}"
+            return f"{name}, which sounds like a split{holds}" + (f", beside {others}" if others else "")
     if len(names) > 1 and _are_parts(names):
         return f"{_some(names)}, which sound like parts of one set, not like classes"
     for name, inside in folders.items():
@@ -65,7 +76,28 @@ def doubt(folders: Mapping[str, Inside]) -> str:
             return f"{name}, which sounds like a split and holds the folders {_some(inside.folders)}"
         if len(inside.classes) > 1 and spelt(name).casefold() in WRAPPERS:
             return f"{name}, which holds the folders {_some(inside.folders)}: these look like the classes"
-    return _same(folders)
+        if len(inside.classes) > 1 and inside.doubled:
+            return f"{name}, which holds another {name} with the folders {_some(inside.folders)}"
+    return _drawn(names) or _same(folders)
+
+
+def _drawn(names: Sequence[str]) -> str:
+    """Whether some of these are pictures, and others what is drawn over them."""
+    plain = {"".join(words_of(name)): name for name in names}
+    images, drawn = ([name for word, name in plain.items() if word in words] for words in (WRAPPERS, DRAWN))
+    if not images or not drawn:
+        return ""
+    return (
+        f"{_some(images)} and {_some(drawn)}, which sound like pictures and what is drawn over them, not like classes"
+    )
+
+
+def masks_told(ids: Sequence[str]) -> tuple[str, ...]:
+    """A note where files are called like others and "mask" or the like: they are learned from as pictures are."""
+    plain = {own.rpartition(".")[0] for own in ids}
+    found = [own for own in ids if (match := MASK.fullmatch(own)) and match[1] in plain]
+    what = f"{len(found):,} pictures are called like masks of others beside them, and are learned from like these"
+    return (f"{what}, e.g. {min(found)}",) if found else ()
 
 
 def _are_parts(names: Iterable[str]) -> bool:

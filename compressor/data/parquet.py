@@ -1,7 +1,9 @@
 """`parquet:PATH`: a table with the encoded pictures inside, or with paths of pictures."""
 
+import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from compressor.data.folder import read_picture
 from compressor.data.labels import label_texts
 from compressor.data.parquet_footer import footer_of, reading
 from compressor.data.samples import Found
+from compressor.data.split_columns import SplitColumns
 from compressor.data.tables import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -53,6 +56,8 @@ def _table(path: Path) -> Table:
     def where(row: int) -> str:
         return f"{path} row {row}"
 
+    if split is None:
+        _refuse_split_columns(pa, schema, path, (image, label))
     names = _hugging_face_names(schema, label, path)
     labels = label_texts(column(label), where, names)
     splits = column(split) if split else None
@@ -97,6 +102,31 @@ def _whole(parquet: Any, path: Path, name: str) -> Any:
     # By the file, not by read_table, which takes a folder's name such as `split=train` for one more column.
     with parquet.ParquetFile(path) as file:
         return file.read(columns=[name])[name]
+
+
+def _refuse_split_columns(pa: Any, schema: Any, path: Path, taken: Sequence[str]) -> None:
+    """Raise KdcError for a column of texts, or of yes and no, that says which split a row is of."""
+    names = [name for name in schema.names if name not in taken and _may_say_splits(pa, schema.field(name).type)]
+    columns = SplitColumns(dict(enumerate(names)))
+    if not names:
+        return
+
+    def see(parquet: Any) -> None:
+        with parquet.ParquetFile(path) as file:
+            for first in itertools.islice(file.iter_batches(batch_size=16, columns=names), 1):
+                for number, name in enumerate(names):
+                    columns.see(number, first[name].to_pylist())
+            for number in columns.left:  # what is left is short and few: texts of other kinds are not read whole
+                columns.see(number, file.read(columns=[names[number]])[names[number]].unique().to_pylist())
+
+    reading(path, see)
+    columns.require_none(path)
+
+
+def _may_say_splits(pa: Any, kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(texts or pa.types.is_boolean(kind) or pa.types.is_integer(kind))
 
 
 def _hugging_face_names(schema: Any, label: str, path: Path) -> tuple[str, ...] | None:

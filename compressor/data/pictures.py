@@ -2,6 +2,7 @@
 
 import io
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from compressor.data.depth import Seen, colour_of, grey_of, swapped
+from compressor.data.depth import Seen, colour_of, grey_of, mend_tiles, swapped
 from compressor.data.resampling import resized_window
 from compressor.errors import KdcError, first_line
 from compressor.spec.preprocess import PixelRange, Preprocess
@@ -44,7 +45,8 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC, START_OF_SCAN = b"\xff\xd8", 0xDA
 SEGMENTS = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
-PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+PNG_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
+"""What a picture is made of besides its critical chunks, whose names begin with a capital letter."""
 MOST_RESIZED, MOST_SIDE = 1 << 24, 1 << 17
 """Pixels of a resized picture, and of its side, that Pillow is asked for whole: 64 MB, and as much for its weights."""
 RESAMPLE = {
@@ -104,6 +106,7 @@ def _read(encoded: bytes, pixel_range: PixelRange | None) -> tuple[Image.Image, 
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
         if picture.width * picture.height > MOST_PIXELS:
             raise Image.DecompressionBombError
+        mend_tiles(picture)
         packed = any(_is_deep(tile[3]) for tile in picture.tile)
         picture.load()
         if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
@@ -117,7 +120,8 @@ def _read(encoded: bytes, pixel_range: PixelRange | None) -> tuple[Image.Image, 
             rgb = rgb.transpose(upright)
             seen = replace(seen, shown=seen.shown and seen.shown.transpose(upright))
         with suppress(Exception):  # a later frame may be damaged, and is not read; MPO: a camera's own extras
-            seen = replace(seen, several=picture.format != "MPO" and bool(getattr(picture, "is_animated", False)))
+            if picture.format != "MPO" and getattr(picture, "is_animated", False):
+                seen = replace(seen, several=True)
         return rgb, seen
 
 
@@ -145,7 +149,9 @@ def _without_metadata(encoded: bytes) -> bytes | None:
     kept, place = [PNG_MAGIC], len(PNG_MAGIC)
     while place + 8 <= len(encoded):
         end = place + 12 + int.from_bytes(encoded[place : place + 4], "big")
-        if encoded[place + 4 : place + 8] not in PNG_TEXTS:
+        kind, checked = encoded[place + 4 : place + 8], encoded[place + 4 : end - 4]
+        sound = zlib.crc32(checked) == int.from_bytes(encoded[end - 4 : end], "big")
+        if kind[:1].isupper() or kind in PNG_PIXELS or (kind == b"eXIf" and sound):
             kept.append(encoded[place:end])
         place = end
     bare = b"".join(kept)

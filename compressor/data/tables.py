@@ -12,6 +12,7 @@ from compressor.data.csv_rows import csv_text, rows_of
 from compressor.data.folder import entries, present_path, read_picture
 from compressor.data.labels import class_order, label_texts, listed
 from compressor.data.samples import Content, Found, Part
+from compressor.data.split_columns import SplitColumns
 from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.errors import KdcError
 from compressor.progress import Progress
@@ -144,9 +145,17 @@ def _read_csv(path: Path) -> Table:
         image = pick(header, IMAGE_COLUMNS, "pictures", path)
         label = pick(header, LABEL_COLUMNS, "labels", path)
         split = split_column(header, path)
+        others = SplitColumns(
+            {} if split else {at: name for at, name in enumerate(header) if name not in (image, label)}
+        )
         # Only what counts is kept: a table may have many more columns.
         places = [header.index(name) for name in (image, label, split) if name]
-        kept = [(line, [row[place] for place in places]) for line, row in rows]
+        kept = []
+        for line, row in rows:
+            kept.append((line, [row[place] for place in places]))
+            for place in others.left:
+                others.see(place, [row[place]])
+    others.require_none(path)
 
     def column(number: int) -> list[str]:
         return [row[number] for _, row in kept]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from compressor.errors import KdcError, os_error
 from compressor.locks import is_lock, locked
+from compressor.reading import JSON_BYTES, json_value, read_text
 from compressor.rows import RowFile
 from compressor.spec.base import flat, is_temporary, temporary_beside, write_text
 
@@ -125,8 +126,8 @@ def _nearest(folder: Path, key: object) -> list[str] | None:
     mine, differences = flat(key), []
     for file in folder.glob("*/key.json"):
         try:
-            other = flat(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            other = flat(json_value(read_text(file, most=JSON_BYTES), str(file)))
+        except KdcError:
             continue  # another run may be writing it, or removing it
         differences.append(sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name)))
     return min(differences, key=len, default=None)

@@ -1,10 +1,9 @@
 """RUN/, the folder of one training: who may write there, and what a resumed run must agree with."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from accelerate.utils import broadcast_object_list
 
@@ -29,6 +28,7 @@ from compressor.interruption import uninterrupted
 from compressor.locks import is_held, locked
 from compressor.models.checkpoints import split_key
 from compressor.progress import Progress
+from compressor.reading import JSON_BYTES, json_value, read_text
 from compressor.spec.base import flat, read_json, temporary_beside, write_json
 from compressor.spec.specialists import SpecialistsRequest
 from compressor.spec.student import Request
@@ -147,8 +147,8 @@ def refuse_place(folder: Path, request: Request | SpecialistsRequest) -> None:
 def _refuse_other_command(folder: Path, request: Request | SpecialistsRequest, kind: Kind, *, resume: bool) -> None:
     """What teach made distill may replace, and the other way round; else a folder is of one command."""
     try:
-        command = json.loads((folder / "run.json").read_text(encoding="utf-8"))["command"]
-    except (OSError, ValueError, KeyError, TypeError):
+        command = _json(folder / "run.json")["command"]
+    except (KdcError, LookupError, TypeError):
         return  # it is damaged: --resume says how
     commands = get_args(kind.request.model_fields["command"].annotation)
     if command != request.command and (resume or command not in commands):
@@ -178,10 +178,14 @@ def _generalist(reference: str) -> str | None:
     if scheme != "specialists":
         return None
     try:
-        source: str = json.loads((Path(rest) / "specialists.json").read_text(encoding="utf-8"))["generalist"]["source"]
-    except (OSError, ValueError, KeyError, TypeError):
+        source = _json(Path(rest) / "specialists.json")["generalist"]["source"]
+    except (KdcError, LookupError, TypeError):
         return None  # it cannot be loaded either, and that says why
-    return source
+    return source if isinstance(source, str) else None
+
+
+def _json(path: Path) -> Any:
+    return json_value(read_text(path, most=JSON_BYTES), str(path))
 
 
 def _place(reference: str) -> Path | None:

@@ -271,8 +271,11 @@ def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: s
 
 
 def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str, source: str) -> Preprocess:
-    normal = values.get("do_normalize", True)
-    mean, std = (values["image_mean"], values["image_std"]) if normal else ((0.0,) * 3, (1.0,) * 3)
+    # A processor that has no such setting (MobileViT's) normalises nothing.
+    normal = values.get("do_normalize", "image_mean" in values)
+    mean, std = (values.get("image_mean"), values.get("image_std")) if normal else ((0.0,) * 3, (1.0,) * 3)
+    if mean is None or std is None:
+        raise KdcError(f"{source}: its image processor normalises, and has no image_mean or image_std")
     if normal and values.get("include_top"):  # EfficientNet's processor then divides by std a second time
         std = [value * value for value in std]
     require_scale(std, f"{source}: its image processor")

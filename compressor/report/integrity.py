@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from compressor.bundle_folder import SUMS, UNMEASURED, counted, holds_bundle, is_working
+from compressor.bundle_folder import BEST, SUMS, UNMEASURED, counted, holds_bundle, is_working
 from compressor.errors import KdcError, os_error
 from compressor.reading import JSON_BYTES, read_bytes
 from compressor.spec.base import file_sha256, read_json, write_text
@@ -237,6 +237,8 @@ def _read_sums(sums: Path) -> tuple[dict[str, str], list[str]]:
 def _against_sums(found: dict[str, str], listed: dict[str, str], may_change: tuple[str, ...]) -> Iterable[str]:
     for path in sorted({*found, *listed} - {SUMS}):
         if any(path == free or (free.endswith("/") and path.startswith(free)) for free in may_change):
+            if path.startswith(f"{BEST}/") and path not in listed:
+                yield f"{path} is no file of the bundle, and {BEST}/ is made anew: put it elsewhere"
             continue
         if path not in found:
             yield f"{path} is missing, though {SUMS} lists it"

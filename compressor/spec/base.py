@@ -35,7 +35,15 @@ __all__ = [
 class Noun(BaseModel):
     """A value that lies on disk: immutable, and strict about keys that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        # With any limit pydantic looks into a text, and so refuses half a character ("\ud800" in JSON), which could
+        # not be written again.
+        str_max_length=JSON_BYTES,
+    )
 
     @field_validator("*", mode="before")
     @classmethod

@@ -38,24 +38,30 @@ def tiff(
     sample_format: int = 1,
     raw: bytes = b"",
     deflate: bool = False,
+    apart: bool = False,
 ) -> bytes:
-    """In the byte order of `pixels`, [h, w] or [h, w, n]; `raw`: packed otherwise, in `bits` bits."""
+    """In the byte order of `pixels`, [h, w] or [h, w, n]; `raw`: packed otherwise, in `bits` bits; `apart`: each
+    channel for itself."""
     order = ">" if pixels.dtype.byteorder == ">" else "<"
     height, width = pixels.shape[:2]
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
-    data = raw or pixels.tobytes()
+    channels = [pixels[..., number] for number in range(samples)] if apart else [pixels]
+    strips = [raw] if raw else [channel.tobytes() for channel in channels]
     if deflate:
-        data = zlib.compress(data)
+        strips = [zlib.compress(strip) for strip in strips]
+    data = b"".join(strips)
+    starts = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
     tags: list[tuple[int, str, Sequence[int]]] = [
         (256, "I", [width]),
         (257, "I", [height]),
         (258, "H", [bits or pixels.dtype.itemsize * 8] * samples),
         (259, "H", [8 if deflate else 1]),
         (262, "H", [photometric]),
-        (273, "I", [8]),
+        (273, "I", starts),
         (277, "H", [samples]),
         (278, "I", [height]),
-        (279, "I", [len(data)]),
+        (279, "I", [len(strip) for strip in strips]),
+        (284, "H", [2 if apart else 1]),
         (339, "H", [sample_format] * samples),
     ]
     place = 8 + len(data) + 2 + 12 * len(tags) + 4

@@ -115,6 +115,37 @@ def test_of_colour_the_upper_bytes_are_read_unless_a_range_is_stated(kind: str) 
     assert (seen.low, seen.high, seen.black, seen.white) == (0, 65535, 0, 4095)
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("kind", ["u2", "u1"])
+def test_channels_that_lie_apart(order: str, deflate: bool, kind: str) -> None:
+    """Pillow alone takes 16 bits for 8 where each channel lies for itself, as tifffile writes [3, h, w]."""
+    values = (COLOURS_16 if kind == "u2" else COLOURS_16 >> 8).astype(order + kind)
+    picture, seen = read(tiff(values, 2, deflate=deflate, apart=True), "x")
+    assert np.asarray(picture)[0].tolist() == [[0, 0, 1], [3, 4, 5], [15, 156, 255]]
+    assert seen.white == (65535 if kind == "u2" else 255)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize(("kind", "sample_format"), [("i2", 2), ("i4", 2), ("f4", 3)])
+def test_packed_values_of_either_byte_order(order: str, deflate: bool, kind: str, sample_format: int) -> None:
+    """Pillow alone turns those of the other byte order twice, where libtiff unpacks them."""
+    values = np.array([[-1000, -300, 400]], order + kind)
+    encoded = tiff(values, 1, sample_format=sample_format, deflate=deflate)
+    assert grey(encoded, (-1000, 400)) == [0, 128, 255]
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_integers_of_32_bits_without_a_sign_are_no_negative_ones(deflate: bool) -> None:
+    values = np.array([[0, 1 << 31, (1 << 32) - 1]], "<u4")
+    picture, seen = read(tiff(values, 1, deflate=deflate), "x", (0, (1 << 32) - 1))
+    assert np.asarray(picture)[0, :, 0].tolist() == [0, 128, 255]
+    assert (seen.low, seen.high) == (0, (1 << 32) - 1)
+    assert seen.shown is not None
+    assert np.asarray(seen.shown).tobytes() == values.tobytes()
+
+
 def test_grey_of_16_bits_with_alpha_and_a_range_is_refused() -> None:
     encoded = png(COLOURS_16[..., :2])
     assert np.asarray(decode(encoded, "x"))[0, :, 0].tolist() == [0, 3, 15]
@@ -168,6 +199,18 @@ def test_a_stated_range_is_told_and_belongs_to_the_data(tmp_path: Path) -> None:
     brightest = max(np.asarray(stated.train.picture(number)).max() for number in range(len(stated.train)))
     assert brightest == 255
     assert stated.info.counts == plain.info.counts
+
+
+def test_the_range_is_said_before_pictures_that_look_alike_are_refused(tmp_path: Path) -> None:
+    """Where so little is left of them that they are copies of each other: of colours the upper bytes are compared."""
+    for name, level in (("dark", 900), ("light", 901)):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            (tmp_path / name / f"{number}.png").write_bytes(png(np.full((4, 4, 3), level + 2 * number, np.uint16)))
+    hearing = Hearing()
+    with pytest.raises(KdcError, match="copies of one"):
+        open_data(f"folder:{tmp_path}", progress=hearing)
+    assert any("16-bit pictures use at most 1.6 % of their range" in note for note in hearing.notes)
 
 
 def test_pictures_that_only_look_alike_in_8_bits_are_no_copies(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_the_hub_cannot_be_reached(datasets: Any, name: str) -> None:
 def test_the_config_is_passed_on(datasets: Any, monkeypatch: pytest.MonkeyPatch, make_bytes: MakeBytes) -> None:
     asked = []
 
-    def load_dataset(*arguments: object) -> Any:
+    def load_dataset(*arguments: object, **_: object) -> Any:
         asked.append(arguments)
         return datasets.DatasetDict({"train": make(datasets, make_bytes)})
 
@@ -194,3 +194,55 @@ def test_a_script_in_a_folder_does_not_run(datasets: Any, make_folder: MakeFolde
     with pytest.raises(KdcError, match="cannot be loaded"):
         open_data(f"hf:{root}")
     assert not (tmp_path / "it-ran").exists()
+
+
+MISREAD = {
+    "capital": (
+        {"Train/a": 4, "Train/b": 4, "Test/a": 3, "Test/b": 3},
+        "has the pictures of Test/[ab] in train",
+    ),
+    "passed over": ({"bus_interior": 4, "train_interior": 4, "train_railway": 4}, "lacks 4 of its pictures, e.g. bus_"),
+    "masks": ({"benign/images": 4, "benign/masks": 4, "bad/images": 4}, "has as classes images and masks, which sound"),
+    "magnifications": ({"benign/40X": 4, "bad/40X": 4, "bad/100X": 4}, "makes one class of bad/40X, benign/40X, 40X"),
+    "no splits": ({"ISIC_Test_Input": 4, "ISIC_Training_Input": 4}, "has as classes .*, which sound like splits"),
+}
+
+
+@pytest.mark.parametrize("name", list(MISREAD))
+def test_folders_that_load_dataset_reads_otherwise_than_people(
+    datasets: Any, make_folder: MakeFolder, name: str
+) -> None:
+    counts, message = MISREAD[name]
+    root = make_folder(counts)
+    with pytest.raises(KdcError, match=f"as load_dataset reads it, {message}") as caught:
+        open_data(f"hf:{root}")
+    assert caught.value.hint.startswith(f"folder:{root}")
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"cat": 5, "dog": 5},
+        {"train/cat": 5, "train/dog": 5, "test/cat": 2, "test/dog": 2},
+        {"wrapper/train/cat": 5, "wrapper/train/dog": 5, "wrapper/val/cat": 2, "wrapper/val/dog": 2},
+        {"seg_train/seg_train/cat": 5, "seg_train/seg_train/dog": 5, "seg_test/seg_test/cat": 2},
+        {"pets/cat": 5, "pets/dog": 5, "farm/cow": 5},
+    ],
+    ids=["plain", "splits", "wrapper", "kaggle", "groups"],
+)
+def test_folders_that_load_dataset_reads_rightly(
+    datasets: Any, make_folder: MakeFolder, counts: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(counts)
+    data = open_data(f"hf:{root}")
+    assert {"cat", "dog"} <= {*data.info.class_names}
+    assert sum(data.info.counts.values()) == sum(counts.values())
+    monkeypatch.chdir(root.parent)
+    assert open_data(f"hf:./{root.name}").info.fingerprint == data.info.fingerprint
+
+
+def test_a_split_that_sounds_like_test_is_not_passed_over(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
+    splits = {"train": make(datasets, make_bytes), "holdout": make(datasets, make_bytes, 4, 100)}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(KdcError, match="has a split holdout, which sounds like test, and none called test"):
+        open_data(f"hf:{tmp_path / 'saved'}")

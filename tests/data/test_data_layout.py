@@ -55,6 +55,16 @@ def test_words_are_taken_apart() -> None:
 
 
 LOOKS = {
+    "pictures and what is drawn": (flat("images", "masks"), "images and masks, which sound like pictures and what is"),
+    "pets": (
+        {"images": Inside((), True), "annotations": Inside((), True)},
+        "images and annotations, which sound like pictures and what is drawn over them",
+    ),
+    "voc": (flat("JPEGImages", "SegmentationClass", "SegmentationObject"), "JPEGImages and SegmentationClass, Segm"),
+    "unpacked twice": (
+        {"tiles": Inside(("tumor", "stroma"), False, doubled=True)} | flat("larger"),
+        "tiles, which holds another tiles with the folders tumor, stroma",
+    ),
     "two words for splits": (flat("train1", "test1"), "train1, test1, which sound like splits"),
     "train and another": (flat("train", "holdout"), "train, holdout, which sound like splits"),
     "unlabelled": (flat("train", "unlabelled"), "train, unlabelled, which sound like splits"),
@@ -274,3 +284,31 @@ def test_held_out_pictures_among_the_unlabelled_are_told_by_any_name_at_any_dept
         (more / place / "x.png").write_bytes(make_bytes(500 + number))
     data = open_data(f"folder:{make_folder({'a': 3, 'b': 3})}", unlabelled=f"folder:{more}")
     assert "unlabelled: the pictures in images/val2017, seg_test are taken too" in data.info.notes
+
+
+def test_folders_that_archives_leave_twice(make_folder: MakeFolder) -> None:
+    root = make_folder({"tiles/tiles/tumor": 3, "tiles/tiles/stroma": 3, "larger/larger": 3})
+    with pytest.raises(KdcError, match="tiles, which holds another tiles with the folders stroma, tumor"):
+        open_data(f"folder:{root}")
+    again = make_folder({"cat/cat": 5, "dog/dog": 5}, "again")  # nothing is lost where no folders lie in them
+    assert open_data(f"folder:{again}").info.class_names == ("cat", "dog")
+
+
+def test_a_class_may_be_called_mask_or_images() -> None:
+    for names in (("mask", "no mask"), ("images", "texts"), ("labels", "boxes"), ("annotated", "plain")):
+        assert doubt(flat(*names)) == ""
+
+
+def test_masks_beside_their_pictures_are_told(make_folder: MakeFolder) -> None:
+    root = make_folder({"benign": 6, "normal": 6})
+    for number in range(2):
+        picture = sorted((root / "benign").iterdir())[number]
+        other = sorted((root / "normal").iterdir())[number]
+        mask = picture.with_name(f"{picture.stem}_mask{picture.suffix}")
+        mask.write_bytes(other.read_bytes()[:-4] + other.read_bytes()[-4:])
+    (root / "normal" / "a_mask.png").write_bytes(picture.read_bytes())  # there is no "a"
+    notes = open_data(f"folder:{root}").info.notes
+    first = sorted((root / "benign").glob("*_mask.png"))[0].relative_to(root).as_posix()
+    assert (
+        "2 pictures are called like masks of others beside them, and are learned from like these, e.g. " + first
+    ) in notes

@@ -294,3 +294,56 @@ def test_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "all.parquet").write_text("hello")
     with pytest.raises(KdcError, match=r"all\.parquet is no readable Parquet file"):
         open_data(f"parquet:{tmp_path / 'all.parquet'}")
+
+
+USED = ["train", "val", "test"]
+NAMED = {
+    "subset": USED * 20,
+    "Usage": ["Training", "PublicTest", "PrivateTest"] * 20,
+    "is_valid": ["True", "False", ""] * 20,
+    "test": ["0", "1", "0"] * 20,
+    "data set": ["TRAIN", "", "VALID"] * 20,
+}
+INNOCENT = {
+    "subset": ["train"] * 60,
+    "vehicle": ["train", "bus", "train"] * 20,
+    "valid": ["0", "1", "2"] * 20,
+    "fold": ["0", "1", "2"] * 20,
+    "quality": ["valid", "invalid", "valid"] * 20,
+    "note": [""] * 60,
+}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("name", list(NAMED))
+def test_a_column_that_says_the_split_and_is_called_otherwise(pictures: Path, name: str, kind: str) -> None:
+    with pytest.raises(KdcError, match=f"column {name} .* says which split a row is of") as caught:
+        open_data(with_column(pictures, name, NAMED[name], kind))
+    assert "call the column split" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("name", list(INNOCENT))
+def test_columns_that_say_no_split(pictures: Path, name: str, kind: str) -> None:
+    data = open_data(with_column(pictures, name, INNOCENT[name], kind))
+    assert sum(data.info.counts.values()) == 20
+
+
+def with_column(pictures: Path, name: str, values: list[str], kind: str) -> str:
+    rows = [line.split(",") for line in csv_lines()]
+    table = {"path": [row[0] for row in rows], "label": [row[1] for row in rows], name: values[: len(rows)]}
+    if kind == "parquet":
+        plain: dict[str, Any] = dict(table)
+        if name == "is_valid":
+            plain[name] = [{"True": True, "False": False}.get(value) for value in values[: len(rows)]]
+        if name in ("test", "fold"):
+            plain[name] = [int(value) for value in values[: len(rows)]]
+        return f"parquet:{write_parquet(pictures / 'a.parquet', plain)}"
+    lines = [",".join(row) for row in zip(*table.values(), strict=True)]
+    return f"csv:{write_csv(pictures / 'a.csv', lines, ','.join(table))}"
+
+
+def test_a_split_column_beside_another_counts(pictures: Path) -> None:
+    lines = [f"{line},{'test' if row % 3 else 'train'},{row % 2}" for row, line in enumerate(csv_lines())]
+    data = open_data(f"csv:{write_csv(pictures / 'a.csv', lines, 'path,label,split,is_test')}")
+    assert data.info.counts["test"] == 13

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["ANY_TEXT", "EXAMPLES", "HOSTILE", "JSON", "fuzzed", "mutated", "texts_of"]
+__all__ = ["ANY_TEXT", "EXAMPLES", "HOSTILE", "HOSTILE_VALUES", "JSON", "SEEDS", "fuzzed", "mutated", "texts_of"]
 
 EXAMPLES = int(os.environ.get("KDC_FUZZ_EXAMPLES", "2000"))
 
@@ -23,14 +23,14 @@ fuzzed: Callable[[Any], Any] = settings(
 )
 
 ANY_TEXT = st.text(max_size=20)
-HOSTILE: st.SearchStrategy[Any] = st.sampled_from(
-    [
-        0, -1, 1, 2, 8, 10**9, 2**31, 2**63, -(2**63), 10**30, 10**400, 0.0, -0.0, 0.5, 1e-320, 1e308, -1e308,
-        float("nan"), float("inf"), float("-inf"), True, False, None, "", " ", "x", "\x1b[31m", "a\nb", "../..", "/",
-        "\x00", "\u202e", "é", "e\u0301", "\ud800", "nan", "1e5", "0x10", "off", [], {}, [[]], {"": {}}, [None], ["a"],
-        [1, 2], [1.0, 1.0], {"name": "kd"}, [{"name": "kd"}], "timm:resnet18", "run:x", "9" * 5_000,
-    ]
-).map(copy.deepcopy)  # fmt: skip  # (what is drawn is changed by `mutated`)
+HOSTILE_VALUES: tuple[Any, ...] = (
+    0, -1, 1, 2, 8, 10**9, 2**31, 2**63, -(2**63), 10**30, 10**400, 0.0, -0.0, 0.5, 1e-320, 1e308, -1e308,
+    float("nan"), float("inf"), float("-inf"), True, False, None, "", " ", "x", "\x1b[31m", "a\nb", "../..", "/",
+    "\x00", "\u202e", "é", "e\u0301", "\ud800", "nan", "1e5", "0x10", "off", [], {}, [[]], {"": {}}, [None], ["a"],
+    [1, 2], [1.0, 1.0], {"name": "kd"}, [{"name": "kd"}], "timm:resnet18", "run:x", "9" * 5_000,
+)  # fmt: skip
+HOSTILE: st.SearchStrategy[Any] = st.sampled_from(HOSTILE_VALUES).map(copy.deepcopy)  # `mutated` changes what is drawn
+SEEDS = st.integers(0, 2**64 - 1)
 SCALARS = HOSTILE | st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT
 JSON = st.recursive(
     SCALARS,

@@ -219,6 +219,16 @@ def test_a_script_that_lies_in_a_bundle_is_not_run(
     assert contents(bundle) == before
 
 
+@pytest.mark.parametrize("command", ["measure", "report"])
+def test_a_file_of_the_users_in_best_is_not_removed(kdc: Kdc, bundle: Path, command: str) -> None:
+    (bundle / "best" / "notes.txt").write_text("mine", encoding="utf-8")
+    (bundle / "measurements" / "log.txt").write_text("new", encoding="utf-8")
+    refused = kdc(command, bundle, *(QUICK if command == "measure" else ()))
+    assert refused.code == 2
+    assert "best/notes.txt is no file of the bundle, and best/ is made anew: put it elsewhere" in refused.err
+    assert (bundle / "best" / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
 def test_two_measurements_of_one_bundle(kdc: Kdc, bundle: Path) -> None:
     command = [sys.executable, "-m", "compressor", "measure", str(bundle), "--rounds", "400", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:

@@ -20,6 +20,7 @@ from compressor.errors import KdcError
 from compressor.models import load_model, load_run, save_run
 from compressor.models.building import config_in, described_by
 from compressor.models.students import create_trainee
+from tests.kit import version_of
 from tests.models.test_models_runs import record
 
 NAMES = ["cat", "dog", "sea lion"]
@@ -305,6 +306,8 @@ HF_CHANGES = [("config.json", *one) for one in HF.items()] + [
 def test_a_hugging_face_configuration_that_makes_no_network(
     vit_folder: VitFolder, file: str, key: str, value: Any
 ) -> None:
+    if key == "do_center_crop" and version_of("transformers") < (5,):
+        pytest.skip("the processor of ViT in transformers 4 crops nothing, whatever is asked for")
     folder = vit_folder(NAMES)
     change(folder / file, **{key.rstrip("."): value})
     with pytest.raises(KdcError) as caught:

@@ -14,6 +14,7 @@ from torch import nn
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_model, load_run, save_run
 from compressor.models.students import create_trainee
+from tests.kit import version_of
 from tests.models.test_models_runs import record
 
 NAMES = ["cat", "dog", "sea lion"]
@@ -119,6 +120,8 @@ WRONG: dict[str, Any] = {
 def test_quantized_and_complex_weights_are_refused(
     vit_folder: Callable[..., Path], timm_folder: Callable[..., Path], change: Any
 ) -> None:
+    if change is WRONG["complex"] and version_of("safetensors") < (0, 7):
+        pytest.skip("safetensors below 0.7 writes no complex numbers")
     for reference, name in (
         (f"hf:{vit_folder(NAMES)}", "classifier.weight"),
         (f"timm:local-dir:{timm_folder('test_resnet', 3)}", "fc.weight"),

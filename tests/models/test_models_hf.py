@@ -107,6 +107,7 @@ def test_image_processors_that_do_more_than_they_say_are_refused(vit_folder: Vit
         ({"size": {"longest_edge": 32}}, "size {'longest_edge': 32} is not supported"),
         ({"size": {"shortest_edge": 32}}, "is not supported without a crop"),
         ({"size": None}, "size is missing is not supported"),
+        ({"image_mean": None}, "has no image_mean or image_std"),
     ],
 )
 def test_settings_that_a_preprocess_cannot_say_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -118,6 +119,13 @@ def test_settings_that_a_preprocess_cannot_say_are_refused(changes: dict[str, An
         preprocess_from_hf({**values, **changes}, None, "hf:x")
     assert message in caught.value.message
     assert caught.value.message.startswith("hf:x: ")
+
+
+def test_a_processor_that_has_no_means_normalises_nothing() -> None:
+    """As MobileViT's of transformers 4: KeyError 'image_mean'."""
+    values = {"size": {"height": 32, "width": 32}, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255}
+    how = preprocess_from_hf(values, None, "hf:x")
+    assert (how.mean, how.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_numbered_labels_are_no_names(vit_folder: VitFolder) -> None:

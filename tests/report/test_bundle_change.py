@@ -351,3 +351,11 @@ def test_names_of_kdcs_own() -> None:
     assert not bundle_folder.is_working(".kdc-next", top=False)
     assert bundle_folder.is_working(".kdc-tmp.x", top=False)
     assert not bundle_folder.is_working("kdc-tmp.x", top=True)
+
+
+def test_a_file_of_the_users_in_best_is_no_reason_to_remove_it(sealed: Path) -> None:
+    (sealed / "best" / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(KdcError, match=r"holds best/notes\.txt, which is no file of that bundle"):
+        claim(sealed, overwrite=True)
+    (sealed / "best" / "notes.txt").unlink()
+    claim(sealed, overwrite=True)

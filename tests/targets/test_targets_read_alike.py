@@ -71,6 +71,11 @@ def corpus() -> Iterator[tuple[str, bytes]]:
     for order in "<>":
         yield f"tiff RGB 16 deflated {order}", tiff(np.stack([WIDE] * 3, axis=2).astype(f"{order}u2"), 2, deflate=True)
         yield f"tiff white is zero deflated {order}", tiff(WIDE.astype(f"{order}u2"), 0, deflate=True)
+        yield f"tiff RGB 16 apart {order}", tiff(np.stack([WIDE] * 3, axis=2).astype(f"{order}u2"), 2, apart=True)
+        for kind, what in (("i2", 2), ("i4", 2), ("f4", 3)):
+            wide = tiff(WIDE.astype(f"{order}{kind}"), 1, sample_format=what, deflate=True)
+            yield f"tiff {kind} deflated {order}", wide
+    yield "tiff 32 bit, large", tiff(WIDE.astype("<u4") << 16, 1)
     yield "tiff CMYK 16", tiff(np.stack([WIDE] * 4, axis=2), 5)
     yield from ((f"png 16 bit {n}", png(np.stack([WIDE] * n, axis=2) if n > 1 else WIDE)) for n in (1, 2, 3, 4))
     yield from ((f"broken metadata: {name}", content) for name, content in broken_metadata().items())
