@@ -16,6 +16,7 @@ from compressor.export.eval_set import part_of
 from compressor.export.variants import Delivery
 from compressor.profiles import load_profile
 from compressor.progress import Silent
+from compressor.runtimes import RUNTIMES
 from compressor.spec.preprocess import Preprocess
 from compressor.spec.quantization import Scheme
 
@@ -147,8 +148,8 @@ def test_what_importing_an_exporter_says_reaches_nobody(
     monkeypatch.syspath_prepend(tmp_path)
     profile = load_profile("x86-avx2")
     for module in ("kdc_chatty", "kdc_broken"):
-        row = replace(bundle.RUNTIMES["onnxruntime"], exports_with=(module,))
-        monkeypatch.setitem(bundle.RUNTIMES, "onnxruntime", row)
+        row = replace(RUNTIMES["onnxruntime"], exports_with=(module,))
+        monkeypatch.setitem(RUNTIMES, "onnxruntime", row)
         if module == "kdc_chatty":
             bundle.require_exporters(profile)
             assert capfd.readouterr() == ("", "")
