@@ -21,14 +21,15 @@ else:
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 
-# Python imports a module `sitecustomize` at its start. This one makes the modules named in BLOCKED impossible to
-# import, although they are installed here: compressor always, a runtime where a test wants it missing.
+# Python imports a module `sitecustomize` at its start. This one makes the modules named in it impossible to
+# import, although they are installed here: compressor always, a runtime where a test wants it missing. The names stand in
+# the file: bench.py gives its runners no variable that it does not know.
 BLOCKER = """
-import os, sys
+import sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in os.environ["BLOCKED"].split():
+        if name.split(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return None
 
@@ -51,13 +52,14 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment in which compressor, torch and the modules named cannot be imported."""
-    folder = tmp_path_factory.mktemp("blocker")
-    (folder / "sitecustomize.py").write_text(BLOCKER)
     temporary = tmp_path_factory.mktemp("tmp")  # another place for the lock than that of real measurements
 
-    def environment(*missing: str) -> dict[str, str]:
+    def environment(*missing: str, never: str = NEVER) -> dict[str, str]:
+        folder = tmp_path_factory.mktemp("blocker")
+        blocked = {name for names in (never, *missing) for name in names.split()}
+        (folder / "sitecustomize.py").write_text(f"BLOCKED = {blocked!r}\n{BLOCKER}")
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-        return {**kept, "PYTHONPATH": str(folder), "BLOCKED": " ".join([NEVER, *missing]), "TMPDIR": str(temporary)}
+        return {**kept, "PYTHONPATH": str(folder), "TMPDIR": str(temporary)}
 
     return environment
 
