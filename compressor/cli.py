@@ -625,10 +625,11 @@ def _root(
 def main() -> None:
     """Run a command, and turn however it ends into one clear line and an exit code."""
     interruption.catch()
+    code = EXIT_USAGE
     try:
         code = run()
     finally:
-        interruption.ignore()
+        interruption.ignore(code)
     sys.exit(code)
 
 
@@ -674,8 +675,14 @@ def _ended() -> tuple[int, KdcError | None]:
             return EXIT_INTERRUPTED, INTERRUPTED
         if os.environ.get("KDC_DEBUG") and not isinstance(error, KdcError):
             raise
-        known = explained(error)
-        return known.exit_code, known
+        return _told(error)
+
+
+def _told(error: Exception) -> tuple[int, KdcError]:
+    """What to say of an error, without the frames that it went through: they would keep files open until they are
+    collected."""
+    known = explained(error)
+    return known.exit_code, KdcError(known.message, known.hint, known.exit_code)
 
 
 def _readable(arguments: list[str]) -> None:

@@ -7,6 +7,7 @@ Amid an import other libraries may swallow it, or die of it in their C code: it 
 where nothing has begun yet, the program ends at once.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -32,6 +33,9 @@ Handlers = dict[int, Any]
 _caught: list[int] = []
 """The signals that came since `catch`."""
 
+_code: int | None = None
+"""The exit code, once it is known."""
+
 
 def catch() -> Callable[[], None]:
     """From now on signals are interruptions; returns what makes them again what they were."""
@@ -43,11 +47,24 @@ def catch() -> Callable[[], None]:
     return lambda: _put_back(before)
 
 
-def ignore() -> None:
-    """Nothing but the end is left to do: no signal is to change how it is reached."""
+def ignore(code: int | None = None) -> None:
+    """Nothing but the end is left to do, with this exit `code`: no signal is to change how it is reached."""
+    global _code
+    _code = code
     if threading.current_thread() is threading.main_thread():
         for number in _wanted():
-            signal.signal(number, _nothing)
+            # Not a handler of Python's: those go first when Python ends, and the default one would kill it then.
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _end_with_code() -> None:
+    """Once an interruption has passed through `exec`, as in some library's import, Python would end itself by SIGINT
+    whatever exit code it was given (`unhandled_keyboard_interrupt` in CPython's pythonrun.c)."""
+    if asked() and _code is not None:
+        os._exit(_code)
+
+
+atexit.register(_end_with_code)  # what is registered first comes last
 
 
 def asked() -> bool:
@@ -83,10 +100,6 @@ def _wanted() -> list[int]:
 def _put_back(before: Handlers) -> None:
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-def _nothing(number: int, frame: FrameType | None) -> None:
-    pass
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,10 @@
 """Shared: `kdc` called in this process, and one small teacher, student and bundle that many tests look at."""
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if WHOLE_WAY & set(getattr(item, "fixturenames", ())) or item.path.stem in WHOLE_PROCESSES:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_in_a_terminal() -> Iterator[None]:
+    """Also for the processes that tests start: under nohup, or in a shell's background, they would ignore what they are
+    sent."""
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items() if ignored(number)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def ignored(number: signal.Signals) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN
 
 
 @pytest.fixture(scope="session", autouse=True)

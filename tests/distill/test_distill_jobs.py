@@ -671,7 +671,7 @@ def test_a_full_disk_at_the_end_costs_no_training(
     request = ask_distill(student=SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full_disk)
-        with pytest.raises(KdcError, match=r"no space left on the device while writing .*(trained_on.npy|student.safetensors)"):
+        with pytest.raises(KdcError, match=r"no space left on the device while writing .*trained_on.npy"):
             run(request, tmp_path / "run")
     assert not (tmp_path / "run" / "student.json").exists()
     with monkeypatch.context() as patch:

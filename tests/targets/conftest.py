@@ -22,8 +22,8 @@ else:
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 
 # Python imports a module `sitecustomize` at its start. This one makes the modules named in it impossible to
-# import, although they are installed here: compressor always, a runtime where a test wants it missing. The names stand in
-# the file: bench.py gives its runners no variable that it does not know.
+# import, although they are installed here: compressor always, a runtime where a test wants it missing. The names
+# stand in the file: bench.py gives its runners no variable that it does not know.
 BLOCKER = """
 import sys
 
