@@ -285,13 +285,13 @@ def test_where_nothing_below_holds_the_student_is_trained_on_inside_the_export(
 
     monkeypatch.setattr(bundle_steps, "qat_model", taken_up)
     assert kdc(*asked).code == 130
-    [kept] = tmp_path.iterdir()
-    assert kept.name.startswith(".bundle.qat-")
+    [kept] = out.iterdir()
+    assert kept.name.startswith(".kdc-qat-")
     ended = kdc(*asked)
     assert ended.code == 0, ended.err
     assert len(times) == 2
     assert times[0] == times[1], "it was trained again"
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"], "the training itself does not stay"
+    assert not list(out.glob(".kdc-qat-*")), "the training itself does not stay"
 
     report = json.loads((out / "report.json").read_text())
     [row] = [row for row in report["rows"] if row["name"] == "onnxruntime-int8"]
