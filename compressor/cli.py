@@ -440,9 +440,9 @@ def report(
     if format_ not in renderers:
         raise KdcError(f"--format {format_!r} is not one of {', '.join(renderers)}")
     if out is not None:
-        refuse_existing(out, overwrite=overwrite)
         if out.resolve().is_relative_to(bundle.resolve()):
             raise KdcError(f"--out {out} lies in the bundle, which is sealed", "choose a file outside of it")
+        refuse_existing(out, overwrite=overwrite)
     text = renderers[format_](refresh(bundle, allow_unmeasured))
     if out is None:
         (show_json if format_ == "json" else show_result)(text)

@@ -83,10 +83,11 @@ def steady_streams() -> None:
 
 
 def _result(text: str) -> None:
-    """The result on stdout. That it could not be written is said, and changes nothing about how the command ends."""
+    """The result on stdout. That it could not be written is said once, and changes nothing about how the command ends."""
     problem = _write(sys.stdout, text if text.endswith("\n") else text + "\n")
     if problem is not None:
         _write(sys.stderr, f"kdc: warning: the result could not be printed: {problem}\n")
+        sys.stdout = io.StringIO()  # what follows would fail alike
 
 
 PLAIN_SIGNS = str.maketrans(

@@ -148,7 +148,7 @@ def test_report_out(kdc: Kdc, bundle: Path, tmp_path: Path) -> None:
     assert kdc("report", bundle, "--out", "/dev/null").code == 0
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
     assert kdc("report", bundle, "--out", taken, "--overwrite").code == 0
-    assert taken.read_text().startswith("# kdc: ")
+    assert taken.read_text().startswith("## kdc: ")
 
 
 @pytest.mark.parametrize("key", ["name", "labels"])
