@@ -1,4 +1,4 @@
-"""What `compressor.distill.allocator` gains: CPU seconds of a training step and of a forward pass, with and without it.
+"""What `distill.host.allocator` gains: CPU seconds of a training step and of a forward pass, with and without it.
 
     python benchmarks/allocator.py [--model tf_efficientnet_lite0] [--size 64] [--batch 128] [--repeats 3]
 
@@ -21,7 +21,7 @@ def measure(keep: bool, model: str, size: int, batch: int) -> dict[str, float]:
     import timm
     import torch
 
-    from compressor.distill.allocator import keep_large_blocks
+    from compressor.distill.host.allocator import keep_large_blocks
 
     if keep and not keep_large_blocks():
         sys.exit("the C library here is not glibc")

@@ -13,13 +13,13 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.assets import runner_scripts
-from compressor.spec.base import file_sha256, write_json
-from compressor.spec.bundle import Bundle, EvalSet, FileEntry, Variant
-from compressor.spec.measurement import Machine
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.profile import Budget, Device, Fact, Fingerprint, Profile, Target
-from compressor.spec.recipe import LossTerm, Recipe
-from compressor.spec.student import Accuracy, DataInfo, Environment, Student, Weights
+from compressor.schema.base import file_sha256, write_json
+from compressor.schema.bundle import Bundle, EvalSet, FileEntry, Variant
+from compressor.schema.measurement import Machine
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.profile import Budget, Device, Fact, Fingerprint, Profile, Target
+from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.student import Accuracy, DataInfo, Environment, Student, Weights
 
 __all__ = ["write_chain_bundle"]
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.spec.profile import Budget
-from compressor.statistics import balanced_retention, class_counts, judge_classes
+from compressor.schema.profile import Budget
+from compressor.stats import balanced_retention, class_counts, judge_classes
 
 Shares = float | Sequence[float]
 LINES = Budget().class_lines(against_teacher=True)

@@ -17,15 +17,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from compressor.data import open_data
-from compressor.distill.environment import environment
+from compressor.distill.host.environment import environment
 from compressor.distill.recipes import ANSWERS
 from compressor.models import load_model, logits_of, save_run
-from compressor.models.students import create_trainee
-from compressor.spec.base import write_json
-from compressor.spec.recipe import Recipe
-from compressor.spec.student import Request, Student
-from compressor.statistics import accuracy_of
+from compressor.schema.base import write_json
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Request, Student
+from compressor.stats import accuracy_of
+from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification.models.students import create_trainee
 
 FEWEST = 30
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "chelsea")

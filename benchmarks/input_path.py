@@ -23,15 +23,15 @@ import torch
 from PIL import Image
 
 from benchmarks.throughput import CLASSES, MEAN, STD, STUDENT, bare, network
-from compressor.data import decode_split, open_data
-from compressor.distill.engine import train
-from compressor.distill.image_task import ImageClassification
-from compressor.distill.learner import Learner, bind_losses
-from compressor.distill.speed import set_up
-from compressor.distill.task import BatchModel
+from compressor.distill.host.device import set_up
+from compressor.distill.loop.engine import train
+from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.progress import Silent
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.recipe import Recipe
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.recipe import Recipe
+from compressor.tasks.base import BatchModel
+from compressor.tasks.image_classification import decode_split, open_data
+from compressor.tasks.image_classification.task import ImageClassification
 
 FILE_SIZE = 160
 PEAK = """

@@ -11,11 +11,11 @@ from PIL import Image
 
 from benchmarks.chain_bundle import write_chain_bundle
 from benchmarks.kill_points import VERDICTS, Case, killed
-from compressor.bundle_folder import NEXT, UNMEASURED, files_of, holds_bundle
 from compressor.errors import KdcError
+from compressor.files.bundle_folder import NEXT, UNMEASURED, files_of, holds_bundle
 from compressor.measure.machine import this_machine
 from compressor.report import check, exit_code_for, seal
-from compressor.spec.profile import Budget
+from compressor.schema.profile import Budget
 
 __all__ = ["cases", "left_in_bundle", "sound_bundle"]
 

@@ -23,19 +23,19 @@ from torch import nn
 
 from benchmarks.input_path import write_folder
 from benchmarks.throughput import CLASSES, STUDENT, network
-from compressor.data import open_data
-from compressor.distill.allocator import keep_large_blocks
-from compressor.distill.answer_codec import Codec
-from compressor.distill.answer_store import AnswerStore
-from compressor.distill.engine import train
-from compressor.distill.image_task import ImageClassification
-from compressor.distill.learner import Learner, bind_losses
-from compressor.distill.task import BatchModel
-from compressor.distill.teachers import Cached, Online
+from compressor.distill.host.allocator import keep_large_blocks
+from compressor.distill.loop.engine import train
+from compressor.distill.loop.learner import Learner, bind_losses
+from compressor.distill.teacher.cache import AnswerStore
+from compressor.distill.teacher.codec import Codec
+from compressor.distill.teacher.sources import Cached, Online
 from compressor.models import freeze
 from compressor.progress import Silent
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.recipe import Recipe
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.recipe import Recipe
+from compressor.tasks.base import BatchModel
+from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification.task import ImageClassification
 
 SCALE, RATIO = (0.5, 1.0), (0.8, 1.25)
 

@@ -19,23 +19,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from compressor.console import progress_for
-from compressor.data import ImageData, Split, decode_split
 from compressor.distill import quantization_aware
+from compressor.export.base import Quantizer, Source
 from compressor.export.builders import BUILDERS
-from compressor.export.bundle import CALIBRATION, validation_size
-from compressor.export.eval_set import part_of, write_pictures, write_reference
+from compressor.export.bundle.build import CALIBRATION, validation_size
+from compressor.export.bundle.eval_set import part_of, write_pictures, write_reference
 from compressor.export.judge import ValidationJudge
-from compressor.export.onnx_graph import to_onnx
-from compressor.export.qat_onnx import qat_model
-from compressor.export.source import Quantizer, Source
+from compressor.export.onnx.graph import to_onnx
+from compressor.export.onnx.qat import qat_model
 from compressor.models import LoadedModel, load_run
 from compressor.models.lineage import data_of
 from compressor.profiles import load_profile
-from compressor.spec.base import read_json, write_json
-from compressor.spec.profile import Profile
-from compressor.spec.quantization import Score
-from compressor.spec.student import Request
+from compressor.schema.base import read_json, write_json
+from compressor.schema.profile import Profile
+from compressor.schema.quantization import Score
+from compressor.schema.student import Request
+from compressor.tasks.image_classification import ImageData, Split, decode_split
+from compressor.terminal.console import progress_for
 
 PROGRESS = progress_for(quiet=False)
 

@@ -25,22 +25,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from compressor.data import ImageData, Split
-from compressor.distill.answer_codec import Codec
-from compressor.distill.answer_store import AnswerStore
-from compressor.distill.engine import train
-from compressor.distill.image_task import ImageClassification
-from compressor.distill.layers import sides_of, taps_of
-from compressor.distill.learner import Learner, bind_losses
+from compressor.distill.features.layers import sides_of, taps_of
+from compressor.distill.host.device import set_up
+from compressor.distill.loop.engine import train
+from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.distill.recipes import LAYERS
-from compressor.distill.speed import set_up
-from compressor.distill.task import BatchModel
-from compressor.distill.teachers import Cached, Online, Teacher
+from compressor.distill.teacher.cache import AnswerStore
+from compressor.distill.teacher.codec import Codec
+from compressor.distill.teacher.sources import Cached, Online, Teacher
 from compressor.models import LoadedModel, freeze
 from compressor.progress import Silent
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.recipe import Recipe
-from compressor.spec.student import DataInfo, Weights
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import DataInfo, Weights
+from compressor.tasks.base import BatchModel
+from compressor.tasks.image_classification import ImageData, Split
+from compressor.tasks.image_classification.task import ImageClassification
 
 CLASSES = 10
 STUDENT = "mobilenetv3_small_100"

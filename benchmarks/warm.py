@@ -137,7 +137,7 @@ def _child(asked: dict[str, Any], told: Path, said: int) -> None:
         os.environ.update(asked["environment"])
         tempfile.tempdir = None
         sys.argv = ["kdc", *asked["arguments"]]
-        from compressor.cli import run
+        from compressor.cli.app import run
 
         calls = _hook(asked["under"], asked["at"])
         code = run()

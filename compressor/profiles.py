@@ -12,13 +12,13 @@ import yaml
 from compressor import __version__
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
-from compressor.locks import locked
+from compressor.files.locks import locked
 from compressor.overrides import apply_overrides, yaml_mapping, yaml_text
-from compressor.printable import one_line
 from compressor.runtimes import RUNTIMES, runtime_for
-from compressor.spec.base import parse, write_text
-from compressor.spec.measurement import Machine
-from compressor.spec.profile import Budget, Profile
+from compressor.schema.base import parse, write_text
+from compressor.schema.measurement import Machine
+from compressor.schema.profile import Budget, Profile
+from compressor.terminal.printable import one_line
 
 __all__ = [
     "ProfileRow",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor import cli
+from compressor.cli import app as cli
 from compressor.progress import Silent
-from compressor.spec.measurement import Machine
-from compressor.spec.quantization import ByClass, Score
-from compressor.spec.student import Request
+from compressor.schema.measurement import Machine
+from compressor.schema.quantization import ByClass, Score
+from compressor.schema.student import Request
 
 __all__ = ["MACHINE", "TRAINING", "Ended", "by_classes", "call", "score_of", "version_of", "write_colours"]
 

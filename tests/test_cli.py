@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from compressor.export.onnx_graph import to_onnx
+from compressor.export.onnx.graph import to_onnx
 from compressor.report import seal
 from tests.kit import TRAINING, Ended, version_of, write_colours
 from tests.targets.trt_graphs import needs_rtx
@@ -49,7 +49,9 @@ def test_help_is_as_reviewed(command: str, kdc: Kdc, monkeypatch: pytest.MonkeyP
 
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = "import sys, typer.core; brought = set(sys.modules); sys.argv = ['kdc', '--help']\n"  # rich, in 0.18
-    code += "from compressor.cli import run; run()\nheavy = {'torch', 'timm', 'numpy', 'pydantic', 'rich', 'onnx'}\n"
+    code += (
+        "from compressor.cli.app import run; run()\nheavy = {'torch', 'timm', 'numpy', 'pydantic', 'rich', 'onnx'}\n"
+    )
     code += "found = heavy & (set(sys.modules) - brought); sys.exit(str(found or 0))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() in ("", "0")
@@ -209,7 +211,7 @@ def test_demo_and_a_new_profile_say_who_writes_there(kdc: Kdc, tmp_path: Path, m
 
 @contextmanager
 def held_by_another(place: Path, *, file: bool) -> Iterator[None]:
-    code = "import sys, pathlib, time; from compressor.locks import locked\n"
+    code = "import sys, pathlib, time; from compressor.files.locks import locked\n"
     code += (
         f"with locked(pathlib.Path(sys.argv[1]), 'kdc teach', file={file}): print('held', flush=True); time.sleep(99)"
     )
@@ -407,7 +409,7 @@ def test_a_broken_onnx_file_ends_the_export(
         path = arguments[-1]
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-    monkeypatch.setattr("compressor.export.bundle.to_onnx", half)
+    monkeypatch.setattr("compressor.export.bundle.build.to_onnx", half)
     ended = kdc(
         "export", student_run, "--profile", "x86-avx2", "--target", target, "--out", tmp_path / "bundle", "--quiet"
     )
@@ -441,7 +443,7 @@ def test_check_without_torch(bundle: Path) -> None:
         "import sys\n"
         "for name in ('torch', 'timm', 'transformers', 'onnx', 'onnxruntime', 'openvino'): sys.modules[name] = None\n"
         f"sys.argv = ['kdc', 'check', {str(bundle)!r}]\n"
-        "from compressor.cli import main; main()\n"
+        "from compressor.cli.app import main; main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -547,7 +549,7 @@ def test_measured_elsewhere_and_unfinished_say_what_to_do(kdc: Kdc, bundle: Path
 
 def kdc_process(*arguments: object) -> "subprocess.Popen[str]":
     """`kdc` in a process of its own. On one thread: the order in which threads add up shows in the last bits."""
-    command = (sys.executable, "-m", "compressor.cli", *map(str, arguments))
+    command = (sys.executable, "-m", "compressor", *map(str, arguments))
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=one_thread, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -587,7 +589,7 @@ def test_a_stopped_training_says_so_and_resumes(
 
 
 def test_a_closed_stdout_does_not_change_the_verdict(bundle: Path) -> None:
-    script = 'exec "$0" -m compressor.cli check "$1" >&-'
+    script = 'exec "$0" -m compressor check "$1" >&-'
     done = subprocess.run(
         ["sh", "-c", script, sys.executable, str(bundle)], capture_output=True, text=True, check=False
     )

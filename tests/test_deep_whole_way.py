@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from compressor.models import load_model
-from compressor.models.pixels import seeing
-from compressor.spec.base import read_json
-from compressor.spec.student import Student
+from compressor.schema.base import read_json
+from compressor.schema.student import Student
+from compressor.tasks.image_classification.models.pixel_range import seeing
 from tests.data.hand_made import png
 from tests.kit import TRAINING, Ended, Hearing, call
 

@@ -14,8 +14,8 @@ import openvino
 import pytest
 from PIL import Image
 
-from compressor.export import bundle as bundle_steps
-from compressor.export.qat_onnx import qat_model
+from compressor.export.bundle import build as bundle_steps
+from compressor.export.onnx.qat import qat_model
 from compressor.measure.machine import this_machine
 from compressor.profiles import write_new_profile
 from tests.kit import TRAINING, Ended, call, write_colours

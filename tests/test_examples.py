@@ -14,11 +14,12 @@ import torch
 import typer
 import yaml
 
-from compressor import cli, losses
-from compressor.distill.learner import bind_losses
+from compressor import losses
+from compressor.cli import app as cli
+from compressor.distill.loop.learner import bind_losses
 from compressor.distill.recipes import distillation_recipe
 from compressor.progress import Silent
-from compressor.spec.recipe import Recipe
+from compressor.schema.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from compressor.bundle_folder import UNMEASURED, files_of
 from compressor.errors import KdcError
+from compressor.files.bundle_folder import UNMEASURED, files_of
 from compressor.measure import session
-from compressor.spec.base import read_json
-from compressor.spec.bundle import Bundle
+from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle
 from tests.kit import Ended
 
 Kdc = Callable[..., Ended]

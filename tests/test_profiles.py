@@ -18,8 +18,8 @@ from compressor.profiles import (
     write_new_profile,
 )
 from compressor.runtimes import RUNTIMES
-from compressor.spec.measurement import Machine
-from compressor.spec.profile import CLASS_LINES, Budget, Fact, Profile
+from compressor.schema.measurement import Machine
+from compressor.schema.profile import CLASS_LINES, Budget, Fact, Profile
 from tests.kit import MACHINE
 
 BOARDS = ("android-snapdragon-8gen3", "jetson-orin-nano", "raspberry-pi-5")

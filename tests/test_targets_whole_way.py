@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from compressor.data import normalise
-from compressor.export import tensorrt
-from compressor.export.onnx_graph import to_onnx
-from compressor.export.tensorrt_conformance import violations
+from compressor.export.onnx.graph import to_onnx
+from compressor.export.tensorrt import engine
+from compressor.export.tensorrt.conformance import violations
 from compressor.models import load_run
 from compressor.profiles import load_profile
-from compressor.spec.base import read_json
-from compressor.spec.bundle import Bundle, Variant
-from compressor.spec.quantization import Scheme
+from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle, Variant
+from compressor.schema.quantization import Scheme
+from compressor.tasks.image_classification import normalise
 from tests.kit import TRAINING, Ended, call
 from tests.targets.trt_graphs import needs_rtx, without_gpu
 
@@ -213,7 +213,7 @@ def test_a_network_that_tensorrt_does_not_know_is_refused_with_the_node(
 @pytest.fixture
 def wrong_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if whoever changes the quantizer made activations uint8, which TensorRT's parser reads as int8."""
-    monkeypatch.setattr(tensorrt, "SCHEME", Scheme(activations="uint8"))
+    monkeypatch.setattr(engine, "SCHEME", Scheme(activations="uint8"))
 
 
 @pytest.mark.usefixtures("wrong_scheme")

@@ -5,7 +5,7 @@ from typing import Any
 
 from compressor.data.csv_rows import MOST_COLUMNS
 from compressor.errors import KdcError, first_line
-from compressor.reading import open_regular
+from compressor.files.reading import open_regular
 
 __all__ = ["footer_of", "reading"]
 

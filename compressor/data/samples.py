@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from compressor.data.depth import Seen
-from compressor.data.pictures import read
 from compressor.data.splits import WANTED
-from compressor.spec.preprocess import PixelRange
-from compressor.spec.student import DataInfo
+from compressor.schema.preprocess import PixelRange
+from compressor.schema.student import DataInfo
+from compressor.tasks.image_classification.depth import Seen
+from compressor.tasks.image_classification.preprocessing import read
 
 __all__ = [
     "UNLABELLED",

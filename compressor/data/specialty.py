@@ -12,7 +12,7 @@ from compressor.data.labels import listed
 from compressor.data.samples import ImageData, drawn
 from compressor.errors import KdcError, did_you_mean
 from compressor.names import spelt
-from compressor.spec.student import Specialty
+from compressor.schema.student import Specialty
 
 __all__ = ["DUSTBIN", "specialised", "specialty_classes"]
 

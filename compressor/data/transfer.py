@@ -11,7 +11,7 @@ from compressor.data.samples import UNLABELLED, ImageData, Split, drawn
 from compressor.errors import KdcError, did_you_mean
 from compressor.names import spelt
 from compressor.progress import Progress
-from compressor.spec.recipe import Transfer
+from compressor.schema.recipe import Transfer
 
 __all__ = ["classes_without", "transfer_set"]
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from compressor import __version__
 from compressor.assets import asset_dir
-from compressor.bundle_change import new_folder
-from compressor.bundle_folder import BEST, files_of
 from compressor.deploy.examples import EXAMPLES, Example
 from compressor.deploy.picture import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
 from compressor.errors import KdcError, os_error
-from compressor.spec.base import TEMPORARY, Noun, file_sha256, read_json
-from compressor.spec.bundle import Bundle, FileEntry, Variant
-from compressor.spec.manifest import Manifest
-from compressor.spec.report import Report, Row
+from compressor.files.bundle_change import new_folder
+from compressor.files.bundle_folder import BEST, files_of
+from compressor.schema.base import TEMPORARY, Noun, file_sha256, read_json
+from compressor.schema.bundle import Bundle, FileEntry, Variant
+from compressor.schema.manifest import Manifest
+from compressor.schema.report import Report, Row
 
 __all__ = ["problems_of_best", "ship", "write_best"]
 

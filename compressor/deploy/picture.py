@@ -2,8 +2,8 @@
 
 import json
 
-from compressor.spec.manifest import ModelInput, PictureType
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.manifest import ModelInput, PictureType
+from compressor.schema.preprocess import Preprocess
 
 __all__ = ["cpp_header", "model_input"]
 

@@ -1,7 +1,7 @@
 """README.md of BUNDLE/best/: what it is and how to run it, on half a page."""
 
 from compressor.deploy.examples import Example
-from compressor.spec.manifest import Manifest
+from compressor.schema.manifest import Manifest
 
 __all__ = ["to_readme"]
 

@@ -8,8 +8,8 @@ import uuid
 from typing import Any
 
 from compressor.deploy.examples import Example
-from compressor.spec.manifest import Manifest
-from compressor.spec.student import Weights
+from compressor.schema.manifest import Manifest
+from compressor.schema.student import Weights
 
 __all__ = ["to_cyclonedx"]
 

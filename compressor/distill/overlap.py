@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.data import ImageData, Split
-from compressor.models.answer_table import LoadedTable
 from compressor.models.lineage import last_part
+from compressor.models.prediction_table import LoadedTable
 from compressor.models.trained_on import Pictures, pictures_of
 from compressor.progress import Progress
-from compressor.spec.student import Request
+from compressor.schema.student import Request
+from compressor.tasks.image_classification import ImageData, Split
 
 __all__ = ["seen_before", "tell_overlap", "tell_table_overlap", "with_notes"]
 

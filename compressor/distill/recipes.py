@@ -9,8 +9,8 @@ from compressor.errors import KdcError
 from compressor.models.references import NO_MODEL, TABLE
 from compressor.overrides import apply_overrides, read_yaml
 from compressor.progress import Progress
-from compressor.spec.base import parse
-from compressor.spec.recipe import Recipe
+from compressor.schema.base import parse
+from compressor.schema.recipe import Recipe
 
 __all__ = [
     "ANSWERS",

@@ -3,14 +3,14 @@ targets/: that is a new runtime."""
 
 from pathlib import Path
 
-from compressor.export import openvino_ir
-from compressor.export.executorch_pte import EXECUTORCH, to_executorch
-from compressor.export.litert_tflite import LITERT, to_litert
-from compressor.export.openvino_int8 import OPENVINO
-from compressor.export.ort_fp16 import to_fp16
-from compressor.export.ort_int8 import ORT
-from compressor.export.source import Artefact, Builder, Source
-from compressor.export.tensorrt import TENSORRT, TENSORRT_RTX
+from compressor.export.base import Artefact, Builder, Source
+from compressor.export.mobile.executorch_pte import EXECUTORCH, to_executorch
+from compressor.export.mobile.litert_tflite import LITERT, to_litert
+from compressor.export.onnx.fp16 import to_fp16
+from compressor.export.onnx.int8 import ORT
+from compressor.export.openvino import ir
+from compressor.export.openvino.int8 import OPENVINO
+from compressor.export.tensorrt.engine import TENSORRT, TENSORRT_RTX
 
 __all__ = ["BUILDERS"]
 
@@ -24,7 +24,7 @@ def _onnxruntime(source: Source, precision: str, folder: Path) -> Artefact:
 
 BUILDERS: dict[str, Builder] = {
     "onnxruntime": Builder(_onnxruntime, ORT),
-    "openvino": Builder(openvino_ir.convert, OPENVINO),
+    "openvino": Builder(ir.convert, OPENVINO),
     "executorch": Builder(to_executorch, EXECUTORCH),
     "litert": Builder(to_litert, LITERT),
     "tensorrt": TENSORRT,

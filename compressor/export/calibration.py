@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compressor.data import normalise
 from compressor.errors import KdcError
-from compressor.export.ort_session import Floats, open_session
-from compressor.export.source import Source
-from compressor.spec.quantization import Scheme
+from compressor.export.base import Source
+from compressor.export.onnx.session import Floats, open_session
+from compressor.schema.quantization import Scheme
+from compressor.tasks.image_classification import normalise
 
 __all__ = ["FEWEST", "METHODS", "Histogram", "activation_ranges", "batches"]
 

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.export.eval_set import write_reference
-from compressor.export.source import Rank
+from compressor.export.base import Rank
+from compressor.export.bundle.eval_set import write_reference
+from compressor.processes.runner import open_runner
 from compressor.progress import Silent
-from compressor.runner import open_runner
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import ByClass, Score
-from compressor.statistics import class_counts, keeps, parity_figures, parity_judged, score_parity, top1
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.quantization import ByClass, Score
+from compressor.stats import class_counts, keeps, parity_figures, parity_judged, score_parity, top1
 
 __all__ = ["ValidationJudge", "machine_isa"]
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from torch import nn
 
 from compressor.errors import KdcError
-from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Source
+from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source
 from compressor.progress import Progress
-from compressor.spec.quantization import Rung, Scheme, Score
-from compressor.statistics import closeness, parity_judged, score_parity
+from compressor.schema.quantization import Rung, Scheme, Score
+from compressor.stats import closeness, parity_judged, score_parity
 
 __all__ = ["Retrain", "Taken", "climb"]
 

@@ -12,10 +12,10 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
-from compressor.export.ort_session import Floats, node_times, open_session
-from compressor.export.qdq_plan import Layer
+from compressor.export.onnx.qdq_plan import Layer
+from compressor.export.onnx.session import Floats, node_times, open_session
 from compressor.progress import Progress
-from compressor.statistics.softmax import log_softmax
+from compressor.stats.softmax import log_softmax
 
 __all__ = ["Sensitivity", "divergence", "growing_sets", "in_order", "measure_layers"]
 

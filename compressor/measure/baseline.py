@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-from compressor.bundle_change import new_folder
 from compressor.errors import KdcError, os_error
-from compressor.spec.base import file_sha256, read_json, write_json
-from compressor.spec.bundle import Bundle, FileEntry, Variant
+from compressor.files.bundle_change import new_folder
+from compressor.schema.base import file_sha256, read_json, write_json
+from compressor.schema.bundle import Bundle, FileEntry, Variant
 
 __all__ = ["attach_baseline"]
 

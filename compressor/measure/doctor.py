@@ -4,14 +4,14 @@ import subprocess
 from importlib import metadata
 
 from compressor import __version__
-from compressor.child_environment import child_environment
 from compressor.errors import KdcError
 from compressor.measure.machine import last_line, runtime_info, this_machine
-from compressor.python import python_command
+from compressor.processes.child_environment import child_environment
+from compressor.processes.python import python_command
 from compressor.runtimes import NOT_YET, RUNTIMES, Runtime
-from compressor.spec.doctor import Diagnosis, PackageCheck, RuntimeCheck
-from compressor.spec.measurement import Machine
-from compressor.spec.profile import Profile
+from compressor.schema.doctor import Diagnosis, PackageCheck, RuntimeCheck
+from compressor.schema.measurement import Machine
+from compressor.schema.profile import Profile
 
 __all__ = ["diagnose", "missing_for", "to_text"]
 

@@ -4,7 +4,7 @@ from compressor.models.classes import map_classes
 from compressor.models.loaded import LoadedModel, freeze, logits_of, with_classes
 from compressor.models.references import load_model
 from compressor.models.runs import load_run, save_run
-from compressor.models.students import create_student
+from compressor.tasks.image_classification.models.students import create_student
 
 __all__ = [
     "LoadedModel",

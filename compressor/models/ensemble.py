@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel, Several, probe_of
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.recipe import Ensemble
-from compressor.spec.student import Weights
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.recipe import Ensemble
+from compressor.schema.student import Weights
 
 __all__ = ["TOGETHER", "combined", "resized_members"]
 

@@ -18,9 +18,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.models.hf_models import HfClassifier
 from compressor.models.loaded import SelectClasses
 from compressor.models.weights import heads
+from compressor.tasks.image_classification.models.hf_models import HfClassifier
 
 __all__ = ["POOLED", "Taps", "attention_of", "inner_of", "is_attention", "with_stages"]
 

@@ -3,15 +3,15 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from compressor.data import ImageData, open_data
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
 from compressor.models.ensemble import TOGETHER, combined, resized_members
 from compressor.models.loaded import LoadedModel, with_classes
-from compressor.models.pixels import seeing
 from compressor.models.references import NO_MODEL, is_table, load_model, with_class_file
 from compressor.progress import Progress, Silent
-from compressor.spec.student import DataInfo, Request, Student, Weights
+from compressor.schema.student import DataInfo, Request, Student, Weights
+from compressor.tasks.image_classification import ImageData, open_data
+from compressor.tasks.image_classification.models.pixel_range import seeing
 
 __all__ = ["data_of", "last_part", "load_teacher", "public", "teacher_of", "told"]
 

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from compressor.data.pictures import normalise, resize_and_crop
 from compressor.errors import KdcError, first_line
 from compressor.names import escaped, line_fault
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.student import Weights
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.student import Weights
+from compressor.tasks.image_classification.preprocessing import normalise, resize_and_crop
 
 __all__ = [
     "LoadedModel",

@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.models import hf_models, runs, specialists, timm_models
+from compressor.files.reading import read_bytes
+from compressor.models import runs, specialists
 from compressor.models.classes import headless
 from compressor.models.loaded import LoadedModel, outputs_of
 from compressor.names import class_fault, escaped, lines_of, spelt
-from compressor.reading import read_bytes
+from compressor.tasks.image_classification.models import hf_models, timm_models
 
 __all__ = ["NO_MODEL", "SPELLINGS", "TABLE", "is_table", "load_model", "with_class_file"]
 

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from compressor.errors import KdcError
-from compressor.models import hf_models, timm_models
-from compressor.models.checkpoints import read_tensors
-from compressor.models.fake_quant import add_fake_quant
-from compressor.models.folding import fold_batchnorm
+from compressor.models.checkpoints.state_dict import read_tensors
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import tensors_sha256
-from compressor.spec.base import read_json, write_atomically, write_json
-from compressor.spec.student import Student, Weights
+from compressor.quantization.fake_quant import add_fake_quant
+from compressor.quantization.folding import fold_batchnorm
+from compressor.schema.base import read_json, write_atomically, write_json
+from compressor.schema.student import Student, Weights
+from compressor.tasks.image_classification.models import hf_models, timm_models
 
 __all__ = ["load_run", "save_run", "save_tensors"]
 

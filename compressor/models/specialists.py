@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
 from compressor.models.loaded import LoadedModel, Several, freeze, with_classes
-from compressor.models.pixels import seeing
 from compressor.models.runs import load_run
-from compressor.spec.base import read_json
-from compressor.spec.specialists import Specialist, Specialists
-from compressor.spec.student import Specialty, Weights
+from compressor.schema.base import read_json
+from compressor.schema.specialists import Specialist, Specialists
+from compressor.schema.student import Specialty, Weights
+from compressor.tasks.image_classification.models.pixel_range import seeing
 
 __all__ = ["Posterior", "combined", "joined"]
 

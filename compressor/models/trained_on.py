@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError
-from compressor.reading import read_bytes
-from compressor.spec.base import read_json, write_atomically
-from compressor.spec.specialists import Specialists
-from compressor.spec.student import Request, Student
+from compressor.files.reading import read_bytes
+from compressor.schema.base import read_json, write_atomically
+from compressor.schema.specialists import Specialists
+from compressor.schema.student import Request, Student
 
 __all__ = ["FILE", "Pictures", "learned_before", "pictures_of", "read_trained_on", "save_trained_on"]
 

@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from compressor.bundle_folder import BEST, SUMS, UNMEASURED, counted, holds_bundle, is_working
 from compressor.errors import KdcError, os_error
-from compressor.reading import JSON_BYTES, read_bytes
-from compressor.spec.base import file_sha256, read_json, write_text
-from compressor.spec.bundle import Bundle, FileEntry
-from compressor.spec.measurement import Measurement
+from compressor.files.bundle_folder import BEST, SUMS, UNMEASURED, counted, holds_bundle, is_working
+from compressor.files.reading import JSON_BYTES, read_bytes
+from compressor.schema.base import file_sha256, read_json, write_text
+from compressor.schema.bundle import Bundle, FileEntry
+from compressor.schema.measurement import Measurement
 
 __all__ = [
     "MEASUREMENT",

@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 if TYPE_CHECKING:
-    from compressor.data import ImageData
+    from compressor.tasks.image_classification import ImageData
 
 HERE = Path(__file__).resolve().parent
 
@@ -111,12 +111,12 @@ def measured(references: Sequence[str], experiment: Experiment, data: "ImageData
     """Accuracy and recalls on test, of the model (or of several as one) that the references name."""
     import torch
 
-    from compressor.data import normalise
-    from compressor.data.store import Decoding
     from compressor.models import load_model, map_classes, with_classes
     from compressor.models.ensemble import combined
-    from compressor.spec.recipe import Ensemble
-    from compressor.statistics import per_class_recall, top1
+    from compressor.schema.recipe import Ensemble
+    from compressor.stats import per_class_recall, top1
+    from compressor.tasks.image_classification import normalise
+    from compressor.tasks.image_classification.pixel_cache import Decoding
 
     names = data.info.class_names
     models = [load_model(reference) for reference in references]
@@ -133,7 +133,7 @@ def measured(references: Sequence[str], experiment: Experiment, data: "ImageData
 
 
 def collect(experiment: Experiment, work: Path) -> dict[str, Result]:
-    from compressor.data import open_data
+    from compressor.tasks.image_classification import open_data
 
     data = open_data(experiment.data)
     results: dict[str, Result] = {}

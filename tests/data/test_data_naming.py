@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.data import open_data
 from compressor.data.labels import class_order
 from compressor.data.specialty import specialty_classes
 from compressor.data.transfer import classes_without
 from compressor.errors import EXIT_USAGE, KdcError
-from compressor.spec.recipe import Transfer
+from compressor.schema.recipe import Transfer
+from compressor.tasks.image_classification import open_data
 
 MakeFolder = Callable[..., Path]
 MakeBytes = Callable[..., bytes]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.data import ImageData, Split
 from compressor.data.specialty import DUSTBIN, specialised, specialty_classes
 from compressor.errors import KdcError
-from compressor.spec.student import DataInfo
+from compressor.schema.student import DataInfo
+from compressor.tasks.image_classification import ImageData, Split
 
 NAMES = ("ant", "bee, wild", "cat", "dog", "eel")
 EACH = (5, 7, 20, 30, 40)

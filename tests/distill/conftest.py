@@ -15,8 +15,8 @@ from sklearn.datasets import load_digits
 
 from compressor.distill import teach
 from compressor.progress import Silent
-from compressor.spec.recipe import Recipe
-from compressor.spec.student import Request
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Request
 
 # Tiny networks: a second thread mostly waits for the first, and for long where other work shares the cores.
 torch.set_num_threads(1)

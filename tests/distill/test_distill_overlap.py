@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.data import ImageData, open_data
-from compressor.data.outputs import read_outputs
+from compressor.data.predictions import read_outputs
 from compressor.distill import distill, predict, teach
 from compressor.distill.overlap import seen_before, tell_overlap
 from compressor.errors import KdcError
-from compressor.export.identity import without_paths
+from compressor.export.bundle.identity import without_paths
 from compressor.models.trained_on import FILE, pictures_of, read_trained_on, save_trained_on
 from compressor.progress import Silent
-from compressor.spec.base import read_json, write_json
-from compressor.spec.specialists import Specialist, Specialists
-from compressor.spec.student import Request, Student
+from compressor.schema.base import read_json, write_json
+from compressor.schema.specialists import Specialist, Specialists
+from compressor.schema.student import Request, Student
+from compressor.tasks.image_classification import ImageData, open_data
 from tests.kit import Ended, Hearing
 
 Ask = Callable[..., Request]

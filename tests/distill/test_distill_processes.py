@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from compressor.models import load_run
-from compressor.spec.student import Request
+from compressor.schema.student import Request
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -1,7 +1,7 @@
 """The line that counts the data."""
 
-from compressor.data import ImageData, open_data
-from compressor.distill.training import say
+from compressor.distill.trainer import say
+from compressor.tasks.image_classification import ImageData, open_data
 from tests.kit import Hearing
 
 

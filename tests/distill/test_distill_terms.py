@@ -19,9 +19,9 @@ from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import lineage, load_model, load_run
 from compressor.progress import Progress, Silent
-from compressor.spec.quantization import Scheme
-from compressor.spec.recipe import LossTerm
-from compressor.spec.student import Request, Student
+from compressor.schema.quantization import Scheme
+from compressor.schema.recipe import LossTerm
+from compressor.schema.student import Request, Student
 from tests.kit import Hearing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

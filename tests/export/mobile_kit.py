@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compressor.data import normalise
+from compressor.export.base import Source
 from compressor.export.judge import ValidationJudge
-from compressor.export.source import Source
 from compressor.profiles import load_profile
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.preprocess import Preprocess
+from compressor.tasks.image_classification import normalise
 
 SIDE, CLASSES = 16, 4
 HOW = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))

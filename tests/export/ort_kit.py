@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from compressor.export.base import Rank, Source
 from compressor.export.calibration import batches
-from compressor.export.ort_session import open_session
-from compressor.export.source import Rank, Source
+from compressor.export.onnx.session import open_session
 from compressor.profiles import load_profile
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Score
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.quantization import Score
 from tests.kit import score_of
 
 SIDE, CLASSES = 16, 4

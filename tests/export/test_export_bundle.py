@@ -10,15 +10,15 @@ from PIL import Image
 
 from compressor.data.samples import Split
 from compressor.errors import EXIT_USAGE, KdcError
-from compressor.export import bundle
-from compressor.export.bundle import validation_size
-from compressor.export.eval_set import part_of
-from compressor.export.variants import Delivery
+from compressor.export.bundle import build
+from compressor.export.bundle.build import validation_size
+from compressor.export.bundle.eval_set import part_of
+from compressor.export.bundle.variants import Delivery
 from compressor.profiles import load_profile
 from compressor.progress import Silent
 from compressor.runtimes import RUNTIMES
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Scheme
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.quantization import Scheme
 
 
 def preprocess(height: int, width: int) -> Preprocess:
@@ -122,20 +122,20 @@ def targets(runtime: str, precisions: tuple[str, ...]) -> str:
 
 def test_a_student_is_trained_on_once_for_each_way_of_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runtimes that round alike share it. What a run becomes is test_export_qat's."""
-    monkeypatch.setattr(bundle, "qat_model", lambda run, profile, batch, folder: (run, batch, folder.name))
+    monkeypatch.setattr(build, "qat_model", lambda run, profile, batch, folder: (run, batch, folder.name))
     asked: list[Scheme] = []
 
     def train(scheme: Scheme) -> Path:
         asked.append(scheme)
         return tmp_path / f"run-{len(asked)}"
 
-    place = bundle._Place(tmp_path, tmp_path, load_profile("x86-avx2"), cast(Any, None), cast(Any, None), Silent())
+    place = build._Place(tmp_path, tmp_path, load_profile("x86-avx2"), cast(Any, None), cast(Any, None), Silent())
     first, second = Scheme(activations="uint8", weight_bits=7), Scheme(activations="int8")
-    trained = bundle._retraining(place, 1, train)
+    trained = build._retraining(place, 1, train)
     found = [cast(Any, trained(scheme)) for scheme in (first, second, first, second)]
     assert asked == [first, second]
     assert found == 2 * [(tmp_path / "run-1", 1, "qat-uint8-7"), (tmp_path / "run-2", 1, "qat-int8-8")]
-    assert bundle._retraining(place, 1, None)(first) is None, "--no-qat"
+    assert build._retraining(place, 1, None)(first) is None, "--no-qat"
 
 
 def test_what_importing_an_exporter_says_reaches_nobody(
@@ -151,8 +151,8 @@ def test_what_importing_an_exporter_says_reaches_nobody(
         row = replace(RUNTIMES["onnxruntime"], exports_with=(module,))
         monkeypatch.setitem(RUNTIMES, "onnxruntime", row)
         if module == "kdc_chatty":
-            bundle.require_exporters(profile)
+            build.require_exporters(profile)
             assert capfd.readouterr() == ("", "")
         else:
             with pytest.raises(KdcError, match="needs kdc_broken, which cannot be imported: No module named 'kdc_not"):
-                bundle.require_exporters(profile)
+                build.require_exporters(profile)

@@ -18,14 +18,14 @@ else:
     import mobile_kit as kit
 
 from compressor.errors import EXIT_MISSING, KdcError
-from compressor.export.executorch_pte import EXECUTORCH, to_executorch
-from compressor.export.sizes import weight_bytes
-from compressor.export.source import QatModel
-from compressor.export.torch_rounding import rounded
-from compressor.models.fake_quant import add_fake_quant
+from compressor.export.base import QatModel
+from compressor.export.bundle.sizes import weight_bytes
+from compressor.export.mobile.executorch_pte import EXECUTORCH, to_executorch
+from compressor.export.mobile.torch_rounding import rounded
+from compressor.processes.runner import open_runner
 from compressor.progress import Silent
-from compressor.runner import open_runner
-from compressor.spec.quantization import Scheme
+from compressor.quantization.fake_quant import add_fake_quant
+from compressor.schema.quantization import Scheme
 
 pytest.importorskip("executorch")
 

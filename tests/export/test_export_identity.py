@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from compressor.export.identity import without_paths
-from compressor.spec.recipe import Peer
-from compressor.spec.student import UnlabelledInfo
+from compressor.export.bundle.identity import without_paths
+from compressor.schema.recipe import Peer
+from compressor.schema.student import UnlabelledInfo
 from tests.models.test_models_runs import record, saved
 
 

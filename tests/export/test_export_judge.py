@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source
 from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import climb
-from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Source
 from compressor.profiles import load_profile
 from compressor.progress import Progress
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Quantization, Scheme
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.quantization import Quantization, Scheme
 from tests.kit import Hearing
 
 SCHEME = Scheme(activations="uint8")

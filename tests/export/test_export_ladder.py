@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from compressor.errors import KdcError
-from compressor.export.bundle import needed
+from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Rank, Source
+from compressor.export.bundle.build import needed
 from compressor.export.ladder import climb
-from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Rank, Source
 from compressor.profiles import load_profile
 from compressor.progress import Progress, Silent
-from compressor.spec.quantization import Quantization, Scheme, Score
-from compressor.spec.student import Accuracy
+from compressor.schema.quantization import Quantization, Scheme, Score
+from compressor.schema.student import Accuracy
 from tests.kit import score_of
 
 SCHEME = Scheme(activations="uint8")

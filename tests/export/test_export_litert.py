@@ -21,14 +21,14 @@ else:
     import mobile_kit as kit
 
 from compressor.errors import EXIT_MISSING, KdcError
-from compressor.export.litert_tflite import LITERT, scope, to_litert
-from compressor.export.sizes import weight_bytes
-from compressor.export.source import QatModel
-from compressor.export.torch_rounding import rounded
-from compressor.models.fake_quant import add_fake_quant
+from compressor.export.base import QatModel
+from compressor.export.bundle.sizes import weight_bytes
+from compressor.export.mobile.litert_tflite import LITERT, scope, to_litert
+from compressor.export.mobile.torch_rounding import rounded
+from compressor.processes.runner import open_runner
 from compressor.progress import Silent
-from compressor.runner import open_runner
-from compressor.spec.quantization import Scheme
+from compressor.quantization.fake_quant import add_fake_quant
+from compressor.schema.quantization import Scheme
 
 # Importing it takes seconds, so that only its tests do.
 pytestmark = pytest.mark.skipif(find_spec("litert_torch") is None, reason="litert_torch is not installed")

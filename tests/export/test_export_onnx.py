@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.export.macs import count_macs
-from compressor.export.onnx_graph import to_onnx
+from compressor.export.bundle.macs import count_macs
+from compressor.export.onnx.graph import to_onnx
 
 METADATA = {"licence": "apache-2.0", "class_names": '["cat","dög"]'}
 

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compressor.errors import EXIT_MISSING, KdcError
-from compressor.export.openvino_ir import convert
-from compressor.export.sizes import weight_bytes
-from compressor.export.source import Source
+from compressor.export.base import Source
+from compressor.export.bundle.sizes import weight_bytes
+from compressor.export.openvino.ir import convert
 from compressor.profiles import load_profile
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.preprocess import Preprocess
 
 ov = pytest.importorskip("openvino")
 

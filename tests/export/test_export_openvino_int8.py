@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compressor.data import normalise
 from compressor.errors import EXIT_MISSING, KdcError
+from compressor.export.base import Candidate, QatModel, Source
+from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.judge import ValidationJudge
-from compressor.export.openvino_fallback import Layers, fallback, fewest, logits
-from compressor.export.openvino_int8 import OPENVINO, openvino_scheme
-from compressor.export.openvino_ir import converted
-from compressor.export.openvino_nncf import batch, biases, quantized, save_packed
-from compressor.export.sizes import weight_bytes
-from compressor.export.source import Candidate, QatModel, Source
+from compressor.export.openvino.fallback import Layers, fallback, fewest, logits
+from compressor.export.openvino.int8 import OPENVINO, openvino_scheme
+from compressor.export.openvino.ir import converted
+from compressor.export.openvino.nncf_int8 import batch, biases, quantized, save_packed
+from compressor.processes.runner import open_runner
 from compressor.profiles import load_profile
 from compressor.progress import Silent
-from compressor.runner import open_runner
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Quantization
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.quantization import Quantization
+from compressor.tasks.image_classification import normalise
 
 pytest.importorskip("nncf")
 ov = pytest.importorskip("openvino")

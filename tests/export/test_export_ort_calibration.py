@@ -8,17 +8,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from compressor.data import normalise
 from compressor.errors import KdcError
-from compressor.export.bias_correction import channel_means, correct_biases
+from compressor.export.base import Source
 from compressor.export.calibration import BINS, Histogram, _entropy, _percentile, activation_ranges, batches
-from compressor.export.ort_session import open_session
-from compressor.export.qdq import insert_pairs, plan_for, quantize
-from compressor.export.qdq_plan import Layer, heavy_layers
+from compressor.export.onnx.bias_correction import channel_means, correct_biases
+from compressor.export.onnx.qdq import insert_pairs, plan_for, quantize
+from compressor.export.onnx.qdq_plan import Layer, heavy_layers
+from compressor.export.onnx.session import open_session
 from compressor.export.sensitivity import Sensitivity, divergence, growing_sets, in_order, measure_layers
-from compressor.export.source import Source
 from compressor.progress import Silent
-from compressor.spec.quantization import Scheme
+from compressor.schema.quantization import Scheme
+from compressor.tasks.image_classification import normalise
 from tests.export.ort_kit import HEAVY, PREPROCESS, make_model, make_source
 
 U8S8 = Scheme(activations="uint8")

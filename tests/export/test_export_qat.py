@@ -20,16 +20,16 @@ from timm.layers import Conv2dSame, SqueezeExcite
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.export.qat_onnx import qat_model, to_qdq_onnx
+from compressor.export.onnx.qat import qat_model, to_qdq_onnx
 from compressor.models import create_student, save_run
-from compressor.models.fake_quant import WeightRounding, add_fake_quant, fake_quant_layers
-from compressor.models.folding import fold_batchnorm
-from compressor.models.quant_plan import quant_plan
-from compressor.models.ranges import calibrate
 from compressor.profiles import load_profile
-from compressor.spec.quantization import Quantization, Scheme
-from compressor.spec.recipe import Recipe
-from compressor.spec.student import Accuracy, DataInfo, Environment, Student
+from compressor.quantization.fake_quant import WeightRounding, add_fake_quant, fake_quant_layers
+from compressor.quantization.folding import fold_batchnorm
+from compressor.quantization.plan import quant_plan
+from compressor.quantization.ranges import calibrate
+from compressor.schema.quantization import Quantization, Scheme
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Accuracy, DataInfo, Environment, Student
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ import openvino as ov
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.export.sizes import compressed_bytes, weight_bytes
+from compressor.export.bundle.sizes import compressed_bytes, weight_bytes
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.data import ImageData, Split
-from compressor.data.outputs import NOTHING, AnswerTable
-from compressor.export.teacher_table import matched_by_ids_alone, write_teacher_table
-from compressor.models.answer_table import LoadedTable
-from compressor.spec.bundle import TeacherTable
-from compressor.spec.outputs import Kind, OutputsInfo
-from compressor.spec.student import DataInfo, Weights
+from compressor.data.predictions import NOTHING, AnswerTable
+from compressor.export.bundle.teacher_predictions import matched_by_ids_alone, write_teacher_table
+from compressor.models.prediction_table import LoadedTable
+from compressor.schema.bundle import TeacherTable
+from compressor.schema.predictions import Kind, OutputsInfo
+from compressor.schema.student import DataInfo, Weights
+from compressor.tasks.image_classification import ImageData, Split
 from tests.kit import Hearing
 
 NAMES = ("ant", "bee", "cat")

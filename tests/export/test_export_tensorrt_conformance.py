@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from compressor.errors import KdcError
-from compressor.export.tensorrt_conformance import build, check_conformance, violations
+from compressor.export.tensorrt.conformance import build, check_conformance, violations
 from tests.targets.trt_graphs import CHANNELS, Graph
 
 OPSET = 17

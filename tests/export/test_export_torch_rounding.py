@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 else:
     import mobile_kit as kit
 
-from compressor.export.torch_rounding import Rounded, bias_corrected, layers_by_cost, rounded
-from compressor.models.fake_quant import add_fake_quant
+from compressor.export.mobile.torch_rounding import Rounded, bias_corrected, layers_by_cost, rounded
 from compressor.progress import Silent
-from compressor.spec.quantization import Scheme
+from compressor.quantization.fake_quant import add_fake_quant
+from compressor.schema.quantization import Scheme
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from compressor.data import open_data
-from compressor.data.outputs import read_outputs
+from compressor.data.predictions import read_outputs
 from compressor.errors import KdcError
 from compressor.progress import Silent
+from compressor.tasks.image_classification import open_data
 from tests.fuzz.kit import fuzzed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

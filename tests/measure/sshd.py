@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from compressor.measure.devices import local, remote
-from compressor.spec.bundle import Bundle, FileEntry, Variant
+from compressor.schema.bundle import Bundle, FileEntry, Variant
 
 __all__ = ["BENCH", "Board", "alive", "install_runners", "run_sshd", "scripts_in", "until", "wrap", "write_bundle"]
 

@@ -12,9 +12,9 @@ from compressor.errors import KdcError
 from compressor.measure.baseline import attach_baseline
 from compressor.measure.machine import this_machine
 from compressor.report import seal, verify
-from compressor.spec.base import file_sha256, read_json, write_json
-from compressor.spec.bundle import Bundle
-from compressor.spec.profile import Budget
+from compressor.schema.base import file_sha256, read_json, write_json
+from compressor.schema.bundle import Bundle
+from compressor.schema.profile import Budget
 
 
 @pytest.fixture(scope="module")

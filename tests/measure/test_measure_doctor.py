@@ -13,8 +13,8 @@ from compressor.measure.doctor import diagnose, missing_for, to_text
 from compressor.measure.machine import RuntimeInfo
 from compressor.profiles import load_profile
 from compressor.runtimes import NOT_YET, RUNTIMES
-from compressor.spec.base import parse
-from compressor.spec.doctor import Diagnosis
+from compressor.schema.base import parse
+from compressor.schema.doctor import Diagnosis
 from tests.kit import MACHINE as BOARD
 
 MACHINE = BOARD.model_copy(

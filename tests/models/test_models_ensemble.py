@@ -10,7 +10,7 @@ from PIL import Image
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, logits_of
 from compressor.models.ensemble import combined, resized_members
-from compressor.spec.recipe import Ensemble
+from compressor.schema.recipe import Ensemble
 
 
 def member(seed: int, name: str = "test_resnet", size: int = 32) -> LoadedModel:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from compressor.errors import KdcError
 from compressor.models.ensemble import combined
 from compressor.models.lineage import load_teacher, teacher_of
-from compressor.spec.recipe import Ensemble, LossTerm, Recipe
-from compressor.spec.student import Request, Student
+from compressor.schema.recipe import Ensemble, LossTerm, Recipe
+from compressor.schema.student import Request, Student
 from tests.models.test_models_runs import record, saved
 
 NAMES = ("cat", "dog", "sea lion")

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from compressor.data import open_data
 from compressor.errors import KdcError
 from compressor.models.lineage import data_of, load_teacher, teacher_of
 from compressor.progress import Silent
-from compressor.spec.recipe import LossTerm, Recipe
-from compressor.spec.student import Request, Student
+from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.student import Request, Student
+from compressor.tasks.image_classification import open_data
 from tests.kit import write_colours
 from tests.models.test_models_runs import record, saved
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, create_student, load_model, load_run, save_run
-from compressor.models.students import create_trainee
-from compressor.spec.recipe import LossTerm, Recipe
-from compressor.spec.student import Accuracy, DataInfo, Environment, Student
+from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.student import Accuracy, DataInfo, Environment, Student
+from compressor.tasks.image_classification.models.students import create_trainee
 
 NAMES = ["cat", "dog", "sea lion"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel
 from compressor.models.specialists import Posterior, joined
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.student import Specialty, Weights
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.student import Specialty, Weights
 
 Groups = list[list[int]]
 CASES: list[tuple[int, Groups]] = [

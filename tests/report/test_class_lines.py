@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compressor.errors import KdcError
 from compressor.report import build_report, check, exit_code_for, finish, to_markdown
-from compressor.spec.report import Check, Report
+from compressor.schema.report import Check, Report
 from tests.kit import by_classes, score_of
 
 Make = Callable[..., Path]

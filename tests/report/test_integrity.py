@@ -11,7 +11,7 @@ import pytest
 from compressor.errors import KdcError
 from compressor.report import build_report, check, finish, refresh, seal, verify
 from compressor.report.integrity import REMADE, inside
-from compressor.spec.base import file_sha256
+from compressor.schema.base import file_sha256
 
 Make = Callable[..., Path]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]

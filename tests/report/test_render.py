@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from compressor.report import build_report, finish, to_json, to_junit, to_markdown, verdict_line
-from compressor.report.text import (
+from compressor.report.render.text import (
     confidence_percent,
     megabytes,
     number,
@@ -17,8 +17,8 @@ from compressor.report.text import (
     share,
     spread,
 )
-from compressor.spec.base import read_json
-from compressor.spec.report import Estimate, Report, Spread
+from compressor.schema.base import read_json
+from compressor.schema.report import Estimate, Report, Spread
 from tests.report.conftest import THROUGHPUT
 
 Make = Callable[..., Path]

@@ -18,8 +18,8 @@ else:
     from harness import assembled, gone
     from tiny_bundle import BATCH, PICTURES, stub, variant, write_bundle
 
-from compressor.spec.base import parse, read_json
-from compressor.spec.measurement import Machine, Measurement
+from compressor.schema.base import parse, read_json
+from compressor.schema.measurement import Machine, Measurement
 
 ORT = variant("onnxruntime-fp32", "onnxruntime", "fp32", "model.onnx")
 OV = variant("openvino-f16", "openvino", "f16", "f16.xml")

@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from compressor.data.pictures import decode, normalise, resize_and_crop
 from compressor.deploy import write_best
 from compressor.deploy.picture import cpp_header, model_input
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import FileEntry
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.base import file_sha256
+from compressor.schema.bundle import FileEntry
+from compressor.schema.preprocess import Preprocess
+from compressor.tasks.image_classification.preprocessing import decode, normalise, resize_and_crop
 
 if TYPE_CHECKING:
     from tests.targets.harness import Environment, LoadScript

@@ -16,14 +16,14 @@ else:
     from harness import Runner
     from tiny_bundle import BATCH, CLASSES, MEAN, PICTURES, SIDE, STD
 
-from compressor.export.executorch_pte import to_executorch
-from compressor.export.litert_tflite import to_litert
-from compressor.export.source import Source
+from compressor.export.base import Source
+from compressor.export.mobile.executorch_pte import to_executorch
+from compressor.export.mobile.litert_tflite import to_litert
 from compressor.profiles import load_profile
 from compressor.runtimes import RUNTIMES
-from compressor.spec.base import parse
-from compressor.spec.measurement import Machine
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.base import parse
+from compressor.schema.measurement import Machine
+from compressor.schema.preprocess import Preprocess
 
 HOW = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=MEAN, std=STD)
 PREPROCESS = {"mean": MEAN, "std": STD, "batch": BATCH}

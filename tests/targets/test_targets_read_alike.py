@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.data.pictures import decode, pillow_warnings_ignored, resize_and_crop
 from compressor.deploy.picture import cpp_header, model_input
 from compressor.errors import KdcError
-from compressor.spec.manifest import ModelInput
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.manifest import ModelInput
+from compressor.schema.preprocess import Preprocess
+from compressor.tasks.image_classification.preprocessing import decode, pillow_warnings_ignored, resize_and_crop
 from tests.data.hand_made import chunk, png, tiff, with_chunks
-from tests.data.test_data_pictures import broken_metadata
+from tests.tasks.image_classification.test_images_reading import broken_metadata
 
 if TYPE_CHECKING:
     from tests.targets.harness import LoadScript

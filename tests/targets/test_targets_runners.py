@@ -17,8 +17,8 @@ else:
     from tiny_bundle import BATCH, CLASSES, MEAN, PICTURES, SIDE, STD
 
 from compressor.runtimes import RUNTIMES
-from compressor.spec.base import parse
-from compressor.spec.measurement import Machine
+from compressor.schema.base import parse
+from compressor.schema.measurement import Machine
 
 PREPROCESS = {"mean": MEAN, "std": STD, "batch": BATCH}
 INPUTS = {"path": "pictures.npy", "distinct": 32, **PREPROCESS}

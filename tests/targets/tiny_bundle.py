@@ -12,11 +12,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.runtimes import RUNTIMES
-from compressor.spec.bundle import Bundle, EvalSet, FileEntry, Variant
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.profile import Device, Fact, Fingerprint, Profile, Target
-from compressor.spec.recipe import LossTerm, Recipe
-from compressor.spec.student import Accuracy, DataInfo, Environment, Student, Weights
+from compressor.schema.bundle import Bundle, EvalSet, FileEntry, Variant
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.profile import Device, Fact, Fingerprint, Profile, Target
+from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.student import Accuracy, DataInfo, Environment, Student, Weights
 
 SIDE = 16
 CLASSES = 4

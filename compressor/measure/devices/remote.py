@@ -15,8 +15,8 @@ from compressor.measure.devices.link import raise_for
 from compressor.measure.devices.pipe import Pipe
 from compressor.measure.devices.url import DeviceUrl, Kind
 from compressor.progress import Progress
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import Bundle, FileEntry
+from compressor.schema.base import file_sha256
+from compressor.schema.bundle import Bundle, FileEntry
 
 __all__ = ["DEFAULT_PYTHON", "Parcel", "RemoteLink", "connected", "parcel", "remote_link", "send", "travelling"]
 

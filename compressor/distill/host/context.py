@@ -1,0 +1,95 @@
+"""Where a training runs: this process and its device, and the place that pictures are decoded to."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from compressor.distill.host.device import Speed, set_up
+from compressor.distill.host.resources import Resources
+from compressor.errors import KdcError, first_line, os_error
+from compressor.processes.interruption import uninterrupted
+from compressor.processes.team import any_of
+from compressor.progress import Progress, Silent
+from compressor.schema.base import TEMPORARY
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.recipe import Recipe
+from compressor.tasks.image_classification import ImageData
+from compressor.tasks.image_classification.task import ImageClassification, needed_bytes
+
+__all__ = ["Setting", "setting_for", "store_in", "task_for"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a job runs in: this process, its device, and what it may use."""
+
+    speed: Speed
+    accelerator: Accelerator
+    resources: Resources
+    progress: Progress
+
+
+def setting_for(out: Path, resources: Resources, progress: Progress) -> Setting:
+    speed = set_up()
+    try:
+        accelerator = Accelerator(
+            cpu=speed.device.type == "cpu", log_with=resources.tracker, project_dir=out / "tracker"
+        )
+    except ValueError as error:  # of a variable that accelerate reads, e.g. ACCELERATE_MIXED_PRECISION
+        raise KdcError(f"accelerate does not start: {first_line(error)}", "look at `env | grep ACCELERATE`") from error
+    if not accelerator.is_main_process:
+        progress = Silent()
+    for line in speed.lines:
+        progress.note(line)
+    if accelerator.num_processes > 1:
+        progress.note(f"{accelerator.num_processes} processes share each batch; {_batch_norm(speed)}")
+    return Setting(speed, accelerator, resources, progress)
+
+
+def _batch_norm(speed: Speed) -> str:
+    if speed.device.type == "cuda":
+        return "BatchNorm takes its statistics over all of it"
+    return "each BatchNorm takes its statistics over its process's part (torch has no synchronised one on CPU)"
+
+
+@contextmanager
+def store_in(out: Path, setting: Setting) -> Iterator[Path]:
+    """Where this machine decodes to, in the run's own folder, where its lock is: several machines may see it. Gone
+    afterwards; what a kill leaves, the next command there removes."""
+    machine = os.environ.get("GROUP_RANK", "0")
+    store = out / f"{TEMPORARY}decoded-{machine}"
+    try:
+        yield store
+    finally:
+        if setting.accelerator.is_local_main_process:
+            with uninterrupted():
+                shutil.rmtree(store, ignore_errors=True)
+
+
+def task_for(
+    data: ImageData, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, setting: Setting
+) -> ImageClassification:
+    if setting.accelerator.is_local_main_process:
+        _make_empty(store)
+    setting.accelerator.wait_for_everyone()
+    kept, line = setting.resources.may_decode(needed_bytes(data, inputs), store.parent)
+    # One answer for all: what is free changes as soon as the first of them decodes.
+    kept = not any_of(setting.accelerator, not kept)
+    setting.progress.note(line)
+    task = ImageClassification(data, inputs, recipe, store if kept else None, setting.speed.device, setting.progress)
+    task.decode()
+    return task
+
+
+def _make_empty(folder: Path) -> None:
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise os_error(error, f"preparing {folder}") from error

@@ -1,0 +1,69 @@
+"""ONNX -> OpenVINO IR, at the float precision that was asked for."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import KdcError, needs
+from compressor.export.base import Artefact, Source
+from compressor.runtimes import RUNTIMES
+
+__all__ = ["convert", "converted", "reason", "save", "write"]
+
+# OpenVINO and NNCF report to their makers over the network whoever converts a model, unless this package is missing:
+# then both do without. kdc sends nothing unasked.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+COUNTED = re.compile(r"[A-Z]\w*_\d+")
+"""Names that OpenVINO gives, e.g. Reshape_15: also to the constants that it computes of such nodes."""
+
+
+def convert(source: Source, precision: str, folder: Path) -> Artefact:
+    """FOLDER/model.xml and model.bin.
+
+    `precision` "f32" stores f32 weights. "f16" and "bf16" store f16 weights (OpenVINO's compressed format: half the
+    size, widened when loaded; docs.openvino.ai, "Convert a Model / FP16 compression"); bf16 is then chosen when the
+    model is compiled. Raises KdcError (exit 4) without openvino.
+    """
+    half = precision != "f32"
+    model = save(converted(source.onnx_file), folder, half=half)
+    return Artefact(model, f"openvino.convert_model, save_model(compress_to_fp16={half})")
+
+
+def converted(onnx_file: Path) -> Any:
+    """The openvino.Model of an ONNX file. By convert_model and not by Core.read_model: after the latter NNCF has
+    skipped its bias correction without a word."""
+    ov = needs("openvino", RUNTIMES["openvino"].install, "an OpenVINO export")
+    try:
+        return ov.convert_model(onnx_file)
+    except Exception as error:  # openvino raises plain RuntimeErrors and its own frontends' types
+        raise KdcError(f"OpenVINO cannot convert the network: {reason(error)}") from None
+
+
+def save(model: Any, folder: Path, *, half: bool) -> Path:
+    """Write FOLDER/model.xml and model.bin, float constants as f16 where `half`; returns the .xml. The same model gives
+    the same bytes: nodes without a name of their own are called by a counter of the process, and are renamed here."""
+    ov = needs("openvino", RUNTIMES["openvino"].install, "an OpenVINO export")
+    for number, node in enumerate(model.get_ordered_ops()):
+        if COUNTED.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}.{number}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(ov, model, folder / "model.xml", half=half)
+    return folder / "model.xml"
+
+
+def write(ov: Any, model: Any, path: Path, *, half: bool) -> None:
+    """`ov.save_model`, whose RuntimeErrors (a full disk among them) become a KdcError."""
+    try:
+        # Said outright: save_model stores f16 unless told otherwise.
+        ov.save_model(model, path, compress_to_fp16=half)
+    except RuntimeError as error:
+        hint = "free some space, or check the folder's permissions"
+        raise KdcError(f"OpenVINO cannot write {path}: {reason(error)}", hint) from None
+
+
+def reason(error: BaseException) -> str:
+    """What OpenVINO's errors say: they begin with places in its sources, and the reason comes last."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,195 @@
+"""What every noun shares: frozen, strict pydantic models, and errors that are written for people."""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from compressor.errors import KdcError, did_you_mean, os_error
+from compressor.files.reading import JSON_BYTES, json_value, read_bytes
+from compressor.terminal.printable import in_short
+
+__all__ = [
+    "TEMPORARY",
+    "Noun",
+    "file_sha256",
+    "flat",
+    "is_temporary",
+    "link_or_copy",
+    "parse",
+    "read_json",
+    "temporary_beside",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]
+
+
+class Noun(BaseModel):
+    """A value that lies on disk: immutable, and strict about keys that it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        # With any limit pydantic looks into a text, and so refuses half a character ("\ud800" in JSON), which could
+        # not be written again.
+        str_max_length=JSON_BYTES,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: object, info: ValidationInfo) -> object:
+        """pydantic would read `threads: true` as 1."""
+        if isinstance(value, bool) and not _names_bool(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("true and false are not permitted here")
+        return value
+
+
+def _names_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any, object) or any(_names_bool(inner) for inner in get_args(annotation))
+
+
+N = TypeVar("N", bound=Noun)
+
+
+def parse(noun: type[N], values: object, where: str) -> N:
+    """`values` as a `noun`; raises KdcError that names `where`, the key, what is wrong and what is permitted."""
+    if not isinstance(values, Mapping):
+        raise KdcError(f"{where}: expected a mapping of keys to values, found {type(values).__name__}")
+    try:
+        return noun.model_validate(values)
+    except ValidationError as error:
+        # An unknown key first: a misspelling usually also makes another key missing, and it is the cause.
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        lines = [_for_people(noun, dict(item)) for item in items]
+        more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:4])})" if len(lines) > 1 else ""
+        raise KdcError(f"{where}: {lines[0]}{more}") from None
+
+
+def _for_people(noun: type[Noun], item: dict[str, Any]) -> str:
+    # What stands in brackets tells branches of a union apart, and is no key.
+    place = ".".join(str(part) for part in item["loc"] if not str(part).startswith("["))
+    if item["type"] == "extra_forbidden":
+        *parents, last = item["loc"]
+        known = _fields_at(noun, parents)
+        near = did_you_mean(str(last), known)
+        full = near.replace("did you mean ", "did you mean " + "".join(f"{part}." for part in parents))
+        return f"unknown key {place}{full or '; known here: ' + ', '.join(sorted(known))}"
+    if item["type"] == "missing":
+        return f"key {place} is missing"
+    text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    said = f"{text[0].lower()}{text[1:]}"
+    return f"{place}: {said}, found {in_short(item.get('input'))}" if place else said
+
+
+def _fields_at(noun: type[Noun], path: list[Any]) -> list[str]:
+    """The keys that the model which stands at `path` inside `noun` knows."""
+    model: Any = noun
+    for part in path:
+        if isinstance(part, str) and hasattr(model, "model_fields") and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        model = _model_inside(model)
+    return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]
+
+
+def _model_inside(annotation: Any) -> Any:
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    for inner in get_args(annotation):
+        found = _model_inside(inner)
+        if hasattr(found, "model_fields"):
+            return found
+    return annotation
+
+
+def read_json(path: Path, noun: type[N]) -> N:
+    """The `noun` in the JSON file at `path`; raises KdcError where it is missing, no JSON, or not such a noun."""
+    if not path.exists():
+        raise KdcError(f"{path} does not exist")
+    return parse(noun, json_value(read_bytes(path, most=JSON_BYTES), str(path)), str(path))
+
+
+TEMPORARY = ".kdc-tmp."
+"""How every file or folder begins that becomes something else's name when it is whole. What a kill leaves of them is
+no one's data: integrity checks pass over them, and the next command that writes there removes them."""
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of that name is one that a command of kdc did not finish."""
+    return name.startswith(TEMPORARY)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in the folder of `path`, for what is to become `path`. Nothing is made."""
+    return path.with_name(f"{TEMPORARY}{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix[:20]}")
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; renamed to `path` when all went well, removed otherwise."""
+    temporary = temporary_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not tempfile's: that is for its owner alone, whatever the umask says.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise os_error(error, f"writing {path}") from error
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise os_error(error, f"writing {path}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, to: Path) -> None:
+    """`source` also under the name `to`: a hard link; a copy, where the file system has no links or permits none. Of a
+    link to something else, another one. Raises OSError."""
+    if not source.is_symlink():
+        try:
+            os.link(source, to)
+            return
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+    shutil.copyfile(source, to, follow_symlinks=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path`: all of it, or nothing."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Noun) -> None:
+    """Write a noun to `path` as indented JSON: all of it, or nothing."""
+    write_text(path, value.model_dump_json(indent=2) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def flat(values: object, prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    if isinstance(values, Mapping):
+        rows = [flat(value, f"{prefix}{key}.") for key, value in values.items()]
+        return {key: value for row in rows for key, value in row.items()}
+    return {prefix.rstrip("."): values}
