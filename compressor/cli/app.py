@@ -136,6 +136,7 @@ def _readable(arguments: list[str]) -> None:
 
 def _show_usage_error(error: typer.BadParameter) -> None:
     """As typer shows it. What stands on the command line cannot forge a line of ours."""
+    from compressor.terminal.console import show_usage
     from compressor.terminal.printable import printable
 
     said, text = error.format_message(), io.StringIO()
