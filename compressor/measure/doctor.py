@@ -1,6 +1,7 @@
 """`kdc doctor`: what works on this machine, and the install line for what does not. Nothing goes over the network."""
 
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 
 from compressor import __version__
@@ -22,11 +23,6 @@ PACKAGES = (
     ("transformers", "teachers hf:…", "pip install 'kdc[hf]'"),
     ("datasets", "data hf:…", "pip install 'kdc[hf]'"),
     ("pyarrow", "data parquet:…", "pip install 'kdc[hf]'"),
-    ("openvino", "export to OpenVINO", "pip install 'kdc[openvino]'"),
-    ("nncf", "int8 on OpenVINO", "pip install 'kdc[openvino]'"),
-    ("tensorrt-rtx", "export to TensorRT", "pip install 'kdc[tensorrt]'"),
-    ("executorch", "export to ExecuTorch", "pip install 'kdc[mobile]'"),
-    ("litert-torch", "export to LiteRT", "pip install 'kdc[mobile]'"),
 )
 
 # The CPU flags of which a precision needs one.
@@ -51,10 +47,24 @@ def diagnose() -> Diagnosis:
         runtimes=tuple(_check(runtime, machine) for runtime in RUNTIMES.values()),
         packages=tuple(
             PackageCheck(name=name, purpose=purpose, version=_version(name), install=install)
-            for name, purpose, install in PACKAGES
+            for name, purpose, install in (*PACKAGES, *_exporters())
         ),
         not_yet=dict(NOT_YET),
     )
+
+
+def _exporters() -> Iterator[tuple[str, str, str]]:
+    """The packages that exports need, as the rows of the runtimes name them: each once, for all that need it."""
+    needed: dict[str, list[str]] = {}
+    installs: dict[str, str] = {}
+    for row in RUNTIMES.values():
+        purposes = [(one, f"export to {row.name}") for one in row.exports_with]
+        purposes += [(one, f"int8 on {row.name}") for one in row.quantizes_with]
+        for module, purpose in purposes:
+            needed.setdefault(module.replace("_", "-"), []).append(purpose)
+            installs.setdefault(module.replace("_", "-"), row.export_install or row.install)
+    for package, purposes_of in needed.items():
+        yield package, ", ".join(purposes_of), installs[package]
 
 
 def missing_for(profile: Profile, diagnosis: Diagnosis) -> tuple[str, ...]:
