@@ -6,6 +6,7 @@ Adding a runtime is a row here, a runner in targets/, and a builder in export/.
 from dataclasses import dataclass
 
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
+from compressor.install import install_line
 
 __all__ = ["RUNTIMES", "Runtime", "runtime_for"]
 
@@ -45,7 +46,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "onnxruntime",
             "onnxruntime",
-            "pip install onnxruntime",
+            install_line("onnxruntime"),
             "run_ort.py",
             {"fp32": "fp32", "fp16": "fp16", "int8": "int8"},
             exports_with=("onnxruntime",),
@@ -55,7 +56,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "openvino",
             "openvino",
-            "pip install 'kdc[openvino]'",
+            install_line("openvino", "nncf"),
             "run_ov.py",
             {"f32": "f32", "f16": "f32", "bf16": "bf16", "int8": "int8"},
             exports_with=("openvino",),
@@ -70,14 +71,14 @@ RUNTIMES: dict[str, Runtime] = {
             "run_trt.py",
             {"fp32": "fp32", "fp16": "fp16", "int8": "int8"},
             exports_with=("tensorrt_rtx",),
-            export_install="pip install 'kdc[tensorrt]'",
+            export_install=install_line("tensorrt-rtx"),
             build="build_trt.py",
             on_gpu=True,
         ),
         Runtime(
             "tensorrt-rtx",
             "tensorrt_rtx",
-            "pip install 'kdc[tensorrt]'",
+            install_line("tensorrt-rtx"),
             "run_trt_rtx.py",
             {"fp32": "fp32", "fp16": "fp16", "int8": "int8"},
             exports_with=("tensorrt_rtx",),
@@ -87,7 +88,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "executorch",
             "executorch",
-            "pip install 'kdc[mobile]'",
+            install_line("executorch"),
             "run_et.py",
             {"fp32": "fp32", "int8": "int8"},
             exports_with=("executorch",),
@@ -97,7 +98,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "litert",
             "ai_edge_litert",
-            "pip install 'kdc[mobile]'",
+            install_line("litert-torch", "ai-edge-litert"),
             "run_litert.py",
             {"fp32": "fp32", "int8": "int8"},
             exports_with=("litert_torch",),

@@ -5,6 +5,7 @@ from importlib import metadata
 
 from compressor import __version__
 from compressor.errors import KdcError
+from compressor.install import install_line
 from compressor.measure.machine import last_line, runtime_info, this_machine
 from compressor.processes.child_environment import child_environment
 from compressor.processes.python import python_command
@@ -15,18 +16,18 @@ from compressor.schema.profile import Profile
 
 __all__ = ["diagnose", "missing_for", "to_text"]
 
-# (package, what kdc needs it for, install line)
+# (package, what kdc needs it for)
 PACKAGES = (
-    ("torch", "teach, distill and export", "pip install torch"),
-    ("timm", "teachers and students", "pip install timm"),
-    ("transformers", "teachers hf:…", "pip install 'kdc[hf]'"),
-    ("datasets", "data hf:…", "pip install 'kdc[hf]'"),
-    ("pyarrow", "data parquet:…", "pip install 'kdc[hf]'"),
-    ("openvino", "export to OpenVINO", "pip install 'kdc[openvino]'"),
-    ("nncf", "int8 on OpenVINO", "pip install 'kdc[openvino]'"),
-    ("tensorrt-rtx", "export to TensorRT", "pip install 'kdc[tensorrt]'"),
-    ("executorch", "export to ExecuTorch", "pip install 'kdc[mobile]'"),
-    ("litert-torch", "export to LiteRT", "pip install 'kdc[mobile]'"),
+    ("torch", "teach, distill and export"),
+    ("timm", "teachers and students"),
+    ("transformers", "teachers hf:…"),
+    ("datasets", "data hf:…"),
+    ("pyarrow", "data parquet:…"),
+    ("openvino", "export to OpenVINO"),
+    ("nncf", "int8 on OpenVINO"),
+    ("tensorrt-rtx", "export to TensorRT"),
+    ("executorch", "export to ExecuTorch"),
+    ("litert-torch", "export to LiteRT"),
 )
 
 # The CPU flags of which a precision needs one.
@@ -50,8 +51,8 @@ def diagnose() -> Diagnosis:
         hub="not checked",
         runtimes=tuple(_check(runtime, machine) for runtime in RUNTIMES.values()),
         packages=tuple(
-            PackageCheck(name=name, purpose=purpose, version=_version(name), install=install)
-            for name, purpose, install in PACKAGES
+            PackageCheck(name=name, purpose=purpose, version=_version(name), install=install_line(name))
+            for name, purpose in PACKAGES
         ),
         not_yet=dict(NOT_YET),
     )
