@@ -8,6 +8,7 @@ one into.
 from dataclasses import dataclass
 
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
+from compressor.install import install_line
 
 __all__ = ["RUNTIMES", "Example", "Runtime", "runtime_for"]
 
@@ -75,7 +76,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "onnxruntime",
             "onnxruntime",
-            "pip install onnxruntime",
+            install_line("onnxruntime"),
             "run_ort.py",
             {"fp32": "fp32", "fp16": "fp16", "int8": "int8"},
             builder="compressor.export.onnx.builder:BUILDER",
@@ -88,7 +89,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "openvino",
             "openvino",
-            "pip install 'kdc[openvino]'",
+            install_line("openvino", "nncf"),
             "run_ov.py",
             {"f32": "f32", "f16": "f32", "bf16": "bf16", "int8": "int8"},
             builder="compressor.export.openvino.builder:BUILDER",
@@ -108,7 +109,7 @@ RUNTIMES: dict[str, Runtime] = {
             builder="compressor.export.tensorrt.engine:TENSORRT",
             licence=NVIDIA,
             exports_with=("tensorrt_rtx",),
-            export_install="pip install 'kdc[tensorrt]'",
+            export_install=install_line("tensorrt-rtx"),
             build="build_trt.py",
             on_gpu=True,
             example=Example(
@@ -122,7 +123,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "tensorrt-rtx",
             "tensorrt_rtx",
-            "pip install 'kdc[tensorrt]'",
+            install_line("tensorrt-rtx"),
             "run_trt_rtx.py",
             {"fp32": "fp32", "fp16": "fp16", "int8": "int8"},
             builder="compressor.export.tensorrt.engine:TENSORRT_RTX",
@@ -142,7 +143,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "executorch",
             "executorch",
-            "pip install 'kdc[mobile]'",
+            install_line("executorch"),
             "run_et.py",
             {"fp32": "fp32", "int8": "int8"},
             builder="compressor.export.mobile.executorch_pte:BUILDER",
@@ -155,7 +156,7 @@ RUNTIMES: dict[str, Runtime] = {
         Runtime(
             "litert",
             "ai_edge_litert",
-            "pip install 'kdc[mobile]'",
+            install_line("litert-torch", "ai-edge-litert"),
             "run_litert.py",
             {"fp32": "fp32", "int8": "int8"},
             builder="compressor.export.mobile.litert_tflite:BUILDER",

@@ -23,6 +23,7 @@ from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.mobile.executorch_pte import EXECUTORCH, to_executorch
 from compressor.export.mobile.sizes import pte_constants
 from compressor.export.mobile.torch_rounding import rounded
+from compressor.install import install_line
 from compressor.processes.runner import open_runner
 from compressor.progress import Silent
 from compressor.quantization.fake_quant import add_fake_quant
@@ -126,7 +127,7 @@ def test_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(KdcError, match="an ExecuTorch export needs executorch") as caught:
         make()
     assert caught.value.exit_code == EXIT_MISSING
-    assert caught.value.hint == "pip install 'kdc[mobile]'"
+    assert caught.value.hint == install_line("executorch")
 
 
 @pytest.mark.slow

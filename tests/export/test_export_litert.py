@@ -26,6 +26,7 @@ from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.mobile.litert_tflite import LITERT, scope, to_litert
 from compressor.export.mobile.sizes import tflite_constants
 from compressor.export.mobile.torch_rounding import rounded
+from compressor.install import install_line
 from compressor.processes.runner import open_runner
 from compressor.progress import Silent
 from compressor.quantization.fake_quant import add_fake_quant
@@ -135,7 +136,7 @@ def test_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(KdcError, match="a LiteRT export needs litert_torch") as caught:
         make()
     assert caught.value.exit_code == EXIT_MISSING
-    assert caught.value.hint == "pip install 'kdc[mobile]'"
+    assert caught.value.hint == install_line("litert-torch", "ai-edge-litert")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from compressor.errors import EXIT_MISSING, KdcError
 from compressor.export.base import Source
 from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.openvino.ir import convert, ir_constants
+from compressor.install import install_line
 from compressor.profiles import load_profile
 from compressor.schema.preprocess import Preprocess
 
@@ -91,4 +92,4 @@ def test_missing_openvino_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(KdcError, match="needs openvino") as caught:
         convert(source_of(tmp_path), "f32", tmp_path / "ir")
-    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, "pip install 'kdc[openvino]'")
+    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, install_line("openvino", "nncf"))

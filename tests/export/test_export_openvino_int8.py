@@ -21,6 +21,7 @@ from compressor.export.openvino.fallback import Layers, fallback, fewest, logits
 from compressor.export.openvino.int8 import OPENVINO, openvino_scheme
 from compressor.export.openvino.ir import converted, ir_constants
 from compressor.export.openvino.nncf_int8 import batch, biases, quantized, save_packed
+from compressor.install import install_line
 from compressor.processes.runner import open_runner
 from compressor.profiles import load_profile
 from compressor.progress import Silent
@@ -324,7 +325,7 @@ def test_what_is_missing_is_named(module: str, source: Source, tmp_path: Path, m
     judge = judge_of(source, tmp_path, needed=0)
     with pytest.raises(KdcError, match=f"needs {module}") as caught:
         next(OPENVINO.candidates(source, tmp_path, judge, Silent()))
-    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, "pip install 'kdc[openvino]'")
+    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, install_line("openvino", "nncf"))
 
 
 def test_a_network_that_nncf_refuses_is_one_line(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError, first_line, needs
 from compressor.hub import from_hub
+from compressor.install import install_line
 from compressor.models.cards import licence_in
 from compressor.models.checkpoints.files import require_weights, stored_in_half
 from compressor.models.classes import spellings_of
@@ -28,7 +29,7 @@ from compressor.tasks.image_classification.preprocessing import normalise, resiz
 
 __all__ = ["HfClassifier", "from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
 
-INSTALL = "pip install 'kdc[hf]'"
+INSTALL = install_line("transformers")
 
 
 class HfClassifier(nn.Module):
