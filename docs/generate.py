@@ -1,6 +1,6 @@
-"""Writes docs/reference/ from the code, and the lists of experiments: python docs/generate.py (a test says when they drifted).
+"""Writes docs/reference/ from the code, and the lists of experiments. A test says when they have drifted.
 
-`--check` writes nothing, and exits with 1 where a page differs.
+Run it as `python docs/generate.py`; `--check` writes nothing, and exits with 1 where a page differs.
 """
 
 import ast
@@ -170,7 +170,7 @@ def _named(annotation: Any, origin: Any, inner: tuple[Any, ...]) -> str:
         return f"[{', '.join(_spelled(part) for part in inner)}]"
     if origin in (tuple, list):
         return f"list of {_spelled(inner[0])}"
-    if origin is not None and issubclass(origin, dict) or getattr(origin, "__name__", "") == "Mapping":
+    if getattr(origin, "__name__", "") in ("dict", "Mapping"):
         return f"mapping of {_spelled(inner[0])} to {_spelled(inner[1])}"
     if annotation in PLAIN:
         return PLAIN[annotation]
@@ -198,6 +198,8 @@ def _bounds(metadata: Any) -> list[str]:
 
 
 def _number(value: float) -> str:
+    if abs(value) >= 1e9 and value != 2**31:
+        return f"{value:g}"
     return f"{int(value):,}" if float(value).is_integer() else str(value)
 
 
@@ -227,12 +229,13 @@ def experiments(prefix: str) -> str:
         if match:
             rows.append((match[2], f"| {match[2]} | [{match[1]}]({prefix}{page.name}) |"))
     rows.sort(key=lambda row: row[0], reverse=True)
-    return "\n".join([MADE, "# Experiments", "", MACHINE, "", "| date | what |", "| --- | --- |", *(row[1] for row in rows), ""])
+    head = [MADE, "# Experiments", "", MACHINE, "", "| date | what |", "| --- | --- |"]
+    return "\n".join([*head, *(line for _, line in rows), ""])
 
 
-MACHINE = """What was measured, when, with which command; results that we do not like stay here too. Unless said otherwise: one x86-64
-virtual machine, 2 cores (AMD EPYC, AVX2, no AVX-512, no bf16), 24 GiB, no GPU; Python 3.11, torch 2.14.1, timm 1.0.31,
-onnxruntime 1.32.0, openvino 2026.4.1. Intervals are 95 %."""
+MACHINE = """What was measured, when, with which command; results that we do not like stay here too. Unless said
+otherwise: one x86-64 virtual machine, 2 cores (AMD EPYC, AVX2, no AVX-512, no bf16), 24 GiB, no GPU; Python 3.11,
+torch 2.14.1, timm 1.0.31, onnxruntime 1.32.0, openvino 2026.4.1. Intervals are 95 %."""
 
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/commands.md": commands_page,

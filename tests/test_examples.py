@@ -1,10 +1,8 @@
-"""What stands in the README and in examples/ works as it stands there."""
+"""What stands in docs/ and in examples/ works as it stands there."""
 
 import importlib.util
-import itertools
 import shlex
 import sys
-import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,15 +84,11 @@ def test_the_example_recipe_shows_every_key() -> None:
         assert keys(Recipe.model_fields[name].annotation) == values[name].keys(), name
 
 
-def blocks(text: str) -> list[str]:
-    """The indented blocks of a markdown text."""
-    groups = itertools.groupby(text.splitlines(), key=lambda line: line.startswith("    "))
-    return [textwrap.dedent("\n".join(lines)) for indented, lines in groups if indented]
-
-
-def test_a_loss_is_added_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("Adding a loss is a function and a row.")[1]
-    function, row = [block for block in blocks(section) if "sharpened" in block][:2]
+def test_a_loss_is_added_as_the_docs_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (
+        (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").split("Adding a loss is a function and a row.")[1]
+    )
+    function, row = [block.split("```")[0] for block in section.split("```python\n")[1:3]]
     assert len(function.strip().splitlines()) + len(row.strip().splitlines()) <= 10
     names: dict[str, Any] = {"Tensor": torch.Tensor, "Loss": losses.Loss}
     exec(function, names)
@@ -108,9 +102,9 @@ def test_a_loss_is_added_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.allclose(term.function(student_logits=logits, teacher_logits=logits), expected)
 
 
-def test_the_readmes_recipe_is_one() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("Losses compose;")[1]
-    values = yaml.safe_load(next(block for block in blocks(section) if block.startswith("losses:")))
+def test_the_recipe_in_the_docs_is_one() -> None:
+    section = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").split("## Losses compose")[1]
+    values = yaml.safe_load(section.split("```yaml\n")[1].split("```")[0])
     how = Recipe.model_validate({"schema": 1, **values})
     assert [term.name for term in bind_losses(how, has_teacher=True)] == ["cross_entropy", "kd", "hint"]
 
