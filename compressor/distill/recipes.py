@@ -37,8 +37,9 @@ ANSWERS: dict[str, Any] = {
     ],
 }
 
-# What wins where one network teaches, and answers anew each time (docs/experiments/what-a-student-learns-from.md). The weight
-# holds for every network: pkd does not see the scale of its features. A plain transformer's stages say a CNN nothing.
+# What wins where one network teaches, and answers anew each time (docs/experiments/what-a-student-learns-from.md). The
+# weight holds for every network: pkd does not see the scale of its features. A plain transformer's stages say a CNN
+# nothing.
 LAYERS: dict[str, Any] = {
     **ANSWERS,
     "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 10.0, "at": "same_stride"}],
