@@ -1,5 +1,6 @@
 """The README and docs/: what is shown there exists, and what is made from the code is up to date."""
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -52,6 +53,14 @@ def test_every_noun_has_its_place_in_the_reference() -> None:
     assert files - {"__init__", "base", "class_names"} == set(module.NOUNS)
 
 
+@pytest.mark.parametrize("name", ["recipe", "profile"])
+def test_every_key_that_people_write_says_what_it_means(name: str) -> None:
+    module = generate()
+    meanings = module._meanings((ROOT / "compressor" / "schema" / f"{name}.py").read_text(encoding="utf-8"))
+    for noun in module._nouns_of(importlib.import_module(f"compressor.schema.{name}")):
+        assert set(noun.model_fields) == meanings[noun.__name__].keys(), noun.__name__
+
+
 @pytest.mark.parametrize(
     ("annotation", "spelled"),
     [
@@ -69,8 +78,8 @@ def test_types_are_spelled_for_people(annotation: Any, spelled: str) -> None:
 
 def test_bounds_and_defaults_are_spelled() -> None:
     page = generate().schema_page()
-    assert "| `epochs` | integer, ≥ 1, ≤ 1,000,000 | `30` |" in page
-    assert "| `losses` | list of [LossTerm](#recipe-lossterm), at least 1 long | **required** |" in page
+    assert "| `epochs` | integer, ≥ 1, ≤ 1,000,000 | `30` | Passes over the training data. |" in page
+    assert "| `losses` | list of [LossTerm](#recipe-lossterm), at least 1 long | **required** | Their" in page
 
 
 def commands_in(text: str) -> list[list[str]]:

@@ -1,5 +1,5 @@
 """The recipes that hold where the user brings none, and what the user lays over them. What a key means stands in
-`spec/recipe.py`."""
+`schema/recipe.py`."""
 
 from collections.abc import Sequence
 from pathlib import Path
