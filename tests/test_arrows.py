@@ -1,4 +1,4 @@
-"""The arrows that must never be: who may import whom, read from the source text (design, "Arrows")."""
+"""The arrows that must never be (docs/architecture.md): who may import whom, read from the source text."""
 
 import ast
 import subprocess

@@ -32,7 +32,7 @@ ROWS = 8192
 class ValidationJudge:
     """`pictures`: a .npy file, uint8 [n, height, width, 3], ready but for normalization; `labels` int64 [n];
     `reference`: the logits [n, classes] of the student in torch, fp32. `needed`: how many of the n must be right;
-    `max_drop`: the share of accuracy, balanced accuracy included, that may be lost (`statistics.keeps`)."""
+    `max_drop`: the share of accuracy, balanced accuracy included, that may be lost (`stats.keeps`)."""
 
     def __init__(
         self,

@@ -110,7 +110,7 @@ class LostClass(Noun):
 
 class Accuracy(Noun):
     """Top-1 on one split, with the number of samples and the 95 % Wilson interval; balanced: mean recall a class.
-    `lost`: classes whose recall is near zero, and not by chance (`statistics.judge_classes`)."""
+    `lost`: classes whose recall is near zero, and not by chance (`stats.judge_classes`)."""
 
     split: str
     n: int
@@ -141,7 +141,7 @@ class Confusion(Noun):
 
 
 class TeacherCard(Noun):
-    """What a teacher's answers to the validation split are like: `statistics.teacher_card` says how it is computed.
+    """What a teacher's answers to the validation split are like: `stats.teacher_card` says how it is computed.
 
     `calibration_error`: the expected calibration error in 15 bins of equal width. `evenness`: how far apart the wrong
     classes' logits lie, over the right one's lead; null for fewer than three classes. Both are null, and `softened` is

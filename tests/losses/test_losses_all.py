@@ -194,7 +194,7 @@ def test_one_sample(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEMPERED)
 def test_gradients_keep_their_size_when_the_temperature_changes_where_its_row_says_so(name: str) -> None:
-    """T² forgotten, or on one branch only, is a common fault. Without it they would fall by 10,000 from T=1 to 100."""
+    """Pitfalls, "T² forgotten", or on one branch only: without it they would fall by 10,000 from T=1 to T=100."""
     inputs, sizes = given(name, batch=16, classes=10), []
     for temperature in (1.0, 4.0, 20.0, 100.0):
         found = gradients(name, inputs, temperature=temperature)[1]
@@ -204,7 +204,8 @@ def test_gradients_keep_their_size_when_the_temperature_changes_where_its_row_sa
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 50.0])
 def test_both_parts_of_early_exits_keep_their_size(temperature: float) -> None:
-    """With labels only and with the last layer only, the gradients stay within one order of magnitude."""
+    """Pitfalls, "T² forgotten": with labels only and with the last layer only, the gradients stay within one order of
+    magnitude."""
     inputs = given("early_exits", batch=16, classes=10)
     sizes = [
         torch.stack(
