@@ -21,7 +21,7 @@ import torch
 
 from compressor.distill import quantization_aware
 from compressor.export.base import Quantizer, Source
-from compressor.export.builders import BUILDERS
+from compressor.export.builders import builder_of
 from compressor.export.bundle.build import CALIBRATION, validation_size
 from compressor.export.bundle.eval_set import part_of, write_pictures, write_reference
 from compressor.export.judge import ValidationJudge
@@ -89,7 +89,7 @@ def trial(run: Path, profile: Profile, runtime: str, folder: Path) -> Trial:
     how, onnx_file = model.preprocess, folder / "model.onnx"
     to_onnx(model.network, how.input_size, profile.batch, profile.opset, {}, onnx_file)
     calibration = decode_split(part_of(data.train, CALIBRATION), how, folder / "calibration.npy", PROGRESS)
-    quantizer = BUILDERS[runtime].quantizer
+    quantizer = builder_of(runtime).quantizer
     assert quantizer is not None
     validation, test = judges(data, model, profile, folder)
     return Trial(run, runtime, quantizer, Source(model.network, onnx_file, how, calibration, profile), validation, test)

@@ -62,7 +62,8 @@ def test_losses(kdc: Kdc) -> None:
     rows = {row["name"]: row for row in json.loads(kdc("losses", "--json").out)}
     assert rows["kd"]["parameters"] == {"temperature": {"default": 4.0, "lowest": 0.001, "highest": 1000.0}}
     assert (rows["hint"]["taps"], rows["hint"]["connector"]) == ("maps", "project")
-    assert [name for name, row in rows.items() if not row["mixed_labels"]] == ["dkd", "crd"]
+    assert (rows["dkd"]["mixed_labels"], rows["kd"]["mixed_labels"]) == (False, True)
+    assert (rows["kd"]["zero_probabilities"], rows["soft_bce"]["raw_logits"], rows["crd"]["one_process"]) == (True,) * 3
     lines = kdc("losses").out.splitlines()
     assert lines[0].split() == ["name", "knowledge", "taps", "parameters", "formula", "paper"]
     assert [line.split()[0] for line in lines[1:]] == list(rows)

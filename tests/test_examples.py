@@ -8,11 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 import typer
 import yaml
 
-from compressor import losses
 from compressor.cli import app as cli
 from compressor.distill.loop.learner import bind_losses
 from compressor.distill.recipes import distillation_recipe
@@ -82,24 +80,6 @@ def test_the_example_recipe_shows_every_key() -> None:
     assert keys(Recipe) <= values.keys()
     for name in ("optimizer", "views", "teacher_answers", "transfer", "ensemble", "qat"):
         assert keys(Recipe.model_fields[name].annotation) == values[name].keys(), name
-
-
-def test_a_loss_is_added_as_the_docs_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    section = (
-        (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").split("Adding a loss is a function and a row.")[1]
-    )
-    function, row = [block.split("```")[0] for block in section.split("```python\n")[1:3]]
-    assert len(function.strip().splitlines()) + len(row.strip().splitlines()) <= 10
-    names: dict[str, Any] = {"Tensor": torch.Tensor, "Loss": losses.Loss}
-    exec(function, names)
-    exec(f"rows = {{{row}}}", names)
-    monkeypatch.setitem(losses.LOSSES, "sharpened", names["rows"]["sharpened"])
-    how = Recipe.model_validate({"schema": 1, "losses": [{"name": "sharpened", "power": 3.0}]})
-    (term,) = bind_losses(how, has_teacher=True)
-    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    target = logits.softmax(-1) ** 3 / (logits.softmax(-1) ** 3).sum(-1, keepdim=True)
-    expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
-    assert torch.allclose(term.function(student_logits=logits, teacher_logits=logits), expected)
 
 
 def test_the_recipe_in_the_docs_is_one() -> None:

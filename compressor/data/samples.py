@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,9 @@ from PIL import Image
 from compressor.data.splits import WANTED
 from compressor.schema.preprocess import PixelRange
 from compressor.schema.student import DataInfo
-from compressor.tasks.image_classification.depth import Seen
-from compressor.tasks.image_classification.preprocessing import read
+
+if TYPE_CHECKING:
+    from compressor.tasks.image_classification.depth import Seen
 
 __all__ = [
     "UNLABELLED",
@@ -112,8 +113,12 @@ def load(part: Part, row: int) -> Image.Image:
     return load_seen(part, row)[0]
 
 
-def load_seen(part: Part, row: int) -> tuple[Image.Image, Seen]:
+def load_seen(part: Part, row: int) -> tuple[Image.Image, "Seen"]:
     """As `load`, and what is to be said of its file."""
+    # Here, since the task imports this module too.
+    from compressor.tasks.image_classification.depth import Seen
+    from compressor.tasks.image_classification.preprocessing import read
+
     content = part.content(row)
     if isinstance(content, bytes):
         return read(content, part.where(row), part.pixel_range)

@@ -7,7 +7,7 @@ import json
 import uuid
 from typing import Any
 
-from compressor.deploy.examples import Example
+from compressor.runtimes import Runtime
 from compressor.schema.manifest import Manifest
 from compressor.schema.student import Weights
 
@@ -24,11 +24,12 @@ SPDX = {
 }  # fmt: skip
 
 
-def to_cyclonedx(manifest: Manifest, example: Example, numpy_version: str | None, model_files: tuple[str, ...]) -> str:
+def to_cyclonedx(manifest: Manifest, row: Runtime, numpy_version: str | None, model_files: tuple[str, ...]) -> str:
     """`model_files`: those of the manifest's files that are the model's."""
     model = _model(manifest, model_files)
-    runtime = _library(example.package, manifest.runtime_version, example.licence)
+    runtime = _library(row.package or row.module, manifest.runtime_version, row.licence)
     numpy = _library("numpy", numpy_version, "BSD-3-Clause")
+    libraries = [runtime] if row.module == "numpy" else [runtime, numpy]
     seed = "".join(entry.sha256 for entry in manifest.files if entry.path in model_files)
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -40,11 +41,10 @@ def to_cyclonedx(manifest: Manifest, example: Example, numpy_version: str | None
             "tools": {"components": [{"type": "application", "name": "kdc", "version": manifest.kdc}]},
             "component": model,
         },
-        "components": [runtime, numpy],
+        "components": libraries,
         "dependencies": [
-            {"ref": model["bom-ref"], "dependsOn": [runtime["bom-ref"], numpy["bom-ref"]]},
-            {"ref": runtime["bom-ref"]},
-            {"ref": numpy["bom-ref"]},
+            {"ref": model["bom-ref"], "dependsOn": [one["bom-ref"] for one in libraries]},
+            *({"ref": one["bom-ref"]} for one in libraries),
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -33,7 +33,10 @@ EVERY: Losses = [
     {"name": name, "weight": 0.1, **({"at": [["stage-1", "stage-1"]]} if name == "hidden_states" else {})}
     for name in LOSSES
 ]
-OF_CNNS = [row for row in EVERY if row["name"] not in ("attention_maps", "mutual", "peer_ensemble")]
+OF_CNNS = [
+    row for row in EVERY
+    if LOSSES[row["name"]].taps != "attention" and LOSSES[row["name"]].knowledge != "peers"
+]  # fmt: skip
 OF_TRANSFORMERS: Losses = [
     {"name": "attention_maps"}, {"name": "hidden_states", "weight": 0.1}, {"name": "kd", "weight": 0.5},
 ]  # fmt: skip
