@@ -186,6 +186,18 @@ def test_every_cited_pitfall_is_on_the_page() -> None:
     assert names <= titles
 
 
+def test_the_tree_shows_every_folder() -> None:
+    tree = (DOCS / "architecture.md").read_text(encoding="utf-8").split("```text")[1].split("```")[0]
+    shown = set(re.findall(r"([\w/]+/)(?=[ \n])", tree))
+    package = {f"{path.parent.name}/" for path in (ROOT / "compressor").glob("*/__init__.py")}
+    assert package <= shown
+    distill = {f"{path.parent.name}/" for path in (ROOT / "compressor" / "distill").glob("*/__init__.py")}
+    assert distill <= shown
+    assert {f"{name}/" for name in ("profiles", "targets", "examples", "benchmarks", "tests", "docs")} <= shown
+    modules = set(re.findall(r"\b\w+\.py\b", tree))
+    assert modules <= {path.name for path in (ROOT / "compressor").rglob("*.py")}
+
+
 def test_every_loss_is_in_a_table() -> None:
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
     assert {name for name in losses.LOSSES if f"`{name}`" not in text} == set()
