@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from compressor.data.samples import Dataset, Split
 from compressor.distill import quantization_aware
 from compressor.export.base import Quantizer, Source
 from compressor.export.builders import BUILDERS
@@ -34,7 +35,7 @@ from compressor.schema.base import read_json, write_json
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Score
 from compressor.schema.student import Request
-from compressor.tasks.image_classification import ImageData, Split, decode_split
+from compressor.tasks.image_classification import decode_split
 from compressor.terminal.console import progress_for
 
 PROGRESS = progress_for(quiet=False)
@@ -95,7 +96,7 @@ def trial(run: Path, profile: Profile, runtime: str, folder: Path) -> Trial:
     return Trial(run, runtime, quantizer, Source(model.network, onnx_file, how, calibration, profile), validation, test)
 
 
-def judges(data: ImageData, model: LoadedModel, profile: Profile, folder: Path) -> Iterator[ValidationJudge]:
+def judges(data: Dataset, model: LoadedModel, profile: Profile, folder: Path) -> Iterator[ValidationJudge]:
     """Who scores on validation, and who on test."""
 
     def judge(split: Split) -> ValidationJudge:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from compressor.data.samples import Dataset, Split
 from compressor.distill.features.layers import sides_of, taps_of
 from compressor.distill.host.device import set_up
 from compressor.distill.loop.engine import train
@@ -39,7 +40,6 @@ from compressor.schema.preprocess import Preprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import DataInfo, Weights
 from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import ImageData, Split
 from compressor.tasks.image_classification.task import ImageClassification
 
 CLASSES = 10
@@ -72,7 +72,7 @@ def photographs(count: int, size: int) -> NDArray[np.uint8]:
     return np.stack(crops)
 
 
-def in_memory(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageData:
+def in_memory(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> Dataset:
     """All of them to train with, and a few to validate with, as kdc sees data."""
 
     def split(name: str, count: int) -> Split:
@@ -83,7 +83,7 @@ def in_memory(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageDa
     names = tuple(f"class {number}" for number in range(CLASSES))
     counts = {"train": len(labels), "validation": 16, "test": 16}
     info = DataInfo(source="photographs", fingerprint="0", class_names=names, counts=counts)
-    return ImageData(info, split("train", len(labels)), split("validation", 16), split("test", 16))
+    return Dataset(info, split("train", len(labels)), split("validation", 16), split("test", 16))
 
 
 def bare(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from compressor.data.samples import Dataset
 from compressor.data.specialty import specialised
 from compressor.data.transfer import transfer_set
 from compressor.distill.host.resources import Resources
@@ -24,7 +25,7 @@ from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.recipe import Ensemble, Recipe, TeacherAnswers, Transfer
 from compressor.schema.student import Request, Student
-from compressor.tasks.image_classification import ImageData, open_data
+from compressor.tasks.image_classification import open_data
 from compressor.tasks.image_classification.models.pixel_range import seeing
 from compressor.tasks.image_classification.models.students import create_trainee
 
@@ -95,7 +96,7 @@ def distill(
     overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
-    data: ImageData | None = None,
+    data: Dataset | None = None,
 ) -> Student:
     """Distill `request.teacher` into `request.student` on `request.data`.
 
@@ -143,7 +144,7 @@ def has_teacher(request: Request) -> bool:
     return request.teacher != "peers"
 
 
-def distillation(request: Request, progress: Progress, data: ImageData | None = None) -> Job:
+def distillation(request: Request, progress: Progress, data: Dataset | None = None) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
     recipe = request.recipe
     require_alone(request)
@@ -215,7 +216,7 @@ def labels_only(terms: Sequence[Term]) -> bool:
     return all("labels" in term.row.needs for term in terms if term.loss.ever)
 
 
-def training_data(request: Request, terms: Sequence[Term], progress: Progress) -> ImageData:
+def training_data(request: Request, terms: Sequence[Term], progress: Progress) -> Dataset:
     """The data of a request, its training split cut to the recipe's transfer set."""
     if request.unlabelled is not None and labels_only(terms):
         counting = ", ".join(term.name for term in terms if term.loss.ever)
@@ -238,7 +239,7 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
     return data
 
 
-def _warn_of_mixed(data: ImageData, recipe: Recipe, terms: Sequence[Term], progress: Progress) -> None:
+def _warn_of_mixed(data: Dataset, recipe: Recipe, terms: Sequence[Term], progress: Progress) -> None:
     """A mixed picture has a label only where both of its parts have one."""
     without = float((data.train.labels < 0).mean())
     asks = any("labels" in term.row.needs for term in terms if term.loss.ever)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from compressor.data.samples import Dataset
 from compressor.distill.features.connectors import Sides
 from compressor.distill.features.layers import sides_of
 from compressor.distill.loop.learner import Term, bind_losses
@@ -13,7 +14,6 @@ from compressor.schema.preprocess import Preprocess
 from compressor.schema.quantization import Quantization
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, Request, Specialty, Weights
-from compressor.tasks.image_classification import ImageData
 from compressor.tasks.image_classification.task import ImageClassification
 
 __all__ = ["Job", "Origin"]
@@ -36,7 +36,7 @@ class Job:
 
     request: Request
     recipe: Recipe
-    data: ImageData
+    data: Dataset
     student: LoadedModel
     teacher: LoadedModel | None
     init: str

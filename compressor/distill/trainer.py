@@ -8,6 +8,7 @@ import timm
 import torch
 
 from compressor.data.labels import listed
+from compressor.data.samples import Dataset
 from compressor.distill.features.connectors import Sides
 from compressor.distill.features.layers import described, taps_of
 from compressor.distill.host.context import Setting, setting_for, store_in, task_for
@@ -37,7 +38,6 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Student, TeacherCard
 from compressor.stats import accuracy_of
 from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import ImageData
 from compressor.tasks.image_classification.task import ImageClassification
 
 __all__ = ["not_kept", "precompute_answers", "say", "train_and_save"]
@@ -49,7 +49,7 @@ def not_kept() -> KdcError:
     )
 
 
-def say(data: ImageData, progress: Progress) -> None:
+def say(data: Dataset, progress: Progress) -> None:
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.info.counts.items())
     names = data.info.class_names
     progress.note(f"data {data.info.source}: {len(names)} classes ({listed(names, 6)}); {sizes}")

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 from pathlib import Path
 
+from compressor.data.samples import Dataset
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
 from compressor.models.ensemble import TOGETHER, combined, resized_members
@@ -10,7 +11,7 @@ from compressor.models.loaded import LoadedModel, with_classes
 from compressor.models.references import NO_MODEL, is_table, load_model, with_class_file
 from compressor.progress import Progress, Silent
 from compressor.schema.student import DataInfo, Request, Student, Weights
-from compressor.tasks.image_classification import ImageData, open_data
+from compressor.tasks.image_classification import open_data
 from compressor.tasks.image_classification.models.pixel_range import seeing
 
 __all__ = ["data_of", "last_part", "load_teacher", "public", "teacher_of", "told"]
@@ -108,7 +109,7 @@ def teacher_of(request: Request, record: Student, moved_to: str | None, hint: st
     return model
 
 
-def data_of(request: Request, record: Student, progress: Progress, *, unlabelled: bool = False) -> ImageData:
+def data_of(request: Request, record: Student, progress: Progress, *, unlabelled: bool = False) -> Dataset:
     """The data that the student was trained on, in the same splits; with its `unlabelled` pictures, if it had some,
     only for who trains on."""
     more = request.unlabelled if unlabelled else None

@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 if TYPE_CHECKING:
-    from compressor.tasks.image_classification import ImageData
+    from compressor.data.samples import Dataset
 
 HERE = Path(__file__).resolve().parent
 
@@ -107,7 +107,7 @@ def run(arguments: Sequence[str], out: Path, threads: int) -> None:
     print(f"done: {out.name}", file=sys.stderr, flush=True)
 
 
-def measured(references: Sequence[str], experiment: Experiment, data: "ImageData") -> tuple[float, dict[str, float]]:
+def measured(references: Sequence[str], experiment: Experiment, data: "Dataset") -> tuple[float, dict[str, float]]:
     """Accuracy and recalls on test, of the model (or of several as one) that the references name."""
     import torch
 

@@ -92,7 +92,7 @@ def test_a_distilled_student_is_recorded_whole(
 def test_the_loaded_run_answers_as_it_was_measured(teacher_run: Path, digits4: str, tmp_path: Path) -> None:
     model, student = load_run(teacher_run)
     test = open_data(digits4).test
-    answers = logits_of(model, [test.picture(i) for i in range(len(test))]).argmax(-1).numpy()
+    answers = logits_of(model, [test.read(i) for i in range(len(test))]).argmax(-1).numpy()
     assert (answers == test.labels).sum() == student.test.correct
     assert (student.made_by, student.teacher, student.teacher_validation) == ("teach", None, None)
     assert student.teacher_card is not None
@@ -416,11 +416,11 @@ def test_resuming_when_the_pictures_come_in_another_order(
         for row in range(len(split)):
             name = tmp_path / "data" / place / data.info.class_names[split.labels[row]]
             name.mkdir(parents=True, exist_ok=True)
-            split.picture(row).save(name / f"{row:03}.png")
+            split.read(row).save(name / f"{row:03}.png")
     for row in range(len(data.train)):
         name = tmp_path / "data" / "train" / data.info.class_names[data.train.labels[row]]
         name.mkdir(parents=True, exist_ok=True)
-        data.train.picture(row).save(name / f"{row:03}.png")
+        data.train.read(row).save(name / f"{row:03}.png")
     request = ask_distill(data=f"folder:{tmp_path / 'data'}")
     with pytest.raises(KeyboardInterrupt):
         run(request, tmp_path / "run", progress=interrupt_at(3))

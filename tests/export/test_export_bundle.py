@@ -64,7 +64,7 @@ def test_part_of_a_split_is_always_the_same_samples_each_with_its_own_label_and_
     for number, name in enumerate(part.ids):
         own = int(name.removeprefix("sample "))
         assert part.labels[number] == own
-        assert part.picture(number).getpixel((0, 0)) == (own, own, own)
+        assert part.read(number).getpixel((0, 0)) == (own, own, own)
     # Drawn from everywhere: splits are often sorted by class, and their beginning would be one class.
     assert part.labels.min() < 20
     assert part.labels.max() >= 180

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from compressor.data.samples import Dataset
 from compressor.distill.host.device import Speed, set_up
 from compressor.distill.host.resources import Resources
 from compressor.errors import KdcError, first_line, os_error
@@ -18,7 +19,6 @@ from compressor.progress import Progress, Silent
 from compressor.schema.base import TEMPORARY
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.recipe import Recipe
-from compressor.tasks.image_classification import ImageData
 from compressor.tasks.image_classification.task import ImageClassification, needed_bytes
 
 __all__ = ["Setting", "setting_for", "store_in", "task_for"]
@@ -72,7 +72,7 @@ def store_in(out: Path, setting: Setting) -> Iterator[Path]:
 
 
 def task_for(
-    data: ImageData, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, setting: Setting
+    data: Dataset, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, setting: Setting
 ) -> ImageClassification:
     if setting.accelerator.is_local_main_process:
         _make_empty(store)

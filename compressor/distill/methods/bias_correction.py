@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.data.labels import listed
+from compressor.data.samples import Dataset
 from compressor.data.transfer import classes_without
 from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel, evaluating
@@ -25,7 +26,6 @@ from compressor.schema.base import write_text
 from compressor.schema.recipe import Transfer
 from compressor.stats import per_class_recall, top1, wilson_interval
 from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import ImageData
 from compressor.tasks.image_classification.task import ImageClassification
 
 __all__ = ["add_to_bias", "correct_bias", "fit_bias", "require_correctable", "unseen_recall", "write_history"]
@@ -34,7 +34,7 @@ SLOPE = 1e-6
 """Of the mean cross-entropy, below which a fit has come to its minimum."""
 
 
-def require_correctable(student: LoadedModel, data: ImageData, how: Transfer) -> None:
+def require_correctable(student: LoadedModel, data: Dataset, how: Transfer) -> None:
     """Raise KdcError, before any training, where `correct_bias` could not be done after it: the classifier has no bias
     that does nothing but shift a class's logit, or validation does not hold the classes."""
     numbers, classes = classes_without(how, data.info.class_names), len(data.info.class_names)
@@ -130,7 +130,7 @@ def add_to_bias(network: nn.Module, numbers: Sequence[int], constants: NDArray[n
 
 
 def correct_bias(
-    student: BatchModel, task: ImageClassification, data: ImageData, how: Transfer, progress: Progress
+    student: BatchModel, task: ImageClassification, data: Dataset, how: Transfer, progress: Progress
 ) -> dict[str, Any]:
     """Fit the biases of the classes in `how.without` on validation and write them into `student`.
 
@@ -162,7 +162,7 @@ def write_history(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def unseen_recall(logits: NDArray[np.floating], data: ImageData, how: Transfer) -> str:
+def unseen_recall(logits: NDArray[np.floating], data: Dataset, how: Transfer) -> str:
     """One line on how many test pictures of the classes in `how.without` the student knows. Logits [N, C], of test."""
     right = top1(logits) == data.test.labels
     parts = []

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from compressor import __version__
 from compressor.data.prediction_files import Column, require_ending, table_writer, written_by_kdc
+from compressor.data.samples import Dataset, Split
 from compressor.distill.host.device import set_up
 from compressor.distill.overlap import tell_overlap
 from compressor.distill.teacher.card import tell_lost_classes
@@ -27,7 +28,7 @@ from compressor.progress import Progress
 from compressor.schema.predictions import OutputsInfo, Predictions
 from compressor.schema.preprocess import PixelRange
 from compressor.stats import accuracy_of, log_softmax
-from compressor.tasks.image_classification import ImageData, Split, normalise, open_data
+from compressor.tasks.image_classification import normalise, open_data
 from compressor.tasks.image_classification.models.pixel_range import seeing
 from compressor.tasks.image_classification.pixel_cache import Decoding
 
@@ -121,7 +122,7 @@ def _predicted(
 
 
 def _write(
-    out: Path, model: LoadedModel, data: ImageData, info: OutputsInfo, top_k: int | None, seen: Pictures | None,
+    out: Path, model: LoadedModel, data: Dataset, info: OutputsInfo, top_k: int | None, seen: Pictures | None,
     progress: Progress,
 ) -> Logits:  # fmt: skip
     """Write the table, split by split; returns the logits of validation. `seen`: what the teacher was trained on."""

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from compressor.data.labels import listed
+from compressor.data.samples import Dataset, Split
 from compressor.data.specialty import specialised, specialty_classes
 from compressor.distill.api import made_from_weights
 from compressor.distill.host.subprocesses import Child, train_in_processes
@@ -42,7 +43,7 @@ from compressor.schema.recipe import Transfer
 from compressor.schema.specialists import Specialist, Specialists, SpecialistsRequest
 from compressor.schema.student import Student
 from compressor.stats import accuracy_of, top1
-from compressor.tasks.image_classification import ImageData, Split, open_data
+from compressor.tasks.image_classification import open_data
 from compressor.tasks.image_classification.models.pixel_range import seeing
 from compressor.tasks.image_classification.models.students import create_trainee
 
@@ -109,7 +110,7 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
 
 
 def _finish(
-    request: SpecialistsRequest, out: Path, data: ImageData, generalist: LoadedModel, classes: Sequence[Sequence[str]],
+    request: SpecialistsRequest, out: Path, data: Dataset, generalist: LoadedModel, classes: Sequence[Sequence[str]],
     alone: Sequence[str], logits: NDArray[np.float32], progress: Progress,
 ) -> Specialists:  # fmt: skip
     """Measure all of them together, and write specialists.json."""
@@ -154,7 +155,7 @@ def _require_trainable(generalist: LoadedModel, request: SpecialistsRequest, nam
 
 
 def _require_same(
-    request: SpecialistsRequest, out: Path, data: ImageData, generalist: LoadedModel, classes: Sequence[Sequence[str]]
+    request: SpecialistsRequest, out: Path, data: Dataset, generalist: LoadedModel, classes: Sequence[Sequence[str]]
 ) -> None:
     """The specialists that are finished must have been made from this data and this generalist."""
     for number, group in enumerate(classes, 1):

@@ -3,6 +3,7 @@
 import timm
 import torch
 
+from compressor.data.samples import Dataset
 from compressor.distill.host.context import Setting
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.card import card_of, shown
@@ -16,14 +17,13 @@ from compressor.models.references import is_table
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, TeacherCard
 from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import ImageData
 from compressor.tasks.image_classification.task import ImageClassification
 
 __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
 
 
 def measured(
-    teacher: LoadedModel, task: ImageClassification, data: ImageData, setting: Setting
+    teacher: LoadedModel, task: ImageClassification, data: Dataset, setting: Setting
 ) -> tuple[BatchModel, TeacherCard]:
     """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
     if isinstance(teacher.network, Mixture):
@@ -35,7 +35,7 @@ def measured(
     return model, shown(card, data.info.class_names, setting.progress)
 
 
-def _measure_members(network: Mixture, task: ImageClassification, data: ImageData, setting: Setting) -> None:
+def _measure_members(network: Mixture, task: ImageClassification, data: Dataset, setting: Setting) -> None:
     """One that knows nothing would be hidden by the others."""
     for number, member in enumerate(network.members, 1):
         model = on_device(freeze(BatchModel(member, "teacher")), setting.speed.device)
@@ -48,7 +48,7 @@ def signal_of(
     loaded: LoadedModel,
     model: BatchModel,
     recipe: Recipe,
-    data: ImageData,
+    data: Dataset,
     task: ImageClassification,
     setting: Setting,
     *,

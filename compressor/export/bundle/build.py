@@ -12,6 +12,7 @@ from torch import nn
 
 from compressor import __version__
 from compressor.assets import runner_scripts
+from compressor.data.samples import Dataset
 from compressor.errors import KdcError, needs, os_error
 from compressor.export.base import QatModel, Source
 from compressor.export.bundle.eval_set import eval_set, part_of, write_pictures, write_reference
@@ -36,7 +37,7 @@ from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Scheme
 from compressor.schema.student import Accuracy, Request, Student
-from compressor.tasks.image_classification import ImageData, decode_split
+from compressor.tasks.image_classification import decode_split
 
 __all__ = ["CALIBRATION", "export_bundle", "needed", "validation_size"]
 
@@ -121,7 +122,7 @@ class _Place:
     work: Path
     profile: Profile
     record: Student
-    data: ImageData
+    data: Dataset
     progress: Progress
 
     def write_pictures(self, how: Preprocess, path: str) -> None:

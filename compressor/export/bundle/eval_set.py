@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressor.data.samples import Split
 from compressor.errors import os_error
 from compressor.progress import Progress
 from compressor.schema.bundle import EvalSet
 from compressor.schema.preprocess import Preprocess
-from compressor.tasks.image_classification import Split, decode_split, normalise
+from compressor.tasks.image_classification import decode_split, normalise
 from compressor.tasks.image_classification.views import keyed_order
 
 __all__ = ["eval_set", "part_of", "write_pictures", "write_reference"]

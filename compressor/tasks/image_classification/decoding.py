@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from compressor.data.samples import Part, Sample, Split, load_seen
+from compressor.data.samples import Part, Sample, Split
 from compressor.errors import KdcError
 from compressor.progress import Progress
 from compressor.schema.base import write_atomically
 from compressor.schema.preprocess import Preprocess
 from compressor.tasks.image_classification.depth import Census
 from compressor.tasks.image_classification.preprocessing import pillow_warnings_ignored, resize_and_crop
+from compressor.tasks.image_classification.reading import load_seen
 
 __all__ = ["check", "decode_split", "digest", "in_order", "readable"]
 
@@ -130,7 +131,7 @@ def decode_split(split: Split, how: Preprocess, path: Path, progress: Progress) 
     height, width = how.input_size
 
     def prepared(row: int) -> NDArray[np.uint8]:
-        return resize_and_crop(split.picture(row), how)
+        return resize_and_crop(split.read(row), how)
 
     with (
         write_atomically(path) as temporary,

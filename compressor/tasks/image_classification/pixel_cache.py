@@ -61,7 +61,7 @@ class Decoding:
                 yield tuple(np.stack(way) for way in zip(*batch, strict=True))
 
     def _prepared(self, row: int) -> Pixels:
-        picture = self._split.picture(row)
+        picture = self._split.read(row)
         return tuple(resize_and_crop(picture, how) for how in self._ways)
 
 

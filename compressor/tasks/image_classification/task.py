@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compressor.data.samples import Dataset, Split
 from compressor.errors import KdcError
 from compressor.models.loaded import evaluating
 from compressor.processes.team import team
@@ -19,7 +20,7 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
-from compressor.tasks.image_classification import ImageData, Split, decode_split
+from compressor.tasks.image_classification import decode_split
 from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
 from compressor.tasks.image_classification.pixel_cache import Decoding, Pictures, Stored, bytes_of
 from compressor.tasks.image_classification.views import DRAWS, keyed_order, keyed_uniform, random_views
@@ -41,7 +42,7 @@ class ImageClassification:
 
     def __init__(
         self,
-        data: ImageData,
+        data: Dataset,
         inputs: dict[str, Preprocess],
         recipe: Recipe,
         store: Path | None,
@@ -228,7 +229,7 @@ def batch_size_of(recipe: Recipe, samples: int, processes: int) -> tuple[int, in
     return size * parts, size
 
 
-def needed_bytes(data: ImageData, inputs: dict[str, Preprocess]) -> int:
+def needed_bytes(data: Dataset, inputs: dict[str, Preprocess]) -> int:
     """What all splits take, decoded for these models (about: a training view's margin is counted as of the test's)."""
     splits = len(data.train) + len(data.validation) + len(data.test)
     whole = [how.model_copy(update={"input_size": how.resize}) for how in inputs.values()]

@@ -91,7 +91,7 @@ def test_the_loaded_run_rounds_and_answers_as_it_was_measured(quantized: Path, d
     assert list(fake_quant_layers(model.network)) == list(student.quantization.inputs)
     assert not unfolded(model.network)
     test = open_data(digits4).test
-    answers = logits_of(model, [test.picture(i) for i in range(len(test))]).argmax(-1).numpy()
+    answers = logits_of(model, [test.read(i) for i in range(len(test))]).argmax(-1).numpy()
     assert (answers == test.labels).sum() == student.test.correct
     state = load_file(quantized / "student.safetensors")
     assert set(state) == set(model.network.state_dict())
@@ -125,12 +125,12 @@ def untrained_accuracy(run: Path, digits4: str) -> float:
     """On the test split, of the student as it rounds before any training."""
     model, _ = load_run(run)
     data = open_data(digits4)
-    train = normalised([data.train.picture(i) for i in range(64)], model.preprocess)
+    train = normalised([data.train.read(i) for i in range(64)], model.preprocess)
     example = torch.zeros(1, 3, *model.preprocess.input_size)
     folded = fold_batchnorm(model.network, example)
     quantization = calibrate(folded, quant_plan(folded, example), U8S8, [train])
     rounding = replace(model, network=add_fake_quant(folded, quantization))
-    answers = logits_of(rounding, [data.test.picture(i) for i in range(len(data.test))]).argmax(-1).numpy()
+    answers = logits_of(rounding, [data.test.read(i) for i in range(len(data.test))]).argmax(-1).numpy()
     return float((answers == data.test.labels).mean())
 
 
@@ -142,7 +142,7 @@ def normalised(pictures: list[Image.Image], how: Preprocess) -> Tensor:
 def test_training_mends_what_rounding_broke(tmp_path: Path, plain: Path, digits4: str) -> None:
     run = unequal(plain, tmp_path / "unequal", 1000.0)
     test = open_data(digits4).test
-    pictures = [test.picture(i) for i in range(len(test))]
+    pictures = [test.read(i) for i in range(len(test))]
     apart = logits_of(load_run(run)[0], pictures) - logits_of(load_run(plain)[0], pictures)
     assert float(apart.abs().max()) < 1e-2, "in float it is the same student"
     in_float = read_json(plain / "student.json", Student).test.accuracy

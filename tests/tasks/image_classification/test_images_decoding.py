@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from compressor.data.samples import Split
 from compressor.errors import KdcError
 from compressor.progress import Silent
 from compressor.schema.preprocess import Preprocess
-from compressor.tasks.image_classification import Split, decode_split, resize_and_crop
+from compressor.tasks.image_classification import decode_split, resize_and_crop
 
 MakePicture = Callable[..., Image.Image]
 T = TypeVar("T")
