@@ -36,11 +36,11 @@ from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Cached, Online, Teacher
 from compressor.models import LoadedModel, freeze
 from compressor.progress import Silent
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import DataInfo, Weights
 from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.image_classification.feed import ImageFeed
 
 CLASSES = 10
 STUDENT = "mobilenetv3_small_100"
@@ -135,14 +135,14 @@ class Engine:
     """Epochs of kdc's own loop."""
 
     def __init__(self, pictures: NDArray[np.uint8], labels: NDArray[np.int64], size: int, recipe: Recipe, work: Path):
-        how = Preprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
+        how = ImagePreprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
         inputs = {"student": how, "teacher": how}
         work.mkdir()
         self.work, self.recipe, self.samples, self.how = work, recipe, len(labels), how
-        self.task = ImageClassification(
+        self.task = ImageFeed(
             in_memory(pictures, labels), inputs, recipe, work / "store", torch.device("cpu"), Silent()
         )
-        self.task.decode()
+        self.task.prepare()
         self.runs = 0
 
     def online(self, teacher: nn.Module) -> Online:

@@ -16,6 +16,7 @@ from compressor.files.bundle_folder import BEST, files_of
 from compressor.schema.base import TEMPORARY, Noun, file_sha256, read_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 from compressor.schema.manifest import Manifest
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.report import Report, Row
 
 __all__ = ["problems_of_best", "ship", "write_best"]
@@ -125,6 +126,7 @@ def _written(
     """All the other files of best/ by their paths: what describes the model, and the example programs."""
     example = EXAMPLES[variant.runtime]
     batch = 1 if variant.dynamic_batch else bundle.profile.batch
+    assert isinstance(variant.preprocess, ImagePreprocess)
     given = model_input(variant.preprocess, batch, variant.picture_type)
     source = Path(variant.model).name
     model = "model.engine" if variant.build else source

@@ -14,7 +14,7 @@ from compressor.schema.preprocess import Preprocess
 from compressor.schema.quantization import Quantization
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, Request, Specialty, Weights
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.base import Feed
 
 __all__ = ["Job", "Origin"]
 
@@ -40,7 +40,7 @@ class Job:
     student: LoadedModel
     teacher: LoadedModel | None
     init: str
-    quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
+    quantize: Callable[[Feed], tuple[LoadedModel, Quantization]] | None = None
     peers: tuple[LoadedModel, ...] = ()
     table: LoadedTable | None = None
     specialty: Specialty | None = None

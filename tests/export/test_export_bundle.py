@@ -17,12 +17,12 @@ from compressor.export.bundle.variants import Delivery
 from compressor.profiles import load_profile
 from compressor.progress import Silent
 from compressor.runtimes import RUNTIMES
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.quantization import Scheme
 
 
-def preprocess(height: int, width: int) -> Preprocess:
-    return Preprocess(input_size=(height, width), resize=(height, width), mean=(0.5,) * 3, std=(0.5,) * 3)
+def preprocess(height: int, width: int) -> ImagePreprocess:
+    return ImagePreprocess(input_size=(height, width), resize=(height, width), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from compressor.data.samples import Dataset
 from compressor.distill.api import (
-    DEFAULT_INPUT_SIZE,
     already_finished,
     distill,
     distillation,
@@ -28,7 +27,7 @@ from compressor.distill.plan import Origin
 from compressor.distill.run_folder import abandon, claimed, start
 from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, create_student, load_run, map_classes, with_classes
+from compressor.models import LoadedModel, load_run, map_classes, with_classes
 from compressor.models.lineage import load_teacher
 from compressor.models.prediction_table import require_alone
 from compressor.models.references import NO_MODEL, is_table
@@ -36,6 +35,7 @@ from compressor.processes.team import team
 from compressor.progress import Progress, Silent
 from compressor.schema.recipe import Ensemble
 from compressor.schema.student import DataInfo, Request, Student, Weights
+from compressor.tasks.table import task_named
 
 __all__ = ["distill_chain", "require_possible"]
 
@@ -158,11 +158,11 @@ def require_possible(request: Request, progress: Progress) -> Dataset:
     if not request.assistants:
         distillation(request, Silent(), data)
         return data
-    names, size = data.info.class_names, request.input_size or DEFAULT_INPUT_SIZE
+    names, task = data.info.class_names, task_named(request.task)
     teacher: LoadedModel | None = load_teacher(request, names)
     students: Sequence[str] = [*request.assistants, str(request.student)]
     for name in students:
-        student = create_student(name, request.init, names, size, recipe.crop_pct)
+        student = task.create_student(name, request.init, names, request.input_size, recipe.crop_pct)
         if recipe.transfer.correct_bias:
             require_correctable(student, data, recipe.transfer)
         sides_of(terms, student, teacher, classes=len(names), samples=len(data.train))

@@ -25,8 +25,7 @@ from compressor.progress import Progress
 from compressor.schema.base import write_text
 from compressor.schema.recipe import Transfer
 from compressor.stats import per_class_recall, top1, wilson_interval
-from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.base import BatchModel, Feed, example_inputs
 
 __all__ = ["add_to_bias", "correct_bias", "fit_bias", "require_correctable", "unseen_recall", "write_history"]
 
@@ -59,13 +58,13 @@ def require_correctable(student: LoadedModel, data: Dataset, how: Transfer) -> N
 
 def _shift(student: LoadedModel, numbers: Sequence[int], classes: int) -> NDArray[np.float64] | None:
     """What 1 more of these biases adds to the logits, [C]; None where there are none."""
-    picture = torch.zeros(1, 3, *student.preprocess.input_size)
+    example = example_inputs(student.preprocess.inputs)
     state = {name: tensor.clone() for name, tensor in student.network.state_dict().items()}
     with evaluating(student.network):
-        before = student.network(picture)
+        before = student.network(*example)
         if not add_to_bias(student.network, numbers, np.ones(len(numbers)), classes):
             return None
-        after = student.network(picture)
+        after = student.network(*example)
     student.network.load_state_dict(state)
     shift: NDArray[np.float64] = (after - before)[0].double().numpy()
     return shift
@@ -129,9 +128,7 @@ def add_to_bias(network: nn.Module, numbers: Sequence[int], constants: NDArray[n
     return True
 
 
-def correct_bias(
-    student: BatchModel, task: ImageClassification, data: Dataset, how: Transfer, progress: Progress
-) -> dict[str, Any]:
+def correct_bias(student: BatchModel, task: Feed, data: Dataset, how: Transfer, progress: Progress) -> dict[str, Any]:
     """Fit the biases of the classes in `how.without` on validation and write them into `student`.
 
     Returns the row of history.jsonl about it: what was added, and these classes' recall on validation before and after.

@@ -28,9 +28,7 @@ from compressor.progress import Progress
 from compressor.schema.predictions import OutputsInfo, Predictions
 from compressor.schema.preprocess import PixelRange
 from compressor.stats import accuracy_of, log_softmax
-from compressor.tasks.image_classification import normalise, open_data
-from compressor.tasks.image_classification.models.pixel_range import seeing
-from compressor.tasks.image_classification.pixel_cache import Decoding
+from compressor.tasks.table import task_named
 
 __all__ = ["answers_of", "predict"]
 
@@ -93,9 +91,11 @@ def _predicted(
     unlabelled: str | None, pixel_range: PixelRange | None, skip_bad: bool, progress: Progress,
 ) -> Predictions:  # fmt: skip
     (model,) = told(progress, load_model(teacher))
-    model = seeing(model, pixel_range or model.preprocess.pixel_range, progress)
-    found = open_data(
-        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=model.preprocess.pixel_range
+    task = task_named(model.preprocess.task)
+    own = model.preprocess.read_with
+    model = task.with_range(model, pixel_range or own, progress)
+    found = task.open_data(
+        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=pixel_range or own
     )
     say(found, progress)
     names = found.info.class_names
@@ -152,12 +152,11 @@ def answers_of(
     is frozen, and stays on the device of this process."""
     device = set_up().device
     network = freeze(model.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    chunks = [np.arange(start, min(start + BATCH, len(split))) for start in range(0, len(split), BATCH)]
-    pictures = Decoding(split, (model.preprocess,)).batches(chunks)
-    for chunk, (pixels,) in progress.track(zip(chunks, pictures, strict=True), len(chunks), doing):
-        inputs = torch.from_numpy(normalise(pixels, model.preprocess)).to(device, memory_format=torch.channels_last)
+    chunks = [range(start, min(start + BATCH, len(split))) for start in range(0, len(split), BATCH)]
+    batches = task_named(model.preprocess.task).evaluation(split, model.preprocess, BATCH, device)
+    for chunk, inputs in progress.track(zip(chunks, batches, strict=True), len(chunks), doing):
         with torch.no_grad():
-            logits = network(inputs).float().cpu().numpy()
+            logits = network(*inputs).float().cpu().numpy()
         splits = [split.name if split.labels[number] >= 0 else "unlabelled" for number in chunk]
         yield [split.ids[number] for number in chunk], splits, logits
 

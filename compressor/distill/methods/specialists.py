@@ -43,9 +43,7 @@ from compressor.schema.recipe import Transfer
 from compressor.schema.specialists import Specialist, Specialists, SpecialistsRequest
 from compressor.schema.student import Student
 from compressor.stats import accuracy_of, top1
-from compressor.tasks.image_classification import open_data
-from compressor.tasks.image_classification.models.pixel_range import seeing
-from compressor.tasks.image_classification.models.students import create_trainee
+from compressor.tasks.table import task_named, task_of_data
 
 __all__ = ["specialists"]
 
@@ -74,12 +72,13 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
     if request.recipe.transfer != Transfer():
         raise KdcError("specialists draw their own parts of the training data: recipe transfer cannot cut it too")
     deep = request.recipe.pixel_range
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
+    task = task_of_data(request.data)
+    data = task.open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
     say(data, progress)
     data = with_notes(data, tell_overlap((request.teacher,), data, progress))
     names = data.info.class_names
     (generalist,) = told(progress, load_model(request.teacher, request.input_size))
-    generalist = seeing(generalist, deep, progress)
+    generalist = task.with_range(generalist, deep, progress)
     if generalist.class_names is None:
         raise KdcError(
             f"the classes of {request.teacher} have no names, so they cannot be matched with those of the data",
@@ -146,7 +145,8 @@ def _finish(
 
 def _require_trainable(generalist: LoadedModel, request: SpecialistsRequest, names: Sequence[str]) -> None:
     """Make a specialist once, without keeping it: what is refused then is refused before anything was trained."""
-    trainee = create_trainee(copy.deepcopy(generalist), names, request.recipe.crop_pct)
+    task = task_named(generalist.preprocess.task)
+    trainee = task.create_trainee(copy.deepcopy(generalist), names, request.recipe.crop_pct)
     if trainee.preprocess != generalist.preprocess:
         raise KdcError(
             f"crop_pct {request.recipe.crop_pct} would show specialists other pictures than their generalist sees",

@@ -16,15 +16,12 @@ from compressor.models.features import POOLED, Taps
 from compressor.models.references import is_table
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, TeacherCard
-from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
 
 
-def measured(
-    teacher: LoadedModel, task: ImageClassification, data: Dataset, setting: Setting
-) -> tuple[BatchModel, TeacherCard]:
+def measured(teacher: LoadedModel, task: Feed, data: Dataset, setting: Setting) -> tuple[BatchModel, TeacherCard]:
     """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
     if isinstance(teacher.network, Mixture):
         _measure_members(teacher.network, task, data, setting)
@@ -35,7 +32,7 @@ def measured(
     return model, shown(card, data.info.class_names, setting.progress)
 
 
-def _measure_members(network: Mixture, task: ImageClassification, data: Dataset, setting: Setting) -> None:
+def _measure_members(network: Mixture, task: Feed, data: Dataset, setting: Setting) -> None:
     """One that knows nothing would be hidden by the others."""
     for number, member in enumerate(network.members, 1):
         model = on_device(freeze(BatchModel(member, "teacher")), setting.speed.device)
@@ -49,7 +46,7 @@ def signal_of(
     model: BatchModel,
     recipe: Recipe,
     data: Dataset,
-    task: ImageClassification,
+    task: Feed,
     setting: Setting,
     *,
     taps: Taps | None = None,

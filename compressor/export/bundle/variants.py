@@ -22,6 +22,7 @@ from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.schema.base import file_sha256
 from compressor.schema.bundle import FileEntry, Role, Variant
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 
@@ -119,7 +120,7 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
         reference_logits=_reference(making, made.qat),
         preprocess=model.preprocess,
         parameters=model.weights.parameters,
-        macs=count_macs(making.source.network, model.preprocess.input_size),
+        macs=count_macs(making.source.network, model.preprocess.inputs),
         made=made.how,
         weight_bytes=weight_bytes(made.model),
         compressed_bytes=compressed_bytes(own),
@@ -150,7 +151,10 @@ def _baked(made: _Made, making: Making, runtime: str, folder: Path) -> _Made:
     temporary = folder.with_name(f".{folder.name}.baked")
     temporary.mkdir()
     model = temporary / made.model.name
-    BAKERS[runtime](made.model, making.model.preprocess, model)
+    how = making.model.preprocess
+    if not isinstance(how, ImagePreprocess):
+        raise KdcError("--bake-preprocessing builds the normalization of images in, and these are none", "leave it out")
+    BAKERS[runtime](made.model, how, model)
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)

@@ -18,7 +18,7 @@ from compressor.data.samples import Dataset
 from compressor.distill import distill, distill_quantized, quantization_aware, teach
 from compressor.distill.methods.bias_correction import add_to_bias, fit_bias, require_correctable, unseen_recall
 from compressor.errors import KdcError
-from compressor.models import create_student, load_run, logits_of
+from compressor.models import load_run
 from compressor.models.lineage import data_of
 from compressor.models.loaded import LoadedModel
 from compressor.progress import Progress, Silent
@@ -27,7 +27,10 @@ from compressor.schema.quantization import Scheme
 from compressor.schema.recipe import Transfer
 from compressor.schema.student import Request, Student
 from compressor.tasks.image_classification import open_data
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.image_classification.feed import ImageFeed
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.models.students import create_student
+from compressor.tasks.image_classification.preprocessing import images
 from tests.distill.conftest import recipe
 from tests.kit import Hearing
 
@@ -204,7 +207,7 @@ def test_kept_answers_are_of_these_unlabelled_pictures(tmp_path: Path, digits4: 
     def identity(data: Dataset) -> dict[str, object]:
         how = create_student("timm:test_resnet", "random", data.info.class_names, 32, None).preprocess
         how_trained = recipe(losses=KD)
-        return ImageClassification(data, {"teacher": how}, how_trained, None, torch.device("cpu"), Silent()).identity(
+        return ImageFeed(data, {"teacher": images(how)}, how_trained, None, torch.device("cpu"), Silent()).identity(
             "teacher"
         )
 

@@ -15,9 +15,10 @@ from compressor.data.predictions import AnswerTable, read_outputs
 from compressor.distill import predict
 from compressor.distill.teacher.codec import Codec
 from compressor.errors import KdcError
-from compressor.models import load_run, logits_of
+from compressor.models import load_run
 from compressor.progress import Silent
 from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification.models.answering import logits_of
 from tests.kit import Ended, Hearing
 
 NAMES = ("zero", "one", "two", "three")

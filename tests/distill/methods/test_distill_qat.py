@@ -17,18 +17,20 @@ from torch import Tensor
 from compressor.distill import distill
 from compressor.distill.methods.qat import distill_quantized, qat_recipe, quantization_aware
 from compressor.errors import KdcError
-from compressor.models import load_run, logits_of, save_run
+from compressor.models import load_run, save_run
 from compressor.progress import Progress, Silent
 from compressor.quantization.fake_quant import add_fake_quant, fake_quant_layers
 from compressor.quantization.folding import fold_batchnorm, unfolded
 from compressor.quantization.plan import quant_plan
 from compressor.quantization.ranges import calibrate
 from compressor.schema.base import read_json, write_json
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.quantization import Scheme
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Request, Student
 from compressor.tasks.image_classification import normalise, open_data, resize_and_crop
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.preprocessing import images
 
 Ask = Callable[..., Request]
 
@@ -125,16 +127,16 @@ def untrained_accuracy(run: Path, digits4: str) -> float:
     """On the test split, of the student as it rounds before any training."""
     model, _ = load_run(run)
     data = open_data(digits4)
-    train = normalised([data.train.read(i) for i in range(64)], model.preprocess)
-    example = torch.zeros(1, 3, *model.preprocess.input_size)
-    folded = fold_batchnorm(model.network, example)
-    quantization = calibrate(folded, quant_plan(folded, example), U8S8, [train])
+    train = normalised([data.train.read(i) for i in range(64)], images(model.preprocess))
+    example = torch.zeros(1, 3, *images(model.preprocess).input_size)
+    folded = fold_batchnorm(model.network, (example,))
+    quantization = calibrate(folded, quant_plan(folded, (example,)), U8S8, [(train,)])
     rounding = replace(model, network=add_fake_quant(folded, quantization))
     answers = logits_of(rounding, [data.test.read(i) for i in range(len(data.test))]).argmax(-1).numpy()
     return float((answers == data.test.labels).mean())
 
 
-def normalised(pictures: list[Image.Image], how: Preprocess) -> Tensor:
+def normalised(pictures: list[Image.Image], how: ImagePreprocess) -> Tensor:
     return torch.from_numpy(normalise(np.stack([resize_and_crop(picture, how) for picture in pictures]), how))
 
 

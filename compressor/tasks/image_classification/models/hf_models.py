@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from compressor.hub import from_hub
 from compressor.models.cards import licence_in
 from compressor.models.checkpoints.files import require_weights, stored_in_half
 from compressor.models.classes import spellings_of
+from compressor.models.features import Staged
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import heads, require_finite, tensors_sha256
 from compressor.schema.base import parse, write_text
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models.building import config_in, described_by, require_files, require_size
 from compressor.tasks.image_classification.models.timm_models import preprocess_of, require_scale, require_three
@@ -31,7 +34,7 @@ __all__ = ["HfClassifier", "from_config", "load_hf", "preprocess_from_hf", "save
 INSTALL = "pip install 'kdc[hf]'"
 
 
-class HfClassifier(nn.Module):
+class HfClassifier(Staged):
     """A transformers image classifier as a network from pictures to logits."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -43,6 +46,35 @@ class HfClassifier(nn.Module):
         logits: Tensor = self.model(pixel_values=pictures, return_dict=True).logits
         return logits
 
+    def stages(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        (pictures,) = inputs
+        answer: Any = self.model(pixel_values=pictures, output_hidden_states=True)
+        if answer.hidden_states is None:
+            raise KdcError(f"{type(self.model).__name__} gives no hidden states", "name modules by their path")
+        return answer.logits, list(answer.hidden_states)
+
+    @contextmanager
+    def attention(self, found: list[Tensor]) -> Iterator[None]:
+        model: Any = self.model
+        before = model.config._attn_implementation
+
+        def ask(module: nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return arguments, {**named, "output_attentions": True}
+
+        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
+            found.extend(output.attentions or ())
+
+        handles = [model.register_forward_pre_hook(ask, with_kwargs=True), model.register_forward_hook(keep)]
+        try:
+            model.set_attn_implementation("eager")
+            yield
+        finally:
+            model.set_attn_implementation(before)
+            for handle in handles:
+                handle.remove()
+        if not found:
+            raise KdcError(f"{type(model).__name__} shows no attention matrices", "choose a loss on stages")
+
 
 def _transformers() -> Any:
     transformers = needs("transformers", INSTALL, "an hf: model")
@@ -53,7 +85,7 @@ def _transformers() -> Any:
 
 
 def load_hf(reference: str, input_size: int | None) -> LoadedModel:
-    """`hf:REPO_OR_PATH`: AutoModelForImageClassification and its image processor; weights as safetensors only, as
+    """`hf:REPO_OR_PATH`: AutoModelForImageFeed and its image processor; weights as safetensors only, as
     float32 however they are stored. Code in the repository is never run, and nothing is asked.
 
     `input_size` overrides the processor's own. A repository that brings no classifier gives a backbone, since what
@@ -100,11 +132,11 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
 
 def _from_pretrained(
     transformers: Any, reference: str, input_size: int | None, stored: dict[str, tuple[str, int]]
-) -> tuple[Any, dict[str, Any], Preprocess, str]:
+) -> tuple[Any, dict[str, Any], ImagePreprocess, str]:
     """The model, what transformers says of loading it, its preprocessing and its licence."""
     hint = "the folder must hold config.json and model.safetensors"
     with described_by(f"hf:{reference}", sum(count for _, count in stored.values()) or None, hint):
-        model, report = transformers.AutoModelForImageClassification.from_pretrained(
+        model, report = transformers.AutoModelForImageFeed.from_pretrained(
             reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **_as_float32(transformers),
@@ -192,9 +224,7 @@ def from_config(folder: Path, classes: int, weights: int) -> nn.Module:
 
 def _built(transformers: Any, config: Any) -> "HfClassifier":
     return HfClassifier(
-        transformers.AutoModelForImageClassification.from_config(
-            config, trust_remote_code=False, **_as_float32(transformers)
-        )
+        transformers.AutoModelForImageFeed.from_config(config, trust_remote_code=False, **_as_float32(transformers))
     ).float()
 
 
@@ -220,7 +250,7 @@ def _names(config: Any, source: str) -> tuple[tuple[str, ...], ...] | None:
     return spellings_of(names)
 
 
-def _preprocess(transformers: Any, reference: str, config: Any, input_size: int | None) -> Preprocess:
+def _preprocess(transformers: Any, reference: str, config: Any, input_size: int | None) -> ImagePreprocess:
     if config.model_type == "timm_wrapper":
         return preprocess_of(config.pretrained_cfg, input_size, source=f"hf:{reference}")
     source = f"hf:{reference}"
@@ -230,7 +260,7 @@ def _preprocess(transformers: Any, reference: str, config: Any, input_size: int 
     return preprocess_from_hf(values, input_size, source)
 
 
-def _require_same(processor: Any, how: Preprocess, source: str) -> None:
+def _require_same(processor: Any, how: ImagePreprocess, source: str) -> None:
     """Raise KdcError where the processor turns a picture into something else than `how` does: not all that some of
     them do (flip the channels, shrink to 7/8, crop before resizing) can be read from their settings."""
     x, y = np.meshgrid(np.linspace(0, 255, 300), np.linspace(0, 255, 200))
@@ -244,8 +274,8 @@ def _require_same(processor: Any, how: Preprocess, source: str) -> None:
         raise KdcError(f"{source}: what its image processor ({kind}) does to pictures is not supported by kdc")
 
 
-def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: str) -> Preprocess:
-    """A transformers image processor's settings as a Preprocess; raises KdcError for what a Preprocess cannot say."""
+def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: str) -> ImagePreprocess:
+    """A transformers image processor's settings as an ImagePreprocess; raises KdcError for what that cannot say."""
     if values.get("do_rescale", True) and abs(float(values.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
         raise KdcError(f"{source}: rescale_factor {values['rescale_factor']} of its image processor is not supported")
     if not values.get("do_rescale", True) or values.get("rescale_offset"):
@@ -270,7 +300,7 @@ def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: s
     return _as_preprocess(values, resize, cropped, mode, source)
 
 
-def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str, source: str) -> Preprocess:
+def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str, source: str) -> ImagePreprocess:
     # A processor that has no such setting (MobileViT's) normalises nothing.
     normal = values.get("do_normalize", "image_mean" in values)
     mean, std = (values.get("image_mean"), values.get("image_std")) if normal else ((0.0,) * 3, (1.0,) * 3)
@@ -287,7 +317,7 @@ def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str,
         "mean": tuple(mean),
         "std": tuple(std),
     }
-    return parse(Preprocess, settings, f"{source}: its image processor")
+    return parse(ImagePreprocess, settings, f"{source}: its image processor")
 
 
 def _licence(reference: str, config: Any) -> str:

@@ -30,14 +30,14 @@ TimmFolder = Callable[..., Path]
 CODE = """
 from pathlib import Path
 Path({marker!r}).write_text("it ran")
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+from transformers import ViTConfig, ViTForImageFeed, ViTImageProcessor
 class OwnConfig(ViTConfig): model_type = "own"
 class OwnProcessor(ViTImageProcessor): pass
-class OwnModel(ViTForImageClassification): config_class = OwnConfig
+class OwnModel(ViTForImageFeed): config_class = OwnConfig
 """
 AUTO_MAP = {
     "AutoConfig": "own.OwnConfig",
-    "AutoModelForImageClassification": "own.OwnModel",
+    "AutoModelForImageFeed": "own.OwnModel",
     "AutoImageProcessor": "own.OwnProcessor",
 }
 
@@ -123,7 +123,7 @@ def test_every_call_of_transformers_says_that_no_code_is_trusted(
     import transformers
 
     seen: list[str] = []
-    for kind in ("AutoConfig", "AutoImageProcessor", "AutoModelForImageClassification"):
+    for kind in ("AutoConfig", "AutoImageProcessor", "AutoModelForImageFeed"):
         for method in ("from_pretrained", "from_config"):
             inner = getattr(getattr(transformers, kind), method, None)
             if inner is None:
@@ -142,8 +142,8 @@ def test_every_call_of_transformers_says_that_no_code_is_trusted(
     assert set(seen) == {
         "AutoConfig.from_pretrained",
         "AutoImageProcessor.from_pretrained",
-        "AutoModelForImageClassification.from_pretrained",
-        "AutoModelForImageClassification.from_config",
+        "AutoModelForImageFeed.from_pretrained",
+        "AutoModelForImageFeed.from_config",
     }
 
 
@@ -409,7 +409,7 @@ def test_ordinary_numbers_in_a_configuration_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, -3, 8193, 10**9])
 def test_sizes_that_no_network_is_given(tiny_vit: Path, vit_folder: VitFolder, size: int) -> None:
-    from compressor.models import create_student
+    from compressor.tasks.image_classification.models.students import create_student
 
     loads: list[Callable[[], object]] = [
         lambda: load_model(f"timm:local-dir:{tiny_vit}", size),

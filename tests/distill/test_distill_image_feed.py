@@ -14,20 +14,23 @@ from torch import Tensor, nn
 from compressor.data.samples import Dataset
 from compressor.errors import KdcError
 from compressor.losses.logits import kd
-from compressor.models import create_student, freeze, logits_of
+from compressor.models import freeze
 from compressor.progress import Silent
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import BatchModel
 from compressor.tasks.image_classification import open_data
-from compressor.tasks.image_classification.task import ImageClassification, batch_size_of
+from compressor.tasks.image_classification.feed import ImageFeed, batch_size_of
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.models.students import create_student
+from compressor.tasks.image_classification.preprocessing import images
 
 CPU = torch.device("cpu")
 
 
-def how(size: int, resize: int | None = None, mean: float = 0.5, std: float = 0.5) -> Preprocess:
+def how(size: int, resize: int | None = None, mean: float = 0.5, std: float = 0.5) -> ImagePreprocess:
     side = (resize or size,) * 2
-    return Preprocess(input_size=(size, size), resize=side, mean=(mean,) * 3, std=(std,) * 3)
+    return ImagePreprocess(input_size=(size, size), resize=side, mean=(mean,) * 3, std=(std,) * 3)
 
 
 @pytest.fixture(scope="session")
@@ -35,12 +38,12 @@ def data(digits4: str) -> Dataset:
     return open_data(digits4)
 
 
-def task_of(data: Dataset, inputs: dict[str, Preprocess], store: Path, **changes: Any) -> ImageClassification:
+def task_of(data: Dataset, inputs: dict[str, ImagePreprocess], store: Path, **changes: Any) -> ImageFeed:
     values = {"schema": 1, "epochs": 2, "batch_size": 50, "losses": [{"name": "cross_entropy"}]}
-    return ImageClassification(data, inputs, Recipe.model_validate({**values, **changes}), store, CPU, Silent())
+    return ImageFeed(data, inputs, Recipe.model_validate({**values, **changes}), store, CPU, Silent())
 
 
-def seen(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+def seen(pixels: Tensor, preprocess: ImagePreprocess) -> Tensor:
     """Undo a model's normalization."""
     return pixels * preprocess.std[0] + preprocess.mean[0]
 
@@ -52,7 +55,7 @@ def test_a_pair_that_is_the_same_has_no_divergence_through_the_whole_pipeline(da
     # Answers that differ from picture to picture.
     nn.init.normal_(model.network.get_parameter("classifier.weight"), std=20)
     teacher, student = freeze(BatchModel(model.network, "teacher")), BatchModel(model.network, "student").eval()
-    task = task_of(data, {"teacher": model.preprocess, "student": model.preprocess}, tmp_path)
+    task = task_of(data, {"teacher": images(model.preprocess), "student": images(model.preprocess)}, tmp_path)
     losses = []
     for batch in task.batches(0, 0):
         answers = teacher(batch).logits, student(batch).logits
@@ -105,7 +108,7 @@ def test_batches_are_a_function_of_seed_epoch_and_step(data: Dataset, tmp_path: 
 def test_a_picture_is_seen_otherwise_in_every_epoch(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compressor.tasks.image_classification.task.keyed_order", lambda seed, n, epoch: np.arange(n))
+    monkeypatch.setattr("compressor.tasks.image_classification.feed.keyed_order", lambda seed, n, epoch: np.arange(n))
     task = task_of(data, {"student": how(16)}, tmp_path)
     first, second = next(task.batches(0, 0)), next(task.batches(1, 0))
     assert torch.equal(first["labels"], second["labels"])
@@ -175,7 +178,7 @@ def test_evaluation_is_what_the_model_answers_to_the_pictures(data: Dataset, tmp
     model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, 0.8)
     nn.init.normal_(model.network.get_parameter("classifier.weight"))
     answers = logits_of(model, pictures(data)).argmax(-1).numpy()
-    score = task_of(data, {"student": model.preprocess}, tmp_path).evaluate(
+    score = task_of(data, {"student": images(model.preprocess)}, tmp_path).evaluate(
         BatchModel(model.network, "student"), "test"
     )
     assert score.correct == (answers == data.test.labels).sum()
@@ -190,9 +193,9 @@ def test_each_split_is_decoded_once_for_each_preprocessing(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = task_of(data, {"teacher": how(16, 20), "student": how(16, 20)}, tmp_path)
-    task.decode()
+    task.prepare()
     assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["train", "validation"]
-    monkeypatch.setattr("compressor.tasks.image_classification.task.decode_split", None)
+    monkeypatch.setattr("compressor.tasks.image_classification.feed.decode_split", None)
     assert next(task.batches(0, 0))["student"].shape == (50, 3, 16, 16)
     task.evaluate(BatchModel(Recorder().eval(), "teacher"), "validation")
 
@@ -206,7 +209,7 @@ def test_a_full_disk_while_decoding_is_an_error_and_leaves_no_file(
 
     monkeypatch.setattr("compressor.tasks.image_classification.decoding._write_header", full)
     with pytest.raises(KdcError, match=r"no space left on the device while writing .*train-.*npy"):
-        task_of(data, {"student": how(16)}, tmp_path).decode()
+        task_of(data, {"student": how(16)}, tmp_path).prepare()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -219,7 +222,7 @@ def test_pictures_that_are_decoded_anew_give_the_same_batches(
     data: Dataset, tmp_path: Path, views: dict[str, Any]
 ) -> None:
     stored = task_of(data, TWO, tmp_path, views=views)
-    anew = ImageClassification(data, TWO, stored._recipe, None, CPU, Silent())
+    anew = ImageFeed(data, TWO, stored._recipe, None, CPU, Silent())
     pairs = list(zip(stored.batches(1, 1), anew.batches(1, 1), strict=True))
     assert len(pairs) == 3
     for one, other in pairs:
@@ -237,14 +240,14 @@ def test_a_models_input_is_a_function_of_sample_and_view(data: Dataset, tmp_path
     samples = batch["index"].numpy()
     for key in TWO:
         assert torch.equal(next(task.batches(3, 2, {key}))[key], batch[key])
-        assert torch.equal(task.input_of(key, samples[[7, 3, 3]], 3), batch[key][[7, 3, 3]])
-        assert not torch.equal(task.input_of(key, samples, 4), batch[key])
+        assert torch.equal(task.input_of(key, samples[[7, 3, 3]], 3)[key], batch[key][[7, 3, 3]])
+        assert not torch.equal(task.input_of(key, samples, 4)[key], batch[key])
 
 
 def test_a_students_view_does_not_depend_on_the_size_of_the_store(data: Dataset, tmp_path: Path) -> None:
     """Each model's picture is resized for it: the small one of a pair reads small pictures."""
     task = task_of(data, {"teacher": how(64, 72), "student": how(16, 16)}, tmp_path)
-    task.decode()
+    task.prepare()
     sizes = sorted(np.load(path).shape[1:3] for path in tmp_path.glob("train-*.npy"))
     assert sizes == [(18, 18), (72, 72)]  # the same part of the picture: 72/64 of the side
 
