@@ -14,7 +14,6 @@ from compressor.models import load_model
 from compressor.schema.base import file_sha256
 from compressor.schema.bundle import FileEntry
 from compressor.tasks.image_classification.models.answering import logits_of
-from compressor.tasks.image_classification.preprocessing import images
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny

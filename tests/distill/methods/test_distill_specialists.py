@@ -31,7 +31,7 @@ from compressor.schema.base import read_json, write_json
 from compressor.schema.specialists import Specialists, SpecialistsRequest
 from compressor.schema.student import Request
 from tests.distill.conftest import recipe
-from tests.kit import Hearing
+from tests.kit import Hearing, pixels
 
 Ask = Callable[..., Request]
 
