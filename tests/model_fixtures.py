@@ -79,7 +79,7 @@ def timm_folder(tmp_path: Path) -> TimmFolder:
 @pytest.fixture
 def vit_folder(tmp_path: Path) -> Callable[..., Path]:
     """`vit_folder(["cat", "dog"])`: a tiny random ViT as transformers saves it, with its image processor."""
-    from transformers import ViTConfig, ViTForImageFeed, ViTImageProcessor, ViTModel
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
     def make(names: list[str] | None, name: str = "vit", base_only: bool = False, **processor: Any) -> Path:
         labels: dict[str, Any] = {"num_labels": 4}
@@ -90,7 +90,7 @@ def vit_folder(tmp_path: Path) -> Callable[..., Path]:
             image_size=32, patch_size=8, **labels,
         )  # fmt: skip
         torch.manual_seed(0)
-        kind = ViTModel if base_only else ViTForImageFeed
+        kind = ViTModel if base_only else ViTForImageClassification
         kind(config).save_pretrained(tmp_path / name)
         ViTImageProcessor(size={"height": 32, "width": 32}, **processor).save_pretrained(tmp_path / name)
         return tmp_path / name

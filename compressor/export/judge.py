@@ -31,7 +31,8 @@ ROWS = 8192
 
 class ValidationJudge:
     """`inputs`: of n validation samples; `labels` int64 [n]; `reference`: the logits [n, classes] of the student in
-    torch, fp32. `needed`: how many of the n must be right; `max_drop`: the share of accuracy, balanced accuracy included, that may be lost (`statistics.keeps`)."""
+    torch, fp32. `needed`: how many of the n must be right; `max_drop`: the share of accuracy, balanced accuracy
+    included, that may be lost (`stats.keeps`)."""
 
     def __init__(
         self,

@@ -26,8 +26,8 @@ PixelRange = Annotated[tuple[Value, Value], AfterValidator(_rising)]
 
 
 class Preprocess(Noun):
-    """How a sample of a task becomes the input of a model. `task`: its name in the table of tasks; it also says which of
-    these classes a file holds."""
+    """How a sample of a task becomes the input of a model. `task`: its name in the table of tasks, by which a file says
+    which of these classes it holds."""
 
     task: ClassVar[str]
 

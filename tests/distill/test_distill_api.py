@@ -697,14 +697,14 @@ def test_an_error_in_the_first_epoch_leaves_nothing(tmp_path: Path, ask_distill:
 
 
 def test_a_hugging_face_model_is_taught_and_teaches(tmp_path: Path, ask_teach: Ask, ask_distill: Ask) -> None:
-    from transformers import ViTConfig, ViTForImageFeed, ViTImageProcessor
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     config = ViTConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8,
         initializer_range=0.1,
     )  # fmt: skip
     torch.manual_seed(0)
-    ViTForImageFeed(config).save_pretrained(tmp_path / "vit")
+    ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
     how = {"epochs": 8, "head_epochs": 1, "batch_size": 8, "optimizer": {"lr": 1e-3}}
     request = ask_teach(teacher=f"hf:{tmp_path / 'vit'}", init="pretrained", input_size=None, **how)

@@ -116,7 +116,7 @@ def test_hugging_face_models_have_stages_pooled_features_and_attention() -> None
         hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8,
         num_labels=3,
     )  # fmt: skip
-    network = HfClassifier(transformers.AutoModelForImageFeed.from_config(config)).eval()
+    network = HfClassifier(transformers.AutoModelForImageClassification.from_config(config)).eval()
     how = ImagePreprocess(input_size=(32, 32), resize=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
     loaded = LoadedModel(network, how, (("a",), ("b",), ("c",)), model("test_vit").weights, "hf")
     assert [layer.shape for layer in layers_of(loaded, "maps")] == [(32, 4, 4)] * 3

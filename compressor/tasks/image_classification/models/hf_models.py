@@ -85,7 +85,7 @@ def _transformers() -> Any:
 
 
 def load_hf(reference: str, input_size: int | None) -> LoadedModel:
-    """`hf:REPO_OR_PATH`: AutoModelForImageFeed and its image processor; weights as safetensors only, as
+    """`hf:REPO_OR_PATH`: AutoModelForImageClassification and its image processor; weights as safetensors only, as
     float32 however they are stored. Code in the repository is never run, and nothing is asked.
 
     `input_size` overrides the processor's own. A repository that brings no classifier gives a backbone, since what
@@ -136,7 +136,7 @@ def _from_pretrained(
     """The model, what transformers says of loading it, its preprocessing and its licence."""
     hint = "the folder must hold config.json and model.safetensors"
     with described_by(f"hf:{reference}", sum(count for _, count in stored.values()) or None, hint):
-        model, report = transformers.AutoModelForImageFeed.from_pretrained(
+        model, report = transformers.AutoModelForImageClassification.from_pretrained(
             reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **_as_float32(transformers),
@@ -224,7 +224,7 @@ def from_config(folder: Path, classes: int, weights: int) -> nn.Module:
 
 def _built(transformers: Any, config: Any) -> "HfClassifier":
     return HfClassifier(
-        transformers.AutoModelForImageFeed.from_config(config, trust_remote_code=False, **_as_float32(transformers))
+        transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False, **_as_float32(transformers))
     ).float()
 
 

@@ -30,14 +30,14 @@ TimmFolder = Callable[..., Path]
 CODE = """
 from pathlib import Path
 Path({marker!r}).write_text("it ran")
-from transformers import ViTConfig, ViTForImageFeed, ViTImageProcessor
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 class OwnConfig(ViTConfig): model_type = "own"
 class OwnProcessor(ViTImageProcessor): pass
-class OwnModel(ViTForImageFeed): config_class = OwnConfig
+class OwnModel(ViTForImageClassification): config_class = OwnConfig
 """
 AUTO_MAP = {
     "AutoConfig": "own.OwnConfig",
-    "AutoModelForImageFeed": "own.OwnModel",
+    "AutoModelForImageClassification": "own.OwnModel",
     "AutoImageProcessor": "own.OwnProcessor",
 }
 
@@ -123,7 +123,7 @@ def test_every_call_of_transformers_says_that_no_code_is_trusted(
     import transformers
 
     seen: list[str] = []
-    for kind in ("AutoConfig", "AutoImageProcessor", "AutoModelForImageFeed"):
+    for kind in ("AutoConfig", "AutoImageProcessor", "AutoModelForImageClassification"):
         for method in ("from_pretrained", "from_config"):
             inner = getattr(getattr(transformers, kind), method, None)
             if inner is None:
@@ -142,8 +142,8 @@ def test_every_call_of_transformers_says_that_no_code_is_trusted(
     assert set(seen) == {
         "AutoConfig.from_pretrained",
         "AutoImageProcessor.from_pretrained",
-        "AutoModelForImageFeed.from_pretrained",
-        "AutoModelForImageFeed.from_config",
+        "AutoModelForImageClassification.from_pretrained",
+        "AutoModelForImageClassification.from_config",
     }
 
 

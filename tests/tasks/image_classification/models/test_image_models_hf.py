@@ -11,7 +11,7 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoModelForImageFeed
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from compressor.errors import KdcError
 from compressor.models import load_model
@@ -30,7 +30,7 @@ def test_a_vit_is_what_transformers_makes_of_it(vit_folder: VitFolder, photos: d
     assert (model.family, model.weights.architecture, model.weights.licence) == ("hf", "vit", "unknown")
     assert not model.network.training
     theirs, processor = (
-        AutoModelForImageFeed.from_pretrained(folder),
+        AutoModelForImageClassification.from_pretrained(folder),
         AutoImageProcessor.from_pretrained(folder),
     )
     pictures = list(photos.values())
