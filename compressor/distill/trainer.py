@@ -147,11 +147,14 @@ def _trained(
         inputs["the weights that it starts from"] = job.student.weights.sha256
     inputs["the preprocessing"] = job.student.preprocess.model_dump_json()
     device = setting.speed.device
-    student = on_device(BatchModel(model.network, "student", taps_of(sides, model, job.teacher)[0]), device)
+    student = on_device(
+        BatchModel(model.network, "student", taps_of(sides, model, job.teacher)[0], model.preprocess.mask), device
+    )
     if job.request.teacher == "self" and any(term.asks_teacher for term in job.terms):
         teacher = teaching_itself(student, recipe, job.classes, setting)
     peers = [
-        on_device(BatchModel(peer.network, key), device) for key, peer in zip(job.peer_keys, job.peers, strict=True)
+        on_device(BatchModel(peer.network, key, mask=peer.preprocess.mask), device)
+        for key, peer in zip(job.peer_keys, job.peers, strict=True)
     ]
     torch.manual_seed(recipe.seed)  # what is put between the networks does not depend on what was drawn before
     learner = Learner(student, job.terms, layers=sides, peers=peers, autocast=setting.speed.autocast).to(device)

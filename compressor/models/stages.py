@@ -24,6 +24,10 @@ class Layer:
     shape: tuple[int, ...]
     stride: float = 0.0
 
+    @property
+    def is_tokens(self) -> bool:
+        return len(self.shape) == 2
+
 
 def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
     """The places of a kind that a loss wants: "maps" (stages: maps of stride 4 and more, since the stem sees edges

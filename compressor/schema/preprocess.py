@@ -37,6 +37,11 @@ class Preprocess(Noun):
         raise NotImplementedError
 
     @property
+    def mask(self) -> str | None:
+        """The name of the input that says which tokens count; None where there is none."""
+        return next((spec.name for spec in self.inputs if spec.mask), None)
+
+    @property
     def described(self) -> str:
         """What the model takes, as "images of 224×224"."""
         raise NotImplementedError

@@ -87,26 +87,38 @@ def drawn_inputs(specs: Sequence[TensorSpec], seed: int, device: torch.device | 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model answers: logits [B, C], and named features where a loss asked for them."""
+    """What a model answers: logits [B, C], and named features where a loss asked for them. `mask`: [B, N], which tokens
+    count; None: all."""
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
+
+    def flat(self, name: str) -> Tensor:
+        """A feature as a loss sees it: of tokens [B, N, D] the rows that count, [n, D]; all else as it is."""
+        feature = self.features[name]
+        if feature.ndim != 3:
+            return feature
+        return feature.flatten(0, 1) if self.mask is None else feature[self.mask.bool()]
 
 
 class BatchModel(nn.Module):
-    """`network` applied to what a batch holds for `key`. With `taps`, what comes out of those layers comes too."""
+    """`network` applied to what a batch holds for `key`. With `taps`, what comes out of those layers is answered as well.
+    `mask`: the name of the input that says which tokens count."""
 
-    def __init__(self, network: nn.Module, key: str, taps: Taps | None = None) -> None:
+    def __init__(self, network: nn.Module, key: str, taps: Taps | None = None, mask: str | None = None) -> None:
         super().__init__()
         self.network = network
         self.key = key
         self.taps = taps
+        self.mask = mask
 
     def forward(self, batch: Batch) -> Outputs:
         inputs = inputs_of(batch, self.key)
         if self.taps is None:
             return Outputs(self.network(*inputs))
-        return Outputs(*self.taps(self.network, inputs))
+        mask = None if self.mask is None else batch[f"{self.key}/{self.mask}"]
+        return Outputs(*self.taps(self.network, inputs), mask)
 
 
 class Stored(Protocol):

@@ -10,7 +10,7 @@ from compressor.schema.preprocess import ImagePreprocess
 if TYPE_CHECKING:
     from compressor.tasks.base import Task
 
-__all__ = ["DEFAULT", "TASKS", "TaskRow", "task_named", "task_of_data", "task_of_model"]
+__all__ = ["DEFAULT", "TASKS", "TaskRow", "name_for_data", "task_named", "task_of_data", "task_of_model"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,17 @@ def task_named(name: str) -> "Task":
     return task
 
 
-def task_of_data(reference: str) -> "Task":
-    """The task that learns from such data; where several do, the default one. One that none knows is for the default
-    task to refuse."""
+def name_for_data(reference: str) -> str:
+    """The name of the task that learns from such data; where several do, the default one. What none knows is for the
+    default task to refuse."""
     scheme = reference.partition(":")[0]
     knowing = [name for name, row in TASKS.items() if scheme in row.data]
-    return task_named(DEFAULT if DEFAULT in knowing or not knowing else knowing[0])
+    return DEFAULT if DEFAULT in knowing or not knowing else knowing[0]
+
+
+def task_of_data(reference: str) -> "Task":
+    """The task of that name."""
+    return task_named(name_for_data(reference))
 
 
 def task_of_model(scheme: str) -> "Task | None":

@@ -25,7 +25,9 @@ def measured(teacher: LoadedModel, task: Feed, data: Dataset, setting: Setting) 
     """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
     if isinstance(teacher.network, Mixture):
         _measure_members(teacher.network, task, data, setting)
-    model = on_device(freeze(BatchModel(teacher.network, "teacher")), setting.speed.device)
+    model = on_device(
+        freeze(BatchModel(teacher.network, "teacher", mask=teacher.preprocess.mask)), setting.speed.device
+    )
     card = card_of(task, model, data.info.class_names)
     setting.progress.note(f"teacher {teacher.weights.source}: {scored(card.accuracy)}")
     refuse_chance(card.accuracy, len(data.info.class_names), teacher.weights.source)
@@ -60,7 +62,7 @@ def signal_of(
     """
     progress = setting.progress
     codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), pooled)
-    online = Online(BatchModel(model.network, model.key, taps).eval(), codec, setting.speed.autocast)
+    online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, setting.speed.autocast)
     distinct, folder = recipe.views.distinct, setting.resources.teacher_cache
     why = None
     if distinct is None:

@@ -72,7 +72,7 @@ class Online:
     def answers(self, batch: Batch, epoch: int) -> Outputs:
         answer = self._asked(batch)
         kept = outputs_of(self.codec, self._kept(answer))
-        return Outputs(kept.logits, {**answer.features, **kept.features})
+        return Outputs(kept.logits, {**answer.features, **kept.features}, answer.mask)
 
     def end(self, epoch: int, student: BatchModel) -> None:
         pass
@@ -99,7 +99,9 @@ class Itself(nn.Module):
 
     def __init__(self, student: BatchModel, codec: Codec, autocast: torch.dtype | None = None) -> None:
         super().__init__()
-        self.before = BatchModel(copy.deepcopy(student.network), student.key).eval().requires_grad_(False)
+        self.before = (
+            BatchModel(copy.deepcopy(student.network), student.key, mask=student.mask).eval().requires_grad_(False)
+        )
         self._online = Online(self.before, codec, autocast)
 
     @property

@@ -224,7 +224,9 @@ def from_config(folder: Path, classes: int, weights: int) -> nn.Module:
 
 def _built(transformers: Any, config: Any) -> "HfClassifier":
     return HfClassifier(
-        transformers.AutoModelForImageClassification.from_config(config, trust_remote_code=False, **_as_float32(transformers))
+        transformers.AutoModelForImageClassification.from_config(
+            config, trust_remote_code=False, **_as_float32(transformers)
+        )
     ).float()
 
 
