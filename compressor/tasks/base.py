@@ -103,7 +103,7 @@ class Outputs:
 
 
 class BatchModel(nn.Module):
-    """`network` applied to what a batch holds for `key`. With `taps`, what comes out of those layers is answered as well.
+    """`network` applied to what a batch holds for `key`. With `taps`, what comes out of those layers is answered, too.
     `mask`: the name of the input that says which tokens count."""
 
     def __init__(self, network: nn.Module, key: str, taps: Taps | None = None, mask: str | None = None) -> None:
