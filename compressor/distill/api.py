@@ -25,7 +25,7 @@ from compressor.processes.team import team
 from compressor.progress import Progress, Silent
 from compressor.schema.recipe import Ensemble, Recipe, TeacherAnswers, Transfer
 from compressor.schema.student import Request, Student
-from compressor.tasks.table import task_named
+from compressor.tasks.table import TASKS, task_named
 
 __all__ = [
     "already_finished",
@@ -68,8 +68,9 @@ def _teaching(request: Request, progress: Progress) -> Job:
         progress.note(data.info.notes[-1])
     names, recipe, task = data.info.class_names, request.recipe, task_named(request.task)
     if request.init == "random":
-        if not request.teacher.startswith("timm:") or "@" in request.teacher:
-            raise KdcError(f"--teacher-init random takes a timm:NAME, and {request.teacher} is none")
+        scheme = TASKS[request.task].named
+        if not request.teacher.startswith(f"{scheme}:") or "@" in request.teacher:
+            raise KdcError(f"--teacher-init random takes a {scheme}:NAME, and {request.teacher} is none")
         torch.manual_seed(recipe.seed)
         made_from = "random"
         trainee = task.create_student(request.teacher, "random", names, request.input_size, recipe.crop_pct)

@@ -201,6 +201,7 @@ def _trained(
     student.taps = None
     student.network.cpu().eval()
     finished = Student(
+        task=job.request.task,
         made_by=job.request.command,
         family=model.family,
         architecture=model.weights.architecture,

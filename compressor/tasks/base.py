@@ -29,6 +29,7 @@ __all__ = [
     "Batch",
     "BatchModel",
     "Feed",
+    "Inputs",
     "Outputs",
     "SplitName",
     "Stored",

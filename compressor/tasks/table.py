@@ -16,11 +16,13 @@ __all__ = ["DEFAULT", "TASKS", "TaskRow", "name_for_data", "task_named", "task_o
 @dataclass(frozen=True)
 class TaskRow:
     """`module`: where its TASK is; imported when it is asked for, since tasks bring torch along. `data`, `models`: the
-    schemes of its references, as "folder" in folder:PATH."""
+    schemes of its references, as "folder" in folder:PATH. `named`: the scheme of models that a name alone describes, so
+    that they can be made at random."""
 
     module: str
     data: tuple[str, ...]
     models: tuple[str, ...]
+    named: str
 
 
 TASKS: dict[str, TaskRow] = {
@@ -28,6 +30,7 @@ TASKS: dict[str, TaskRow] = {
         "compressor.tasks.image_classification.task",
         ("folder", "idx", "parquet", "csv", "hf", "digits"),
         ("timm", "hf"),
+        "timm",
     ),
 }
 

@@ -20,10 +20,11 @@ from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import BatchModel
 from compressor.tasks.image_classification import open_data
-from compressor.tasks.image_classification.feed import ImageFeed, batch_size_of
+from compressor.tasks.image_classification.feed import ImageFeed
 from compressor.tasks.image_classification.models.answering import logits_of
 from compressor.tasks.image_classification.models.students import create_student
 from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.plain_feed import batch_size_of
 
 CPU = torch.device("cpu")
 

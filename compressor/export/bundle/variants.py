@@ -109,6 +109,7 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
     own = [made.model] if made.model == making.source.onnx_file else sorted(made.model.parent.iterdir())
     model = making.model
     return Variant(
+        task=model.preprocess.task,
         name=f"teacher-{name}" if role == "teacher" else name,
         role=role,
         runtime=runtime,

@@ -1,6 +1,7 @@
 """torch -> ONNX: checked, described, without a trace of this machine, and the same bytes every time."""
 
 import contextlib
+import inspect
 import json
 import logging
 import warnings
@@ -12,7 +13,7 @@ import onnx
 import torch
 from torch import nn
 
-from compressor.errors import KdcError, os_error
+from compressor.errors import KdcError, first_line, os_error
 from compressor.schema.tensors import TensorSpec
 from compressor.tasks.base import example_inputs
 
@@ -45,7 +46,7 @@ def to_onnx(
         raise KdcError(f"the network's weights take {weight_bytes / 1e9:.1f} GB; an ONNX file holds 2 GB")
     # torch.export takes an example of one picture as a promise that there will never be more.
     example = example_inputs(inputs, 2 if batch is None else batch)
-    varying = _varying(inputs, batch is None)
+    varying = _varying(network, inputs, batch is None)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -60,7 +61,7 @@ def to_onnx(
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise KdcError(f"the network cannot be exported to ONNX: {str(error).strip().splitlines()[0]}") from None
+        raise KdcError(f"the network cannot be exported to ONNX: {first_line(error.__cause__ or error)}") from None
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _strip(model)
@@ -78,14 +79,17 @@ def to_onnx(
         raise os_error(error, f"writing {path}") from error
 
 
-def _varying(inputs: Sequence[TensorSpec], batch: bool) -> tuple[dict[int, Any], ...] | None:
-    """The dimensions that vary, by input; None where none does. Those of one name vary together."""
+def _varying(network: nn.Module, inputs: Sequence[TensorSpec], batch: bool) -> tuple[Any, ...] | None:
+    """The dimensions that vary, by argument of the network; None where none does. Those of one name vary together."""
     names = {name for spec in inputs for number, name in spec.varying.items() if number or batch}
     dimensions = {name: torch.export.Dim(name) for name in sorted(names)}
     found = tuple(
         {number: dimensions[name] for number, name in spec.varying.items() if name in dimensions} for spec in inputs
     )
-    return found if names else None
+    if not names:
+        return None
+    kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
+    return (found,) if inspect.Parameter.VAR_POSITIONAL in kinds else found
 
 
 def metadata_json(value: object) -> str:

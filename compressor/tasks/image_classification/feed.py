@@ -12,7 +12,6 @@ from torch import Tensor
 
 from compressor.data.randomness import keyed_order, keyed_uniform
 from compressor.data.samples import Dataset, Split
-from compressor.errors import KdcError
 from compressor.models.loaded import evaluating
 from compressor.processes.team import team
 from compressor.progress import Progress
@@ -25,8 +24,9 @@ from compressor.tasks.image_classification import decode_split
 from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
 from compressor.tasks.image_classification.pixel_cache import Decoding, Pictures, Stored, bytes_of
 from compressor.tasks.image_classification.views import DRAWS, random_views
+from compressor.tasks.plain_feed import batch_size_of
 
-__all__ = ["ImageFeed", "batch_size_of"]
+__all__ = ["ImageFeed", "needed_bytes"]
 
 EVAL_BATCH = 256
 Rows = NDArray[np.int64]
@@ -212,22 +212,6 @@ class ImageFeed:
             if not path.exists():
                 decode_split(split, how, path, self._progress)
         return path
-
-
-def batch_size_of(recipe: Recipe, samples: int, processes: int) -> tuple[int, int]:
-    """The samples of a step of all processes, and of one part of one process. Fewer than the recipe asks for only
-    where there are fewer; raises KdcError where a step cannot be shared out evenly."""
-    parts = processes * recipe.accumulate
-    if recipe.batch_size % parts:
-        raise KdcError(
-            f"batch_size {recipe.batch_size} cannot be shared evenly by {processes} processes in parts of "
-            f"accumulate={recipe.accumulate}",
-            f"--batch-size {max(1, round(recipe.batch_size / parts)) * parts}",
-        )
-    size = min(recipe.batch_size, samples) // parts
-    if size == 0:
-        raise KdcError(f"{samples} training pictures are too few for {parts} parts of a step")
-    return size * parts, size
 
 
 def needed_bytes(data: Dataset, inputs: dict[str, ImagePreprocess]) -> int:
