@@ -13,7 +13,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.assets import runner_scripts
-from compressor.schema.base import file_sha256, write_json
+from compressor.files.atomic import file_sha256
+from compressor.schema.base import write_json
 from compressor.schema.bundle import Bundle, EvalSet, FileEntry, Variant
 from compressor.schema.measurement import Machine
 from compressor.schema.preprocess import ImagePreprocess

@@ -29,7 +29,7 @@ from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Cached, Online
-from compressor.models import freeze
+from compressor.modes import freeze
 from compressor.progress import Silent
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe

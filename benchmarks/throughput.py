@@ -34,7 +34,8 @@ from compressor.distill.recipes import LAYERS
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Cached, Online, Teacher
-from compressor.models import LoadedModel, freeze
+from compressor.models import LoadedModel
+from compressor.modes import freeze
 from compressor.progress import Silent
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe

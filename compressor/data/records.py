@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.schema.base import write_atomically
+from compressor.files.atomic import write_atomically
 
 __all__ = ["StoredRecords", "write_records"]
 

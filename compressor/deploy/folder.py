@@ -12,9 +12,10 @@ from compressor.deploy.picture import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import TEMPORARY, file_sha256
 from compressor.files.bundle_change import new_folder
 from compressor.files.bundle_folder import BEST, files_of
-from compressor.schema.base import TEMPORARY, Noun, file_sha256, read_json
+from compressor.schema.base import Noun, read_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 from compressor.schema.manifest import Manifest
 from compressor.schema.preprocess import ImagePreprocess

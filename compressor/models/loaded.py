@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import KdcError, first_line
+from compressor.modes import evaluating
 from compressor.names import escaped, line_fault
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.student import Weights
@@ -22,9 +22,7 @@ __all__ = [
     "SelectClasses",
     "Several",
     "check_input",
-    "evaluating",
     "example_of",
-    "freeze",
     "outputs_of",
     "probe_of",
     "with_classes",
@@ -95,28 +93,6 @@ def probe_of(network: nn.Module, how: Preprocess) -> tuple[float, ...]:
 
 def _sha256(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def freeze(network: N) -> N:
-    """`network` in evaluation mode and without gradients: batch statistics stand still, and nothing trains it."""
-    return network.eval().requires_grad_(False)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside, `network` is in evaluation mode and without gradients; then every module of it has its own mode back.
-
-    `network.train(before)` would not do: it sets the mode of the outermost module to all, and a frozen network within a
-    wrapper would train.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def outputs_of(model: LoadedModel) -> int:

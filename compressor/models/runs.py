@@ -5,12 +5,13 @@ from pathlib import Path
 from torch import nn
 
 from compressor.errors import KdcError
+from compressor.files.atomic import write_atomically
 from compressor.models.checkpoints.state_dict import read_tensors
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import tensors_sha256
 from compressor.quantization.fake_quant import add_fake_quant
 from compressor.quantization.folding import fold_batchnorm
-from compressor.schema.base import read_json, write_atomically, write_json
+from compressor.schema.base import read_json, write_json
 from compressor.schema.student import Student, Weights
 from compressor.tasks.base import example_inputs
 from compressor.tasks.table import task_named

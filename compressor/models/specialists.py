@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
-from compressor.models.loaded import LoadedModel, Several, freeze, with_classes
+from compressor.models.loaded import LoadedModel, Several, with_classes
 from compressor.models.runs import load_run
+from compressor.modes import freeze
 from compressor.progress import Silent
 from compressor.schema.base import read_json
 from compressor.schema.specialists import Specialist, Specialists

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from compressor.errors import KdcError, first_line
 from compressor.models.features import POOLED, Taps, attention_of, inner_of, is_attention, with_stages
-from compressor.models.loaded import LoadedModel, evaluating, example_of, outputs_of
+from compressor.models.loaded import LoadedModel, example_of, outputs_of
+from compressor.modes import evaluating
 
 __all__ = ["Layer", "layers_of", "match", "named_layer", "same_strides", "taps_for"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.models.loaded import evaluating
+from compressor.modes import evaluating
 from compressor.quantization.fake_quant import Rounding
 from compressor.quantization.plan import QuantPlan
 from compressor.schema.quantization import Quantization, Scheme

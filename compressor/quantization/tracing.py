@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from compressor.models.loaded import evaluating
+from compressor.modes import evaluating
 
 __all__ = ["INPUT", "Step", "Trace", "trace"]
 

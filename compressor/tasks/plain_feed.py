@@ -12,7 +12,7 @@ from torch import Tensor
 from compressor.data.randomness import keyed_order
 from compressor.data.samples import Dataset, Split
 from compressor.errors import KdcError
-from compressor.models.loaded import evaluating
+from compressor.modes import evaluating
 from compressor.processes.team import team
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.recipe import Recipe

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from compressor.deploy import write_best
+from compressor.files.atomic import file_sha256
 from compressor.models import load_model
-from compressor.schema.base import file_sha256
 from compressor.schema.bundle import FileEntry
 from compressor.tasks.image_classification.models.answering import logits_of
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from compressor.deploy import write_best
 from compressor.export.base import Source
+from compressor.files.atomic import file_sha256
 from compressor.profiles import load_profile
-from compressor.schema.base import file_sha256
 from compressor.schema.bundle import FileEntry
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.stored import StoredImages

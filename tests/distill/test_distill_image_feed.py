@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compressor.data.samples import Dataset
 from compressor.errors import KdcError
 from compressor.losses.logits import kd
-from compressor.models import freeze
+from compressor.modes import freeze
 from compressor.progress import Silent
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe

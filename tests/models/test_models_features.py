@@ -110,7 +110,7 @@ def test_a_selection_of_classes_is_looked_through() -> None:
 def test_hugging_face_models_have_stages_pooled_features_and_attention() -> None:
     transformers = pytest.importorskip("transformers")
     from compressor.schema.preprocess import ImagePreprocess
-    from compressor.tasks.image_classification.models.hf_models import HfClassifier
+    from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 
     config = transformers.ViTConfig(
         hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from compressor.deploy import write_best
 from compressor.deploy.picture import cpp_header, model_input
-from compressor.schema.base import file_sha256
+from compressor.files.atomic import file_sha256
 from compressor.schema.bundle import FileEntry
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.preprocessing import decode, normalise, resize_and_crop

@@ -13,10 +13,10 @@ from compressor.data.samples import Dataset
 from compressor.distill.host.device import Speed, set_up
 from compressor.distill.host.resources import Resources
 from compressor.errors import KdcError, first_line, os_error
+from compressor.files.atomic import TEMPORARY
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import any_of
 from compressor.progress import Progress, Silent
-from compressor.schema.base import TEMPORARY
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import Feed

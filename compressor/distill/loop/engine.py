@@ -20,10 +20,10 @@ from compressor.distill.loop.guards import out_of_memory_explained, require_fini
 from compressor.distill.loop.interrupt import stop_requests
 from compressor.distill.loop.learner import Learner
 from compressor.distill.teacher.sources import Itself, Teacher
+from compressor.files.atomic import write_text
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import any_of, mean_of, same_buffers
 from compressor.progress import Progress
-from compressor.schema.base import write_text
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import Batch, BatchModel, Feed
 

@@ -19,10 +19,11 @@ from compressor.data.labels import listed
 from compressor.data.samples import Dataset
 from compressor.data.transfer import classes_without
 from compressor.errors import KdcError
-from compressor.models.loaded import LoadedModel, evaluating
+from compressor.files.atomic import write_text
+from compressor.models.loaded import LoadedModel
 from compressor.models.weights import heads
+from compressor.modes import evaluating
 from compressor.progress import Progress
-from compressor.schema.base import write_text
 from compressor.schema.recipe import Transfer
 from compressor.stats import per_class_recall, top1, wilson_interval
 from compressor.tasks.base import BatchModel, Feed, example_inputs

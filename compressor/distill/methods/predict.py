@@ -19,10 +19,11 @@ from compressor.distill.trainer import say
 from compressor.errors import KdcError
 from compressor.files.locks import locked
 from compressor.files.writing import is_stream, refuse_existing
-from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
+from compressor.models import LoadedModel, load_model, map_classes, with_classes
 from compressor.models.lineage import public, told
 from compressor.models.references import with_class_file
 from compressor.models.trained_on import Pictures, pictures_of
+from compressor.modes import freeze
 from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.predictions import OutputsInfo, Predictions

@@ -32,13 +32,14 @@ from compressor.distill.teacher.gap import points_apart
 from compressor.distill.teacher.setup import is_chance, scored
 from compressor.distill.trainer import say
 from compressor.errors import KdcError
+from compressor.files.atomic import write_text
 from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
 from compressor.models.lineage import told
 from compressor.models.specialists import joined
 from compressor.processes.launcher import world_size
 from compressor.processes.python import kdc_command
 from compressor.progress import Progress
-from compressor.schema.base import read_json, write_json, write_text
+from compressor.schema.base import read_json, write_json
 from compressor.schema.recipe import Transfer
 from compressor.schema.specialists import Specialist, Specialists, SpecialistsRequest
 from compressor.schema.student import Student

@@ -10,10 +10,11 @@ from compressor.distill.teacher.card import card_of, shown
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Cached, Itself, Online, Teacher
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, freeze
+from compressor.models import LoadedModel
 from compressor.models.ensemble import Mixture
 from compressor.models.features import POOLED, Taps
 from compressor.models.references import is_table
+from compressor.modes import freeze
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, TeacherCard
 from compressor.tasks.base import BatchModel, Feed

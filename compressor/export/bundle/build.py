@@ -24,13 +24,14 @@ from compressor.export.onnx.graph import to_onnx
 from compressor.export.onnx.qat import qat_model
 from compressor.export.quiet import quiet
 from compressor.export.schemes import scored_by_others
+from compressor.files.atomic import TEMPORARY
 from compressor.files.bundle_change import deliver, new_folder
 from compressor.models import LoadedModel, load_run
 from compressor.models.lineage import data_of, teacher_of
 from compressor.models.prediction_table import LoadedTable, find_table
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.schema.base import TEMPORARY, read_json, write_json
+from compressor.schema.base import read_json, write_json
 from compressor.schema.bundle import Bundle
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile

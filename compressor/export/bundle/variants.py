@@ -16,11 +16,11 @@ from compressor.export.bundle.sizes import compressed_bytes, weight_bytes
 from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import Retrain, climb
 from compressor.export.onnx.bake import bake_openvino, bake_preprocessing
+from compressor.files.atomic import file_sha256
 from compressor.models import LoadedModel
 from compressor.processes.runner import RunnerError
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.schema.base import file_sha256
 from compressor.schema.bundle import FileEntry, Role, Variant
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.profile import Profile

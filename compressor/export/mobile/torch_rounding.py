@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compressor.export.base import Source
 from compressor.export.calibration import batches
 from compressor.export.sensitivity import divergence
-from compressor.models.loaded import evaluating
+from compressor.modes import evaluating
 from compressor.progress import Progress
 from compressor.quantization.fake_quant import add_fake_quant
 from compressor.quantization.folding import fold_batchnorm

@@ -16,8 +16,8 @@ from PIL import Image
 
 from compressor.data.samples import Part, Sample, Split
 from compressor.errors import KdcError
+from compressor.files.atomic import write_atomically
 from compressor.progress import Progress
-from compressor.schema.base import write_atomically
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.depth import Census
 from compressor.tasks.image_classification.preprocessing import pillow_warnings_ignored, resize_and_crop

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compressor.data.randomness import keyed_order, keyed_uniform
 from compressor.data.samples import Dataset, Split
-from compressor.models.loaded import evaluating
+from compressor.modes import evaluating
 from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.preprocess import ImagePreprocess

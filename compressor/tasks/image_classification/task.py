@@ -18,6 +18,7 @@ from compressor.tasks.base import Feed, Stored
 from compressor.tasks.image_classification.decoding import decode_split
 from compressor.tasks.image_classification.feed import ImageFeed, needed_bytes
 from compressor.tasks.image_classification.models import hf_models, students, timm_models
+from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.tasks.image_classification.models.pixel_range import seeing
 from compressor.tasks.image_classification.models.renormalised import adapted
 from compressor.tasks.image_classification.opening import open_data
@@ -81,7 +82,7 @@ class ImageClassification:
         return timm_models.create(student.architecture, classes=len(student.class_names), input_size=height)
 
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
-        if isinstance(network, hf_models.HfClassifier):
+        if isinstance(network, HfClassifier):
             hf_models.save_config(network, folder / "hf")
 
     def adapted(self, network: nn.Module, own: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:

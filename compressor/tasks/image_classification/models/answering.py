@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from compressor.models.loaded import LoadedModel, evaluating
+from compressor.models.loaded import LoadedModel
+from compressor.modes import evaluating
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.preprocessing import normalise, resize_and_crop
 

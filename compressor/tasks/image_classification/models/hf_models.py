@@ -3,8 +3,6 @@
 import copy
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -12,68 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.errors import KdcError, first_line, needs
+from compressor.files.atomic import write_text
 from compressor.hub import from_hub
 from compressor.models.cards import licence_in
 from compressor.models.checkpoints.files import require_weights, stored_in_half
 from compressor.models.classes import spellings_of
-from compressor.models.features import Staged
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import heads, require_finite, tensors_sha256
-from compressor.schema.base import parse, write_text
+from compressor.schema.base import parse
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models.building import config_in, described_by, require_files, require_size
+from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.tasks.image_classification.models.timm_models import preprocess_of, require_scale, require_three
 from compressor.tasks.image_classification.preprocessing import normalise, resize_and_crop
 
-__all__ = ["HfClassifier", "from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
+__all__ = ["from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
 
 INSTALL = "pip install 'kdc[hf]'"
-
-
-class HfClassifier(Staged):
-    """A transformers image classifier as a network from pictures to logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        model.config.return_dict = True  # type: ignore[union-attr]
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=pictures, return_dict=True).logits
-        return logits
-
-    def stages(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        (pictures,) = inputs
-        answer: Any = self.model(pixel_values=pictures, output_hidden_states=True)
-        if answer.hidden_states is None:
-            raise KdcError(f"{type(self.model).__name__} gives no hidden states", "name modules by their path")
-        return answer.logits, list(answer.hidden_states)
-
-    @contextmanager
-    def attention(self, found: list[Tensor]) -> Iterator[None]:
-        model: Any = self.model
-        before = model.config._attn_implementation
-
-        def ask(module: nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            return arguments, {**named, "output_attentions": True}
-
-        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            found.extend(output.attentions or ())
-
-        handles = [model.register_forward_pre_hook(ask, with_kwargs=True), model.register_forward_hook(keep)]
-        try:
-            model.set_attn_implementation("eager")
-            yield
-        finally:
-            model.set_attn_implementation(before)
-            for handle in handles:
-                handle.remove()
-        if not found:
-            raise KdcError(f"{type(model).__name__} shows no attention matrices", "choose a loss on stages")
 
 
 def _transformers() -> Any:
