@@ -4,18 +4,14 @@
     python -m benchmarks.same_bytes CHECKOUT --record FILE      # keep the hashes of one checkout
     python -m benchmarks.same_bytes CHECKOUT --against FILE     # compare another one with them, later
 
-Six small distillations, each exported, run with each checkout's own code and its own interpreter
-(CHECKOUT/.venv/bin/python), offline, on one thread, with hash seeds that differ. Compared are the sha256 of
+Six small distillations (same_bytes_cases.py), each exported, run with each checkout's own code and its own interpreter
+(CHECKOUT/.venv/bin/python), offline, with OMP_NUM_THREADS=1 and hash seeds that differ. Compared are the sha256 of
 student.safetensors and of every file of every variant that bundle.json names, the teacher's model included. Nothing is
 left out of a file: version strings and paths in it count. Measurements, reports, best/, eval/ and runners/ are not
 compared.
 
-The exports name a device that cannot be reached, so that nothing is measured: kdc builds everything, says that the
-bundle waits to be measured, and ends with exit code 3. The ladder to int8 is kept below `fallback`, which orders layers
-by the time that they take, and so differs from run to run.
-
-Bytes can be compared only where CPU and versions are the same; otherwise it refuses and names what differs. Exit code 0:
-all the same; 1: something differs, is missing or failed; 2: cannot be compared.
+Bytes can be compared only where CPU and versions are the same; otherwise it refuses and names what differs. Exit
+code 0: all the same; 1: something differs, is missing or failed; 2: cannot be compared.
 """
 
 import argparse
@@ -32,9 +28,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CASES", "Case", "Identity", "Made", "compared", "differences", "hashes", "table"]
+from benchmarks.same_bytes_cases import CASES, chosen, commands, export_line, write_photos
 
-NOWHERE = "ssh://127.0.0.1:1"
+__all__ = ["Checkout", "Identity", "Made", "compared", "differences", "hashes", "table"]
+
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 ERROR_LINES = 8
@@ -44,62 +41,6 @@ PACKAGES = (
     "safetensors", "scikit-learn", "scipy", "timm", "torch",
 )  # fmt: skip
 """What weights and models are made with."""
-
-SMALL = ("--input-size", "32", "--batch-size", "64", "--quiet", "--set", "crop_pct=1.0",
-         "--set", "optimizer.lr_for_batch=null")  # fmt: skip
-DIGITS = ("--data", "digits", "--set", "views.hflip=false", *SMALL)
-PHOTOS = ("--data", "folder:photos", *SMALL)
-KD = "{name: kd, weight: 0.9, temperature: 4.0}, {name: cross_entropy, weight: 0.1}"
-CNN = ("--student", "timm:test_efficientnet", "--student-init", "random")
-FLOAT = ("onnxruntime-fp32", "openvino-f32")
-INT8 = ("onnxruntime-int8", "openvino-int8")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A command and what of it is exported. `train`: of `kdc`, but for --out; `needs`: cases whose runs it names;
-    `variants`: RUNTIME-PRECISION each; none: it is a teacher for others, and not exported."""
-
-    train: tuple[str, ...]
-    needs: tuple[str, ...] = ()
-    variants: tuple[str, ...] = ()
-
-
-def _teach(model: str, data: tuple[str, ...]) -> Case:
-    return Case(("teach", "--teacher", f"timm:{model}", "--teacher-init", "random", *data, "--epochs", "4"))
-
-
-def _distill(teachers: Sequence[str], losses: str, rest: Sequence[str], variants: tuple[str, ...]) -> Case:
-    named = [part for name in teachers for part in ("--teacher", f"run:{name}")] or ["--teacher", "peers"]
-    chosen = ("--set", f"losses=[{losses}]", "--epochs", "2")
-    return Case(("distill", *named, *chosen, *rest), tuple(teachers), variants)
-
-
-CASES = {
-    "teacher-digits": _teach("test_resnet", DIGITS),
-    "teacher-digits-2": _teach("test_efficientnet", DIGITS),
-    "teacher-photos": _teach("test_resnet", PHOTOS),
-    "kd": _distill(["teacher-digits"], KD, [*DIGITS, *CNN, "--set", "views.distinct=1"], FLOAT + INT8),
-    "transformer": _distill(
-        ["teacher-photos"], KD,
-        [*PHOTOS, "--student", "timm:test_vit", "--student-init", "random", "--set", "views.mixup=0.2"], FLOAT + INT8,
-    ),
-    "features": _distill(
-        ["teacher-photos"], f"{KD}, {{name: hint}}, {{name: pkd, weight: 10, at: same_stride}}, {{name: rkd_distance}}",
-        [*PHOTOS, *CNN, "--set", "views.brightness=0.2", "--set", "views.rotation=10"], (*FLOAT, "onnxruntime-int8"),
-    ),
-    "ensemble": _distill(
-        ["teacher-digits", "teacher-digits-2"], KD, [*DIGITS, *CNN, "--set", "ensemble.weights=[2, 1]"],
-        (*FLOAT, "onnxruntime-int8"),
-    ),
-    "qat": _distill(
-        ["teacher-digits"], KD, [*DIGITS, *CNN, "--qat", "--profile", "x86-avx2", "--set", "qat.epochs=1"], INT8
-    ),
-    "peers": _distill(
-        [], "{name: cross_entropy}, {name: mutual, temperature: 2.0}",
-        [*DIGITS, *CNN, "--set", "peers=[{student: timm:test_resnet}]"], (*FLOAT, "onnxruntime-int8"),
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,13 +125,6 @@ class Checkout:
         )  # fmt: skip
 
 
-def export_line(name: str) -> list[str]:
-    """The command that exports the run of a case."""
-    line = ["export", name, "--profile", "x86-avx2", "--no-qat", "--device", NOWHERE, "--quiet"]
-    line += ["--set", "threads=1", "--set", "max_drop=0.5", "--out", f"{name}-bundle"]
-    return [*line, *(part for variant in CASES[name].variants for part in ("--target", variant))]
-
-
 def hashes(run: Path | None, bundle: Path | None) -> dict[str, str]:
     """sha256 of the student of `run`, and of each file of each variant of `bundle`, as "VARIANT: PATH".
 
@@ -249,20 +183,6 @@ def differences(old: Identity, new: Identity) -> list[str]:
     return [*found, *([f"CPU flags that only one has: {', '.join(flags)}"] if flags else [])]
 
 
-def write_photos(folder: Path) -> None:
-    """A folder data set of three colours: noisy pictures of several sizes, always the same."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for name, colour in {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}.items():
-        (folder / name).mkdir(parents=True)
-        for number in range(120):
-            height, width = rng.integers(24, 64, 2)
-            pixels = rng.normal(colour, 60, (height, width, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
-
-
 def _cpu() -> tuple[str, tuple[str, ...]]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -282,18 +202,6 @@ def _refuse(reason: str) -> None:
     sys.exit(2)
 
 
-def _chosen(only: Sequence[str]) -> list[str]:
-    """The cases to run, those that others need first."""
-    wanted = [*only] or [*CASES]
-    wanted += [need for name in wanted for need in CASES[name].needs]
-    return [name for name in CASES if name in wanted]
-
-
-def _commands(names: Sequence[str]) -> dict[str, list[str]]:
-    """What is run, to tell whether a record was made by the same commands."""
-    return {name: [*CASES[name].train, *(export_line(name) if CASES[name].variants else [])] for name in names}
-
-
 def _made_by(checkout: Checkout, names: Sequence[str], work: Path) -> dict[str, Made]:
     write_photos(work / "photos")
     made: dict[str, Made] = {}
@@ -308,15 +216,28 @@ def _read(path: Path, names: Sequence[str]) -> tuple[Identity, dict[str, Made]]:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         identity = Identity(**{**values["identity"], "flags": tuple(values["identity"]["flags"])})
-        commands, made = values["commands"], {name: Made(**row) for name, row in values["made"].items()}
+        lines, made = values["commands"], {name: Made(**row) for name, row in values["made"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _refuse(f"{path} is no record of same_bytes: {error!r}")
         raise
-    other = [name for name, line in _commands(names).items() if commands.get(name) != line]
+    other = [name for name, line in commands(names).items() if lines.get(name) != line]
     if other:
         _refuse(f"{path} has no record of these commands as they are now: {', '.join(other)}")
     print(f"{path}: commit {identity.commit}", flush=True)
     return identity, {name: made.get(name, Made(error="not recorded")) for name in names}
+
+
+def _write(path: Path, identity: Identity, names: Sequence[str], made: Mapping[str, Made]) -> None:
+    """Keep a record. Exits where a case failed."""
+    failed = [f"{name}: {one.error}" for name, one in made.items() if one.error is not None]
+    if failed:
+        print("same_bytes: not recorded, since something failed", *failed, sep="\n  ", file=sys.stderr)
+        sys.exit(1)
+    rows = {name: asdict(one) for name, one in made.items()}
+    record = {"identity": asdict(identity), "commands": commands(names), "made": rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(f"recorded {sum(len(one.files) for one in made.values())} files in {path}")
 
 
 @contextlib.contextmanager
@@ -355,7 +276,7 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = _arguments()
-    names = _chosen(given.only)
+    names = chosen(given.only)
     pythons = [given.old_python, given.new_python][-len(given.checkouts) :]
     checkouts = [
         Checkout(root.resolve(), (python or root / ".venv/bin/python").absolute())
@@ -370,15 +291,8 @@ def main() -> None:
         _comparable(recorded[0] if recorded else identities[0], identities[-1])
         made = [_made_by(one, names, work / side) for one, side in zip(checkouts, sides, strict=True)]
     if given.record:
-        failed = [name for name, one in made[0].items() if one.error]
-        if failed:
-            sys.exit(f"same_bytes: not recorded, since these failed:\n{table(compared(made[0], made[0]))}")
-        rows = {name: asdict(one) for name, one in made[0].items()}
-        record = {"identity": asdict(identities[0]), "commands": _commands(names), "made": rows}
-        given.record.parent.mkdir(parents=True, exist_ok=True)
-        given.record.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        print(f"recorded {sum(len(one.files) for one in made[0].values())} files in {given.record}")
-        return
+        _write(given.record, identities[0], names, made[0])
+        sys.exit(0)
     result = compared(recorded[1] if recorded else made[0], made[-1])
     print(table(result))
     same = sum(row[2] == "same" for row in result)
