@@ -35,6 +35,7 @@ __all__ = ["Checkout", "Identity", "Made", "compared", "differences", "hashes", 
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 ERROR_LINES = 8
+STUDENT = "student.safetensors"
 
 PACKAGES = (
     "accelerate", "ml-dtypes", "nncf", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino", "pillow",
@@ -126,13 +127,15 @@ class Checkout:
 
 
 def hashes(run: Path | None, bundle: Path | None) -> dict[str, str]:
-    """sha256 of the student of `run`, and of each file of each variant of `bundle`, as "VARIANT: PATH".
+    """sha256 of the student of `run`, of those that were trained on the way to it, and of each file of each variant of
+    `bundle`, as "VARIANT: PATH".
 
     Raises OSError, KeyError, TypeError or ValueError where something is not there or is no bundle.json.
     """
     files: dict[str, Path] = {}
     if run is not None:
-        files["student.safetensors"] = run / "student.safetensors"
+        found = (run / STUDENT, *sorted(run.glob(f"*/**/{STUDENT}")))
+        files |= {path.relative_to(run).as_posix(): path for path in found}
     if bundle is not None:
         for variant in json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["variants"]:
             files |= {f"{variant['name']}: {entry['path']}": bundle / entry["path"] for entry in variant["files"]}

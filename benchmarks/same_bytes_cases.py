@@ -33,8 +33,8 @@ class Case:
     variants: tuple[str, ...] = ()
 
 
-def _teach(model: str, data: tuple[str, ...]) -> Case:
-    return Case(("teach", "--teacher", f"timm:{model}", "--teacher-init", "random", *data, "--epochs", "4"))
+def _teach(model: str, data: tuple[str, ...], epochs: int = 4) -> Case:
+    return Case(("teach", "--teacher", f"timm:{model}", "--teacher-init", "random", *data, "--epochs", f"{epochs}"))
 
 
 def _distill(teachers: Sequence[str], losses: str, rest: Sequence[str], variants: tuple[str, ...]) -> Case:
@@ -46,7 +46,7 @@ def _distill(teachers: Sequence[str], losses: str, rest: Sequence[str], variants
 CASES = {
     "teacher-digits": _teach("test_resnet", DIGITS),
     "teacher-digits-2": _teach("test_efficientnet", DIGITS),
-    "teacher-photos": _teach("test_resnet", PHOTOS),
+    "teacher-photos": _teach("test_resnet", PHOTOS, epochs=12),
     "kd": _distill(["teacher-digits"], KD, [*DIGITS, *CNN, "--set", "views.distinct=1"], FLOAT + INT8),
     "transformer": _distill(
         ["teacher-photos"], KD,

@@ -34,9 +34,10 @@ sys.exit(3)
 def write_made(folder: Path, files: dict[str, bytes]) -> dict[str, str]:
     """A run and its bundle; `files`: of one variant. Their hashes, as the benchmark takes them."""
     run, bundle = folder / "run", folder / "bundle"
-    run.mkdir(parents=True)
+    (run / "float").mkdir(parents=True)
     bundle.mkdir()
     (run / "student.safetensors").write_bytes(b"weights")
+    (run / "float/student.safetensors").write_bytes(b"before")
     for name, content in files.items():
         (bundle / name).write_bytes(content)
     entries = [{"path": name, "sha256": "what the manifest says does not count"} for name in files]
@@ -48,6 +49,7 @@ def write_made(folder: Path, files: dict[str, bytes]) -> dict[str, str]:
 def test_what_is_hashed_are_the_bytes_of_the_student_and_of_every_file_of_a_variant(tmp_path: Path) -> None:
     assert write_made(tmp_path, {"model.xml": b"<net/>", "model.bin": b""}) == {
         "student.safetensors": sha256(b"weights").hexdigest(),
+        "float/student.safetensors": sha256(b"before").hexdigest(),
         "openvino-int8: model.xml": sha256(b"<net/>").hexdigest(),
         "openvino-int8: model.bin": sha256(b"").hexdigest(),
     }
@@ -56,17 +58,21 @@ def test_what_is_hashed_are_the_bytes_of_the_student_and_of_every_file_of_a_vari
 def test_equal_folders_are_the_same(tmp_path: Path) -> None:
     old, new = (write_made(tmp_path / side, {"model.xml": b"<net/>"}) for side in ("old", "new"))
     rows = compared({"kd": Made(old)}, {"kd": Made(new)})
-    assert rows == [("kd", "student.safetensors", "same"), ("kd", "openvino-int8: model.xml", "same")]
+    assert rows == [
+        ("kd", "student.safetensors", "same"),
+        ("kd", "float/student.safetensors", "same"),
+        ("kd", "openvino-int8: model.xml", "same"),
+    ]
 
 
 def test_one_other_byte_is_a_difference(tmp_path: Path) -> None:
     old = write_made(tmp_path / "old", {"model.xml": b'<net path="/old"/>'})
     new = write_made(tmp_path / "new", {"model.xml": b'<net path="/new"/>'})
     rows = compared({"kd": Made(old)}, {"kd": Made(new)})
-    assert rows == [("kd", "student.safetensors", "same"), ("kd", "openvino-int8: model.xml", "different")]
     assert table(rows).splitlines()[1:] == [
-        "kd       student.safetensors       same",
-        "kd       openvino-int8: model.xml  different",
+        "kd       student.safetensors        same",
+        "kd       float/student.safetensors  same",
+        "kd       openvino-int8: model.xml   different",
     ]
 
 
@@ -74,7 +80,7 @@ def test_what_only_one_has_is_missing_in_the_other(tmp_path: Path) -> None:
     old = write_made(tmp_path / "old", {"model.xml": b"", "model.bin": b""})
     new = write_made(tmp_path / "new", {"model.xml": b"", "model.onnx": b""})
     rows = compared({"kd": Made(old)}, {"kd": Made(new)})
-    assert rows[1:] == [
+    assert rows[2:] == [
         ("kd", "openvino-int8: model.xml", "same"),
         ("kd", "openvino-int8: model.bin", "missing in new"),
         ("kd", "openvino-int8: model.onnx", "missing in old"),
