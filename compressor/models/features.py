@@ -171,8 +171,8 @@ def _places(features: Tensor) -> tuple[int, ...]:
 
 
 def _as_map(features: Tensor, patches: Patches) -> Tensor:
-    """[B, N, D] tokens that are patches of a square image -> [B, D, H, W] without the class token and its like; all else
-    as it is.
+    """[B, N, D] tokens that are patches of a square image -> [B, D, H, W] without the class token and its like; all
+    else as it is.
 
     The patches of an image form a square, and a few tokens that are not of the image come before them.
     """
