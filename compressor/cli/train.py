@@ -66,12 +66,14 @@ def teach(
     from compressor.distill import Resources
     from compressor.distill import teach as run
     from compressor.schema.student import Request
+    from compressor.tasks.table import name_for_data
     from compressor.terminal.console import progress_for
 
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
     flags, progress = {"epochs": epochs, "batch_size": batch_size, "seed": seed}, progress_for(quiet)
     request = Request(
+        task=name_for_data(data),
         command="teach",
         teacher=teacher,
         student=None,
@@ -196,6 +198,7 @@ def distill(
     from compressor.distill.recipes import DEFAULT_STUDENT, distillation_recipe
     from compressor.profiles import load_profile
     from compressor.schema.student import Request
+    from compressor.tasks.table import name_for_data
     from compressor.terminal.console import progress_for
 
     if precompute and (resume or overwrite or as_json):
@@ -219,6 +222,7 @@ def distill(
         progress.note(f"input size {input_size} ({said} profile {profile})")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request = Request(
+        task=name_for_data(data),
         command="distill",
         teacher=teacher[0],
         other_teachers=tuple(teacher[1:]),
