@@ -25,8 +25,8 @@ EXPERIMENTS = ROOT / "docs" / "experiments"
 COMMAND = "python docs/generate.py"
 MADE = f"<!-- Made by `{COMMAND}`. Edits here are lost. -->\n"
 
-# Schema modules in the order of their page: what people write first.
-NOUNS = (
+# Schema modules in the order of the page, what people write first; others follow.
+FIRST = (
     "recipe", "profile", "student", "specialists", "predictions", "preprocess", "quantization", "bundle", "manifest",
     "measurement", "report", "doctor",
 )  # fmt: skip
@@ -85,13 +85,22 @@ def schema_page() -> str:
         "`null` is permitted only where a type says so. Recipe and profile are what people write; the others lie in "
         "the folders that kdc makes.\n",
     ]
-    for name in NOUNS:
-        module = importlib.import_module(f"compressor.schema.{name}")
+    for module in _modules():
+        name = module.__name__.rsplit(".", 1)[1]
         parts.append(f"## {name}.py {{#{name}py}}\n\n{_prose(inspect.getdoc(module) or '')}\n")
         meanings = _meanings(Path(str(module.__file__)).read_text(encoding="utf-8"))
         for noun in _nouns_of(module):
             parts.append(_section(noun, meanings.get(noun.__name__, {})))
     return "\n".join(parts)
+
+
+def _modules() -> list[types.ModuleType]:
+    names = sorted(path.stem for path in (ROOT / "compressor" / "schema").glob("*.py"))
+    names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    modules = [
+        importlib.import_module(f"compressor.schema.{name}") for name in names if name not in ("__init__", "base")
+    ]
+    return [module for module in modules if _nouns_of(module)]
 
 
 def _nouns_of(module: types.ModuleType) -> list[Any]:

@@ -34,7 +34,9 @@ def test_the_versions_are_those_of_pyproject() -> None:
     assert optional.keys() <= REQUIREMENTS.keys()
 
 
-@pytest.mark.parametrize("folder", ["compressor", "targets", "profiles", "examples", "README.md"])
+@pytest.mark.parametrize(
+    "folder", ["compressor", "targets", "profiles", "examples", "docs", "README.md", "CONTRIBUTING.md"]
+)
 def test_nothing_tells_people_to_install_kdc_from_an_index(folder: str) -> None:
     """kdc is on no index, and its name there belongs to somebody else."""
     path = ROOT / folder

@@ -66,12 +66,14 @@ def teach(
     from compressor.distill import Resources
     from compressor.distill import teach as run
     from compressor.schema.student import Request
+    from compressor.tasks.table import name_for_data
     from compressor.terminal.console import progress_for
 
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
     flags, progress = {"epochs": epochs, "batch_size": batch_size, "seed": seed}, progress_for(quiet)
     request = Request(
+        task=name_for_data(data),
         command="teach",
         teacher=teacher,
         student=None,
@@ -163,7 +165,7 @@ def distill(
     unlabelled: Annotated[
         str | None,
         typer.Option(
-            metavar="REF", help="More pictures to learn from, without labels: any folder of them, or as --data."
+            metavar="REF", help="More images to learn from, without labels: any folder of them, or as --data."
         ),
     ] = None,
     recipe: Recipe = None,
@@ -175,10 +177,12 @@ def distill(
     skip_bad: SkipBad = False,
     teacher_cache: Annotated[
         str | None,
-        typer.Option(metavar="DIR|off", help="Where the teacher's answers are kept. Default: the user's cache folder."),
+        typer.Option(
+            metavar="DIR|off", help="Where the teacher's predictions are kept. Default: the user's cache folder."
+        ),
     ] = None,
     precompute: Annotated[
-        bool, typer.Option("--precompute", help="Only compute and keep the teacher's answers; trains nothing.")
+        bool, typer.Option("--precompute", help="Only compute and keep the teacher's predictions; trains nothing.")
     ] = False,
     decode_cache: DecodeCache = None,
     tracker: Tracker = None,
@@ -187,13 +191,14 @@ def distill(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a small student to answer as the teacher does."""
+    """Train a small student to predict as the teacher does."""
     from compressor import pipeline
     from compressor.distill import Resources
     from compressor.distill import precompute as answer_ahead
     from compressor.distill.recipes import DEFAULT_STUDENT, distillation_recipe
     from compressor.profiles import load_profile
     from compressor.schema.student import Request
+    from compressor.tasks.table import name_for_data
     from compressor.terminal.console import progress_for
 
     if precompute and (resume or overwrite or as_json):
@@ -217,6 +222,7 @@ def distill(
         progress.note(f"input size {input_size} ({said} profile {profile})")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request = Request(
+        task=name_for_data(data),
         command="distill",
         teacher=teacher[0],
         other_teachers=tuple(teacher[1:]),
@@ -240,7 +246,7 @@ def distill(
 
 
 def predict(
-    teacher: Annotated[str, typer.Option(help=f"The model that answers: {HUBS}, run:DIR or specialists:DIR.")],
+    teacher: Annotated[str, typer.Option(help=f"The model that predicts: {HUBS}, run:DIR or specialists:DIR.")],
     data: Data,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
     top_k: Annotated[
@@ -256,18 +262,18 @@ def predict(
         Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
     ] = None,
     unlabelled: Annotated[
-        str | None, typer.Option(metavar="REF", help="Also pictures without labels, as kdc distill takes them.")
+        str | None, typer.Option(metavar="REF", help="Also images without labels, as kdc distill takes them.")
     ] = None,
     pixel_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="BLACK WHITE", help="Of deep pictures, as pixel_range in a recipe; runs know their own."),
+        typer.Option(metavar="BLACK WHITE", help="Of deep images, as pixel_range in a recipe; runs know their own."),
     ] = None,
     skip_bad: SkipBad = False,
     overwrite: OverwriteFile = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a teacher's answers to all samples into a table: log-probabilities of all classes, by sample id."""
+    """Write a teacher's predictions on all samples into a table: log-probabilities of all classes, by sample id."""
     from compressor.distill import predict as run
     from compressor.terminal.console import progress_for, show_json, show_line
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from compressor import __version__
@@ -10,12 +11,14 @@ from compressor.deploy.picture import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import TEMPORARY, file_sha256
 from compressor.files.bundle_change import new_folder
 from compressor.files.bundle_folder import BEST, files_of
 from compressor.runtimes import RUNTIMES, Example
-from compressor.schema.base import TEMPORARY, Noun, file_sha256, read_json
+from compressor.schema.base import Noun, read_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 from compressor.schema.manifest import Manifest
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.report import Report, Row
 
 __all__ = ["problems_of_best", "ship", "write_best"]
@@ -126,13 +129,18 @@ def _written(
     runtime = RUNTIMES[variant.runtime]
     example = runtime.example
     batch = 1 if variant.dynamic_batch else bundle.profile.batch
-    given = model_input(variant.preprocess, batch, variant.picture_type)
     source = Path(variant.model).name
     model = "model.engine" if variant.build else source
     names = "".join(f"{name}\n" for name in bundle.student.class_names)
-    found = {"labels.txt": names.encode(), "preprocess.json": _json(given), **_examples(example, variant.build)}
-    if example is not None and example.cpp:
-        found["preprocess.h"] = cpp_header(given, model).encode()
+    found = {"labels.txt": names.encode()}
+    if isinstance(variant.preprocess, ImagePreprocess):
+        given = model_input(variant.preprocess, batch, variant.picture_type)
+        found |= {"preprocess.json": _json(given), **_examples(example, variant.build)}
+        if example is not None and example.cpp:
+            found["preprocess.h"] = cpp_header(given, model).encode()
+    else:  # a task without example programs of its own
+        found["preprocess.json"] = _json(variant.preprocess)
+        example = None if example is None else replace(example, python="", cpp="")
     manifest = Manifest(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,
@@ -161,7 +169,7 @@ def _written(
     found["README.md"] = to_readme(manifest, example, sum(entry.bytes for entry in variant.files)).encode()
     manifest = manifest.model_copy(update={"files": _entries(models, found)})
     numpy = bundle.student.environment.packages.get("numpy")
-    found["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, numpy, tuple(models)).encode()
+    found["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, variant.preprocess.task, numpy, tuple(models)).encode()
     return {**found, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, found)}))}
 
 

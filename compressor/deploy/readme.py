@@ -22,11 +22,19 @@ def to_readme(manifest: Manifest, example: Example | None, model_bytes: int) -> 
         "",
         *_commands(manifest, example),
         "",
-        READS if example else f"There is no example program for {manifest.runtime}.",
-        "`preprocess.json` says how a picture becomes the input, in words too; `labels.txt` names the classes.",
+        *_how(manifest, example),
         "`manifest.json`: sha256 of every file, where the weights come from, licences; `sbom.cdx.json`: as CycloneDX.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _how(manifest: Manifest, example: Example | None) -> list[str]:
+    if example is not None and not example.python:
+        return ["`preprocess.json` says what the model takes; `labels.txt` names the classes."]
+    return [
+        READS if example else f"There is no example program for {manifest.runtime}.",
+        "`preprocess.json` says how a picture becomes the input, in words too; `labels.txt` names the classes.",
+    ]
 
 
 def _commands(manifest: Manifest, example: Example | None) -> list[str]:
@@ -35,7 +43,8 @@ def _commands(manifest: Manifest, example: Example | None) -> list[str]:
         lines += [f"    python3 {manifest.build} {manifest.source} --out {manifest.model}   # once, on the device"]
     if example is None:
         return lines
-    lines += ["    python3 classify.py PICTURE"]
+    if example.python:
+        lines += ["    python3 classify.py PICTURE"]
     if example.cpp:
         root = example.cmake_root
         lines += [f"    cmake -B build -D{root}=DIR && cmake --build build && build/classify PICTURE.ppm   # C++"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from compressor.runtimes import Runtime
 from compressor.schema.manifest import Manifest
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
 
 __all__ = ["to_cyclonedx"]
@@ -24,9 +25,11 @@ SPDX = {
 }  # fmt: skip
 
 
-def to_cyclonedx(manifest: Manifest, row: Runtime, numpy_version: str | None, model_files: tuple[str, ...]) -> str:
-    """`model_files`: those of the manifest's files that are the model's."""
-    model = _model(manifest, model_files)
+def to_cyclonedx(
+    manifest: Manifest, row: Runtime, task: str, numpy_version: str | None, model_files: tuple[str, ...]
+) -> str:
+    """`task`: its name; `model_files`: those of the manifest's files that are the model's."""
+    model = _model(manifest, task, model_files)
     runtime = _library(row.package or row.module, manifest.runtime_version, row.licence)
     numpy = _library("numpy", numpy_version, "BSD-3-Clause")
     libraries = [runtime] if row.module == "numpy" else [runtime, numpy]
@@ -50,7 +53,7 @@ def to_cyclonedx(manifest: Manifest, row: Runtime, numpy_version: str | None, mo
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _model(manifest: Manifest, files: tuple[str, ...]) -> Json:
+def _model(manifest: Manifest, task: str, files: tuple[str, ...]) -> Json:
     return {
         "type": "machine-learning-model",
         "bom-ref": f"model:{manifest.name}",
@@ -69,7 +72,7 @@ def _model(manifest: Manifest, files: tuple[str, ...]) -> Json:
             for entry in manifest.files
             if entry.path in files
         ],
-        "modelCard": _card(manifest),
+        "modelCard": _card(manifest, task),
         "properties": [
             {"name": f"kdc:{key}", "value": value}
             for key, value in (
@@ -103,14 +106,15 @@ def _teacher(teacher: Weights) -> Json:
     }
 
 
-def _card(manifest: Manifest) -> Json:
+def _card(manifest: Manifest, task: str) -> Json:
+    images = task == ImagePreprocess.task
     card: Json = {
         "modelParameters": {
             "approach": {"type": "supervised"},
-            "task": "image-classification",
+            "task": task if images else "classification",
             "modelArchitecture": manifest.student.architecture,
             "datasets": [{"type": "dataset", "name": manifest.data}],
-            "inputs": [{"format": "RGB picture, prepared as preprocess.json says"}],
+            "inputs": [{"format": f"{'RGB picture' if images else 'sample'}, prepared as preprocess.json says"}],
             "outputs": [{"format": f"logits of {manifest.classes} classes, named in labels.txt"}],
         }
     }

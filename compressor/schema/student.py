@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess, OfTask
 from compressor.schema.quantization import Quantization, Scheme
 from compressor.schema.recipe import Recipe
 
@@ -32,10 +32,10 @@ class Weights(Noun):
     """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
     whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
 
-    What a teacher answers also depends on how it sees pictures, and on which of its outputs is which class of the data:
+    What a teacher answers also depends on how it sees images, and on which of its outputs is which class of the data:
     `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter. The same weights answer
     otherwise in another network, too, of other activations or attention heads: `probe` is what it answered to one drawn
-    picture, the first logits.
+    image, the first logits.
 
     Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
     `parameters`, and the rest is as the table tells of its model, or "unknown"."""
@@ -75,7 +75,7 @@ def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 class UnlabelledInfo(Noun):
-    """Pictures without labels that joined the training split. `fingerprint`: sha256 over what they show.
+    """Images without labels that joined the training split. `fingerprint`: sha256 over what they show.
     `left_out_copies`: how many more there were whose content the data holds already. `skipped`: as of the data."""
 
     source: str
@@ -88,8 +88,8 @@ class UnlabelledInfo(Noun):
 class DataInfo(Noun):
     """Which data. `fingerprint`: sha256 over class names, and the split, label and pixels of every sample; names,
     places and formats of files are not in it. `notes`: what was split off, and how, and what makes figures worth less.
-    `skipped`: pictures that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
-    labelled data alone, whether or not `unlabelled` pictures joined it."""
+    `skipped`: images that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
+    labelled data alone, whether or not `unlabelled` images joined it."""
 
     source: str
     fingerprint: str
@@ -189,16 +189,18 @@ class Specialty(Noun):
 
 
 class Request(Noun):
-    """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
-    References (`teacher`, `student`, `data`, `unlabelled`) are as typed; `other_teachers`: of an ensemble, whose first
-    is `teacher`. `init`: where the trained network starts from, "pretrained", "random" or the path of a checkpoint;
-    `student` is null for teach, which trains the teacher itself. `qat`: how the student learns to round, after it was
-    trained in float: by the same command, in RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the
-    classes that a specialist is taught, as typed; all others become one. `assistants`: models as `student` names them,
-    between teacher and student: each learns from the one before, in RUN/assistants/1 …, and the student from the last.
+    """RUN/run.json, written first: what was asked for, wholly resolved. `task`: what is learned (tasks.table).
+    `--resume` continues only the same request. References (`teacher`, `student`, `data`, `unlabelled`) are as
+    typed; `other_teachers`: of an ensemble, whose first is `teacher`. `init`: where the trained network starts
+    from, "pretrained", "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher
+    itself. `qat`: how the student learns to round, after it was trained in float: by the same command, in
+    RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the classes that a specialist is taught, as
+    typed; all others become one. `assistants`: models as `student` names them, between teacher and student: each
+    learns from the one before, in RUN/assistants/1 …, and the student from the last.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    task: str = ImagePreprocess.task
     command: Literal["teach", "distill"]
     teacher: str
     other_teachers: tuple[str, ...] = ()
@@ -224,17 +226,18 @@ class Student(Noun):
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
     `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
     one it learned from; of a model that `kdc teach` made, its own. `trained_on`: sha256 of RUN/trained_on.npy, which
-    says what pictures its weights have learned from; null in runs of an earlier kdc.
+    says what images its weights have learned from; null in runs of an earlier kdc.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    task: str = ImagePreprocess.task
     made_by: Literal["teach", "distill"]
-    family: Literal["timm", "hf"]
+    family: str
     architecture: str
     init: str
     weights: Weights
     class_names: ClassNames
-    preprocess: Preprocess
+    preprocess: OfTask
     teacher: Weights | None
     data: DataInfo
     recipe: Recipe

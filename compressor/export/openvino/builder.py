@@ -8,12 +8,12 @@ from compressor.export.onnx.bake import BAKED_INPUT
 from compressor.export.openvino.int8 import OPENVINO
 from compressor.export.openvino.ir import convert, ir_constants, write
 from compressor.runtimes import RUNTIMES
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 
 __all__ = ["BUILDER", "bake_openvino"]
 
 
-def bake_openvino(model: Path, how: Preprocess, out: Path) -> None:
+def bake_openvino(model: Path, how: ImagePreprocess, out: Path) -> None:
     """`onnx.bake.bake_preprocessing` for an IR, whatever its precision: writes `out` (.xml) and its .bin beside it.
 
     OpenVINO may fuse the steps into one, so logits equal those of the model before to about 1e-5 of their range. The
