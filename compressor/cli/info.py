@@ -84,12 +84,12 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Which runtimes and precisions work, here or on a device, and the install line for each that does not."""
-    from compressor import pipeline
-    from compressor.profiles import load_profile
+    from compressor import api
     from compressor.terminal.console import progress_for, show_json, show_result
 
-    wanted = load_profile(profile) if profile else None
-    found = pipeline.doctor(device, device_python, wanted, progress_for(quiet=as_json))
+    found = api.doctor(
+        profile=profile, device=device, device_python=device_python, progress=progress_for(quiet=as_json)
+    )
     if as_json:
         show_json(found.diagnosis.model_dump_json(indent=2))
     else:
@@ -108,11 +108,12 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """The whole way on scikit-learn's handwritten digits: teacher, student, export, report. Offline, minutes."""
+    from compressor.api import BundleResult
     from compressor.demo import demo as run
     from compressor.terminal.console import progress_for
 
     report = run(out, seed=seed, overwrite=overwrite, progress=progress_for(quiet))
-    judge(report, allow_unmeasured=False, as_json=as_json)
+    judge(BundleResult(out / "bundle", report), as_json)
 
 
 def _loss_cells(name: str, loss: "Loss") -> tuple[str, ...]:

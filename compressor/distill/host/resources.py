@@ -39,7 +39,7 @@ class Resources:
     tracker: str | None = None
 
     @classmethod
-    def of(cls, decode_cache: str | None, teacher_cache: str | None, tracker: str | None) -> "Resources":
+    def of(cls, decode_cache: str | int | None, teacher_cache: str | None, tracker: str | None) -> "Resources":
         """From what was typed; raises KdcError."""
         if tracker is not None:
             if tracker not in TRACKERS:
@@ -48,7 +48,7 @@ class Resources:
         found = cls(tracker=tracker)
         answers = found.teacher_cache if teacher_cache is None else Path(teacher_cache)
         return cls(
-            None if decode_cache is None else size_in_bytes(decode_cache, "--decode-cache"),
+            None if decode_cache is None else size_in_bytes(str(decode_cache), "--decode-cache"),
             None if teacher_cache == "off" else answers,
             tracker,
         )
