@@ -11,7 +11,8 @@ is told, see `compressor.progress.Progress`. A warning goes to that object, or t
 there is none; either way it stands in the result's `warnings` too.
 """
 
-from compressor.api.doctor import doctor
+from compressor.api.diagnosis import doctor
+from compressor.api.distillation import distill, precompute
 from compressor.api.results import (
     BundleResult,
     DoctorResult,
@@ -21,7 +22,7 @@ from compressor.api.results import (
     SpecialistsResult,
 )
 from compressor.api.ship import check, export, measure, report
-from compressor.api.train import distill, precompute, predict, specialists, teach
+from compressor.api.train import predict, specialists, teach
 
 __all__ = [
     "BundleResult",

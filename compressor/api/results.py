@@ -211,9 +211,9 @@ class ReportResult(BundleResult):
     def text(self) -> str:
         from compressor.report import to_json, to_junit
 
-        return {"md": self.to_markdown, "json": lambda: to_json(self.report), "junit": lambda: to_junit(self.report)}[
-            self.format
-        ]()
+        if self.format == "md":
+            return self.to_markdown()
+        return (to_json if self.format == "json" else to_junit)(self.report)
 
 
 @dataclass(frozen=True, repr=False)

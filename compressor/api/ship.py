@@ -1,18 +1,17 @@
 """`kdc export`, `measure`, `report` and `check` as functions."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.api.call import StrPath, api_call, listener
 from compressor.api.results import BundleResult, ReportResult
-from compressor.api.values import Assignments, assignments, path_of, profile_of, several
+from compressor.api.values import Assignments, assignments, optional_path, path_of, profile_of, several
 from compressor.errors import KdcError
 from compressor.progress import Progress
 
 if TYPE_CHECKING:
+    from compressor.api.values import ProfileLike
     from compressor.pipeline import Measuring
-    from compressor.schema.profile import Profile
 
 __all__ = ["check", "export", "measure", "report"]
 
@@ -21,7 +20,7 @@ __all__ = ["check", "export", "measure", "report"]
 def export(
     run: StrPath,
     *,
-    profile: "StrPath | Profile",
+    profile: "ProfileLike",
     out: StrPath,
     target: str | Sequence[str] | None = None,
     precision: str | Sequence[str] | None = None,
@@ -136,7 +135,7 @@ def report(
     from compressor.files.writing import refuse_existing, write_output
     from compressor.report import refresh
 
-    place, file = path_of(bundle, "bundle"), None if out is None else path_of(out, "--out")
+    place, file = path_of(bundle, "bundle"), optional_path(out, "--out")
     if format not in ReportResult.FORMATS:
         raise KdcError(f"--format {format!r} is not one of {', '.join(ReportResult.FORMATS)}")
     if file is not None:
@@ -174,5 +173,5 @@ def _measuring(
 ) -> "Measuring":  # fmt: skip
     from compressor.pipeline import Measuring
 
-    earlier: Path | None = None if baseline is None else path_of(baseline, "--baseline")
+    earlier = optional_path(baseline, "--baseline")
     return Measuring(device, device_python, earlier, rounds, seconds, allow_unmeasured, throughput)

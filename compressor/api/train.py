@@ -1,23 +1,19 @@
-"""`kdc teach`, `specialists`, `distill`, `distill --precompute` and `predict` as functions."""
+"""`kdc teach`, `specialists` and `predict` as functions."""
 
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from compressor.api.call import Listener, StrPath, api_call, listener
 from compressor.api.results import PredictionsResult, RunResult, SpecialistsResult
-from compressor.api.values import Assignments, assignments, path_of, profile_of, recipe_of, several
+from compressor.api.values import Assignments, assignments, optional_path, path_of, recipe_of, several
 from compressor.errors import KdcError
 from compressor.progress import Progress
 
 if TYPE_CHECKING:
-    from compressor.distill import Resources
-    from compressor.schema.profile import Profile
+    from compressor.api.values import RecipeLike
     from compressor.schema.recipe import Recipe
-    from compressor.schema.student import Request
 
-__all__ = ["distill", "precompute", "predict", "specialists", "teach"]
+__all__ = ["predict", "specialists", "teach"]
 
 
 @api_call
@@ -28,7 +24,7 @@ def teach(
     out: StrPath,
     teacher_init: str = "pretrained",
     specialty: str | Sequence[str] | None = None,
-    recipe: "StrPath | Mapping[str, Any] | Recipe | None" = None,
+    recipe: "RecipeLike | None" = None,
     input_size: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -73,6 +69,7 @@ def teach(
     heard, place = listener(progress), path_of(out, "--out")
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
+    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
         "command": "teach",
         "teacher": teacher,
@@ -81,7 +78,7 @@ def teach(
         "data": data,
         "skip_bad": skip_bad,
         "input_size": input_size,
-        "recipe": _teaching_recipe(recipe, _given(epochs, batch_size, seed), assignments(set), heard),
+        "recipe": _teaching_recipe(recipe, flags, assignments(set), heard),
         "specialty": several(specialty, "--specialty") or None,
     }
     resources = Resources.of(decode_cache, None, tracker)
@@ -98,7 +95,7 @@ def specialists(
     count: int,
     out: StrPath,
     jobs: int = 1,
-    recipe: "StrPath | Mapping[str, Any] | Recipe | None" = None,
+    recipe: "RecipeLike | None" = None,
     input_size: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -126,120 +123,18 @@ def specialists(
     from compressor.schema.specialists import SpecialistsRequest
 
     heard, place = listener(progress), path_of(out, "--out")
+    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
         "teacher": teacher,
         "data": data,
         "skip_bad": skip_bad,
         "input_size": input_size,
         "count": count,
-        "recipe": _teaching_recipe(recipe, _given(epochs, batch_size, seed), assignments(set), heard),
+        "recipe": _teaching_recipe(recipe, flags, assignments(set), heard),
     }
     request = parse(SpecialistsRequest, values, "specialists")
     done = run(request, place, jobs=jobs, resume=resume, overwrite=overwrite, progress=heard)
     return SpecialistsResult(place, done, heard.warnings)
-
-
-@api_call
-def distill(
-    *,
-    teacher: str | Sequence[str],
-    data: str,
-    out: StrPath,
-    profile: "StrPath | Profile | None" = None,
-    student: str | None = None,
-    student_init: str = "pretrained",
-    assistant: str | Sequence[str] | None = None,
-    qat: bool = False,
-    teacher_classes: StrPath | None = None,
-    unlabelled: str | None = None,
-    recipe: "StrPath | Mapping[str, Any] | Recipe | None" = None,
-    input_size: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    set: Assignments | None = None,
-    skip_bad: bool = False,
-    teacher_cache: StrPath | None = None,
-    decode_cache: str | int | None = None,
-    tracker: str | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool | Progress = False,
-) -> RunResult:
-    """Train a small student to answer as the teacher does.
-
-    Args:
-        teacher: e.g. "run:DIR", "timm:NAME", "outputs:FILE", "self"; several: an ensemble.
-        out: folder for the run, which `export` takes.
-        profile: name, path or Profile: train at its input size.
-        student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: the default one.
-        student_init: "pretrained", "random", or the path of a checkpoint.
-        assistant: models between teacher and student, that learn first.
-        qat: then train on under the fake quantization of the profile's int8 kernels.
-        teacher_classes: a file with the names of the teacher's outputs, one a line, where its weights have none.
-        unlabelled: more images to learn from, without labels.
-        teacher_cache: folder for the teacher's answers, or "off"; None: the user's cache folder.
-        data, recipe, input_size, epochs, batch_size, seed, set, skip_bad, decode_cache, tracker, resume, overwrite,
-            progress: see `teach`.
-
-    Raises:
-        KdcError: see `teach`.
-    """
-    from compressor import pipeline
-
-    heard, place = listener(progress), path_of(out, "--out")
-    request = _distillation(
-        several(teacher, "--teacher"), data, student, student_init, profile, qat, heard,
-        recipe=recipe, input_size=input_size, flags=_given(epochs, batch_size, seed), sets=assignments(set),
-        teacher_classes=teacher_classes, unlabelled=unlabelled, skip_bad=skip_bad, assistant=assistant,
-    )  # fmt: skip
-    resources = _resources(decode_cache, teacher_cache, tracker)
-    done = pipeline.distill(request, place, resume=resume, overwrite=overwrite, resources=resources, progress=heard)
-    return RunResult(place, done, heard.warnings)
-
-
-@api_call
-def precompute(
-    *,
-    teacher: str | Sequence[str],
-    data: str,
-    out: StrPath,
-    profile: "StrPath | Profile | None" = None,
-    student: str | None = None,
-    student_init: str = "pretrained",
-    qat: bool = False,
-    teacher_classes: StrPath | None = None,
-    unlabelled: str | None = None,
-    recipe: "StrPath | Mapping[str, Any] | Recipe | None" = None,
-    input_size: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    set: Assignments | None = None,
-    skip_bad: bool = False,
-    teacher_cache: StrPath | None = None,
-    decode_cache: str | int | None = None,
-    tracker: str | None = None,
-    progress: bool | Progress = False,
-) -> None:
-    """Compute and keep the teacher's answers to all that `distill` with the same keywords would ask; trains nothing.
-
-    Args:
-        out: the folder that `distill` will be given; nothing stays in it.
-        teacher, data, …: see `distill`. The recipe must let views come again: `set={"views.distinct": 10}`.
-
-    Raises:
-        KdcError: see `teach`, and where nothing may be kept.
-    """
-    from compressor.distill import precompute as run
-
-    heard, place = listener(progress), path_of(out, "--out")
-    request = _distillation(
-        several(teacher, "--teacher"), data, student, student_init, profile, qat, heard,
-        recipe=recipe, input_size=input_size, flags=_given(epochs, batch_size, seed), sets=assignments(set),
-        teacher_classes=teacher_classes, unlabelled=unlabelled, skip_bad=skip_bad, assistant=None,
-    )  # fmt: skip
-    run(request, place, progress=heard, resources=_resources(decode_cache, teacher_cache, tracker))
 
 
 @api_call
@@ -277,30 +172,16 @@ def predict(
     from compressor.distill import predict as run
 
     heard, place = listener(progress), path_of(out, "--out")
+    classes = optional_path(teacher_classes, "--teacher-classes")
     done = run(
-        teacher, data, place, top_k=top_k, labels_only=labels_only, teacher_classes=_optional(teacher_classes),
+        teacher, data, place, top_k=top_k, labels_only=labels_only, teacher_classes=classes,
         unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite, progress=heard,
     )  # fmt: skip
     return PredictionsResult(place, done, heard.warnings)
 
 
-def _given(epochs: int | None, batch_size: int | None, seed: int | None) -> dict[str, int | None]:
-    return {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-
-
-def _optional(teacher_classes: StrPath | None) -> Path | None:
-    return None if teacher_classes is None else path_of(teacher_classes, "--teacher-classes")
-
-
-def _resources(decode_cache: str | int | None, teacher_cache: StrPath | None, tracker: str | None) -> "Resources":
-    from compressor.distill import Resources
-
-    kept = None if teacher_cache is None else str(path_of(teacher_cache, "--teacher-cache"))
-    return Resources.of(decode_cache, kept, tracker)
-
-
 def _teaching_recipe(
-    recipe: "StrPath | Mapping[str, Any] | Recipe | None",
+    recipe: "RecipeLike | None",
     flags: dict[str, int | None],
     sets: list[str],
     heard: Listener,
@@ -312,54 +193,3 @@ def _teaching_recipe(
         heard.note("one epoch: it trains everything at once (head_epochs=0)")
         flags = {**flags, "head_epochs": 0}
     return recipe_from(TEACH, given, flags, sets)
-
-
-def _distillation(
-    teachers: list[str], data: str, student: str | None, student_init: str, profile: "StrPath | Profile | None",
-    qat: bool, heard: Listener, *, recipe: "StrPath | Mapping[str, Any] | Recipe | None", input_size: int | None,
-    flags: dict[str, int | None], sets: list[str], teacher_classes: StrPath | None, unlabelled: str | None,
-    skip_bad: bool, assistant: str | Sequence[str] | None,
-) -> "Request":  # fmt: skip
-    """What is asked for, wholly resolved."""
-    from compressor import pipeline
-    from compressor.distill.recipes import DEFAULT_STUDENT, distillation_recipe
-    from compressor.schema.base import parse
-    from compressor.schema.student import Request
-
-    _refuse_teachers(teachers)
-    if student is None:
-        student = DEFAULT_STUDENT
-        heard.note(f"student {student} (the default; choose another with --student)")
-    device = profile_of(profile) if profile is not None else None
-    if device is not None:
-        said = "of" if input_size in (None, device.input_size) else f"given; {device.input_size} is that of"
-        input_size = input_size or device.input_size
-        named = profile if isinstance(profile, str | os.PathLike) else device.name
-        heard.note(f"input size {input_size} ({said} profile {named})")
-    classes = _optional(teacher_classes)
-    values = {
-        "command": "distill",
-        "teacher": teachers[0],
-        "other_teachers": teachers[1:],
-        "teacher_classes": str(classes) if classes else None,
-        "student": student,
-        "init": student_init,
-        "data": data,
-        "unlabelled": unlabelled,
-        "skip_bad": skip_bad,
-        "input_size": input_size,
-        "recipe": distillation_recipe(teachers, student, student_init, recipe_of(recipe), flags, sets, heard),
-        "qat": pipeline.scheme_for(device, heard) if qat else None,
-        "assistants": several(assistant, "--assistant"),
-    }
-    return parse(Request, values, "distill")
-
-
-def _refuse_teachers(teachers: list[str]) -> None:
-    if not teachers:
-        raise KdcError("--teacher names none")
-    for alone in ("self", "peers"):
-        if alone in teachers and len(teachers) > 1:
-            raise KdcError(f"--teacher {alone} stands alone: it cannot be part of an ensemble", "give --teacher once")
-    if len({*teachers}) < len(teachers):
-        raise KdcError("the same --teacher is given twice", "ensemble.weights in the recipe weighs them")

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from compressor.schema.profile import Profile
     from compressor.schema.recipe import Recipe
 
-__all__ = ["Assignments", "RecipeLike", "assignments", "path_of", "profile_of", "recipe_of", "several"]
+__all__ = ["Assignments", "assignments", "optional_path", "path_of", "profile_of", "recipe_of", "several"]
 
 Assignments = Mapping[str, Any] | Sequence[str]
 """`{"optimizer.lr": 0.01}`, or `["optimizer.lr=0.01"]` as the command line takes it."""
 
-RecipeLike = "StrPath | Mapping[str, Any] | Recipe"
+if TYPE_CHECKING:
+    RecipeLike = StrPath | Mapping[str, Any] | Recipe
+    """A recipe's file, its keys and values, or what `Recipe` makes of them."""
+    ProfileLike = StrPath | Profile
+    """A profile's name, the path of its YAML, or what `load_profile` makes of it."""
 
 
 def path_of(value: StrPath, keyword: str) -> Path:
@@ -30,6 +34,10 @@ def path_of(value: StrPath, keyword: str) -> Path:
     if not text:
         raise KdcError(f"{keyword} is empty", 'the current folder is "."')
     return Path(text)
+
+
+def optional_path(value: StrPath | None, keyword: str) -> Path | None:
+    return None if value is None else path_of(value, keyword)
 
 
 def several(value: str | Sequence[str] | None, keyword: str) -> list[str]:
@@ -60,7 +68,7 @@ def _yaml(key: str, value: object) -> str:
         raise KdcError(f"set: {key} is {value!r}, which cannot be written as YAML") from None
 
 
-def recipe_of(value: "StrPath | Mapping[str, Any] | Recipe | None") -> Path | Mapping[str, Any] | None:
+def recipe_of(value: "RecipeLike | None") -> Path | Mapping[str, Any] | None:
     """A recipe's file, or its keys and values."""
     from compressor.schema.recipe import Recipe
 
@@ -69,7 +77,7 @@ def recipe_of(value: "StrPath | Mapping[str, Any] | Recipe | None") -> Path | Ma
     return value if value is None or isinstance(value, Mapping) else path_of(value, "recipe")
 
 
-def profile_of(value: "StrPath | Profile", sets: Sequence[str] = ()) -> "Profile":
+def profile_of(value: "ProfileLike", sets: Sequence[str] = ()) -> "Profile":
     """The profile of that name, in that file, or as it is, with `sets` laid over it."""
     from compressor.profiles import load_profile, with_overrides
     from compressor.schema.profile import Profile

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from compressor.api.call import StrPath, api_call, listener
+from compressor.api.call import api_call, listener
 from compressor.api.results import DoctorResult
 from compressor.progress import Progress
 
 if TYPE_CHECKING:
-    from compressor.schema.profile import Profile
+    from compressor.api.values import ProfileLike
 
 __all__ = ["doctor"]
 
@@ -15,7 +15,7 @@ __all__ = ["doctor"]
 @api_call
 def doctor(
     *,
-    profile: "StrPath | Profile | None" = None,
+    profile: "ProfileLike | None" = None,
     device: str = "local",
     device_python: str | None = None,
     progress: bool | Progress = False,
