@@ -55,7 +55,7 @@ def assignments(value: Assignments | None) -> list[str]:
         return []
     if isinstance(value, Mapping):
         return [f"{key}={_yaml(key, item)}" for key, item in value.items()]
-    if isinstance(value, str) or not all(isinstance(text, str) for text in value):
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
         raise KdcError(f"set is {value!r}", 'a mapping, {"optimizer.lr": 0.01}, or a list, ["optimizer.lr=0.01"]')
     return list(value)
 
