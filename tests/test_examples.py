@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import shlex
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -113,6 +114,21 @@ def test_the_readmes_recipe_is_one() -> None:
     values = yaml.safe_load(next(block for block in blocks(section) if block.startswith("losses:")))
     how = Recipe.model_validate({"schema": 1, **values})
     assert [term.name for term in bind_losses(how, has_teacher=True)] == ["cross_entropy", "kd", "hint"]
+
+
+@pytest.mark.slow
+def test_the_notebook_goes_the_whole_way(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "notebook.py"), "work"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    assert "## kdc: " in done.stdout
+    assert "onnxruntime-int8: " in done.stdout
+    checked, ended, refused = done.stdout.splitlines()[-3:]
+    assert " on x86-avx2: " in checked
+    assert ended == "passed" or ended.startswith("not passed: exit code ")
+    assert "overwrite=True" in refused
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["bundle", "run", "teacher"]
 
 
 def test_commands_are_split_as_a_shell_does() -> None:
