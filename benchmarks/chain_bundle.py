@@ -13,10 +13,11 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.assets import runner_scripts
-from compressor.schema.base import file_sha256, write_json
+from compressor.files.atomic import file_sha256
+from compressor.schema.base import write_json
 from compressor.schema.bundle import Bundle, EvalSet, FileEntry, Variant
 from compressor.schema.measurement import Machine
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.profile import Budget, Device, Fact, Fingerprint, Profile, Target
 from compressor.schema.recipe import LossTerm, Recipe
 from compressor.schema.student import Accuracy, DataInfo, Environment, Student, Weights
@@ -73,7 +74,7 @@ def _chain(blocks: int) -> onnx.ModelProto:
 
 
 def _bundle(folder: Path, blocks: int, threads: int, budget: Budget, machine: Machine, support: list[Path]) -> Bundle:
-    preprocess = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
+    preprocess = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
     model = _entry(folder, folder / "model.onnx")
     variant = Variant(
         name=NAME,
@@ -128,7 +129,7 @@ def _weights(source: str) -> Weights:
     return Weights(source=source, architecture="chain", sha256=digest, licence="none", parameters=1)
 
 
-def _student(preprocess: Preprocess) -> Student:
+def _student(preprocess: ImagePreprocess) -> Student:
     accuracy = Accuracy(split="test", n=1, correct=1, accuracy=1, low=0, high=1, balanced=1)
     names = tuple(f"class {number}" for number in range(CLASSES))
     return Student(

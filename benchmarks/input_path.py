@@ -27,11 +27,11 @@ from compressor.distill.host.device import set_up
 from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.progress import Silent
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import BatchModel
 from compressor.tasks.image_classification import decode_split, open_data
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.image_classification.feed import ImageFeed
 
 FILE_SIZE = 160
 PEAK = """
@@ -61,7 +61,7 @@ def write_folder(folder: Path, count: int) -> None:
 def speeds(folder: Path, given: argparse.Namespace, work: Path) -> None:
     size = given.size
     data = open_data(f"folder:{folder}")
-    how = Preprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
+    how = ImagePreprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
     values = {
         "schema": 1,
         "epochs": 2,
@@ -82,7 +82,7 @@ def speeds(folder: Path, given: argparse.Namespace, work: Path) -> None:
                 seconds[name].append(bare(tensors, labels, student, None, given.batch, recipe))
                 continue
             store = work / "store" if "once" in name else None
-            task = ImageClassification(data, {"student": how}, recipe, store, torch.device("cpu"), Silent())
+            task = ImageFeed(data, {"student": how}, recipe, store, torch.device("cpu"), Silent())
             learner = Learner(BatchModel(student, "student"), bind_losses(recipe, has_teacher=False))
             position = train(
                 learner, None, task, recipe, head=[], validation_size=40, inputs={},

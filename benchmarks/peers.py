@@ -29,13 +29,13 @@ from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Cached, Online
-from compressor.models import freeze
+from compressor.modes import freeze
 from compressor.progress import Silent
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import BatchModel
 from compressor.tasks.image_classification import open_data
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.image_classification.feed import ImageFeed
 
 SCALE, RATIO = (0.5, 1.0), (0.8, 1.25)
 
@@ -117,10 +117,10 @@ def kdc_epochs(folder: Path, given: argparse.Namespace, teacher: nn.Module, work
     recipe, size = Recipe.model_validate(how), (given.size, given.size)
     begin = time.perf_counter()
     data = open_data(f"folder:{folder}")
-    prepared = Preprocess(input_size=size, resize=size, mean=(0.5,) * 3, std=(0.5,) * 3)
+    prepared = ImagePreprocess(input_size=size, resize=size, mean=(0.5,) * 3, std=(0.5,) * 3)
     inputs = {"student": prepared, "teacher": prepared}
-    task = ImageClassification(data, inputs, recipe, work / "store", torch.device("cpu"), Silent())
-    task.decode()
+    task = ImageFeed(data, inputs, recipe, work / "store", torch.device("cpu"), Silent())
+    task.prepare()
     before = time.perf_counter() - begin
     codec = Codec(CLASSES)
     store = AnswerStore(work / "answers", {"teacher": "this"}, views=1, samples=len(data.train), size=codec.bytes)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from compressor.data.samples import Dataset, Split
 from compressor.distill.features.layers import sides_of, taps_of
 from compressor.distill.host.device import set_up
 from compressor.distill.loop.engine import train
@@ -33,14 +34,14 @@ from compressor.distill.recipes import LAYERS
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Cached, Online, Teacher
-from compressor.models import LoadedModel, freeze
+from compressor.models import LoadedModel
+from compressor.modes import freeze
 from compressor.progress import Silent
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import DataInfo, Weights
 from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import ImageData, Split
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.image_classification.feed import ImageFeed
 
 CLASSES = 10
 STUDENT = "mobilenetv3_small_100"
@@ -72,7 +73,7 @@ def photographs(count: int, size: int) -> NDArray[np.uint8]:
     return np.stack(crops)
 
 
-def in_memory(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageData:
+def in_memory(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> Dataset:
     """All of them to train with, and a few to validate with, as kdc sees data."""
 
     def split(name: str, count: int) -> Split:
@@ -83,7 +84,7 @@ def in_memory(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageDa
     names = tuple(f"class {number}" for number in range(CLASSES))
     counts = {"train": len(labels), "validation": 16, "test": 16}
     info = DataInfo(source="photographs", fingerprint="0", class_names=names, counts=counts)
-    return ImageData(info, split("train", len(labels)), split("validation", 16), split("test", 16))
+    return Dataset(info, split("train", len(labels)), split("validation", 16), split("test", 16))
 
 
 def bare(
@@ -135,14 +136,14 @@ class Engine:
     """Epochs of kdc's own loop."""
 
     def __init__(self, pictures: NDArray[np.uint8], labels: NDArray[np.int64], size: int, recipe: Recipe, work: Path):
-        how = Preprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
+        how = ImagePreprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
         inputs = {"student": how, "teacher": how}
         work.mkdir()
         self.work, self.recipe, self.samples, self.how = work, recipe, len(labels), how
-        self.task = ImageClassification(
+        self.task = ImageFeed(
             in_memory(pictures, labels), inputs, recipe, work / "store", torch.device("cpu"), Silent()
         )
-        self.task.decode()
+        self.task.prepare()
         self.runs = 0
 
     def online(self, teacher: nn.Module) -> Online:

@@ -7,10 +7,10 @@ from typing import Any
 
 from compressor import __version__
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import is_temporary, write_text
 from compressor.files.locks import is_lock, locked
 from compressor.pipeline import Building, Measuring, export
 from compressor.progress import Progress
-from compressor.schema.base import is_temporary, write_text
 from compressor.schema.report import Report
 
 __all__ = ["demo"]

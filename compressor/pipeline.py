@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.errors import KdcError, did_you_mean
+from compressor.files.atomic import file_sha256
 from compressor.files.locks import locked
 from compressor.progress import Progress
-from compressor.schema.base import Noun, file_sha256
+from compressor.schema.base import Noun
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Scheme
 from compressor.schema.report import Report

@@ -12,10 +12,11 @@ import yaml
 from compressor import __version__
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
+from compressor.files.atomic import write_text
 from compressor.files.locks import locked
 from compressor.overrides import apply_overrides, yaml_mapping, yaml_text
 from compressor.runtimes import RUNTIMES, runtime_for
-from compressor.schema.base import parse, write_text
+from compressor.schema.base import parse
 from compressor.schema.measurement import Machine
 from compressor.schema.profile import Budget, Profile
 from compressor.terminal.printable import one_line

@@ -45,6 +45,17 @@ class Pictures:
         levels = np.arange(256, dtype=np.float32) / np.float32(255)
         self._table = (levels - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
 
+    def new_batch(self, size: int, ports: Sequence[Any]) -> Batch:
+        """A batch to fill; refused where the model takes another shape."""
+        if len(ports) != 1:
+            raise RequestError("failed", f"the model takes {[port[0] for port in ports]}, and pictures are one input")
+        _, expected, kind = ports[0]
+        batch = empty_batch(size, self.height, self.width, kind)
+        fixed = [size if isinstance(size, int) else batch.shape[axis] for axis, size in enumerate(expected[:4])]
+        if len(expected) != 4 or fixed != list(batch.shape):
+            raise RequestError("failed", f"the model takes {expected}, the pictures make {list(batch.shape)}")
+        return batch
+
     def fill(self, batch: Batch, rows: Iterable[int]) -> None:
         """Write the pictures `rows` into `batch`, made by `empty_batch`: normalized; as they are where it is uint8."""
         for slot, row in enumerate(rows):

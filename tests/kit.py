@@ -14,6 +14,7 @@ from compressor.progress import Silent
 from compressor.schema.measurement import Machine
 from compressor.schema.quantization import ByClass, Score
 from compressor.schema.student import Request
+from compressor.schema.tensors import TensorSpec
 
 __all__ = [
     "MACHINE",
@@ -137,3 +138,8 @@ def diverging(request: Request) -> Request:
     """The request with a learning rate that no recipe may have: its loss is soon not finite."""
     optimizer = request.recipe.optimizer.model_copy(update={"lr": 1e30, "clip_norm": None})
     return request.model_copy(update={"recipe": request.recipe.model_copy(update={"optimizer": optimizer})})
+
+
+def pixels(height: int, width: int) -> tuple[TensorSpec, ...]:
+    """What a network for images of that size takes."""
+    return (TensorSpec("input", "float32", ("batch", 3, height, width)),)

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,14 @@ RUNTIMES = {
 LEARNING = {"torch", "torchvision", "timm", "transformers"}
 
 
-def imports(path: Path, *, module_level: bool = False) -> set[str]:
-    """Every dotted name that the file imports; a string given to `needs` counts as one."""
+def imports(path: Path, *, module_level: bool = False, typing: bool = True) -> set[str]:
+    """Every dotted name that the file imports; a string given to `needs` counts as one. Without `typing`, what stands
+    under `if TYPE_CHECKING` is left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not typing:
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        ]
     nodes = tree.body if module_level else list(ast.walk(tree))
     found: set[str] = set()
     for node in nodes:
@@ -139,10 +145,17 @@ def printing(path: Path) -> Iterator[int]:
 
 
 def test_the_engine_knows_neither_pixels_nor_tokens() -> None:
-    for path in [*(ROOT / "compressor" / "distill" / "loop").glob("*.py"), ROOT / "compressor" / "tasks" / "base.py"]:
+    for path in (ROOT / "compressor" / "distill" / "loop").glob("*.py"):
         found = imports(path)
         assert not package_parts(found) & {"data", "models"}, path
         assert not tops(found) & {"PIL", "torchvision", "transformers"}, path
+
+
+def test_the_seam_knows_no_task() -> None:
+    for path in (ROOT / "compressor" / "tasks").glob("*.py"):
+        found = imports(path, typing=False)
+        assert "models" not in package_parts(found), path
+        assert not tops(found) & {"PIL", "torchvision", "timm", "transformers"}, path
 
 
 @pytest.mark.parametrize(
@@ -151,6 +164,39 @@ def test_the_engine_knows_neither_pixels_nor_tokens() -> None:
 def test_heavy_libraries_stay_out(module: str) -> None:
     code = f"import {module}, sys; print(sorted({{'torch', 'timm', 'transformers', 'onnx'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+CONCRETE = sorted(path.parent.name for path in (ROOT / "compressor" / "tasks").glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("path", [p for p in PACKAGE if p.parent != ROOT / "compressor" / "tasks"], ids=ids)
+def test_nothing_imports_a_concrete_task(path: Path) -> None:
+    """The table names them, and imports them when they are asked for."""
+    own = path.relative_to(ROOT / "compressor").parts[:2]
+    others = {f"compressor.tasks.{name}" for name in CONCRETE if own != ("tasks", name)}
+    assert not {name for name in imports(path) if any(name == one or name.startswith(f"{one}.") for one in others)}
+
+
+@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) in {"losses", "schema", "stats"}], ids=ids)
+def test_what_is_below_the_tasks_knows_none(path: Path) -> None:
+    assert "tasks" not in package_parts(imports(path))
+
+
+def unit(path: Path) -> str:
+    """A folder or module of the package; of tasks, the seam is one, and each task another."""
+    inside = path.relative_to(ROOT / "compressor").with_suffix("").parts
+    return "tasks/" + (inside[1] if inside[1] in CONCRETE else "seam") if inside[0] == "tasks" else inside[0]
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    """Between the folders of the package, wherever in a file the import stands; what only types need is left out."""
+    known = {".".join(p.relative_to(ROOT).with_suffix("").parts): unit(p) for p in PACKAGE}
+    known |= {name.removesuffix(".__init__"): own for name, own in known.items() if name.endswith(".__init__")}
+    graph: dict[str, set[str]] = {}
+    for path in PACKAGE:
+        found = {known[name] for name in imports(path, typing=False) if name in known}
+        graph.setdefault(unit(path), set()).update(found - {unit(path), "__init__"})
+    assert list(TopologicalSorter(graph).static_order())
 
 
 def test_no_module_is_long() -> None:

@@ -28,7 +28,8 @@ from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle, Variant
 from compressor.schema.quantization import Scheme
 from compressor.tasks.image_classification import normalise
-from tests.kit import TRAINING, Ended, call
+from compressor.tasks.image_classification.preprocessing import images
+from tests.kit import TRAINING, Ended, call, pixels
 from tests.targets.trt_graphs import needs_rtx, without_gpu
 
 pytestmark = [needs_rtx, pytest.mark.slow]
@@ -158,7 +159,7 @@ def answers(bundle: Path, variant: str) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(bundle / one.model, providers=["CPUExecutionProvider"])
     [given] = session.get_inputs()
     kind = np.float16 if given.type == "tensor(float16)" else np.float32
-    pictures = normalise(np.load(bundle / one.inputs), one.preprocess).astype(kind)
+    pictures = normalise(np.load(bundle / one.inputs), images(one.preprocess)).astype(kind)
     rows = [session.run(None, {given.name: pictures[row : row + 1]})[0] for row in range(len(pictures))]
     return np.concatenate(rows).astype(np.float32)
 
@@ -203,7 +204,7 @@ def test_a_network_that_tensorrt_does_not_know_is_refused_with_the_node(
     profile: str, determined: Path, tmp_path: Path, kdc: Kdc
 ) -> None:
     network, opset = load_run(determined)[0].network, load_profile(profile).opset
-    to_onnx(network, (32, 32), 1, opset, {}, tmp_path / "it.onnx")
+    to_onnx(network, pixels(32, 32), 1, opset, {}, tmp_path / "it.onnx")
     [node] = [node.name for node in onnx.load(tmp_path / "it.onnx").graph.node if node.op_type == "Det"]
     ended = kdc("export", determined, "--profile", profile, "--precision", "fp32", "--out", tmp_path / "bundle", *FAST)
     refused(ended, f"model.onnx is not fit for TensorRT: node {node} (Det): not supported (checkDet)", "--target")

@@ -156,6 +156,7 @@ class _Asked:
         from compressor.distill.recipes import DEFAULT_STUDENT, distillation_recipe
         from compressor.schema.base import parse
         from compressor.schema.student import Request
+        from compressor.tasks.table import name_for_data
 
         _refuse_teachers(self.teachers)
         student = self.student
@@ -164,6 +165,7 @@ class _Asked:
             heard.note(f"student {student} (the default; choose another with --student)")
         input_size, scheme = self._for_device(heard)
         values = {
+            "task": name_for_data(self.data),
             "command": "distill",
             "teacher": self.teachers[0],
             "other_teachers": self.teachers[1:],

@@ -65,12 +65,14 @@ def teach(
     from compressor.distill import teach as run
     from compressor.schema.base import parse
     from compressor.schema.student import Request
+    from compressor.tasks.table import name_for_data
 
     heard, place = listener(progress), path_of(out, "--out")
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
+        "task": name_for_data(data),
         "command": "teach",
         "teacher": teacher,
         "student": None,

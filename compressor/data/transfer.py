@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data.labels import listed
-from compressor.data.samples import UNLABELLED, ImageData, Split, drawn
+from compressor.data.samples import UNLABELLED, Dataset, Split, drawn
 from compressor.errors import KdcError, did_you_mean
 from compressor.names import spelt
 from compressor.progress import Progress
@@ -16,7 +16,7 @@ from compressor.schema.recipe import Transfer
 __all__ = ["classes_without", "transfer_set"]
 
 
-def transfer_set(data: ImageData, how: Transfer, *, labels_only: bool, progress: Progress) -> ImageData:
+def transfer_set(data: Dataset, how: Transfer, *, labels_only: bool, progress: Progress) -> Dataset:
     """`data` with its training split cut to what `how` leaves of it; validation and test stay as they are.
 
     Hinton, Vinyals & Dean 2015 (arXiv 1503.02531): section 3 leaves a class out, section 6 keeps 3 % of the labels.

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from compressor import __version__
@@ -11,11 +12,13 @@ from compressor.deploy.picture import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import TEMPORARY, file_sha256
 from compressor.files.bundle_change import new_folder
 from compressor.files.bundle_folder import BEST, files_of
-from compressor.schema.base import TEMPORARY, Noun, file_sha256, read_json
+from compressor.schema.base import Noun, read_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 from compressor.schema.manifest import Manifest
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.report import Report, Row
 
 __all__ = ["problems_of_best", "ship", "write_best"]
@@ -125,13 +128,18 @@ def _written(
     """All the other files of best/ by their paths: what describes the model, and the example programs."""
     example = EXAMPLES[variant.runtime]
     batch = 1 if variant.dynamic_batch else bundle.profile.batch
-    given = model_input(variant.preprocess, batch, variant.picture_type)
     source = Path(variant.model).name
     model = "model.engine" if variant.build else source
     names = "".join(f"{name}\n" for name in bundle.student.class_names)
-    found = {"labels.txt": names.encode(), "preprocess.json": _json(given), **_examples(example, variant.build)}
-    if example.cpp:
-        found["preprocess.h"] = cpp_header(given, model).encode()
+    found = {"labels.txt": names.encode()}
+    if isinstance(variant.preprocess, ImagePreprocess):
+        given = model_input(variant.preprocess, batch, variant.picture_type)
+        found |= {"preprocess.json": _json(given), **_examples(example, variant.build)}
+        if example.cpp:
+            found["preprocess.h"] = cpp_header(given, model).encode()
+    else:  # a task without example programs of its own
+        found["preprocess.json"] = _json(variant.preprocess)
+        example = replace(example, python="", cpp="")
     manifest = Manifest(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,

@@ -3,12 +3,12 @@
 import json
 
 from compressor.schema.manifest import ModelInput, PictureType
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 
 __all__ = ["cpp_header", "model_input"]
 
 
-def model_input(how: Preprocess, batch: int, picture_type: PictureType) -> ModelInput:
+def model_input(how: ImagePreprocess, batch: int, picture_type: PictureType) -> ModelInput:
     """A "float32" input lies [batch, 3, height, width], one of pixels, "uint8", [batch, height, width, 3]."""
     height, width = how.input_size
     pixels = picture_type == "uint8"
@@ -32,7 +32,7 @@ def model_input(how: Preprocess, batch: int, picture_type: PictureType) -> Model
     )
 
 
-def _steps(how: Preprocess, pixels: bool) -> tuple[str, ...]:
+def _steps(how: ImagePreprocess, pixels: bool) -> tuple[str, ...]:
     (to_height, to_width), (height, width) = how.resize, how.input_size
     if how.resize_mode == "squash":
         resize = f"resize to {to_height}×{to_width} (height×width), whatever the aspect"

@@ -20,18 +20,27 @@ def to_readme(manifest: Manifest, example: Example, model_bytes: int) -> str:
         "",
         *_commands(manifest, example),
         "",
-        "classify.py reads plain PNG, PPM and PGM by itself, JPEG and others with Pillow (`pip install pillow`).",
-        "`preprocess.json` says how a picture becomes the input, in words too; `labels.txt` names the classes.",
+        *_how(example),
         "`manifest.json`: sha256 of every file, where the weights come from, licences; `sbom.cdx.json`: as CycloneDX.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _how(example: Example) -> list[str]:
+    if not example.python:
+        return ["`preprocess.json` says what the model takes; `labels.txt` names the classes."]
+    return [
+        "classify.py reads plain PNG, PPM and PGM by itself, JPEG and others with Pillow (`pip install pillow`).",
+        "`preprocess.json` says how a picture becomes the input, in words too; `labels.txt` names the classes.",
+    ]
 
 
 def _commands(manifest: Manifest, example: Example) -> list[str]:
     lines = [f"    {example.install}"]
     if manifest.build is not None:
         lines += [f"    python3 {manifest.build} {manifest.source} --out {manifest.model}   # once, on the device"]
-    lines += ["    python3 classify.py PICTURE"]
+    if example.python:
+        lines += ["    python3 classify.py PICTURE"]
     if example.cpp:
         where = "ONNXRUNTIME_ROOT" if manifest.runtime == "onnxruntime" else "TENSORRT_ROOT"
         lines += [f"    cmake -B build -D{where}=DIR && cmake --build build && build/classify PICTURE.ppm   # C++"]

@@ -26,7 +26,7 @@ SPDX = {
 
 def to_cyclonedx(manifest: Manifest, example: Example, numpy_version: str | None, model_files: tuple[str, ...]) -> str:
     """`model_files`: those of the manifest's files that are the model's."""
-    model = _model(manifest, model_files)
+    model = _model(manifest, example, model_files)
     runtime = _library(example.package, manifest.runtime_version, example.licence)
     numpy = _library("numpy", numpy_version, "BSD-3-Clause")
     seed = "".join(entry.sha256 for entry in manifest.files if entry.path in model_files)
@@ -50,7 +50,7 @@ def to_cyclonedx(manifest: Manifest, example: Example, numpy_version: str | None
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _model(manifest: Manifest, files: tuple[str, ...]) -> Json:
+def _model(manifest: Manifest, example: Example, files: tuple[str, ...]) -> Json:
     return {
         "type": "machine-learning-model",
         "bom-ref": f"model:{manifest.name}",
@@ -69,7 +69,7 @@ def _model(manifest: Manifest, files: tuple[str, ...]) -> Json:
             for entry in manifest.files
             if entry.path in files
         ],
-        "modelCard": _card(manifest),
+        "modelCard": _card(manifest, example),
         "properties": [
             {"name": f"kdc:{key}", "value": value}
             for key, value in (
@@ -103,14 +103,18 @@ def _teacher(teacher: Weights) -> Json:
     }
 
 
-def _card(manifest: Manifest) -> Json:
+def _sample(example: Example) -> str:
+    return "RGB picture" if example.python else "sample"
+
+
+def _card(manifest: Manifest, example: Example) -> Json:
     card: Json = {
         "modelParameters": {
             "approach": {"type": "supervised"},
-            "task": "image-classification",
+            "task": "image-classification" if example.python else "classification",
             "modelArchitecture": manifest.student.architecture,
             "datasets": [{"type": "dataset", "name": manifest.data}],
-            "inputs": [{"format": "RGB picture, prepared as preprocess.json says"}],
+            "inputs": [{"format": f"{_sample(example)}, prepared as preprocess.json says"}],
             "outputs": [{"format": f"logits of {manifest.classes} classes, named in labels.txt"}],
         }
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from compressor.data.samples import Dataset
 from compressor.data.specialty import specialised
 from compressor.data.transfer import transfer_set
 from compressor.distill.host.resources import Resources
@@ -16,17 +17,15 @@ from compressor.distill.run_folder import claimed, held, refuse_place, settle
 from compressor.distill.teacher.predictions import require_teachable
 from compressor.distill.trainer import not_kept, precompute_answers, say, train_and_save
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, create_student, load_model, load_run
+from compressor.models import LoadedModel, load_model, load_run
 from compressor.models.lineage import load_teacher, told
 from compressor.models.prediction_table import load_table, require_alone
 from compressor.models.references import NO_MODEL, is_table
 from compressor.processes.team import team
-from compressor.progress import Progress
+from compressor.progress import Progress, Silent
 from compressor.schema.recipe import Ensemble, Recipe, TeacherAnswers, Transfer
 from compressor.schema.student import Request, Student
-from compressor.tasks.image_classification import ImageData, open_data
-from compressor.tasks.image_classification.models.pixel_range import seeing
-from compressor.tasks.image_classification.models.students import create_trainee
+from compressor.tasks.table import TASKS, task_named
 
 __all__ = [
     "already_finished",
@@ -39,8 +38,6 @@ __all__ = [
     "teach",
     "training_data",
 ]
-
-DEFAULT_INPUT_SIZE = 224
 
 
 def teach(
@@ -69,19 +66,20 @@ def _teaching(request: Request, progress: Progress) -> Job:
     if request.specialty is not None:
         data, specialty = specialised(data, request.specialty, request.recipe.seed)
         progress.note(data.info.notes[-1])
-    names, recipe = data.info.class_names, request.recipe
+    names, recipe, task = data.info.class_names, request.recipe, task_named(request.task)
     if request.init == "random":
-        if not request.teacher.startswith("timm:") or "@" in request.teacher:
-            raise KdcError(f"--teacher-init random takes a timm:NAME, and {request.teacher} is none")
+        scheme = TASKS[request.task].named
+        if not request.teacher.startswith(f"{scheme}:") or "@" in request.teacher:
+            raise KdcError(f"--teacher-init random takes a {scheme}:NAME, and {request.teacher} is none")
         torch.manual_seed(recipe.seed)
-        size = request.input_size or DEFAULT_INPUT_SIZE
-        trainee, made_from = create_student(request.teacher, "random", names, size, recipe.crop_pct), "random"
+        made_from = "random"
+        trainee = task.create_student(request.teacher, "random", names, request.input_size, recipe.crop_pct)
     else:
         (backbone,) = told(progress, load_model(request.teacher, request.input_size))
         torch.manual_seed(recipe.seed)
-        trainee = create_trainee(backbone, names, recipe.crop_pct)
+        trainee = task.create_trainee(backbone, names, recipe.crop_pct)
         made_from = made_from_weights(request.teacher, backbone)
-    trainee = seeing(trainee, recipe.pixel_range, progress)
+    trainee = task.with_range(trainee, recipe.pixel_range, progress)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
     return Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
@@ -95,7 +93,7 @@ def distill(
     overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
-    data: ImageData | None = None,
+    data: Dataset | None = None,
 ) -> Student:
     """Distill `request.teacher` into `request.student` on `request.data`.
 
@@ -143,7 +141,7 @@ def has_teacher(request: Request) -> bool:
     return request.teacher != "peers"
 
 
-def distillation(request: Request, progress: Progress, data: ImageData | None = None) -> Job:
+def distillation(request: Request, progress: Progress, data: Dataset | None = None) -> Job:
     """The teacher, the student and the data of a request, checked against one another."""
     recipe = request.recipe
     require_alone(request)
@@ -156,13 +154,13 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
         require_teachable(table, data, terms, recipe, progress)
         data = with_notes(data, tell_table_overlap(table, data, progress))
     torch.manual_seed(request.recipe.seed)
-    size = request.input_size or DEFAULT_INPUT_SIZE
     assert request.student is not None
-    (student,) = told(progress, create_student(request.student, request.init, names, size, request.recipe.crop_pct))
-    student = seeing(student, recipe.pixel_range)
+    task = task_named(request.task)
+    made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct)
+    (student,) = told(progress, task.with_range(made, recipe.pixel_range, Silent()))
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
-    peers = [_peer(number, request, names, size) for number, _ in enumerate(recipe.peers)]
+    peers = [_peer(number, request, names) for number, _ in enumerate(recipe.peers)]
     job = Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
     if job.left_out and not any(term.asks_teacher for term in job.terms):
         name, why = next(iter(job.left_out.items()))
@@ -173,11 +171,11 @@ def distillation(request: Request, progress: Progress, data: ImageData | None = 
     return job
 
 
-def _peer(number: int, request: Request, names: tuple[str, ...], size: int) -> LoadedModel:
-    peer = request.recipe.peers[number]
+def _peer(number: int, request: Request, names: tuple[str, ...]) -> LoadedModel:
+    peer, task = request.recipe.peers[number], task_named(request.task)
     try:
-        model = create_student(peer.student, peer.init, names, size, request.recipe.crop_pct)
-        return seeing(model, request.recipe.pixel_range)
+        model = task.create_student(peer.student, peer.init, names, request.input_size, request.recipe.crop_pct)
+        return task.with_range(model, request.recipe.pixel_range, Silent())
     except KdcError as error:
         hint = "student: timm:NAME; init: pretrained, random or the path of a checkpoint"
         raise KdcError(f"recipe peers.{number}: {error.message}", hint, error.exit_code) from None
@@ -215,7 +213,7 @@ def labels_only(terms: Sequence[Term]) -> bool:
     return all("labels" in term.row.needs for term in terms if term.loss.ever)
 
 
-def training_data(request: Request, terms: Sequence[Term], progress: Progress) -> ImageData:
+def training_data(request: Request, terms: Sequence[Term], progress: Progress) -> Dataset:
     """The data of a request, its training split cut to the recipe's transfer set."""
     if request.unlabelled is not None and labels_only(terms):
         counting = ", ".join(term.name for term in terms if term.loss.ever)
@@ -224,7 +222,7 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
             "learned from it",
             "give a loss that only asks the teacher a weight, such as kd, or leave --unlabelled out",
         )
-    data = open_data(
+    data = task_named(request.task).open_data(
         request.data,
         skip_bad=request.skip_bad,
         progress=progress,
@@ -238,7 +236,7 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
     return data
 
 
-def _warn_of_mixed(data: ImageData, recipe: Recipe, terms: Sequence[Term], progress: Progress) -> None:
+def _warn_of_mixed(data: Dataset, recipe: Recipe, terms: Sequence[Term], progress: Progress) -> None:
     """A mixed picture has a label only where both of its parts have one."""
     without = float((data.train.labels < 0).mean())
     asks = any("labels" in term.row.needs for term in terms if term.loss.ever)

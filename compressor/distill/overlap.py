@@ -10,17 +10,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.data.samples import Dataset, Split
 from compressor.models.lineage import last_part
 from compressor.models.prediction_table import LoadedTable
 from compressor.models.trained_on import Pictures, pictures_of
 from compressor.progress import Progress
 from compressor.schema.student import Request
-from compressor.tasks.image_classification import ImageData, Split
 
 __all__ = ["seen_before", "tell_overlap", "tell_table_overlap", "with_notes"]
 
 
-def seen_before(request: Request, data: ImageData, progress: Progress) -> ImageData:
+def seen_before(request: Request, data: Dataset, progress: Progress) -> Dataset:
     """`data` with a note for each model of the request that learned from its validation or test pictures, or from other
     pictures: the teachers, and what the trained network starts from. They are said, too.
 
@@ -34,12 +34,12 @@ def seen_before(request: Request, data: ImageData, progress: Progress) -> ImageD
     return with_notes(data, tell_overlap(teachers, data, progress, starts=starts))
 
 
-def with_notes(data: ImageData, notes: Sequence[str]) -> ImageData:
+def with_notes(data: Dataset, notes: Sequence[str]) -> Dataset:
     """`data` with these notes in its `info`, which the report shows."""
     return replace(data, info=data.info.model_copy(update={"notes": (*data.info.notes, *notes)}))
 
 
-def tell_overlap(teachers: Sequence[str], data: ImageData, progress: Progress, *, starts: str = "") -> list[str]:
+def tell_overlap(teachers: Sequence[str], data: Dataset, progress: Progress, *, starts: str = "") -> list[str]:
     """A note for each of these references, where there is one to say; they have been said. `starts`: what is trained
     on."""
     notes = []
@@ -64,7 +64,7 @@ def tell_overlap(teachers: Sequence[str], data: ImageData, progress: Progress, *
     return notes
 
 
-def tell_table_overlap(table: LoadedTable, data: ImageData, progress: Progress) -> list[str]:
+def tell_table_overlap(table: LoadedTable, data: Dataset, progress: Progress) -> list[str]:
     """A note where the table says that its teacher was trained on some of the validation or test pictures."""
     answers = table.answers
     seen = answers.seen
@@ -82,15 +82,15 @@ def tell_table_overlap(table: LoadedTable, data: ImageData, progress: Progress) 
     return [note]
 
 
-def _held_out(data: ImageData) -> tuple[Split, Split]:
+def _held_out(data: Dataset) -> tuple[Split, Split]:
     return data.validation, data.test
 
 
-def _overlap(pictures: Pictures, data: ImageData) -> str:
+def _overlap(pictures: Pictures, data: Dataset) -> str:
     return _counted([np.isin(split.contents, pictures) for split in _held_out(data)], data)
 
 
-def _counted(known: Sequence[NDArray[np.bool_]], data: ImageData) -> str:
+def _counted(known: Sequence[NDArray[np.bool_]], data: Dataset) -> str:
     """As "84 of the 120 validation pictures and 3 of the 240 test pictures"; `known`: which of them, a split each.
     Nothing where all that are known stand in train here as well: then it is the data's own fault, and was said with
     it."""
@@ -101,7 +101,7 @@ def _counted(known: Sequence[NDArray[np.bool_]], data: ImageData) -> str:
     return " and ".join(counts)
 
 
-def _other_data(pictures: Pictures, data: ImageData) -> str:
+def _other_data(pictures: Pictures, data: Dataset) -> str:
     known = int(np.isin(pictures, data.train.contents).sum())
     if known == len(pictures):
         return ""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from compressor.data.samples import Dataset
 from compressor.distill.features.connectors import Sides
 from compressor.distill.features.layers import sides_of
 from compressor.distill.loop.learner import Term, bind_losses
@@ -13,8 +14,7 @@ from compressor.schema.preprocess import Preprocess
 from compressor.schema.quantization import Quantization
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, Request, Specialty, Weights
-from compressor.tasks.image_classification import ImageData
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.base import Feed
 
 __all__ = ["Job", "Origin"]
 
@@ -36,11 +36,11 @@ class Job:
 
     request: Request
     recipe: Recipe
-    data: ImageData
+    data: Dataset
     student: LoadedModel
     teacher: LoadedModel | None
     init: str
-    quantize: Callable[[ImageClassification], tuple[LoadedModel, Quantization]] | None = None
+    quantize: Callable[[Feed], tuple[LoadedModel, Quantization]] | None = None
     peers: tuple[LoadedModel, ...] = ()
     table: LoadedTable | None = None
     specialty: Specialty | None = None

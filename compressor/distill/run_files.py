@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressor.files.atomic import is_temporary, link_or_copy, temporary_beside
 from compressor.files.locks import is_lock
-from compressor.schema.base import is_temporary, link_or_copy, temporary_beside
 from compressor.schema.specialists import SpecialistsRequest
 from compressor.schema.student import Request
 

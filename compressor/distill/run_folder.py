@@ -23,13 +23,14 @@ from compressor.distill.run_files import (
     sweep,
 )  # fmt: skip
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import temporary_beside
 from compressor.files.locks import is_held, locked
 from compressor.files.reading import JSON_BYTES, json_value, read_text
 from compressor.models.checkpoints.state_dict import split_key
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import team
 from compressor.progress import Progress
-from compressor.schema.base import flat, read_json, temporary_beside, write_json
+from compressor.schema.base import flat, read_json, write_json
 from compressor.schema.specialists import SpecialistsRequest
 from compressor.schema.student import Request
 

@@ -8,9 +8,10 @@ import timm
 import torch
 
 from compressor.data.labels import listed
+from compressor.data.samples import Dataset
 from compressor.distill.features.connectors import Sides
 from compressor.distill.features.layers import described, taps_of
-from compressor.distill.host.context import Setting, setting_for, store_in, task_for
+from compressor.distill.host.context import Setting, feed_for, setting_for, store_in
 from compressor.distill.host.environment import environment
 from compressor.distill.host.resources import Resources
 from compressor.distill.loop.checkpoint import is_saved
@@ -36,9 +37,7 @@ from compressor.schema.base import flat
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Student, TeacherCard
 from compressor.stats import accuracy_of
-from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import ImageData
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["not_kept", "precompute_answers", "say", "train_and_save"]
 
@@ -49,7 +48,7 @@ def not_kept() -> KdcError:
     )
 
 
-def say(data: ImageData, progress: Progress) -> None:
+def say(data: Dataset, progress: Progress) -> None:
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.info.counts.items())
     names = data.info.class_names
     progress.note(f"data {data.info.source}: {len(names)} classes ({listed(names, 6)}); {sizes}")
@@ -64,7 +63,7 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
     setting = setting_for(out, resources, progress)
     accelerator, progress = setting.accelerator, setting.progress
     with store_in(out, setting) as store:
-        task = task_for(job.data, job.inputs, job.recipe, store, setting)
+        task = feed_for(job.data, job.inputs, job.recipe, store, setting)
         teacher, card = None, None
         sides = _looked_at(job, setting)
         _require_trainable(job)
@@ -91,7 +90,7 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
     """Ask the teacher for its answers to all views of all samples, and keep them; nothing stays in `out`."""
     setting = setting_for(out, resources, progress)
     with store_in(out, setting) as store:
-        task = task_for(job.data, job.inputs, job.recipe, store, setting)
+        task = feed_for(job.data, job.inputs, job.recipe, store, setting)
         assert job.teacher is not None
         teacher, _ = measured(job.teacher, task, job.data, setting)
         signal = _signal(job, job.teacher, teacher, job.sides, task, setting, every_view=True)
@@ -101,7 +100,7 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
 
 
 def _signal(
-    job: Job, loaded: LoadedModel, model: BatchModel, sides: dict[str, Sides], task: ImageClassification,
+    job: Job, loaded: LoadedModel, model: BatchModel, sides: dict[str, Sides], task: Feed,
     setting: Setting, *, every_view: bool,
 ) -> Teacher:  # fmt: skip
     """The teacher, with what the losses look at."""
@@ -132,7 +131,7 @@ def _looked_at(job: Job, setting: Setting) -> dict[str, Sides]:
 
 
 def _trained(
-    job: Job, out: Path, task: ImageClassification, teacher: Teacher | None, sides: dict[str, Sides],
+    job: Job, out: Path, task: Feed, teacher: Teacher | None, sides: dict[str, Sides],
     card: TeacherCard | None, setting: Setting,
 ) -> Student:  # fmt: skip
     recipe, data, accelerator, progress = job.recipe, job.data, setting.accelerator, setting.progress
@@ -148,11 +147,14 @@ def _trained(
         inputs["the weights that it starts from"] = job.student.weights.sha256
     inputs["the preprocessing"] = job.student.preprocess.model_dump_json()
     device = setting.speed.device
-    student = on_device(BatchModel(model.network, "student", taps_of(sides, model, job.teacher)[0]), device)
+    student = on_device(
+        BatchModel(model.network, "student", taps_of(sides, model, job.teacher)[0], model.preprocess.mask), device
+    )
     if job.request.teacher == "self" and any(term.asks_teacher for term in job.terms):
         teacher = teaching_itself(student, recipe, job.classes, setting)
     peers = [
-        on_device(BatchModel(peer.network, key), device) for key, peer in zip(job.peer_keys, job.peers, strict=True)
+        on_device(BatchModel(peer.network, key, mask=peer.preprocess.mask), device)
+        for key, peer in zip(job.peer_keys, job.peers, strict=True)
     ]
     torch.manual_seed(recipe.seed)  # what is put between the networks does not depend on what was drawn before
     learner = Learner(student, job.terms, layers=sides, peers=peers, autocast=setting.speed.autocast).to(device)
@@ -199,6 +201,7 @@ def _trained(
     student.taps = None
     student.network.cpu().eval()
     finished = Student(
+        task=job.request.task,
         made_by=job.request.command,
         family=model.family,
         architecture=model.weights.architecture,

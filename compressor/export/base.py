@@ -7,13 +7,14 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.progress import Progress
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Quantization, RungName, Scheme, Score
 from compressor.schema.student import Weights
+from compressor.tasks.base import Stored, example_inputs
 
 __all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Rank", "Source"]
 
@@ -22,17 +23,20 @@ __all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer",
 class Source:
     """One model to be exported.
 
-    `network`: float32 [batch, 3, height, width], normalised as `preprocess` says -> logits [batch, classes]; on the CPU
-    and in evaluation mode. `onnx_file`: the same network as fp32 ONNX (input "input", output "logits", batch
-    `profile.batch`, opset `profile.opset`). `calibration`: training pictures, uint8 [N, height, width, 3], resized and
-    cropped but not normalised: the only ones that ranges and corrections may be computed from.
+    `network`: the tensors that `preprocess.inputs` names -> logits [batch, classes]; on the CPU and in evaluation mode.
+    `onnx_file`: the same network as fp32 ONNX (its inputs by these names, output "logits", batch `profile.batch`, opset
+    `profile.opset`). `calibration`: training samples, the only ones that ranges and corrections may be computed from.
     """
 
     network: nn.Module
     onnx_file: Path
     preprocess: Preprocess
-    calibration: NDArray[np.uint8]
+    calibration: Stored
     profile: Profile
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Zeros, a batch of them, as the network takes them."""
+        return example_inputs(self.preprocess.inputs, self.profile.batch)
 
 
 @dataclass(frozen=True)

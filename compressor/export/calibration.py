@@ -18,7 +18,7 @@ from compressor.errors import KdcError
 from compressor.export.base import Source
 from compressor.export.onnx.session import Floats, open_session
 from compressor.schema.quantization import Scheme
-from compressor.tasks.image_classification import normalise
+from compressor.tasks.base import Arrays
 
 __all__ = ["FEWEST", "METHODS", "Histogram", "activation_ranges", "batches"]
 
@@ -63,23 +63,23 @@ class Histogram:
         return np.linspace(-self.limit, self.limit, 2 * BINS + 1)
 
 
-def batches(source: Source, most: int | None = None) -> Iterator[Floats]:
-    """Calibration pictures as the network takes them, float32 [profile.batch, 3, height, width]; the last ones, where
-    they do not fill a batch, are left out. Raises KdcError where there are fewer than FEWEST."""
-    pictures = source.calibration[:most]
+def batches(source: Source, most: int | None = None) -> Iterator[Arrays]:
+    """Calibration samples as the network takes them, `profile.batch` at a time; the last ones, where they do not fill a
+    batch, are left out. Raises KdcError where there are fewer than FEWEST."""
     size = source.profile.batch
+    count = min(len(source.calibration), len(source.calibration) if most is None else most)
     found, needed = len(source.calibration), max(FEWEST, size)
     if found < needed:
         raise KdcError(
             f"{found} training pictures are too few to calibrate with: {needed} are needed",
             "give more training data, or a smaller batch",
         )
-    for start in range(0, len(pictures) - size + 1, size):
-        yield normalise(pictures[start : start + size], source.preprocess)
+    for start in range(0, count - size + 1, size):
+        yield source.calibration.fed(np.arange(start, start + size))
 
 
 def activation_ranges(
-    model: onnx.ModelProto, tensors: Sequence[str], inputs: Iterable[Floats], scheme: Scheme
+    model: onnx.ModelProto, tensors: Sequence[str], inputs: Iterable[Arrays], scheme: Scheme
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Method -> tensor -> (low, high), from one pass of the fp32 model over `inputs`."""
     histograms = {name: Histogram() for name in tensors}

@@ -16,6 +16,7 @@ from compressor.export.onnx.qdq_plan import Layer
 from compressor.export.onnx.session import Floats, node_times, open_session
 from compressor.progress import Progress
 from compressor.stats.softmax import log_softmax
+from compressor.tasks.base import Arrays
 
 __all__ = ["Sensitivity", "divergence", "growing_sets", "in_order", "measure_layers"]
 
@@ -38,7 +39,7 @@ def measure_layers(
     model: onnx.ModelProto,
     layers: Sequence[Layer],
     quantized: Callable[[frozenset[str]], onnx.ModelProto],
-    inputs: Sequence[Floats],
+    inputs: Sequence[Arrays],
     progress: Progress,
 ) -> tuple[Sensitivity, ...]:
     """One row a layer, in the order of `layers`. `quantized`: names of the layers left in float -> the Q/DQ model."""
@@ -79,13 +80,13 @@ def divergence(wanted: Floats, found: Floats) -> float:
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
-def _logits(model: onnx.ModelProto, inputs: Sequence[Floats]) -> Floats:
+def _logits(model: onnx.ModelProto, inputs: Sequence[Arrays]) -> Floats:
     name = model.graph.output[0].name
     session = open_session(model, [name])
     return np.concatenate([session.run(batch)[name] for batch in inputs])
 
 
-def _duration(model: onnx.ModelProto, inputs: Sequence[Floats]) -> float:
+def _duration(model: onnx.ModelProto, inputs: Sequence[Arrays]) -> float:
     """Microseconds of one inference: the sum of its nodes' medians, which other programs' bursts do not move."""
     runs = [inputs[number % len(inputs)] for number in range(RUNS)]
     return sum(node_times(model, runs).values())

@@ -29,8 +29,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import TEMPORARY, is_temporary, link_or_copy, temporary_beside
 from compressor.files.bundle_folder import BEST, NEXT, SUMS, UNMEASURED, files_of, holds_bundle, own_files
-from compressor.schema.base import TEMPORARY, is_temporary, link_or_copy, temporary_beside
 
 __all__ = ["deliver", "new_folder", "next_state", "promote", "settle"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import is_temporary
 from compressor.files.locks import is_lock
 from compressor.files.reading import JSON_BYTES, json_value, read_bytes
-from compressor.schema.base import is_temporary
 
 __all__ = [
     "BEST",

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import TEMPORARY, write_atomically
 from compressor.files.locks import locked
 from compressor.processes.interruption import uninterrupted
-from compressor.schema.base import TEMPORARY, write_atomically
 
 __all__ = ["is_stream", "refuse_existing", "write_output", "written"]
 

@@ -31,10 +31,10 @@ class Loss:
     """A row of the table.
 
     `ranges`: lowest and highest value of each parameter. `formula`: one line of plain text. `knowledge`: what is
-    learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N, N].
-    `connector`: the name of what makes the student's features comparable with the teacher's. `mixed_labels`: False
-    where labels must be classes, so that mixed pictures cannot be learned from. `layers`: the fewest pairs of features
-    that it takes.
+    learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N,
+    N]. `tokens`: it takes tokens in place of maps, too: rows [n, D], those that count. `connector`: the name of
+    what makes the student's features comparable with the teacher's. `mixed_labels`: False where labels must be
+    classes, so that mixed pictures cannot be learned from. `layers`: the fewest pairs of features that it takes.
     """
 
     function: Callable[..., Tensor]
@@ -44,6 +44,7 @@ class Loss:
     knowledge: Knowledge
     taps: Taps | None = None
     connector: str | None = None
+    tokens: bool = False
     mixed_labels: bool = True
     layers: int = 1
 
@@ -94,7 +95,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "hint": Loss(
         hint, {}, "Romero et al. 2015 (FitNets), arXiv 1412.6550",
-        "mean (f_s - f_t)^2", "feature", "maps", "project",
+        "mean (f_s - f_t)^2", "feature", "maps", "project", tokens=True,
     ),
     "pkd": Loss(
         pkd, {}, "Cao et al. 2022 (PKD), arXiv 2207.02039",

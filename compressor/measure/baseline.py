@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import file_sha256
 from compressor.files.bundle_change import new_folder
-from compressor.schema.base import file_sha256, read_json, write_json
+from compressor.schema.base import read_json, write_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 
 __all__ = ["attach_baseline"]

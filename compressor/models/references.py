@@ -9,7 +9,7 @@ from compressor.models import runs, specialists
 from compressor.models.classes import headless
 from compressor.models.loaded import LoadedModel, outputs_of
 from compressor.names import class_fault, escaped, lines_of, spelt
-from compressor.tasks.image_classification.models import hf_models, timm_models
+from compressor.tasks.table import TASKS, task_of_model
 
 __all__ = ["NO_MODEL", "SPELLINGS", "TABLE", "is_table", "load_model", "with_class_file"]
 
@@ -22,7 +22,7 @@ TABLE = "outputs:"
 """`--teacher outputs:FILE`: a table of a teacher's answers, which has no network."""
 
 SPELLINGS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR"
-SCHEMES = ("timm", "hf", "run", "specialists")
+OWN = ("run", "specialists")
 
 
 def is_table(reference: str) -> bool:
@@ -37,21 +37,17 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
     if is_table(reference):
         raise KdcError(f"{reference} is a table of answers, not a model", "only kdc distill learns from one")
     scheme, colon, rest = reference.partition(":")
-    if not colon or scheme not in SCHEMES or not rest:
-        near = did_you_mean(scheme, SCHEMES) if colon else ""
+    known = [*dict.fromkeys(name for row in TASKS.values() for name in row.models), *OWN]
+    if not colon or scheme not in known or not rest:
+        near = did_you_mean(scheme, known) if colon else ""
         raise KdcError(f"teacher {reference!r} is not one of {SPELLINGS}{near}", "for example --teacher timm:resnet50")
-    if scheme in ("run", "specialists"):
+    if scheme in OWN:
         if input_size is not None:
             raise KdcError(f"{reference} keeps the input size that it was trained at", "leave out --input-size")
         return runs.load_run(Path(rest))[0] if scheme == "run" else specialists.combined(Path(rest), load_model)
-    if scheme == "hf":
-        return hf_models.load_hf(rest, input_size)
-    if rest.startswith("local-dir:"):
-        return timm_models.load_local(Path(rest.removeprefix("local-dir:")), reference, input_size)
-    name, at, checkpoint = rest.partition("@")
-    if at:
-        return timm_models.load_checkpoint(name, checkpoint, reference, input_size)
-    return timm_models.load_hub(name, input_size)
+    task = task_of_model(scheme)
+    assert task is not None
+    return task.load_model(reference, input_size)
 
 
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError
+from compressor.files.atomic import write_atomically
 from compressor.files.reading import read_bytes
-from compressor.schema.base import read_json, write_atomically
+from compressor.schema.base import read_json
 from compressor.schema.specialists import Specialists
 from compressor.schema.student import Request, Student
 

@@ -6,6 +6,7 @@ Jacob et al. 2018, arXiv 1712.05877, equation 14: w' = w γ / √(σ² + ε), an
 
 import copy
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
@@ -20,7 +21,7 @@ CONVOLUTIONS = (nn.Conv2d.forward, Conv2dSame.forward)
 """Convolutions that take their weight as it is; others (weight standardization) compute it anew in each call."""
 
 
-def fold_batchnorm(network: nn.Module, example: Tensor) -> nn.Module:
+def fold_batchnorm(network: nn.Module, example: Sequence[Tensor]) -> nn.Module:
     """A copy of `network` that computes the same in evaluation mode, with every BatchNorm2d folded that directly takes
     what a convolution answers, if nothing else takes that. What timm's BatchNormAct2d does besides (activation, drop)
     stays in its place. `example`: any input [B, 3, height, width]; only its shape matters.
@@ -40,7 +41,7 @@ def unfolded(network: nn.Module) -> tuple[str, ...]:
     return tuple(path for path, module in network.named_modules() if isinstance(module, _BatchNorm))
 
 
-def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
+def _pairs(network: nn.Module, example: Sequence[Tensor]) -> list[tuple[str, str]]:
     """(convolution, BatchNorm) by path, for those that can be folded."""
     found = trace(network, example, (nn.Conv2d, nn.BatchNorm2d))
     calls = Counter(step.layer for step in found.steps)

@@ -8,7 +8,7 @@ Inputs and weights of convolutions and linear layers are quantized, depthwise on
   range of its own, or the runtime would compute the convolution in float.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -34,7 +34,7 @@ class QuantPlan:
     outputs: dict[str, tuple[float, float]]
 
 
-def quant_plan(network: nn.Module, example: Tensor) -> QuantPlan:
+def quant_plan(network: nn.Module, example: Sequence[Tensor]) -> QuantPlan:
     """The plan for `network`, whose BatchNorms are folded. `example`: any input [B, 3, height, width]."""
     found = trace(network, example, (nn.Conv2d, nn.Linear))
     in_float = gates(map(partial(_operation, found), found.steps), [INPUT])

@@ -5,14 +5,14 @@ where to clip; Nagel et al. 2021 (arXiv 2106.08295, section 3.1) search for the 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compressor.models.loaded import evaluating
+from compressor.modes import evaluating
 from compressor.quantization.fake_quant import Rounding
 from compressor.quantization.plan import QuantPlan
 from compressor.schema.quantization import Quantization, Scheme
@@ -28,7 +28,7 @@ SHARES = [0.92**power for power in range(40)]
 """Candidates: the whole range, and down to a twenty-fifth of it."""
 
 
-def calibrate(network: nn.Module, plan: QuantPlan, scheme: Scheme, batches: Iterable[Tensor]) -> Quantization:
+def calibrate(network: nn.Module, plan: QuantPlan, scheme: Scheme, batches: Iterable[Sequence[Tensor]]) -> Quantization:
     """The ranges of `plan`'s inputs and outputs on `batches` [B, 3, height, width] of training pictures."""
     samples: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
     extremes: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
@@ -56,7 +56,7 @@ def calibrate(network: nn.Module, plan: QuantPlan, scheme: Scheme, batches: Iter
     try:
         with evaluating(network):
             for batch in batches:
-                network(batch)
+                network(*batch)
     finally:
         for handle in handles:
             handle.remove()

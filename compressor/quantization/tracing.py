@@ -3,7 +3,7 @@
 Folding and quantization go by this flow of values and not by the names of modules, which every author chooses anew.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from compressor.models.loaded import evaluating
+from compressor.modes import evaluating
 
 __all__ = ["INPUT", "Step", "Trace", "trace"]
 
@@ -45,13 +45,13 @@ class Trace:
         return [step for step in self.steps if value in step.inputs]
 
 
-def trace(network: nn.Module, example: Tensor, kinds: tuple[type[nn.Module], ...]) -> Trace:
-    """One forward pass of `network` in evaluation mode on `example` [B, 3, height, width]. Modules of `kinds` are one
-    step each, whatever they do inside."""
+def trace(network: nn.Module, example: Sequence[Tensor], kinds: tuple[type[nn.Module], ...]) -> Trace:
+    """One forward pass of `network` in evaluation mode on `example`, its inputs. Modules of `kinds` are one step each,
+    whatever they do inside."""
     recorder = _Recorder()
-    assert recorder.number(example) == INPUT
+    assert recorder.number(example[0]) == INPUT
     with recorder.hooked(network, kinds), evaluating(network), recorder:
-        network(example)
+        network(*example)
     return recorder.found
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from compressor.deploy import problems_of_best, ship
 from compressor.errors import KdcError
+from compressor.files.atomic import is_temporary, write_text
 from compressor.files.bundle_change import next_state, settle
 from compressor.files.bundle_folder import counted, read_steadily
 from compressor.files.locks import is_lock, locked
@@ -23,7 +24,7 @@ from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.integrity import REMADE, must_hold_a_bundle, seal, seal_line, verify, verify_made
 from compressor.report.read import Results, read_unmeasured, results_with
 from compressor.report.render.formats import to_json, to_junit, to_markdown, verdict_line
-from compressor.schema.base import is_temporary, write_json, write_text
+from compressor.schema.base import write_json
 from compressor.schema.report import Report
 
 __all__ = [

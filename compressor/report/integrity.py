@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import file_sha256, write_text
 from compressor.files.bundle_folder import BEST, SUMS, UNMEASURED, counted, holds_bundle, is_working
 from compressor.files.reading import JSON_BYTES, read_bytes
-from compressor.schema.base import file_sha256, read_json, write_text
+from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle, FileEntry
 from compressor.schema.measurement import Measurement
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.predictions import Kind
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess, OfTask
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 from compressor.schema.student import Student, Weights
@@ -56,6 +56,7 @@ class Variant(Noun):
     the same variant of an earlier bundle. Both run along in every measurement and are not judged.
     """
 
+    task: str = ImagePreprocess.task
     name: str
     role: Role
     runtime: str
@@ -65,7 +66,7 @@ class Variant(Noun):
     files: tuple[FileEntry, ...]
     inputs: str
     reference_logits: str
-    preprocess: Preprocess
+    preprocess: OfTask
     parameters: int
     macs: int
     made: str

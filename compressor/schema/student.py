@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess, OfTask
 from compressor.schema.quantization import Quantization, Scheme
 from compressor.schema.recipe import Recipe
 
@@ -189,16 +189,18 @@ class Specialty(Noun):
 
 
 class Request(Noun):
-    """RUN/run.json, written first: what was asked for, wholly resolved. `--resume` continues only the same request.
-    References (`teacher`, `student`, `data`, `unlabelled`) are as typed; `other_teachers`: of an ensemble, whose first
-    is `teacher`. `init`: where the trained network starts from, "pretrained", "random" or the path of a checkpoint;
-    `student` is null for teach, which trains the teacher itself. `qat`: how the student learns to round, after it was
-    trained in float: by the same command, in RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the
-    classes that a specialist is taught, as typed; all others become one. `assistants`: models as `student` names them,
-    between teacher and student: each learns from the one before, in RUN/assistants/1 …, and the student from the last.
+    """RUN/run.json, written first: what was asked for, wholly resolved. `task`: what is learned (tasks.table).
+    `--resume` continues only the same request. References (`teacher`, `student`, `data`, `unlabelled`) are as
+    typed; `other_teachers`: of an ensemble, whose first is `teacher`. `init`: where the trained network starts
+    from, "pretrained", "random" or the path of a checkpoint; `student` is null for teach, which trains the teacher
+    itself. `qat`: how the student learns to round, after it was trained in float: by the same command, in
+    RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the classes that a specialist is taught, as
+    typed; all others become one. `assistants`: models as `student` names them, between teacher and student: each
+    learns from the one before, in RUN/assistants/1 …, and the student from the last.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    task: str = ImagePreprocess.task
     command: Literal["teach", "distill"]
     teacher: str
     other_teachers: tuple[str, ...] = ()
@@ -228,13 +230,14 @@ class Student(Noun):
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    task: str = ImagePreprocess.task
     made_by: Literal["teach", "distill"]
-    family: Literal["timm", "hf"]
+    family: str
     architecture: str
     init: str
     weights: Weights
     class_names: ClassNames
-    preprocess: Preprocess
+    preprocess: OfTask
     teacher: Weights | None
     data: DataInfo
     recipe: Recipe

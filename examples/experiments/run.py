@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from compressor.tasks.image_classification.preprocessing import images
+
 if TYPE_CHECKING:
-    from compressor.tasks.image_classification import ImageData
+    from compressor.data.samples import Dataset
 
 HERE = Path(__file__).resolve().parent
 
@@ -107,7 +109,7 @@ def run(arguments: Sequence[str], out: Path, threads: int) -> None:
     print(f"done: {out.name}", file=sys.stderr, flush=True)
 
 
-def measured(references: Sequence[str], experiment: Experiment, data: "ImageData") -> tuple[float, dict[str, float]]:
+def measured(references: Sequence[str], experiment: Experiment, data: "Dataset") -> tuple[float, dict[str, float]]:
     """Accuracy and recalls on test, of the model (or of several as one) that the references name."""
     import torch
 
@@ -124,8 +126,8 @@ def measured(references: Sequence[str], experiment: Experiment, data: "ImageData
     rows = np.array_split(np.arange(len(data.test)), max(1, len(data.test) // 256))
     answers = []
     with torch.no_grad():
-        for (pixels,) in Decoding(data.test, (model.preprocess,)).batches(rows):
-            answers.append(model.network(torch.from_numpy(normalise(pixels, model.preprocess))).numpy())
+        for (pixels,) in Decoding(data.test, (images(model.preprocess),)).batches(rows):
+            answers.append(model.network(torch.from_numpy(normalise(pixels, images(model.preprocess)))).numpy())
     predicted = top1(np.concatenate(answers))
     recalls, _ = per_class_recall(predicted, data.test.labels, len(names))
     recall = {name: float(recalls[names.index(name)]) for name in experiment.recall}

@@ -134,7 +134,7 @@ def test_two_forms_of_one_name_are_one_class_and_said(make_folder: MakeFolder) -
     assert r"'cafe\u0301'" in note
     assert str(root) not in note, "notes stand in reports"
     assert {name.split("/")[0] for name in data.train.ids} == {COMPOSED, APART, "tea"}, "as they lie on disk"
-    data.train.picture(0)
+    data.train.read(0)
 
 
 @pytest.mark.parametrize("both", [[COMPOSED, APART], [APART, COMPOSED]])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.schema.base import file_sha256
+from compressor.files.atomic import file_sha256
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 from tests.targets.tiny_bundle import make_tiny, variant, write_bundle
 

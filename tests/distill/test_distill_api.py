@@ -20,13 +20,15 @@ from compressor.distill.loop import engine
 from compressor.distill.run_folder import abandon, claim, start
 from compressor.distill.teacher.setup import is_chance, refuse_chance
 from compressor.errors import KdcError
-from compressor.models import lineage, load_model, load_run, logits_of
+from compressor.models import lineage, load_model, load_run
 from compressor.progress import Progress, Silent
 from compressor.schema.base import read_json, write_json
 from compressor.schema.student import Accuracy, Request, Student
 from compressor.tasks.base import BatchModel, SplitName
 from compressor.tasks.image_classification import decode_split, open_data
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.image_classification.feed import ImageFeed
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.preprocessing import images
 from tests.kit import diverging
 
 Ask = Callable[..., Request]
@@ -92,7 +94,7 @@ def test_a_distilled_student_is_recorded_whole(
 def test_the_loaded_run_answers_as_it_was_measured(teacher_run: Path, digits4: str, tmp_path: Path) -> None:
     model, student = load_run(teacher_run)
     test = open_data(digits4).test
-    answers = logits_of(model, [test.picture(i) for i in range(len(test))]).argmax(-1).numpy()
+    answers = logits_of(model, [test.read(i) for i in range(len(test))]).argmax(-1).numpy()
     assert (answers == test.labels).sum() == student.test.correct
     assert (student.made_by, student.teacher, student.teacher_validation) == ("teach", None, None)
     assert student.teacher_card is not None
@@ -148,9 +150,9 @@ def test_test_is_measured_once_and_after_training(
 ) -> None:
     """Trap 20: nothing before the last step may know the test split."""
     events: list[str] = []
-    logits, train = ImageClassification.logits, engine.train
+    logits, train = ImageFeed.logits, engine.train
 
-    def watched(task: ImageClassification, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
+    def watched(task: ImageFeed, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
         events.append(f"{model.key} {split}")
         return logits(task, model, split)
 
@@ -159,7 +161,7 @@ def test_test_is_measured_once_and_after_training(
         events.append("trained")
         return position
 
-    monkeypatch.setattr(ImageClassification, "logits", watched)
+    monkeypatch.setattr(ImageFeed, "logits", watched)
     monkeypatch.setattr(trainer, "train", watched_train)
     run(ask_distill(), tmp_path / "run")
     validation = "student validation"
@@ -179,7 +181,7 @@ def test_the_test_split_is_not_even_decoded_before_the_end(
         decoded.append(split.name)
         return decode_split(split, *rest)
 
-    monkeypatch.setattr("compressor.tasks.image_classification.task.decode_split", watched)
+    monkeypatch.setattr("compressor.tasks.image_classification.feed.decode_split", watched)
     run(ask_distill(), tmp_path / "run")
     assert decoded[-1] == "test"
     assert "test" not in decoded[:-1]
@@ -296,12 +298,14 @@ def test_a_class_file_overrides_the_teachers_names(tmp_path: Path, ask_distill: 
 def test_the_teacher_may_see_larger_pictures_than_the_student(tmp_path: Path, ask_distill: Ask, ask_teach: Ask) -> None:
     run(ask_teach(epochs=5, input_size=48), tmp_path / "teacher")
     student = run(ask_distill(teacher=f"run:{tmp_path / 'teacher'}", input_size=24, epochs=1), tmp_path / "run")
-    assert student.preprocess.input_size == (24, 24)
+    assert images(student.preprocess).input_size == (24, 24)
 
 
 def test_a_student_with_position_embeddings(tmp_path: Path, ask_distill: Ask) -> None:
     student = run(ask_distill(student="timm:test_vit", input_size=32, epochs=1), tmp_path / "run")
-    assert load_run(tmp_path / "run")[0].preprocess.input_size == student.preprocess.input_size == (32, 32)
+    assert (
+        images(load_run(tmp_path / "run")[0].preprocess).input_size == images(student.preprocess).input_size == (32, 32)
+    )
 
 
 def test_the_head_is_trained_first(tmp_path: Path, ask_teach: Ask, teacher_run: Path) -> None:
@@ -416,11 +420,11 @@ def test_resuming_when_the_pictures_come_in_another_order(
         for row in range(len(split)):
             name = tmp_path / "data" / place / data.info.class_names[split.labels[row]]
             name.mkdir(parents=True, exist_ok=True)
-            split.picture(row).save(name / f"{row:03}.png")
+            split.read(row).save(name / f"{row:03}.png")
     for row in range(len(data.train)):
         name = tmp_path / "data" / "train" / data.info.class_names[data.train.labels[row]]
         name.mkdir(parents=True, exist_ok=True)
-        data.train.picture(row).save(name / f"{row:03}.png")
+        data.train.read(row).save(name / f"{row:03}.png")
     request = ask_distill(data=f"folder:{tmp_path / 'data'}")
     with pytest.raises(KeyboardInterrupt):
         run(request, tmp_path / "run", progress=interrupt_at(3))

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from compressor.data.predictions import read_outputs
+from compressor.data.samples import Dataset
 from compressor.distill import distill, predict, teach
 from compressor.distill.overlap import seen_before, tell_overlap
 from compressor.errors import KdcError
@@ -19,7 +20,7 @@ from compressor.progress import Silent
 from compressor.schema.base import read_json, write_json
 from compressor.schema.specialists import Specialist, Specialists
 from compressor.schema.student import Request, Student
-from compressor.tasks.image_classification import ImageData, open_data
+from compressor.tasks.image_classification import open_data
 from tests.kit import Ended, Hearing
 
 Ask = Callable[..., Request]
@@ -41,19 +42,19 @@ def as_idx(folder: Path, **splits: list[tuple[Image.Image, int]]) -> str:
     return f"idx:{folder}"
 
 
-def samples(data: ImageData, name: str) -> list[tuple[Image.Image, int]]:
+def samples(data: Dataset, name: str) -> list[tuple[Image.Image, int]]:
     split = getattr(data, name)
-    return [(split.picture(row), int(split.labels[row])) for row in range(len(split))]
+    return [(split.read(row), int(split.labels[row])) for row in range(len(split))]
 
 
 @pytest.fixture(scope="module")
-def taught(digits4: str) -> ImageData:
+def taught(digits4: str) -> Dataset:
     """What the teacher was made from: 216 pictures to train on, 24 to validate, 120 to test."""
     return open_data(digits4)
 
 
 @pytest.fixture(scope="module")
-def turned(tmp_path_factory: pytest.TempPathFactory, taught: ImageData) -> str:
+def turned(tmp_path_factory: pytest.TempPathFactory, taught: Dataset) -> str:
     """Data whose test pictures are 30 of the teacher's training pictures, and 10 of its test pictures; train and
     validation are the other 110 test pictures and 190 that are no one's."""
     folder = tmp_path_factory.mktemp("turned") / "data"
@@ -62,7 +63,7 @@ def turned(tmp_path_factory: pytest.TempPathFactory, taught: ImageData) -> str:
     return as_idx(folder, train=[*new[10:], *others], t10k=[*known, *new[:10]])
 
 
-def data_with(taught: ImageData, validation: int, test: int) -> ImageData:
+def data_with(taught: Dataset, validation: int, test: int) -> Dataset:
     """Other data, so many of whose held-out pictures are the teacher's training pictures, and none of the others."""
     contents = taught.train.contents
     held_out = (taught.validation, validation, contents[50:]), (taught.test, test, contents)
@@ -74,7 +75,7 @@ def data_with(taught: ImageData, validation: int, test: int) -> ImageData:
     return replace(taught, train=train, validation=changed[0], test=changed[1])
 
 
-def test_a_run_records_what_it_was_trained_on(teacher_run: Path, taught: ImageData) -> None:
+def test_a_run_records_what_it_was_trained_on(teacher_run: Path, taught: Dataset) -> None:
     student = read_json(teacher_run / "student.json", Student)
     found = read_trained_on(teacher_run, student)
     assert found.dtype == np.uint64
@@ -82,7 +83,7 @@ def test_a_run_records_what_it_was_trained_on(teacher_run: Path, taught: ImageDa
     assert not np.isin(np.concatenate([taught.validation.contents, taught.test.contents]), found).any()
 
 
-def test_the_same_data_is_not_spoken_of(ask_distill: Ask, taught: ImageData, tmp_path: Path) -> None:
+def test_the_same_data_is_not_spoken_of(ask_distill: Ask, taught: Dataset, tmp_path: Path) -> None:
     """Not even from another place, in another format, under other names."""
     for split, prefix in (("train", "train"), ("validation", "val"), ("test", "test")):
         for number, (picture, label) in enumerate(samples(taught, split)):
@@ -94,7 +95,7 @@ def test_the_same_data_is_not_spoken_of(ask_distill: Ask, taught: ImageData, tmp
         assert progress.warnings == progress.notes == []
 
 
-def test_a_teacher_that_knows_held_out_pictures_is_warned_of_with_numbers(ask_distill: Ask, taught: ImageData) -> None:
+def test_a_teacher_that_knows_held_out_pictures_is_warned_of_with_numbers(ask_distill: Ask, taught: Dataset) -> None:
     said = ": its accuracy on them says nothing about other pictures"
     for validation, test, counts in (
         (7, 0, "7 of the 24 validation pictures"),
@@ -107,7 +108,7 @@ def test_a_teacher_that_knows_held_out_pictures_is_warned_of_with_numbers(ask_di
         assert found.info.notes == (*data.info.notes, *progress.warnings), "for the report, without a path"
 
 
-def test_what_the_data_itself_holds_twice_is_no_fault_of_the_teacher(ask_distill: Ask, taught: ImageData) -> None:
+def test_what_the_data_itself_holds_twice_is_no_fault_of_the_teacher(ask_distill: Ask, taught: Dataset) -> None:
     """A test picture that stands in train is said with the data: the same data with the same splits."""
     data = replace(taught, test=taught.test.part(np.arange(20)))
     data = replace(data, test=replace(data.test, contents=taught.train.contents[:20]))
@@ -120,7 +121,7 @@ def test_what_the_data_itself_holds_twice_is_no_fault_of_the_teacher(ask_distill
 
 
 def test_each_of_several_teachers_is_looked_at(
-    ask_distill: Ask, taught: ImageData, teacher_run: Path, tmp_path: Path
+    ask_distill: Ask, taught: Dataset, teacher_run: Path, tmp_path: Path
 ) -> None:
     record = read_json(teacher_run / "student.json", Student)
     other = tmp_path / "other"
@@ -135,7 +136,7 @@ def test_each_of_several_teachers_is_looked_at(
     ], "the other one has not seen the first 100"
 
 
-def test_other_data_without_overlap_is_said_with_numbers(ask_distill: Ask, taught: ImageData) -> None:
+def test_other_data_without_overlap_is_said_with_numbers(ask_distill: Ask, taught: Dataset) -> None:
     progress = Hearing()
     half = replace(taught, train=taught.train.part(np.arange(100)))
     found = seen_before(ask_distill(), half, progress)
@@ -148,7 +149,7 @@ def test_other_data_without_overlap_is_said_with_numbers(ask_distill: Ask, taugh
 
 
 def test_what_the_training_starts_from_counts_more(
-    ask_teach: Ask, ask_distill: Ask, taught: ImageData, teacher_run: Path
+    ask_teach: Ask, ask_distill: Ask, taught: Dataset, teacher_run: Path
 ) -> None:
     data = data_with(taught, 5, 0)
     expected = (
@@ -170,7 +171,7 @@ def test_what_the_training_starts_from_counts_more(
 
 
 def test_a_fine_tuned_run_knows_what_it_started_from(
-    ask_teach: Ask, taught: ImageData, turned: str, teacher_run: Path, tmp_path: Path
+    ask_teach: Ask, taught: Dataset, turned: str, teacher_run: Path, tmp_path: Path
 ) -> None:
     """What the weights were trained on before stays known, over any number of steps."""
     progress = Hearing()
@@ -202,7 +203,7 @@ def test_a_distillation_records_the_warning_without_a_path(
 
 
 def test_predict_warns_and_its_table_knows(
-    ask_distill: Ask, taught: ImageData, turned: str, teacher_run: Path, tmp_path: Path
+    ask_distill: Ask, taught: Dataset, turned: str, teacher_run: Path, tmp_path: Path
 ) -> None:
     progress, file = Hearing(), tmp_path / "answers.csv"
     predict(f"run:{teacher_run}", turned, file, progress=progress)
@@ -218,7 +219,7 @@ def test_predict_warns_and_its_table_knows(
     assert warning in student.data.notes
 
 
-def test_nobody_knows_what_other_models_were_trained_on(taught: ImageData, tmp_path: Path, teacher_run: Path) -> None:
+def test_nobody_knows_what_other_models_were_trained_on(taught: Dataset, tmp_path: Path, teacher_run: Path) -> None:
     progress, file = Hearing(), tmp_path / "there.safetensors"
     file.write_bytes(b"")
     references = ("timm:test_resnet", f"timm:test_resnet@{file}", "hf:owner/name", "self", "peers", "outputs:t.csv")
@@ -227,9 +228,7 @@ def test_nobody_knows_what_other_models_were_trained_on(taught: ImageData, tmp_p
     assert pictures_of(f"timm:test_resnet@{teacher_run / 'student.safetensors'}") is not None
 
 
-def test_specialists_know_what_each_of_them_was_trained_on(
-    teacher_run: Path, tmp_path: Path, taught: ImageData
-) -> None:
+def test_specialists_know_what_each_of_them_was_trained_on(teacher_run: Path, tmp_path: Path, taught: Dataset) -> None:
     record, folder = read_json(teacher_run / "student.json", Student), tmp_path / "experts"
     rows = []
     for number, contents in ((1, [1, 2, 3]), (2, [3, 4])):
@@ -257,7 +256,7 @@ def test_specialists_know_what_each_of_them_was_trained_on(
 
 
 def test_a_run_that_does_not_say_what_it_was_trained_on_is_refused(
-    ask_distill: Ask, taught: ImageData, teacher_run: Path, tmp_path: Path, kdc: Callable[..., Ended], digits4: str
+    ask_distill: Ask, taught: Dataset, teacher_run: Path, tmp_path: Path, kdc: Callable[..., Ended], digits4: str
 ) -> None:
     record = read_json(teacher_run / "student.json", Student)
     older = tmp_path / "older"

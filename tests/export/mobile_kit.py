@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from compressor.export.base import Source
 from compressor.export.judge import ValidationJudge
 from compressor.profiles import load_profile
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification import normalise
+from compressor.tasks.image_classification.stored import StoredImages
 
 SIDE, CLASSES = 16, 4
-HOW = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))
+HOW = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))
 
 
 class Gate(nn.Module):
@@ -67,7 +68,7 @@ def pictures(seed: int, count: int) -> NDArray[np.uint8]:
 def source(batch: int = 1) -> Source:
     """For the profile of a phone. No ONNX file: the mobile builders start from torch."""
     profile = load_profile("android-snapdragon-8gen3", [f"batch={batch}"])
-    return Source(network(), Path("model.onnx"), HOW, pictures(0, 48), profile)
+    return Source(network(), Path("model.onnx"), HOW, StoredImages(pictures(0, 48), HOW), profile)
 
 
 def normalised(shown: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -86,6 +87,5 @@ def judge(folder: Path, batch: int = 1) -> ValidationJudge:
     np.save(folder / "validation.npy", shown)
     answers = logits(shown)
     labels = answers.argmax(axis=1).astype(np.int64)
-    return ValidationJudge(
-        folder / "validation.npy", labels, answers, HOW, batch=batch, threads=1, needed=60, max_drop=1
-    )
+    stored = StoredImages(shown, HOW, folder / "validation.npy")
+    return ValidationJudge(stored, labels, answers, batch=batch, threads=1, needed=60, max_drop=1)

@@ -12,12 +12,13 @@ from compressor.export.base import Rank, Source
 from compressor.export.calibration import batches
 from compressor.export.onnx.session import open_session
 from compressor.profiles import load_profile
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.quantization import Score
+from compressor.tasks.image_classification.stored import StoredImages
 from tests.kit import score_of
 
 SIDE, CLASSES = 16, 4
-PREPROCESS = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+PREPROCESS = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 GATE = {"reduce", "reduce_relu", "excite", "sigmoid", "pool"}
 HEAVY = ["stem", "expand", "project", "depthwise", "head"]
 
@@ -76,7 +77,7 @@ def make_source(folder: Path, pictures: int = 64, profile: str = "x86-avx2", ops
     onnx.save(make_model(opset), str(path))
     coarse = np.random.default_rng(0).integers(0, 256, (pictures, 4, 4, 3), dtype=np.uint8)
     calibration = coarse.repeat(4, axis=1).repeat(4, axis=2)
-    return Source(nn.Identity(), path, PREPROCESS, calibration, load_profile(profile))
+    return Source(nn.Identity(), path, PREPROCESS, StoredImages(calibration, PREPROCESS), load_profile(profile))
 
 
 def logits_of(model: onnx.ModelProto | Path, source: Source) -> NDArray[np.float32]:

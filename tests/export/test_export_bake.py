@@ -12,10 +12,10 @@ from onnx import TensorProto, helper
 from compressor.errors import KdcError
 from compressor.export.onnx.bake import bake_openvino, bake_preprocessing
 from compressor.processes.runner import open_runner
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification import normalise
 
-HOW = Preprocess(input_size=(12, 16), resize=(12, 16), mean=(0.48, 0.45, 0.40), std=(0.22, 0.23, 0.24))
+HOW = ImagePreprocess(input_size=(12, 16), resize=(12, 16), mean=(0.48, 0.45, 0.40), std=(0.22, 0.23, 0.24))
 PICTURES = np.random.default_rng(0).integers(0, 256, (5, 12, 16, 3), dtype=np.uint8)
 
 

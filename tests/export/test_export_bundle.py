@@ -17,12 +17,12 @@ from compressor.export.bundle.variants import Delivery
 from compressor.profiles import load_profile
 from compressor.progress import Silent
 from compressor.runtimes import RUNTIMES
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.quantization import Scheme
 
 
-def preprocess(height: int, width: int) -> Preprocess:
-    return Preprocess(input_size=(height, width), resize=(height, width), mean=(0.5,) * 3, std=(0.5,) * 3)
+def preprocess(height: int, width: int) -> ImagePreprocess:
+    return ImagePreprocess(input_size=(height, width), resize=(height, width), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_part_of_a_split_is_always_the_same_samples_each_with_its_own_label_and_
     for number, name in enumerate(part.ids):
         own = int(name.removeprefix("sample "))
         assert part.labels[number] == own
-        assert part.picture(number).getpixel((0, 0)) == (own, own, own)
+        assert part.read(number).getpixel((0, 0)) == (own, own, own)
     # Drawn from everywhere: splits are often sorted by class, and their beginning would be one class.
     assert part.labels.min() < 20
     assert part.labels.max() >= 180

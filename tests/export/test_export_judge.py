@@ -15,12 +15,13 @@ from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import climb
 from compressor.profiles import load_profile
 from compressor.progress import Progress
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.quantization import Quantization, Scheme
+from compressor.tasks.image_classification.stored import StoredImages
 from tests.kit import Hearing
 
 SCHEME = Scheme(activations="uint8")
-HOW = Preprocess(input_size=(8, 8), resize=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
+HOW = ImagePreprocess(input_size=(8, 8), resize=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
 Floats = NDArray[np.float32]
 
 
@@ -39,11 +40,12 @@ def torchs(n: int, classes: int = 3) -> tuple[Floats, NDArray[np.int64]]:
 
 
 def judge_of(folder: Path, reference: Floats, labels: NDArray[np.int64], max_drop: float = 0.005) -> Answering:
-    pictures = folder / "pictures.npy"
-    np.save(pictures, np.random.default_rng(1).integers(0, 256, (len(labels), 8, 8, 3), dtype=np.uint8))
+    pixels = np.random.default_rng(1).integers(0, 256, (len(labels), 8, 8, 3), dtype=np.uint8)
+    np.save(folder / "pictures.npy", pixels)
+    pictures = StoredImages(pixels, HOW, folder / "pictures.npy")
     needed = int((reference.argmax(axis=1) == labels).sum()) - max(1, max_drop * len(labels))
     how: dict[str, Any] = {"batch": 1, "threads": 1, "needed": needed, "max_drop": max_drop}
-    return Answering(pictures, labels, reference, HOW, **how)
+    return Answering(pictures, labels, reference, **how)
 
 
 def artefact(folder: Path, how: str, logits: Floats) -> Path:
@@ -84,7 +86,13 @@ def ladder(made: list[tuple[str, str, Floats]]) -> Quantizer:
 
 def source() -> Source:
     profile = load_profile("x86-avx2")
-    return Source(cast(Any, None), Path("model.onnx"), cast(Any, None), np.empty((0, 1, 1, 3), np.uint8), profile)
+    return Source(
+        cast(Any, None),
+        Path("model.onnx"),
+        cast(Any, None),
+        StoredImages(np.empty((0, 1, 1, 3), np.uint8), cast(Any, None)),
+        profile,
+    )
 
 
 def test_a_score_counts_by_class_and_measures_parity(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from compressor.profiles import load_profile
 from compressor.progress import Progress, Silent
 from compressor.schema.quantization import Quantization, Scheme, Score
 from compressor.schema.student import Accuracy
+from compressor.tasks.image_classification.stored import StoredImages
 from tests.kit import score_of
 
 SCHEME = Scheme(activations="uint8")
@@ -60,7 +61,13 @@ def rungs(source: Source, folder: Path, judge: Judge, progress: Progress) -> Ite
 
 def source() -> Source:
     profile = load_profile("x86-avx2")
-    return Source(cast(Any, None), Path("model.onnx"), cast(Any, None), np.empty((0, 1, 1, 3), np.uint8), profile)
+    return Source(
+        cast(Any, None),
+        Path("model.onnx"),
+        cast(Any, None),
+        StoredImages(np.empty((0, 1, 1, 3), np.uint8), cast(Any, None)),
+        profile,
+    )
 
 
 def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:

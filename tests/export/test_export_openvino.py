@@ -16,12 +16,13 @@ from compressor.export.base import Source
 from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.openvino.ir import convert
 from compressor.profiles import load_profile
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification.stored import StoredImages
 
 ov = pytest.importorskip("openvino")
 
 SLOW = partial(pytest.param, marks=pytest.mark.slow)  # each conversion takes most of a second
-HOW = Preprocess(input_size=(8, 8), resize=(8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
+HOW = ImagePreprocess(input_size=(8, 8), resize=(8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def source_of(folder: Path, opset: int = 18, op: str = "Conv") -> Source:
@@ -42,7 +43,7 @@ def source_of(folder: Path, opset: int = 18, op: str = "Conv") -> Source:
     graph = helper.make_graph(nodes, "net", inputs, outputs, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), folder / "m.onnx")
     pictures = np.zeros((1, 8, 8, 3), np.uint8)
-    return Source(nn.Identity(), folder / "m.onnx", HOW, pictures, load_profile("x86-avx2"))
+    return Source(nn.Identity(), folder / "m.onnx", HOW, StoredImages(pictures, HOW), load_profile("x86-avx2"))
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("f32", "float32"), ("f16", "float16"), SLOW("bf16", "float16")])

@@ -24,15 +24,16 @@ from compressor.export.openvino.nncf_int8 import batch, biases, quantized, save_
 from compressor.processes.runner import open_runner
 from compressor.profiles import load_profile
 from compressor.progress import Silent
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.quantization import Quantization
 from compressor.tasks.image_classification import normalise
+from compressor.tasks.image_classification.stored import StoredImages
 
 pytest.importorskip("nncf")
 ov = pytest.importorskip("openvino")
 
 SIDE, CLASSES = 16, 5
-HOW = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
+HOW = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def write_onnx(path: Path, batch: int = 1, opset: int = 18) -> Path:
@@ -70,7 +71,7 @@ def write_onnx(path: Path, batch: int = 1, opset: int = 18) -> Path:
 
 def source_of(onnx_file: Path, profile: str = "x86-avx2", *overrides: str) -> Source:
     pictures = np.random.default_rng(2).integers(0, 256, (24, SIDE, SIDE, 3), dtype=np.uint8)
-    return Source(nn.Identity(), onnx_file, HOW, pictures, load_profile(profile, overrides))
+    return Source(nn.Identity(), onnx_file, HOW, StoredImages(pictures, HOW), load_profile(profile, overrides))
 
 
 class CountingJudge(ValidationJudge):
@@ -85,11 +86,12 @@ def judge_of(source: Source, folder: Path, needed: float) -> CountingJudge:
     """200 pictures with the float model's answers as labels, so that it is right on all of them."""
     pictures = np.random.default_rng(3).integers(0, 256, (200, SIDE, SIDE, 3), dtype=np.uint8)
     np.save(folder / "pictures.npy", pictures)
+    stored = StoredImages(pictures, HOW, folder / "pictures.npy")
     session = ort.InferenceSession(source.onnx_file)
     answers = np.concatenate([session.run(None, {"input": normalise(pictures[i : i + 1], HOW)})[0] for i in range(200)])
     labels = answers.argmax(axis=1)
     how: dict[str, Any] = {"batch": 1, "threads": 1, "max_drop": 1.0}
-    return CountingJudge(folder / "pictures.npy", labels, answers, HOW, **how, needed=needed)
+    return CountingJudge(stored, labels, answers, **how, needed=needed)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +215,9 @@ def test_batches_and_old_opsets(tmp_path: Path) -> None:
     made = save_packed(quantized(converted(source.onnx_file), source, "mixed", Silent(), fast=False), tmp_path / "ir")
     assert list(ov.Core().read_model(made).input(0).shape) == [5, 3, SIDE, SIDE]
     assert executed(made) == "int8"
-    np.testing.assert_array_equal(batch(source, 4)[4], batch(source, 0)[0])  # 24 pictures fill five batches of five
+    np.testing.assert_array_equal(
+        batch(source, 4)["input"][4], batch(source, 0)["input"][0]
+    )  # 24 pictures fill five batches of five
 
 
 @pytest.mark.slow
@@ -278,7 +282,7 @@ class Reader:
         self._source = source
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        return next(({"input": batch(self._source, row)} for row in self._rows), None)
+        return next((batch(self._source, row) for row in self._rows), None)
 
 
 @pytest.mark.slow
@@ -330,7 +334,10 @@ def test_what_is_missing_is_named(module: str, source: Source, tmp_path: Path, m
 def test_a_network_that_nncf_refuses_is_one_line(
     source: Source,
 ) -> None:
-    narrow = Source(source.network, source.onnx_file, HOW, source.calibration[:, :8], source.profile)
+    assert isinstance(source.calibration, StoredImages)
+    narrow = Source(
+        source.network, source.onnx_file, HOW, StoredImages(source.calibration.pixels[:, :8], HOW), source.profile
+    )
     with pytest.raises(KdcError, match=r"^NNCF cannot quantize the network: .*shape=\[1,3,16,16\]") as caught:
         quantized(converted(source.onnx_file), narrow, "mixed", Silent(), fast=True)
     assert "\n" not in caught.value.message

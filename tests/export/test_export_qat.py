@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError
 from compressor.export.onnx.qat import qat_model, to_qdq_onnx
-from compressor.models import create_student, save_run
+from compressor.models import save_run
 from compressor.profiles import load_profile
 from compressor.quantization.fake_quant import WeightRounding, add_fake_quant, fake_quant_layers
 from compressor.quantization.folding import fold_batchnorm
@@ -30,6 +30,8 @@ from compressor.quantization.ranges import calibrate
 from compressor.schema.quantization import Quantization, Scheme
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, DataInfo, Environment, Student
+from compressor.tasks.image_classification.models.students import create_student
+from tests.kit import pixels
 
 torch.set_num_threads(1)
 
@@ -69,8 +71,8 @@ def digits() -> Tensor:
 
 def quantized(network: nn.Module, scheme: Scheme, pictures: Tensor) -> tuple[nn.Module, Quantization]:
     example = torch.zeros(1, *pictures.shape[1:])
-    folded = fold_batchnorm(network.eval(), example)
-    quantization = calibrate(folded, quant_plan(folded, example), scheme, [pictures])
+    folded = fold_batchnorm(network.eval(), (example,))
+    quantization = calibrate(folded, quant_plan(folded, (example,)), scheme, [(pictures,)])
     return add_fake_quant(folded, quantization).eval(), quantization
 
 
@@ -89,7 +91,7 @@ def exported(digits: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Export
     @cache
     def made(scheme: Scheme, opset: int) -> tuple[nn.Module, Path]:
         network, path = small(scheme, digits), tmp_path_factory.mktemp("small") / "m.onnx"
-        to_qdq_onnx(network, (16, 16), 64, opset, {"licence": "mit"}, path)
+        to_qdq_onnx(network, pixels(16, 16), 64, opset, {"licence": "mit"}, path)
         return network, path
 
     return lambda scheme, opset=18: made(scheme, opset)
@@ -205,7 +207,7 @@ def test_two_exports_are_the_same_bytes_and_leave_the_network_alone(
 ) -> None:
     network, path = exported(SCHEMES[0], 17)
     assert np.array_equal(torchs(network, digits), torchs(small(SCHEMES[0], digits), digits))
-    to_qdq_onnx(network, (16, 16), 64, 17, {"licence": "mit"}, tmp_path / "again.onnx")
+    to_qdq_onnx(network, pixels(16, 16), 64, 17, {"licence": "mit"}, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
 
 
@@ -215,7 +217,7 @@ def test_real_networks(name: str, digits: Tensor, tmp_path: Path) -> None:
     pictures = nn.functional.interpolate(digits, (32, 32))
     sized = {"img_size": 32} if name == "test_vit" else {}
     network, _ = quantized(timm.create_model(name, num_classes=10, **sized), SCHEMES[1], pictures)
-    to_qdq_onnx(network, (32, 32), 64, 17, {}, tmp_path / "m.onnx")
+    to_qdq_onnx(network, pixels(32, 32), 64, 17, {}, tmp_path / "m.onnx")
     wanted, found = torchs(network, pictures), answers(tmp_path / "m.onnx", pictures)
     noise = ((wanted - found) ** 2).sum() / (wanted**2).sum()
     assert 10 * np.log10(1 / noise) > 30

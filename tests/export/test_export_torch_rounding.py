@@ -25,7 +25,7 @@ def student() -> Rounded:
 def test_gates_are_no_layers_to_round(student: Rounded) -> None:
     assert student.gates == {"gate", "gate.reduce", "gate.expand"}
     assert set(student.quantization.inputs) == {"stem.0", "deep.0", "head"}
-    assert student.inputs.shape == (48, 3, kit.SIDE, kit.SIDE)
+    assert student.inputs[0].shape == (48, 3, kit.SIDE, kit.SIDE)
 
 
 def test_corrected_biases_bring_the_means_of_the_logits_back(student: Rounded) -> None:

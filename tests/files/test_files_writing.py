@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import KdcError
+from compressor.files.atomic import temporary_beside
 from compressor.files.locks import locked
 from compressor.files.writing import refuse_existing, write_output, written
-from compressor.schema.base import Noun, parse, temporary_beside
+from compressor.schema.base import Noun, parse
 from tests.kit import Ended
 
 Kdc = Callable[..., Ended]

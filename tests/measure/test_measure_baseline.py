@@ -9,10 +9,11 @@ import pytest
 
 from benchmarks.chain_bundle import write_chain_bundle
 from compressor.errors import KdcError
+from compressor.files.atomic import file_sha256
 from compressor.measure.baseline import attach_baseline
 from compressor.measure.machine import this_machine
 from compressor.report import seal, verify
-from compressor.schema.base import file_sha256, read_json, write_json
+from compressor.schema.base import read_json, write_json
 from compressor.schema.bundle import Bundle
 from compressor.schema.profile import Budget
 

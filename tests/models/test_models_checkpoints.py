@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.models import create_student, load_model, map_classes
+from compressor.models import load_model, map_classes
 from compressor.models.checkpoints.state_dict import read_checkpoint
 from compressor.models.references import with_class_file
-from compressor.tasks.image_classification.models.students import create_trainee
+from compressor.tasks.image_classification.models.students import create_student, create_trainee
 
 State = Mapping[str, Tensor]
 SPARE = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"params": [0]}]}}

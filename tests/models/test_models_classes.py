@@ -10,10 +10,10 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel, map_classes, with_classes
 from compressor.models.classes import imagenet_spellings, spellings_of
 from compressor.models.references import with_class_file
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
 
-PREPROCESS = Preprocess(input_size=(4, 4), resize=(4, 4), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESS = ImagePreprocess(input_size=(4, 4), resize=(4, 4), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 WEIGHTS = Weights(source="timm:small", architecture="small", sha256="0" * 64, licence="mit", parameters=1)
 
 

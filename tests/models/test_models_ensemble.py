@@ -8,9 +8,12 @@ import torch
 from PIL import Image
 
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, create_student, logits_of
+from compressor.models import LoadedModel
 from compressor.models.ensemble import combined, resized_members
 from compressor.schema.recipe import Ensemble
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.models.students import create_student
+from compressor.tasks.image_classification.preprocessing import images
 
 
 def member(seed: int, name: str = "test_resnet", size: int = 32) -> LoadedModel:
@@ -54,12 +57,15 @@ def test_the_mean_of_logits_is_taken_where_it_is_asked_for(pictures: list[Image.
 def test_each_member_normalises_its_own_way(pictures: list[Image.Image]) -> None:
     """Trap 9: the same network under another normalization, twice, is the same network."""
     one = member(1)
-    how = one.preprocess.model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.9, 0.8, 0.7)})
+    how = images(one.preprocess).model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.9, 0.8, 0.7)})
 
     class Undone(torch.nn.Module):
         def forward(self, given: torch.Tensor) -> torch.Tensor:
             mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (how.mean, how.std))
-            own = [torch.tensor(values).reshape(3, 1, 1) for values in (one.preprocess.mean, one.preprocess.std)]
+            own = [
+                torch.tensor(values).reshape(3, 1, 1)
+                for values in (images(one.preprocess).mean, images(one.preprocess).std)
+            ]
             logits: torch.Tensor = one.network((given * std + mean - own[0]) / own[1])
             return logits
 

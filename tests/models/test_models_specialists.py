@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel
 from compressor.models.specialists import Posterior, joined
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Specialty, Weights
 
 Groups = list[list[int]]
@@ -156,10 +156,10 @@ def test_it_is_traced_whole(classes: int) -> None:
     assert program.module()(*other) == pytest.approx(module(*other), abs=1e-5)
 
 
-SEEN = Preprocess(input_size=(8, 8), resize=(8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
+SEEN = ImagePreprocess(input_size=(8, 8), resize=(8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
-def model(outputs: Sequence[str], how: Preprocess = SEEN, seed: int = 0) -> LoadedModel:
+def model(outputs: Sequence[str], how: ImagePreprocess = SEEN, seed: int = 0) -> LoadedModel:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, len(outputs)))
     weights = Weights(source=f"run:{seed}", architecture="line", sha256=f"{seed:064}", licence="mit", parameters=9)

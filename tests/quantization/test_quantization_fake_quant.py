@@ -152,7 +152,7 @@ def pictures(n: int = 4, size: int = 16) -> Tensor:
 @pytest.mark.parametrize("size", [16, 2])
 def test_the_plan_follows_the_values(small: nn.Module, size: int) -> None:
     """Gates stay in float, even where maps are 1×1; a convolution on pooled values that gates nothing does not."""
-    plan = quant_plan(small, torch.zeros(1, 3, size, size))
+    plan = quant_plan(small, (torch.zeros(1, 3, size, size),))
     assert plan.inputs == ("stem", "depthwise", "project", "head", "classifier")
     # The stem's answer goes, clipped, into `depthwise` but into the sum too; the head's is reshaped by flatten.
     assert plan.outputs == {"stem": (0.0, 6.0), "depthwise": (-inf, inf), "project": (-inf, inf), "head": (0.0, inf)}
@@ -160,22 +160,22 @@ def test_the_plan_follows_the_values(small: nn.Module, size: int) -> None:
 
 def test_an_answer_that_only_quantized_layers_take_needs_no_range_of_its_own() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)).eval()
-    assert quant_plan(network, torch.zeros(1, 3, 9, 9)) == QuantPlan(("0", "2", "3"), {})
+    assert quant_plan(network, (torch.zeros(1, 3, 9, 9),)) == QuantPlan(("0", "2", "3"), {})
 
 
 def test_real_networks_keep_all_their_gates_in_float() -> None:
     network = timm.create_model("mobilenetv3_small_050", num_classes=5).eval()
     example = torch.zeros(1, 3, 32, 32)  # its last maps are 1×1
-    folded = fold_batchnorm(network, example)
-    plan = quant_plan(folded, example)
+    folded = fold_batchnorm(network, (example,))
+    plan = quant_plan(folded, (example,))
     layers = [path for path, layer in folded.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     assert set(layers) - set(plan.inputs) == {path for path in layers if ".se." in path}
     assert len(plan.inputs) == 36
 
 
 def quantized(network: nn.Module, scheme: Scheme = U8S8) -> tuple[nn.Module, Quantization]:
-    plan = quant_plan(network, torch.zeros(1, 3, 16, 16))
-    quantization = calibrate(network, plan, scheme, [pictures(8), pictures(6)])
+    plan = quant_plan(network, (torch.zeros(1, 3, 16, 16),))
+    quantization = calibrate(network, plan, scheme, [(pictures(8),), (pictures(6),)])
     return add_fake_quant(network, quantization), quantization
 
 

@@ -49,7 +49,7 @@ def same(before: nn.Module, after: nn.Module, size: int) -> bool:
 def test_networks_compute_the_same_without_batchnorm(name: str, size: int) -> None:
     network = settled(timm.create_model(name, num_classes=5))
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    folded = fold_batchnorm(network, torch.zeros(1, 3, size, size))
+    folded = fold_batchnorm(network, (torch.zeros(1, 3, size, size),))
     assert unfolded(network)
     assert not unfolded(folded)
     assert same(network, folded, size)
@@ -58,7 +58,7 @@ def test_networks_compute_the_same_without_batchnorm(name: str, size: int) -> No
 
 def test_a_network_without_batchnorm_stays_as_it_is() -> None:
     network = timm.create_model("test_vit", num_classes=5, img_size=32).eval()
-    folded = fold_batchnorm(network, torch.zeros(1, 3, 32, 32))
+    folded = fold_batchnorm(network, (torch.zeros(1, 3, 32, 32),))
     assert folded.state_dict().keys() == network.state_dict().keys()
     assert all(torch.equal(a, b) for a, b in zip(folded.parameters(), network.parameters(), strict=True))
 
@@ -75,7 +75,7 @@ def test_the_numbers() -> None:
         (network[1].running_var, 3.0),
     ):
         nn.init.constant_(tensor, value)  # type: ignore[arg-type]
-    folded = fold_batchnorm(network, torch.zeros(1, 3, 2, 2))
+    folded = fold_batchnorm(network, (torch.zeros(1, 3, 2, 2),))
     layer = folded.get_submodule("0")
     assert isinstance(layer, nn.Conv2d)
     assert layer.bias is not None
@@ -85,7 +85,7 @@ def test_the_numbers() -> None:
 
 def test_the_activation_of_timms_batchnorm_remains() -> None:
     network = settled(nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), BatchNormAct2d(4, act_layer=nn.Hardswish)))
-    folded = fold_batchnorm(network, torch.zeros(1, 3, 4, 4))
+    folded = fold_batchnorm(network, (torch.zeros(1, 3, 4, 4),))
     assert isinstance(folded.get_submodule("1"), nn.Hardswish)
     assert same(network, folded, 4)
 
@@ -112,7 +112,7 @@ class Awkward(nn.Module):
 
 def test_what_cannot_be_folded_stays_and_is_said() -> None:
     network = settled(Awkward())
-    folded = fold_batchnorm(network, torch.zeros(1, 3, 8, 8))
+    folded = fold_batchnorm(network, (torch.zeros(1, 3, 8, 8),))
     assert unfolded(folded) == ("beside", "after_shared", "after_sum", "overwritten")
     assert same(network, folded, 8)
 
@@ -126,6 +126,6 @@ def test_a_batchnorm_without_statistics_or_weights() -> None:
     )
     nn.init.uniform_(network[1].running_var, 0.3, 3.0)  # type: ignore[arg-type]
     network.eval()
-    folded = fold_batchnorm(network, torch.zeros(1, 3, 4, 4))
+    folded = fold_batchnorm(network, (torch.zeros(1, 3, 4, 4),))
     assert unfolded(folded) == ("3",)
     assert same(network, folded, 4)

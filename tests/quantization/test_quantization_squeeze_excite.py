@@ -14,6 +14,7 @@ from compressor.export.onnx.qdq_plan import heavy_layers
 from compressor.quantization.folding import fold_batchnorm
 from compressor.quantization.plan import quant_plan
 from compressor.quantization.squeeze_excite import Operation, gates
+from tests.kit import pixels
 
 STUDENTS = ("mobilenetv3_small_100", "efficientnet_b0", "efficientnet_lite0", "mobilenetv4_conv_small")
 
@@ -73,13 +74,13 @@ def left_out(
 ) -> tuple[set[str], set[str]]:
     """The layers that stay in float, by the plan for training in torch, and by the one for the exported graph."""
     example = torch.zeros(1, 3, size, size)
-    folded = fold_batchnorm(network.eval(), example)
+    folded = fold_batchnorm(network.eval(), (example,))
     layers = {path for path, module in folded.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
-    to_onnx(network, (size, size), batch, opset, {}, folder / "model.onnx")
+    to_onnx(network, pixels(size, size), batch, opset, {}, folder / "model.onnx")
     weights = {layer.weight for layer in heavy_layers(onnx.load(folder / "model.onnx").graph)}
     assert weights <= {f"{path}.weight" for path in layers}
     in_onnx = {path for path in layers if f"{path}.weight" not in weights}
-    return layers - set(quant_plan(folded, example).inputs), in_onnx
+    return layers - set(quant_plan(folded, (example,)).inputs), in_onnx
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from compressor.errors import KdcError
+from compressor.files.atomic import file_sha256
 from compressor.report import build_report, check, finish, refresh, seal, verify
 from compressor.report.integrity import REMADE, inside
-from compressor.schema.base import file_sha256
 
 Make = Callable[..., Path]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]

@@ -19,9 +19,9 @@ from PIL import Image
 
 from compressor.deploy import write_best
 from compressor.deploy.picture import cpp_header, model_input
-from compressor.schema.base import file_sha256
+from compressor.files.atomic import file_sha256
 from compressor.schema.bundle import FileEntry
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.preprocessing import decode, normalise, resize_and_crop
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def photo(height: int, width: int) -> Pixels:
     return (smooth + noise).astype(np.uint8)
 
 
-def preprocess(**how: Any) -> Preprocess:
-    return Preprocess(**{"mean": MEAN, "std": STD, **how})
+def preprocess(**how: Any) -> ImagePreprocess:
+    return ImagePreprocess(**{"mean": MEAN, "std": STD, **how})
 
 
 @pytest.mark.parametrize("interpolation", FILTERS)

@@ -23,9 +23,10 @@ from compressor.profiles import load_profile
 from compressor.runtimes import RUNTIMES
 from compressor.schema.base import parse
 from compressor.schema.measurement import Machine
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification.stored import StoredImages
 
-HOW = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=MEAN, std=STD)
+HOW = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=MEAN, std=STD)
 PREPROCESS = {"mean": MEAN, "std": STD, "batch": BATCH}
 CASES = [("run_litert.py", "litert", "model.tflite"), ("run_et.py", "executorch", "model.pte")]
 EACH = pytest.mark.parametrize(("script", "runtime", "model"), CASES, ids=["litert", "et"])
@@ -68,7 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np
     pictures = np.random.default_rng(0).integers(0, 256, (PICTURES, SIDE, SIDE, 3), dtype=np.uint8)
     np.save(folder / "pictures.npy", pictures)
     profile = load_profile("android-snapdragon-8gen3", [f"batch={BATCH}"])
-    source = Source(network, Path("model.onnx"), HOW, pictures, profile)
+    source = Source(network, Path("model.onnx"), HOW, StoredImages(pictures, HOW), profile)
     for convert in (to_litert, to_executorch):
         artefact = convert(source, "fp32", folder / convert.__name__)
         artefact.model.rename(folder / artefact.model.name)

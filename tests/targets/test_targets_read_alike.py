@@ -18,7 +18,7 @@ from PIL import Image
 from compressor.deploy.picture import cpp_header, model_input
 from compressor.errors import KdcError
 from compressor.schema.manifest import ModelInput
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.preprocessing import decode, pillow_warnings_ignored, resize_and_crop
 from tests.data.hand_made import chunk, png, tiff, with_chunks
 from tests.tasks.image_classification.test_images_reading import broken_metadata
@@ -160,9 +160,9 @@ def test_what_is_no_file_is_refused(
         files.read_picture(tmp_path / "sparse.png")
 
 
-def how_of(**others: Any) -> Preprocess:
+def how_of(**others: Any) -> ImagePreprocess:
     values = {"input_size": (24, 32), "resize": (32, 32), "mean": (0, 0, 0), "std": (1, 1, 1), **others}
-    return Preprocess.model_validate(values)
+    return ImagePreprocess.model_validate(values)
 
 
 STRIPS = [(1, 3000), (3000, 1), (2, 50_000), (1, 1)]

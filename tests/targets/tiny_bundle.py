@@ -13,10 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compressor.runtimes import RUNTIMES
 from compressor.schema.bundle import Bundle, EvalSet, FileEntry, Variant
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.profile import Device, Fact, Fingerprint, Profile, Target
 from compressor.schema.recipe import LossTerm, Recipe
 from compressor.schema.student import Accuracy, DataInfo, Environment, Student, Weights
+from compressor.tasks.image_classification.preprocessing import images
 
 SIDE = 16
 CLASSES = 4
@@ -84,7 +85,7 @@ def variant(name: str, runtime: str, precision: str, model: str, role: str = "st
         files=(FileEntry(path=model, sha256="0" * 64, bytes=1),),
         inputs="pictures.npy",
         reference_logits="pictures.npy",
-        preprocess=Preprocess(input_size=side, resize=side, mean=MEAN, std=STD),
+        preprocess=ImagePreprocess(input_size=side, resize=side, mean=MEAN, std=STD),
         parameters=8 * 27 + 8 * CLASSES,
         macs=8 * 27 * SIDE * SIDE + 8 * CLASSES,
         made="by the tests",
@@ -103,7 +104,7 @@ def write_bundle(folder: Path, variants: tuple[Variant, ...], reference: str | N
     first variant, where none is named."""
     bundle = Bundle(
         profile=_profile(variants, threads),
-        student=_student(variants[0].preprocess),
+        student=_student(images(variants[0].preprocess)),
         teacher=_weights("teacher"),
         reference=reference or variants[0].name,
         eval=EvalSet(split="test", n=PICTURES, labels="labels.npy", ids="ids.txt"),
@@ -137,7 +138,7 @@ def _weights(source: str) -> Weights:
     return Weights(source=source, architecture="tiny", sha256=digest, licence="unknown", parameters=1)
 
 
-def _student(preprocess: Preprocess) -> Student:
+def _student(preprocess: ImagePreprocess) -> Student:
     accuracy = Accuracy(split="test", n=4, correct=2, accuracy=0.5, low=0.15, high=0.85, balanced=0.5)
     return Student(
         made_by="distill",

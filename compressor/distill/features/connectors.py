@@ -69,16 +69,24 @@ class Resize(Connector):
 
 class Project(Resize):
     """Maps: the student's go through a 1×1 convolution to the teacher's channels (Romero et al. 2015, arXiv 1412.6550,
-    have a regressor there), at the smaller of the two sizes."""
+    have a regressor there), at the smaller of the two sizes. Tokens, rows [n, D]: through a linear layer."""
 
     def __init__(self, sides: Sides) -> None:
         super().__init__(sides)
-        self.regressors = nn.ModuleList(nn.Conv2d(s.shape[0], t.shape[0], 1) for s, t in sides.pairs)
+        self.regressors = nn.ModuleList(_regressor(s, t) for s, t in sides.pairs)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
         pairs = [_same_size(s, t, self.most) for s, t in zip(student, teacher, strict=True)]
         projected = [layer(s.float()) for layer, (s, _) in zip(self.regressors, pairs, strict=True)]
         return {"student_features": projected, "teacher_features": [t for _, t in pairs]}
+
+
+def _regressor(student: Layer, teacher: Layer) -> nn.Module:
+    if student.is_tokens != teacher.is_tokens:
+        raise KdcError(f"{student.name} and {teacher.name}: a map and tokens cannot be compared", "name other layers")
+    if student.is_tokens:
+        return nn.Linear(student.shape[1], teacher.shape[1])
+    return nn.Conv2d(student.shape[0], teacher.shape[0], 1)
 
 
 class ProjectCoarse(Project):
@@ -223,6 +231,13 @@ def _exit(channels: int, classes: int) -> nn.Module:
 
 
 def _same_size(student: Tensor, teacher: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
+    if student.ndim == 2:  # tokens, position by position
+        if len(student) != len(teacher):
+            raise KdcError(
+                f"student and teacher have {len(student)} and {len(teacher)} tokens, which are not the same ones",
+                "losses on logits (kdc losses), or a student with the teacher's tokens",
+            )
+        return student, teacher
     size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
     if most is not None:
         size = min(size[0], most), min(size[1], most)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from compressor.distill.features.connectors import CONNECTORS, Sides
 from compressor.distill.loop.learner import Term
 from compressor.errors import KdcError
+from compressor.losses import Loss
 from compressor.models import LoadedModel
 from compressor.models.features import Taps, inner_of
 from compressor.models.loaded import Several
@@ -30,7 +31,10 @@ def sides_of(
         if not term.asks_teacher:
             if term.loss.at != "auto":
                 raise KdcError(f"{at}: it looks at every stage of the student, so it takes no `at`", "leave `at` out")
-            found[term.name] = Sides(tuple(layers_of(student, kind)), (), classes, samples)
+            own_layers = layers_of(student, kind)
+            for layer in own_layers:
+                _require_kind(layer, term.row, at, student)
+            found[term.name] = Sides(tuple(own_layers), (), classes, samples)
             continue
         if term.loss.at == "same_stride":
             pairs, why = _of_equal_stride(student, teacher)
@@ -54,8 +58,8 @@ def sides_of(
         else:
             pairs = [(named_layer(student, own), named_layer(teacher, other)) for own, other in term.loss.at]
         for own, other in pairs:
-            _require_kind(own, kind, at, student)
-            _require_kind(other, kind, at, teacher)
+            _require_kind(own, term.row, at, student)
+            _require_kind(other, term.row, at, teacher)
         if len(pairs) < term.row.layers:
             raise KdcError(
                 f"{at}: it compares {term.row.layers} pairs of layers or more, and there are {len(pairs)}",
@@ -86,11 +90,16 @@ def _sides(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: int) -> 
 DIMENSIONS = {"maps": 3, "pooled": 1, "attention": 3}
 
 
-def _require_kind(layer: Layer, kind: str, at: str, model: LoadedModel) -> None:
+def _require_kind(layer: Layer, row: Loss, at: str, model: LoadedModel) -> None:
+    kind = row.taps
+    assert kind is not None
+    if row.tokens and kind == "maps" and layer.is_tokens:
+        return
     if len(layer.shape) != DIMENSIONS[kind] or (kind == "attention") != layer.name.startswith("attention"):
         shape = "×".join(map(str, layer.shape))
+        what = f"tokens, {shape}" if layer.is_tokens else shape
         raise KdcError(
-            f"{at}: {layer.name} of {model.weights.source} gives {shape}, and this loss wants {kind}",
+            f"{at}: {layer.name} of {model.weights.source} gives {what}, and this loss wants {kind}",
             {"maps": "name a stage", "pooled": "leave `at` out", "attention": "name attention1, attention2, …"}[kind],
         )
 

@@ -9,19 +9,20 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from compressor.data.samples import Dataset
 from compressor.distill.host.device import Speed, set_up
 from compressor.distill.host.resources import Resources
 from compressor.errors import KdcError, first_line, os_error
+from compressor.files.atomic import TEMPORARY
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import any_of
 from compressor.progress import Progress, Silent
-from compressor.schema.base import TEMPORARY
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.recipe import Recipe
-from compressor.tasks.image_classification import ImageData
-from compressor.tasks.image_classification.task import ImageClassification, needed_bytes
+from compressor.tasks.base import Feed
+from compressor.tasks.table import task_named
 
-__all__ = ["Setting", "setting_for", "store_in", "task_for"]
+__all__ = ["Setting", "feed_for", "setting_for", "store_in"]
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,20 @@ def store_in(out: Path, setting: Setting) -> Iterator[Path]:
                 shutil.rmtree(store, ignore_errors=True)
 
 
-def task_for(
-    data: ImageData, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, setting: Setting
-) -> ImageClassification:
+def feed_for(data: Dataset, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, setting: Setting) -> Feed:
     if setting.accelerator.is_local_main_process:
         _make_empty(store)
     setting.accelerator.wait_for_everyone()
-    kept, line = setting.resources.may_decode(needed_bytes(data, inputs), store.parent)
+    task = task_named(next(iter(inputs.values())).task)
+    kept, line = setting.resources.may_decode(task.stored_bytes(data, inputs), store.parent)
     # One answer for all: what is free changes as soon as the first of them decodes.
     kept = not any_of(setting.accelerator, not kept)
     setting.progress.note(line)
-    task = ImageClassification(data, inputs, recipe, store if kept else None, setting.speed.device, setting.progress)
-    task.decode()
-    return task
+    feed = task.feed(
+        data, inputs, recipe, store=store if kept else None, device=setting.speed.device, progress=setting.progress
+    )
+    feed.prepare()
+    return feed
 
 
 def _make_empty(folder: Path) -> None:

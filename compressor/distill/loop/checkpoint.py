@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compressor.errors import KdcError, first_line
+from compressor.files.atomic import write_atomically
 from compressor.progress import Progress
-from compressor.schema.base import write_atomically
 
 __all__ = ["Position", "is_saved", "load_state", "save_state"]
 

@@ -20,12 +20,12 @@ from compressor.distill.loop.guards import out_of_memory_explained, require_fini
 from compressor.distill.loop.interrupt import stop_requests
 from compressor.distill.loop.learner import Learner
 from compressor.distill.teacher.sources import Itself, Teacher
+from compressor.files.atomic import write_text
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import any_of, mean_of, same_buffers
 from compressor.progress import Progress
-from compressor.schema.base import write_text
 from compressor.schema.recipe import Recipe
-from compressor.tasks.base import Batch, BatchModel, Task
+from compressor.tasks.base import Batch, BatchModel, Feed
 
 __all__ = ["MIN_TO_CHOOSE", "rate", "train"]
 
@@ -56,7 +56,7 @@ class Training:
     learner: Learner
     parallel: nn.Module
     teacher: Teacher | None
-    task: Task
+    task: Feed
     recipe: Recipe
     optimizer: AdamW
     average: ModelEmaV3 | None
@@ -92,7 +92,7 @@ class Training:
 def train(
     learner: Learner,
     teacher: Teacher | None,
-    task: Task,
+    task: Feed,
     recipe: Recipe,
     *,
     head: Sequence[nn.Parameter],

@@ -10,14 +10,14 @@ from torch import Tensor
 from compressor.distill.loop.checkpoint import Position
 from compressor.errors import KdcError
 from compressor.schema.recipe import Recipe
-from compressor.tasks.base import Task
+from compressor.tasks.base import Feed
 
 __all__ = ["out_of_memory_explained", "require_finite"]
 
 NAMED = 5
 
 
-def require_finite(sums: Mapping[str, Tensor], bad: Tensor, position: Position, task: Task) -> None:
+def require_finite(sums: Mapping[str, Tensor], bad: Tensor, position: Position, task: Feed) -> None:
     """Raise KdcError where a loss of this epoch is not finite. `bad`: the first step that was so, or -1."""
     for name, total in sums.items():
         if not math.isfinite(float(total)):
@@ -28,7 +28,7 @@ def require_finite(sums: Mapping[str, Tensor], bad: Tensor, position: Position, 
             )
 
 
-def _samples(task: Task, epoch: int, step: int) -> str:
+def _samples(task: Feed, epoch: int, step: int) -> str:
     samples = task.samples_of(epoch, step)
     more = f" and {len(samples) - NAMED} more" if len(samples) > NAMED else ""
     return f"samples {', '.join(task.names(samples[:NAMED]))}{more}"

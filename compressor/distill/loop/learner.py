@@ -132,6 +132,8 @@ class Learner(nn.Module):
         with self._precision(batch["labels"].device):
             own: Outputs = self.student(batch)
             others = [peer(batch).logits for peer in self._peers]
+        for logits in (own.logits, *others, *([teacher.logits] if teacher is not None else [])):
+            _require_rows(logits)
         given = {"labels": batch["labels"], "index": batch["index"]}
         if teacher is not None:
             given["teacher_logits"] = teacher.logits
@@ -157,14 +159,23 @@ class Learner(nn.Module):
     def _connected(self, name: str, own: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Any]:
         sides, connector = self.layers[name], self.connectors[name]
         assert isinstance(connector, Connector)
-        ours = [own.features[layer.name] for layer in sides.student]
-        theirs = [teacher.features[layer.name] for layer in sides.teacher] if teacher is not None else []
+        ours = [own.flat(layer.name) for layer in sides.student]
+        theirs = [teacher.flat(layer.name) for layer in sides.teacher] if teacher is not None else []
         found: dict[str, Any] = connector(ours, theirs, batch["labels"], batch["index"])
         return found
 
 
 def _row(terms: Sequence[Term], name: str) -> Row:
     return next(term.row for term in terms if term.name == name)
+
+
+def _require_rows(logits: Tensor) -> None:
+    """Losses on logits take a row a sample. Raises KdcError for a network that answers every position."""
+    if logits.ndim != 2:
+        raise KdcError(
+            f"a network answers {list(logits.shape)} for a batch, and losses take rows [n, classes]",
+            "its task must choose the positions that count and flatten them before a loss sees them",
+        )
 
 
 def _detached(logits: Sequence[Tensor]) -> list[Tensor]:

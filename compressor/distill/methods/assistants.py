@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from compressor.data.samples import Dataset
 from compressor.distill.api import (
-    DEFAULT_INPUT_SIZE,
     already_finished,
     distill,
     distillation,
@@ -27,7 +27,7 @@ from compressor.distill.plan import Origin
 from compressor.distill.run_folder import abandon, claimed, start
 from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, create_student, load_run, map_classes, with_classes
+from compressor.models import LoadedModel, load_run, map_classes, with_classes
 from compressor.models.lineage import load_teacher
 from compressor.models.prediction_table import require_alone
 from compressor.models.references import NO_MODEL, is_table
@@ -35,7 +35,7 @@ from compressor.processes.team import team
 from compressor.progress import Progress, Silent
 from compressor.schema.recipe import Ensemble
 from compressor.schema.student import DataInfo, Request, Student, Weights
-from compressor.tasks.image_classification import ImageData
+from compressor.tasks.table import task_named
 
 __all__ = ["distill_chain", "require_possible"]
 
@@ -48,7 +48,7 @@ def distill_chain(
     overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
-    data: ImageData | None = None,
+    data: Dataset | None = None,
 ) -> Student:
     """Distill as `distill` does, by way of `request.assistants`. Interrupted anywhere, it goes on with `resume`: an
     assistant that is finished is not trained again.
@@ -69,7 +69,7 @@ def distill_chain(
 
 
 def _chained(
-    request: Request, out: Path, resume: bool, progress: Progress, resources: Resources | None, data: ImageData | None
+    request: Request, out: Path, resume: bool, progress: Progress, resources: Resources | None, data: Dataset | None
 ) -> Student:
     if data is None:
         data = require_possible(request, progress)
@@ -95,7 +95,7 @@ def _chained(
 
 
 def _assistants(
-    request: Request, out: Path, data: ImageData, progress: Progress, resources: Resources | None
+    request: Request, out: Path, data: Dataset, progress: Progress, resources: Resources | None
 ) -> tuple[list[Student], list[Weights]]:
     """Train those that are not finished; their records, and whose weights they are."""
     records, weights = [], []
@@ -145,7 +145,7 @@ def _require_chain(request: Request) -> None:
         )
 
 
-def require_possible(request: Request, progress: Progress) -> ImageData:
+def require_possible(request: Request, progress: Progress) -> Dataset:
     """Open the data, make every model of the chain once (without assistants: of the distillation), and find the layers
     that losses look at. Only the data is kept. Raises KdcError for whatever would stop a training later; changes
     nothing."""
@@ -158,11 +158,11 @@ def require_possible(request: Request, progress: Progress) -> ImageData:
     if not request.assistants:
         distillation(request, Silent(), data)
         return data
-    names, size = data.info.class_names, request.input_size or DEFAULT_INPUT_SIZE
+    names, task = data.info.class_names, task_named(request.task)
     teacher: LoadedModel | None = load_teacher(request, names)
     students: Sequence[str] = [*request.assistants, str(request.student)]
     for name in students:
-        student = create_student(name, request.init, names, size, recipe.crop_pct)
+        student = task.create_student(name, request.init, names, request.input_size, recipe.crop_pct)
         if recipe.transfer.correct_bias:
             require_correctable(student, data, recipe.transfer)
         sides_of(terms, student, teacher, classes=len(names), samples=len(data.train))
@@ -170,7 +170,7 @@ def require_possible(request: Request, progress: Progress) -> ImageData:
     return data
 
 
-def _require_same(request: Request, out: Path, data: ImageData) -> None:
+def _require_same(request: Request, out: Path, data: Dataset) -> None:
     """The finished assistants must have learned from this teacher and these data."""
     folders = [_folder(out, number) for number in range(len(request.assistants))]
     records = [load_run(folder)[1] for folder in folders if (folder / "student.json").is_file()]

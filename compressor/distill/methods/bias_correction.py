@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.data.labels import listed
+from compressor.data.samples import Dataset
 from compressor.data.transfer import classes_without
 from compressor.errors import KdcError
-from compressor.models.loaded import LoadedModel, evaluating
+from compressor.files.atomic import write_text
+from compressor.models.loaded import LoadedModel
 from compressor.models.weights import heads
+from compressor.modes import evaluating
 from compressor.progress import Progress
-from compressor.schema.base import write_text
 from compressor.schema.recipe import Transfer
 from compressor.stats import per_class_recall, top1, wilson_interval
-from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import ImageData
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.base import BatchModel, Feed, example_inputs
 
 __all__ = ["add_to_bias", "correct_bias", "fit_bias", "require_correctable", "unseen_recall", "write_history"]
 
@@ -34,7 +34,7 @@ SLOPE = 1e-6
 """Of the mean cross-entropy, below which a fit has come to its minimum."""
 
 
-def require_correctable(student: LoadedModel, data: ImageData, how: Transfer) -> None:
+def require_correctable(student: LoadedModel, data: Dataset, how: Transfer) -> None:
     """Raise KdcError, before any training, where `correct_bias` could not be done after it: the classifier has no bias
     that does nothing but shift a class's logit, or validation does not hold the classes."""
     numbers, classes = classes_without(how, data.info.class_names), len(data.info.class_names)
@@ -59,13 +59,13 @@ def require_correctable(student: LoadedModel, data: ImageData, how: Transfer) ->
 
 def _shift(student: LoadedModel, numbers: Sequence[int], classes: int) -> NDArray[np.float64] | None:
     """What 1 more of these biases adds to the logits, [C]; None where there are none."""
-    picture = torch.zeros(1, 3, *student.preprocess.input_size)
+    example = example_inputs(student.preprocess.inputs)
     state = {name: tensor.clone() for name, tensor in student.network.state_dict().items()}
     with evaluating(student.network):
-        before = student.network(picture)
+        before = student.network(*example)
         if not add_to_bias(student.network, numbers, np.ones(len(numbers)), classes):
             return None
-        after = student.network(picture)
+        after = student.network(*example)
     student.network.load_state_dict(state)
     shift: NDArray[np.float64] = (after - before)[0].double().numpy()
     return shift
@@ -129,9 +129,7 @@ def add_to_bias(network: nn.Module, numbers: Sequence[int], constants: NDArray[n
     return True
 
 
-def correct_bias(
-    student: BatchModel, task: ImageClassification, data: ImageData, how: Transfer, progress: Progress
-) -> dict[str, Any]:
+def correct_bias(student: BatchModel, task: Feed, data: Dataset, how: Transfer, progress: Progress) -> dict[str, Any]:
     """Fit the biases of the classes in `how.without` on validation and write them into `student`.
 
     Returns the row of history.jsonl about it: what was added, and these classes' recall on validation before and after.
@@ -162,7 +160,7 @@ def write_history(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def unseen_recall(logits: NDArray[np.floating], data: ImageData, how: Transfer) -> str:
+def unseen_recall(logits: NDArray[np.floating], data: Dataset, how: Transfer) -> str:
     """One line on how many test pictures of the classes in `how.without` the student knows. Logits [N, C], of test."""
     right = top1(logits) == data.test.labels
     parts = []

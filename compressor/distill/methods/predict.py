@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from compressor import __version__
 from compressor.data.prediction_files import Column, require_ending, table_writer, written_by_kdc
+from compressor.data.samples import Dataset, Split
 from compressor.distill.host.device import set_up
 from compressor.distill.overlap import tell_overlap
 from compressor.distill.teacher.card import tell_lost_classes
@@ -18,18 +19,17 @@ from compressor.distill.trainer import say
 from compressor.errors import KdcError
 from compressor.files.locks import locked
 from compressor.files.writing import is_stream, refuse_existing
-from compressor.models import LoadedModel, freeze, load_model, map_classes, with_classes
+from compressor.models import LoadedModel, load_model, map_classes, with_classes
 from compressor.models.lineage import public, told
 from compressor.models.references import with_class_file
 from compressor.models.trained_on import Pictures, pictures_of
+from compressor.modes import freeze
 from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.predictions import OutputsInfo, Predictions
 from compressor.schema.preprocess import PixelRange
 from compressor.stats import accuracy_of, log_softmax
-from compressor.tasks.image_classification import ImageData, Split, normalise, open_data
-from compressor.tasks.image_classification.models.pixel_range import seeing
-from compressor.tasks.image_classification.pixel_cache import Decoding
+from compressor.tasks.table import task_named
 
 __all__ = ["answers_of", "predict"]
 
@@ -92,9 +92,11 @@ def _predicted(
     unlabelled: str | None, pixel_range: PixelRange | None, skip_bad: bool, progress: Progress,
 ) -> Predictions:  # fmt: skip
     (model,) = told(progress, load_model(teacher))
-    model = seeing(model, pixel_range or model.preprocess.pixel_range, progress)
-    found = open_data(
-        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=model.preprocess.pixel_range
+    task = task_named(model.preprocess.task)
+    own = model.preprocess.read_with
+    model = task.with_range(model, pixel_range or own, progress)
+    found = task.open_data(
+        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=pixel_range or own
     )
     say(found, progress)
     names = found.info.class_names
@@ -121,7 +123,7 @@ def _predicted(
 
 
 def _write(
-    out: Path, model: LoadedModel, data: ImageData, info: OutputsInfo, top_k: int | None, seen: Pictures | None,
+    out: Path, model: LoadedModel, data: Dataset, info: OutputsInfo, top_k: int | None, seen: Pictures | None,
     progress: Progress,
 ) -> Logits:  # fmt: skip
     """Write the table, split by split; returns the logits of validation. `seen`: what the teacher was trained on."""
@@ -151,12 +153,11 @@ def answers_of(
     is frozen, and stays on the device of this process."""
     device = set_up().device
     network = freeze(model.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    chunks = [np.arange(start, min(start + BATCH, len(split))) for start in range(0, len(split), BATCH)]
-    pictures = Decoding(split, (model.preprocess,)).batches(chunks)
-    for chunk, (pixels,) in progress.track(zip(chunks, pictures, strict=True), len(chunks), doing):
-        inputs = torch.from_numpy(normalise(pixels, model.preprocess)).to(device, memory_format=torch.channels_last)
+    chunks = [range(start, min(start + BATCH, len(split))) for start in range(0, len(split), BATCH)]
+    batches = task_named(model.preprocess.task).evaluation(split, model.preprocess, BATCH, device)
+    for chunk, inputs in progress.track(zip(chunks, batches, strict=True), len(chunks), doing):
         with torch.no_grad():
-            logits = network(inputs).float().cpu().numpy()
+            logits = network(*inputs).float().cpu().numpy()
         splits = [split.name if split.labels[number] >= 0 else "unlabelled" for number in chunk]
         yield [split.ids[number] for number in chunk], splits, logits
 

@@ -37,8 +37,7 @@ from compressor.schema.base import read_json
 from compressor.schema.quantization import Quantization, Scheme
 from compressor.schema.recipe import LossTerm, Recipe
 from compressor.schema.student import Request, Student
-from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.base import BatchModel, Feed, example_inputs, inputs_of
 
 __all__ = ["distill_quantized", "qat_recipe", "quantization_aware"]
 
@@ -198,20 +197,21 @@ def _train_on(
 
 def _quantize(
     student: LoadedModel, record: Student, request: Request, progress: Progress
-) -> Callable[[ImageClassification], tuple[LoadedModel, Quantization]]:
+) -> Callable[[Feed], tuple[LoadedModel, Quantization]]:
     """Fold the student, find its ranges on the first training pictures, and let it round."""
     assert request.qat is not None
     scheme, wanted = request.qat, request.recipe.qat.calibration
 
-    def quantize(task: ImageClassification) -> tuple[LoadedModel, Quantization]:
-        example = torch.zeros(1, 3, *student.preprocess.input_size)
+    def quantize(task: Feed) -> tuple[LoadedModel, Quantization]:
+        example = example_inputs(student.preprocess.inputs)
         folded = fold_batchnorm(student.network, example)
         left = unfolded(folded)
         if left:
             progress.warn(f"{len(left)} BatchNorms follow no convolution and stay in float, e.g. {left[0]}")
         plan = quant_plan(folded, example)
-        batches = [batch["student"] for batch in islice(task.batches(0, 0, {"student"}), -(-wanted // task.batch_size))]
-        folded = folded.to(batches[0].device)
+        parts = islice(task.batches(0, 0, {"student"}), -(-wanted // task.batch_size))
+        batches = [inputs_of(batch, "student") for batch in parts]
+        folded = folded.to(batches[0][0].device)
         quantization = calibrate(folded, plan, scheme, batches)
         network = add_fake_quant(folded, quantization)
         equalise_channels(network)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from compressor.data.labels import listed
+from compressor.data.samples import Dataset, Split
 from compressor.data.specialty import specialised, specialty_classes
 from compressor.distill.api import made_from_weights
 from compressor.distill.host.subprocesses import Child, train_in_processes
@@ -31,20 +32,19 @@ from compressor.distill.teacher.gap import points_apart
 from compressor.distill.teacher.setup import is_chance, scored
 from compressor.distill.trainer import say
 from compressor.errors import KdcError
+from compressor.files.atomic import write_text
 from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
 from compressor.models.lineage import told
 from compressor.models.specialists import joined
 from compressor.processes.launcher import world_size
 from compressor.processes.python import kdc_command
 from compressor.progress import Progress
-from compressor.schema.base import read_json, write_json, write_text
+from compressor.schema.base import read_json, write_json
 from compressor.schema.recipe import Transfer
 from compressor.schema.specialists import Specialist, Specialists, SpecialistsRequest
 from compressor.schema.student import Student
 from compressor.stats import accuracy_of, top1
-from compressor.tasks.image_classification import ImageData, Split, open_data
-from compressor.tasks.image_classification.models.pixel_range import seeing
-from compressor.tasks.image_classification.models.students import create_trainee
+from compressor.tasks.table import task_named, task_of_data
 
 __all__ = ["specialists"]
 
@@ -73,12 +73,13 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
     if request.recipe.transfer != Transfer():
         raise KdcError("specialists draw their own parts of the training data: recipe transfer cannot cut it too")
     deep = request.recipe.pixel_range
-    data = open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
+    task = task_of_data(request.data)
+    data = task.open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
     say(data, progress)
     data = with_notes(data, tell_overlap((request.teacher,), data, progress))
     names = data.info.class_names
     (generalist,) = told(progress, load_model(request.teacher, request.input_size))
-    generalist = seeing(generalist, deep, progress)
+    generalist = task.with_range(generalist, deep, progress)
     if generalist.class_names is None:
         raise KdcError(
             f"the classes of {request.teacher} have no names, so they cannot be matched with those of the data",
@@ -109,7 +110,7 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
 
 
 def _finish(
-    request: SpecialistsRequest, out: Path, data: ImageData, generalist: LoadedModel, classes: Sequence[Sequence[str]],
+    request: SpecialistsRequest, out: Path, data: Dataset, generalist: LoadedModel, classes: Sequence[Sequence[str]],
     alone: Sequence[str], logits: NDArray[np.float32], progress: Progress,
 ) -> Specialists:  # fmt: skip
     """Measure all of them together, and write specialists.json."""
@@ -145,7 +146,8 @@ def _finish(
 
 def _require_trainable(generalist: LoadedModel, request: SpecialistsRequest, names: Sequence[str]) -> None:
     """Make a specialist once, without keeping it: what is refused then is refused before anything was trained."""
-    trainee = create_trainee(copy.deepcopy(generalist), names, request.recipe.crop_pct)
+    task = task_named(generalist.preprocess.task)
+    trainee = task.create_trainee(copy.deepcopy(generalist), names, request.recipe.crop_pct)
     if trainee.preprocess != generalist.preprocess:
         raise KdcError(
             f"crop_pct {request.recipe.crop_pct} would show specialists other pictures than their generalist sees",
@@ -154,7 +156,7 @@ def _require_trainable(generalist: LoadedModel, request: SpecialistsRequest, nam
 
 
 def _require_same(
-    request: SpecialistsRequest, out: Path, data: ImageData, generalist: LoadedModel, classes: Sequence[Sequence[str]]
+    request: SpecialistsRequest, out: Path, data: Dataset, generalist: LoadedModel, classes: Sequence[Sequence[str]]
 ) -> None:
     """The specialists that are finished must have been made from this data and this generalist."""
     for number, group in enumerate(classes, 1):

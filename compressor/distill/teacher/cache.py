@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import is_temporary, temporary_beside, write_text
 from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, json_value, read_text
 from compressor.files.rows import RowFile
-from compressor.schema.base import flat, is_temporary, temporary_beside, write_text
+from compressor.schema.base import flat
 
 __all__ = ["ABSENT", "DAMAGED", "WHOLE", "AnswerStore"]
 

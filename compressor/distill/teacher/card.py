@@ -5,14 +5,14 @@ from collections.abc import Collection, Sequence
 from compressor.progress import Progress
 from compressor.schema.student import Accuracy, TeacherCard
 from compressor.stats import card_lines, teacher_card
-from compressor.tasks.base import BatchModel, Task
+from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["card_of", "shown", "tell_lost_classes"]
 
 NAMED = 5
 
 
-def card_of(task: Task, model: BatchModel, class_names: Sequence[str]) -> TeacherCard:
+def card_of(task: Feed, model: BatchModel, class_names: Sequence[str]) -> TeacherCard:
     """The card of `model` from the validation split, the only one that a card may see."""
     return teacher_card(*task.answers_on(model, "validation"), class_names)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compressor.data.predictions import NOTHING
+from compressor.data.samples import Dataset
 from compressor.distill.loop.learner import Term
 from compressor.distill.teacher.card import shown
 from compressor.distill.teacher.codec import Codec
@@ -21,7 +22,6 @@ from compressor.schema.recipe import Recipe, TeacherAnswers
 from compressor.schema.student import TeacherCard
 from compressor.stats import teacher_card
 from compressor.tasks.base import Batch, BatchModel, Outputs
-from compressor.tasks.image_classification import ImageData
 
 __all__ = ["Table", "require_teachable", "taught_by"]
 
@@ -52,7 +52,7 @@ class Table:
 
 
 def require_teachable(
-    table: LoadedTable, data: ImageData, terms: Sequence[Term], recipe: Recipe, progress: Progress
+    table: LoadedTable, data: Dataset, terms: Sequence[Term], recipe: Recipe, progress: Progress
 ) -> None:
     """Raise KdcError where a table cannot give what the recipe asks of it, or lacks a training sample."""
     source, answers = table.weights.source, table.answers
@@ -81,7 +81,7 @@ def require_teachable(
         )
 
 
-def _require_answers(table: LoadedTable, data: ImageData) -> None:
+def _require_answers(table: LoadedTable, data: Dataset) -> None:
     """Raise KdcError where a training sample has no row, or another picture than was answered."""
     source, answers = table.weights.source, table.answers
     missing = [own for own, name in zip(data.train.ids, answers.named(data.train), strict=True) if name is None]
@@ -120,7 +120,7 @@ def _require_learnable(term: Term, table: LoadedTable) -> None:
         )
 
 
-def taught_by(table: LoadedTable, data: ImageData, progress: Progress) -> tuple[Table, TeacherCard | None]:
+def taught_by(table: LoadedTable, data: Dataset, progress: Progress) -> tuple[Table, TeacherCard | None]:
     """The teacher, and its card where the table answers all of the validation split; said, and at chance refused."""
     answers, names = table.answers, data.info.class_names
     codec = Codec(len(names), top_k=answers.top_k)

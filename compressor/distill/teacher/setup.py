@@ -3,39 +3,39 @@
 import timm
 import torch
 
+from compressor.data.samples import Dataset
 from compressor.distill.host.context import Setting
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.card import card_of, shown
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Cached, Itself, Online, Teacher
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, freeze
+from compressor.models import LoadedModel
 from compressor.models.ensemble import Mixture
 from compressor.models.features import POOLED, Taps
 from compressor.models.references import is_table
+from compressor.modes import freeze
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, TeacherCard
-from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import ImageData
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
 
 
-def measured(
-    teacher: LoadedModel, task: ImageClassification, data: ImageData, setting: Setting
-) -> tuple[BatchModel, TeacherCard]:
+def measured(teacher: LoadedModel, task: Feed, data: Dataset, setting: Setting) -> tuple[BatchModel, TeacherCard]:
     """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
     if isinstance(teacher.network, Mixture):
         _measure_members(teacher.network, task, data, setting)
-    model = on_device(freeze(BatchModel(teacher.network, "teacher")), setting.speed.device)
+    model = on_device(
+        freeze(BatchModel(teacher.network, "teacher", mask=teacher.preprocess.mask)), setting.speed.device
+    )
     card = card_of(task, model, data.info.class_names)
     setting.progress.note(f"teacher {teacher.weights.source}: {scored(card.accuracy)}")
     refuse_chance(card.accuracy, len(data.info.class_names), teacher.weights.source)
     return model, shown(card, data.info.class_names, setting.progress)
 
 
-def _measure_members(network: Mixture, task: ImageClassification, data: ImageData, setting: Setting) -> None:
+def _measure_members(network: Mixture, task: Feed, data: Dataset, setting: Setting) -> None:
     """One that knows nothing would be hidden by the others."""
     for number, member in enumerate(network.members, 1):
         model = on_device(freeze(BatchModel(member, "teacher")), setting.speed.device)
@@ -48,8 +48,8 @@ def signal_of(
     loaded: LoadedModel,
     model: BatchModel,
     recipe: Recipe,
-    data: ImageData,
-    task: ImageClassification,
+    data: Dataset,
+    task: Feed,
     setting: Setting,
     *,
     taps: Taps | None = None,
@@ -63,7 +63,7 @@ def signal_of(
     """
     progress = setting.progress
     codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), pooled)
-    online = Online(BatchModel(model.network, model.key, taps).eval(), codec, setting.speed.autocast)
+    online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, setting.speed.autocast)
     distinct, folder = recipe.views.distinct, setting.resources.teacher_cache
     why = None
     if distinct is None:

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compressor.data.randomness import keyed_uniform
 from compressor.distill.teacher.cache import DAMAGED, WHOLE, AnswerStore
 from compressor.distill.teacher.codec import Codec
 from compressor.errors import KdcError
 from compressor.progress import Progress
-from compressor.tasks.base import Batch, BatchModel, Outputs, Task
-from compressor.tasks.image_classification.views import keyed_uniform
+from compressor.tasks.base import Batch, BatchModel, Feed, Outputs, has_inputs, inputs_of
 
 __all__ = ["Cached", "Itself", "Online", "Teacher"]
 
@@ -72,7 +72,7 @@ class Online:
     def answers(self, batch: Batch, epoch: int) -> Outputs:
         answer = self._asked(batch)
         kept = outputs_of(self.codec, self._kept(answer))
-        return Outputs(kept.logits, {**answer.features, **kept.features})
+        return Outputs(kept.logits, {**answer.features, **kept.features}, answer.mask)
 
     def end(self, epoch: int, student: BatchModel) -> None:
         pass
@@ -85,7 +85,7 @@ class Online:
         return self.codec.encode(answer.logits, answer.features.get("pooled"))
 
     def _asked(self, batch: Batch) -> Outputs:
-        device = batch[self.model.key].device
+        device = inputs_of(batch, self.model.key)[0].device
         with torch.no_grad(), torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
             answer: Outputs = self.model(batch)
             return answer
@@ -99,7 +99,9 @@ class Itself(nn.Module):
 
     def __init__(self, student: BatchModel, codec: Codec, autocast: torch.dtype | None = None) -> None:
         super().__init__()
-        self.before = BatchModel(copy.deepcopy(student.network), student.key).eval().requires_grad_(False)
+        self.before = (
+            BatchModel(copy.deepcopy(student.network), student.key, mask=student.mask).eval().requires_grad_(False)
+        )
         self._online = Online(self.before, codec, autocast)
 
     @property
@@ -124,10 +126,10 @@ class Cached:
     """
 
     def __init__(
-        self, online: Online, store: AnswerStore, task: Task, progress: Progress, *, share: tuple[int, int] = (0, 1)
+        self, online: Online, store: AnswerStore, feed: Feed, progress: Progress, *, share: tuple[int, int] = (0, 1)
     ) -> None:
         """`share`: (rank, processes); each process looks after its share of what the batches of an epoch left out."""
-        self._online, self._store, self._task, self._progress = online, store, task, progress
+        self._online, self._store, self._feed, self._progress = online, store, feed, progress
         self._rank, self._processes = share
         self._key = online.model.key
         self._wanted: tuple[int, bool] | None = None
@@ -150,8 +152,8 @@ class Cached:
         if found.whole:
             return outputs_of(codec, codec.from_bytes(found.answers).to(device, non_blocking=True))
         self._name_damaged(view, samples[found.states == DAMAGED])
-        if self._key not in batch:
-            batch = {**batch, self._key: self._task.input_of(self._key, samples, view)}
+        if not has_inputs(batch, self._key):
+            batch = {**batch, **self._feed.input_of(self._key, samples, view)}
         encoded = self._online.encoded(batch)
         rows = np.flatnonzero(found.states != WHOLE)
         self._keep(view, samples[rows], encoded[torch.from_numpy(rows).to(device)])
@@ -169,7 +171,7 @@ class Cached:
     def precompute(self) -> None:
         """Answer everything that is not there yet."""
         for view in range(self._store.views):
-            left = -(-len(self._mine(view)) // self._task.batch_size)
+            left = -(-len(self._mine(view)) // self._feed.batch_size)
             doing = f"the teacher's answers, view {view + 1}/{self._store.views}"
             for _ in self._progress.track(self._fill(view), left, doing):
                 pass
@@ -191,12 +193,11 @@ class Cached:
                 continue
             codec = self._online.codec
             before = codec.from_bytes(found.answers[kept])
-            pixels = self._task.input_of(self._key, samples[kept], view)
-            now = self._online.encoded({self._key: pixels}).cpu()
+            now = self._online.encoded(self._feed.input_of(self._key, samples[kept], view)).cpu()
             apart = codec.apart(before, now)
             worst = int(apart.argmax())
             if not apart[worst] <= TOLERANCE[self._online.autocast]:
-                name = self._task.names(samples[kept][worst : worst + 1])[0]
+                name = self._feed.names(samples[kept][worst : worst + 1])[0]
                 raise KdcError(
                     f"the teacher answers otherwise now than {self._store.folder} holds: sample {name}, view {view}",
                     "remove that folder, or --teacher-cache off",
@@ -207,12 +208,12 @@ class Cached:
     def _fill(self, view: int) -> Iterable[None]:
         """Answer this process's share of what the view lacks, in batches of the size that training uses."""
         missing = self._mine(view)
-        size = self._task.batch_size
+        size = self._feed.batch_size
         for start in range(0, len(missing), size):
             samples = missing[start : start + size]
             # The last is filled up: a smaller batch may be computed by other kernels, with other last digits.
             whole = np.resize(samples, size)
-            encoded = self._online.encoded({self._key: self._task.input_of(self._key, whole, view)})
+            encoded = self._online.encoded(self._feed.input_of(self._key, whole, view))
             self._keep(view, samples, encoded[: len(samples)])
             yield
         self._write_pending(0)
@@ -240,6 +241,6 @@ class Cached:
             self._store.write(view, samples, self._online.codec.to_bytes(encoded))
 
     def _name_damaged(self, view: int, samples: NDArray[np.int64]) -> None:
-        for name in self._task.names(samples):
+        for name in self._feed.names(samples):
             where = self._store.folder / "records"
             self._progress.warn(f"{where} was damaged: sample {name}, view {view}; the teacher answers it again")

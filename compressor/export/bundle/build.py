@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from compressor import __version__
 from compressor.assets import runner_scripts
+from compressor.data.samples import Dataset
 from compressor.errors import KdcError, needs, os_error
 from compressor.export.base import QatModel, Source
-from compressor.export.bundle.eval_set import eval_set, part_of, write_pictures, write_reference
+from compressor.export.bundle.eval_set import eval_set, part_of, write_reference
 from compressor.export.bundle.identity import metadata_of, without_paths
 from compressor.export.bundle.teacher_predictions import matched_by_ids_alone, write_teacher_table
 from compressor.export.bundle.variants import REFERENCE, Delivery, Making, entry, variants_of
@@ -24,19 +24,21 @@ from compressor.export.onnx.graph import to_onnx
 from compressor.export.onnx.qat import qat_model
 from compressor.export.quiet import quiet
 from compressor.export.schemes import scored_by_others
+from compressor.files.atomic import TEMPORARY
 from compressor.files.bundle_change import deliver, new_folder
 from compressor.models import LoadedModel, load_run
 from compressor.models.lineage import data_of, teacher_of
 from compressor.models.prediction_table import LoadedTable, find_table
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.schema.base import TEMPORARY, read_json, write_json
+from compressor.schema.base import read_json, write_json
 from compressor.schema.bundle import Bundle
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Scheme
 from compressor.schema.student import Accuracy, Request, Student
-from compressor.tasks.image_classification import ImageData, decode_split
+from compressor.tasks.base import Stored, Task
+from compressor.tasks.table import task_named
 
 __all__ = ["CALIBRATION", "export_bundle", "needed", "validation_size"]
 
@@ -46,9 +48,9 @@ CALIBRATION = 256
 """Training pictures, at most, that ranges are computed from."""
 
 VALIDATION = 10_000
-VALIDATION_PIXELS = 150_000_000
-"""Validation pictures, at most, that choices are made on, and their pixels in all: 3,000 at 224 px, which is enough to
-see half a point of accuracy, and takes a minute or two a candidate on a small machine."""
+VALIDATION_VALUES = 450_000_000
+"""Validation samples, at most, that choices are made on, and their values in all: 3,000 images at 224 px, which is
+enough to see half a point of accuracy, and takes a minute or two a candidate on a small machine."""
 
 AIM = 0.5
 """The ladder aims at this share of what may be lost: the best of several candidates looks better than it is."""
@@ -121,15 +123,21 @@ class _Place:
     work: Path
     profile: Profile
     record: Student
-    data: ImageData
+    data: Dataset
     progress: Progress
 
-    def write_pictures(self, how: Preprocess, path: str) -> None:
-        if not (self.root / path).exists():
-            write_pictures(self.data.test, how, self.root / path, self.progress)
+    @property
+    def task(self) -> Task:
+        return task_named(self.record.task)
 
-    def write_reference(self, network: nn.Module, how: Preprocess, pictures: str, path: str) -> None:
-        write_reference(network, how, self.root / pictures, self.root / path, self.progress)
+    def inputs(self, how: Preprocess, path: str) -> Stored:
+        """Of the test split; written where they are not there yet."""
+        if (self.root / path).exists():
+            return self.task.stored(self.root / path, how)
+        return self.task.store(self.data.test, how, self.root / path, self.progress)
+
+    def write_reference(self, network: nn.Module, inputs: Stored, path: str) -> None:
+        write_reference(network, inputs, self.root / path, self.progress)
 
 
 def _fill(
@@ -199,9 +207,9 @@ def _student(
     batch = None if delivery.dynamic_batch else place.profile.batch
     own = qat_model(run, place.profile, batch, place.work / "own-qat") if record.quantization is not None else None
     network = own.float_network if own is not None else student.network
-    how, pictures, reference = student.preprocess, "eval/student_inputs.npy", "eval/student_reference.npy"
-    place.write_pictures(how, pictures)
-    place.write_reference(network, how, pictures, reference)
+    pictures, reference = "eval/student_inputs.npy", "eval/student_reference.npy"
+    inputs = place.inputs(student.preprocess, pictures)
+    place.write_reference(network, inputs, reference)
     return Making(
         root=place.root,
         role="student",
@@ -213,15 +221,15 @@ def _student(
         own_qat=own,
         retrain=_retraining(place, batch, None if own is not None or record.bias_correction else retrain),
         delivery=delivery,
-        write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
+        write_reference=lambda network, path: place.write_reference(network, inputs, path),
     )
 
 
 def _teacher_making(place: _Place, teacher: LoadedModel, pictures: str) -> Making:
-    how, reference = teacher.preprocess, "eval/teacher_reference.npy"
+    reference = "eval/teacher_reference.npy"
     (place.root / "teacher").mkdir()
-    place.write_pictures(how, pictures)
-    place.write_reference(teacher.network, how, pictures, reference)
+    inputs = place.inputs(teacher.preprocess, pictures)
+    place.write_reference(teacher.network, inputs, reference)
     return Making(
         root=place.root,
         role="teacher",
@@ -233,7 +241,7 @@ def _teacher_making(place: _Place, teacher: LoadedModel, pictures: str) -> Makin
         own_qat=None,
         retrain=lambda scheme: None,
         delivery=Delivery(),
-        write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
+        write_reference=lambda network, path: place.write_reference(network, inputs, path),
     )
 
 
@@ -246,8 +254,8 @@ def _source(place: _Place, network: nn.Module, model: LoadedModel, student: Deli
     torch.manual_seed(0)
     metadata = metadata_of(model, place.record, student is not None)
     batch = None if student is not None and student.dynamic_batch else profile.batch
-    to_onnx(network, how.input_size, batch, profile.opset, metadata, onnx_file)
-    pictures: NDArray[np.uint8] = np.empty((0, *how.input_size, 3), np.uint8)
+    to_onnx(network, how.inputs, batch, profile.opset, metadata, onnx_file)
+    part = part_of(place.data.train, 0)
     if student is not None and profile.asks_for("int8"):
         part = part_of(place.data.train, CALIBRATION)
         if len(part) < max(FEWEST, profile.batch):
@@ -256,23 +264,22 @@ def _source(place: _Place, network: nn.Module, model: LoadedModel, student: Deli
                 f"{max(FEWEST, profile.batch)} are needed",
                 "give more training data, or leave int8 out: --precision …",
             )
-        pictures = decode_split(part, how, place.work / "calibration.npy", progress)
-    return Source(network, onnx_file, how, pictures, profile)
+    calibration = place.task.store(part, how, place.work / f"{role}-calibration.npy", progress)
+    return Source(network, onnx_file, how, calibration, profile)
 
 
 def _judge(place: _Place, network: nn.Module, student: LoadedModel, record: Student) -> ValidationJudge:
     how, profile = student.preprocess, place.profile
     validation = part_of(place.data.validation, validation_size(how))
-    pictures, answers = place.work / "validation.npy", place.work / "validation_reference.npy"
-    write_pictures(validation, how, pictures, place.progress)
-    write_reference(network, how, pictures, answers, place.progress)
+    answers = place.work / "validation_reference.npy"
+    inputs = place.task.store(validation, how, place.work / "validation.npy", place.progress)
+    write_reference(network, inputs, answers, place.progress)
     reference = np.load(answers)
     right = int((reference.argmax(axis=1) == validation.labels).sum())
     return ValidationJudge(
-        pictures,
+        inputs,
         validation.labels,
         reference,
-        how,
         batch=profile.batch,
         threads=profile.threads,
         needed=needed(profile, right, len(validation), record.teacher_validation),
@@ -281,8 +288,8 @@ def _judge(place: _Place, network: nn.Module, student: LoadedModel, record: Stud
 
 
 def validation_size(how: Preprocess) -> int:
-    """How many validation pictures of that size choices are made on, where there are so many."""
-    return min(VALIDATION, VALIDATION_PIXELS // (how.input_size[0] * how.input_size[1]))
+    """How many validation samples of that size choices are made on, where there are so many."""
+    return min(VALIDATION, VALIDATION_VALUES // how.cost)
 
 
 def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> float:

@@ -1,4 +1,4 @@
-"""The test split as it travels in the bundle: pictures ready but for normalization, labels, torch's own answers."""
+"""The test split as it travels in the bundle: what its models take, labels, torch's own answers."""
 
 import hashlib
 from pathlib import Path
@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressor.data.randomness import keyed_order
+from compressor.data.samples import Split
 from compressor.errors import os_error
 from compressor.progress import Progress
 from compressor.schema.bundle import EvalSet
-from compressor.schema.preprocess import Preprocess
-from compressor.tasks.image_classification import Split, decode_split, normalise
-from compressor.tasks.image_classification.views import keyed_order
+from compressor.tasks.base import Stored
 
-__all__ = ["eval_set", "part_of", "write_pictures", "write_reference"]
+__all__ = ["eval_set", "part_of", "write_reference"]
 
 CHUNK = 64
 
@@ -24,11 +24,6 @@ def part_of(split: Split, most: int) -> Split:
     if len(split) <= most:
         return split
     return split.part(keyed_order(0, len(split), 0)[:most])
-
-
-def write_pictures(test: Split, how: Preprocess, path: Path, progress: Progress) -> None:
-    """uint8 [N, height, width, 3]: resized and cropped, so that only the normalization is left to the runner."""
-    decode_split(test, how, path, progress)
 
 
 def eval_set(test: Split, root: Path) -> EvalSet:
@@ -44,14 +39,13 @@ def eval_set(test: Split, root: Path) -> EvalSet:
 
 
 @torch.no_grad()
-def write_reference(network: nn.Module, how: Preprocess, pictures: Path, path: Path, progress: Progress) -> None:
-    """torch's logits, float32 [N, classes], for the pictures in that .npy file: what every runtime must reproduce."""
-    pixels = np.load(pictures, mmap_mode="r", allow_pickle=False)
-    starts = range(0, len(pixels), CHUNK)
-    logits = [
-        network.eval()(torch.from_numpy(normalise(pixels[start : start + CHUNK], how))).numpy()
-        for start in progress.track(starts, len(starts), f"torch's answers ({path.stem})")
-    ]
+def write_reference(network: nn.Module, inputs: Stored, path: Path, progress: Progress) -> None:
+    """torch's logits, float32 [N, classes], for these inputs: what every runtime must reproduce."""
+    starts = range(0, len(inputs), CHUNK)
+    logits = []
+    for start in progress.track(starts, len(starts), f"torch's answers ({path.stem})"):
+        batch = inputs.fed(np.arange(start, min(start + CHUNK, len(inputs))))
+        logits.append(network.eval()(*map(torch.from_numpy, batch.values())).numpy())
     try:
         np.save(path, np.concatenate(logits).astype(np.float32), allow_pickle=False)
     except OSError as error:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.data.samples import Dataset
 from compressor.models.prediction_table import LoadedTable
 from compressor.progress import Progress
 from compressor.schema.bundle import TeacherTable
-from compressor.tasks.image_classification import ImageData
 
 __all__ = ["matched_by_ids_alone", "write_teacher_table"]
 
@@ -15,7 +15,7 @@ ANSWERS = "eval/teacher_answers.npy"
 
 
 def write_teacher_table(
-    found: LoadedTable | str, source: str, data: ImageData, root: Path, progress: Progress
+    found: LoadedTable | str, source: str, data: Dataset, root: Path, progress: Progress
 ) -> TeacherTable:
     """Write its answers to `data.test` into the bundle in `root`, where it has one for every sample, and say so.
 
@@ -37,7 +37,7 @@ def write_teacher_table(
     return table
 
 
-def _told(found: LoadedTable | str, source: str, data: ImageData) -> TeacherTable:
+def _told(found: LoadedTable | str, source: str, data: Dataset) -> TeacherTable:
     if isinstance(found, str):
         return TeacherTable(missing=found)
     has = sum(name is not None for name in found.answers.named(data.test))
@@ -46,7 +46,7 @@ def _told(found: LoadedTable | str, source: str, data: ImageData) -> TeacherTabl
     return TeacherTable(kind=found.answers.kind, answers=ANSWERS)
 
 
-def matched_by_ids_alone(found: LoadedTable | str | None, source: str, data: ImageData) -> str:
+def matched_by_ids_alone(found: LoadedTable | str | None, source: str, data: Dataset) -> str:
     """A note where the table says that it answers other data, so that its answers may be to other pictures."""
     if not isinstance(found, LoadedTable) or found.answers.info is None or found.answers.contents is not None:
         return ""

@@ -16,12 +16,13 @@ from compressor.export.bundle.sizes import compressed_bytes, weight_bytes
 from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import Retrain, climb
 from compressor.export.onnx.bake import bake_openvino, bake_preprocessing
+from compressor.files.atomic import file_sha256
 from compressor.models import LoadedModel
 from compressor.processes.runner import RunnerError
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.schema.base import file_sha256
 from compressor.schema.bundle import FileEntry, Role, Variant
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 
@@ -108,6 +109,7 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
     own = [made.model] if made.model == making.source.onnx_file else sorted(made.model.parent.iterdir())
     model = making.model
     return Variant(
+        task=model.preprocess.task,
         name=f"teacher-{name}" if role == "teacher" else name,
         role=role,
         runtime=runtime,
@@ -119,7 +121,7 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
         reference_logits=_reference(making, made.qat),
         preprocess=model.preprocess,
         parameters=model.weights.parameters,
-        macs=count_macs(making.source.network, model.preprocess.input_size),
+        macs=count_macs(making.source.network, model.preprocess.inputs),
         made=made.how,
         weight_bytes=weight_bytes(made.model),
         compressed_bytes=compressed_bytes(own),
@@ -150,7 +152,10 @@ def _baked(made: _Made, making: Making, runtime: str, folder: Path) -> _Made:
     temporary = folder.with_name(f".{folder.name}.baked")
     temporary.mkdir()
     model = temporary / made.model.name
-    BAKERS[runtime](made.model, making.model.preprocess, model)
+    how = making.model.preprocess
+    if not isinstance(how, ImagePreprocess):
+        raise KdcError("--bake-preprocessing builds the normalization of images in, and these are none", "leave it out")
+    BAKERS[runtime](made.model, how, model)
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)

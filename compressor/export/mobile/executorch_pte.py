@@ -41,7 +41,7 @@ def to_executorch(source: Source, precision: str, folder: Path) -> Artefact:
     executorch, 2 where it cannot convert the network."""
     _needed()
     with quiet(FAILED):
-        program = _lowered(torch.export.export(source.network, (_example(source),)))
+        program = _lowered(torch.export.export(source.network, source.example()))
     return Artefact(_written(program, folder), "torch.export, to_edge_transform_and_lower(XnnpackPartitioner)")
 
 
@@ -104,25 +104,21 @@ def quantized(source: Source, network: nn.Module, plan: Plan, folder: Path) -> P
     """Write `network` in int8 as `plan` says, calibrated on all of the calibration pictures."""
     pt2e = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
     with quiet(FAILED):
-        example = _example(source)
-        graph = torch.export.export(network.eval(), (example,)).module()
+        example = source.example()
+        graph = torch.export.export(network.eval(), example).module()
         prepared = pt2e.prepare_pt2e(graph, _quantizer(plan))
         with torch.no_grad():
             for batch in batches(source):
-                prepared(torch.from_numpy(batch))
+                prepared(*map(torch.from_numpy, batch.values()))
         if plan.ranges is not None:
             _fix_ranges(prepared, plan.ranges)
-        program = _lowered(torch.export.export(pt2e.convert_pt2e(prepared), (example,)))
+        program = _lowered(torch.export.export(pt2e.convert_pt2e(prepared), example))
     return _written(program, folder)
 
 
 def _needed() -> None:
     for module in ("executorch", "torchao"):
         needs(module, RUNTIMES["executorch"].install, "an ExecuTorch export")
-
-
-def _example(source: Source) -> torch.Tensor:
-    return torch.zeros(source.profile.batch, 3, *source.preprocess.input_size)
 
 
 def _quantizer(plan: Plan) -> Any:

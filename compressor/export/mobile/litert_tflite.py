@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -156,7 +155,7 @@ class Float:
         with quiet(FAILED):
             manager.load_quantization_recipe(self._quantizer().get_quantization_recipe())
             name, ends = next(iter(_interpreter(self._model).get_signature_list().items()))
-            pictures = [{ends["inputs"][0]: batch} for batch in batches(source)]
+            pictures = [dict(zip(ends["inputs"], batch.values(), strict=True)) for batch in batches(source)]
             calibrator = library.Calibrator(self._model, num_threads=1, qsv_update_func=extremes)
             calibrator.calibrate({name: pictures}, manager)
             return dict(calibrator.get_model_qsvs())
@@ -198,11 +197,11 @@ def _needed() -> None:
 
 
 def _converted(source: Source, network: nn.Module) -> bytes:
-    example = torch.zeros(source.profile.batch, 3, *source.preprocess.input_size)
+    example = source.example()
     with quiet(FAILED):
         # Or JAX, which litert-torch uses, warns at every later fork of this process that its child must not use JAX.
         importlib.import_module("jax._src.xla_bridge")._at_fork_handler_installed = True  # type: ignore[attr-defined]
-        model = importlib.import_module("litert_torch").convert(network.eval(), (example,))
+        model = importlib.import_module("litert_torch").convert(network.eval(), example)
         return bytes(model.model_content())
 
 

@@ -17,28 +17,29 @@ from torch import Tensor, nn
 from compressor.export.base import Source
 from compressor.export.calibration import batches
 from compressor.export.sensitivity import divergence
-from compressor.models.loaded import evaluating
+from compressor.modes import evaluating
 from compressor.progress import Progress
 from compressor.quantization.fake_quant import add_fake_quant
 from compressor.quantization.folding import fold_batchnorm
 from compressor.quantization.plan import quant_plan
 from compressor.quantization.ranges import calibrate
 from compressor.schema.quantization import Quantization, Scheme
+from compressor.tasks.base import example_inputs
 
 __all__ = ["Rounded", "bias_corrected", "layers_by_cost", "left_in_float", "rounded"]
 
-PICTURES = 64
-"""How many training pictures biases are corrected on, and layers are measured on."""
+SAMPLES = 64
+"""How many training samples biases are corrected on, and layers are measured on."""
 
 
 @dataclass(frozen=True)
 class Rounded:
     """`network`: the student with its BatchNorms folded, in float. `quantization`: what it rounds to, and where.
-    `inputs`: training pictures as the network takes them, float32 [n, 3, height, width]."""
+    `inputs`: training samples as the network takes them."""
 
     network: nn.Module
     quantization: Quantization
-    inputs: Tensor
+    inputs: tuple[Tensor, ...]
 
     @property
     def gates(self) -> frozenset[str]:
@@ -47,12 +48,12 @@ class Rounded:
 
 def rounded(source: Source, scheme: Scheme) -> Rounded:
     """The student of `source` with ranges from its calibration pictures. Raises KdcError where these are too few."""
-    example = torch.zeros(1, 3, *source.preprocess.input_size)
+    example = example_inputs(source.preprocess.inputs)
     network = fold_batchnorm(source.network, example).requires_grad_(False)
     plan = quant_plan(network, example)
-    inputs = [torch.from_numpy(batch) for batch in batches(source)]
+    inputs = [tuple(map(torch.from_numpy, batch.values())) for batch in batches(source)]
     quantization = calibrate(network, plan, scheme, inputs)
-    return Rounded(network, quantization, torch.cat(inputs)[:PICTURES])
+    return Rounded(network, quantization, tuple(torch.cat(parts)[:SAMPLES] for parts in zip(*inputs, strict=True)))
 
 
 def left_in_float(network: nn.Module, quantization: Quantization) -> frozenset[str]:
@@ -90,7 +91,7 @@ def bias_corrected(student: Rounded) -> nn.Module:
     for model, hook in ((network, observe), (rounding, correct)):
         handles = [model.get_submodule(path).register_forward_hook(partial(hook, path=path)) for path in paths]
         with evaluating(model):
-            model(student.inputs)
+            model(*student.inputs)
         for handle in handles:
             handle.remove()
     return network
@@ -116,7 +117,7 @@ def layers_by_cost(student: Rounded, progress: Progress) -> list[str]:
     return sorted(costs, key=lambda path: costs[path], reverse=True)
 
 
-def _logits(network: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
+def _logits(network: nn.Module, inputs: tuple[Tensor, ...]) -> NDArray[np.float32]:
     with evaluating(network):
-        answer: NDArray[np.float32] = network(inputs).numpy()
+        answer: NDArray[np.float32] = network(*inputs).numpy()
     return answer

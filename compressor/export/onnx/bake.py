@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compressor.errors import KdcError, needs, os_error
 from compressor.export.openvino.ir import write
 from compressor.runtimes import RUNTIMES
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 
 __all__ = ["BAKED_INPUT", "bake_openvino", "bake_preprocessing"]
 
@@ -20,7 +20,7 @@ BAKED_INPUT = "image"
 PREFIX = "kdc_preprocess_"
 
 
-def bake_preprocessing(onnx_file: Path, how: Preprocess, out: Path) -> None:
+def bake_preprocessing(onnx_file: Path, how: ImagePreprocess, out: Path) -> None:
     """Write the model in `onnx_file` with `(x / 255 - mean) / std` and the transposition before it.
 
     Input: "image", uint8 [batch, height, width, 3], resized and cropped as `how` says; the same logits, to the last
@@ -64,7 +64,7 @@ def bake_preprocessing(onnx_file: Path, how: Preprocess, out: Path) -> None:
         raise os_error(error, f"writing {out}") from error
 
 
-def _only_input(graph: onnx.GraphProto, onnx_file: Path, how: Preprocess) -> onnx.ValueInfoProto:
+def _only_input(graph: onnx.GraphProto, onnx_file: Path, how: ImagePreprocess) -> onnx.ValueInfoProto:
     constants = {one.name for one in graph.initializer}
     inputs: list[onnx.ValueInfoProto] = [one for one in graph.input if one.name not in constants]
     kind = inputs[0].type.tensor_type if len(inputs) == 1 else None
@@ -82,7 +82,7 @@ def _described(value: onnx.ValueInfoProto) -> str:
     return f"{TensorProto.DataType.Name(kind.elem_type).lower()} [{', '.join(sizes)}]"
 
 
-def bake_openvino(model: Path, how: Preprocess, out: Path) -> None:
+def bake_openvino(model: Path, how: ImagePreprocess, out: Path) -> None:
     """The same for an OpenVINO IR, whatever its precision: writes `out` (.xml) and its .bin beside it.
 
     OpenVINO may fuse the steps into one, so logits equal those of the model before to about 1e-5 of their range. The

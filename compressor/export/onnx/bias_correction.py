@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from compressor.export.onnx.qdq_plan import Layer
-from compressor.export.onnx.session import Floats, open_session
+from compressor.export.onnx.session import open_session
 from compressor.progress import Progress
+from compressor.tasks.base import Arrays
 
 __all__ = ["channel_means", "correct_biases"]
 
@@ -24,7 +25,7 @@ def correct_biases(
     model: onnx.ModelProto,
     layers: Sequence[Layer],
     quantized: Callable[[onnx.ModelProto], onnx.ModelProto],
-    inputs: Sequence[Floats],
+    inputs: Sequence[Arrays],
     progress: Progress,
 ) -> onnx.ModelProto:
     """A copy of the fp32 `model` with the biases of `layers` corrected, to be quantized in its place.
@@ -43,7 +44,7 @@ def correct_biases(
 
 
 def channel_means(
-    model: onnx.ModelProto, layers: Sequence[Layer], inputs: Sequence[Floats]
+    model: onnx.ModelProto, layers: Sequence[Layer], inputs: Sequence[Arrays]
 ) -> dict[str, NDArray[np.float64]]:
     """Output of a layer -> its mean in each channel, [channels], over all batches and positions."""
     session = open_session(model, [layer.output for layer in layers])

@@ -1,17 +1,21 @@
 """torch -> ONNX: checked, described, without a trace of this machine, and the same bytes every time."""
 
 import contextlib
+import inspect
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
-from compressor.errors import KdcError, os_error
+from compressor.errors import KdcError, first_line, os_error
+from compressor.schema.tensors import TensorSpec
+from compressor.tasks.base import example_inputs
 
 __all__ = ["LOWEST_EXPORTED", "to_onnx"]
 
@@ -24,15 +28,16 @@ LARGEST = 2_000_000_000
 
 def to_onnx(
     network: nn.Module,
-    input_size: tuple[int, int],
+    inputs: Sequence[TensorSpec],
     batch: int | None,
     opset: int,
     metadata: Mapping[str, str],
     path: Path,
 ) -> None:
-    """Write `network` as ONNX: input "input" float32 [batch, 3, height, width], output "logits" [batch, classes].
+    """Write `network` as ONNX: `inputs` by their names, output "logits" [batch, classes].
 
-    With `batch` None it may vary from call to call; it is called "batch" in the graph. `metadata` goes into the
+    With `batch` None it may vary from call to call; it is called "batch" in the graph, and what varies in `inputs`
+    as it is called there. `metadata` goes into the
     model's metadata_props. Raises KdcError where the network cannot be exported, or not at that opset: another one is
     never written instead.
     """
@@ -40,23 +45,23 @@ def to_onnx(
     if weight_bytes > LARGEST:
         raise KdcError(f"the network's weights take {weight_bytes / 1e9:.1f} GB; an ONNX file holds 2 GB")
     # torch.export takes an example of one picture as a promise that there will never be more.
-    example = torch.zeros(2 if batch is None else batch, 3, *input_size)
-    varying = ({0: torch.export.Dim("batch")},) if batch is None else None
+    example = example_inputs(inputs, 2 if batch is None else batch)
+    varying = _varying(network, inputs, batch is None)
     try:
         with _quiet():
             program = torch.onnx.export(
                 network.eval(),
-                (example,),
+                example,
                 dynamo=True,
                 opset_version=max(opset, LOWEST_EXPORTED),
-                input_names=["input"],
+                input_names=[spec.name for spec in inputs],
                 output_names=["logits"],
                 dynamic_shapes=varying,
                 external_data=False,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise KdcError(f"the network cannot be exported to ONNX: {str(error).strip().splitlines()[0]}") from None
+        raise KdcError(f"the network cannot be exported to ONNX: {first_line(error.__cause__ or error)}") from None
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _strip(model)
@@ -72,6 +77,19 @@ def to_onnx(
         path.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         raise os_error(error, f"writing {path}") from error
+
+
+def _varying(network: nn.Module, inputs: Sequence[TensorSpec], batch: bool) -> tuple[Any, ...] | None:
+    """The dimensions that vary, by argument of the network; None where none does. Those of one name vary together."""
+    names = {name for spec in inputs for number, name in spec.varying.items() if number or batch}
+    dimensions = {name: torch.export.Dim(name) for name in sorted(names)}
+    found = tuple(
+        {number: dimensions[name] for number, name in spec.varying.items() if name in dimensions} for spec in inputs
+    )
+    if not names:
+        return None
+    kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
+    return (found,) if inspect.Parameter.VAR_POSITIONAL in kinds else found
 
 
 def metadata_json(value: object) -> str:

@@ -5,7 +5,7 @@ of -> DequantizeLinear: what onnxruntime, TensorRT and OpenVINO read as an int8 
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from compressor.export.onnx.graph import to_onnx
 from compressor.models import load_run
 from compressor.quantization.fake_quant import Rounding, WeightRounding, fake_quant_layers, remove_fake_quant
 from compressor.schema.profile import Profile
+from compressor.schema.tensors import TensorSpec
 
 __all__ = ["qat_model", "to_qdq_onnx"]
 
@@ -36,14 +37,13 @@ def qat_model(run: Path, profile: Profile, batch: int | None, folder: Path) -> Q
         raise KdcError(f"{run} was not trained under fake quantization", "kdc distill --qat …")
     folder.mkdir(parents=True)
     path = folder / "model.onnx"
-    size = model.preprocess.input_size
-    to_qdq_onnx(model.network, size, batch, profile.opset, metadata_of(model, record, True), path)
+    to_qdq_onnx(model.network, model.preprocess.inputs, batch, profile.opset, metadata_of(model, record, True), path)
     return QatModel(model.network, remove_fake_quant(model.network), path, record.quantization, model.weights)
 
 
 def to_qdq_onnx(
     network: nn.Module,
-    input_size: tuple[int, int],
+    inputs: Sequence[TensorSpec],
     batch: int | None,
     opset: int,
     metadata: Mapping[str, str],
@@ -61,7 +61,7 @@ def to_qdq_onnx(
             rounding = getattr(layer, name)
             if isinstance(rounding, Rounding):
                 setattr(layer, name, _Quantize(rounding))
-    to_onnx(true, input_size, batch, opset, metadata, path)
+    to_onnx(true, inputs, batch, opset, metadata, path)
     model = onnx.load(path)
     _merge_equal(model.graph)
     _drop_clips(model.graph)

@@ -12,10 +12,10 @@ from compressor.export.calibration import METHODS, activation_ranges, batches
 from compressor.export.onnx.bias_correction import correct_biases
 from compressor.export.onnx.qdq import Ranges, insert_pairs, plan_for, quantize, write_model
 from compressor.export.onnx.qdq_plan import Layer
-from compressor.export.onnx.session import Floats
 from compressor.export.sensitivity import growing_sets, in_order, measure_layers
 from compressor.progress import Progress
 from compressor.schema.quantization import RungName, Scheme
+from compressor.tasks.base import Arrays
 
 __all__ = ["qdq_candidates"]
 
@@ -81,13 +81,13 @@ class _Steps:
         """Method -> the ranges of all tensors that are rounded."""
         tensors = plan_for(model, self.scheme, bias_int32=self.bias_int32).activations
         number = len(self.source.calibration) // self.source.profile.batch
-        pictures = self.progress.track(batches(self.source), number, "calibration")
-        return {**activation_ranges(model, tensors, pictures, self.scheme)}
+        inputs = self.progress.track(batches(self.source), number, "calibration")
+        return {**activation_ranges(model, tensors, inputs, self.scheme)}
 
     def layers(self, model: onnx.ModelProto) -> tuple[Layer, ...]:
         return plan_for(model, self.scheme, bias_int32=self.bias_int32).layers
 
-    def pictures(self, most: int) -> Sequence[Floats]:
+    def samples(self, most: int) -> Sequence[Arrays]:
         return list(batches(self.source, max(most, self.source.profile.batch)))
 
     def corrected(self, model: onnx.ModelProto, ranges: Ranges) -> onnx.ModelProto:
@@ -98,7 +98,7 @@ class _Steps:
             chosen = plan_for(changed, self.scheme, bias_int32=self.bias_int32)
             return insert_pairs(changed, chosen, ranges, self.scheme, bias_int32=False, weight_scales={})
 
-        return correct_biases(model, self.layers(model), rounded, self.pictures(BIAS_PICTURES), self.progress)
+        return correct_biases(model, self.layers(model), rounded, self.samples(BIAS_PICTURES), self.progress)
 
     def fallbacks(
         self, fp32: onnx.ModelProto, model: onnx.ModelProto, method: str, ranges: Ranges
@@ -108,7 +108,7 @@ class _Steps:
         def mixed(float_nodes: Collection[str]) -> onnx.ModelProto:
             return quantize(model, ranges, self.scheme, float_nodes=float_nodes, bias_int32=self.bias_int32)
 
-        pictures = self.pictures(SENSITIVITY_PICTURES)
+        pictures = self.samples(SENSITIVITY_PICTURES)
         measured = measure_layers(fp32, self.layers(model), mixed, pictures, self.progress)
         means = "" if model is fp32 else ", means corrected"
         for layers in growing_sets(in_order(measured)):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from compressor.errors import KdcError, first_line, needs
 from compressor.runtimes import RUNTIMES
+from compressor.tasks.base import Arrays
 
 __all__ = ["Floats", "TappedSession", "node_times", "open_session"]
 
@@ -27,13 +28,12 @@ class TappedSession:
 
     def __init__(self, session: Any, tensors: Sequence[str]) -> None:
         self._session, self._tensors = session, list(tensors)
-        self._input = session.get_inputs()[0].name
 
-    def run(self, batch: Floats) -> dict[str, Floats]:
-        """The tensors for one input, float32 [batch, 3, height, width]."""
-        inside = [name for name in self._tensors if name != self._input]
-        found = dict(zip(inside, self._session.run(inside, {self._input: batch}) if inside else (), strict=True))
-        return {name: batch if name == self._input else found[name] for name in self._tensors}
+    def run(self, batch: Arrays) -> dict[str, Floats]:
+        """The tensors for one batch of inputs."""
+        inside = [name for name in self._tensors if name not in batch]
+        found = dict(zip(inside, self._session.run(inside, batch) if inside else (), strict=True))
+        return {name: batch[name] if name in batch else found[name] for name in self._tensors}
 
 
 def open_session(model: onnx.ModelProto, tensors: Sequence[str]) -> TappedSession:
@@ -47,16 +47,15 @@ def open_session(model: onnx.ModelProto, tensors: Sequence[str]) -> TappedSessio
     return TappedSession(_session(tapped, _options()), tensors)
 
 
-def node_times(model: onnx.ModelProto, inputs: Iterable[Floats]) -> dict[str, float]:
+def node_times(model: onnx.ModelProto, inputs: Iterable[Arrays]) -> dict[str, float]:
     """Node -> the median of the microseconds that it took on `inputs`, by onnxruntime's profiler."""
     with tempfile.TemporaryDirectory() as folder:
         options = _options()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "times")
         session = _session(model, options)
-        name = session.get_inputs()[0].name
         for batch in inputs:
-            session.run(None, {name: batch})
+            session.run(None, batch)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     found: dict[str, list[int]] = defaultdict(list)
     for event in events:

@@ -18,6 +18,7 @@ from compressor.export.openvino.nncf_int8 import batch, batch_count, part_of_nnc
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.schema.quantization import Score
+from compressor.tasks.base import Arrays
 
 __all__ = ["Layers", "fallback", "fewest"]
 
@@ -64,7 +65,7 @@ class Layers:
                 self._backend.get_weight_tensor_port_ids,
             )
 
-    def ranked(self, batches: Sequence[NDArray[np.float32]], progress: Progress) -> list[Any]:
+    def ranked(self, batches: Sequence[Arrays], progress: Progress) -> list[Any]:
         """The groups, first the one without which the logits come nearest to those in float."""
         reference = logits(self.model, batches)
         doing = "OpenVINO int8, measuring what each layer costs"
@@ -124,7 +125,7 @@ def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
     return high
 
 
-def logits(model: Any, batches: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def logits(model: Any, batches: Sequence[Arrays]) -> NDArray[np.float32]:
     """[pictures, classes] of an openvino.Model, in f32 where it is not quantized: to rank layers, not to judge."""
     ov = needs("openvino", RUNTIMES["openvino"].install, "OpenVINO in int8")
     compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

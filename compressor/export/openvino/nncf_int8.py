@@ -17,7 +17,7 @@ from compressor.export.openvino.ir import reason, save
 from compressor.export.schemes import saturates
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.tasks.image_classification import normalise
+from compressor.tasks.base import Arrays
 
 __all__ = ["batch", "batch_count", "biases", "part_of_nncf", "quantized", "quietly", "save_packed"]
 
@@ -32,12 +32,11 @@ def batch_count(source: Source) -> int:
     return -(-len(source.calibration) // source.profile.batch)
 
 
-def batch(source: Source, number: int) -> Floats:
-    """Calibration pictures, normalised: float32 [profile.batch, 3, height, width]. The last batch is filled up from the
-    start."""
+def batch(source: Source, number: int) -> Arrays:
+    """Calibration samples as the network takes them. The last batch is filled up from the start."""
     size = source.profile.batch
     rows = np.arange(number * size, (number + 1) * size) % len(source.calibration)
-    return normalise(source.calibration[rows], source.preprocess)
+    return source.calibration.fed(rows)
 
 
 def quantized(model: Any, source: Source, preset: str, progress: Progress, *, fast: bool) -> Any:
@@ -50,7 +49,7 @@ def quantized(model: Any, source: Source, preset: str, progress: Progress, *, fa
     count = batch_count(source)
     doing = f"OpenVINO int8, preset {preset}, {'fast' if fast else 'full'} bias correction"
 
-    def taken(number: int) -> Floats:
+    def taken(number: int) -> Arrays:
         progress.at(doing, number + 1, count)
         return batch(source, number)
 

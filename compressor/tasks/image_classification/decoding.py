@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from compressor.data.samples import Part, Sample, Split, load_seen
+from compressor.data.samples import Part, Sample, Split
 from compressor.errors import KdcError
+from compressor.files.atomic import write_atomically
 from compressor.progress import Progress
-from compressor.schema.base import write_atomically
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.depth import Census
 from compressor.tasks.image_classification.preprocessing import pillow_warnings_ignored, resize_and_crop
+from compressor.tasks.image_classification.reading import load_seen
 
 __all__ = ["check", "decode_split", "digest", "in_order", "readable"]
 
@@ -121,7 +122,7 @@ def readable(
     return kept, tuple(part.ids[row] for (part, row), result in both if isinstance(result, KdcError))
 
 
-def decode_split(split: Split, how: Preprocess, path: Path, progress: Progress) -> NDArray[np.uint8]:
+def decode_split(split: Split, how: ImagePreprocess, path: Path, progress: Progress) -> NDArray[np.uint8]:
     """Every picture of `split`, resized and cropped: a read-only memory map, uint8 [N, h, w, 3], of the file `path`.
 
     The file (.npy) is written in sequence and renamed when whole. It is not written through the map: on a full disk
@@ -130,7 +131,7 @@ def decode_split(split: Split, how: Preprocess, path: Path, progress: Progress) 
     height, width = how.input_size
 
     def prepared(row: int) -> NDArray[np.uint8]:
-        return resize_and_crop(split.picture(row), how)
+        return resize_and_crop(split.read(row), how)
 
     with (
         write_atomically(path) as temporary,

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compressor.data.randomness import keyed_uniform
 from compressor.schema.recipe import Views
-from compressor.tasks.image_classification.views import coverage, keyed_uniform, onto
+from compressor.tasks.image_classification.views import coverage, onto
 
 __all__ = ["Mix", "mix_of", "mixed", "mixed_labels"]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from compressor.data.labels import listed
-from compressor.data.samples import UNLABELLED, Found, ImageData, Part, Sample, Split, contents_of, load
+from compressor.data.samples import UNLABELLED, Dataset, Found, Part, Sample, Split, contents_of
 from compressor.data.splits import WANTED, split_off
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent
@@ -18,6 +18,7 @@ from compressor.schema.student import DataInfo
 from compressor.tasks.image_classification.copies import copies_told
 from compressor.tasks.image_classification.decoding import readable
 from compressor.tasks.image_classification.depth import Census
+from compressor.tasks.image_classification.reading import load
 from compressor.tasks.image_classification.sources.table import find
 from compressor.tasks.image_classification.unlabelled import join_unlabelled
 
@@ -34,7 +35,7 @@ def open_data(
     class_names: Sequence[str] | None = None,
     unlabelled: str | None = None,
     pixel_range: PixelRange | None = None,
-) -> ImageData:
+) -> Dataset:
     """The data that `reference` names (see `sources.SOURCES`), checked and in three splits.
 
     Every encoded picture is decoded once, here; those that cannot be raise KdcError, or with `skip_bad` are left out
@@ -84,7 +85,7 @@ def open_data(
         skipped=skipped,
         unlabelled=joined,
     )
-    return ImageData(info, made["train"], made["validation"], made["test"])
+    return Dataset(info, made["train"], made["validation"], made["test"])
 
 
 def _read_with(found: Found, pixel_range: PixelRange | None) -> Found:
@@ -175,7 +176,7 @@ def _split(name: str, samples: Sequence[Sample], names: Sequence[str]) -> Split:
         name=name,
         ids=tuple(part.ids[row] for part, row, _ in samples),
         labels=np.array([index[part.labels[row]] for part, row, _ in samples], np.int64),
-        picture=lambda number: load(*samples[number][:2]),
+        read=lambda number: load(*samples[number][:2]),
         contents=contents_of(digest for _, _, digest in samples),
     )
 
@@ -186,7 +187,7 @@ def _with_unlabelled(train: Split, more: Sequence[Sample]) -> Split:
         name=train.name,
         ids=train.ids + tuple(part.ids[row] for part, row, _ in more),
         labels=np.concatenate([train.labels, np.full(len(more), UNLABELLED, np.int64)]),
-        picture=lambda number: train.picture(number) if number < own else load(*more[number - own][:2]),
+        read=lambda number: train.read(number) if number < own else load(*more[number - own][:2]),
         contents=np.concatenate([train.contents, contents_of(digest for _, _, digest in more)]),
     )
 

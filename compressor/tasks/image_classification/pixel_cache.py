@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compressor.data.samples import Split
 from compressor.files.rows import RowFile
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.decoding import in_order
 from compressor.tasks.image_classification.preprocessing import pillow_warnings_ignored, resize_and_crop
 
@@ -30,7 +30,7 @@ class Pictures(Protocol):
 class Stored:
     """Decoded once, to one file a way of preparing; a batch is read from there."""
 
-    def __init__(self, split: Split, ways: Sequence[Preprocess], paths: Sequence[Path]) -> None:
+    def __init__(self, split: Split, ways: Sequence[ImagePreprocess], paths: Sequence[Path]) -> None:
         """`paths`: files that `decode_split` wrote."""
         self._shapes = [(*how.input_size, 3) for how in ways]
         self._files = []
@@ -49,7 +49,7 @@ class Decoding:
     data that is larger, decoded, than the disk may hold. Memory holds the few batches ahead, whatever the data's size.
     """
 
-    def __init__(self, split: Split, ways: Sequence[Preprocess]) -> None:
+    def __init__(self, split: Split, ways: Sequence[ImagePreprocess]) -> None:
         self._split, self._ways = split, ways
 
     def batches(self, rows: Iterable[Rows]) -> Iterator[Pixels]:
@@ -61,10 +61,10 @@ class Decoding:
                 yield tuple(np.stack(way) for way in zip(*batch, strict=True))
 
     def _prepared(self, row: int) -> Pixels:
-        picture = self._split.picture(row)
+        picture = self._split.read(row)
         return tuple(resize_and_crop(picture, how) for how in self._ways)
 
 
-def bytes_of(samples: int, ways: Iterable[Preprocess]) -> int:
+def bytes_of(samples: int, ways: Iterable[ImagePreprocess]) -> int:
     """What `samples` pictures take, decoded in each of the ways."""
     return samples * sum(3 * how.input_size[0] * how.input_size[1] for how in ways)

@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from compressor.errors import KdcError, first_line
-from compressor.schema.preprocess import PixelRange, Preprocess
+from compressor.schema.preprocess import ImagePreprocess, PixelRange, Preprocess
 from compressor.tasks.image_classification.depth import Seen, colour_of, grey_of, mend_tiles, swapped
 from compressor.tasks.image_classification.resampling import resized_window
 
-__all__ = ["MOST_PIXELS", "SUFFIXES", "decode", "normalise", "pillow_warnings_ignored", "read", "resize_and_crop"]
+__all__ = [
+    "MOST_PIXELS",
+    "SUFFIXES",
+    "decode",
+    "images",
+    "normalise",
+    "pillow_warnings_ignored",
+    "read",
+    "resize_and_crop",
+]
 
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .jp2 .avif".split()  # noqa: SIM905
@@ -189,7 +198,7 @@ def pillow_warnings_ignored() -> Iterator[None]:
         yield
 
 
-def resize_and_crop(picture: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
+def resize_and_crop(picture: Image.Image, how: ImagePreprocess) -> NDArray[np.uint8]:
     """An RGB picture as uint8 [height, width, 3]: bit for bit what timm's evaluation transform does.
 
     For "shorter" with unequal sides in `resize` (a model with an oblong input), timm scales until both sides cover
@@ -206,7 +215,7 @@ def resize_and_crop(picture: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
     return _centre_crop(np.asarray(picture), *how.input_size)
 
 
-def _resized(height: int, width: int, how: Preprocess) -> tuple[int, int]:
+def _resized(height: int, width: int, how: ImagePreprocess) -> tuple[int, int]:
     to_height, to_width = how.resize
     if how.resize_mode == "squash":
         return to_height, to_width
@@ -226,7 +235,7 @@ def _centre_crop(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
-def normalise(pixels: NDArray[np.uint8], how: Preprocess) -> NDArray[np.float32]:
+def normalise(pixels: NDArray[np.uint8], how: ImagePreprocess) -> NDArray[np.float32]:
     """uint8 [N, h, w, 3] -> float32 [N, 3, h, w], `(pixel / 255 - mean) / std` in float32 and in that order, so that
     it equals torchvision's ToTensor and Normalize to the last bit."""
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
@@ -234,3 +243,9 @@ def normalise(pixels: NDArray[np.uint8], how: Preprocess) -> NDArray[np.float32]
     planes -= np.asarray(how.mean, np.float32)[:, None, None]
     planes /= np.asarray(how.std, np.float32)[:, None, None]
     return planes
+
+
+def images(how: Preprocess) -> ImagePreprocess:
+    """`how`, which must be of this task."""
+    assert isinstance(how, ImagePreprocess), f"{type(how).__name__} is of another task"
+    return how

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from compressor.data.randomness import keyed_order
 from compressor.distill.loop import engine
 from compressor.distill.loop.checkpoint import Position
 from compressor.distill.loop.engine import rate, train
@@ -28,7 +29,6 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
 from compressor.stats import accuracy_of
 from compressor.tasks.base import Batch, BatchModel, Outputs, SplitName
-from compressor.tasks.image_classification.views import keyed_order
 from tests.kit import Hearing
 
 T = TypeVar("T")
@@ -46,6 +46,7 @@ class Vectors:
         self.x = torch.randn(STEPS * 16, 6, generator=generator)
         self.y = (self.x @ torch.randn(6, 3, generator=generator)).argmax(-1)
         self.evaluated: list[str] = []
+        self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
 
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         for step in range(first_step, STEPS):
@@ -53,8 +54,14 @@ class Vectors:
                 index = torch.from_numpy(part)
                 yield {"vectors": self.x[index], "labels": self.y[index], "index": index}
 
-    def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Tensor:
-        return self.x[torch.from_numpy(samples)]
+    def prepare(self) -> None:
+        pass
+
+    def identity(self, key: str) -> dict[str, object]:
+        return {"vectors": "of a seed"}
+
+    def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
+        return {"vectors": self.x[torch.from_numpy(samples)]}
 
     def samples_of(self, epoch: int, step: int) -> NDArray[np.int64]:
         return keyed_order(0, len(self.x), epoch)[step * 16 : (step + 1) * 16]
@@ -63,11 +70,14 @@ class Vectors:
         return [f"vector {number}" for number in samples]
 
     @torch.no_grad()
-    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
         training = model.training
-        logits = model.eval()({"vectors": self.x}).logits
+        answers: NDArray[np.float32] = model.eval()({"vectors": self.x}).logits.numpy()
         model.train(training)
-        return logits.numpy(), self.y.numpy()
+        return answers
+
+    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        return self.logits(model, split), self.y.numpy()
 
     def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
         self.evaluated.append(split)

@@ -268,8 +268,8 @@ def test_a_batch_without_labels_still_reaches_all_that_is_trained(batch: dict[st
             logits: Tensor = self.head(self.conv(pictures).mean((2, 3)))
             return logits
 
-    def taps(network: Any, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        maps = network.conv(pictures)
+    def taps(network: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        maps = network.conv(*inputs)
         return network.head(maps.mean((2, 3))), {"stage2": maps, "stage3": maps}
 
     how = recipe({"name": "early_exits"}, {"name": "cross_entropy"})

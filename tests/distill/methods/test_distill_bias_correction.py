@@ -14,10 +14,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
+from compressor.data.samples import Dataset
 from compressor.distill import distill, distill_quantized, quantization_aware, teach
 from compressor.distill.methods.bias_correction import add_to_bias, fit_bias, require_correctable, unseen_recall
 from compressor.errors import KdcError
-from compressor.models import create_student, load_run, logits_of
+from compressor.models import load_run
 from compressor.models.lineage import data_of
 from compressor.models.loaded import LoadedModel
 from compressor.progress import Progress, Silent
@@ -25,8 +26,11 @@ from compressor.schema.base import read_json
 from compressor.schema.quantization import Scheme
 from compressor.schema.recipe import Transfer
 from compressor.schema.student import Request, Student
-from compressor.tasks.image_classification import ImageData, open_data
-from compressor.tasks.image_classification.task import ImageClassification
+from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification.feed import ImageFeed
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.models.students import create_student
+from compressor.tasks.image_classification.preprocessing import images
 from tests.distill.conftest import recipe
 from tests.kit import Hearing
 
@@ -105,23 +109,23 @@ class Tiny(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def data(digits4: str) -> ImageData:
+def data(digits4: str) -> Dataset:
     return open_data(digits4)
 
 
 @pytest.fixture(scope="module")
-def student(data: ImageData) -> LoadedModel:
+def student(data: Dataset) -> LoadedModel:
     return create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, None)
 
 
-def without(data: ImageData, *names: str) -> ImageData:
+def without(data: Dataset, *names: str) -> Dataset:
     """With a validation split that lacks these classes."""
     numbers = [data.info.class_names.index(name) for name in names]
     rows = np.flatnonzero(~np.isin(data.validation.labels, numbers))
     return replace(data, validation=data.validation.part(rows))
 
 
-def test_what_cannot_be_corrected_is_refused_before_training(data: ImageData, student: LoadedModel) -> None:
+def test_what_cannot_be_corrected_is_refused_before_training(data: Dataset, student: LoadedModel) -> None:
     how = Transfer(without=("three", "one"), correct_bias=True)
     before = {name: tensor.clone() for name, tensor in student.network.state_dict().items()}
     require_correctable(student, data, how)
@@ -145,7 +149,7 @@ def test_a_bias_is_added_to_the_logits_of_its_class(student: LoadedModel) -> Non
     assert (after - before)[0].tolist() == pytest.approx([0, -1, 0, 2], abs=1e-5)
 
 
-def test_recall_of_unseen_classes_is_told_with_n_and_interval(data: ImageData) -> None:
+def test_recall_of_unseen_classes_is_told_with_n_and_interval(data: Dataset) -> None:
     logits = np.eye(4)[np.where(data.test.labels == 3, 2, data.test.labels)]
     threes = np.flatnonzero(data.test.labels == 3)
     logits[threes[0]] = np.eye(4)[3]
@@ -192,7 +196,7 @@ def more(tmp_path_factory: pytest.TempPathFactory, digits4: str) -> Path:
         Image.fromarray((bunch.images[number] * 15.9).astype(np.uint8)).save(folder / "deep" / f"{number:04}.png")
     test = open_data(digits4).test
     for number in range(2):
-        test.picture(number).save(folder / f"{number}.png")
+        test.read(number).save(folder / f"{number}.png")
     return folder
 
 
@@ -200,10 +204,10 @@ def test_kept_answers_are_of_these_unlabelled_pictures(tmp_path: Path, digits4: 
     moved = Path(shutil.copytree(more, tmp_path / "more"))
     plain = open_data(digits4)
 
-    def identity(data: ImageData) -> dict[str, object]:
+    def identity(data: Dataset) -> dict[str, object]:
         how = create_student("timm:test_resnet", "random", data.info.class_names, 32, None).preprocess
         how_trained = recipe(losses=KD)
-        return ImageClassification(data, {"teacher": how}, how_trained, None, torch.device("cpu"), Silent()).identity(
+        return ImageFeed(data, {"teacher": images(how)}, how_trained, None, torch.device("cpu"), Silent()).identity(
             "teacher"
         )
 
@@ -283,7 +287,7 @@ def test_an_unseen_class_is_known_after_the_correction(tmp_path: Path, ask_disti
     assert constant > 0
     models = [load_run(tmp_path / name)[0] for name in ("before", "after")]
     data = open_data(digits4)
-    answers = [logits_of(model, [data.test.picture(i) for i in range(120)]).numpy() for model in models]
+    answers = [logits_of(model, [data.test.read(i) for i in range(120)]).numpy() for model in models]
     shift = answers[1] - answers[0]
     assert shift[:, 3] == pytest.approx(np.full(120, constant), abs=1e-4)
     assert shift[:, :3] == pytest.approx(np.zeros((120, 3)), abs=1e-4)

@@ -15,9 +15,10 @@ from compressor.data.predictions import AnswerTable, read_outputs
 from compressor.distill import predict
 from compressor.distill.teacher.codec import Codec
 from compressor.errors import KdcError
-from compressor.models import load_run, logits_of
+from compressor.models import load_run
 from compressor.progress import Silent
 from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification.models.answering import logits_of
 from tests.kit import Ended, Hearing
 
 NAMES = ("zero", "one", "two", "three")
@@ -39,7 +40,7 @@ def test_the_table_holds_what_the_teacher_answers(tmp_path: Path, digits4: str, 
     assert table.kind == "probabilities"
     assert len(table.rows) == 360
     for split in (data.train, data.validation, data.test):
-        answers = logits_of(model, [split.picture(number) for number in range(0, len(split), 7)])
+        answers = logits_of(model, [split.read(number) for number in range(0, len(split), 7)])
         for number, wanted in zip(range(0, len(split), 7), answers, strict=True):
             found = logits(table, split.ids[number])
             torch.testing.assert_close(found, wanted.log_softmax(-1), rtol=1e-4, atol=1e-4)

@@ -17,18 +17,20 @@ from torch import Tensor
 from compressor.distill import distill
 from compressor.distill.methods.qat import distill_quantized, qat_recipe, quantization_aware
 from compressor.errors import KdcError
-from compressor.models import load_run, logits_of, save_run
+from compressor.models import load_run, save_run
 from compressor.progress import Progress, Silent
 from compressor.quantization.fake_quant import add_fake_quant, fake_quant_layers
 from compressor.quantization.folding import fold_batchnorm, unfolded
 from compressor.quantization.plan import quant_plan
 from compressor.quantization.ranges import calibrate
 from compressor.schema.base import read_json, write_json
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.quantization import Scheme
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Request, Student
 from compressor.tasks.image_classification import normalise, open_data, resize_and_crop
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.preprocessing import images
 
 Ask = Callable[..., Request]
 
@@ -91,7 +93,7 @@ def test_the_loaded_run_rounds_and_answers_as_it_was_measured(quantized: Path, d
     assert list(fake_quant_layers(model.network)) == list(student.quantization.inputs)
     assert not unfolded(model.network)
     test = open_data(digits4).test
-    answers = logits_of(model, [test.picture(i) for i in range(len(test))]).argmax(-1).numpy()
+    answers = logits_of(model, [test.read(i) for i in range(len(test))]).argmax(-1).numpy()
     assert (answers == test.labels).sum() == student.test.correct
     state = load_file(quantized / "student.safetensors")
     assert set(state) == set(model.network.state_dict())
@@ -125,16 +127,16 @@ def untrained_accuracy(run: Path, digits4: str) -> float:
     """On the test split, of the student as it rounds before any training."""
     model, _ = load_run(run)
     data = open_data(digits4)
-    train = normalised([data.train.picture(i) for i in range(64)], model.preprocess)
-    example = torch.zeros(1, 3, *model.preprocess.input_size)
-    folded = fold_batchnorm(model.network, example)
-    quantization = calibrate(folded, quant_plan(folded, example), U8S8, [train])
+    train = normalised([data.train.read(i) for i in range(64)], images(model.preprocess))
+    example = torch.zeros(1, 3, *images(model.preprocess).input_size)
+    folded = fold_batchnorm(model.network, (example,))
+    quantization = calibrate(folded, quant_plan(folded, (example,)), U8S8, [(train,)])
     rounding = replace(model, network=add_fake_quant(folded, quantization))
-    answers = logits_of(rounding, [data.test.picture(i) for i in range(len(data.test))]).argmax(-1).numpy()
+    answers = logits_of(rounding, [data.test.read(i) for i in range(len(data.test))]).argmax(-1).numpy()
     return float((answers == data.test.labels).mean())
 
 
-def normalised(pictures: list[Image.Image], how: Preprocess) -> Tensor:
+def normalised(pictures: list[Image.Image], how: ImagePreprocess) -> Tensor:
     return torch.from_numpy(normalise(np.stack([resize_and_crop(picture, how) for picture in pictures]), how))
 
 
@@ -142,7 +144,7 @@ def normalised(pictures: list[Image.Image], how: Preprocess) -> Tensor:
 def test_training_mends_what_rounding_broke(tmp_path: Path, plain: Path, digits4: str) -> None:
     run = unequal(plain, tmp_path / "unequal", 1000.0)
     test = open_data(digits4).test
-    pictures = [test.picture(i) for i in range(len(test))]
+    pictures = [test.read(i) for i in range(len(test))]
     apart = logits_of(load_run(run)[0], pictures) - logits_of(load_run(plain)[0], pictures)
     assert float(apart.abs().max()) < 1e-2, "in float it is the same student"
     in_float = read_json(plain / "student.json", Student).test.accuracy

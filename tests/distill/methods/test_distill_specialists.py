@@ -31,7 +31,7 @@ from compressor.schema.base import read_json, write_json
 from compressor.schema.specialists import Specialists, SpecialistsRequest
 from compressor.schema.student import Request
 from tests.distill.conftest import recipe
-from tests.kit import Hearing
+from tests.kit import Hearing, pixels
 
 Ask = Callable[..., Request]
 
@@ -128,7 +128,7 @@ def test_a_student_learns_from_them_as_from_any_teacher(both: Path, ask_distill:
 @pytest.mark.slow
 def test_they_are_exported_as_one_graph(both: Path, tmp_path: Path) -> None:
     teacher = load_model(f"specialists:{both}")
-    to_onnx(teacher.network, (32, 32), 1, 18, {}, tmp_path / "teacher.onnx")
+    to_onnx(teacher.network, pixels(32, 32), 1, 18, {}, tmp_path / "teacher.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "teacher.onnx", providers=["CPUExecutionProvider"])
     for seed in range(3):
         picture = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
@@ -368,6 +368,7 @@ def test_children_save_and_end_with_a_parent_that_is_killed(tmp_path: Path) -> N
 import pathlib, sys
 from compressor.distill.host.subprocesses import Child, train_in_processes
 from compressor.progress import Silent
+from tests.kit import pixels
 folder = pathlib.Path({str(tmp_path)!r})
 command = (sys.executable, str(folder / "sleeps.py"), str(folder / "a"))
 train_in_processes([Child("a", command, folder / "a", folder / "a.log", 1)], 1, Silent())

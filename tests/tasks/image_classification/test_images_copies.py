@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.tasks.image_classification import ImageData, open_data
+from compressor.data.samples import Dataset
+from compressor.tasks.image_classification import open_data
 from compressor.tasks.image_classification.decoding import PIXELS_PER_STRIP, digest
 
 MakeFolder = Callable[..., Path]
@@ -21,29 +22,29 @@ MakePicture = Callable[..., Image.Image]
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageData:
+def digits() -> Dataset:
     return open_data("digits")
 
 
-def numbered(data: ImageData) -> list[tuple[int, Image.Image, str]]:
+def numbered(data: Dataset) -> list[tuple[int, Image.Image, str]]:
     """Every digit as (its number in scikit-learn's order, picture, label)."""
     splits = (data.train, data.validation, data.test)
     every = [
-        (int(name.removeprefix("train/")), split.picture(row), data.info.class_names[split.labels[row]])
+        (int(name.removeprefix("train/")), split.read(row), data.info.class_names[split.labels[row]])
         for split in splits
         for row, name in enumerate(split.ids)
     ]
     return sorted(every, key=lambda one: one[0])
 
 
-def as_folder(digits: ImageData, place: Path) -> str:
+def as_folder(digits: Dataset, place: Path) -> str:
     for number, picture, label in numbered(digits):
         (place / label).mkdir(parents=True, exist_ok=True)
         picture.save(place / label / f"{(number * 7919) % 10007:05}.png")
     return f"folder:{place}"
 
 
-def as_csv(digits: ImageData, place: Path) -> str:
+def as_csv(digits: Dataset, place: Path) -> str:
     place.mkdir()
     with (place / "list.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -54,7 +55,7 @@ def as_csv(digits: ImageData, place: Path) -> str:
     return f"csv:{place / 'list.csv'}"
 
 
-def as_parquet(digits: ImageData, place: Path) -> str:
+def as_parquet(digits: Dataset, place: Path) -> str:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     place.mkdir()
 
@@ -69,7 +70,7 @@ def as_parquet(digits: ImageData, place: Path) -> str:
     return f"parquet:{place / 'train.parquet'}"
 
 
-def as_idx(digits: ImageData, place: Path) -> str:
+def as_idx(digits: Dataset, place: Path) -> str:
     place.mkdir()
     rows = numbered(digits)
     pixels = np.stack([np.asarray(picture.convert("L")) for _, picture, _ in rows])
@@ -80,14 +81,14 @@ def as_idx(digits: ImageData, place: Path) -> str:
     return f"idx:{place}"
 
 
-def as_hub(digits: ImageData, place: Path) -> str:
+def as_hub(digits: Dataset, place: Path) -> str:
     pytest.importorskip("datasets")
     return "hf:" + as_folder(digits, place / "train").removeprefix("folder:").removesuffix("/train")
 
 
 @pytest.mark.parametrize("arrive", [as_folder, as_csv, as_parquet, as_idx, as_hub])
 def test_the_digits_are_split_alike_however_they_arrive(
-    digits: ImageData, tmp_path: Path, arrive: Callable[[ImageData, Path], str]
+    digits: Dataset, tmp_path: Path, arrive: Callable[[Dataset, Path], str]
 ) -> None:
     data = open_data(arrive(digits, tmp_path / "digits"))
     for name in ("train", "validation", "test"):
@@ -96,7 +97,7 @@ def test_the_digits_are_split_alike_however_they_arrive(
         np.testing.assert_array_equal(here.contents[order], there.contents[other])
         np.testing.assert_array_equal(here.labels[order], there.labels[other])
         for row in range(0, len(here), 97):
-            one, same = here.picture(int(order[row])), there.picture(int(other[row]))
+            one, same = here.read(int(order[row])), there.read(int(other[row]))
             np.testing.assert_array_equal(np.asarray(one), np.asarray(same))
     assert data.info.fingerprint == digits.info.fingerprint
 
@@ -137,7 +138,7 @@ def test_deep_pictures_are_split_alike_whatever_range_is_stated(tmp_path: Path) 
     ranged = open_data(f"folder:{tmp_path / 'here'}", pixel_range=(0, 4095))
     assert plain.info.fingerprint == ranged.info.fingerprint
     assert plain.test.ids == ranged.test.ids
-    assert np.asarray(plain.test.picture(0)).max() < 7 < np.asarray(ranged.test.picture(0)).max()
+    assert np.asarray(plain.test.read(0)).max() < 7 < np.asarray(ranged.test.read(0)).max()
     whole = np.concatenate([plain.train.contents, plain.validation.contents, plain.test.contents])
     assert len(np.unique(whole)) == 60
     for folder in (tmp_path / "here").iterdir():

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from compressor.data.samples import Split
 from compressor.errors import KdcError
 from compressor.progress import Silent
-from compressor.schema.preprocess import Preprocess
-from compressor.tasks.image_classification import Split, decode_split, resize_and_crop
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification import decode_split, resize_and_crop
 
 MakePicture = Callable[..., Image.Image]
 T = TypeVar("T")
-HOW = Preprocess(input_size=(6, 8), resize=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+HOW = ImagePreprocess(input_size=(6, 8), resize=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def split_of(picture: Callable[[int], Image.Image], count: int) -> Split:

@@ -182,7 +182,7 @@ def test_a_small_part_of_the_range_is_said_with_numbers(tmp_path: Path) -> None:
     assert "pixel_range: [0, 2047]" in note
     # 789 / 257 = 3.07, 900 / 257 = 3.502, …
     pictures = open_data(f"folder:{tmp_path / '12'}").train
-    levels = {value for number in range(len(pictures)) for value in np.unique(np.asarray(pictures.picture(number)))}
+    levels = {value for number in range(len(pictures)) for value in np.unique(np.asarray(pictures.read(number)))}
     assert levels == {3, 4, 5, 6}
 
 
@@ -196,7 +196,7 @@ def test_a_stated_range_is_told_and_belongs_to_the_data(tmp_path: Path) -> None:
     assert "pixel_range [800, 1400] becomes black to white in 36 pictures of more than 8 bits a channel, which hold " \
         "values 789–1420" in stated.info.notes  # fmt: skip
     assert any(note.startswith("24 of 36 pictures") and note.endswith("e.g. dark/00.png") for note in stated.info.notes)
-    brightest = max(np.asarray(stated.train.picture(number)).max() for number in range(len(stated.train)))
+    brightest = max(np.asarray(stated.train.read(number)).max() for number in range(len(stated.train)))
     assert brightest == 255
     assert stated.info.counts == plain.info.counts
 
@@ -235,7 +235,7 @@ def test_unlabelled_pictures_are_read_alike(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "a.png").write_bytes(png(np.full((4, 4), 1234, np.uint16)))
     data = open_data(reference, unlabelled=f"folder:{tmp_path / 'more'}", pixel_range=(0, 4095))
-    assert np.asarray(data.train.picture(len(data.train) - 1)).max() == 77  # 1234 * 255 / 4095 = 76.8
+    assert np.asarray(data.train.read(len(data.train) - 1)).max() == 77  # 1234 * 255 / 4095 = 76.8
 
 
 def test_several_frames_are_said(make_folder: Callable[..., Path], make_picture: Callable[..., Image.Image]) -> None:

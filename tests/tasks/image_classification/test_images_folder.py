@@ -167,8 +167,8 @@ def test_a_class_whose_pictures_are_all_bad(make_folder: MakeFolder) -> None:
 def test_pictures_are_decoded_lazily_and_errors_name_the_path(make_folder: MakeFolder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "val/a": 1, "test/a": 1})
     data = open_data(f"folder:{root}")
-    picture = data.train.picture(1)
+    picture = data.train.read(1)
     assert (picture.mode, picture.size) == ("RGB", (10, 12))
     (root / "train/a/001.png").unlink()
     with pytest.raises(KdcError, match=r"train/a/001\.png cannot be read: No such file"):
-        data.train.picture(1)
+        data.train.read(1)

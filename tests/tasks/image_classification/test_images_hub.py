@@ -50,7 +50,7 @@ def test_a_saved_dict_of_splits(
     assert data.info.counts == {"train": 16, "validation": 4, "test": 4}
     assert data.validation.ids == ("valid/0", "valid/1", "valid/2", "valid/3")
     assert data.validation.labels.tolist() == [0, 1, 0, 1]
-    assert np.array_equal(np.asarray(data.validation.picture(2)), np.asarray(make_picture(102)))
+    assert np.array_equal(np.asarray(data.validation.read(2)), np.asarray(make_picture(102)))
     assert data.info.notes[:2] == (
         "pictures from column image, labels from column label",
         "ignored the splits unsupervised",
@@ -66,7 +66,7 @@ def test_a_saved_single_split_that_was_shuffled(
     assert sum(data.info.counts.values()) == 20
     row = 19 - int(data.train.ids[0].removeprefix("train/"))
     assert data.train.labels[0] == row % 2
-    assert np.array_equal(np.asarray(data.train.picture(0)), np.asarray(make_picture(row)))
+    assert np.array_equal(np.asarray(data.train.read(0)), np.asarray(make_picture(row)))
 
 
 def test_plain_bytes_and_text_labels(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
@@ -88,10 +88,10 @@ def test_imagefolder(datasets: Any, make_folder: MakeFolder) -> None:
     data = open_data(f"hf:{root}")
     assert data.info.class_names == ("cat", "dog")
     assert data.info.counts == {"train": 10, "validation": 2, "test": 4}
-    assert data.test.picture(0).size == (10, 12)
+    assert data.test.read(0).size == (10, 12)
     direct = open_data(f"folder:{root}")
-    assert [np.asarray(data.test.picture(row)).tolist() for row in range(4)] == [
-        np.asarray(direct.test.picture(row)).tolist() for row in range(4)
+    assert [np.asarray(data.test.read(row)).tolist() for row in range(4)] == [
+        np.asarray(direct.test.read(row)).tolist() for row in range(4)
     ]
 
 

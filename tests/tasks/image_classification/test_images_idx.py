@@ -42,7 +42,7 @@ def test_plain_and_gzip_in_both_spellings(tmp_path: Path, names: str, end: str) 
     assert data.info.counts == {"train": 21, "validation": 3, "test": 6}
     row = int(data.test.ids[2].removeprefix("train/"))
     assert data.test.labels[2] == row % 3
-    assert np.array_equal(np.asarray(data.test.picture(2)), np.repeat(pixels[row][..., None], 3, axis=2))
+    assert np.array_equal(np.asarray(data.test.read(2)), np.repeat(pixels[row][..., None], 3, axis=2))
 
 
 def test_a_given_test_split_colour_and_class_names(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_given_test_split_colour_and_class_names(tmp_path: Path) -> None:
     data = open_data(f"idx:{tmp_path}")
     assert data.info.class_names == ("shirt", "ankle boot", "bag")
     assert data.test.ids == tuple(f"test/{row}" for row in range(6))
-    assert np.array_equal(np.asarray(data.test.picture(4)), colour[4] // 2)
+    assert np.array_equal(np.asarray(data.test.read(4)), colour[4] // 2)
 
 
 def test_labels_need_not_begin_at_zero(tmp_path: Path) -> None:

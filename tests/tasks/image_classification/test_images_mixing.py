@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compressor.data.randomness import keyed_uniform
 from compressor.schema.recipe import Views
 from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
-from compressor.tasks.image_classification.views import DRAWS, keyed_uniform
+from compressor.tasks.image_classification.views import DRAWS
 
 MIXUP, CUTMIX, BOTH = Views(mixup=0.2), Views(cutmix=1.0), Views(mixup=0.2, cutmix=1.0, mix_probability=0.8)
 

@@ -42,7 +42,7 @@ def test_digits() -> None:
     assert sum(data.info.counts.values()) == 1797
     assert len(set(data.train.ids) | set(data.validation.ids) | set(data.test.ids)) == 1797
     first = next(split for split in (data.train, data.validation, data.test) if "train/0" in split.ids)
-    pixels = np.asarray(first.picture(first.ids.index("train/0")))
+    pixels = np.asarray(first.read(first.ids.index("train/0")))
     assert pixels.shape == (8, 8, 3)
     # scikit-learn's first digit begins 0 0 5 13 9 1 0 0, of 16; by hand times 255 / 16
     assert pixels[0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]

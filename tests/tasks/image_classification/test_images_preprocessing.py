@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from timm.data import create_transform
 
-from compressor.schema.preprocess import Interpolation, Preprocess
+from compressor.schema.preprocess import ImagePreprocess, Interpolation
 from compressor.tasks.image_classification import normalise, resize_and_crop
 from tests.kit import version_of
 
@@ -23,12 +23,12 @@ def timm_transform(size: tuple[int, int], **options: Any) -> Any:
     return create_transform((3, *size), is_training=False, mean=MEAN, std=STD, **options)
 
 
-def settings(size: tuple[int, int], crop_pct: float, **others: Any) -> Preprocess:
+def settings(size: tuple[int, int], crop_pct: float, **others: Any) -> ImagePreprocess:
     resize = int(size[0] / crop_pct), int(size[1] / crop_pct)
-    return Preprocess(input_size=size, resize=resize, mean=MEAN, std=STD, **others)
+    return ImagePreprocess(input_size=size, resize=resize, mean=MEAN, std=STD, **others)
 
 
-def same(picture: Image.Image, how: Preprocess, transform: Any) -> None:
+def same(picture: Image.Image, how: ImagePreprocess, transform: Any) -> None:
     pixels = resize_and_crop(picture, how)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (*how.input_size, 3)
@@ -67,7 +67,7 @@ def test_timm_oblong_inputs(
 
 def test_a_picture_smaller_than_the_crop_is_padded_with_black() -> None:
     white = Image.new("RGB", (4, 4), "white")
-    how = Preprocess(input_size=(7, 6), resize=(4, 4), mean=MEAN, std=STD)
+    how = ImagePreprocess(input_size=(7, 6), resize=(4, 4), mean=MEAN, std=STD)
     pixels = resize_and_crop(white, how)[..., 0]
     expected = np.zeros((7, 6), np.uint8)
     expected[1:5, 1:5] = 255  # 3 rows are missing: 1 above and 2 below; 2 columns: 1 on each side
@@ -84,7 +84,7 @@ def test_hugging_face_squash(make_picture: MakePicture, shape: tuple[int, int]) 
     processor = vit.ViTImageProcessorPil(
         size={"height": 48, "width": 40}, resample=Image.Resampling.BILINEAR, image_mean=MEAN, image_std=STD
     )
-    how = Preprocess(
+    how = ImagePreprocess(
         input_size=(48, 40), resize=(48, 40), resize_mode="squash", interpolation="bilinear", mean=MEAN, std=STD
     )
     theirs = processor(picture, return_tensors="np")["pixel_values"]
@@ -92,7 +92,7 @@ def test_hugging_face_squash(make_picture: MakePicture, shape: tuple[int, int]) 
 
 
 def test_normalise_by_hand() -> None:
-    how = Preprocess(input_size=(1, 1), resize=(1, 1), mean=(0.5, 0.0, 1.0), std=(0.5, 1.0, 2.0))
+    how = ImagePreprocess(input_size=(1, 1), resize=(1, 1), mean=(0.5, 0.0, 1.0), std=(0.5, 1.0, 2.0))
     values = normalise(np.array([[[[255, 51, 0]]]], np.uint8), how)
     assert values.dtype == np.float32
     assert values.flags.c_contiguous

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.schema.preprocess import Interpolation, Preprocess
+from compressor.schema.preprocess import ImagePreprocess, Interpolation
 from compressor.tasks.image_classification import resize_and_crop
 from compressor.tasks.image_classification.preprocessing import RESAMPLE
 from compressor.tasks.image_classification.resampling import resized_window
@@ -42,8 +42,8 @@ def test_a_part_equals_pillows_whole(
         assert np.array_equal(found, whole[top : top + rows, left : left + columns])
 
 
-def strip(side: int = 224, **others: object) -> Preprocess:
-    return Preprocess.model_validate(
+def strip(side: int = 224, **others: object) -> ImagePreprocess:
+    return ImagePreprocess.model_validate(
         {"input_size": (side, side), "resize": (side, side), "mean": (0, 0, 0), "std": (1, 1, 1), **others}
     )
 
@@ -68,9 +68,9 @@ import resource, sys
 import numpy as np
 from PIL import Image
 from compressor.data import resize_and_crop
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-how = Preprocess(input_size=(224, 224), resize=(256, 256), mean=(0, 0, 0), std=(1, 1, 1))
+how = ImagePreprocess(input_size=(224, 224), resize=(256, 256), mean=(0, 0, 0), std=(1, 1, 1))
 for shape in ((1, 20_000), (20_000, 1), (1, 100_000), (100_000, 1), (3, 1_000_000), (1, 1)):
     pixels = np.full((*shape, 3), 7, np.uint8)
     pixels[shape[0] // 2, shape[1] // 2] = 200

@@ -10,15 +10,16 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from compressor.data.samples import Dataset
 from compressor.errors import KdcError
-from compressor.tasks.image_classification import ImageData, open_data
+from compressor.tasks.image_classification import open_data
 
 MakeFolder = Callable[..., Path]
 MakeBytes = Callable[..., bytes]
 MakePicture = Callable[..., Image.Image]
 
 
-def every_id(data: ImageData) -> set[str]:
+def every_id(data: Dataset) -> set[str]:
     return {*data.train.ids, *data.validation.ids, *data.test.ids}
 
 
@@ -45,7 +46,7 @@ def test_csv_with_paths(pictures: Path, make_picture: MakePicture) -> None:
     number = data.train.ids.index(next(name for name in data.train.ids if name.startswith("b/")))
     row = int(data.train.ids[number][2:5])
     assert data.train.labels[number] == 1
-    assert np.array_equal(np.asarray(data.train.picture(number)), np.asarray(make_picture(1000 + row)))
+    assert np.array_equal(np.asarray(data.train.read(number)), np.asarray(make_picture(1000 + row)))
     assert data.info.notes[0] == "pictures from column path, labels from column label"
 
 
@@ -212,7 +213,7 @@ def test_parquet_bytes_in_small_row_groups(tmp_path: Path, make_bytes: MakeBytes
         for number, name in enumerate(split.ids):
             row = int(name.removeprefix("train/"))
             assert split.labels[number] == row % 2
-            assert np.array_equal(np.asarray(split.picture(number)), np.asarray(make_picture(row)))
+            assert np.array_equal(np.asarray(split.read(number)), np.asarray(make_picture(row)))
 
 
 def test_parquet_row_groups_beyond_the_cache(

@@ -25,8 +25,8 @@ def test_they_stand_at_the_end_of_train_and_the_data_stays_what_it_is(make_folde
     # make_folder numbers its pictures anew: those of x are those of a, those of y are those of b
     assert data.train.ids == (*plain.train.ids, "unlabelled/own.png")
     np.testing.assert_array_equal(data.train.labels, [*plain.train.labels, -1])
-    assert np.asarray(data.train.picture(len(plain.train))).tolist() == [[[7, 8, 9]] * 5] * 4
-    assert data.train.picture(3) == plain.train.picture(3)
+    assert np.asarray(data.train.read(len(plain.train))).tolist() == [[[7, 8, 9]] * 5] * 4
+    assert data.train.read(3) == plain.train.read(3)
     for split in ("validation", "test"):
         assert getattr(data, split).ids == getattr(plain, split).ids
     assert (data.info.fingerprint, data.info.counts) == (plain.info.fingerprint, plain.info.counts)
@@ -60,9 +60,9 @@ def test_copies_are_told_by_split(make_folder: MakeFolder) -> None:
 def test_files_are_compared_with_pixels_as_pixels(tmp_path: Path) -> None:
     """The digits come as pixels; one of them in a PNG is still a copy."""
     plain = open_data("digits")
-    plain.test.picture(0).save(tmp_path / "copy.png")
-    plain.train.picture(5).convert("L").save(tmp_path / "grey.png")
-    inverted = 255 - np.asarray(plain.test.picture(0))
+    plain.test.read(0).save(tmp_path / "copy.png")
+    plain.train.read(5).convert("L").save(tmp_path / "grey.png")
+    inverted = 255 - np.asarray(plain.test.read(0))
     Image.fromarray(inverted).save(tmp_path / "inverted.png")
     data = open_data("digits", unlabelled=f"folder:{tmp_path}")
     assert data.train.ids[len(plain.train) :] == ("unlabelled/inverted.png",)

@@ -11,18 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
+from compressor.data.randomness import _mix, keyed_order, keyed_uniform
 from compressor.errors import KdcError
 from compressor.schema.base import parse
 from compressor.schema.recipe import Recipe, Views
-from compressor.tasks.image_classification.views import (
-    DRAWS,
-    Draw,
-    _mix,
-    coverage,
-    keyed_order,
-    keyed_uniform,
-    random_views,
-)
+from compressor.tasks.image_classification.views import DRAWS, Draw, coverage, random_views
 
 Enhance = type[ImageEnhance.Brightness] | type[ImageEnhance.Color]
 WHOLE = Views(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=False)

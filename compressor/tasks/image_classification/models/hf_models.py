@@ -10,38 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.errors import KdcError, first_line, needs
+from compressor.files.atomic import write_text
 from compressor.hub import from_hub
 from compressor.models.cards import licence_in
 from compressor.models.checkpoints.files import require_weights, stored_in_half
 from compressor.models.classes import spellings_of
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import heads, require_finite, tensors_sha256
-from compressor.schema.base import parse, write_text
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.base import parse
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models.building import config_in, described_by, require_files, require_size
+from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.tasks.image_classification.models.timm_models import preprocess_of, require_scale, require_three
 from compressor.tasks.image_classification.preprocessing import normalise, resize_and_crop
 
-__all__ = ["HfClassifier", "from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
+__all__ = ["from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
 
 INSTALL = "pip install 'kdc[hf]'"
-
-
-class HfClassifier(nn.Module):
-    """A transformers image classifier as a network from pictures to logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        model.config.return_dict = True  # type: ignore[union-attr]
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=pictures, return_dict=True).logits
-        return logits
 
 
 def _transformers() -> Any:
@@ -100,7 +89,7 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
 
 def _from_pretrained(
     transformers: Any, reference: str, input_size: int | None, stored: dict[str, tuple[str, int]]
-) -> tuple[Any, dict[str, Any], Preprocess, str]:
+) -> tuple[Any, dict[str, Any], ImagePreprocess, str]:
     """The model, what transformers says of loading it, its preprocessing and its licence."""
     hint = "the folder must hold config.json and model.safetensors"
     with described_by(f"hf:{reference}", sum(count for _, count in stored.values()) or None, hint):
@@ -220,7 +209,7 @@ def _names(config: Any, source: str) -> tuple[tuple[str, ...], ...] | None:
     return spellings_of(names)
 
 
-def _preprocess(transformers: Any, reference: str, config: Any, input_size: int | None) -> Preprocess:
+def _preprocess(transformers: Any, reference: str, config: Any, input_size: int | None) -> ImagePreprocess:
     if config.model_type == "timm_wrapper":
         return preprocess_of(config.pretrained_cfg, input_size, source=f"hf:{reference}")
     source = f"hf:{reference}"
@@ -230,7 +219,7 @@ def _preprocess(transformers: Any, reference: str, config: Any, input_size: int 
     return preprocess_from_hf(values, input_size, source)
 
 
-def _require_same(processor: Any, how: Preprocess, source: str) -> None:
+def _require_same(processor: Any, how: ImagePreprocess, source: str) -> None:
     """Raise KdcError where the processor turns a picture into something else than `how` does: not all that some of
     them do (flip the channels, shrink to 7/8, crop before resizing) can be read from their settings."""
     x, y = np.meshgrid(np.linspace(0, 255, 300), np.linspace(0, 255, 200))
@@ -244,8 +233,8 @@ def _require_same(processor: Any, how: Preprocess, source: str) -> None:
         raise KdcError(f"{source}: what its image processor ({kind}) does to pictures is not supported by kdc")
 
 
-def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: str) -> Preprocess:
-    """A transformers image processor's settings as a Preprocess; raises KdcError for what a Preprocess cannot say."""
+def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: str) -> ImagePreprocess:
+    """A transformers image processor's settings as an ImagePreprocess; raises KdcError for what that cannot say."""
     if values.get("do_rescale", True) and abs(float(values.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
         raise KdcError(f"{source}: rescale_factor {values['rescale_factor']} of its image processor is not supported")
     if not values.get("do_rescale", True) or values.get("rescale_offset"):
@@ -270,7 +259,7 @@ def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: s
     return _as_preprocess(values, resize, cropped, mode, source)
 
 
-def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str, source: str) -> Preprocess:
+def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str, source: str) -> ImagePreprocess:
     # A processor that has no such setting (MobileViT's) normalises nothing.
     normal = values.get("do_normalize", "image_mean" in values)
     mean, std = (values.get("image_mean"), values.get("image_std")) if normal else ((0.0,) * 3, (1.0,) * 3)
@@ -287,7 +276,7 @@ def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str,
         "mean": tuple(mean),
         "std": tuple(std),
     }
-    return parse(Preprocess, settings, f"{source}: its image processor")
+    return parse(ImagePreprocess, settings, f"{source}: its image processor")
 
 
 def _licence(reference: str, config: Any) -> str:

@@ -7,6 +7,7 @@ from compressor.models.loaded import LoadedModel
 from compressor.progress import Progress, Silent
 from compressor.schema.preprocess import PixelRange
 from compressor.tasks.image_classification.depth import stated_as
+from compressor.tasks.image_classification.preprocessing import images
 
 __all__ = ["seeing"]
 
@@ -18,7 +19,8 @@ def seeing(model: LoadedModel, pixel_range: PixelRange | None, progress: Progres
 
     Raises KdcError where it learned from pictures that were read with another one.
     """
-    own, source = model.preprocess.pixel_range, model.weights.source
+    how = images(model.preprocess)
+    own, source = how.pixel_range, model.weights.source
     if own is not None and own != pixel_range:
         here = "none is stated" if pixel_range is None else f"it is {stated_as(pixel_range)}"
         raise KdcError(
@@ -27,4 +29,4 @@ def seeing(model: LoadedModel, pixel_range: PixelRange | None, progress: Progres
         )
     if own is None and pixel_range is not None and source.startswith("run:"):
         progress.note(f"{source} was trained without a pixel_range: of deep pictures it learned from their whole range")
-    return replace(model, preprocess=model.preprocess.model_copy(update={"pixel_range": pixel_range}))
+    return replace(model, preprocess=how.model_copy(update={"pixel_range": pixel_range}))

@@ -9,11 +9,14 @@ from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models.checkpoints.state_dict import read_checkpoint, split_key
-from compressor.models.loaded import LoadedModel, check_input, evaluating
+from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.references import load_model
 from compressor.models.weights import require_finite, small_head, tensors_sha256
+from compressor.modes import evaluating
 from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models import hf_models, timm_models
+from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
+from compressor.tasks.image_classification.preprocessing import images
 
 __all__ = ["create_student", "create_trainee"]
 
@@ -58,7 +61,7 @@ def create_student(
 def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
     """`backbone` with a new, small classifier for `class_names`; its own preprocessing, `crop_pct` overriding."""
     network, classes = backbone.network, len(class_names)
-    if isinstance(network, hf_models.HfClassifier):
+    if isinstance(network, HfClassifier):
         network = hf_models.with_new_classifier(network, classes)
     else:
         if not hasattr(network, "reset_classifier"):
@@ -68,7 +71,7 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
             )
         network = _with_classes(backbone, classes)
     small_head(network, classes)
-    preprocess = backbone.preprocess
+    preprocess = images(backbone.preprocess)
     if crop_pct is not None:
         height, width = preprocess.input_size
         resize = (int(height / crop_pct), int(width / crop_pct))
@@ -83,7 +86,7 @@ def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
     """The network, with a new classifier, as timm builds it from the architecture's name alone: so it will be loaded
     from its run. Raises KdcError where arguments in its config.json, or settings that timm has for pretrained weights,
     would not come back."""
-    network, how = model.network, model.preprocess
+    network, how = model.network, images(model.preprocess)
     pictures = torch.rand(2, 3, *how.input_size, generator=torch.Generator().manual_seed(0))
     with evaluating(network):
         features = network.forward_features(pictures)  # type: ignore[operator]

@@ -16,7 +16,7 @@ from compressor.models.classes import imagenet_spellings, spellings_of
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import require_finite, tensors_sha256
 from compressor.schema.base import parse
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models.building import config_in, described_by, require_files, require_size
 
@@ -45,9 +45,9 @@ def require_known(name: str) -> None:
 
 def preprocess_of(
     cfg: Mapping[str, Any], input_size: int | None = None, crop_pct: float | None = None, source: str = "timm"
-) -> Preprocess:
-    """A timm pretrained_cfg as a Preprocess; `input_size` (pixels) and `crop_pct` override the model's own. Raises
-    KdcError that names `source` for what a Preprocess cannot say."""
+) -> ImagePreprocess:
+    """A timm pretrained_cfg as a ImagePreprocess; `input_size` (pixels) and `crop_pct` override the model's own. Raises
+    KdcError that names `source` for what a ImagePreprocess cannot say."""
     from timm.data import resolve_data_config
 
     where = f"{source}: its preprocessing"
@@ -74,7 +74,7 @@ def preprocess_of(
         "mean": tuple(mean),
         "std": tuple(std),
     }
-    return parse(Preprocess, settings, where)
+    return parse(ImagePreprocess, settings, where)
 
 
 def require_three(channels: int, source: str) -> None:

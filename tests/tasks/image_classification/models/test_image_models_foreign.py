@@ -409,7 +409,7 @@ def test_ordinary_numbers_in_a_configuration_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, -3, 8193, 10**9])
 def test_sizes_that_no_network_is_given(tiny_vit: Path, vit_folder: VitFolder, size: int) -> None:
-    from compressor.models import create_student
+    from compressor.tasks.image_classification.models.students import create_student
 
     loads: list[Callable[[], object]] = [
         lambda: load_model(f"timm:local-dir:{tiny_vit}", size),

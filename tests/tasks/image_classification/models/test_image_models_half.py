@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, create_student, load_model, load_run, save_run
-from compressor.tasks.image_classification.models.students import create_trainee
+from compressor.models import LoadedModel, load_model, load_run, save_run
+from compressor.tasks.image_classification.models.students import create_student, create_trainee
 from tests.kit import version_of
 from tests.models.test_models_runs import record
 

@@ -9,7 +9,8 @@ from huggingface_hub import constants
 
 from compressor import hub
 from compressor.errors import KdcError
-from compressor.models import create_student, load_model
+from compressor.models import load_model
+from compressor.tasks.image_classification.models.students import create_student
 
 NAMES = ["cat", "dog"]
 

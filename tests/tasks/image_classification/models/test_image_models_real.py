@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 from compressor.distill import distill
-from compressor.models import LoadedModel, load_model, logits_of, map_classes, with_classes
+from compressor.models import LoadedModel, load_model, map_classes, with_classes
 from compressor.models.stages import layers_of
 from compressor.progress import Silent
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Request
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.preprocessing import images
 
 
 def answers(model: LoadedModel, photos: dict[str, Image.Image]) -> dict[str, str]:
@@ -61,7 +63,7 @@ def test_lite0_restricted_to_classes_by_name(lite0_model: LoadedModel, photos: d
 @pytest.mark.parametrize("scheme", ["timm:local-dir:", "hf:"])
 def test_lite0_at_another_input_size(lite0: Path, scheme: str, photos: dict[str, Image.Image]) -> None:
     model = load_model(f"{scheme}{lite0}", 160)
-    assert (model.preprocess.input_size, model.preprocess.resize) == ((160, 160), (182, 182))
+    assert (images(model.preprocess).input_size, images(model.preprocess).resize) == ((160, 160), (182, 182))
     assert answers(model, photos)["coffee"] == "espresso"
 
 

@@ -11,47 +11,52 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.data.samples import Dataset
 from compressor.errors import KdcError
 from compressor.losses.logits import kd
-from compressor.models import create_student, freeze, logits_of
+from compressor.modes import freeze
 from compressor.progress import Silent
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import ImageData, open_data
-from compressor.tasks.image_classification.task import ImageClassification, batch_size_of
+from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification.feed import ImageFeed
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.models.students import create_student
+from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.plain_feed import batch_size_of
 
 CPU = torch.device("cpu")
 
 
-def how(size: int, resize: int | None = None, mean: float = 0.5, std: float = 0.5) -> Preprocess:
+def how(size: int, resize: int | None = None, mean: float = 0.5, std: float = 0.5) -> ImagePreprocess:
     side = (resize or size,) * 2
-    return Preprocess(input_size=(size, size), resize=side, mean=(mean,) * 3, std=(std,) * 3)
+    return ImagePreprocess(input_size=(size, size), resize=side, mean=(mean,) * 3, std=(std,) * 3)
 
 
 @pytest.fixture(scope="session")
-def data(digits4: str) -> ImageData:
+def data(digits4: str) -> Dataset:
     return open_data(digits4)
 
 
-def task_of(data: ImageData, inputs: dict[str, Preprocess], store: Path, **changes: Any) -> ImageClassification:
+def task_of(data: Dataset, inputs: dict[str, ImagePreprocess], store: Path, **changes: Any) -> ImageFeed:
     values = {"schema": 1, "epochs": 2, "batch_size": 50, "losses": [{"name": "cross_entropy"}]}
-    return ImageClassification(data, inputs, Recipe.model_validate({**values, **changes}), store, CPU, Silent())
+    return ImageFeed(data, inputs, Recipe.model_validate({**values, **changes}), store, CPU, Silent())
 
 
-def seen(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+def seen(pixels: Tensor, preprocess: ImagePreprocess) -> Tensor:
     """Undo a model's normalization."""
     return pixels * preprocess.std[0] + preprocess.mean[0]
 
 
-def test_a_pair_that_is_the_same_has_no_divergence_through_the_whole_pipeline(data: ImageData, tmp_path: Path) -> None:
+def test_a_pair_that_is_the_same_has_no_divergence_through_the_whole_pipeline(data: Dataset, tmp_path: Path) -> None:
     """Trap 9."""
     torch.manual_seed(0)
     model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, None)
     # Answers that differ from picture to picture.
     nn.init.normal_(model.network.get_parameter("classifier.weight"), std=20)
     teacher, student = freeze(BatchModel(model.network, "teacher")), BatchModel(model.network, "student").eval()
-    task = task_of(data, {"teacher": model.preprocess, "student": model.preprocess}, tmp_path)
+    task = task_of(data, {"teacher": images(model.preprocess), "student": images(model.preprocess)}, tmp_path)
     losses = []
     for batch in task.batches(0, 0):
         answers = teacher(batch).logits, student(batch).logits
@@ -61,7 +66,7 @@ def test_a_pair_that_is_the_same_has_no_divergence_through_the_whole_pipeline(da
     assert max(losses) <= 1e-6
 
 
-def test_each_model_gets_the_same_view_in_its_own_normalization(data: ImageData, tmp_path: Path) -> None:
+def test_each_model_gets_the_same_view_in_its_own_normalization(data: Dataset, tmp_path: Path) -> None:
     inputs = {"teacher": how(32, 36, mean=0.2, std=0.4), "student": how(32, 36, mean=0.5, std=0.25)}
     for batch in task_of(data, inputs, tmp_path).batches(0, 0):
         views = {name: seen(batch[name], preprocess) for name, preprocess in inputs.items()}
@@ -73,7 +78,7 @@ def test_each_model_gets_the_same_view_in_its_own_normalization(data: ImageData,
 
 @pytest.mark.parametrize(("teacher", "student"), [(48, 24), (24, 48)])
 def test_each_model_gets_the_same_view_at_its_own_size(
-    data: ImageData, tmp_path: Path, teacher: int, student: int
+    data: Dataset, tmp_path: Path, teacher: int, student: int
 ) -> None:
     """The larger one's view, shrunk with antialiasing: a block of 2×2 pixels becomes their weighted mean."""
     inputs = {"teacher": how(teacher), "student": how(student)}
@@ -87,7 +92,7 @@ def test_each_model_gets_the_same_view_at_its_own_size(
     assert apart > 5 * (pooled - small).abs().mean()
 
 
-def test_batches_are_a_function_of_seed_epoch_and_step(data: ImageData, tmp_path: Path) -> None:
+def test_batches_are_a_function_of_seed_epoch_and_step(data: Dataset, tmp_path: Path) -> None:
     inputs = {"student": how(16)}
     task, again = task_of(data, inputs, tmp_path / "1"), task_of(data, inputs, tmp_path / "2")
     whole = list(task.batches(1, 0))
@@ -102,19 +107,19 @@ def test_batches_are_a_function_of_seed_epoch_and_step(data: ImageData, tmp_path
 
 
 def test_a_picture_is_seen_otherwise_in_every_epoch(
-    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compressor.tasks.image_classification.task.keyed_order", lambda seed, n, epoch: np.arange(n))
+    monkeypatch.setattr("compressor.tasks.image_classification.feed.keyed_order", lambda seed, n, epoch: np.arange(n))
     task = task_of(data, {"student": how(16)}, tmp_path)
     first, second = next(task.batches(0, 0)), next(task.batches(1, 0))
     assert torch.equal(first["labels"], second["labels"])
     assert not any(torch.equal(*views) for views in zip(first["student"], second["student"], strict=True))
 
 
-def test_labels_belong_to_their_pictures(data: ImageData, tmp_path: Path) -> None:
+def test_labels_belong_to_their_pictures(data: Dataset, tmp_path: Path) -> None:
     """Whole pictures at their own size: each must be found in the data, with that label."""
     task = task_of(data, {"student": how(8)}, tmp_path, views={"scale": (1, 1), "ratio": (1, 1), "hflip": False})
-    label_of = {np.asarray(data.train.picture(i)).tobytes(): data.train.labels[i] for i in range(len(data.train))}
+    label_of = {np.asarray(data.train.read(i)).tobytes(): data.train.labels[i] for i in range(len(data.train))}
     assert len(label_of) == len(data.train)
     count = 0
     for batch in task.batches(0, 0):
@@ -125,7 +130,7 @@ def test_labels_belong_to_their_pictures(data: ImageData, tmp_path: Path) -> Non
     assert count == 200
 
 
-def test_the_rest_that_fills_no_batch_changes_from_epoch_to_epoch(data: ImageData, tmp_path: Path) -> None:
+def test_the_rest_that_fills_no_batch_changes_from_epoch_to_epoch(data: Dataset, tmp_path: Path) -> None:
     """Trap 18: every batch has the same denominator."""
     task = task_of(data, {"student": how(8)}, tmp_path, views={"scale": (1, 1), "ratio": (1, 1), "hflip": False})
     drawn = []
@@ -136,7 +141,7 @@ def test_the_rest_that_fills_no_batch_changes_from_epoch_to_epoch(data: ImageDat
     assert drawn[0] != drawn[1]
 
 
-def test_a_batch_is_never_larger_than_the_data(data: ImageData, tmp_path: Path) -> None:
+def test_a_batch_is_never_larger_than_the_data(data: Dataset, tmp_path: Path) -> None:
     task = task_of(data, {"student": how(8)}, tmp_path, batch_size=10_000)
     assert task.steps_per_epoch == 1
     assert len(next(task.batches(0, 0))["labels"]) == len(data.train)
@@ -157,7 +162,7 @@ class Recorder(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_evaluation_restores_the_mode_and_moves_no_statistics(data: ImageData, tmp_path: Path, training: bool) -> None:
+def test_evaluation_restores_the_mode_and_moves_no_statistics(data: Dataset, tmp_path: Path, training: bool) -> None:
     """Trap 4."""
     network = Recorder()
     model = BatchModel(network, "student").train(training)
@@ -168,36 +173,36 @@ def test_evaluation_restores_the_mode_and_moves_no_statistics(data: ImageData, t
     assert not any(pixels.requires_grad for pixels in network.shown)
 
 
-def test_evaluation_is_what_the_model_answers_to_the_pictures(data: ImageData, tmp_path: Path) -> None:
+def test_evaluation_is_what_the_model_answers_to_the_pictures(data: Dataset, tmp_path: Path) -> None:
     """Trap 10: resized and cropped as the model says, without augmentation, in the order of the labels."""
     torch.manual_seed(0)
     model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, 0.8)
     nn.init.normal_(model.network.get_parameter("classifier.weight"))
     answers = logits_of(model, pictures(data)).argmax(-1).numpy()
-    score = task_of(data, {"student": model.preprocess}, tmp_path).evaluate(
+    score = task_of(data, {"student": images(model.preprocess)}, tmp_path).evaluate(
         BatchModel(model.network, "student"), "test"
     )
     assert score.correct == (answers == data.test.labels).sum()
     assert 0 < score.correct < 120
 
 
-def pictures(data: ImageData) -> Sequence[Any]:
-    return [data.test.picture(i) for i in range(len(data.test))]
+def pictures(data: Dataset) -> Sequence[Any]:
+    return [data.test.read(i) for i in range(len(data.test))]
 
 
 def test_each_split_is_decoded_once_for_each_preprocessing(
-    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = task_of(data, {"teacher": how(16, 20), "student": how(16, 20)}, tmp_path)
-    task.decode()
+    task.prepare()
     assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["train", "validation"]
-    monkeypatch.setattr("compressor.tasks.image_classification.task.decode_split", None)
+    monkeypatch.setattr("compressor.tasks.image_classification.feed.decode_split", None)
     assert next(task.batches(0, 0))["student"].shape == (50, 3, 16, 16)
     task.evaluate(BatchModel(Recorder().eval(), "teacher"), "validation")
 
 
 def test_a_full_disk_while_decoding_is_an_error_and_leaves_no_file(
-    data: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(file: Any, shape: object) -> None:
         file.write(b"half")
@@ -205,7 +210,7 @@ def test_a_full_disk_while_decoding_is_an_error_and_leaves_no_file(
 
     monkeypatch.setattr("compressor.tasks.image_classification.decoding._write_header", full)
     with pytest.raises(KdcError, match=r"no space left on the device while writing .*train-.*npy"):
-        task_of(data, {"student": how(16)}, tmp_path).decode()
+        task_of(data, {"student": how(16)}, tmp_path).prepare()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -215,10 +220,10 @@ TWO = {"teacher": how(32, 36, mean=0.2), "student": how(16)}
 
 @pytest.mark.parametrize("views", [{}, MIXED])
 def test_pictures_that_are_decoded_anew_give_the_same_batches(
-    data: ImageData, tmp_path: Path, views: dict[str, Any]
+    data: Dataset, tmp_path: Path, views: dict[str, Any]
 ) -> None:
     stored = task_of(data, TWO, tmp_path, views=views)
-    anew = ImageClassification(data, TWO, stored._recipe, None, CPU, Silent())
+    anew = ImageFeed(data, TWO, stored._recipe, None, CPU, Silent())
     pairs = list(zip(stored.batches(1, 1), anew.batches(1, 1), strict=True))
     assert len(pairs) == 3
     for one, other in pairs:
@@ -229,28 +234,26 @@ def test_pictures_that_are_decoded_anew_give_the_same_batches(
 
 
 @pytest.mark.parametrize("views", [{}, MIXED])
-def test_a_models_input_is_a_function_of_sample_and_view(
-    data: ImageData, tmp_path: Path, views: dict[str, Any]
-) -> None:
+def test_a_models_input_is_a_function_of_sample_and_view(data: Dataset, tmp_path: Path, views: dict[str, Any]) -> None:
     """What is kept of a teacher's answers rests on this: not on the batch, its order, or whether others are shown."""
     task = task_of(data, TWO, tmp_path, views=views)
     batch = next(task.batches(3, 2))
     samples = batch["index"].numpy()
     for key in TWO:
         assert torch.equal(next(task.batches(3, 2, {key}))[key], batch[key])
-        assert torch.equal(task.input_of(key, samples[[7, 3, 3]], 3), batch[key][[7, 3, 3]])
-        assert not torch.equal(task.input_of(key, samples, 4), batch[key])
+        assert torch.equal(task.input_of(key, samples[[7, 3, 3]], 3)[key], batch[key][[7, 3, 3]])
+        assert not torch.equal(task.input_of(key, samples, 4)[key], batch[key])
 
 
-def test_a_students_view_does_not_depend_on_the_size_of_the_store(data: ImageData, tmp_path: Path) -> None:
+def test_a_students_view_does_not_depend_on_the_size_of_the_store(data: Dataset, tmp_path: Path) -> None:
     """Each model's picture is resized for it: the small one of a pair reads small pictures."""
     task = task_of(data, {"teacher": how(64, 72), "student": how(16, 16)}, tmp_path)
-    task.decode()
+    task.prepare()
     sizes = sorted(np.load(path).shape[1:3] for path in tmp_path.glob("train-*.npy"))
     assert sizes == [(18, 18), (72, 72)]  # the same part of the picture: 72/64 of the side
 
 
-def test_the_views_repeat_where_they_are_limited(data: ImageData, tmp_path: Path) -> None:
+def test_the_views_repeat_where_they_are_limited(data: Dataset, tmp_path: Path) -> None:
     task = task_of(data, {"student": how(16)}, tmp_path, views={"distinct": 2})
     seen_in = []
     for epoch in range(3):
@@ -264,7 +267,7 @@ def test_the_views_repeat_where_they_are_limited(data: ImageData, tmp_path: Path
     assert not any(torch.equal(seen_in[0][number], seen_in[1][number]) for number in both)
 
 
-def test_mixed_pictures_have_mixed_labels(data: ImageData, tmp_path: Path) -> None:
+def test_mixed_pictures_have_mixed_labels(data: Dataset, tmp_path: Path) -> None:
     task = task_of(data, {"student": how(16)}, tmp_path, views={"mixup": 1.0})
     batch = next(task.batches(0, 0))
     assert batch["labels"].shape == (50, 4)
@@ -274,7 +277,7 @@ def test_mixed_pictures_have_mixed_labels(data: ImageData, tmp_path: Path) -> No
     assert task_of(data, {"student": how(16)}, tmp_path)._mix(np.arange(3), 0) is None
 
 
-def test_a_step_in_parts_holds_the_samples_of_the_step(data: ImageData, tmp_path: Path) -> None:
+def test_a_step_in_parts_holds_the_samples_of_the_step(data: Dataset, tmp_path: Path) -> None:
     whole = next(task_of(data, {"student": how(16)}, tmp_path).batches(0, 0))
     task = task_of(data, {"student": how(16)}, tmp_path, accumulate=5)
     assert (task.batch_size, task.steps_per_epoch) == (10, 4)
@@ -317,7 +320,7 @@ def a_recipe(batch: int, accumulate: int) -> Recipe:
     [{"seed": 1}, {"views": {"scale": (0.6, 1.0)}}, {"views": {"distinct": 4}}, {"views": {"mixup": 0.2}}],
 )
 def test_what_changes_the_teachers_pictures_changes_their_identity(
-    data: ImageData, tmp_path: Path, changes: dict[str, Any]
+    data: Dataset, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     identity = task_of(data, TWO, tmp_path).identity("teacher")
     assert task_of(data, TWO, tmp_path).identity("teacher") == identity
@@ -329,7 +332,7 @@ def test_what_changes_the_teachers_pictures_changes_their_identity(
 
 
 @pytest.mark.parametrize("views", [{}, MIXED, {"mixup": 1.0, "mix_probability": 0.5}])
-def test_the_rows_that_have_a_label_are_named(data: ImageData, tmp_path: Path, views: dict[str, Any]) -> None:
+def test_the_rows_that_have_a_label_are_named(data: Dataset, tmp_path: Path, views: dict[str, Any]) -> None:
     labels = data.train.labels.copy()
     labels[::3] = -1
     some = replace(data, train=data.train.part(np.arange(len(labels)), labels))
@@ -344,7 +347,7 @@ def test_the_rows_that_have_a_label_are_named(data: ImageData, tmp_path: Path, v
 
 
 @pytest.mark.parametrize("views", [{}, MIXED])
-def test_the_parts_of_a_step_have_the_mean_of_the_whole(data: ImageData, tmp_path: Path, views: dict[str, Any]) -> None:
+def test_the_parts_of_a_step_have_the_mean_of_the_whole(data: Dataset, tmp_path: Path, views: dict[str, Any]) -> None:
     """Over labelled samples, of which each part has another number."""
     labels = data.train.labels.copy()
     labels[len(labels) // 5 :] = -1
