@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.api.call import StrPath, api_call, listener
 from compressor.api.results import RunResult
-from compressor.api.values import Assignments, assignments, optional_path, path_of, profile_of, recipe_of, several
+from compressor.api.values import (
+    Assignments,
+    assignments,
+    optional_path,
+    path_of,
+    profile_of,
+    recipe_of,
+    several,
+    text_of,
+)
 from compressor.errors import KdcError
 from compressor.progress import Progress
 
@@ -71,8 +80,8 @@ def distill(
 
     heard, place = listener(progress), path_of(out, "--out")
     asked = _Asked(
-        several(teacher, "--teacher"), data, student, student_init, profile, several(assistant, "--assistant"), qat,
-        optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
+        several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile,
+        several(assistant, "--assistant"), qat, optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
@@ -118,7 +127,7 @@ def precompute(
 
     heard, place = listener(progress), path_of(out, "--out")
     asked = _Asked(
-        several(teacher, "--teacher"), data, student, student_init, profile, several(None, "--assistant"), qat,
+        several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile, [], qat,
         optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}

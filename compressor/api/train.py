@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from compressor.api.call import Listener, StrPath, api_call, listener
 from compressor.api.results import PredictionsResult, RunResult, SpecialistsResult
-from compressor.api.values import Assignments, assignments, optional_path, path_of, recipe_of, several
+from compressor.api.values import Assignments, assignments, optional_path, path_of, recipe_of, several, text_of
 from compressor.errors import KdcError
 from compressor.progress import Progress
 
@@ -68,6 +68,7 @@ def teach(
     from compressor.tasks.table import name_for_data
 
     heard, place = listener(progress), path_of(out, "--out")
+    teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
@@ -125,6 +126,7 @@ def specialists(
     from compressor.schema.specialists import SpecialistsRequest
 
     heard, place = listener(progress), path_of(out, "--out")
+    teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
         "teacher": teacher,
@@ -174,6 +176,7 @@ def predict(
     from compressor.distill import predict as run
 
     heard, place = listener(progress), path_of(out, "--out")
+    teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     classes = optional_path(teacher_classes, "--teacher-classes")
     done = run(
         teacher, data, place, top_k=top_k, labels_only=labels_only, teacher_classes=classes,

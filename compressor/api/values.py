@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from compressor.schema.profile import Profile
     from compressor.schema.recipe import Recipe
 
-__all__ = ["Assignments", "assignments", "optional_path", "path_of", "profile_of", "recipe_of", "several"]
+__all__ = ["Assignments", "assignments", "optional_path", "path_of", "profile_of", "recipe_of", "several", "text_of"]
 
 Assignments = Mapping[str, Any] | Sequence[str]
 """`{"optimizer.lr": 0.01}`, or `["optimizer.lr=0.01"]` as the command line takes it."""
@@ -38,6 +38,13 @@ def path_of(value: StrPath, keyword: str) -> Path:
 
 def optional_path(value: StrPath | None, keyword: str) -> Path | None:
     return None if value is None else path_of(value, keyword)
+
+
+def text_of(value: str, keyword: str) -> str:
+    """A reference, as "folder:PATH"."""
+    if not isinstance(value, str) or not value:
+        raise KdcError(f"{keyword} is {value!r}, and is to be a text, such as those that kdc --help names")
+    return value
 
 
 def several(value: str | Sequence[str] | None, keyword: str) -> list[str]:
