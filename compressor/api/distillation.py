@@ -81,7 +81,8 @@ def distill(
     heard, place = listener(progress), path_of(out, "--out")
     asked = _Asked(
         several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile,
-        several(assistant, "--assistant"), qat, optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
+        several(assistant, "--assistant"), qat, optional_path(teacher_classes, "--teacher-classes"), unlabelled,
+        input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
