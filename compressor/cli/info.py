@@ -21,14 +21,15 @@ def profiles_list(as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from compressor.profiles import list_profiles
-    from compressor.terminal.console import show_json, show_result, table
+    from compressor.terminal.console import show_json, show_result
+    from compressor.terminal.tables import table
 
     rows = list_profiles()
     if as_json:
         show_json(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         header = ("name", "kind", "cpu", "runtimes", "budget")
-        show_result(table(header, [(r.name, r.kind, r.cpu, ", ".join(r.runtimes), r.budget) for r in rows]))
+        show_result(table([header, *((r.name, r.kind, r.cpu, ", ".join(r.runtimes), r.budget) for r in rows)]))
 
 
 def profiles_show(
@@ -68,13 +69,14 @@ def profiles_new(
 def losses(as_json: AsJson = False) -> None:
     """The losses that a recipe may name: formula, parameters with default and range, what they learn from, paper."""
     from compressor.losses import LOSSES, described
-    from compressor.terminal.console import show_json, show_result, table
+    from compressor.terminal.console import show_json, show_result
+    from compressor.terminal.tables import table
 
     if as_json:
         show_json(json.dumps([described(name) for name in LOSSES], indent=2))
         return
     header = ("name", "knowledge", "taps", "parameters", "formula", "paper")
-    show_result(table(header, [_loss_cells(name, loss) for name, loss in LOSSES.items()]))
+    show_result(table([header, *(_loss_cells(name, loss) for name, loss in LOSSES.items())]))
 
 
 def doctor(
