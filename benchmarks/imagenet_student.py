@@ -27,7 +27,7 @@ from compressor.stats import accuracy_of
 from compressor.tasks.image_classification import open_data
 from compressor.tasks.image_classification.models.answering import logits_of
 from compressor.tasks.image_classification.models.students import create_trainee
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 FEWEST = 30
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "chelsea")
@@ -89,7 +89,7 @@ def main() -> None:
     (given.out / "run").mkdir()
     request = Request(
         command="distill", teacher=given.model, student=given.model, init="pretrained", skip_bad=False,
-        data=f"folder:{given.out / 'data'}", input_size=images(backbone.preprocess).input_size[0], recipe=recipe,
+        data=f"folder:{given.out / 'data'}", input_size=of_images(backbone.preprocess).input_size[0], recipe=recipe,
     )  # fmt: skip
     write_json(given.out / "run" / "run.json", request)
     validation, test = score("validation"), score("test")

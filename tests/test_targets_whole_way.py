@@ -28,7 +28,7 @@ from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle, Variant
 from compressor.schema.quantization import Scheme
 from compressor.tasks.image_classification import normalise
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 from tests.kit import TRAINING, Ended, call, pixels
 from tests.targets.trt_graphs import needs_rtx, without_gpu
 
@@ -159,7 +159,7 @@ def answers(bundle: Path, variant: str) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(bundle / one.model, providers=["CPUExecutionProvider"])
     [given] = session.get_inputs()
     kind = np.float16 if given.type == "tensor(float16)" else np.float32
-    pictures = normalise(np.load(bundle / one.inputs), images(one.preprocess)).astype(kind)
+    pictures = normalise(np.load(bundle / one.inputs), of_images(one.preprocess)).astype(kind)
     rows = [session.run(None, {given.name: pictures[row : row + 1]})[0] for row in range(len(pictures))]
     return np.concatenate(rows).astype(np.float32)
 

@@ -3,7 +3,6 @@
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import timm
 import torch
 
@@ -11,33 +10,30 @@ from compressor.data.labels import listed
 from compressor.data.samples import Dataset
 from compressor.distill.features.connectors import Sides
 from compressor.distill.features.layers import described, taps_of
+from compressor.distill.finishing import Trained, finish
 from compressor.distill.host.context import Setting, feed_for, setting_for, store_in
-from compressor.distill.host.environment import environment
 from compressor.distill.host.resources import Resources
 from compressor.distill.loop.checkpoint import is_saved
-from compressor.distill.loop.engine import MIN_TO_CHOOSE, train
+from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner
-from compressor.distill.methods.bias_correction import correct_bias, unseen_recall, write_history
 from compressor.distill.plan import Job
-from compressor.distill.run_folder import abandon, settle, start
-from compressor.distill.teacher.card import card_of, shown, tell_lost_classes
+from compressor.distill.run_folder import abandon, start
 from compressor.distill.teacher.codec import Codec
-from compressor.distill.teacher.gap import tell_gap
 from compressor.distill.teacher.predictions import taught_by
-from compressor.distill.teacher.setup import measured, on_device, scored, signal_of, teaching_itself
+from compressor.distill.teacher.setup import measured, on_device, signal_of, teaching_itself
 from compressor.distill.teacher.sources import Cached, Teacher
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, load_run, save_run
+from compressor.models import LoadedModel
 from compressor.models.features import POOLED
-from compressor.models.trained_on import learned_before, save_trained_on
+from compressor.models.trained_on import learned_before
 from compressor.models.weights import head_parameters
 from compressor.progress import Progress
 from compressor.quantization.fake_quant import restore_channels
 from compressor.schema.base import flat
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Student, TeacherCard
-from compressor.stats import accuracy_of
 from compressor.tasks.base import BatchModel, Feed
+from compressor.tasks.table import task_named
 
 __all__ = ["not_kept", "precompute_answers", "say", "train_and_save"]
 
@@ -63,22 +59,22 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
     setting = setting_for(out, resources, progress)
     accelerator, progress = setting.accelerator, setting.progress
     with store_in(out, setting) as store:
-        task = feed_for(job.data, job.inputs, job.recipe, store, setting)
+        feed = feed_for(job.data, job.inputs, job.recipe, store, setting)
         teacher, card = None, None
         sides = _looked_at(job, setting)
         _require_trainable(job)
         if job.teacher is not None:
-            teacher, card = measured(job.teacher, task, job.data, setting)
+            teacher, card = measured(job.teacher, feed, job.data, setting)
         signal: Teacher | None = None
         if job.teacher is not None and teacher is not None and any(term.asks_teacher for term in job.terms):
-            signal = _signal(job, job.teacher, teacher, sides, task, setting, every_view=False)
+            signal = _signal(job, job.teacher, teacher, sides, feed, setting, every_view=False)
         if job.table is not None:
             signal, card = taught_by(job.table, job.data, progress)
         if accelerator.is_main_process:
             start(out, job.request, resume=resume)
         accelerator.wait_for_everyone()
         try:
-            return _trained(job, out, task, signal, sides, card, setting)
+            return _trained(job, out, feed, signal, sides, card, setting)
         except BaseException:
             nothing = not is_saved(out / "checkpoint") and not (out / "student.json").exists()
             if nothing and not resume and accelerator.is_main_process:
@@ -90,23 +86,23 @@ def precompute_answers(job: Job, out: Path, resources: Resources, progress: Prog
     """Ask the teacher for its answers to all views of all samples, and keep them; nothing stays in `out`."""
     setting = setting_for(out, resources, progress)
     with store_in(out, setting) as store:
-        task = feed_for(job.data, job.inputs, job.recipe, store, setting)
+        feed = feed_for(job.data, job.inputs, job.recipe, store, setting)
         assert job.teacher is not None
-        teacher, _ = measured(job.teacher, task, job.data, setting)
-        signal = _signal(job, job.teacher, teacher, job.sides, task, setting, every_view=True)
+        teacher, _ = measured(job.teacher, feed, job.data, setting)
+        signal = _signal(job, job.teacher, teacher, job.sides, feed, setting, every_view=True)
         if not isinstance(signal, Cached):
             raise not_kept()
         signal.precompute()
 
 
 def _signal(
-    job: Job, loaded: LoadedModel, model: BatchModel, sides: dict[str, Sides], task: Feed,
+    job: Job, loaded: LoadedModel, model: BatchModel, sides: dict[str, Sides], feed: Feed,
     setting: Setting, *, every_view: bool,
 ) -> Teacher:  # fmt: skip
     """The teacher, with what the losses look at."""
     pooled = {layer.shape[0] for one in sides.values() for layer in one.teacher if layer.name == POOLED}
     return signal_of(
-        loaded, model, job.recipe, job.data, task, setting,
+        loaded, model, job.recipe, job.data, feed, setting,
         taps=taps_of(sides, job.student, loaded)[1], pooled=max(pooled, default=0), every_view=every_view,
     )  # fmt: skip
 
@@ -131,115 +127,73 @@ def _looked_at(job: Job, setting: Setting) -> dict[str, Sides]:
 
 
 def _trained(
-    job: Job, out: Path, task: Feed, teacher: Teacher | None, sides: dict[str, Sides],
+    job: Job, out: Path, feed: Feed, teacher: Teacher | None, sides: dict[str, Sides],
     card: TeacherCard | None, setting: Setting,
 ) -> Student:  # fmt: skip
-    recipe, data, accelerator, progress = job.recipe, job.data, setting.accelerator, setting.progress
-    origin, before = job.origin, learned_before(job.request)
-    # A view is a function of the sample's number: with the same pictures in another order it would be another one's.
-    order = hashlib.sha256(data.train.contents.tobytes()).hexdigest()
-    inputs = {"the data": data.info.fingerprint, "the order of the training pictures": order}
+    recipe, before = job.recipe, learned_before(job.request)
     model, quantization = job.student, None
     if job.quantize is not None:
-        model, quantization = job.quantize(task)
-        inputs["the student in float"] = job.student.weights.sha256
-    elif job.init != "random":
-        inputs["the weights that it starts from"] = job.student.weights.sha256
-    inputs["the preprocessing"] = job.student.preprocess.model_dump_json()
-    device = setting.speed.device
-    student = on_device(
-        BatchModel(model.network, "student", taps_of(sides, model, job.teacher)[0], model.preprocess.mask), device
-    )
+        model, quantization = job.quantize(feed)
+    learner = _learner(job, model, sides, setting)
     if job.request.teacher == "self" and any(term.asks_teacher for term in job.terms):
-        teacher = teaching_itself(student, recipe, job.classes, setting)
+        teacher = teaching_itself(learner.student, recipe, job.classes, setting)
+    if setting.accelerator.num_processes > 1 and setting.speed.device.type == "cuda":
+        learner = timm.layers.convert_sync_batchnorm(learner)
+    _say_plan(job, feed, setting)
+    if setting.resources.tracker:
+        setting.accelerator.init_trackers("kdc", config=_settings(recipe))
+    position = train(
+        learner, teacher, feed, recipe,
+        head=head_parameters(model.network, job.classes) if recipe.head_epochs else [],
+        validation_size=len(job.data.validation), inputs=_inputs(job), folder=out, progress=setting.progress,
+        accelerator=setting.accelerator,
+    )  # fmt: skip
+    restore_channels(model.network)
+    return finish(Trained(job, model, quantization, card, position, before), learner.student, feed, out, setting)
+
+
+def _learner(job: Job, model: LoadedModel, sides: dict[str, Sides], setting: Setting) -> Learner:
+    """The student with its peers, and what its losses put between it and its teacher."""
+    device = setting.speed.device
+    taps = taps_of(sides, model, job.teacher)[0]
+    student = on_device(BatchModel(model.network, "student", taps, model.preprocess.mask), device)
     peers = [
         on_device(BatchModel(peer.network, key, mask=peer.preprocess.mask), device)
         for key, peer in zip(job.peer_keys, job.peers, strict=True)
     ]
-    torch.manual_seed(recipe.seed)  # what is put between the networks does not depend on what was drawn before
-    learner = Learner(student, job.terms, layers=sides, peers=peers, autocast=setting.speed.autocast).to(device)
-    if accelerator.num_processes > 1 and device.type == "cuda":
-        learner = timm.layers.convert_sync_batchnorm(learner)
+    torch.manual_seed(job.recipe.seed)  # what is put between the networks does not depend on what was drawn before
+    return Learner(student, job.terms, layers=sides, peers=peers, autocast=setting.speed.autocast).to(device)
+
+
+def _inputs(job: Job) -> dict[str, str]:
+    """What a resumed training must find as it was."""
+    data = job.data
+    # A view is a function of the sample's number: with the same samples in another order it would be another one's.
+    order = hashlib.sha256(data.train.contents.tobytes()).hexdigest()
+    inputs = {"the data": data.info.fingerprint, "the order of the training pictures": order}
+    if job.quantize is not None:
+        inputs["the student in float"] = job.student.weights.sha256
+    elif job.init != "random":
+        inputs["the weights that it starts from"] = job.student.weights.sha256
+    inputs["the preprocessing"] = job.student.preprocess.model_dump_json()
     if job.taught_by is not None:
         inputs["the teacher"] = job.taught_by.identity
     if data.info.unlabelled is not None:
         inputs["the unlabelled pictures"] = data.info.unlabelled.fingerprint
-    head = head_parameters(model.network, len(data.info.class_names)) if recipe.head_epochs else []
+    return inputs
+
+
+def _say_plan(job: Job, feed: Feed, setting: Setting) -> None:
+    recipe, task = job.recipe, task_named(job.request.task)
     shares = f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
-    size = task.batch_size * recipe.accumulate * accelerator.num_processes
-    progress.note(
-        f"{recipe.epochs} epochs of {task.steps_per_epoch} steps of {size} pictures{shares}; AdamW, learning rate "
-        f"{recipe.optimizer.lr:.3g}"
+    size = feed.batch_size * recipe.accumulate * setting.accelerator.num_processes
+    setting.progress.note(
+        f"{recipe.epochs} epochs of {feed.steps_per_epoch} steps of {size} {task.samples}{shares}; AdamW, learning "
+        f"rate {recipe.optimizer.lr:.3g}"
     )
-    if setting.resources.tracker:
-        accelerator.init_trackers("kdc", config=_settings(recipe))
-    position = train(
-        learner, teacher, task, recipe,
-        head=head, validation_size=len(data.validation), inputs=inputs, folder=out, progress=progress,
-        accelerator=accelerator,
-    )  # fmt: skip
-    student = learner.student
-    restore_channels(model.network)
-    row = correct_bias(student, task, data, recipe.transfer, progress) if recipe.transfer.correct_bias else {}
-    if row and accelerator.is_main_process:
-        write_history(out, [*position.history, row])
-    validation, answers = task.evaluate(student, "validation"), task.logits(student, "test")
-    test = accuracy_of(answers, data.test.labels, "test")
-    progress.note(f"kept epoch {position.kept_epoch}: {scored(validation)}; {scored(test)}")
-    names, made = data.info.class_names, "the model" if job.request.command == "teach" else "the student"
-    if job.request.command == "teach":
-        card = shown(card_of(task, student, names), names, progress, made)
-    told = (test,) if job.request.command == "teach" else (validation, test)
-    tell_lost_classes(made, told, names, progress, left_out=recipe.transfer.without)
-    if job.teacher is not None:
-        tell_gap(task.right, job.teacher.weights.source, progress)
-    if recipe.transfer.without:
-        progress.note(unseen_recall(answers, data, recipe.transfer))
-    if setting.resources.tracker:
-        accelerator.log({"test/accuracy": test.accuracy}, step=recipe.epochs)
-        accelerator.end_training()
-    student.taps = None
-    student.network.cpu().eval()
-    finished = Student(
-        task=job.request.task,
-        made_by=job.request.command,
-        family=model.family,
-        architecture=model.weights.architecture,
-        init=job.init,
-        weights=model.weights,
-        class_names=data.info.class_names,
-        preprocess=model.preprocess,
-        teacher=origin.teacher if origin else job.taught_by,
-        data=data.info,
-        recipe=job.request.recipe,
-        kept_epoch=position.kept_epoch,
-        kept_rule=_rule(len(data.validation)),
-        validation=validation,
-        test=test,
-        teacher_validation=origin.validation if origin else card.accuracy if card and job.taught_by else None,
-        teacher_card=card,
-        environment=environment(setting.speed.device),
-        quantization=quantization,
-        specialty=job.specialty,
-        assistants=origin.assistants if origin else (),
-        bias_correction=row.get("bias_correction"),
-    )
-    if accelerator.is_main_process:
-        learned = data.train.contents if before is None else np.concatenate([data.train.contents, before])
-        finished = finished.model_copy(update={"trained_on": save_trained_on(out, learned)})
-        save_run(out, model, finished)
-        settle(out)
-    accelerator.wait_for_everyone()
-    return load_run(out)[1]
 
 
 def _settings(recipe: Recipe) -> dict[str, int | float | str]:
     """What trackers take: numbers and texts."""
     rows = flat(recipe.model_dump(mode="json"))
     return {key: value if isinstance(value, int | float | str) else str(value) for key, value in rows.items()}
-
-
-def _rule(n: int) -> str:
-    if n >= MIN_TO_CHOOSE:
-        return f"best validation accuracy (n={n} >= {MIN_TO_CHOOSE})"
-    return f"last epoch (validation n={n} < {MIN_TO_CHOOSE} is too small to choose on)"

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -21,7 +21,11 @@ from compressor.errors import KdcError, did_you_mean
 from compressor.models.loaded import SelectClasses
 from compressor.models.weights import heads
 
-__all__ = ["POOLED", "Staged", "Taps", "attention_of", "inner_of", "is_attention", "with_stages"]
+__all__ = ["POOLED", "Patches", "Staged", "Taps", "attention_of", "inner_of", "is_attention", "with_stages"]
+
+Patches = Literal["square", "oblong", "none"]
+"""What the tokens of a network are: patches of a square image, which are a map; of one that is not square, so that
+nothing says how they lie; or a sequence, which stays one."""
 
 POOLED = "pooled"
 BEFORE_PICTURE = (0, 1, 2, 4, 5)
@@ -31,9 +35,8 @@ BEFORE_PICTURE = (0, 1, 2, 4, 5)
 class Taps:
     """Runs a network and gives what comes out at `names` too. Raises KdcError for a name that it does not have."""
 
-    def __init__(self, network: nn.Module, names: Sequence[str], classes: int, *, patches: bool = True) -> None:
-        """`classes`: the width of the classifier, by which it is found. `patches`: its tokens are patches of a square
-        image, and so a map; else they are a sequence, and stay one."""
+    def __init__(self, network: nn.Module, names: Sequence[str], classes: int, *, patches: Patches = "square") -> None:
+        """`classes`: the width of the classifier, by which it is found. `patches`: what its tokens are."""
         self.names, self._classes, self._patches = tuple(dict.fromkeys(names)), classes, patches
         self._stages = any(_is_stage(name) for name in self.names)
         self._attention = any(is_attention(name) for name in self.names)
@@ -138,8 +141,8 @@ class Staged(nn.Module):
         raise KdcError(f"{type(self).__name__} shows no attention matrices", "choose a loss on stages")
 
 
-def with_stages(inner: nn.Module, inputs: Sequence[Tensor], patches: bool) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and what comes out of each stage: maps [B, C, H, W], or where tokens are no `patches`, [B, N, D]."""
+def with_stages(inner: nn.Module, inputs: Sequence[Tensor], patches: Patches) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and what comes out of each stage: maps [B, C, H, W], or where tokens are no patches, [B, N, D]."""
     inner = _with_its_stages(inner)
     if isinstance(inner, Staged):
         logits, states = inner.stages(*inputs)
@@ -167,13 +170,19 @@ def _places(features: Tensor) -> tuple[int, ...]:
     return tuple(features.shape[1:2] if features.ndim == 3 else features.shape[2:])
 
 
-def _as_map(features: Tensor, patches: bool) -> Tensor:
-    """[B, N, D] tokens that are `patches` -> [B, D, H, W] without the class token and its like; all else as it is.
+def _as_map(features: Tensor, patches: Patches) -> Tensor:
+    """[B, N, D] tokens that are patches of a square image -> [B, D, H, W] without the class token and its like; all
+    else as it is.
 
     The patches of an image form a square, and a few tokens that are not of the image come before them.
     """
-    if features.ndim != 3 or not patches:
+    if features.ndim != 3 or patches == "none":
         return features
+    if patches == "oblong":
+        raise KdcError(
+            f"{features.shape[1]} tokens of an image that is not square do not say how they lie",
+            "name another layer, or choose a square --input-size",
+        )
     side = math.isqrt(features.shape[1])
     if features.shape[1] - side * side not in BEFORE_PICTURE:
         raise KdcError(
@@ -185,7 +194,7 @@ def _as_map(features: Tensor, patches: bool) -> Tensor:
 
 
 @contextmanager
-def _output(module: nn.Module, name: str, found: dict[str, Tensor], patches: bool) -> Iterator[None]:
+def _output(module: nn.Module, name: str, found: dict[str, Tensor], patches: Patches) -> Iterator[None]:
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
         value = output[0] if isinstance(output, (tuple, list)) else output
         # A copy: an activation that follows may work in place, on what the hook has seen.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compressor.errors import KdcError, first_line
-from compressor.models.features import POOLED, Taps, attention_of, inner_of, is_attention, with_stages
+from compressor.models.features import POOLED, Patches, Taps, attention_of, inner_of, is_attention, with_stages
 from compressor.models.loaded import LoadedModel, example_of, outputs_of
 from compressor.modes import evaluating
 
@@ -47,7 +47,7 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
             return [Layer(f"attention{n}", tuple(one.shape[1:])) for n, one in enumerate(matrices, 1)]
         expected = inner(*example)
         try:
-            logits, stages = with_stages(inner, example, height > 0)
+            logits, stages = with_stages(inner, example, patches_of(model))
         except (AttributeError, NotImplementedError, TypeError) as error:
             raise KdcError(
                 f"the stages of {model.weights.source} cannot be taken out: {first_line(error)}",
@@ -78,13 +78,21 @@ def named_layer(model: LoadedModel, name: str) -> Layer:
 
 
 def taps_for(model: LoadedModel, names: Sequence[str]) -> Taps:
-    return Taps(model.network, names, _width(model), patches=height_of(model) > 0)
+    return Taps(model.network, names, _width(model), patches=patches_of(model))
 
 
 def height_of(model: LoadedModel) -> int:
     """Of what the network takes, in pixels; 0 where it takes no image, [batch, channels, height, width]."""
     shape = model.preprocess.inputs[0].shape
     return shape[2] if len(shape) == 4 and isinstance(shape[2], int) else 0
+
+
+def patches_of(model: LoadedModel) -> Patches:
+    """What the tokens of the network are, going by what it takes."""
+    shape = model.preprocess.inputs[0].shape
+    if not height_of(model):
+        return "none"
+    return "square" if shape[2] == shape[3] else "oblong"
 
 
 def _width(model: LoadedModel) -> int:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 if TYPE_CHECKING:
     from compressor.data.samples import Dataset
@@ -126,8 +126,8 @@ def measured(references: Sequence[str], experiment: Experiment, data: "Dataset")
     rows = np.array_split(np.arange(len(data.test)), max(1, len(data.test) // 256))
     answers = []
     with torch.no_grad():
-        for (pixels,) in Decoding(data.test, (images(model.preprocess),)).batches(rows):
-            answers.append(model.network(torch.from_numpy(normalise(pixels, images(model.preprocess)))).numpy())
+        for (pixels,) in Decoding(data.test, (of_images(model.preprocess),)).batches(rows):
+            answers.append(model.network(torch.from_numpy(normalise(pixels, of_images(model.preprocess)))).numpy())
     predicted = top1(np.concatenate(answers))
     recalls, _ = per_class_recall(predicted, data.test.labels, len(names))
     recall = {name: float(recalls[names.index(name)]) for name in experiment.recall}

@@ -29,7 +29,7 @@ from compressor.tasks.base import BatchModel, SplitName
 from compressor.tasks.image_classification import decode_split, open_data
 from compressor.tasks.image_classification.feed import ImageFeed
 from compressor.tasks.image_classification.models.answering import logits_of
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 from tests.kit import diverging
 
 Ask = Callable[..., Request]
@@ -299,13 +299,15 @@ def test_a_class_file_overrides_the_teachers_names(tmp_path: Path, ask_distill: 
 def test_the_teacher_may_see_larger_pictures_than_the_student(tmp_path: Path, ask_distill: Ask, ask_teach: Ask) -> None:
     run(ask_teach(epochs=5, input_size=48), tmp_path / "teacher")
     student = run(ask_distill(teacher=f"run:{tmp_path / 'teacher'}", input_size=24, epochs=1), tmp_path / "run")
-    assert images(student.preprocess).input_size == (24, 24)
+    assert of_images(student.preprocess).input_size == (24, 24)
 
 
 def test_a_student_with_position_embeddings(tmp_path: Path, ask_distill: Ask) -> None:
     student = run(ask_distill(student="timm:test_vit", input_size=32, epochs=1), tmp_path / "run")
     assert (
-        images(load_run(tmp_path / "run")[0].preprocess).input_size == images(student.preprocess).input_size == (32, 32)
+        of_images(load_run(tmp_path / "run")[0].preprocess).input_size
+        == of_images(student.preprocess).input_size
+        == (32, 32)
     )
 
 

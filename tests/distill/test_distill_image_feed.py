@@ -23,7 +23,7 @@ from compressor.tasks.image_classification import open_data
 from compressor.tasks.image_classification.feed import ImageFeed
 from compressor.tasks.image_classification.models.answering import logits_of
 from compressor.tasks.image_classification.models.students import create_student
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 from compressor.tasks.plain_feed import batch_size_of
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def test_a_pair_that_is_the_same_has_no_divergence_through_the_whole_pipeline(da
     # Answers that differ from picture to picture.
     nn.init.normal_(model.network.get_parameter("classifier.weight"), std=20)
     teacher, student = freeze(BatchModel(model.network, "teacher")), BatchModel(model.network, "student").eval()
-    task = task_of(data, {"teacher": images(model.preprocess), "student": images(model.preprocess)}, tmp_path)
+    task = task_of(data, {"teacher": of_images(model.preprocess), "student": of_images(model.preprocess)}, tmp_path)
     losses = []
     for batch in task.batches(0, 0):
         answers = teacher(batch).logits, student(batch).logits
@@ -179,7 +179,7 @@ def test_evaluation_is_what_the_model_answers_to_the_pictures(data: Dataset, tmp
     model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, 0.8)
     nn.init.normal_(model.network.get_parameter("classifier.weight"))
     answers = logits_of(model, pictures(data)).argmax(-1).numpy()
-    score = task_of(data, {"student": images(model.preprocess)}, tmp_path).evaluate(
+    score = task_of(data, {"student": of_images(model.preprocess)}, tmp_path).evaluate(
         BatchModel(model.network, "student"), "test"
     )
     assert score.correct == (answers == data.test.labels).sum()

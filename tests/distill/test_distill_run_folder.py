@@ -120,7 +120,7 @@ def test_a_finished_run_is_not_given_up(tmp_path: Path, ask_distill: Ask, monkey
 
     request = ask_distill(epochs=1)
     with monkeypatch.context() as patch:
-        patch.setattr(import_module("compressor.distill.trainer"), "load_run", interrupted)
+        patch.setattr(import_module("compressor.distill.finishing"), "load_run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(request, tmp_path / "run")
     assert load_run(tmp_path / "run")[1].kept_epoch == 1

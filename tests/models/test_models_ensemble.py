@@ -13,7 +13,7 @@ from compressor.models.ensemble import combined, resized_members
 from compressor.schema.recipe import Ensemble
 from compressor.tasks.image_classification.models.answering import logits_of
 from compressor.tasks.image_classification.models.students import create_student
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 
 def member(seed: int, name: str = "test_resnet", size: int = 32) -> LoadedModel:
@@ -57,14 +57,14 @@ def test_the_mean_of_logits_is_taken_where_it_is_asked_for(pictures: list[Image.
 def test_each_member_normalises_its_own_way(pictures: list[Image.Image]) -> None:
     """Trap 9: the same network under another normalization, twice, is the same network."""
     one = member(1)
-    how = images(one.preprocess).model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.9, 0.8, 0.7)})
+    how = of_images(one.preprocess).model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.9, 0.8, 0.7)})
 
     class Undone(torch.nn.Module):
         def forward(self, given: torch.Tensor) -> torch.Tensor:
             mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (how.mean, how.std))
             own = [
                 torch.tensor(values).reshape(3, 1, 1)
-                for values in (images(one.preprocess).mean, images(one.preprocess).std)
+                for values in (of_images(one.preprocess).mean, of_images(one.preprocess).std)
             ]
             logits: torch.Tensor = one.network((given * std + mean - own[0]) / own[1])
             return logits

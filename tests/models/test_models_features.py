@@ -175,3 +175,31 @@ def test_only_networks_that_narrow_their_maps_have_stages_of_equal_stride() -> N
     assert same_strides(narrowing, layers("t", [64, 128])) == []
     own, other = narrowing[3], layers("t", [16, 32])[1]
     assert same_strides(narrowing, layers("t", [16, 32]))[1] == (own, other)
+
+
+class Transformer(nn.Module):
+    """Any module's output can be asked for; `mix` gives tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.mix(tokens).mean(1))
+        return logits
+
+
+def test_tokens_of_a_sequence_stay_a_sequence() -> None:
+    """17 of them were taken for a class token and 4 by 4 patches."""
+    network, tokens = Transformer(), torch.randn(2, 17, 8)
+    _, found = Taps(network, ["mix"], 3, patches="none")(network, (tokens,))
+    assert torch.equal(found["mix"], network.mix(tokens))
+    _, folded = Taps(network, ["mix"], 3)(network, (tokens,))
+    assert folded["mix"].shape == (2, 8, 4, 4)
+
+
+def test_patches_of_an_image_that_is_not_square_are_not_folded() -> None:
+    """21 of them, 3 by 7, were taken for 5 tokens and 4 by 4 patches."""
+    network = Transformer()
+    with pytest.raises(KdcError, match="21 tokens of an image that is not square do not say how they lie"):
+        Taps(network, ["mix"], 3, patches="oblong")(network, (torch.randn(2, 21, 8),))

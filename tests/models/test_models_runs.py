@@ -14,7 +14,7 @@ from compressor.models import LoadedModel, load_model, load_run, save_run
 from compressor.schema.recipe import LossTerm, Recipe
 from compressor.schema.student import Accuracy, DataInfo, Environment, Student
 from compressor.tasks.image_classification.models.students import create_student, create_trainee
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 NAMES = ["cat", "dog", "sea lion"]
 
@@ -50,7 +50,7 @@ def saved(folder: Path, architecture: str = "mobilenetv3_small_050", size: int =
 
 
 def equal(one: LoadedModel, other: LoadedModel) -> bool:
-    height, width = images(one.preprocess).input_size
+    height, width = of_images(one.preprocess).input_size
     pictures = torch.randn(4, 3, height, width, generator=torch.Generator().manual_seed(0))
     states = one.network.state_dict(), other.network.state_dict()
     assert states[0].keys() == states[1].keys()

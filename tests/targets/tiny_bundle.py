@@ -17,7 +17,7 @@ from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.profile import Device, Fact, Fingerprint, Profile, Target
 from compressor.schema.recipe import LossTerm, Recipe
 from compressor.schema.student import Accuracy, DataInfo, Environment, Student, Weights
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 SIDE = 16
 CLASSES = 4
@@ -104,7 +104,7 @@ def write_bundle(folder: Path, variants: tuple[Variant, ...], reference: str | N
     first variant, where none is named."""
     bundle = Bundle(
         profile=_profile(variants, threads),
-        student=_student(images(variants[0].preprocess)),
+        student=_student(of_images(variants[0].preprocess)),
         teacher=_weights("teacher"),
         reference=reference or variants[0].name,
         eval=EvalSet(split="test", n=PICTURES, labels="labels.npy", ids="ids.txt"),

@@ -20,8 +20,8 @@ __all__ = [
     "MOST_PIXELS",
     "SUFFIXES",
     "decode",
-    "images",
     "normalise",
+    "of_images",
     "pillow_warnings_ignored",
     "read",
     "resize_and_crop",
@@ -245,7 +245,7 @@ def normalise(pixels: NDArray[np.uint8], how: ImagePreprocess) -> NDArray[np.flo
     return planes
 
 
-def images(how: Preprocess) -> ImagePreprocess:
+def of_images(how: Preprocess) -> ImagePreprocess:
     """`how`, which must be of this task."""
     assert isinstance(how, ImagePreprocess), f"{type(how).__name__} is of another task"
     return how

@@ -23,7 +23,7 @@ from compressor.tasks.image_classification.models.pixel_range import seeing
 from compressor.tasks.image_classification.models.renormalised import adapted
 from compressor.tasks.image_classification.opening import open_data
 from compressor.tasks.image_classification.pixel_cache import Decoding
-from compressor.tasks.image_classification.preprocessing import images, normalise
+from compressor.tasks.image_classification.preprocessing import normalise, of_images
 from compressor.tasks.image_classification.stored import StoredImages
 
 __all__ = ["TASK", "ImageClassification"]
@@ -35,7 +35,7 @@ class ImageClassification:
     """See `tasks.base.Task`."""
 
     name = ImagePreprocess.task
-    sample, samples = "image", "images"
+    sample, samples = "image", "of_images"
 
     def open_data(
         self,
@@ -78,7 +78,7 @@ class ImageClassification:
         if student.family == "hf":
             return hf_models.from_config(folder / "hf", len(student.class_names), parameters)
         timm_models.require_known(student.architecture)
-        height = images(student.preprocess).input_size[0]
+        height = of_images(student.preprocess).input_size[0]
         return timm_models.create(student.architecture, classes=len(student.class_names), input_size=height)
 
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
@@ -86,24 +86,24 @@ class ImageClassification:
             hf_models.save_config(network, folder / "hf")
 
     def adapted(self, network: nn.Module, own: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
-        return adapted(network, images(own), images(given))
+        return adapted(network, of_images(own), of_images(given))
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
-        return ImageFeed(data, {key: images(how) for key, how in inputs.items()}, recipe, **where)
+        return ImageFeed(data, {key: of_images(how) for key, how in inputs.items()}, recipe, **where)
 
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
-        return needed_bytes(data, {key: images(how) for key, how in inputs.items()})
+        return needed_bytes(data, {key: of_images(how) for key, how in inputs.items()})
 
     def store(self, split: Split, how: Preprocess, path: Path, progress: Progress) -> Stored:
-        return StoredImages(decode_split(split, images(how), path, progress), images(how), path)
+        return StoredImages(decode_split(split, of_images(how), path, progress), of_images(how), path)
 
     def stored(self, path: Path, how: Preprocess) -> Stored:
-        return StoredImages(np.load(path, mmap_mode="r", allow_pickle=False), images(how), path)
+        return StoredImages(np.load(path, mmap_mode="r", allow_pickle=False), of_images(how), path)
 
     def evaluation(
         self, split: Split, how: Preprocess, batch: int, device: torch.device
     ) -> Iterator[tuple[Tensor, ...]]:
-        own = images(how)
+        own = of_images(how)
         chunks = [np.arange(start, min(start + batch, len(split))) for start in range(0, len(split), batch)]
         for (pixels,) in Decoding(split, (own,)).batches(chunks):
             yield (torch.from_numpy(normalise(pixels, own)).to(device, memory_format=torch.channels_last),)

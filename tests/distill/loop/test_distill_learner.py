@@ -280,3 +280,17 @@ def test_a_batch_without_labels_still_reaches_all_that_is_trained(batch: dict[st
     total.backward()  # type: ignore[no-untyped-call]
     assert total == 0
     assert all(parameter.grad is not None for parameter in learner.parameters())
+
+
+def test_logits_of_every_position_are_refused(batch: dict[str, Tensor]) -> None:
+    """A task must flatten them: over positions that only fill up, a mean would mean nothing."""
+
+    class Tagger(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return features[:, None, :C].requires_grad_()
+
+    learner = Learner(
+        BatchModel(Tagger(), "student"), bind_losses(recipe({"name": "cross_entropy"}), has_teacher=False)
+    )
+    with pytest.raises(KdcError, match="losses take rows"):
+        learner(batch, None)

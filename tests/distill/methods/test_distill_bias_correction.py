@@ -30,7 +30,7 @@ from compressor.tasks.image_classification import open_data
 from compressor.tasks.image_classification.feed import ImageFeed
 from compressor.tasks.image_classification.models.answering import logits_of
 from compressor.tasks.image_classification.models.students import create_student
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 from tests.distill.conftest import recipe
 from tests.kit import Hearing
 
@@ -207,7 +207,7 @@ def test_kept_answers_are_of_these_unlabelled_pictures(tmp_path: Path, digits4: 
     def identity(data: Dataset) -> dict[str, object]:
         how = create_student("timm:test_resnet", "random", data.info.class_names, 32, None).preprocess
         how_trained = recipe(losses=KD)
-        return ImageFeed(data, {"teacher": images(how)}, how_trained, None, torch.device("cpu"), Silent()).identity(
+        return ImageFeed(data, {"teacher": of_images(how)}, how_trained, None, torch.device("cpu"), Silent()).identity(
             "teacher"
         )
 

@@ -31,7 +31,7 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Request, Student
 from compressor.tasks.image_classification import normalise, open_data, resize_and_crop
 from compressor.tasks.image_classification.models.answering import logits_of
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 Ask = Callable[..., Request]
 
@@ -128,8 +128,8 @@ def untrained_accuracy(run: Path, digits4: str) -> float:
     """On the test split, of the student as it rounds before any training."""
     model, _ = load_run(run)
     data = open_data(digits4)
-    train = normalised([data.train.read(i) for i in range(64)], images(model.preprocess))
-    example = torch.zeros(1, 3, *images(model.preprocess).input_size)
+    train = normalised([data.train.read(i) for i in range(64)], of_images(model.preprocess))
+    example = torch.zeros(1, 3, *of_images(model.preprocess).input_size)
     folded = fold_batchnorm(model.network, (example,))
     quantization = calibrate(folded, quant_plan(folded, (example,)), U8S8, [(train,)])
     rounding = replace(model, network=add_fake_quant(folded, quantization))

@@ -7,7 +7,7 @@ from compressor.models.loaded import LoadedModel
 from compressor.progress import Progress, Silent
 from compressor.schema.preprocess import PixelRange
 from compressor.tasks.image_classification.depth import stated_as
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 __all__ = ["seeing"]
 
@@ -19,7 +19,7 @@ def seeing(model: LoadedModel, pixel_range: PixelRange | None, progress: Progres
 
     Raises KdcError where it learned from pictures that were read with another one.
     """
-    how = images(model.preprocess)
+    how = of_images(model.preprocess)
     own, source = how.pixel_range, model.weights.source
     if own is not None and own != pixel_range:
         here = "none is stated" if pixel_range is None else f"it is {stated_as(pixel_range)}"

@@ -16,7 +16,7 @@ from compressor.modes import evaluating
 from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models import hf_models, timm_models
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 __all__ = ["create_student", "create_trainee"]
 
@@ -71,7 +71,7 @@ def create_trainee(backbone: LoadedModel, class_names: Sequence[str], crop_pct: 
             )
         network = _with_classes(backbone, classes)
     small_head(network, classes)
-    preprocess = images(backbone.preprocess)
+    preprocess = of_images(backbone.preprocess)
     if crop_pct is not None:
         height, width = preprocess.input_size
         resize = (int(height / crop_pct), int(width / crop_pct))
@@ -86,7 +86,7 @@ def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
     """The network, with a new classifier, as timm builds it from the architecture's name alone: so it will be loaded
     from its run. Raises KdcError where arguments in its config.json, or settings that timm has for pretrained weights,
     would not come back."""
-    network, how = model.network, images(model.preprocess)
+    network, how = model.network, of_images(model.preprocess)
     pictures = torch.rand(2, 3, *how.input_size, generator=torch.Generator().manual_seed(0))
     with evaluating(network):
         features = network.forward_features(pictures)  # type: ignore[operator]

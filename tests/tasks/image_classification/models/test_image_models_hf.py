@@ -17,7 +17,7 @@ from compressor.errors import KdcError
 from compressor.models import load_model
 from compressor.tasks.image_classification.models.answering import logits_of
 from compressor.tasks.image_classification.models.hf_models import preprocess_from_hf
-from compressor.tasks.image_classification.preprocessing import images, normalise, resize_and_crop
+from compressor.tasks.image_classification.preprocessing import normalise, of_images, resize_and_crop
 
 NAMES = ["cat", "dog", "sea lion"]
 VitFolder = Callable[..., Path]
@@ -38,14 +38,17 @@ def test_a_vit_is_what_transformers_makes_of_it(vit_folder: VitFolder, photos: d
         np.stack([processor(picture, return_tensors="np")["pixel_values"][0] for picture in pictures])
     )
     ours = np.stack(
-        [normalise(resize_and_crop(p, images(model.preprocess))[None], images(model.preprocess))[0] for p in pictures]
+        [
+            normalise(resize_and_crop(p, of_images(model.preprocess))[None], of_images(model.preprocess))[0]
+            for p in pictures
+        ]
     )
     # Pillow resizes for kdc, torchvision for transformers: their rounding differs by a level of 255.
     assert np.abs(ours - pixels.numpy()).max() <= 2.01 / 255 / 0.5
     with torch.no_grad():
         torch.testing.assert_close(model.network(pixels), theirs(pixel_values=pixels).logits)
         torch.testing.assert_close(logits_of(model, pictures), theirs(pixel_values=pixels).logits, rtol=0, atol=1e-2)
-    assert images(model.preprocess).resize_mode == "squash"
+    assert of_images(model.preprocess).resize_mode == "squash"
 
 
 def test_a_name_that_is_not_one_line_is_refused(vit_folder: VitFolder) -> None:

@@ -14,7 +14,7 @@ from compressor.progress import Silent
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Request
 from compressor.tasks.image_classification.models.answering import logits_of
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 
 def answers(model: LoadedModel, photos: dict[str, Image.Image]) -> dict[str, str]:
@@ -63,7 +63,7 @@ def test_lite0_restricted_to_classes_by_name(lite0_model: LoadedModel, photos: d
 @pytest.mark.parametrize("scheme", ["timm:local-dir:", "hf:"])
 def test_lite0_at_another_input_size(lite0: Path, scheme: str, photos: dict[str, Image.Image]) -> None:
     model = load_model(f"{scheme}{lite0}", 160)
-    assert (images(model.preprocess).input_size, images(model.preprocess).resize) == ((160, 160), (182, 182))
+    assert (of_images(model.preprocess).input_size, of_images(model.preprocess).resize) == ((160, 160), (182, 182))
     assert answers(model, photos)["coffee"] == "espresso"
 
 

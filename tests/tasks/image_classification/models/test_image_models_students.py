@@ -15,13 +15,13 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model
 from compressor.models.weights import head_parameters, heads, small_head
 from compressor.tasks.image_classification.models.students import create_student, create_trainee
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 TWO, THREE = ["cat", "dog"], ["cat", "dog", "sea lion"]
 
 
 def first_loss(model: LoadedModel, classes: int) -> float:
-    height, width = images(model.preprocess).input_size
+    height, width = of_images(model.preprocess).input_size
     pictures = torch.randn(32, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return F.cross_entropy(model.network.train()(pictures), torch.arange(32) % classes).item()
@@ -50,7 +50,7 @@ def test_the_same_seed_draws_the_same_student() -> None:
 def test_students_of_many_kinds_at_64_pixels_have_a_small_head(name: str) -> None:
     torch.manual_seed(0)
     model = create_student(f"timm:{name}", "random", THREE, 64, None)
-    assert images(model.preprocess).input_size == (64, 64)
+    assert of_images(model.preprocess).input_size == (64, 64)
     found = heads(model.network, 3)
     assert found
     assert all(layer.weight.std().item() < 0.013 for layer in found)
@@ -60,9 +60,9 @@ def test_students_of_many_kinds_at_64_pixels_have_a_small_head(name: str) -> Non
 
 def test_crop_pct_overrides_the_models_own() -> None:
     whole = create_student("timm:mobilenetv3_small_050", "random", TWO, 32, 1.0)
-    assert images(whole.preprocess).resize == (32, 32)
+    assert of_images(whole.preprocess).resize == (32, 32)
     own = create_student("timm:mobilenetv3_small_050", "random", TWO, 32, None)
-    assert images(own.preprocess).resize == (36, 36)
+    assert of_images(own.preprocess).resize == (36, 36)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -179,7 +179,7 @@ def test_a_hugging_face_trainee_keeps_all_but_its_head(vit_folder: Callable[...,
 
 def test_a_trainee_of_a_timm_wrapper(lite0: Path) -> None:
     trainee = create_trainee(load_model(f"hf:{lite0}", 64), TWO, 1.0)
-    assert images(trainee.preprocess).resize == (64, 64)
+    assert of_images(trainee.preprocess).resize == (64, 64)
     assert first_loss(trainee, 2) == pytest.approx(math.log(2), rel=0.2)
 
 

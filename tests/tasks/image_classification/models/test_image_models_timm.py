@@ -15,7 +15,7 @@ from torch import Tensor
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model
 from compressor.tasks.image_classification.models.timm_models import preprocess_of
-from compressor.tasks.image_classification.preprocessing import images
+from compressor.tasks.image_classification.preprocessing import of_images
 
 NAMES = ["cat", "dog", "sea lion"]
 
@@ -60,7 +60,7 @@ def test_more_names_than_outputs_are_refused(timm_folder: Callable[..., Path]) -
 def test_a_folder_whose_network_fixes_the_size_loads_at_another(timm_folder: Callable[..., Path]) -> None:
     folder = timm_folder("test_vit", 3, label_names=NAMES)
     model = load_model(f"timm:local-dir:{folder}", 64)
-    assert images(model.preprocess).input_size == (64, 64)
+    assert of_images(model.preprocess).input_size == (64, 64)
     with torch.no_grad():
         assert model.network(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
 
@@ -117,7 +117,7 @@ def test_a_pth_checkpoint_however_wrapped(tmp_path: Path, state: dict[str, Tenso
     model = load_model(f"timm:test_resnet@{tmp_path / 'best.pth'}", 64)
     assert same_weights(model, state)
     assert model.class_names is None
-    assert images(model.preprocess).input_size == (64, 64)
+    assert of_images(model.preprocess).input_size == (64, 64)
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
