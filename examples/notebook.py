@@ -55,8 +55,12 @@ print(bundle.to_markdown())
 
 # %%
 for row in bundle.report.rows:
-    if row.accuracy is not None and row.p50_ms is not None:
-        print(f"{row.name}: {row.size_bytes / 1e6:.2f} MB, p50 {row.p50_ms.value:.2f} ms, {row.accuracy.value:.1%}")
+    p50, accuracy = row.p50_ms, row.accuracy
+    if p50 is not None and accuracy is not None:
+        print(
+            f"{row.name}: {row.size_bytes / 1e6:.2f} MB, p50 {p50.value:.2f} ms [{p50.low:.2f}–{p50.high:.2f}] "
+            f"(n = {p50.n}), accuracy {accuracy.value:.1%} [{accuracy.low:.1%}–{accuracy.high:.1%}] (n = {accuracy.n})"
+        )
 
 # %% [markdown]
 # ## The gate

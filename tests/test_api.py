@@ -14,7 +14,7 @@ import typer
 
 import compressor
 from compressor import KdcError, KdcWarning
-from compressor.api.call import LIMITS, api_call, listener, typed_as_options
+from compressor.api.call import LIMITS, api_call, listener
 from compressor.api.results import RunResult
 from compressor.api.values import assignments, path_of, profile_of, recipe_of, several
 from compressor.cli import app as cli
@@ -23,6 +23,7 @@ from compressor.profiles import load_profile
 from compressor.progress import Progress
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Student
+from compressor.terminal.spelling import typed_as_options
 from tests.kit import MARKUP, MARKUP_SHOWN, Ended, Hearing
 
 Kdc = Callable[..., Ended]

@@ -7,14 +7,13 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from compressor.errors import KdcError, KdcWarning, limit_error, os_error
 from compressor.progress import Progress, Silent
+from compressor.terminal.spelling import TYPED
 
-__all__ = ["LIMITS", "Listener", "StrPath", "api_call", "listener", "typed_as_options"]
+__all__ = ["LIMITS", "Listener", "StrPath", "api_call", "listener"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,18 +33,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "seconds": (1, 1_000_000),
 }
 """Lowest and highest value of each keyword that is a number, as the command line has them."""
-
-_typed: ContextVar[bool] = ContextVar("_typed", default=False)
-
-
-@contextmanager
-def typed_as_options() -> Iterator[None]:
-    """Inside, messages spell options as they are typed (`--input-size`): for the command line."""
-    token = _typed.set(True)
-    try:
-        yield
-    finally:
-        _typed.reset(token)
 
 
 class Listener:
@@ -95,7 +82,7 @@ def api_call(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        typed = _typed.get()
+        typed = TYPED.get()
         spell: Callable[[str], str] = str if typed else functools.partial(_as_keywords, parameters)
         given: dict[str, Any] = kwargs
         try:

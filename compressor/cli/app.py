@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from compressor import __version__
-from compressor.api.call import typed_as_options
 from compressor.cli import info, ship, train
 from compressor.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, KdcError, explained
 from compressor.processes import interruption
+from compressor.terminal.spelling import typed_as_options
 
 __all__ = ["app", "main", "run"]
 
