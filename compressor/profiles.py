@@ -28,6 +28,7 @@ __all__ = [
     "load_profile",
     "profile_and_text",
     "profile_names",
+    "with_overrides",
     "write_new_profile",
 ]
 
@@ -71,6 +72,12 @@ def profile_and_text(reference: str, overrides: Sequence[str] = ()) -> tuple[Pro
             f"write name: {reference} in it, or give its path: ./{path.name}",
         )
     return _checked(apply_overrides(values, overrides, where), where), text
+
+
+def with_overrides(profile: Profile, overrides: Sequence[str]) -> Profile:
+    """`profile` with `overrides` (`key.path=value`) laid over it, checked as one that is read from a file."""
+    where = f"profile {profile.name}"
+    return _checked(apply_overrides(profile.model_dump(mode="json"), overrides, where), where)
 
 
 def list_profiles() -> tuple[ProfileRow, ...]:

@@ -16,9 +16,22 @@ from compressor.schema.quantization import ByClass, Score
 from compressor.schema.student import Request
 from compressor.schema.tensors import TensorSpec
 
-__all__ = ["MACHINE", "TRAINING", "Ended", "by_classes", "call", "score_of", "version_of", "write_colours"]
+__all__ = [
+    "MACHINE",
+    "MARKUP",
+    "MARKUP_SHOWN",
+    "TRAINING",
+    "Ended",
+    "by_classes",
+    "call",
+    "score_of",
+    "version_of",
+    "write_colours",
+]
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+MARKUP = "<script>alert(1)</script>&\"'\u202e"
+MARKUP_SHOWN = "&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#x27;\\u202e"
 TRAINING = ("--input-size", "32", "--batch-size", "16", "--set", "crop_pct=1.0")
 
 

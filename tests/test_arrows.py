@@ -119,6 +119,11 @@ def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     assert not list(printing(path))
 
 
+@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "api", "__init__", "__main__"}], ids=ids)
+def test_only_the_command_line_is_built_on_the_python_api(path: Path) -> None:
+    assert "api" not in package_parts(imports(path))
+
+
 PRINTING = {"sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -411,7 +412,7 @@ def test_a_broken_onnx_file_ends_the_export(
         path = arguments[-1]
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-    monkeypatch.setattr("compressor.export.bundle.build.to_onnx", half)
+    monkeypatch.setattr(import_module("compressor.export.bundle.build"), "to_onnx", half)
     ended = kdc(
         "export", student_run, "--profile", "x86-avx2", "--target", target, "--out", tmp_path / "bundle", "--quiet"
     )

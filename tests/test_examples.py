@@ -2,6 +2,7 @@
 
 import importlib.util
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -87,6 +88,21 @@ def test_the_recipe_in_the_docs_is_one() -> None:
     values = yaml.safe_load(section.split("```yaml\n")[1].split("```")[0])
     how = Recipe.model_validate({"schema": 1, **values})
     assert [term.name for term in bind_losses(how, has_teacher=True)] == ["cross_entropy", "kd", "hint"]
+
+
+@pytest.mark.slow
+def test_the_notebook_goes_the_whole_way(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "notebook.py"), "work"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    assert "## kdc: " in done.stdout
+    assert "onnxruntime-int8: " in done.stdout
+    checked, ended, refused = done.stdout.splitlines()[-3:]
+    assert " on x86-avx2: " in checked
+    assert ended == "passed" or ended.startswith("not passed: exit code ")
+    assert "overwrite=True" in refused
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["bundle", "run", "teacher"]
 
 
 def test_commands_are_split_as_a_shell_does() -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,7 @@ def test_what_cannot_be_written_is_told_before_minutes_of_work(
     def works(*_: object, **__: object) -> None:
         raise AssertionError("it began to work")
 
-    monkeypatch.setattr("compressor.export.export_bundle", works)
+    monkeypatch.setattr(import_module("compressor.export"), "export_bundle", works)
     with disk(tmp_path / "volume", "size=1m,ro") as out:
         for place in (out, out / "bundle"):
             ended = export(place)

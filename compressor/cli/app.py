@@ -12,6 +12,7 @@ from compressor import __version__
 from compressor.cli import info, ship, train
 from compressor.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, KdcError, explained
 from compressor.processes import interruption
+from compressor.terminal.spelling import typed_as_options
 
 __all__ = ["app", "main", "run"]
 
@@ -75,7 +76,8 @@ def run() -> int:
         from compressor.terminal.console import show_error, steady_streams
 
         steady_streams()
-        code, error = _ended()
+        with typed_as_options():
+            code, error = _ended()
         if error is not None:
             show_error(error)
         return code

@@ -21,14 +21,15 @@ def profiles_list(as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from compressor.profiles import list_profiles
-    from compressor.terminal.console import show_json, show_result, table
+    from compressor.terminal.console import show_json, show_result
+    from compressor.terminal.tables import table
 
     rows = list_profiles()
     if as_json:
         show_json(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         header = ("name", "kind", "cpu", "runtimes", "budget")
-        show_result(table(header, [(r.name, r.kind, r.cpu, ", ".join(r.runtimes), r.budget) for r in rows]))
+        show_result(table([header, *((r.name, r.kind, r.cpu, ", ".join(r.runtimes), r.budget) for r in rows)]))
 
 
 def profiles_show(
@@ -68,13 +69,14 @@ def profiles_new(
 def losses(as_json: AsJson = False) -> None:
     """The losses that a recipe may name: formula, parameters with default and range, what they learn from, paper."""
     from compressor.losses import LOSSES, described
-    from compressor.terminal.console import show_json, show_result, table
+    from compressor.terminal.console import show_json, show_result
+    from compressor.terminal.tables import table
 
     if as_json:
         show_json(json.dumps([described(name) for name in LOSSES], indent=2))
         return
     header = ("name", "knowledge", "taps", "parameters", "formula", "paper")
-    show_result(table(header, [_loss_cells(name, loss) for name, loss in LOSSES.items()]))
+    show_result(table([header, *(_loss_cells(name, loss) for name, loss in LOSSES.items())]))
 
 
 def doctor(
@@ -84,12 +86,12 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Which runtimes and precisions work, here or on a device, and the install line for each that does not."""
-    from compressor import pipeline
-    from compressor.profiles import load_profile
+    from compressor import api
     from compressor.terminal.console import progress_for, show_json, show_result
 
-    wanted = load_profile(profile) if profile else None
-    found = pipeline.doctor(device, device_python, wanted, progress_for(quiet=as_json))
+    found = api.doctor(
+        profile=profile, device=device, device_python=device_python, progress=progress_for(quiet=as_json)
+    )
     if as_json:
         show_json(found.diagnosis.model_dump_json(indent=2))
     else:
@@ -108,11 +110,12 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """The whole way on scikit-learn's handwritten digits: teacher, student, export, report. Offline, minutes."""
+    from compressor.api import BundleResult
     from compressor.demo import demo as run
     from compressor.terminal.console import progress_for
 
     report = run(out, seed=seed, overwrite=overwrite, progress=progress_for(quiet))
-    judge(report, allow_unmeasured=False, as_json=as_json)
+    judge(BundleResult(out / "bundle", report), as_json)
 
 
 def _loss_cells(name: str, loss: "Loss") -> tuple[str, ...]:

@@ -21,10 +21,9 @@ from compressor.cli.options import (
     SetProfile,
     Throughput,
 )
-from compressor.errors import KdcError
 
 if TYPE_CHECKING:
-    from compressor.schema.report import Report
+    from compressor.api import BundleResult
 
 __all__ = ["check", "export", "judge", "measure", "report"]
 
@@ -62,18 +61,16 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Export for a device, measure, report; the exit code says whether the budget holds."""
-    from compressor import pipeline
-    from compressor.profiles import load_profile
+    from compressor import api
     from compressor.terminal.console import progress_for
 
-    chosen = pipeline.narrow(load_profile(profile, assignments or []), target or [], precision or [])
-    how = pipeline.Measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
-    progress = progress_for(quiet)
-    building = pipeline.Building(qat, bake, dynamic_batch)
-    report = pipeline.export(
-        run, chosen, out, how, teacher=teacher, building=building, overwrite=overwrite, progress=progress
-    )
-    judge(report, allow_unmeasured, as_json)
+    done = api.export(
+        run, profile=profile, out=out, target=target, precision=precision, qat=qat, bake_preprocessing=bake,
+        dynamic_batch=dynamic_batch, teacher=teacher, device=device, device_python=device_python, baseline=baseline,
+        rounds=rounds, seconds=seconds, throughput=throughput, allow_unmeasured=allow_unmeasured, set=assignments,
+        overwrite=overwrite, progress=progress_for(quiet),
+    )  # fmt: skip
+    judge(done, as_json)
 
 
 def measure(
@@ -92,12 +89,14 @@ def measure(
 
     Also finishes an export that was stopped before it was measured.
     """
-    from compressor import pipeline
+    from compressor import api
     from compressor.terminal.console import progress_for
 
-    how = pipeline.Measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
-    report = pipeline.measure(bundle, how, progress=progress_for(quiet))
-    judge(report, allow_unmeasured, as_json)
+    done = api.measure(
+        bundle, device=device, device_python=device_python, baseline=baseline, rounds=rounds, seconds=seconds,
+        throughput=throughput, allow_unmeasured=allow_unmeasured, progress=progress_for(quiet),
+    )  # fmt: skip
+    judge(done, as_json)
 
 
 def report(
@@ -109,22 +108,12 @@ def report(
 ) -> None:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device. Ends with 0
     whatever the verdict is: kdc check is the gate."""
-    from compressor.files.writing import refuse_existing, write_output
-    from compressor.report import refresh, to_json, to_junit, to_markdown
+    from compressor import api
     from compressor.terminal.console import show_json, show_result
 
-    renderers = {"md": lambda r: to_markdown(r, allow_unmeasured), "json": to_json, "junit": to_junit}
-    if format_ not in renderers:
-        raise KdcError(f"--format {format_!r} is not one of {', '.join(renderers)}")
-    if out is not None:
-        if out.resolve().is_relative_to(bundle.resolve()):
-            raise KdcError(f"--out {out} lies in the bundle, which is sealed", "choose a file outside of it")
-        refuse_existing(out, overwrite=overwrite)
-    text = renderers[format_](refresh(bundle, allow_unmeasured))
+    done = api.report(bundle, format=format_, out=out, overwrite=overwrite, allow_unmeasured=allow_unmeasured)
     if out is None:
-        (show_json if format_ == "json" else show_result)(text)
-    else:
-        write_output(out, text, "kdc report", overwrite=overwrite)
+        (show_json if format_ == "json" else show_result)(done.text)
 
 
 def check(
@@ -134,25 +123,25 @@ def check(
 
     A bundle is not signed: its seal shows damage and edits, not forgery.
     """
-    from compressor.report import check as run
-    from compressor.report import exit_code_for, seal_line, to_json, verdict_line
+    from compressor import api
+    from compressor.report import seal_line, to_json
     from compressor.terminal.console import show_json, show_line
 
-    result = run(bundle)
+    done = api.check(bundle, allow_unmeasured=allow_unmeasured)
     if as_json:
-        show_json(to_json(result))
+        show_json(to_json(done.report))
     elif not quiet:
-        show_line(verdict_line(result, allow_unmeasured))
+        show_line(done.summary)
         show_line(seal_line(bundle))
-    raise typer.Exit(exit_code_for(result, allow_unmeasured))
+    raise typer.Exit(done.exit_code)
 
 
-def judge(report: "Report", allow_unmeasured: bool, as_json: bool) -> None:
-    from compressor.report import exit_code_for, to_json, to_markdown
+def judge(done: "BundleResult", as_json: bool) -> None:
+    from compressor.report import to_json
     from compressor.terminal.console import show_json, show_result
 
     if as_json:
-        show_json(to_json(report))
+        show_json(to_json(done.report))
     else:
-        show_result(to_markdown(report, allow_unmeasured))
-    raise typer.Exit(exit_code_for(report, allow_unmeasured))
+        show_result(done.to_markdown())
+    raise typer.Exit(done.exit_code)

@@ -30,9 +30,7 @@ from compressor.cli.options import (
 from compressor.errors import KdcError
 
 if TYPE_CHECKING:
-    from compressor.progress import Progress
-    from compressor.schema import recipe as recipe_noun
-    from compressor.schema.student import Student
+    from compressor.api import RunResult
 
 __all__ = ["distill", "predict", "specialists", "teach"]
 
@@ -63,41 +61,15 @@ def teach(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a model on your classes, so that it can teach: first the new classifier, then everything."""
-    from compressor.distill import Resources
-    from compressor.distill import teach as run
-    from compressor.schema.student import Request
-    from compressor.tasks.table import name_for_data
+    from compressor import api
     from compressor.terminal.console import progress_for
 
-    if teacher_init not in ("pretrained", "random"):
-        raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
-    flags, progress = {"epochs": epochs, "batch_size": batch_size, "seed": seed}, progress_for(quiet)
-    request = Request(
-        task=name_for_data(data),
-        command="teach",
-        teacher=teacher,
-        student=None,
-        init=teacher_init,
-        data=data,
-        skip_bad=skip_bad,
-        input_size=input_size,
-        recipe=_teaching(recipe, flags, assignments or [], progress),
-        specialty=tuple(specialty) if specialty else None,
-    )
-    resources = Resources.of(decode_cache, None, tracker)
-    done = run(request, out, resume=resume, overwrite=overwrite, progress=progress, resources=resources)
-    _show_student(done, out, as_json)
-
-
-def _teaching(
-    file: Path | None, flags: dict[str, int | None], sets: list[str], progress: "Progress"
-) -> "recipe_noun.Recipe":
-    from compressor.distill.recipes import TEACH, recipe_from
-
-    if flags["epochs"] == 1 and file is None and not any(text.startswith("head_epochs") for text in sets):
-        progress.note("one epoch: it trains everything at once (head_epochs=0)")
-        flags = {**flags, "head_epochs": 0}
-    return recipe_from(TEACH, file, flags, sets)
+    done = api.teach(
+        teacher=teacher, data=data, out=out, teacher_init=teacher_init, specialty=specialty, recipe=recipe,
+        input_size=input_size, epochs=epochs, batch_size=batch_size, seed=seed, set=assignments, skip_bad=skip_bad,
+        decode_cache=decode_cache, tracker=tracker, resume=resume, overwrite=overwrite, progress=progress_for(quiet),
+    )  # fmt: skip
+    _show_run(done, as_json)
 
 
 def specialists(
@@ -121,28 +93,18 @@ def specialists(
     quiet: Quiet = False,
 ) -> None:
     """Train a specialist for each group of classes that a generalist confuses; together they are one teacher."""
-    from compressor.distill import specialists as run
-    from compressor.schema.specialists import SpecialistsRequest
+    from compressor import api
     from compressor.terminal.console import progress_for, show_json, show_line
 
-    flags, progress = {"epochs": epochs, "batch_size": batch_size, "seed": seed}, progress_for(quiet)
-    request = SpecialistsRequest(
-        teacher=teacher,
-        data=data,
-        skip_bad=skip_bad,
-        input_size=input_size,
-        count=count,
-        recipe=_teaching(recipe, flags, assignments or [], progress),
-    )
-    done = run(request, out, jobs=jobs, resume=resume, overwrite=overwrite, progress=progress)
+    done = api.specialists(
+        teacher=teacher, data=data, count=count, out=out, jobs=jobs, recipe=recipe, input_size=input_size,
+        epochs=epochs, batch_size=batch_size, seed=seed, set=assignments, skip_bad=skip_bad, resume=resume,
+        overwrite=overwrite, progress=progress_for(quiet),
+    )  # fmt: skip
     if as_json:
-        show_json(json.dumps({"out": str(out), **done.model_dump(mode="json")}, indent=2))
+        show_json(json.dumps(done.to_dict(), indent=2))
     else:
-        before, after = done.generalist_validation, done.validation
-        show_line(
-            f"{out}: {len(done.specialists)} specialists, validation accuracy {after.accuracy:.2%} with them, "
-            f"{before.accuracy:.2%} without (n={after.n}); use --teacher specialists:{out}"
-        )
+        show_line(f"{done.summary}; use --teacher {done.reference}")
 
 
 def distill(
@@ -192,57 +154,25 @@ def distill(
     quiet: Quiet = False,
 ) -> None:
     """Train a small student to predict as the teacher does."""
-    from compressor import pipeline
-    from compressor.distill import Resources
-    from compressor.distill import precompute as answer_ahead
-    from compressor.distill.recipes import DEFAULT_STUDENT, distillation_recipe
-    from compressor.profiles import load_profile
-    from compressor.schema.student import Request
-    from compressor.tasks.table import name_for_data
+    from compressor import api
     from compressor.terminal.console import progress_for
 
+    asked: dict[str, Any] = {
+        "teacher": teacher, "data": data, "out": out, "profile": profile, "student": student,
+        "student_init": student_init, "qat": qat, "teacher_classes": teacher_classes, "unlabelled": unlabelled,
+        "recipe": recipe, "input_size": input_size, "epochs": epochs, "batch_size": batch_size, "seed": seed,
+        "set": assignments, "skip_bad": skip_bad, "teacher_cache": teacher_cache, "decode_cache": decode_cache,
+        "tracker": tracker,
+    }  # fmt: skip
     if precompute and (resume or overwrite or as_json):
         raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
     if precompute and assistant:
         raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
-    for alone in ("self", "peers"):
-        if alone in teacher and len(teacher) > 1:
-            raise KdcError(f"--teacher {alone} stands alone: it cannot be part of an ensemble", "give --teacher once")
-    if len(set(teacher)) < len(teacher):
-        raise KdcError("the same --teacher is given twice", "ensemble.weights in the recipe weighs them")
-    progress = progress_for(quiet)
-    if student is None:
-        student = DEFAULT_STUDENT
-        progress.note(f"student {student} (the default; choose another with --student)")
-    device = load_profile(profile) if profile is not None else None
-    if device is not None:
-        of_profile = device.input_size
-        said = "of" if input_size in (None, of_profile) else f"given; {of_profile} is that of"
-        input_size = input_size or of_profile
-        progress.note(f"input size {input_size} ({said} profile {profile})")
-    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    request = Request(
-        task=name_for_data(data),
-        command="distill",
-        teacher=teacher[0],
-        other_teachers=tuple(teacher[1:]),
-        teacher_classes=str(teacher_classes) if teacher_classes else None,
-        student=student,
-        init=student_init,
-        data=data,
-        unlabelled=unlabelled,
-        skip_bad=skip_bad,
-        input_size=input_size,
-        recipe=distillation_recipe(teacher, student, student_init, recipe, flags, assignments or [], progress),
-        qat=pipeline.scheme_for(device, progress) if qat else None,
-        assistants=tuple(assistant or ()),
-    )
-    resources = Resources.of(decode_cache, teacher_cache, tracker)
     if precompute:
-        answer_ahead(request, out, progress=progress, resources=resources)
+        api.precompute(**asked, progress=progress_for(quiet))
         return
-    done = pipeline.distill(request, out, resume=resume, overwrite=overwrite, resources=resources, progress=progress)
-    _show_student(done, out, as_json)
+    done = api.distill(**asked, assistant=assistant, resume=resume, overwrite=overwrite, progress=progress_for(quiet))
+    _show_run(done, as_json)
 
 
 def predict(
@@ -274,36 +204,27 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Write a teacher's predictions on all samples into a table: log-probabilities of all classes, by sample id."""
-    from compressor.distill import predict as run
+    from compressor import api
     from compressor.terminal.console import progress_for, show_json, show_line
 
-    done = run(
-        teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
+    done = api.predict(
+        teacher=teacher, data=data, out=out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
         unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite,
         progress=progress_for(quiet),
     )  # fmt: skip
     if as_json:
-        show_json(done.model_dump_json(indent=2))
-        return
-    score = done.validation
-    show_line(
-        f"{out}: {sum(done.counts.values()):,} rows; validation accuracy {score.accuracy:.2%} "
-        f"[{score.low:.2%}–{score.high:.2%}] (n={score.n}); teach with --teacher outputs:{out}"
-    )
+        show_json(json.dumps(done.to_dict(), indent=2))
+    else:
+        show_line(f"{done.summary}; teach with --teacher {done.reference}")
 
 
-def _show_student(student: "Student", out: Path, as_json: bool) -> None:
+def _show_run(done: "RunResult", as_json: bool) -> None:
     """By the first process of a run that has several."""
     from compressor.terminal.console import show_json, show_line
 
     if os.environ.get("RANK", "0") not in ("", "0"):
         return
     if as_json:
-        values: dict[str, Any] = {"out": str(out), **student.model_dump(mode="json")}
-        show_json(json.dumps(values, indent=2))
+        show_json(json.dumps(done.to_dict(), indent=2))
     else:
-        test = student.test
-        show_line(
-            f"{out}: {student.architecture}, {student.weights.parameters:,} parameters, test accuracy "
-            f"{test.accuracy:.2%} [{test.low:.2%}–{test.high:.2%}] (n={test.n}), kept epoch {student.kept_epoch}"
-        )
+        show_line(done.summary)

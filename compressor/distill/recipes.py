@@ -1,7 +1,7 @@
 """The recipes that hold where the user brings none, and what the user lays over them. What a key means stands in
 `schema/recipe.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,10 @@ def default_for(teachers: Sequence[str], student: str, student_init: str, *, kep
     return LAYERS if has_layers(teachers) and not kept else ANSWERS
 
 
-def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, Any], sets: Sequence[str]) -> Recipe:
-    """The recipe in `file` (or `defaults`), with the command's flags and --set laid over it.
+def recipe_from(
+    defaults: dict[str, Any], file: Path | Mapping[str, Any] | None, flags: dict[str, Any], sets: Sequence[str]
+) -> Recipe:
+    """The recipe in `file`, or its keys and values (or `defaults`), with the command's flags and --set laid over it.
 
     A learning rate that is meant for another batch size is scaled here (`Optimizer.lr_for_batch`), so that the recipe
     holds what is used; one that --set names is taken as it is. Raises KdcError where the same key is given by a flag
@@ -105,8 +107,8 @@ def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, An
     named = {assignment.partition("=")[0].strip() for assignment in sets}
     if "optimizer.lr" in named and "optimizer.lr_for_batch" not in named:
         sets = [*sets, "optimizer.lr_for_batch=null"]
-    values = dict(read_yaml(file)) if file else dict(defaults)
-    where = f"recipe {file}" if file else "recipe"
+    values = dict(defaults) if file is None else read_yaml(file) if isinstance(file, Path) else dict(file)
+    where = f"recipe {file}" if isinstance(file, Path) else "recipe"
     return _scaled(parse(Recipe, apply_overrides({**values, **given}, sets, where), where))
 
 
@@ -114,7 +116,7 @@ def distillation_recipe(
     teachers: Sequence[str],
     student: str,
     student_init: str,
-    file: Path | None,
+    file: Path | Mapping[str, Any] | None,
     flags: dict[str, Any],
     sets: Sequence[str],
     progress: Progress,

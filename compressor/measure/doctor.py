@@ -14,6 +14,7 @@ from compressor.runtimes import NOT_YET, RUNTIMES, Runtime
 from compressor.schema.doctor import Diagnosis, PackageCheck, RuntimeCheck
 from compressor.schema.measurement import Machine
 from compressor.schema.profile import Profile
+from compressor.terminal.tables import table
 
 __all__ = ["diagnose", "missing_for", "to_text"]
 
@@ -91,13 +92,14 @@ def to_text(diagnosis: Diagnosis) -> str:
         f"hub   {diagnosis.hub}",
         "",
         "runtimes",
-        *_table(
+        table(
             [_runtime_row(check) for check in diagnosis.runtimes]
-            + [(name, "kdc has no runner for it yet", f"by hand: {how}") for name, how in diagnosis.not_yet.items()]
+            + [(name, "kdc has no runner for it yet", f"by hand: {how}") for name, how in diagnosis.not_yet.items()],
+            indent="  ",
         ),
         "",
         "packages",
-        *_table([_package_row(check) for check in diagnosis.packages]),
+        table([_package_row(check) for check in diagnosis.packages], indent="  "),
     ]
     return "\n".join(lines) + "\n"
 
@@ -180,11 +182,3 @@ def _package_row(check: PackageCheck) -> tuple[str, ...]:
     if check.version is None:
         return check.name, "missing", f"{check.purpose}: {check.install}"
     return check.name, check.version, check.purpose
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines whose columns start below each other."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
@@ -25,7 +25,6 @@ __all__ = [
     "show_result",
     "show_usage",
     "steady_streams",
-    "table",
 ]
 
 T = TypeVar("T")
@@ -236,12 +235,3 @@ class _Live(_Quiet):
             TimeRemainingColumn(),
         )
         return Progress(*columns, console=self._console, transient=True)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Plain text in columns, a line a row whatever the cells hold."""
-    lines = [[printable(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,7 +120,7 @@ def test_a_finished_run_is_not_given_up(tmp_path: Path, ask_distill: Ask, monkey
 
     request = ask_distill(epochs=1)
     with monkeypatch.context() as patch:
-        patch.setattr("compressor.distill.finishing.load_run", interrupted)
+        patch.setattr(import_module("compressor.distill.finishing"), "load_run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(request, tmp_path / "run")
     assert load_run(tmp_path / "run")[1].kept_epoch == 1

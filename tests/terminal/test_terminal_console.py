@@ -13,7 +13,8 @@ import pytest
 from compressor.cli import app as cli
 from compressor.errors import KdcError
 from compressor.terminal import console
-from compressor.terminal.console import _Live, progress_for, show_error, show_json, show_line, show_result, table
+from compressor.terminal.console import _Live, progress_for, show_error, show_json, show_line, show_result
+from compressor.terminal.tables import table
 
 BAD = "x\nkdc: error: forged\x1b[31m\u202e"
 SHOWN = r"x\nkdc: error: forged\x1b[31m\u202e"
@@ -41,7 +42,7 @@ def test_nothing_foreign_acts(live: bool, capsys: pytest.CaptureFixture[str]) ->
     progress.note("[red]no markup[/red] :smiley:")
     show_error(KdcError(BAD, BAD))
     show_line(BAD)
-    show_result(table(("name",), [(BAD,)]))
+    show_result(table([("name",), (BAD,)]))
     out, err = capsys.readouterr()
     assert err.splitlines() == [
         SHOWN,
@@ -168,3 +169,11 @@ def test_an_empty_argument_is_not_the_current_folder(
     monkeypatch.setattr(sys, "argv", ["kdc", *arguments])
     assert cli.run() == 2
     assert capsys.readouterr().err.startswith(f"kdc: error: the argument {place} is empty\n")
+
+
+def test_columns_of_a_table_start_below_each_other_in_every_script() -> None:
+    """A Chinese sign takes two cells of a terminal."""
+    assert table([("a", "b", ""), ("\u732b\u732b", "long", "x"), ("abcde", "", "")], indent="  ") == "\n".join(
+        ["  a      b", "  \u732b\u732b   long  x", "  abcde"]
+    )
+    assert table([]) == ""

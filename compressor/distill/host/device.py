@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from compressor.distill.host.allocator import keep_large_blocks
+from compressor.processes.cores import usable_cores
 from compressor.processes.team import team
 
 __all__ = ["Speed", "set_up"]
@@ -40,11 +41,7 @@ def set_up() -> Speed:
     threads = torch.get_num_threads()
     if here.num_processes > 1:
         sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or here.num_processes)
-        threads = max(1, _cores() // sharing)
+        threads = max(1, usable_cores() // sharing)
         torch.set_num_threads(threads)
     kept = ", freed blocks of up to 1 GiB kept for reuse" if keep_large_blocks() else ""
     return Speed(device, None, (f"on CPU: float32, channels_last, fused AdamW, threads {threads}{kept}",))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

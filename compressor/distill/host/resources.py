@@ -6,11 +6,13 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ByteSize, TypeAdapter
+
 from compressor.errors import KdcError, needs, os_error
 
 __all__ = ["Resources", "cache_folder", "size_in_bytes"]
 
-UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE = TypeAdapter(ByteSize)
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 SHARE_OF_FREE = 0.5
 
@@ -39,7 +41,7 @@ class Resources:
     tracker: str | None = None
 
     @classmethod
-    def of(cls, decode_cache: str | None, teacher_cache: str | None, tracker: str | None) -> "Resources":
+    def of(cls, decode_cache: str | int | None, teacher_cache: str | None, tracker: str | None) -> "Resources":
         """From what was typed; raises KdcError."""
         if tracker is not None:
             if tracker not in TRACKERS:
@@ -48,7 +50,7 @@ class Resources:
         found = cls(tracker=tracker)
         answers = found.teacher_cache if teacher_cache is None else Path(teacher_cache)
         return cls(
-            None if decode_cache is None else size_in_bytes(decode_cache, "--decode-cache"),
+            None if decode_cache is None else size_in_bytes(str(decode_cache), "--decode-cache"),
             None if teacher_cache == "off" else answers,
             tracker,
         )
@@ -72,14 +74,9 @@ def size_in_bytes(text: str, option: str) -> int:
     """`"20GB"`, `"500 MB"` or `"off"` (0); raises KdcError that names `option`."""
     if text == "off":
         return 0
-    number = text.rstrip("BKMGTbkmgt ")
-    unit = text[len(number) :].strip().upper() or "B"
     try:
-        size = int(float(number) * UNITS[unit if unit.endswith("B") else unit + "B"])
-        if size < 0:
-            raise ValueError
-        return size
-    except (ValueError, KeyError, OverflowError):
+        return int(SIZE.validate_python(text))
+    except (ValueError, OverflowError):  # pydantic's own is a ValueError
         raise KdcError(f"{option} {text!r} is no size", f"{option} 20GB, or {option} off") from None
 
 
@@ -88,5 +85,4 @@ def _existing(path: Path) -> Path:
 
 
 def _readable(size: int) -> str:
-    name = next(unit for unit in reversed(UNITS) if size >= UNITS[unit] or unit == "B")
-    return f"{size / UNITS[name]:,.3g} {name}"
+    return ByteSize(size).human_readable(decimal=True, separator=" ")

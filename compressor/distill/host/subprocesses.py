@@ -17,6 +17,7 @@ from pathlib import Path
 from compressor.distill.loop.interrupt import stop_requests
 from compressor.errors import EXIT_USAGE, KdcError, os_error
 from compressor.files.locks import locked
+from compressor.processes.cores import usable_cores
 from compressor.progress import Progress
 
 __all__ = ["Child", "train_in_processes"]
@@ -65,7 +66,7 @@ def train_in_processes(children: Sequence[Child], at_once: int, progress: Progre
         if child.finished:
             progress.note(f"{child.name} is finished already")
     environment = {**os.environ}
-    share = max(1, _cores() // max(1, min(at_once, len(waiting))))
+    share = max(1, usable_cores() // max(1, min(at_once, len(waiting))))
     environment.setdefault("OMP_NUM_THREADS", str(share))
     by_name = {child.name: child for child in children}
     total = sum(child.epochs for child in children)
@@ -90,10 +91,6 @@ def train_in_processes(children: Sequence[Child], at_once: int, progress: Progre
         _stop(list(running.values()))
         raise
     progress.end()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _started(child: Child, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":

@@ -1,7 +1,6 @@
 """Work over all pictures of the data, in threads and in bounded memory: checking them, and decoding a split to disk."""
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from PIL import Image
 from compressor.data.samples import Part, Sample, Split
 from compressor.errors import KdcError
 from compressor.files.atomic import write_atomically
+from compressor.processes.cores import usable_cores
 from compressor.progress import Progress
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.depth import Census
@@ -37,7 +37,7 @@ PIXELS_PER_STRIP = 1 << 18
 
 def in_order(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
     """`map(function, items)` in threads (Pillow decodes without the interpreter's lock), a bounded number ahead."""
-    workers = min(16, _cpus())
+    workers = min(16, usable_cores())
     starts = iter(range(0, len(items), PICTURES_PER_TASK))
 
     def task(start: int) -> list[R]:
@@ -54,12 +54,6 @@ def in_order(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, Non
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):  # inside a container or under taskset there may be fewer than the machine has
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def digest(picture: Image.Image) -> bytes:

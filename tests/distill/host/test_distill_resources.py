@@ -168,7 +168,8 @@ def test_a_tracker_gets_a_row_an_epoch(tmp_path: Path, ask_distill: Ask) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("20GB", 20 * 10**9), ("1.5 MB", 1_500_000), ("3k", 3000), ("77", 77), ("off", 0)]
+    ("text", "expected"),
+    [("20GB", 20 * 10**9), ("1.5 MB", 1_500_000), ("3k", 3000), ("77", 77), ("2GiB", 2**31), ("off", 0)],
 )
 def test_sizes_are_read(text: str, expected: int) -> None:
     assert size_in_bytes(text, "--decode-cache") == expected

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,7 @@ def test_each_command_says_what_helps_where_the_teacher_is_gone(
     def gone(request: Request, record: Student, moved_to: str | None, hint: str) -> None:
         raise KdcError("gone", hint)
 
-    monkeypatch.setattr("compressor.distill.methods.qat.teacher_of", gone)
+    monkeypatch.setattr(import_module("compressor.distill.methods.qat"), "teacher_of", gone)
     with pytest.raises(KdcError, match="gone") as raised:
         on(plain, tmp_path / "export")
     assert raised.value.hint == "if it lies elsewhere now: kdc export … --teacher REFERENCE"

@@ -346,7 +346,7 @@ def test_threads_are_shared_by_those_that_train_and_the_bar_goes_with_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("compressor.distill.host.subprocesses._cores", lambda: 6)
+    monkeypatch.setattr(subprocesses, "usable_cores", lambda: 6)
     says = SCRIPT.replace("sys.argv[2:]", "os.environ['OMP_NUM_THREADS']").replace("pathlib,", "os, pathlib,")
     done = '(out / \'student.json\').write_text(\'{"validation": {"accuracy": 0.5, "n": 4}}\')'
     both, bar = [child(tmp_path, name, says + done) for name in ("a", "b")], Bar()

@@ -9,11 +9,13 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from compressor.errors import KdcError
 from compressor.install import install_line
 from compressor.progress import Silent
 from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification.sources.digits import FILE
 from compressor.tasks.image_classification.sources.table import SOURCES
 
 MakeFolder = Callable[..., Path]
@@ -48,6 +50,20 @@ def test_digits() -> None:
     # scikit-learn's first digit begins 0 0 5 13 9 1 0 0, of 16; by hand times 255 / 16
     assert pixels[0, :, 0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]
     assert first.labels[first.ids.index("train/0")] == 0
+
+
+def test_the_digits_are_scikit_learns() -> None:
+    theirs = load_digits()
+    with np.load(FILE, allow_pickle=False) as ours:
+        assert np.array_equal(ours["images"], theirs.images)
+        assert np.array_equal(ours["labels"], theirs.target)
+
+
+def test_the_digits_need_no_scikit_learn() -> None:
+    code = "import sys; sys.modules['sklearn'] = None\n"
+    code += "from compressor.tasks.image_classification import open_data\nprint(len(open_data('digits').train))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 1000
 
 
 @pytest.mark.parametrize(
