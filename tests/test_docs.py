@@ -1,7 +1,9 @@
 """The README and docs/: what is shown there exists, and what is made from the code is up to date."""
 
+import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from compressor import losses
+from compressor import api, losses
 from compressor.cli import app as cli
 from compressor.schema.recipe import Recipe
 from tests.kit import version_of
@@ -223,3 +225,17 @@ def test_issue_templates_are_forms(file: Path) -> None:
     identities = [item["id"] for item in form["body"]]
     assert len(set(identities)) == len(identities) >= 3
     assert any(item.get("validations", {}).get("required") for item in form["body"])
+
+
+def test_the_python_page_has_every_function_and_calls_them_rightly() -> None:
+    text = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?m)^::: compressor\.api\.(\w+)$", text)) == set(api.__all__)
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call) and node.keywords]
+    assert [ast.unparse(call.func) for call in calls] == [
+        f"compressor.{name}" for name in ("teach", "distill", "export")
+    ]
+    for call in calls:
+        assert isinstance(call.func, ast.Attribute)
+        function = inspect.signature(getattr(api, call.func.attr))
+        function.bind(*call.args, **{str(keyword.arg): None for keyword in call.keywords})
