@@ -37,8 +37,8 @@ def write_chain_bundle(folder: Path, blocks: int, threads: int, budget: Budget, 
     np.save(folder / "eval/inputs.npy", pictures)
     onnx.save(_chain(blocks), folder / "model.onnx")
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    images = ((pictures / np.float32(255) - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
-    logits = np.concatenate([session.run(None, {"input": image[None]})[0] for image in images])
+    normalised = ((pictures / np.float32(255) - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
+    logits = np.concatenate([session.run(None, {"input": one[None]})[0] for one in normalised])
     np.save(folder / "eval/reference.npy", logits)
     np.save(folder / "eval/labels.npy", np.arange(PICTURES) % CLASSES)  # the same for all chains, and no matter
     (folder / "eval/ids.txt").write_text("".join(f"{number}\n" for number in range(PICTURES)))
