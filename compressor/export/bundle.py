@@ -23,7 +23,7 @@ from compressor.export.onnx_graph import to_onnx
 from compressor.export.qat_onnx import qat_model
 from compressor.export.quiet import quiet
 from compressor.export.schemes import scored_by_others
-from compressor.export.source import QatModel, Source
+from compressor.export.source import QatModel, Source, TopRung
 from compressor.export.teacher_table import matched_by_ids_alone, write_teacher_table
 from compressor.export.variants import REFERENCE, Delivery, Making, entry, variants_of
 from compressor.models import LoadedModel, load_run
@@ -210,8 +210,7 @@ def _student(
         pictures=pictures,
         reference=reference,
         judge=_judge(place, network, student, record),
-        own_qat=own,
-        retrain=_retraining(place, batch, None if own is not None or record.bias_correction else retrain),
+        top=TopRung(own, _retraining(place, batch, None if own is not None or record.bias_correction else retrain)),
         delivery=delivery,
         write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
     )
@@ -230,8 +229,7 @@ def _teacher_making(place: _Place, teacher: LoadedModel, pictures: str) -> Makin
         pictures=pictures,
         reference=reference,
         judge=None,
-        own_qat=None,
-        retrain=lambda scheme: None,
+        top=TopRung(),
         delivery=Delivery(),
         write_reference=lambda network, path: place.write_reference(network, how, pictures, path),
     )

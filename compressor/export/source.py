@@ -15,7 +15,7 @@ from compressor.spec.profile import Profile
 from compressor.spec.quantization import Quantization, RungName, Scheme, Score
 from compressor.spec.student import Weights
 
-__all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Rank", "Source"]
+__all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Rank", "Retrain", "Source", "TopRung"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,19 @@ class QatModel:
     onnx_file: Path
     record: Quantization
     weights: Weights | None = None
+
+
+Retrain = Callable[[Scheme], QatModel | None]
+"""Train the student on under fake quantization; None where that was not permitted."""
+
+
+@dataclass(frozen=True)
+class TopRung:
+    """Where a quantization-aware student comes from. `own`: the student itself, where it was trained so; `retrain`:
+    trains it so. By default there is none."""
+
+    own: QatModel | None = None
+    retrain: Retrain = lambda scheme: None
 
 
 @dataclass(frozen=True)

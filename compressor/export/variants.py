@@ -12,10 +12,10 @@ from compressor.export.bake import bake_openvino, bake_preprocessing
 from compressor.export.builders import BUILDERS
 from compressor.export.identity import public
 from compressor.export.judge import ValidationJudge
-from compressor.export.ladder import Retrain, climb
+from compressor.export.ladder import climb
 from compressor.export.macs import count_macs
 from compressor.export.sizes import compressed_bytes, weight_bytes
-from compressor.export.source import QatModel, Source
+from compressor.export.source import QatModel, Source, TopRung
 from compressor.models import LoadedModel
 from compressor.progress import Progress
 from compressor.runner import RunnerError
@@ -64,7 +64,7 @@ def _impossible(flag: str, runtime: str, able: str) -> KdcError:
 class Making:
     """A model on its way into a bundle. `pictures`, `reference`: where its test inputs and torch's answers lie,
     relative to the bundle `root`; `judge`: of its answers on validation, for the student alone.
-    `own_qat`: the student, where it was trained under fake quantization; `retrain`: trains it so."""
+    `top`: where its top rung comes from."""
 
     root: Path
     role: Role
@@ -73,8 +73,7 @@ class Making:
     pictures: str
     reference: str
     judge: ValidationJudge | None
-    own_qat: QatModel | None
-    retrain: Retrain
+    top: TopRung
     delivery: Delivery
     write_reference: Callable[[nn.Module, str], None]
 
@@ -140,7 +139,7 @@ def _made(making: Making, runtime: str, precision: str, folder: Path, progress: 
     assert builder.quantizer is not None, "the table of runtimes names int8 only where there is a quantizer"
     assert judge is not None, "a teacher is not quantized"
     progress.note(f"{folder.name}: climbing the ladder")
-    taken = climb(making.source, runtime, builder.quantizer, folder, judge, making.own_qat, making.retrain, progress)
+    taken = climb(making.source, runtime, builder.quantizer, folder, judge, making.top, progress)
     how = f"{taken.candidate.rung}: {taken.candidate.how}"
     return _Made(taken.candidate.model, how, taken.score, taken.rungs, taken.qat)
 
