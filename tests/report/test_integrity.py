@@ -10,7 +10,7 @@ import pytest
 
 from compressor.errors import KdcError
 from compressor.report import build_report, check, finish, refresh, seal, verify
-from compressor.report.integrity import REMADE, inside
+from compressor.report.integrity import REMADE, inside, verify_made
 from compressor.spec.base import file_sha256
 
 Make = Callable[..., Path]
@@ -88,6 +88,50 @@ def test_the_message_says_what_was_changed(sealed: Path) -> None:
     assert f"{sealed}/eval/ids.txt is missing, though SHA256SUMS lists it" in message
     assert f"{sealed}/extra.txt is not listed in SHA256SUMS" in message
     assert "kdc export" in caught.value.hint
+
+
+LITTER = (".DS_Store", "best/Thumbs.db", "eval/desktop.ini", "measurements/._x", "runners/.gitattributes")
+
+
+@pytest.mark.parametrize("gate", [verify, verify_made, refresh, lambda sealed: verify(sealed, REMADE)])
+def test_what_a_file_manager_left_is_named_with_the_command_that_removes_it(
+    sealed: Path, gate: Callable[[Path], object]
+) -> None:
+    for path in LITTER:
+        (sealed / path).write_bytes(b"Mac OS X")
+    with pytest.raises(KdcError) as caught:
+        gate(sealed)
+    named = [f"{sealed}/{path} was left there by a file manager or git: it is no part of the bundle" for path in LITTER]
+    assert sorted(caught.value.message.splitlines()) == sorted(named)
+    assert caught.value.hint.startswith("rm -r ")
+    subprocess.run(caught.value.hint, shell=True, check=True)
+    verify(sealed)
+    assert not any((sealed / path).exists() for path in LITTER)
+
+
+def test_what_was_left_hides_nothing_else(sealed: Path) -> None:
+    (sealed / ".DS_Store").touch()
+    (sealed / "eval" / "ids.txt").unlink()
+    (sealed / "notes.txt").touch()
+    (sealed / ".git").mkdir()
+    (sealed / ".git" / "config").touch()
+    (sealed / ".git" / "HEAD").touch()
+    with pytest.raises(KdcError) as caught:
+        verify(sealed)
+    assert caught.value.message.count("/.git") == 1, "a repository is one thing"
+    for part in ("eval/ids.txt is missing", "notes.txt is not listed", "/.git was left", "/.DS_Store was left"):
+        assert part in caught.value.message
+    again, remove, history = caught.value.hint.split("; ")
+    assert "kdc export" in again
+    assert remove == f"and rm -r {sealed}/.DS_Store"
+    assert history.startswith(f"move {sealed}/.git away")
+
+
+def test_what_is_sealed_is_no_litter(sealed: Path) -> None:
+    (sealed / ".gitkeep").touch()
+    seal(sealed)
+    verify(sealed)
+    verify_made(sealed)
 
 
 def test_a_changed_file_that_was_sealed_again_still_differs_from_the_manifests(sealed: Path) -> None:
