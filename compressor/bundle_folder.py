@@ -64,6 +64,7 @@ def stray(path: str) -> str | None:
 
 def remove_strays(bundle: Path, strays: Sequence[str]) -> str:
     """The hint for those: which command removes them, but a repository's history, which must be kept elsewhere."""
+    strays = list(dict.fromkeys(strays))
     repositories = [path for path in strays if path.split("/")[-1].lower() == ".git"]
     hints = [f"move {bundle / path} away: a repository may hold a bundle, but not lie in one" for path in repositories]
     others = [shlex.quote(str(bundle / path)) for path in strays if path not in repositories]
@@ -118,10 +119,10 @@ def claim(out: Path, overwrite: bool) -> None:
     foreign = [path for path in found if path not in own and not path.startswith(MEASURED)]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-        strays = list(dict.fromkeys(map(stray, foreign)))
+        strays = [left for path in foreign if (left := stray(path)) is not None]
         raise KdcError(
             f"--out {out} holds {foreign[0]}{more}, which is no file of that bundle and would be lost",
-            remove_strays(out, strays) if all(strays) else "put it elsewhere, or choose another --out",
+            remove_strays(out, strays) if len(strays) == len(foreign) else "put it elsewhere, or choose another --out",
         )
 
 

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compressor.bundle_folder import claim
 from compressor.errors import KdcError
 from compressor.report import build_report, check, finish, refresh, seal, verify
 from compressor.report.integrity import REMADE, inside, verify_made
-from compressor.spec.base import file_sha256
+from compressor.spec.base import Noun, file_sha256, read_json
+from compressor.spec.student import Request, Student
+from tests.kit import score_of
 
 Make = Callable[..., Path]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
@@ -88,6 +91,36 @@ def test_the_message_says_what_was_changed(sealed: Path) -> None:
     assert f"{sealed}/eval/ids.txt is missing, though SHA256SUMS lists it" in message
     assert f"{sealed}/extra.txt is not listed in SHA256SUMS" in message
     assert "kdc export" in caught.value.hint
+
+
+def test_a_bundle_of_another_kdc_is_made_anew_by_the_command_that_is_named(sealed: Path, edit_json: Edit) -> None:
+    """kdc before it counted by class: its bundles are sound, and say less than is asked now."""
+    score = score_of(200, 190, 190).model_dump(mode="json")
+    del score["by_class"]
+    edit_json(sealed / "bundle.json", lambda bundle: bundle["variants"][0].update(score=score))
+    seal(sealed)
+    for gate in (verify, verify_made, check, refresh, build_report):
+        with pytest.raises(KdcError, match=r"bundle\.json: key variants\.0\.score\.by_class is missing") as caught:
+            gate(sealed)
+        assert f"kdc export RUN --profile NAME --out {sealed} --overwrite" in caught.value.hint
+    claim(sealed, overwrite=True)
+
+
+def test_a_measurement_of_another_kdc_is_made_anew_too(sealed: Path, edit_json: Edit) -> None:
+    edit_json(sealed / "measurements" / "measurement.json", lambda session: session.pop("seed"))
+    seal(sealed)
+    with pytest.raises(KdcError, match=r"measurement\.json: key seed is missing") as caught:
+        check(sealed)
+    assert caught.value.hint.endswith(f"kdc measure {sealed}")
+    verify_made(sealed)
+
+
+@pytest.mark.parametrize(("name", "noun"), [("run.json", Request), ("student.json", Student)])
+def test_a_run_of_another_kdc_is_trained_anew(tmp_path: Path, name: str, noun: type[Noun]) -> None:
+    (tmp_path / name).write_text('{"schema": 1}')
+    with pytest.raises(KdcError, match=rf"{name}: key \w+ is missing") as caught:
+        read_json(tmp_path / name, noun)
+    assert caught.value.hint.endswith(f"--out {tmp_path} --overwrite")
 
 
 LITTER = (".DS_Store", "best/Thumbs.db", "eval/desktop.ini", "measurements/._x", "runners/.gitattributes")
