@@ -241,7 +241,11 @@ def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -
     try:
         yield retrain
     except KeyboardInterrupt:
-        raise  # the same command goes on where the training was
+        if any(out.glob(".kdc-qat-*/*/run.json")):
+            progress.warn(
+                f"stopped; what was trained for int8 is kept in {out}: the same kdc export goes on from there"
+            )
+        raise
     except BaseException:
         clear()
         raise

@@ -148,12 +148,30 @@ def test_what_an_export_trained_stays_only_where_it_was_interrupted(
     trained = tmp_path / "bundle" / ".kdc-qat-0123456789ab" / "uint8-8"
     others = tmp_path / "bundle2" / ".kdc-qat-0123456789ab"
     others.mkdir(parents=True)
+    said: list[str] = []
+
+    class Hearing(Silent):
+        def warn(self, text: str) -> None:
+            said.append(text)
+
     with (
         suppress(KdcError, ValueError, KeyboardInterrupt),
-        _retraining(tmp_path / "run", tmp_path / "bundle", None, Silent()),
+        _retraining(tmp_path / "run", tmp_path / "bundle", None, Hearing()),
     ):
         trained.mkdir(parents=True)
+        (trained / "run.json").touch()
         if ends is not None:
             raise ends
     assert trained.exists() == trained.parent.exists() == left
     assert others.exists()
+    goes_on = f"what was trained for int8 is kept in {tmp_path / 'bundle'}: the same kdc export goes on from there"
+    assert said == ([f"stopped; {goes_on}"] if left else [])
+
+
+def test_an_export_that_is_interrupted_before_it_trains_says_nothing_of_training(tmp_path: Path) -> None:
+    class Deaf(Silent):
+        def warn(self, text: str) -> None:
+            raise AssertionError(text)
+
+    with pytest.raises(KeyboardInterrupt), _retraining(tmp_path / "run", tmp_path / "bundle", None, Deaf()):
+        raise KeyboardInterrupt

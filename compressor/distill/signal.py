@@ -1,5 +1,7 @@
 """The teacher of a training, as the loop asks it: measured first, then run online or read from kept answers."""
 
+from dataclasses import replace
+
 import timm
 import torch
 
@@ -16,6 +18,7 @@ from compressor.models import LoadedModel, freeze
 from compressor.models.ensemble import Mixture
 from compressor.models.features import POOLED, Taps
 from compressor.models.references import is_table
+from compressor.progress import Muted
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Accuracy, TeacherCard
 
@@ -23,9 +26,12 @@ __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "sig
 
 
 def measured(
-    teacher: LoadedModel, task: ImageClassification, data: ImageData, setting: Setting
+    teacher: LoadedModel, task: ImageClassification, data: ImageData, setting: Setting, *, known: bool = False
 ) -> tuple[BatchModel, TeacherCard]:
-    """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
+    """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level. `known`:
+    it was measured before, so that nothing of it is said again."""
+    if known:
+        setting = replace(setting, progress=Muted(setting.progress))
     if isinstance(teacher.network, Mixture):
         _measure_members(teacher.network, task, data, setting)
     model = on_device(freeze(BatchModel(teacher.network, "teacher")), setting.speed.device)

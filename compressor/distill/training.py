@@ -34,7 +34,7 @@ from compressor.models.fake_quant import restore_channels
 from compressor.models.features import POOLED
 from compressor.models.trained_on import learned_before, save_trained_on
 from compressor.models.weights import head_parameters
-from compressor.progress import Progress
+from compressor.progress import Muted, Progress
 from compressor.spec.base import flat
 from compressor.spec.recipe import Recipe
 from compressor.spec.student import Student, TeacherCard
@@ -69,12 +69,13 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
         sides = _looked_at(job, setting)
         _require_trainable(job)
         if job.teacher is not None:
-            teacher, card = measured(job.teacher, task, job.data, setting)
+            known = job.quantize is not None  # the training in float has measured the same one
+            teacher, card = measured(job.teacher, task, job.data, setting, known=known)
         signal: Teacher | None = None
         if job.teacher is not None and teacher is not None and any(term.asks_teacher for term in job.terms):
             signal = _signal(job, job.teacher, teacher, sides, task, setting, every_view=False)
         if job.table is not None:
-            signal, card = taught_by(job.table, job.data, progress)
+            signal, card = taught_by(job.table, job.data, Muted(progress) if job.quantize is not None else progress)
         if accelerator.is_main_process:
             start(out, job.request, resume=resume)
         accelerator.wait_for_everyone()
