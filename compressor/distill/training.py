@@ -191,7 +191,7 @@ def _trained(
     told = (test,) if job.request.command == "teach" else (validation, test)
     tell_lost_classes(made, told, names, progress, left_out=recipe.transfer.without)
     if job.teacher is not None:
-        tell_gap(task.right, job.teacher.weights.source, progress)
+        tell_gap(task.right, job.teacher.weights.source, recipe.epochs * task.steps_per_epoch, progress)
     if recipe.transfer.without:
         progress.note(unseen_recall(answers, data, recipe.transfer))
     if setting.resources.tracker:
