@@ -85,7 +85,7 @@ def test_what_is_no_picture_is_told(make_folder: MakeFolder) -> None:
 def test_a_pipe_does_not_block(make_folder: MakeFolder) -> None:
     root = make_folder({"a": 3, "b": 3})
     os.mkfifo(root / "a" / "pipe.png")
-    assert "e.g. a/pipe.png" in open_data(f"folder:{root}").info.notes[0]
+    assert "ignored the file a/pipe.png" in open_data(f"folder:{root}").info.notes[0]
 
 
 @pytest.mark.parametrize(
