@@ -115,7 +115,12 @@ def must_hold_a_bundle(bundle_dir: Path) -> None:
         raise KdcError(
             f"{bundle_dir} holds an export that is not measured yet", f"`kdc measure {bundle_dir}` finishes it"
         )
-    raise KdcError(f"{bundle_dir} is no bundle: it has no bundle.json", "make one with `kdc export RUN`")
+    if not bundle_dir.exists():
+        raise KdcError(f"the bundle {bundle_dir} does not exist", "kdc export RUN … --out DIR makes one")
+    run = bundle_dir if (bundle_dir / "student.json").is_file() else "RUN"
+    raise KdcError(
+        f"{bundle_dir} is no bundle: it has no bundle.json", f"`kdc export {run} --profile NAME --out DIR` makes one"
+    )
 
 
 def _beside(bundle_dir: Path, new: dict[str, str]) -> Iterator[str]:

@@ -258,6 +258,12 @@ def test_sizes_in_the_manifest_must_be_true(sealed: Path, edit_json: Edit) -> No
 def test_no_bundle_and_no_sums(tmp_path: Path, make_bundle: Make) -> None:
     with pytest.raises(KdcError, match="is no bundle"):
         verify(tmp_path)
+    with pytest.raises(KdcError, match=r"the bundle .*nowhere does not exist"):
+        verify(tmp_path / "nowhere")
+    (tmp_path / "student.json").touch()
+    with pytest.raises(KdcError, match="is no bundle") as caught:
+        verify(tmp_path)
+    assert caught.value.hint == f"`kdc export {tmp_path} --profile NAME --out DIR` makes one"
     with pytest.raises(KdcError, match="SHA256SUMS is missing"):
         verify(make_bundle())
 
