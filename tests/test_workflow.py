@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from compressor import workflow
 from compressor.assets import asset_dir
+from compressor.bundle_folder import UNMEASURED
 from compressor.errors import EXIT_USAGE, KdcError
 from compressor.profiles import load_profile
 from compressor.progress import Silent
@@ -175,3 +177,21 @@ def test_an_export_that_is_interrupted_before_it_trains_says_nothing_of_training
 
     with pytest.raises(KeyboardInterrupt), _retraining(tmp_path / "run", tmp_path / "bundle", None, Deaf()):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("before", "told"), [(True, 1), (False, 0)])
+def test_kdc_measure_tells_of_an_export_that_waits_beside_the_bundle(
+    before: bool, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path / UNMEASURED, *([tmp_path] if before else [])):
+        folder.mkdir(exist_ok=True)
+        (folder / "bundle.json").touch()
+    said: list[str] = []
+
+    class Hearing(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    monkeypatch.setattr(workflow, "_measured_in_place", lambda bundle, how, progress: None)
+    workflow.measure(tmp_path, workflow.Measuring(), progress=Hearing())
+    assert len([line for line in said if "holds a newer export that was not measured yet" in line]) == told
