@@ -83,7 +83,7 @@ def steady_streams() -> None:
 
 
 def _result(text: str) -> None:
-    """The result on stdout. That it could not be written is said once, and changes nothing about how the command ends."""
+    """The result on stdout. That it could not be written is said once; how the command ends does not change."""
     problem = _write(sys.stdout, text if text.endswith("\n") else text + "\n")
     if problem is not None:
         _write(sys.stderr, f"kdc: warning: the result could not be printed: {problem}\n")
