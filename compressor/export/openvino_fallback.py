@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import needs
-from compressor.export.openvino_nncf import batch, batch_count, part_of_nncf, quietly, save_packed
+from compressor.export.openvino_ir import quietly
+from compressor.export.openvino_nncf import batch, batch_count, part_of_nncf, save_packed
 from compressor.export.source import Candidate, Judge, Source
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
