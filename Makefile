@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # uv resolves and unpacks in a tenth of pip's time; torch comes by pip, since its wheels lie in places that only pip may know.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: demo test test-quick test-slow test-lowest lint types clean
+.PHONY: demo test test-quick test-slow test-lowest lint types docs clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/kdc demo --out kdc-demo --overwrite
@@ -40,8 +40,12 @@ lint: $(VENV)/.test-ready
 types: $(VENV)/.test-ready
 	$(BIN)/mypy
 
+# The site, in site/: any broken link ends it.
+docs: $(VENV)/.docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(LOWEST) kdc-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) site kdc-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -55,3 +59,7 @@ $(VENV)/.test-ready: $(BIN)/uv pyproject.toml
 	$(INSTALL) -e '.[dev]'
 	$(INSTALL) -e '.[mobile]'
 	touch $@ $(VENV)/.demo-ready
+
+$(VENV)/.docs-ready: $(BIN)/uv pyproject.toml
+	$(INSTALL) -e '.[docs]'
+	touch $@

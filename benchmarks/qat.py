@@ -22,7 +22,7 @@ import torch
 from compressor.data.samples import Dataset, Split
 from compressor.distill import quantization_aware
 from compressor.export.base import Quantizer, Source
-from compressor.export.builders import BUILDERS
+from compressor.export.builders import builder_of
 from compressor.export.bundle.build import CALIBRATION, validation_size
 from compressor.export.bundle.eval_set import part_of, write_reference
 from compressor.export.judge import ValidationJudge
@@ -91,7 +91,7 @@ def trial(run: Path, profile: Profile, runtime: str, folder: Path) -> Trial:
     task = task_named(how.task)
     to_onnx(model.network, how.inputs, profile.batch, profile.opset, {}, onnx_file)
     calibration = task.store(part_of(data.train, CALIBRATION), how, folder / "calibration.npy", PROGRESS)
-    quantizer = BUILDERS[runtime].quantizer
+    quantizer = builder_of(runtime).quantizer
     assert quantizer is not None
     validation, test = judges(data, model, profile, folder)
     return Trial(

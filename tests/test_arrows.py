@@ -1,4 +1,4 @@
-"""The arrows that must never be: who may import whom, read from the source text (design, "Arrows")."""
+"""The arrows that must never be (docs/architecture.md): who may import whom, read from the source text."""
 
 import ast
 import subprocess
@@ -9,19 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from compressor.export.base import Builder
+from compressor.export.builders import builder_of
+from compressor.runtimes import RUNTIMES as TABLE
+from compressor.runtimes import Runtime
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "compressor").rglob("*.py"))
 TARGETS = sorted((ROOT / "targets").glob("*.py"))
-RUNTIMES = {
-    "openvino",
-    "nncf",
-    "tensorrt",
-    "tensorrt_rtx",
-    "onnxruntime",
-    "executorch",
-    "ai_edge_litert",
-    "litert_torch",
-}
+# What runs models or makes them run, as the rows say; the libraries of the field belong to no runtime.
+RUNTIMES = {name for row in TABLE.values() for name in (row.module, *row.exports_with, *row.quantizes_with)} - {"numpy"}
 LEARNING = {"torch", "torchvision", "timm", "transformers"}
 
 
@@ -59,16 +56,10 @@ def package_parts(names: set[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("compressor.")}
 
 
-# What the scripts run_NAME, classify_NAME and build_NAME may import beside numpy; Pillow reads the pictures of users.
-OWN = {
-    "ort": {"onnxruntime", "PIL"},
-    "ov": {"openvino", "PIL"},
-    "trt": {"tensorrt", "tensorrt_rtx", "cuda", "PIL"},
-    "trt_rtx": {"tensorrt_rtx"},
-    "et": {"executorch", "PIL"},
-    "litert": {"ai_edge_litert", "PIL"},
-    "pictures": {"PIL"},
-}
+def scripts_of(row: Runtime) -> set[str]:
+    """The scripts in targets/ that run a runtime's models, and that alone may import it."""
+    named = {row.runner, row.build or "", *((row.example.python, *row.example.beside) if row.example else ())}
+    return named - {""}
 
 
 def ids(path: Path) -> str:
@@ -77,9 +68,9 @@ def ids(path: Path) -> str:
 
 @pytest.mark.parametrize("path", TARGETS, ids=ids)
 def test_targets_need_only_numpy_and_their_own_runtime(path: Path) -> None:
-    own = (
-        OWN.get(path.stem.partition("_")[2], set()) if path.stem.startswith(("run_", "classify_", "build_")) else set()
-    )
+    own = {row.module for row in TABLE.values() if path.name in scripts_of(row)}
+    if path.stem.startswith("classify_"):
+        own.add("PIL")  # Pillow reads the pictures of users
     beside = {script.stem for script in TARGETS} | {"targets"}
     foreign = tops(imports(path)) - set(sys.stdlib_module_names) - {"numpy"} - own - beside
     assert not foreign
@@ -147,6 +138,14 @@ def printing(path: Path) -> Iterator[int]:
             "sys.stderr",
         }:
             yield node.lineno
+
+
+def test_every_script_and_builder_that_a_row_names_is_there() -> None:
+    for row in TABLE.values():
+        assert scripts_of(row) <= {path.name for path in TARGETS}
+        assert isinstance(builder_of(row.name), Builder)
+        assert ("int8" in row.precisions) == (builder_of(row.name).quantizer is not None)
+        assert set(builder_of(row.name).dynamic_batch) <= set(row.precisions)
 
 
 def test_the_engine_knows_neither_pixels_nor_tokens() -> None:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from compressor.export.onnx.graph import to_onnx
+from compressor.install import install_line
 from compressor.report import seal
 from tests.kit import TRAINING, Ended, version_of, write_colours
 from tests.targets.trt_graphs import needs_rtx
@@ -62,7 +63,8 @@ def test_losses(kdc: Kdc) -> None:
     rows = {row["name"]: row for row in json.loads(kdc("losses", "--json").out)}
     assert rows["kd"]["parameters"] == {"temperature": {"default": 4.0, "lowest": 0.001, "highest": 1000.0}}
     assert (rows["hint"]["taps"], rows["hint"]["connector"]) == ("maps", "project")
-    assert [name for name, row in rows.items() if not row["mixed_labels"]] == ["dkd", "crd"]
+    assert (rows["dkd"]["mixed_labels"], rows["kd"]["mixed_labels"]) == (False, True)
+    assert (rows["kd"]["zero_probabilities"], rows["soft_bce"]["raw_logits"], rows["crd"]["one_process"]) == (True,) * 3
     lines = kdc("losses").out.splitlines()
     assert lines[0].split() == ["name", "knowledge", "taps", "parameters", "formula", "paper"]
     assert [line.split()[0] for line in lines[1:]] == list(rows)
@@ -243,28 +245,28 @@ def test_runtime_that_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # what Python keeps for a module that cannot be imported
     ended = kdc("export", student_run, "--profile", here, "--out", tmp_path / "bundle")
-    refused(ended, 4, "openvino", "pip install 'kdc[openvino]'")
+    refused(ended, 4, "openvino", install_line("openvino", "nncf"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("profile", "target", "module", "install"),
     [
-        ("x86-avx2", "openvino-int8", "nncf", "kdc[openvino]"),
-        ("jetson-orin-nano", "tensorrt-fp32", "tensorrt_rtx", "kdc[tensorrt]"),
-        ("rtx-ada", "tensorrt-rtx-fp16", "tensorrt_rtx", "kdc[tensorrt]"),
-        ("android-snapdragon-8gen3", "executorch-fp32", "executorch", "kdc[mobile]"),
-        ("android-snapdragon-8gen3", "litert-fp32", "litert_torch", "kdc[mobile]"),
+        ("x86-avx2", "openvino-int8", "nncf", ("openvino", "nncf")),
+        ("jetson-orin-nano", "tensorrt-fp32", "tensorrt_rtx", ("tensorrt-rtx",)),
+        ("rtx-ada", "tensorrt-rtx-fp16", "tensorrt_rtx", ("tensorrt-rtx",)),
+        ("android-snapdragon-8gen3", "executorch-fp32", "executorch", ("executorch",)),
+        ("android-snapdragon-8gen3", "litert-fp32", "litert_torch", ("litert-torch", "ai-edge-litert")),
     ],
 )
 def test_what_an_export_needs_is_asked_for_before_anything_is_made(
-    profile: str, target: str, module: str, install: str,
+    profile: str, target: str, module: str, install: tuple[str, ...],
     kdc: Kdc, student_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Also of a runtime that this machine could not run: what is asked of it here is to build for it."""
     monkeypatch.setitem(sys.modules, module, None)
     ended = kdc("export", student_run, "--profile", profile, "--target", target, "--out", tmp_path / "bundle")
-    refused(ended, 4, f"profile {profile} needs {module}, which is not installed", f"pip install '{install}'")
+    refused(ended, 4, f"profile {profile} needs {module}, which is not installed", install_line(*install))
     assert list(tmp_path.iterdir()) == []
 
 

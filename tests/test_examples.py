@@ -1,21 +1,17 @@
-"""What stands in the README and in examples/ works as it stands there."""
+"""What stands in docs/ and in examples/ works as it stands there."""
 
 import importlib.util
-import itertools
 import shlex
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 import typer
 import yaml
 
-from compressor import losses
 from compressor.cli import app as cli
 from compressor.distill.loop.learner import bind_losses
 from compressor.distill.recipes import distillation_recipe
@@ -87,31 +83,9 @@ def test_the_example_recipe_shows_every_key() -> None:
         assert keys(Recipe.model_fields[name].annotation) == values[name].keys(), name
 
 
-def blocks(text: str) -> list[str]:
-    """The indented blocks of a markdown text."""
-    groups = itertools.groupby(text.splitlines(), key=lambda line: line.startswith("    "))
-    return [textwrap.dedent("\n".join(lines)) for indented, lines in groups if indented]
-
-
-def test_a_loss_is_added_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("Adding a loss is a function and a row.")[1]
-    function, row = [block for block in blocks(section) if "sharpened" in block][:2]
-    assert len(function.strip().splitlines()) + len(row.strip().splitlines()) <= 10
-    names: dict[str, Any] = {"Tensor": torch.Tensor, "Loss": losses.Loss}
-    exec(function, names)
-    exec(f"rows = {{{row}}}", names)
-    monkeypatch.setitem(losses.LOSSES, "sharpened", names["rows"]["sharpened"])
-    how = Recipe.model_validate({"schema": 1, "losses": [{"name": "sharpened", "power": 3.0}]})
-    (term,) = bind_losses(how, has_teacher=True)
-    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    target = logits.softmax(-1) ** 3 / (logits.softmax(-1) ** 3).sum(-1, keepdim=True)
-    expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
-    assert torch.allclose(term.function(student_logits=logits, teacher_logits=logits), expected)
-
-
-def test_the_readmes_recipe_is_one() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("Losses compose;")[1]
-    values = yaml.safe_load(next(block for block in blocks(section) if block.startswith("losses:")))
+def test_the_recipe_in_the_docs_is_one() -> None:
+    section = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").split("## Losses compose")[1]
+    values = yaml.safe_load(section.split("```yaml\n")[1].split("```")[0])
     how = Recipe.model_validate({"schema": 1, **values})
     assert [term.name for term in bind_losses(how, has_teacher=True)] == ["cross_entropy", "kd", "hint"]
 

@@ -61,13 +61,13 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE"
 SetProfile = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value of the profile.")
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read; they are listed.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read; they are listed.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what kdc made earlier in --out.")]
 OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
 DecodeCache = Annotated[
     str | None,
-    typer.Option(metavar="SIZE|off", help="Disk for decoded pictures, e.g. 20GB. Default: half of what is free."),
+    typer.Option(metavar="SIZE|off", help="Disk for decoded images, e.g. 20GB. Default: half of what is free."),
 ]
 Tracker = Annotated[str | None, typer.Option(help="Also log epochs to tensorboard, wandb or mlflow.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

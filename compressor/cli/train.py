@@ -127,7 +127,7 @@ def distill(
     unlabelled: Annotated[
         str | None,
         typer.Option(
-            metavar="REF", help="More pictures to learn from, without labels: any folder of them, or as --data."
+            metavar="REF", help="More images to learn from, without labels: any folder of them, or as --data."
         ),
     ] = None,
     recipe: Recipe = None,
@@ -139,10 +139,12 @@ def distill(
     skip_bad: SkipBad = False,
     teacher_cache: Annotated[
         str | None,
-        typer.Option(metavar="DIR|off", help="Where the teacher's answers are kept. Default: the user's cache folder."),
+        typer.Option(
+            metavar="DIR|off", help="Where the teacher's predictions are kept. Default: the user's cache folder."
+        ),
     ] = None,
     precompute: Annotated[
-        bool, typer.Option("--precompute", help="Only compute and keep the teacher's answers; trains nothing.")
+        bool, typer.Option("--precompute", help="Only compute and keep the teacher's predictions; trains nothing.")
     ] = False,
     decode_cache: DecodeCache = None,
     tracker: Tracker = None,
@@ -151,7 +153,7 @@ def distill(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a small student to answer as the teacher does."""
+    """Train a small student to predict as the teacher does."""
     from compressor import api
     from compressor.terminal.console import progress_for
 
@@ -174,7 +176,7 @@ def distill(
 
 
 def predict(
-    teacher: Annotated[str, typer.Option(help=f"The model that answers: {HUBS}, run:DIR or specialists:DIR.")],
+    teacher: Annotated[str, typer.Option(help=f"The model that predicts: {HUBS}, run:DIR or specialists:DIR.")],
     data: Data,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
     top_k: Annotated[
@@ -190,18 +192,18 @@ def predict(
         Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
     ] = None,
     unlabelled: Annotated[
-        str | None, typer.Option(metavar="REF", help="Also pictures without labels, as kdc distill takes them.")
+        str | None, typer.Option(metavar="REF", help="Also images without labels, as kdc distill takes them.")
     ] = None,
     pixel_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="BLACK WHITE", help="Of deep pictures, as pixel_range in a recipe; runs know their own."),
+        typer.Option(metavar="BLACK WHITE", help="Of deep images, as pixel_range in a recipe; runs know their own."),
     ] = None,
     skip_bad: SkipBad = False,
     overwrite: OverwriteFile = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a teacher's answers to all samples into a table: log-probabilities of all classes, by sample id."""
+    """Write a teacher's predictions on all samples into a table: log-probabilities of all classes, by sample id."""
     from compressor import api
     from compressor.terminal.console import progress_for, show_json, show_line
 

@@ -16,6 +16,7 @@ from compressor.data.parquet_footer import footer_of
 from compressor.errors import EXIT_MISSING, KdcError, first_line, needs
 from compressor.files.reading import json_value, open_regular
 from compressor.files.writing import written
+from compressor.install import install_line
 from compressor.schema.base import parse
 from compressor.schema.predictions import OutputsInfo
 
@@ -25,7 +26,7 @@ ENDINGS = (".csv", ".parquet")
 MARK = "#kdc "
 MOST_CELLS = 100_000_000  # as texts they take 8 GB
 MOST_COLUMNS = 100_000
-INSTALL = "pip install 'kdc[hf]'"
+INSTALL = install_line("pyarrow")
 
 Column: TypeAlias = Sequence[str] | NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float32]

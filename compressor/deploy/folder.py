@@ -7,7 +7,6 @@ from pathlib import Path
 
 from compressor import __version__
 from compressor.assets import asset_dir
-from compressor.deploy.examples import EXAMPLES, Example
 from compressor.deploy.picture import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
@@ -15,6 +14,7 @@ from compressor.errors import KdcError, os_error
 from compressor.files.atomic import TEMPORARY, file_sha256
 from compressor.files.bundle_change import new_folder
 from compressor.files.bundle_folder import BEST, files_of
+from compressor.runtimes import RUNTIMES, Example
 from compressor.schema.base import Noun, read_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 from compressor.schema.manifest import Manifest
@@ -126,7 +126,8 @@ def _written(
     bundle: Bundle, variant: Variant, models: dict[str, FileEntry], row: Row | None, why: str
 ) -> dict[str, bytes]:
     """All the other files of best/ by their paths: what describes the model, and the example programs."""
-    example = EXAMPLES[variant.runtime]
+    runtime = RUNTIMES[variant.runtime]
+    example = runtime.example
     batch = 1 if variant.dynamic_batch else bundle.profile.batch
     source = Path(variant.model).name
     model = "model.engine" if variant.build else source
@@ -135,16 +136,16 @@ def _written(
     if isinstance(variant.preprocess, ImagePreprocess):
         given = model_input(variant.preprocess, batch, variant.picture_type)
         found |= {"preprocess.json": _json(given), **_examples(example, variant.build)}
-        if example.cpp:
+        if example is not None and example.cpp:
             found["preprocess.h"] = cpp_header(given, model).encode()
     else:  # a task without example programs of its own
         found["preprocess.json"] = _json(variant.preprocess)
-        example = replace(example, python="", cpp="")
+        example = None if example is None else replace(example, python="", cpp="")
     manifest = Manifest(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,
         runtime=variant.runtime,
-        install=example.install,
+        install=(example and example.install) or runtime.on_device,
         runtime_version=row.runtime_version if row else None,
         precision=variant.precision,
         executed_precision=row.executed_precision if row else None,
@@ -168,17 +169,19 @@ def _written(
     found["README.md"] = to_readme(manifest, example, sum(entry.bytes for entry in variant.files)).encode()
     manifest = manifest.model_copy(update={"files": _entries(models, found)})
     numpy = bundle.student.environment.packages.get("numpy")
-    found["sbom.cdx.json"] = to_cyclonedx(manifest, example, numpy, tuple(models)).encode()
+    found["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, variant.preprocess.task, numpy, tuple(models)).encode()
     return {**found, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, found)}))}
 
 
-def _examples(example: Example, build: str | None) -> dict[str, bytes]:
+def _examples(example: Example | None, build: str | None) -> dict[str, bytes]:
     targets = asset_dir("targets")
-    names = {name: name for name in (*SHARED, *example.beside, *((build,) if build else ()))}
-    names[example.python] = "classify.py"
-    if example.cpp:
-        names |= {name: name for name in SHARED_CPP}
-        names[example.cpp] = "classify.cpp"
+    names = {build: build} if build else {}
+    if example is not None:
+        names = {name: name for name in (*SHARED, *example.beside, *names)}
+        names[example.python] = "classify.py"
+        if example.cpp:
+            names |= {name: name for name in SHARED_CPP}
+            names[example.cpp] = "classify.cpp"
     return {shipped: (targets / name).read_bytes() for name, shipped in names.items()}
 
 

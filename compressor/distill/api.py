@@ -191,9 +191,9 @@ def _refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:
         raise KdcError(f"--teacher-classes: --teacher {teacher} has the data's classes", "leave it out")
     if teacher == "peers" and recipe.teacher_answers != TeacherAnswers():
         raise KdcError("recipe teacher_answers: peers answer anew at each step, and whole", "leave it out")
-    logits_alone = [term.name for term in terms if term.name == "soft_bce"]
-    if logits_alone and (request.other_teachers or teacher.startswith("specialists:") or recipe.teacher_answers.top_k):
-        raise KdcError("soft_bce takes each logit by itself, and this teacher answers probabilities", "kd")
+    raw = [term.name for term in terms if term.row.raw_logits]
+    if raw and (request.other_teachers or teacher.startswith("specialists:") or recipe.teacher_answers.top_k):
+        raise KdcError(f"{raw[0]} takes each logit by itself, and this teacher answers probabilities", "kd")
     if not request.other_teachers and recipe.ensemble != Ensemble():
         raise KdcError("recipe ensemble says how several teachers answer as one, and there is one", "leave it out")
 

@@ -1,5 +1,5 @@
 """The recipes that hold where the user brings none, and what the user lays over them. What a key means stands in
-`spec/recipe.py`."""
+`schema/recipe.py`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,8 +37,9 @@ ANSWERS: dict[str, Any] = {
     ],
 }
 
-# What wins where one network teaches, and answers anew each time (EXPERIMENTS.md, "Every family of losses"). The weight
-# holds for every network: pkd does not see the scale of its features. A plain transformer's stages say a CNN nothing.
+# What wins where one network teaches, and answers anew each time (docs/experiments/what-a-student-learns-from.md). The
+# weight holds for every network: pkd does not see the scale of its features. A plain transformer's stages say a CNN
+# nothing.
 LAYERS: dict[str, Any] = {
     **ANSWERS,
     "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 10.0, "at": "same_stride"}],
@@ -55,7 +56,7 @@ TEACH: dict[str, Any] = {
 SELF: dict[str, Any] = {
     **ANSWERS,
     # Exits on the student's stages, taught by its last layer (Zhang et al. 2019, arXiv 1905.08094): they gain most of
-    # the ways to learn from oneself (EXPERIMENTS.md, "Without a teacher that is trained already").
+    # the ways to learn from oneself (docs/experiments/what-a-student-learns-from.md).
     "losses": [
         {"name": "cross_entropy", "weight": 1.0},
         {"name": "early_exits", "weight": 1.0, "temperature": 3.0, "alpha": 0.3},

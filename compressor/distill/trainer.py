@@ -121,8 +121,11 @@ def _looked_at(job: Job, setting: Setting) -> dict[str, Sides]:
         setting.progress.note(described(name, one))
     for name, why in job.left_out.items():
         setting.progress.note(f"{name} is left out: {why}")
-    if "crd" in sides and setting.accelerator.num_processes > 1:
-        raise KdcError("crd keeps a memory of all samples, which several processes would not share", "use one process")
+    alone = [term.name for term in job.terms if term.row.one_process]
+    if alone and setting.accelerator.num_processes > 1:
+        raise KdcError(
+            f"{alone[0]} keeps a memory of all samples, which several processes would not share", "use one process"
+        )
     return sides
 
 

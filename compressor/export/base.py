@@ -1,6 +1,6 @@
-"""What a builder is given, and what it gives back. One builder a runtime; the table of them is in `builders`."""
+"""What a builder is given, and what it gives back. One builder a runtime, which names it in its row of `runtimes`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.progress import Progress
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess, Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Quantization, RungName, Scheme, Score
 from compressor.schema.student import Weights
@@ -113,8 +113,16 @@ class Quantizer:
 
 @dataclass(frozen=True)
 class Builder:
-    """How a runtime's artefacts are made: `convert` for its float precisions (source, precision, new folder), and
-    `quantizer` for int8, where it has one."""
+    """How a runtime's artefacts are made, and what is in them.
+
+    `convert`: for its float precisions (source, precision, new folder). `constants`: (type, bytes) of each constant in
+    a model's file, types as numpy names them. `quantizer`: for int8, where it has one. `bake`: puts the normalization
+    into a model (model, preprocessing, new model), so that it takes pictures as they are; None where it cannot.
+    `dynamic_batch`: the precisions whose batch may vary from call to call.
+    """
 
     convert: Callable[[Source, str, Path], Artefact]
+    constants: Callable[[Path], Iterable[tuple[str, int]]]
     quantizer: Quantizer | None = None
+    bake: Callable[[Path, ImagePreprocess, Path], None] | None = None
+    dynamic_batch: tuple[str, ...] = ()

@@ -37,7 +37,7 @@ class FileEntry(Noun):
 class Variant(Noun):
     """One artefact. `model` is the file that the runner loads; `files` are all the files that ship with it.
 
-    `inputs`: uint8 [N, height, width, 3] pictures, resized and cropped as `preprocess` says, so that only
+    `inputs`: uint8 [N, height, width, 3] images, resized and cropped as `preprocess` says, so that only
     `(x / 255 - mean) / std` is left to do. `reference_logits`: float32 [N, classes] from torch on the same inputs.
     `macs`: multiply-accumulates of one image's forward pass. `made`: how, in one line. `weight_bytes`: the bytes of
     the stored weights by their type, e.g. {"float32": 6123456}; `compressed_bytes`: all the files in one gzip stream,
@@ -88,7 +88,7 @@ class Variant(Noun):
 
 class EvalSet(Noun):
     """The whole test split. `labels`: int64 [N] in a .npy file, indices into `class_names`; `ids`: a text file.
-    `contents`: sha256 over what the pictures show, in their order (`Split.contents`, little-endian); null in bundles of
+    `contents`: sha256 over what the images show, in their order (`Split.contents`, little-endian); null in bundles of
     an earlier kdc."""
 
     split: str

@@ -1,4 +1,4 @@
-"""Manifest: what BUNDLE/best/ is and how a picture gets into it: manifest.json and preprocess.json."""
+"""Manifest: what BUNDLE/best/ is and how an image gets into it: manifest.json and preprocess.json."""
 
 from typing import Annotated, Literal
 
@@ -17,12 +17,12 @@ Two = tuple[int, int]
 
 
 class ModelInput(Noun):
-    """preprocess.json: how a picture becomes the input of the model.
+    """preprocess.json: how an image becomes the input of the model.
 
     `name`, `type`, `layout`, `shape`: of the input. Type "float32" is `(pixel / 255 - mean) / std`; with "uint8" the
     model does that itself and takes the pixels. `channels`: their order. `resize`, `input_size`: (height, width) in
     pixels; the latter is cropped at the centre. `resize_mode`: see Preprocess. `pixel_range`: which values become black
-    and white in pictures of more than 8 bits a channel; null: the whole range of their kind. `value_range`: lowest and
+    and white in images of more than 8 bits a channel; null: the whole range of their kind. `value_range`: lowest and
     highest value that a channel can have. `steps`: the same in words.
     """
 

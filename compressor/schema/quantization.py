@@ -46,7 +46,7 @@ class Score(Noun):
     """An artefact on the validation samples that choices are made on. `correct` of `n` are right; the student in torch
     in fp32 is right on `reference_correct` of the same. `by_class`: the same counts by class. Against torch's logits
     (those of the retrained student, for what was made of it): `same` of the n have the same top-1; `cosine`: the lowest
-    over samples, but for near ties (`statistics.Parity`); `sqnr_db`: the energy of torch's over that of the difference,
+    over samples, but for near ties (`stats.Parity`); `sqnr_db`: the energy of torch's over that of the difference,
     decibels (null where nothing differs); `not_finite`: samples with a NaN or an infinity. `stand_in`: what computed
     it, where it was not the artefact's own runtime."""
 

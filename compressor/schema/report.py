@@ -67,7 +67,7 @@ class Row(Noun):
     `baseline_difference`: accuracy - the baseline's; all from paired predictions. `auc`: only for two classes.
     `worst_class`: lowest recall; `worst_retention`: the class that keeps least of the teacher's recall.
     `parity_cosine`: the lowest cosine over samples between these logits and torch's, but for near ties (see
-    `statistics.Parity`); `parity_sqnr_db`: the energy of
+    `stats.Parity`); `parity_sqnr_db`: the energy of
     torch's logits over that of the difference, all samples together, in decibels (null where nothing differs);
     `parity_agreement`: share of samples with the same top-1 as torch. `score`, `rungs`: see Variant.
     """

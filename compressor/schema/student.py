@@ -32,10 +32,10 @@ class Weights(Noun):
     """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
     whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
 
-    What a teacher answers also depends on how it sees pictures, and on which of its outputs is which class of the data:
+    What a teacher answers also depends on how it sees images, and on which of its outputs is which class of the data:
     `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter. The same weights answer
     otherwise in another network, too, of other activations or attention heads: `probe` is what it answered to one drawn
-    picture, the first logits.
+    image, the first logits.
 
     Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
     `parameters`, and the rest is as the table tells of its model, or "unknown"."""
@@ -75,7 +75,7 @@ def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 class UnlabelledInfo(Noun):
-    """Pictures without labels that joined the training split. `fingerprint`: sha256 over what they show.
+    """Images without labels that joined the training split. `fingerprint`: sha256 over what they show.
     `left_out_copies`: how many more there were whose content the data holds already. `skipped`: as of the data."""
 
     source: str
@@ -88,8 +88,8 @@ class UnlabelledInfo(Noun):
 class DataInfo(Noun):
     """Which data. `fingerprint`: sha256 over class names, and the split, label and pixels of every sample; names,
     places and formats of files are not in it. `notes`: what was split off, and how, and what makes figures worth less.
-    `skipped`: pictures that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
-    labelled data alone, whether or not `unlabelled` pictures joined it."""
+    `skipped`: images that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
+    labelled data alone, whether or not `unlabelled` images joined it."""
 
     source: str
     fingerprint: str
@@ -110,7 +110,7 @@ class LostClass(Noun):
 
 class Accuracy(Noun):
     """Top-1 on one split, with the number of samples and the 95 % Wilson interval; balanced: mean recall a class.
-    `lost`: classes whose recall is near zero, and not by chance (`statistics.judge_classes`)."""
+    `lost`: classes whose recall is near zero, and not by chance (`stats.judge_classes`)."""
 
     split: str
     n: int
@@ -141,7 +141,7 @@ class Confusion(Noun):
 
 
 class TeacherCard(Noun):
-    """What a teacher's answers to the validation split are like: `statistics.teacher_card` says how it is computed.
+    """What a teacher's answers to the validation split are like: `stats.teacher_card` says how it is computed.
 
     `calibration_error`: the expected calibration error in 15 bins of equal width. `evenness`: how far apart the wrong
     classes' logits lie, over the right one's lead; null for fewer than three classes. Both are null, and `softened` is
@@ -226,7 +226,7 @@ class Student(Noun):
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
     `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
     one it learned from; of a model that `kdc teach` made, its own. `trained_on`: sha256 of RUN/trained_on.npy, which
-    says what pictures its weights have learned from; null in runs of an earlier kdc.
+    says what images its weights have learned from; null in runs of an earlier kdc.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1

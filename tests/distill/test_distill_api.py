@@ -126,7 +126,8 @@ def test_the_same_seed_gives_identical_weights(tmp_path: Path, ask_distill: Ask,
 def test_a_resumed_run_equals_one_that_never_stopped(
     tmp_path: Path, ask_distill: Ask, whole: Path, interrupt_at: Callable[[int], Progress], step: int
 ) -> None:
-    """Trap 19, with real pictures (with dropout: see the engine's); step 5 is the last of the first of two epochs."""
+    """Pitfalls, "Resumed is not the same", with real pictures (with dropout: see the engine's); step 5 is the last of
+    the first of two epochs."""
     request = ask_distill(student=SMALL)
     with pytest.raises(KeyboardInterrupt):
         run(request, tmp_path / "parts", progress=interrupt_at(step))
@@ -149,7 +150,7 @@ def test_a_finished_run_has_nothing_to_resume(tmp_path: Path, ask_distill: Ask) 
 def test_test_is_measured_once_and_after_training(
     tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trap 20: nothing before the last step may know the test split."""
+    """Pitfalls, "Selecting on test": nothing before the last step may know the test split."""
     events: list[str] = []
     logits, train = ImageFeed.logits, engine.train
 
@@ -189,7 +190,7 @@ def test_the_test_split_is_not_even_decoded_before_the_end(
 
 
 def test_the_teacher_is_frozen(tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trap 3: byte-identical after training, batch statistics included."""
+    """Pitfalls, "A teacher in training mode": byte-identical after training, batch statistics included."""
     kept: list[tuple[nn.Module, dict[str, Any]]] = []
     load = load_model
 
@@ -213,7 +214,7 @@ def random_teacher(folder: Path, ask_teach: Ask) -> str:
 
 
 def test_a_teacher_at_chance_is_refused_and_nothing_is_left(tmp_path: Path, ask_distill: Ask, ask_teach: Ask) -> None:
-    """Trap 7."""
+    """Pitfalls, "A random head"."""
     source = random_teacher(tmp_path / "untrained", ask_teach)
     with pytest.raises(KdcError, match="answers at chance level on the validation split: balanced accuracy") as caught:
         run(ask_distill(teacher=source), tmp_path / "run")
@@ -274,7 +275,8 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path: Path, ask_distill: Ask,
 
 
 def test_classes_in_another_order_are_mapped_by_name(tmp_path: Path, ask_distill: Ask, digits4: str) -> None:
-    """Trap 8: the teacher is as good on the same pictures, whatever the order of the labels."""
+    """Pitfalls, "Classes by position": the teacher is as good on the same pictures, whatever the order of the
+    labels."""
     folder = tmp_path / "data"
     data = renamed(digits4, folder, ["Three", "two", "one", "ZERO"])
     for prefix in ("train", "t10k"):

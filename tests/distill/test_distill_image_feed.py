@@ -50,7 +50,7 @@ def seen(pixels: Tensor, preprocess: ImagePreprocess) -> Tensor:
 
 
 def test_a_pair_that_is_the_same_has_no_divergence_through_the_whole_pipeline(data: Dataset, tmp_path: Path) -> None:
-    """Trap 9."""
+    """Pitfalls, "Another model's preprocessing"."""
     torch.manual_seed(0)
     model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, None)
     # Answers that differ from picture to picture.
@@ -131,7 +131,7 @@ def test_labels_belong_to_their_pictures(data: Dataset, tmp_path: Path) -> None:
 
 
 def test_the_rest_that_fills_no_batch_changes_from_epoch_to_epoch(data: Dataset, tmp_path: Path) -> None:
-    """Trap 18: every batch has the same denominator."""
+    """Pitfalls, "The denominator of a batch": every batch has the same denominator."""
     task = task_of(data, {"student": how(8)}, tmp_path, views={"scale": (1, 1), "ratio": (1, 1), "hflip": False})
     drawn = []
     for epoch in range(2):
@@ -163,7 +163,7 @@ class Recorder(nn.Module):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_restores_the_mode_and_moves_no_statistics(data: Dataset, tmp_path: Path, training: bool) -> None:
-    """Trap 4."""
+    """Pitfalls, "A student in evaluation mode"."""
     network = Recorder()
     model = BatchModel(network, "student").train(training)
     score = task_of(data, {"student": how(16)}, tmp_path).evaluate(model, "test")
@@ -174,7 +174,8 @@ def test_evaluation_restores_the_mode_and_moves_no_statistics(data: Dataset, tmp
 
 
 def test_evaluation_is_what_the_model_answers_to_the_pictures(data: Dataset, tmp_path: Path) -> None:
-    """Trap 10: resized and cropped as the model says, without augmentation, in the order of the labels."""
+    """Pitfalls, "Resolution, interpolation, crop": resized and cropped as the model says, without augmentation, in the
+    order of the labels."""
     torch.manual_seed(0)
     model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, 0.8)
     nn.init.normal_(model.network.get_parameter("classifier.weight"))
@@ -306,7 +307,7 @@ def test_a_step_that_cannot_be_shared_evenly_is_refused() -> None:
     ) as caught:
         batch_size_of(a_recipe(128, 1), 1000, 3)
     assert caught.value.hint == "--batch-size 129"
-    with pytest.raises(KdcError, match="3 training pictures are too few for 4 parts"):
+    with pytest.raises(KdcError, match="3 training samples are too few for 4 parts"):
         batch_size_of(a_recipe(128, 2), 3, 2)
 
 

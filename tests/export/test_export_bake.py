@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from compressor.errors import KdcError
-from compressor.export.onnx.bake import bake_openvino, bake_preprocessing
+from compressor.export.onnx.bake import bake_preprocessing
+from compressor.export.openvino.builder import bake_openvino
 from compressor.processes.runner import open_runner
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification import normalise

@@ -21,7 +21,9 @@ from compressor.errors import EXIT_MISSING, KdcError
 from compressor.export.base import QatModel
 from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.mobile.executorch_pte import EXECUTORCH, to_executorch
+from compressor.export.mobile.sizes import pte_constants
 from compressor.export.mobile.torch_rounding import rounded
+from compressor.install import install_line
 from compressor.processes.runner import open_runner
 from compressor.progress import Silent
 from compressor.quantization.fake_quant import add_fake_quant
@@ -50,7 +52,7 @@ def test_answers_as_torch_does(fp32: Path, tmp_path: Path) -> None:
     found = judge.logits(fp32, "executorch", "fp32", 64)
     np.testing.assert_allclose(found, kit.logits(kit.pictures(1, 64)), atol=1e-5)
     assert executed(fp32) == "fp32"
-    stored = weight_bytes(fp32)
+    stored = weight_bytes(pte_constants(fp32))
     assert stored["float32"] >= 4 * (WEIGHTS + BIASES)
     assert "int8" not in stored
 
@@ -83,7 +85,7 @@ def test_every_rung_is_int8_and_keeps_the_classes(tmp_path: Path) -> None:
     found = [one.model for one in made if one]
     assert len({model.parent for model in found}) == len(found)
     assert all(judge(model, "executorch", "int8").correct >= 55 for model in found)
-    everything, gates, corrected, fallback = (weight_bytes(model)["int8"] for model in found)
+    everything, gates, corrected, fallback = (weight_bytes(pte_constants(model))["int8"] for model in found)
     assert everything == WEIGHTS
     assert gates == WEIGHTS - 2 * 8 * 4
     assert corrected in (everything, gates)
@@ -125,7 +127,7 @@ def test_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(KdcError, match="an ExecuTorch export needs executorch") as caught:
         make()
     assert caught.value.exit_code == EXIT_MISSING
-    assert caught.value.hint == "pip install 'kdc[mobile]'"
+    assert caught.value.hint == install_line("executorch")
 
 
 @pytest.mark.slow

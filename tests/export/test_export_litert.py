@@ -24,7 +24,9 @@ from compressor.errors import EXIT_MISSING, KdcError
 from compressor.export.base import QatModel
 from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.mobile.litert_tflite import LITERT, scope, to_litert
+from compressor.export.mobile.sizes import tflite_constants
 from compressor.export.mobile.torch_rounding import rounded
+from compressor.install import install_line
 from compressor.processes.runner import open_runner
 from compressor.progress import Silent
 from compressor.quantization.fake_quant import add_fake_quant
@@ -53,7 +55,7 @@ def test_answers_as_torch_does(fp32: Path, tmp_path: Path) -> None:
     found = kit.judge(tmp_path, batch=2).logits(fp32, "litert", "fp32", 64)
     np.testing.assert_allclose(found, kit.logits(kit.pictures(1, 64)), atol=1e-5)
     assert executed(fp32) == "fp32"
-    stored = weight_bytes(fp32)
+    stored = weight_bytes(tflite_constants(fp32))
     assert stored["float32"] >= 4 * (WEIGHTS + BIASES)
     assert "int8" not in stored
 
@@ -90,7 +92,7 @@ def test_every_rung_is_int8_and_keeps_the_classes(tmp_path: Path) -> None:
     found = [one.model for one in made if one]
     assert len({model.parent for model in found}) == len(found)
     assert all(judge(model, "litert", "int8").correct >= 55 for model in found)
-    int8 = [weight_bytes(model)["int8"] for model in found]
+    int8 = [weight_bytes(tflite_constants(model))["int8"] for model in found]
     assert int8[:2] == [WEIGHTS + 1] * 2  # and the sixth in hardsigmoid
     assert int8[2:4] == [WEIGHTS - 2 * 8 * 4] * 2
     assert int8[4] in int8[:4]
@@ -134,7 +136,7 @@ def test_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(KdcError, match="a LiteRT export needs litert_torch") as caught:
         make()
     assert caught.value.exit_code == EXIT_MISSING
-    assert caught.value.hint == "pip install 'kdc[mobile]'"
+    assert caught.value.hint == install_line("litert-torch", "ai-edge-litert")
 
 
 @pytest.mark.slow

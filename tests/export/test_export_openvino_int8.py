@@ -19,8 +19,9 @@ from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.judge import ValidationJudge
 from compressor.export.openvino.fallback import Layers, fallback, fewest, logits
 from compressor.export.openvino.int8 import OPENVINO, openvino_scheme
-from compressor.export.openvino.ir import converted
+from compressor.export.openvino.ir import converted, ir_constants
 from compressor.export.openvino.nncf_int8 import batch, biases, quantized, save_packed
+from compressor.install import install_line
 from compressor.processes.runner import open_runner
 from compressor.profiles import load_profile
 from compressor.progress import Silent
@@ -153,7 +154,7 @@ def test_the_rungs_in_order_each_in_a_folder_of_its_own(
 
 
 def test_weights_are_int8_the_rest_is_f32_and_int8_is_what_runs(packed: Path) -> None:
-    sizes = weight_bytes(packed)
+    sizes = weight_bytes(ir_constants(packed))
     assert sizes["int8"] == 16 * 3 * 9 + 16 * 16 * 9 + CLASSES * 16
     assert set(sizes) <= {"int8", "float32", "int64"}
     assert executed(packed) == "int8"
@@ -256,7 +257,7 @@ def test_the_fallback_keeps_the_accuracy_with_one_layer_in_float(
     assert "second" in found.how
     assert found.how.endswith("which is enough")
     assert executed(found.model) == "mixed f32+int8"
-    assert {"int8", "float32"} <= set(weight_bytes(found.model))
+    assert {"int8", "float32"} <= set(weight_bytes(ir_constants(found.model)))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ def test_a_retrained_students_graph_keeps_its_weights_and_ranges(source: Source,
     assert OPENVINO.from_qat is not None
     one = OPENVINO.from_qat(source, qat, tmp_path / "ir")
     assert (one.rung, one.model) == ("qat", tmp_path / "ir" / "model.xml")
-    assert weight_bytes(one.model)["int8"] == 16 * 3 * 9 + 16 * 16 * 9 + CLASSES * 16
+    assert weight_bytes(ir_constants(one.model))["int8"] == 16 * 3 * 9 + 16 * 16 * 9 + CLASSES * 16
     stored = {tensor.name: tensor for tensor in onnx.load(made).graph.initializer}
     kernel = numpy_helper.to_array(stored["w2_quantized"])
     assert any(np.array_equal(kernel, constant.data) for constant in constants(one.model))
@@ -328,7 +329,7 @@ def test_what_is_missing_is_named(module: str, source: Source, tmp_path: Path, m
     judge = judge_of(source, tmp_path, needed=0)
     with pytest.raises(KdcError, match=f"needs {module}") as caught:
         next(OPENVINO.candidates(source, tmp_path, judge, Silent()))
-    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, "pip install 'kdc[openvino]'")
+    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, install_line("openvino", "nncf"))
 
 
 def test_a_network_that_nncf_refuses_is_one_line(

@@ -1,4 +1,4 @@
-"""Trap 8: classes are matched by name, never by position."""
+"""Pitfalls, "Classes by position": classes are matched by name, never by position."""
 
 from pathlib import Path
 

@@ -55,7 +55,8 @@ def test_the_mean_of_logits_is_taken_where_it_is_asked_for(pictures: list[Image.
 
 
 def test_each_member_normalises_its_own_way(pictures: list[Image.Image]) -> None:
-    """Trap 9: the same network under another normalization, twice, is the same network."""
+    """Pitfalls, "Another model's preprocessing": the same network under another normalization, twice, is the same
+    network."""
     one = member(1)
     how = of_images(one.preprocess).model_copy(update={"mean": (0.1, 0.2, 0.3), "std": (0.9, 0.8, 0.7)})
 

@@ -16,6 +16,7 @@ from compressor.distill.teacher.card import shown
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.setup import refuse_chance
 from compressor.errors import KdcError
+from compressor.losses import LOSSES
 from compressor.models.prediction_table import LoadedTable
 from compressor.progress import Progress
 from compressor.schema.recipe import Recipe, TeacherAnswers
@@ -24,9 +25,6 @@ from compressor.stats import teacher_card
 from compressor.tasks.base import Batch, BatchModel, Outputs
 
 __all__ = ["Table", "require_teachable", "taught_by"]
-
-BEAR_ZEROS = ("kd", "dist")
-"""Losses that only look at the probabilities that logits mean, so that a class may have none at all."""
 
 
 class Table:
@@ -108,15 +106,17 @@ def _require_learnable(term: Term, table: LoadedTable) -> None:
         return
     if "teacher_features" in term.row.needs or term.row.taps is not None:
         raise KdcError(f"{term.name} looks at the teacher's features, and {source} holds none", "leave it out")
-    if term.name == "soft_bce" and answers.kind != "logits":
+    if term.row.raw_logits and answers.kind != "logits":
         raise KdcError(
-            f"soft_bce looks at each logit for itself, and {source} holds {answers.kind}", "columns logit:NAME, or kd"
+            f"{term.name} looks at each logit for itself, and {source} holds {answers.kind}",
+            "columns logit:NAME, or kd",
         )
-    if answers.zero is not None and term.name not in BEAR_ZEROS:
+    if answers.zero is not None and not term.row.zero_probabilities:
+        able = " or ".join(name for name, row in LOSSES.items() if row.zero_probabilities)
         what = "bare labels" if answers.kind == "labels" else f"probabilities of 0 (e.g. of {answers.zero})"
         raise KdcError(
             f"{term.name} looks at the logits of all classes, and {source} holds {what}",
-            f"{' or '.join(BEAR_ZEROS)} can learn from that; or a table of log-probabilities, as kdc predict writes it",
+            f"{able} can learn from that; or a table of log-probabilities, as kdc predict writes it",
         )
 
 

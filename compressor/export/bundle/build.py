@@ -108,7 +108,7 @@ def require_exporters(profile: Profile) -> None:
     missing. Some of it logs as it is imported, of its own settings: that concerns nobody here."""
     for target in profile.targets:
         row = RUNTIMES[target.runtime]
-        if target.runtime == "tensorrt-rtx" and profile.device.sm is None:
+        if row.needs_sm and profile.device.sm is None:
             raise KdcError(f"profile {profile.name} does not say for which GPU to build: device.sm is missing")
         for module in (*row.exports_with, *(row.quantizes_with if "int8" in target.precisions else ())):
             with quiet(f"profile {profile.name} needs {module}, which cannot be imported"):

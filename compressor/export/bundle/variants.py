@@ -9,13 +9,12 @@ from torch import nn
 
 from compressor.errors import KdcError
 from compressor.export.base import QatModel, Source
-from compressor.export.builders import BUILDERS
+from compressor.export.builders import builder_of
 from compressor.export.bundle.identity import public
 from compressor.export.bundle.macs import count_macs
 from compressor.export.bundle.sizes import compressed_bytes, weight_bytes
 from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import Retrain, climb
-from compressor.export.onnx.bake import bake_openvino, bake_preprocessing
 from compressor.files.atomic import file_sha256
 from compressor.models import LoadedModel
 from compressor.processes.runner import RunnerError
@@ -27,9 +26,6 @@ from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 
 __all__ = ["REFERENCE", "Delivery", "Making", "entry", "variants_of"]
-
-BAKERS = {"onnxruntime": bake_preprocessing, "openvino": bake_openvino}
-"""Runtime -> what puts the normalization into its model: (model, preprocessing, new model)."""
 
 REFERENCE = ("onnxruntime", "fp32")
 """What runs along in every measurement, as itself and as a second copy, whether the profile asks for it or not."""
@@ -46,13 +42,22 @@ class Delivery:
     def require_possible(self, profile: Profile) -> None:
         """Raises KdcError where a target of the profile cannot have what was asked for."""
         for target in profile.targets:
-            able = target.runtime in BAKERS
-            if self.bake and not able:
-                raise _impossible("--bake-preprocessing", target.runtime, ", ".join(BAKERS))
-            if self.dynamic_batch and not (
-                able and (target.runtime == "onnxruntime" or "int8" not in target.precisions)
-            ):
-                raise _impossible("--dynamic-batch", target.runtime, "onnxruntime, and openvino but for int8")
+            builder = builder_of(target.runtime)
+            if self.bake and builder.bake is None:
+                able = ", ".join(name for name in RUNTIMES if builder_of(name).bake is not None)
+                raise _impossible("--bake-preprocessing", target.runtime, able)
+            if self.dynamic_batch and not set(target.precisions) <= set(builder.dynamic_batch):
+                raise _impossible("--dynamic-batch", target.runtime, _with_dynamic_batch())
+
+
+def _with_dynamic_batch() -> str:
+    """E.g. "onnxruntime, and openvino but for int8"."""
+    able = []
+    for name, row in RUNTIMES.items():
+        lacking = [one for one in row.precisions if one not in builder_of(name).dynamic_batch]
+        if len(lacking) < len(row.precisions):
+            able.append(f"{name} but for {', '.join(lacking)}" if lacking else name)
+    return ", and ".join(able)
 
 
 def _impossible(flag: str, runtime: str, able: str) -> KdcError:
@@ -123,7 +128,7 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
         parameters=model.weights.parameters,
         macs=count_macs(making.source.network, model.preprocess.inputs),
         made=made.how,
-        weight_bytes=weight_bytes(made.model),
+        weight_bytes=weight_bytes(builder_of(runtime).constants(made.model)),
         compressed_bytes=compressed_bytes(own),
         weights=public(made.qat.weights) if made.qat is not None and made.qat.weights is not None else None,
         score=made.score,
@@ -135,7 +140,7 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
 
 
 def _made(making: Making, runtime: str, precision: str, folder: Path, progress: Progress) -> _Made:
-    builder, judge = BUILDERS[runtime], making.judge
+    builder, judge = builder_of(runtime), making.judge
     if precision != "int8":
         artefact = builder.convert(making.source, precision, folder)
         return _Made(artefact.model, artefact.made, _score(judge, artefact.model, runtime, precision, progress))
@@ -149,13 +154,15 @@ def _made(making: Making, runtime: str, precision: str, folder: Path, progress: 
 
 def _baked(made: _Made, making: Making, runtime: str, folder: Path) -> _Made:
     """The same artefact with the normalization in it, in the variant's folder."""
+    bake = builder_of(runtime).bake
+    assert bake is not None, "Delivery.require_possible has looked"
     temporary = folder.with_name(f".{folder.name}.baked")
     temporary.mkdir()
     model = temporary / made.model.name
     how = making.model.preprocess
     if not isinstance(how, ImagePreprocess):
         raise KdcError("--bake-preprocessing builds the normalization of images in, and these are none", "leave it out")
-    BAKERS[runtime](made.model, how, model)
+    bake(made.model, how, model)
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)

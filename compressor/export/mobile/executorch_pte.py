@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from compressor.errors import needs
-from compressor.export.base import Artefact, Candidate, Judge, QatModel, Quantizer, Source
+from compressor.export.base import Artefact, Builder, Candidate, Judge, QatModel, Quantizer, Source
 from compressor.export.calibration import batches
+from compressor.export.mobile.sizes import pte_constants
 from compressor.export.mobile.torch_rounding import bias_corrected, layers_by_cost, left_in_float, rounded
 from compressor.export.quiet import quiet
 from compressor.export.sensitivity import growing_sets
@@ -28,7 +29,7 @@ from compressor.runtimes import RUNTIMES
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Quantization, Scheme
 
-__all__ = ["EXECUTORCH", "executorch_scheme", "to_executorch"]
+__all__ = ["BUILDER", "EXECUTORCH", "executorch_scheme", "to_executorch"]
 
 MODEL = "model.pte"
 FAILED = "ExecuTorch cannot convert the network"
@@ -98,6 +99,7 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
 
 
 EXECUTORCH = Quantizer(executorch_scheme, candidates, from_qat)
+BUILDER = Builder(to_executorch, pte_constants, EXECUTORCH)
 
 
 def quantized(source: Source, network: nn.Module, plan: Plan, folder: Path) -> Path:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.errors import KdcError, needs
-from compressor.export.base import Artefact, Candidate, Judge, QatModel, Quantizer, Source
+from compressor.export.base import Artefact, Builder, Candidate, Judge, QatModel, Quantizer, Source
 from compressor.export.calibration import batches
+from compressor.export.mobile.sizes import tflite_constants
 from compressor.export.mobile.torch_rounding import bias_corrected, layers_by_cost, left_in_float, rounded
 from compressor.export.quiet import quiet
 from compressor.export.sensitivity import growing_sets
@@ -32,7 +33,7 @@ from compressor.runtimes import RUNTIMES
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Quantization, Scheme
 
-__all__ = ["LITERT", "litert_scheme", "scope", "to_litert"]
+__all__ = ["BUILDER", "LITERT", "litert_scheme", "scope", "to_litert"]
 
 MODEL = "model.tflite"
 FAILED = "LiteRT cannot convert the network"
@@ -98,6 +99,7 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
 
 
 LITERT = Quantizer(litert_scheme, candidates, from_qat)
+BUILDER = Builder(to_litert, tflite_constants, LITERT)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from onnx.helper import tensor_dtype_to_np_dtype
 from torch import nn
 
 from compressor.errors import KdcError, first_line, os_error
 from compressor.schema.tensors import TensorSpec
 from compressor.tasks.base import example_inputs
 
-__all__ = ["LOWEST_EXPORTED", "to_onnx"]
+__all__ = ["LOWEST_EXPORTED", "onnx_constants", "to_onnx"]
 
 LOWEST_EXPORTED = 18
 """The lowest opset that torch's dynamo exporter writes; lower ones are converted down from it."""
@@ -139,3 +141,16 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+def onnx_constants(model: Path) -> Iterator[tuple[str, int]]:
+    """(type, bytes) of each initializer and Constant of an ONNX file."""
+    graph = onnx.load(model).graph
+    attributes = [one for node in graph.node if node.op_type == "Constant" for one in node.attribute]
+    found = [one.t for one in attributes if one.HasField("t")]  # some hold a plain number or a list of them
+    for tensor in [*graph.initializer, *found]:
+        kind = tensor_dtype_to_np_dtype(tensor.data_type)
+        count = int(np.prod(tensor.dims, dtype=np.int64))
+        # Types below a byte are packed, two (or more) to a byte.
+        bits = {"int4": 4, "uint4": 4}.get(kind.name, 8 * kind.itemsize)
+        yield kind.name, (count * bits + 7) // 8

@@ -17,7 +17,7 @@ from compressor.errors import KdcError
 from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source
 from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.openvino.fallback import Layers, fallback
-from compressor.export.openvino.ir import converted, save
+from compressor.export.openvino.ir import converted, ir_constants, save
 from compressor.export.openvino.nncf_int8 import biases, quantized, save_packed
 from compressor.export.schemes import saturates
 from compressor.progress import Progress
@@ -67,7 +67,7 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
     Raises KdcError where no weight came out as int8.
     """
     model = save(converted(qat.onnx_file), folder, half=False)
-    if not weight_bytes(model).get("int8"):
+    if not weight_bytes(ir_constants(model)).get("int8"):
         raise KdcError("OpenVINO found no int8 weights in the Q/DQ ONNX of the retrained student")
     return Candidate("qat", "retrained under fake quantization; its Q/DQ ONNX by openvino.convert_model", model)
 

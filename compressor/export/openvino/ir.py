@@ -2,6 +2,8 @@
 
 import re
 import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,18 @@ from compressor.errors import KdcError, needs
 from compressor.export.base import Artefact, Source
 from compressor.runtimes import RUNTIMES
 
-__all__ = ["convert", "converted", "reason", "save", "write"]
+__all__ = ["convert", "converted", "ir_constants", "reason", "save", "write"]
 
 # OpenVINO and NNCF report to their makers over the network whoever converts a model, unless this package is missing:
 # then both do without. kdc sends nothing unasked.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+# OpenVINO's names of element types -> the names that ONNX (and numpy) have for them.
+IR_TYPES = {
+    "f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64", "boolean": "bool",
+    "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8", "i4": "int4",
+    "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8", "u4": "uint4", "u1": "uint1",
+}  # fmt: skip
 
 COUNTED = re.compile(r"[A-Z]\w*_\d+")
 """Names that OpenVINO gives, e.g. Reshape_15: also to the constants that it computes of such nodes."""
@@ -67,3 +76,12 @@ def reason(error: BaseException) -> str:
     """What OpenVINO's errors say: they begin with places in its sources, and the reason comes last."""
     lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
     return lines[-1] if lines else type(error).__name__
+
+
+def ir_constants(model: Path) -> Iterator[tuple[str, int]]:
+    """(type, bytes) of each constant of an IR, `model` its .xml."""
+    for layer in ET.parse(model).getroot().iter("layer"):
+        data = layer.find("data")
+        if layer.get("type") == "Const" and data is not None:
+            kind = data.get("element_type", "unknown")
+            yield IR_TYPES.get(kind, kind), int(data.get("size", "0"))

@@ -8,7 +8,7 @@ shortcut's layer reads, and its other input in float, which is how TensorRT fuse
 No engine can run on a machine without its GPU. What is judged there is the graph, in onnxruntime, as a stand-in.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -16,6 +16,7 @@ import onnx
 from compressor.errors import KdcError
 from compressor.export.base import Artefact, Builder, Candidate, Judge, QatModel, Quantizer, Source
 from compressor.export.onnx.fp16 import to_fp16
+from compressor.export.onnx.graph import onnx_constants
 from compressor.export.onnx.int8 import qdq_candidates
 from compressor.export.onnx.qdq import quantize, write_model
 from compressor.export.onnx.qdq_plan import heavy_layers
@@ -115,12 +116,17 @@ def _scheme(profile: Profile) -> Scheme:
     return SCHEME
 
 
-def _builder(finish: Finish) -> Builder:
-    return Builder(_float(finish), Quantizer(_scheme, _candidates(finish), _from_qat(finish)))
+def _engine_bytes(engine: Path) -> list[tuple[str, int]]:
+    """The whole file: weights and code in one, in a form that NVIDIA does not publish."""
+    return [("engine", engine.stat().st_size)]
 
 
-TENSORRT = _builder(_checked)
+def _builder(finish: Finish, constants: Callable[[Path], Iterable[tuple[str, int]]]) -> Builder:
+    return Builder(_float(finish), constants, Quantizer(_scheme, _candidates(finish), _from_qat(finish)))
+
+
+TENSORRT = _builder(_checked, onnx_constants)
 """Ships ONNX at the profile's opset; targets/build_trt.py builds the engine on the board."""
 
-TENSORRT_RTX = _builder(_engine)
+TENSORRT_RTX = _builder(_engine, _engine_bytes)
 """Ships an engine for the profile's compute capability, and the graph that it was made of."""

@@ -2,7 +2,7 @@
 
     max_drop     on validation, against the student in fp32: accuracy, balanced accuracy, and no class lost
     min_accuracy, min_retention, min_balanced_retention    on test, by their whole 95 % interval
-    min_class_retention, min_class_recall                  on test: no class is lost (`statistics.judge_classes`)
+    min_class_retention, min_class_recall                  on test: no class is lost (`stats.judge_classes`)
 
 The last three have a default (`Budget.class_lines`), since the others cannot see a class that is lost. As a default,
 min_balanced_retention passes where its figure keeps the limit, and fails where its whole interval breaks it.

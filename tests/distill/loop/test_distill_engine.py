@@ -192,7 +192,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def test_a_resumed_run_equals_one_that_never_stopped(
     tmp_path: Path, interrupt_at: Callable[[int], Progress], settings: dict[str, Any], step: int
 ) -> None:
-    """Trap 19. Steps 4 and 19 are the last of an epoch, and of all."""
+    """Pitfalls, "Resumed is not the same". Steps 4 and 19 are the last of an epoch, and of all."""
     how = recipe(**settings)
     whole, expected = run(tmp_path / "whole", how)
     last = step == 4 * STEPS - 1
@@ -248,7 +248,8 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 
 def test_the_teacher_is_byte_identical_after_training(tmp_path: Path) -> None:
-    """Traps 3 and 5: batch statistics stand still, and nothing gets a gradient."""
+    """Pitfalls, "A teacher in training mode" and "A teacher with gradients": batch statistics stand still, and nothing
+    gets a gradient."""
     taught, untouched = teacher(), teacher()
     run(tmp_path, recipe(), teacher_model=taught)
     assert equal(taught, untouched)
@@ -272,7 +273,7 @@ class Watching(Vectors):
 
 @pytest.mark.parametrize("ema_decay", [0, 0.9])
 def test_the_student_trains_again_after_an_evaluation(tmp_path: Path, ema_decay: float) -> None:
-    """Trap 4."""
+    """Pitfalls, "A student in evaluation mode"."""
     student = mlp(1)
     task = Watching(student)
     run(tmp_path, recipe(epochs=3, ema_decay=ema_decay), task=task, student=student)
@@ -280,7 +281,7 @@ def test_the_student_trains_again_after_an_evaluation(tmp_path: Path, ema_decay:
 
 
 def test_test_is_never_looked_at(tmp_path: Path) -> None:
-    """Trap 20."""
+    """Pitfalls, "Selecting on test"."""
     task = Vectors()
     run(tmp_path, recipe(), task=task)
     assert task.evaluated == ["validation"] * 4
@@ -471,7 +472,8 @@ def test_a_long_epoch_is_saved_within_it(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_step_in_parts_is_the_step(tmp_path: Path) -> None:
-    """Trap 18: the mean of the parts' means is the mean. Without batch statistics, and without what is drawn."""
+    """Pitfalls, "The denominator of a batch": the mean of the parts' means is the mean. Without batch statistics, and
+    without what is drawn."""
     halves = Vectors()
     halves.batch_size = 8
     results = [

@@ -76,7 +76,7 @@ def test_only_labelled_samples_count_for_losses_on_labels(batch: dict[str, Tenso
 
 
 def test_peers_learn_from_one_another_and_no_gradient_crosses(batch: dict[str, Tensor]) -> None:
-    """Trap 6: each one's target is detached."""
+    """Pitfalls, "Peers that are not detached": each one's target is detached."""
     how = recipe({"name": "mutual", "temperature": 1.0}, {"name": "cross_entropy"}, peers=[{"student": "timm:a"}] * 2)
     learner = Learner(network(1), bind_losses(how, has_teacher=False), peers=[network(2), network(3, "peer2")])
     assert learner.keys == {"student", "peer2"}
@@ -163,7 +163,7 @@ def test_what_a_connector_gives_is_what_its_loss_takes(name: str) -> None:
     loss: Tensor = row.function(**{key: given[key] for key in row.needs})
     assert loss.isfinite()
     loss.backward()  # type: ignore[no-untyped-call]
-    used = own[:-1] if name == "early_exits" else own
+    used = own[:-1] if "exit_logits" in row.needs else own
     assert all(features.grad is not None and features.grad.isfinite().all() for features in used)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in connector.parameters())
     assert all(features.grad is None for features in others)

@@ -207,7 +207,7 @@ def test_a_probability_of_0_bears_only_losses_on_probabilities(
 
 
 def test_a_table_at_chance_level_is_refused(tmp_path: Path, ask_distill: Ask, tables: Mapping[str, Path]) -> None:
-    """Trap 7."""
+    """Pitfalls, "A random head"."""
     same = changed(tables["label"], tmp_path / "same.csv", lambda rows: [{**row, "label": "one"} for row in rows])
     with pytest.raises(KdcError, match=r"answers at chance level on the validation split.*check its labels and ids"):
         run(ask_distill(teacher=same), tmp_path / "run")

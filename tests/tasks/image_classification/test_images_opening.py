@@ -12,6 +12,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from compressor.errors import KdcError
+from compressor.install import install_line
 from compressor.progress import Silent
 from compressor.tasks.image_classification import open_data
 from compressor.tasks.image_classification.sources.digits import FILE
@@ -99,7 +100,7 @@ def test_a_missing_optional_package_exits_4(monkeypatch: pytest.MonkeyPatch, tmp
         with pytest.raises(KdcError, match=f"data needs {module}") as raised:
             open_data(reference)
         assert raised.value.exit_code == 4
-        assert raised.value.hint == "pip install 'kdc[hf]'"
+        assert raised.value.hint == install_line(module)
 
 
 def test_class_names_set_the_order_of_labels(make_folder: MakeFolder) -> None:

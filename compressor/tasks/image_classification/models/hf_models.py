@@ -15,6 +15,7 @@ from torch import nn
 from compressor.errors import KdcError, first_line, needs
 from compressor.files.atomic import write_text
 from compressor.hub import from_hub
+from compressor.install import install_line
 from compressor.models.cards import licence_in
 from compressor.models.checkpoints.files import require_weights, stored_in_half
 from compressor.models.classes import spellings_of
@@ -30,7 +31,7 @@ from compressor.tasks.image_classification.preprocessing import normalise, resiz
 
 __all__ = ["from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
 
-INSTALL = "pip install 'kdc[hf]'"
+INSTALL = install_line("transformers")
 
 
 def _transformers() -> Any:

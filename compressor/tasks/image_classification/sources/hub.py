@@ -9,6 +9,7 @@ from compressor.data.samples import Found, Part
 from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.errors import KdcError, needs
 from compressor.hub import offline_if_unreachable
+from compressor.install import install_line
 from compressor.progress import Progress
 from compressor.tasks.image_classification.sources.folder import LITTER, expanded, present_path
 from compressor.tasks.image_classification.sources.hub_folder import SAVED, refuse_misread
@@ -21,7 +22,7 @@ __all__ = ["find_hub"]
 def find_hub(place: str, progress: Progress) -> Found:
     """A folder that `save_to_disk` made, a folder that `load_dataset` understands (such as an imagefolder), or a name
     on the hub, with `@CONFIG` if the data set has several."""
-    datasets = needs("datasets", "pip install 'kdc[hf]'", "hf: data")
+    datasets = needs("datasets", install_line("datasets"), "hf: data")
     loaded = _load(datasets, place, progress)
     splits = {"train": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
     refuse_misread(datasets, expanded(place), splits)

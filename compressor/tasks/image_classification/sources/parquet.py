@@ -14,6 +14,7 @@ from compressor.data.parquet_footer import footer_of, reading
 from compressor.data.samples import Found
 from compressor.errors import KdcError, needs
 from compressor.files.reading import json_value
+from compressor.install import install_line
 from compressor.progress import Progress
 from compressor.tasks.image_classification.sources.folder import read_picture
 from compressor.tasks.image_classification.sources.split_columns import SplitColumns
@@ -37,13 +38,13 @@ CACHE_BYTES = 256 << 20
 def find_parquet(place: str, progress: Progress) -> Found:
     """Pictures as bytes, as Hugging Face's {bytes, path}, or as paths relative to the file. Integer labels get the
     names that Hugging Face keeps in the file's metadata, where it has them."""
-    needs("pyarrow", "pip install 'kdc[hf]'", "parquet: data")
+    needs("pyarrow", install_line("pyarrow"), "parquet: data")
     files, notes = files_by_split(place, "parquet")
     return join({split: [_table(path) for path in paths] for split, paths in files.items()}, notes)
 
 
 def _table(path: Path) -> Table:
-    pa = needs("pyarrow", "pip install 'kdc[hf]'", "parquet: data")
+    pa = needs("pyarrow", install_line("pyarrow"), "parquet: data")
     schema, metadata = footer_of(path)
     image = pick(schema.names, IMAGE_COLUMNS, "pictures", path)
     label = pick(schema.names, LABEL_COLUMNS, "labels", path)

@@ -139,7 +139,7 @@ def test_numbered_labels_are_no_names(vit_folder: VitFolder) -> None:
 
 
 def test_weights_without_a_classifier_have_no_class_names(vit_folder: VitFolder) -> None:
-    """Trap 7: transformers puts a random classifier there, and says so only in a log."""
+    """Pitfalls, "A random head": transformers puts a random classifier there, and says so only in a log."""
     assert load_model(f"hf:{vit_folder(NAMES, base_only=True)}").class_names is None
 
 

@@ -26,7 +26,8 @@ def answers(model: LoadedModel, photos: dict[str, Image.Image]) -> dict[str, str
 def test_lite0_answers_the_same_as_a_timm_and_as_a_hugging_face_model(
     lite0: Path, lite0_model: LoadedModel, photos: dict[str, Image.Image]
 ) -> None:
-    """Trap 9: each carries its own preprocessing, and here it must come to the same."""
+    """Pitfalls, "Another model's preprocessing": each carries its own preprocessing, and here it must come to the
+    same."""
     other = load_model(f"hf:{lite0}")
     ours, theirs = logits_of(lite0_model, list(photos.values())), logits_of(other, list(photos.values()))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
@@ -42,7 +43,7 @@ def test_lite0_sees_what_is_on_the_photographs(lite0_model: LoadedModel, photos:
 
 
 def test_kdc_preprocesses_as_timm_does(lite0_model: LoadedModel, photos: dict[str, Image.Image]) -> None:
-    """Trap 10: resolution, interpolation and crop are the model's own."""
+    """Pitfalls, "Resolution, interpolation, crop": resolution, interpolation and crop are the model's own."""
     from timm.data import create_transform, resolve_model_data_config
 
     transform = create_transform(**resolve_model_data_config(lite0_model.network), is_training=False)
@@ -52,7 +53,7 @@ def test_kdc_preprocesses_as_timm_does(lite0_model: LoadedModel, photos: dict[st
 
 
 def test_lite0_restricted_to_classes_by_name(lite0_model: LoadedModel, photos: dict[str, Image.Image]) -> None:
-    """Trap 8: another order, another spelling, the same columns."""
+    """Pitfalls, "Classes by position": another order, another spelling, the same columns."""
     names = ["Missile", "n07920052", "egyptian_cat", "palace"]  # n07920052 is espresso
     chosen = with_classes(lite0_model, map_classes(lite0_model, names), names)
     assert answers(chosen, photos) == {
@@ -71,7 +72,8 @@ def test_lite0_at_another_input_size(lite0: Path, scheme: str, photos: dict[str,
 def test_a_thousand_class_teacher_is_right_on_a_named_subset_without_being_trained(
     lite0: Path, photos: dict[str, Image.Image], tmp_path: Path
 ) -> None:
-    """Traps 7 and 8: crops of photographs in folders that are named otherwise, and ordered otherwise, than ImageNet."""
+    """Pitfalls, "A random head" and "Classes by position": crops of photographs in folders that are named otherwise,
+    and ordered otherwise, than ImageNet."""
     of = {"chelsea": "egyptian_cat", "coffee": "n07920052", "rocket": "Missile", "china": "palace"}
     chance = np.random.default_rng(0)
     for photo, name in of.items():
