@@ -30,6 +30,7 @@ from compressor.models.checkpoints.state_dict import split_key
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import team
 from compressor.progress import Progress
+from compressor.references import Reference
 from compressor.schema.base import flat, read_json, write_json
 from compressor.schema.specialists import SpecialistsRequest
 from compressor.schema.student import Request
@@ -177,11 +178,11 @@ def _refuse_needed(folder: Path, request: Request | SpecialistsRequest) -> None:
 
 def _generalist(reference: str) -> str | None:
     """Whom the specialists of `specialists:DIR` stand beside."""
-    scheme, _, rest = reference.partition(":")
-    if scheme != "specialists":
+    folder = Reference.parse(reference).folder("specialists")
+    if folder is None:
         return None
     try:
-        source = _json(Path(rest) / "specialists.json")["generalist"]["source"]
+        source = _json(folder / "specialists.json")["generalist"]["source"]
     except (KdcError, LookupError, TypeError):
         return None  # it cannot be loaded either, and that says why
     return source if isinstance(source, str) else None
@@ -193,15 +194,14 @@ def _json(path: Path) -> Any:
 
 def _place(reference: str) -> Path | None:
     """Where it lies, if it is a file or folder here."""
-    scheme, colon, rest = reference.partition(":")
-    if not colon:
+    named = Reference.parse(reference)
+    if named.rest is None:
         return None if reference in WORDS else split_key(reference)[0]
-    if scheme == "hf" and not Path(rest).exists():
-        rest = rest.partition("@")[0]  # a data set's configuration
-    if scheme != "timm":
-        return Path(rest)
-    local, checkpoint = rest.removeprefix("local-dir:"), rest.partition("@")[2]
-    return Path(local) if local != rest else split_key(checkpoint)[0] if checkpoint else None
+    if named.scheme == "hf" and not Path(named.rest).exists():
+        return Path(named.name)  # after its "@" stands a data set's configuration
+    if named.scheme != "timm":
+        return Path(named.rest)
+    return named.local or (split_key(named.at)[0] if named.at else None)
 
 
 def _refuse_foreign(folder: Path, kind: Kind) -> None:

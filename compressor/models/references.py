@@ -9,6 +9,7 @@ from compressor.models import runs, specialists
 from compressor.models.classes import headless
 from compressor.models.loaded import LoadedModel, outputs_of
 from compressor.names import class_fault, escaped, lines_of, spelt
+from compressor.references import Reference
 from compressor.tasks.table import TASKS, task_of_model
 
 __all__ = ["NO_MODEL", "SPELLINGS", "TABLE", "is_table", "load_model", "with_class_file"]
@@ -26,7 +27,7 @@ OWN = ("run", "specialists")
 
 
 def is_table(reference: str) -> bool:
-    return reference.startswith(TABLE)
+    return Reference.parse(reference).folder("outputs") is not None
 
 
 def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
@@ -36,15 +37,20 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
     """
     if is_table(reference):
         raise KdcError(f"{reference} is a table of answers, not a model", "only kdc distill learns from one")
-    scheme, colon, rest = reference.partition(":")
+    found = Reference.parse(reference)
+    scheme = found.scheme
     known = [*dict.fromkeys(name for row in TASKS.values() for name in row.models), *OWN]
-    if not colon or scheme not in known or not rest:
-        near = did_you_mean(scheme, known) if colon else ""
+    if scheme not in known or not found.rest:
+        near = did_you_mean(scheme, known) if found.rest is not None else ""
         raise KdcError(f"teacher {reference!r} is not one of {SPELLINGS}{near}", "for example --teacher timm:resnet50")
     if scheme in OWN:
         if input_size is not None:
             raise KdcError(f"{reference} keeps the input size that it was trained at", "leave out --input-size")
-        return runs.load_run(Path(rest))[0] if scheme == "run" else specialists.combined(Path(rest), load_model)
+        return (
+            runs.load_run(Path(found.rest))[0]
+            if scheme == "run"
+            else specialists.combined(Path(found.rest), load_model)
+        )
     task = task_of_model(scheme)
     assert task is not None
     return task.load_model(reference, input_size)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from compressor.errors import KdcError
 from compressor.files.atomic import write_atomically
 from compressor.files.reading import read_bytes
+from compressor.references import Reference
 from compressor.schema.base import read_json
 from compressor.schema.specialists import Specialists
 from compressor.schema.student import Request, Student
@@ -63,10 +64,11 @@ def pictures_of(reference: str) -> Pictures | None:
     """What the model that `reference` names (as --teacher or --student-init do) has learned from, in kdc; None where it
     was not trained by kdc, or is not there, which is said by who loads it. Of specialists: what any of them has seen,
     or their generalist."""
-    scheme, colon, rest = reference.partition(":")
-    if scheme == "specialists" and colon:
-        return _of_specialists(Path(rest))
-    folder = Path(rest) if scheme == "run" and colon else _beside(reference)
+    named = Reference.parse(reference)
+    together = named.folder("specialists")
+    if together is not None:
+        return _of_specialists(together)
+    folder = named.folder("run") or _beside(reference)
     if folder is None or not (folder / "student.json").is_file():
         return None
     return read_trained_on(folder, read_json(folder / "student.json", Student))

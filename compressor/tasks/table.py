@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import KdcError, did_you_mean
+from compressor.references import Reference
 from compressor.schema.preprocess import ImagePreprocess
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def task_named(name: str) -> "Task":
 def name_for_data(reference: str) -> str:
     """The name of the task that learns from such data; where several do, the default one. What none knows is for the
     default task to refuse."""
-    scheme = reference.partition(":")[0]
+    scheme = Reference.parse(reference).scheme
     knowing = [name for name, row in TASKS.items() if scheme in row.data]
     return DEFAULT if DEFAULT in knowing or not knowing else knowing[0]
 

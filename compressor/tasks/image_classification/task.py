@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressor.data.samples import Dataset, Split
 from compressor.models.loaded import LoadedModel
 from compressor.progress import Progress
+from compressor.references import Reference
 from compressor.schema.preprocess import ImagePreprocess, PixelRange, Preprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Student
@@ -53,15 +54,14 @@ class ImageClassification:
         )  # fmt: skip
 
     def load_model(self, reference: str, input_size: int | None) -> LoadedModel:
-        scheme, _, rest = reference.partition(":")
-        if scheme == "hf":
-            return hf_models.load_hf(rest, input_size)
-        if rest.startswith("local-dir:"):
-            return timm_models.load_local(Path(rest.removeprefix("local-dir:")), reference, input_size)
-        name, at, checkpoint = rest.partition("@")
-        if at:
-            return timm_models.load_checkpoint(name, checkpoint, reference, input_size)
-        return timm_models.load_hub(name, input_size)
+        named = Reference.parse(reference)
+        if named.scheme == "hf":
+            return hf_models.load_hf(named.rest or "", input_size)
+        if named.local is not None:
+            return timm_models.load_local(named.local, reference, input_size)
+        if named.at is not None:
+            return timm_models.load_checkpoint(named.name, named.at, reference, input_size)
+        return timm_models.load_hub(named.name, input_size)
 
     def create_student(
         self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None

@@ -7,6 +7,7 @@ from compressor.data.naming import refuse_ids, settled
 from compressor.data.samples import Found, Part
 from compressor.errors import KdcError, did_you_mean
 from compressor.progress import Progress
+from compressor.references import Reference
 from compressor.tasks.image_classification.sources.digits import find_digits
 from compressor.tasks.image_classification.sources.folder import find_folder, find_pictures
 from compressor.tasks.image_classification.sources.hub import find_hub
@@ -38,19 +39,22 @@ SOURCES = {
 
 def find(reference: str, progress: Progress) -> Found:
     """What the source that `reference` names holds, with the names of its classes settled."""
-    scheme, colon, place = reference.partition(":")
-    source = SOURCES.get(scheme)
-    if source is None or bool(colon) != (":" in source.spelling):
+    named = Reference.parse(reference)
+    source = SOURCES.get(named.scheme)
+    if source is None or (named.rest is not None) != (":" in source.spelling):
         spellings = "; ".join(f"{source.spelling} (e.g. {source.example})" for source in SOURCES.values())
-        near = did_you_mean(scheme, SOURCES) if source is None else f"; it is spelt {source.spelling}"
+        near = did_you_mean(named.scheme, SOURCES) if source is None else f"; it is spelt {source.spelling}"
         raise KdcError(f"data {reference!r} is not understood{near}", f"known: {spellings}")
-    return settled(source.find(place, progress), reference)
+    return settled(source.find(named.rest or "", progress), reference)
 
 
 def find_unlabelled(reference: str, progress: Progress) -> tuple[Part, tuple[str, ...]]:
     """Pictures to learn from without their labels, and notes: those in a folder at any depth, or the train part of any
     other source, which must be whole (with labels) all the same."""
-    scheme, colon, place = reference.partition(":")
-    found = find_pictures(place, progress) if scheme == "folder" and colon else find(reference, progress)
+    named = Reference.parse(reference)
+    if named.scheme == "folder" and named.rest is not None:
+        found = find_pictures(named.rest, progress)
+    else:
+        found = find(reference, progress)
     refuse_ids(found.parts["train"])
     return found.parts["train"], found.notes
