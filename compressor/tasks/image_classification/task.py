@@ -36,7 +36,7 @@ class ImageClassification:
     """See `tasks.base.Task`."""
 
     name = ImagePreprocess.task
-    sample, samples = "image", "of_images"
+    sample, samples = "image", "images"
 
     def open_data(
         self,
