@@ -1,14 +1,14 @@
 """Is anything lost when kdc is killed? SIGKILL before every single call that changes a file, one run a call.
 
-    python -m benchmarks.kill_points [--all | --every K [--last N]] [--only NAME …]
+    python -m benchmarks.kill_points [--all | --every K [--last N] | --at N …] [--only NAME …]
 
 A run that nobody disturbs first says which calls there are (see warm.py); then, from the same beginning, one run for
 each of them, killed right before it. Of many equal calls in one folder in a row the first two and the last are taken;
-with --all every one; with --every K each K-th, and each of the last N. What a kill leaves must be sound: a bundle
-passes `kdc check` as it was before the command or as it is after it; a run or a table that was to be replaced is there
-as a whole, or the new one is. Then the command goes on, as a user would: with --resume where there is a run to go on
-with, else as it was. It must end as the undisturbed one did, students and tables byte for byte, and leave nothing
-behind. Prints the counts as they come; exit code 1 where one kill lost something.
+with --all every one; with --every K each K-th, and each of the last N; with --at those alone. What a kill leaves must
+be sound: a bundle passes `kdc check` as it was before the command or as it is after it; a run or a table that was to be
+replaced is there as a whole, or the new one is. Then the command goes on, as a user would: with --resume where there is
+a run to go on with, else as it was. It must end as the undisturbed one did, students and tables byte for byte, and
+leave nothing behind. Prints the counts as they come; exit code 1 where one kill lost something.
 
 Another command is another `Case`, in kill_cases.py.
 """
@@ -129,14 +129,20 @@ def main() -> None:
 
     names = tuple(cases(Path()))
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--all", action="store_true", help="kill before every call, also before those of one kind")
-    parser.add_argument("--every", type=int, metavar="K", help="kill before every K-th call")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="kill before every call, also before those of one kind")
+    which.add_argument("--every", type=int, metavar="K", help="kill before every K-th call")
+    which.add_argument("--at", type=int, nargs="+", metavar="N", help="kill before the N-th call, in this order")
     parser.add_argument("--last", type=int, default=0, metavar="N", help="with --every: also before each of the last N")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     given = parser.parse_args()
 
     def points(calls: Sequence[str]) -> Sequence[int]:
         numbers = range(1, len(calls) + 1)
+        if given.at is not None:
+            if wrong := set(given.at) - set(numbers):
+                parser.error(f"--at {min(wrong)}: there are {len(calls)} calls")
+            return list(given.at)
         if given.every is not None:
             return [at for at in numbers if at % given.every == 0 or at > len(calls) - given.last]
         return numbers if given.all else every_kind(calls)

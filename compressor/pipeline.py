@@ -204,7 +204,7 @@ def export(
                 progress=progress,
             )
         try:
-            return measure(out, how, progress=progress)
+            return _measured_in_place(out, how, progress)
         except (KeyboardInterrupt, KdcError):
             kept = "" if made == out else f", and waits in {made}, while the bundle before it stays"
             progress.warn(f"{out} is exported but not measured{kept}: kdc measure {out} finishes it")
@@ -242,7 +242,11 @@ def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -
     try:
         yield retrain
     except KeyboardInterrupt:
-        raise  # the same command goes on where the training was
+        if any(out.glob(".kdc-qat-*/*/run.json")):
+            progress.warn(
+                f"stopped; what was trained for int8 is kept in {out}: the same kdc export goes on from there"
+            )
+        raise
     except BaseException:
         clear()
         raise
@@ -255,6 +259,15 @@ def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
     What was measured, its report, best/ and the seal count together, or none of them. Where an export waits in the
     bundle to be measured, that one is, and takes the bundle's place.
     """
+    from compressor.files.bundle_folder import UNMEASURED, holds_bundle
+
+    if holds_bundle(bundle / UNMEASURED) and holds_bundle(bundle):
+        progress.note(f"{bundle} holds a newer export that was not measured yet: that one is, and takes its place")
+    return _measured_in_place(bundle, how, progress)
+
+
+def _measured_in_place(bundle: Path, how: Measuring, progress: Progress) -> Report:
+    """`measure`, where what waits in the bundle need not be told of."""
     from compressor.files.bundle_change import promote, settle
     from compressor.files.bundle_folder import UNMEASURED, holds_bundle
     from compressor.measure.devices import parse_device
@@ -271,8 +284,6 @@ def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
             verify(how.baseline)
         if not holds_bundle(waiting):
             return _measured(bundle, bundle, how, url, progress)
-        if holds_bundle(bundle):
-            progress.note(f"{bundle} holds a newer export that was not measured yet: that one is, and takes its place")
         settle(waiting)
         report = _measured(waiting, bundle, how, url, progress)
         promote(waiting, bundle)

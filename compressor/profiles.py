@@ -160,8 +160,9 @@ def _find(reference: str) -> tuple[Path, str]:
         if path.is_file():
             return path, where
     names = profile_names()
+    here = [file.stem for file in Path().glob("*.yaml")]
     raise KdcError(
-        f"unknown profile {reference}{did_you_mean(reference, names)}; known: {', '.join(names)}",
+        f"unknown profile {reference}{did_you_mean(reference, [*names, *here])}; known: {', '.join(names)}",
         "or give the path of a YAML file; `kdc profiles new NAME` writes one for this machine",
     )
 

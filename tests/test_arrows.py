@@ -206,3 +206,21 @@ def test_no_import_runs_in_a_circle() -> None:
 def test_no_module_is_long() -> None:
     long = {ids(path): count for path in (*PACKAGE, *TARGETS) if (count := len(path.read_text().splitlines())) > 320}
     assert not long
+
+
+def test_no_function_takes_many_arguments_by_position() -> None:
+    many = {f"{ids(path)} {name}" for path in (*PACKAGE, *TARGETS) for name in takers(path, more_than=7)}
+    # The command line's functions are its flags.
+    assert {one for one in many if not one.startswith("compressor/cli/")} <= {
+        "compressor/distill/methods/specialists.py _finish",
+        "compressor/export/bundle/build.py _fill",
+    }
+
+
+def takers(path: Path, more_than: int) -> Iterator[str]:
+    """The functions that take so many arguments by position, `self` left out."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+            if len(names) - (names[:1] in (["self"], ["cls"])) > more_than:
+                yield node.name

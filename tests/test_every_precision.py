@@ -284,7 +284,10 @@ def test_where_nothing_below_holds_the_student_is_trained_on_inside_the_export(
         return qat_model(run, *more)
 
     monkeypatch.setattr(bundle_steps, "qat_model", taken_up)
-    assert kdc(*asked).code == 130
+    stopped = kdc(*asked)
+    assert stopped.code == 130
+    assert "the same kdc export goes on from there" in stopped.err
+    assert "--resume" not in stopped.err, "export has no such option"
     [kept] = out.iterdir()
     assert kept.name.startswith(".kdc-qat-")
     ended = kdc(*asked)

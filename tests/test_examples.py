@@ -1,7 +1,10 @@
 """What stands in docs/ and in examples/ works as it stands there."""
 
+import gzip
 import importlib.util
+import runpy
 import shlex
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ from compressor.distill.loop.learner import bind_losses
 from compressor.distill.recipes import distillation_recipe
 from compressor.progress import Silent
 from compressor.schema.recipe import Recipe
+from compressor.tasks.image_classification import open_data
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))
@@ -118,3 +122,45 @@ def test_arms_that_start_from_others_come_after_them() -> None:
         ["distilled from the ten", "distilled from the ten, on pictures without labels too"],
     ]  # fmt: skip
     assert [arm.name for arm in RUN.stages(modes)[1]] == ["born again"]
+
+
+FIRST_IMAGES = ROOT / "examples" / "first_images.py"
+
+
+def write_idx(folder: Path, counts: dict[str, int], packed: bool) -> None:
+    """An IDX data set of 2 × 3 pictures: pixel values and labels count up."""
+    folder.mkdir()
+    for split, count in counts.items():
+        pictures = struct.pack(">4B3I", 0, 0, 8, 3, count, 2, 3) + bytes(value % 251 for value in range(count * 6))
+        labels = struct.pack(">4BI", 0, 0, 8, 1, count) + bytes(value % 3 for value in range(count))
+        for kind, content in {"images-idx3": pictures, "labels-idx1": labels}.items():
+            name = f"{split}-{kind}-ubyte"
+            if packed:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_first_images_are_a_whole_data_set(tmp_path: Path, packed: bool) -> None:
+    write_idx(tmp_path / "all", {"train": 30, "t10k": 9}, packed)
+    (tmp_path / "all" / "classes.txt").write_text("ape\nbee\ncow\n")
+    runpy.run_path(str(FIRST_IMAGES))["main"](tmp_path / "all", tmp_path / "some", 12)
+    data = open_data(f"idx:{tmp_path / 'some'}")
+    assert data.info.class_names == ("ape", "bee", "cow")
+    assert (len(data.train) + len(data.validation), len(data.test)) == (12, 9)
+    labels = (tmp_path / "some" / "train-labels-idx1-ubyte").read_bytes()
+    assert labels[8:] == bytes([0, 1, 2] * 4)
+    pictures = (tmp_path / "some" / "train-images-idx3-ubyte").read_bytes()
+    assert pictures[16:] == bytes(range(72))
+
+
+@pytest.mark.parametrize(
+    ("source", "count", "said"),
+    [("all", 31, "holds 30 items, so N lies in 1..30"), ("all", 0, "holds 30 items"), ("nowhere", 5, "neither ")],
+)
+def test_first_images_that_there_are_not_are_refused(tmp_path: Path, source: str, count: int, said: str) -> None:
+    write_idx(tmp_path / "all", {"train": 30, "t10k": 9}, packed=True)
+    with pytest.raises(SystemExit, match=said):
+        runpy.run_path(str(FIRST_IMAGES))["main"](tmp_path / source, tmp_path / "some", count)
+    assert not (tmp_path / "some").exists()

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from compressor import workflow
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_USAGE, KdcError
+from compressor.files.bundle_folder import UNMEASURED
 from compressor.pipeline import _retraining, narrow, scheme_for
 from compressor.profiles import load_profile
 from compressor.progress import Silent
@@ -148,12 +150,48 @@ def test_what_an_export_trained_stays_only_where_it_was_interrupted(
     trained = tmp_path / "bundle" / ".kdc-qat-0123456789ab" / "uint8-8"
     others = tmp_path / "bundle2" / ".kdc-qat-0123456789ab"
     others.mkdir(parents=True)
+    said: list[str] = []
+
+    class Hearing(Silent):
+        def warn(self, text: str) -> None:
+            said.append(text)
+
     with (
         suppress(KdcError, ValueError, KeyboardInterrupt),
-        _retraining(tmp_path / "run", tmp_path / "bundle", None, Silent()),
+        _retraining(tmp_path / "run", tmp_path / "bundle", None, Hearing()),
     ):
         trained.mkdir(parents=True)
+        (trained / "run.json").touch()
         if ends is not None:
             raise ends
     assert trained.exists() == trained.parent.exists() == left
     assert others.exists()
+    goes_on = f"what was trained for int8 is kept in {tmp_path / 'bundle'}: the same kdc export goes on from there"
+    assert said == ([f"stopped; {goes_on}"] if left else [])
+
+
+def test_an_export_that_is_interrupted_before_it_trains_says_nothing_of_training(tmp_path: Path) -> None:
+    class Deaf(Silent):
+        def warn(self, text: str) -> None:
+            raise AssertionError(text)
+
+    with pytest.raises(KeyboardInterrupt), _retraining(tmp_path / "run", tmp_path / "bundle", None, Deaf()):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("before", "told"), [(True, 1), (False, 0)])
+def test_kdc_measure_tells_of_an_export_that_waits_beside_the_bundle(
+    before: bool, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path / UNMEASURED, *([tmp_path] if before else [])):
+        folder.mkdir(exist_ok=True)
+        (folder / "bundle.json").touch()
+    said: list[str] = []
+
+    class Hearing(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    monkeypatch.setattr(workflow, "_measured_in_place", lambda bundle, how, progress: None)
+    workflow.measure(tmp_path, workflow.Measuring(), progress=Hearing())
+    assert len([line for line in said if "holds a newer export that was not measured yet" in line]) == told

@@ -205,6 +205,13 @@ def test_unknown() -> None:
     assert failure("x86-avx2.yaml").hint == "the built-in profile is named without ending: x86-avx2"
 
 
+def test_a_misspelt_profile_of_this_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kitchen.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KdcError, match=r"unknown profile kichen; did you mean kitchen\?"):
+        load_profile("kichen")
+
+
 def test_a_file_that_says_another_name(tmp_path: Path) -> None:
     copy_of("x86-avx2", tmp_path / "mine.yaml")
     error = failure("mine")

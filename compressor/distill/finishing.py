@@ -84,7 +84,7 @@ def _told(
     left_out = job.recipe.transfer.without
     tell_lost_classes(made, (test,) if teaching else scores, names, progress, left_out=left_out)
     if job.teacher is not None:
-        tell_gap(feed.right, job.teacher.weights.source, progress)
+        tell_gap(feed.right, job.teacher.weights.source, job.recipe.epochs * feed.steps_per_epoch, progress)
     if left_out:
         progress.note(unseen_recall(answers, job.data, job.recipe.transfer))
     return card

@@ -95,7 +95,8 @@ def claim(folder: Path, request: Request | SpecialistsRequest, *, resume: bool, 
 
     Raises KdcError where the folder may not be written: it is not a run, a run stands there and neither --resume nor
     --overwrite was given, other files lie in the run to overwrite, or something that the request names; or the run to
-    resume was started with another request. Changes nothing.
+    resume was started with another request. With both, --resume counts: what was interrupted may have been to
+    overwrite. Changes nothing.
     """
     request_file, kind = folder / "run.json", kind_of(request)
     refuse_place(folder, request)
@@ -107,7 +108,7 @@ def claim(folder: Path, request: Request | SpecialistsRequest, *, resume: bool, 
         raise KdcError(f"--out {folder} exists and is no run of kdc, so it is left alone", "choose another --out")
     _refuse_other_command(folder, request, kind, resume=resume)
     finished = (folder / kind.last).is_file()
-    if overwrite:
+    if overwrite and not resume:
         _refuse_foreign(folder, kind)
         _refuse_needed(folder, request)
         return False
@@ -121,7 +122,8 @@ def claim(folder: Path, request: Request | SpecialistsRequest, *, resume: bool, 
     if differing:
         raise KdcError(
             f"--resume: the run in {folder} was started with other settings: {'; '.join(differing)}",
-            "give the same command again, or choose another --out",
+            f"{'leave --resume out to replace it' if overwrite else 'give the same command again'}, or choose another "
+            "--out",
         )
     return finished
 

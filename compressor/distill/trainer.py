@@ -27,7 +27,7 @@ from compressor.models import LoadedModel
 from compressor.models.features import POOLED
 from compressor.models.trained_on import learned_before
 from compressor.models.weights import head_parameters
-from compressor.progress import Progress
+from compressor.progress import Muted, Progress
 from compressor.quantization.fake_quant import restore_channels
 from compressor.schema.base import flat
 from compressor.schema.recipe import Recipe
@@ -64,12 +64,13 @@ def train_and_save(job: Job, out: Path, resume: bool, resources: Resources, prog
         sides = _looked_at(job, setting)
         _require_trainable(job)
         if job.teacher is not None:
-            teacher, card = measured(job.teacher, feed, job.data, setting)
+            known = job.quantize is not None  # the training in float has measured the same one
+            teacher, card = measured(job.teacher, feed, job.data, setting, known=known)
         signal: Teacher | None = None
         if job.teacher is not None and teacher is not None and any(term.asks_teacher for term in job.terms):
             signal = _signal(job, job.teacher, teacher, sides, feed, setting, every_view=False)
         if job.table is not None:
-            signal, card = taught_by(job.table, job.data, progress)
+            signal, card = taught_by(job.table, job.data, Muted(progress) if job.quantize is not None else progress)
         if accelerator.is_main_process:
             start(out, job.request, resume=resume)
         accelerator.wait_for_everyone()

@@ -16,7 +16,7 @@ from compressor.schema.quantization import Quantization, RungName, Scheme, Score
 from compressor.schema.student import Weights
 from compressor.tasks.base import Stored, example_inputs
 
-__all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Rank", "Source"]
+__all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Rank", "Retrain", "Source", "TopRung"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,19 @@ class QatModel:
     onnx_file: Path
     record: Quantization
     weights: Weights | None = None
+
+
+Retrain = Callable[[Scheme], QatModel | None]
+"""Train the student on under fake quantization; None where that was not permitted."""
+
+
+@dataclass(frozen=True)
+class TopRung:
+    """Where a quantization-aware student comes from. `own`: the student itself, where it was trained so; `retrain`:
+    trains it so. By default there is none."""
+
+    own: QatModel | None = None
+    retrain: Retrain = lambda scheme: None
 
 
 @dataclass(frozen=True)

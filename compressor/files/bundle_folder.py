@@ -1,8 +1,9 @@
 """What lies in the folder of a bundle, and which of its states counts; bundle_change.py says how it changes."""
 
 import os
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,8 @@ __all__ = [
     "is_working",
     "own_files",
     "read_steadily",
+    "remove_strays",
+    "stray",
 ]
 
 SUMS = "SHA256SUMS"
@@ -33,6 +36,10 @@ WORKING = ".kdc-"
 
 MEASURED = ("measurements/",)
 """What is kdc's whatever lies in it: sessions that were copied from a device are in no list yet."""
+
+STRAYS = (".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", ".localized", "__macosx", "@eadir")
+STRAYS_BEGIN = ("._", ".git", ".spotlight-", ".fseventsd", ".trash")
+"""What file managers and git put into any folder, in small letters."""
 
 TRIES = 20
 PAUSE_S = 0.05
@@ -44,6 +51,24 @@ def is_working(name: str, *, top: bool) -> bool:
     """Whether a file or folder of that name is kdc's own and no part of a bundle. `top`: it lies right in its folder,
     and not deeper."""
     return is_temporary(name) or is_lock(name) or (top and name.startswith(WORKING))
+
+
+def stray(path: str) -> str | None:
+    """What a file manager or git has left, of which `path` (forward slashes) is a part; None where it is of no such."""
+    parts = path.split("/")
+    for depth, part in enumerate(map(str.lower, parts), start=1):
+        if part in STRAYS or part.startswith(STRAYS_BEGIN):
+            return "/".join(parts[:depth])
+    return None
+
+
+def remove_strays(bundle: Path, strays: Sequence[str]) -> str:
+    """The hint for those: which command removes them, but a repository's history, which must be kept elsewhere."""
+    strays = list(dict.fromkeys(strays))
+    repositories = [path for path in strays if path.split("/")[-1].lower() == ".git"]
+    hints = [f"move {bundle / path} away: a repository may hold a bundle, but not lie in one" for path in repositories]
+    others = [shlex.quote(str(bundle / path)) for path in strays if path not in repositories]
+    return "; ".join([*([f"rm -r {' '.join(others)}"] if others else []), *hints])
 
 
 def counted(bundle: Path) -> Path:
@@ -94,9 +119,10 @@ def claim(out: Path, overwrite: bool) -> None:
     foreign = [path for path in found if path not in own and not path.startswith(MEASURED)]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        strays = [left for path in foreign if (left := stray(path)) is not None]
         raise KdcError(
             f"--out {out} holds {foreign[0]}{more}, which is no file of that bundle and would be lost",
-            "put it elsewhere, or choose another --out",
+            remove_strays(out, strays) if len(strays) == len(foreign) else "put it elsewhere, or choose another --out",
         )
 
 

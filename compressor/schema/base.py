@@ -33,6 +33,11 @@ class Noun(BaseModel):
         str_max_length=JSON_BYTES,
     )
 
+    @classmethod
+    def made_anew(cls, path: Path) -> str:
+        """The hint where what lies at `path` is not as this kdc writes it: what makes it anew."""
+        return ""
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_as_number(cls, value: object, info: ValidationInfo) -> object:
@@ -103,7 +108,11 @@ def read_json(path: Path, noun: type[N]) -> N:
     """The `noun` in the JSON file at `path`; raises KdcError where it is missing, no JSON, or not such a noun."""
     if not path.exists():
         raise KdcError(f"{path} does not exist")
-    return parse(noun, json_value(read_bytes(path, most=JSON_BYTES), str(path)), str(path))
+    values = json_value(read_bytes(path, most=JSON_BYTES), str(path))
+    try:
+        return parse(noun, values, str(path))
+    except KdcError as error:
+        raise KdcError(error.message, noun.made_anew(path)) from None
 
 
 def write_json(path: Path, value: Noun) -> None:

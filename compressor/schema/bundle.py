@@ -10,6 +10,7 @@ SHA256SUMS             every other file; `sha256sum -c` reads it
 """
 
 import hashlib
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -130,3 +131,10 @@ class Bundle(Noun):
     variants: tuple[Variant, ...]
     support: tuple[FileEntry, ...]
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def made_anew(cls, path: Path) -> str:
+        return (
+            "if another version of kdc made the bundle, this one makes it anew: "
+            f"kdc export RUN --profile NAME --out {path.parent} --overwrite"
+        )

@@ -1,5 +1,6 @@
 """Measurement: one session of `runners/bench.py`, BUNDLE/measurements/measurement.json. Raw samples, no summaries."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -150,3 +151,7 @@ class Measurement(Noun):
     contestants: tuple[Contestant, ...]
     rounds: tuple[Round, ...]
     blocks: tuple[Block, ...]
+
+    @classmethod
+    def made_anew(cls, path: Path) -> str:
+        return f"if another version of kdc measured it, this one measures anew: kdc measure {path.parent.parent}"

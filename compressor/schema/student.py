@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -216,6 +217,10 @@ class Request(Noun):
     specialty: tuple[str, ...] | None = None
     assistants: tuple[str, ...] = ()
 
+    @classmethod
+    def made_anew(cls, path: Path) -> str:
+        return _trained_anew(path)
+
 
 class Student(Noun):
     """A trained model: RUN/student.json, beside its state dict, RUN/student.safetensors.
@@ -253,3 +258,14 @@ class Student(Noun):
     specialty: Specialty | None = None
     assistants: tuple[Weights, ...] = ()
     trained_on: str | None = None
+
+    @classmethod
+    def made_anew(cls, path: Path) -> str:
+        return _trained_anew(path)
+
+
+def _trained_anew(path: Path) -> str:
+    return (
+        "if another version of kdc made the run, this one trains it anew: the command that made it, with "
+        f"--out {path.parent} --overwrite"
+    )

@@ -529,3 +529,16 @@ def test_locks_are_gone_where_it_was_refused(tmp_path: Path, ask_distill: Ask) -
     assert list(tmp_path.iterdir()) == []
     with locked(tmp_path / "a" / "run", "kdc distill"):
         pass
+
+
+def test_to_resume_and_to_overwrite_is_to_resume(tmp_path: Path, ask_distill: Ask) -> None:
+    """As the same command with --resume is, where one that was to overwrite was interrupted: never a student of new
+    settings beside the record of the old ones."""
+    out = tmp_path / "run"
+    start(out, ask_distill(), resume=False)
+    (out / "student.json").touch()
+    assert claim(out, ask_distill(), resume=True, overwrite=True), "it is finished, and not replaced"
+    with pytest.raises(KdcError, match=r"recipe\.epochs was 2, now 3") as caught:
+        claim(out, ask_distill(epochs=3), resume=True, overwrite=True)
+    assert caught.value.hint == "leave --resume out to replace it, or choose another --out"
+    assert not claim(out, ask_distill(epochs=3), resume=False, overwrite=True)

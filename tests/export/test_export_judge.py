@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source
+from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source, TopRung
 from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import climb
 from compressor.profiles import load_profile
@@ -128,7 +128,7 @@ def test_six_right_answers_do_not_make_up_for_mirrored_logits(tmp_path: Path) ->
     assert not judge.holds(score)
     progress = Hearing()
     rungs = ladder([("ptq", "mirrored", bad), ("bias-correction", "close", good)])
-    taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, None, lambda scheme: None, progress)
+    taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), progress)
     assert taken.candidate.how == "close"
     assert [rung.taken for rung in taken.rungs] == [False, True]
     assert taken.rungs[0].score == score
@@ -143,7 +143,7 @@ def test_within_a_rung_parity_comes_before_right_answers(tmp_path: Path) -> None
     wrong[0] = reference[0, [1, 0, *range(2, 10)]]
     judge = judge_of(tmp_path, reference, labels)
     rungs = ladder([("ptq", "mirrored", mirrored(reference, labels)), ("ptq", "one wrong", wrong)])
-    taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, None, lambda scheme: None, Hearing())
+    taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), Hearing())
     assert (taken.candidate.how, taken.score.correct) == ("one wrong", 29)
 
 
@@ -153,10 +153,10 @@ def test_of_equals_within_a_rung_the_closest_is_taken(tmp_path: Path) -> None:
     close, closer = near(reference, 15), near(reference, 35)
     made = [("ptq", "close", close), ("ptq", "closer", closer), ("fallback", "some float", near(reference, 60))]
     judge = judge_of(tmp_path, reference, labels)
-    taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "a", judge, None, lambda scheme: None, Hearing())
+    taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "a", judge, TopRung(), Hearing())
     assert taken.candidate.how == "closer"
     judge.needed = 7  # none holds
-    taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "b", judge, None, lambda scheme: None, Hearing())
+    taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "b", judge, TopRung(), Hearing())
     assert taken.candidate.how == "closer"
 
 
@@ -165,7 +165,7 @@ def test_where_none_is_close_the_best_is_taken_and_said(tmp_path: Path) -> None:
     progress = Hearing()
     judge = judge_of(tmp_path, reference, labels)
     rungs = ladder([("ptq", "mirrored", mirrored(reference, labels))])
-    climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, None, lambda scheme: None, progress)
+    climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), progress)
     [warning] = progress.warnings
     assert "no rung gives torch's answers closely enough" in warning
     assert "lowest cosine -0." in warning
@@ -201,6 +201,8 @@ def test_a_retrained_student_is_compared_with_itself(tmp_path: Path) -> None:
         lambda *given: iter(()),
         lambda source, qat, folder: Candidate("qat", "retrained", artefact(folder, "q", own)),
     )
-    taken = climb(source(), "onnxruntime", quantizer, tmp_path / "out", judge, None, lambda scheme: qat, Hearing())
+    taken = climb(
+        source(), "onnxruntime", quantizer, tmp_path / "out", judge, TopRung(retrain=lambda scheme: qat), Hearing()
+    )
     assert taken.score.cosine == pytest.approx(1, abs=1e-5)
     assert (taken.score.same, taken.score.n) == (40, 40)

@@ -327,6 +327,11 @@ def test_a_place_for_a_bundle(sealed: Path, tmp_path: Path) -> None:
     with pytest.raises(KdcError, match=r"holds notes\.txt, which is no file of that bundle and would be lost"):
         claim(sealed, overwrite=True)
     (sealed / "notes.txt").unlink()
+    (sealed / "best" / ".DS_Store").touch()
+    with pytest.raises(KdcError, match=r"holds best/\.DS_Store") as caught:
+        claim(sealed, overwrite=True)
+    assert caught.value.hint == f"rm -r {sealed}/best/.DS_Store"
+    (sealed / "best" / ".DS_Store").unlink()
     (sealed / "measurements" / "log.txt").unlink()
     (tmp_path / "killed").mkdir()
     sealed.rename(tmp_path / "killed" / NEXT)  # a first export, killed between two renames

@@ -85,6 +85,11 @@ def test_no_text_breaks_out_of_its_cell(make_bundle: Make) -> None:
     text.encode()
 
 
+def test_what_begins_no_tag_is_read_as_it_is(make_bundle: Make) -> None:
+    text = to_markdown(build_report(make_bundle(notes=("n=33 < 1000, and 2<3, <b>",))))
+    assert r"- n=33 < 1000, and 2<3, \<b>" in text
+
+
 def test_the_table_of_a_pull_request_stays_narrow(make_bundle: Make) -> None:
     variants = {"s": {}, "r": {"role": "reference"}, "t": {"role": "teacher"}, "baseline-s": {"role": "baseline"}}
     text = to_markdown(build_report(make_bundle(variants, classes=2)))

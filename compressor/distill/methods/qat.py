@@ -22,13 +22,13 @@ from compressor.distill.methods.assistants import distill_chain, require_possibl
 from compressor.distill.overlap import seen_before, tell_table_overlap, with_notes
 from compressor.distill.plan import Job, Origin
 from compressor.distill.run_folder import abandon, claimed, start
-from compressor.distill.trainer import say, train_and_save
+from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_run
 from compressor.models.lineage import data_of, teacher_of
 from compressor.models.prediction_table import same_table
 from compressor.processes.team import team
-from compressor.progress import Progress
+from compressor.progress import Muted, Progress
 from compressor.quantization.fake_quant import add_fake_quant, equalise_channels
 from compressor.quantization.folding import fold_batchnorm, unfolded
 from compressor.quantization.plan import quant_plan
@@ -172,22 +172,22 @@ def _refuse_corrected(recipe: Recipe) -> None:
 def _train_on(
     request: Request, plain: Path, out: Path, moved: str, resume: bool, resources: Resources, progress: Progress
 ) -> Student:
-    """The epochs under fake quantization, from the student in float in the run `plain`. `moved`: the hint where the
-    teacher is not where it was."""
+    """The epochs under fake quantization, from the student in float in the run `plain`, whose training has said all
+    there is to say of data and teacher. `moved`: the hint where the teacher is not where it was."""
     assert request.qat is not None
+    again = Muted(progress)
     student, record = load_run(plain)
     teacher, table = teacher_of(request, record, None, moved), same_table(request, record, moved)
-    data = data_of(request, record, progress, unlabelled=True)
-    say(data, progress)
-    data = seen_before(request, data, progress)
+    data = data_of(request, record, again, unlabelled=True)
+    data = seen_before(request, data, again)
     if table is not None:
-        data = with_notes(data, tell_table_overlap(table, data, progress))
+        data = with_notes(data, tell_table_overlap(table, data, again))
     quantize = _quantize(student, record, request, progress)
     recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
     if left_out:
         progress.note(f"under fake quantization the student learns without {', '.join(left_out)}")
     useless = labels_only(bind_losses(recipe, has_teacher=has_teacher(request)))
-    data = transfer_set(data, recipe.transfer, labels_only=useless, progress=progress)
+    data = transfer_set(data, recipe.transfer, labels_only=useless, progress=again)
     job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table)
     if record.assistants and record.teacher is not None and record.teacher_validation is not None:
         job = replace(job, origin=Origin(record.teacher, record.teacher_validation, record.assistants))

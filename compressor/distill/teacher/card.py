@@ -42,7 +42,7 @@ def tell_lost_classes(
     lost = [f"class {name}: {', '.join(counted)}" for name, counted in found.items() if name not in left_out]
     if not lost:
         return
-    more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    more = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
     shown = ", ".join(f"{one.accuracy:.1%} on {one.split} (balanced {one.balanced:.1%})" for one in scores)
     progress.warn(
         f"{who} never or hardly ever answers {'; '.join(lost[:NAMED])}{more}. Accuracy alone does not show it: {shown}"

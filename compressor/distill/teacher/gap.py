@@ -16,9 +16,10 @@ TOLERABLE = 0.02
 Bools = NDArray[np.bool_]
 
 
-def tell_gap(right: Mapping[tuple[str, str], Bools], teacher: str, progress: Progress) -> None:
+def tell_gap(right: Mapping[tuple[str, str], Bools], teacher: str, steps: int, progress: Progress) -> None:
     """Say by how many points of validation accuracy the student stays behind its teacher, on the same samples, with
-    the interval of their difference; warn where all of it is above TOLERABLE. `right`: by key and split, bool [N].
+    the interval of their difference; warn where all of it is above TOLERABLE. `right`: by key and split, bool [N];
+    `steps`: of the training, in all.
 
     A student that is far smaller than its teacher learns better from one between them (Mirzadeh et al. 2020, arXiv
     1902.03393), and one that could still learn from a longer training (Beyer et al. 2022, arXiv 2106.05237).
@@ -26,7 +27,8 @@ def tell_gap(right: Mapping[tuple[str, str], Bools], teacher: str, progress: Pro
     student, taught_by = right["student", "validation"], right["teacher", "validation"]
     line = f"validation: the student is {points_apart(student, taught_by, f'its teacher {teacher}')}"
     if difference(student, taught_by).high < -TOLERABLE:
-        progress.warn(f"{line}; a longer training (--epochs) or a model between them (--assistant timm:NAME) may help")
+        longer = f"a training of more than its {steps:,} steps (--epochs, or a smaller --batch-size)"
+        progress.warn(f"{line}; {longer} or a model between them (--assistant timm:NAME) may help")
     else:
         progress.note(line)
 

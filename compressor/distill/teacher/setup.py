@@ -1,5 +1,7 @@
 """The teacher of a training, as the loop asks it: measured first, then run online or read from kept answers."""
 
+from dataclasses import replace
+
 import timm
 import torch
 
@@ -15,6 +17,7 @@ from compressor.models.ensemble import Mixture
 from compressor.models.features import POOLED, Taps
 from compressor.models.references import is_table
 from compressor.modes import freeze
+from compressor.progress import Muted
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, TeacherCard
 from compressor.tasks.base import BatchModel, Feed
@@ -22,8 +25,13 @@ from compressor.tasks.base import BatchModel, Feed
 __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
 
 
-def measured(teacher: LoadedModel, task: Feed, data: Dataset, setting: Setting) -> tuple[BatchModel, TeacherCard]:
-    """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level."""
+def measured(
+    teacher: LoadedModel, task: Feed, data: Dataset, setting: Setting, *, known: bool = False
+) -> tuple[BatchModel, TeacherCard]:
+    """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level. `known`:
+    it was measured before, so that nothing of it is said again."""
+    if known:
+        setting = replace(setting, progress=Muted(setting.progress))
     if isinstance(teacher.network, Mixture):
         _measure_members(teacher.network, task, data, setting)
     model = on_device(

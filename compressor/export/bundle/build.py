@@ -13,7 +13,7 @@ from compressor import __version__
 from compressor.assets import runner_scripts
 from compressor.data.samples import Dataset
 from compressor.errors import KdcError, needs, os_error
-from compressor.export.base import QatModel, Source
+from compressor.export.base import QatModel, Source, TopRung
 from compressor.export.bundle.eval_set import eval_set, part_of, write_reference
 from compressor.export.bundle.identity import metadata_of, without_paths
 from compressor.export.bundle.teacher_predictions import matched_by_ids_alone, write_teacher_table
@@ -218,8 +218,7 @@ def _student(
         pictures=pictures,
         reference=reference,
         judge=_judge(place, network, student, record),
-        own_qat=own,
-        retrain=_retraining(place, batch, None if own is not None or record.bias_correction else retrain),
+        top=TopRung(own, _retraining(place, batch, None if own is not None or record.bias_correction else retrain)),
         delivery=delivery,
         write_reference=lambda network, path: place.write_reference(network, inputs, path),
     )
@@ -238,8 +237,7 @@ def _teacher_making(place: _Place, teacher: LoadedModel, pictures: str) -> Makin
         pictures=pictures,
         reference=reference,
         judge=None,
-        own_qat=None,
-        retrain=lambda scheme: None,
+        top=TopRung(),
         delivery=Delivery(),
         write_reference=lambda network, path: place.write_reference(network, inputs, path),
     )

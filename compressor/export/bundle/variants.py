@@ -8,13 +8,13 @@ from pathlib import Path
 from torch import nn
 
 from compressor.errors import KdcError
-from compressor.export.base import QatModel, Source
+from compressor.export.base import QatModel, Source, TopRung
 from compressor.export.builders import builder_of
 from compressor.export.bundle.identity import public
 from compressor.export.bundle.macs import count_macs
 from compressor.export.bundle.sizes import compressed_bytes, weight_bytes
 from compressor.export.judge import ValidationJudge
-from compressor.export.ladder import Retrain, climb
+from compressor.export.ladder import climb
 from compressor.files.atomic import file_sha256
 from compressor.models import LoadedModel
 from compressor.processes.runner import RunnerError
@@ -70,7 +70,7 @@ def _impossible(flag: str, runtime: str, able: str) -> KdcError:
 class Making:
     """A model on its way into a bundle. `pictures`, `reference`: where its test inputs and torch's answers lie,
     relative to the bundle `root`; `judge`: of its answers on validation, for the student alone.
-    `own_qat`: the student, where it was trained under fake quantization; `retrain`: trains it so."""
+    `top`: where its top rung comes from."""
 
     root: Path
     role: Role
@@ -79,8 +79,7 @@ class Making:
     pictures: str
     reference: str
     judge: ValidationJudge | None
-    own_qat: QatModel | None
-    retrain: Retrain
+    top: TopRung
     delivery: Delivery
     write_reference: Callable[[nn.Module, str], None]
 
@@ -147,7 +146,7 @@ def _made(making: Making, runtime: str, precision: str, folder: Path, progress: 
     assert builder.quantizer is not None, "the table of runtimes names int8 only where there is a quantizer"
     assert judge is not None, "a teacher is not quantized"
     progress.note(f"{folder.name}: climbing the ladder")
-    taken = climb(making.source, runtime, builder.quantizer, folder, judge, making.own_qat, making.retrain, progress)
+    taken = climb(making.source, runtime, builder.quantizer, folder, judge, making.top, progress)
     how = f"{taken.candidate.rung}: {taken.candidate.how}"
     return _Made(taken.candidate.model, how, taken.score, taken.rungs, taken.qat)
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from compressor.errors import needs
 from compressor.export.base import Candidate, Judge, Source
-from compressor.export.openvino.nncf_int8 import batch, batch_count, part_of_nncf, quietly, save_packed
+from compressor.export.openvino.ir import quietly
+from compressor.export.openvino.nncf_int8 import batch, batch_count, part_of_nncf, save_packed
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.schema.quantization import Score

@@ -1,9 +1,12 @@
 """ONNX -> OpenVINO IR, at the float precision that was asked for."""
 
+import io
+import logging
 import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from compressor.errors import KdcError, needs
 from compressor.export.base import Artefact, Source
 from compressor.runtimes import RUNTIMES
 
-__all__ = ["convert", "converted", "ir_constants", "reason", "save", "write"]
+__all__ = ["convert", "converted", "ir_constants", "quietly", "reason", "save", "write"]
 
 # OpenVINO and NNCF report to their makers over the network whoever converts a model, unless this package is missing:
 # then both do without. kdc sends nothing unasked.
@@ -23,6 +26,10 @@ IR_TYPES = {
     "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8", "i4": "int4",
     "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8", "u4": "uint4", "u1": "uint1",
 }  # fmt: skip
+
+NOISY = ("nncf", "torch.utils.cpp_extension", "torch.export")
+"""Loggers: the first two greet whoever imports NNCF, and the second one misses a GPU; the third complains when OpenVINO
+2026.0 tries an ONNX file as one of torch's first."""
 
 COUNTED = re.compile(r"[A-Z]\w*_\d+")
 """Names that OpenVINO gives, e.g. Reshape_15: also to the constants that it computes of such nodes."""
@@ -40,14 +47,32 @@ def convert(source: Source, precision: str, folder: Path) -> Artefact:
     return Artefact(model, f"openvino.convert_model, save_model(compress_to_fp16={half})")
 
 
+@contextmanager
+def quietly(failure: str) -> Iterator[None]:
+    """Keep the logs and progress bars of OpenVINO and NNCF away; what they raise becomes a KdcError that starts with
+    `failure`."""
+    loggers = [logging.getLogger(name) for name in NOISY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    except KdcError:
+        raise
+    except Exception as error:  # they raise types of their own, and plain RuntimeErrors
+        raise KdcError(f"{failure}: {reason(error)}") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def converted(onnx_file: Path) -> Any:
     """The openvino.Model of an ONNX file. By convert_model and not by Core.read_model: after the latter NNCF has
     skipped its bias correction without a word."""
     ov = needs("openvino", RUNTIMES["openvino"].install, "an OpenVINO export")
-    try:
+    with quietly("OpenVINO cannot convert the network"):
         return ov.convert_model(onnx_file)
-    except Exception as error:  # openvino raises plain RuntimeErrors and its own frontends' types
-        raise KdcError(f"OpenVINO cannot convert the network: {reason(error)}") from None
 
 
 def save(model: Any, folder: Path, *, half: bool) -> Path:

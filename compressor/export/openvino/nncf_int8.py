@@ -1,30 +1,23 @@
-"""NNCF on an OpenVINO model: quantize, pack the weights, and keep quiet about it."""
+"""NNCF on an OpenVINO model: quantize, and pack the weights."""
 
 import importlib
-import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.errors import KdcError, needs
+from compressor.errors import needs
 from compressor.export.base import Source
-from compressor.export.openvino.ir import reason, save
+from compressor.export.openvino.ir import quietly, save
 from compressor.export.schemes import saturates
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.tasks.base import Arrays
 
-__all__ = ["batch", "batch_count", "biases", "part_of_nncf", "quantized", "quietly", "save_packed"]
+__all__ = ["batch", "batch_count", "biases", "part_of_nncf", "quantized", "save_packed"]
 
 Floats = NDArray[np.float32]
-
-NOISY = ("nncf", "torch.utils.cpp_extension")
-"""Loggers that greet whoever imports NNCF; the second one misses a GPU."""
 
 
 def batch_count(source: Source) -> int:
@@ -98,22 +91,3 @@ def part_of_nncf(name: str) -> Any:
     with quietly("NNCF cannot be imported"):
         needs("nncf", RUNTIMES["openvino"].install, "OpenVINO in int8")
         return importlib.import_module(name)
-
-
-@contextmanager
-def quietly(failure: str) -> Iterator[None]:
-    """Keep NNCF's log and progress bars off stdout; what it raises becomes a KdcError that starts with `failure`."""
-    loggers = [logging.getLogger(name) for name in NOISY]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    except KdcError:
-        raise
-    except Exception as error:  # NNCF and OpenVINO raise types of their own, and plain RuntimeErrors
-        raise KdcError(f"{failure}: {reason(error)}") from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

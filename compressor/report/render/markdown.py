@@ -14,7 +14,8 @@ def text(value: object) -> str:
     """Anything as one line of markdown that cannot break out of its table cell."""
     line = one_line(value)
     line = line if len(line) <= LONGEST_CELL else line[: LONGEST_CELL - 1] + "…"
-    return re.sub(r"([\\`*|<]|\](?=[(\[:]))", r"\\\1", line)
+    # No tag begins with "< " or "<1": "n=33 < 1000" stays as it is for who reads it in a terminal.
+    return re.sub(r"([\\`*|]|<(?![ 0-9])|\](?=[(\[:]))", r"\\\1", line)
 
 
 def code(value: object) -> str:

@@ -15,7 +15,7 @@ from compressor.report.render.text import (
     spread,
 )
 from compressor.schema.quantization import Rung
-from compressor.schema.report import Check, ClassShare, Report, Row, TableRow
+from compressor.schema.report import Check, ClassShare, Report, Row, Session, TableRow
 from compressor.stats import closeness
 
 __all__ = ["check_table", "details", "named", "rows_table"]
@@ -57,7 +57,7 @@ def rows_table(report: Report) -> list[str]:
         (f"p50 ms{disturbed}", lambda row: estimate(row.p50_ms)),
         (f"p90 ms{disturbed}", lambda row: estimate(row.p90_ms)),
         ("times as fast", lambda row: "1" if _is_base(row) else estimate(row.p50_ratio)),
-        ("times as fast as fp32", _beside_fp32),
+        ("times as fast as fp32", lambda row: _beside_fp32(row, report.session)),
     ]
     if _has_baseline(report):
         columns.append(("p50 / baseline's", lambda row: _beside_baseline(row, estimate(row.slowdown))))
@@ -84,12 +84,14 @@ def _table_keeps(table: TableRow | None) -> dict[str, str]:
     }
 
 
-def _beside_fp32(row: Row) -> str:
-    """How many times as fast as the student's fp32 reference; what is slower says so."""
-    if row.role in ("teacher", "baseline"):
+def _beside_fp32(row: Row, session: Session | None) -> str:
+    """How many times as fast as the student's fp32 reference; what is slower says so, where that is more than noise
+    alone makes in this session."""
+    if row.role in ("teacher", "baseline") or row.fp32_ratio is None:
         return "–"
-    slower = " **slower**" if row.fp32_ratio is not None and row.fp32_ratio.high < 1 else ""
-    return estimate(row.fp32_ratio) + slower if row.fp32_ratio is not None else "–"
+    ratio, noise = row.fp32_ratio, session.smallest_effect if session is not None else None
+    slower = noise is not None and ratio.high < 1 and 1 / ratio.value - 1 > noise
+    return estimate(ratio) + (" **slower**" if slower else "")
 
 
 def _has_baseline(report: Report) -> bool:

@@ -108,6 +108,33 @@ def test_the_teacher_and_the_student_in_float_are_left_alone(tmp_path: Path, pla
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "nothing is left beside it"
 
 
+def test_what_the_training_in_float_has_said_is_not_said_again(tmp_path: Path, plain: Path) -> None:
+    """Inside `kdc export` and `kdc distill --qat` the lines on data and teacher were read before."""
+    said: list[str] = []
+
+    class Hearing(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+        warn = note
+
+    made = on(plain, tmp_path / "run", epochs=1, progress=Hearing())
+    for again in (
+        "data idx",
+        "data digits",
+        "teacher card",
+        "teacher run",
+        "split off",
+        "most often mistaken",
+        "suggested temperature",
+        "calibration",
+    ):
+        assert not [line for line in said if again in line and "behind its teacher" not in line], again
+    assert [line for line in said if line.startswith("fake quantization (")]
+    assert [line for line in said if line.startswith("kept epoch 1: ")]
+    assert made.teacher_card is not None, "it is recorded all the same"
+
+
 def unequal(plain: Path, out: Path, spread: float) -> Path:
     """The same function in float, which rounds badly: within the stem the channels' sizes are spread from 1 to
     `spread`, and the next convolution takes as much less of them. One step serves all, so the small ones are lost."""

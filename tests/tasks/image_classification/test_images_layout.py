@@ -273,7 +273,7 @@ def test_apple_double_files_are_no_pictures(make_folder: MakeFolder, make_bytes:
 
 def test_a_hidden_folder_that_no_tool_leaves_is_told(make_folder: MakeFolder) -> None:
     root = make_folder({"java": 3, "rust": 3, ".net": 3, ".git": 0, ".cache": 0})
-    assert "ignored 1 folders whose names begin with a dot, e.g. .net" in open_data(f"folder:{root}").info.notes
+    assert "ignored the folder .net: its name begins with a dot" in open_data(f"folder:{root}").info.notes
 
 
 def test_held_out_pictures_among_the_unlabelled_are_told_by_any_name_at_any_depth(

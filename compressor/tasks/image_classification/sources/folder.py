@@ -47,11 +47,17 @@ class _Ignored:
 
     def notes(self) -> tuple[str, ...]:
         kinds = (
-            (self.files, "files that are no pictures by their suffix, or lie beside the class folders"),
-            (self.links, "folders that were reached before through another link"),
-            (self.hidden, "folders whose names begin with a dot"),
+            (self.files, "file", "no picture by its suffix, or beside the class folders"),
+            (self.links, "folder", "reached before through another link"),
+            (self.hidden, "folder", "its name begins with a dot"),
         )
-        return tuple(f"ignored {len(names)} {what}, e.g. {min(names)}" for names, what in kinds if names)
+        return tuple(
+            f"ignored {len(names)} {what}s, e.g. {min(names)}: {why}"
+            if len(names) > 1
+            else f"ignored the {what} {names[0]}: {why}"
+            for names, what, why in kinds
+            if names
+        )
 
 
 def expanded(text: str) -> Path:
