@@ -26,17 +26,17 @@ def measure(keep: bool, model: str, size: int, batch: int) -> dict[str, float]:
     if keep and not keep_large_blocks():
         sys.exit("the C library here is not glibc")
     network = timm.create_model(model, num_classes=10).to(memory_format=torch.channels_last)
-    pictures = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters())
 
     def train() -> None:
         optimizer.zero_grad()
-        network(pictures).square().mean().backward()
+        network(images).square().mean().backward()
         optimizer.step()
 
     def forward() -> None:
         with torch.no_grad():
-            network(pictures)
+            network(images)
 
     seconds = {}
     for name, step in (("training step", train), ("forward pass", forward)):

@@ -24,7 +24,7 @@ from compressor.schema.student import Accuracy, DataInfo, Environment, Student, 
 
 __all__ = ["write_chain_bundle"]
 
-SIDE, CHANNELS, CLASSES, PICTURES = 24, 32, 4, 32
+SIDE, CHANNELS, CLASSES, IMAGES = 24, 32, 4, 32
 NAME = "onnxruntime-fp32"
 
 
@@ -33,15 +33,15 @@ def write_chain_bundle(folder: Path, blocks: int, threads: int, budget: Budget, 
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "eval").mkdir(parents=True)
     random = np.random.default_rng(0)
-    pictures = random.integers(0, 256, (PICTURES, SIDE, SIDE, 3), dtype=np.uint8)
-    np.save(folder / "eval/inputs.npy", pictures)
+    images = random.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
+    np.save(folder / "eval/inputs.npy", images)
     onnx.save(_chain(blocks), folder / "model.onnx")
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    normalised = ((pictures / np.float32(255) - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
+    normalised = ((images / np.float32(255) - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
     logits = np.concatenate([session.run(None, {"input": one[None]})[0] for one in normalised])
     np.save(folder / "eval/reference.npy", logits)
-    np.save(folder / "eval/labels.npy", np.arange(PICTURES) % CLASSES)  # the same for all chains, and no matter
-    (folder / "eval/ids.txt").write_text("".join(f"{number}\n" for number in range(PICTURES)))
+    np.save(folder / "eval/labels.npy", np.arange(IMAGES) % CLASSES)  # the same for all chains, and no matter
+    (folder / "eval/ids.txt").write_text("".join(f"{number}\n" for number in range(IMAGES)))
     (folder / "runners").mkdir()
     for name, script in runner_scripts().items():
         shutil.copyfile(script, folder / "runners" / name)
@@ -98,7 +98,7 @@ def _bundle(folder: Path, blocks: int, threads: int, budget: Budget, machine: Ma
         student=_student(preprocess),
         teacher=_weights("none"),
         reference=NAME,
-        eval=EvalSet(split="test", n=PICTURES, labels="eval/labels.npy", ids="eval/ids.txt"),
+        eval=EvalSet(split="test", n=IMAGES, labels="eval/labels.npy", ids="eval/ids.txt"),
         variants=(variant,),
         support=tuple(_entry(folder, path) for path in support),
     )
@@ -141,7 +141,7 @@ def _student(preprocess: ImagePreprocess) -> Student:
         class_names=names,
         preprocess=preprocess,
         teacher=_weights("none"),
-        data=DataInfo(source="drawn", fingerprint="0" * 64, class_names=names, counts={"test": PICTURES}),
+        data=DataInfo(source="drawn", fingerprint="0" * 64, class_names=names, counts={"test": IMAGES}),
         recipe=Recipe(losses=(LossTerm(name="kd"),)),
         kept_epoch=1,
         kept_rule="none",

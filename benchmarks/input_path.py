@@ -3,7 +3,7 @@
     python -m benchmarks.input_path [--images 20000] [--size 64] [--batch 64] [--rounds 3]
 
 Writes a folder of JPEG files (crops of scikit-image's photographs, 160 px). In each round compares, in random order: a
-bare loop on pictures that lie decoded in memory, kdc's second epoch from its decoded store, and kdc decoding anew.
+bare loop on images that lie decoded in memory, kdc's second epoch from its decoded store, and kdc decoding anew.
 Then trains one epoch with a tenth of the files and with all, each in a fresh process, and compares the peak of resident
 memory.
 """

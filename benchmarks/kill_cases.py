@@ -39,7 +39,7 @@ def sound_bundle(place: Path) -> str | None:
 
 
 def left_in_bundle(place: Path) -> list[str]:
-    """What kdc has in the making there, beside the bundle's own files and folders."""
+    """What kdc has in the item there, beside the bundle's own files and folders."""
     return [path.name for path in (place / "bundle").rglob(".kdc*")]
 
 
@@ -54,7 +54,7 @@ def _done(command: Command, under: Path) -> None:
 
 
 def _colours(work: Path) -> Path:
-    """A few pictures of 8 x 8 px in three classes, and a teacher that knows them; made once."""
+    """A few images of 8 x 8 px in three classes, and a teacher that knows them; made once."""
     made, rng = work / "colours", np.random.default_rng(0)
     if not made.exists():
         for split, name, number in ((s, n, i) for s, each in EACH.items() for n in COLOURS for i in range(each)):

@@ -58,9 +58,9 @@ def timm_epoch(folder: Path, given: argparse.Namespace, teacher: nn.Module) -> f
     ).train()  # fmt: skip
     optimizer = create_optimizer_v2(student, opt="adamw", lr=1e-3)
     begin = time.perf_counter()
-    for pictures, labels in loader:
+    for images, labels in loader:
         optimizer.zero_grad()
-        task(pictures.contiguous(memory_format=torch.channels_last), labels)["loss"].backward()
+        task(images.contiguous(memory_format=torch.channels_last), labels)["loss"].backward()
         optimizer.step()
     return time.perf_counter() - begin
 
@@ -98,9 +98,9 @@ def torchdistill_epoch(folder: Path, given: argparse.Namespace, teacher: nn.Modu
     )  # fmt: skip
     begin = time.perf_counter()
     box.pre_epoch_process(epoch=0)
-    for pictures, labels, more in box.train_data_loader:
+    for images, labels, more in box.train_data_loader:
         box.pre_forward_process()
-        loss = box.forward_process(pictures.contiguous(memory_format=torch.channels_last), labels, more)
+        loss = box.forward_process(images.contiguous(memory_format=torch.channels_last), labels, more)
         box.post_forward_process(loss=loss)
     seconds = time.perf_counter() - begin
     box.clean_modules()

@@ -90,7 +90,7 @@ def commands(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def write_photos(folder: Path) -> None:
-    """A folder data set of three colours: noisy pictures of several sizes, always the same."""
+    """A folder data set of three colours: noisy images of several sizes, always the same."""
     import numpy as np
     from PIL import Image
 

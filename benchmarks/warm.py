@@ -4,7 +4,7 @@
         warm.run(["measure", "BUNDLE"], under=Path("BUNDLE"), at=17)
 
 An audit hook (PEP 578) counts the calls with which a run changes something under one folder: opening for writing,
-renaming, linking, making and removing. Right before the `at`-th the run is ended with SIGKILL.
+renaming, linking, item and removing. Right before the `at`-th the run is ended with SIGKILL.
 """
 
 import importlib

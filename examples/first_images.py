@@ -1,4 +1,4 @@
-"""Copy an IDX data set, with only the first N training pictures: `python first_images.py FROM TO N`."""
+"""Copy an IDX data set, with only the first N training images: `python first_images.py FROM TO N`."""
 
 import gzip
 import struct

@@ -29,13 +29,13 @@ except ImportError as error:  # nothing can be answered: the first request is to
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.energy import Meter, meter
-    from targets.runner_pictures import Batch, Floats, Pictures
+    from targets.runner_images import Batch, Floats, Images
     from targets.runner_records import Records
     from targets.runner_requests import Request, RequestError, count, take, three
     from targets.runner_streams import run_window
 else:
     from energy import Meter, meter
-    from runner_pictures import Batch, Floats, Pictures
+    from runner_images import Batch, Floats, Images
     from runner_records import Records
     from runner_requests import Request, RequestError, count, take, three
     from runner_streams import run_window
@@ -45,8 +45,8 @@ Reply = dict[str, Any]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in its runtime. `call`: a batch -> float32 [batch, classes]. Of pictures the batch is float32 [batch, 3,
-    height, width], normalized, or where `input_type` is "uint8", the pictures as they are, [batch, height, width, 3].
+    """A model in its runtime. `call`: a batch -> float32 [batch, classes]. Of images the batch is float32 [batch, 3,
+    height, width], normalized, or where `input_type` is "uint8", the images as they are, [batch, height, width, 3].
     Where a model takes several inputs, `inputs` has the name, shape and type of each, and a batch is an array a name.
     `streams`: one function a stream, batch -> a call on always that batch; calls of several streams may run at the same
     time, each on the threads asked for. `executed`: reads from the runtime in which precision it runs; may take long
@@ -107,7 +107,7 @@ class Session:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.model: Loaded | None = None
-        self.samples: Pictures | Records | None = None
+        self.samples: Images | Records | None = None
         self.batch: Any = None
         self.size = 0
         self.distinct = 0
@@ -269,7 +269,7 @@ class Session:
         if np.load(path, mmap_mode="r", allow_pickle=False).dtype.names:
             samples = Records(path)
         else:
-            samples = Pictures(path, three(request, "mean"), three(request, "std"))
+            samples = Images(path, three(request, "mean"), three(request, "std"))
         return samples, samples.new_batch(size, model.ports), size
 
 

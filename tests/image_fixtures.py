@@ -1,4 +1,4 @@
-"""Small generated pictures, and folders of them."""
+"""Small generated images, and folders of them."""
 
 import io
 from collections.abc import Callable
@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-MakePicture = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 MakeBytes = Callable[..., bytes]
 MakeFolder = Callable[..., Path]
 
 
-def _picture(seed: int, height: int = 12, width: int = 10) -> Image.Image:
+def _image(seed: int, height: int = 12, width: int = 10) -> Image.Image:
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _encoded(seed: int, suffix: str = "PNG", height: int = 12, width: int = 10) -> bytes:
     file = io.BytesIO()
-    _picture(seed, height, width).save(file, suffix)
+    _image(seed, height, width).save(file, suffix)
     return file.getvalue()
 
 
 @pytest.fixture
-def make_picture() -> MakePicture:
-    return _picture
+def make_image() -> MakeImage:
+    return _image
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def make_bytes() -> MakeBytes:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """`make_folder({"cat": 10, "dog": 12})`: a folder with so many pictures a class; keys may be "train/cat"."""
+    """`make_folder({"cat": 10, "dog": 12})`: a folder with so many images a class; keys may be "train/cat"."""
 
-    def make(counts: dict[str, int], name: str = "pictures") -> Path:
+    def make(counts: dict[str, int], name: str = "images") -> Path:
         root = tmp_path / name
         for number, (folder, count) in enumerate(counts.items()):
             (root / folder).mkdir(parents=True)
-            for picture in range(count):
-                (root / folder / f"{picture:03}.png").write_bytes(_encoded(1000 * number + picture))
+            for image in range(count):
+                (root / folder / f"{image:03}.png").write_bytes(_encoded(1000 * number + image))
         return root
 
     return make

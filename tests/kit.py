@@ -78,7 +78,7 @@ def call(*arguments: object) -> int:
 
 
 def write_colours(folder: Path, each: int = 40) -> Path:
-    """A folder data set: noisy pictures of a colour, one folder a colour."""
+    """A folder data set: noisy images of a colour, one folder a colour."""
     rng = np.random.default_rng(0)
     for name, colour in COLOURS.items():
         (folder / name).mkdir(parents=True)

@@ -209,7 +209,7 @@ def test_a_runtime_is_a_runner_a_builder_and_a_row(checkout: Checkout, plain_run
     reference = np.load(folder / student.reference_logits)
     np.testing.assert_allclose(answers, reference, atol=1e-4 * np.abs(reference).max())
     assert student.score is not None
-    assert student.score.same == student.score.n, "torch's answers to the pictures for validation"
+    assert student.score.same == student.score.n, "torch's answers to the images for validation"
     checkout.done(f"{measure} --rounds 12 --no-throughput")
     measured = read_json(folder / "measurements" / "measurement.json", Measurement)
     ours = next(one for one in measured.contestants if one.variant == "numpy-fp32")

@@ -70,7 +70,7 @@ def ids(path: Path) -> str:
 def test_targets_need_only_numpy_and_their_own_runtime(path: Path) -> None:
     own = {row.module for row in TABLE.values() if path.name in scripts_of(row)}
     if path.stem.startswith("classify_"):
-        own.add("PIL")  # Pillow reads the pictures of users
+        own.add("PIL")  # Pillow reads the images of users
     beside = {script.stem for script in TARGETS} | {"targets"}
     foreign = tops(imports(path)) - set(sys.stdlib_module_names) - {"numpy"} - own - beside
     assert not foreign

@@ -63,7 +63,7 @@ def test_one_range_for_all(kdc: Kdc, tmp_path: Path, twelve_bits: Path, teacher:
     ):
         ended = kdc(*distill, *other, "--out", tmp_path / "refused")
         assert ended.code == 2
-        assert "learned from pictures that were read with pixel_range [0, 4095]" in ended.err
+        assert "learned from images that were read with pixel_range [0, 4095]" in ended.err
         assert said in ended.err
         assert "pixel_range: [0, 4095] in the recipe" in ended.err
     assert not (tmp_path / "refused" / "student.json").exists()

@@ -119,7 +119,7 @@ def test_arms_that_start_from_others_come_after_them() -> None:
     modes = RUN.read(ROOT / "examples" / "experiments" / "modes.yaml")
     assert [[arm.name for arm in arms] for arms in RUN.stages(ten)] == [
         ["one model", "the ten together"],
-        ["distilled from the ten", "distilled from the ten, on pictures without labels too"],
+        ["distilled from the ten", "distilled from the ten, on images without labels too"],
     ]  # fmt: skip
     assert [arm.name for arm in RUN.stages(modes)[1]] == ["born again"]
 
@@ -128,12 +128,12 @@ FIRST_IMAGES = ROOT / "examples" / "first_images.py"
 
 
 def write_idx(folder: Path, counts: dict[str, int], packed: bool) -> None:
-    """An IDX data set of 2 × 3 pictures: pixel values and labels count up."""
+    """An IDX data set of 2 × 3 images: pixel values and labels count up."""
     folder.mkdir()
     for split, count in counts.items():
-        pictures = struct.pack(">4B3I", 0, 0, 8, 3, count, 2, 3) + bytes(value % 251 for value in range(count * 6))
+        images = struct.pack(">4B3I", 0, 0, 8, 3, count, 2, 3) + bytes(value % 251 for value in range(count * 6))
         labels = struct.pack(">4BI", 0, 0, 8, 1, count) + bytes(value % 3 for value in range(count))
-        for kind, content in {"images-idx3": pictures, "labels-idx1": labels}.items():
+        for kind, content in {"images-idx3": images, "labels-idx1": labels}.items():
             name = f"{split}-{kind}-ubyte"
             if packed:
                 (folder / f"{name}.gz").write_bytes(gzip.compress(content))
@@ -151,8 +151,8 @@ def test_the_first_images_are_a_whole_data_set(tmp_path: Path, packed: bool) -> 
     assert (len(data.train) + len(data.validation), len(data.test)) == (12, 9)
     labels = (tmp_path / "some" / "train-labels-idx1-ubyte").read_bytes()
     assert labels[8:] == bytes([0, 1, 2] * 4)
-    pictures = (tmp_path / "some" / "train-images-idx3-ubyte").read_bytes()
-    assert pictures[16:] == bytes(range(72))
+    images = (tmp_path / "some" / "train-images-idx3-ubyte").read_bytes()
+    assert images[16:] == bytes(range(72))
 
 
 @pytest.mark.parametrize(

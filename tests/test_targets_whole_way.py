@@ -107,7 +107,7 @@ def test_what_no_gpu_here_could_run_is_unmeasured_and_not_passed(rtx: Path, kdc:
 @pytest.fixture(scope="module")
 def jetson(tmp_path_factory: pytest.TempPathFactory, student_run: Path) -> Path:
     out = tmp_path_factory.mktemp("jetson") / "bundle"
-    easy = ("--set", "budget.min_retention=0.5")  # 24 test pictures show no 95 %, and that would be inconclusive
+    easy = ("--set", "budget.min_retention=0.5")  # 24 test images show no 95 %, and that would be inconclusive
     assert call("export", student_run, "--profile", "jetson-orin-nano", "--out", out, "--no-qat", *easy, *FAST) == 3
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
     return out
@@ -154,13 +154,13 @@ def weight_types(path: Path) -> set[int]:
 
 
 def answers(bundle: Path, variant: str) -> NDArray[np.float32]:
-    """What onnxruntime makes of a graph, on the bundle's own test pictures: it widens fp16 by itself on CPUs."""
+    """What onnxruntime makes of a graph, on the bundle's own test images: it widens fp16 by itself on CPUs."""
     one = variants(bundle)[variant]
     session = onnxruntime.InferenceSession(bundle / one.model, providers=["CPUExecutionProvider"])
     [given] = session.get_inputs()
     kind = np.float16 if given.type == "tensor(float16)" else np.float32
-    pictures = normalise(np.load(bundle / one.inputs), of_images(one.preprocess)).astype(kind)
-    rows = [session.run(None, {given.name: pictures[row : row + 1]})[0] for row in range(len(pictures))]
+    images = normalise(np.load(bundle / one.inputs), of_images(one.preprocess)).astype(kind)
+    rows = [session.run(None, {given.name: images[row : row + 1]})[0] for row in range(len(images))]
     return np.concatenate(rows).astype(np.float32)
 
 

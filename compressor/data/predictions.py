@@ -1,8 +1,8 @@
 """A table of a teacher's answers, `outputs:FILE`: made by `kdc predict`, or by hand for a teacher that cannot run here.
 
 One row a sample; column `id` names it as the data does, `split` may be there and is not read. kdc writes `content` too,
-which says what the picture showed that was answered, and `seen`: whether the teacher was trained on it. By `content` an
-answer finds its picture under another name, and none that was put in the place of the old one. Besides, one of:
+which says what the image showed that was answered, and `seen`: whether the teacher was trained on it. By `content` an
+answer finds its image under another name, and none that was put in the place of the old one. Besides, one of:
 
     label                                                  the class alone
     class_1 … class_k, probability_1 … probability_k       the k most probable; `probability_rest` may be there
@@ -80,7 +80,7 @@ class AnswerTable:
     seen: frozenset[str] | None = None
 
     def named(self, split: Split) -> list[str | None]:
-        """The id under which the table answers each sample of a split, None where it has no answer: by what the picture
+        """The id under which the table answers each sample of a split, None where it has no answer: by what the image
         shows, where the table says so, else by the sample's own id."""
         if self.contents is not None:
             return [self.contents.get(content) for content in split.contents.tolist()]

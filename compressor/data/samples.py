@@ -24,7 +24,7 @@ __all__ = [
     "drawn",
 ]
 
-# An encoded picture (a whole file), or pixels: uint8 [h, w] or [h, w, 3].
+# An encoded image (a whole file), or pixels: uint8 [h, w] or [h, w, 3].
 Content: TypeAlias = bytes | NDArray[np.uint8]
 
 UNLABELLED = -1
@@ -36,7 +36,7 @@ class Part:
     """One split as a source lists it, before anything is checked or split off. `labels` are class names, one a sample.
 
     `content(i)` fetches sample i and may raise KdcError; `where(i)` names it in messages: a path, or a file and row.
-    `pixel_range`: how encoded pictures of more than 8 bits are read (see `pictures.decode`).
+    `pixel_range`: how encoded images of more than 8 bits are read (see `images.decode`).
     """
 
     ids: tuple[str, ...]
@@ -103,7 +103,7 @@ class Dataset:
 
 
 def contents_of(digests: Iterable[bytes]) -> NDArray[np.uint64]:
-    """The first 8 bytes of each digest, as one number: among a million pictures, two different ones get the same by
+    """The first 8 bytes of each digest, as one number: among a million images, two different ones get the same by
     chance once in 37 million data sets."""
     return np.array([int.from_bytes(digest[:8], "big") for digest in digests], np.uint64)
 

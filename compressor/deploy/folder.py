@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compressor import __version__
 from compressor.assets import asset_dir
-from compressor.deploy.picture import cpp_header, model_input
+from compressor.deploy.image import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
 from compressor.errors import KdcError, os_error
@@ -23,8 +23,8 @@ from compressor.schema.report import Report, Row
 
 __all__ = ["problems_of_best", "ship", "write_best"]
 
-SHARED = ("classify_pictures.py", "classify_files.py")
-SHARED_CPP = ("classify_pictures.hpp", "CMakeLists.txt")
+SHARED = ("classify_images.py", "classify_files.py")
+SHARED_CPP = ("classify_images.hpp", "CMakeLists.txt")
 MANIFEST = "manifest.json"
 
 
@@ -58,7 +58,7 @@ def write_best(
     """Make BUNDLE/best/ of `variant`: whole, or not at all; an earlier one is replaced.
 
     `row`: the variant's in the report, where it was measured; `why`: why it was chosen. The example
-    classifies one picture a call where the batch may vary. Raises KdcError.
+    classifies one image a call where the batch may vary. Raises KdcError.
     """
     best = bundle_dir / BEST
     models = _models(variant)

@@ -33,7 +33,7 @@ def _how(manifest: Manifest, example: Example | None) -> list[str]:
         return ["`preprocess.json` says what the model takes; `labels.txt` names the classes."]
     return [
         READS if example else f"There is no example program for {manifest.runtime}.",
-        "`preprocess.json` says how a picture becomes the input, in words too; `labels.txt` names the classes.",
+        "`preprocess.json` says how an image becomes the input, in words too; `labels.txt` names the classes.",
     ]
 
 
@@ -44,8 +44,8 @@ def _commands(manifest: Manifest, example: Example | None) -> list[str]:
     if example is None:
         return lines
     if example.python:
-        lines += ["    python3 classify.py PICTURE"]
+        lines += ["    python3 classify.py IMAGE"]
     if example.cpp:
         root = example.cmake_root
-        lines += [f"    cmake -B build -D{root}=DIR && cmake --build build && build/classify PICTURE.ppm   # C++"]
+        lines += [f"    cmake -B build -D{root}=DIR && cmake --build build && build/classify IMAGE.ppm   # C++"]
     return lines

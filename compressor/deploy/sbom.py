@@ -114,7 +114,7 @@ def _card(manifest: Manifest, task: str) -> Json:
             "task": task if images else "classification",
             "modelArchitecture": manifest.student.architecture,
             "datasets": [{"type": "dataset", "name": manifest.data}],
-            "inputs": [{"format": f"{'RGB picture' if images else 'sample'}, prepared as preprocess.json says"}],
+            "inputs": [{"format": f"{'RGB image' if images else 'sample'}, prepared as preprocess.json says"}],
             "outputs": [{"format": f"logits of {manifest.classes} classes, named in labels.txt"}],
         }
     }

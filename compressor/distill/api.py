@@ -12,10 +12,10 @@ from compressor.distill.host.resources import Resources
 from compressor.distill.loop.learner import Term, bind_losses
 from compressor.distill.methods.bias_correction import require_correctable
 from compressor.distill.overlap import seen_before, tell_table_overlap, with_notes
-from compressor.distill.plan import Job
-from compressor.distill.run_folder import claimed, held, refuse_place, settle
+from compressor.distill.plan import TrainingPlan
+from compressor.distill.run_folder import acquired, discard_backup, held, refuse_place
 from compressor.distill.teacher.predictions import require_teachable
-from compressor.distill.trainer import not_kept, precompute_answers, say, train_and_save
+from compressor.distill.trainer import log_sizes, not_kept, precompute_answers, train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run
 from compressor.models.lineage import load_teacher, told
@@ -50,13 +50,13 @@ def teach(
     resources: Resources | None = None,
 ) -> Student:
     """Fine-tune `request.teacher` on the classes of `request.data`: the new classifier first, then everything."""
-    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
         if finished:
             return already_finished(out, progress)
         return train_and_save(_teaching(request, progress), out, resume, resources or Resources(), progress)
 
 
-def _teaching(request: Request, progress: Progress) -> Job:
+def _teaching(request: Request, progress: Progress) -> TrainingPlan:
     """What is to be taught, and the data, checked against each other."""
     terms = bind_losses(request.recipe, has_teacher=False)
     if request.recipe.peers:
@@ -82,7 +82,7 @@ def _teaching(request: Request, progress: Progress) -> Job:
     trainee = task.with_range(trainee, recipe.pixel_range, progress)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
-    return Job(request, recipe, data, trainee, None, made_from, specialty=specialty)
+    return TrainingPlan(request, recipe, data, trainee, None, made_from, specialty=specialty)
 
 
 def distill(
@@ -101,7 +101,7 @@ def distill(
     the caller has opened it already (`training_data`).
     """
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
-    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
         if finished:
             return already_finished(out, progress)
         return train_and_save(distillation(request, progress, data), out, resume, resources or Resources(), progress)
@@ -109,7 +109,7 @@ def distill(
 
 def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:
     """Ask the teacher for its answers to all that `distill` would show it, and keep them for any run that shows it the
-    same. Nothing stays in `out`, where pictures may be decoded meanwhile. Raises KdcError where nothing may be kept."""
+    same. Nothing stays in `out`, where images may be decoded meanwhile. Raises KdcError where nothing may be kept."""
     resources = resources or Resources()
     if request.recipe.views.distinct is None:
         raise KdcError(
@@ -123,16 +123,16 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
     refuse_place(out, request)
     with held(out, "kdc distill --precompute", progress):
-        job = distillation(request, progress)
-        if any(term.row.taps not in (None, "pooled") for term in job.terms if term.asks_teacher):
+        plan = distillation(request, progress)
+        if any(term.row.taps not in (None, "pooled") for term in plan.terms if term.asks_teacher):
             raise not_kept()
-        precompute_answers(job, out, resources, progress)
+        precompute_answers(plan, out, resources, progress)
 
 
 def already_finished(out: Path, progress: Progress) -> Student:
     progress.note(f"{out} is finished already: nothing to resume")
     if team().is_main_process:
-        settle(out)
+        discard_backup(out)
     return load_run(out)[1]
 
 
@@ -141,7 +141,7 @@ def has_teacher(request: Request) -> bool:
     return request.teacher != "peers"
 
 
-def distillation(request: Request, progress: Progress, data: Dataset | None = None) -> Job:
+def distillation(request: Request, progress: Progress, data: Dataset | None = None) -> TrainingPlan:
     """The teacher, the student and the data of a request, checked against one another."""
     recipe = request.recipe
     require_alone(request)
@@ -161,14 +161,14 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
     peers = [_peer(number, request, names) for number, _ in enumerate(recipe.peers)]
-    job = Job(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
-    if job.left_out and not any(term.asks_teacher for term in job.terms):
-        name, why = next(iter(job.left_out.items()))
+    plan = TrainingPlan(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
+    if plan.left_out and not any(term.asks_teacher for term in plan.terms):
+        name, why = next(iter(plan.left_out.items()))
         raise KdcError(
             f"recipe losses: {name} would be left out, and no other loss learns from the teacher: {why}",
             "give kd a weight, or `at: auto`",
         )
-    return job
+    return plan
 
 
 def _peer(number: int, request: Request, names: tuple[str, ...]) -> LoadedModel:
@@ -229,7 +229,7 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
         unlabelled=request.unlabelled,
         pixel_range=request.recipe.pixel_range,
     )
-    say(data, progress)
+    log_sizes(data, progress)
     data = seen_before(request, data, progress)
     data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     _warn_of_mixed(data, request.recipe, terms, progress)
@@ -237,11 +237,11 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
 
 
 def _warn_of_mixed(data: Dataset, recipe: Recipe, terms: Sequence[Term], progress: Progress) -> None:
-    """A mixed picture has a label only where both of its parts have one."""
+    """A mixed image has a label only where both of its parts have one."""
     without = float((data.train.labels < 0).mean())
     asks = any("labels" in term.row.needs for term in terms if term.loss.ever)
     if without and asks and (recipe.views.mixup or recipe.views.cutmix):
         progress.warn(
-            f"with {without:.0%} unlabelled pictures, mixed views have a label only where both of their parts do: "
+            f"with {without:.0%} unlabelled images, mixed views have a label only where both of their parts do: "
             f"about {(1 - without) ** 2:.1%} of them"
         )

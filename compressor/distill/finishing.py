@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.distill.host.context import Setting
+from compressor.distill.host.context import RunContext
 from compressor.distill.host.environment import environment
 from compressor.distill.loop.checkpoint import Position
 from compressor.distill.loop.engine import MIN_TO_CHOOSE
 from compressor.distill.methods.bias_correction import correct_bias, unseen_recall, write_history
-from compressor.distill.plan import Job
-from compressor.distill.run_folder import settle
+from compressor.distill.plan import TrainingPlan
+from compressor.distill.run_folder import discard_backup
 from compressor.distill.teacher.card import card_of, shown, tell_lost_classes
 from compressor.distill.teacher.gap import tell_gap
 from compressor.distill.teacher.setup import scored
 from compressor.models import LoadedModel, load_run, save_run
-from compressor.models.trained_on import Pictures as Contents
+from compressor.models.trained_on import Images as Contents
 from compressor.models.trained_on import save_trained_on
 from compressor.schema.quantization import Quantization
 from compressor.schema.student import Accuracy, Student, TeacherCard
@@ -29,10 +29,10 @@ __all__ = ["Trained", "finish"]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training has come to: of `job`, the `model` with its new weights, and the epoch that was kept
+    """What a training has come to: of `plan`, the `model` with its new weights, and the epoch that was kept
     (`position`). `card`: of its teacher. `before`: what those weights had learned from already, where that is known."""
 
-    job: Job
+    plan: TrainingPlan
     model: LoadedModel
     quantization: Quantization | None
     card: TeacherCard | None
@@ -40,82 +40,82 @@ class Trained:
     before: Contents | None
 
 
-def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, setting: Setting) -> Student:
+def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context: RunContext) -> Student:
     """Correct the student's biases where that was asked for, measure it, say what it is, and write the run in `out`."""
-    job, accelerator = trained.job, setting.accelerator
+    plan, accelerator = trained.plan, context.accelerator
     row = {}
-    if job.recipe.transfer.correct_bias:
-        row = correct_bias(student, feed, job.data, job.recipe.transfer, setting.progress)
+    if plan.recipe.transfer.correct_bias:
+        row = correct_bias(student, feed, plan.data, plan.recipe.transfer, context.progress)
     if row and accelerator.is_main_process:
         write_history(out, [*trained.position.history, row])
     validation, answers = feed.evaluate(student, "validation"), feed.logits(student, "test")
-    test = accuracy_of(answers, job.data.test.labels, "test")
-    card = _told(trained, student, feed, (validation, test), answers, setting)
-    if setting.resources.tracker:
-        accelerator.log({"test/accuracy": test.accuracy}, step=job.recipe.epochs)
+    test = accuracy_of(answers, plan.data.test.labels, "test")
+    card = _told(trained, student, feed, (validation, test), answers, context)
+    if context.resources.tracker:
+        accelerator.log({"test/accuracy": test.accuracy}, step=plan.recipe.epochs)
         accelerator.end_training()
     student.taps = None
     student.network.cpu().eval()
-    finished = _record(trained, card, validation, test, setting)
+    finished = _record(trained, card, validation, test, context)
     if row:
         finished = finished.model_copy(update={"bias_correction": row["bias_correction"]})
     if accelerator.is_main_process:
-        learned = job.data.train.contents
+        learned = plan.data.train.contents
         if trained.before is not None:
             learned = np.concatenate([learned, trained.before])
         finished = finished.model_copy(update={"trained_on": save_trained_on(out, learned)})
         save_run(out, trained.model, finished)
-        settle(out)
+        discard_backup(out)
     accelerator.wait_for_everyone()
     return load_run(out)[1]
 
 
 def _told(
     trained: Trained, student: BatchModel, feed: Feed, scores: tuple[Accuracy, Accuracy],
-    answers: NDArray[np.float32], setting: Setting,
+    answers: NDArray[np.float32], context: RunContext,
 ) -> TeacherCard | None:  # fmt: skip
     """The card: of a model that was taught, its own; else its teacher's. `scores`: on validation and test; `answers`:
     its logits to test."""
-    job, progress, (validation, test) = trained.job, setting.progress, scores
+    plan, progress, (validation, test) = trained.plan, context.progress, scores
     progress.note(f"kept epoch {trained.position.kept_epoch}: {scored(validation)}; {scored(test)}")
-    names, teaching = job.data.info.class_names, job.request.command == "teach"
+    names, teaching = plan.data.info.class_names, plan.request.command == "teach"
     made = "the model" if teaching else "the student"
     card = shown(card_of(feed, student, names), names, progress, made) if teaching else trained.card
-    left_out = job.recipe.transfer.without
+    left_out = plan.recipe.transfer.without
     tell_lost_classes(made, (test,) if teaching else scores, names, progress, left_out=left_out)
-    if job.teacher is not None:
-        tell_gap(feed.right, job.teacher.weights.source, job.recipe.epochs * feed.steps_per_epoch, progress)
+    if plan.teacher is not None:
+        tell_gap(feed.right, plan.teacher.weights.source, plan.recipe.epochs * feed.steps_per_epoch, progress)
     if left_out:
-        progress.note(unseen_recall(answers, job.data, job.recipe.transfer))
+        progress.note(unseen_recall(answers, plan.data, plan.recipe.transfer))
     return card
 
 
 def _record(
-    trained: Trained, card: TeacherCard | None, validation: Accuracy, test: Accuracy, setting: Setting
+    trained: Trained, card: TeacherCard | None, validation: Accuracy, test: Accuracy, context: RunContext
 ) -> Student:
-    job, model, origin = trained.job, trained.model, trained.job.origin
-    measured = card.accuracy if card and job.taught_by else None
+    plan, model, origin = trained.plan, trained.model, trained.plan.origin
+    measured = card.accuracy if card and plan.taught_by else None
     return Student(
-        task=job.request.task,
-        made_by=job.request.command,
+        task=plan.request.task,
+        made_by=plan.request.command,
         family=model.family,
         architecture=model.weights.architecture,
-        init=job.init,
+        init=plan.init,
         weights=model.weights,
-        class_names=job.data.info.class_names,
+        class_names=plan.data.info.class_names,
         preprocess=model.preprocess,
-        teacher=origin.teacher if origin else job.taught_by,
-        data=job.data.info,
-        recipe=job.request.recipe,
+        teacher=origin.teacher if origin else plan.taught_by,
+        data=plan.data.info,
+        recipe=plan.request.recipe,
         kept_epoch=trained.position.kept_epoch,
-        kept_rule=_rule(len(job.data.validation)),
+        kept_rule=_rule(len(plan.data.validation)),
         validation=validation,
         test=test,
         teacher_validation=origin.validation if origin else measured,
         teacher_card=card,
-        environment=environment(setting.speed.device),
+        environment=environment(context.speed.device),
         quantization=trained.quantization,
-        specialty=job.specialty,
+        specialty=plan.specialty,
         assistants=origin.assistants if origin else (),
     )
 

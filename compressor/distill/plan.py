@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from compressor.data.samples import Dataset
-from compressor.distill.features.connectors import Sides
-from compressor.distill.features.layers import sides_of
+from compressor.distill.features.connectors import LayerPairs
+from compressor.distill.features.layers import layer_pairs_of
 from compressor.distill.loop.learner import Term, bind_losses
 from compressor.models import LoadedModel
 from compressor.models.prediction_table import LoadedTable
@@ -16,7 +16,7 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, Request, Specialty, Weights
 from compressor.tasks.base import Feed
 
-__all__ = ["Job", "Origin"]
+__all__ = ["Origin", "TrainingPlan"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingPlan:
     """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
-    pictures to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
+    images to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
     assistant. `table`: a teacher's answers, in place of a teacher."""
 
     request: Request
@@ -57,7 +57,7 @@ class Job:
 
     @property
     def inputs(self) -> dict[str, Preprocess]:
-        """Each model's key in a batch, and how its pictures are prepared; peers share the student's where they can."""
+        """Each model's key in a batch, and how its images are prepared; peers share the student's where they can."""
         inputs = {"student": self.student.preprocess}
         if self.teacher is not None:
             inputs["teacher"] = self.teacher.preprocess
@@ -69,7 +69,7 @@ class Job:
         return ["student" if peer.preprocess == own else f"peer{n}" for n, peer in enumerate(self.peers, 1)]
 
     @property
-    def sides(self) -> dict[str, Sides]:
+    def sides(self) -> dict[str, LayerPairs]:
         return self._looking[0]
 
     @property
@@ -83,9 +83,9 @@ class Job:
         return [term for term in self._bound if term.name not in self.left_out]
 
     @cached_property
-    def _looking(self) -> tuple[dict[str, Sides], dict[str, str]]:
+    def _looking(self) -> tuple[dict[str, LayerPairs], dict[str, str]]:
         samples = len(self.data.train)
-        return sides_of(self._bound, self.student, self.teacher, classes=self.classes, samples=samples)
+        return layer_pairs_of(self._bound, self.student, self.teacher, classes=self.classes, samples=samples)
 
     @property
     def _bound(self) -> list[Term]:

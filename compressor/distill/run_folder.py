@@ -35,7 +35,7 @@ from compressor.schema.base import flat, read_json, write_json
 from compressor.schema.specialists import SpecialistsRequest
 from compressor.schema.student import Request
 
-__all__ = ["abandon", "claim", "claimed", "held", "refuse_place", "settle", "start"]
+__all__ = ["acquire", "acquired", "discard_backup", "held", "refuse_place", "rollback", "start"]
 
 SCANNED = ("folder:", "hf:")
 """Data of which all that lies in its folder is a part."""
@@ -45,18 +45,18 @@ WORDS = ("self", "peers", "pretrained", "random", "digits")
 
 
 @contextmanager
-def claimed(
+def acquired(
     out: Path, request: Request | SpecialistsRequest, *, resume: bool, overwrite: bool, progress: Progress
 ) -> Iterator[bool]:
-    """`claim`, and inside no other command writes `out`. What a kill left unfinished there is gone.
+    """`acquire`, and inside no other command writes `out`. What a kill left unfinished there is gone.
 
     By every process of the run before one of them changes the folder. An interruption is told what it left.
     """
-    claim(out, request, resume=resume, overwrite=overwrite)
+    acquire(out, request, resume=resume, overwrite=overwrite)
     whole = not is_held(out.parent) and not is_held(out.parent.parent)  # or a part of another run
     team().wait_for_everyone()
     with held(out, f"kdc {request.command}", progress):
-        finished = claim(out, request, resume=resume, overwrite=overwrite)
+        finished = acquire(out, request, resume=resume, overwrite=overwrite)
         team().wait_for_everyone()
         try:
             yield finished
@@ -90,7 +90,7 @@ def held(out: Path, command: str, progress: Progress) -> Iterator[None]:
         yield
 
 
-def claim(folder: Path, request: Request | SpecialistsRequest, *, resume: bool, overwrite: bool) -> bool:
+def acquire(folder: Path, request: Request | SpecialistsRequest, *, resume: bool, overwrite: bool) -> bool:
     """Whether `folder` holds a finished run of this very request, which `resume` then has nothing to do for.
 
     Raises KdcError where the folder may not be written: it is not a run, a run stands there and neither --resume nor
@@ -136,7 +136,7 @@ def _goes_on(folder: Path, request: Request | SpecialistsRequest) -> bool:
 
 
 def refuse_place(folder: Path, request: Request | SpecialistsRequest) -> None:
-    """Where nothing may be written: through a link that leads nowhere, or among the pictures, where a run's folders
+    """Where nothing may be written: through a link that leads nowhere, or among the images, where a run's folders
     would be classes to the next command."""
     if folder.is_symlink() and not folder.exists():
         raise KdcError(f"--out {folder} is a link to {folder.readlink()}, which does not exist", "make that folder")
@@ -145,7 +145,7 @@ def refuse_place(folder: Path, request: Request | SpecialistsRequest) -> None:
         if place is None or not place.is_dir() or not (reference.startswith(SCANNED) or ":" not in reference):
             continue
         if folder.resolve().is_relative_to(place.resolve()):
-            raise KdcError(f"--out {folder} lies among the pictures of {reference}", "choose another --out")
+            raise KdcError(f"--out {folder} lies among the images of {reference}", "choose another --out")
 
 
 def _refuse_other_command(folder: Path, request: Request | SpecialistsRequest, kind: Kind, *, resume: bool) -> None:
@@ -217,7 +217,8 @@ def _refuse_foreign(folder: Path, kind: Kind) -> None:
 
 def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) -> None:
     """Make the folder ready to be trained in: emptied unless resumed, with run.json. What stood there is kept in it
-    until `settle`, or comes back with `abandon`; of two, what is worth more, a finished run before one that can go on.
+    until `discard_backup`, or comes back with `rollback`; of two, what is worth more, a finished run before one that
+    can go on.
     """
     kind = kind_of(request)
     try:
@@ -230,7 +231,7 @@ def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) 
             write_json(folder / "run.json", request)
     except BaseException as error:
         if not resume and (folder / BEFORE / "run.json").exists():  # a run to go on with is no failure of this command
-            abandon(folder, kind)
+            rollback(folder, kind)
         if isinstance(error, OSError):
             raise os_error(error, f"preparing {folder}") from error
         raise
@@ -282,7 +283,7 @@ def _worth(folder: Path) -> int:
     return int(is_saved(folder / "checkpoint") or any((folder / name).exists() for name in PARTS))
 
 
-def settle(folder: Path, kind: Kind = RUN) -> None:
+def discard_backup(folder: Path, kind: Kind = RUN) -> None:
     """The run in `folder` is finished: what it replaced, and what it would have gone on from, are not needed."""
     try:
         with uninterrupted():
@@ -292,7 +293,7 @@ def settle(folder: Path, kind: Kind = RUN) -> None:
         raise os_error(error, f"removing what {folder} replaced") from error
 
 
-def abandon(folder: Path, kind: Kind = RUN) -> None:
+def rollback(folder: Path, kind: Kind = RUN) -> None:
     """Nothing came of the run in `folder`: what kdc made of it goes, and what it was to replace is there again. What
     else lies there stays."""
     with uninterrupted():

@@ -69,7 +69,7 @@ class Judge(Protocol):
         ...
 
     def logits(self, model: Path, runtime: str, precision: str, most: int) -> NDArray[np.float32]:
-        """Logits [min(most, n), classes] for the first validation pictures."""
+        """Logits [min(most, n), classes] for the first validation images."""
         ...
 
     def holds(self, score: Score) -> bool:
@@ -79,7 +79,7 @@ class Judge(Protocol):
 
     def rank(self, score: Score) -> Rank:
         """The larger, the better: parity first, then whether it keeps its accuracy, right answers, balanced accuracy,
-        and last, since validation pictures may be few, how close its logits are to torch's."""
+        and last, since validation images may be few, how close its logits are to torch's."""
         ...
 
 
@@ -130,7 +130,7 @@ class Builder:
 
     `convert`: for its float precisions (source, precision, new folder). `constants`: (type, bytes) of each constant in
     a model's file, types as numpy names them. `quantizer`: for int8, where it has one. `bake`: puts the normalization
-    into a model (model, preprocessing, new model), so that it takes pictures as they are; None where it cannot.
+    into a model (model, preprocessing, new model), so that it takes images as they are; None where it cannot.
     `dynamic_batch`: the precisions whose batch may vary from call to call.
     """
 

@@ -1,11 +1,11 @@
-"""Activation ranges from training pictures: one pass over them, three ways of reading what was seen.
+"""Activation ranges from training images: one pass over them, three ways of reading what was seen.
 
 minmax      everything that was seen
 percentile  all but one value in ten thousand, half of it cut at each end
 entropy     the clipping whose 8-bit copy of the distribution diverges least from it (Migacz, "8-bit Inference with
             TensorRT", GTC 2017, pages 19 to 24)
 
-Memory does not grow with the number of pictures: a histogram a tensor is kept, not the values.
+Memory does not grow with the number of images: a histogram a tensor is kept, not the values.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ __all__ = ["FEWEST", "METHODS", "Histogram", "activation_ranges", "batches"]
 
 METHODS = ("minmax", "percentile", "entropy")
 FEWEST = 32
-"""Calibration pictures below which a range would be an accident."""
+"""Calibration images below which a range would be an accident."""
 PERCENTILE = 99.99
 BINS = 4096
 
@@ -41,7 +41,7 @@ class Histogram:
         """Count `values` (any shape). Raises KdcError for NaN and infinity."""
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all():
-            raise KdcError("the network gives values that are not finite on training pictures", "look at its weights")
+            raise KdcError("the network gives values that are not finite on training images", "look at its weights")
         self.low, self.high = min(self.low, low), max(self.high, high)
         most = max(-low, high)
         if self.limit == 0 and most > 0:
@@ -71,7 +71,7 @@ def batches(source: Source, most: int | None = None) -> Iterator[Arrays]:
     found, needed = len(source.calibration), max(FEWEST, size)
     if found < needed:
         raise KdcError(
-            f"{found} training pictures are too few to calibrate with: {needed} are needed",
+            f"{found} training images are too few to calibrate with: {needed} are needed",
             "give more training data, or a smaller batch",
         )
     for start in range(0, count - size + 1, size):

@@ -1,4 +1,4 @@
-"""Scores artefacts on validation pictures: what every choice between them is made on."""
+"""Scores artefacts on validation images: what every choice between them is made on."""
 
 import math
 import tempfile
@@ -51,7 +51,7 @@ class ValidationJudge:
         self._scores: dict[tuple[Path, str, str], Score] = {}
 
     def __call__(self, model: Path, runtime: str, precision: str, network: nn.Module | None = None) -> Score:
-        """Run the artefact on all the pictures, once. `network`: in torch, where its logits should be those of another
+        """Run the artefact on all the images, once. `network`: in torch, where its logits should be those of another
         than the student in fp32. Raises RunnerError where it does not run."""
         key = (model.resolve(), runtime, precision)
         if key not in self._scores:

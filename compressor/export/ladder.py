@@ -1,12 +1,12 @@
 """The ladder to int8: it climbs only as far as the accuracy that the profile demands makes it.
 
-    ptq               ranges from training pictures; the best of several ways on validation
+    ptq               ranges from training images; the best of several ways on validation
     bias-correction   the means that quantization shifted, put back
     fallback          the layers that cost most accuracy, left in float
     qat               the student trained on under fake quantization with the teacher's loss
 
 Each rung is made only where the one below falls short, of the accuracy or of the closeness to torch's logits: six
-pictures can all be right by chance, and their logits are not. Where the top falls short too, the best of all is taken,
+images can all be right by chance, and their logits are not. Where the top falls short too, the best of all is taken,
 and the report says that it loses too much, or that its answers are not torch's.
 """
 

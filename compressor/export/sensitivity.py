@@ -1,7 +1,7 @@
 """Which layers quantization hurts, and what they gain by it: measured, one layer at a time.
 
 A layer's cost: how much closer the logits come to the fp32 ones when that layer alone stays in float, in mean
-KL(fp32 || int8) over training pictures. Its gain: how many microseconds longer the model takes then, by onnxruntime's
+KL(fp32 || int8) over training images. Its gain: how many microseconds longer the model takes then, by onnxruntime's
 profiler on this machine. On another device the gains differ; the accuracy does not.
 """
 

@@ -1,4 +1,4 @@
-"""Teachers and students: where their weights come from, how they see pictures, and which classes they answer."""
+"""Teachers and students: where their weights come from, how they see images, and which classes they answer."""
 
 from compressor.models.classes import map_classes
 from compressor.models.loaded import LoadedModel, with_classes

@@ -28,8 +28,8 @@ Patches = Literal["square", "oblong", "none"]
 nothing says how they lie; or a sequence, which stays one."""
 
 POOLED = "pooled"
-BEFORE_PICTURE = (0, 1, 2, 4, 5)
-"""Tokens before those of the picture: class, distillation, registers."""
+BEFORE_IMAGE = (0, 1, 2, 4, 5)
+"""Tokens before those of the image: class, distillation, registers."""
 
 
 class Taps:
@@ -184,9 +184,9 @@ def _as_map(features: Tensor, patches: Patches) -> Tensor:
             "name another layer, or choose a square --input-size",
         )
     side = math.isqrt(features.shape[1])
-    if features.shape[1] - side * side not in BEFORE_PICTURE:
+    if features.shape[1] - side * side not in BEFORE_IMAGE:
         raise KdcError(
-            f"{features.shape[1]} tokens do not form a square, with {', '.join(map(str, BEFORE_PICTURE))} others",
+            f"{features.shape[1]} tokens do not form a square, with {', '.join(map(str, BEFORE_IMAGE))} others",
             "name another layer, or choose a square --input-size",
         )
     tokens = features[:, features.shape[1] - side * side :]

@@ -109,7 +109,7 @@ def teacher_of(request: Request, record: Student, moved_to: str | None, hint: st
 
 
 def data_of(request: Request, record: Student, progress: Progress, *, unlabelled: bool = False) -> Dataset:
-    """The data that the student was trained on, in the same splits; with its `unlabelled` pictures, if it had some,
+    """The data that the student was trained on, in the same splits; with its `unlabelled` images, if it had some,
     only for who trains on."""
     more = request.unlabelled if unlabelled else None
     data = task_named(request.task).open_data(
@@ -128,7 +128,7 @@ def data_of(request: Request, record: Student, progress: Progress, *, unlabelled
     if unlabelled and _fingerprint(data.info) != _fingerprint(record.data):
         raise KdcError(
             f"--unlabelled {more} is not what this student was trained on (its fingerprint differs)",
-            "put the pictures back, or distill again",
+            "put the images back, or distill again",
         )
     return data
 

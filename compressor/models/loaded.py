@@ -1,4 +1,4 @@
-"""What every loader returns: a network from normalised pictures to logits, with everything that must travel with it."""
+"""What every loader returns: a network from normalised images to logits, with everything that must travel with it."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ class Several(nn.Module):
 
 def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str]) -> LoadedModel:
     """`model` answering only the classes `names`, which are its outputs `index`, in that order. From then on its
-    weights say by which outputs it answers which classes, how it sees pictures, and what it answers to one: that, too,
+    weights say by which outputs it answers which classes, how it sees images, and what it answers to one: that, too,
     is who it is."""
     named = tuple((name,) for name in names)
     if model.class_names is None or list(index) != list(range(len(model.class_names))):

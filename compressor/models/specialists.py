@@ -170,7 +170,7 @@ def joined(
     for model, _ in experts:
         if model.preprocess != generalist.preprocess:
             raise KdcError(
-                f"{model.weights.source} sees pictures otherwise than its generalist: {_differing(model, generalist)}",
+                f"{model.weights.source} sees images otherwise than its generalist: {_differing(model, generalist)}",
                 "specialists take their generalist's preprocessing: make them again",
             )
     groups = [[list(class_names).index(name) for name in specialty.classes] for _, specialty in experts]

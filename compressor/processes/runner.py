@@ -25,7 +25,7 @@ ANSWER_S = 900.0
 """What any request may take, as bench.py waits too: a runtime imported from a slow disk, a model compiled for the
 device."""
 PIXEL_S = 20e-6
-"""What each pixel of the pictures may take beside that: 1 s a picture of 224 px, many times what a student needs on one
+"""What each pixel of the images may take beside that: 1 s an image of 224 px, many times what a student needs on one
 slow core. A hang is an endless wait otherwise; a limit that is too short would throw away an hour's work."""
 
 
@@ -44,7 +44,7 @@ class Runner:
         self._process, self._errors, self._runtime = process, errors, runtime
 
     def ask(self, op: str, pixels: int = 0, /, **fields: Any) -> dict[str, Any]:
-        """The reply to a request, without `ok`. `pixels`: of all the pictures that it has to go through.
+        """The reply to a request, without `ok`. `pixels`: of all the images that it has to go through.
 
         Raises RunnerError for a refusal, and where no answer comes in time: then the process is ended.
         """

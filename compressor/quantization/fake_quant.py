@@ -1,7 +1,7 @@
 """Fake quantization: a float network that rounds where an int8 kernel will, so that it can be trained to bear it.
 
 Jacob et al. 2018 (arXiv 1712.05877). Gradients pass straight through the rounding, and are 0 where a value is clipped
-(Bengio et al. 2013, arXiv 1308.3432). Activations have fixed ranges, from training pictures; the scales of weights
+(Bengio et al. 2013, arXiv 1308.3432). Activations have fixed ranges, from training images; the scales of weights
 follow the weights.
 """
 

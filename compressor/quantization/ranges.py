@@ -29,7 +29,7 @@ SHARES = [0.92**power for power in range(40)]
 
 
 def calibrate(network: nn.Module, plan: QuantPlan, scheme: Scheme, batches: Iterable[Sequence[Tensor]]) -> Quantization:
-    """The ranges of `plan`'s inputs and outputs on `batches` [B, 3, height, width] of training pictures."""
+    """The ranges of `plan`'s inputs and outputs on `batches` [B, 3, height, width] of training images."""
     samples: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
     extremes: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
 

@@ -22,7 +22,7 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
 
 
 PixelRange = Annotated[tuple[Value, Value], AfterValidator(_rising)]
-"""Which values of pictures of more than 8 bits a channel become black and white, 0 and 255."""
+"""Which values of images of more than 8 bits a channel become black and white, 0 and 255."""
 
 
 class Preprocess(Noun):
@@ -58,11 +58,11 @@ class Preprocess(Noun):
 
 
 class ImagePreprocess(Preprocess):
-    """RGB picture -> resize -> centre crop -> `(pixel / 255 - mean) / std`, float32 [3, height, width].
+    """RGB image -> resize -> centre crop -> `(pixel / 255 - mean) / std`, float32 [3, height, width].
 
     `resize_mode` "shorter" brings the shorter side to `resize[0]` and keeps the aspect; "squash" resizes to `resize`
     exactly. The crop is `input_size`, both (height, width) in pixels. `pixel_range`: as in the recipe; null: the whole
-    range of the picture's kind, such as 0 to 65535.
+    range of the image's kind, such as 0 to 65535.
     """
 
     input_size: tuple[Side, Side]

@@ -19,8 +19,8 @@ EACH = (5, 7, 20, 30, 40)
 def split(name: str, labels: list[int]) -> Split:
     ids = tuple(f"{name}/{number}" for number in range(len(labels)))
     contents = np.arange(len(labels), dtype=np.uint64)
-    picture = lambda row: Image.new("RGB", (1, 1), (row, labels[row], 0))  # noqa: E731
-    return Split(name, ids, np.array(labels, np.int64), picture, contents)
+    image = lambda row: Image.new("RGB", (1, 1), (row, labels[row], 0))  # noqa: E731
+    return Split(name, ids, np.array(labels, np.int64), image, contents)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_half_is_its_own_and_half_a_part_of_the_rest(data: Dataset) -> None:
     names = {0: 0, 2: 1}
     assert [names.get(before[one], 2) for one in made.train.ids] == made.train.labels.tolist()
     assert len(set(made.train.ids)) == 50
-    # In the order that they had, each with its own picture.
+    # In the order that they had, each with its own image.
     rows = [data.train.ids.index(one) for one in made.train.ids]
     assert rows == sorted(rows)
     assert [made.train.read(place).getpixel((0, 0))[0] for place in range(50)] == rows
@@ -56,7 +56,7 @@ def test_held_out_samples_all_stay(data: Dataset) -> None:
     assert made.test.labels.tolist() == [2, 2, 1, 2, 0]
 
 
-def test_the_draw_depends_on_the_pictures_and_the_seed_alone(data: Dataset) -> None:
+def test_the_draw_depends_on_the_images_and_the_seed_alone(data: Dataset) -> None:
     made, _ = specialised(data, ["ant", "cat"], seed=3)
     same, _ = specialised(data, ["cat,ant"], seed=3)
     other, _ = specialised(data, ["ant", "cat"], seed=4)

@@ -49,7 +49,7 @@ def test_a_share_of_each_class_keeps_its_label(digits: Dataset) -> None:
     assert set(data.train.labels[~known]) == {-1}
     assert data.info == digits.info.model_copy(update={"notes": data.info.notes})
     assert data.info.notes[-1] == (
-        f"transfer.labelled 0.03: {known.sum()} training pictures keep their label, {(~known).sum():,} lose it"
+        f"transfer.labelled 0.03: {known.sum()} training images keep their label, {(~known).sum():,} lose it"
     )
     assert (data.validation, data.test) == (digits.validation, digits.test)
 
@@ -58,7 +58,7 @@ def test_at_least_one_of_each_class_keeps_it(digits: Dataset) -> None:
     assert sorted(label for label in cut(digits, labelled=1e-6).train.labels if label >= 0) == list(range(10))
 
 
-def test_the_choice_hangs_on_what_the_pictures_show_alone(digits: Dataset) -> None:
+def test_the_choice_hangs_on_what_the_images_show_alone(digits: Dataset) -> None:
     """Not on their order, their names or the seed; and a larger share holds the smaller ones."""
     some, more = (labelled_ids(cut(digits, labelled=share)) for share in (0.05, 0.2))
     assert some < more
@@ -87,7 +87,7 @@ def test_classes_are_left_out(digits: Dataset) -> None:
     gone = np.isin(digits.train.labels, [3, 7])
     assert data.train.ids == tuple(name for name, out in zip(digits.train.ids, gone, strict=True) if not out)
     assert data.info.class_names == digits.info.class_names
-    assert heard.notes == [f"transfer.without: all {gone.sum()} pictures of 3, 7 are left out of train"]
+    assert heard.notes == [f"transfer.without: all {gone.sum()} images of 3, 7 are left out of train"]
     assert {3, 7} <= set(data.validation.labels) & set(data.test.labels)
     both = cut(digits, without=("3",), labelled=0.1)
     assert 3 not in both.train.labels
@@ -112,12 +112,12 @@ def test_samples_without_a_label_are_left_out_where_only_labels_teach(digits: Da
     assert set(data.train.ids) == labelled_ids(cut(digits, labelled=0.03))
     assert data.train.labels.min() == 0
     assert data.info.notes[-1] == (
-        f"{len(digits.train) - len(data.train):,} training pictures have no label and are left out: "
+        f"{len(digits.train) - len(data.train):,} training images have no label and are left out: "
         "only labels teach here"
     )
 
 
-def test_unlabelled_pictures_stay_without_a_label(digits: Dataset) -> None:
+def test_unlabelled_images_stay_without_a_label(digits: Dataset) -> None:
     labels = digits.train.labels.copy()
     labels[:50] = -1
     joined = Dataset(digits.info, digits.train.part(np.arange(len(labels)), labels), digits.validation, digits.test)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny
 
 ALWAYS = {
-    "README.md", "classify.py", "classify_files.py", "classify_pictures.py", "labels.txt", "manifest.json",
+    "README.md", "classify.py", "classify_files.py", "classify_images.py", "labels.txt", "manifest.json",
     "preprocess.json", "sbom.cdx.json",
 }  # fmt: skip
-NATIVE = {"classify.cpp", "classify_pictures.hpp", "preprocess.h", "CMakeLists.txt"}
+NATIVE = {"classify.cpp", "classify_images.hpp", "preprocess.h", "CMakeLists.txt"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -28,8 +28,8 @@ def source() -> Source:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
     how = ImagePreprocess(input_size=(16, 16), resize=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-    return Source(network.eval(), Path("unused.onnx"), how, StoredImages(pictures, how), load_profile("x86-avx2"))
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    return Source(network.eval(), Path("unused.onnx"), how, StoredImages(images, how), load_profile("x86-avx2"))
 
 
 @pytest.mark.slow
@@ -53,13 +53,13 @@ def test_the_program_prints_what_torch_answers(
     bundle = tiny.bundle.model_copy(update={"profile": profile})
     write_best(tiny.folder, bundle, tiny.variant("onnxruntime-fp32").model_copy(update=update))
     assert isinstance(source.calibration, StoredImages)
-    for picture in source.calibration.pixels:
-        Image.fromarray(picture).save(tmp_path / "it.png")
+    for image in source.calibration.pixels:
+        Image.fromarray(image).save(tmp_path / "it.png")
         command = [sys.executable, str(tiny.folder / "best" / "classify.py"), str(tmp_path / "it.png")]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert ended.returncode == 0, ended.stderr
         with torch.no_grad():
-            logits = source.network((torch.from_numpy(picture).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25)
+            logits = source.network((torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25)
         shares = torch.softmax(logits[0], dim=0)
         rows = [line.split() for line in ended.stdout.splitlines()]
         assert [label for _, label in rows] == ["abcd"[int(at)] for at in shares.argsort(descending=True)]

@@ -50,7 +50,7 @@ def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
 
 @pytest.fixture(scope="session")
 def digits4(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """`idx:…`: 240 pictures to train with (of which a tenth is split off for validation) and 120 to test with."""
+    """`idx:…`: 240 images to train with (of which a tenth is split off for validation) and 120 to test with."""
     folder = tmp_path_factory.mktemp("data")
     bunch: Any = load_digits()
     few = np.flatnonzero(bunch.target < 4)[:360]

@@ -18,7 +18,7 @@ from torch import nn
 
 from compressor.distill import api, distill, run_files, run_folder, teach, trainer
 from compressor.distill.loop import engine
-from compressor.distill.run_folder import abandon, claim, start
+from compressor.distill.run_folder import acquire, rollback, start
 from compressor.distill.teacher.setup import is_chance, refuse_chance
 from compressor.errors import KdcError
 from compressor.models import lineage, load_model, load_run
@@ -38,8 +38,8 @@ Ask = Callable[..., Request]
 def run(
     request: Request, out: Path, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
 ) -> Student:
-    job = teach if request.command == "teach" else distill
-    return job(request, out, resume=resume, overwrite=overwrite, progress=progress or Silent())
+    plan = teach if request.command == "teach" else distill
+    return plan(request, out, resume=resume, overwrite=overwrite, progress=progress or Silent())
 
 
 def weights(out: Path) -> bytes:
@@ -126,7 +126,7 @@ def test_the_same_seed_gives_identical_weights(tmp_path: Path, ask_distill: Ask,
 def test_a_resumed_run_equals_one_that_never_stopped(
     tmp_path: Path, ask_distill: Ask, whole: Path, interrupt_at: Callable[[int], Progress], step: int
 ) -> None:
-    """Pitfalls, "Resumed is not the same", with real pictures (with dropout: see the engine's); step 5 is the last of
+    """Pitfalls, "Resumed is not the same", with real images (with dropout: see the engine's); step 5 is the last of
     the first of two epochs."""
     request = ask_distill(student=SMALL)
     with pytest.raises(KeyboardInterrupt):
@@ -275,7 +275,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path: Path, ask_distill: Ask,
 
 
 def test_classes_in_another_order_are_mapped_by_name(tmp_path: Path, ask_distill: Ask, digits4: str) -> None:
-    """Pitfalls, "Classes by position": the teacher is as good on the same pictures, whatever the order of the
+    """Pitfalls, "Classes by position": the teacher is as good on the same images, whatever the order of the
     labels."""
     folder = tmp_path / "data"
     data = renamed(digits4, folder, ["Three", "two", "one", "ZERO"])
@@ -298,7 +298,7 @@ def test_a_class_file_overrides_the_teachers_names(tmp_path: Path, ask_distill: 
     assert student.teacher_validation.accuracy < 0.7  # it takes zeros for ones now, as it was told
 
 
-def test_the_teacher_may_see_larger_pictures_than_the_student(tmp_path: Path, ask_distill: Ask, ask_teach: Ask) -> None:
+def test_the_teacher_may_see_larger_images_than_the_student(tmp_path: Path, ask_distill: Ask, ask_teach: Ask) -> None:
     run(ask_teach(epochs=5, input_size=48), tmp_path / "teacher")
     student = run(ask_distill(teacher=f"run:{tmp_path / 'teacher'}", input_size=24, epochs=1), tmp_path / "run")
     assert of_images(student.preprocess).input_size == (24, 24)
@@ -414,10 +414,10 @@ def test_resuming_when_the_teacher_changed(
     assert (tmp_path / "run" / "checkpoint" / "state.pt").is_file()
 
 
-def test_resuming_when_the_pictures_come_in_another_order(
+def test_resuming_when_the_images_come_in_another_order(
     tmp_path: Path, ask_distill: Ask, digits4: str, interrupt_at: Callable[[int], Progress]
 ) -> None:
-    """A view belongs to a sample's number: with the same pictures under other numbers, another student would come of
+    """A view belongs to a sample's number: with the same images under other numbers, another student would come of
     it. Other names in the same order are no other data."""
     data = open_data(digits4)
     for place in ("val", "test"):
@@ -439,7 +439,7 @@ def test_resuming_when_the_pictures_come_in_another_order(
     backwards = dict(zip(sorted((tmp_path / "data/train/one").iterdir()), range(99, 0, -1), strict=False))
     for file, number in backwards.items():
         file.rename(file.with_name(f"x{number}.png"))
-    with pytest.raises(KdcError, match="since the run was interrupted, the order of the training pictures changed"):
+    with pytest.raises(KdcError, match="since the run was interrupted, the order of the training images changed"):
         run(request, tmp_path / "run", resume=True)
     for file, number in backwards.items():
         file.with_name(f"x{number}.png").rename(file)
@@ -507,11 +507,11 @@ def test_a_run_that_was_killed_while_it_replaced_another_loses_neither(tmp_path:
     before = everything(out)
     start(out, ask_distill(epochs=2), resume=False)
     (out / "history.jsonl").touch()
-    assert claim(out, ask_distill(epochs=3), resume=False, overwrite=True) is False
+    assert acquire(out, ask_distill(epochs=3), resume=False, overwrite=True) is False
     start(out, ask_distill(epochs=3), resume=False)
     assert everything(aside) == before
     assert sorted(path.name for path in out.iterdir()) == [".before", "run.json"]
-    abandon(out)
+    rollback(out)
     assert everything(out) == before
 
 
@@ -545,8 +545,8 @@ def test_of_two_runs_that_were_replaced_the_one_that_is_worth_more_is_kept(
     start(out, ask_distill(epochs=3), resume=False)
     assert everything(out / ".before") == runs[kept]
     with pytest.raises(KdcError, match=r"not finished; what that was to replace is kept in .*/\.before"):
-        claim(out, ask_distill(epochs=3), resume=False, overwrite=False)
-    abandon(out)
+        acquire(out, ask_distill(epochs=3), resume=False, overwrite=False)
+    rollback(out)
     assert everything(out) == runs[kept]
 
 
@@ -576,7 +576,7 @@ def test_moving_the_old_run_may_be_broken_off(
         for name in ("replace", "rename", "unlink", "rmdir"):
             patch.setattr(Path, name, until_gone(getattr(Path, name)))
         move: Callable[[], None] = (
-            partial(abandon, out) if coming else partial(run_folder._set_aside, out, run_files.RUN)
+            partial(rollback, out) if coming else partial(run_folder._set_aside, out, run_files.RUN)
         )
         with pytest.raises(KeyboardInterrupt):
             move()
@@ -585,7 +585,7 @@ def test_moving_the_old_run_may_be_broken_off(
     run_files.sweep(out)  # as the next command does
     start(out, ask_distill(epochs=3), resume=False)
     assert everything(out / ".before") == before
-    abandon(out)
+    rollback(out)
     assert everything(out) == before
 
 
@@ -627,13 +627,13 @@ def test_overwriting_spares_what_the_new_run_is_made_from(tmp_path: Path, ask_di
     named = reference.get(key, f"run:{inside}")
     request = ask_distill().model_copy(update={key: (named,) if key == "other_teachers" else named})
     with pytest.raises(KdcError, match=r"--overwrite: .* lies in --out .*, and would be removed") as caught:
-        claim(out, request, resume=False, overwrite=True)
+        acquire(out, request, resume=False, overwrite=True)
     assert f"--overwrite: {named} lies in --out {out}," in caught.value.message
     assert inside.is_dir()
     itself = ask_distill(teacher=f"run:{out}")
     with pytest.raises(KdcError, match="lies in --out"):
-        claim(out, itself, resume=False, overwrite=True)
-    assert claim(out, ask_distill(teacher="timm:run"), resume=False, overwrite=True) is False
+        acquire(out, itself, resume=False, overwrite=True)
+    assert acquire(out, ask_distill(teacher="timm:run"), resume=False, overwrite=True) is False
 
 
 def test_overwriting_spares_the_generalist_of_specialists(tmp_path: Path, ask_distill: Ask) -> None:
@@ -642,7 +642,7 @@ def test_overwriting_spares_the_generalist_of_specialists(tmp_path: Path, ask_di
     group.mkdir()
     (group / "specialists.json").write_text(json.dumps({"generalist": {"source": f"run:{out}"}}), encoding="utf-8")
     with pytest.raises(KdcError, match=r"--overwrite: run:.* lies in --out"):
-        claim(out, ask_distill(teacher=f"specialists:{group}"), resume=False, overwrite=True)
+        acquire(out, ask_distill(teacher=f"specialists:{group}"), resume=False, overwrite=True)
 
 
 def test_overwriting_spares_what_is_no_part_of_the_run(unfinished: Path, ask_distill: Ask) -> None:
@@ -652,7 +652,7 @@ def test_overwriting_spares_what_is_no_part_of_the_run(unfinished: Path, ask_dis
     assert (unfinished / "bundle").is_dir()
     (unfinished / "bundle").rmdir()
     (unfinished / ".kdc-tmp.student.abc123.json").touch()  # left by a process that was killed while writing
-    assert claim(unfinished, ask_distill(), resume=False, overwrite=True) is False
+    assert acquire(unfinished, ask_distill(), resume=False, overwrite=True) is False
 
 
 def full_disk(*arguments: object, **named: object) -> None:

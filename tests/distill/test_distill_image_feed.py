@@ -53,7 +53,7 @@ def test_a_pair_that_is_the_same_has_no_divergence_through_the_whole_pipeline(da
     """Pitfalls, "Another model's preprocessing"."""
     torch.manual_seed(0)
     model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, None)
-    # Answers that differ from picture to picture.
+    # Answers that differ from image to image.
     nn.init.normal_(model.network.get_parameter("classifier.weight"), std=20)
     teacher, student = freeze(BatchModel(model.network, "teacher")), BatchModel(model.network, "student").eval()
     task = task_of(data, {"teacher": of_images(model.preprocess), "student": of_images(model.preprocess)}, tmp_path)
@@ -88,7 +88,7 @@ def test_each_model_gets_the_same_view_at_its_own_size(
     small, large = sorted((batch["teacher"], batch["student"]), key=lambda views: views.shape[-1])
     pooled = nn.functional.avg_pool2d(large, 2)
     assert (pooled - small).abs().mean() < 0.05
-    apart = (pooled.roll(1, 0) - small).abs().mean()  # another picture's view
+    apart = (pooled.roll(1, 0) - small).abs().mean()  # another image's view
     assert apart > 5 * (pooled - small).abs().mean()
 
 
@@ -106,7 +106,7 @@ def test_batches_are_a_function_of_seed_epoch_and_step(data: Dataset, tmp_path: 
         assert not torch.equal(next(changed)["student"], whole[0]["student"])
 
 
-def test_a_picture_is_seen_otherwise_in_every_epoch(
+def test_a_image_is_seen_otherwise_in_every_epoch(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("compressor.tasks.image_classification.feed.keyed_order", lambda seed, n, epoch: np.arange(n))
@@ -116,16 +116,16 @@ def test_a_picture_is_seen_otherwise_in_every_epoch(
     assert not any(torch.equal(*views) for views in zip(first["student"], second["student"], strict=True))
 
 
-def test_labels_belong_to_their_pictures(data: Dataset, tmp_path: Path) -> None:
-    """Whole pictures at their own size: each must be found in the data, with that label."""
+def test_labels_belong_to_their_images(data: Dataset, tmp_path: Path) -> None:
+    """Whole images at their own size: each must be found in the data, with that label."""
     task = task_of(data, {"student": how(8)}, tmp_path, views={"scale": (1, 1), "ratio": (1, 1), "hflip": False})
     label_of = {np.asarray(data.train.read(i)).tobytes(): data.train.labels[i] for i in range(len(data.train))}
     assert len(label_of) == len(data.train)
     count = 0
     for batch in task.batches(0, 0):
         pixels = (seen(batch["student"], how(8)) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-        for picture, label in zip(pixels, batch["labels"], strict=True):
-            assert label_of[picture.contiguous().numpy().tobytes()] == label
+        for image, label in zip(pixels, batch["labels"], strict=True):
+            assert label_of[image.contiguous().numpy().tobytes()] == label
             count += 1
     assert count == 200
 
@@ -135,9 +135,9 @@ def test_the_rest_that_fills_no_batch_changes_from_epoch_to_epoch(data: Dataset,
     task = task_of(data, {"student": how(8)}, tmp_path, views={"scale": (1, 1), "ratio": (1, 1), "hflip": False})
     drawn = []
     for epoch in range(2):
-        pictures = torch.cat([batch["student"] for batch in task.batches(epoch, 0)])
-        drawn.append({picture.numpy().tobytes() for picture in pictures})
-    assert [len(pictures) for pictures in drawn] == [200, 200]
+        images = torch.cat([batch["student"] for batch in task.batches(epoch, 0)])
+        drawn.append({image.numpy().tobytes() for image in images})
+    assert [len(images) for images in drawn] == [200, 200]
     assert drawn[0] != drawn[1]
 
 
@@ -173,13 +173,13 @@ def test_evaluation_restores_the_mode_and_moves_no_statistics(data: Dataset, tmp
     assert not any(pixels.requires_grad for pixels in network.shown)
 
 
-def test_evaluation_is_what_the_model_answers_to_the_pictures(data: Dataset, tmp_path: Path) -> None:
+def test_evaluation_is_what_the_model_answers_to_the_images(data: Dataset, tmp_path: Path) -> None:
     """Pitfalls, "Resolution, interpolation, crop": resized and cropped as the model says, without augmentation, in the
     order of the labels."""
     torch.manual_seed(0)
     model = create_student("timm:mobilenetv3_small_050", "random", data.info.class_names, 32, 0.8)
     nn.init.normal_(model.network.get_parameter("classifier.weight"))
-    answers = logits_of(model, pictures(data)).argmax(-1).numpy()
+    answers = logits_of(model, images(data)).argmax(-1).numpy()
     score = task_of(data, {"student": of_images(model.preprocess)}, tmp_path).evaluate(
         BatchModel(model.network, "student"), "test"
     )
@@ -187,7 +187,7 @@ def test_evaluation_is_what_the_model_answers_to_the_pictures(data: Dataset, tmp
     assert 0 < score.correct < 120
 
 
-def pictures(data: Dataset) -> Sequence[Any]:
+def images(data: Dataset) -> Sequence[Any]:
     return [data.test.read(i) for i in range(len(data.test))]
 
 
@@ -220,7 +220,7 @@ TWO = {"teacher": how(32, 36, mean=0.2), "student": how(16)}
 
 
 @pytest.mark.parametrize("views", [{}, MIXED])
-def test_pictures_that_are_decoded_anew_give_the_same_batches(
+def test_images_that_are_decoded_anew_give_the_same_batches(
     data: Dataset, tmp_path: Path, views: dict[str, Any]
 ) -> None:
     stored = task_of(data, TWO, tmp_path, views=views)
@@ -247,28 +247,28 @@ def test_a_models_input_is_a_function_of_sample_and_view(data: Dataset, tmp_path
 
 
 def test_a_students_view_does_not_depend_on_the_size_of_the_store(data: Dataset, tmp_path: Path) -> None:
-    """Each model's picture is resized for it: the small one of a pair reads small pictures."""
+    """Each model's image is resized for it: the small one of a pair reads small images."""
     task = task_of(data, {"teacher": how(64, 72), "student": how(16, 16)}, tmp_path)
     task.prepare()
     sizes = sorted(np.load(path).shape[1:3] for path in tmp_path.glob("train-*.npy"))
-    assert sizes == [(18, 18), (72, 72)]  # the same part of the picture: 72/64 of the side
+    assert sizes == [(18, 18), (72, 72)]  # the same part of the image: 72/64 of the side
 
 
 def test_the_views_repeat_where_they_are_limited(data: Dataset, tmp_path: Path) -> None:
     task = task_of(data, {"student": how(16)}, tmp_path, views={"distinct": 2})
     seen_in = []
     for epoch in range(3):
-        pictures: dict[int, Tensor] = {}
+        images: dict[int, Tensor] = {}
         for batch in task.batches(epoch, 0):
-            pictures |= dict(zip(batch["index"].tolist(), batch["student"], strict=True))
-        seen_in.append(pictures)
+            images |= dict(zip(batch["index"].tolist(), batch["student"], strict=True))
+        seen_in.append(images)
     both = [number for number in seen_in[0] if number in seen_in[1] and number in seen_in[2]]
     assert len(both) > 100
     assert all(torch.equal(seen_in[0][number], seen_in[2][number]) for number in both)
     assert not any(torch.equal(seen_in[0][number], seen_in[1][number]) for number in both)
 
 
-def test_mixed_pictures_have_mixed_labels(data: Dataset, tmp_path: Path) -> None:
+def test_mixed_images_have_mixed_labels(data: Dataset, tmp_path: Path) -> None:
     task = task_of(data, {"student": how(16)}, tmp_path, views={"mixup": 1.0})
     batch = next(task.batches(0, 0))
     assert batch["labels"].shape == (50, 4)
@@ -320,7 +320,7 @@ def a_recipe(batch: int, accumulate: int) -> Recipe:
     "changes",
     [{"seed": 1}, {"views": {"scale": (0.6, 1.0)}}, {"views": {"distinct": 4}}, {"views": {"mixup": 0.2}}],
 )
-def test_what_changes_the_teachers_pictures_changes_their_identity(
+def test_what_changes_the_teachers_images_changes_their_identity(
     data: Dataset, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     identity = task_of(data, TWO, tmp_path).identity("teacher")

@@ -19,7 +19,7 @@ from compressor.schema.student import Request
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Ask = Callable[..., Request]
-STEPS = 54  # 240 pictures less the tenth for validation, by 32: 6 steps, 9 epochs
+STEPS = 54  # 240 images less the tenth for validation, by 32: 6 steps, 9 epochs
 
 
 def train(

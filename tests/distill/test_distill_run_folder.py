@@ -16,7 +16,7 @@ import pytest
 
 from compressor.distill import Resources, distill, distill_chain, precompute, specialists, teach
 from compressor.distill.run_files import sweep
-from compressor.distill.run_folder import abandon, claim, settle, start
+from compressor.distill.run_folder import acquire, discard_backup, rollback, start
 from compressor.errors import KdcError
 from compressor.files.locks import LOCK, locked
 from compressor.models import load_run
@@ -136,7 +136,7 @@ def test_overwriting_is_refused_where_something_of_the_users_lies_at_any_depth(
     (out / where).parent.mkdir(parents=True, exist_ok=True)
     (out / where).write_text("mine")
     with pytest.raises(KdcError, match="which is no part of the run, so it is left alone") as caught:
-        claim(out, ask_distill(), resume=False, overwrite=True)
+        acquire(out, ask_distill(), resume=False, overwrite=True)
     assert where.startswith(str(caught.value.message).partition(" holds ")[2].partition(" too")[0])
 
 
@@ -151,13 +151,13 @@ def test_what_was_put_there_after_the_question_stays_too(tmp_path: Path, ask_dis
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).touch()
     write_json(out / "run.json", ask_distill())
-    assert not claim(out, ask_distill(), resume=False, overwrite=True)
+    assert not acquire(out, ask_distill(), resume=False, overwrite=True)
     for name in ("notes.txt", "float/notes.txt", "hf/weights.bin"):
         (out / name).write_text("mine")
     start(out, ask_distill(epochs=3), resume=False)
-    settle(out)
+    discard_backup(out)
     assert everything(out) == ["float", "float/notes.txt", "hf", "hf/weights.bin", "notes.txt", "run.json"]
-    abandon(out)
+    rollback(out)
     assert "notes.txt" in everything(out)
 
 
@@ -167,7 +167,7 @@ def test_a_link_in_a_run_goes_and_not_what_it_leads_to(tmp_path: Path, ask_disti
     (elsewhere / "state.pt").write_text("another's")
     write_json(out / "run.json", ask_distill())
     (out / "checkpoint").symlink_to(elsewhere)
-    abandon(out)
+    rollback(out)
     assert everything(out) == []
     assert (elsewhere / "state.pt").read_text() == "another's"
 
@@ -175,29 +175,31 @@ def test_a_link_in_a_run_goes_and_not_what_it_leads_to(tmp_path: Path, ask_disti
 # -- where it may lie --
 
 
-def test_not_among_the_pictures(tmp_path: Path, ask_distill: Ask) -> None:
-    pictures = tmp_path / "photos"
-    (pictures / "red").mkdir(parents=True)
-    for out in (pictures / "run", pictures / "red" / "run", tmp_path / "photos" / ".." / "photos" / "run"):
-        with pytest.raises(KdcError, match="lies among the pictures of folder:"):
-            run(ask_distill(data=f"folder:{pictures}"), out)
-    more = ask_distill().model_copy(update={"unlabelled": str(pictures)})
-    with pytest.raises(KdcError, match="lies among the pictures of "):
-        run(more, pictures / "run")
-    (tmp_path / "link").symlink_to(pictures)
-    with pytest.raises(KdcError, match="lies among the pictures of "):
+def test_not_among_the_images(tmp_path: Path, ask_distill: Ask) -> None:
+    images = tmp_path / "photos"
+    (images / "red").mkdir(parents=True)
+    for out in (images / "run", images / "red" / "run", tmp_path / "photos" / ".." / "photos" / "run"):
+        with pytest.raises(KdcError, match="lies among the images of folder:"):
+            run(ask_distill(data=f"folder:{images}"), out)
+    more = ask_distill().model_copy(update={"unlabelled": str(images)})
+    with pytest.raises(KdcError, match="lies among the images of "):
+        run(more, images / "run")
+    (tmp_path / "link").symlink_to(images)
+    with pytest.raises(KdcError, match="lies among the images of "):
         precompute(
-            ask_distill(data=f"folder:{pictures}", views={"distinct": 2}), tmp_path / "link" / "run", progress=Silent()
+            ask_distill(data=f"folder:{images}", views={"distinct": 2}), tmp_path / "link" / "run", progress=Silent()
         )
-    assert everything(pictures) == ["red"]
+    assert everything(images) == ["red"]
 
 
-def test_beside_the_pictures_and_in_the_folder_of_an_idx_data_set(tmp_path: Path, ask_distill: Ask) -> None:
+def test_beside_the_images_and_in_the_folder_of_an_idx_data_set(tmp_path: Path, ask_distill: Ask) -> None:
     """Nothing looks there for more."""
     (tmp_path / "photos").mkdir()
-    assert not claim(tmp_path / "run", ask_distill(data=f"folder:{tmp_path / 'photos'}"), resume=False, overwrite=False)
-    assert not claim(tmp_path / "run", ask_distill(data=f"idx:{tmp_path}"), resume=False, overwrite=False)
-    assert not claim(tmp_path / "run", ask_distill(data=f"csv:{tmp_path}/a.csv"), resume=False, overwrite=False)
+    assert not acquire(
+        tmp_path / "run", ask_distill(data=f"folder:{tmp_path / 'photos'}"), resume=False, overwrite=False
+    )
+    assert not acquire(tmp_path / "run", ask_distill(data=f"idx:{tmp_path}"), resume=False, overwrite=False)
+    assert not acquire(tmp_path / "run", ask_distill(data=f"csv:{tmp_path}/a.csv"), resume=False, overwrite=False)
 
 
 def test_a_link_to_nowhere(tmp_path: Path, ask_distill: Ask) -> None:
@@ -289,7 +291,7 @@ def test_a_run_that_was_killed_locks_nothing(tmp_path: Path, ask_distill: Ask, h
 
 
 def test_two_runs_side_by_side_decode_apart(tmp_path: Path, ask_distill: Ask) -> None:
-    """And their pictures lie in the run, under a name that says that they are no one's data."""
+    """And their images lie in the run, under a name that says that they are no one's data."""
     found: dict[str, list[str]] = {}
 
     class Looking(Silent):
@@ -537,8 +539,8 @@ def test_to_resume_and_to_overwrite_is_to_resume(tmp_path: Path, ask_distill: As
     out = tmp_path / "run"
     start(out, ask_distill(), resume=False)
     (out / "student.json").touch()
-    assert claim(out, ask_distill(), resume=True, overwrite=True), "it is finished, and not replaced"
+    assert acquire(out, ask_distill(), resume=True, overwrite=True), "it is finished, and not replaced"
     with pytest.raises(KdcError, match=r"recipe\.epochs was 2, now 3") as caught:
-        claim(out, ask_distill(epochs=3), resume=True, overwrite=True)
+        acquire(out, ask_distill(epochs=3), resume=True, overwrite=True)
     assert caught.value.hint == "leave --resume out to replace it, or choose another --out"
-    assert not claim(out, ask_distill(epochs=3), resume=False, overwrite=True)
+    assert not acquire(out, ask_distill(epochs=3), resume=False, overwrite=True)

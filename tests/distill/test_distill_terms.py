@@ -170,7 +170,7 @@ def test_an_ensemble_teaches_and_its_answers_are_kept(
     request = ensemble(ask_distill(epochs=3, views={"distinct": 1, "hflip": False}), transformer)
     progress = Hearing()
     kept = run(request, tmp_path / "kept", progress=progress)
-    assert any("sees pictures as the ensemble's largest member does" in line for line in progress.notes)
+    assert any("sees images as the ensemble's largest member does" in line for line in progress.notes)
     assert any("the teacher's answers: new in" in line for line in progress.notes)
     assert kept.teacher is not None
     assert kept.teacher.architecture == "test_resnet + test_vit"
@@ -264,7 +264,7 @@ def test_the_default_leaves_layers_out_where_none_have_equal_stride(
 def test_what_is_left_out_may_not_be_all_that_the_teacher_is_asked_for(
     tmp_path: Path, ask_distill: Ask, transformer: Path
 ) -> None:
-    """Pictures without labels would teach nothing, and the teacher would not matter."""
+    """Images without labels would teach nothing, and the teacher would not matter."""
     losses = [{"name": "cross_entropy"}, {"name": "pkd", "at": "same_stride"}]
     with pytest.raises(KdcError, match=r"pkd would be left out, and no other loss learns from the teacher: .* too few"):
         run(ask_distill(teacher=f"run:{transformer}", losses=losses), tmp_path / "run")
@@ -339,8 +339,8 @@ WITHOUT_EFFECT: dict[str, tuple[dict[str, Any], str]] = {
     "an ensemble of one": ({"ensemble": {"of": "logits"}}, "recipe ensemble says how several teachers answer as one"),
     "own layers": ({"teacher": "self", "losses": [{"name": "kd"}, {"name": "hint"}]}, "no teacher with layers of its"),
     "classes for nobody": ({"teacher": "self", "teacher_classes": "classes.txt"}, "--teacher self has the data's"),
-    "contrasts of mixed pictures": (
-        {"losses": [{"name": "kd"}, {"name": "crd"}], "views": {"mixup": 0.2}}, "crd needs one class a picture",
+    "contrasts of mixed images": (
+        {"losses": [{"name": "kd"}, {"name": "crd"}], "views": {"mixup": 0.2}}, "crd needs one class an image",
     ),
 }  # fmt: skip
 
@@ -360,7 +360,7 @@ def test_a_fine_tuned_model_has_no_peers(tmp_path: Path, ask_teach: Ask) -> None
         run(ask_teach(**peers), tmp_path / "run")
 
 
-def test_few_labels_among_mixed_pictures_are_warned_of(tmp_path: Path, ask_distill: Ask) -> None:
+def test_few_labels_among_mixed_images_are_warned_of(tmp_path: Path, ask_distill: Ask) -> None:
     progress = Hearing()
     request = ask_distill(views={"mixup": 0.2, "hflip": False}, transfer={"labelled": 0.25}, epochs=1)
     run(request, tmp_path / "run", progress=progress)

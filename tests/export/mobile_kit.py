@@ -37,8 +37,8 @@ class Net(nn.Module):
         self.deep = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False), nn.BatchNorm2d(8), nn.Hardswish())
         self.gate, self.head = Gate(8), nn.Linear(8, CLASSES)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        maps = self.stem(pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stem(images)
         maps = maps + self.gate(self.deep(maps))
         answer: Tensor = self.head(maps.mean((2, 3)))
         return answer
@@ -54,21 +54,21 @@ def network() -> nn.Module:
     return made.eval().requires_grad_(False)
 
 
-def pictures(seed: int, count: int) -> NDArray[np.uint8]:
+def images(seed: int, count: int) -> NDArray[np.uint8]:
     """Smooth ones: squares of one colour on another, so that the classes differ."""
     random = np.random.default_rng(seed)
     made = np.empty((count, SIDE, SIDE, 3), np.uint8)
-    for picture in made:
-        picture[:] = random.integers(0, 256, 3)
+    for image in made:
+        image[:] = random.integers(0, 256, 3)
         row, column = random.integers(0, SIDE // 2, 2)
-        picture[row : row + SIDE // 2, column : column + SIDE // 2] = random.integers(0, 256, 3)
+        image[row : row + SIDE // 2, column : column + SIDE // 2] = random.integers(0, 256, 3)
     return made
 
 
 def source(batch: int = 1) -> Source:
     """For the profile of a phone. No ONNX file: the mobile builders start from torch."""
     profile = load_profile("android-snapdragon-8gen3", [f"batch={batch}"])
-    return Source(network(), Path("model.onnx"), HOW, StoredImages(pictures(0, 48), HOW), profile)
+    return Source(network(), Path("model.onnx"), HOW, StoredImages(images(0, 48), HOW), profile)
 
 
 def normalised(shown: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -82,8 +82,8 @@ def logits(shown: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def judge(folder: Path, batch: int = 1) -> ValidationJudge:
-    """64 pictures whose labels are the network's own answers, so that fp32 is right on all."""
-    shown = pictures(1, 64)
+    """64 images whose labels are the network's own answers, so that fp32 is right on all."""
+    shown = images(1, 64)
     np.save(folder / "validation.npy", shown)
     answers = logits(shown)
     labels = answers.argmax(axis=1).astype(np.int64)

@@ -71,11 +71,11 @@ def make_model(opset: int = 18) -> onnx.ModelProto:
     return model
 
 
-def make_source(folder: Path, pictures: int = 64, profile: str = "x86-avx2", opset: int = 18) -> Source:
-    """Its pictures are smooth and of many colours: noise would all look alike behind the mean."""
+def make_source(folder: Path, images: int = 64, profile: str = "x86-avx2", opset: int = 18) -> Source:
+    """Its images are smooth and of many colours: noise would all look alike behind the mean."""
     path = folder / "fp32.onnx"
     onnx.save(make_model(opset), str(path))
-    coarse = np.random.default_rng(0).integers(0, 256, (pictures, 4, 4, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (images, 4, 4, 3), dtype=np.uint8)
     calibration = coarse.repeat(4, axis=1).repeat(4, axis=2)
     return Source(nn.Identity(), path, PREPROCESS, StoredImages(calibration, PREPROCESS), load_profile(profile))
 
@@ -91,7 +91,7 @@ def ops(model: onnx.ModelProto) -> list[str]:
 
 
 class AgreementJudge:
-    """Scores by how often the fp32 graph's top-1 is kept, on the calibration pictures, in this process."""
+    """Scores by how often the fp32 graph's top-1 is kept, on the calibration images, in this process."""
 
     def __init__(self, source: Source) -> None:
         self.source, self.asked = source, 0

@@ -36,7 +36,7 @@ def preprocess(height: int, width: int) -> ImagePreprocess:
         (512, 512, 572),
     ],
 )
-def test_choices_rest_on_as_many_pictures_as_their_size_permits(height: int, width: int, n: int) -> None:
+def test_choices_rest_on_as_many_images_as_their_size_permits(height: int, width: int, n: int) -> None:
     assert validation_size(preprocess(height, width)) == n
     assert n * height * width <= 150_000_000
 
@@ -55,7 +55,7 @@ def test_a_split_that_is_small_enough_is_taken_whole() -> None:
     assert part_of(whole, 21) is whole
 
 
-def test_part_of_a_split_is_always_the_same_samples_each_with_its_own_label_and_picture() -> None:
+def test_part_of_a_split_is_always_the_same_samples_each_with_its_own_label_and_image() -> None:
     whole = split(200)
     part, again = part_of(whole, 50), part_of(whole, 50)
     assert len(part) == len(set(part.ids)) == len(part.labels) == 50

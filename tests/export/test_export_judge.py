@@ -41,11 +41,11 @@ def torchs(n: int, classes: int = 3) -> tuple[Floats, NDArray[np.int64]]:
 
 def judge_of(folder: Path, reference: Floats, labels: NDArray[np.int64], max_drop: float = 0.005) -> Answering:
     pixels = np.random.default_rng(1).integers(0, 256, (len(labels), 8, 8, 3), dtype=np.uint8)
-    np.save(folder / "pictures.npy", pixels)
-    pictures = StoredImages(pixels, HOW, folder / "pictures.npy")
+    np.save(folder / "images.npy", pixels)
+    images = StoredImages(pixels, HOW, folder / "images.npy")
     needed = int((reference.argmax(axis=1) == labels).sum()) - max(1, max_drop * len(labels))
     how: dict[str, Any] = {"batch": 1, "threads": 1, "needed": needed, "max_drop": max_drop}
-    return Answering(pictures, labels, reference, **how)
+    return Answering(images, labels, reference, **how)
 
 
 def artefact(folder: Path, how: str, logits: Floats) -> Path:
@@ -117,7 +117,7 @@ def test_a_score_counts_by_class_and_measures_parity(tmp_path: Path) -> None:
 
 
 def test_six_right_answers_do_not_make_up_for_mirrored_logits(tmp_path: Path) -> None:
-    """All of six validation pictures right, and a cosine of -0.7: the rung does not hold, so the next is made."""
+    """All of six validation images right, and a cosine of -0.7: the rung does not hold, so the next is made."""
     reference, labels = torchs(6, 10)
     bad, good = mirrored(reference, labels), near(reference, 20)
     judge = judge_of(tmp_path, reference, labels)
@@ -192,7 +192,7 @@ def test_a_retrained_student_is_compared_with_itself(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
     judge = judge_of(tmp_path, reference, labels, max_drop=1.0)
     judge.needed = 0
-    pixels = np.load(tmp_path / "pictures.npy")
+    pixels = np.load(tmp_path / "images.npy")
     with torch.no_grad():
         own = network(torch.from_numpy(pixels).float().permute(0, 3, 1, 2) / 255).numpy()
     qat = QatModel(network, network, Path("qat.onnx"), Quantization(scheme=SCHEME, inputs={}))

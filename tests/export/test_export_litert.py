@@ -53,7 +53,7 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_answers_as_torch_does(fp32: Path, tmp_path: Path) -> None:
     found = kit.judge(tmp_path, batch=2).logits(fp32, "litert", "fp32", 64)
-    np.testing.assert_allclose(found, kit.logits(kit.pictures(1, 64)), atol=1e-5)
+    np.testing.assert_allclose(found, kit.logits(kit.images(1, 64)), atol=1e-5)
     assert executed(fp32) == "fp32"
     stored = weight_bytes(tflite_constants(fp32))
     assert stored["float32"] >= 4 * (WEIGHTS + BIASES)
@@ -120,7 +120,7 @@ def test_a_retrained_student_brings_its_ranges(tmp_path: Path) -> None:
     record = student.quantization.model_copy(update={"inputs": wide})
     far = LITERT.from_qat(source, QatModel(network, student.network, Path("m"), record), tmp_path / "wide")
     with torch.no_grad():
-        expected = network(torch.from_numpy(kit.normalised(kit.pictures(1, 64)))).numpy()
+        expected = network(torch.from_numpy(kit.normalised(kit.images(1, 64)))).numpy()
     assert np.abs(close - expected).mean() < 0.01 * np.abs(expected).max()
     worse = judge.logits(far.model, "litert", "int8", 64)
     assert np.abs(worse - expected).mean() > 3 * np.abs(close - expected).mean()
@@ -142,8 +142,8 @@ def test_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.slow
 def test_what_cannot_be_converted_is_one_line(tmp_path: Path) -> None:
     class Undecided(nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return pictures if pictures.sum() > 0 else -pictures
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images if images.sum() > 0 else -images
 
     whole = kit.source()
     source = type(whole)(Undecided(), whole.onnx_file, kit.HOW, whole.calibration, whole.profile)

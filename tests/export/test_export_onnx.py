@@ -37,8 +37,8 @@ def exported(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return path
 
 
-def run(path: Path, pictures: np.ndarray) -> np.ndarray:
-    answers: list[np.ndarray] = ort.InferenceSession(path).run(None, {"input": pictures})
+def run(path: Path, images: np.ndarray) -> np.ndarray:
+    answers: list[np.ndarray] = ort.InferenceSession(path).run(None, {"input": images})
     return answers[0]
 
 
@@ -50,10 +50,10 @@ def test_the_opset_asked_for_and_torchs_answers(name: str, opset: int, tmp_path:
     to_onnx(network, pixels(64, 64), 2, opset, METADATA, tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     assert [(row.domain, row.version) for row in model.opset_import] == [("", opset)]
-    pictures = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
-        expected = network(torch.from_numpy(pictures)).numpy()
-    np.testing.assert_allclose(run(tmp_path / "m.onnx", pictures), expected, atol=1e-5)
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(run(tmp_path / "m.onnx", images), expected, atol=1e-5)
 
 
 def test_shapes_names_and_metadata(exported: Path) -> None:
@@ -79,8 +79,8 @@ def test_nothing_of_this_machine_inside(exported: Path) -> None:
 
 def test_a_network_that_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     class Branches(nn.Module):
-        def forward(self, pictures: Tensor) -> Tensor:
-            return pictures.mean((2, 3)) if pictures.sum().item() > 0 else pictures.amax((2, 3))
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3)) if images.sum().item() > 0 else images.amax((2, 3))
 
     with pytest.raises(KdcError, match="cannot be exported to ONNX"):
         to_onnx(Branches(), pixels(8, 8), 1, 18, {}, tmp_path / "m.onnx")
@@ -91,8 +91,8 @@ def test_an_opset_that_lacks_an_operator_is_refused(tmp_path: Path) -> None:
     """BitwiseAnd came with opset 18. Another opset than the one asked for is never written instead."""
 
     class Masked(nn.Module):
-        def forward(self, pictures: Tensor) -> Tensor:
-            return pictures.mean((2, 3)) * torch.bitwise_and((pictures.amax((2, 3)) > 0).int(), 1)
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3)) * torch.bitwise_and((images.amax((2, 3)) > 0).int(), 1)
 
     with pytest.raises(KdcError, match=r"cannot be written at ONNX opset 17: .*BitwiseAnd") as caught:
         to_onnx(Masked(), pixels(8, 8), 1, 17, {}, tmp_path / "m.onnx")
@@ -117,8 +117,8 @@ def test_a_batch_that_varies(network: nn.Module, exported: Path, tmp_path: Path)
         first, *others = value.type.tensor_type.shape.dim
         assert (first.dim_param, [dim.dim_value for dim in others]) == ("batch", rest)
     assert len(model.graph.node) == len(onnx.load(exported).graph.node)  # no nodes that compute the shape
-    pictures = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
-        expected = network(torch.from_numpy(pictures)).numpy()
+        expected = network(torch.from_numpy(images)).numpy()
     for size in (1, 2, 5):
-        np.testing.assert_allclose(run(tmp_path / "m.onnx", pictures[:size]), expected[:size], atol=1e-5)
+        np.testing.assert_allclose(run(tmp_path / "m.onnx", images[:size]), expected[:size], atol=1e-5)

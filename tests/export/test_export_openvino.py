@@ -44,8 +44,8 @@ def source_of(folder: Path, opset: int = 18, op: str = "Conv") -> Source:
     weights = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
     graph = helper.make_graph(nodes, "net", inputs, outputs, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), folder / "m.onnx")
-    pictures = np.zeros((1, 8, 8, 3), np.uint8)
-    return Source(nn.Identity(), folder / "m.onnx", HOW, StoredImages(pictures, HOW), load_profile("x86-avx2"))
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    return Source(nn.Identity(), folder / "m.onnx", HOW, StoredImages(images, HOW), load_profile("x86-avx2"))
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("f32", "float32"), ("f16", "float16"), SLOW("bf16", "float16")])
@@ -73,9 +73,9 @@ def test_says_nothing(
 def test_answers_as_the_onnx_file(tmp_path: Path, opset: int) -> None:
     source = source_of(tmp_path, opset)
     made = convert(source, "f32", tmp_path / "ir")
-    picture = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
-    expected = ort.InferenceSession(source.onnx_file).run(None, {"input": picture})[0]
-    answer = ov.compile_model(made.model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(picture)[0]
+    image = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    expected = ort.InferenceSession(source.onnx_file).run(None, {"input": image})[0]
+    answer = ov.compile_model(made.model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(image)[0]
     np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
 
 

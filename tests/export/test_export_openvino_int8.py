@@ -71,8 +71,8 @@ def write_onnx(path: Path, batch: int = 1, opset: int = 18) -> Path:
 
 
 def source_of(onnx_file: Path, profile: str = "x86-avx2", *overrides: str) -> Source:
-    pictures = np.random.default_rng(2).integers(0, 256, (24, SIDE, SIDE, 3), dtype=np.uint8)
-    return Source(nn.Identity(), onnx_file, HOW, StoredImages(pictures, HOW), load_profile(profile, overrides))
+    images = np.random.default_rng(2).integers(0, 256, (24, SIDE, SIDE, 3), dtype=np.uint8)
+    return Source(nn.Identity(), onnx_file, HOW, StoredImages(images, HOW), load_profile(profile, overrides))
 
 
 class CountingJudge(ValidationJudge):
@@ -84,12 +84,12 @@ class CountingJudge(ValidationJudge):
 
 
 def judge_of(source: Source, folder: Path, needed: float) -> CountingJudge:
-    """200 pictures with the float model's answers as labels, so that it is right on all of them."""
-    pictures = np.random.default_rng(3).integers(0, 256, (200, SIDE, SIDE, 3), dtype=np.uint8)
-    np.save(folder / "pictures.npy", pictures)
-    stored = StoredImages(pictures, HOW, folder / "pictures.npy")
+    """200 images with the float model's answers as labels, so that it is right on all of them."""
+    images = np.random.default_rng(3).integers(0, 256, (200, SIDE, SIDE, 3), dtype=np.uint8)
+    np.save(folder / "images.npy", images)
+    stored = StoredImages(images, HOW, folder / "images.npy")
     session = ort.InferenceSession(source.onnx_file)
-    answers = np.concatenate([session.run(None, {"input": normalise(pictures[i : i + 1], HOW)})[0] for i in range(200)])
+    answers = np.concatenate([session.run(None, {"input": normalise(images[i : i + 1], HOW)})[0] for i in range(200)])
     labels = answers.argmax(axis=1)
     how: dict[str, Any] = {"batch": 1, "threads": 1, "max_drop": 1.0}
     return CountingJudge(stored, labels, answers, **how, needed=needed)
@@ -218,7 +218,7 @@ def test_batches_and_old_opsets(tmp_path: Path) -> None:
     assert executed(made) == "int8"
     np.testing.assert_array_equal(
         batch(source, 4)["input"][4], batch(source, 0)["input"][0]
-    )  # 24 pictures fill five batches of five
+    )  # 24 images fill five batches of five
 
 
 @pytest.mark.slow
@@ -276,7 +276,7 @@ def test_fewest_finds_the_least_that_holds(most: int, first: int | None) -> None
 
 
 class Reader:
-    """Calibration pictures for onnxruntime's quantizer."""
+    """Calibration images for onnxruntime's quantizer."""
 
     def __init__(self, source: Source) -> None:
         self._rows: Iterator[int] = iter(range(8))

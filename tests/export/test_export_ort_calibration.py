@@ -1,4 +1,4 @@
-"""Ranges from training pictures, biases corrected, sensitivities: each against a value worked out otherwise."""
+"""Ranges from training images, biases corrected, sensitivities: each against a value worked out otherwise."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -96,9 +96,9 @@ def test_minmax_is_what_the_network_gives(source: Source) -> None:
             assert found[method][name][1] <= found["minmax"][name][1]
 
 
-def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(KdcError, match="31 training pictures are too few to calibrate with: 32 are needed") as error:
-        next(batches(make_source(tmp_path, pictures=31)))
+def test_too_few_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KdcError, match="31 training images are too few to calibrate with: 32 are needed") as error:
+        next(batches(make_source(tmp_path, images=31)))
     assert error.value.exit_code == 2
 
 

@@ -27,7 +27,7 @@ def test_rows_come_in_the_order_asked_for_and_go_where_they_belong(tmp_path: Pat
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
 def test_a_file_that_nobody_uses_any_more_is_closed(tmp_path: Path) -> None:
-    """Decoded pictures are removed after a training: their space must not be held by a process that goes on."""
+    """Decoded images are removed after a training: their space must not be held by a process that goes on."""
     (tmp_path / "rows").write_bytes(b"abc")
     gc.collect()
     before = open_files()

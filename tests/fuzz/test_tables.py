@@ -71,7 +71,7 @@ def test_tables_of_answers_in_parquet(tmp_path: Path) -> None:
     holds()
 
 
-def test_tables_of_pictures(tmp_path: Path) -> None:
+def test_tables_of_images(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "it.png")
 
     @fuzzed

@@ -78,7 +78,7 @@ def write_bundle(folder: Path) -> Bundle:
     files = {
         "bundle.json": b"{}",
         "model.onnx": bytes(300_000),
-        "eval/inputs.npy": b"pictures",
+        "eval/inputs.npy": b"images",
         "eval/labels.npy": b"secret",
         "eval/reference.npy": b"secret",
         "runners/bench.py": b"raise SystemExit('a script of the bundle ran')",

@@ -101,10 +101,10 @@ def test_a_model_without_names_is_refused() -> None:
 
 
 def test_with_classes_picks_the_columns() -> None:
-    pictures = torch.rand(2, 3, 4, 4)
-    whole = ANIMALS.network(pictures)
+    images = torch.rand(2, 3, 4, 4)
+    whole = ANIMALS.network(images)
     chosen = with_classes(ANIMALS, [2, 0], ["sea lion", "cat"])
-    assert torch.equal(chosen.network(pictures), whole[:, [2, 0]])
+    assert torch.equal(chosen.network(images), whole[:, [2, 0]])
     assert chosen.class_names == (("sea lion",), ("cat",))
     same = with_classes(ANIMALS, [0, 1, 2], ["a", "b", "c"])
     assert same.network is ANIMALS.network

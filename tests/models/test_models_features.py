@@ -39,16 +39,16 @@ def test_the_stages_of_a_network(name: str, expected: list[tuple[int, ...]]) -> 
 @pytest.mark.parametrize("training", [False, True])
 def test_looking_into_a_network_does_not_change_what_it_answers(name: str, training: bool) -> None:
     loaded = model(name)
-    pictures = torch.randn(4, 3, 32, 32)
+    images = torch.randn(4, 3, 32, 32)
     names = ["stage-1", "pooled", *(["attention1"] if name == "test_vit" else [])]
     before = {key: value.clone() for key, value in loaded.network.state_dict().items()}
     loaded.network.train(training)
     torch.manual_seed(1)
-    expected = loaded.network(pictures)
+    expected = loaded.network(images)
     after = {key: value.clone() for key, value in loaded.network.state_dict().items()}
     loaded.network.load_state_dict(before)
     torch.manual_seed(1)
-    logits, features = taps_for(loaded, names)(loaded.network, (pictures,))
+    logits, features = taps_for(loaded, names)(loaded.network, (images,))
     assert torch.allclose(logits, expected, atol=1e-5)
     assert list(features) == names
     assert all(torch.allclose(value, after[key]) for key, value in loaded.network.state_dict().items())
@@ -86,24 +86,24 @@ def test_a_module_by_its_path_even_where_the_next_works_in_place() -> None:
             self.conv, self.act = nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True)
             self.head = nn.Linear(4, 3)
 
-        def forward(self, pictures: Tensor) -> Tensor:
-            logits: Tensor = self.head(self.act(self.conv(pictures)).mean((2, 3)))
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.act(self.conv(images)).mean((2, 3)))
             return logits
 
     network = InPlace()
-    pictures = torch.randn(2, 3, 5, 5)
-    _, features = Taps(network, ["conv"], 3)(network, (pictures,))
-    assert torch.allclose(features["conv"], network.conv(pictures))
+    images = torch.randn(2, 3, 5, 5)
+    _, features = Taps(network, ["conv"], 3)(network, (images,))
+    assert torch.allclose(features["conv"], network.conv(images))
     assert (features["conv"] < 0).any(), "from before the activation"
 
 
 def test_a_selection_of_classes_is_looked_through() -> None:
     loaded = model("test_resnet")
     chosen = with_classes(with_classes(loaded, [2, 0], ["c", "a"]), [1, 0], ["a", "c"])
-    pictures = torch.randn(2, 3, 32, 32)
-    logits, features = taps_for(chosen, ["stage3"])(chosen.network, (pictures,))
-    assert torch.allclose(logits, chosen.network(pictures), atol=1e-6)
-    assert torch.allclose(logits, loaded.network(pictures)[:, [0, 2]], atol=1e-6)
+    images = torch.randn(2, 3, 32, 32)
+    logits, features = taps_for(chosen, ["stage3"])(chosen.network, (images,))
+    assert torch.allclose(logits, chosen.network(images), atol=1e-6)
+    assert torch.allclose(logits, loaded.network(images)[:, [0, 2]], atol=1e-6)
     assert features["stage3"].shape == (2, 48, 4, 4)
 
 
@@ -122,9 +122,9 @@ def test_hugging_face_models_have_stages_pooled_features_and_attention() -> None
     assert [layer.shape for layer in layers_of(loaded, "maps")] == [(32, 4, 4)] * 3
     assert [layer.shape for layer in layers_of(loaded, "attention")] == [(2, 17, 17)] * 3
     assert layers_of(loaded, "pooled") == [Layer("pooled", (32,))]
-    pictures = torch.randn(2, 3, 32, 32)
-    logits, features = taps_for(loaded, ["stage2", "attention1"])(network, (pictures,))
-    assert torch.allclose(logits, network(pictures), atol=1e-5)
+    images = torch.randn(2, 3, 32, 32)
+    logits, features = taps_for(loaded, ["stage2", "attention1"])(network, (images,))
+    assert torch.allclose(logits, network(images), atol=1e-5)
     assert torch.allclose(features["attention1"].sum(-1), torch.ones(2, 2, 17), atol=1e-5)
 
 

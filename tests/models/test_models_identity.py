@@ -1,4 +1,4 @@
-"""A teacher is its weights, how it sees pictures, and which of its outputs is which class: with any of these changed it
+"""A teacher is its weights, how it sees images, and which of its outputs is which class: with any of these changed it
 is another one, wherever a reference is resolved again."""
 
 import json

@@ -51,12 +51,12 @@ def saved(folder: Path, architecture: str = "mobilenetv3_small_050", size: int =
 
 def equal(one: LoadedModel, other: LoadedModel) -> bool:
     height, width = of_images(one.preprocess).input_size
-    pictures = torch.randn(4, 3, height, width, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(4, 3, height, width, generator=torch.Generator().manual_seed(0))
     states = one.network.state_dict(), other.network.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     with torch.no_grad():
-        return torch.equal(one.network.eval()(pictures), other.network.eval()(pictures))
+        return torch.equal(one.network.eval()(images), other.network.eval()(images))
 
 
 @pytest.mark.parametrize(("architecture", "size"), [("mobilenetv3_small_050", 32), ("test_vit", 64)])

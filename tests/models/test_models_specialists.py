@@ -173,11 +173,11 @@ def test_together_they_are_one_model() -> None:
     """Its generalist may answer more classes, in another order."""
     generalist, specialist = model(["d", "c", "b", "a", "e"]), model(["a", "b", "(others)"], seed=1)
     together = joined(generalist, [(specialist, OF_AB)], ("a", "b", "c", "d"), "specialists:here")
-    pictures = torch.randn(5, 3, 8, 8)
+    images = torch.randn(5, 3, 8, 8)
     with torch.no_grad():
-        general = generalist.network(pictures)[:, [3, 2, 1, 0]]
-        expected = Posterior(4, [[0, 1]], [OF_AB.correction])(general, [specialist.network(pictures)])
-        assert torch.equal(together.network(pictures), expected)
+        general = generalist.network(images)[:, [3, 2, 1, 0]]
+        expected = Posterior(4, [[0, 1]], [OF_AB.correction])(general, [specialist.network(images)])
+        assert torch.equal(together.network(images), expected)
     assert together.class_names == (("a",), ("b",), ("c",), ("d",))
     assert together.weights.parameters == 18
     assert (together.weights.source, together.weights.licence) == ("specialists:here", "mit")
@@ -191,5 +191,5 @@ def test_together_they_are_one_model() -> None:
 
 def test_other_preprocessing_is_refused() -> None:
     specialist = model(["a", "b", "(others)"], SEEN.model_copy(update={"resize": (9, 9)}), seed=1)
-    with pytest.raises(KdcError, match=r"run:1 sees pictures otherwise than its generalist: resize \(9, 9\), not"):
+    with pytest.raises(KdcError, match=r"run:1 sees images otherwise than its generalist: resize \(9, 9\), not"):
         joined(model(["a", "b", "c"]), [(specialist, OF_AB)], ("a", "b", "c"), "specialists:here")

@@ -52,7 +52,7 @@ def test_one_that_hangs_is_ended_and_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert not runs(pid)
 
 
-def test_the_limit_grows_with_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_grows_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ANSWER_S", 0.0)
     monkeypatch.setattr(module, "PIXEL_S", 0.01)
     with open_runner("onnxruntime") as runner:

@@ -145,7 +145,7 @@ def small() -> nn.Module:
     return Small().eval()
 
 
-def pictures(n: int = 4, size: int = 16) -> Tensor:
+def images(n: int = 4, size: int = 16) -> Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(n))
 
 
@@ -175,7 +175,7 @@ def test_real_networks_keep_all_their_gates_in_float() -> None:
 
 def quantized(network: nn.Module, scheme: Scheme = U8S8) -> tuple[nn.Module, Quantization]:
     plan = quant_plan(network, (torch.zeros(1, 3, 16, 16),))
-    quantization = calibrate(network, plan, scheme, [(pictures(8),), (pictures(6),)])
+    quantization = calibrate(network, plan, scheme, [(images(8),), (images(6),)])
     return add_fake_quant(network, quantization), quantization
 
 
@@ -187,8 +187,8 @@ def test_layers_keep_their_paths_and_their_state(small: nn.Module) -> None:
     assert network.state_dict().keys() == before.keys()
     assert isinstance(network.get_submodule("stem"), Conv2dSame)
     with torch.no_grad():
-        assert not torch.equal(network(pictures()), small(pictures()))
-        assert torch.equal(remove_fake_quant(network)(pictures()), small(pictures()))
+        assert not torch.equal(network(images()), small(images()))
+        assert torch.equal(remove_fake_quant(network)(images()), small(images()))
 
 
 def test_a_layer_computes_with_rounded_input_and_weight(small: nn.Module) -> None:
@@ -207,7 +207,7 @@ def test_a_layer_computes_with_rounded_input_and_weight(small: nn.Module) -> Non
 def test_eight_bits_change_little_and_not_nothing(small: nn.Module, scheme: Scheme) -> None:
     network, _ = quantized(small, scheme)
     with torch.no_grad():
-        wanted, found = small(pictures(64)), network(pictures(64))
+        wanted, found = small(images(64)), network(images(64))
     error = float((wanted - found).square().sum() / wanted.square().sum())
     assert 1e-7 < error < 1e-2
 
@@ -215,7 +215,7 @@ def test_eight_bits_change_little_and_not_nothing(small: nn.Module, scheme: Sche
 def test_all_weights_of_a_quantized_network_are_trained(small: nn.Module) -> None:
     network, _ = quantized(small)
     network.train()
-    network(pictures(16)).square().sum().backward()
+    network(images(16)).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert float(parameter.grad.abs().sum()) > 0, name
@@ -226,16 +226,16 @@ def test_channels_trained_in_equal_units_compute_the_same(small: nn.Module) -> N
     with torch.no_grad():
         network.get_submodule("project").weight[0] *= 1e-3  # type: ignore[operator, index]
         network.get_submodule("project").weight[1] = 0.0  # type: ignore[operator]
-        wanted, before = network(pictures()), {key: value.clone() for key, value in network.state_dict().items()}
+        wanted, before = network(images()), {key: value.clone() for key, value in network.state_dict().items()}
         equalise_channels(network)
         weight = network.get_submodule("project").weight
         assert isinstance(weight, Tensor)
         sizes = weight.flatten(1).square().mean(dim=1).sqrt()
         assert sizes.tolist() == pytest.approx([(2 / 8) ** 0.5 if row != 1 else 0.0 for row in range(8)])
-        torch.testing.assert_close(network(pictures()), wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network(images()), wanted, rtol=1e-4, atol=1e-5)
         restore_channels(network)
         torch.testing.assert_close(network.state_dict(), before, rtol=1e-6, atol=0)
-        torch.testing.assert_close(network(pictures()), wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network(images()), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_ranges_hold_what_calibration_saw(small: nn.Module) -> None:

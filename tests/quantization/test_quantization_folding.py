@@ -27,9 +27,9 @@ def settled(network: nn.Module) -> nn.Module:
 
 
 def same(before: nn.Module, after: nn.Module, size: int) -> bool:
-    pictures = torch.randn(2, 3, size, size)
+    images = torch.randn(2, 3, size, size)
     with torch.no_grad():
-        wanted, found = before(pictures), after(pictures)
+        wanted, found = before(images), after(images)
     assert wanted.std() > 1e-6, "a comparison of nothing"
     return bool((wanted - found).abs().max() <= 1e-4 * wanted.abs().max())
 

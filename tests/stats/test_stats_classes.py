@@ -41,7 +41,7 @@ def verdict(limit: float, *classes: tuple[int, int, int]) -> tuple[str, tuple[in
 @pytest.mark.parametrize(
     ("classes", "expected"),
     [
-        ([(180, 179, 178), (6, 0, 6)], ("fail", (1,), ())),  # 900 against 30 pictures
+        ([(180, 179, 178), (6, 0, 6)], ("fail", (1,), ())),  # 900 against 30 images
         ([(180, 179, 178), (6, 1, 6)], ("inconclusive", (), (1,))),
         ([(180, 179, 178), (6, 4, 6)], ("pass", (), ())),
         ([(180, 179, 178), (6, 6, 6)], ("pass", (), ())),

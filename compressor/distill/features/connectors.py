@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.models.stages import Layer
 
-__all__ = ["CONNECTORS", "Connector", "Sides"]
+__all__ = ["CONNECTORS", "Connector", "LayerPairs"]
 
 CRD_WIDTH = 128
 """Of the embeddings that are compared (Tian et al. 2020, section 4)."""
@@ -27,7 +27,7 @@ REVIEW_WIDTH = 64
 
 
 @dataclass(frozen=True)
-class Sides:
+class LayerPairs:
     """What a connector connects: pairs of layers (the teacher's is None where the loss looks at the student alone), the
     number of classes and of training samples."""
 
@@ -47,7 +47,7 @@ Given = dict[str, Any]
 class Connector(nn.Module):
     """Hands the features on as they are."""
 
-    def __init__(self, sides: Sides) -> None:
+    def __init__(self, sides: LayerPairs) -> None:
         super().__init__()
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
@@ -71,7 +71,7 @@ class Project(Resize):
     """Maps: the student's go through a 1×1 convolution to the teacher's channels (Romero et al. 2015, arXiv 1412.6550,
     have a regressor there), at the smaller of the two sizes. Tokens, rows [n, D]: through a linear layer."""
 
-    def __init__(self, sides: Sides) -> None:
+    def __init__(self, sides: LayerPairs) -> None:
         super().__init__(sides)
         self.regressors = nn.ModuleList(_regressor(s, t) for s, t in sides.pairs)
 
@@ -99,7 +99,7 @@ class ProjectCoarse(Project):
 class ProjectPooled(Connector):
     """Vectors: the student's go through a linear layer to the teacher's width."""
 
-    def __init__(self, sides: Sides) -> None:
+    def __init__(self, sides: LayerPairs) -> None:
         super().__init__(sides)
         self.regressors = nn.ModuleList(nn.Linear(s.shape[0], t.shape[0]) for s, t in sides.pairs)
 
@@ -112,7 +112,7 @@ class Review(Connector):
     """Attention-based fusion (Chen et al. 2021, arXiv 2104.09044, figure 3): from the last pair to the first, a level
     is fused with what the deeper ones gave, and projected to its teacher's channels."""
 
-    def __init__(self, sides: Sides) -> None:
+    def __init__(self, sides: LayerPairs) -> None:
         super().__init__(sides)
         self.enter = nn.ModuleList(
             nn.Sequential(nn.Conv2d(s.shape[0], REVIEW_WIDTH, 1, bias=False), nn.BatchNorm2d(REVIEW_WIDTH))
@@ -142,7 +142,7 @@ class Review(Connector):
 class Attention(Connector):
     """Attention matrices [B, heads, N, N]: averaged over the heads where their numbers differ."""
 
-    def __init__(self, sides: Sides) -> None:
+    def __init__(self, sides: LayerPairs) -> None:
         super().__init__(sides)
         for s, t in sides.pairs:
             if s.shape[1:] != t.shape[1:]:
@@ -166,7 +166,7 @@ class Contrast(Connector):
     sample without a label takes all others. The memory is part of the checkpoint; what it holds is without gradients.
     """
 
-    def __init__(self, sides: Sides) -> None:
+    def __init__(self, sides: LayerPairs) -> None:
         super().__init__(sides)
         if len(sides.student) > 1:
             raise KdcError(f"crd compares one layer, and `at` names {len(sides.student)}", "leave `at` out")
@@ -213,7 +213,7 @@ class Exits(Connector):
     """A classifier on each stage but the last (Zhang et al. 2019, arXiv 1905.08094): a 3×3 convolution, pooling, and a
     linear layer."""
 
-    def __init__(self, sides: Sides) -> None:
+    def __init__(self, sides: LayerPairs) -> None:
         super().__init__(sides)
         if len(sides.student) < 2:
             raise KdcError("early exits need a student with at least two stages", "choose another student")
@@ -248,7 +248,7 @@ def _sized(features: Tensor, size: tuple[int, int]) -> Tensor:
     return features if tuple(features.shape[2:]) == size else F.adaptive_avg_pool2d(features, size)
 
 
-CONNECTORS: Mapping[str | None, Callable[[Sides], Connector]] = {
+CONNECTORS: Mapping[str | None, Callable[[LayerPairs], Connector]] = {
     None: Connector,
     "resize": Resize,
     "project": Project,

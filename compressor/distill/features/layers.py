@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from compressor.distill.features.connectors import CONNECTORS, Sides
+from compressor.distill.features.connectors import CONNECTORS, LayerPairs
 from compressor.distill.loop.learner import Term
 from compressor.errors import KdcError
 from compressor.losses import Loss
@@ -12,16 +12,16 @@ from compressor.models.features import Taps, inner_of
 from compressor.models.loaded import Several
 from compressor.models.stages import Layer, layers_of, match, named_layer, same_strides, taps_for
 
-__all__ = ["described", "sides_of", "taps_of"]
+__all__ = ["described", "layer_pairs_of", "taps_of"]
 
 
-def sides_of(
+def layer_pairs_of(
     terms: Sequence[Term], student: LoadedModel, teacher: LoadedModel | None, *, classes: int, samples: int
-) -> tuple[dict[str, Sides], dict[str, str]]:
+) -> tuple[dict[str, LayerPairs], dict[str, str]]:
     """The layers of every term that looks at some, by the term's name; and why a term is left out, as one with
     `at: same_stride` is where there are none. Raises KdcError for those that a network lacks, and for a loss that
     cannot compare them."""
-    found: dict[str, Sides] = {}
+    found: dict[str, LayerPairs] = {}
     left_out: dict[str, str] = {}
     for term in terms:
         kind = term.row.taps
@@ -34,7 +34,7 @@ def sides_of(
             own_layers = layers_of(student, kind)
             for layer in own_layers:
                 _require_kind(layer, term.row, at, student)
-            found[term.name] = Sides(tuple(own_layers), (), classes, samples)
+            found[term.name] = LayerPairs(tuple(own_layers), (), classes, samples)
             continue
         if term.loss.at == "same_stride":
             pairs, why = _of_equal_stride(student, teacher)
@@ -83,8 +83,8 @@ def _of_equal_stride(student: LoadedModel, teacher: LoadedModel | None) -> tuple
     return pairs, f"{student.weights.source} and {teacher.weights.source} have too few stages of equal stride"
 
 
-def _sides(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: int) -> Sides:
-    return Sides(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
+def _sides(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: int) -> LayerPairs:
+    return LayerPairs(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
 
 
 DIMENSIONS = {"maps": 3, "pooled": 1, "attention": 3}
@@ -104,7 +104,7 @@ def _require_kind(layer: Layer, row: Loss, at: str, model: LoadedModel) -> None:
         )
 
 
-def taps_of(sides: dict[str, Sides], student: LoadedModel, teacher: LoadedModel | None) -> tuple[Taps | None, ...]:
+def taps_of(sides: dict[str, LayerPairs], student: LoadedModel, teacher: LoadedModel | None) -> tuple[Taps | None, ...]:
     """What the student's and the teacher's forward passes must give beside logits; None where that is nothing."""
     own = [layer.name for one in sides.values() for layer in one.student]
     others = [layer.name for one in sides.values() for layer in one.teacher]
@@ -114,7 +114,7 @@ def taps_of(sides: dict[str, Sides], student: LoadedModel, teacher: LoadedModel 
     )
 
 
-def described(name: str, sides: Sides) -> str:
+def described(name: str, sides: LayerPairs) -> str:
     """One line for people: which layer learns from which."""
 
     def shaped(layer: Layer) -> str:

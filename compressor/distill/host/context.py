@@ -1,4 +1,4 @@
-"""Where a training runs: this process and its device, and the place that pictures are decoded to."""
+"""Where a training runs: this process and its device, and the place that images are decoded to."""
 
 import os
 import shutil
@@ -22,12 +22,12 @@ from compressor.schema.recipe import Recipe
 from compressor.tasks.base import Feed
 from compressor.tasks.table import task_named
 
-__all__ = ["Setting", "feed_for", "setting_for", "store_in"]
+__all__ = ["RunContext", "context_for", "feed_for", "store_in"]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a job runs in: this process, its device, and what it may use."""
+class RunContext:
+    """What a plan runs in: this process, its device, and what it may use."""
 
     speed: Speed
     accelerator: Accelerator
@@ -35,7 +35,7 @@ class Setting:
     progress: Progress
 
 
-def setting_for(out: Path, resources: Resources, progress: Progress) -> Setting:
+def context_for(out: Path, resources: Resources, progress: Progress) -> RunContext:
     speed = set_up()
     try:
         accelerator = Accelerator(
@@ -49,7 +49,7 @@ def setting_for(out: Path, resources: Resources, progress: Progress) -> Setting:
         progress.note(line)
     if accelerator.num_processes > 1:
         progress.note(f"{accelerator.num_processes} processes share each batch; {_batch_norm(speed)}")
-    return Setting(speed, accelerator, resources, progress)
+    return RunContext(speed, accelerator, resources, progress)
 
 
 def _batch_norm(speed: Speed) -> str:
@@ -59,7 +59,7 @@ def _batch_norm(speed: Speed) -> str:
 
 
 @contextmanager
-def store_in(out: Path, setting: Setting) -> Iterator[Path]:
+def store_in(out: Path, context: RunContext) -> Iterator[Path]:
     """Where this machine decodes to, in the run's own folder, where its lock is: several machines may see it. Gone
     afterwards; what a kill leaves, the next command there removes."""
     machine = os.environ.get("GROUP_RANK", "0")
@@ -67,22 +67,22 @@ def store_in(out: Path, setting: Setting) -> Iterator[Path]:
     try:
         yield store
     finally:
-        if setting.accelerator.is_local_main_process:
+        if context.accelerator.is_local_main_process:
             with uninterrupted():
                 shutil.rmtree(store, ignore_errors=True)
 
 
-def feed_for(data: Dataset, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, setting: Setting) -> Feed:
-    if setting.accelerator.is_local_main_process:
+def feed_for(data: Dataset, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, context: RunContext) -> Feed:
+    if context.accelerator.is_local_main_process:
         _make_empty(store)
-    setting.accelerator.wait_for_everyone()
+    context.accelerator.wait_for_everyone()
     task = task_named(next(iter(inputs.values())).task)
-    kept, line = setting.resources.may_decode(task.stored_bytes(data, inputs), store.parent)
+    kept, line = context.resources.may_decode(task.stored_bytes(data, inputs), store.parent)
     # One answer for all: what is free changes as soon as the first of them decodes.
-    kept = not any_of(setting.accelerator, not kept)
-    setting.progress.note(line)
+    kept = not any_of(context.accelerator, not kept)
+    context.progress.note(line)
     feed = task.feed(
-        data, inputs, recipe, store=store if kept else None, device=setting.speed.device, progress=setting.progress
+        data, inputs, recipe, store=store if kept else None, device=context.speed.device, progress=context.progress
     )
     feed.prepare()
     return feed

@@ -1,4 +1,4 @@
-"""How the machine at hand is used: one rule for each setting, with its reason, and a line that says what was chosen."""
+"""How the machine at hand is used: one rule for each context, with its reason, and a line that says what was chosen."""
 
 import os
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Resources:
-    """`decode_cache`: bytes that decoded pictures may take on disk beside the run; None: half of what is free; 0: they
+    """`decode_cache`: bytes that decoded images may take on disk beside the run; None: half of what is free; 0: they
     are decoded anew each time. `teacher_cache`: where a teacher's answers are kept; None: nowhere. `tracker`: what
     gets a row an epoch besides history.jsonl."""
 
@@ -56,7 +56,7 @@ class Resources:
         )
 
     def may_decode(self, size: int, beside: Path) -> tuple[bool, str]:
-        """Whether `size` bytes of decoded pictures may lie beside a run, and a line that says why."""
+        """Whether `size` bytes of decoded images may lie beside a run, and a line that says why."""
         budget, rule = self.decode_cache, "--decode-cache"
         if budget is None:
             try:
@@ -64,7 +64,7 @@ class Resources:
             except OSError as error:
                 raise os_error(error, f"looking for space in {beside}") from error
             rule = "half of what is free"
-        what = f"{_readable(size)} of decoded pictures, {_readable(budget)} permitted ({rule})"
+        what = f"{_readable(size)} of decoded images, {_readable(budget)} permitted ({rule})"
         if size <= budget:
             return True, f"decoding once: {what}"
         return False, f"decoding anew in every epoch: {what}"

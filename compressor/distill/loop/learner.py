@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.distill.features.connectors import CONNECTORS, Connector, Sides
+from compressor.distill.features.connectors import CONNECTORS, Connector, LayerPairs
 from compressor.errors import KdcError
 from compressor.losses import LOSSES, bind
 from compressor.losses import Loss as Row
@@ -61,7 +61,7 @@ def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
             raise KdcError(f"{where}: {term.name} looks at no stages, so there is no stride to go by", "leave `at` out")
         if not row.mixed_labels and (recipe.views.mixup or recipe.views.cutmix):
             raise KdcError(
-                f"{where}: {term.name} needs one class a picture, and mixup or cutmix give it two",
+                f"{where}: {term.name} needs one class an image, and mixup or cutmix give it two",
                 "--set views.mixup=0 --set views.cutmix=0, or another loss",
             )
         terms.append(Term(term, row, function))
@@ -90,7 +90,7 @@ class Learner(nn.Module):
         student: BatchModel,
         terms: Sequence[Term],
         *,
-        layers: Mapping[str, Sides] | None = None,
+        layers: Mapping[str, LayerPairs] | None = None,
         peers: Sequence[BatchModel] = (),
         autocast: torch.dtype | None = None,
     ) -> None:

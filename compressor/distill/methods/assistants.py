@@ -19,12 +19,12 @@ from compressor.distill.api import (
     has_teacher,
     training_data,
 )
-from compressor.distill.features.layers import sides_of
+from compressor.distill.features.layers import layer_pairs_of
 from compressor.distill.host.resources import Resources
 from compressor.distill.loop.learner import bind_losses
 from compressor.distill.methods.bias_correction import require_correctable
 from compressor.distill.plan import Origin
-from compressor.distill.run_folder import abandon, claimed, start
+from compressor.distill.run_folder import acquired, rollback, start
 from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_run, map_classes, with_classes
@@ -62,7 +62,7 @@ def distill_chain(
         )
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
     _require_chain(request)
-    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
         if finished:
             return already_finished(out, progress)
         return _chained(request, out, resume, progress, resources, data)
@@ -82,16 +82,16 @@ def _chained(
         records, assistants = _assistants(request, out, data, progress, resources)
     except BaseException:
         if not resume and team().is_main_process and not any((out / "assistants").glob("[0-9]*")):
-            abandon(out)
+            rollback(out)
         raise
     last = _link(request, len(request.assistants), out)
     progress.note(f"the student: {request.student} learns from {last.teacher}")
-    job = distillation(last, progress, data)
+    plan = distillation(last, progress, data)
     teacher, validation = records[0].teacher, records[0].teacher_validation
     assert teacher is not None
     assert validation is not None
-    job = replace(job, request=request, origin=Origin(teacher, validation, tuple(assistants)))
-    return train_and_save(job, out, True, resources or Resources(), progress)
+    plan = replace(plan, request=request, origin=Origin(teacher, validation, tuple(assistants)))
+    return train_and_save(plan, out, True, resources or Resources(), progress)
 
 
 def _assistants(
@@ -165,7 +165,7 @@ def require_possible(request: Request, progress: Progress) -> Dataset:
         student = task.create_student(name, request.init, names, request.input_size, recipe.crop_pct)
         if recipe.transfer.correct_bias:
             require_correctable(student, data, recipe.transfer)
-        sides_of(terms, student, teacher, classes=len(names), samples=len(data.train))
+        layer_pairs_of(terms, student, teacher, classes=len(names), samples=len(data.train))
         teacher = student
     return data
 

@@ -1,8 +1,8 @@
 """Classes that a student never saw: their biases are fitted after training, and how well it knows them is told.
 
-Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 3: a student that was shown no picture of a digit knows it from
+Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), section 3: a student that was shown no image of a digit knows it from
 the teacher's soft targets, but finds it too unlikely; a larger bias of that class mends it. The paper fits it on test
-pictures; here it is fitted on validation.
+images; here it is fitted on validation.
 """
 
 import json
@@ -42,7 +42,7 @@ def require_correctable(student: LoadedModel, data: Dataset, how: Transfer) -> N
     absent = [data.info.class_names[number] for number in numbers if number not in held]
     if absent:
         raise KdcError(
-            f"transfer.correct_bias is fitted on validation, which holds no pictures of {listed(absent)}",
+            f"transfer.correct_bias is fitted on validation, which holds no images of {listed(absent)}",
             "add some, or transfer.correct_bias=false",
         )
     if held <= set(numbers):
@@ -161,13 +161,13 @@ def write_history(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def unseen_recall(logits: NDArray[np.floating], data: Dataset, how: Transfer) -> str:
-    """One line on how many test pictures of the classes in `how.without` the student knows. Logits [N, C], of test."""
+    """One line on how many test images of the classes in `how.without` the student knows. Logits [N, C], of test."""
     right = top1(logits) == data.test.labels
     parts = []
     for number in classes_without(how, data.info.class_names):
         own, name = data.test.labels == number, data.info.class_names[number]
         if not own.any():
-            parts.append(f"{name}: no pictures")
+            parts.append(f"{name}: no images")
             continue
         recall = wilson_interval(int(right[own].sum()), int(own.sum()))
         parts.append(f"{name} {recall.value:.2%} [{recall.low:.2%}–{recall.high:.2%}], n={recall.n}")

@@ -15,14 +15,14 @@ from compressor.distill.host.device import set_up
 from compressor.distill.overlap import tell_overlap
 from compressor.distill.teacher.card import tell_lost_classes
 from compressor.distill.teacher.setup import is_chance
-from compressor.distill.trainer import say
+from compressor.distill.trainer import log_sizes
 from compressor.errors import KdcError
 from compressor.files.locks import locked
 from compressor.files.writing import is_stream, refuse_existing
 from compressor.models import LoadedModel, load_model, map_classes, with_classes
 from compressor.models.lineage import public, told
 from compressor.models.references import with_class_file
-from compressor.models.trained_on import Pictures, pictures_of
+from compressor.models.trained_on import Images, images_of
 from compressor.modes import freeze
 from compressor.processes.team import team
 from compressor.progress import Progress
@@ -98,7 +98,7 @@ def _predicted(
     found = task.open_data(
         data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=pixel_range or own
     )
-    say(found, progress)
+    log_sizes(found, progress)
     names = found.info.class_names
     if top_k is not None and not 1 <= top_k < len(names):
         raise KdcError(f"--top-k {top_k}: the data has {len(names)} classes", "leave it out: all are written then")
@@ -113,7 +113,7 @@ def _predicted(
         teacher=public(model.weights),
         data=found.info.fingerprint,
     )
-    validation = _write(out, model, found, info, top_k, pictures_of(teacher), progress)
+    validation = _write(out, model, found, info, top_k, images_of(teacher), progress)
     counts = found.info.counts | ({"unlabelled": len(found.train) - found.info.counts["train"]} if unlabelled else {})
     scored = accuracy_of(validation, found.validation.labels, "validation")
     if is_chance(scored, len(names)):
@@ -123,7 +123,7 @@ def _predicted(
 
 
 def _write(
-    out: Path, model: LoadedModel, data: Dataset, info: OutputsInfo, top_k: int | None, seen: Pictures | None,
+    out: Path, model: LoadedModel, data: Dataset, info: OutputsInfo, top_k: int | None, seen: Images | None,
     progress: Progress,
 ) -> Logits:  # fmt: skip
     """Write the table, split by split; returns the logits of validation. `seen`: what the teacher was trained on."""

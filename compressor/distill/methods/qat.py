@@ -1,7 +1,7 @@
 """Quantization-aware distillation: the finished student is trained on while it rounds as an int8 kernel will, and the
 teacher's loss teaches it to bear that.
 
-    the student in float -> BatchNorms folded -> ranges from training pictures -> fake quantization
+    the student in float -> BatchNorms folded -> ranges from training images -> fake quantization
       -> a few epochs of the recipe's own losses at a small rate -> a run like any other
 
 Batch statistics are gone with the BatchNorms, so that what is trained is what is exported (export/qat_onnx.py).
@@ -20,8 +20,8 @@ from compressor.distill.host.resources import Resources
 from compressor.distill.loop.learner import bind_losses
 from compressor.distill.methods.assistants import distill_chain, require_possible
 from compressor.distill.overlap import seen_before, tell_table_overlap, with_notes
-from compressor.distill.plan import Job, Origin
-from compressor.distill.run_folder import abandon, claimed, start
+from compressor.distill.plan import Origin, TrainingPlan
+from compressor.distill.run_folder import acquired, rollback, start
 from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_run
@@ -74,7 +74,7 @@ def quantization_aware(
     }
     request = before.model_copy(update=changes)
     moved = "if it lies elsewhere now: kdc export … --teacher REFERENCE"
-    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
         if finished:
             return already_finished(out, progress)
         return _train_on(request, run, out, moved, resume, resources or Resources(), progress)
@@ -97,7 +97,7 @@ def distill_quantized(
     """
     assert request.qat is not None
     _refuse_corrected(request.recipe)
-    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
         if finished:
             return already_finished(out, progress)
         return _quantized(request, out, resume, progress, resources)
@@ -119,7 +119,7 @@ def _quantized(request: Request, out: Path, resume: bool, progress: Progress, re
         )
     except BaseException:
         if not resume and not (plain / "run.json").exists() and team().is_main_process:
-            abandon(out)
+            rollback(out)
         raise
     moved = "put it back there, and give the same command with --resume"  # with another teacher it is another request
     return _train_on(request, plain, out, moved, True, resources or Resources(), progress)
@@ -188,17 +188,17 @@ def _train_on(
         progress.note(f"under fake quantization the student learns without {', '.join(left_out)}")
     useless = labels_only(bind_losses(recipe, has_teacher=has_teacher(request)))
     data = transfer_set(data, recipe.transfer, labels_only=useless, progress=again)
-    job = Job(request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table)
+    plan = TrainingPlan(request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table)
     if record.assistants and record.teacher is not None and record.teacher_validation is not None:
-        job = replace(job, origin=Origin(record.teacher, record.teacher_validation, record.assistants))
+        plan = replace(plan, origin=Origin(record.teacher, record.teacher_validation, record.assistants))
     torch.manual_seed(request.recipe.seed)
-    return train_and_save(job, out, resume, resources, progress)
+    return train_and_save(plan, out, resume, resources, progress)
 
 
 def _quantize(
     student: LoadedModel, record: Student, request: Request, progress: Progress
 ) -> Callable[[Feed], tuple[LoadedModel, Quantization]]:
-    """Fold the student, find its ranges on the first training pictures, and let it round."""
+    """Fold the student, find its ranges on the first training images, and let it round."""
     assert request.qat is not None
     scheme, wanted = request.qat, request.recipe.qat.calibration
 

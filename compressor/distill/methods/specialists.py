@@ -26,11 +26,11 @@ from compressor.distill.methods.grouping import groups_of
 from compressor.distill.methods.predict import answers_of
 from compressor.distill.overlap import tell_overlap, with_notes
 from compressor.distill.run_files import SPECIALISTS
-from compressor.distill.run_folder import claimed, settle, start
+from compressor.distill.run_folder import acquired, discard_backup, start
 from compressor.distill.teacher.card import tell_lost_classes
 from compressor.distill.teacher.gap import points_apart
 from compressor.distill.teacher.setup import is_chance, scored
-from compressor.distill.trainer import say
+from compressor.distill.trainer import log_sizes
 from compressor.errors import KdcError
 from compressor.files.atomic import write_text
 from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
@@ -56,14 +56,14 @@ def specialists(
     at a time. Classes that it hardly confuses stay with it alone.
 
     Raises KdcError before any training where the generalist is at chance level or cannot be trained on, where there
-    cannot be so many groups, or where specialists would see pictures otherwise than it does.
+    cannot be so many groups, or where specialists would see images otherwise than it does.
     """
     if world_size() > 1:
         raise KdcError("kdc specialists starts processes of its own", "run it without a launcher; --jobs says how many")
-    with claimed(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
         if finished:
             progress.note(f"{out} is finished already: nothing to resume")
-            settle(out, SPECIALISTS)
+            discard_backup(out, SPECIALISTS)
             return read_json(out / "specialists.json", Specialists)
         return _specialists(request, out, jobs, resume, progress)
 
@@ -75,7 +75,7 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
     deep = request.recipe.pixel_range
     task = task_of_data(request.data)
     data = task.open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
-    say(data, progress)
+    log_sizes(data, progress)
     data = with_notes(data, tell_overlap((request.teacher,), data, progress))
     names = data.info.class_names
     (generalist,) = told(progress, load_model(request.teacher, request.input_size))
@@ -140,7 +140,7 @@ def _finish(
     progress.note(f"all together: {scored(record.validation)}; {apart}")
     tell_lost_classes("all together they", [record.validation], names, progress)
     write_json(out / "specialists.json", record)
-    settle(out, SPECIALISTS)
+    discard_backup(out, SPECIALISTS)
     return record
 
 
@@ -150,7 +150,7 @@ def _require_trainable(generalist: LoadedModel, request: SpecialistsRequest, nam
     trainee = task.create_trainee(copy.deepcopy(generalist), names, request.recipe.crop_pct)
     if trainee.preprocess != generalist.preprocess:
         raise KdcError(
-            f"crop_pct {request.recipe.crop_pct} would show specialists other pictures than their generalist sees",
+            f"crop_pct {request.recipe.crop_pct} would show specialists other images than their generalist sees",
             "leave crop_pct out: they take their generalist's preprocessing",
         )
 

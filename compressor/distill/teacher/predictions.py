@@ -1,6 +1,6 @@
 """A teacher that cannot be run here: its answers lie in a table, `--teacher outputs:FILE`, one a sample.
 
-A table is read by `data.outputs`. What it says was answered to the whole picture, so a student learns the same from all
+A table is read by `data.outputs`. What it says was answered to the whole image, so a student learns the same from all
 views of a sample; online, a teacher answers to the very view (Beyer et al. 2022, arXiv 2106.05237, found that better).
 """
 
@@ -28,7 +28,7 @@ __all__ = ["Table", "require_teachable", "taught_by"]
 
 
 class Table:
-    """The loop's teacher: looks answers up by the samples' numbers, and needs no pictures."""
+    """The loop's teacher: looks answers up by the samples' numbers, and needs no images."""
 
     def __init__(self, encoded: Tensor, codec: Codec) -> None:
         """`encoded`: the answers to the training samples in their order, [N, size], as `codec` keeps them."""
@@ -56,7 +56,7 @@ def require_teachable(
     source, answers = table.weights.source, table.answers
     if recipe.views.mixup or recipe.views.cutmix:
         raise KdcError(
-            f"{source} holds answers to pictures that were not mixed, so none to what mixup or cutmix make of them",
+            f"{source} holds answers to images that were not mixed, so none to what mixup or cutmix make of them",
             "--set views.mixup=0 --set views.cutmix=0",
         )
     if recipe.teacher_answers != TeacherAnswers():
@@ -80,7 +80,7 @@ def require_teachable(
 
 
 def _require_answers(table: LoadedTable, data: Dataset) -> None:
-    """Raise KdcError where a training sample has no row, or another picture than was answered."""
+    """Raise KdcError where a training sample has no row, or another image than was answered."""
     source, answers = table.weights.source, table.answers
     missing = [own for own, name in zip(data.train.ids, answers.named(data.train), strict=True) if name is None]
     if not missing:
@@ -88,7 +88,7 @@ def _require_answers(table: LoadedTable, data: Dataset) -> None:
     others = [own for own in missing if own in answers.rows]
     if others:
         raise KdcError(
-            f"{source} answered other pictures under the names of {len(others):,} of {len(data.train):,} training "
+            f"{source} answered other images under the names of {len(others):,} of {len(data.train):,} training "
             f"samples, the first {others[0]}",
             "make it anew: kdc predict --data …",
         )
@@ -96,7 +96,7 @@ def _require_answers(table: LoadedTable, data: Dataset) -> None:
     raise KdcError(
         f"{source} has no row for {len(missing):,} of {len(data.train):,} training samples, the first {missing[0]} "
         f"(its own first id: {next(iter(answers.rows))})",
-        f"{how}; leave those pictures out of the data, or add their rows",
+        f"{how}; leave those images out of the data, or add their rows",
     )
 
 
@@ -130,7 +130,7 @@ def taught_by(table: LoadedTable, data: Dataset, progress: Progress) -> tuple[Ta
     }
     progress.note(
         f"teacher {table.weights.source}: {len(answers.rows):,} answers ({of.get(answers.kind, answers.kind)}), to the "
-        "whole pictures: all views of a sample are taught the same"
+        "whole images: all views of a sample are taught the same"
     )
     found = [name for name in answers.named(data.validation) if name is not None]
     card = None

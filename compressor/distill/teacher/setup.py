@@ -6,7 +6,7 @@ import timm
 import torch
 
 from compressor.data.samples import Dataset
-from compressor.distill.host.context import Setting
+from compressor.distill.host.context import RunContext
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.card import card_of, shown
 from compressor.distill.teacher.codec import Codec
@@ -26,29 +26,29 @@ __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "sig
 
 
 def measured(
-    teacher: LoadedModel, task: Feed, data: Dataset, setting: Setting, *, known: bool = False
+    teacher: LoadedModel, task: Feed, data: Dataset, context: RunContext, *, known: bool = False
 ) -> tuple[BatchModel, TeacherCard]:
     """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level. `known`:
     it was measured before, so that nothing of it is said again."""
     if known:
-        setting = replace(setting, progress=Muted(setting.progress))
+        context = replace(context, progress=Muted(context.progress))
     if isinstance(teacher.network, Mixture):
-        _measure_members(teacher.network, task, data, setting)
+        _measure_members(teacher.network, task, data, context)
     model = on_device(
-        freeze(BatchModel(teacher.network, "teacher", mask=teacher.preprocess.mask)), setting.speed.device
+        freeze(BatchModel(teacher.network, "teacher", mask=teacher.preprocess.mask)), context.speed.device
     )
     card = card_of(task, model, data.info.class_names)
-    setting.progress.note(f"teacher {teacher.weights.source}: {scored(card.accuracy)}")
+    context.progress.note(f"teacher {teacher.weights.source}: {scored(card.accuracy)}")
     refuse_chance(card.accuracy, len(data.info.class_names), teacher.weights.source)
-    return model, shown(card, data.info.class_names, setting.progress)
+    return model, shown(card, data.info.class_names, context.progress)
 
 
-def _measure_members(network: Mixture, task: Feed, data: Dataset, setting: Setting) -> None:
+def _measure_members(network: Mixture, task: Feed, data: Dataset, context: RunContext) -> None:
     """One that knows nothing would be hidden by the others."""
     for number, member in enumerate(network.members, 1):
-        model = on_device(freeze(BatchModel(member, "teacher")), setting.speed.device)
+        model = on_device(freeze(BatchModel(member, "teacher")), context.speed.device)
         score = task.evaluate(model, "validation")
-        setting.progress.note(f"teacher {number} of {len(network.members)}: {scored(score)}")
+        context.progress.note(f"teacher {number} of {len(network.members)}: {scored(score)}")
         refuse_chance(score, len(data.info.class_names), f"{number} of {len(network.members)}")
 
 
@@ -58,7 +58,7 @@ def signal_of(
     recipe: Recipe,
     data: Dataset,
     task: Feed,
-    setting: Setting,
+    context: RunContext,
     *,
     taps: Taps | None = None,
     pooled: int = 0,
@@ -69,10 +69,10 @@ def signal_of(
     `taps`: what the losses look at beside its logits; of that, pooled features can be kept, of the width `pooled`.
     `every_view`: keep answers even where this training shows each view once.
     """
-    progress = setting.progress
+    progress = context.progress
     codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), pooled)
-    online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, setting.speed.autocast)
-    distinct, folder = recipe.views.distinct, setting.resources.teacher_cache
+    online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, context.speed.autocast)
+    distinct, folder = recipe.views.distinct, context.resources.teacher_cache
     why = None
     if distinct is None:
         why = "views never repeat (--set views.distinct=N)"
@@ -93,19 +93,19 @@ def signal_of(
             "classes": loaded.weights.classes_sha256,
         },
         "classes": [names[0] for names in loaded.class_names or ()],
-        "pictures": task.identity("teacher"),
+        "images": task.identity("teacher"),
         "answers": recipe.teacher_answers.model_dump(mode="json"),
-        "computed": {"autocast": str(setting.speed.autocast), "torch": torch.__version__, "timm": timm.__version__},
+        "computed": {"autocast": str(context.speed.autocast), "torch": torch.__version__, "timm": timm.__version__},
     }
     if pooled:
         key["features"] = {POOLED: pooled}
-    with setting.accelerator.main_process_first():
+    with context.accelerator.main_process_first():
         store = AnswerStore(folder, key, views=distinct, samples=len(data.train), size=codec.bytes)
     size = f"{store.bytes / 1e6:,.1f} MB for {distinct} views of {store.samples:,} samples"
     progress.note(f"the teacher's answers: {'new in' if store.new else 'in'} {store.folder} ({size})")
     if store.new and store.nearest is not None:
         progress.note(f"  answers that lie there already are others' in: {', '.join(store.nearest)}")
-    share = setting.accelerator.process_index, setting.accelerator.num_processes
+    share = context.accelerator.process_index, context.accelerator.num_processes
     cached = Cached(online, store, task, progress, share=share)
     compared = cached.replay()
     if compared:
@@ -113,10 +113,10 @@ def signal_of(
     return cached
 
 
-def teaching_itself(student: BatchModel, recipe: Recipe, classes: int, setting: Setting) -> Teacher:
+def teaching_itself(student: BatchModel, recipe: Recipe, classes: int, context: RunContext) -> Teacher:
     """The student of the epoch before, as its own teacher."""
-    setting.progress.note("the student of each epoch teaches that of the next one")
-    return Itself(student, Codec.of(recipe.teacher_answers, classes), setting.speed.autocast)
+    context.progress.note("the student of each epoch teaches that of the next one")
+    return Itself(student, Codec.of(recipe.teacher_answers, classes), context.speed.autocast)
 
 
 def on_device(model: BatchModel, device: torch.device) -> BatchModel:

@@ -17,7 +17,7 @@ from compressor.export.base import QatModel, Source, TopRung
 from compressor.export.bundle.eval_set import eval_set, part_of, write_reference
 from compressor.export.bundle.identity import metadata_of, without_paths
 from compressor.export.bundle.teacher_predictions import matched_by_ids_alone, write_teacher_table
-from compressor.export.bundle.variants import REFERENCE, Delivery, Making, entry, variants_of
+from compressor.export.bundle.variants import REFERENCE, Delivery, ExportItem, entry, variants_of
 from compressor.export.calibration import FEWEST
 from compressor.export.judge import ValidationJudge, machine_isa
 from compressor.export.onnx.graph import to_onnx
@@ -45,7 +45,7 @@ __all__ = ["CALIBRATION", "export_bundle", "needed", "validation_size"]
 WORK = f"{TEMPORARY}work"
 
 CALIBRATION = 256
-"""Training pictures, at most, that ranges are computed from."""
+"""Training images, at most, that ranges are computed from."""
 
 VALIDATION = 10_000
 VALIDATION_VALUES = 450_000_000
@@ -117,7 +117,7 @@ def require_exporters(profile: Profile) -> None:
 
 @dataclass(frozen=True)
 class _Place:
-    """A bundle in the making in `root`. `work`: what is needed on the way and does not ship."""
+    """A bundle in the item in `root`. `work`: what is needed on the way and does not ship."""
 
     root: Path
     work: Path
@@ -151,7 +151,7 @@ def _fill(
     delivery: Delivery,
     progress: Progress,
 ) -> Bundle:
-    """Everything but bundle.json. `teacher`: None where it cannot be run; `table`: see `find_table`. Test pictures and
+    """Everything but bundle.json. `teacher`: None where it cannot be run; `table`: see `find_table`. Test images and
     a table's answers to them are written for whoever measures; no choice here sees them."""
     student, record = load_run(run)
     data = data_of(request, record, progress)
@@ -172,12 +172,12 @@ def _fill(
         if isinstance(table, str) and retrain is not None:
             progress.warn("int8 without quantization-aware training: the table that it would learn from is not there")
             retrain = None
-    making = _student(place, run, student, record, retrain, delivery)
-    variants = [*variants_of(making, profile, progress)]
+    item = _student(place, run, student, record, retrain, delivery)
+    variants = [*variants_of(item, profile, progress)]
     if teacher is not None:
         same = teacher.preprocess == student.preprocess
-        making = _teacher_making(place, teacher, making.pictures if same else "eval/teacher_inputs.npy")
-        variants += variants_of(making, profile, progress)
+        item = _teacher_making(place, teacher, item.images if same else "eval/teacher_inputs.npy")
+        variants += variants_of(item, profile, progress)
     (root / "labels.txt").write_text("".join(f"{name}\n" for name in record.class_names), encoding="utf-8")
     (root / "runners").mkdir()
     for name, script in runner_scripts().items():
@@ -201,21 +201,21 @@ def _fill(
 
 def _student(
     place: _Place, run: Path, student: LoadedModel, record: Student, retrain: Retrain | None, delivery: Delivery
-) -> Making:
+) -> ExportItem:
     """The student in fp32, with a judge of what is made of it. One that was trained under fake quantization is taken
     as it is without that, and is its own top rung."""
     batch = None if delivery.dynamic_batch else place.profile.batch
     own = qat_model(run, place.profile, batch, place.work / "own-qat") if record.quantization is not None else None
     network = own.float_network if own is not None else student.network
-    pictures, reference = "eval/student_inputs.npy", "eval/student_reference.npy"
-    inputs = place.inputs(student.preprocess, pictures)
+    images, reference = "eval/student_inputs.npy", "eval/student_reference.npy"
+    inputs = place.inputs(student.preprocess, images)
     place.write_reference(network, inputs, reference)
-    return Making(
+    return ExportItem(
         root=place.root,
         role="student",
         model=student,
         source=_source(place, network, student, delivery),
-        pictures=pictures,
+        images=images,
         reference=reference,
         judge=_judge(place, network, student, record),
         top=TopRung(own, _retraining(place, batch, None if own is not None or record.bias_correction else retrain)),
@@ -224,17 +224,17 @@ def _student(
     )
 
 
-def _teacher_making(place: _Place, teacher: LoadedModel, pictures: str) -> Making:
+def _teacher_making(place: _Place, teacher: LoadedModel, images: str) -> ExportItem:
     reference = "eval/teacher_reference.npy"
     (place.root / "teacher").mkdir()
-    inputs = place.inputs(teacher.preprocess, pictures)
+    inputs = place.inputs(teacher.preprocess, images)
     place.write_reference(teacher.network, inputs, reference)
-    return Making(
+    return ExportItem(
         root=place.root,
         role="teacher",
         model=teacher,
         source=_source(place, teacher.network, teacher, None),
-        pictures=pictures,
+        images=images,
         reference=reference,
         judge=None,
         top=TopRung(),
@@ -244,7 +244,7 @@ def _teacher_making(place: _Place, teacher: LoadedModel, pictures: str) -> Makin
 
 
 def _source(place: _Place, network: nn.Module, model: LoadedModel, student: Delivery | None) -> Source:
-    """The network as fp32 ONNX, and of the `student` the training pictures that quantization may look at."""
+    """The network as fp32 ONNX, and of the `student` the training images that quantization may look at."""
     profile, how, progress = place.profile, model.preprocess, place.progress
     role = "teacher" if student is None else "student"
     progress.note(f"exporting the {role} ({model.weights.architecture}) to ONNX opset {profile.opset}")
@@ -258,7 +258,7 @@ def _source(place: _Place, network: nn.Module, model: LoadedModel, student: Deli
         part = part_of(place.data.train, CALIBRATION)
         if len(part) < max(FEWEST, profile.batch):
             raise KdcError(
-                f"{len(part)} training pictures are too few for the calibration of int8: at least "
+                f"{len(part)} training images are too few for the calibration of int8: at least "
                 f"{max(FEWEST, profile.batch)} are needed",
                 "give more training data, or leave int8 out: --precision …",
             )

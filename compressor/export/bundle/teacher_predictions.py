@@ -47,7 +47,7 @@ def _told(found: LoadedTable | str, source: str, data: Dataset) -> TeacherTable:
 
 
 def matched_by_ids_alone(found: LoadedTable | str | None, source: str, data: Dataset) -> str:
-    """A note where the table says that it answers other data, so that its answers may be to other pictures."""
+    """A note where the table says that it answers other data, so that its answers may be to other images."""
     if not isinstance(found, LoadedTable) or found.answers.info is None or found.answers.contents is not None:
         return ""
     if found.answers.info.data == data.info.fingerprint:

@@ -25,7 +25,7 @@ from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 
-__all__ = ["REFERENCE", "Delivery", "Making", "entry", "variants_of"]
+__all__ = ["REFERENCE", "Delivery", "ExportItem", "entry", "variants_of"]
 
 REFERENCE = ("onnxruntime", "fp32")
 """What runs along in every measurement, as itself and as a second copy, whether the profile asks for it or not."""
@@ -33,7 +33,7 @@ REFERENCE = ("onnxruntime", "fp32")
 
 @dataclass(frozen=True)
 class Delivery:
-    """What is built in on request. `bake`: the normalization, so that the model takes uint8 pictures. `dynamic_batch`:
+    """What is built in on request. `bake`: the normalization, so that the model takes uint8 images. `dynamic_batch`:
     a batch that may vary from call to call."""
 
     bake: bool = False
@@ -67,8 +67,8 @@ def _impossible(flag: str, runtime: str, able: str) -> KdcError:
 
 
 @dataclass(frozen=True)
-class Making:
-    """A model on its way into a bundle. `pictures`, `reference`: where its test inputs and torch's answers lie,
+class ExportItem:
+    """A model on its way into a bundle. `images`, `reference`: where its test inputs and torch's answers lie,
     relative to the bundle `root`; `judge`: of its answers on validation, for the student alone.
     `top`: where its top rung comes from."""
 
@@ -76,7 +76,7 @@ class Making:
     role: Role
     model: LoadedModel
     source: Source
-    pictures: str
+    images: str
     reference: str
     judge: ValidationJudge | None
     top: TopRung
@@ -84,15 +84,15 @@ class Making:
     write_reference: Callable[[nn.Module, str], None]
 
 
-def variants_of(making: Making, profile: Profile, progress: Progress) -> Iterator[Variant]:
+def variants_of(item: ExportItem, profile: Profile, progress: Progress) -> Iterator[Variant]:
     """Every runtime and precision for the student, and the fp32 reference; for the teacher the first float one."""
     asked = [(target.runtime, precision) for target in profile.targets for precision in target.precisions]
-    if making.role == "teacher":
+    if item.role == "teacher":
         asked = [row for row in asked if row[1] != "int8"][:1] or [REFERENCE]
     for runtime, precision in asked:
-        yield _variant(making, runtime, precision, making.role, progress)
-    if making.role == "student" and REFERENCE not in asked:
-        yield _variant(making, *REFERENCE, "reference", progress)
+        yield _variant(item, runtime, precision, item.role, progress)
+    if item.role == "student" and REFERENCE not in asked:
+        yield _variant(item, *REFERENCE, "reference", progress)
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,14 @@ class _Made:
     qat: QatModel | None = None
 
 
-def _variant(making: Making, runtime: str, precision: str, role: Role, progress: Progress) -> Variant:
-    name, root = f"{runtime}-{precision}", making.root
-    made = _made(making, runtime, precision, making.source.onnx_file.parent / name, progress)
-    baked = making.delivery.bake and role == "student"
+def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progress: Progress) -> Variant:
+    name, root = f"{runtime}-{precision}", item.root
+    made = _made(item, runtime, precision, item.source.onnx_file.parent / name, progress)
+    baked = item.delivery.bake and role == "student"
     if baked:
-        made = _baked(made, making, runtime, making.source.onnx_file.parent / name)
-    own = [made.model] if made.model == making.source.onnx_file else sorted(made.model.parent.iterdir())
-    model = making.model
+        made = _baked(made, item, runtime, item.source.onnx_file.parent / name)
+    own = [made.model] if made.model == item.source.onnx_file else sorted(made.model.parent.iterdir())
+    model = item.model
     return Variant(
         task=model.preprocess.task,
         name=f"teacher-{name}" if role == "teacher" else name,
@@ -121,11 +121,11 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
         runner=RUNTIMES[runtime].runner,
         model=made.model.relative_to(root).as_posix(),
         files=tuple(entry(root, path.relative_to(root).as_posix()) for path in own),
-        inputs=making.pictures,
-        reference_logits=_reference(making, made.qat),
+        inputs=item.images,
+        reference_logits=_reference(item, made.qat),
         preprocess=model.preprocess,
         parameters=model.weights.parameters,
-        macs=count_macs(making.source.network, model.preprocess.inputs),
+        macs=count_macs(item.source.network, model.preprocess.inputs),
         made=made.how,
         weight_bytes=weight_bytes(builder_of(runtime).constants(made.model)),
         compressed_bytes=compressed_bytes(own),
@@ -134,31 +134,31 @@ def _variant(making: Making, runtime: str, precision: str, role: Role, progress:
         rungs=made.rungs,
         build=RUNTIMES[runtime].build,
         picture_type="uint8" if baked else "float32",
-        dynamic_batch=making.delivery.dynamic_batch and role == "student",
+        dynamic_batch=item.delivery.dynamic_batch and role == "student",
     )
 
 
-def _made(making: Making, runtime: str, precision: str, folder: Path, progress: Progress) -> _Made:
-    builder, judge = builder_of(runtime), making.judge
+def _made(item: ExportItem, runtime: str, precision: str, folder: Path, progress: Progress) -> _Made:
+    builder, judge = builder_of(runtime), item.judge
     if precision != "int8":
-        artefact = builder.convert(making.source, precision, folder)
+        artefact = builder.convert(item.source, precision, folder)
         return _Made(artefact.model, artefact.made, _score(judge, artefact.model, runtime, precision, progress))
     assert builder.quantizer is not None, "the table of runtimes names int8 only where there is a quantizer"
     assert judge is not None, "a teacher is not quantized"
     progress.note(f"{folder.name}: climbing the ladder")
-    taken = climb(making.source, runtime, builder.quantizer, folder, judge, making.top, progress)
+    taken = climb(item.source, runtime, builder.quantizer, folder, judge, item.top, progress)
     how = f"{taken.candidate.rung}: {taken.candidate.how}"
     return _Made(taken.candidate.model, how, taken.score, taken.rungs, taken.qat)
 
 
-def _baked(made: _Made, making: Making, runtime: str, folder: Path) -> _Made:
+def _baked(made: _Made, item: ExportItem, runtime: str, folder: Path) -> _Made:
     """The same artefact with the normalization in it, in the variant's folder."""
     bake = builder_of(runtime).bake
     assert bake is not None, "Delivery.require_possible has looked"
     temporary = folder.with_name(f".{folder.name}.baked")
     temporary.mkdir()
     model = temporary / made.model.name
-    how = making.model.preprocess
+    how = item.model.preprocess
     if not isinstance(how, ImagePreprocess):
         raise KdcError("--bake-preprocessing builds the normalization of images in, and these are none", "leave it out")
     bake(made.model, how, model)
@@ -183,14 +183,14 @@ def _score(
         return None
 
 
-def _reference(making: Making, qat: QatModel | None) -> str:
+def _reference(item: ExportItem, qat: QatModel | None) -> str:
     """Where torch's answers for the variant lie: those of the retrained student, where it was made from that one."""
     if qat is None:
-        return making.reference
+        return item.reference
     scheme = qat.record.scheme
     path = f"eval/student_qat_{scheme.activations}_w{scheme.weight_bits}_reference.npy"
-    if not (making.root / path).exists():
-        making.write_reference(qat.network, path)
+    if not (item.root / path).exists():
+        item.write_reference(qat.network, path)
     return path
 
 

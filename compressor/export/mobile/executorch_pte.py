@@ -5,7 +5,7 @@
     fallback          of that, the layers that cost most back in float
 
 pytorch.org/executorch, "XNNPACK Backend / Quantization": weights int8 with a scale a channel, activations int8 with a
-zero point, ranges from histograms of training pictures.
+zero point, ranges from histograms of training images.
 """
 
 import importlib
@@ -103,7 +103,7 @@ BUILDER = Builder(to_executorch, pte_constants, EXECUTORCH)
 
 
 def quantized(source: Source, network: nn.Module, plan: Plan, folder: Path) -> Path:
-    """Write `network` in int8 as `plan` says, calibrated on all of the calibration pictures."""
+    """Write `network` in int8 as `plan` says, calibrated on all of the calibration images."""
     pt2e = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
     with quiet(FAILED):
         example = source.example()

@@ -149,17 +149,17 @@ class Float:
         return quantizer
 
     def _calibrate(self, source: Source) -> Ranges:
-        """The extremes of each tensor. The quantizer's own way is their moving average over single pictures, which cuts
-        off what few pictures have, the highest logits above all."""
+        """The extremes of each tensor. The quantizer's own way is their moving average over single images, which cuts
+        off what few images have, the highest logits above all."""
         library = importlib.import_module("ai_edge_quantizer.calibrator")
         extremes = importlib.import_module("ai_edge_quantizer.utils.qsv_utils").min_max_update
         manager = importlib.import_module("ai_edge_quantizer.recipe_manager").RecipeManager()
         with quiet(FAILED):
             manager.load_quantization_recipe(self._quantizer().get_quantization_recipe())
             name, ends = next(iter(_interpreter(self._model).get_signature_list().items()))
-            pictures = [dict(zip(ends["inputs"], batch.values(), strict=True)) for batch in batches(source)]
+            images = [dict(zip(ends["inputs"], batch.values(), strict=True)) for batch in batches(source)]
             calibrator = library.Calibrator(self._model, num_threads=1, qsv_update_func=extremes)
-            calibrator.calibrate({name: pictures}, manager)
+            calibrator.calibrate({name: images}, manager)
             return dict(calibrator.get_model_qsvs())
 
     def _fixed(self, ranges: Quantization) -> Ranges:

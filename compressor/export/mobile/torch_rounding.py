@@ -1,7 +1,7 @@
 """A student that rounds in torch as int8 kernels do: what rounding shifts, and which layers it hurts.
 
 For runtimes whose own tools correct no biases and measure no layer. Only choices are made from it, on training
-pictures; what they are worth is scored in the runtime itself.
+images; what they are worth is scored in the runtime itself.
 """
 
 import copy
@@ -47,7 +47,7 @@ class Rounded:
 
 
 def rounded(source: Source, scheme: Scheme) -> Rounded:
-    """The student of `source` with ranges from its calibration pictures. Raises KdcError where these are too few."""
+    """The student of `source` with ranges from its calibration images. Raises KdcError where these are too few."""
     example = example_inputs(source.preprocess.inputs)
     network = fold_batchnorm(source.network, example).requires_grad_(False)
     plan = quant_plan(network, example)

@@ -2,7 +2,7 @@
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv:1906.04721), section
 4.2 and appendix D, the empirical variant: E[rounded] - E[float] of each output channel before its activation, over
-training pictures, is subtracted from the bias. Layer after layer in the order of the graph, each one measured behind
+training images, is subtracted from the bias. Layer after layer in the order of the graph, each one measured behind
 those that were corrected before it, since what comes in there has moved already.
 """
 
@@ -30,7 +30,7 @@ def correct_biases(
 ) -> onnx.ModelProto:
     """A copy of the fp32 `model` with the biases of `layers` corrected, to be quantized in its place.
 
-    `quantized`: how that is done, with biases in float. `inputs`: batches of training pictures.
+    `quantized`: how that is done, with biases in float. `inputs`: batches of training images.
     """
     made = _with_biases(model, layers)
     wanted = channel_means(made, layers, inputs)

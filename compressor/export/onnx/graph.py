@@ -46,7 +46,7 @@ def to_onnx(
     weight_bytes = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
     if weight_bytes > LARGEST:
         raise KdcError(f"the network's weights take {weight_bytes / 1e9:.1f} GB; an ONNX file holds 2 GB")
-    # torch.export takes an example of one picture as a promise that there will never be more.
+    # torch.export takes an example of one image as a promise that there will never be more.
     example = example_inputs(inputs, 2 if batch is None else batch)
     varying = _varying(network, inputs, batch is None)
     try:

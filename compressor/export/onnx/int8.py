@@ -27,7 +27,7 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
 
     Training rounds what layers read; onnxruntime also needs a Q behind each layer, and a bias in int32, or it computes
     the layer in float. Trained ranges and weights' scales are kept as they are; those that it asks for beside them come
-    from the calibration pictures. Raises KdcError for a graph without Q/DQ.
+    from the calibration images. Raises KdcError for a graph without Q/DQ.
     """
     rounded = onnx.load(qat.onnx_file)
     trained = strip(rounded)

@@ -19,9 +19,9 @@ from compressor.tasks.base import Arrays
 
 __all__ = ["qdq_candidates"]
 
-BIAS_PICTURES = 128
-"""Means over all positions settle with few pictures; NNCF takes 60."""
-SENSITIVITY_PICTURES = 256
+BIAS_IMAGES = 128
+"""Means over all positions settle with few images; NNCF takes 60."""
+SENSITIVITY_IMAGES = 256
 
 
 def qdq_candidates(
@@ -39,7 +39,7 @@ def qdq_candidates(
     the layers that hurt most left in float. None after each rung, and after each set of layers.
 
     `bias_int32` False: TensorRT's rules (see qdq.quantize). `runtime`, `precision`: what the judge runs the Q/DQ graphs
-    with to find that best one. Each candidate is FOLDER/NAME/model.onnx. Raises KdcError for too few pictures, and
+    with to find that best one. Each candidate is FOLDER/NAME/model.onnx. Raises KdcError for too few images, and
     for a network without layers to quantize.
     """
     steps = _Steps(source, folder, scheme, bias_int32, progress)
@@ -98,7 +98,7 @@ class _Steps:
             chosen = plan_for(changed, self.scheme, bias_int32=self.bias_int32)
             return insert_pairs(changed, chosen, ranges, self.scheme, bias_int32=False, weight_scales={})
 
-        return correct_biases(model, self.layers(model), rounded, self.samples(BIAS_PICTURES), self.progress)
+        return correct_biases(model, self.layers(model), rounded, self.samples(BIAS_IMAGES), self.progress)
 
     def fallbacks(
         self, fp32: onnx.ModelProto, model: onnx.ModelProto, method: str, ranges: Ranges
@@ -108,8 +108,8 @@ class _Steps:
         def mixed(float_nodes: Collection[str]) -> onnx.ModelProto:
             return quantize(model, ranges, self.scheme, float_nodes=float_nodes, bias_int32=self.bias_int32)
 
-        pictures = self.samples(SENSITIVITY_PICTURES)
-        measured = measure_layers(fp32, self.layers(model), mixed, pictures, self.progress)
+        images = self.samples(SENSITIVITY_IMAGES)
+        measured = measure_layers(fp32, self.layers(model), mixed, images, self.progress)
         means = "" if model is fp32 else ", means corrected"
         for layers in growing_sets(in_order(measured)):
             worst = ", ".join(layer.weight.removesuffix(".weight") for layer in layers[:3])

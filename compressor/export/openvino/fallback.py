@@ -25,7 +25,7 @@ __all__ = ["Layers", "fallback", "fewest"]
 
 ACCURACY_CONTROL = "nncf.quantization.algorithms.accuracy_control"
 RANKED_ON = 32
-"""Calibration pictures that a layer's cost is measured on."""
+"""Calibration images that a layer's cost is measured on."""
 NAMED = 3
 """Layers that are named to people."""
 
@@ -127,7 +127,7 @@ def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
 
 
 def logits(model: Any, batches: Sequence[Arrays]) -> NDArray[np.float32]:
-    """[pictures, classes] of an openvino.Model, in f32 where it is not quantized: to rank layers, not to judge."""
+    """[images, classes] of an openvino.Model, in f32 where it is not quantized: to rank layers, not to judge."""
     ov = needs("openvino", RUNTIMES["openvino"].install, "OpenVINO in int8")
     compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return np.concatenate([compiled(batch)[0] for batch in batches])

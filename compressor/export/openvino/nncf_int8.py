@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 
 
 def batch_count(source: Source) -> int:
-    """How many batches the calibration pictures fill."""
+    """How many batches the calibration images fill."""
     return -(-len(source.calibration) // source.profile.batch)
 
 

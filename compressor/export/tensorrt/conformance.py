@@ -47,7 +47,7 @@ NUMBERS = {
 """Types of constants that TensorRT holds as they are. It narrows double to float with a warning."""
 
 INPUTS = {TensorProto.FLOAT, TensorProto.UINT8}
-"""Types of a graph's input: a normalized batch, or pictures."""
+"""Types of a graph's input: a normalized batch, or images."""
 
 
 @dataclass(frozen=True)

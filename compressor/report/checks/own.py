@@ -163,7 +163,7 @@ def _parity(row: Row) -> Check:
 
 def parity_verdict(row: Row) -> tuple[Verdict, str]:
     """Whether a variant's logits are torch's, and why: on the test inputs, whose labels do not matter for it, and on
-    the validation pictures that it was scored on when it was made."""
+    the validation images that it was scored on when it was made."""
     if row.score is not None and row.precision in PARITY:
         found, why = parity_judged(row.precision, score_parity(row.score))
         if found == "fail":

@@ -1,4 +1,4 @@
-"""Work over all pictures of the data, in threads and in bounded memory: checking them, and decoding a split to disk."""
+"""Work over all images of the data, in threads and in bounded memory: checking them, and decoding a split to disk."""
 
 import hashlib
 from collections import deque
@@ -28,9 +28,9 @@ __all__ = ["check", "decode_split", "digest", "in_order", "readable"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-# A task is a few pictures, since small ones take less time than handing a task over does. How many tasks may be ahead
-# of the picture that is being used bounds the memory, whatever the split's size.
-PICTURES_PER_TASK = 16
+# A task is a few images, since small ones take less time than handing a task over does. How many tasks may be ahead
+# of the image that is being used bounds the memory, whatever the split's size.
+IMAGES_PER_TASK = 16
 TASKS_PER_THREAD = 3
 PIXELS_PER_STRIP = 1 << 18
 
@@ -38,10 +38,10 @@ PIXELS_PER_STRIP = 1 << 18
 def in_order(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, None, None]:
     """`map(function, items)` in threads (Pillow decodes without the interpreter's lock), a bounded number ahead."""
     workers = min(16, usable_cores())
-    starts = iter(range(0, len(items), PICTURES_PER_TASK))
+    starts = iter(range(0, len(items), IMAGES_PER_TASK))
 
     def task(start: int) -> list[R]:
-        return [function(item) for item in items[start : start + PICTURES_PER_TASK]]
+        return [function(item) for item in items[start : start + IMAGES_PER_TASK]]
 
     with ThreadPoolExecutor(workers) as pool:
         ahead = islice(starts, workers * TASKS_PER_THREAD)
@@ -56,22 +56,22 @@ def in_order(function: Callable[[T], R], items: Sequence[T]) -> Generator[R, Non
                 future.cancel()
 
 
-def digest(picture: Image.Image) -> bytes:
-    """What a picture shows, as a sha256: over its size and its pixels, as they were decoded to RGB, or the values of
+def digest(image: Image.Image) -> bytes:
+    """What an image shows, as a sha256: over its size and its pixels, as they were decoded to RGB, or the values of
     deep grey (`depth.Seen.shown`), which are the same whatever range is stated.
 
     So it is the same for a PNG, for the same pixels in a BMP and for the same pixels as an array, wherever they lie. A
-    picture that was scaled or compressed with loss has other pixels, and counts as another one.
+    image that was scaled or compressed with loss has other pixels, and counts as another one.
     """
-    found = hashlib.sha256(repr(picture.size).encode())
-    if picture.mode != "RGB":
-        found.update(picture.mode.encode())
-    rows = max(1, PIXELS_PER_STRIP // picture.width)
-    if picture.height <= rows:
-        found.update(picture.tobytes())
+    found = hashlib.sha256(repr(image.size).encode())
+    if image.mode != "RGB":
+        found.update(image.mode.encode())
+    rows = max(1, PIXELS_PER_STRIP // image.width)
+    if image.height <= rows:
+        found.update(image.tobytes())
         return found.digest()
-    for top in range(0, picture.height, rows):  # in strips: a second copy of a large picture costs time and memory
-        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+    for top in range(0, image.height, rows):  # in strips: a second copy of a large image costs time and memory
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
         found.update(strip.tobytes())
     return found.digest()
 
@@ -79,24 +79,24 @@ def digest(picture: Image.Image) -> bytes:
 def check(
     samples: Sequence[tuple[Part, int]], progress: Progress, census: Census | None = None
 ) -> list[bytes | KdcError]:
-    """For each sample the digest of its pixels, or what is wrong with it. Every picture is decoded whole, once: an
+    """For each sample the digest of its pixels, or what is wrong with it. Every image is decoded whole, once: an
     error now is better than one in the fifth epoch. What the files show goes to `census`."""
     seen_so_far = Census() if census is None else census
 
     def one(sample: tuple[Part, int]) -> bytes | KdcError:
         part, row = sample
         try:
-            picture, seen = load_seen(part, row)
+            image, seen = load_seen(part, row)
             if part.encoded:
                 seen_so_far.add(seen, part.ids[row])  # notes travel, and so hold no paths
-            return digest(seen.shown or picture)
+            return digest(seen.shown or image)
         except KdcError as error:
             return error
 
     with pillow_warnings_ignored(), closing(in_order(one, samples)) as results:
         if not any(part.encoded for part, _ in samples):
             return list(results)
-        return list(progress.track(results, len(samples), "checking pictures"))
+        return list(progress.track(results, len(samples), "checking images"))
 
 
 def readable(
@@ -107,7 +107,7 @@ def readable(
     results = check(samples, progress, census)
     errors = [result for result in results if isinstance(result, KdcError)]
     if errors and not skip_bad:
-        more = f" (and {len(errors) - 1} more pictures)" if len(errors) > 1 else ""
+        more = f" (and {len(errors) - 1} more images)" if len(errors) > 1 else ""
         raise KdcError(f"{errors[0].message}{more}", "--skip-bad leaves them out")
     for error in errors:
         progress.warn(f"left out: {error.message}")
@@ -117,7 +117,7 @@ def readable(
 
 
 def decode_split(split: Split, how: ImagePreprocess, path: Path, progress: Progress) -> NDArray[np.uint8]:
-    """Every picture of `split`, resized and cropped: a read-only memory map, uint8 [N, h, w, 3], of the file `path`.
+    """Every image of `split`, resized and cropped: a read-only memory map, uint8 [N, h, w, 3], of the file `path`.
 
     The file (.npy) is written in sequence and renamed when whole. It is not written through the map: on a full disk
     that would kill the process with SIGBUS, where a plain write raises an error that can be shown.
@@ -134,8 +134,8 @@ def decode_split(split: Split, how: ImagePreprocess, path: Path, progress: Progr
         closing(in_order(prepared, range(len(split)))) as pixels,
     ):
         _write_header(file, (len(split), height, width, 3))
-        for picture in progress.track(pixels, len(split), f"decoding {split.name}"):
-            file.write(picture.data)
+        for image in progress.track(pixels, len(split), f"decoding {split.name}"):
+            file.write(image.data)
     mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return mapped
 

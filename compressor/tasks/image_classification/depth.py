@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a channel: which of their values become black and white, and what is said about it."""
+"""Images of more than 8 bits a channel: which of their values become black and white, and what is said about it."""
 
 import sys
 import threading
@@ -29,9 +29,9 @@ of grey; and one whose values lie that close together that a quarter of these ar
 
 @dataclass(frozen=True)
 class Seen:
-    """What is to be said of a picture's file. `low`, `high`: the least and the largest value, of `black` to `white`;
+    """What is to be said of an image's file. `low`, `high`: the least and the largest value, of `black` to `white`;
     None where it has 8 bits a channel. `several`: it holds more frames or pages than the one that counts. `shown`: what
-    the picture shows whatever range is stated, where its RGB does not say it: the bytes of its values as channels."""
+    the image shows whatever range is stated, where its RGB does not say it: the bytes of its values as channels."""
 
     low: float | None = None
     high: float | None = None
@@ -50,23 +50,23 @@ def stated_as(pixel_range: PixelRange) -> str:
     return f"[{pixel_range[0]:.10g}, {pixel_range[1]:.10g}]"
 
 
-def grey_of(picture: Image.Image, pixel_range: PixelRange | None) -> tuple[NDArray[np.uint8], Seen]:
-    """A loaded picture of one channel of more than 8 bits as 8-bit grey [h, w]; raises ValueError where it cannot be.
+def grey_of(image: Image.Image, pixel_range: PixelRange | None) -> tuple[NDArray[np.uint8], Seen]:
+    """A loaded image of one channel of more than 8 bits as 8-bit grey [h, w]; raises ValueError where it cannot be.
 
     Value v becomes `floor((v - black) * 255 / (white - black) + 0.5)`, cut to 0 … 255; of a TIFF that says that its
     white is zero, 255 minus that.
     """
-    values = np.asarray(picture)
-    if picture.mode == "I" and _tag(picture, BITS) == (32,) and SIGNED not in _tag(picture, SAMPLE_FORMAT):
+    values = np.asarray(image)
+    if image.mode == "I" and _tag(image, BITS) == (32,) and SIGNED not in _tag(image, SAMPLE_FORMAT):
         values = values.view(np.uint32)  # Pillow keeps their bits in signed numbers
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("some of its pixels are no finite numbers")
-    black, white = pixel_range or _whole_range(picture)
+    black, white = pixel_range or _whole_range(image)
     grey = np.empty(values.shape, np.uint8)
     flat, out = values.reshape(-1), grey.reshape(-1)
     for start in range(0, len(flat), CHUNK):
         out[start : start + CHUNK] = _scaled(flat[start : start + CHUNK], black, white)
-    turned = _tag(picture, PHOTOMETRIC) == (WHITE_IS_ZERO,)
+    turned = _tag(image, PHOTOMETRIC) == (WHITE_IS_ZERO,)
     if turned:
         grey = 255 - grey
     return grey, Seen(float(values.min()), float(values.max()), black, white, shown=_shown(values, turned))
@@ -90,39 +90,39 @@ def _scaled(values: NDArray[Any], black: float, white: float) -> NDArray[np.uint
     return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
-def _whole_range(picture: Image.Image) -> tuple[float, float]:
-    if picture.mode.startswith("I;16"):
-        return 0, 2 ** min(_tag(picture, BITS) or (16,)) - 1  # Pillow unpacks a TIFF of 12 bits without scaling it
+def _whole_range(image: Image.Image) -> tuple[float, float]:
+    if image.mode.startswith("I;16"):
+        return 0, 2 ** min(_tag(image, BITS) or (16,)) - 1  # Pillow unpacks a TIFF of 12 bits without scaling it
     # Pillow opens 16-bit PGM (and, before version 11, 16-bit PNG) as 32-bit integers that stay within 16 bits.
-    if picture.mode == "I" and picture.format in ("PNG", "PPM"):
+    if image.mode == "I" and image.format in ("PNG", "PPM"):
         return 0, 65535
-    kind = "32-bit floats" if picture.mode == "F" else f"{_signed_or_not(picture)} integers"
+    kind = "32-bit floats" if image.mode == "F" else f"{_signed_or_not(image)} integers"
     raise ValueError(f"its pixels are {kind} of unknown range, not 8 bit: pixel_range in the recipe states it")
 
 
-def _signed_or_not(picture: Image.Image) -> str:
-    return "signed 16-bit" if _tag(picture, BITS) == (16,) else "32-bit"
+def _signed_or_not(image: Image.Image) -> str:
+    return "signed 16-bit" if _tag(image, BITS) == (16,) else "32-bit"
 
 
 def colour_of(
-    picture: Image.Image, packed: bool, lower: Image.Image | None, pixel_range: PixelRange | None
+    image: Image.Image, packed: bool, lower: Image.Image | None, pixel_range: PixelRange | None
 ) -> tuple[Image.Image, Seen]:
-    """A loaded picture of 8 bits or of several channels in RGB; raises ValueError where it cannot be read rightly.
+    """A loaded image of 8 bits or of several channels in RGB; raises ValueError where it cannot be read rightly.
 
-    `packed`: whether it has 16 bits a channel, of which Pillow reads the upper 8. `lower`: the same picture with the
+    `packed`: whether it has 16 bits a channel, of which Pillow reads the upper 8. `lower`: the same image with the
     lower 8, which are wanted where a `pixel_range` is stated.
     """
-    if SIGNED in _tag(picture, SAMPLE_FORMAT):
+    if SIGNED in _tag(image, SAMPLE_FORMAT):
         raise ValueError("its pixels are signed 8-bit integers, which are not read")
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # the same colours, without Pillow's warning
-    rgb = picture.convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours, without Pillow's warning
+    rgb = image.convert("RGB")
     if not packed:
         return rgb, PLAIN
     upper = np.asarray(rgb)
     if pixel_range is None:
         return rgb, Seen(float(upper.min()) * 256, float(upper.max()) * 256 + 255, 0, 65535)
-    if lower is None or not picture.mode.startswith("RGB"):
+    if lower is None or not image.mode.startswith("RGB"):
         raise ValueError(
             f"it has 16 bits a channel, of which the upper 8 can be read, so pixel_range {stated_as(pixel_range)} "
             "cannot be applied: convert it to 8 bits, to grey of 16, or to RGB of 16 in a PNG"
@@ -132,27 +132,27 @@ def colour_of(
     return Image.fromarray(table[values]), Seen(float(values.min()), float(values.max()), *pixel_range, shown=rgb)
 
 
-def mend_tiles(picture: Image.Image) -> None:
+def mend_tiles(image: Image.Image) -> None:
     """Have Pillow read the pixels of a TIFF, which is open and not loaded, as they lie. It (13.0) takes 16 bits for 8
     where each channel lies for itself, and turns signed and 32-bit values of a packed file of the other byte order,
     which libtiff has turned already."""
-    if not isinstance(picture, TiffImageFile):
+    if not isinstance(image, TiffImageFile):
         return
-    deep, order = max(_tag(picture, BITS) or (8,)) == 16, "B" if picture.tag_v2.prefix == b"MM" else "L"
-    for number, tile in enumerate(picture.tile):
+    deep, order = max(_tag(image, BITS) or (8,)) == 16, "B" if image.tag_v2.prefix == b"MM" else "L"
+    for number, tile in enumerate(image.tile):
         mode, *rest = cast(tuple[Any, ...], tile.args)  # of a TIFF they are always several
         if tile.codec_name == "libtiff":
             mode = NATIVE.get(mode, mode)
         elif deep and len(mode) == 1:  # a channel's letter
             mode = f"{mode};16{order}"
-        picture.tile[number] = tile._replace(args=(mode, *rest))
+        image.tile[number] = tile._replace(args=(mode, *rest))
 
 
-def swapped(picture: Image.Image) -> bool:
-    """Make a picture of 16 bits a channel in colour, which is open and not loaded, give its lower bytes for its upper
+def swapped(image: Image.Image) -> bool:
+    """Make an image of 16 bits a channel in colour, which is open and not loaded, give its lower bytes for its upper
     ones; False where Pillow has no such reader."""
     tiles = []
-    for tile in picture.tile:  # type: ignore[attr-defined]  # of the files that have one
+    for tile in image.tile:  # type: ignore[attr-defined]  # of the files that have one
         how = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         mode, _, order = str(how[0]).partition(";16")
         if mode not in ("RGB", "RGBA", "RGBX") or order not in SWAPPED:
@@ -160,19 +160,19 @@ def swapped(picture: Image.Image) -> bool:
         other = f"{mode};16{SWAPPED[order]}"
         args = (other, *how[1:]) if isinstance(tile[3], tuple) else other
         tiles.append(tile._replace(args=args))
-    picture.tile = tiles  # type: ignore[attr-defined]
+    image.tile = tiles  # type: ignore[attr-defined]
     return True
 
 
-def _tag(picture: Image.Image, number: int) -> tuple[Any, ...]:
+def _tag(image: Image.Image, number: int) -> tuple[Any, ...]:
     """A tag of a TIFF; empty where there is none."""
-    value = picture.tag_v2.get(number) if isinstance(picture, TiffImageFile) else None
+    value = image.tag_v2.get(number) if isinstance(image, TiffImageFile) else None
     return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
 @dataclass
 class Census:
-    """What the pictures of a data set have shown; `add` may be called from several threads."""
+    """What the images of a data set have shown; `add` may be called from several threads."""
 
     deep: int = 0
     outside: int = 0
@@ -209,7 +209,7 @@ class Census:
     def _notes(self, pixel_range: PixelRange | None) -> Iterable[str]:
         if self.several:
             yield (
-                f"{self.several:,} pictures hold several frames or pages, of which the first counts, "
+                f"{self.several:,} images hold several frames or pages, of which the first counts, "
                 f"e.g. {self.first['several']}"
             )
         values = f"values {self.low:.10g}–{self.high:.10g}"
@@ -219,20 +219,20 @@ class Census:
             if share < MENTIONED or span < MENTIONED / 4:
                 share = min(share, span) if share >= MENTIONED else share
                 yield (
-                    f"16-bit pictures use at most {100 * share:.2g} % of their range: {values} of {self.white:.10g} "
+                    f"16-bit images use at most {100 * share:.2g} % of their range: {values} of {self.white:.10g} "
                     f"(n = {self.deep:,}), so at most {int(span * 255) + 2} of 256 levels of grey are left; state the "
                     f"range that they were taken with, e.g. pixel_range: [0, {_next_full(self.high)}]"
                 )
         if pixel_range is not None and not self.deep:
-            yield f"pixel_range {stated_as(pixel_range)}: every picture has 8 bits a channel, so it changes nothing"
+            yield f"pixel_range {stated_as(pixel_range)}: every image has 8 bits a channel, so it changes nothing"
         elif pixel_range is not None:
             yield (
-                f"pixel_range {stated_as(pixel_range)} becomes black to white in {self.deep:,} pictures of more than 8 "
+                f"pixel_range {stated_as(pixel_range)} becomes black to white in {self.deep:,} images of more than 8 "
                 f"bits a channel, which hold {values}"
             )
         if self.outside:
             yield (
-                f"{self.outside:,} of {self.deep:,} pictures of more than 8 bits a channel hold values outside "
+                f"{self.outside:,} of {self.deep:,} images of more than 8 bits a channel hold values outside "
                 f"pixel_range, which become black or white, e.g. {self.first['outside']}"
             )
 

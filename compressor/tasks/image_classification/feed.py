@@ -22,7 +22,7 @@ from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.image_classification import decode_split
 from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
-from compressor.tasks.image_classification.pixel_cache import Decoding, Pictures, Stored, bytes_of
+from compressor.tasks.image_classification.pixel_cache import Decoding, Images, Stored, bytes_of
 from compressor.tasks.image_classification.views import DRAWS, random_views
 from compressor.tasks.plain_feed import batch_size_of
 
@@ -33,11 +33,11 @@ Rows = NDArray[np.int64]
 
 
 class ImageFeed:
-    """Batches of augmented pictures, each model's copy at its own size and normalization.
+    """Batches of augmented images, each model's copy at its own size and normalization.
 
-    `inputs`: key in the batch -> preprocessing of the model that takes it. All see the same part of a picture, the
+    `inputs`: key in the batch -> preprocessing of the model that takes it. All see the same part of an image, the
     larger model's, each from a copy that was resized for it: so a student's view does not depend on whether the
-    teacher's is made. `store`: where pictures are decoded to; None: they are decoded anew each time. `right`: which
+    teacher's is made. `store`: where images are decoded to; None: they are decoded anew each time. `right`: which
     samples a model (by its key) had right when it was last evaluated on a split, bool [N].
     """
 
@@ -55,7 +55,7 @@ class ImageFeed:
         self._largest = max(inputs.values(), key=lambda how: how.input_size[0] * how.input_size[1])
         self._wholes = {key: self._whole(how) for key, how in inputs.items()}
         self._scales = {key: _Scale(how, device) for key, how in inputs.items()}
-        self._opened: dict[tuple[str, tuple[ImagePreprocess, ...]], Pictures] = {}
+        self._opened: dict[tuple[str, tuple[ImagePreprocess, ...]], Images] = {}
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
         self._team = team()
         self._has_label = data.train.labels >= 0
@@ -68,12 +68,12 @@ class ImageFeed:
 
     def prepare(self) -> None:
         """Decode now what training needs, so that a full disk or an interruption costs nothing yet."""
-        self._pictures(self._data.train, tuple(self._wholes.values()))
+        self._images(self._data.train, tuple(self._wholes.values()))
         for how in self._inputs.values():
-            self._pictures(self._data.validation, (how,))
+            self._images(self._data.validation, (how,))
 
     def identity(self, key: str) -> dict[str, object]:
-        """What the pictures that the model `key` is shown depend on, but for the numbers of sample and view."""
+        """What the images that the model `key` is shown depend on, but for the numbers of sample and view."""
         train, unlabelled = self._data.train, self._data.info.unlabelled
         return {
             "data": self._data.info.fingerprint,
@@ -95,8 +95,8 @@ class ImageFeed:
         wanted = [
             part if mix is None else np.concatenate([part, mix.partner]) for part, mix in zip(parts, mixes, strict=True)
         ]
-        pictures = self._pictures(self._data.train, tuple(self._wholes[key] for key in keys)).batches(wanted)
-        for number, (part, mix, pixels) in enumerate(zip(parts, mixes, pictures, strict=True)):
+        images = self._images(self._data.train, tuple(self._wholes[key] for key in keys)).batches(wanted)
+        for number, (part, mix, pixels) in enumerate(zip(parts, mixes, images, strict=True)):
             own = torch.from_numpy(labels[part]).to(self._device, non_blocking=True)
             if mix is not None:
                 partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
@@ -110,9 +110,9 @@ class ImageFeed:
     def input_of(self, key: str, samples: Rows, view: int) -> Batch:
         mix = self._mix(samples, view)
         rows = samples if mix is None else np.concatenate([samples, mix.partner])
-        pictures = self._pictures(self._data.train, tuple(self._wholes.values()))
+        images = self._images(self._data.train, tuple(self._wholes.values()))
         number = list(self._wholes).index(key)
-        return {key: self._views(key, samples, view, mix, next(iter(pictures.batches([rows])))[number])}
+        return {key: self._views(key, samples, view, mix, next(iter(images.batches([rows])))[number])}
 
     def samples_of(self, epoch: int, step: int) -> Rows:
         return self._step(keyed_order(self._recipe.seed, len(self._data.train), epoch), step)
@@ -135,10 +135,10 @@ class ImageFeed:
         samples: Split = getattr(self._data, split)
         starts = range(0, len(samples), EVAL_BATCH)[self._team.process_index :: self._team.num_processes]
         chunks = [np.arange(start, min(start + EVAL_BATCH, len(samples))) for start in starts]
-        pictures = self._pictures(samples, (self._inputs[model.key],)).batches(chunks)
+        images = self._images(samples, (self._inputs[model.key],)).batches(chunks)
         answers: list[tuple[int, NDArray[np.float32]]] = []
         with evaluating(model):
-            for chunk, (pixels,) in zip(chunks, pictures, strict=True):
+            for chunk, (pixels,) in zip(chunks, images, strict=True):
                 inputs = self._scales[model.key](_on(pixels, self._device).permute(0, 3, 1, 2).float().div_(255))
                 answers.append((int(chunk[0]), model.network(inputs).float().cpu().numpy()))
         if self._team.num_processes > 1:
@@ -146,7 +146,7 @@ class ImageFeed:
         return np.concatenate([logits for _, logits in answers])
 
     def _whole(self, how: ImagePreprocess) -> ImagePreprocess:
-        """What a model's view is cut from: the whole resized picture, not only its centre. Its part of the picture is
+        """What a model's view is cut from: the whole resized image, not only its centre. Its part of the image is
         that of the largest model, its resolution its own."""
         whole, largest = self._largest.resize, self._largest.input_size
         if how.input_size[0] * largest[1] == how.input_size[1] * largest[0]:
@@ -177,7 +177,7 @@ class ImageFeed:
         return {"labelled": torch.from_numpy(np.flatnonzero(known)), "labelled_share": torch.tensor(float(share))}
 
     def _known(self, samples: Rows, mix: Mix | None) -> NDArray[np.bool_]:
-        """Whether each has a label: where pictures are mixed, all of those that count (`mixed_labels`)."""
+        """Whether each has a label: where images are mixed, all of those that count (`mixed_labels`)."""
         known = self._has_label[samples]
         if mix is not None:
             known = (known | (mix.weight == 0)) & (self._has_label[mix.partner] | (mix.weight == 1))
@@ -187,7 +187,7 @@ class ImageFeed:
         return mix_of(self._recipe.seed, samples, view, len(self._data.train), self._recipe.views)
 
     def _views(self, key: str, samples: Rows, view: int, mix: Mix | None, pixels: NDArray[np.uint8]) -> Tensor:
-        """The model's input, from the pictures of `samples`, and of their partners after them."""
+        """The model's input, from the images of `samples`, and of their partners after them."""
         rows = samples if mix is None else np.concatenate([samples, mix.partner])
         numbers = keyed_uniform(self._recipe.seed, rows, view, DRAWS)
         views = random_views(_on(pixels, self._device), numbers, self._recipe.views, self._inputs[key].input_size)
@@ -195,7 +195,7 @@ class ImageFeed:
             views = mixed(views[: len(samples)], views[len(samples) :], mix)
         return self._scales[key](views)
 
-    def _pictures(self, split: Split, ways: tuple[ImagePreprocess, ...]) -> Pictures:
+    def _images(self, split: Split, ways: tuple[ImagePreprocess, ...]) -> Images:
         if (split.name, ways) not in self._opened:
             if self._store is None:
                 self._opened[split.name, ways] = Decoding(split, ways)
@@ -222,7 +222,7 @@ def needed_bytes(data: Dataset, inputs: dict[str, ImagePreprocess]) -> int:
 
 
 class _Scale:
-    """Pictures in [0, 1], [B, 3, h, w] -> what a model wants, channels_last. Its numbers are on the device already:
+    """Images in [0, 1], [B, 3, h, w] -> what a model wants, channels_last. Its numbers are on the device already:
     copying them there at each step would make every step wait. They are laid out along a line of pixels, since
     arithmetic over a last dimension of 3 takes three times as long."""
 

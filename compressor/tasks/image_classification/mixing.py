@@ -1,4 +1,4 @@
-"""Pictures mixed with others, as a pure function of (pictures, key), like the views that are mixed."""
+"""Images mixed with others, as a pure function of (images, key), like the views that are mixed."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -31,7 +31,7 @@ class Mix:
     """What each view of a batch is mixed with.
 
     `partner`: int64 [B], a number in the training split; its view of the same number is what is mixed in. `weight`:
-    float32 [B], the share of a sample's own picture and label; 1: not mixed. `box`: float32 [B, 4], x0, y0, x1, y1 in
+    float32 [B], the share of a sample's own image and label; 1: not mixed. `box`: float32 [B, 4], x0, y0, x1, y1 in
     shares of the view's sides, the part that is taken from the partner (cutmix). An empty box (0, 0, 0, 0), or no
     boxes: the whole view is blended, by `weight` (mixup).
     """
@@ -95,7 +95,7 @@ def mixed(own: Tensor, partners: Tensor, mix: Mix) -> Tensor:
 
 def mixed_labels(labels: Tensor, partner_labels: Tensor, mix: Mix, classes: int) -> Tensor:
     """Probabilities of the `classes`, float32 [B, C], on the labels' device: `weight` of the own label, the rest of the
-    partner's (eq. 2 of mixup, eq. 1 of cutmix). Labels: int64 [B], below 0 where a picture has none: a row is zeros
+    partner's (eq. 2 of mixup, eq. 1 of cutmix). Labels: int64 [B], below 0 where an image has none: a row is zeros
     where one is missing that counts in it. Raises ValueError where the shapes differ."""
     if labels.shape != partner_labels.shape or labels.shape != mix.weight.shape:
         raise ValueError(

@@ -38,18 +38,18 @@ def open_data(
 ) -> Dataset:
     """The data that `reference` names (see `sources.SOURCES`), checked and in three splits.
 
-    Every encoded picture is decoded once, here; those that cannot be raise KdcError, or with `skip_bad` are left out
+    Every encoded image is decoded once, here; those that cannot be raise KdcError, or with `skip_bad` are left out
     and listed in `info.skipped`. Splits that are missing are taken from train, the same way every time (`split_off`).
-    With `class_names`, the data must have exactly these classes, and labels follow their order. The pictures that
+    With `class_names`, the data must have exactly these classes, and labels follow their order. The images that
     `unlabelled` names (`sources.find_unlabelled`) stand at the end of train, with the label UNLABELLED. `pixel_range`:
-    how pictures of more than 8 bits a channel are read (`Recipe.pixel_range`).
+    how images of more than 8 bits a channel are read (`Recipe.pixel_range`).
 
-    A sample is known by what its picture shows (`decode.digest`), not by where it lies: splits are made by that, and
-    copies are found by it, those in another format too. Pictures that were resized, or compressed anew with loss, are
+    A sample is known by what its image shows (`decode.digest`), not by where it lies: splits are made by that, and
+    copies are found by it, those in another format too. Images that were resized, or compressed anew with loss, are
     not recognised as copies.
 
     `info.fingerprint` is a sha256 over the class names, and the split, label and digest of every sample. The same
-    pictures under other names, in another order, folder, table or format have the same one; where a file's pixels come
+    images under other names, in another order, folder, table or format have the same one; where a file's pixels come
     out otherwise, since another version of a decoder reads it, they have another.
     """
     found = _read_with(find(reference, progress), pixel_range)
@@ -57,13 +57,13 @@ def open_data(
     census = Census()
     kept, skipped = _checked(found, skip_bad, progress, census)
     of_pixels = census.notes(pixel_range)
-    for note in of_pixels:  # at once: it may be why the pictures look alike
+    for note in of_pixels:  # at once: it may be why the images look alike
         progress.note(note)
     _every_class_in_train(kept["train"], names)
     splits, split_notes = _in_three(kept)
     notes = [*found.notes, *of_pixels, *split_notes, *_absent(splits, names), *copies_told(splits)]
     if skipped:
-        notes.append(f"left out {len(skipped)} pictures that cannot be read, e.g. {skipped[0]}")
+        notes.append(f"left out {len(skipped)} images that cannot be read, e.g. {skipped[0]}")
     made = {name: _split(name, splits[name], names) for name in WANTED}
     fingerprint, counts = _fingerprint(names, splits), {name: len(split) for name, split in made.items()}
     joined = None
@@ -109,9 +109,9 @@ def _classes(found: Found, wanted: Sequence[str] | None) -> tuple[str, ...]:
         other, other_row = first.setdefault(part.ids[row], (part, row))
         if (other, other_row) != (part, row):
             raise KdcError(
-                f"{part.where(row)}: the picture {part.ids[row]} stands twice in the data, first in "
+                f"{part.where(row)}: the image {part.ids[row]} stands twice in the data, first in "
                 f"{other.where(other_row)}",
-                "name each picture once, in one split",
+                "name each image once, in one split",
             )
     if len(names) < 2:
         raise KdcError(f"the data has {listed(names) or 'no classes'} as its only class; two are the least")
@@ -144,13 +144,13 @@ def _every_class_in_train(train: Sequence[Sample], names: Sequence[str]) -> None
     seen = {part.labels[row] for part, row, _ in train}
     without = [name for name in names if name not in seen]
     if without:
-        raise KdcError(f"train holds no pictures of {listed(without)}", "every class needs some to learn from")
+        raise KdcError(f"train holds no images of {listed(without)}", "every class needs some to learn from")
 
 
 def _in_three(kept: Mapping[str, list[Sample]]) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
     empty = [name for name, samples in kept.items() if not samples]
     if empty:
-        raise KdcError(f"{empty[0]} holds no pictures")
+        raise KdcError(f"{empty[0]} holds no images")
     missing = [name for name in ("test", "validation") if name not in kept]
     train = kept["train"]
     rows_of, notes = split_off(
@@ -160,13 +160,13 @@ def _in_three(kept: Mapping[str, list[Sample]]) -> tuple[dict[str, list[Sample]]
 
 
 def _absent(splits: Mapping[str, Sequence[Sample]], names: Sequence[str]) -> list[str]:
-    """Classes that a held-out split has no pictures of, so that it does not tell how well they are known."""
+    """Classes that a held-out split has no images of, so that it does not tell how well they are known."""
     remarks = []
     for split in ("validation", "test"):
         seen = {part.labels[row] for part, row, _ in splits[split]}
         absent = [name for name in names if name not in seen]
         if absent:
-            remarks.append(f"{split} holds no pictures of {listed(absent)}")
+            remarks.append(f"{split} holds no images of {listed(absent)}")
     return remarks
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a split as a training reads them, over and over: decoded once to disk, or anew each time."""
+"""The images of a split as a training reads them, over and over: decoded once to disk, or anew each time."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -14,17 +14,17 @@ from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.decoding import in_order
 from compressor.tasks.image_classification.preprocessing import pillow_warnings_ignored, resize_and_crop
 
-__all__ = ["Decoding", "Pictures", "Stored", "bytes_of"]
+__all__ = ["Decoding", "Images", "Stored", "bytes_of"]
 
 Rows = NDArray[np.int64]
 Pixels = tuple[NDArray[np.uint8], ...]
 
 
-class Pictures(Protocol):
-    """Pictures of one split, each prepared in one or several ways."""
+class Images(Protocol):
+    """Images of one split, each prepared in one or several ways."""
 
     def batches(self, rows: Iterable[Rows]) -> Iterator[Pixels]:
-        """For each of `rows` (int64 [B]) the pictures, uint8 [B, h, w, 3], prepared in each of the ways."""
+        """For each of `rows` (int64 [B]) the images, uint8 [B, h, w, 3], prepared in each of the ways."""
 
 
 class Stored:
@@ -55,16 +55,16 @@ class Decoding:
     def batches(self, rows: Iterable[Rows]) -> Iterator[Pixels]:
         lists = list(rows)
         flat = [int(row) for wanted in lists for row in wanted]
-        with pillow_warnings_ignored(), closing(in_order(self._prepared, flat)) as pictures:
+        with pillow_warnings_ignored(), closing(in_order(self._prepared, flat)) as images:
             for wanted in lists:
-                batch = [next(pictures) for _ in wanted]
+                batch = [next(images) for _ in wanted]
                 yield tuple(np.stack(way) for way in zip(*batch, strict=True))
 
     def _prepared(self, row: int) -> Pixels:
-        picture = self._split.read(row)
-        return tuple(resize_and_crop(picture, how) for how in self._ways)
+        image = self._split.read(row)
+        return tuple(resize_and_crop(image, how) for how in self._ways)
 
 
 def bytes_of(samples: int, ways: Iterable[ImagePreprocess]) -> int:
-    """What `samples` pictures take, decoded in each of the ways."""
+    """What `samples` images take, decoded in each of the ways."""
     return samples * sum(3 * how.input_size[0] * how.input_size[1] for how in ways)

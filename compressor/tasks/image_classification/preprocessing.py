@@ -1,4 +1,4 @@
-"""Encoded bytes -> RGB picture -> the uint8 pixels that a model wants -> normalised float32."""
+"""Encoded bytes -> RGB image -> the uint8 pixels that a model wants -> normalised float32."""
 
 import io
 import warnings
@@ -48,16 +48,16 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 MOST_PIXELS = 178_956_970
-"""Of a picture: where Pillow takes it for a decompression bomb. The shipped examples have the same bound."""
+"""Of an image: where Pillow takes it for a decompression bomb. The shipped examples have the same bound."""
 TOO_LARGE = f"it has more than {MOST_PIXELS:,} pixels, the most that is read"
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC, START_OF_SCAN = b"\xff\xd8", 0xDA
 SEGMENTS = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
 PNG_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
-"""What a picture is made of besides its critical chunks, whose names begin with a capital letter."""
+"""What an image is made of besides its critical chunks, whose names begin with a capital letter."""
 MOST_RESIZED, MOST_SIDE = 1 << 24, 1 << 17
-"""Pixels of a resized picture, and of its side, that Pillow is asked for whole: 64 MB, and as much for its weights."""
+"""Pixels of a resized image, and of its side, that Pillow is asked for whole: 64 MB, and as much for its weights."""
 RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -69,11 +69,11 @@ RESAMPLE = {
 
 
 def decode(encoded: bytes, where: str, pixel_range: PixelRange | None = None) -> Image.Image:
-    """The first frame of an encoded picture in RGB; raises KdcError that names `where` if it cannot be decoded whole.
+    """The first frame of an encoded image in RGB; raises KdcError that names `where` if it cannot be decoded whole.
 
-    - The EXIF orientation is applied: a phone's picture comes out upright, as its labeller saw it and as a camera's
+    - The EXIF orientation is applied: a phone's image comes out upright, as its labeller saw it and as a camera's
       frame on the device will be (Hugging Face does so too; torchvision's ImageFolder does not). Code on a device that
-      reads picture FILES must apply it as well. Where EXIF or XMP is damaged, the pixels are read, unturned.
+      reads image FILES must apply it as well. Where EXIF or XMP is damaged, the pixels are read, unturned.
     - Alpha is dropped, not composited, and CMYK goes the plain way: Pillow's `convert("RGB")`, as in torchvision. So
       are colour profiles.
     - Greyscale of more than 8 bits is scaled: the values of `pixel_range` become 0 to 255, by default the whole range
@@ -103,7 +103,7 @@ def read(encoded: bytes, where: str, pixel_range: PixelRange | None = None) -> t
     except Image.DecompressionBombError:
         raise KdcError(f"{where} cannot be decoded: {TOO_LARGE}", "make it smaller") from None
     except UnidentifiedImageError:
-        what = f"it is no picture ({', '.join(FORMATS)} are read)"
+        what = f"it is no image ({', '.join(FORMATS)} are read)"
         if encoded[:4] in TIFF_MAGIC:
             what = "it is a TIFF of a kind that Pillow does not read"
         raise KdcError(f"{where} cannot be decoded: {what}") from None
@@ -112,24 +112,24 @@ def read(encoded: bytes, where: str, pixel_range: PixelRange | None = None) -> t
 
 
 def _read(encoded: bytes, pixel_range: PixelRange | None) -> tuple[Image.Image, Seen]:
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-        if picture.width * picture.height > MOST_PIXELS:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
             raise Image.DecompressionBombError
-        mend_tiles(picture)
-        packed = any(_is_deep(tile[3]) for tile in picture.tile)
-        picture.load()
-        if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-            grey, seen = grey_of(picture, pixel_range)
+        mend_tiles(image)
+        packed = any(_is_deep(tile[3]) for tile in image.tile)
+        image.load()
+        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+            grey, seen = grey_of(image, pixel_range)
             rgb = Image.fromarray(grey).convert("RGB")
         else:
             lower = _lower_bytes(encoded) if packed and pixel_range is not None else None
-            rgb, seen = colour_of(picture, packed, lower, pixel_range)
-        upright = _upright(picture)
+            rgb, seen = colour_of(image, packed, lower, pixel_range)
+        upright = _upright(image)
         if upright is not None:
             rgb = rgb.transpose(upright)
             seen = replace(seen, shown=seen.shown and seen.shown.transpose(upright))
         with suppress(Exception):  # a later frame may be damaged, and is not read; MPO: a camera's own extras
-            if picture.format != "MPO" and getattr(picture, "is_animated", False):
+            if image.format != "MPO" and getattr(image, "is_animated", False):
                 seen = replace(seen, several=True)
         return rgb, seen
 
@@ -141,10 +141,10 @@ def _is_deep(how: object) -> bool:
     return ";16" in str(parts[0]) or (len(parts) == 2 and isinstance(parts[1], int) and parts[1] > 255)
 
 
-def _upright(picture: Image.Image) -> Image.Transpose | None:
-    """How to turn a picture, as its metadata say; not at all where they are damaged."""
+def _upright(image: Image.Image) -> Image.Transpose | None:
+    """How to turn an image, as its metadata say; not at all where they are damaged."""
     with suppress(Exception):
-        return UPRIGHT.get(picture.getexif().get(ORIENTATION_TAG, 1))
+        return UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
     return None
 
 
@@ -180,16 +180,16 @@ def _without_segments(encoded: bytes) -> bytes | None:
 
 
 def _lower_bytes(encoded: bytes) -> Image.Image | None:
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-        if not swapped(picture):
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        if not swapped(image):
             return None
-        picture.load()
-        return picture
+        image.load()
+        return image
 
 
 @contextmanager
 def pillow_warnings_ignored() -> Iterator[None]:
-    """No warnings from Pillow (odd EXIF, 90-megapixel pictures) inside: what matters comes as an exception anyway.
+    """No warnings from Pillow (odd EXIF, 90-megapixel images) inside: what matters comes as an exception anyway.
 
     To be entered around a thread pool, not inside its workers: Python's warning filters are shared between threads.
     """
@@ -198,21 +198,21 @@ def pillow_warnings_ignored() -> Iterator[None]:
         yield
 
 
-def resize_and_crop(picture: Image.Image, how: ImagePreprocess) -> NDArray[np.uint8]:
-    """An RGB picture as uint8 [height, width, 3]: bit for bit what timm's evaluation transform does.
+def resize_and_crop(image: Image.Image, how: ImagePreprocess) -> NDArray[np.uint8]:
+    """An RGB image as uint8 [height, width, 3]: bit for bit what timm's evaluation transform does.
 
     For "shorter" with unequal sides in `resize` (a model with an oblong input), timm scales until both sides cover
-    `resize`, and rounds; with equal sides, torchvision's Resize truncates. Where the picture is smaller than the crop,
-    black is padded. Of a long strip, whose resized picture would take gigabytes, only the crop is computed.
+    `resize`, and rounds; with equal sides, torchvision's Resize truncates. Where the image is smaller than the crop,
+    black is padded. Of a long strip, whose resized image would take gigabytes, only the crop is computed.
     """
-    size = _resized(picture.height, picture.width, how)
+    size = _resized(image.height, image.width, how)
     if size[0] * size[1] > max(MOST_RESIZED, 4 * how.input_size[0] * how.input_size[1]) or max(size) > MOST_SIDE:
         starts = [max(0, round((side - crop) / 2)) for side, crop in zip(size, how.input_size, strict=True)]
         window = [(start, min(crop, side)) for start, side, crop in zip(starts, size, how.input_size, strict=True)]
-        return _centre_crop(resized_window(np.asarray(picture), size, window, how.interpolation), *how.input_size)
-    if size != (picture.height, picture.width):
-        picture = picture.resize((size[1], size[0]), RESAMPLE[how.interpolation])
-    return _centre_crop(np.asarray(picture), *how.input_size)
+        return _centre_crop(resized_window(np.asarray(image), size, window, how.interpolation), *how.input_size)
+    if size != (image.height, image.width):
+        image = image.resize((size[1], size[0]), RESAMPLE[how.interpolation])
+    return _centre_crop(np.asarray(image), *how.input_size)
 
 
 def _resized(height: int, width: int, how: ImagePreprocess) -> tuple[int, int]:

@@ -10,7 +10,7 @@ __all__ = ["load", "load_seen"]
 
 
 def load(part: Part, row: int) -> Image.Image:
-    """The picture of one sample in RGB, or KdcError."""
+    """The image of one sample in RGB, or KdcError."""
     return load_seen(part, row)[0]
 
 

@@ -1,4 +1,4 @@
-"""A part of a resized picture, bit for bit as Pillow's `resize` computes it, without computing the rest.
+"""A part of a resized image, bit for bit as Pillow's `resize` computes it, without computing the rest.
 
 Resizing a strip of 1 x 20,000 pixels so that its shorter side is 224 makes a thousand million pixels, of which the
 centre crop keeps 224 x 224.
@@ -49,7 +49,7 @@ def _sinc(x: float) -> float:
     return math.sin(x * math.pi) / (x * math.pi) if x else 1.0
 
 
-# Pillow's filters: (support in pixels of the smaller picture, weight at a distance).
+# Pillow's filters: (support in pixels of the smaller image, weight at a distance).
 FILTERS: dict[Interpolation, tuple[float, Callable[[float], float]]] = {
     "box": (0.5, _box),
     "bilinear": (1.0, _bilinear),
@@ -72,7 +72,7 @@ def resized_window(
 
 
 def _needed(lines: int, size: int, first: int, count: int, interpolation: Interpolation) -> tuple[int, int]:
-    """From which line to which the lines `first` to `first + count` of a resized picture are made."""
+    """From which line to which the lines `first` to `first + count` of a resized image are made."""
     if lines == size:
         return first, first + count
     if interpolation == "nearest":
@@ -82,7 +82,7 @@ def _needed(lines: int, size: int, first: int, count: int, interpolation: Interp
 
 
 def _reach(lines: int, size: int, number: int, interpolation: Interpolation) -> tuple[int, int]:
-    """From which line to which the line `number` of a resized picture is made."""
+    """From which line to which the line `number` of a resized image is made."""
     scale = lines / size
     centre, support = (number + 0.5) * scale, FILTERS[interpolation][0] * max(scale, 1.0)
     return max(0, int(centre - support + 0.5)), min(lines, int(centre + support + 0.5))

@@ -37,6 +37,6 @@ class StoredImages:
     def first(self, most: int, folder: Path) -> "StoredImages":
         if most >= len(self):
             return self
-        path = folder / "pictures.npy"
+        path = folder / "images.npy"
         np.save(path, self.pixels[:most])
         return StoredImages(self.pixels[:most], self._how, path)

@@ -1,4 +1,4 @@
-"""Pictures without labels that join the training split: every loss but the labels' learns from them."""
+"""Images without labels that join the training split: every loss but the labels' learns from them."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,11 @@ def join_unlabelled(
     progress: Progress,
     pixel_range: PixelRange | None = None,
 ) -> tuple[list[Sample], UnlabelledInfo, list[str]]:
-    """The pictures that `reference` names and that the data (`splits`) does not hold already, what is kept of them in
+    """The images that `reference` names and that the data (`splits`) does not hold already, what is kept of them in
     student.json, and notes.
 
-    Exact copies are left out, in whatever file they lie (`decode.digest`): above all those of held-out pictures, which
-    nothing may learn from. Raises KdcError where a picture stands twice or cannot be read (and not
+    Exact copies are left out, in whatever file they lie (`decode.digest`): above all those of held-out images, which
+    nothing may learn from. Raises KdcError where an image stands twice or cannot be read (and not
     `skip_bad`), or where none is left.
     """
     try:
@@ -47,7 +47,7 @@ def join_unlabelled(
     kept = [sample for sample, names in zip(samples, copied, strict=True) if not names]
     if not kept:
         why = "can be read" if not samples else "is new: the data holds an exact copy of each"
-        raise KdcError(f"--unlabelled {reference}: none of its {len(part.ids):,} pictures {why}")
+        raise KdcError(f"--unlabelled {reference}: none of its {len(part.ids):,} images {why}")
     info = UnlabelledInfo(
         source=reference,
         count=len(kept),
@@ -56,13 +56,13 @@ def join_unlabelled(
         skipped=skipped,
     )
     notes = [f"unlabelled: {note}" for note in (*found_notes, *census.notes(pixel_range))]
-    notes.append(f"unlabelled: {len(kept):,} pictures join train; every loss but those of labels learns from them")
+    notes.append(f"unlabelled: {len(kept):,} images join train; every loss but those of labels learns from them")
     if info.left_out_copies:
         counts = {name: sum(name in names for names in copied) for name in splits}
         of = ", ".join(f"{count:,} of {name}" for name, count in counts.items() if count)
-        notes.append(f"unlabelled: left out {info.left_out_copies:,} exact copies of pictures in the data ({of})")
+        notes.append(f"unlabelled: left out {info.left_out_copies:,} exact copies of images in the data ({of})")
     if skipped:
-        notes.append(f"unlabelled: left out {len(skipped)} pictures that cannot be read, e.g. {skipped[0]}")
+        notes.append(f"unlabelled: left out {len(skipped)} images that cannot be read, e.g. {skipped[0]}")
     return kept, info, notes
 
 
@@ -71,8 +71,8 @@ def _refuse_twice(part: Part) -> None:
     for row, own in enumerate(part.ids):
         if first.setdefault(own, row) != row:
             raise KdcError(
-                f"--unlabelled: {part.where(row)}: the picture {own} stands twice, first in {part.where(first[own])}",
-                "name each picture once",
+                f"--unlabelled: {part.where(row)}: the image {own} stands twice, first in {part.where(first[own])}",
+                "name each image once",
             )
 
 
@@ -85,7 +85,7 @@ def _renamed(part: Part, taken: set[str]) -> Part:
 
 
 def _copies(samples: Sequence[Sample], splits: Mapping[str, Sequence[Sample]]) -> list[frozenset[str]]:
-    """For each sample the splits that hold its picture already: the same pixels, in whatever file."""
+    """For each sample the splits that hold its image already: the same pixels, in whatever file."""
     holders: dict[bytes, set[str]] = {}
     for name, own in splits.items():
         for _, _, digest in own:

@@ -1,4 +1,4 @@
-"""Augmented views as a pure function of (picture, key): the same key gives the same view, in any process, after any
+"""Augmented views as a pure function of (image, key): the same key gives the same view, in any process, after any
 resumption, for teacher and student alike."""
 
 from enum import IntEnum
@@ -47,11 +47,11 @@ def onto(numbers: NDArray[np.float64], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def random_views(pictures: Tensor, numbers: NDArray[np.float64], views: Views, size: tuple[int, int]) -> Tensor:
+def random_views(images: Tensor, numbers: NDArray[np.float64], views: Views, size: tuple[int, int]) -> Tensor:
     """Random-resized crops, rotated, mirrored, recoloured and erased as `views` says.
 
-    `pictures`: uint8 [B, H, W, 3]; `numbers`: uniform in [0, 1), [B, DRAWS], from `keyed_uniform`; returns float32
-    [B, 3, *size] in [0, 1], channels_last in memory. Everything is relative to the picture or to the view, so that the
+    `images`: uint8 [B, H, W, 3]; `numbers`: uniform in [0, 1), [B, DRAWS], from `keyed_uniform`; returns float32
+    [B, 3, *size] in [0, 1], channels_last in memory. Everything is relative to the image or to the view, so that the
     same numbers give the same view at every size. Nothing waits for the device. Raises ValueError where the shapes do
     not fit each other.
 
@@ -59,24 +59,24 @@ def random_views(pictures: Tensor, numbers: NDArray[np.float64], views: Views, s
     vector unit and the code for what is left over at the end of its loop may round those differently, and a view would
     depend on its place in the batch.
     """
-    if pictures.ndim != 4 or pictures.shape[-1] != 3 or numbers.shape != (len(pictures), DRAWS):
+    if images.ndim != 4 or images.shape[-1] != 3 or numbers.shape != (len(images), DRAWS):
         raise ValueError(
-            f"pictures must be [B, H, W, 3] and numbers [B, {DRAWS}], found {tuple(pictures.shape)} and {numbers.shape}"
+            f"images must be [B, H, W, 3] and numbers [B, {DRAWS}], found {tuple(images.shape)} and {numbers.shape}"
         )
     # The copy from uint8 to float32 keeps the colours of a pixel together: the resampling reads them together.
-    pixels = torch.div(pictures.permute(0, 3, 1, 2), 255)
-    grid = _grid(onto(_crops(numbers, views, (pictures.shape[1], pictures.shape[2])), pixels.device), size)
+    pixels = torch.div(images.permute(0, 3, 1, 2), 255)
+    grid = _grid(onto(_crops(numbers, views, (images.shape[1], images.shape[2])), pixels.device), size)
     seen = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return _erased(_recoloured(seen, numbers, views), numbers, views).contiguous(memory_format=torch.channels_last)
 
 
 def _crops(numbers: NDArray[np.float64], views: Views, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """[B, 2, 3]: from a place in the view to the place in the picture of `shape` (height, width) that is seen there,
+    """[B, 2, 3]: from a place in the view to the place in the image of `shape` (height, width) that is seen there,
     both from -1 to 1.
 
-    The crop's area and aspect follow Szegedy et al. 2015 (arXiv 1409.4842, sec. 6), as shares of the picture's sides.
-    The rectangle lies inside the picture and is then turned about its own middle; what its corners see outside repeats
-    the picture's edge.
+    The crop's area and aspect follow Szegedy et al. 2015 (arXiv 1409.4842, sec. 6), as shares of the image's sides.
+    The rectangle lies inside the image and is then turned about its own middle; what its corners see outside repeats
+    the image's edge.
     """
     area = views.scale[0] + (views.scale[1] - views.scale[0]) * numbers[:, Draw.AREA]
     low, high = np.log(views.ratio[0]), np.log(views.ratio[1])
@@ -93,7 +93,7 @@ def _crops(numbers: NDArray[np.float64], views: Views, shape: tuple[int, int]) -
 
 
 def _grid(theta: Tensor, size: tuple[int, int]) -> Tensor:
-    """The places in the picture that the view's pixels see, [B, *size, 2], from -1 to 1; `theta` [B, 2, 3].
+    """The places in the image that the view's pixels see, [B, *size, 2], from -1 to 1; `theta` [B, 2, 3].
 
     `F.affine_grid` does the same by a matrix product, which takes longer than the resampling itself and which CUDA may
     compute in TF32, with 10 bits for a place.
@@ -110,7 +110,7 @@ def _recoloured(seen: Tensor, numbers: NDArray[np.float64], views: Views) -> Ten
     """Brightness, contrast and saturation, in this order; `seen` [B, 3, h, w] in [0, 1] is changed in place.
 
     Each blends with black, mid-grey 0.5, and the pixel's own grey, by a factor from [1 - x, 1 + x]. Contrast usually
-    takes the picture's mean grey for the middle; that would depend on the size that the view is asked for at, and mid-
+    takes the image's mean grey for the middle; that would depend on the size that the view is asked for at, and mid-
     grey does not. All three together are one linear map, so that colours are cut to [0, 1] once, at the end.
     """
     if not (views.brightness or views.contrast or views.saturation):

@@ -117,7 +117,7 @@ def test_another_teacher_or_crop_does_not_use_the_answers(
     notes("first", ask_distill(**CACHED))
     views = {**CACHED["views"], "scale": (0.6, 1.0)}
     text = notes("crop", ask_distill(**{**CACHED, "views": views}))
-    assert "answers that lie there already are others' in: pictures.views.scale" in text
+    assert "answers that lie there already are others' in: images.views.scale" in text
     teach(ask_teach(epochs=9), tmp_path / "teacher", resume=False, overwrite=False, progress=Silent())
     text = notes("taught", ask_distill(f"run:{tmp_path / 'teacher'}", **CACHED))
     assert "are others' in: teacher.sha256" in text
@@ -145,7 +145,7 @@ def test_the_learning_rate_and_the_machine_are_told(tmp_path: Path, ask_distill:
     progress = Hearing()
     distill(ask_distill(), tmp_path / "run", resume=False, overwrite=False, progress=progress)
     text = "\n".join(progress.notes)
-    assert "2 epochs of 6 steps of 32 pictures; AdamW, learning rate 0.01" in text
+    assert "2 epochs of 6 steps of 32 images; AdamW, learning rate 0.01" in text
     assert re.search(r"on CPU: float32, channels_last, fused AdamW, threads \d+", text)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.distill.features.connectors import CONNECTORS, Contrast, Sides
+from compressor.distill.features.connectors import CONNECTORS, Contrast, LayerPairs
 from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
@@ -117,10 +117,10 @@ def test_losses_that_cannot_be_had_are_refused(how: Recipe, message: str) -> Non
         bind_losses(how, has_teacher=False)
 
 
-def test_mixed_pictures_and_losses_that_need_one_class_do_not_go_together() -> None:
+def test_mixed_images_and_losses_that_need_one_class_do_not_go_together() -> None:
     """Label smoothing and mixed labels are treated right, or refused."""
     how = recipe({"name": "dkd"}, views={"mixup": 0.2})
-    with pytest.raises(KdcError, match=r"losses\.0: dkd needs one class a picture"):
+    with pytest.raises(KdcError, match=r"losses\.0: dkd needs one class an image"):
         bind_losses(how, has_teacher=True)
     bind_losses(recipe({"name": "kd"}, {"name": "cross_entropy"}, views={"mixup": 0.2}), has_teacher=True)
 
@@ -131,11 +131,11 @@ POOLED, OTHER_POOLED = (Layer("pooled", (10,)),), (Layer("pooled", (14,)),)
 ATTENTION, OTHER_ATTENTION = (Layer("attention1", (2, 5, 5)),), (Layer("attention1", (4, 5, 5)),)
 
 
-def sides(name: str) -> Sides:
+def sides(name: str) -> LayerPairs:
     kind = LOSSES[name].taps
     pairs = {"maps": (MAPS, OTHERS), "pooled": (POOLED, OTHER_POOLED), "attention": (ATTENTION, OTHER_ATTENTION)}
     own, other = pairs[str(kind)]
-    return Sides(own, other, C, samples=20)
+    return LayerPairs(own, other, C, samples=20)
 
 
 def drawn(layers: tuple[Layer, ...], seed: int) -> list[Tensor]:
@@ -174,7 +174,7 @@ def test_coarse_maps_are_compared_at_fourteen_positions_a_side_or_fewer() -> Non
     own = (Layer("stage2", (3, 56, 28), 4.0), Layer("stage5", (5, 7, 7), 32.0))
     others = (Layer("stage2", (4, 112, 56), 2.0), Layer("stage5", (6, 10, 10), 16.0))
     torch.manual_seed(0)
-    connector = CONNECTORS["project_coarse"](Sides(own, others, C, 20))
+    connector = CONNECTORS["project_coarse"](LayerPairs(own, others, C, 20))
     ours, theirs = drawn(own, 1), drawn(others, 2)
     given = connector(ours, theirs, torch.arange(B) % C, torch.arange(B))
     assert [tuple(one.shape[1:]) for one in given["student_features"]] == [(4, 14, 14), (6, 7, 7)]
@@ -188,17 +188,17 @@ def test_coarse_maps_are_compared_at_fourteen_positions_a_side_or_fewer() -> Non
 
 def test_attention_of_other_token_counts_is_refused() -> None:
     with pytest.raises(KdcError, match="attention matrices of 5 and 17 tokens cannot be compared"):
-        CONNECTORS["attention"](Sides(ATTENTION, (Layer("attention1", (2, 17, 17)),), C, 20))
+        CONNECTORS["attention"](LayerPairs(ATTENTION, (Layer("attention1", (2, 17, 17)),), C, 20))
 
 
 def test_exits_need_a_stage_before_the_last() -> None:
     with pytest.raises(KdcError, match="at least two stages"):
-        CONNECTORS["exits"](Sides(MAPS[:1], (), C, 20))
+        CONNECTORS["exits"](LayerPairs(MAPS[:1], (), C, 20))
 
 
 def contrast() -> Contrast:
     torch.manual_seed(0)
-    made = CONNECTORS["contrast"](Sides(POOLED, OTHER_POOLED, C, samples=20))
+    made = CONNECTORS["contrast"](LayerPairs(POOLED, OTHER_POOLED, C, samples=20))
     assert isinstance(made, Contrast)
     return made
 
@@ -264,8 +264,8 @@ def test_a_batch_without_labels_still_reaches_all_that_is_trained(batch: dict[st
             super().__init__()
             self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, C)
 
-        def forward(self, pictures: Tensor) -> Tensor:
-            logits: Tensor = self.head(self.conv(pictures).mean((2, 3)))
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.conv(images).mean((2, 3)))
             return logits
 
     def taps(network: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -273,7 +273,7 @@ def test_a_batch_without_labels_still_reaches_all_that_is_trained(batch: dict[st
         return network.head(maps.mean((2, 3))), {"stage2": maps, "stage3": maps}
 
     how = recipe({"name": "early_exits"}, {"name": "cross_entropy"})
-    layers = {"early_exits": Sides((MAPS[0], Layer("stage3", (8, 4, 4), 8.0)), (), C, 20)}
+    layers = {"early_exits": LayerPairs((MAPS[0], Layer("stage3", (8, 4, 4), 8.0)), (), C, 20)}
     learner = Learner(BatchModel(Staged(), "student", taps), bind_losses(how, has_teacher=False), layers=layers)
     batch |= {"student": torch.randn(B, 3, 4, 4), "labels": torch.full((B,), -1), "labelled": torch.arange(0)}
     total = torch.stack(list(learner(batch, None).values())).sum()

@@ -1,4 +1,4 @@
-"""Biases of classes that training left out, unlabelled pictures and transfer sets, from a request to a run on disk."""
+"""Biases of classes that training left out, unlabelled images and transfer sets, from a request to a run on disk."""
 
 import json
 import shutil
@@ -103,8 +103,8 @@ class Tiny(nn.Module):
         self.fc = nn.Linear(3, 4, bias=bias)
         self.scale = scale
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.fc(pictures.mean(dim=(2, 3)))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(images.mean(dim=(2, 3)))
         return logits * self.scale
 
 
@@ -134,17 +134,17 @@ def test_what_cannot_be_corrected_is_refused_before_training(data: Dataset, stud
         with pytest.raises(KdcError, match="mobilenetv3_small_050 has no classifier bias that could be corrected"):
             require_correctable(replace(student, network=network), data, how)
     require_correctable(replace(student, network=Tiny()), data, how)
-    with pytest.raises(KdcError, match="fitted on validation, which holds no pictures of three"):
+    with pytest.raises(KdcError, match="fitted on validation, which holds no images of three"):
         require_correctable(student, without(data, "three"), how)
     with pytest.raises(KdcError, match="validation holds no classes but three, one"):
         require_correctable(student, without(data, "zero", "two"), how)
 
 
 def test_a_bias_is_added_to_the_logits_of_its_class(student: LoadedModel) -> None:
-    picture = [Image.new("RGB", (32, 32), (200, 30, 90))]
-    before = logits_of(student, picture)
+    image = [Image.new("RGB", (32, 32), (200, 30, 90))]
+    before = logits_of(student, image)
     assert add_to_bias(student.network, [3, 1], np.array([2.0, -1.0]), 4)
-    after = logits_of(student, picture)
+    after = logits_of(student, image)
     add_to_bias(student.network, [3, 1], np.array([-2.0, 1.0]), 4)
     assert (after - before)[0].tolist() == pytest.approx([0, -1, 0, 2], abs=1e-5)
 
@@ -159,7 +159,7 @@ def test_recall_of_unseen_classes_is_told_with_n_and_interval(data: Dataset) -> 
     assert f"], n={n}; zero 100.00% [" in told
 
 
-def test_unlabelled_pictures_need_a_loss_that_can_use_them(tmp_path: Path, ask_distill: Ask) -> None:
+def test_unlabelled_images_need_a_loss_that_can_use_them(tmp_path: Path, ask_distill: Ask) -> None:
     request = ask_distill(losses=[{"name": "cross_entropy"}]).model_copy(update={"unlabelled": "folder:nowhere"})
     with pytest.raises(KdcError, match=r"--unlabelled folder:nowhere: every loss .*\(cross_entropy\) needs"):
         distill(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent())
@@ -188,7 +188,7 @@ def test_teaching_leaves_out_what_has_no_label(tmp_path: Path, ask_teach: Ask) -
 
 @pytest.fixture(scope="module")
 def more(tmp_path_factory: pytest.TempPathFactory, digits4: str) -> Path:
-    """Digits that `digits4` does not hold, and two of its test pictures, in folders that mean nothing."""
+    """Digits that `digits4` does not hold, and two of its test images, in folders that mean nothing."""
     folder = tmp_path_factory.mktemp("more")
     (folder / "deep").mkdir()
     bunch: Any = load_digits()
@@ -200,7 +200,7 @@ def more(tmp_path_factory: pytest.TempPathFactory, digits4: str) -> Path:
     return folder
 
 
-def test_kept_answers_are_of_these_unlabelled_pictures(tmp_path: Path, digits4: str, more: Path) -> None:
+def test_kept_answers_are_of_these_unlabelled_images(tmp_path: Path, digits4: str, more: Path) -> None:
     moved = Path(shutil.copytree(more, tmp_path / "more"))
     plain = open_data(digits4)
 
@@ -230,7 +230,7 @@ def unlabelled(request: Request, folder: Path) -> Request:
 
 
 @pytest.mark.slow
-def test_unlabelled_pictures_the_whole_way(
+def test_unlabelled_images_the_whole_way(
     tmp_path: Path, ask_distill: Ask, more: Path, interrupt_at: Callable[[int], Progress]
 ) -> None:
     """Interrupted and resumed it equals one that never stopped; and it is the same with kept answers."""
@@ -250,13 +250,13 @@ def test_unlabelled_pictures_the_whole_way(
     one = next(iter(sorted((moved / "deep").iterdir())))
     content = one.read_bytes()
     Image.new("L", (8, 8), 9).save(one)
-    with pytest.raises(KdcError, match=r"since the run was interrupted, .*the unlabelled pictures changed"):
+    with pytest.raises(KdcError, match=r"since the run was interrupted, .*the unlabelled images changed"):
         run(request, out, resume=True)
     one.write_bytes(content)
     run(request, out, resume=True)
     weights = [(tmp_path / name / "student.safetensors").read_bytes() for name in ("whole", "resumed", "plain")]
     assert weights[0] == weights[1] != weights[2]
-    # An export needs the data alone; training on under fake quantization the unlabelled pictures too.
+    # An export needs the data alone; training on under fake quantization the unlabelled images too.
     one.unlink()
     assert len(data_of(request, whole, Silent()).train) == 216
     with pytest.raises(KdcError, match="is not what this student was trained on"):
@@ -274,7 +274,7 @@ def test_unlabelled_pictures_the_whole_way(
 
 @pytest.mark.slow
 def test_an_unseen_class_is_known_after_the_correction(tmp_path: Path, ask_distill: Ask, digits4: str) -> None:
-    """Hinton et al. 2015, section 3: no picture of the three is shown; its bias is all that is missing."""
+    """Hinton et al. 2015, section 3: no image of the three is shown; its bias is all that is missing."""
     how = {"losses": KD, "epochs": 30, "student": "timm:test_resnet"}
     heard = Hearing()
     before = run(ask_distill(**how, transfer={"without": ("three",)}), tmp_path / "before")

@@ -164,16 +164,16 @@ def untrained_accuracy(run: Path, digits4: str) -> float:
     return float((answers == data.test.labels).mean())
 
 
-def normalised(pictures: list[Image.Image], how: ImagePreprocess) -> Tensor:
-    return torch.from_numpy(normalise(np.stack([resize_and_crop(picture, how) for picture in pictures]), how))
+def normalised(images: list[Image.Image], how: ImagePreprocess) -> Tensor:
+    return torch.from_numpy(normalise(np.stack([resize_and_crop(image, how) for image in images]), how))
 
 
 @pytest.mark.slow
 def test_training_mends_what_rounding_broke(tmp_path: Path, plain: Path, digits4: str) -> None:
     run = unequal(plain, tmp_path / "unequal", 1000.0)
     test = open_data(digits4).test
-    pictures = [test.read(i) for i in range(len(test))]
-    apart = logits_of(load_run(run)[0], pictures) - logits_of(load_run(plain)[0], pictures)
+    images = [test.read(i) for i in range(len(test))]
+    apart = logits_of(load_run(run)[0], images) - logits_of(load_run(plain)[0], images)
     assert float(apart.abs().max()) < 1e-2, "in float it is the same student"
     in_float = read_json(plain / "student.json", Student).test.accuracy
     assert untrained_accuracy(plain, digits4) > in_float - 0.03

@@ -22,7 +22,7 @@ from compressor.data.specialty import DUSTBIN
 from compressor.distill import distill, specialists, teach
 from compressor.distill.host import subprocesses
 from compressor.distill.host.subprocesses import Child, train_in_processes
-from compressor.distill.run_folder import claim
+from compressor.distill.run_folder import acquire
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.export.onnx.graph import to_onnx
 from compressor.models import load_model, load_run
@@ -131,9 +131,9 @@ def test_they_are_exported_as_one_graph(both: Path, tmp_path: Path) -> None:
     to_onnx(teacher.network, pixels(32, 32), 1, 18, {}, tmp_path / "teacher.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "teacher.onnx", providers=["CPUExecutionProvider"])
     for seed in range(3):
-        picture = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-        (answer,) = session.run(None, {"input": picture.numpy()})
-        assert np.abs(answer - teacher.network(picture).numpy()).max() < 1e-3
+        image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+        (answer,) = session.run(None, {"input": image.numpy()})
+        assert np.abs(answer - teacher.network(image).numpy()).max() < 1e-3
         assert np.exp(answer).sum() == pytest.approx(1.0, abs=1e-5)
 
 
@@ -203,7 +203,7 @@ def test_interrupted_specialists_go_on(both: Path, ask: Callable[..., Specialist
     ("changes", "said"),
     [
         ({"count": 3}, "--count 3: 4 of 4 classes are confused"),
-        ({"crop_pct": 0.8}, "crop_pct 0.8 would show specialists other pictures"),
+        ({"crop_pct": 0.8}, "crop_pct 0.8 would show specialists other images"),
         ({"transfer": {"without": ["one"]}}, "recipe transfer cannot cut it too"),
         ({"losses": [{"name": "kd"}]}, "kd needs a teacher"),
         ({"teacher": "timm:test_resnet@WEIGHTS"}, "have no names, so they cannot be matched"),
@@ -251,7 +251,7 @@ def test_a_folder_is_of_one_command(tmp_path: Path, ask: Callable[..., Specialis
         with pytest.raises(KdcError, match=r"holds a run of kdc teach, not of kdc specialists"):
             run(ask(), tmp_path / "teacher", **how)
         with pytest.raises(KdcError, match=r"holds a run of kdc specialists, not of kdc teach"):
-            claim(tmp_path / "both", ask_teach(), resume="resume" in how, overwrite="overwrite" in how)
+            acquire(tmp_path / "both", ask_teach(), resume="resume" in how, overwrite="overwrite" in how)
 
 
 SCRIPT = """

@@ -26,7 +26,7 @@ from tests.kit import Hearing
 Ask = Callable[..., Request]
 NAMES = ("zero", "one", "two", "three")
 SAME_VIEW: dict[str, Any] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": False}
-"""Every view is the whole picture, so that a teacher that runs answers what the table says."""
+"""Every view is the whole image, so that a teacher that runs answers what the table says."""
 
 
 def run(request: Request, out: Path, progress: Progress | None = None, *, resume: bool = False) -> Student:
@@ -84,14 +84,14 @@ def test_a_student_of_a_table_is_recorded_whole(
     assert taught.teacher_card is not None
     assert student.teacher_card.confused == taught.teacher_card.confused
     assert student.teacher_card.calibration_error == pytest.approx(taught.teacher_card.calibration_error, abs=1e-5)
-    assert any("360 answers (probabilities), to the whole pictures" in line for line in progress.notes)
+    assert any("360 answers (probabilities), to the whole images" in line for line in progress.notes)
     assert not [line for line in progress.warnings if not line.startswith("the student ")], "of the table"
 
 
 def test_the_student_learns_what_the_teacher_itself_would_have_taught(
     tmp_path: Path, ask_distill: Ask, tables: Mapping[str, Path]
 ) -> None:
-    """Where every view is the whole picture, the losses are the same whether the teacher runs or is read."""
+    """Where every view is the whole image, the losses are the same whether the teacher runs or is read."""
     how: dict[str, Any] = {"views": SAME_VIEW, "losses": [{"name": "kd"}], "epochs": 2, "optimizer": {"lr": 1e-3}}
     run(ask_distill(**how), tmp_path / "online")
     run(ask_distill(teacher=f"outputs:{tables['all']}", **how), tmp_path / "table")
@@ -244,10 +244,10 @@ def test_a_table_of_other_data_that_does_not_say_what_it_answered_is_warned_of(
     assert any("was made from other data" in line for line in progress.warnings)
 
 
-def test_answers_find_their_pictures_under_other_names(
+def test_answers_find_their_images_under_other_names(
     tmp_path: Path, ask_distill: Ask, tables: Mapping[str, Path]
 ) -> None:
-    """The same pictures from another folder or table: nothing is to be said."""
+    """The same images from another folder or table: nothing is to be said."""
     progress = Hearing()
     renamed = of_other_data(tables["all"], tmp_path / "t.csv", lambda row: row | {"id": f"elsewhere/{row['id']}"})
     student = run(ask_distill(teacher=renamed, epochs=1), tmp_path / "run", progress)
@@ -258,7 +258,7 @@ def test_answers_find_their_pictures_under_other_names(
     assert losses[0] == losses[1]
 
 
-def test_a_table_that_answered_other_pictures_under_the_same_names_is_refused(
+def test_a_table_that_answered_other_images_under_the_same_names_is_refused(
     tmp_path: Path, ask_distill: Ask, tables: Mapping[str, Path], digits4: str
 ) -> None:
     train = open_data(digits4).train
@@ -273,7 +273,7 @@ def test_a_table_that_answered_other_pictures_under_the_same_names_is_refused(
             tmp_path / "run",
         )
     assert raised.value.message == (
-        f"outputs:{tmp_path / 't.csv'} answered other pictures under the names of 5 of {len(train)} training samples, "
+        f"outputs:{tmp_path / 't.csv'} answered other images under the names of 5 of {len(train)} training samples, "
         f"the first {train.ids[0]}"
     )
     assert raised.value.hint == "make it anew: kdc predict --data …"

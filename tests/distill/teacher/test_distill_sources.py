@@ -45,7 +45,7 @@ class Numbers:
         return {**inputs, "labels": torch.zeros(len(samples), dtype=torch.int64), "index": torch.from_numpy(index)}
 
     def names(self, samples: NDArray[np.int64]) -> list[str]:
-        return [f"picture-{number}" for number in samples]
+        return [f"image-{number}" for number in samples]
 
 
 class Counting(nn.Module):
@@ -170,13 +170,13 @@ def test_a_record_in_another_place_is_damaged(tmp_path: Path) -> None:
 
 
 def test_another_key_is_another_folder_and_says_what_differs(tmp_path: Path) -> None:
-    first = store_in(tmp_path, pictures={"crop": 0.5, "seed": 1})
+    first = store_in(tmp_path, images={"crop": 0.5, "seed": 1})
     assert (first.new, first.nearest) == (True, None)
-    store_in(tmp_path, pictures={"crop": 0.7, "seed": 9})
-    other = store_in(tmp_path, pictures={"crop": 0.5, "seed": 2})
+    store_in(tmp_path, images={"crop": 0.7, "seed": 9})
+    other = store_in(tmp_path, images={"crop": 0.5, "seed": 2})
     assert other.folder != first.folder
-    assert other.nearest == ["pictures.seed"]
-    assert not store_in(tmp_path, pictures={"crop": 0.5, "seed": 1}).new
+    assert other.nearest == ["images.seed"]
+    assert not store_in(tmp_path, images={"crop": 0.5, "seed": 1}).new
 
 
 def test_a_disk_that_is_too_small_is_found_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,7 @@ def test_a_damaged_answer_is_named_and_answered_again(tmp_path: Path) -> None:
     again = signal.answers(task.batch(samples, 1, []), 1).logits
     assert torch.equal(again, online().answers(task.batch(samples, 1, ["teacher"]), 1).logits)
     assert len(progress.warnings) == 1
-    assert "sample picture-7, view 1" in progress.warnings[0]
+    assert "sample image-7, view 1" in progress.warnings[0]
     assert store_in(tmp_path).read(1, np.array(samples)).whole, "and it is whole again"
 
 
@@ -297,7 +297,7 @@ def test_a_replay_finds_a_teacher_that_answers_otherwise(tmp_path: Path) -> None
     signal.precompute()
     assert signal.replay() == 8 * VIEWS
     changed, _ = cached(tmp_path, online(seed=1))
-    with pytest.raises(KdcError, match=r"answers otherwise now than .*: sample picture-\d+, view 0") as caught:
+    with pytest.raises(KdcError, match=r"answers otherwise now than .*: sample image-\d+, view 0") as caught:
         changed.replay()
     assert "remove that folder" in caught.value.hint
 

@@ -1,4 +1,4 @@
-"""What a picture shows is what it is: the same split from every source, and copies told in whatever file they lie."""
+"""What an image shows is what it is: the same split from every source, and copies told in whatever file they lie."""
 
 import csv
 import hashlib
@@ -18,7 +18,7 @@ from compressor.tasks.image_classification import open_data
 from compressor.tasks.image_classification.decoding import PIXELS_PER_STRIP, digest
 
 MakeFolder = Callable[..., Path]
-MakePicture = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def digits() -> Dataset:
 
 
 def numbered(data: Dataset) -> list[tuple[int, Image.Image, str]]:
-    """Every digit as (its number in scikit-learn's order, picture, label)."""
+    """Every digit as (its number in scikit-learn's order, image, label)."""
     splits = (data.train, data.validation, data.test)
     every = [
         (int(name.removeprefix("train/")), split.read(row), data.info.class_names[split.labels[row]])
@@ -38,9 +38,9 @@ def numbered(data: Dataset) -> list[tuple[int, Image.Image, str]]:
 
 
 def as_folder(digits: Dataset, place: Path) -> str:
-    for number, picture, label in numbered(digits):
+    for number, image, label in numbered(digits):
         (place / label).mkdir(parents=True, exist_ok=True)
-        picture.save(place / label / f"{(number * 7919) % 10007:05}.png")
+        image.save(place / label / f"{(number * 7919) % 10007:05}.png")
     return f"folder:{place}"
 
 
@@ -49,8 +49,8 @@ def as_csv(digits: Dataset, place: Path) -> str:
     with (place / "list.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label"])
-        for number, picture, label in reversed(numbered(digits)):
-            picture.save(place / f"{number}.bmp")
+        for number, image, label in reversed(numbered(digits)):
+            image.save(place / f"{number}.bmp")
             writer.writerow([f"{number}.bmp", label])
     return f"csv:{place / 'list.csv'}"
 
@@ -59,13 +59,13 @@ def as_parquet(digits: Dataset, place: Path) -> str:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     place.mkdir()
 
-    def encoded(picture: Image.Image) -> bytes:
+    def encoded(image: Image.Image) -> bytes:
         file = io.BytesIO()
-        picture.convert("L").save(file, "TIFF")
+        image.convert("L").save(file, "TIFF")
         return file.getvalue()
 
     rows = numbered(digits)
-    columns = {"image": [encoded(picture) for _, picture, _ in rows], "label": [label for _, _, label in rows]}
+    columns = {"image": [encoded(image) for _, image, _ in rows], "label": [label for _, _, label in rows]}
     parquet.write_table(pyarrow.table(columns), place / "train.parquet")
     return f"parquet:{place / 'train.parquet'}"
 
@@ -73,7 +73,7 @@ def as_parquet(digits: Dataset, place: Path) -> str:
 def as_idx(digits: Dataset, place: Path) -> str:
     place.mkdir()
     rows = numbered(digits)
-    pixels = np.stack([np.asarray(picture.convert("L")) for _, picture, _ in rows])
+    pixels = np.stack([np.asarray(image.convert("L")) for _, image, _ in rows])
     labels = np.array([int(label) for _, _, label in rows], np.uint8)
     for name, array in (("images-idx3", pixels), ("labels-idx1", labels)):
         head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
@@ -111,24 +111,24 @@ def test_the_digest_is_of_size_and_pixels_by_hand() -> None:
         assert digest(Image.fromarray(pixels)) == expected
 
 
-def test_a_turned_picture_and_its_upright_copy_are_one(make_folder: MakeFolder, tmp_path: Path) -> None:
-    """What counts is what is learned from: a picture after its EXIF orientation."""
+def test_a_turned_image_and_its_upright_copy_are_one(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """What counts is what is learned from: an image after its EXIF orientation."""
     root = make_folder({"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 1})
     upright = Image.open(root / "train/a/001.png")
     exif = Image.Exif()
     exif[0x0112] = 6
     upright.transpose(Image.Transpose.ROTATE_90).save(root / "test/a/000.png", exif=exif)
     notes = open_data(f"folder:{root}").info.notes
-    assert "1 pictures of test have an exact copy in train, e.g. test/a/000.png (it is train/a/001.png)" in notes
+    assert "1 images of test have an exact copy in train, e.g. test/a/000.png (it is train/a/001.png)" in notes
 
 
 def deep(values: np.ndarray, path: Path, **how: Any) -> None:
     Image.fromarray(values.astype(np.uint16)).save(path, **how)
 
 
-def test_deep_pictures_are_split_alike_whatever_range_is_stated(tmp_path: Path) -> None:
-    """With a range and without, a teacher's training pictures must not become the student's validation. In three levels
-    of grey, most of these pictures would be one."""
+def test_deep_images_are_split_alike_whatever_range_is_stated(tmp_path: Path) -> None:
+    """With a range and without, a teacher's training images must not become the student's validation. In three levels
+    of grey, most of these images would be one."""
     rng = np.random.default_rng(0)
     for label, level in (("dark", 900), ("light", 1300)):
         (tmp_path / "here" / label).mkdir(parents=True)
@@ -165,7 +165,7 @@ def test_what_8_bits_hold_is_the_same_in_16(tmp_path: Path, pixel_range: tuple[f
     grey = np.asarray(Image.open(tmp_path / "train" / "a" / "1.png")).astype(np.uint16)
     deep(grey * 257, tmp_path / "test" / "a" / "0.png")
     notes = open_data(f"folder:{tmp_path}", pixel_range=pixel_range).info.notes
-    assert "1 pictures of test have an exact copy in train, e.g. test/a/0.png (it is train/a/1.png)" in notes
+    assert "1 images of test have an exact copy in train, e.g. test/a/0.png (it is train/a/1.png)" in notes
 
 
 def test_white_that_is_zero_shows_its_negative(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_white_that_is_zero_shows_its_negative(tmp_path: Path) -> None:
     assert len(set(found)) == 1
 
 
-def test_reencoded_copies_of_held_out_pictures_are_counted(make_folder: MakeFolder) -> None:
+def test_reencoded_copies_of_held_out_images_are_counted(make_folder: MakeFolder) -> None:
     root = make_folder({"train/a": 8, "train/b": 8, "val/a": 2, "val/b": 2, "test/a": 4, "test/b": 4})
     for name in ("test/a/000", "test/a/001", "test/b/003"):
         for place in (root / "train", root / "val"):
@@ -190,15 +190,15 @@ def test_reencoded_copies_of_held_out_pictures_are_counted(make_folder: MakeFold
     shutil.move(root / "train/b/copy-3.bmp", root / "train/a/copy-of-b.bmp")
     notes = open_data(f"folder:{root}").info.notes
     assert notes[-3:] == (
-        "3 pictures of validation have an exact copy in train, 1 of them under another label, e.g. val/a/copy-0.bmp "
+        "3 images of validation have an exact copy in train, 1 of them under another label, e.g. val/a/copy-0.bmp "
         "(it is train/a/copy-0.bmp)",
-        "3 pictures of test have an exact copy in train, 1 of them under another label, e.g. test/a/000.png (it is "
+        "3 images of test have an exact copy in train, 1 of them under another label, e.g. test/a/000.png (it is "
         "train/a/copy-0.bmp)",
-        "3 pictures of test have an exact copy in validation, e.g. test/a/000.png (it is val/a/copy-0.bmp)",
+        "3 images of test have an exact copy in validation, e.g. test/a/000.png (it is val/a/copy-0.bmp)",
     )
 
 
-def test_pictures_under_several_labels_are_counted(make_folder: MakeFolder) -> None:
+def test_images_under_several_labels_are_counted(make_folder: MakeFolder) -> None:
     root = make_folder({"cat": 20, "dog": 20})
     for number in range(7):
         Image.open(root / f"cat/{number:03}.png").save(root / f"dog/as-cat-{number}.bmp")
@@ -214,7 +214,7 @@ def test_pictures_under_several_labels_are_counted(make_folder: MakeFolder) -> N
         assert other == f"dog/as-cat-{int(first[-7:-4])}.bmp"
     one_of_each = {name: set(getattr(data, name).contents) for name in ("train", "validation", "test")}
     assert sum(map(len, one_of_each.values())) == 40
-    assert len(set.union(*one_of_each.values())) == 40, "no picture stands in two splits"
+    assert len(set.union(*one_of_each.values())) == 40, "no image stands in two splits"
 
 
 def test_ordinary_data_gets_no_note_of_copies(make_folder: MakeFolder) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a channel: which values become black and white, and what is said of it."""
+"""Images of more than 8 bits a channel: which values become black and white, and what is said of it."""
 
 import io
 import struct
@@ -109,9 +109,9 @@ def test_of_colour_the_upper_bytes_are_read_unless_a_range_is_stated(kind: str) 
     assert np.asarray(decode(encoded, "x"))[0].tolist() == [[0, 0, 1], [3, 4, 5], [15, 156, 255]]
     seen = read(encoded, "x")[1]
     assert (seen.low, seen.high, seen.black, seen.white) == (0, 65535, 0, 65535)
-    picture, seen = read(encoded, "x", (0, 4095))
+    image, seen = read(encoded, "x", (0, 4095))
     # round(v * 255 / 4095): 900 -> 56.04, 1100 -> 68.5, 1300 -> 80.95
-    assert np.asarray(picture)[0].tolist() == [[0, 16, 16], [56, 68, 81], [255, 255, 255]]
+    assert np.asarray(image)[0].tolist() == [[0, 16, 16], [56, 68, 81], [255, 255, 255]]
     assert (seen.low, seen.high, seen.black, seen.white) == (0, 65535, 0, 4095)
 
 
@@ -121,8 +121,8 @@ def test_of_colour_the_upper_bytes_are_read_unless_a_range_is_stated(kind: str) 
 def test_channels_that_lie_apart(order: str, deflate: bool, kind: str) -> None:
     """Pillow alone takes 16 bits for 8 where each channel lies for itself, as tifffile writes [3, h, w]."""
     values = (COLOURS_16 if kind == "u2" else COLOURS_16 >> 8).astype(order + kind)
-    picture, seen = read(tiff(values, 2, deflate=deflate, apart=True), "x")
-    assert np.asarray(picture)[0].tolist() == [[0, 0, 1], [3, 4, 5], [15, 156, 255]]
+    image, seen = read(tiff(values, 2, deflate=deflate, apart=True), "x")
+    assert np.asarray(image)[0].tolist() == [[0, 0, 1], [3, 4, 5], [15, 156, 255]]
     assert seen.white == (65535 if kind == "u2" else 255)
 
 
@@ -139,8 +139,8 @@ def test_packed_values_of_either_byte_order(order: str, deflate: bool, kind: str
 @pytest.mark.parametrize("deflate", [False, True])
 def test_integers_of_32_bits_without_a_sign_are_no_negative_ones(deflate: bool) -> None:
     values = np.array([[0, 1 << 31, (1 << 32) - 1]], "<u4")
-    picture, seen = read(tiff(values, 1, deflate=deflate), "x", (0, (1 << 32) - 1))
-    assert np.asarray(picture)[0, :, 0].tolist() == [0, 128, 255]
+    image, seen = read(tiff(values, 1, deflate=deflate), "x", (0, (1 << 32) - 1))
+    assert np.asarray(image)[0, :, 0].tolist() == [0, 128, 255]
     assert (seen.low, seen.high) == (0, (1 << 32) - 1)
     assert seen.shown is not None
     assert np.asarray(seen.shown).tobytes() == values.tobytes()
@@ -178,11 +178,11 @@ def twelve_bits(root: Path, times: int = 1) -> str:
 def test_a_small_part_of_the_range_is_said_with_numbers(tmp_path: Path) -> None:
     info = open_data(twelve_bits(tmp_path / "12")).info
     (note,) = [note for note in info.notes if "16-bit" in note]
-    assert note.startswith("16-bit pictures use at most 2.2 % of their range: values 789–1420 of 65535 (n = 36)")
+    assert note.startswith("16-bit images use at most 2.2 % of their range: values 789–1420 of 65535 (n = 36)")
     assert "pixel_range: [0, 2047]" in note
     # 789 / 257 = 3.07, 900 / 257 = 3.502, …
-    pictures = open_data(f"folder:{tmp_path / '12'}").train
-    levels = {value for number in range(len(pictures)) for value in np.unique(np.asarray(pictures.read(number)))}
+    images = open_data(f"folder:{tmp_path / '12'}").train
+    levels = {value for number in range(len(images)) for value in np.unique(np.asarray(images.read(number)))}
     assert levels == {3, 4, 5, 6}
 
 
@@ -193,15 +193,15 @@ def test_the_whole_range_needs_no_word(tmp_path: Path) -> None:
 def test_a_stated_range_is_told_and_belongs_to_the_data(tmp_path: Path) -> None:
     reference = twelve_bits(tmp_path / "12")
     plain, stated = open_data(reference), open_data(reference, pixel_range=(800, 1400))
-    assert "pixel_range [800, 1400] becomes black to white in 36 pictures of more than 8 bits a channel, which hold " \
+    assert "pixel_range [800, 1400] becomes black to white in 36 images of more than 8 bits a channel, which hold " \
         "values 789–1420" in stated.info.notes  # fmt: skip
-    assert any(note.startswith("24 of 36 pictures") and note.endswith("e.g. dark/00.png") for note in stated.info.notes)
+    assert any(note.startswith("24 of 36 images") and note.endswith("e.g. dark/00.png") for note in stated.info.notes)
     brightest = max(np.asarray(stated.train.read(number)).max() for number in range(len(stated.train)))
     assert brightest == 255
     assert stated.info.counts == plain.info.counts
 
 
-def test_the_range_is_said_before_pictures_that_look_alike_are_refused(tmp_path: Path) -> None:
+def test_the_range_is_said_before_images_that_look_alike_are_refused(tmp_path: Path) -> None:
     """Where so little is left of them that they are copies of each other: of colours the upper bytes are compared."""
     for name, level in (("dark", 900), ("light", 901)):
         (tmp_path / name).mkdir()
@@ -210,27 +210,27 @@ def test_the_range_is_said_before_pictures_that_look_alike_are_refused(tmp_path:
     hearing = Hearing()
     with pytest.raises(KdcError, match="copies of one"):
         open_data(f"folder:{tmp_path}", progress=hearing)
-    assert any("16-bit pictures use at most 1.6 % of their range" in note for note in hearing.notes)
+    assert any("16-bit images use at most 1.6 % of their range" in note for note in hearing.notes)
 
 
-def test_pictures_that_only_look_alike_in_8_bits_are_no_copies(tmp_path: Path) -> None:
-    """A picture is known by its own values, so that its split does not hang on the range; what is lost is said."""
+def test_images_that_only_look_alike_in_8_bits_are_no_copies(tmp_path: Path) -> None:
+    """An image is known by its own values, so that its split does not hang on the range; what is lost is said."""
     for name, level in (("dark", 900), ("light", 901)):
         (tmp_path / name).mkdir()
         for number in range(12):
             (tmp_path / name / f"{number}.png").write_bytes(png(np.full((4, 4), level + 2 * number, np.uint16)))
     hearing = Hearing()
     data = open_data(f"folder:{tmp_path}", progress=hearing)
-    assert any("16-bit pictures use at most 1.4 % of their range" in note for note in hearing.notes)
+    assert any("16-bit images use at most 1.4 % of their range" in note for note in hearing.notes)
     assert open_data(f"folder:{tmp_path}", pixel_range=(800, 1000)).train.ids == data.train.ids
 
 
 def test_a_range_without_effect_is_said(make_folder: Callable[..., Path]) -> None:
     notes = open_data(f"folder:{make_folder({'a': 12, 'b': 12})}", pixel_range=(0, 4095)).info.notes
-    assert "pixel_range [0, 4095]: every picture has 8 bits a channel, so it changes nothing" in notes
+    assert "pixel_range [0, 4095]: every image has 8 bits a channel, so it changes nothing" in notes
 
 
-def test_unlabelled_pictures_are_read_alike(tmp_path: Path) -> None:
+def test_unlabelled_images_are_read_alike(tmp_path: Path) -> None:
     reference = twelve_bits(tmp_path / "12")
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "a.png").write_bytes(png(np.full((4, 4), 1234, np.uint16)))
@@ -238,13 +238,13 @@ def test_unlabelled_pictures_are_read_alike(tmp_path: Path) -> None:
     assert np.asarray(data.train.read(len(data.train) - 1)).max() == 77  # 1234 * 255 / 4095 = 76.8
 
 
-def test_several_frames_are_said(make_folder: Callable[..., Path], make_picture: Callable[..., Image.Image]) -> None:
+def test_several_frames_are_said(make_folder: Callable[..., Path], make_image: Callable[..., Image.Image]) -> None:
     root = make_folder({"a": 12, "b": 12})
-    frames = [make_picture(seed) for seed in (91, 92)]
+    frames = [make_image(seed) for seed in (91, 92)]
     for name, kind in (("a/x.gif", "GIF"), ("a/y.tif", "TIFF"), ("b/z.png", "PNG"), ("b/w.webp", "WEBP")):
         frames[0].save(root / name, kind, save_all=True, append_images=frames[1:])
     (note,) = [note for note in open_data(f"folder:{root}").info.notes if "frames" in note]
-    assert note == "4 pictures hold several frames or pages, of which the first counts, e.g. a/x.gif"
+    assert note == "4 images hold several frames or pages, of which the first counts, e.g. a/x.gif"
 
 
 def test_a_census_keeps_the_extremes() -> None:

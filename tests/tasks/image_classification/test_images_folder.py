@@ -69,7 +69,7 @@ def test_linked_class_folders_are_followed(make_folder: MakeFolder, tmp_path: Pa
     assert open_data(f"folder:{root}").info.class_names == ("a", "b")
 
 
-def test_what_is_no_picture_is_told(make_folder: MakeFolder) -> None:
+def test_what_is_no_image_is_told(make_folder: MakeFolder) -> None:
     root = make_folder({"a": 3, "b": 3})
     for name in ("a/notes.txt", "a/model.bin", "readme.md", "a/.hidden.png", "a/Thumbs.db"):
         (root / name).write_text("x")
@@ -77,7 +77,7 @@ def test_what_is_no_picture_is_told(make_folder: MakeFolder) -> None:
     data = open_data(f"folder:{root}")
     assert sum(data.info.counts.values()) == 6
     assert data.info.notes[0] == (
-        "ignored 3 files, e.g. a/model.bin: no picture by its suffix, or beside the class folders"
+        "ignored 3 files, e.g. a/model.bin: no image by its suffix, or beside the class folders"
     )
 
 
@@ -92,9 +92,9 @@ def test_a_pipe_does_not_block(make_folder: MakeFolder) -> None:
     ("counts", "message"),
     [
         ({}, "does not exist"),
-        ({"a": 3, "b": 0}, "class folder {root}/b holds no pictures"),
-        ({"a": 3, "b": 2}, "class b has 2 pictures in train; splitting test and validation off takes at least 3"),
-        ({"train/a": 2, "train/b": 1, "test/a": 1}, "class b has 1 picture in train; splitting validation off takes"),
+        ({"a": 3, "b": 0}, "class folder {root}/b holds no images"),
+        ({"a": 3, "b": 2}, "class b has 2 images in train; splitting test and validation off takes at least 3"),
+        ({"train/a": 2, "train/b": 1, "test/a": 1}, "class b has 1 image in train; splitting validation off takes"),
         ({"a": 3}, "the data has a as its only class"),
         ({"test/a": 3, "val/a": 3}, "holds test, val but no train folder"),
         ({"train/a": 3, "val/a": 3, "valid/a": 3}, "holds val and valid, which both mean validation"),
@@ -103,7 +103,7 @@ def test_a_pipe_does_not_block(make_folder: MakeFolder) -> None:
             {"train/a": 3, "train/b": 3, "test/c": 3},
             "{root}/test/c/000.png: label c is outside the classes, which are those of train: a, b",
         ),
-        ({".hidden": 1}, "{root} holds no pictures; expected one folder a class"),
+        ({".hidden": 1}, "{root} holds no images; expected one folder a class"),
     ],
 )
 def test_wrong_folders(make_folder: MakeFolder, counts: dict[str, int], message: str) -> None:
@@ -114,8 +114,8 @@ def test_wrong_folders(make_folder: MakeFolder, counts: dict[str, int], message:
     assert raised.value.exit_code == 2
 
 
-def test_pictures_without_class_folders(make_folder: MakeFolder) -> None:
-    with pytest.raises(KdcError, match=r"holds 3 pictures and no folders; expected one folder a class"):
+def test_images_without_class_folders(make_folder: MakeFolder) -> None:
+    with pytest.raises(KdcError, match=r"holds 3 images and no folders; expected one folder a class"):
         open_data(f"folder:{make_folder({'a': 3}) / 'a'}")
 
 
@@ -134,7 +134,7 @@ def test_names_that_are_not_utf8(make_folder: MakeFolder) -> None:
         open_data(f"folder:{root}")
 
 
-def test_bad_pictures_are_named_and_can_be_skipped(make_folder: MakeFolder) -> None:
+def test_bad_images_are_named_and_can_be_skipped(make_folder: MakeFolder) -> None:
     root = make_folder({"a": 6, "b": 6})
     whole = (root / "a" / "001.png").read_bytes()
     (root / "a" / "001.png").write_bytes(whole[: len(whole) // 2])
@@ -145,30 +145,30 @@ def test_bad_pictures_are_named_and_can_be_skipped(make_folder: MakeFolder) -> N
     with pytest.raises(KdcError) as raised:
         open_data(f"folder:{root}")
     assert raised.value.message.startswith(f"{root}/a/001.png cannot be decoded: ")
-    assert raised.value.message.endswith("(and 3 more pictures)")
+    assert raised.value.message.endswith("(and 3 more images)")
     assert raised.value.hint == "--skip-bad leaves them out"
     data = open_data(f"folder:{root}", skip_bad=True)
     assert data.info.skipped == ("a/001.png", "b/002.png", "b/003.png", "b/004.png")
     assert sum(data.info.counts.values()) == 8
-    assert "left out 4 pictures that cannot be read, e.g. a/001.png" in data.info.notes
+    assert "left out 4 images that cannot be read, e.g. a/001.png" in data.info.notes
     for name in data.info.skipped:  # leaving them out is as if they had never been there
         (root / name).unlink()
     assert open_data(f"folder:{root}").info.fingerprint == data.info.fingerprint
 
 
-def test_a_class_whose_pictures_are_all_bad(make_folder: MakeFolder) -> None:
+def test_a_class_whose_images_are_all_bad(make_folder: MakeFolder) -> None:
     root = make_folder({"a": 6, "b": 3})
     for path in (root / "b").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(KdcError, match="train holds no pictures of b"):
+    with pytest.raises(KdcError, match="train holds no images of b"):
         open_data(f"folder:{root}", skip_bad=True)
 
 
-def test_pictures_are_decoded_lazily_and_errors_name_the_path(make_folder: MakeFolder) -> None:
+def test_images_are_decoded_lazily_and_errors_name_the_path(make_folder: MakeFolder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "val/a": 1, "test/a": 1})
     data = open_data(f"folder:{root}")
-    picture = data.train.read(1)
-    assert (picture.mode, picture.size) == ("RGB", (10, 12))
+    image = data.train.read(1)
+    assert (image.mode, image.size) == ("RGB", (10, 12))
     (root / "train/a/001.png").unlink()
     with pytest.raises(KdcError, match=r"train/a/001\.png cannot be read: No such file"):
         data.train.read(1)

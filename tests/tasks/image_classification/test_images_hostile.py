@@ -45,7 +45,7 @@ def special(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", [*SPECIAL, "sparse"])
-def test_pictures_that_are_no_files(make_folder: MakeFolder, special: Path, kind: str) -> None:
+def test_images_that_are_no_files(make_folder: MakeFolder, special: Path, kind: str) -> None:
     """Behind a link in a folder, named by a table, among the unlabelled."""
     said = SPECIAL.get(kind, "is larger than 1000 MB")
     root = make_folder({"a": 12, "b": 12})
@@ -166,7 +166,7 @@ CSV_WRONG = {
     "zero bytes": ("path,label\na\0.png,x\n", "line 2 holds a zero byte: it is no text in UTF-8"),
     "semicolons": ("path;label\na.png;x\n", "is separated by semicolons, not by commas"),
     "tabs": ("path\tlabel\na.png\tx\n", "is separated by tabs, not by commas"),
-    "a column twice": ("path,label,path\na.png,x,b.png\n", "has several columns for the pictures: path, path"),
+    "a column twice": ("path,label,path\na.png,x,b.png\n", "has several columns for the images: path, path"),
     "a column twice, spelt otherwise": (
         "path,label,Label\na.png,x,y\n",
         "several columns for the labels: label, Label",
@@ -280,7 +280,7 @@ def test_parquet_metadata_that_say_nothing(write_parquet: Callable[..., str], me
 
 
 def test_parquet_columns_twice(write_parquet: Callable[..., str]) -> None:
-    refused(write_parquet({"other": [b""] * 24}, names=["image", "label", "image"]), "several columns for the pictures")
+    refused(write_parquet({"other": [b""] * 24}, names=["image", "label", "image"]), "several columns for the images")
     refused(write_parquet({"other": [1] * 24}, names=["image", "label", "label"]), "several columns for the labels")
     refused(
         write_parquet({"a": ["train"] * 24, "b": ["test"] * 24}, names=["image", "label", "split", "split"]),
@@ -300,12 +300,12 @@ def test_parquet_columns_twice(write_parquet: Callable[..., str]) -> None:
         3,
     ],
 )
-def test_parquet_cells_that_are_no_pictures(write_parquet: Callable[..., str], cell: object) -> None:
+def test_parquet_cells_that_are_no_images(write_parquet: Callable[..., str], cell: object) -> None:
     refused(write_parquet({"image": [cell] * 24}), "column image holds .*; expected bytes")
 
 
 def test_parquet_damaged_anywhere(write_parquet: Callable[..., str], tmp_path: Path) -> None:
-    """Bytes changed at random: a clear line, or pictures; never another error."""
+    """Bytes changed at random: a clear line, or images; never another error."""
     reference = write_parquet()
     whole = np.frombuffer((tmp_path / "t.parquet").read_bytes(), np.uint8)
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from compressor.tasks.image_classification import open_data
 
 MakeFolder = Callable[..., Path]
 MakeBytes = Callable[..., bytes]
-MakePicture = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
 @pytest.fixture
@@ -39,9 +39,7 @@ def make(datasets: Any, make_bytes: MakeBytes, count: int = 20, first: int = 0) 
     return datasets.Dataset.from_dict(values, features=features)
 
 
-def test_a_saved_dict_of_splits(
-    datasets: Any, tmp_path: Path, make_bytes: MakeBytes, make_picture: MakePicture
-) -> None:
+def test_a_saved_dict_of_splits(datasets: Any, tmp_path: Path, make_bytes: MakeBytes, make_image: MakeImage) -> None:
     splits = {"train": make(datasets, make_bytes), "valid": make(datasets, make_bytes, 4, 100)}
     splits["unsupervised"] = splits["valid"]
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
@@ -50,15 +48,15 @@ def test_a_saved_dict_of_splits(
     assert data.info.counts == {"train": 16, "validation": 4, "test": 4}
     assert data.validation.ids == ("valid/0", "valid/1", "valid/2", "valid/3")
     assert data.validation.labels.tolist() == [0, 1, 0, 1]
-    assert np.array_equal(np.asarray(data.validation.read(2)), np.asarray(make_picture(102)))
+    assert np.array_equal(np.asarray(data.validation.read(2)), np.asarray(make_image(102)))
     assert data.info.notes[:2] == (
-        "pictures from column image, labels from column label",
+        "images from column image, labels from column label",
         "ignored the splits unsupervised",
     )
 
 
 def test_a_saved_single_split_that_was_shuffled(
-    datasets: Any, tmp_path: Path, make_bytes: MakeBytes, make_picture: MakePicture
+    datasets: Any, tmp_path: Path, make_bytes: MakeBytes, make_image: MakeImage
 ) -> None:
     dataset = make(datasets, make_bytes).select(range(19, -1, -1))
     dataset.save_to_disk(str(tmp_path / "saved"))
@@ -66,7 +64,7 @@ def test_a_saved_single_split_that_was_shuffled(
     assert sum(data.info.counts.values()) == 20
     row = 19 - int(data.train.ids[0].removeprefix("train/"))
     assert data.train.labels[0] == row % 2
-    assert np.array_equal(np.asarray(data.train.read(0)), np.asarray(make_picture(row)))
+    assert np.array_equal(np.asarray(data.train.read(0)), np.asarray(make_image(row)))
 
 
 def test_plain_bytes_and_text_labels(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
@@ -80,7 +78,7 @@ def test_columns_are_found_by_type(datasets: Any, tmp_path: Path, make_bytes: Ma
     dataset = make(datasets, make_bytes).rename_columns({"image": "xray", "label": "finding"})
     dataset.save_to_disk(str(tmp_path / "saved"))
     data = open_data(f"hf:{tmp_path / 'saved'}")
-    assert data.info.notes[0] == "pictures from column xray, labels from column finding"
+    assert data.info.notes[0] == "images from column xray, labels from column finding"
 
 
 def test_imagefolder(datasets: Any, make_folder: MakeFolder) -> None:
@@ -105,7 +103,7 @@ def test_a_folder_that_a_tool_left_is_no_class(datasets: Any, make_folder: MakeF
     assert open_data(f"folder:{root}").info.class_names == ("cat", "dog")
 
 
-def test_bad_pictures(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
+def test_bad_images(datasets: Any, tmp_path: Path, make_bytes: MakeBytes) -> None:
     images = [make_bytes(row) for row in range(12)]
     images[5] = images[5][:40]
     values = {"image": images, "label": ["b", "a"] * 6}
@@ -199,9 +197,9 @@ def test_a_script_in_a_folder_does_not_run(datasets: Any, make_folder: MakeFolde
 MISREAD = {
     "capital": (
         {"Train/a": 4, "Train/b": 4, "Test/a": 3, "Test/b": 3},
-        "has the pictures of Test/[ab] in train",
+        "has the images of Test/[ab] in train",
     ),
-    "passed over": ({"bus_interior": 4, "train_interior": 4, "train_railway": 4}, "lacks 4 of its pictures, e.g. bus_"),
+    "passed over": ({"bus_interior": 4, "train_interior": 4, "train_railway": 4}, "lacks 4 of its images, e.g. bus_"),
     "masks": ({"benign/images": 4, "benign/masks": 4, "bad/images": 4}, "has as classes images and masks, which sound"),
     "magnifications": ({"benign/40X": 4, "bad/40X": 4, "bad/100X": 4}, "makes one class of bad/40X, benign/40X, 40X"),
     "no splits": ({"ISIC_Test_Input": 4, "ISIC_Training_Input": 4}, "has as classes .*, which sound like splits"),

@@ -69,7 +69,7 @@ def test_labels_need_not_begin_at_zero(tmp_path: Path) -> None:
         (idx_bytes(gray(30)) + b"x", None, "is damaged: its header promises 600 bytes, it holds more"),
         (b"\x00\x00", None, "is damaged"),
         (b"PNG!PNG!", None, "is no IDX file of unsigned bytes"),
-        (idx_bytes(gray(29)), None, r"holds labels \[30\] for 29 pictures"),
+        (idx_bytes(gray(29)), None, r"holds labels \[30\] for 29 images"),
         (idx_bytes(LABELS), None, r"holds an array \[30\]; expected \[N, h, w\]"),
         (idx_bytes(gray(0)), idx_bytes(LABELS[:0]), r"holds an array \[0, 5, 4\]"),
     ],
@@ -97,10 +97,10 @@ def test_a_label_outside_the_named_classes(tmp_path: Path) -> None:
         open_data(f"idx:{tmp_path}")
 
 
-def test_a_named_class_without_pictures(tmp_path: Path) -> None:
+def test_a_named_class_without_images(tmp_path: Path) -> None:
     write(tmp_path, idx_bytes(gray(30)))
     (tmp_path / "classes.txt").write_text("shirt\nbag\nboot\ncoat\n")
-    with pytest.raises(KdcError, match="train holds no pictures of coat"):
+    with pytest.raises(KdcError, match="train holds no images of coat"):
         open_data(f"idx:{tmp_path}")
 
 
@@ -112,7 +112,7 @@ def test_an_empty_line_among_the_classes(tmp_path: Path) -> None:
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(KdcError, match="holds no training pictures; expected train-images-idx3-ubyte"):
+    with pytest.raises(KdcError, match="holds no training images; expected train-images-idx3-ubyte"):
         open_data(f"idx:{tmp_path}")
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(gray(30)))
     with pytest.raises(KdcError, match="train-images-idx3-ubyte without its counterpart"):

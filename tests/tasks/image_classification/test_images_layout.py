@@ -15,13 +15,13 @@ MakeBytes = Callable[..., bytes]
 
 
 def flat(*names: str) -> dict[str, Inside]:
-    """Folders of pictures."""
-    return {name: Inside((), pictures=True) for name in names}
+    """Folders of images."""
+    return {name: Inside((), images=True) for name in names}
 
 
 def holding(names: str, *folders: str) -> dict[str, Inside]:
-    """Folders `names` that each hold `folders`, and no pictures."""
-    return {name: Inside(folders, pictures=False) for name in names.split()}
+    """Folders `names` that each hold `folders`, and no images."""
+    return {name: Inside(folders, images=False) for name in names.split()}
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_words_are_taken_apart() -> None:
 
 
 LOOKS = {
-    "pictures and what is drawn": (flat("images", "masks"), "images and masks, which sound like pictures and what is"),
+    "images and what is drawn": (flat("images", "masks"), "images and masks, which sound like images and what is"),
     "pets": (
         {"images": Inside((), True), "annotations": Inside((), True)},
-        "images and annotations, which sound like pictures and what is drawn over them",
+        "images and annotations, which sound like images and what is drawn over them",
     ),
     "voc": (flat("JPEGImages", "SegmentationClass", "SegmentationObject"), "JPEGImages and SegmentationClass, Segm"),
     "unpacked twice": (
@@ -97,7 +97,7 @@ LOOKS = {
         "images, which holds train, val: they sound like splits",
     ),
     "splits in each class": (holding("cat dog", "train", "test"), "cat, which holds train, test: they sound like"),
-    "pictures and masks": (holding("covid normal", "images", "masks"), "covid, normal, which hold the same folders"),
+    "images and masks": (holding("covid normal", "images", "masks"), "covid, normal, which hold the same folders"),
     "a copy of the rest": (
         flat("cat", "dog") | holding("backup", "cat", "dog"), "backup, which holds folders named like those beside it"
     ),
@@ -129,7 +129,7 @@ SOUND = {
     "digits": flat(*"0123456789"),
     "one": flat("cat"),
     "numbered classes": flat("class1", "class2", "class3"),
-    "pictures of each year": holding("cat dog", "2019", "2020"),
+    "images of each year": holding("cat dog", "2019", "2020"),
     "a class within itself": holding("cat", "cat") | holding("dog", "dog"),
 }
 
@@ -157,7 +157,7 @@ def test_what_may_well_be_classes_is_not(case: str) -> None:
     ],
 )
 def test_kdc_stops_and_asks(make_folder: MakeFolder, counts: dict[str, int]) -> None:
-    """All of these became classes, whose test pictures were trained on."""
+    """All of these became classes, whose test images were trained on."""
     root = make_folder(counts)
     with pytest.raises(KdcError) as raised:
         open_data(f"folder:{root}")
@@ -260,7 +260,7 @@ def test_what_systems_and_tools_leave_is_no_class_at_any_depth(
     assert data.info.notes == ()
 
 
-def test_apple_double_files_are_no_pictures(make_folder: MakeFolder, make_bytes: MakeBytes) -> None:
+def test_apple_double_files_are_no_images(make_folder: MakeFolder, make_bytes: MakeBytes) -> None:
     root = make_folder({"a": 3, "b": 3})
     for name in ("a/._000.png", "b/._001.png", "._a"):
         (root / name).write_bytes(b"\0\5\x16\7")
@@ -276,14 +276,14 @@ def test_a_hidden_folder_that_no_tool_leaves_is_told(make_folder: MakeFolder) ->
     assert "ignored the folder .net: its name begins with a dot" in open_data(f"folder:{root}").info.notes
 
 
-def test_held_out_pictures_among_the_unlabelled_are_told_by_any_name_at_any_depth(
+def test_held_out_images_among_the_unlabelled_are_told_by_any_name_at_any_depth(
     make_folder: MakeFolder, make_bytes: MakeBytes
 ) -> None:
     more = make_folder({"images/val2017": 0, "seg_test": 0, "images/train": 0}, "more")
     for number, place in enumerate(("images/val2017", "seg_test", "images/train")):
         (more / place / "x.png").write_bytes(make_bytes(500 + number))
     data = open_data(f"folder:{make_folder({'a': 3, 'b': 3})}", unlabelled=f"folder:{more}")
-    assert "unlabelled: the pictures in images/val2017, seg_test are taken too" in data.info.notes
+    assert "unlabelled: the images in images/val2017, seg_test are taken too" in data.info.notes
 
 
 def test_folders_that_archives_leave_twice(make_folder: MakeFolder) -> None:
@@ -299,16 +299,16 @@ def test_a_class_may_be_called_mask_or_images() -> None:
         assert doubt(flat(*names)) == ""
 
 
-def test_masks_beside_their_pictures_are_told(make_folder: MakeFolder) -> None:
+def test_masks_beside_their_images_are_told(make_folder: MakeFolder) -> None:
     root = make_folder({"benign": 6, "normal": 6})
     for number in range(2):
-        picture = sorted((root / "benign").iterdir())[number]
+        image = sorted((root / "benign").iterdir())[number]
         other = sorted((root / "normal").iterdir())[number]
-        mask = picture.with_name(f"{picture.stem}_mask{picture.suffix}")
+        mask = image.with_name(f"{image.stem}_mask{image.suffix}")
         mask.write_bytes(other.read_bytes()[:-4] + other.read_bytes()[-4:])
-    (root / "normal" / "a_mask.png").write_bytes(picture.read_bytes())  # there is no "a"
+    (root / "normal" / "a_mask.png").write_bytes(image.read_bytes())  # there is no "a"
     notes = open_data(f"folder:{root}").info.notes
     first = sorted((root / "benign").glob("*_mask.png"))[0].relative_to(root).as_posix()
     assert (
-        "2 pictures are called like masks of others beside them, and are learned from like these, e.g. " + first
+        "2 images are called like masks of others beside them, and are learned from like these, e.g. " + first
     ) in notes

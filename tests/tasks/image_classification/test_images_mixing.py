@@ -1,4 +1,4 @@
-"""Mixed views are a pure function of (pictures, key), and their labels are mixed as their pixels are."""
+"""Mixed views are a pure function of (images, key), and their labels are mixed as their pixels are."""
 
 import re
 
@@ -87,7 +87,7 @@ def test_every_part_of_the_key_counts(change: str) -> None:
 
 
 def test_mixes_and_views_are_drawn_apart() -> None:
-    """Were the numbers the same, pictures cropped at the left would be mixed with the first classes, and so on."""
+    """Were the numbers the same, images cropped at the left would be mixed with the first classes, and so on."""
     large = 10**12
     partner = mix(MIXUP, 50_000, large).partner / large
     numbers = keyed_uniform(0, np.arange(50_000), 0, DRAWS)
@@ -187,7 +187,7 @@ def test_all_kinds_of_rows_fit_into_one_batch() -> None:
 
 
 def test_mixing_is_the_same_at_every_size() -> None:
-    """Of pictures that are the same at both: exact, within float32."""
+    """Of images that are the same at both: exact, within float32."""
     own, partners, found = noise(50, 8, 8), noise(50, 8, 8, seed=1), mix(BOTH, 50)
     whole = mixed(torch.ones(50, 3, 8, 8), torch.zeros(50, 3, 8, 8), found)
     fine = mixed(torch.ones(50, 3, 24, 24), torch.zeros(50, 3, 24, 24), found)

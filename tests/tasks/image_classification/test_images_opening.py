@@ -135,9 +135,9 @@ def test_copies_across_splits_are_told(make_folder: MakeFolder) -> None:
     root = make_folder({"train/a": 3, "train/b": 3, "val/a": 1, "test/a": 2})
     shutil.copy(root / "train/a/000.png", root / "test/a/001.png")
     assert open_data(f"folder:{root}").info.notes == (
-        "validation holds no pictures of b",
-        "test holds no pictures of b",
-        "1 pictures of test have an exact copy in train, e.g. test/a/001.png (it is train/a/000.png)",
+        "validation holds no images of b",
+        "test holds no images of b",
+        "1 images of test have an exact copy in train, e.g. test/a/001.png (it is train/a/000.png)",
     )
 
 
@@ -146,7 +146,7 @@ def test_progress_hears_what_happens(make_folder: MakeFolder) -> None:
     (root / "a" / "004.png").write_bytes(b"")
     heard = Heard()
     data = open_data(f"folder:{root}", skip_bad=True, progress=heard)
-    assert heard.lines[0] == "checking pictures: 10"
+    assert heard.lines[0] == "checking images: 10"
     assert heard.lines[1].startswith("warning: left out: ")
     assert tuple(heard.lines[2:]) == data.info.notes
 

@@ -1,4 +1,4 @@
-"""Decoding: every mode to RGB, damaged pictures to KdcError."""
+"""Decoding: every mode to RGB, damaged images to KdcError."""
 
 import contextlib
 import io
@@ -16,47 +16,47 @@ from compressor.errors import KdcError
 from compressor.tasks.image_classification.preprocessing import MOST_PIXELS, decode, pillow_warnings_ignored
 from tests.data.hand_made import chunk, tiff, with_chunks
 
-MakePicture = Callable[..., Image.Image]
+MakeImage = Callable[..., Image.Image]
 
 
-def encode(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
 def decoded(encoded: bytes) -> NDArray[np.uint8]:
-    picture = decode(encoded, "x")
-    assert picture.mode == "RGB"
-    return np.asarray(picture)
+    image = decode(encoded, "x")
+    assert image.mode == "RGB"
+    return np.asarray(image)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "1", "P"])
-def test_png_modes_go_as_pillow_and_torchvision_convert_them(make_picture: MakePicture, mode: str) -> None:
-    picture = make_picture(1).convert(mode)
-    assert np.array_equal(decoded(encode(picture)), np.asarray(picture.convert("RGB")))
+def test_png_modes_go_as_pillow_and_torchvision_convert_them(make_image: MakeImage, mode: str) -> None:
+    image = make_image(1).convert(mode)
+    assert np.array_equal(decoded(encode(image)), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG"])
-def test_formats(make_picture: MakePicture, kind: str) -> None:
-    assert decoded(encode(make_picture(2), kind)).shape == (12, 10, 3)
+def test_formats(make_image: MakeImage, kind: str) -> None:
+    assert decoded(encode(make_image(2), kind)).shape == (12, 10, 3)
 
 
-def test_cmyk_jpeg(make_picture: MakePicture) -> None:
-    encoded = encode(make_picture(3).convert("CMYK"), "JPEG")
+def test_cmyk_jpeg(make_image: MakeImage) -> None:
+    encoded = encode(make_image(3).convert("CMYK"), "JPEG")
     assert np.array_equal(decoded(encoded), np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB")))
 
 
 def test_alpha_is_dropped_not_composited() -> None:
-    picture = Image.new("RGBA", (2, 1), (200, 10, 30, 0))
-    assert decoded(encode(picture))[0, 0].tolist() == [200, 10, 30]
+    image = Image.new("RGBA", (2, 1), (200, 10, 30, 0))
+    assert decoded(encode(image))[0, 0].tolist() == [200, 10, 30]
 
 
 def test_palette_with_transparency_warns_nobody() -> None:
-    picture = Image.new("P", (3, 1))
-    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    picture.putdata([0, 1, 2])
-    encoded = encode(picture, transparency=bytes([0, 128, 255]))
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    encoded = encode(image, transparency=bytes([0, 128, 255]))
     assert decoded(encoded)[0].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
 
 
@@ -87,8 +87,8 @@ def test_16_bit_pgm_is_scaled_not_clipped() -> None:
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
 def test_16_bit_tiff_is_scaled_not_clipped(order: str) -> None:
     kind = "I;16" if order == "<u2" else "I;16B"
-    picture = Image.frombytes(kind, (7, 1), np.array(WIDE, order).tobytes())
-    assert decoded(encode(picture, "TIFF"))[0, :, 0].tolist() == NARROW
+    image = Image.frombytes(kind, (7, 1), np.array(WIDE, order).tobytes())
+    assert decoded(encode(image, "TIFF"))[0, :, 0].tolist() == NARROW
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -98,24 +98,24 @@ def test_32_bit_tiff_is_refused(mode: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(make_picture: MakePicture, orientation: int) -> None:
+def test_exif_orientation_is_applied(make_image: MakeImage, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    encoded = encode(make_picture(4), exif=exif.tobytes())
+    encoded = encode(make_image(4), exif=exif.tobytes())
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
     assert np.array_equal(decoded(encoded), np.asarray(upright))
 
 
 def test_a_turned_phone_by_hand() -> None:
     """Orientation 6: the camera was turned, the first row of the file is the right edge of the scene."""
-    picture = Image.new("RGB", (2, 1))
-    picture.putpixel((0, 0), (255, 0, 0))
+    image = Image.new("RGB", (2, 1))
+    image.putpixel((0, 0), (255, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert decoded(encode(picture, exif=exif.tobytes()))[:, 0].tolist() == [[255, 0, 0], [0, 0, 0]]
+    assert decoded(encode(image, exif=exif.tobytes()))[:, 0].tolist() == [[255, 0, 0], [0, 0, 0]]
 
 
-def test_the_first_frame_of_an_animation(make_picture: MakePicture) -> None:
+def test_the_first_frame_of_an_animation(make_image: MakeImage) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     encoded = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decoded(encoded)[0, 0].tolist() == [255, 0, 0]
@@ -123,17 +123,17 @@ def test_the_first_frame_of_an_animation(make_picture: MakePicture) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_truncated(make_picture: MakePicture, kind: str, share: float) -> None:
-    encoded = encode(make_picture(5, 64, 64), kind)
+def test_truncated(make_image: MakeImage, kind: str, share: float) -> None:
+    encoded = encode(make_image(5, 64, 64), kind)
     with pytest.raises(KdcError, match=r"^a/b\.jpg cannot be decoded: "):
         decode(encoded[: int(len(encoded) * share)], "a/b.jpg")
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
-def test_flipped_bytes_never_raise_anything_else(make_picture: MakePicture) -> None:
+def test_flipped_bytes_never_raise_anything_else(make_image: MakeImage) -> None:
     rng = np.random.default_rng(0)
     for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"):
-        whole = np.frombuffer(encode(make_picture(6), kind), np.uint8)
+        whole = np.frombuffer(encode(make_image(6), kind), np.uint8)
         for _ in range(40):
             damaged = whole.copy()
             damaged[rng.integers(0, len(whole), 4)] = rng.integers(0, 256, 4)
@@ -145,30 +145,30 @@ def test_flipped_bytes_never_raise_anything_else(make_picture: MakePicture) -> N
     ("encoded", "reason"),
     [
         (b"", "it is empty"),
-        (b"<html>404</html>", "it is no picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no picture"),
+        (b"<html>404</html>", "it is no image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it is no image"),
     ],
 )
-def test_no_picture(encoded: bytes, reason: str) -> None:
+def test_no_image(encoded: bytes, reason: str) -> None:
     with pytest.raises(KdcError, match=reason):
         decode(encoded, "a.jpg")
 
 
-def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch, make_picture: MakePicture) -> None:
+def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch, make_image: MakeImage) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(KdcError, match=r"a\.png cannot be decoded: it has more than 178,956,970 pixels"):
-        decode(encode(make_picture(7)), "a.png")
+        decode(encode(make_image(7)), "a.png")
 
 
 def broken_metadata() -> dict[str, bytes]:
-    plain = encode(PICTURE)
+    plain = encode(IMAGE)
     huge = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(3_000_000))
     wrong_sum = bytearray(with_chunks(plain, chunk(b"tEXt", b"Comment\0hello")))
     wrong_sum[33 + 8] ^= 1
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = encode(PICTURE, exif=exif.tobytes())
-    jpeg = encode(PICTURE, "JPEG")
+    turned = encode(IMAGE, exif=exif.tobytes())
+    jpeg = encode(IMAGE, "JPEG")
     return {
         "eXIf": with_chunks(plain, chunk(b"eXIf", b"garbagegarbage")),
         "eXIf, cut": with_chunks(plain, chunk(b"eXIf", exif.tobytes()[6:10])),
@@ -187,7 +187,7 @@ def broken_metadata() -> dict[str, bytes]:
         "turned, with a short pHYs": with_chunks(turned, chunk(b"pHYs", b"x")),
         "turned, with a text of 3 MB": with_chunks(turned, chunk(b"iTXt", huge)),
         "jpeg with a short JFIF": jpeg[:2] + b"\xff\xe0\x00\x07JFIF\0" + jpeg[2:],
-        "jpeg with a damaged index of pictures": jpeg[:2] + b"\xff\xe2\x00\x0aMPF\0MM\0*" + jpeg[2:],
+        "jpeg with a damaged index of images": jpeg[:2] + b"\xff\xe2\x00\x0aMPF\0MM\0*" + jpeg[2:],
         "jpeg with a short 8BIM": jpeg[:2] + b"\xff\xed\x00\x14Photoshop 3.0\0008BIM" + jpeg[2:],
         "jpeg": jpeg[:2] + b"\xff\xe1\x00\x12Exif\0\0garbage..." + jpeg[2:],
         "jpeg with XMP in Latin-1": jpeg[:2]
@@ -196,21 +196,21 @@ def broken_metadata() -> dict[str, bytes]:
     }
 
 
-PICTURE = Image.fromarray(np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3))
+IMAGE = Image.fromarray(np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3))
 
 
 @pytest.mark.parametrize("name", list(broken_metadata()))
 def test_damaged_metadata_are_no_reason_to_refuse_sound_pixels(name: str) -> None:
     """Read, and not turned; where EXIF itself is sound, it counts."""
     encoded = broken_metadata()[name]
-    plain = np.asarray(Image.open(io.BytesIO(encode(PICTURE, "JPEG"))) if "jpeg" in name else PICTURE)
+    plain = np.asarray(Image.open(io.BytesIO(encode(IMAGE, "JPEG"))) if "jpeg" in name else IMAGE)
     with pillow_warnings_ignored():
         found = decoded(encoded)
     assert np.array_equal(found, np.rot90(plain, -1) if name.startswith("turned") else plain)
 
 
 def test_damaged_pixels_are_refused_whatever_the_metadata() -> None:
-    whole = with_chunks(encode(PICTURE), chunk(b"eXIf", b"garbagegarbage"))
+    whole = with_chunks(encode(IMAGE), chunk(b"eXIf", b"garbagegarbage"))
     with pytest.raises(KdcError, match="cannot be decoded"):
         decode(whole[:-40], "x")
 

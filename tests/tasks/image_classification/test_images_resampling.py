@@ -1,4 +1,4 @@
-"""A part of a resized picture is, bit for bit, what Pillow makes of the whole; a strip takes no gigabytes."""
+"""A part of a resized image is, bit for bit, what Pillow makes of the whole; a strip takes no gigabytes."""
 
 import subprocess
 import sys
@@ -53,13 +53,13 @@ def strip(side: int = 224, **others: object) -> ImagePreprocess:
 def test_a_strip_that_is_cropped_before_it_is_resized(upright: bool, interpolation: Interpolation) -> None:
     """2 x 30,000 at 32 px: 15 million pixels wide is what Pillow still does; the same with another bound."""
     pixels = np.random.default_rng(1).integers(0, 256, (2, 3_000, 3), np.uint8)
-    picture = Image.fromarray(pixels.swapaxes(0, 1).copy() if upright else pixels)
+    image = Image.fromarray(pixels.swapaxes(0, 1).copy() if upright else pixels)
     how = strip(32, interpolation=interpolation)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compressor.tasks.image_classification.preprocessing.MOST_SIDE", 1 << 30)
-        whole = resize_and_crop(picture, how)
+        whole = resize_and_crop(image, how)
         patch.setattr("compressor.tasks.image_classification.preprocessing.MOST_SIDE", 1_000)
-        assert np.array_equal(resize_and_crop(picture, how), whole)
+        assert np.array_equal(resize_and_crop(image, how), whole)
     assert whole.std() > 10
 
 

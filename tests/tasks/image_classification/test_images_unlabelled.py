@@ -1,4 +1,4 @@
-"""Pictures without labels that join train: where they come from, what is left out, what is kept of them."""
+"""Images without labels that join train: where they come from, what is left out, what is kept of them."""
 
 import shutil
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def test_they_stand_at_the_end_of_train_and_the_data_stays_what_it_is(make_folde
     Image.new("RGB", (5, 4), (7, 8, 9)).save(more / "own.png")
     plain, heard = open_data(f"folder:{root}"), Hearing()
     data = open_data(f"folder:{root}", unlabelled=f"folder:{more}", progress=heard)
-    # make_folder numbers its pictures anew: those of x are those of a, those of y are those of b
+    # make_folder numbers its images anew: those of x are those of a, those of y are those of b
     assert data.train.ids == (*plain.train.ids, "unlabelled/own.png")
     np.testing.assert_array_equal(data.train.labels, [*plain.train.labels, -1])
     assert np.asarray(data.train.read(len(plain.train))).tolist() == [[[7, 8, 9]] * 5] * 4
@@ -35,7 +35,7 @@ def test_they_stand_at_the_end_of_train_and_the_data_stays_what_it_is(make_folde
     assert info is not None
     assert (info.source, info.count, info.left_out_copies, info.skipped) == (f"folder:{more}", 1, 7, ())
     assert data.info.notes[len(plain.info.notes)] == (
-        "unlabelled: 1 pictures join train; every loss but those of labels learns from them"
+        "unlabelled: 1 images join train; every loss but those of labels learns from them"
     )
     assert tuple(heard.notes) == data.info.notes
     assert str(more) not in "".join(data.info.notes), "notes travel in bundles"
@@ -47,12 +47,12 @@ def test_copies_are_told_by_split(make_folder: MakeFolder) -> None:
     more.mkdir()
     for number, name in enumerate(("train/a/000", "val/a/001", "test/a/000", "test/b/001")):
         shutil.copy(root / f"{name}.png", more / f"{number}.png")
-    with pytest.raises(KdcError, match=r"none of its 4 pictures is new: the data holds an exact copy of each"):
+    with pytest.raises(KdcError, match=r"none of its 4 images is new: the data holds an exact copy of each"):
         open_data(f"folder:{root}", unlabelled=f"folder:{more}")
     Image.new("L", (3, 3)).save(more / "own.png")
     data = open_data(f"folder:{root}", unlabelled=f"folder:{more}")
     assert data.info.notes[-1] == (
-        "unlabelled: left out 4 exact copies of pictures in the data (1 of train, 1 of validation, 2 of test)"
+        "unlabelled: left out 4 exact copies of images in the data (1 of train, 1 of validation, 2 of test)"
     )
     assert data.train.ids[-1] == "unlabelled/own.png"
 
@@ -66,7 +66,7 @@ def test_files_are_compared_with_pixels_as_pixels(tmp_path: Path) -> None:
     Image.fromarray(inverted).save(tmp_path / "inverted.png")
     data = open_data("digits", unlabelled=f"folder:{tmp_path}")
     assert data.train.ids[len(plain.train) :] == ("unlabelled/inverted.png",)
-    assert data.info.notes[-1].endswith("2 exact copies of pictures in the data (1 of train, 1 of test)")
+    assert data.info.notes[-1].endswith("2 exact copies of images in the data (1 of train, 1 of test)")
 
 
 def test_copies_in_another_format_are_left_out(make_folder: MakeFolder) -> None:
@@ -78,7 +78,7 @@ def test_copies_in_another_format_are_left_out(make_folder: MakeFolder) -> None:
     Image.new("L", (3, 3)).save(more / "own.png")
     data = open_data(f"folder:{root}", unlabelled=f"folder:{more}")
     assert data.info.notes[-1] == (
-        "unlabelled: left out 4 exact copies of pictures in the data (1 of train, 1 of validation, 2 of test)"
+        "unlabelled: left out 4 exact copies of images in the data (1 of train, 1 of validation, 2 of test)"
     )
     assert data.train.ids[6:] == ("unlabelled/own.png",)
 
@@ -123,11 +123,11 @@ def test_their_fingerprint_is_of_what_they_show(make_folder: MakeFolder, tmp_pat
 def test_unreadable_ones_are_an_error_or_left_out(make_folder: MakeFolder, tmp_path: Path) -> None:
     root, more = make_folder({"a": 3, "b": 3}), tmp_path / "more"
     more.mkdir()
-    (more / "bad.png").write_bytes(b"no picture")
+    (more / "bad.png").write_bytes(b"no image")
     with pytest.raises(KdcError, match=r"bad\.png cannot be decoded") as raised:
         open_data(f"folder:{root}", unlabelled=f"folder:{more}")
     assert raised.value.hint == "--skip-bad leaves them out"
-    with pytest.raises(KdcError, match="none of its 1 pictures can be read"):
+    with pytest.raises(KdcError, match="none of its 1 images can be read"):
         open_data(f"folder:{root}", unlabelled=f"folder:{more}", skip_bad=True)
     Image.new("L", (3, 3)).save(more / "good.png")
     heard = Hearing()
@@ -136,7 +136,7 @@ def test_unreadable_ones_are_an_error_or_left_out(make_folder: MakeFolder, tmp_p
     assert info.unlabelled is not None
     assert (info.unlabelled.count, info.unlabelled.skipped) == (1, ("unlabelled/bad.png",))
     assert len(heard.warnings) == 1
-    assert info.notes[-1] == "unlabelled: left out 1 pictures that cannot be read, e.g. unlabelled/bad.png"
+    assert info.notes[-1] == "unlabelled: left out 1 images that cannot be read, e.g. unlabelled/bad.png"
 
 
 def test_ids_never_collide_with_those_of_the_data(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -149,12 +149,12 @@ def test_ids_never_collide_with_those_of_the_data(make_folder: MakeFolder, tmp_p
     assert data.train.ids[-1] == "unlabelled/unlabelled/000.png"
 
 
-def test_a_picture_that_stands_twice_is_an_error(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_a_image_that_stands_twice_is_an_error(make_folder: MakeFolder, tmp_path: Path) -> None:
     root, more = make_folder({"a": 3, "b": 3}), tmp_path / "more"
     more.mkdir()
     Image.new("L", (3, 3)).save(more / "one.png")
     (more / "train.csv").write_text("image,label\none.png,x\n./one.png,y\n")
-    with pytest.raises(KdcError, match=r"train\.csv line 3: the picture one\.png stands twice, first in .*line 2"):
+    with pytest.raises(KdcError, match=r"train\.csv line 3: the image one\.png stands twice, first in .*line 2"):
         open_data(f"folder:{root}", unlabelled=f"csv:{more}")
 
 
@@ -173,15 +173,13 @@ def test_wrong_references_name_the_option(make_folder: MakeFolder, reference: st
     assert message in raised.value.message
 
 
-def test_a_folder_without_pictures_and_one_with_held_out_splits(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_a_folder_without_images_and_one_with_held_out_splits(make_folder: MakeFolder, tmp_path: Path) -> None:
     root, more = make_folder({"a": 3, "b": 3}), tmp_path / "more"
     (more / "Test").mkdir(parents=True)
-    with pytest.raises(KdcError, match="more holds no pictures"):
+    with pytest.raises(KdcError, match="more holds no images"):
         open_data(f"folder:{root}", unlabelled=f"folder:{more}")
     Image.new("L", (3, 3)).save(more / "Test" / "one.png")
     (more / "notes.txt").write_text("")
     notes = open_data(f"folder:{root}", unlabelled=f"folder:{more}").info.notes
-    assert "unlabelled: the pictures in Test are taken too" in notes
-    assert any(
-        note.startswith("unlabelled: ignored the file ") and "no picture by its suffix" in note for note in notes
-    )
+    assert "unlabelled: the images in Test are taken too" in notes
+    assert any(note.startswith("unlabelled: ignored the file ") and "no image by its suffix" in note for note in notes)

@@ -1,4 +1,4 @@
-"""Views are a pure function of (picture, key), and are what their settings say."""
+"""Views are a pure function of (image, key), and are what their settings say."""
 
 import math
 import re
@@ -35,12 +35,12 @@ OFF = {
 EVERYTHING = Views(rotation=30, brightness=0.4, contrast=0.4, saturation=0.4, erasing=0.5)
 
 
-def pictures(count: int, height: int = 24, width: int = 24, seed: int = 0) -> Tensor:
+def images(count: int, height: int = 24, width: int = 24, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8))
 
 
 def smooth(count: int, height: int, width: int) -> Tensor:
-    """Pictures of slow waves: what they look like does not depend on the pixels that they are sampled at."""
+    """Images of slow waves: what they look like does not depend on the pixels that they are sampled at."""
     y, x = np.mgrid[:height, :width].astype(np.float64)
     rates = np.random.default_rng(0).uniform(-3, 3, (count, 3, 2, 1, 1))
     waves = np.sin(rates[:, :, 0] * y / height + rates[:, :, 1] * x / width + np.arange(3)[:, None, None])
@@ -60,17 +60,17 @@ def plain(some: Tensor) -> Tensor:
 
 
 def coordinates(side: int = 256) -> Tensor:
-    """A picture that tells where each of its pixels lies: red is x, green is y."""
+    """An image that tells where each of its pixels lies: red is x, green is y."""
     at = np.arange(side, dtype=np.uint8)
     x, y = np.meshgrid(at, at)
     return torch.from_numpy(np.stack([x, y, np.zeros_like(x)], -1))
 
 
 def crops(views: Views, count: int, side: int = 256) -> tuple[NDArray[np.float64], NDArray[np.float64], Tensor]:
-    """Width (below 0 where mirrored) and height of `count` crops as shares of the picture, read off the pixels."""
+    """Width (below 0 where mirrored) and height of `count` crops as shares of the image, read off the pixels."""
     numbers = keyed_uniform(7, np.arange(count), 0, DRAWS)
     seen = random_views(coordinates(side).expand(count, -1, -1, -1), numbers, views, (side, side)) * 255
-    near, far = side // 4, side - side // 4 - 1  # within the picture, away from the padded border
+    near, far = side // 4, side - side // 4 - 1  # within the image, away from the padded border
     width = (seen[:, 0, 0, far] - seen[:, 0, 0, near]) / (far - near)
     height = (seen[:, 1, far, 0] - seen[:, 1, near, 0]) / (far - near)
     return width.double().numpy(), height.double().numpy(), seen
@@ -78,7 +78,7 @@ def crops(views: Views, count: int, side: int = 256) -> tuple[NDArray[np.float64
 
 def test_a_view_does_not_depend_on_its_batch_bit_for_bit() -> None:
     """Odd sizes: PyTorch's vector code leaves something over at the end of each of its loops."""
-    some, samples = pictures(12, height=25, width=19), np.arange(12)
+    some, samples = images(12, height=25, width=19), np.arange(12)
     order = np.random.default_rng(1).permutation(12)
     for views in (Views(), EVERYTHING):
         alone = [
@@ -131,10 +131,10 @@ def test_numbers_are_uniform_and_independent() -> None:
 
 def test_torch_and_numpy_generators_are_left_alone() -> None:
     torch.manual_seed(0)
-    first = random_views(pictures(2), keyed_uniform(0, np.arange(2), 0, DRAWS), Views(), (16, 16))
+    first = random_views(images(2), keyed_uniform(0, np.arange(2), 0, DRAWS), Views(), (16, 16))
     before = torch.get_rng_state()
     torch.manual_seed(99)
-    second = random_views(pictures(2), keyed_uniform(0, np.arange(2), 0, DRAWS), Views(), (16, 16))
+    second = random_views(images(2), keyed_uniform(0, np.arange(2), 0, DRAWS), Views(), (16, 16))
     assert torch.equal(first, second)
     torch.manual_seed(0)
     keyed_order(0, 10, 0)
@@ -149,16 +149,16 @@ def test_orders_are_permutations_that_differ_by_epoch_and_seed() -> None:
     np.testing.assert_array_equal(keyed_order(1, 200, 2), orders[-1])
 
 
-def test_the_whole_picture_at_its_own_size_is_the_picture() -> None:
-    some = pictures(5)
+def test_the_whole_image_at_its_own_size_is_the_image() -> None:
+    some = images(5)
     seen = random_views(some, keyed_uniform(0, np.arange(5), 0, DRAWS), WHOLE, (24, 24))
     torch.testing.assert_close(seen, plain(some), rtol=0, atol=3e-6)
     assert seen.dtype == torch.float32
     assert seen.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_mirrored_picture_is_mirrored() -> None:
-    some, views = pictures(40), Views(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=True)
+def test_a_mirrored_image_is_mirrored() -> None:
+    some, views = images(40), Views(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=True)
     numbers = keyed_uniform(0, np.arange(40), 0, DRAWS)
     seen, whole = random_views(some, numbers, views, (24, 24)), plain(some)
     mirrored = torch.from_numpy(numbers[:, 4] < 0.5)
@@ -186,18 +186,18 @@ def test_crops_have_the_area_and_the_aspect_that_were_asked_for() -> None:
     assert abs(np.log(aspect).mean()) < 0.05  # as often wide as tall
 
 
-def test_crops_never_leave_the_picture_and_reach_its_borders() -> None:
+def test_crops_never_leave_the_image_and_reach_its_borders() -> None:
     _, _, seen = crops(Views(scale=(0.3, 0.9), hflip=False), 300, side=64)
     left, right, top, bottom = seen[:, 0, 0, 0], seen[:, 0, 0, -1], seen[:, 1, 0, 0], seen[:, 1, -1, 0]
     assert left.min() < 2
     assert right.max() > 61
     assert top.min() < 2
     assert bottom.max() > 61
-    # One pixel of a crop spans at least its share of the picture: none is stuck in the padded border.
+    # One pixel of a crop spans at least its share of the image: none is stuck in the padded border.
     assert (seen[:, 0, 0, 1:] - seen[:, 0, 0, :-1])[:, 8:-8].min() > 0.3
 
 
-def test_a_crop_that_would_be_longer_than_the_picture_is_cut_to_it() -> None:
+def test_a_crop_that_would_be_longer_than_the_image_is_cut_to_it() -> None:
     width, height, _ = crops(Views(scale=(1.0, 1.0), ratio=(1.25, 1.25), hflip=False), 5)
     np.testing.assert_allclose(width, 1.0, atol=0.01)
     np.testing.assert_allclose(height, np.sqrt(1 / 1.25), atol=0.01)
@@ -207,7 +207,7 @@ def test_a_crop_that_would_be_longer_than_the_picture_is_cut_to_it() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (224, 224), (7, 33)])
 @pytest.mark.parametrize("shape", [(73, 73), (40, 56)])
 def test_crops_are_bit_for_bit_what_they_always_were(shape: tuple[int, int], size: tuple[int, int]) -> None:
-    some, numbers = pictures(6, *shape), keyed_uniform(0, np.arange(6), 0, DRAWS)
+    some, numbers = images(6, *shape), keyed_uniform(0, np.arange(6), 0, DRAWS)
     area, aspect = 0.5 + 0.5 * numbers[:, 0], np.exp(np.log(0.8) + (np.log(1.25) - np.log(0.8)) * numbers[:, 1])
     width, height = np.minimum(np.sqrt(area * aspect), 1.0), np.minimum(np.sqrt(area / aspect), 1.0)
     theta = np.zeros((6, 2, 3), np.float32)
@@ -241,7 +241,7 @@ def test_a_view_is_the_same_at_every_size(views: Views, factor: int) -> None:
 
 @pytest.mark.parametrize("name", ["rotation", "brightness", "contrast", "saturation", "erasing"])
 def test_every_setting_has_an_effect_and_is_off_unless_asked_for(name: str) -> None:
-    some, numbers = pictures(16), keyed_uniform(0, np.arange(16), 0, DRAWS)
+    some, numbers = images(16), keyed_uniform(0, np.arange(16), 0, DRAWS)
     off = random_views(some, numbers, Views(), (24, 24))
     assert torch.equal(random_views(some, numbers, Views.model_validate(OFF), (24, 24)), off)
     on = random_views(some, numbers, Views.model_validate({name: 20.0 if name == "rotation" else 1.0}), (24, 24))
@@ -262,7 +262,7 @@ def test_all_settings_are_off_unless_asked_for() -> None:
 @pytest.mark.parametrize("shape", [(60, 60), (48, 80), (80, 48)])
 @pytest.mark.parametrize("angle", [-40.0, 10.0, 90.0])
 def test_rotation_is_pillows(shape: tuple[int, int], angle: float) -> None:
-    """Of oblong pictures too: the middle of the picture, which both see whole. Pillow turns counter-clockwise."""
+    """Of oblong images too: the middle of the image, which both see whole. Pillow turns counter-clockwise."""
     height, width = shape
     some = smooth(1, height, width)
     turned = Image.fromarray(some[0].numpy()).rotate(angle, Image.Resampling.BILINEAR)
@@ -274,13 +274,13 @@ def test_rotation_is_pillows(shape: tuple[int, int], angle: float) -> None:
 
 
 def test_half_a_turn_is_both_mirrors() -> None:
-    some, views = pictures(2, 20, 30), TURNED
+    some, views = images(2, 20, 30), TURNED
     seen = random_views(some, draws(2, ROTATION=0.0), views, (20, 30))
     torch.testing.assert_close(seen, plain(some).flip(-1, -2), rtol=0, atol=1e-5)
 
 
 def test_rotation_keeps_right_angles_and_is_uniform_about_the_crops_middle() -> None:
-    """In an oblong picture and an oblong crop: read off the pixels where the neighbours of the middle lie."""
+    """In an oblong image and an oblong crop: read off the pixels where the neighbours of the middle lie."""
     views, count = Views(scale=(0.05, 0.1), ratio=(0.5, 2.0), hflip=True, rotation=30), 300
     numbers = keyed_uniform(1, np.arange(count), 0, DRAWS)
     across = coordinates(256)[:128].expand(count, -1, -1, -1)  # 128 high, 256 wide
@@ -309,7 +309,7 @@ def test_what_a_turned_view_sees_outside_repeats_the_edge() -> None:
     ("name", "enhance"), [("brightness", ImageEnhance.Brightness), ("saturation", ImageEnhance.Color)]
 )
 def test_brightness_and_saturation_are_pillows(name: str, enhance: Enhance, number: float) -> None:
-    some, views = pictures(1), WHOLE.model_copy(update={name: 0.8})
+    some, views = images(1), WHOLE.model_copy(update={name: 0.8})
     factor = 1 + 0.8 * (2 * number - 1)
     expected = np.asarray(enhance(Image.fromarray(some[0].numpy())).enhance(factor), np.float32)
     seen = random_views(some, draws(1, **{name.upper(): number}), views, (24, 24))[0].permute(1, 2, 0) * 255
@@ -317,14 +317,14 @@ def test_brightness_and_saturation_are_pillows(name: str, enhance: Enhance, numb
 
 
 def test_contrast_is_about_mid_grey() -> None:
-    some, views = pictures(2), WHOLE.model_copy(update={"contrast": 0.5})
+    some, views = images(2), WHOLE.model_copy(update={"contrast": 0.5})
     seen = random_views(some, draws(2, CONTRAST=np.array([0.0, 1.0])), views, (24, 24))
     factor = torch.tensor([0.5, 1.5]).view(2, 1, 1, 1)
     torch.testing.assert_close(seen, (0.5 + (plain(some) - 0.5) * factor).clamp(0, 1), rtol=0, atol=1e-5)
 
 
 def test_colours_are_changed_in_order_and_cut_once() -> None:
-    some, views = pictures(3), WHOLE.model_copy(update={"brightness": 1.0, "contrast": 1.0, "saturation": 1.0})
+    some, views = images(3), WHOLE.model_copy(update={"brightness": 1.0, "contrast": 1.0, "saturation": 1.0})
     seen = random_views(some, draws(3, BRIGHTNESS=0.9, CONTRAST=0.3, SATURATION=0.8), views, (24, 24))
     bright = plain(some) * 1.8
     contrast = 0.5 + (bright - 0.5) * 0.6
@@ -334,7 +334,7 @@ def test_colours_are_changed_in_order_and_cut_once() -> None:
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_colours_change_as_far_as_asked_for(name: str) -> None:
-    """Factors from a picture of one colour: uniform in [0.6, 1.4]."""
+    """Factors from an image of one colour: uniform in [0.6, 1.4]."""
     views, colour = WHOLE.model_copy(update={name: 0.4}), torch.tensor([102, 153, 127], dtype=torch.uint8)
     numbers = keyed_uniform(0, np.arange(400), 0, DRAWS)
     seen = random_views(colour.expand(400, 2, 2, 3), numbers, views, (2, 2))[:, :, 0, 0]
@@ -353,7 +353,7 @@ def test_colours_change_as_far_as_asked_for(name: str) -> None:
 
 
 def rectangles(views: Views, count: int, size: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The erased share of each pixel [N, h, w], and the greys [N], of views of white pictures."""
+    """The erased share of each pixel [N, h, w], and the greys [N], of views of white images."""
     numbers = keyed_uniform(0, np.arange(count), 0, DRAWS)
     seen = random_views(torch.full((count, 4, 4, 3), 255, dtype=torch.uint8), numbers, views, size)
     assert torch.equal(seen[:, 0], seen[:, 1])  # grey
@@ -371,7 +371,7 @@ def test_as_many_views_are_erased_as_asked_for() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (40, 56)])
 def test_erased_rectangles_have_the_papers_area_and_aspect(size: tuple[int, int]) -> None:
     share, grey = rectangles(Views(erasing=1.0), 1000, size)
-    known = grey < 0.95  # a nearly white rectangle in a white picture cannot be read off
+    known = grey < 0.95  # a nearly white rectangle in a white image cannot be read off
     share, area = share[known], share[known].mean((1, 2))
     assert 0.019 < area.min() < 0.025
     assert 0.32 < area.max() < 0.331
@@ -394,7 +394,7 @@ def test_erased_rectangles_reach_every_part_of_the_view() -> None:
 
 
 def test_a_rectangle_is_one_grey_and_the_rest_is_as_it_was() -> None:
-    some, numbers = pictures(1), draws(1, ERASED=0.0, ERASED_GREY=0.7)
+    some, numbers = images(1), draws(1, ERASED=0.0, ERASED_GREY=0.7)
     seen = random_views(some, numbers, WHOLE.model_copy(update={"erasing": 0.5}), (24, 24))
     inside = seen.eq(float(np.float32(0.7))).all(1)[0]
     assert abs(inside.float().mean() - 0.175) < 0.05  # the border's pixels are grey in part
@@ -426,13 +426,13 @@ def test_coverage_is_exact_at_every_size() -> None:
 
 def test_nothing_reads_the_device() -> None:
     """The meta device has no values: whatever would wait for some fails there."""
-    seen = random_views(pictures(3).to("meta"), keyed_uniform(0, np.arange(3), 0, DRAWS), EVERYTHING, (16, 12))
+    seen = random_views(images(3).to("meta"), keyed_uniform(0, np.arange(3), 0, DRAWS), EVERYTHING, (16, 12))
     assert seen.shape == (3, 3, 16, 12)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
 def test_views_are_the_same_on_cuda() -> None:
-    some, numbers = pictures(40, 60, 80), keyed_uniform(0, np.arange(40), 0, DRAWS)
+    some, numbers = images(40, 60, 80), keyed_uniform(0, np.arange(40), 0, DRAWS)
     there = some.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -15,11 +15,11 @@ from compressor.tasks.image_classification.preprocessing import normalise, resiz
 __all__ = ["logits_of"]
 
 
-def logits_of(model: LoadedModel, pictures: Sequence[Image.Image], device: torch.device | None = None) -> Tensor:
-    """Logits [N, classes] of RGB pictures, through the model's own preprocessing. `device`: where the network lies."""
+def logits_of(model: LoadedModel, images: Sequence[Image.Image], device: torch.device | None = None) -> Tensor:
+    """Logits [N, classes] of RGB images, through the model's own preprocessing. `device`: where the network lies."""
     how = model.preprocess
     assert isinstance(how, ImagePreprocess)
-    pixels = np.stack([resize_and_crop(picture, how) for picture in pictures])
+    pixels = np.stack([resize_and_crop(image, how) for image in images])
     with evaluating(model.network):
         logits: Tensor = model.network(torch.from_numpy(normalise(pixels, how)).to(device))
     return logits

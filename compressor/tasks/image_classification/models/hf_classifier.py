@@ -13,20 +13,20 @@ __all__ = ["HfClassifier"]
 
 
 class HfClassifier(Staged):
-    """A transformers image classifier as a network from pictures to logits."""
+    """A transformers image classifier as a network from images to logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         model.config.return_dict = True  # type: ignore[union-attr]
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=pictures, return_dict=True).logits
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixel_values=images, return_dict=True).logits
         return logits
 
     def stages(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        (pictures,) = inputs
-        answer: Any = self.model(pixel_values=pictures, output_hidden_states=True)
+        (images,) = inputs
+        answer: Any = self.model(pixel_values=images, output_hidden_states=True)
         if answer.hidden_states is None:
             raise KdcError(f"{type(self.model).__name__} gives no hidden states", "name modules by their path")
         return answer.logits, list(answer.hidden_states)

@@ -145,7 +145,7 @@ def _stored(folder: Path, source: str) -> dict[str, tuple[str, int]]:
 
 def _require_plain_config(file: Path, source: str) -> None:
     """Raise KdcError for a configuration that has its weights unpacked, or its layers fetched, by code from elsewhere,
-    and for one of a network whose pictures are not RGB."""
+    and for one of a network whose images are not RGB."""
     config = config_in(file)
     if not isinstance(config, dict):
         raise KdcError(f"{source} cannot be loaded: {file} is no configuration of a model")
@@ -221,17 +221,17 @@ def _preprocess(transformers: Any, reference: str, config: Any, input_size: int 
 
 
 def _require_same(processor: Any, how: ImagePreprocess, source: str) -> None:
-    """Raise KdcError where the processor turns a picture into something else than `how` does: not all that some of
+    """Raise KdcError where the processor turns an image into something else than `how` does: not all that some of
     them do (flip the channels, shrink to 7/8, crop before resizing) can be read from their settings."""
     x, y = np.meshgrid(np.linspace(0, 255, 300), np.linspace(0, 255, 200))
-    picture = Image.fromarray(np.stack([x, y, (x + 255 - y) / 2], -1).astype(np.uint8))
-    theirs = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"])
-    ours = normalise(resize_and_crop(picture, how)[None], how)
+    image = Image.fromarray(np.stack([x, y, (x + 255 - y) / 2], -1).astype(np.uint8))
+    theirs = np.asarray(processor(images=image, return_tensors="np")["pixel_values"])
+    ours = normalise(resize_and_crop(image, how)[None], how)
     # Rounding differs between Pillow and torchvision by a level or so; any true difference is many.
     levels = np.abs(theirs - ours).mean() * 255 * min(how.std) if theirs.shape == ours.shape else np.inf
     if levels > 2:
         kind = type(processor).__name__
-        raise KdcError(f"{source}: what its image processor ({kind}) does to pictures is not supported by kdc")
+        raise KdcError(f"{source}: what its image processor ({kind}) does to images is not supported by kdc")
 
 
 def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: str) -> ImagePreprocess:

@@ -10,7 +10,7 @@ __all__ = ["Renormalised", "adapted"]
 
 
 class Renormalised(nn.Module):
-    """`network`, which wants pictures as `own` says, on pictures as `given` says: normalised anew, and resized where
+    """`network`, which wants images as `own` says, on images as `given` says: normalised anew, and resized where
     its input size is another."""
 
     def __init__(self, network: nn.Module, own: ImagePreprocess, given: ImagePreprocess) -> None:
@@ -24,8 +24,8 @@ class Renormalised(nn.Module):
         self.register_buffer("scale", (given_std / std).reshape(3, 1, 1), persistent=False)
         self.register_buffer("shift", ((given_mean - mean) / std).reshape(3, 1, 1), persistent=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        own = pictures * self.scale + self.shift
+    def forward(self, images: Tensor) -> Tensor:
+        own = images * self.scale + self.shift
         if self._size is not None:
             own = F.interpolate(own, self._size, mode="bilinear", antialias=True, align_corners=False)
         logits: Tensor = self.network(own)

@@ -87,9 +87,9 @@ def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
     from its run. Raises KdcError where arguments in its config.json, or settings that timm has for pretrained weights,
     would not come back."""
     network, how = model.network, of_images(model.preprocess)
-    pictures = torch.rand(2, 3, *how.input_size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, *how.input_size, generator=torch.Generator().manual_seed(0))
     with evaluating(network):
-        features = network.forward_features(pictures)  # type: ignore[operator]
+        features = network.forward_features(images)  # type: ignore[operator]
     network.reset_classifier(classes)  # type: ignore[operator]
     with torch.random.fork_rng(devices=[]):
         again = timm_models.create(model.weights.architecture, classes, how.input_size[0])
@@ -98,7 +98,7 @@ def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
     if same:
         again.load_state_dict({**own, **state})
         with evaluating(again):
-            same = _alike(again.forward_features(pictures), features)  # type: ignore[operator]
+            same = _alike(again.forward_features(images), features)  # type: ignore[operator]
     if not same:
         raise KdcError(
             f"{model.weights.source} cannot be trained: it is not the {model.weights.architecture} that timm builds by "

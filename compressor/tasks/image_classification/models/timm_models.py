@@ -61,7 +61,7 @@ def preprocess_of(
     require_three(channels, source)
     size = (input_size, input_size) if input_size else tuple(own)
     if len(size) != 2 or not 0.05 <= share <= 4:
-        raise KdcError(f"{where}: input_size {data['input_size']} and crop_pct {share:g} make no picture")
+        raise KdcError(f"{where}: input_size {data['input_size']} and crop_pct {share:g} make no image")
     mode = data.get("crop_mode") or "center"
     if mode not in ("center", "squash") or (size[0] != size[1] and mode == "center"):
         raise KdcError(f"{where} with crop mode {mode} at {size[0]}×{size[1]} is not supported")
@@ -78,16 +78,16 @@ def preprocess_of(
 
 
 def require_three(channels: int, source: str) -> None:
-    """Raise KdcError for a network of pictures that are not RGB."""
+    """Raise KdcError for a network of images that are not RGB."""
     if channels != 3:
         raise KdcError(
-            f"{source} takes pictures of {channels} channel{'' if channels == 1 else 's'}; kdc's have 3",
-            "take a model for RGB pictures: grey ones are read as RGB",
+            f"{source} takes images of {channels} channel{'' if channels == 1 else 's'}; kdc's have 3",
+            "take a model for RGB images: grey ones are read as RGB",
         )
 
 
 def require_scale(std: Sequence[float], where: str) -> None:
-    """Raise KdcError for standard deviations that pictures cannot be divided by."""
+    """Raise KdcError for standard deviations that images cannot be divided by."""
     if not all(value > 0 for value in std):
         raise KdcError(f"{where}: its standard deviations {list(std)} are not all above 0")
 

@@ -16,10 +16,10 @@ from compressor.progress import Progress
 from compressor.tasks.image_classification.preprocessing import SUFFIXES
 from compressor.tasks.image_classification.sources.layout import Inside, doubt, masks_told
 
-__all__ = ["LITTER", "entries", "expanded", "find_folder", "find_pictures", "present_path", "read_picture"]
+__all__ = ["LITTER", "entries", "expanded", "find_folder", "find_images", "present_path", "read_image"]
 
-PICTURE_BYTES = 1_000_000_000  # more than the largest picture that is decoded takes on disk
-EXPECTED = "expected one folder a class, with pictures in it, directly or under train/, validation/ and test/"
+IMAGE_BYTES = 1_000_000_000  # more than the largest image that is decoded takes on disk
+EXPECTED = "expected one folder a class, with images in it, directly or under train/, validation/ and test/"
 NAMED = "classes.txt"
 """Beside the class folders, it says that they are classes where they look like something else."""
 
@@ -47,7 +47,7 @@ class _Ignored:
 
     def notes(self) -> tuple[str, ...]:
         kinds = (
-            (self.files, "file", "no picture by its suffix, or beside the class folders"),
+            (self.files, "file", "no image by its suffix, or beside the class folders"),
             (self.links, "folder", "reached before through another link"),
             (self.hidden, "folder", "its name begins with a dot"),
         )
@@ -61,7 +61,7 @@ class _Ignored:
 
 
 def expanded(text: str) -> Path:
-    """A path as typed; the shell leaves the ~ of `folder:~/pictures` alone."""
+    """A path as typed; the shell leaves the ~ of `folder:~/images` alone."""
     return Path(text).expanduser() if text.startswith("~/") else Path(text)
 
 
@@ -90,7 +90,7 @@ def present_path(text: str, scheme: str, *, folder: bool) -> Path:
 
 
 def find_folder(place: str, progress: Progress) -> Found:
-    """Pictures by suffix, in folders of any depth under the class folder; symbolic links are followed, hidden files
+    """Images by suffix, in folders of any depth under the class folder; symbolic links are followed, hidden files
     left out. The classes are sorted as torchvision's ImageFolder sorts them ("10" before "2"), so that a teacher that
     was trained with it has them in the same order. Raises KdcError where folders look like splits, or like what only
     holds the class folders (`layout.doubt`), unless PATH/classes.txt names them, one a line."""
@@ -104,20 +104,20 @@ def find_folder(place: str, progress: Progress) -> Found:
     return Found(class_names, {name: parts[name] for name in WANTED if name in parts}, notes)
 
 
-def find_pictures(place: str, progress: Progress) -> Found:
-    """All pictures under a folder at any depth, whatever the folders in it mean; none has a label."""
+def find_images(place: str, progress: Progress) -> Found:
+    """All images under a folder at any depth, whatever the folders in it mean; none has a label."""
     root = present_path(place, "folder", folder=True)
     ignored, found = _Ignored(), list[str]()
     _walk(root, "", found, ignored, set())
     if not found:
-        raise KdcError(f"{root} holds no pictures")
+        raise KdcError(f"{root} holds no images")
     ids = sorted(found)
     held_out = _held_out(ids)
-    notes = (f"the pictures in {listed(held_out)} are taken too",) if held_out else ()
+    notes = (f"the images in {listed(held_out)} are taken too",) if held_out else ()
     part = Part(
         ids=tuple(ids),
         labels=("",) * len(ids),
-        content=lambda row: read_picture(root / ids[row]),
+        content=lambda row: read_image(root / ids[row]),
         where=lambda row: str(root / ids[row]),
         encoded=True,
     )
@@ -141,7 +141,7 @@ def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
     splits = [name for name in folders if name.lower() in SPLIT_NAMES]
     if not folders:
         count = sum(1 for name in files if Path(name).suffix.lower() in SUFFIXES)
-        found = f"{count} pictures and no folders" if count else "no pictures"
+        found = f"{count} images and no folders" if count else "no images"
         raise KdcError(f"{root} holds {found}; {EXPECTED}")
     # One such name among others may be a class of trains, say.
     if not splits or (len(splits) == 1 and len(folders) > 1) or _are_named(root, folders):
@@ -170,8 +170,8 @@ def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
 def _refuse_doubt(root: Path, base: Path, folders: list[str]) -> None:
     """Raise KdcError where `folders`, those in `base`, may be no classes, and root/classes.txt does not say so."""
     inside = {name: _unwrapped(base / name) for name in folders}
-    place, first = inside[folders[0]] if folders else (base, Inside((), pictures=True))
-    if len(folders) == 1 and first.folders and not first.pictures:
+    place, first = inside[folders[0]] if folders else (base, Inside((), images=True))
+    if len(folders) == 1 and first.folders and not first.images:
         raise KdcError(
             f"{base} holds one folder, {folders[0]}, and the folders {listed(first.folders, 4)} lie in {place}",
             f"folder:{place}" if base == root else f"move them to {base}",
@@ -190,9 +190,9 @@ def _unwrapped(folder: Path, most: int = 10) -> tuple[Path, Inside]:
     outer = folder
     while True:
         folders, files = _children(folder)
-        pictures = any(Path(file).suffix.lower() in SUFFIXES for file in files)
-        if pictures or len(folders) != 1 or not most:
-            return folder, Inside(tuple(folders), pictures, folder != outer and spelt(folder.name) == spelt(outer.name))
+        images = any(Path(file).suffix.lower() in SUFFIXES for file in files)
+        if images or len(folders) != 1 or not most:
+            return folder, Inside(tuple(folders), images, folder != outer and spelt(folder.name) == spelt(outer.name))
         folder, most = folder / folders[0], most - 1
 
 
@@ -226,13 +226,13 @@ def _part(root: Path, base: Path, ignored: _Ignored) -> Part:
         found: list[str] = []
         _walk(base / name, f"{prefix}{name}", found, ignored, set())
         if not found:
-            raise KdcError(f"class folder {base / name} holds no pictures", "remove the folder, or put pictures in it")
+            raise KdcError(f"class folder {base / name} holds no images", "remove the folder, or put images in it")
         ids.extend(sorted(found))
         labels.extend([name] * len(found))
     return Part(
         ids=tuple(ids),
         labels=tuple(labels),
-        content=lambda row: read_picture(root / ids[row]),
+        content=lambda row: read_image(root / ids[row]),
         where=lambda row: str(root / ids[row]),
         encoded=True,
     )
@@ -246,10 +246,10 @@ def _hidden(folder: Path) -> list[str]:
     return [os.fsencode(name).decode(errors="replace") for name in names if not name.lower().startswith(TOOLS)]
 
 
-def read_picture(path: Path) -> bytes:
-    """The bytes of a picture file, which must be a regular one, or KdcError."""
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file, which must be a regular one, or KdcError."""
     try:
-        return read_bytes(path, most=PICTURE_BYTES)
+        return read_bytes(path, most=IMAGE_BYTES)
     except KdcError as error:
         if isinstance(error.__cause__, OSError):
             raise KdcError(f"{path} cannot be read: {error.__cause__.strerror or error.__cause__}") from error
@@ -279,7 +279,7 @@ def _must_be_text(name: str, folder: Path) -> None:
 
 
 def _walk(folder: Path, relative: str, found: list[str], ignored: _Ignored, seen: set[tuple[int, int]]) -> None:
-    """Collects the pictures under `folder` as ids, which begin with `relative` where it is not "". No folder is entered
+    """Collects the images under `folder` as ids, which begin with `relative` where it is not "". No folder is entered
     twice: links may form loops."""
     prefix = f"{relative}/" if relative else ""
     status = folder.stat()
@@ -290,8 +290,8 @@ def _walk(folder: Path, relative: str, found: list[str], ignored: _Ignored, seen
     folders, files = _children(folder)
     for name in files:
         path = folder / name
-        # A dangling link is a picture that cannot be read, and said to be so. A pipe would block whoever opens it.
-        is_picture = Path(name).suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())
-        (found if is_picture else ignored.files).append(prefix + name)
+        # A dangling link is an image that cannot be read, and said to be so. A pipe would block whoever opens it.
+        is_image = Path(name).suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())
+        (found if is_image else ignored.files).append(prefix + name)
     for name in folders:
         _walk(folder / name, prefix + name, found, ignored, seen)

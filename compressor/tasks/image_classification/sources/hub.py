@@ -13,7 +13,7 @@ from compressor.install import install_line
 from compressor.progress import Progress
 from compressor.tasks.image_classification.sources.folder import LITTER, expanded, present_path
 from compressor.tasks.image_classification.sources.hub_folder import SAVED, refuse_misread
-from compressor.tasks.image_classification.sources.parquet import encoded_picture
+from compressor.tasks.image_classification.sources.parquet import encoded_image
 from compressor.tasks.image_classification.sources.tables import IMAGE_COLUMNS, LABEL_COLUMNS, pick
 
 __all__ = ["find_hub"]
@@ -37,7 +37,7 @@ def find_hub(place: str, progress: Progress) -> Found:
     if "train" not in parts:
         raise KdcError(
             f"hf:{place} holds no split named train; its splits: {listed(splits) or 'none'}",
-            f"folder:{place} reads folders of pictures otherwise" if expanded(place).is_dir() else "",
+            f"folder:{place} reads folders of images otherwise" if expanded(place).is_dir() else "",
         )
     for name in others:
         sound = sounds_like(name)
@@ -48,7 +48,7 @@ def find_hub(place: str, progress: Progress) -> Found:
             )
     train = next(dataset for name, dataset in splits.items() if SPLIT_NAMES.get(name) == "train")
     image, label = _columns(datasets, train, f"hf:{place}")
-    notes = [f"pictures from column {image}, labels from column {label}"]
+    notes = [f"images from column {image}, labels from column {label}"]
     if others:
         notes.append(f"ignored the splits {listed(others)}")
     class_names = _names(train, label) or class_order(parts["train"].labels)
@@ -57,7 +57,7 @@ def find_hub(place: str, progress: Progress) -> Found:
 
 
 def _refuse_litter(class_names: Sequence[str], place: str) -> None:
-    """`load_dataset` takes every folder of a folder of pictures for a class."""
+    """`load_dataset` takes every folder of a folder of images for a class."""
     litter = [name for name in class_names if name.lower() in LITTER]
     if litter and expanded(place).is_dir():
         raise KdcError(
@@ -110,9 +110,9 @@ def _cannot_load(error: Exception, place: str, local: bool) -> KdcError:
 
 
 def _columns(datasets: Any, dataset: Any, where: str) -> tuple[str, str]:
-    """The columns of pictures and labels: by name, else by being the only one of the type Image or ClassLabel."""
+    """The columns of images and labels: by name, else by being the only one of the type Image or ClassLabel."""
     chosen = []
-    kinds = (datasets.Image, IMAGE_COLUMNS, "pictures"), (datasets.ClassLabel, LABEL_COLUMNS, "labels")
+    kinds = (datasets.Image, IMAGE_COLUMNS, "images"), (datasets.ClassLabel, LABEL_COLUMNS, "labels")
     for kind, known, what in kinds:
         typed = [name for name, feature in dataset.features.items() if isinstance(feature, kind)]
         named = [name for name in dataset.column_names if name.lower() in known]
@@ -132,14 +132,14 @@ def _part(datasets: Any, dataset: Any, name: str, reference: str) -> Part:
         return f"{reference} {name} row {row}"
 
     if isinstance(dataset.features[image], datasets.Image):
-        # kdc decodes itself: every source then treats EXIF, 16 bit and damaged pictures alike
+        # kdc decodes itself: every source then treats EXIF, 16 bit and damaged images alike
         dataset = dataset.cast_column(image, datasets.Image(decode=False))
-    pictures = dataset.select_columns([image])
+    images = dataset.select_columns([image])
     labels = dataset.select_columns([label])[:][label]
     return Part(
         ids=tuple(f"{name}/{row}" for row in range(len(dataset))),
         labels=label_texts(labels, where, _names(dataset, label)),
-        content=lambda row: encoded_picture(pictures[row][image], where(row), None),
+        content=lambda row: encoded_image(images[row][image], where(row), None),
         where=where,
         encoded=True,
     )

@@ -1,7 +1,7 @@
-"""Folders of pictures as Hugging Face's `load_dataset` reads them: where that is not what the folders mean.
+"""Folders of images as Hugging Face's `load_dataset` reads them: where that is not what the folders mean.
 
-It takes the last folder of each picture for its class, whatever lies above, and for a split what begins or ends with
-the word in small letters: "Test" joins train, pictures of a class "bus" beside "train_interior" are passed over.
+It takes the last folder of each image for its class, whatever lies above, and for a split what begins or ends with
+the word in small letters: "Test" joins train, images of a class "bus" beside "train_interior" are passed over.
 """
 
 import re
@@ -14,7 +14,7 @@ from compressor.data.labels import listed
 from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.errors import KdcError
 from compressor.progress import Silent
-from compressor.tasks.image_classification.sources.folder import find_pictures
+from compressor.tasks.image_classification.sources.folder import find_images
 from compressor.tasks.image_classification.sources.layout import Inside, doubt
 
 __all__ = ["SAVED", "refuse_misread"]
@@ -24,7 +24,7 @@ SAVED = ("dataset_dict.json", "state.json")
 
 
 def refuse_misread(datasets: Any, root: Path, splits: Mapping[str, Any]) -> None:
-    """Raise KdcError where `load_dataset` has read a folder of pictures, `root`, otherwise than people would: some are
+    """Raise KdcError where `load_dataset` has read a folder of images, `root`, otherwise than people would: some are
     passed over, one split stands in another, folders of one name are one class, or a class sounds like a split.
 
     Nothing is looked at where the folder says itself what it holds, in metadata.csv or the like or in its README."""
@@ -40,7 +40,7 @@ def refuse_misread(datasets: Any, root: Path, splits: Mapping[str, Any]) -> None
 
 
 def _plain(dataset: Any) -> bool:
-    """Whether it is a folder of pictures, whose folders say the classes, or nothing does."""
+    """Whether it is a folder of images, whose folders say the classes, or nothing does."""
     return dataset.builder_name == "imagefolder" and set(dataset.features) <= {"image", "label"}
 
 
@@ -50,7 +50,7 @@ def _configured(root: Path) -> bool:
 
 
 def _places(datasets: Any, dataset: Any, root: Path) -> list[PurePath]:
-    """The path of each picture below `root`."""
+    """The path of each image below `root`."""
     cells = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     found: list[PurePath] = []
     for path in (Path(cell["path"]) for cell in cells["image"] if cell["path"]):
@@ -62,17 +62,17 @@ def _places(datasets: Any, dataset: Any, root: Path) -> list[PurePath]:
 
 def _fault(root: Path, placed: Mapping[str, list[PurePath]]) -> str:
     taken = {path.as_posix() for paths in placed.values() for path in paths}
-    missed = [name for name in find_pictures(str(root), Silent()).parts["train"].ids if name not in taken]
+    missed = [name for name in find_images(str(root), Silent()).parts["train"].ids if name not in taken]
     if missed:
-        return f"lacks {len(missed):,} of its pictures, e.g. {missed[0]}"
+        return f"lacks {len(missed):,} of its images, e.g. {missed[0]}"
     for split, paths in placed.items():
         own: dict[str, set[PurePath]] = defaultdict(set)
         for folder in {path.parent for path in paths}:
             own[folder.name].add(folder)
             other = next((part for part in folder.parts[:-1] if sounds_like(part) not in (None, _meant(split))), None)
             if other:
-                return f"has the pictures of {folder} in {split}"
-        if why := doubt({name: Inside((), pictures=True) for name in own}):
+                return f"has the images of {folder} in {split}"
+        if why := doubt({name: Inside((), images=True) for name in own}):
             return f"has as classes {why}"
         for name, folders in own.items():
             if len(folders) > 1:

@@ -38,7 +38,7 @@ EXPECTED = (
 
 
 def find_idx(place: str, progress: Progress) -> Found:
-    """Pictures [N, h, w] or [N, h, w, 3]; classes by the lines of classes.txt, else "0", "1", … by label."""
+    """Images [N, h, w] or [N, h, w, 3]; classes by the lines of classes.txt, else "0", "1", … by label."""
     root = present_path(place, "idx", folder=True)
     names = _names(root / "classes.txt")
     parts = {}
@@ -49,7 +49,7 @@ def find_idx(place: str, progress: Progress) -> Found:
         elif images or labels:
             raise KdcError(f"{root} holds {(images or labels or root).name} without its counterpart; {EXPECTED}")
     if "train" not in parts:
-        raise KdcError(f"{root} holds no training pictures; {EXPECTED}")
+        raise KdcError(f"{root} holds no training images; {EXPECTED}")
     _refuse_missed(root, parts)
     return Found(names or class_order(parts["train"].labels), parts)
 
@@ -98,7 +98,7 @@ def _part(split: str, images: Path, labels: Path, names: tuple[str, ...] | None)
     if pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] != 3) or 0 in pixels.shape:
         raise KdcError(f"{images} holds an array {list(pixels.shape)}; expected [N, h, w] or [N, h, w, 3]")
     if numbers.ndim != 1 or len(numbers) != len(pixels):
-        raise KdcError(f"{labels} holds labels {list(numbers.shape)} for {len(pixels)} pictures in {images.name}")
+        raise KdcError(f"{labels} holds labels {list(numbers.shape)} for {len(pixels)} images in {images.name}")
     return Part(
         ids=tuple(f"{split}/{row}" for row in range(len(pixels))),
         labels=label_texts(numbers.tolist(), lambda row: f"{labels} row {row}", names),

@@ -1,6 +1,6 @@
 """Whether the folders that lie side by side can be classes, or look like something else: splits, a wrapper, copies.
 
-A wrong guess makes classes of "training_set" and "test_set" and trains on the test pictures, without a word. So what
+A wrong guess makes classes of "training_set" and "test_set" and trains on the test images, without a word. So what
 looks like splits is asked about; a class may have folders of its own (one a video), and be called train.
 """
 
@@ -25,10 +25,8 @@ PARTS = re.compile(
 SHARES = frozenset(
     ("part", "images", "image", "img", "imgs", "batch", "chunk", "shard", "folder", "fold", "split", "subset", "frames")
 )
-WRAPPERS = frozenset(
-    {"data", "dataset", "images", "image", "imgs", "img", "pictures", "photos", "archive", "jpegimages"}
-)
-# What pictures are drawn over with, as a folder beside them: "images" and "masks" are no classes.
+WRAPPERS = frozenset({"data", "dataset", "images", "image", "imgs", "img", "photos", "archive", "jpegimages"})
+# What images are drawn over with, as a folder beside them: "images" and "masks" are no classes.
 DRAWN = frozenset(
     {
         *("mask", "masks", "annotation", "annotations", "annots", "label", "labels", "trimap", "trimaps", "gt"),
@@ -40,18 +38,18 @@ MASK = re.compile(r"(.+)[ _.-](?:mask|seg|segmentation|gt|groundtruth|annotation
 
 @dataclass(frozen=True)
 class Inside:
-    """What lies in a folder: its folders, and whether there are pictures beside them. Where it holds nothing but one
+    """What lies in a folder: its folders, and whether there are images beside them. Where it holds nothing but one
     folder, what lies in that one; `doubled`: which has the same name, as archives leave it when they are unpacked."""
 
     folders: tuple[str, ...]
-    pictures: bool
+    images: bool
     doubled: bool = False
 
     @property
     def classes(self) -> frozenset[str]:
         """The folders that could be classes, where this folder is none."""
         names = {spelt(name).casefold() for name in self.folders if not PARTS.fullmatch(spelt(name))}
-        return frozenset() if self.pictures else frozenset(names)
+        return frozenset() if self.images else frozenset(names)
 
 
 def doubt(folders: Mapping[str, Inside]) -> str:
@@ -82,21 +80,19 @@ def doubt(folders: Mapping[str, Inside]) -> str:
 
 
 def _drawn(names: Sequence[str]) -> str:
-    """Whether some of these are pictures, and others what is drawn over them."""
+    """Whether some of these are images, and others what is drawn over them."""
     plain = {"".join(words_of(name)): name for name in names}
     images, drawn = ([name for word, name in plain.items() if word in words] for words in (WRAPPERS, DRAWN))
     if not images or not drawn:
         return ""
-    return (
-        f"{_some(images)} and {_some(drawn)}, which sound like pictures and what is drawn over them, not like classes"
-    )
+    return f"{_some(images)} and {_some(drawn)}, which sound like images and what is drawn over them, not like classes"
 
 
 def masks_told(ids: Sequence[str]) -> tuple[str, ...]:
-    """A note where files are called like others and "mask" or the like: they are learned from as pictures are."""
+    """A note where files are called like others and "mask" or the like: they are learned from as images are."""
     plain = {own.rpartition(".")[0] for own in ids}
     found = [own for own in ids if (match := MASK.fullmatch(own)) and match[1] in plain]
-    what = f"{len(found):,} pictures are called like masks of others beside them, and are learned from like these"
+    what = f"{len(found):,} images are called like masks of others beside them, and are learned from like these"
     return (f"{what}, e.g. {min(found)}",) if found else ()
 
 
@@ -110,7 +106,7 @@ def _are_parts(names: Iterable[str]) -> bool:
 def _same(folders: Mapping[str, Inside]) -> str:
     """Whether folders differ in a split's word alone, or hold folders of the same names."""
     plain = {spelt(name).casefold() for name in folders}
-    flat = sum(inside.pictures for inside in folders.values())
+    flat = sum(inside.images for inside in folders.values())
     for name, inside in folders.items():
         copies = (inside.classes & plain) - {spelt(name).casefold()}
         if len(copies) > 1:
@@ -126,7 +122,7 @@ def _same(folders: Mapping[str, Inside]) -> str:
     pairs = [[*found.values()] for found in by_rest.values() if len(found) > 1]
     if pairs:
         return f"{_some(pairs[0])}, which sound like splits, not like classes"
-    # Not all may hold all classes. Where more of the folders hold pictures themselves, these are the classes.
+    # Not all may hold all classes. Where more of the folders hold images themselves, these are the classes.
     groups = sorted(by_inside.items(), key=lambda group: -len(group[1]))[:100]
     if (most := groups[:1]) and len(most[0][1]) > 1 and len(most[0][1]) >= flat:
         return f"{_some(most[0][1])}, which hold the same folders ({_some(sorted(most[0][0]))})"

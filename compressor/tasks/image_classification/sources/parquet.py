@@ -1,4 +1,4 @@
-"""`parquet:PATH`: a table with the encoded pictures inside, or with paths of pictures."""
+"""`parquet:PATH`: a table with the encoded images inside, or with paths of images."""
 
 import itertools
 import threading
@@ -16,27 +16,27 @@ from compressor.errors import KdcError, needs
 from compressor.files.reading import json_value
 from compressor.install import install_line
 from compressor.progress import Progress
-from compressor.tasks.image_classification.sources.folder import read_picture
+from compressor.tasks.image_classification.sources.folder import read_image
 from compressor.tasks.image_classification.sources.split_columns import SplitColumns
 from compressor.tasks.image_classification.sources.tables import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
     Table,
     files_by_split,
+    image_file,
     join,
     path_table,
     pick,
-    picture_file,
     split_column,
 )
 
-__all__ = ["encoded_picture", "find_parquet"]
+__all__ = ["encoded_image", "find_parquet"]
 
 CACHE_BYTES = 256 << 20
 
 
 def find_parquet(place: str, progress: Progress) -> Found:
-    """Pictures as bytes, as Hugging Face's {bytes, path}, or as paths relative to the file. Integer labels get the
+    """Images as bytes, as Hugging Face's {bytes, path}, or as paths relative to the file. Integer labels get the
     names that Hugging Face keeps in the file's metadata, where it has them."""
     needs("pyarrow", install_line("pyarrow"), "parquet: data")
     files, notes = files_by_split(place, "parquet")
@@ -46,7 +46,7 @@ def find_parquet(place: str, progress: Progress) -> Found:
 def _table(path: Path) -> Table:
     pa = needs("pyarrow", install_line("pyarrow"), "parquet: data")
     schema, metadata = footer_of(path)
-    image = pick(schema.names, IMAGE_COLUMNS, "pictures", path)
+    image = pick(schema.names, IMAGE_COLUMNS, "images", path)
     label = pick(schema.names, LABEL_COLUMNS, "labels", path)
     split = split_column(schema.names, path)
 
@@ -62,41 +62,41 @@ def _table(path: Path) -> Table:
     names = _hugging_face_names(schema, label, path)
     labels = label_texts(column(label), where, names)
     splits = column(split) if split else None
-    note = f"pictures from column {image}, labels from column {label}"
+    note = f"images from column {image}, labels from column {label}"
     kind = schema.field(image).type
     if pa.types.is_dictionary(kind):  # a categorical column of pandas
         kind = kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return path_table(path, column(image), labels, where, splits, names, note)
-    if not _may_hold_pictures(pa, kind):
-        raise KdcError(f"{path}: column {image} holds {kind}; expected bytes, {{bytes, path}} or the path of a picture")
+    if not _may_hold_images(pa, kind):
+        raise KdcError(f"{path}: column {image} holds {kind}; expected bytes, {{bytes, path}} or the path of an image")
     cells = _Cells(path, image, metadata)
 
     def content(row: int) -> bytes:
-        return encoded_picture(cells.at(row), where(row), path)
+        return encoded_image(cells.at(row), where(row), path)
 
     return Table(path, labels, None, splits, content, where, names, note)
 
 
-def encoded_picture(value: object, where: str, table: Path | None) -> bytes:
-    """The bytes of a picture from a cell: bytes, or Hugging Face's {bytes, path}; paths are relative to `table`."""
+def encoded_image(value: object, where: str, table: Path | None) -> bytes:
+    """The bytes of an image from a cell: bytes, or Hugging Face's {bytes, path}; paths are relative to `table`."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return value
     if isinstance(value, str) and value:
-        return read_picture(picture_file(value, table) if table else Path(value))
-    raise KdcError(f"{where} cannot be decoded: it holds no picture")
+        return read_image(image_file(value, table) if table else Path(value))
+    raise KdcError(f"{where} cannot be decoded: it holds no image")
 
 
-def _may_hold_pictures(pa: Any, kind: Any) -> bool:
+def _may_hold_images(pa: Any, kind: Any) -> bool:
     """Whether a type is bytes, or a struct that has bytes or a path."""
     if not pa.types.is_struct(kind):
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
     inner = {kind.field(number).name: kind.field(number).type for number in range(kind.num_fields)}
     held, path = inner.get("bytes"), inner.get("path")
     texts = path is not None and (pa.types.is_string(path) or pa.types.is_large_string(path))
-    return texts or (held is not None and _may_hold_pictures(pa, held) and not pa.types.is_struct(held))
+    return texts or (held is not None and _may_hold_images(pa, held) and not pa.types.is_struct(held))
 
 
 def _whole(parquet: Any, path: Path, name: str) -> Any:
@@ -148,7 +148,7 @@ def _hugging_face_names(schema: Any, label: str, path: Path) -> tuple[str, ...] 
 
 class _Cells:
     """One column of a Parquet file, by row: its row groups are read as they are needed, since a whole column of
-    pictures may be larger than memory. For threads, which mostly ask for neighbouring rows."""
+    images may be larger than memory. For threads, which mostly ask for neighbouring rows."""
 
     def __init__(self, path: Path, column: str, metadata: Any) -> None:
         self._path = path

@@ -15,7 +15,7 @@ FLAGS = frozenset({"0", "1", "false", "true", "no", "yes"})
 class SplitColumns:
     """Watches columns, a value at a time, for those whose values all sound like splits, several of them; or which are
     called is_train, valid or the like and hold yes and no. Passing over such a column would make other splits than the
-    data has, and train on its test pictures."""
+    data has, and train on its test images."""
 
     def __init__(self, columns: Mapping[int, str]) -> None:
         """`columns`: those that count for nothing else, by their number."""

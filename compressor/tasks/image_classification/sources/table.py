@@ -9,7 +9,7 @@ from compressor.errors import KdcError, did_you_mean
 from compressor.progress import Progress
 from compressor.references import Reference
 from compressor.tasks.image_classification.sources.digits import find_digits
-from compressor.tasks.image_classification.sources.folder import find_folder, find_pictures
+from compressor.tasks.image_classification.sources.folder import find_folder, find_images
 from compressor.tasks.image_classification.sources.hub import find_hub
 from compressor.tasks.image_classification.sources.idx import find_idx
 from compressor.tasks.image_classification.sources.parquet import find_parquet
@@ -49,11 +49,11 @@ def find(reference: str, progress: Progress) -> Found:
 
 
 def find_unlabelled(reference: str, progress: Progress) -> tuple[Part, tuple[str, ...]]:
-    """Pictures to learn from without their labels, and notes: those in a folder at any depth, or the train part of any
+    """Images to learn from without their labels, and notes: those in a folder at any depth, or the train part of any
     other source, which must be whole (with labels) all the same."""
     named = Reference.parse(reference)
     if named.scheme == "folder" and named.rest is not None:
-        found = find_pictures(named.rest, progress)
+        found = find_images(named.rest, progress)
     else:
         found = find(reference, progress)
     refuse_ids(found.parts["train"])

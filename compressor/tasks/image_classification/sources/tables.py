@@ -14,7 +14,7 @@ from compressor.data.samples import Content, Found, Part
 from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.errors import KdcError
 from compressor.progress import Progress
-from compressor.tasks.image_classification.sources.folder import entries, present_path, read_picture
+from compressor.tasks.image_classification.sources.folder import entries, present_path, read_image
 from compressor.tasks.image_classification.sources.split_columns import SplitColumns
 
 __all__ = [
@@ -23,21 +23,21 @@ __all__ = [
     "Table",
     "files_by_split",
     "find_csv",
+    "image_file",
     "join",
     "pick",
-    "picture_file",
     "split_column",
 ]
 
 # Where several are there, the first of these counts, and a note says so.
-IMAGE_COLUMNS = ("image", "img", "picture", "image_path", "path", "file", "file_name", "filename")
+IMAGE_COLUMNS = ("image", "img", "image", "image_path", "path", "file", "file_name", "filename")
 LABEL_COLUMNS = ("label", "class", "class_name", "label_name", "target", "category")
 SPLIT_COLUMNS = ("split",)
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One file's rows. `paths` where pictures are files of their own: they serve as ids, which then do not hang on the
+    """One file's rows. `paths` where images are files of their own: they serve as ids, which then do not hang on the
     order of rows. `splits`: the split column, if any. `names`: the class names in their order, if the file has them."""
 
     file: Path
@@ -51,7 +51,7 @@ class Table:
 
 
 def find_csv(place: str, progress: Progress) -> Found:
-    """CSV with a header, in UTF-8, with commas. Paths of pictures are relative to the file."""
+    """CSV with a header, in UTF-8, with commas. Paths of images are relative to the file."""
     files, notes = files_by_split(place, "csv")
     return join({split: [_read_csv(path) for path in paths] for split, paths in files.items()}, notes)
 
@@ -133,7 +133,7 @@ def pick(columns: Sequence[str], known: Sequence[str], what: str, where: object)
     )
 
 
-def picture_file(text: str, table: Path) -> Path:
+def image_file(text: str, table: Path) -> Path:
     """The file that a path in a table means: relative to the table's folder."""
     return table.parent / text
 
@@ -142,7 +142,7 @@ def _read_csv(path: Path) -> Table:
     with csv_text(path) as file:
         rows = rows_of(file, path)
         header = [name.strip() for name in next(rows, (0, []))[1]]
-        image = pick(header, IMAGE_COLUMNS, "pictures", path)
+        image = pick(header, IMAGE_COLUMNS, "images", path)
         label = pick(header, LABEL_COLUMNS, "labels", path)
         split = split_column(header, path)
         others = SplitColumns(
@@ -166,7 +166,7 @@ def _read_csv(path: Path) -> Table:
     def where(row: int) -> str:
         return f"{path} line {kept[row][0]}"
 
-    note = f"pictures from column {image}, labels from column {label}"
+    note = f"images from column {image}, labels from column {label}"
     splits = without_blanks(2) if split else None
     return path_table(path, without_blanks(0), label_texts(column(1), where), where, splits, None, note)
 
@@ -186,16 +186,16 @@ def path_table(
     names: tuple[str, ...] | None,
     note: str,
 ) -> Table:
-    """A table whose pictures are files."""
+    """A table whose images are files."""
     named = []
     for row, text in enumerate(paths):
         if not text:
-            raise KdcError(f"{where(row)}: the path of the picture is missing")
+            raise KdcError(f"{where(row)}: the path of the image is missing")
         named.append(text)
 
     def content(row: int) -> bytes:
         try:
-            return read_picture(picture_file(named[row], file))
+            return read_image(image_file(named[row], file))
         except KdcError as error:
             raise KdcError(f"{where(row)}: {error.message}") from error
 
@@ -216,7 +216,7 @@ def join(tables: dict[str | None, list[Table]], notes: tuple[str, ...]) -> Found
             before += len(table.labels)
     every = [table for shards in tables.values() for table in shards]
     if "train" not in rows:
-        raise KdcError(f"{every[0].file} holds no pictures of train" + (f", only of {listed(rows)}" if rows else ""))
+        raise KdcError(f"{every[0].file} holds no images of train" + (f", only of {listed(rows)}" if rows else ""))
     parts = {split: _part(tuple(ids[split]), members) for split, members in rows.items()}
     names = rows["train"][0][0].names or class_order(parts["train"].labels)
     return Found(names, parts, (*notes, *dict.fromkeys(table.note for table in every)))

@@ -370,7 +370,7 @@ def test_several_licences_of_a_card(vit_folder: VitFolder) -> None:
     assert load_model(f"hf:{folder}").weights.licence == "mit, apache-2.0"
 
 
-def test_a_model_of_grey_pictures(tiny_vit: Path, vit_folder: VitFolder, tmp_path: Path) -> None:
+def test_a_model_of_grey_images(tiny_vit: Path, vit_folder: VitFolder, tmp_path: Path) -> None:
     """The case grey-timm-model."""
     folder = tmp_path / "grey"
     folder.mkdir()
@@ -382,23 +382,23 @@ def test_a_model_of_grey_pictures(tiny_vit: Path, vit_folder: VitFolder, tmp_pat
               "pretrained_cfg": cfg}  # fmt: skip
     for values in (config, {**config, "model_args": {}}):
         (folder / "config.json").write_text(json.dumps(values))
-        with pytest.raises(KdcError, match=r"takes pictures of 1 channel; kdc's have 3") as caught:
+        with pytest.raises(KdcError, match=r"takes images of 1 channel; kdc's have 3") as caught:
             load_model(f"timm:local-dir:{folder}")
         assert caught.value.exit_code == 2
     vit = vit_folder(NAMES)
     change(vit / "config.json", num_channels=1)
-    with pytest.raises(KdcError, match=r"takes pictures of 1 channel; kdc's have 3"):
+    with pytest.raises(KdcError, match=r"takes images of 1 channel; kdc's have 3"):
         load_model(f"hf:{vit}")
 
 
 @pytest.mark.parametrize("setting", ["return_dict", "output_hidden_states", "output_attentions"])
 def test_settings_that_only_change_what_is_returned(vit_folder: VitFolder, setting: str) -> None:
     folder = vit_folder(NAMES)
-    pictures = torch.rand(2, 3, 32, 32)
+    images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        plain = load_model(f"hf:{folder}").network(pictures)
+        plain = load_model(f"hf:{folder}").network(images)
         change(folder / "config.json", **{setting: setting != "return_dict"})
-        assert torch.equal(load_model(f"hf:{folder}").network(pictures), plain)
+        assert torch.equal(load_model(f"hf:{folder}").network(images), plain)
 
 
 def test_ordinary_numbers_in_a_configuration_are_read(tmp_path: Path) -> None:

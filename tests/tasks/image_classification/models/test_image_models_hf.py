@@ -33,21 +33,19 @@ def test_a_vit_is_what_transformers_makes_of_it(vit_folder: VitFolder, photos: d
         AutoModelForImageClassification.from_pretrained(folder),
         AutoImageProcessor.from_pretrained(folder),
     )
-    pictures = list(photos.values())
-    pixels = torch.from_numpy(
-        np.stack([processor(picture, return_tensors="np")["pixel_values"][0] for picture in pictures])
-    )
+    images = list(photos.values())
+    pixels = torch.from_numpy(np.stack([processor(image, return_tensors="np")["pixel_values"][0] for image in images]))
     ours = np.stack(
         [
             normalise(resize_and_crop(p, of_images(model.preprocess))[None], of_images(model.preprocess))[0]
-            for p in pictures
+            for p in images
         ]
     )
     # Pillow resizes for kdc, torchvision for transformers: their rounding differs by a level of 255.
     assert np.abs(ours - pixels.numpy()).max() <= 2.01 / 255 / 0.5
     with torch.no_grad():
         torch.testing.assert_close(model.network(pixels), theirs(pixel_values=pixels).logits)
-        torch.testing.assert_close(logits_of(model, pictures), theirs(pixel_values=pixels).logits, rtol=0, atol=1e-2)
+        torch.testing.assert_close(logits_of(model, images), theirs(pixel_values=pixels).logits, rtol=0, atol=1e-2)
     assert of_images(model.preprocess).resize_mode == "squash"
 
 
@@ -87,9 +85,9 @@ def test_image_processors_are_reproduced(
     smooth = (
         np.linspace(0, 255, 200)[:, None, None] * np.array([1, 0.5, 0.2]) + np.linspace(0, 30, 300)[None, :, None] * 0
     )
-    picture = Image.fromarray(smooth.astype(np.uint8))
-    theirs = np.asarray(processor(picture, return_tensors="np")["pixel_values"])
-    ours = normalise(resize_and_crop(picture, how)[None], how)
+    image = Image.fromarray(smooth.astype(np.uint8))
+    theirs = np.asarray(processor(image, return_tensors="np")["pixel_values"])
+    ours = normalise(resize_and_crop(image, how)[None], how)
     assert np.abs(ours - theirs).mean() * 255 * min(how.std) < 1
     at_32 = preprocess_from_hf(processor.to_dict(), 32, "hf:x")
     assert at_32.input_size == (32, 32)
@@ -156,7 +154,7 @@ def test_weights_that_lack_more_than_the_classifier_are_refused(vit_folder: VitF
 
 @pytest.mark.parametrize("size", [16, 48])
 def test_a_network_that_fixes_its_size_refuses_another(vit_folder: VitFolder, size: int) -> None:
-    with pytest.raises(KdcError, match=f"does not take pictures of {size}×{size}: ") as caught:
+    with pytest.raises(KdcError, match=f"does not take images of {size}×{size}: ") as caught:
         load_model(f"hf:{vit_folder(NAMES)}", size)
     assert "--input-size" in caught.value.hint
 

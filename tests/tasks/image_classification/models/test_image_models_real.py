@@ -78,11 +78,11 @@ def test_a_thousand_class_teacher_is_right_on_a_named_subset_without_being_train
     chance = np.random.default_rng(0)
     for photo, name in of.items():
         (tmp_path / "data" / name).mkdir(parents=True)
-        picture = photos[photo].convert("RGB")
-        side = int(0.85 * min(picture.size))
+        image = photos[photo].convert("RGB")
+        side = int(0.85 * min(image.size))
         for number in range(60):
-            x, y = (int(chance.integers(0, size - side + 1)) for size in picture.size)
-            crop = picture.crop((x, y, x + side, y + side)).resize((240, 240), Image.Resampling.BICUBIC)
+            x, y = (int(chance.integers(0, size - side + 1)) for size in image.size)
+            crop = image.crop((x, y, x + side, y + side)).resize((240, 240), Image.Resampling.BICUBIC)
             crop.save(tmp_path / "data" / name / f"{number}.png")
     how = {"schema": 1, "epochs": 1, "batch_size": 16, "losses": [{"name": "kd"}, {"name": "cross_entropy"}]}
     request = Request(

@@ -22,9 +22,9 @@ TWO, THREE = ["cat", "dog"], ["cat", "dog", "sea lion"]
 
 def first_loss(model: LoadedModel, classes: int) -> float:
     height, width = of_images(model.preprocess).input_size
-    pictures = torch.randn(32, 3, height, width, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(32, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return F.cross_entropy(model.network.train()(pictures), torch.arange(32) % classes).item()
+        return F.cross_entropy(model.network.train()(images), torch.arange(32) % classes).item()
 
 
 @pytest.mark.parametrize("classes", [2, 10])
@@ -119,7 +119,7 @@ def test_an_unknown_student_is_refused(reference: str, message: str) -> None:
 
 
 def test_a_size_that_the_network_does_not_take_is_refused() -> None:
-    with pytest.raises(KdcError, match="test_vit does not take pictures of 8×8: ") as caught:
+    with pytest.raises(KdcError, match="test_vit does not take images of 8×8: ") as caught:
         create_student("timm:test_vit", "random", TWO, 8, None)
     assert "--input-size" in caught.value.hint
 

@@ -1,4 +1,4 @@
-"""Pictures for the example programs: resized, cropped and normalized exactly as the model was trained and evaluated.
+"""Images for the example programs: resized, cropped and normalized exactly as the model was trained and evaluated.
 
 classify.py has the one part that depends on the runtime, classify_files.py reads files.
 Standard library and numpy only; runs on Python 3.9 and later.
@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # a type checker sees the checkout; where it runs, the scripts lie side by side
-    from targets.classify_files import PictureError, Pixels, read_picture
+    from targets.classify_files import ImageError, Pixels, read_image
 else:
-    from classify_files import PictureError, Pixels, read_picture
+    from classify_files import ImageError, Pixels, read_image
 
 Floats = npt.NDArray[np.float32]
 EXIT_USAGE, EXIT_MISSING = 2, 4
@@ -33,7 +33,7 @@ class LabelsError(Exception):
 
 
 def prepare(pixels: Pixels, how: dict[str, Any]) -> Pixels:
-    """A picture [h, w, 3] as uint8 [height, width, 3] of the model's size: resized, then cropped at the centre. Only
+    """An image [h, w, 3] as uint8 [height, width, 3] of the model's size: resized, then cropped at the centre. Only
     what the crop keeps is computed: a long strip, resized as a whole, may take gigabytes."""
     size = resized(pixels.shape[0], pixels.shape[1], how)
     kept = []
@@ -43,7 +43,7 @@ def prepare(pixels: Pixels, how: dict[str, Any]) -> Pixels:
 
 
 def as_input(prepared: Pixels, how: dict[str, Any]) -> npt.NDArray[Any]:
-    """The prepared picture as the model takes it: `(pixel / 255 - mean) / std` as float32 [batch, 3, height, width], or
+    """The prepared image as the model takes it: `(pixel / 255 - mean) / std` as float32 [batch, 3, height, width], or
     as it is, uint8 [batch, height, width, 3], for a model that does that itself. It is repeated to fill a batch."""
     if how["type"] == "uint8":
         one: npt.NDArray[Any] = prepared
@@ -67,14 +67,14 @@ def resized(height: int, width: int, how: dict[str, Any]) -> tuple[int, int]:
 
 
 def centre_crop(pixels: Pixels, height: int, width: int) -> Pixels:
-    """The middle of a picture; black is padded where it is too small."""
+    """The middle of an image; black is padded where it is too small."""
     missing = max(0, height - pixels.shape[0]), max(0, width - pixels.shape[1])
     pixels = np.pad(pixels, (*((m // 2, (m + 1) // 2) for m in missing), (0, 0)))
     top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
     return pixels[top : top + height, left : left + width]
 
 
-# The filters of Pillow's resize: name -> (support in pixels of the smaller picture, weight at a distance).
+# The filters of Pillow's resize: name -> (support in pixels of the smaller image, weight at a distance).
 def box(x: float) -> float:
     return 1.0 if -0.5 < x <= 0.5 else 0.0
 
@@ -121,7 +121,7 @@ def resize(
     pixels: Pixels, size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int], interpolation: str
 ) -> Pixels:
     """As Pillow resizes, to the last bit: across, then down; filters as wide as the scale, so without aliasing. Of the
-    picture of `size` (height, width) so many `rows` and `columns`, each (first, count)."""
+    image of `size` (height, width) so many `rows` and `columns`, each (first, count)."""
     height, width = pixels.shape[:2]
     low, high = needed(height, size[0], rows, interpolation)
     across = resize_rows(pixels[low:high].swapaxes(0, 1), width, 0, (size[1], *columns), interpolation)
@@ -147,7 +147,7 @@ def reach(whole: int, size: int, row: int, interpolation: str) -> tuple[int, int
 
 
 def resize_rows(pixels: Pixels, whole: int, offset: int, wanted: tuple[int, int, int], interpolation: str) -> Pixels:
-    """Of a picture of `whole` rows, of which `pixels` [rows, n, 3] are those from `offset` on: `wanted` (size, first,
+    """Of an image of `whole` rows, of which `pixels` [rows, n, 3] are those from `offset` on: `wanted` (size, first,
     count), which are `count` rows, from `first` on, of the result of `size` rows."""
     size, first, count = wanted
     if whole == size:
@@ -183,21 +183,21 @@ def nearest(whole: int, size: int, first: int, count: int) -> npt.NDArray[np.int
 
 
 def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
-    """`classify.py PICTURE [--top 5]`. `logits_of`: the model's file, its input and the precision in which it is to run
+    """`classify.py IMAGE [--top 5]`. `logits_of`: the model's file, its input and the precision in which it is to run
     -> logits [batch, classes]."""
-    parser = argparse.ArgumentParser(description="Says what is on a picture.")
-    parser.add_argument("picture", metavar="PICTURE", type=Path)
+    parser = argparse.ArgumentParser(description="Says what is on an image.")
+    parser.add_argument("image", metavar="IMAGE", type=Path)
     parser.add_argument("--top", type=int, default=5, help="how many classes to name, the likeliest first (5)")
     args = parser.parse_args()
     here = Path(__file__).resolve().parent
     manifest, how = (json.loads((here / name).read_text("utf-8")) for name in ("manifest.json", "preprocess.json"))
     try:
         labels = labels_in(here / "labels.txt")
-        prepared = prepare(read_picture(args.picture, how.get("pixel_range")), how)
+        prepared = prepare(read_image(args.image, how.get("pixel_range")), how)
         logits = logits_of(here / manifest["model"], as_input(prepared, how), manifest["precision"])
         if logits.shape[-1] != len(labels):
             raise LabelsError(f"labels.txt names {len(labels)} classes, the model answers {logits.shape[-1]}")
-    except (LabelsError, PictureError) as error:
+    except (LabelsError, ImageError) as error:
         print(f"classify.py: {shown(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""How a picture becomes the model's input, as data (preprocess.json), in words, and as constants for C++."""
+"""How an image becomes the model's input, as data (preprocess.json), in words, and as constants for C++."""
 
 import json
 
@@ -46,10 +46,10 @@ def _steps(how: ImagePreprocess, pixels: bool) -> tuple[str, ...]:
         last = f"(pixel / 255 - mean) / std for each channel; mean {mean}; std {std}"
     black, white = how.pixel_range or (0, 65535)
     return (
-        "decode to RGB, 8 bit a channel, turned upright as EXIF says; drop alpha; of deeper grey pictures "
+        "decode to RGB, 8 bit a channel, turned upright as EXIF says; drop alpha; of deeper grey images "
         f"{black:.10g} becomes 0 and {white:.10g} becomes 255, linearly, and what lies outside is cut off",
         f"{resize}; {how.interpolation} with antialiasing, as Pillow's resize does (OpenCV's does not)",
-        f"crop {height}×{width} at the centre; where the picture is smaller, pad black",
+        f"crop {height}×{width} at the centre; where the image is smaller, pad black",
         last,
         "lay it out as [batch, height, width, channel], NHWC, uint8"
         if pixels
@@ -77,7 +77,7 @@ def cpp_header(given: ModelInput, model: str) -> str:
         f"constexpr int height = {given.input_size[0]}, width = {given.input_size[1]};\n"
         f"constexpr int resize_height = {given.resize[0]}, resize_width = {given.resize[1]};\n"
         f"constexpr bool keep_aspect = {str(given.resize_mode == 'shorter').lower()};\n"
-        f"constexpr double black = {float(black)!r}, white = {float(white)!r};  // of grey pictures of 16 bit\n"
+        f"constexpr double black = {float(black)!r}, white = {float(white)!r};  // of grey images of 16 bit\n"
         f"constexpr const char* interpolation = {text(given.interpolation)};\n"
         f"constexpr float mean[3] = {numbers(given.mean)};\n"
         f"constexpr float std_dev[3] = {numbers(given.std)};\n\n"

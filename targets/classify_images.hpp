@@ -1,4 +1,4 @@
-// Pictures for the example programs in C++: read, resized, cropped and normalized exactly as the model was trained.
+// Images for the example programs in C++: read, resized, cropped and normalized exactly as the model was trained.
 // Standard library only, C++17. preprocess.h has this model's numbers; classify.cpp the part that depends on the runtime.
 #pragma once
 
@@ -18,30 +18,30 @@
 
 #include "preprocess.h"
 
-namespace pictures {
+namespace images {
 
 // RGB, 8 bit, rows from top to bottom, three bytes a pixel.
-struct Picture {
+struct Image {
     int height = 0, width = 0;
     std::vector<std::uint8_t> pixels;
 
-    Picture(int rows, int columns)
+    Image(int rows, int columns)
         : height(rows), width(columns), pixels(static_cast<std::size_t>(rows) * columns * 3) {}
     std::uint8_t* at(int y, int x) { return &pixels[(static_cast<std::size_t>(y) * width + x) * 3]; }
     const std::uint8_t* at(int y, int x) const { return &pixels[(static_cast<std::size_t>(y) * width + x) * 3]; }
 };
 
-// Of a picture: where kdc, too, stops reading.
+// Of an image: where kdc, too, stops reading.
 constexpr std::int64_t most_pixels = 178956970;
 
 inline std::int64_t header_number(std::istream& file) {
     while (file >> std::ws && file.peek() == '#') file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
     std::int64_t value = 0;
-    if (!(file >> value)) throw std::runtime_error("the picture's header is damaged");
+    if (!(file >> value)) throw std::runtime_error("the image's header is damaged");
     return value;
 }
 
-// A value of a picture whose largest one is `highest`, as a byte. Where it is more than 255, the picture is grey, and
+// A value of an image whose largest one is `highest`, as a byte. Where it is more than 255, the image is grey, and
 // what is black and what is white says preprocess.h.
 inline std::uint8_t as_byte(std::int64_t value, std::int64_t highest) {
     auto scaled = [&](double most) {  // half to even, as Python rounds
@@ -54,7 +54,7 @@ inline std::uint8_t as_byte(std::int64_t value, std::int64_t highest) {
 }
 
 // A binary PPM of 8 bit, or a PGM of 8 or 16. Anything else becomes one with, for example: convert photo.jpg photo.ppm
-inline Picture read_ppm(const std::string& path) {
+inline Image read_ppm(const std::string& path) {
     std::error_code none;
     if (std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none))
         throw std::runtime_error(path + " is no regular file");
@@ -73,26 +73,26 @@ inline Picture read_ppm(const std::string& path) {
     const std::int64_t step = highest > 255 ? 2 : 1, line = width * step * (grey ? 1 : 3);
     if (static_cast<std::int64_t>(std::filesystem::file_size(path)) - file.tellg() < line * height)
         throw std::runtime_error(path + " ends too early");
-    Picture picture(static_cast<int>(height), static_cast<int>(width));
+    Image image(static_cast<int>(height), static_cast<int>(width));
     std::vector<std::uint8_t> row(static_cast<std::size_t>(line));
-    for (int y = 0; y < picture.height; ++y) {
+    for (int y = 0; y < image.height; ++y) {
         file.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(line));
-        for (int x = 0; x < picture.width; ++x)
+        for (int x = 0; x < image.width; ++x)
             for (int c = 0; c < 3; ++c) {
                 const std::size_t place = static_cast<std::size_t>((grey ? x : std::int64_t{x} * 3 + c) * step);
                 const std::int64_t value = step == 2 ? row[place] * 256 + row[place + 1] : row[place];
-                picture.at(y, x)[c] = as_byte(value, highest);
+                image.at(y, x)[c] = as_byte(value, highest);
             }
     }
     if (!file) throw std::runtime_error(path + " ends too early");
-    return picture;
+    return image;
 }
 
 constexpr double pi = 3.14159265358979323846;
 
 inline double sinc(double x) { return x == 0 ? 1 : std::sin(x * pi) / (x * pi); }
 
-// The filters of Pillow's resize: the weight at distance x, in pixels of the smaller picture.
+// The filters of Pillow's resize: the weight at distance x, in pixels of the smaller image.
 inline double weight(const std::string& filter, double x) {
     if (filter == "box") return x > -0.5 && x <= 0.5 ? 1 : 0;
     if (filter == "lanczos") return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
@@ -116,7 +116,7 @@ struct Window {
     std::vector<std::int64_t> weights;
 };
 
-// The part of one axis that a crop keeps of a resized picture, which is `whole` long.
+// The part of one axis that a crop keeps of a resized image, which is `whole` long.
 struct Part {
     std::int64_t whole = 0, first = 0;
     int count = 0;
@@ -153,7 +153,7 @@ inline std::vector<Window> windows(int from, const Part& to, const std::string& 
 
 // As Pillow resizes, to the last bit: across, then down, rounded to a byte after each. Of the result only those rows
 // and columns that a crop keeps: a long strip, resized as a whole, may take gigabytes.
-inline Picture resize(const Picture& source, const Part& down, const Part& right, const std::string& filter) {
+inline Image resize(const Image& source, const Part& down, const Part& right, const std::string& filter) {
     auto sum = [](const Window& window, const std::uint8_t* first, std::size_t step) {
         std::int64_t total = 1 << 21;
         for (std::size_t index = 0; index < window.weights.size(); ++index)
@@ -166,7 +166,7 @@ inline Picture resize(const Picture& source, const Part& down, const Part& right
         low = std::min(low, row.first);
         high = std::max(high, row.first + static_cast<std::int64_t>(row.weights.size()));
     }
-    Picture across(static_cast<int>(high - low), right.count), result(down.count, right.count);
+    Image across(static_cast<int>(high - low), right.count), result(down.count, right.count);
     for (int y = 0; y < across.height; ++y)
         for (int x = 0; x < right.count; ++x)
             for (int c = 0; c < 3; ++c)
@@ -180,8 +180,8 @@ inline Picture resize(const Picture& source, const Part& down, const Part& right
     return result;
 }
 
-inline Picture centre_crop(const Picture& source, int height, int width) {
-    Picture result(height, width);  // black where the source is smaller
+inline Image centre_crop(const Image& source, int height, int width) {
+    Image result(height, width);  // black where the source is smaller
     // Half to even, as Python rounds.
     auto offset = [](int have, int want) {
         return have >= want ? static_cast<int>(std::nearbyint((have - want) / 2.0)) : -((want - have) / 2);
@@ -201,7 +201,7 @@ inline Part middle(std::int64_t whole, int crop) {
 }
 
 // Resized and cropped to the model's size.
-inline Picture prepare(const Picture& source) {
+inline Image prepare(const Image& source) {
     using namespace preprocess;
     std::int64_t to_height = resize_height, to_width = resize_width;
     if (keep_aspect && resize_height != resize_width) {
@@ -218,8 +218,8 @@ inline Picture prepare(const Picture& source) {
     return centre_crop(kept, height, width);
 }
 
-// float32 [batch, 3, height, width], the picture repeated to fill the batch.
-inline std::vector<float> normalized(const Picture& prepared) {
+// float32 [batch, 3, height, width], the image repeated to fill the batch.
+inline std::vector<float> normalized(const Image& prepared) {
     std::vector<float> planes;
     for (int copy = 0; copy < preprocess::batch; ++copy)
         for (int c = 0; c < 3; ++c)
@@ -230,7 +230,7 @@ inline std::vector<float> normalized(const Picture& prepared) {
 }
 
 // uint8 [batch, height, width, 3], for a model that normalizes by itself.
-inline std::vector<std::uint8_t> repeated(const Picture& prepared) {
+inline std::vector<std::uint8_t> repeated(const Image& prepared) {
     std::vector<std::uint8_t> pixels;
     for (int copy = 0; copy < preprocess::batch; ++copy)
         pixels.insert(pixels.end(), prepared.pixels.begin(), prepared.pixels.end());
@@ -288,4 +288,4 @@ inline void tell(const float* logits, std::size_t count, const std::string& fold
     }
 }
 
-}  // namespace pictures
+}  // namespace images
