@@ -91,7 +91,7 @@ def _ended() -> tuple[int, KdcError | None]:
     usage_error: type[typer.BadParameter] = typer.BadParameter.__mro__[2]
     try:
         _readable(sys.argv[1:])
-        code = app(standalone_mode=False)
+        code = app(prog_name="kdc", standalone_mode=False)
         # typer turns an interruption into this code by itself, by its version.
         if code == EXIT_INTERRUPTED:
             raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +278,7 @@ def test_a_bundle_that_another_command_writes_is_told_by_its_name(sealed: Path) 
         holder.stdout.readline()
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("compressor.report.WAIT_S", 0.2)
+                patch.setattr(import_module("compressor.report"), "WAIT_S", 0.2)
                 with pytest.raises(KdcError, match=rf"is being written by kdc measure \(process {holder.pid} on "):
                     refresh(sealed)
             with pytest.raises(KdcError, match=r"log\.txt is not listed"):  # reading needs no lock

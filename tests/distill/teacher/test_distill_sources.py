@@ -34,14 +34,14 @@ class Numbers:
     def __init__(self) -> None:
         self.asked: list[tuple[int, ...]] = []
 
-    def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Tensor:
+    def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
         self.asked.append(tuple(samples.tolist()))
         generator = np.random.default_rng(0).normal(size=(VIEWS, N, 5)).astype(np.float32)
-        return torch.from_numpy(generator[view, samples])
+        return {key: torch.from_numpy(generator[view, samples])}
 
     def batch(self, samples: list[int], view: int, keys: Collection[str]) -> Batch:
         index = np.array(samples)
-        inputs = {"teacher": self.input_of("teacher", index, view)} if "teacher" in keys else {}
+        inputs = self.input_of("teacher", index, view) if "teacher" in keys else {}
         return {**inputs, "labels": torch.zeros(len(samples), dtype=torch.int64), "index": torch.from_numpy(index)}
 
     def names(self, samples: NDArray[np.int64]) -> list[str]:

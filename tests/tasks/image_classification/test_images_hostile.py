@@ -140,7 +140,7 @@ with gzip.open(folder / "train-images-idx3-ubyte.gz", "wb", compresslevel=1) as 
     for _ in range(100):
         file.write(bytes(10_000_000))
 (folder / "train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 2) + bytes(2))
-from compressor.data import open_data
+from compressor.tasks.image_classification import open_data
 from compressor.errors import KdcError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -67,7 +67,7 @@ STRIPS = """
 import resource, sys
 import numpy as np
 from PIL import Image
-from compressor.data import resize_and_crop
+from compressor.tasks.image_classification import resize_and_crop
 from compressor.schema.preprocess import ImagePreprocess
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 how = ImagePreprocess(input_size=(224, 224), resize=(256, 256), mean=(0, 0, 0), std=(1, 1, 1))
