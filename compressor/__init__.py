@@ -70,14 +70,16 @@ _MODULES = ("losses", "profiles")
 """Modules that are of use by themselves: `compressor.losses.LOSSES`, `compressor.profiles.list_profiles()`."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    found = getattr(importlib.import_module(_PLACES.get(name, "compressor.api")), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # where it is, every name would count as there
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in _MODULES:
+            return importlib.import_module(f"{__name__}.{name}")
+        found = getattr(importlib.import_module(_PLACES.get(name, "compressor.api")), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compressor import workflow
+from compressor import pipeline
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_USAGE, KdcError
 from compressor.files.bundle_folder import UNMEASURED
@@ -192,6 +192,6 @@ def test_kdc_measure_tells_of_an_export_that_waits_beside_the_bundle(
         def note(self, text: str) -> None:
             said.append(text)
 
-    monkeypatch.setattr(workflow, "_measured_in_place", lambda bundle, how, progress: None)
-    workflow.measure(tmp_path, workflow.Measuring(), progress=Hearing())
+    monkeypatch.setattr(pipeline, "_measured_in_place", lambda bundle, how, progress: None)
+    pipeline.measure(tmp_path, pipeline.Measuring(), progress=Hearing())
     assert len([line for line in said if "holds a newer export that was not measured yet" in line]) == told
