@@ -10,14 +10,17 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 demo: $(VENV)/.demo-ready
 	$(BIN)/kdc demo --out kdc-demo --overwrite
 
+# In two processes of one thread each, a file in one of them: tests of a file share what they have trained. The slowest are told.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+
 test: $(VENV)/.test-ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-quick: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # The lowest versions that pyproject.toml permits, torch included (a few GB), in an environment of their own: the demo, then
 # the quick tests. Those versions warn of what later ones changed; that is theirs. LOWEST_PYTHON=3.10 chooses another Python.

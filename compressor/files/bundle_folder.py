@@ -23,6 +23,7 @@ __all__ = [
     "files_of",
     "holds_bundle",
     "is_working",
+    "must_hold_a_bundle",
     "own_files",
     "read_steadily",
     "remove_strays",
@@ -166,3 +167,19 @@ def _moment(bundle: Path) -> list[tuple[int, int, int] | None]:
         except OSError:
             found.append(None)
     return found
+
+
+def must_hold_a_bundle(bundle_dir: Path) -> None:
+    """Raise KdcError where `bundle_dir` is no bundle, or one whose export waits to be measured."""
+    if holds_bundle(bundle_dir):
+        return
+    if holds_bundle(bundle_dir / UNMEASURED):
+        raise KdcError(
+            f"{bundle_dir} holds an export that is not measured yet", f"`kdc measure {bundle_dir}` finishes it"
+        )
+    if not bundle_dir.exists():
+        raise KdcError(f"the bundle {bundle_dir} does not exist", "kdc export RUN … --out DIR makes one")
+    run = bundle_dir if (bundle_dir / "student.json").is_file() else "RUN"
+    raise KdcError(
+        f"{bundle_dir} is no bundle: it has no bundle.json", f"`kdc export {run} --profile NAME --out DIR` makes one"
+    )

@@ -16,12 +16,12 @@ from compressor.deploy import problems_of_best, ship
 from compressor.errors import KdcError
 from compressor.files.atomic import is_temporary, write_text
 from compressor.files.bundle_change import next_state, settle
-from compressor.files.bundle_folder import counted, read_steadily
+from compressor.files.bundle_folder import counted, must_hold_a_bundle, read_steadily
 from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for, open_lines
-from compressor.report.integrity import REMADE, must_hold_a_bundle, seal, seal_line, verify, verify_made
+from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
 from compressor.report.read import Results, read_unmeasured, results_with
 from compressor.report.render.formats import to_json, to_junit, to_markdown, verdict_line
 from compressor.schema.base import write_json

@@ -14,10 +14,9 @@ from compressor.files.atomic import file_sha256, write_text
 from compressor.files.bundle_folder import (
     BEST,
     SUMS,
-    UNMEASURED,
     counted,
-    holds_bundle,
     is_working,
+    must_hold_a_bundle,
     remove_strays,
     stray,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "REMADE",
     "SUMS",
     "inside",
-    "must_hold_a_bundle",
     "seal",
     "seal_line",
     "verify",
@@ -115,22 +113,6 @@ def _raise(bundle_dir: Path, problems: list[str], strays: list[str], hint: str) 
         lines = "\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys([*problems, *left]))
         hints = [*([hint] if problems else []), *([remove_strays(bundle_dir, strays)] if strays else [])]
         raise KdcError(lines, "; and ".join(hints))
-
-
-def must_hold_a_bundle(bundle_dir: Path) -> None:
-    """Raise KdcError where `bundle_dir` is no bundle, or one whose export waits to be measured."""
-    if holds_bundle(bundle_dir):
-        return
-    if holds_bundle(bundle_dir / UNMEASURED):
-        raise KdcError(
-            f"{bundle_dir} holds an export that is not measured yet", f"`kdc measure {bundle_dir}` finishes it"
-        )
-    if not bundle_dir.exists():
-        raise KdcError(f"the bundle {bundle_dir} does not exist", "kdc export RUN … --out DIR makes one")
-    run = bundle_dir if (bundle_dir / "student.json").is_file() else "RUN"
-    raise KdcError(
-        f"{bundle_dir} is no bundle: it has no bundle.json", f"`kdc export {run} --profile NAME --out DIR` makes one"
-    )
 
 
 def _beside(bundle_dir: Path, new: dict[str, str]) -> Iterator[str]:
