@@ -24,52 +24,63 @@ def layer_pairs_of(
     found: dict[str, LayerPairs] = {}
     left_out: dict[str, str] = {}
     for term in terms:
-        kind = term.row.taps
-        if kind is None:
+        if term.row.taps is None:
             continue
-        at = f"recipe losses, {term.name}"
         if not term.asks_teacher:
-            if term.loss.at != "auto":
-                raise KdcError(f"{at}: it looks at every stage of the student, so it takes no `at`", "leave `at` out")
-            own_layers = layers_of(student, kind)
-            for layer in own_layers:
-                _require_kind(layer, term.row, at, student)
-            found[term.name] = LayerPairs(tuple(own_layers), (), classes, samples)
-            continue
-        if term.loss.at == "same_stride":
+            found[term.name] = LayerPairs(_own_layers(term, student), (), classes, samples)
+        elif term.loss.at == "same_stride":
             pairs, why = _of_equal_stride(student, teacher)
             if len(pairs) >= term.row.layers:
-                found[term.name] = _sides(pairs, classes, samples)
+                found[term.name] = _layer_pairs(pairs, classes, samples)
             else:
                 left_out[term.name] = why
-            continue
-        if teacher is None:
-            raise KdcError(
-                f"{at}: it looks at a teacher's layers, and there is no teacher with layers of its own",
-                "losses on logits (kdc losses), or --teacher with a model",
-            )
-        if isinstance(inner_of(teacher.network), Several):
-            raise KdcError(
-                f"{at}: several networks ({teacher.weights.source}) have no layers in common",
-                "give one --teacher, or losses on logits (kdc losses)",
-            )
-        if term.loss.at == "auto":
-            pairs = match(layers_of(student, kind), layers_of(teacher, kind))
         else:
-            pairs = [(named_layer(student, own), named_layer(teacher, other)) for own, other in term.loss.at]
-        for own, other in pairs:
-            _require_kind(own, term.row, at, student)
-            _require_kind(other, term.row, at, teacher)
-        if len(pairs) < term.row.layers:
-            raise KdcError(
-                f"{at}: it compares {term.row.layers} pairs of layers or more, and there are {len(pairs)}",
-                "leave `at` out, or name more",
-            )
-        found[term.name] = _sides(pairs, classes, samples)
+            found[term.name] = _layer_pairs(_pairs(term, student, teacher), classes, samples)
     for term in terms:
         if term.name in found:  # what it cannot connect is known before any training; of a memory one row will do
             CONNECTORS[term.row.connector](replace(found[term.name], samples=1))
     return found, left_out
+
+
+def _own_layers(term: Term, student: LoadedModel) -> tuple[Layer, ...]:
+    """The layers of a loss that looks at the student alone."""
+    kind, at = term.row.taps, f"recipe losses, {term.name}"
+    assert kind is not None
+    if term.loss.at != "auto":
+        raise KdcError(f"{at}: it looks at every stage of the student, so it takes no `at`", "leave `at` out")
+    layers = tuple(layers_of(student, kind))
+    for layer in layers:
+        _require_kind(layer, term.row, at, student)
+    return layers
+
+
+def _pairs(term: Term, student: LoadedModel, teacher: LoadedModel | None) -> list[tuple[Layer, Layer]]:
+    """The layers that a loss compares: those that see alike, or those that are named."""
+    kind, at = term.row.taps, f"recipe losses, {term.name}"
+    assert kind is not None
+    if teacher is None:
+        raise KdcError(
+            f"{at}: it looks at a teacher's layers, and there is no teacher with layers of its own",
+            "losses on logits (kdc losses), or --teacher with a model",
+        )
+    if isinstance(inner_of(teacher.network), Several):
+        raise KdcError(
+            f"{at}: several networks ({teacher.weights.source}) have no layers in common",
+            "give one --teacher, or losses on logits (kdc losses)",
+        )
+    if isinstance(term.loss.at, str):
+        pairs = match(layers_of(student, kind), layers_of(teacher, kind))
+    else:
+        pairs = [(named_layer(student, own), named_layer(teacher, other)) for own, other in term.loss.at]
+    for own, other in pairs:
+        _require_kind(own, term.row, at, student)
+        _require_kind(other, term.row, at, teacher)
+    if len(pairs) < term.row.layers:
+        raise KdcError(
+            f"{at}: it compares {term.row.layers} pairs of layers or more, and there are {len(pairs)}",
+            "leave `at` out, or name more",
+        )
+    return pairs
 
 
 def _of_equal_stride(student: LoadedModel, teacher: LoadedModel | None) -> tuple[list[tuple[Layer, Layer]], str]:
@@ -83,7 +94,7 @@ def _of_equal_stride(student: LoadedModel, teacher: LoadedModel | None) -> tuple
     return pairs, f"{student.weights.source} and {teacher.weights.source} have too few stages of equal stride"
 
 
-def _sides(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: int) -> LayerPairs:
+def _layer_pairs(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: int) -> LayerPairs:
     return LayerPairs(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
 
 

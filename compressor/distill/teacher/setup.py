@@ -1,6 +1,7 @@
 """The teacher of a training, as the loop asks it: measured first, then run online or read from kept answers."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import timm
 import torch
@@ -73,32 +74,11 @@ def signal_of(
     codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), pooled)
     online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, context.speed.autocast)
     distinct, folder = recipe.views.distinct, context.resources.teacher_cache
-    why = None
-    if distinct is None:
-        why = "views never repeat (--set views.distinct=N)"
-    elif taps is not None and taps.names != (POOLED,):
-        why = "a loss looks at its layers, of which none but the pooled features are kept"
-    elif folder is None:
-        why = "--teacher-cache off"
-    elif recipe.epochs <= distinct and not every_view:
-        why = f"{recipe.epochs} epochs show {distinct} views once each"
+    why = _why_anew(recipe, taps, folder, every_view)
     if why is not None or distinct is None or folder is None:
         progress.note(f"the teacher answers anew in every epoch: {why}")
         return online
-    key: dict[str, object] = {
-        "teacher": {
-            "sha256": loaded.weights.sha256,
-            "architecture": loaded.weights.architecture,
-            "preprocess": loaded.weights.preprocess_sha256,
-            "classes": loaded.weights.classes_sha256,
-        },
-        "classes": [names[0] for names in loaded.class_names or ()],
-        "images": task.identity("teacher"),
-        "answers": recipe.teacher_answers.model_dump(mode="json"),
-        "computed": {"autocast": str(context.speed.autocast), "torch": torch.__version__, "timm": timm.__version__},
-    }
-    if pooled:
-        key["features"] = {POOLED: pooled}
+    key = _cache_key(loaded, recipe, task, context, pooled)
     with context.accelerator.main_process_first():
         store = AnswerStore(folder, key, views=distinct, samples=len(data.train), size=codec.bytes)
     size = f"{store.bytes / 1e6:,.1f} MB for {distinct} views of {store.samples:,} samples"
@@ -111,6 +91,37 @@ def signal_of(
     if compared:
         progress.note(f"  {compared} of them asked again: the teacher still answers so")
     return cached
+
+
+def _why_anew(recipe: Recipe, taps: Taps | None, folder: Path | None, every_view: bool) -> str | None:
+    """Why answers are not kept; None where they are."""
+    distinct = recipe.views.distinct
+    if distinct is None:
+        return "views never repeat (--set views.distinct=N)"
+    if taps is not None and taps.names != (POOLED,):
+        return "a loss looks at its layers, of which none but the pooled features are kept"
+    if folder is None:
+        return "--teacher-cache off"
+    if recipe.epochs <= distinct and not every_view:
+        return f"{recipe.epochs} epochs show {distinct} views once each"
+    return None
+
+
+def _cache_key(loaded: LoadedModel, recipe: Recipe, feed: Feed, context: RunContext, pooled: int) -> dict[str, object]:
+    """All that an answer depends on."""
+    key: dict[str, object] = {
+        "teacher": {
+            "sha256": loaded.weights.sha256,
+            "architecture": loaded.weights.architecture,
+            "preprocess": loaded.weights.preprocess_sha256,
+            "classes": loaded.weights.classes_sha256,
+        },
+        "classes": [names[0] for names in loaded.class_names or ()],
+        "samples": feed.identity("teacher"),
+        "answers": recipe.teacher_answers.model_dump(mode="json"),
+        "computed": {"autocast": str(context.speed.autocast), "torch": torch.__version__, "timm": timm.__version__},
+    }
+    return key | ({"features": {POOLED: pooled}} if pooled else {})
 
 
 def teaching_itself(student: BatchModel, recipe: Recipe, classes: int, context: RunContext) -> Teacher:
