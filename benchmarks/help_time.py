@@ -1,6 +1,6 @@
 """What `kdc --help` takes beside an empty typer program, in one run, one after the other:
 
-    python -m benchmarks.help_time [--repeats 20]
+python -m benchmarks.help_time [--repeats 20]
 """
 
 import argparse

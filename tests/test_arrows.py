@@ -224,3 +224,30 @@ def takers(path: Path, more_than: int) -> Iterator[str]:
             names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
             if len(names) - (names[:1] in (["self"], ["cls"])) > more_than:
                 yield node.name
+
+
+LONG = {
+    # Mostly a signature: the options of a command.
+    "compressor/api/train.py teach",
+    "compressor/cli/train.py distill",
+    # One value after the other into a noun; parts of it would mean nothing alone.
+    "compressor/deploy/folder.py _written",
+    "compressor/export/bundle/build.py _fill",
+}
+
+
+def test_no_function_is_long() -> None:
+    """About 40 lines beside its docstring; a longer one stands in LONG, with a reason."""
+    long = {
+        f"{ids(path)} {name}": lines for path in (*PACKAGE, *TARGETS) for name, lines in lengths(path) if lines > 45
+    }
+    assert {name: lines for name, lines in long.items() if name not in LONG} == {}
+    assert set(long) >= LONG, "no longer long: take it out"
+
+
+def lengths(path: Path) -> Iterator[tuple[str, int]]:
+    """Every function and its lines, without its docstring."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            documented = len((ast.get_docstring(node, clean=False) or "").splitlines())
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1 - documented
