@@ -5,19 +5,22 @@ BIN := $(VENV)/bin
 # uv resolves and unpacks in a tenth of pip's time; torch comes by pip, since its wheels lie in places that only pip may know.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: demo test test-quick test-slow test-lowest lint types clean
+.PHONY: demo test test-quick test-slow test-lowest lint types docs clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/kdc demo --out kdc-demo --overwrite
 
+# In two processes of one thread each, a file in one of them: tests of a file share what they have trained. The slowest are told.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+
 test: $(VENV)/.test-ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-quick: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.test-ready
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # The lowest versions that pyproject.toml permits, torch included (a few GB), in an environment of their own: the demo, then
 # the quick tests. Those versions warn of what later ones changed; that is theirs. LOWEST_PYTHON=3.10 chooses another Python.
@@ -40,8 +43,12 @@ lint: $(VENV)/.test-ready
 types: $(VENV)/.test-ready
 	$(BIN)/mypy
 
+# The site, in site/: any broken link ends it.
+docs: $(VENV)/.docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(LOWEST) kdc-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) site kdc-demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -55,3 +62,7 @@ $(VENV)/.test-ready: $(BIN)/uv pyproject.toml
 	$(INSTALL) -e '.[dev]'
 	$(INSTALL) -e '.[mobile]'
 	touch $@ $(VENV)/.demo-ready
+
+$(VENV)/.docs-ready: $(BIN)/uv pyproject.toml
+	$(INSTALL) -e '.[docs]'
+	touch $@

@@ -1,4 +1,4 @@
-"""What `compressor.distill.allocator` gains: CPU seconds of a training step and of a forward pass, with and without it.
+"""What `distill.host.allocator` gains: CPU seconds of a training step and of a forward pass, with and without it.
 
     python benchmarks/allocator.py [--model tf_efficientnet_lite0] [--size 64] [--batch 128] [--repeats 3]
 
@@ -21,22 +21,22 @@ def measure(keep: bool, model: str, size: int, batch: int) -> dict[str, float]:
     import timm
     import torch
 
-    from compressor.distill.allocator import keep_large_blocks
+    from compressor.distill.host.allocator import keep_large_blocks
 
     if keep and not keep_large_blocks():
         sys.exit("the C library here is not glibc")
     network = timm.create_model(model, num_classes=10).to(memory_format=torch.channels_last)
-    pictures = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters())
 
     def train() -> None:
         optimizer.zero_grad()
-        network(pictures).square().mean().backward()
+        network(images).square().mean().backward()
         optimizer.step()
 
     def forward() -> None:
         with torch.no_grad():
-            network(pictures)
+            network(images)
 
     seconds = {}
     for name, step in (("training step", train), ("forward pass", forward)):

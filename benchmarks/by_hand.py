@@ -17,9 +17,9 @@ from pathlib import Path
 
 from benchmarks.agreement import with_benchmark_app
 from compressor.report import build_report
-from compressor.spec.base import read_json
-from compressor.spec.bundle import Bundle, Variant
-from compressor.spec.report import Report
+from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle, Variant
+from compressor.schema.report import Report
 
 TOLERANCE = 0.05
 HINTS = {"f32": "f32", "f16": "f32", "bf16": "bf16", "int8": "f32"}

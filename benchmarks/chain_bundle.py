@@ -13,17 +13,18 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.assets import runner_scripts
-from compressor.spec.base import file_sha256, write_json
-from compressor.spec.bundle import Bundle, EvalSet, FileEntry, Variant
-from compressor.spec.measurement import Machine
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.profile import Budget, Device, Fact, Fingerprint, Profile, Target
-from compressor.spec.recipe import LossTerm, Recipe
-from compressor.spec.student import Accuracy, DataInfo, Environment, Student, Weights
+from compressor.files.atomic import file_sha256
+from compressor.schema.base import write_json
+from compressor.schema.bundle import Bundle, EvalSet, FileEntry, Variant
+from compressor.schema.measurement import Machine
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.profile import Budget, Device, Fact, Fingerprint, Profile, Target
+from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.student import Accuracy, DataInfo, Environment, Student, Weights
 
 __all__ = ["write_chain_bundle"]
 
-SIDE, CHANNELS, CLASSES, PICTURES = 24, 32, 4, 32
+SIDE, CHANNELS, CLASSES, IMAGES = 24, 32, 4, 32
 NAME = "onnxruntime-fp32"
 
 
@@ -32,15 +33,15 @@ def write_chain_bundle(folder: Path, blocks: int, threads: int, budget: Budget, 
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "eval").mkdir(parents=True)
     random = np.random.default_rng(0)
-    pictures = random.integers(0, 256, (PICTURES, SIDE, SIDE, 3), dtype=np.uint8)
-    np.save(folder / "eval/inputs.npy", pictures)
+    images = random.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
+    np.save(folder / "eval/inputs.npy", images)
     onnx.save(_chain(blocks), folder / "model.onnx")
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    images = ((pictures / np.float32(255) - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
-    logits = np.concatenate([session.run(None, {"input": image[None]})[0] for image in images])
+    normalised = ((images / np.float32(255) - 0.5) / 0.25).astype(np.float32).transpose(0, 3, 1, 2)
+    logits = np.concatenate([session.run(None, {"input": one[None]})[0] for one in normalised])
     np.save(folder / "eval/reference.npy", logits)
-    np.save(folder / "eval/labels.npy", np.arange(PICTURES) % CLASSES)  # the same for all chains, and no matter
-    (folder / "eval/ids.txt").write_text("".join(f"{number}\n" for number in range(PICTURES)))
+    np.save(folder / "eval/labels.npy", np.arange(IMAGES) % CLASSES)  # the same for all chains, and no matter
+    (folder / "eval/ids.txt").write_text("".join(f"{number}\n" for number in range(IMAGES)))
     (folder / "runners").mkdir()
     for name, script in runner_scripts().items():
         shutil.copyfile(script, folder / "runners" / name)
@@ -73,7 +74,7 @@ def _chain(blocks: int) -> onnx.ModelProto:
 
 
 def _bundle(folder: Path, blocks: int, threads: int, budget: Budget, machine: Machine, support: list[Path]) -> Bundle:
-    preprocess = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
+    preprocess = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
     model = _entry(folder, folder / "model.onnx")
     variant = Variant(
         name=NAME,
@@ -97,7 +98,7 @@ def _bundle(folder: Path, blocks: int, threads: int, budget: Budget, machine: Ma
         student=_student(preprocess),
         teacher=_weights("none"),
         reference=NAME,
-        eval=EvalSet(split="test", n=PICTURES, labels="eval/labels.npy", ids="eval/ids.txt"),
+        eval=EvalSet(split="test", n=IMAGES, labels="eval/labels.npy", ids="eval/ids.txt"),
         variants=(variant,),
         support=tuple(_entry(folder, path) for path in support),
     )
@@ -128,7 +129,7 @@ def _weights(source: str) -> Weights:
     return Weights(source=source, architecture="chain", sha256=digest, licence="none", parameters=1)
 
 
-def _student(preprocess: Preprocess) -> Student:
+def _student(preprocess: ImagePreprocess) -> Student:
     accuracy = Accuracy(split="test", n=1, correct=1, accuracy=1, low=0, high=1, balanced=1)
     names = tuple(f"class {number}" for number in range(CLASSES))
     return Student(
@@ -140,7 +141,7 @@ def _student(preprocess: Preprocess) -> Student:
         class_names=names,
         preprocess=preprocess,
         teacher=_weights("none"),
-        data=DataInfo(source="drawn", fingerprint="0" * 64, class_names=names, counts={"test": PICTURES}),
+        data=DataInfo(source="drawn", fingerprint="0" * 64, class_names=names, counts={"test": IMAGES}),
         recipe=Recipe(losses=(LossTerm(name="kd"),)),
         kept_epoch=1,
         kept_rule="none",

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.spec.profile import Budget
-from compressor.statistics import balanced_retention, class_counts, judge_classes
+from compressor.schema.profile import Budget
+from compressor.stats import balanced_retention, class_counts, judge_classes
 
 Shares = float | Sequence[float]
 LINES = Budget().class_lines(against_teacher=True)
@@ -26,7 +26,7 @@ HARDER: list[float] = np.linspace(0.98, 0.72, 20).tolist()
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """Test samples a class, and the teacher's recall and what the student keeps of it, for all classes or by class."""
 
     name: str
@@ -39,30 +39,30 @@ class Setting:
 
 
 SOUND = (
-    Setting("2 classes, 180 and 6", [180, 6], 0.98, 0.97),
-    Setting("2 classes, 180 and 3", [180, 3], 0.98, 0.97),
-    Setting("10 classes of 3", [3] * 10, 0.95, 0.95),
-    Setting("10 classes of 6", [6] * 10, 0.9, 0.9),
-    Setting("10 classes of 1000", [1000] * 10, 0.95, 0.95),
-    Setting("20 classes, 500 to 3", TAIL, 0.93, 0.95),
-    Setting("the same, rare ones harder", TAIL, HARDER, HARDER),
-    Setting("100 classes of 2", [2] * 100, 0.9, 0.93),
-    Setting("100 classes of 5", [5] * 100, 0.9, 0.9),
-    Setting("the same, keeping 0.6 to 1", [5] * 100, 0.9, np.linspace(0.6, 1, 100).tolist()),
-    Setting("1000 classes of 50", [50] * 1000, 0.8, 0.93),
+    RunContext("2 classes, 180 and 6", [180, 6], 0.98, 0.97),
+    RunContext("2 classes, 180 and 3", [180, 3], 0.98, 0.97),
+    RunContext("10 classes of 3", [3] * 10, 0.95, 0.95),
+    RunContext("10 classes of 6", [6] * 10, 0.9, 0.9),
+    RunContext("10 classes of 1000", [1000] * 10, 0.95, 0.95),
+    RunContext("20 classes, 500 to 3", TAIL, 0.93, 0.95),
+    RunContext("the same, rare ones harder", TAIL, HARDER, HARDER),
+    RunContext("100 classes of 2", [2] * 100, 0.9, 0.93),
+    RunContext("100 classes of 5", [5] * 100, 0.9, 0.9),
+    RunContext("the same, keeping 0.6 to 1", [5] * 100, 0.9, np.linspace(0.6, 1, 100).tolist()),
+    RunContext("1000 classes of 50", [50] * 1000, 0.8, 0.93),
 )
 LOST = (
-    Setting("2 classes, 180 and 6", [180, 6], 0.98, [0.99, 0]),
-    Setting("2 classes, 180 and 3", [180, 3], 0.98, [0.99, 0]),
-    Setting("10 classes of 6", [6] * 10, 0.95, [0] + [0.95] * 9),
-    Setting("10 classes of 30", [30] * 10, 0.95, [0] + [0.95] * 9),
-    Setting("100 classes of 5", [5] * 100, 0.9, [0] + [0.95] * 99),
-    Setting("100 classes of 3", [3] * 100, 0.95, [0] + [0.97] * 99),
-    Setting("1000 classes of 50", [50] * 1000, 0.8, [0] + [0.93] * 999),
+    RunContext("2 classes, 180 and 6", [180, 6], 0.98, [0.99, 0]),
+    RunContext("2 classes, 180 and 3", [180, 3], 0.98, [0.99, 0]),
+    RunContext("10 classes of 6", [6] * 10, 0.95, [0] + [0.95] * 9),
+    RunContext("10 classes of 30", [30] * 10, 0.95, [0] + [0.95] * 9),
+    RunContext("100 classes of 5", [5] * 100, 0.9, [0] + [0.95] * 99),
+    RunContext("100 classes of 3", [3] * 100, 0.95, [0] + [0.97] * 99),
+    RunContext("1000 classes of 50", [50] * 1000, 0.8, [0] + [0.93] * 999),
 )
 
 
-def simulate(setting: Setting, times: int, lost: bool) -> str:
+def simulate(setting: RunContext, times: int, lost: bool) -> str:
     """A row of the table. In a class that is `lost` the student gains nothing either."""
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(len(setting.sizes)), setting.sizes)
     knows, keeps = setting.by_class(setting.teacher), setting.by_class(setting.keeps)

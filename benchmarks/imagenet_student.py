@@ -2,7 +2,7 @@
 
     python -m benchmarks.imagenet_student timm:local-dir:LITE0 --out DIR [--crops 1200]
 
-There are no labelled ImageNet pictures here. So DIR/data is a folder of crops of real photographs (scikit-image's),
+There are no labelled ImageNet images here. So DIR/data is a folder of crops of real photographs (scikit-image's),
 each labelled with what the network itself says to it in float32, and DIR/run a run with these very weights, its
 classifier cut down to the classes that occur often enough. "Accuracy" in a report of it is agreement with float32.
 """
@@ -17,15 +17,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from compressor.data import open_data
-from compressor.distill.environment import environment
+from compressor.distill.host.environment import environment
 from compressor.distill.recipes import ANSWERS
-from compressor.models import load_model, logits_of, save_run
-from compressor.models.students import create_trainee
-from compressor.spec.base import write_json
-from compressor.spec.recipe import Recipe
-from compressor.spec.student import Request, Student
-from compressor.statistics import accuracy_of
+from compressor.models import load_model, save_run
+from compressor.schema.base import write_json
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Request, Student
+from compressor.stats import accuracy_of
+from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification.models.answering import logits_of
+from compressor.tasks.image_classification.models.students import create_trainee
+from compressor.tasks.image_classification.preprocessing import of_images
 
 FEWEST = 30
 PHOTOS = ("astronaut", "cat", "coffee", "rocket", "chelsea")
@@ -54,17 +56,17 @@ def main() -> None:
         sys.exit(f"{given.out} exists")
     backbone = load_model(given.model)
     assert backbone.class_names is not None
-    pictures = crops(given.crops)
-    whole = torch.cat([logits_of(backbone, pictures[start : start + 64]) for start in range(0, len(pictures), 64)])
+    images = crops(given.crops)
+    whole = torch.cat([logits_of(backbone, images[start : start + 64]) for start in range(0, len(images), 64)])
     often = sorted(label for label, count in Counter(whole.argmax(-1).tolist()).items() if count >= FEWEST)
     labels = whole[:, often].argmax(-1).tolist()
     spellings = Counter(name for names in backbone.class_names for name in names)
     names = [next(name for name in backbone.class_names[label] if spellings[name] == 1) for label in often]
-    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         split = ("train", "val", "test", "test")[number % 4]
         place = given.out / "data" / split / names[label]
         place.mkdir(parents=True, exist_ok=True)
-        picture.save(place / f"{number:05}.png")
+        image.save(place / f"{number:05}.png")
 
     data = open_data(f"folder:{given.out / 'data'}")
     order = [often[names.index(name)] for name in data.info.class_names]
@@ -78,7 +80,7 @@ def main() -> None:
     def score(split: str) -> object:
         some = getattr(data, split)
         logits = [
-            logits_of(student, [some.picture(i) for i in range(start, min(start + 64, len(some)))])
+            logits_of(student, [some.image(i) for i in range(start, min(start + 64, len(some)))])
             for start in range(0, len(some), 64)
         ]
         return accuracy_of(torch.cat(logits).numpy(), some.labels, split)
@@ -87,7 +89,7 @@ def main() -> None:
     (given.out / "run").mkdir()
     request = Request(
         command="distill", teacher=given.model, student=given.model, init="pretrained", skip_bad=False,
-        data=f"folder:{given.out / 'data'}", input_size=backbone.preprocess.input_size[0], recipe=recipe,
+        data=f"folder:{given.out / 'data'}", input_size=of_images(backbone.preprocess).input_size[0], recipe=recipe,
     )  # fmt: skip
     write_json(given.out / "run" / "run.json", request)
     validation, test = score("validation"), score("test")

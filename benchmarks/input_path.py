@@ -3,7 +3,7 @@
     python -m benchmarks.input_path [--images 20000] [--size 64] [--batch 64] [--rounds 3]
 
 Writes a folder of JPEG files (crops of scikit-image's photographs, 160 px). In each round compares, in random order: a
-bare loop on pictures that lie decoded in memory, kdc's second epoch from its decoded store, and kdc decoding anew.
+bare loop on images that lie decoded in memory, kdc's second epoch from its decoded store, and kdc decoding anew.
 Then trains one epoch with a tenth of the files and with all, each in a fresh process, and compares the peak of resident
 memory.
 """
@@ -23,15 +23,15 @@ import torch
 from PIL import Image
 
 from benchmarks.throughput import CLASSES, MEAN, STD, STUDENT, bare, network
-from compressor.data import decode_split, open_data
-from compressor.distill.engine import train
-from compressor.distill.image_task import ImageClassification
-from compressor.distill.learner import Learner, bind_losses
-from compressor.distill.speed import set_up
-from compressor.distill.task import BatchModel
+from compressor.distill.host.device import set_up
+from compressor.distill.loop.engine import train
+from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.progress import Silent
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.recipe import Recipe
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.recipe import Recipe
+from compressor.tasks.base import BatchModel
+from compressor.tasks.image_classification import decode_split, open_data
+from compressor.tasks.image_classification.feed import ImageFeed
 
 FILE_SIZE = 160
 PEAK = """
@@ -61,7 +61,7 @@ def write_folder(folder: Path, count: int) -> None:
 def speeds(folder: Path, given: argparse.Namespace, work: Path) -> None:
     size = given.size
     data = open_data(f"folder:{folder}")
-    how = Preprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
+    how = ImagePreprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
     values = {
         "schema": 1,
         "epochs": 2,
@@ -82,7 +82,7 @@ def speeds(folder: Path, given: argparse.Namespace, work: Path) -> None:
                 seconds[name].append(bare(tensors, labels, student, None, given.batch, recipe))
                 continue
             store = work / "store" if "once" in name else None
-            task = ImageClassification(data, {"student": how}, recipe, store, torch.device("cpu"), Silent())
+            task = ImageFeed(data, {"student": how}, recipe, store, torch.device("cpu"), Silent())
             learner = Learner(BatchModel(student, "student"), bind_losses(recipe, has_teacher=False))
             position = train(
                 learner, None, task, recipe, head=[], validation_size=40, inputs={},

@@ -11,11 +11,11 @@ from PIL import Image
 
 from benchmarks.chain_bundle import write_chain_bundle
 from benchmarks.kill_points import VERDICTS, Case, killed
-from compressor.bundle_folder import NEXT, UNMEASURED, files_of, holds_bundle
 from compressor.errors import KdcError
+from compressor.files.bundle_folder import NEXT, UNMEASURED, files_of, holds_bundle
 from compressor.measure.machine import this_machine
 from compressor.report import check, exit_code_for, seal
-from compressor.spec.profile import Budget
+from compressor.schema.profile import Budget
 
 __all__ = ["cases", "left_in_bundle", "sound_bundle"]
 
@@ -39,7 +39,7 @@ def sound_bundle(place: Path) -> str | None:
 
 
 def left_in_bundle(place: Path) -> list[str]:
-    """What kdc has in the making there, beside the bundle's own files and folders."""
+    """What kdc has in the item there, beside the bundle's own files and folders."""
     return [path.name for path in (place / "bundle").rglob(".kdc*")]
 
 
@@ -54,7 +54,7 @@ def _done(command: Command, under: Path) -> None:
 
 
 def _colours(work: Path) -> Path:
-    """A few pictures of 8 x 8 px in three classes, and a teacher that knows them; made once."""
+    """A few images of 8 x 8 px in three classes, and a teacher that knows them; made once."""
     made, rng = work / "colours", np.random.default_rng(0)
     if not made.exists():
         for split, name, number in ((s, n, i) for s, each in EACH.items() for n in COLOURS for i in range(each)):

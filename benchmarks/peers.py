@@ -23,19 +23,19 @@ from torch import nn
 
 from benchmarks.input_path import write_folder
 from benchmarks.throughput import CLASSES, STUDENT, network
-from compressor.data import open_data
-from compressor.distill.allocator import keep_large_blocks
-from compressor.distill.answer_codec import Codec
-from compressor.distill.answer_store import AnswerStore
-from compressor.distill.engine import train
-from compressor.distill.image_task import ImageClassification
-from compressor.distill.learner import Learner, bind_losses
-from compressor.distill.task import BatchModel
-from compressor.distill.teachers import Cached, Online
-from compressor.models import freeze
+from compressor.distill.host.allocator import keep_large_blocks
+from compressor.distill.loop.engine import train
+from compressor.distill.loop.learner import Learner, bind_losses
+from compressor.distill.teacher.cache import AnswerStore
+from compressor.distill.teacher.codec import Codec
+from compressor.distill.teacher.sources import Cached, Online
+from compressor.modes import freeze
 from compressor.progress import Silent
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.recipe import Recipe
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.recipe import Recipe
+from compressor.tasks.base import BatchModel
+from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification.feed import ImageFeed
 
 SCALE, RATIO = (0.5, 1.0), (0.8, 1.25)
 
@@ -58,9 +58,9 @@ def timm_epoch(folder: Path, given: argparse.Namespace, teacher: nn.Module) -> f
     ).train()  # fmt: skip
     optimizer = create_optimizer_v2(student, opt="adamw", lr=1e-3)
     begin = time.perf_counter()
-    for pictures, labels in loader:
+    for images, labels in loader:
         optimizer.zero_grad()
-        task(pictures.contiguous(memory_format=torch.channels_last), labels)["loss"].backward()
+        task(images.contiguous(memory_format=torch.channels_last), labels)["loss"].backward()
         optimizer.step()
     return time.perf_counter() - begin
 
@@ -98,9 +98,9 @@ def torchdistill_epoch(folder: Path, given: argparse.Namespace, teacher: nn.Modu
     )  # fmt: skip
     begin = time.perf_counter()
     box.pre_epoch_process(epoch=0)
-    for pictures, labels, more in box.train_data_loader:
+    for images, labels, more in box.train_data_loader:
         box.pre_forward_process()
-        loss = box.forward_process(pictures.contiguous(memory_format=torch.channels_last), labels, more)
+        loss = box.forward_process(images.contiguous(memory_format=torch.channels_last), labels, more)
         box.post_forward_process(loss=loss)
     seconds = time.perf_counter() - begin
     box.clean_modules()
@@ -117,10 +117,10 @@ def kdc_epochs(folder: Path, given: argparse.Namespace, teacher: nn.Module, work
     recipe, size = Recipe.model_validate(how), (given.size, given.size)
     begin = time.perf_counter()
     data = open_data(f"folder:{folder}")
-    prepared = Preprocess(input_size=size, resize=size, mean=(0.5,) * 3, std=(0.5,) * 3)
+    prepared = ImagePreprocess(input_size=size, resize=size, mean=(0.5,) * 3, std=(0.5,) * 3)
     inputs = {"student": prepared, "teacher": prepared}
-    task = ImageClassification(data, inputs, recipe, work / "store", torch.device("cpu"), Silent())
-    task.decode()
+    task = ImageFeed(data, inputs, recipe, work / "store", torch.device("cpu"), Silent())
+    task.prepare()
     before = time.perf_counter() - begin
     codec = Codec(CLASSES)
     store = AnswerStore(work / "answers", {"teacher": "this"}, views=1, samples=len(data.train), size=codec.bytes)

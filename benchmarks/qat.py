@@ -19,23 +19,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from compressor.console import progress_for
-from compressor.data import ImageData, Split, decode_split
+from compressor.data.samples import Dataset, Split
 from compressor.distill import quantization_aware
-from compressor.export.builders import BUILDERS
-from compressor.export.bundle import CALIBRATION, validation_size
-from compressor.export.eval_set import part_of, write_pictures, write_reference
+from compressor.export.base import Quantizer, Source
+from compressor.export.builders import builder_of
+from compressor.export.bundle.build import CALIBRATION, validation_size
+from compressor.export.bundle.eval_set import part_of, write_reference
 from compressor.export.judge import ValidationJudge
-from compressor.export.onnx_graph import to_onnx
-from compressor.export.qat_onnx import qat_model
-from compressor.export.source import Quantizer, Source
+from compressor.export.onnx.graph import to_onnx
+from compressor.export.onnx.qat import qat_model
 from compressor.models import LoadedModel, load_run
 from compressor.models.lineage import data_of
 from compressor.profiles import load_profile
-from compressor.spec.base import read_json, write_json
-from compressor.spec.profile import Profile
-from compressor.spec.quantization import Score
-from compressor.spec.student import Request
+from compressor.schema.base import read_json, write_json
+from compressor.schema.profile import Profile
+from compressor.schema.quantization import Score
+from compressor.schema.student import Request
+from compressor.tasks.table import task_named
+from compressor.terminal.console import progress_for
 
 PROGRESS = progress_for(quiet=False)
 
@@ -87,23 +88,32 @@ def trial(run: Path, profile: Profile, runtime: str, folder: Path) -> Trial:
     model, record = load_run(run)
     data = data_of(read_json(run / "run.json", Request), record, PROGRESS)
     how, onnx_file = model.preprocess, folder / "model.onnx"
-    to_onnx(model.network, how.input_size, profile.batch, profile.opset, {}, onnx_file)
-    calibration = decode_split(part_of(data.train, CALIBRATION), how, folder / "calibration.npy", PROGRESS)
-    quantizer = BUILDERS[runtime].quantizer
+    task = task_named(how.task)
+    to_onnx(model.network, how.inputs, profile.batch, profile.opset, {}, onnx_file)
+    calibration = task.store(part_of(data.train, CALIBRATION), how, folder / "calibration.npy", PROGRESS)
+    quantizer = builder_of(runtime).quantizer
     assert quantizer is not None
     validation, test = judges(data, model, profile, folder)
-    return Trial(run, runtime, quantizer, Source(model.network, onnx_file, how, calibration, profile), validation, test)
+    return Trial(
+        run,
+        runtime,
+        quantizer,
+        Source(model.network, onnx_file, how, calibration, profile),
+        validation,
+        test,
+    )
 
 
-def judges(data: ImageData, model: LoadedModel, profile: Profile, folder: Path) -> Iterator[ValidationJudge]:
+def judges(data: Dataset, model: LoadedModel, profile: Profile, folder: Path) -> Iterator[ValidationJudge]:
     """Who scores on validation, and who on test."""
 
     def judge(split: Split) -> ValidationJudge:
-        pictures, answers = folder / f"{split.name}.npy", folder / f"{split.name}-answers.npy"
-        write_pictures(split, model.preprocess, pictures, PROGRESS)
-        write_reference(model.network, model.preprocess, pictures, answers, PROGRESS)
+        task = task_named(model.preprocess.task)
+        inputs = task.store(split, model.preprocess, folder / f"{split.name}.npy", PROGRESS)
+        answers = folder / f"{split.name}-answers.npy"
+        write_reference(model.network, inputs, answers, PROGRESS)
         return ValidationJudge(
-            pictures, split.labels, np.load(answers), model.preprocess, batch=profile.batch, threads=profile.threads,
+            inputs, split.labels, np.load(answers), batch=profile.batch, threads=profile.threads,
             needed=float("inf"), max_drop=profile.max_drop,
         )  # fmt: skip
 

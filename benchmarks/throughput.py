@@ -3,7 +3,7 @@
     python -m benchmarks.throughput [--teacher tf_efficientnet_lite2] [--teacher …] [--size 64]
         [--size 128] [--rounds 7] [--steps 16] [--batch 64]
 
-The bare loops are written out below: pictures decoded in memory, the same networks, batch, augmentation, losses and
+The bare loops are written out below: images decoded in memory, the same networks, batch, augmentation, losses and
 optimizer, and nothing else; they are the limit. Teachers have random weights and the student's input size. A round runs
 one epoch of every contestant in random order, each with a fresh student; printed are images/s (median over rounds) and
 the ratios with the median and the range of the rounds.
@@ -25,22 +25,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from compressor.data import ImageData, Split
-from compressor.distill.answer_codec import Codec
-from compressor.distill.answer_store import AnswerStore
-from compressor.distill.engine import train
-from compressor.distill.image_task import ImageClassification
-from compressor.distill.layers import sides_of, taps_of
-from compressor.distill.learner import Learner, bind_losses
+from compressor.data.samples import Dataset, Split
+from compressor.distill.features.layers import layer_pairs_of, taps_of
+from compressor.distill.host.device import set_up
+from compressor.distill.loop.engine import train
+from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.distill.recipes import LAYERS
-from compressor.distill.speed import set_up
-from compressor.distill.task import BatchModel
-from compressor.distill.teachers import Cached, Online, Teacher
-from compressor.models import LoadedModel, freeze
+from compressor.distill.teacher.cache import AnswerStore
+from compressor.distill.teacher.codec import Codec
+from compressor.distill.teacher.sources import Cached, Online, Teacher
+from compressor.models import LoadedModel
+from compressor.modes import freeze
 from compressor.progress import Silent
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.recipe import Recipe
-from compressor.spec.student import DataInfo, Weights
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import DataInfo, Weights
+from compressor.tasks.base import BatchModel
+from compressor.tasks.image_classification.feed import ImageFeed
 
 CLASSES = 10
 STUDENT = "mobilenetv3_small_100"
@@ -72,22 +73,22 @@ def photographs(count: int, size: int) -> NDArray[np.uint8]:
     return np.stack(crops)
 
 
-def in_memory(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageData:
+def in_memory(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Dataset:
     """All of them to train with, and a few to validate with, as kdc sees data."""
 
     def split(name: str, count: int) -> Split:
         ids = tuple(f"{name}-{number}" for number in range(count))
         contents = np.arange(count, dtype=np.uint64)
-        return Split(name, ids, labels[:count], lambda number: Image.fromarray(pictures[number]), contents)
+        return Split(name, ids, labels[:count], lambda number: Image.fromarray(images[number]), contents)
 
     names = tuple(f"class {number}" for number in range(CLASSES))
     counts = {"train": len(labels), "validation": 16, "test": 16}
     info = DataInfo(source="photographs", fingerprint="0", class_names=names, counts=counts)
-    return ImageData(info, split("train", len(labels)), split("validation", 16), split("test", 16))
+    return Dataset(info, split("train", len(labels)), split("validation", 16), split("test", 16))
 
 
 def bare(
-    pictures: Tensor, labels: Tensor, student: nn.Module, teacher: nn.Module | None, batch: int, recipe: Recipe
+    images: Tensor, labels: Tensor, student: nn.Module, teacher: nn.Module | None, batch: int, recipe: Recipe
 ) -> float:
     """Seconds of one epoch, written by hand."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, fused=True)
@@ -97,7 +98,7 @@ def bare(
     for start in range(0, len(labels) - batch + 1, batch):
         index = order[start : start + batch]
         with torch.no_grad():
-            views = augmented(pictures[index], recipe)
+            views = augmented(images[index], recipe)
             inputs = ((views - MEAN) / STD).contiguous(memory_format=torch.channels_last)
         logits = student(inputs)
         if teacher is None:
@@ -115,9 +116,9 @@ def bare(
     return time.perf_counter() - begin
 
 
-def augmented(pictures: Tensor, recipe: Recipe) -> Tensor:
+def augmented(images: Tensor, recipe: Recipe) -> Tensor:
     """Random-resized crops, mirrored, by one affine resampling of the batch; uint8 [B, H, W, 3] -> [B, 3, H, W]."""
-    count, (low, high) = len(pictures), recipe.views.scale
+    count, (low, high) = len(images), recipe.views.scale
     area = low + (high - low) * torch.rand(count)
     aspect = torch.exp(torch.empty(count).uniform_(*(float(np.log(side)) for side in recipe.views.ratio)))
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
@@ -126,23 +127,21 @@ def augmented(pictures: Tensor, recipe: Recipe) -> Tensor:
     theta[:, 0, 2] = (2 * torch.rand(count) - 1) * (1 - width)
     theta[:, 1, 1] = height
     theta[:, 1, 2] = (2 * torch.rand(count) - 1) * (1 - height)
-    pixels = pictures.permute(0, 3, 1, 2).float().div_(255)
-    grid = F.affine_grid(theta, [count, 3, *pictures.shape[1:3]], align_corners=False)
+    pixels = images.permute(0, 3, 1, 2).float().div_(255)
+    grid = F.affine_grid(theta, [count, 3, *images.shape[1:3]], align_corners=False)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 class Engine:
     """Epochs of kdc's own loop."""
 
-    def __init__(self, pictures: NDArray[np.uint8], labels: NDArray[np.int64], size: int, recipe: Recipe, work: Path):
-        how = Preprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], size: int, recipe: Recipe, work: Path):
+        how = ImagePreprocess(input_size=(size, size), resize=(size, size), mean=(MEAN,) * 3, std=(STD,) * 3)
         inputs = {"student": how, "teacher": how}
         work.mkdir()
         self.work, self.recipe, self.samples, self.how = work, recipe, len(labels), how
-        self.task = ImageClassification(
-            in_memory(pictures, labels), inputs, recipe, work / "store", torch.device("cpu"), Silent()
-        )
-        self.task.decode()
+        self.task = ImageFeed(in_memory(images, labels), inputs, recipe, work / "store", torch.device("cpu"), Silent())
+        self.task.prepare()
         self.runs = 0
 
     def online(self, teacher: nn.Module) -> Online:
@@ -166,7 +165,7 @@ class Engine:
         recipe = self._recipe(LAYERS["losses"])
         terms = bind_losses(recipe, has_teacher=True)
         own, other = self._loaded(student), self._loaded(teacher)
-        sides, left_out = sides_of(terms, own, other, classes=CLASSES, samples=self.samples)
+        sides, left_out = layer_pairs_of(terms, own, other, classes=CLASSES, samples=self.samples)
         terms = [term for term in terms if term.name not in left_out]
         taps, of_teacher = taps_of(sides, own, other)
         learner = Learner(BatchModel(student, "student", taps), terms, layers=sides)
@@ -191,21 +190,21 @@ class Engine:
 
 def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path) -> None:
     samples = given.steps * given.batch
-    pictures, labels = photographs(samples, size), np.arange(samples, dtype=np.int64) % CLASSES
+    images, labels = photographs(samples, size), np.arange(samples, dtype=np.int64) % CLASSES
     plain = {"schema": 1, "epochs": 1, "batch_size": given.batch, "ema_decay": 0, "losses": LOSSES}
     # As the bare loops do it: no average of the weights, no clipping.
     values = {**plain, "optimizer": {"lr": 1e-3, "clip_norm": None}, "views": {"distinct": 1}}
     recipe = Recipe.model_validate(values)
     teacher = freeze(network(teacher_name, size))
-    engine = Engine(pictures, labels, size, recipe, work)
+    engine = Engine(images, labels, size, recipe, work)
     default = Engine(
-        pictures,
+        images,
         labels,
         size,
         Recipe.model_validate({**values, "ema_decay": 0.999, "optimizer": {"lr": 1e-3}}),
         work / "default",
     )
-    tensors, targets = torch.from_numpy(pictures), torch.from_numpy(labels)
+    tensors, targets = torch.from_numpy(images), torch.from_numpy(labels)
     cached, online = engine.cached(teacher), engine.online(teacher)
     contestants: dict[str, Callable[[nn.Module], float]] = {
         "bare, student alone": lambda student: bare(tensors, targets, student, None, given.batch, recipe),

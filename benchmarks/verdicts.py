@@ -25,15 +25,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.chain_bundle import NAME, write_chain_bundle
-from compressor import workflow
+from compressor import pipeline
 from compressor.measure.machine import this_machine
 from compressor.progress import Silent
 from compressor.report import build_report, seal
-from compressor.spec.base import read_json, write_json
-from compressor.spec.bundle import Bundle
-from compressor.spec.profile import Budget
-from compressor.spec.report import Report
-from compressor.statistics import judge, look_confidence, paired_ratio, widen
+from compressor.schema.base import read_json, write_json
+from compressor.schema.bundle import Bundle
+from compressor.schema.profile import Budget
+from compressor.schema.report import Report
+from compressor.stats import judge, look_confidence, paired_ratio, widen
 
 BASE = 30
 CASES = {"tie": 30, "10 % more work": 33, "3 % more work": 31}
@@ -71,8 +71,8 @@ def session(folder: Path, blocks: int, limits: tuple[float, ...], seconds: float
     for place, count in ((baseline, BASE), (bundle, blocks)):
         write_chain_bundle(place, count, threads, Budget(max_slowdown=limits[0]), machine)
         seal(place)
-    how = workflow.Measuring(baseline=baseline, seconds=seconds, throughput=False)
-    report = workflow.measure(bundle, how, progress=Silent())
+    how = pipeline.Measuring(baseline=baseline, seconds=seconds, throughput=False)
+    report = pipeline.measure(bundle, how, progress=Silent())
     verdicts = {limit: _verdict(bundle, limit) for limit in limits}
     return _outcome(report, verdicts)
 

@@ -4,7 +4,7 @@
         warm.run(["measure", "BUNDLE"], under=Path("BUNDLE"), at=17)
 
 An audit hook (PEP 578) counts the calls with which a run changes something under one folder: opening for writing,
-renaming, linking, making and removing. Right before the `at`-th the run is ended with SIGKILL.
+renaming, linking, item and removing. Right before the `at`-th the run is ended with SIGKILL.
 """
 
 import importlib
@@ -137,7 +137,7 @@ def _child(asked: dict[str, Any], told: Path, said: int) -> None:
         os.environ.update(asked["environment"])
         tempfile.tempdir = None
         sys.argv = ["kdc", *asked["arguments"]]
-        from compressor.cli import run
+        from compressor.cli.app import run
 
         calls = _hook(asked["under"], asked["at"])
         code = run()

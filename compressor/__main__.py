@@ -5,10 +5,10 @@ import sys
 
 def main() -> None:
     """The entry point: run a command, and end with its exit code."""
-    from compressor import interruption
+    from compressor.processes import interruption
 
     interruption.catch()
-    from compressor.cli import main as run
+    from compressor.cli.app import main as run
 
     run()
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from compressor import __version__
 from compressor.errors import KdcError, os_error
-from compressor.locks import is_lock, locked
+from compressor.files.atomic import is_temporary, write_text
+from compressor.files.locks import is_lock, locked
+from compressor.pipeline import Building, Measuring, export
 from compressor.progress import Progress
-from compressor.spec.base import is_temporary, write_text
-from compressor.spec.report import Report
-from compressor.workflow import Building, Measuring, export
+from compressor.schema.report import Report
 
 __all__ = ["demo"]
 
@@ -85,11 +85,11 @@ def demo(out: Path, *, seed: int, overwrite: bool, progress: Progress) -> Report
 
 def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
     from compressor.distill import distill, teach
-    from compressor.distill.folder import claim
     from compressor.distill.recipes import LAYERS, TEACH, recipe_from
+    from compressor.distill.run_folder import acquire
     from compressor.measure.doctor import diagnose
     from compressor.profiles import load_profile, write_new_profile
-    from compressor.spec.student import Request
+    from compressor.schema.student import Request
 
     common: dict[str, Any] = {
         "data": "digits",
@@ -104,7 +104,7 @@ def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
     student = "timm:mobilenetv3_small_050"
     to_distill = Request(command="distill", teacher=teacher, student=student, init="random", recipe=recipe, **common)
     for name, request in (("teacher", to_teach), ("run", to_distill)):
-        claim(out / name, request, resume=False, overwrite=again)
+        acquire(out / name, request, resume=False, overwrite=again)
     progress.note("1/3 a teacher, trained on the spot: timm:resnet10t")
     teach(to_teach, out / "teacher", resume=False, overwrite=again, progress=progress)
     progress.note(f"2/3 a student, distilled from it: {student}")

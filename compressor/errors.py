@@ -24,6 +24,7 @@ __all__ = [
     "EXIT_PASS",
     "EXIT_USAGE",
     "KdcError",
+    "KdcWarning",
     "did_you_mean",
     "explained",
     "first_line",
@@ -56,6 +57,10 @@ class KdcError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class KdcWarning(UserWarning):
+    """What a call of the Python API warns of, where no `progress` is told."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,52 +1,64 @@
 """The Hugging Face hub: reached, or quickly found to be out of reach."""
 
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import getproxies
 
 from compressor.errors import KdcError, first_line
 
 __all__ = ["from_hub", "offline_if_unreachable"]
 
+CONNECT_S = 5.0
+"""A connection that takes longer to be made is no connection. What is then sent over it may take any time."""
+
 
 @contextmanager
-def offline_if_unreachable() -> Iterator[None]:
-    """Inside, the hub's clients use only their cache if the hub's name does not resolve: they would try again for most
-    of a minute, and tell of each try."""
+def offline_if_unreachable() -> Iterator[str | None]:
+    """Inside, the hub's clients use only their cache if no connection to it can be made: they would try each file six
+    times over most of a minute, and tell of each try. Gives the reason; None where the hub answers, or where the user
+    has forbidden to ask.
+    """
     from huggingface_hub import constants
 
     # datasets copies the setting when it is imported.
     places: list[Any] = [constants, *filter(None, [sys.modules.get("datasets.config")])]
     before = [place.HF_HUB_OFFLINE for place in places]
-    if not any(before) and not getproxies() and not _resolves(str(constants.ENDPOINT)):
+    reason = None if any(before) else _unreachable(str(constants.ENDPOINT))
+    if reason is not None:
         for place in places:
             place.HF_HUB_OFFLINE = True
     try:
-        yield
+        yield reason
     finally:
         for place, value in zip(places, before, strict=True):
             place.HF_HUB_OFFLINE = value
 
 
-def _resolves(endpoint: str) -> bool:
+def _unreachable(endpoint: str) -> str | None:
+    """Why `endpoint` cannot be reached, asked once, as the hub's own client would: by its proxies and certificates.
+    None where it answers anything, and where it is connected and slow."""
+    from huggingface_hub.utils import get_session
+
     try:
-        socket.getaddrinfo(urlparse(endpoint).hostname, 443)
-    except OSError:
-        return False
-    return True
+        get_session().head(endpoint, timeout=CONNECT_S)
+    except Exception as error:  # of httpx or requests, by the version of huggingface_hub
+        return None if type(error).__name__ == "ReadTimeout" else first_line(error)
+    return None
 
 
 @contextmanager
 def from_hub(what: str, instead: str) -> Iterator[None]:
     """Load `what` from the hub; KdcError where that fails, with `instead` as the hint."""
-    with offline_if_unreachable():
+    from huggingface_hub import constants
+
+    with offline_if_unreachable() as unreachable:
         try:
             yield
         except KdcError:
             raise
         except Exception as error:  # huggingface_hub, httpx, timm and transformers each raise their own
-            raise KdcError(f"{what} cannot be loaded from the hub: {first_line(error)}", instead) from None
+            reason = first_line(error)
+            if unreachable is not None and isinstance(error, OSError):
+                reason = f"{constants.ENDPOINT} cannot be reached ({unreachable}), and no copy of it is kept here"
+            raise KdcError(f"{what} cannot be loaded from the hub: {reason}", instead) from None

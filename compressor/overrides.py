@@ -9,8 +9,8 @@ from typing import Any, cast
 import yaml
 
 from compressor.errors import KdcError
-from compressor.printable import in_short
-from compressor.reading import read_settings
+from compressor.files.reading import read_settings
+from compressor.terminal.printable import in_short
 
 __all__ = ["apply_overrides", "read_yaml", "yaml_mapping", "yaml_text"]
 

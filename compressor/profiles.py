@@ -12,13 +12,14 @@ import yaml
 from compressor import __version__
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean
-from compressor.locks import locked
+from compressor.files.atomic import write_text
+from compressor.files.locks import locked
 from compressor.overrides import apply_overrides, yaml_mapping, yaml_text
-from compressor.printable import one_line
 from compressor.runtimes import RUNTIMES, runtime_for
-from compressor.spec.base import parse, write_text
-from compressor.spec.measurement import Machine
-from compressor.spec.profile import Budget, Profile
+from compressor.schema.base import parse
+from compressor.schema.measurement import Machine
+from compressor.schema.profile import Budget, Profile
+from compressor.terminal.printable import one_line
 
 __all__ = [
     "ProfileRow",
@@ -27,6 +28,7 @@ __all__ = [
     "load_profile",
     "profile_and_text",
     "profile_names",
+    "with_overrides",
     "write_new_profile",
 ]
 
@@ -70,6 +72,12 @@ def profile_and_text(reference: str, overrides: Sequence[str] = ()) -> tuple[Pro
             f"write name: {reference} in it, or give its path: ./{path.name}",
         )
     return _checked(apply_overrides(values, overrides, where), where), text
+
+
+def with_overrides(profile: Profile, overrides: Sequence[str]) -> Profile:
+    """`profile` with `overrides` (`key.path=value`) laid over it, checked as one that is read from a file."""
+    where = f"profile {profile.name}"
+    return _checked(apply_overrides(profile.model_dump(mode="json"), overrides, where), where)
 
 
 def list_profiles() -> tuple[ProfileRow, ...]:
@@ -152,8 +160,9 @@ def _find(reference: str) -> tuple[Path, str]:
         if path.is_file():
             return path, where
     names = profile_names()
+    here = [file.stem for file in Path().glob("*.yaml")]
     raise KdcError(
-        f"unknown profile {reference}{did_you_mean(reference, names)}; known: {', '.join(names)}",
+        f"unknown profile {reference}{did_you_mean(reference, [*names, *here])}; known: {', '.join(names)}",
         "or give the path of a YAML file; `kdc profiles new NAME` writes one for this machine",
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
-__all__ = ["Progress", "Silent"]
+__all__ = ["Muted", "Progress", "Silent"]
 
 T = TypeVar("T")
 
@@ -43,4 +43,17 @@ class Silent:
         pass
 
     def end(self) -> None:
+        pass
+
+
+class Muted:
+    """Shows how far work is, and says no lines: for work that is done again, whose lines were said the first time."""
+
+    def __init__(self, shown: Progress) -> None:
+        self.track, self.at, self.end = shown.track, shown.at, shown.end
+
+    def note(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
         pass

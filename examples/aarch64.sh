@@ -3,17 +3,17 @@
 # with this machine's. Correctness only: an emulator's latency says nothing about a device, so none is reported.
 #
 #   apt-get install qemu-user-static debootstrap
-#   bash examples/aarch64.sh BUNDLE [CACHE_DIR] [PICTURES]
+#   bash examples/aarch64.sh BUNDLE [CACHE_DIR] [IMAGES]
 #
 # CACHE_DIR (~/.cache/kdc-aarch64) keeps a Debian for arm64 with Python, numpy and onnxruntime, about 400 MB. The first
-# run makes it, as root since debootstrap needs that; later ones only use it. Compares PICTURES (200) of the bundle's
-# test pictures. PYTHON (python3) is an interpreter of this machine with numpy and onnxruntime; KDC_QEMU_CPU the processor
+# run makes it, as root since debootstrap needs that; later ones only use it. Compares IMAGES (200) of the bundle's
+# test images. PYTHON (python3) is an interpreter of this machine with numpy and onnxruntime; KDC_QEMU_CPU the processor
 # to emulate, cortex-a76 (the Raspberry Pi 5's, with int8 dot product) or cortex-a72 (the Pi 4's, without).
 # Exit code 1: the answers differ.
 set -euo pipefail
-bundle=$(cd "${1:?usage: aarch64.sh BUNDLE [CACHE_DIR] [PICTURES]}" && pwd)
+bundle=$(cd "${1:?usage: aarch64.sh BUNDLE [CACHE_DIR] [IMAGES]}" && pwd)
 cache=${2:-${XDG_CACHE_HOME:-$HOME/.cache}/kdc-aarch64}
-pictures=${3:-200}
+images=${3:-200}
 python=${PYTHON:-python3}
 here=$(cd "$(dirname "$0")" && pwd)
 processor=${KDC_QEMU_CPU:-cortex-a76}
@@ -80,5 +80,5 @@ need qemu-aarch64-static qemu-user-static
 [ -d "$root" ] || make_root
 install_wheels
 describe_processor "$processor"
-"$python" "$here/aarch64_compare.py" "$bundle" "$pictures" env "PYTHONPATH=$root/opt/python" PYTHONDONTWRITEBYTECODE=1 \
+"$python" "$here/aarch64_compare.py" "$bundle" "$images" env "PYTHONPATH=$root/opt/python" PYTHONDONTWRITEBYTECODE=1 \
     qemu-aarch64-static -cpu "$processor" -L "$root" "$root/usr/bin/python3"

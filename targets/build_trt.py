@@ -51,7 +51,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add("--out", metavar="ENGINE", help="where to write the engine; not with --check")
     add("--runtime", choices=tuple(RUNTIMES), default="tensorrt", help="default tensorrt")
     add("--sm", type=int, nargs="+", default=[], help="tensorrt-rtx: compute capabilities × 10 to build for, e.g. 89")
-    add("--batch", type=int, help="pictures a call, for a model whose batch may vary")
+    add("--batch", type=int, help="images a call, for a model whose batch may vary")
     add("--check", action="store_true", help="build and throw away")
     add("--json", action="store_true", help="tell the result as a JSON object on stdout")
     args = parser.parse_args(argv)
@@ -155,7 +155,7 @@ def fixed_shape(shape: tuple[int, ...], batch: int | None, name: str) -> tuple[i
     if -1 in shape[1:] or not shape:
         raise BuildError(f"input {name} has the shape {list(shape)}: only its first dimension may vary")
     if shape[0] == -1 and batch is None:
-        raise BuildError(f"input {name} has a batch that may vary: say how many pictures a call with --batch")
+        raise BuildError(f"input {name} has a batch that may vary: say how many images a call with --batch")
     if batch is not None and shape[0] not in (-1, batch):
         raise BuildError(f"input {name} has a batch of {shape[0]}, and --batch is {batch}")
     return shape if shape[0] != -1 else (batch or 0, *shape[1:])

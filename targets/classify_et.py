@@ -1,4 +1,4 @@
-"""Says what is on a picture, with ExecuTorch: `python3 classify.py PICTURE [--top 5]`."""
+"""Says what is on an image, with ExecuTorch: `python3 classify.py IMAGE [--top 5]`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # a type checker sees the checkout; where it runs, the scripts lie side by side
-    from targets.classify_pictures import Floats, main
+    from targets.classify_images import Floats, main
 else:
     sys.dont_write_bytecode = True  # __pycache__ would hold this machine's paths
-    from classify_pictures import Floats, main
+    from classify_images import Floats, main
 
 
 def logits(model: Path, batch: npt.NDArray[Any], precision: str) -> Floats:

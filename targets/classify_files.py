@@ -1,4 +1,4 @@
-"""Reads a picture's file for the example programs: with Pillow where it is installed, else plain PNG, PPM and PGM.
+"""Reads an image's file for the example programs: with Pillow where it is installed, else plain PNG, PPM and PGM.
 
 Standard library and numpy only; runs on Python 3.9 and later.
 """
@@ -22,39 +22,39 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3], RGB
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # PNG's colour types: grey, RGB, palette, grey and alpha, RGB and alpha
-MOST_PIXELS, MOST_BYTES = 178_956_970, 1_000_000_000  # of a picture, and of its file
+MOST_PIXELS, MOST_BYTES = 178_956_970, 1_000_000_000  # of an image, and of its file
 TURNED = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation -> Pillow's Transpose
 SEGMENTS = {*range(0xE0, 0xF0), 0xFE} - {0xEE}
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-PNG_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # what a picture is made of besides PNG's critical chunks
+PNG_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")  # what an image is made of besides PNG's critical chunks
 NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # large byte first, and as this machine has it
 
 
-class PictureError(Exception):
-    """The picture cannot be read: one line for people."""
+class ImageError(Exception):
+    """The image cannot be read: one line for people."""
 
 
-def read_picture(path: Path, pixel_range: Any = None) -> Pixels:
-    """The picture, upright, in RGB: [height, width, 3]. Alpha is dropped. `pixel_range`: of preprocess.json, which
-    values become black and white in pictures of more than 8 bits a channel. Raises PictureError."""
+def read_image(path: Path, pixel_range: Any = None) -> Pixels:
+    """The image, upright, in RGB: [height, width, 3]. Alpha is dropped. `pixel_range`: of preprocess.json, which
+    values become black and white in images of more than 8 bits a channel. Raises ImageError."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device may never end
-            raise PictureError(f"{path} is no regular file")
+            raise ImageError(f"{path} is no regular file")
         if status.st_size > MOST_BYTES:
-            raise PictureError(f"{path} is larger than {MOST_BYTES:,} bytes, the most that is read")
+            raise ImageError(f"{path} is larger than {MOST_BYTES:,} bytes, the most that is read")
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise PictureError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise ImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     pillow = find_pillow()
     if pillow is not None:
         return with_pillow(path, content, pillow, pixel_range)
     try:
         found = png(content) if content[:8] == b"\x89PNG\r\n\x1a\n" else pnm(content)
     except (zlib.error, struct.error, ValueError, IndexError, KeyError) as error:
-        raise PictureError(f"{path} is damaged: {error}") from error
+        raise ImageError(f"{path} is damaged: {error}") from error
     if found is None:
-        raise PictureError(
+        raise ImageError(
             f"{path} needs Pillow: pip install pillow (or convert it to a plain PNG, 8 bit, not interlaced)"
         )
     return found
@@ -68,10 +68,10 @@ def find_pillow() -> Any:
 
 
 def with_pillow(path: Path, content: bytes, pillow: Any, pixel_range: Any) -> Pixels:
-    """As kdc reads pictures for training: what it refuses is refused here."""
+    """As kdc reads images for training: what it refuses is refused here."""
     pillow.init()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # large pictures, odd metadata
+        warnings.simplefilter("ignore")  # large images, odd metadata
         try:
             try:
                 return opened(content, pillow, pixel_range)
@@ -83,41 +83,41 @@ def with_pillow(path: Path, content: bytes, pillow: Any, pixel_range: Any) -> Pi
                     raise
                 return opened(bare, pillow, pixel_range)
         except pillow.DecompressionBombError:
-            raise PictureError(f"{path} has more than {MOST_PIXELS:,} pixels, the most that is read") from None
+            raise ImageError(f"{path} has more than {MOST_PIXELS:,} pixels, the most that is read") from None
         except Exception as error:  # on damaged bytes, Pillow's decoders raise nearly anything
             said = next(iter(str(error).splitlines()), type(error).__name__)
-            raise PictureError(f"{path} is no picture that can be read: {said}") from error
+            raise ImageError(f"{path} is no image that can be read: {said}") from error
 
 
 def opened(content: bytes, pillow: Any, pixel_range: Any) -> Pixels:
     known = [name for name in FORMATS if name in pillow.OPEN]
-    with pillow.open(io.BytesIO(content), formats=known) as picture:
-        if picture.width * picture.height > MOST_PIXELS:
+    with pillow.open(io.BytesIO(content), formats=known) as image:
+        if image.width * image.height > MOST_PIXELS:
             raise pillow.DecompressionBombError
-        mend_tiles(picture)
-        packed = any(is_deep(tile[3]) for tile in picture.tile)
-        picture.load()
+        mend_tiles(image)
+        packed = any(is_deep(tile[3]) for tile in image.tile)
+        image.load()
         try:
-            turn = TURNED.get(picture.getexif().get(0x0112, 1))
+            turn = TURNED.get(image.getexif().get(0x0112, 1))
         except Exception:  # damaged metadata beside sound pixels
             turn = None
-        rgb = in_rgb(picture, packed and pixel_range is not None, pillow, pixel_range, content)
+        rgb = in_rgb(image, packed and pixel_range is not None, pillow, pixel_range, content)
         return np.asarray(rgb if turn is None else rgb.transpose(turn))
 
 
-def mend_tiles(picture: Any) -> None:
+def mend_tiles(image: Any) -> None:
     """Have Pillow read a TIFF as it lies: it takes 16 bits for 8 where each channel lies for itself, and turns signed
     and 32-bit values of a packed file of the other byte order, which libtiff has turned already."""
-    if picture.format != "TIFF":
+    if image.format != "TIFF":
         return
-    deep, order = max(tag(picture, 258) or (8,)) == 16, "B" if picture.tag_v2.prefix == b"MM" else "L"
-    for number, tile in enumerate(picture.tile):
+    deep, order = max(tag(image, 258) or (8,)) == 16, "B" if image.tag_v2.prefix == b"MM" else "L"
+    for number, tile in enumerate(image.tile):
         codec, (mode, *rest) = tile[0], tile[3]
         if codec == "libtiff":
             mode = NATIVE.get(mode, mode)
         elif deep and len(mode) == 1:
             mode = f"{mode};16{order}"
-        picture.tile[number] = replaced(tile, (mode, *rest))
+        image.tile[number] = replaced(tile, (mode, *rest))
 
 
 def replaced(tile: Any, how: Any) -> Any:
@@ -131,18 +131,18 @@ def is_deep(how: Any) -> bool:
     return ";16" in str(parts[0]) or (len(parts) == 2 and isinstance(parts[1], int) and parts[1] > 255)
 
 
-def in_rgb(picture: Any, in_range: bool, pillow: Any, pixel_range: Any, content: bytes) -> Any:
+def in_rgb(image: Any, in_range: bool, pillow: Any, pixel_range: Any, content: bytes) -> Any:
     """`in_range`: whether it has 16 bits a channel and its values are to be scaled; else the upper 8 bits count."""
-    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        return pillow.fromarray(grey(picture, pixel_range)).convert("RGB")
-    if 2 in tag(picture, 339):
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return pillow.fromarray(grey(image, pixel_range)).convert("RGB")
+    if 2 in tag(image, 339):
         raise ValueError("its pixels are signed 8-bit integers, which are not read")
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    rgb = picture.convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    rgb = image.convert("RGB")
     if not in_range:
         return rgb
-    lower = lower_bytes(content, pillow) if picture.mode.startswith("RGB") else None
+    lower = lower_bytes(content, pillow) if image.mode.startswith("RGB") else None
     if lower is None:
         raise ValueError(f"it has 16 bits a channel, of which the upper 8 can be read: no pixel_range {pixel_range}")
     table = scaled(np.arange(65536), *pixel_range)
@@ -150,11 +150,11 @@ def in_rgb(picture: Any, in_range: bool, pillow: Any, pixel_range: Any, content:
 
 
 def lower_bytes(content: bytes, pillow: Any) -> Any:
-    """The lower bytes of a picture of 16 bits a channel in colour, in RGB; None where Pillow has no such reader."""
+    """The lower bytes of an image of 16 bits a channel in colour, in RGB; None where Pillow has no such reader."""
     swapped = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
-    with pillow.open(io.BytesIO(content)) as picture:
+    with pillow.open(io.BytesIO(content)) as image:
         tiles = []
-        for tile in picture.tile:
+        for tile in image.tile:
             how = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
             mode, _, order = str(how[0]).partition(";16")
             if mode not in ("RGB", "RGBA", "RGBX") or order not in swapped:
@@ -162,8 +162,8 @@ def lower_bytes(content: bytes, pillow: Any) -> Any:
             other = f"{mode};16{swapped[order]}"
             args = (other, *how[1:]) if isinstance(tile[3], tuple) else other
             tiles.append(replaced(tile, args))
-        picture.tile = tiles
-        return picture.convert("RGB")
+        image.tile = tiles
+        return image.convert("RGB")
 
 
 def scaled(values: Any, black: float, white: float) -> Pixels:
@@ -173,29 +173,29 @@ def scaled(values: Any, black: float, white: float) -> Pixels:
     return cut
 
 
-def grey(picture: Any, pixel_range: Any) -> Pixels:
+def grey(image: Any, pixel_range: Any) -> Pixels:
     """One channel of more than 8 bits: scaled, where convert("RGB") would show everything above 255 as white."""
-    values = np.asarray(picture)
-    if picture.mode == "I" and tag(picture, 258) == (32,) and 2 not in tag(picture, 339):
+    values = np.asarray(image)
+    if image.mode == "I" and tag(image, 258) == (32,) and 2 not in tag(image, 339):
         values = values.view(np.uint32)  # Pillow keeps their bits in signed numbers
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("some of its pixels are no finite numbers")
     if pixel_range is not None:
         black, white = pixel_range
-    elif picture.mode.startswith("I;16"):
-        black, white = 0, 2 ** min(tag(picture, 258) or (16,)) - 1
-    elif picture.mode == "I" and picture.format in ("PNG", "PPM"):
+    elif image.mode.startswith("I;16"):
+        black, white = 0, 2 ** min(tag(image, 258) or (16,)) - 1
+    elif image.mode == "I" and image.format in ("PNG", "PPM"):
         black, white = 0, 65535
     else:
         raise ValueError("its pixels are not 8 bit, and preprocess.json has no pixel_range for them")
     parts = np.array_split(values, max(1, values.size >> 22))  # in double precision they take eight times a byte
     found = np.concatenate([scaled(part, black, white) for part in parts])
-    return 255 - found if tag(picture, 262) == (0,) else found  # a TIFF whose white is zero
+    return 255 - found if tag(image, 262) == (0,) else found  # a TIFF whose white is zero
 
 
-def tag(picture: Any, number: int) -> tuple[Any, ...]:
+def tag(image: Any, number: int) -> tuple[Any, ...]:
     """A tag of a TIFF; empty where there is none."""
-    value = picture.tag_v2.get(number) if picture.format == "TIFF" and hasattr(picture, "tag_v2") else None
+    value = image.tag_v2.get(number) if image.format == "TIFF" and hasattr(image, "tag_v2") else None
     return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
@@ -237,7 +237,7 @@ def png(content: bytes) -> Pixels | None:
         length, kind = struct.unpack_from(">I4s", content, place)
         body = content[place + 8 : place + 8 + length]
         if kind in TEXTS and body.startswith((b"Raw profile type", b"XML:com.adobe.xmp")):
-            return None  # it may say how to turn the picture
+            return None  # it may say how to turn the image
         if kind == b"IDAT":
             data.append(body)
         chunks[kind] = body

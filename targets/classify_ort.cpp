@@ -1,4 +1,4 @@
-// Says what is on a picture, with ONNX Runtime: classify PICTURE.ppm [FOLDER], FOLDER being where the model lies.
+// Says what is on an image, with ONNX Runtime: classify IMAGE.ppm [FOLDER], FOLDER being where the model lies.
 // The C++ API of ONNX Runtime: onnxruntime.ai/docs/api/c
 
 #include <onnxruntime_cxx_api.h>
@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "classify_pictures.hpp"
+#include "classify_images.hpp"
 
 namespace {
 
@@ -22,27 +22,27 @@ void run(Ort::Session& session, std::vector<T> batch, const std::array<std::int6
     const char *sources[] = {source.get()}, *results[] = {result.get()};
     const std::vector<Ort::Value> answers = session.Run(Ort::RunOptions{}, sources, &input, 1, results, 1);
     const auto classes = answers[0].GetTensorTypeAndShapeInfo().GetShape().back();  // of [batch, classes]
-    pictures::tell(answers[0].GetTensorData<float>(), static_cast<std::size_t>(classes), folder);
+    images::tell(answers[0].GetTensorData<float>(), static_cast<std::size_t>(classes), folder);
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
     if (count < 2 || count > 3) {
-        std::fprintf(stderr, "usage: classify PICTURE.ppm [FOLDER]\n");
+        std::fprintf(stderr, "usage: classify IMAGE.ppm [FOLDER]\n");
         return 2;
     }
     const std::string folder = std::string(count == 3 ? arguments[2] : ".") + "/";
     try {
-        const auto prepared = pictures::prepare(pictures::read_ppm(arguments[1]));
+        const auto prepared = images::prepare(images::read_ppm(arguments[1]));
         const Ort::Env environment(ORT_LOGGING_LEVEL_WARNING, "classify");
         Ort::SessionOptions options;
         Ort::Session session(environment, (folder + preprocess::model_file).c_str(), options);
         using namespace preprocess;
         if constexpr (takes_pixels)
-            run(session, pictures::repeated(prepared), {batch, height, width, 3}, folder);
+            run(session, images::repeated(prepared), {batch, height, width, 3}, folder);
         else
-            run(session, pictures::normalized(prepared), {batch, 3, height, width}, folder);
+            run(session, images::normalized(prepared), {batch, 3, height, width}, folder);
         return 0;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "classify: %s\n", error.what());

@@ -1,4 +1,4 @@
-// Says what is on a picture, with TensorRT (10 or later) or TensorRT for RTX: classify PICTURE.ppm [FOLDER], FOLDER being
+// Says what is on an image, with TensorRT (10 or later) or TensorRT for RTX: classify IMAGE.ppm [FOLDER], FOLDER being
 // where the engine lies. The C++ API of TensorRT: docs.nvidia.com/deeplearning/tensorrt, "C++ API Documentation"
 
 #include <NvInfer.h>
@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "classify_pictures.hpp"
+#include "classify_images.hpp"
 
 namespace {
 
@@ -72,12 +72,12 @@ std::vector<float> run(nvinfer1::ICudaEngine& engine, const std::vector<T>& batc
 
 int main(int count, char** arguments) {
     if (count < 2 || count > 3) {
-        std::fprintf(stderr, "usage: classify PICTURE.ppm [FOLDER]\n");
+        std::fprintf(stderr, "usage: classify IMAGE.ppm [FOLDER]\n");
         return 2;
     }
     const std::string folder = std::string(count == 3 ? arguments[2] : ".") + "/";
     try {
-        const auto prepared = pictures::prepare(pictures::read_ppm(arguments[1]));
+        const auto prepared = images::prepare(images::read_ppm(arguments[1]));
         const auto content = read(folder + preprocess::model_file);
         Logger logger;
         const std::unique_ptr<nvinfer1::IRuntime> runtime(nvinfer1::createInferRuntime(logger));
@@ -88,10 +88,10 @@ int main(int count, char** arguments) {
         using namespace preprocess;
         std::vector<float> logits;
         if constexpr (takes_pixels)
-            logits = run(*engine, pictures::repeated(prepared), nvinfer1::Dims4{batch, height, width, 3});
+            logits = run(*engine, images::repeated(prepared), nvinfer1::Dims4{batch, height, width, 3});
         else
-            logits = run(*engine, pictures::normalized(prepared), nvinfer1::Dims4{batch, 3, height, width});
-        pictures::tell(logits.data(), logits.size() / batch, folder);
+            logits = run(*engine, images::normalized(prepared), nvinfer1::Dims4{batch, 3, height, width});
+        images::tell(logits.data(), logits.size() / batch, folder);
         return 0;
     } catch (const std::exception& error) {
         std::fprintf(stderr, "classify: %s\n", error.what());

@@ -1,4 +1,4 @@
-"""Says what is on a picture, with TensorRT or TensorRT for RTX on an NVIDIA GPU: `python3 classify.py PICTURE`."""
+"""Says what is on an image, with TensorRT or TensorRT for RTX on an NVIDIA GPU: `python3 classify.py IMAGE`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # a type checker sees the checkout; where it runs, the scripts lie side by side
-    from targets.classify_files import PictureError
-    from targets.classify_pictures import Floats, main
+    from targets.classify_files import ImageError
+    from targets.classify_images import Floats, main
     from targets.trt_cuda import Cuda, CudaError
 else:
     sys.dont_write_bytecode = True  # __pycache__ would hold this machine's paths
-    from classify_files import PictureError
-    from classify_pictures import Floats, main
+    from classify_files import ImageError
+    from classify_images import Floats, main
     from trt_cuda import Cuda, CudaError
 
 
@@ -27,14 +27,14 @@ def logits(model: Path, batch: npt.NDArray[Any], precision: str) -> Floats:
     else:
         import tensorrt as trt
     if not model.is_file():
-        raise PictureError(f"{model.name} is not there yet: build it on this device, see README.md")
+        raise ImageError(f"{model.name} is not there yet: build it on this device, see README.md")
     try:
         cuda = Cuda()
     except CudaError as error:
-        raise PictureError(str(error)) from error
+        raise ImageError(str(error)) from error
     engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(model.read_bytes())
     if engine is None:
-        raise PictureError(f"{model.name} belongs to another GPU or to another version than {trt.__version__}")
+        raise ImageError(f"{model.name} belongs to another GPU or to another version than {trt.__version__}")
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     source, result = sorted(names, key=lambda name: engine.get_tensor_mode(name) != trt.TensorIOMode.INPUT)
     context = engine.create_execution_context()
@@ -45,7 +45,7 @@ def logits(model: Path, batch: npt.NDArray[Any], precision: str) -> Floats:
     context.set_tensor_address(result, back)
     cuda.upload(there, batch.ctypes.data, batch.nbytes, stream)
     if not context.execute_async_v3(stream):
-        raise PictureError("TensorRT does not run the engine: its reason stands above")
+        raise ImageError("TensorRT does not run the engine: its reason stands above")
     cuda.download(answer.ctypes.data, back, answer.nbytes, stream)
     cuda.wait(stream)
     return answer

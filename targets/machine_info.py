@@ -1,4 +1,4 @@
-"""What machine this is, at this moment: the noun Machine (compressor/spec/measurement.py) as a dict.
+"""What machine this is, at this moment: the noun Machine (compressor/schema/measurement.py) as a dict.
 
 Standard library only; runs on Python 3.9 and later. What a system does not tell is None; host names, user names, serial
 numbers and UUIDs are never read. `root` is where the files of the system lie, "/" but in tests.

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Loaded, Runtime, mixed, serve
-    from targets.runner_pictures import Batch, Floats
+    from targets.runner_images import Batch, Floats
     from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Loaded, Runtime, mixed, serve
-    from runner_pictures import Batch, Floats
+    from runner_images import Batch, Floats
     from runner_requests import RequestError
 
 INSTALL = "pip install executorch"

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Loaded, Runtime, mixed, serve
-    from targets.runner_pictures import Floats
+    from targets.runner_images import Floats
     from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Loaded, Runtime, mixed, serve
-    from runner_pictures import Floats
+    from runner_images import Floats
     from runner_requests import RequestError
 
 PROVIDERS = ["CPUExecutionProvider"]
-INPUTS = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+INPUTS = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 HEAVY = ("Conv", "Gemm", "MatMul")  # and what onnxruntime fuses out of them: FusedConv, QLinearConv, MatMulInteger, …
 KNOWN = ("fp32", "fp16", "int8")
 NAMES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "int8": "int8", "uint8": "int8"}
@@ -62,23 +62,29 @@ def precisions(ort: Any) -> list[str]:
 def load(ort: Any, path: str, threads: int, precision: str, streams: int) -> Loaded:
     """A session a stream: streams that share one would also share its threads."""
     sessions = [ort.InferenceSession(path, options(ort, threads), providers=PROVIDERS) for _ in range(streams)]
-    source, result = sessions[0].get_inputs()[0], sessions[0].get_outputs()[0]
-    if source.type not in INPUTS:
-        raise RequestError(
-            "failed", f"the model's input {source.name} is {source.type}, expected one of: {', '.join(INPUTS)}"
-        )
+    sources, result = sessions[0].get_inputs(), sessions[0].get_outputs()[0]
+    for source in sources:
+        if source.type not in INPUTS:
+            raise RequestError(
+                "failed", f"the model's input {source.name} is {source.type}, expected one of: {', '.join(INPUTS)}"
+            )
+    source = sources[0]
 
-    def call(batch: Floats) -> Floats:
-        logits: Floats = sessions[0].run([result.name], {source.name: batch})[0]
+    def feeds(batch: Any) -> dict[str, Any]:
+        return batch if isinstance(batch, dict) else {source.name: batch}
+
+    def call(batch: Any) -> Floats:
+        logits: Floats = sessions[0].run([result.name], feeds(batch))[0]
         return logits
 
-    def stream(session: Any) -> Callable[[Floats], Callable[[], object]]:
-        return lambda batch: partial(session.run, [result.name], {source.name: batch})
+    def stream(session: Any) -> Callable[[Any], Callable[[], object]]:
+        return lambda batch: partial(session.run, [result.name], feeds(batch))
 
     ways = [stream(session) for session in sessions]
     read = partial(executed, ort, path, threads)
     shapes = source.name, source.shape, result.name, result.shape
-    return Loaded(call, ways, read, *shapes, INPUTS[source.type])
+    several = [(one.name, one.shape, INPUTS[one.type]) for one in sources] if len(sources) > 1 else []
+    return Loaded(call, ways, read, *shapes, INPUTS[source.type], several)
 
 
 def executed(ort: Any, model: str | bytes, threads: int) -> str:
@@ -94,9 +100,11 @@ def executed(ort: Any, model: str | bytes, threads: int) -> str:
         chosen.enable_profiling = True
         chosen.profile_file_prefix = str(Path(folder) / "types")
         session = ort.InferenceSession(model, chosen, providers=PROVIDERS)
-        source = session.get_inputs()[0]
-        shape = [size if isinstance(size, int) else 1 for size in source.shape]
-        session.run(None, {source.name: np.zeros(shape, INPUTS[source.type])})
+        feeds = {}
+        for source in session.get_inputs():
+            shape = [size if isinstance(size, int) else 1 for size in source.shape]
+            feeds[source.name] = np.zeros(shape, INPUTS[source.type])
+        session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes = [event["args"] for event in events if event.get("cat") == "Node" and "op_name" in event.get("args", {})]
     heavy = [node for node in nodes if any(name in node["op_name"] for name in HEAVY)]

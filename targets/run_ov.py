@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Loaded, Runtime, mixed, serve
-    from targets.runner_pictures import Floats
+    from targets.runner_images import Floats
     from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Loaded, Runtime, mixed, serve
-    from runner_pictures import Floats
+    from runner_images import Floats
     from runner_requests import RequestError
 
 # Asked for -> the hint. f16 is how weights are stored: a CPU widens them, and computes in f32. Without a hint OpenVINO
 # takes bf16 wherever the CPU has it, and f16 on ARM, so that "f32" would not be f32. In an int8 model the hint is for
 # the layers that are not quantized: in f32, so that the answers do not depend on what else the CPU has.
 HINTS = {"f32": "f32", "f16": "f32", "bf16": "bf16", "int8": "f32"}
-INPUTS = {"f32": "float32", "u8": "uint8"}
+INPUTS = {"f32": "float32", "u8": "uint8", "i64": "int64"}
 HEAVY = {"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul", "Subgraph_MatMul"}
 NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "f64": "f64", "i8": "int8", "u8": "int8"}
 
@@ -58,35 +58,45 @@ def load(ov: Any, path: str, threads: int, precision: str, streams: int) -> Load
     }
     compiled = ov.Core().compile_model(path, "CPU", chosen)
     source, result = compiled.input(0), compiled.output(0)
-    kind = source.element_type.get_type_name()
-    if kind not in INPUTS:
-        raise RequestError("failed", f"the model's input is {kind}, expected one of: {', '.join(INPUTS)}")
+    ports = [(one.get_any_name(), shape(one), one.element_type.get_type_name()) for one in compiled.inputs]
+    for _, _, kind in ports:
+        if kind not in INPUTS:
+            raise RequestError("failed", f"the model's input is {kind}, expected one of: {', '.join(INPUTS)}")
+    order = [name for name, _, _ in ports]
 
     requests = [compiled.create_infer_request() for _ in range(streams)]
-    bound: list[Floats] = []
+    bound: list[Any] = []
 
-    def call(batch: Floats) -> Floats:
+    def call(batch: Any) -> Floats:
         """The array is handed over once, and what stands in it is read at every call, as a C++ program does it: with
         an input a call, Python's part of it costs up to a sixth of a third of a millisecond."""
         if not bound or bound[0] is not batch:
-            requests[0].set_input_tensor(0, ov.Tensor(batch, shared_memory=True))
+            hand_over(ov, requests[0], order, batch)
             bound[:] = [batch]
         requests[0].start_async()
         requests[0].wait()
         logits: Floats = requests[0].get_output_tensor(0).data
         return logits
 
-    ways = [partial(stream, ov, request) for request in requests]
+    ways = [partial(stream, ov, request, order) for request in requests]
     names = source.get_any_name(), result.get_any_name()
     shapes = names[0], shape(source), names[1], shape(result)
-    return Loaded(call, ways, partial(executed, compiled), *shapes, INPUTS[kind])
+    several = [(name, sizes, INPUTS[kind]) for name, sizes, kind in ports] if len(ports) > 1 else []
+    return Loaded(call, ways, partial(executed, compiled), *shapes, INPUTS[ports[0][2]], several)
 
 
-def stream(ov: Any, request: Any, batch: Floats) -> Callable[[], object]:
+def hand_over(ov: Any, request: Any, order: list[str], batch: Any) -> None:
+    """Let `request` read its inputs, of these names, from `batch`: one array, or one a name."""
+    arrays = [batch[name] for name in order] if isinstance(batch, dict) else [batch]
+    for number, values in enumerate(arrays):
+        request.set_input_tensor(number, ov.Tensor(values, shared_memory=True))
+
+
+def stream(ov: Any, request: Any, order: list[str], batch: Any) -> Callable[[], object]:
     """Calls of `request` on `batch`, from a thread of its own. The input is handed over once, here: with an input a
     call, threads that call at the same time can wait for one another for ever, one for Python's lock and one for
     OpenVINO's."""
-    request.set_input_tensor(0, ov.Tensor(batch, shared_memory=True))
+    hand_over(ov, request, order, batch)
 
     def call() -> None:
         request.start_async()

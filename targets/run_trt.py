@@ -1,6 +1,6 @@
 """Runs engines of TensorRT on an NVIDIA GPU. Speaks the protocol of README.md on stdin and stdout.
 
-A call is what an application waits for: the pictures go to the GPU, and the logits come back. The host's threads do
+A call is what an application waits for: the images go to the GPU, and the logits come back. The host's threads do
 not matter to it.
 """
 
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.build_trt import RUNTIMES, make_logger
     from targets.runner_common import Loaded, Runtime, mixed, serve
-    from targets.runner_pictures import Floats
+    from targets.runner_images import Floats
     from targets.runner_requests import RequestError
     from targets.trt_cuda import Cuda, CudaError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from build_trt import RUNTIMES, make_logger
     from runner_common import Loaded, Runtime, mixed, serve
-    from runner_pictures import Floats
+    from runner_images import Floats
     from runner_requests import RequestError
     from trt_cuda import Cuda, CudaError
 

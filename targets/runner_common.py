@@ -29,12 +29,14 @@ except ImportError as error:  # nothing can be answered: the first request is to
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.energy import Meter, meter
-    from targets.runner_pictures import Batch, Floats, Pictures, empty_batch
+    from targets.runner_images import Batch, Floats, Images
+    from targets.runner_records import Records
     from targets.runner_requests import Request, RequestError, count, take, three
     from targets.runner_streams import run_window
 else:
     from energy import Meter, meter
-    from runner_pictures import Batch, Floats, Pictures, empty_batch
+    from runner_images import Batch, Floats, Images
+    from runner_records import Records
     from runner_requests import Request, RequestError, count, take, three
     from runner_streams import run_window
 
@@ -43,8 +45,9 @@ Reply = dict[str, Any]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in its runtime. `call`: a batch -> float32 [batch, classes]. The batch is float32 [batch, 3, height,
-    width], normalized, or where `input_type` is "uint8", the pictures as they are, [batch, height, width, 3].
+    """A model in its runtime. `call`: a batch -> float32 [batch, classes]. Of images the batch is float32 [batch, 3,
+    height, width], normalized, or where `input_type` is "uint8", the images as they are, [batch, height, width, 3].
+    Where a model takes several inputs, `inputs` has the name, shape and type of each, and a batch is an array a name.
     `streams`: one function a stream, batch -> a call on always that batch; calls of several streams may run at the same
     time, each on the threads asked for. `executed`: reads from the runtime in which precision it runs; may take long
     and leave memory behind. In a shape, a text or None is a dimension that may vary."""
@@ -57,6 +60,12 @@ class Loaded:
     output_name: str
     output_shape: list[int | str | None]
     input_type: str = "float32"
+    inputs: Sequence[tuple[str, list[int | str | None], str]] = ()
+
+    @property
+    def ports(self) -> Sequence[tuple[str, list[int | str | None], str]]:
+        """Name, shape and type of each input."""
+        return self.inputs or [(self.input_name, self.input_shape, self.input_type)]
 
 
 @dataclass(frozen=True)
@@ -98,8 +107,9 @@ class Session:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.model: Loaded | None = None
-        self.pictures: Pictures | None = None
-        self.batch: Batch = np.empty(0, np.float32)
+        self.samples: Images | Records | None = None
+        self.batch: Any = None
+        self.size = 0
         self.distinct = 0
         self.calls = 0
         self.bound: list[Callable[[], object]] = []
@@ -143,12 +153,12 @@ class Session:
         return {"executed_precision": self._model().executed()}
 
     def inputs(self, request: Request) -> Reply:
-        pictures, batch = self._pictures(request, "path")
-        # Batch i starts at picture i × size, wrapping round: that gives N / gcd(N, size) different batches at most.
-        self.distinct = min(count(request, "distinct"), pictures.n // math.gcd(pictures.n, len(batch)))
-        if self.pictures is not None:
-            self.pictures.close()
-        self.pictures, self.batch, self.bound = pictures, batch, []
+        samples, batch, size = self._opened(request, "path")
+        # Batch i starts at sample i × size, wrapping round: that gives N / gcd(N, size) different batches at most.
+        self.distinct = min(count(request, "distinct"), samples.n // math.gcd(samples.n, size))
+        if self.samples is not None:
+            self.samples.close()
+        self.samples, self.batch, self.size, self.bound = samples, batch, size, []
         return {"distinct": self.distinct}
 
     def first(self, request: Request) -> Reply:
@@ -166,15 +176,15 @@ class Session:
         return {"wall_ms": [wall for wall, _ in times], "cpu_ms": [cpu for _, cpu in times]}
 
     def throughput(self, request: Request) -> Reply:
-        """Every stream has a batch of its own, made before: normalizing pictures is not the model's work."""
+        """Every stream has a batch of its own, made before: preparing samples is not the model's work."""
         seconds = float(take(request, "seconds", int, float))
         if not 0 < seconds < 1000:
             raise RequestError("bad-request", f"throughput needs seconds between 0 and 1000; found {seconds}")
-        pictures = self._inputs()
+        samples = self._samples()
         if not self.bound:
             for number, bind in enumerate(self._model().streams):
-                batch = np.empty_like(self.batch)
-                self._fill(pictures, batch, number)
+                batch = samples.new_batch(self.size, self._model().ports)
+                self._fill(samples, batch, number)
                 self.bound.append(bind(batch))
         self.meter = self.meter or meter()
         return run_window(self.bound, seconds, self.meter)
@@ -184,45 +194,44 @@ class Session:
 
     def predict(self, request: Request) -> Reply:
         out = Path(take(request, "out", str))
-        pictures, batch = self._pictures(request, "inputs")
+        samples, batch, size = self._opened(request, "inputs")
         temporary = out.with_name(f".kdc-tmp.{out.name}.{os.getpid()}")
         try:
             with temporary.open("wb") as file:
-                self._predict(pictures, batch, file)
+                self._predict(samples, batch, size, file)
             temporary.replace(out)
         finally:
-            pictures.close()
+            samples.close()
             temporary.unlink(missing_ok=True)
-        return {"n": pictures.n}
+        return {"n": samples.n}
 
     def quit(self, request: Request) -> Reply:
         self._forget()
         return {}
 
     def _forget(self) -> None:
-        if self.pictures is not None:
-            self.pictures.close()
-        self.model = self.pictures = None
+        if self.samples is not None:
+            self.samples.close()
+        self.model = self.samples = None
         self.calls, self.bound = 0, []
 
-    def _predict(self, pictures: Pictures, batch: Batch, file: IO[bytes]) -> None:
-        size = len(batch)
-        for start in range(0, pictures.n, size):
-            # A model may be built for one batch size, so the last picture fills up the last batch.
-            pictures.fill(batch, (min(row, pictures.n - 1) for row in range(start, start + size)))
+    def _predict(self, samples: Any, batch: Any, size: int, file: IO[bytes]) -> None:
+        for start in range(0, samples.n, size):
+            # A model may be built for one batch size, so the last sample fills up the last batch.
+            samples.fill(batch, (min(row, samples.n - 1) for row in range(start, start + size)))
             logits = self._model().call(batch)
             if logits.ndim != 2 or len(logits) != size:
                 raise RequestError("failed", f"the model answers {list(logits.shape)}, expected [{size}, classes]")
             if start == 0:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (pictures.n, logits.shape[1])}
+                header = {"descr": "<f4", "fortran_order": False, "shape": (samples.n, logits.shape[1])}
                 np.lib.format.write_array_header_1_0(file, header)
-            file.write(logits[: pictures.n - start].astype("<f4", order="C").tobytes())
+            file.write(logits[: samples.n - start].astype("<f4", order="C").tobytes())
 
     def _timed_call(self) -> tuple[float, float]:
         """One inference on the next input: wall time, and CPU time of all threads of this process, in ms."""
-        pictures, call = self._inputs(), self._model().call
+        samples, call = self._samples(), self._model().call
         # Just before the call, as an application does it: the input is warm in the cache, and memory holds one batch.
-        self._fill(pictures, self.batch, self.calls)
+        self._fill(samples, self.batch, self.calls)
         cpu = time.process_time_ns()
         wall = time.perf_counter_ns()
         call(self.batch)
@@ -231,15 +240,15 @@ class Session:
         self.calls += 1
         return wall / 1e6, cpu / 1e6
 
-    def _inputs(self) -> Pictures:
-        if self.pictures is None:
+    def _samples(self) -> Any:
+        if self.samples is None:
             raise RequestError("bad-request", "there are no inputs yet: ask for load, then inputs")
-        return self.pictures
+        return self.samples
 
-    def _fill(self, pictures: Pictures, batch: Batch, number: int) -> None:
+    def _fill(self, samples: Any, batch: Any, number: int) -> None:
         """Write input `number` into `batch`, of the different ones that there are."""
-        start = number % self.distinct * len(batch)
-        pictures.fill(batch, ((start + slot) % pictures.n for slot in range(len(batch))))
+        start = number % self.distinct * self.size
+        samples.fill(batch, ((start + slot) % samples.n for slot in range(self.size)))
 
     def _module(self) -> Any:
         name, install = self.runtime.module or self.runtime.name, self.runtime.install
@@ -253,15 +262,15 @@ class Session:
             raise RequestError("bad-request", "no model is loaded yet: ask for load first")
         return self.model
 
-    def _pictures(self, request: Request, key: str) -> tuple[Pictures, Batch]:
-        """The pictures of a request, and a batch to fill; refused where the loaded model takes another shape."""
-        expected = self._model().input_shape
-        pictures = Pictures(take(request, key, str), three(request, "mean"), three(request, "std"))
-        batch = empty_batch(count(request, "batch"), pictures.height, pictures.width, self._model().input_type)
-        fixed = [size if isinstance(size, int) else batch.shape[axis] for axis, size in enumerate(expected[:4])]
-        if len(expected) != 4 or fixed != list(batch.shape):
-            raise RequestError("failed", f"the model takes {expected}, the pictures make {list(batch.shape)}")
-        return pictures, batch
+    def _opened(self, request: Request, key: str) -> tuple[Any, Any, int]:
+        """The samples of a request, a batch to fill and its size; refused where the loaded model takes others."""
+        model, path, size = self._model(), take(request, key, str), count(request, "batch")
+        samples: Any
+        if np.load(path, mmap_mode="r", allow_pickle=False).dtype.names:
+            samples = Records(path)
+        else:
+            samples = Images(path, three(request, "mean"), three(request, "std"))
+        return samples, samples.new_batch(size, model.ports), size
 
 
 OPERATIONS = ("info", "load", "inputs", "first", "block", "executed", "throughput", "memory", "predict", "quit")

@@ -1,7 +1,8 @@
 """What a runner's process gets of the environment: what Python, a runtime and the drivers need, and no secret.
 
 A runner loads a model that may come from anywhere, in a runtime with all its parsers. Standard library only; runs on
-Python 3.9 and later. Used by bench.py; kdc has the same list in compressor/child_environment.py, and a test compares.
+Python 3.9 and later. Used by bench.py; kdc has the same list in compressor/processes/child_environment.py, and a test
+compares.
 """
 
 from __future__ import annotations

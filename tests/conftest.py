@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 
-from compressor import cli
+from compressor.cli import app as cli
 from compressor.measure.machine import runtime_info, this_machine
 from compressor.profiles import write_new_profile
 from tests.kit import TRAINING, Ended, call, write_colours
+
+pytest_plugins = ["tests.image_fixtures", "tests.model_fixtures"]
 
 WHOLE_WAY = {"teacher_run", "student_run", "finished_bundle", "installed"}
 """Fixtures that train, export or build: what needs one of them is slow."""
 WHOLE_PROCESSES = {
     "test_export_onnx", "test_export_openvino_int8", "test_measure_devices_adb", "test_measure_devices_doctor",
     "test_measure_by_force", "test_measure_devices_ssh", "test_measure_local", "test_measure_ssh",
-    "test_models_squeeze_excite",
+    "test_quantization_squeeze_excite",
     "test_targets_agent", "test_targets_bench", "test_targets_events", "test_targets_lock", "test_targets_runners",
 }  # fmt: skip
 """Modules whose tests export networks or start programs (runtimes, servers, bench.py): all of them are slow."""

@@ -9,15 +9,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor import cli
+from compressor.cli import app as cli
 from compressor.progress import Silent
-from compressor.spec.measurement import Machine
-from compressor.spec.quantization import ByClass, Score
-from compressor.spec.student import Request
+from compressor.schema.measurement import Machine
+from compressor.schema.quantization import ByClass, Score
+from compressor.schema.student import Request
+from compressor.schema.tensors import TensorSpec
 
-__all__ = ["MACHINE", "TRAINING", "Ended", "by_classes", "call", "score_of", "version_of", "write_colours"]
+__all__ = [
+    "MACHINE",
+    "MARKUP",
+    "MARKUP_SHOWN",
+    "TRAINING",
+    "Ended",
+    "by_classes",
+    "call",
+    "score_of",
+    "version_of",
+    "write_colours",
+]
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+MARKUP = "<script>alert(1)</script>&\"'\u202e"
+MARKUP_SHOWN = "&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#x27;\\u202e"
 TRAINING = ("--input-size", "32", "--batch-size", "16", "--set", "crop_pct=1.0")
 
 
@@ -64,7 +78,7 @@ def call(*arguments: object) -> int:
 
 
 def write_colours(folder: Path, each: int = 40) -> Path:
-    """A folder data set: noisy pictures of a colour, one folder a colour."""
+    """A folder data set: noisy images of a colour, one folder a colour."""
     rng = np.random.default_rng(0)
     for name, colour in COLOURS.items():
         (folder / name).mkdir(parents=True)
@@ -124,3 +138,8 @@ def diverging(request: Request) -> Request:
     """The request with a learning rate that no recipe may have: its loss is soon not finite."""
     optimizer = request.recipe.optimizer.model_copy(update={"lr": 1e30, "clip_norm": None})
     return request.model_copy(update={"recipe": request.recipe.model_copy(update={"optimizer": optimizer})})
+
+
+def pixels(height: int, width: int) -> tuple[TensorSpec, ...]:
+    """What a network for images of that size takes."""
+    return (TensorSpec("input", "float32", ("batch", 3, height, width)),)

@@ -1,32 +1,35 @@
-"""The arrows that must never be: who may import whom, read from the source text (design, "Arrows")."""
+"""The arrows that must never be (docs/architecture.md): who may import whom, read from the source text."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from compressor.export.base import Builder
+from compressor.export.builders import builder_of
+from compressor.runtimes import RUNTIMES as TABLE
+from compressor.runtimes import Runtime
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "compressor").rglob("*.py"))
 TARGETS = sorted((ROOT / "targets").glob("*.py"))
-RUNTIMES = {
-    "openvino",
-    "nncf",
-    "tensorrt",
-    "tensorrt_rtx",
-    "onnxruntime",
-    "executorch",
-    "ai_edge_litert",
-    "litert_torch",
-}
+# What runs models or makes them run, as the rows say; the libraries of the field belong to no runtime.
+RUNTIMES = {name for row in TABLE.values() for name in (row.module, *row.exports_with, *row.quantizes_with)} - {"numpy"}
 LEARNING = {"torch", "torchvision", "timm", "transformers"}
 
 
-def imports(path: Path, *, module_level: bool = False) -> set[str]:
-    """Every dotted name that the file imports; a string given to `needs` counts as one."""
+def imports(path: Path, *, module_level: bool = False, typing: bool = True) -> set[str]:
+    """Every dotted name that the file imports; a string given to `needs` counts as one. Without `typing`, what stands
+    under `if TYPE_CHECKING` is left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not typing:
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        ]
     nodes = tree.body if module_level else list(ast.walk(tree))
     found: set[str] = set()
     for node in nodes:
@@ -53,16 +56,10 @@ def package_parts(names: set[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("compressor.")}
 
 
-# What the scripts run_NAME, classify_NAME and build_NAME may import beside numpy; Pillow reads the pictures of users.
-OWN = {
-    "ort": {"onnxruntime", "PIL"},
-    "ov": {"openvino", "PIL"},
-    "trt": {"tensorrt", "tensorrt_rtx", "cuda", "PIL"},
-    "trt_rtx": {"tensorrt_rtx"},
-    "et": {"executorch", "PIL"},
-    "litert": {"ai_edge_litert", "PIL"},
-    "pictures": {"PIL"},
-}
+def scripts_of(row: Runtime) -> set[str]:
+    """The scripts in targets/ that run a runtime's models, and that alone may import it."""
+    named = {row.runner, row.build or "", *((row.example.python, *row.example.beside) if row.example else ())}
+    return named - {""}
 
 
 def ids(path: Path) -> str:
@@ -71,9 +68,9 @@ def ids(path: Path) -> str:
 
 @pytest.mark.parametrize("path", TARGETS, ids=ids)
 def test_targets_need_only_numpy_and_their_own_runtime(path: Path) -> None:
-    own = (
-        OWN.get(path.stem.partition("_")[2], set()) if path.stem.startswith(("run_", "classify_", "build_")) else set()
-    )
+    own = {row.module for row in TABLE.values() if path.name in scripts_of(row)}
+    if path.stem.startswith("classify_"):
+        own.add("PIL")  # Pillow reads the images of users
     beside = {script.stem for script in TARGETS} | {"targets"}
     foreign = tops(imports(path)) - set(sys.stdlib_module_names) - {"numpy"} - own - beside
     assert not foreign
@@ -90,7 +87,7 @@ def test_the_package_imports_no_script_and_runs_no_model(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in PACKAGE if part(p) in {"spec", "errors", "report", "measure", "statistics", "profiles"}],
+    [p for p in PACKAGE if part(p) in {"schema", "errors", "report", "measure", "stats", "profiles"}],
     ids=ids,
 )
 def test_the_gate_needs_no_learning_library(path: Path) -> None:
@@ -110,16 +107,21 @@ def test_the_verbs_do_not_import_each_other(path: Path) -> None:
     assert not package_parts(imports(path)) & (VERBS - {part(path)})
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if p.name != "__main__.py"], ids=ids)
+@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "__main__"}], ids=ids)
 def test_nothing_imports_the_command_line(path: Path) -> None:
     assert "cli" not in package_parts(imports(path))
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "console", "interruption"}], ids=ids)
+@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "terminal", "processes"}], ids=ids)
 def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     if ids(path) == "compressor/export/quiet.py":
         pytest.skip("it keeps others from printing")
     assert not list(printing(path))
+
+
+@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "api", "__init__", "__main__"}], ids=ids)
+def test_only_the_command_line_is_built_on_the_python_api(path: Path) -> None:
+    assert "api" not in package_parts(imports(path))
 
 
 PRINTING = {"sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
@@ -138,20 +140,87 @@ def printing(path: Path) -> Iterator[int]:
             yield node.lineno
 
 
+def test_every_script_and_builder_that_a_row_names_is_there() -> None:
+    for row in TABLE.values():
+        assert scripts_of(row) <= {path.name for path in TARGETS}
+        assert isinstance(builder_of(row.name), Builder)
+        assert ("int8" in row.precisions) == (builder_of(row.name).quantizer is not None)
+        assert set(builder_of(row.name).dynamic_batch) <= set(row.precisions)
+
+
 def test_the_engine_knows_neither_pixels_nor_tokens() -> None:
-    for name in ("engine.py", "learner.py", "task.py", "checkpoint.py", "interrupt.py"):
-        found = imports(ROOT / "compressor" / "distill" / name)
-        assert not package_parts(found) & {"data", "models"}, name
-        assert not tops(found) & {"PIL", "torchvision", "transformers"}, name
+    for path in (ROOT / "compressor" / "distill" / "loop").glob("*.py"):
+        found = imports(path)
+        assert not package_parts(found) & {"data", "models"}, path
+        assert not tops(found) & {"PIL", "torchvision", "transformers"}, path
 
 
-@pytest.mark.parametrize("module", ["compressor", "compressor.cli", "compressor.report", "compressor.measure.session"])
+def test_the_seam_knows_no_task() -> None:
+    for path in (ROOT / "compressor" / "tasks").glob("*.py"):
+        found = imports(path, typing=False)
+        assert "models" not in package_parts(found), path
+        assert not tops(found) & {"PIL", "torchvision", "timm", "transformers"}, path
+
+
+@pytest.mark.parametrize(
+    "module", ["compressor", "compressor.cli.app", "compressor.report", "compressor.measure.session"]
+)
 def test_heavy_libraries_stay_out(module: str) -> None:
     code = f"import {module}, sys; print(sorted({{'torch', 'timm', 'transformers', 'onnx'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+CONCRETE = sorted(path.parent.name for path in (ROOT / "compressor" / "tasks").glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("path", [p for p in PACKAGE if p.parent != ROOT / "compressor" / "tasks"], ids=ids)
+def test_nothing_imports_a_concrete_task(path: Path) -> None:
+    """The table names them, and imports them when they are asked for."""
+    own = path.relative_to(ROOT / "compressor").parts[:2]
+    others = {f"compressor.tasks.{name}" for name in CONCRETE if own != ("tasks", name)}
+    assert not {name for name in imports(path) if any(name == one or name.startswith(f"{one}.") for one in others)}
+
+
+@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) in {"losses", "schema", "stats"}], ids=ids)
+def test_what_is_below_the_tasks_knows_none(path: Path) -> None:
+    assert "tasks" not in package_parts(imports(path))
+
+
+def unit(path: Path) -> str:
+    """A folder or module of the package; of tasks, the seam is one, and each task another."""
+    inside = path.relative_to(ROOT / "compressor").with_suffix("").parts
+    return "tasks/" + (inside[1] if inside[1] in CONCRETE else "seam") if inside[0] == "tasks" else inside[0]
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    """Between the folders of the package, wherever in a file the import stands; what only types need is left out."""
+    known = {".".join(p.relative_to(ROOT).with_suffix("").parts): unit(p) for p in PACKAGE}
+    known |= {name.removesuffix(".__init__"): own for name, own in known.items() if name.endswith(".__init__")}
+    graph: dict[str, set[str]] = {}
+    for path in PACKAGE:
+        found = {known[name] for name in imports(path, typing=False) if name in known}
+        graph.setdefault(unit(path), set()).update(found - {unit(path), "__init__"})
+    assert list(TopologicalSorter(graph).static_order())
+
+
 def test_no_module_is_long() -> None:
     long = {ids(path): count for path in (*PACKAGE, *TARGETS) if (count := len(path.read_text().splitlines())) > 320}
-    # The command line holds one function a command, most of it signatures.
-    assert set(long) <= {"compressor/cli.py"}
+    assert not long
+
+
+def test_no_function_takes_many_arguments_by_position() -> None:
+    many = {f"{ids(path)} {name}" for path in (*PACKAGE, *TARGETS) for name in takers(path, more_than=7)}
+    # The command line's functions are its flags.
+    assert {one for one in many if not one.startswith("compressor/cli/")} <= {
+        "compressor/distill/methods/specialists.py _finish",
+        "compressor/export/bundle/build.py _fill",
+    }
+
+
+def takers(path: Path, more_than: int) -> Iterator[str]:
+    """The functions that take so many arguments by position, `self` left out."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+            if len(names) - (names[:1] in (["self"], ["cls"])) > more_than:
+                yield node.name

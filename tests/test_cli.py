@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from compressor.export.onnx_graph import to_onnx
+from compressor.export.onnx.graph import to_onnx
+from compressor.install import install_line
 from compressor.report import seal
 from tests.kit import TRAINING, Ended, version_of, write_colours
 from tests.targets.trt_graphs import needs_rtx
@@ -49,7 +51,9 @@ def test_help_is_as_reviewed(command: str, kdc: Kdc, monkeypatch: pytest.MonkeyP
 
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     code = "import sys, typer.core; brought = set(sys.modules); sys.argv = ['kdc', '--help']\n"  # rich, in 0.18
-    code += "from compressor.cli import run; run()\nheavy = {'torch', 'timm', 'numpy', 'pydantic', 'rich', 'onnx'}\n"
+    code += (
+        "from compressor.cli.app import run; run()\nheavy = {'torch', 'timm', 'numpy', 'pydantic', 'rich', 'onnx'}\n"
+    )
     code += "found = heavy & (set(sys.modules) - brought); sys.exit(str(found or 0))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() in ("", "0")
@@ -59,7 +63,8 @@ def test_losses(kdc: Kdc) -> None:
     rows = {row["name"]: row for row in json.loads(kdc("losses", "--json").out)}
     assert rows["kd"]["parameters"] == {"temperature": {"default": 4.0, "lowest": 0.001, "highest": 1000.0}}
     assert (rows["hint"]["taps"], rows["hint"]["connector"]) == ("maps", "project")
-    assert [name for name, row in rows.items() if not row["mixed_labels"]] == ["dkd", "crd"]
+    assert (rows["dkd"]["mixed_labels"], rows["kd"]["mixed_labels"]) == (False, True)
+    assert (rows["kd"]["zero_probabilities"], rows["soft_bce"]["raw_logits"], rows["crd"]["one_process"]) == (True,) * 3
     lines = kdc("losses").out.splitlines()
     assert lines[0].split() == ["name", "knowledge", "taps", "parameters", "formula", "paper"]
     assert [line.split()[0] for line in lines[1:]] == list(rows)
@@ -99,7 +104,7 @@ def test_missing_data_path(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_unlabelled_pictures(kdc: Kdc, colours: Path, tmp_path: Path) -> None:
+def test_missing_unlabelled_images(kdc: Kdc, colours: Path, tmp_path: Path) -> None:
     command = distill("run:none", f"folder:{colours}", tmp_path / "run", "--unlabelled", f"folder:{tmp_path / 'none'}")
     refused(kdc(*command), 2, "--unlabelled", "none does not exist")
     assert list(tmp_path.iterdir()) == []
@@ -209,7 +214,7 @@ def test_demo_and_a_new_profile_say_who_writes_there(kdc: Kdc, tmp_path: Path, m
 
 @contextmanager
 def held_by_another(place: Path, *, file: bool) -> Iterator[None]:
-    code = "import sys, pathlib, time; from compressor.locks import locked\n"
+    code = "import sys, pathlib, time; from compressor.files.locks import locked\n"
     code += (
         f"with locked(pathlib.Path(sys.argv[1]), 'kdc teach', file={file}): print('held', flush=True); time.sleep(99)"
     )
@@ -240,28 +245,28 @@ def test_runtime_that_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # what Python keeps for a module that cannot be imported
     ended = kdc("export", student_run, "--profile", here, "--out", tmp_path / "bundle")
-    refused(ended, 4, "openvino", "pip install 'kdc[openvino]'")
+    refused(ended, 4, "openvino", install_line("openvino", "nncf"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("profile", "target", "module", "install"),
     [
-        ("x86-avx2", "openvino-int8", "nncf", "kdc[openvino]"),
-        ("jetson-orin-nano", "tensorrt-fp32", "tensorrt_rtx", "kdc[tensorrt]"),
-        ("rtx-ada", "tensorrt-rtx-fp16", "tensorrt_rtx", "kdc[tensorrt]"),
-        ("android-snapdragon-8gen3", "executorch-fp32", "executorch", "kdc[mobile]"),
-        ("android-snapdragon-8gen3", "litert-fp32", "litert_torch", "kdc[mobile]"),
+        ("x86-avx2", "openvino-int8", "nncf", ("openvino", "nncf")),
+        ("jetson-orin-nano", "tensorrt-fp32", "tensorrt_rtx", ("tensorrt-rtx",)),
+        ("rtx-ada", "tensorrt-rtx-fp16", "tensorrt_rtx", ("tensorrt-rtx",)),
+        ("android-snapdragon-8gen3", "executorch-fp32", "executorch", ("executorch",)),
+        ("android-snapdragon-8gen3", "litert-fp32", "litert_torch", ("litert-torch", "ai-edge-litert")),
     ],
 )
 def test_what_an_export_needs_is_asked_for_before_anything_is_made(
-    profile: str, target: str, module: str, install: str,
+    profile: str, target: str, module: str, install: tuple[str, ...],
     kdc: Kdc, student_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Also of a runtime that this machine could not run: what is asked of it here is to build for it."""
     monkeypatch.setitem(sys.modules, module, None)
     ended = kdc("export", student_run, "--profile", profile, "--target", target, "--out", tmp_path / "bundle")
-    refused(ended, 4, f"profile {profile} needs {module}, which is not installed", f"pip install '{install}'")
+    refused(ended, 4, f"profile {profile} needs {module}, which is not installed", install_line(*install))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -301,7 +306,7 @@ def test_the_same_teacher_twice_is_refused(kdc: Kdc, teacher_run: Path, tmp_path
 def test_pretrained_student_without_the_hub_names_the_other_ways(
     kdc: Kdc, teacher_run: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compressor.hub._resolves", lambda endpoint: False)
+    monkeypatch.setattr("compressor.hub._unreachable", lambda endpoint: "no network in this test")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     ended = kdc(
         "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}", "--out", tmp_path / "run",
@@ -407,7 +412,7 @@ def test_a_broken_onnx_file_ends_the_export(
         path = arguments[-1]
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-    monkeypatch.setattr("compressor.export.bundle.to_onnx", half)
+    monkeypatch.setattr(import_module("compressor.export.bundle.build"), "to_onnx", half)
     ended = kdc(
         "export", student_run, "--profile", "x86-avx2", "--target", target, "--out", tmp_path / "bundle", "--quiet"
     )
@@ -441,7 +446,7 @@ def test_check_without_torch(bundle: Path) -> None:
         "import sys\n"
         "for name in ('torch', 'timm', 'transformers', 'onnx', 'onnxruntime', 'openvino'): sys.modules[name] = None\n"
         f"sys.argv = ['kdc', 'check', {str(bundle)!r}]\n"
-        "from compressor.cli import main; main()\n"
+        "from compressor.cli.app import main; main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -547,7 +552,7 @@ def test_measured_elsewhere_and_unfinished_say_what_to_do(kdc: Kdc, bundle: Path
 
 def kdc_process(*arguments: object) -> "subprocess.Popen[str]":
     """`kdc` in a process of its own. On one thread: the order in which threads add up shows in the last bits."""
-    command = (sys.executable, "-m", "compressor.cli", *map(str, arguments))
+    command = (sys.executable, "-m", "compressor", *map(str, arguments))
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=one_thread, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -587,7 +592,7 @@ def test_a_stopped_training_says_so_and_resumes(
 
 
 def test_a_closed_stdout_does_not_change_the_verdict(bundle: Path) -> None:
-    script = 'exec "$0" -m compressor.cli check "$1" >&-'
+    script = 'exec "$0" -m compressor check "$1" >&-'
     done = subprocess.run(
         ["sh", "-c", script, sys.executable, str(bundle)], capture_output=True, text=True, check=False
     )

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from compressor.models import load_model
-from compressor.models.pixels import seeing
-from compressor.spec.base import read_json
-from compressor.spec.student import Student
+from compressor.schema.base import read_json
+from compressor.schema.student import Student
+from compressor.tasks.image_classification.models.pixel_range import seeing
+from compressor.tasks.image_classification.preprocessing import of_images
 from tests.data.hand_made import png
 from tests.kit import TRAINING, Ended, Hearing, call
 
@@ -48,7 +49,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, twelve_bits: Path) -> Path
 
 def test_one_range_for_all(kdc: Kdc, tmp_path: Path, twelve_bits: Path, teacher: Path, here: Path) -> None:
     record = read_json(teacher / "student.json", Student)
-    assert record.preprocess.pixel_range == record.recipe.pixel_range == (0.0, 4095.0)
+    assert of_images(record.preprocess).pixel_range == record.recipe.pixel_range == (0.0, 4095.0)
     assert record.test.accuracy > 0.7  # about a third without the range
     assert any(note.startswith("pixel_range [0, 4095] becomes black to white") for note in record.data.notes)
 
@@ -62,7 +63,7 @@ def test_one_range_for_all(kdc: Kdc, tmp_path: Path, twelve_bits: Path, teacher:
     ):
         ended = kdc(*distill, *other, "--out", tmp_path / "refused")
         assert ended.code == 2
-        assert "learned from pictures that were read with pixel_range [0, 4095]" in ended.err
+        assert "learned from images that were read with pixel_range [0, 4095]" in ended.err
         assert said in ended.err
         assert "pixel_range: [0, 4095] in the recipe" in ended.err
     assert not (tmp_path / "refused" / "student.json").exists()
@@ -109,5 +110,5 @@ def test_predict_takes_the_range_from_the_run_or_from_the_command(
 def test_a_run_without_a_range_is_said_where_one_is_stated(teacher_run: Path) -> None:
     hearing = Hearing()
     model = seeing(load_model(f"run:{teacher_run}"), (0, 4095), hearing)
-    assert model.preprocess.pixel_range == (0.0, 4095.0)
+    assert of_images(model.preprocess).pixel_range == (0.0, 4095.0)
     assert "was trained without a pixel_range" in hearing.notes[0]

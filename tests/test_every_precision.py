@@ -1,4 +1,4 @@
-"""int8 from the run to the program that classifies a picture, through the command line; quantization-aware too."""
+"""int8 from the run to the program that classifies an image, through the command line; quantization-aware too."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ import openvino
 import pytest
 from PIL import Image
 
-from compressor.export import bundle as bundle_steps
-from compressor.export.qat_onnx import qat_model
+from compressor.export.bundle import build as bundle_steps
+from compressor.export.onnx.qat import qat_model
 from compressor.measure.machine import this_machine
 from compressor.profiles import write_new_profile
 from tests.kit import TRAINING, Ended, call, write_colours
@@ -69,13 +69,13 @@ def test_every_variant_is_built_scored_measured_and_one_is_chosen(tournament: Pa
     assert not list(tournament.glob(".*"))
 
 
-def test_what_ships_classifies_a_picture(tournament: Path, tmp_path: Path, kdc: Kdc) -> None:
+def test_what_ships_classifies_a_image(tournament: Path, tmp_path: Path, kdc: Kdc) -> None:
     report = json.loads((tournament / "report.json").read_text())
     shipped = json.loads((tournament / "best" / "manifest.json").read_text())
     assert shipped["variant"] == report["winner"]
     logits = np.load(tournament / "measurements" / f"{report['winner']}.npy")
-    Image.fromarray(np.load(tournament / "eval" / "student_inputs.npy")[0]).save(tmp_path / "picture.png")
-    command = [sys.executable, "classify.py", str(tmp_path / "picture.png"), "--top", "1"]
+    Image.fromarray(np.load(tournament / "eval" / "student_inputs.npy")[0]).save(tmp_path / "image.png")
+    command = [sys.executable, "classify.py", str(tmp_path / "image.png"), "--top", "1"]
     done = subprocess.run(command, cwd=tournament / "best", capture_output=True, text=True, check=True, timeout=120)
     assert report["class_names"][int(logits[0].argmax())] in done.stdout
     before = kdc("check", tournament, "--quiet").code
@@ -142,7 +142,7 @@ def test_what_may_not_ship_any_more_is_taken_away(tournament: Path, tmp_path: Pa
 
 
 def test_pixels_in_batches_that_vary(student_run: Path, precise: Path, tmp_path: Path, kdc: Kdc) -> None:
-    """--bake-preprocessing and --dynamic-batch at once: the model takes any number of pictures as they are."""
+    """--bake-preprocessing and --dynamic-batch at once: the model takes any number of images as they are."""
     out = tmp_path / "bundle"
     both = ("--bake-preprocessing", "--dynamic-batch", "--precision", "fp32", "--precision", "f32")
     ended = kdc("export", student_run, "--profile", precise, "--out", out, *both, *FAST)
@@ -166,9 +166,9 @@ def test_pixels_in_batches_that_vary(student_run: Path, precise: Path, tmp_path:
     assert (pixels.type, pixels.shape[1:]) == ("tensor(uint8)", [32, 32, 3])
     assert (model.input(0).element_type, str(model.input(0).partial_shape)) == (openvino.Type.u8, "[?,32,32,3]")
     one = variants["openvino-f32"]
-    pictures, wanted = np.load(out / one["inputs"]), np.load(out / one["reference_logits"])
+    images, wanted = np.load(out / one["inputs"]), np.load(out / one["reference_logits"])
     for size in (1, 5, 24):
-        for answer in (session.run(None, {pixels.name: pictures[:size]})[0], model(pictures[:size])[0]):
+        for answer in (session.run(None, {pixels.name: images[:size]})[0], model(images[:size])[0]):
             np.testing.assert_allclose(answer, wanted[:size], atol=1e-3 * np.abs(wanted).max())
 
 
@@ -284,7 +284,10 @@ def test_where_nothing_below_holds_the_student_is_trained_on_inside_the_export(
         return qat_model(run, *more)
 
     monkeypatch.setattr(bundle_steps, "qat_model", taken_up)
-    assert kdc(*asked).code == 130
+    stopped = kdc(*asked)
+    assert stopped.code == 130
+    assert "the same kdc export goes on from there" in stopped.err
+    assert "--resume" not in stopped.err, "export has no such option"
     [kept] = out.iterdir()
     assert kept.name.startswith(".kdc-qat-")
     ended = kdc(*asked)
@@ -308,10 +311,10 @@ def test_where_nothing_below_holds_the_student_is_trained_on_inside_the_export(
     assert report["winner"] == "onnxruntime-int8"
 
 
-def test_too_few_pictures_to_calibrate_on(
+def test_too_few_images_to_calibrate_on(
     teacher_run: Path, tmp_path: Path, precise: Path, student_run: Path, kdc: Kdc
 ) -> None:
-    """A run whose training split holds fewer pictures than ranges can be computed from."""
+    """A run whose training split holds fewer images than ranges can be computed from."""
     data = write_colours(tmp_path / "few", each=12)
     run = tmp_path / "run"
     training = (

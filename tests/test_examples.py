@@ -1,24 +1,26 @@
-"""What stands in the README and in examples/ works as it stands there."""
+"""What stands in docs/ and in examples/ works as it stands there."""
 
+import gzip
 import importlib.util
-import itertools
+import runpy
 import shlex
+import struct
+import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 import typer
 import yaml
 
-from compressor import cli, losses
-from compressor.distill.learner import bind_losses
+from compressor.cli import app as cli
+from compressor.distill.loop.learner import bind_losses
 from compressor.distill.recipes import distillation_recipe
 from compressor.progress import Silent
-from compressor.spec.recipe import Recipe
+from compressor.schema.recipe import Recipe
+from compressor.tasks.image_classification import open_data
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "examples" / "experiments").glob("*.yaml"))
@@ -85,33 +87,26 @@ def test_the_example_recipe_shows_every_key() -> None:
         assert keys(Recipe.model_fields[name].annotation) == values[name].keys(), name
 
 
-def blocks(text: str) -> list[str]:
-    """The indented blocks of a markdown text."""
-    groups = itertools.groupby(text.splitlines(), key=lambda line: line.startswith("    "))
-    return [textwrap.dedent("\n".join(lines)) for indented, lines in groups if indented]
-
-
-def test_a_loss_is_added_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("Adding a loss is a function and a row.")[1]
-    function, row = [block for block in blocks(section) if "sharpened" in block][:2]
-    assert len(function.strip().splitlines()) + len(row.strip().splitlines()) <= 10
-    names: dict[str, Any] = {"Tensor": torch.Tensor, "Loss": losses.Loss}
-    exec(function, names)
-    exec(f"rows = {{{row}}}", names)
-    monkeypatch.setitem(losses.LOSSES, "sharpened", names["rows"]["sharpened"])
-    how = Recipe.model_validate({"schema": 1, "losses": [{"name": "sharpened", "power": 3.0}]})
-    (term,) = bind_losses(how, has_teacher=True)
-    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    target = logits.softmax(-1) ** 3 / (logits.softmax(-1) ** 3).sum(-1, keepdim=True)
-    expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
-    assert torch.allclose(term.function(student_logits=logits, teacher_logits=logits), expected)
-
-
-def test_the_readmes_recipe_is_one() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("Losses compose;")[1]
-    values = yaml.safe_load(next(block for block in blocks(section) if block.startswith("losses:")))
+def test_the_recipe_in_the_docs_is_one() -> None:
+    section = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").split("## Losses compose")[1]
+    values = yaml.safe_load(section.split("```yaml\n")[1].split("```")[0])
     how = Recipe.model_validate({"schema": 1, **values})
     assert [term.name for term in bind_losses(how, has_teacher=True)] == ["cross_entropy", "kd", "hint"]
+
+
+@pytest.mark.slow
+def test_the_notebook_goes_the_whole_way(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "notebook.py"), "work"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    assert "## kdc: " in done.stdout
+    assert "onnxruntime-int8: " in done.stdout
+    checked, ended, refused = done.stdout.splitlines()[-3:]
+    assert " on x86-avx2: " in checked
+    assert ended == "passed" or ended.startswith("not passed: exit code ")
+    assert "overwrite=True" in refused
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["bundle", "run", "teacher"]
 
 
 def test_commands_are_split_as_a_shell_does() -> None:
@@ -124,6 +119,48 @@ def test_arms_that_start_from_others_come_after_them() -> None:
     modes = RUN.read(ROOT / "examples" / "experiments" / "modes.yaml")
     assert [[arm.name for arm in arms] for arms in RUN.stages(ten)] == [
         ["one model", "the ten together"],
-        ["distilled from the ten", "distilled from the ten, on pictures without labels too"],
+        ["distilled from the ten", "distilled from the ten, on images without labels too"],
     ]  # fmt: skip
     assert [arm.name for arm in RUN.stages(modes)[1]] == ["born again"]
+
+
+FIRST_IMAGES = ROOT / "examples" / "first_images.py"
+
+
+def write_idx(folder: Path, counts: dict[str, int], packed: bool) -> None:
+    """An IDX data set of 2 × 3 images: pixel values and labels count up."""
+    folder.mkdir()
+    for split, count in counts.items():
+        images = struct.pack(">4B3I", 0, 0, 8, 3, count, 2, 3) + bytes(value % 251 for value in range(count * 6))
+        labels = struct.pack(">4BI", 0, 0, 8, 1, count) + bytes(value % 3 for value in range(count))
+        for kind, content in {"images-idx3": images, "labels-idx1": labels}.items():
+            name = f"{split}-{kind}-ubyte"
+            if packed:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_first_images_are_a_whole_data_set(tmp_path: Path, packed: bool) -> None:
+    write_idx(tmp_path / "all", {"train": 30, "t10k": 9}, packed)
+    (tmp_path / "all" / "classes.txt").write_text("ape\nbee\ncow\n")
+    runpy.run_path(str(FIRST_IMAGES))["main"](tmp_path / "all", tmp_path / "some", 12)
+    data = open_data(f"idx:{tmp_path / 'some'}")
+    assert data.info.class_names == ("ape", "bee", "cow")
+    assert (len(data.train) + len(data.validation), len(data.test)) == (12, 9)
+    labels = (tmp_path / "some" / "train-labels-idx1-ubyte").read_bytes()
+    assert labels[8:] == bytes([0, 1, 2] * 4)
+    images = (tmp_path / "some" / "train-images-idx3-ubyte").read_bytes()
+    assert images[16:] == bytes(range(72))
+
+
+@pytest.mark.parametrize(
+    ("source", "count", "said"),
+    [("all", 31, "holds 30 items, so N lies in 1..30"), ("all", 0, "holds 30 items"), ("nowhere", 5, "neither ")],
+)
+def test_first_images_that_there_are_not_are_refused(tmp_path: Path, source: str, count: int, said: str) -> None:
+    write_idx(tmp_path / "all", {"train": 30, "t10k": 9}, packed=True)
+    with pytest.raises(SystemExit, match=said):
+        runpy.run_path(str(FIRST_IMAGES))["main"](tmp_path / source, tmp_path / "some", count)
+    assert not (tmp_path / "some").exists()

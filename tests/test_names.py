@@ -7,8 +7,8 @@ import pytest
 
 from compressor.errors import KdcError
 from compressor.names import LONGEST, class_fault, escaped, line_fault, lines_of, spelt
-from compressor.spec.base import parse
-from compressor.spec.student import DataInfo
+from compressor.schema.base import parse
+from compressor.schema.student import DataInfo
 
 EVERY = [chr(number) for number in range(sys.maxunicode + 1)]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from compressor import reading
 from compressor.errors import EXIT_USAGE, KdcError
+from compressor.files import reading
 from compressor.overrides import apply_overrides, read_yaml
 
 WHERE = "recipe r"

@@ -18,22 +18,13 @@ from compressor.profiles import (
     write_new_profile,
 )
 from compressor.runtimes import RUNTIMES
-from compressor.spec.measurement import Machine
-from compressor.spec.profile import CLASS_LINES, Budget, Fact, Profile
+from compressor.schema.measurement import Machine
+from compressor.schema.profile import CLASS_LINES, Budget, Fact, Profile
 from tests.kit import MACHINE
 
 BOARDS = ("android-snapdragon-8gen3", "jetson-orin-nano", "raspberry-pi-5")
 GPUS = ("rtx-ada", "rtx-ampere", "rtx-blackwell")
-NAMES = (*BOARDS, *GPUS, "x86-avx2", "x86-avx512-vnni")
-# Where a runtime makes sense at all.
-KINDS = {
-    "onnxruntime": {"x86", "mobile-cpu", "jetson"},
-    "openvino": {"x86"},
-    "tensorrt": {"jetson"},
-    "tensorrt-rtx": {"gpu"},
-    "executorch": {"mobile-cpu"},
-    "litert": {"mobile-cpu"},
-}
+NAMES = tuple(sorted(path.stem for path in asset_dir("profiles").glob("*.yaml")))
 AVAILABLE = {"onnxruntime": ["fp32"], "openvino": ["f32", "f16", "bf16"]}
 DAY = date(2026, 1, 2)
 
@@ -76,6 +67,7 @@ def copy_of(built_in: str, path: Path, **changes: Any) -> Path:
 
 def test_the_built_in_profiles() -> None:
     assert profile_names() == NAMES
+    assert {*BOARDS, *GPUS, "x86-avx2", "x86-avx512-vnni"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,7 +80,7 @@ def test_built_in(name: str) -> None:
     assert profile.budget.min_retention is not None
     for target in profile.targets:
         assert set(target.precisions) <= set(RUNTIMES[target.runtime].precisions)
-        assert profile.device.kind in KINDS[target.runtime]
+        assert not RUNTIMES[target.runtime].on_gpu or profile.device.kind in ("jetson", "gpu")
         assert "bf16" not in target.precisions or {"avx512_bf16", "amx_bf16"} & set(profile.device.isa.value)
     assert set(profile.fingerprint.isa) <= set(profile.device.isa.value)
 
@@ -211,6 +203,13 @@ def test_unknown() -> None:
     assert "did you mean" not in failure("zzz").message
     assert failure("no/such.yaml").message == "no/such.yaml does not exist"
     assert failure("x86-avx2.yaml").hint == "the built-in profile is named without ending: x86-avx2"
+
+
+def test_a_misspelt_profile_of_this_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kitchen.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KdcError, match=r"unknown profile kichen; did you mean kitchen\?"):
+        load_profile("kichen")
 
 
 def test_a_file_that_says_another_name(tmp_path: Path) -> None:

@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from compressor.data import normalise
-from compressor.export import tensorrt
-from compressor.export.onnx_graph import to_onnx
-from compressor.export.tensorrt_conformance import violations
+from compressor.export.onnx.graph import to_onnx
+from compressor.export.tensorrt import engine
+from compressor.export.tensorrt.conformance import violations
 from compressor.models import load_run
 from compressor.profiles import load_profile
-from compressor.spec.base import read_json
-from compressor.spec.bundle import Bundle, Variant
-from compressor.spec.quantization import Scheme
-from tests.kit import TRAINING, Ended, call
+from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle, Variant
+from compressor.schema.quantization import Scheme
+from compressor.tasks.image_classification import normalise
+from compressor.tasks.image_classification.preprocessing import of_images
+from tests.kit import TRAINING, Ended, call, pixels
 from tests.targets.trt_graphs import needs_rtx, without_gpu
 
 pytestmark = [needs_rtx, pytest.mark.slow]
@@ -106,7 +107,7 @@ def test_what_no_gpu_here_could_run_is_unmeasured_and_not_passed(rtx: Path, kdc:
 @pytest.fixture(scope="module")
 def jetson(tmp_path_factory: pytest.TempPathFactory, student_run: Path) -> Path:
     out = tmp_path_factory.mktemp("jetson") / "bundle"
-    easy = ("--set", "budget.min_retention=0.5")  # 24 test pictures show no 95 %, and that would be inconclusive
+    easy = ("--set", "budget.min_retention=0.5")  # 24 test images show no 95 %, and that would be inconclusive
     assert call("export", student_run, "--profile", "jetson-orin-nano", "--out", out, "--no-qat", *easy, *FAST) == 3
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
     return out
@@ -153,13 +154,13 @@ def weight_types(path: Path) -> set[int]:
 
 
 def answers(bundle: Path, variant: str) -> NDArray[np.float32]:
-    """What onnxruntime makes of a graph, on the bundle's own test pictures: it widens fp16 by itself on CPUs."""
+    """What onnxruntime makes of a graph, on the bundle's own test images: it widens fp16 by itself on CPUs."""
     one = variants(bundle)[variant]
     session = onnxruntime.InferenceSession(bundle / one.model, providers=["CPUExecutionProvider"])
     [given] = session.get_inputs()
     kind = np.float16 if given.type == "tensor(float16)" else np.float32
-    pictures = normalise(np.load(bundle / one.inputs), one.preprocess).astype(kind)
-    rows = [session.run(None, {given.name: pictures[row : row + 1]})[0] for row in range(len(pictures))]
+    images = normalise(np.load(bundle / one.inputs), of_images(one.preprocess)).astype(kind)
+    rows = [session.run(None, {given.name: images[row : row + 1]})[0] for row in range(len(images))]
     return np.concatenate(rows).astype(np.float32)
 
 
@@ -203,7 +204,7 @@ def test_a_network_that_tensorrt_does_not_know_is_refused_with_the_node(
     profile: str, determined: Path, tmp_path: Path, kdc: Kdc
 ) -> None:
     network, opset = load_run(determined)[0].network, load_profile(profile).opset
-    to_onnx(network, (32, 32), 1, opset, {}, tmp_path / "it.onnx")
+    to_onnx(network, pixels(32, 32), 1, opset, {}, tmp_path / "it.onnx")
     [node] = [node.name for node in onnx.load(tmp_path / "it.onnx").graph.node if node.op_type == "Det"]
     ended = kdc("export", determined, "--profile", profile, "--precision", "fp32", "--out", tmp_path / "bundle", *FAST)
     refused(ended, f"model.onnx is not fit for TensorRT: node {node} (Det): not supported (checkDet)", "--target")
@@ -213,7 +214,7 @@ def test_a_network_that_tensorrt_does_not_know_is_refused_with_the_node(
 @pytest.fixture
 def wrong_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if whoever changes the quantizer made activations uint8, which TensorRT's parser reads as int8."""
-    monkeypatch.setattr(tensorrt, "SCHEME", Scheme(activations="uint8"))
+    monkeypatch.setattr(engine, "SCHEME", Scheme(activations="uint8"))
 
 
 @pytest.mark.usefixtures("wrong_scheme")

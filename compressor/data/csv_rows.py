@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from compressor.errors import KdcError, first_line, os_error
-from compressor.reading import open_regular
+from compressor.files.reading import open_regular
 
 __all__ = ["MOST_COLUMNS", "csv_text", "require_few", "rows_of"]
 

@@ -50,7 +50,7 @@ def refuse_ids(part: Part) -> None:
     """Raise KdcError for a sample whose id is not one line: files list them, one a line."""
     for row, own in enumerate(part.ids):
         if fault := line_fault(own):
-            raise KdcError(f"{_line(part.where(row))}: the picture's name {escaped(own)} {fault}", "rename the file")
+            raise KdcError(f"{_line(part.where(row))}: the image's name {escaped(own)} {fault}", "rename the file")
 
 
 def _line(where: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from compressor.data.csv_rows import MOST_COLUMNS
 from compressor.errors import KdcError, first_line
-from compressor.reading import open_regular
+from compressor.files.reading import open_regular
 
 __all__ = ["footer_of", "reading"]
 
@@ -15,7 +15,7 @@ MOST_ROWS = 20_000_000
 
 def footer_of(path: Path) -> tuple[Any, Any]:
     """The (Arrow) schema and the metadata of a regular file; raises KdcError where it is damaged, or has more columns
-    or rows than a table of pictures or answers."""
+    or rows than a table of images or answers."""
     with open_regular(path) as file:  # pyarrow would wait for a pipe
         file.seek(0, 2)
         file.seek(max(0, file.tell() - 8))

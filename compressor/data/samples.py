@@ -1,35 +1,30 @@
-"""The values of this package: what a source lists (Part, Found), and what kdc works with (Split, ImageData)."""
+"""The values of this package: what a source lists (Part, Found), and what kdc works with (Split, Dataset)."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from compressor.data.depth import Seen
-from compressor.data.pictures import read
 from compressor.data.splits import WANTED
-from compressor.spec.preprocess import PixelRange
-from compressor.spec.student import DataInfo
+from compressor.schema.preprocess import PixelRange
+from compressor.schema.student import DataInfo
 
 __all__ = [
     "UNLABELLED",
     "Content",
+    "Dataset",
     "Found",
-    "ImageData",
     "Part",
     "Sample",
     "Split",
     "contents_of",
     "drawn",
-    "load",
-    "load_seen",
 ]
 
-# An encoded picture (a whole file), or pixels: uint8 [h, w] or [h, w, 3].
+# An encoded image (a whole file), or pixels: uint8 [h, w] or [h, w, 3].
 Content: TypeAlias = bytes | NDArray[np.uint8]
 
 UNLABELLED = -1
@@ -41,7 +36,7 @@ class Part:
     """One split as a source lists it, before anything is checked or split off. `labels` are class names, one a sample.
 
     `content(i)` fetches sample i and may raise KdcError; `where(i)` names it in messages: a path, or a file and row.
-    `pixel_range`: how encoded pictures of more than 8 bits are read (see `pictures.decode`).
+    `pixel_range`: how encoded images of more than 8 bits are read (see `images.decode`).
     """
 
     ids: tuple[str, ...]
@@ -73,14 +68,14 @@ class Found:
 @dataclass(frozen=True, eq=False)
 class Split:
     """One of train, validation and test. `ids` are unique and never absolute paths; `labels` int64 [N] index the class
-    names, or are UNLABELLED, in train alone; `picture(i)` decodes sample i to RGB (see `pictures.decode`), or raises
-    KdcError naming its path or row. `contents`, uint64 [N]: the first 8 bytes of the digest of each sample's pixels
-    (`contents_of`), which say what a picture shows, whatever it is called and in whatever file it lies."""
+    names, or are UNLABELLED, in train alone; `read(i)` gives sample i as its task works with it (an image in RGB), or
+    raises KdcError naming its path or row. `contents`, uint64 [N]: the first 8 bytes of the digest of what each sample
+    shows (`contents_of`), whatever it is called and in whatever file it lies."""
 
     name: str
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
-    picture: Callable[[int], Image.Image]
+    read: Callable[[int], Any]
     contents: NDArray[np.uint64]
 
     def __len__(self) -> int:
@@ -92,14 +87,14 @@ class Split:
             name=self.name,
             ids=tuple(self.ids[row] for row in rows),
             labels=self.labels[rows] if labels is None else labels,
-            picture=lambda number: self.picture(int(rows[number])),
+            read=lambda number: self.read(int(rows[number])),
             contents=self.contents[rows],
         )
 
 
 @dataclass(frozen=True, eq=False)
-class ImageData:
-    """Checked data: every picture decodes, every class stands in train, no sample stands in two splits."""
+class Dataset:
+    """Checked data: every sample can be read, every class stands in train, no sample stands in two splits."""
 
     info: DataInfo
     train: Split
@@ -107,21 +102,8 @@ class ImageData:
     test: Split
 
 
-def load(part: Part, row: int) -> Image.Image:
-    """The picture of one sample in RGB, or KdcError."""
-    return load_seen(part, row)[0]
-
-
-def load_seen(part: Part, row: int) -> tuple[Image.Image, Seen]:
-    """As `load`, and what is to be said of its file."""
-    content = part.content(row)
-    if isinstance(content, bytes):
-        return read(content, part.where(row), part.pixel_range)
-    return Image.fromarray(content).convert("RGB"), Seen()
-
-
 def contents_of(digests: Iterable[bytes]) -> NDArray[np.uint64]:
-    """The first 8 bytes of each digest, as one number: among a million pictures, two different ones get the same by
+    """The first 8 bytes of each digest, as one number: among a million images, two different ones get the same by
     chance once in 37 million data sets."""
     return np.array([int.from_bytes(digest[:8], "big") for digest in digests], np.uint64)
 

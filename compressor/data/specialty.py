@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from compressor.data.labels import listed
-from compressor.data.samples import ImageData, drawn
+from compressor.data.samples import Dataset, drawn
 from compressor.errors import KdcError, did_you_mean
 from compressor.names import spelt
-from compressor.spec.student import Specialty
+from compressor.schema.student import Specialty
 
 __all__ = ["DUSTBIN", "specialised", "specialty_classes"]
 
@@ -20,7 +20,7 @@ DUSTBIN = "(others)"
 """The class of all that a specialist does not tell apart."""
 
 
-def specialised(data: ImageData, typed: Sequence[str], seed: int) -> tuple[ImageData, Specialty]:
+def specialised(data: Dataset, typed: Sequence[str], seed: int) -> tuple[Dataset, Specialty]:
     """`data` for a specialist of the classes `typed` (see `specialty_classes`), which come first, in the data's order;
     then the dustbin.
 

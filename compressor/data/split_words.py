@@ -42,7 +42,7 @@ WORDS = SPLIT_NAMES | {
 BESIDE = frozenset(
     {
         *("set", "sets", "data", "dataset", "split", "subset", "part", "folder", "dir", "image", "images"),
-        *("imagery", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos", "frame", "frames"),
+        *("imagery", "img", "imgs", "image", "images", "pic", "pics", "photo", "photos", "frame", "frames"),
         *("crop", "crops", "cropped", "resized", "scaled", "jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"),
         *("rgb", "seg", "small", "large", "full", "mini", "tiny", "toy", "raw", "new", "old", "orig", "original"),
         *("final", "clean", "cleaned", "copy", "backup", "bak", "aug", "augmented", "balanced", "filtered"),

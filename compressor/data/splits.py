@@ -15,15 +15,15 @@ def split_off(
     digests: Sequence[bytes], labels: Sequence[str], missing: Sequence[str]
 ) -> tuple[dict[str, list[int]], tuple[str, ...]]:
     """Splits the samples of train into what stays there and the splits that are `missing`: `{split: rows}`, and notes.
-    `digests`: of what the pictures show (`decode.digest`), one a sample.
+    `digests`: of what the images show (`decode.digest`), one a sample.
 
-    A teacher and a student that are trained with different seeds, or on the same pictures from another folder or table,
+    A teacher and a student that are trained with different seeds, or on the same images from another folder or table,
     must see the same split, or test samples leak into the student through its teacher. So the split knows neither a
-    seed nor the order of files nor their names, nor other classes: within a class, pictures are ordered by their
+    seed nor the order of files nor their names, nor other classes: within a class, images are ordered by their
     digest, and the first share is taken.
 
-    Copies go into one split, all of them: a picture that was trained on tests nothing. Those that stand under several
-    labels are split with the first of these classes. A class that has too few different pictures raises KdcError.
+    Copies go into one split, all of them: an image that was trained on tests nothing. Those that stand under several
+    labels are split with the first of these classes. A class that has too few different images raises KdcError.
     """
     copies: dict[bytes, Counter[str]] = defaultdict(Counter)
     for digest, label in zip(digests, labels, strict=True):
@@ -46,10 +46,10 @@ def split_off(
 
 
 def _shares(sizes: dict[bytes, int], missing: Sequence[str]) -> dict[bytes, str]:
-    """The split of each picture of a class that does not stay in train. `sizes`: how many copies there are of each, in
+    """The split of each image of a class that does not stay in train. `sizes`: how many copies there are of each, in
     the order in which they are taken.
 
-    A share is counted in samples. Pictures with more copies than are still wanted are passed over, so that one that
+    A share is counted in samples. Images with more copies than are still wanted are passed over, so that one that
     stands there a hundred times does not fill a split; where all are, one with the fewest copies is taken.
     """
     split_of: dict[bytes, str] = {}
@@ -83,8 +83,8 @@ def _too_few(label: str, count: int, different: int, missing: Sequence[str]) -> 
     splits = " and ".join(missing)
     copies = f", {'all copies of one' if different == 1 else f'only {different} different ones'}"
     return KdcError(
-        f"class {label} has {count} picture{'' if count == 1 else 's'} in train{copies if different < count else ''}; "
+        f"class {label} has {count} image{'' if count == 1 else 's'} in train{copies if different < count else ''}; "
         f"splitting {splits} off takes at least {len(missing) + 1}{' different ones' if different < count else ''} of "
         "each class",
-        f"add pictures of {label}, or give the data its own {splits}",
+        f"add images of {label}, or give the data its own {splits}",
     )

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data.labels import listed
-from compressor.data.samples import UNLABELLED, ImageData, Split, drawn
+from compressor.data.samples import UNLABELLED, Dataset, Split, drawn
 from compressor.errors import KdcError, did_you_mean
 from compressor.names import spelt
 from compressor.progress import Progress
-from compressor.spec.recipe import Transfer
+from compressor.schema.recipe import Transfer
 
 __all__ = ["classes_without", "transfer_set"]
 
 
-def transfer_set(data: ImageData, how: Transfer, *, labels_only: bool, progress: Progress) -> ImageData:
+def transfer_set(data: Dataset, how: Transfer, *, labels_only: bool, progress: Progress) -> Dataset:
     """`data` with its training split cut to what `how` leaves of it; validation and test stay as they are.
 
     Hinton, Vinyals & Dean 2015 (arXiv 1503.02531): section 3 leaves a class out, section 6 keeps 3 % of the labels.
@@ -29,9 +29,9 @@ def transfer_set(data: ImageData, how: Transfer, *, labels_only: bool, progress:
     if without:
         names = [data.info.class_names[number] for number in without]
         unseen = len(labels) - int(kept.sum())
-        notes.append(f"transfer.without: all {unseen:,} pictures of {listed(names)} are left out of train")
+        notes.append(f"transfer.without: all {unseen:,} images of {listed(names)} are left out of train")
         if data.info.unlabelled is not None:
-            notes.append(f"transfer.without: the unlabelled pictures may show {listed(names)} all the same")
+            notes.append(f"transfer.without: the unlabelled images may show {listed(names)} all the same")
     if how.labelled < 1:
         had = kept & (labels != UNLABELLED)
         keeps = had & _keeps_label(data.train, labels, how.labelled)
@@ -39,16 +39,16 @@ def transfer_set(data: ImageData, how: Transfer, *, labels_only: bool, progress:
         lost = had & ~keeps
         fate = "are left out of train" if how.drop_unlabelled else "lose it"
         notes.append(
-            f"transfer.labelled {how.labelled:g}: {int(keeps.sum()):,} training pictures keep their label, "
+            f"transfer.labelled {how.labelled:g}: {int(keeps.sum()):,} training images keep their label, "
             f"{int(lost.sum()):,} {fate}"
         )
         if how.drop_unlabelled:
             kept &= ~lost
     if labels_only and (useless := int((kept & (labels == UNLABELLED)).sum())):
         kept &= labels != UNLABELLED
-        notes.append(f"{useless:,} training pictures have no label and are left out: only labels teach here")
+        notes.append(f"{useless:,} training images have no label and are left out: only labels teach here")
     if not kept.any():
-        raise KdcError("transfer: no training pictures are left", "leave fewer classes out")
+        raise KdcError("transfer: no training images are left", "leave fewer classes out")
     if not notes:
         return data
     for note in notes:

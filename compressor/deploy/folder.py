@@ -2,26 +2,29 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from compressor import __version__
 from compressor.assets import asset_dir
-from compressor.bundle_change import new_folder
-from compressor.bundle_folder import BEST, files_of
-from compressor.deploy.examples import EXAMPLES, Example
-from compressor.deploy.picture import cpp_header, model_input
+from compressor.deploy.image import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
 from compressor.errors import KdcError, os_error
-from compressor.spec.base import TEMPORARY, Noun, file_sha256, read_json
-from compressor.spec.bundle import Bundle, FileEntry, Variant
-from compressor.spec.manifest import Manifest
-from compressor.spec.report import Report, Row
+from compressor.files.atomic import TEMPORARY, file_sha256
+from compressor.files.bundle_change import new_folder
+from compressor.files.bundle_folder import BEST, files_of
+from compressor.runtimes import RUNTIMES, Example
+from compressor.schema.base import Noun, read_json
+from compressor.schema.bundle import Bundle, FileEntry, Variant
+from compressor.schema.manifest import Manifest
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.report import Report, Row
 
 __all__ = ["problems_of_best", "ship", "write_best"]
 
-SHARED = ("classify_pictures.py", "classify_files.py")
-SHARED_CPP = ("classify_pictures.hpp", "CMakeLists.txt")
+SHARED = ("classify_images.py", "classify_files.py")
+SHARED_CPP = ("classify_images.hpp", "CMakeLists.txt")
 MANIFEST = "manifest.json"
 
 
@@ -55,7 +58,7 @@ def write_best(
     """Make BUNDLE/best/ of `variant`: whole, or not at all; an earlier one is replaced.
 
     `row`: the variant's in the report, where it was measured; `why`: why it was chosen. The example
-    classifies one picture a call where the batch may vary. Raises KdcError.
+    classifies one image a call where the batch may vary. Raises KdcError.
     """
     best = bundle_dir / BEST
     models = _models(variant)
@@ -123,20 +126,26 @@ def _written(
     bundle: Bundle, variant: Variant, models: dict[str, FileEntry], row: Row | None, why: str
 ) -> dict[str, bytes]:
     """All the other files of best/ by their paths: what describes the model, and the example programs."""
-    example = EXAMPLES[variant.runtime]
+    runtime = RUNTIMES[variant.runtime]
+    example = runtime.example
     batch = 1 if variant.dynamic_batch else bundle.profile.batch
-    given = model_input(variant.preprocess, batch, variant.picture_type)
     source = Path(variant.model).name
     model = "model.engine" if variant.build else source
     names = "".join(f"{name}\n" for name in bundle.student.class_names)
-    found = {"labels.txt": names.encode(), "preprocess.json": _json(given), **_examples(example, variant.build)}
-    if example.cpp:
-        found["preprocess.h"] = cpp_header(given, model).encode()
+    found = {"labels.txt": names.encode()}
+    if isinstance(variant.preprocess, ImagePreprocess):
+        given = model_input(variant.preprocess, batch, variant.picture_type)
+        found |= {"preprocess.json": _json(given), **_examples(example, variant.build)}
+        if example is not None and example.cpp:
+            found["preprocess.h"] = cpp_header(given, model).encode()
+    else:  # a task without example programs of its own
+        found["preprocess.json"] = _json(variant.preprocess)
+        example = None if example is None else replace(example, python="", cpp="")
     manifest = Manifest(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,
         runtime=variant.runtime,
-        install=example.install,
+        install=(example and example.install) or runtime.on_device,
         runtime_version=row.runtime_version if row else None,
         precision=variant.precision,
         executed_precision=row.executed_precision if row else None,
@@ -160,17 +169,19 @@ def _written(
     found["README.md"] = to_readme(manifest, example, sum(entry.bytes for entry in variant.files)).encode()
     manifest = manifest.model_copy(update={"files": _entries(models, found)})
     numpy = bundle.student.environment.packages.get("numpy")
-    found["sbom.cdx.json"] = to_cyclonedx(manifest, example, numpy, tuple(models)).encode()
+    found["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, variant.preprocess.task, numpy, tuple(models)).encode()
     return {**found, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, found)}))}
 
 
-def _examples(example: Example, build: str | None) -> dict[str, bytes]:
+def _examples(example: Example | None, build: str | None) -> dict[str, bytes]:
     targets = asset_dir("targets")
-    names = {name: name for name in (*SHARED, *example.beside, *((build,) if build else ()))}
-    names[example.python] = "classify.py"
-    if example.cpp:
-        names |= {name: name for name in SHARED_CPP}
-        names[example.cpp] = "classify.cpp"
+    names = {build: build} if build else {}
+    if example is not None:
+        names = {name: name for name in (*SHARED, *example.beside, *names)}
+        names[example.python] = "classify.py"
+        if example.cpp:
+            names |= {name: name for name in SHARED_CPP}
+            names[example.cpp] = "classify.cpp"
     return {shipped: (targets / name).read_bytes() for name, shipped in names.items()}
 
 

@@ -1,13 +1,15 @@
 """README.md of BUNDLE/best/: what it is and how to run it, on half a page."""
 
-from compressor.deploy.examples import Example
-from compressor.spec.manifest import Manifest
+from compressor.runtimes import Example
+from compressor.schema.manifest import Manifest
 
 __all__ = ["to_readme"]
 
+READS = "classify.py reads plain PNG, PPM and PGM by itself, JPEG and others with Pillow (`pip install pillow`)."
 
-def to_readme(manifest: Manifest, example: Example, model_bytes: int) -> str:
-    """`model_bytes`: of all the model's files."""
+
+def to_readme(manifest: Manifest, example: Example | None, model_bytes: int) -> str:
+    """`example`: the programs in the folder, where there are any; `model_bytes`: of all the model's files."""
     accuracy = "not measured"
     if manifest.accuracy is not None:
         found = manifest.accuracy
@@ -20,19 +22,30 @@ def to_readme(manifest: Manifest, example: Example, model_bytes: int) -> str:
         "",
         *_commands(manifest, example),
         "",
-        "classify.py reads plain PNG, PPM and PGM by itself, JPEG and others with Pillow (`pip install pillow`).",
-        "`preprocess.json` says how a picture becomes the input, in words too; `labels.txt` names the classes.",
+        *_how(manifest, example),
         "`manifest.json`: sha256 of every file, where the weights come from, licences; `sbom.cdx.json`: as CycloneDX.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _commands(manifest: Manifest, example: Example) -> list[str]:
-    lines = [f"    {example.install}"]
+def _how(manifest: Manifest, example: Example | None) -> list[str]:
+    if example is not None and not example.python:
+        return ["`preprocess.json` says what the model takes; `labels.txt` names the classes."]
+    return [
+        READS if example else f"There is no example program for {manifest.runtime}.",
+        "`preprocess.json` says how an image becomes the input, in words too; `labels.txt` names the classes.",
+    ]
+
+
+def _commands(manifest: Manifest, example: Example | None) -> list[str]:
+    lines = [f"    {manifest.install}"]
     if manifest.build is not None:
         lines += [f"    python3 {manifest.build} {manifest.source} --out {manifest.model}   # once, on the device"]
-    lines += ["    python3 classify.py PICTURE"]
+    if example is None:
+        return lines
+    if example.python:
+        lines += ["    python3 classify.py IMAGE"]
     if example.cpp:
-        where = "ONNXRUNTIME_ROOT" if manifest.runtime == "onnxruntime" else "TENSORRT_ROOT"
-        lines += [f"    cmake -B build -D{where}=DIR && cmake --build build && build/classify PICTURE.ppm   # C++"]
+        root = example.cmake_root
+        lines += [f"    cmake -B build -D{root}=DIR && cmake --build build && build/classify IMAGE.ppm   # C++"]
     return lines

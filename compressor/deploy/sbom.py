@@ -7,9 +7,10 @@ import json
 import uuid
 from typing import Any
 
-from compressor.deploy.examples import Example
-from compressor.spec.manifest import Manifest
-from compressor.spec.student import Weights
+from compressor.runtimes import Runtime
+from compressor.schema.manifest import Manifest
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.student import Weights
 
 __all__ = ["to_cyclonedx"]
 
@@ -24,11 +25,14 @@ SPDX = {
 }  # fmt: skip
 
 
-def to_cyclonedx(manifest: Manifest, example: Example, numpy_version: str | None, model_files: tuple[str, ...]) -> str:
-    """`model_files`: those of the manifest's files that are the model's."""
-    model = _model(manifest, model_files)
-    runtime = _library(example.package, manifest.runtime_version, example.licence)
+def to_cyclonedx(
+    manifest: Manifest, row: Runtime, task: str, numpy_version: str | None, model_files: tuple[str, ...]
+) -> str:
+    """`task`: its name; `model_files`: those of the manifest's files that are the model's."""
+    model = _model(manifest, task, model_files)
+    runtime = _library(row.package or row.module, manifest.runtime_version, row.licence)
     numpy = _library("numpy", numpy_version, "BSD-3-Clause")
+    libraries = [runtime] if row.module == "numpy" else [runtime, numpy]
     seed = "".join(entry.sha256 for entry in manifest.files if entry.path in model_files)
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -40,17 +44,16 @@ def to_cyclonedx(manifest: Manifest, example: Example, numpy_version: str | None
             "tools": {"components": [{"type": "application", "name": "kdc", "version": manifest.kdc}]},
             "component": model,
         },
-        "components": [runtime, numpy],
+        "components": libraries,
         "dependencies": [
-            {"ref": model["bom-ref"], "dependsOn": [runtime["bom-ref"], numpy["bom-ref"]]},
-            {"ref": runtime["bom-ref"]},
-            {"ref": numpy["bom-ref"]},
+            {"ref": model["bom-ref"], "dependsOn": [one["bom-ref"] for one in libraries]},
+            *({"ref": one["bom-ref"]} for one in libraries),
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _model(manifest: Manifest, files: tuple[str, ...]) -> Json:
+def _model(manifest: Manifest, task: str, files: tuple[str, ...]) -> Json:
     return {
         "type": "machine-learning-model",
         "bom-ref": f"model:{manifest.name}",
@@ -69,7 +72,7 @@ def _model(manifest: Manifest, files: tuple[str, ...]) -> Json:
             for entry in manifest.files
             if entry.path in files
         ],
-        "modelCard": _card(manifest),
+        "modelCard": _card(manifest, task),
         "properties": [
             {"name": f"kdc:{key}", "value": value}
             for key, value in (
@@ -103,14 +106,15 @@ def _teacher(teacher: Weights) -> Json:
     }
 
 
-def _card(manifest: Manifest) -> Json:
+def _card(manifest: Manifest, task: str) -> Json:
+    images = task == ImagePreprocess.task
     card: Json = {
         "modelParameters": {
             "approach": {"type": "supervised"},
-            "task": "image-classification",
+            "task": task if images else "classification",
             "modelArchitecture": manifest.student.architecture,
             "datasets": [{"type": "dataset", "name": manifest.data}],
-            "inputs": [{"format": "RGB picture, prepared as preprocess.json says"}],
+            "inputs": [{"format": f"{'RGB image' if images else 'sample'}, prepared as preprocess.json says"}],
             "outputs": [{"format": f"logits of {manifest.classes} classes, named in labels.txt"}],
         }
     }

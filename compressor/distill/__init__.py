@@ -1,11 +1,11 @@
 """`kdc teach`, `kdc specialists` and `kdc distill`: the loop, the task seam, the runs on disk."""
 
-from compressor.distill.chain import distill_chain
-from compressor.distill.jobs import distill, precompute, teach
-from compressor.distill.predict import predict
-from compressor.distill.qat import distill_quantized, quantization_aware
-from compressor.distill.resources import Resources
-from compressor.distill.specialists import specialists
+from compressor.distill.api import distill, precompute, teach
+from compressor.distill.host.resources import Resources
+from compressor.distill.methods.assistants import distill_chain
+from compressor.distill.methods.predict import predict
+from compressor.distill.methods.qat import distill_quantized, quantization_aware
+from compressor.distill.methods.specialists import specialists
 
 __all__ = [
     "Resources",

@@ -1,7 +1,7 @@
-"""Whether a model has learned from the pictures that it is to be measured on: said with numbers, also in the report.
+"""Whether a model has learned from the images that it is to be measured on: said with numbers, also in the report.
 
 A model of kdc knows what it was trained on (`models.trained_on`). What a teacher learned from another teacher's answers
-is not followed: it never saw those pictures.
+is not followed: it never saw those images.
 """
 
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.data import ImageData, Split
-from compressor.models.answer_table import LoadedTable
+from compressor.data.samples import Dataset, Split
 from compressor.models.lineage import last_part
-from compressor.models.trained_on import Pictures, pictures_of
+from compressor.models.prediction_table import LoadedTable
+from compressor.models.trained_on import Images, images_of
 from compressor.progress import Progress
-from compressor.spec.student import Request
+from compressor.schema.student import Request
 
 __all__ = ["seen_before", "tell_overlap", "tell_table_overlap", "with_notes"]
 
 
-def seen_before(request: Request, data: ImageData, progress: Progress) -> ImageData:
-    """`data` with a note for each model of the request that learned from its validation or test pictures, or from other
-    pictures: the teachers, and what the trained network starts from. They are said, too.
+def seen_before(request: Request, data: Dataset, progress: Progress) -> Dataset:
+    """`data` with a note for each model of the request that learned from its validation or test images, or from other
+    images: the teachers, and what the trained network starts from. They are said, too.
 
-    Nothing is said of a model whose training pictures stand in train here, all of them. Raises KdcError for a run that
+    Nothing is said of a model whose training images stand in train here, all of them. Raises KdcError for a run that
     keeps no record.
     """
     starts = request.init
@@ -34,38 +34,38 @@ def seen_before(request: Request, data: ImageData, progress: Progress) -> ImageD
     return with_notes(data, tell_overlap(teachers, data, progress, starts=starts))
 
 
-def with_notes(data: ImageData, notes: Sequence[str]) -> ImageData:
+def with_notes(data: Dataset, notes: Sequence[str]) -> Dataset:
     """`data` with these notes in its `info`, which the report shows."""
     return replace(data, info=data.info.model_copy(update={"notes": (*data.info.notes, *notes)}))
 
 
-def tell_overlap(teachers: Sequence[str], data: ImageData, progress: Progress, *, starts: str = "") -> list[str]:
+def tell_overlap(teachers: Sequence[str], data: Dataset, progress: Progress, *, starts: str = "") -> list[str]:
     """A note for each of these references, where there is one to say; they have been said. `starts`: what is trained
     on."""
     notes = []
     for reference in teachers:
-        pictures = pictures_of(reference)
-        if pictures is None:
+        images = images_of(reference)
+        if images is None:
             continue
         name = f"teacher {last_part(reference)}"
-        if overlap := _overlap(pictures, data):
-            notes.append(f"{name} was trained on {overlap}: its accuracy on them says nothing about other pictures")
+        if overlap := _overlap(images, data):
+            notes.append(f"{name} was trained on {overlap}: its accuracy on them says nothing about other images")
             progress.warn(notes[-1])
-        elif other := _other_data(pictures, data):
-            notes.append(f"{name} was trained on other pictures too: {other}")
+        elif other := _other_data(images, data):
+            notes.append(f"{name} was trained on other images too: {other}")
             progress.note(notes[-1])
-    pictures = pictures_of(starts) if starts else None
-    if pictures is not None and (overlap := _overlap(pictures, data)):
+    images = images_of(starts) if starts else None
+    if images is not None and (overlap := _overlap(images, data)):
         notes.append(
             f"the training starts from {last_part(starts)}, which was trained on {overlap}: what comes of it knows "
-            "them, and its accuracy on them says nothing about other pictures"
+            "them, and its accuracy on them says nothing about other images"
         )
         progress.warn(notes[-1])
     return notes
 
 
-def tell_table_overlap(table: LoadedTable, data: ImageData, progress: Progress) -> list[str]:
-    """A note where the table says that its teacher was trained on some of the validation or test pictures."""
+def tell_table_overlap(table: LoadedTable, data: Dataset, progress: Progress) -> list[str]:
+    """A note where the table says that its teacher was trained on some of the validation or test images."""
     answers = table.answers
     seen = answers.seen
     if seen is None:
@@ -76,34 +76,34 @@ def tell_table_overlap(table: LoadedTable, data: ImageData, progress: Progress) 
         return []
     note = (
         f"the teacher of {last_part(table.weights.source)} was trained on {overlap}: its accuracy on them says nothing "
-        "about other pictures"
+        "about other images"
     )
     progress.warn(note)
     return [note]
 
 
-def _held_out(data: ImageData) -> tuple[Split, Split]:
+def _held_out(data: Dataset) -> tuple[Split, Split]:
     return data.validation, data.test
 
 
-def _overlap(pictures: Pictures, data: ImageData) -> str:
-    return _counted([np.isin(split.contents, pictures) for split in _held_out(data)], data)
+def _overlap(images: Images, data: Dataset) -> str:
+    return _counted([np.isin(split.contents, images) for split in _held_out(data)], data)
 
 
-def _counted(known: Sequence[NDArray[np.bool_]], data: ImageData) -> str:
-    """As "84 of the 120 validation pictures and 3 of the 240 test pictures"; `known`: which of them, a split each.
+def _counted(known: Sequence[NDArray[np.bool_]], data: Dataset) -> str:
+    """As "84 of the 120 validation images and 3 of the 240 test images"; `known`: which of them, a split each.
     Nothing where all that are known stand in train here as well: then it is the data's own fault, and was said with
     it."""
     both = list(zip(known, _held_out(data), strict=True))
     if not any((seen & ~np.isin(split.contents, data.train.contents)).any() for seen, split in both):
         return ""
-    counts = [f"{seen.sum():,} of the {len(split):,} {split.name} pictures" for seen, split in both if seen.any()]
+    counts = [f"{seen.sum():,} of the {len(split):,} {split.name} images" for seen, split in both if seen.any()]
     return " and ".join(counts)
 
 
-def _other_data(pictures: Pictures, data: ImageData) -> str:
-    known = int(np.isin(pictures, data.train.contents).sum())
-    if known == len(pictures):
+def _other_data(images: Images, data: Dataset) -> str:
+    known = int(np.isin(images, data.train.contents).sum())
+    if known == len(images):
         return ""
     where = "stand in train here, and none in validation or test alone"
-    return f"of its {len(pictures):,} training pictures {known:,} {where}"
+    return f"of its {len(images):,} training images {known:,} {where}"

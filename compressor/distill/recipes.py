@@ -1,7 +1,7 @@
 """The recipes that hold where the user brings none, and what the user lays over them. What a key means stands in
-`spec/recipe.py`."""
+`schema/recipe.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ from compressor.errors import KdcError
 from compressor.models.references import NO_MODEL, TABLE
 from compressor.overrides import apply_overrides, read_yaml
 from compressor.progress import Progress
-from compressor.spec.base import parse
-from compressor.spec.recipe import Recipe
+from compressor.schema.base import parse
+from compressor.schema.recipe import Recipe
 
 __all__ = [
     "ANSWERS",
@@ -37,8 +37,9 @@ ANSWERS: dict[str, Any] = {
     ],
 }
 
-# What wins where one network teaches, and answers anew each time (EXPERIMENTS.md, "Every family of losses"). The weight
-# holds for every network: pkd does not see the scale of its features. A plain transformer's stages say a CNN nothing.
+# What wins where one network teaches, and answers anew each time (docs/experiments/what-a-student-learns-from.md). The
+# weight holds for every network: pkd does not see the scale of its features. A plain transformer's stages say a CNN
+# nothing.
 LAYERS: dict[str, Any] = {
     **ANSWERS,
     "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 10.0, "at": "same_stride"}],
@@ -55,7 +56,7 @@ TEACH: dict[str, Any] = {
 SELF: dict[str, Any] = {
     **ANSWERS,
     # Exits on the student's stages, taught by its last layer (Zhang et al. 2019, arXiv 1905.08094): they gain most of
-    # the ways to learn from oneself (EXPERIMENTS.md, "Without a teacher that is trained already").
+    # the ways to learn from oneself (docs/experiments/what-a-student-learns-from.md).
     "losses": [
         {"name": "cross_entropy", "weight": 1.0},
         {"name": "early_exits", "weight": 1.0, "temperature": 3.0, "alpha": 0.3},
@@ -88,8 +89,10 @@ def default_for(teachers: Sequence[str], student: str, student_init: str, *, kep
     return LAYERS if has_layers(teachers) and not kept else ANSWERS
 
 
-def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, Any], sets: Sequence[str]) -> Recipe:
-    """The recipe in `file` (or `defaults`), with the command's flags and --set laid over it.
+def recipe_from(
+    defaults: dict[str, Any], file: Path | Mapping[str, Any] | None, flags: dict[str, Any], sets: Sequence[str]
+) -> Recipe:
+    """The recipe in `file`, or its keys and values (or `defaults`), with the command's flags and --set laid over it.
 
     A learning rate that is meant for another batch size is scaled here (`Optimizer.lr_for_batch`), so that the recipe
     holds what is used; one that --set names is taken as it is. Raises KdcError where the same key is given by a flag
@@ -104,8 +107,8 @@ def recipe_from(defaults: dict[str, Any], file: Path | None, flags: dict[str, An
     named = {assignment.partition("=")[0].strip() for assignment in sets}
     if "optimizer.lr" in named and "optimizer.lr_for_batch" not in named:
         sets = [*sets, "optimizer.lr_for_batch=null"]
-    values = dict(read_yaml(file)) if file else dict(defaults)
-    where = f"recipe {file}" if file else "recipe"
+    values = dict(defaults) if file is None else read_yaml(file) if isinstance(file, Path) else dict(file)
+    where = f"recipe {file}" if isinstance(file, Path) else "recipe"
     return _scaled(parse(Recipe, apply_overrides({**values, **given}, sets, where), where))
 
 
@@ -113,7 +116,7 @@ def distillation_recipe(
     teachers: Sequence[str],
     student: str,
     student_init: str,
-    file: Path | None,
+    file: Path | Mapping[str, Any] | None,
     flags: dict[str, Any],
     sets: Sequence[str],
     progress: Progress,

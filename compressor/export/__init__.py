@@ -1,6 +1,6 @@
 """`kdc export`: torch -> ONNX -> the runtimes' own formats, and the bundle that holds them."""
 
-from compressor.export.bundle import export_bundle
-from compressor.export.variants import Delivery
+from compressor.export.bundle.build import export_bundle
+from compressor.export.bundle.variants import Delivery
 
 __all__ = ["Delivery", "export_bundle"]

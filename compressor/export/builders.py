@@ -1,32 +1,16 @@
-"""The one table of builders: runtime -> how its artefacts are made. A row here, one in `runtimes`, one runner in
-targets/: that is a new runtime."""
+"""The builder of a runtime, which its row in `runtimes` names: modules are imported when something is exported."""
 
-from pathlib import Path
+import importlib
 
-from compressor.export import openvino_ir
-from compressor.export.executorch_pte import EXECUTORCH, to_executorch
-from compressor.export.litert_tflite import LITERT, to_litert
-from compressor.export.openvino_int8 import OPENVINO
-from compressor.export.ort_fp16 import to_fp16
-from compressor.export.ort_int8 import ORT
-from compressor.export.source import Artefact, Builder, Source
-from compressor.export.tensorrt import TENSORRT, TENSORRT_RTX
+from compressor.export.base import Builder
+from compressor.runtimes import RUNTIMES
 
-__all__ = ["BUILDERS"]
+__all__ = ["builder_of"]
 
 
-def _onnxruntime(source: Source, precision: str, folder: Path) -> Artefact:
-    """ONNX Runtime runs the fp32 reference itself."""
-    if precision == "fp16":
-        return to_fp16(source, folder)
-    return Artefact(source.onnx_file, "torch.onnx.export(dynamo=True)")
-
-
-BUILDERS: dict[str, Builder] = {
-    "onnxruntime": Builder(_onnxruntime, ORT),
-    "openvino": Builder(openvino_ir.convert, OPENVINO),
-    "executorch": Builder(to_executorch, EXECUTORCH),
-    "litert": Builder(to_litert, LITERT),
-    "tensorrt": TENSORRT,
-    "tensorrt-rtx": TENSORRT_RTX,
-}
+def builder_of(runtime: str) -> Builder:
+    """The builder of a runtime of the table."""
+    module, _, name = RUNTIMES[runtime].builder.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    assert isinstance(found, Builder), RUNTIMES[runtime].builder
+    return found

@@ -1,11 +1,11 @@
-"""Activation ranges from training pictures: one pass over them, three ways of reading what was seen.
+"""Activation ranges from training images: one pass over them, three ways of reading what was seen.
 
 minmax      everything that was seen
 percentile  all but one value in ten thousand, half of it cut at each end
 entropy     the clipping whose 8-bit copy of the distribution diverges least from it (Migacz, "8-bit Inference with
             TensorRT", GTC 2017, pages 19 to 24)
 
-Memory does not grow with the number of pictures: a histogram a tensor is kept, not the values.
+Memory does not grow with the number of images: a histogram a tensor is kept, not the values.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,17 +14,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compressor.data import normalise
 from compressor.errors import KdcError
-from compressor.export.ort_session import Floats, open_session
-from compressor.export.source import Source
-from compressor.spec.quantization import Scheme
+from compressor.export.base import Source
+from compressor.export.onnx.session import Floats, open_session
+from compressor.schema.quantization import Scheme
+from compressor.tasks.base import Arrays
 
 __all__ = ["FEWEST", "METHODS", "Histogram", "activation_ranges", "batches"]
 
 METHODS = ("minmax", "percentile", "entropy")
 FEWEST = 32
-"""Calibration pictures below which a range would be an accident."""
+"""Calibration images below which a range would be an accident."""
 PERCENTILE = 99.99
 BINS = 4096
 
@@ -41,7 +41,7 @@ class Histogram:
         """Count `values` (any shape). Raises KdcError for NaN and infinity."""
         low, high = float(values.min()), float(values.max())
         if not np.isfinite([low, high]).all():
-            raise KdcError("the network gives values that are not finite on training pictures", "look at its weights")
+            raise KdcError("the network gives values that are not finite on training images", "look at its weights")
         self.low, self.high = min(self.low, low), max(self.high, high)
         most = max(-low, high)
         if self.limit == 0 and most > 0:
@@ -63,23 +63,23 @@ class Histogram:
         return np.linspace(-self.limit, self.limit, 2 * BINS + 1)
 
 
-def batches(source: Source, most: int | None = None) -> Iterator[Floats]:
-    """Calibration pictures as the network takes them, float32 [profile.batch, 3, height, width]; the last ones, where
-    they do not fill a batch, are left out. Raises KdcError where there are fewer than FEWEST."""
-    pictures = source.calibration[:most]
+def batches(source: Source, most: int | None = None) -> Iterator[Arrays]:
+    """Calibration samples as the network takes them, `profile.batch` at a time; the last ones, where they do not fill a
+    batch, are left out. Raises KdcError where there are fewer than FEWEST."""
     size = source.profile.batch
+    count = min(len(source.calibration), len(source.calibration) if most is None else most)
     found, needed = len(source.calibration), max(FEWEST, size)
     if found < needed:
         raise KdcError(
-            f"{found} training pictures are too few to calibrate with: {needed} are needed",
+            f"{found} training images are too few to calibrate with: {needed} are needed",
             "give more training data, or a smaller batch",
         )
-    for start in range(0, len(pictures) - size + 1, size):
-        yield normalise(pictures[start : start + size], source.preprocess)
+    for start in range(0, count - size + 1, size):
+        yield source.calibration.fed(np.arange(start, start + size))
 
 
 def activation_ranges(
-    model: onnx.ModelProto, tensors: Sequence[str], inputs: Iterable[Floats], scheme: Scheme
+    model: onnx.ModelProto, tensors: Sequence[str], inputs: Iterable[Arrays], scheme: Scheme
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Method -> tensor -> (low, high), from one pass of the fp32 model over `inputs`."""
     histograms = {name: Histogram() for name in tensors}

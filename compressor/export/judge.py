@@ -1,4 +1,4 @@
-"""Scores artefacts on validation pictures: what every choice between them is made on."""
+"""Scores artefacts on validation images: what every choice between them is made on."""
 
 import math
 import tempfile
@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.export.eval_set import write_reference
-from compressor.export.source import Rank
+from compressor.export.base import Rank
+from compressor.export.bundle.eval_set import write_reference
+from compressor.processes.runner import open_runner
 from compressor.progress import Silent
-from compressor.runner import open_runner
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import ByClass, Score
-from compressor.statistics import class_counts, keeps, parity_figures, parity_judged, score_parity, top1
+from compressor.schema.quantization import ByClass, Score
+from compressor.stats import class_counts, keeps, parity_figures, parity_judged, score_parity, top1
+from compressor.tasks.base import Stored
 
 __all__ = ["ValidationJudge", "machine_isa"]
 
@@ -30,29 +30,28 @@ ROWS = 8192
 
 
 class ValidationJudge:
-    """`pictures`: a .npy file, uint8 [n, height, width, 3], ready but for normalization; `labels` int64 [n];
-    `reference`: the logits [n, classes] of the student in torch, fp32. `needed`: how many of the n must be right;
-    `max_drop`: the share of accuracy, balanced accuracy included, that may be lost (`statistics.keeps`)."""
+    """`inputs`: of n validation samples; `labels` int64 [n]; `reference`: the logits [n, classes] of the student in
+    torch, fp32. `needed`: how many of the n must be right; `max_drop`: the share of accuracy, balanced accuracy
+    included, that may be lost (`stats.keeps`)."""
 
     def __init__(
         self,
-        pictures: Path,
+        inputs: Stored,
         labels: NDArray[np.int64],
         reference: NDArray[np.float32],
-        preprocess: Preprocess,
         *,
         batch: int,
         threads: int,
         needed: float,
         max_drop: float,
     ) -> None:
-        self._pictures, self._labels, self._reference = pictures.resolve(), labels, reference
-        self._preprocess, self._batch, self._threads = preprocess, batch, threads
+        self._inputs, self._labels, self._reference = inputs, labels, reference
+        self._batch, self._threads = batch, threads
         self.needed, self.max_drop = needed, max_drop
         self._scores: dict[tuple[Path, str, str], Score] = {}
 
     def __call__(self, model: Path, runtime: str, precision: str, network: nn.Module | None = None) -> Score:
-        """Run the artefact on all the pictures, once. `network`: in torch, where its logits should be those of another
+        """Run the artefact on all the images, once. `network`: in torch, where its logits should be those of another
         than the student in fp32. Raises RunnerError where it does not run."""
         key = (model.resolve(), runtime, precision)
         if key not in self._scores:
@@ -84,7 +83,7 @@ class ValidationJudge:
     def _torchs(self, network: nn.Module) -> NDArray[np.float32]:
         with tempfile.TemporaryDirectory() as folder:
             answers = Path(folder) / "answers.npy"
-            write_reference(network, self._preprocess, self._pictures, answers, Silent())
+            write_reference(network, self._inputs, answers, Silent())
             logits: NDArray[np.float32] = np.load(answers, allow_pickle=False)
         return logits
 
@@ -98,16 +97,10 @@ class ValidationJudge:
         return close, keeps(score, self.max_drop), score.correct, -score.balanced_drop, noise
 
     def logits(self, model: Path, runtime: str, precision: str, most: int) -> NDArray[np.float32]:
-        """Logits [min(most, n), classes] for the first of the pictures."""
-        how = self._preprocess
+        """Logits [min(most, n), classes] for the first of the samples."""
         with tempfile.TemporaryDirectory() as folder, open_runner(runtime) as runner:
-            inputs, n = self._pictures, min(most, len(self._labels))
-            if n < len(self._labels):
-                inputs = Path(folder) / "pictures.npy"
-                np.save(inputs, np.load(self._pictures, mmap_mode="r", allow_pickle=False)[:n])
-            out, pixels = Path(folder) / "logits.npy", n * how.input_size[0] * how.input_size[1]
-            fields = {"inputs": str(inputs), "mean": how.mean, "std": how.std, "batch": self._batch, "out": str(out)}
+            inputs, out = self._inputs.first(most, Path(folder)), Path(folder) / "logits.npy"
             runner.ask("load", model=str(model.resolve()), threads=self._threads, precision=precision)
-            runner.ask("predict", pixels, **fields)
+            runner.ask("predict", inputs.cost, batch=self._batch, out=str(out), **inputs.request)
             logits: NDArray[np.float32] = np.load(out, allow_pickle=False)
         return logits

@@ -1,33 +1,30 @@
 """The ladder to int8: it climbs only as far as the accuracy that the profile demands makes it.
 
-    ptq               ranges from training pictures; the best of several ways on validation
+    ptq               ranges from training images; the best of several ways on validation
     bias-correction   the means that quantization shifted, put back
     fallback          the layers that cost most accuracy, left in float
     qat               the student trained on under fake quantization with the teacher's loss
 
 Each rung is made only where the one below falls short, of the accuracy or of the closeness to torch's logits: six
-pictures can all be right by chance, and their logits are not. Where the top falls short too, the best of all is taken,
+images can all be right by chance, and their logits are not. Where the top falls short too, the best of all is taken,
 and the report says that it loses too much, or that its answers are not torch's.
 """
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from compressor.errors import KdcError
-from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Source
+from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source, TopRung
 from compressor.progress import Progress
-from compressor.spec.quantization import Rung, Scheme, Score
-from compressor.statistics import closeness, parity_judged, score_parity
+from compressor.schema.quantization import Rung, Scheme, Score
+from compressor.stats import closeness, parity_judged, score_parity
 
-__all__ = ["Retrain", "Taken", "climb"]
-
-Retrain = Callable[[Scheme], QatModel | None]
-"""Train the student on under fake quantization; None where that was not permitted."""
+__all__ = ["Taken", "climb"]
 
 STAND_IN = "onnxruntime"
 """What computes the candidates of runtimes that cannot run on this machine."""
@@ -58,21 +55,20 @@ def climb(
     quantizer: Quantizer,
     folder: Path,
     judge: Judge,
-    own: QatModel | None,
-    retrain: Retrain,
+    top: TopRung,
     progress: Progress,
 ) -> Taken:
     """The lowest rung of `runtime`'s int8 that keeps enough accuracy, else the best of all, in the new `folder`.
 
     The best is taken as `Judge.rank` says; of equals that of the lowest rung, and within it the closest to torch's
-    logits. `own`: the student itself, where it was trained under fake quantization: then it enters at the top. Raises
-    KdcError where none could be made.
+    logits. A student that was trained under fake quantization itself (`top.own`) enters at the top. Raises KdcError
+    where none could be made.
     """
     workshop = folder.parent / f".{folder.name}.rungs"
     workshop.mkdir(parents=True)
     tried: list[_Tried] = []
     try:
-        for one in _candidates(source, runtime, quantizer, workshop, judge, own, retrain, progress):
+        for one in _candidates(source, runtime, quantizer, workshop, judge, top, progress):
             tried.append(one)
             progress.note(f"{folder.name}, {_line(one)}")
         if not tried:
@@ -96,12 +92,11 @@ def _candidates(
     quantizer: Quantizer,
     workshop: Path,
     judge: Judge,
-    own: QatModel | None,
-    retrain: Retrain,
+    top: TopRung,
     progress: Progress,
 ) -> Iterator[_Tried]:
     """Every candidate with its score, each made when it is asked for."""
-    scheme = quantizer.scheme(source.profile)
+    scheme, own = quantizer.scheme(source.profile), top.own
 
     def from_qat(qat: QatModel) -> _Tried:
         assert quantizer.from_qat is not None
@@ -117,9 +112,9 @@ def _candidates(
             "it is quantized as any other student"
         )
     if own is not None and enters_at_top:
-        top = from_qat(own)
-        yield top
-        if judge.holds(top.score):
+        entered = from_qat(own)
+        yield entered
+        if judge.holds(entered.score):
             return
     enough, began = False, time.perf_counter()
     for candidate in quantizer.candidates(source, workshop, judge, progress):
@@ -132,10 +127,9 @@ def _candidates(
         yield one
     if enough or enters_at_top or quantizer.from_qat is None:
         return
-    began, qat = time.perf_counter(), retrain(scheme)
+    began, qat = time.perf_counter(), top.retrain(scheme)
     if qat is not None:
-        top = from_qat(qat)
-        yield replace(top, seconds=time.perf_counter() - began)
+        yield replace(from_qat(qat), seconds=time.perf_counter() - began)
 
 
 def _rounding(scheme: Scheme) -> str:

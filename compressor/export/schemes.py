@@ -4,8 +4,8 @@ from collections.abc import Collection
 from typing import Literal
 
 from compressor.runtimes import RUNTIMES
-from compressor.spec.profile import Profile
-from compressor.spec.quantization import Scheme
+from compressor.schema.profile import Profile
+from compressor.schema.quantization import Scheme
 
 __all__ = ["Kernels", "kernels_of", "onnxruntime_scheme", "saturates", "scored_by_others"]
 

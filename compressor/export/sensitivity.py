@@ -1,7 +1,7 @@
 """Which layers quantization hurts, and what they gain by it: measured, one layer at a time.
 
 A layer's cost: how much closer the logits come to the fp32 ones when that layer alone stays in float, in mean
-KL(fp32 || int8) over training pictures. Its gain: how many microseconds longer the model takes then, by onnxruntime's
+KL(fp32 || int8) over training images. Its gain: how many microseconds longer the model takes then, by onnxruntime's
 profiler on this machine. On another device the gains differ; the accuracy does not.
 """
 
@@ -12,10 +12,11 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
-from compressor.export.ort_session import Floats, node_times, open_session
-from compressor.export.qdq_plan import Layer
+from compressor.export.onnx.qdq_plan import Layer
+from compressor.export.onnx.session import Floats, node_times, open_session
 from compressor.progress import Progress
-from compressor.statistics.softmax import log_softmax
+from compressor.stats.softmax import log_softmax
+from compressor.tasks.base import Arrays
 
 __all__ = ["Sensitivity", "divergence", "growing_sets", "in_order", "measure_layers"]
 
@@ -38,7 +39,7 @@ def measure_layers(
     model: onnx.ModelProto,
     layers: Sequence[Layer],
     quantized: Callable[[frozenset[str]], onnx.ModelProto],
-    inputs: Sequence[Floats],
+    inputs: Sequence[Arrays],
     progress: Progress,
 ) -> tuple[Sensitivity, ...]:
     """One row a layer, in the order of `layers`. `quantized`: names of the layers left in float -> the Q/DQ model."""
@@ -79,13 +80,13 @@ def divergence(wanted: Floats, found: Floats) -> float:
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
-def _logits(model: onnx.ModelProto, inputs: Sequence[Floats]) -> Floats:
+def _logits(model: onnx.ModelProto, inputs: Sequence[Arrays]) -> Floats:
     name = model.graph.output[0].name
     session = open_session(model, [name])
     return np.concatenate([session.run(batch)[name] for batch in inputs])
 
 
-def _duration(model: onnx.ModelProto, inputs: Sequence[Floats]) -> float:
+def _duration(model: onnx.ModelProto, inputs: Sequence[Arrays]) -> float:
     """Microseconds of one inference: the sum of its nodes' medians, which other programs' bursts do not move."""
     runs = [inputs[number % len(inputs)] for number in range(RUNS)]
     return sum(node_times(model, runs).values())

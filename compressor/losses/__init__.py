@@ -1,7 +1,8 @@
-"""The one table of losses. Adding a loss is a plain function of tensors and a row here.
+"""The one table of losses. Adding a loss is a plain function of tensors and a row here: docs/own-loss.md.
 
 A loss names what it needs by its positional arguments (`student_logits`, `teacher_logits`, `labels`, …), and what a
-recipe may set by its keyword arguments.
+recipe may set by its keyword arguments. What else holds for it are fields of its row: neither the code nor the tests
+keep names of losses anywhere else.
 """
 
 import inspect
@@ -32,9 +33,18 @@ class Loss:
 
     `ranges`: lowest and highest value of each parameter. `formula`: one line of plain text. `knowledge`: what is
     learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N, N].
-    `connector`: the name of what makes the student's features comparable with the teacher's. `mixed_labels`: False
-    where labels must be classes, so that mixed pictures cannot be learned from. `layers`: the fewest pairs of features
-    that it takes.
+    `tokens`: it takes tokens in place of maps, too: rows [n, D], those that count.
+    `connector`: the name of what makes the student's features comparable with the teacher's. `layers`: the fewest pairs
+    of features that it takes.
+
+    Traits, which the tests hold against the function:
+    `mixed_labels`: its labels may be probabilities; False where they must be classes, so that nothing mixed can be
+    learned from. `zero_at_agreement`: it is 0, with no gradient, where the student agrees with its teacher.
+    `zero_probabilities`: the teacher's logits may be -inf, so it learns from bare labels and from tables that leave
+    classes out. `raw_logits`: it takes each logit by itself, so neither log-probabilities nor a top-k will do.
+    `temperature_scaled`: its gradients keep their size at any temperature, by the factor T². `exact_gradient`: its
+    gradient is the derivative of its value; False where a part of the value is held constant. `one_process`: it
+    remembers samples, and processes would not share that memory.
     """
 
     function: Callable[..., Tensor]
@@ -44,8 +54,15 @@ class Loss:
     knowledge: Knowledge
     taps: Taps | None = None
     connector: str | None = None
-    mixed_labels: bool = True
+    tokens: bool = False
     layers: int = 1
+    mixed_labels: bool = True
+    zero_at_agreement: bool = True
+    zero_probabilities: bool = False
+    raw_logits: bool = False
+    temperature_scaled: bool = True
+    exact_gradient: bool = True
+    one_process: bool = False
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -66,11 +83,11 @@ FACTOR: Range = (0.0, 100.0)
 LOSSES: dict[str, Loss] = {
     "kd": Loss(
         kd, {"temperature": TEMPERATURE}, "Hinton, Vinyals & Dean 2015, arXiv 1503.02531",
-        "T^2 KL(softmax(z_t/T) || softmax(z_s/T))", "response",
+        "T^2 KL(softmax(z_t/T) || softmax(z_s/T))", "response", zero_probabilities=True,
     ),
     "cross_entropy": Loss(
         cross_entropy, {"label_smoothing": (0.0, 0.999)}, "labels; smoothing: arXiv 1512.00567",
-        "-sum_c y_c log softmax(z_s)_c", "labels",
+        "-sum_c y_c log softmax(z_s)_c", "labels", zero_at_agreement=False,
     ),
     "logit_mse": Loss(
         logit_mse, {}, "Bucilua, Caruana & Niculescu-Mizil 2006; as kd's limit: arXiv 1503.02531",
@@ -78,7 +95,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "soft_bce": Loss(
         soft_bce, {"temperature": TEMPERATURE}, "Yang et al. 2023, arXiv 2308.06453",
-        "T^2 sum_c KL(sigmoid(z_t/T) || sigmoid(z_s/T))", "response",
+        "T^2 sum_c KL(sigmoid(z_t/T) || sigmoid(z_s/T))", "response", raw_logits=True,
     ),
     "dkd": Loss(
         dkd, {"temperature": TEMPERATURE, "alpha": FACTOR, "beta": FACTOR}, "Zhao et al. 2022, arXiv 2203.08679",
@@ -87,6 +104,7 @@ LOSSES: dict[str, Loss] = {
     "dist": Loss(
         dist, {"temperature": TEMPERATURE, "beta": FACTOR, "gamma": FACTOR}, "Huang et al. 2022, arXiv 2205.10536",
         "T^2 (beta (1 - pearson of rows) + gamma (1 - pearson of columns))", "response",
+        zero_probabilities=True, temperature_scaled=False,
     ),
     "lskd": Loss(
         lskd, {"temperature": TEMPERATURE}, "Sun et al. 2024, arXiv 2403.01427",
@@ -94,7 +112,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "hint": Loss(
         hint, {}, "Romero et al. 2015 (FitNets), arXiv 1412.6550",
-        "mean (f_s - f_t)^2", "feature", "maps", "project",
+        "mean (f_s - f_t)^2", "feature", "maps", "project", tokens=True,
     ),
     "pkd": Loss(
         pkd, {}, "Cao et al. 2022 (PKD), arXiv 2207.02039",
@@ -144,11 +162,11 @@ LOSSES: dict[str, Loss] = {
     "crd": Loss(
         crd, {"temperature": TEMPERATURE}, "Tian, Krishnan & Isola 2020, arXiv 1910.10699",
         "-log h(s,t) - sum_neg log(1 - h(s,m)), h = e/(e + N Z), e = exp(s.t/T)", "relation", "pooled", "contrast",
-        mixed_labels=False,
+        mixed_labels=False, zero_at_agreement=False, temperature_scaled=False, exact_gradient=False, one_process=True,
     ),
     "early_exits": Loss(
         early_exits, {"temperature": TEMPERATURE, "alpha": (0.0, 1.0)}, "Zhang et al. 2019, arXiv 1905.08094",
-        "(1 - alpha) CE(exit, y) + alpha T^2 KL(last || exit)", "self", "maps", "exits",
+        "(1 - alpha) CE(exit, y) + alpha T^2 KL(last || exit)", "self", "maps", "exits", zero_at_agreement=False,
     ),
     "mutual": Loss(
         mutual, {"temperature": TEMPERATURE}, "Zhang et al. 2018, arXiv 1706.00384",
@@ -193,7 +211,13 @@ def described(name: str) -> dict[str, object]:
         "needs": list(loss.needs),
         "taps": loss.taps,
         "connector": loss.connector,
-        "mixed_labels": loss.mixed_labels,
         "layers": loss.layers,
+        "mixed_labels": loss.mixed_labels,
+        "zero_at_agreement": loss.zero_at_agreement,
+        "zero_probabilities": loss.zero_probabilities,
+        "raw_logits": loss.raw_logits,
+        "temperature_scaled": loss.temperature_scaled,
+        "exact_gradient": loss.exact_gradient,
+        "one_process": loss.one_process,
         "paper": loss.paper,
     }

@@ -162,7 +162,7 @@ def _standardized(logits: Tensor) -> Tensor:
 def cross_entropy(student_logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy with the labels, mean over the batch; logits [B, C]; returns a scalar.
 
-    `labels`: int64 [B], or floating-point probabilities [B, C], which mixed pictures have. Raises ValueError for
+    `labels`: int64 [B], or floating-point probabilities [B, C], which mixed images have. Raises ValueError for
     others. `label_smoothing` (Szegedy et al. 2016, arXiv 1512.00567, sec. 7) mixes in that share of the uniform
     distribution.
     """

@@ -3,10 +3,11 @@
 import shutil
 from pathlib import Path
 
-from compressor.bundle_change import new_folder
 from compressor.errors import KdcError, os_error
-from compressor.spec.base import file_sha256, read_json, write_json
-from compressor.spec.bundle import Bundle, FileEntry, Variant
+from compressor.files.atomic import file_sha256
+from compressor.files.bundle_change import new_folder
+from compressor.schema.base import read_json, write_json
+from compressor.schema.bundle import Bundle, FileEntry, Variant
 
 __all__ = ["attach_baseline"]
 
@@ -61,7 +62,7 @@ def _must_compare(bundle_dir: Path, bundle: Bundle, baseline_dir: Path, old: Bun
         raise KdcError(f"{where} it has other classes, or another order of them")
     if old.profile.batch != bundle.profile.batch:
         raise KdcError(f"{where} it is made for batch {old.profile.batch}, this bundle for {bundle.profile.batch}")
-    # Names say nothing where the pictures are known: the same data may have been listed otherwise, or changed.
+    # Names say nothing where the images are known: the same data may have been listed otherwise, or changed.
     known = bundle.eval.contents is not None and old.eval.contents is not None
     names = () if known else ((bundle.eval.ids, old.eval.ids),)
     for mine, theirs in (*names, (bundle.eval.labels, old.eval.labels)):
@@ -70,9 +71,7 @@ def _must_compare(bundle_dir: Path, bundle: Bundle, baseline_dir: Path, old: Bun
                 f"{where} it was tested on other samples ({theirs} differs)", "export both from the same data"
             )
     if known and bundle.eval.contents != old.eval.contents:
-        raise KdcError(
-            f"{where} it was tested on other pictures, or in another order", "export both from the same data"
-        )
+        raise KdcError(f"{where} it was tested on other images, or in another order", "export both from the same data")
 
 
 def _copy(variant: Variant, baseline_dir: Path, folder: Path) -> tuple[Variant, list[FileEntry]]:

@@ -1,32 +1,30 @@
 """`kdc doctor`: what works on this machine, and the install line for what does not. Nothing goes over the network."""
 
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 
 from compressor import __version__
-from compressor.child_environment import child_environment
 from compressor.errors import KdcError
+from compressor.install import REQUIREMENTS, install_line
 from compressor.measure.machine import last_line, runtime_info, this_machine
-from compressor.python import python_command
+from compressor.processes.child_environment import child_environment
+from compressor.processes.python import python_command
 from compressor.runtimes import NOT_YET, RUNTIMES, Runtime
-from compressor.spec.doctor import Diagnosis, PackageCheck, RuntimeCheck
-from compressor.spec.measurement import Machine
-from compressor.spec.profile import Profile
+from compressor.schema.doctor import Diagnosis, PackageCheck, RuntimeCheck
+from compressor.schema.measurement import Machine
+from compressor.schema.profile import Profile
+from compressor.terminal.tables import table
 
 __all__ = ["diagnose", "missing_for", "to_text"]
 
-# (package, what kdc needs it for, install line)
+# (package, what kdc needs it for)
 PACKAGES = (
-    ("torch", "teach, distill and export", "pip install torch"),
-    ("timm", "teachers and students", "pip install timm"),
-    ("transformers", "teachers hf:…", "pip install 'kdc[hf]'"),
-    ("datasets", "data hf:…", "pip install 'kdc[hf]'"),
-    ("pyarrow", "data parquet:…", "pip install 'kdc[hf]'"),
-    ("openvino", "export to OpenVINO", "pip install 'kdc[openvino]'"),
-    ("nncf", "int8 on OpenVINO", "pip install 'kdc[openvino]'"),
-    ("tensorrt-rtx", "export to TensorRT", "pip install 'kdc[tensorrt]'"),
-    ("executorch", "export to ExecuTorch", "pip install 'kdc[mobile]'"),
-    ("litert-torch", "export to LiteRT", "pip install 'kdc[mobile]'"),
+    ("torch", "teach, distill and export"),
+    ("timm", "teachers and students"),
+    ("transformers", "teachers hf:…"),
+    ("datasets", "data hf:…"),
+    ("pyarrow", "data parquet:…"),
 )
 
 # The CPU flags of which a precision needs one.
@@ -49,12 +47,31 @@ def diagnose() -> Diagnosis:
         cuda=_cuda(),
         hub="not checked",
         runtimes=tuple(_check(runtime, machine) for runtime in RUNTIMES.values()),
-        packages=tuple(
-            PackageCheck(name=name, purpose=purpose, version=_version(name), install=install)
-            for name, purpose, install in PACKAGES
+        packages=(
+            *(_package(name, purpose, install_line(name)) for name, purpose in PACKAGES),
+            *(_package(*needed) for needed in _exporters()),
         ),
         not_yet=dict(NOT_YET),
     )
+
+
+def _exporters() -> Iterator[tuple[str, str, str]]:
+    """The packages that exports need, as the rows of the runtimes name them: each once, for all that need it."""
+    purposes: dict[str, list[str]] = {}
+    installs: dict[str, str] = {}
+    for row in RUNTIMES.values():
+        needed = [(module, f"export to {row.name}") for module in row.exports_with]
+        needed += [(module, f"int8 on {row.name}") for module in row.quantizes_with]
+        for module, purpose in needed:
+            package = module.replace("_", "-")
+            purposes.setdefault(package, []).append(purpose)
+            installs[package] = install_line(package) if package in REQUIREMENTS else row.export_install or row.install
+    for package, named in purposes.items():
+        yield package, ", ".join(named), installs[package]
+
+
+def _package(name: str, purpose: str, install: str) -> PackageCheck:
+    return PackageCheck(name=name, purpose=purpose, version=_version(name), install=install)
 
 
 def missing_for(profile: Profile, diagnosis: Diagnosis) -> tuple[str, ...]:
@@ -75,13 +92,14 @@ def to_text(diagnosis: Diagnosis) -> str:
         f"hub   {diagnosis.hub}",
         "",
         "runtimes",
-        *_table(
+        table(
             [_runtime_row(check) for check in diagnosis.runtimes]
-            + [(name, "kdc has no runner for it yet", f"by hand: {how}") for name, how in diagnosis.not_yet.items()]
+            + [(name, "kdc has no runner for it yet", f"by hand: {how}") for name, how in diagnosis.not_yet.items()],
+            indent="  ",
         ),
         "",
         "packages",
-        *_table([_package_row(check) for check in diagnosis.packages]),
+        table([_package_row(check) for check in diagnosis.packages], indent="  "),
     ]
     return "\n".join(lines) + "\n"
 
@@ -164,11 +182,3 @@ def _package_row(check: PackageCheck) -> tuple[str, ...]:
     if check.version is None:
         return check.name, "missing", f"{check.purpose}: {check.install}"
     return check.name, check.version, check.purpose
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines whose columns start below each other."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor.assets import asset_dir
-from compressor.child_environment import child_environment
 from compressor.errors import EXIT_MISSING, KdcError, os_error
-from compressor.printable import one_line
-from compressor.reading import json_value
+from compressor.files.reading import json_value
+from compressor.processes.child_environment import child_environment
 from compressor.runtimes import runtime_for
-from compressor.spec.base import parse
-from compressor.spec.measurement import Machine
+from compressor.schema.base import parse
+from compressor.schema.measurement import Machine
+from compressor.terminal.printable import one_line
 
 __all__ = ["RuntimeInfo", "last_line", "runtime_info", "this_machine"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from compressor import __version__
 from compressor.assets import runner_scripts
 from compressor.errors import KdcError
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import Bundle
+from compressor.files.atomic import file_sha256
+from compressor.schema.bundle import Bundle
 
 __all__ = ["require_own_runners"]
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compressor.bundle_change import new_folder
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError, os_error
+from compressor.files.bundle_change import new_folder
 from compressor.measure.devices import DeviceUrl, Kind, Link, open_link
 from compressor.measure.runners import require_own_runners
-from compressor.printable import one_line
 from compressor.progress import Progress
-from compressor.spec.base import parse, read_json, write_json
-from compressor.spec.bundle import Bundle
-from compressor.spec.measurement import Block, Contestant, Measurement, Round
+from compressor.schema.base import parse, read_json, write_json
+from compressor.schema.bundle import Bundle
+from compressor.schema.measurement import Block, Contestant, Measurement, Round
+from compressor.terminal.printable import one_line
 
 __all__ = ["Undecided", "measure_bundle"]
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from compressor.reading import open_regular
+from compressor.files.reading import open_regular
 
 __all__ = ["licence_in"]
 

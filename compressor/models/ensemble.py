@@ -4,42 +4,18 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel, Several, probe_of
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.recipe import Ensemble
-from compressor.spec.student import Weights
+from compressor.schema.recipe import Ensemble
+from compressor.schema.student import Weights
+from compressor.tasks.table import task_named
 
 __all__ = ["TOGETHER", "combined", "resized_members"]
 
 TOGETHER = " + "
 """Between the members, where an ensemble is named."""
-
-
-class Renormalised(nn.Module):
-    """`network`, which wants pictures as `own` says, on pictures as `given` says: normalised anew, and resized where
-    its input size is another."""
-
-    def __init__(self, network: nn.Module, own: Preprocess, given: Preprocess) -> None:
-        super().__init__()
-        self.network = network
-        self._size = None if own.input_size == given.input_size else own.input_size
-        self.scale: Tensor
-        self.shift: Tensor
-        std, given_std = torch.tensor(own.std), torch.tensor(given.std)
-        mean, given_mean = torch.tensor(own.mean), torch.tensor(given.mean)
-        self.register_buffer("scale", (given_std / std).reshape(3, 1, 1), persistent=False)
-        self.register_buffer("shift", ((given_mean - mean) / std).reshape(3, 1, 1), persistent=False)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        own = pictures * self.scale + self.shift
-        if self._size is not None:
-            own = F.interpolate(own, self._size, mode="bilinear", antialias=True, align_corners=False)
-        logits: Tensor = self.network(own)
-        return logits
 
 
 class Mixture(Several):
@@ -52,8 +28,8 @@ class Mixture(Several):
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights).reshape(-1, 1, 1), persistent=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        answers = torch.stack([member(pictures).float() for member in self.members])
+    def forward(self, *inputs: Tensor) -> Tensor:
+        answers = torch.stack([member(*inputs).float() for member in self.members])
         if self._of == "logits":
             return ((answers - answers.mean(-1, keepdim=True)) * self.weights).sum(0)
         return (answers.log_softmax(-1) + self.weights.log()).logsumexp(0)
@@ -63,7 +39,7 @@ def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
     """One model that answers for all `models`, whose classes are the same, in the same order.
 
     Its preprocessing is that of the member with the largest input (the first of equals); each other member gets these
-    pictures, resized to its own input and normalised its own way. Raises KdcError where `how.weights` do not fit.
+    inputs, brought to its own form (`Task.adapted`). Raises KdcError where `how.weights` do not fit.
     """
     if len(models) == 1:
         return models[0]
@@ -73,11 +49,9 @@ def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
             f"recipe ensemble.weights has {len(weights)} weights, and there are {len(models)} teachers",
             "give one a teacher, in the order of --teacher",
         )
-    largest = max(models, key=lambda model: model.preprocess.input_size[0] * model.preprocess.input_size[1]).preprocess
-    members = [
-        model.network if model.preprocess == largest else Renormalised(model.network, model.preprocess, largest)
-        for model in models
-    ]
+    largest = max((model.preprocess for model in models), key=lambda how: how.cost)
+    task = task_named(largest.task)
+    members = [task.adapted(model.network, model.preprocess, largest)[0] for model in models]
     shares = [weight / sum(weights) for weight in weights]
     network = Mixture(members, shares, how.of).eval()
     parts = [f"{model.weights.sha256} {share!r}" for model, share in zip(models, shares, strict=True)]
@@ -99,15 +73,11 @@ def _sha256(parts: Sequence[str]) -> str:
 
 
 def resized_members(models: Sequence[LoadedModel], ensemble: LoadedModel) -> list[str]:
-    """A line for each member that does not see pictures as it does alone."""
-
-    def geometry(how: Preprocess) -> Preprocess:
-        return how.model_copy(update={"mean": (0.0,) * 3, "std": (1.0,) * 3})
-
-    given = ensemble.preprocess
+    """A line for each member that does not see samples as it does alone."""
+    task = task_named(ensemble.preprocess.task)
+    notes = [(model, task.adapted(model.network, model.preprocess, ensemble.preprocess)[1]) for model in models]
     return [
-        f"{model.weights.source} sees pictures as the ensemble's largest member does ({given.input_size[0]} px), "
-        f"brought to its own {model.preprocess.input_size[0]} px, not cut its own way"
-        for model in models
-        if geometry(model.preprocess) != geometry(given)
+        f"{model.weights.source} sees {task.samples} as the ensemble's largest member does {note}"
+        for model, note in notes
+        if note
     ]

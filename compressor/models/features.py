@@ -13,28 +13,31 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.models.hf_models import HfClassifier
 from compressor.models.loaded import SelectClasses
 from compressor.models.weights import heads
 
-__all__ = ["POOLED", "Taps", "attention_of", "inner_of", "is_attention", "with_stages"]
+__all__ = ["POOLED", "Patches", "Staged", "Taps", "attention_of", "inner_of", "is_attention", "with_stages"]
+
+Patches = Literal["square", "oblong", "none"]
+"""What the tokens of a network are: patches of a square image, which are a map; of one that is not square, so that
+nothing says how they lie; or a sequence, which stays one."""
 
 POOLED = "pooled"
-BEFORE_PICTURE = (0, 1, 2, 4, 5)
-"""Tokens before those of the picture: class, distillation, registers."""
+BEFORE_IMAGE = (0, 1, 2, 4, 5)
+"""Tokens before those of the image: class, distillation, registers."""
 
 
 class Taps:
     """Runs a network and gives what comes out at `names` too. Raises KdcError for a name that it does not have."""
 
-    def __init__(self, network: nn.Module, names: Sequence[str], classes: int) -> None:
-        """`classes`: the width of the classifier, by which it is found."""
-        self.names, self._classes = tuple(dict.fromkeys(names)), classes
+    def __init__(self, network: nn.Module, names: Sequence[str], classes: int, *, patches: Patches = "square") -> None:
+        """`classes`: the width of the classifier, by which it is found. `patches`: what its tokens are."""
+        self.names, self._classes, self._patches = tuple(dict.fromkeys(names)), classes, patches
         self._stages = any(_is_stage(name) for name in self.names)
         self._attention = any(is_attention(name) for name in self.names)
         inner = inner_of(network)
@@ -47,8 +50,9 @@ class Taps:
                     "stage1, stage2, … (stage-1 is the last), pooled, attention1, … or the path of a module",
                 )
 
-    def __call__(self, network: nn.Module, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits [B, C], and the features by name: maps [B, C, H, W], attention [B, heads, N, N], pooled [B, D]."""
+    def __call__(self, network: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [B, C], and the features by name: maps [B, C, H, W], tokens [B, N, D], attention [B, heads, N, N],
+        pooled [B, D]."""
         found: dict[str, Tensor] = {}
         inner = inner_of(network)
         with ExitStack() as stack:
@@ -56,15 +60,15 @@ class Taps:
                 stack.enter_context(_pooled(inner, self._classes, found))
             for name in self.names:
                 if name != POOLED and not _is_stage(name) and not is_attention(name):
-                    stack.enter_context(_output(inner.get_submodule(name), name, found))
+                    stack.enter_context(_output(inner.get_submodule(name), name, found, self._patches))
             attention: list[Tensor] = []
             if self._attention:
                 stack.enter_context(attention_of(inner, attention))
             if self._stages:
-                logits, stages = with_stages(inner, pictures)
+                logits, stages = with_stages(inner, inputs, self._patches)
                 found.update(_numbered("stage", stages, self.names))
             else:
-                logits = inner(pictures)
+                logits = inner(*inputs)
             if self._attention:
                 found.update(_numbered("attention", attention, self.names))
         missing = [name for name in self.names if name not in found]
@@ -78,6 +82,12 @@ def inner_of(network: nn.Module) -> nn.Module:
     while isinstance(network, SelectClasses):
         network = network.network
     return network
+
+
+def _with_its_stages(inner: nn.Module) -> nn.Module:
+    """transformers wraps networks of timm, which give their stages as timm does."""
+    wrapped = getattr(getattr(inner, "model", None), "timm_model", None)
+    return wrapped if isinstance(wrapped, nn.Module) else inner
 
 
 def _selected(network: nn.Module, logits: Tensor) -> Tensor:
@@ -116,47 +126,67 @@ def _numbered(kind: str, found: Sequence[Tensor], names: Sequence[str]) -> dict[
     return chosen
 
 
-def with_stages(inner: nn.Module, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and a map for each stage; maps [B, C, H, W]."""
-    if isinstance(inner, HfClassifier):
-        wrapped = getattr(inner.model, "timm_model", None)
-        if wrapped is not None:
-            return with_stages(wrapped, pictures)
-        answer: Any = inner.model(pixel_values=pictures, output_hidden_states=True)
-        states = answer.hidden_states
-        if states is None:
-            raise KdcError(f"{type(inner.model).__name__} gives no hidden states", "name modules by their path")
-        logits: Tensor = answer.logits
-        maps = [_as_map(state) for state in states]
+class Staged(nn.Module):
+    """A network that gives its stages itself."""
+
+    def stages(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and what comes out of each stage, the embedding first: maps [B, C, H, W] or tokens [B, N, D]."""
+        raise NotImplementedError
+
+    @contextmanager
+    def attention(self, found: list[Tensor]) -> Iterator[None]:
+        """Inside, a forward pass adds the attention matrices of its blocks to `found`. Raises KdcError at the end where
+        there are none."""
+        yield
+        raise KdcError(f"{type(self).__name__} shows no attention matrices", "choose a loss on stages")
+
+
+def with_stages(inner: nn.Module, inputs: Sequence[Tensor], patches: Patches) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and what comes out of each stage: maps [B, C, H, W], or where tokens are no patches, [B, N, D]."""
+    inner = _with_its_stages(inner)
+    if isinstance(inner, Staged):
+        logits, states = inner.stages(*inputs)
+        maps = [_as_map(state, patches) for state in states]
         # A plain transformer gives its embedding first, which no block has seen.
-        plain = len(maps) > 1 and len({one.shape[2:] for one in maps}) == 1
+        plain = len(maps) > 1 and len({_places(one) for one in maps}) == 1
         return logits, _one_a_stage(maps[1:] if plain else maps)
     if not hasattr(inner, "forward_intermediates"):
         raise KdcError(f"{type(inner).__name__} has no stages that can be told apart", "name modules by their path")
     network: Any = inner
-    final, maps = network.forward_intermediates(pictures)
-    return network.forward_head(final), _one_a_stage([_as_map(one) for one in maps])
+    final, maps = network.forward_intermediates(*inputs)
+    return network.forward_head(final), _one_a_stage([_as_map(one, patches) for one in maps])
 
 
 def _one_a_stage(maps: list[Tensor]) -> list[Tensor]:
     """The last map of each size; all of them where there is one size, as in a plain transformer."""
-    sizes = [tuple(one.shape[2:]) for one in maps]
+    sizes = [_places(one) for one in maps]
     if len(set(sizes)) == 1:
         return maps
     return [one for number, one in enumerate(maps) if number + 1 == len(maps) or sizes[number + 1] != sizes[number]]
 
 
-def _as_map(features: Tensor) -> Tensor:
-    """[B, N, D] tokens -> [B, D, H, W] without the class token and its like; maps as they are.
+def _places(features: Tensor) -> tuple[int, ...]:
+    """The places of a map, or of a sequence of tokens."""
+    return tuple(features.shape[1:2] if features.ndim == 3 else features.shape[2:])
 
-    The tokens of a picture form a square, and a few that are not of the picture come before them.
+
+def _as_map(features: Tensor, patches: Patches) -> Tensor:
+    """[B, N, D] tokens that are patches of a square image -> [B, D, H, W] without the class token and its like; all
+    else as it is.
+
+    The patches of an image form a square, and a few tokens that are not of the image come before them.
     """
-    if features.ndim != 3:
+    if features.ndim != 3 or patches == "none":
         return features
-    side = math.isqrt(features.shape[1])
-    if features.shape[1] - side * side not in BEFORE_PICTURE:
+    if patches == "oblong":
         raise KdcError(
-            f"{features.shape[1]} tokens do not form a square, with {', '.join(map(str, BEFORE_PICTURE))} others",
+            f"{features.shape[1]} tokens of an image that is not square do not say how they lie",
+            "name another layer, or choose a square --input-size",
+        )
+    side = math.isqrt(features.shape[1])
+    if features.shape[1] - side * side not in BEFORE_IMAGE:
+        raise KdcError(
+            f"{features.shape[1]} tokens do not form a square, with {', '.join(map(str, BEFORE_IMAGE))} others",
             "name another layer, or choose a square --input-size",
         )
     tokens = features[:, features.shape[1] - side * side :]
@@ -164,11 +194,11 @@ def _as_map(features: Tensor) -> Tensor:
 
 
 @contextmanager
-def _output(module: nn.Module, name: str, found: dict[str, Tensor]) -> Iterator[None]:
+def _output(module: nn.Module, name: str, found: dict[str, Tensor], patches: Patches) -> Iterator[None]:
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
         value = output[0] if isinstance(output, (tuple, list)) else output
         # A copy: an activation that follows may work in place, on what the hook has seen.
-        found[name] = _as_map(value).clone()
+        found[name] = _as_map(value, patches).clone()
 
     handle = module.register_forward_hook(keep)
     try:
@@ -196,8 +226,8 @@ def _pooled(inner: nn.Module, classes: int, found: dict[str, Tensor]) -> Iterato
 @contextmanager
 def attention_of(inner: nn.Module, found: list[Tensor]) -> Iterator[None]:
     """Fused attention never makes the matrix, so that it is computed step by step meanwhile."""
-    if isinstance(inner, HfClassifier):
-        with _hf_attention(inner, found):
+    if isinstance(inner, Staged):
+        with inner.attention(found):
             yield
         return
     blocks: list[Any] = [one for one in inner.modules() if hasattr(one, "fused_attn") and hasattr(one, "attn_drop")]
@@ -217,26 +247,3 @@ def attention_of(inner: nn.Module, found: list[Tensor]) -> Iterator[None]:
         for one, fused, handle in zip(blocks, before, handles, strict=True):
             one.fused_attn = fused
             handle.remove()
-
-
-@contextmanager
-def _hf_attention(inner: HfClassifier, found: list[Tensor]) -> Iterator[None]:
-    model: Any = inner.model
-    before = model.config._attn_implementation
-
-    def ask(module: nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return arguments, {**named, "output_attentions": True}
-
-    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-        found.extend(output.attentions or ())
-
-    handles = [model.register_forward_pre_hook(ask, with_kwargs=True), model.register_forward_hook(keep)]
-    try:
-        model.set_attn_implementation("eager")
-        yield
-    finally:
-        model.set_attn_implementation(before)
-        for handle in handles:
-            handle.remove()
-    if not found:
-        raise KdcError(f"{type(model).__name__} shows no attention matrices", "choose a loss on stages")

@@ -3,15 +3,15 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from compressor.data import ImageData, open_data
+from compressor.data.samples import Dataset
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
 from compressor.models.ensemble import TOGETHER, combined, resized_members
 from compressor.models.loaded import LoadedModel, with_classes
-from compressor.models.pixels import seeing
 from compressor.models.references import NO_MODEL, is_table, load_model, with_class_file
 from compressor.progress import Progress, Silent
-from compressor.spec.student import DataInfo, Request, Student, Weights
+from compressor.schema.student import DataInfo, Request, Student, Weights
+from compressor.tasks.table import task_named
 
 __all__ = ["data_of", "last_part", "load_teacher", "public", "teacher_of", "told"]
 
@@ -51,7 +51,7 @@ def load_teacher(
     models = []
     for model in told(progress, *_named([load_model(reference) for reference in references], request.teacher_classes)):
         chosen = with_classes(model, map_classes(model, class_names), class_names)
-        models.append(seeing(chosen, request.recipe.pixel_range, progress))
+        models.append(task_named(request.task).with_range(chosen, request.recipe.pixel_range, progress))
     ensemble = combined(models, request.recipe.ensemble)
     for line in resized_members(models, ensemble):
         progress.note(line)
@@ -108,11 +108,11 @@ def teacher_of(request: Request, record: Student, moved_to: str | None, hint: st
     return model
 
 
-def data_of(request: Request, record: Student, progress: Progress, *, unlabelled: bool = False) -> ImageData:
-    """The data that the student was trained on, in the same splits; with its `unlabelled` pictures, if it had some,
+def data_of(request: Request, record: Student, progress: Progress, *, unlabelled: bool = False) -> Dataset:
+    """The data that the student was trained on, in the same splits; with its `unlabelled` images, if it had some,
     only for who trains on."""
     more = request.unlabelled if unlabelled else None
-    data = open_data(
+    data = task_named(request.task).open_data(
         request.data,
         skip_bad=request.skip_bad,
         progress=progress,
@@ -128,7 +128,7 @@ def data_of(request: Request, record: Student, progress: Progress, *, unlabelled
     if unlabelled and _fingerprint(data.info) != _fingerprint(record.data):
         raise KdcError(
             f"--unlabelled {more} is not what this student was trained on (its fingerprint differs)",
-            "put the pictures back, or distill again",
+            "put the images back, or distill again",
         )
     return data
 

@@ -1,32 +1,28 @@
-"""What every loader returns: a network from normalised pictures to logits, with everything that must travel with it."""
+"""What every loader returns: a network from normalised images to logits, with everything that must travel with it."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from compressor.data.pictures import normalise, resize_and_crop
 from compressor.errors import KdcError, first_line
+from compressor.modes import evaluating
 from compressor.names import escaped, line_fault
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.student import Weights
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.student import Weights
+from compressor.tasks.base import drawn_inputs, example_inputs
+from compressor.tasks.table import task_named
 
 __all__ = [
     "LoadedModel",
     "SelectClasses",
     "Several",
     "check_input",
-    "evaluating",
     "example_of",
-    "freeze",
-    "logits_of",
     "outputs_of",
     "probe_of",
     "with_classes",
@@ -39,7 +35,7 @@ PROBED = 8
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """`network`: float32 [B, 3, height, width], normalised as `preprocess` says -> logits [B, classes].
+    """`network`: the tensors that `preprocess.inputs` names, in their order -> logits [B, classes].
 
     `class_names`: every spelling by which output k is known, the first its own name; None where the weights do not say.
     `family`: whose network it is, and so how its architecture is named. `headless`: its weights bring no classifier of
@@ -50,7 +46,7 @@ class LoadedModel:
     preprocess: Preprocess
     class_names: tuple[tuple[str, ...], ...] | None
     weights: Weights
-    family: Literal["timm", "hf"]
+    family: str
     headless: bool = False
     notes: tuple[str, ...] = ()
 
@@ -64,8 +60,8 @@ class SelectClasses(nn.Module):
         self.index: Tensor
         self.register_buffer("index", torch.tensor(index, dtype=torch.int64), persistent=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        logits: Tensor = self.network(pictures)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.network(*inputs)
         return logits.index_select(-1, self.index)
 
 
@@ -75,7 +71,7 @@ class Several(nn.Module):
 
 def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str]) -> LoadedModel:
     """`model` answering only the classes `names`, which are its outputs `index`, in that order. From then on its
-    weights say by which outputs it answers which classes, how it sees pictures, and what it answers to one: that, too,
+    weights say by which outputs it answers which classes, how it sees images, and what it answers to one: that, too,
     is who it is."""
     named = tuple((name,) for name in names)
     if model.class_names is None or list(index) != list(range(len(model.class_names))):
@@ -89,10 +85,9 @@ def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str])
 
 
 def probe_of(network: nn.Module, how: Preprocess) -> tuple[float, ...]:
-    """The first logits of a drawn picture (`Weights.probe`)."""
-    pixels = torch.randn(1, 3, *how.input_size, generator=torch.Generator().manual_seed(0))
+    """The first logits of a drawn sample (`Weights.probe`)."""
     with evaluating(network):
-        logits: Tensor = network(pixels.to(_device_of(network)))
+        logits: Tensor = network(*drawn_inputs(how.inputs, 0, _device_of(network)))
     return tuple(float(f"{value:.6g}") for value in logits[0, :PROBED].tolist())
 
 
@@ -100,44 +95,24 @@ def _sha256(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def freeze(network: N) -> N:
-    """`network` in evaluation mode and without gradients: batch statistics stand still, and nothing trains it."""
-    return network.eval().requires_grad_(False)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside, `network` is in evaluation mode and without gradients; then every module of it has its own mode back.
-
-    `network.train(before)` would not do: it sets the mode of the outermost module to all, and a frozen network within a
-    wrapper would train.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def outputs_of(model: LoadedModel) -> int:
     """How many classes the network answers, found by one forward pass at its input size, in evaluation mode. Raises
     KdcError where it answers with anything but finite logits."""
     with evaluating(model.network):
-        logits: object = model.network(example_of(model))
+        logits: object = model.network(*example_of(model))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape[-1] < 1:
         what = f"numbers of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise KdcError(f"{model.weights.source} answers a picture with {what}, not with a number a class")
+        sample = task_named(model.preprocess.task).sample
+        article = "an" if sample[0] in "aeiou" else "a"
+        raise KdcError(f"{model.weights.source} answers {article} {sample} with {what}, not with a number a class")
     if not bool(torch.isfinite(logits).all()):
         raise KdcError(f"{model.weights.source} answers with numbers that are not finite: its weights are spoilt")
     return logits.shape[-1]
 
 
-def example_of(model: LoadedModel) -> Tensor:
-    """A picture of zeros, [1, 3, height, width], where the network is."""
-    return torch.zeros(1, 3, *model.preprocess.input_size, device=_device_of(model.network))
+def example_of(model: LoadedModel) -> tuple[Tensor, ...]:
+    """A sample of zeros, where the network is."""
+    return example_inputs(model.preprocess.inputs, 1, _device_of(model.network))
 
 
 def _device_of(network: nn.Module) -> torch.device:
@@ -145,16 +120,15 @@ def _device_of(network: nn.Module) -> torch.device:
 
 
 def check_input(model: LoadedModel) -> LoadedModel:
-    """`model`; raises KdcError where the network does not take its input size, answers more or fewer classes than it
-    has names, or one of these is not one line."""
-    height, width = model.preprocess.input_size
+    """`model`; raises KdcError where the network does not take its inputs, answers more or fewer classes than it has
+    names, or one of these is not one line."""
     try:
         outputs = outputs_of(model)
     except KdcError:
         raise
     except Exception as error:  # each network notices in its own way
         raise KdcError(
-            f"{model.weights.source} does not take pictures of {height}×{width}: {first_line(error)}",
+            f"{model.weights.source} does not take {model.preprocess.described}: {first_line(error)}",
             "choose another --input-size",
         ) from None
     if model.class_names is not None and len(model.class_names) != outputs:
@@ -168,11 +142,3 @@ def check_input(model: LoadedModel) -> LoadedModel:
                 "mend it in a copy of the model: id2label or label_names in config.json",
             )
     return model
-
-
-def logits_of(model: LoadedModel, pictures: Sequence[Image.Image], device: torch.device | None = None) -> Tensor:
-    """Logits [N, classes] of RGB pictures, through the model's own preprocessing. `device`: where the network lies."""
-    pixels = np.stack([resize_and_crop(picture, model.preprocess) for picture in pictures])
-    with evaluating(model.network):
-        logits: Tensor = model.network(torch.from_numpy(normalise(pixels, model.preprocess)).to(device))
-    return logits

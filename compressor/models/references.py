@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.models import hf_models, runs, specialists, timm_models
+from compressor.files.reading import read_bytes
+from compressor.models import runs, specialists
 from compressor.models.classes import headless
 from compressor.models.loaded import LoadedModel, outputs_of
 from compressor.names import class_fault, escaped, lines_of, spelt
-from compressor.reading import read_bytes
+from compressor.references import Reference
+from compressor.tasks.table import TASKS, task_of_model
 
 __all__ = ["NO_MODEL", "SPELLINGS", "TABLE", "is_table", "load_model", "with_class_file"]
 
@@ -21,11 +23,11 @@ TABLE = "outputs:"
 """`--teacher outputs:FILE`: a table of a teacher's answers, which has no network."""
 
 SPELLINGS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR"
-SCHEMES = ("timm", "hf", "run", "specialists")
+OWN = ("run", "specialists")
 
 
 def is_table(reference: str) -> bool:
-    return reference.startswith(TABLE)
+    return Reference.parse(reference).folder("outputs") is not None
 
 
 def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
@@ -35,22 +37,23 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
     """
     if is_table(reference):
         raise KdcError(f"{reference} is a table of answers, not a model", "only kdc distill learns from one")
-    scheme, colon, rest = reference.partition(":")
-    if not colon or scheme not in SCHEMES or not rest:
-        near = did_you_mean(scheme, SCHEMES) if colon else ""
+    found = Reference.parse(reference)
+    scheme = found.scheme
+    known = [*dict.fromkeys(name for row in TASKS.values() for name in row.models), *OWN]
+    if scheme not in known or not found.rest:
+        near = did_you_mean(scheme, known) if found.rest is not None else ""
         raise KdcError(f"teacher {reference!r} is not one of {SPELLINGS}{near}", "for example --teacher timm:resnet50")
-    if scheme in ("run", "specialists"):
+    if scheme in OWN:
         if input_size is not None:
             raise KdcError(f"{reference} keeps the input size that it was trained at", "leave out --input-size")
-        return runs.load_run(Path(rest))[0] if scheme == "run" else specialists.combined(Path(rest), load_model)
-    if scheme == "hf":
-        return hf_models.load_hf(rest, input_size)
-    if rest.startswith("local-dir:"):
-        return timm_models.load_local(Path(rest.removeprefix("local-dir:")), reference, input_size)
-    name, at, checkpoint = rest.partition("@")
-    if at:
-        return timm_models.load_checkpoint(name, checkpoint, reference, input_size)
-    return timm_models.load_hub(name, input_size)
+        return (
+            runs.load_run(Path(found.rest))[0]
+            if scheme == "run"
+            else specialists.combined(Path(found.rest), load_model)
+        )
+    task = task_of_model(scheme)
+    assert task is not None
+    return task.load_model(reference, input_size)
 
 
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from compressor.errors import KdcError
-from compressor.models import hf_models, timm_models
-from compressor.models.checkpoints import read_tensors
-from compressor.models.fake_quant import add_fake_quant
-from compressor.models.folding import fold_batchnorm
+from compressor.files.atomic import write_atomically
+from compressor.models.checkpoints.state_dict import read_tensors
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import tensors_sha256
-from compressor.spec.base import read_json, write_atomically, write_json
-from compressor.spec.student import Student, Weights
+from compressor.quantization.fake_quant import add_fake_quant
+from compressor.quantization.folding import fold_batchnorm
+from compressor.schema.base import read_json, write_json
+from compressor.schema.student import Student, Weights
+from compressor.tasks.base import example_inputs
+from compressor.tasks.table import task_named
 
 __all__ = ["load_run", "save_run", "save_tensors"]
 
@@ -37,9 +38,10 @@ def load_run(folder: Path) -> tuple[LoadedModel, Student]:
     state = read_tensors(folder / "student.safetensors")
     if tensors_sha256(state) != student.weights.sha256:
         raise KdcError(f"{folder / 'student.safetensors'} was changed: its weights are not those of student.json")
-    network = _network(folder, student, sum(value.numel() for value in state.values()))
+    parameters = sum(value.numel() for value in state.values())
+    network = task_named(student.task).network_of(student, folder, parameters)
     if student.quantization is not None:
-        network = fold_batchnorm(network, torch.zeros(1, 3, *student.preprocess.input_size))
+        network = fold_batchnorm(network, example_inputs(student.preprocess.inputs))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -52,14 +54,6 @@ def load_run(folder: Path) -> tuple[LoadedModel, Student]:
     names = tuple((name,) for name in student.class_names)
     loaded = LoadedModel(network.eval(), student.preprocess, names, weights, student.family)
     return check_input(loaded), student
-
-
-def _network(folder: Path, student: Student, weights: int) -> nn.Module:
-    if student.family == "hf":
-        return hf_models.from_config(folder / "hf", len(student.class_names), weights)
-    timm_models.require_known(student.architecture)
-    height = student.preprocess.input_size[0]
-    return timm_models.create(student.architecture, classes=len(student.class_names), input_size=height)
 
 
 def save_tensors(network: nn.Module, path: Path) -> str:
@@ -76,8 +70,7 @@ def save_tensors(network: nn.Module, path: Path) -> str:
 def save_run(folder: Path, model: LoadedModel, student: Student) -> Student:
     """Write weights, then student.json with their sha256; a folder with student.json is a finished run."""
     sha256 = save_tensors(model.network, folder / "student.safetensors")
-    if isinstance(model.network, hf_models.HfClassifier):
-        hf_models.save_config(model.network, folder / "hf")
+    task_named(student.task).save_architecture(model.network, folder)
     weights: Weights = student.weights.model_copy(update={"sha256": sha256})
     finished = student.model_copy(update={"weights": weights})
     write_json(folder / "student.json", finished)

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError
 from compressor.models.classes import map_classes
-from compressor.models.loaded import LoadedModel, Several, freeze, with_classes
-from compressor.models.pixels import seeing
+from compressor.models.loaded import LoadedModel, Several, with_classes
 from compressor.models.runs import load_run
-from compressor.spec.base import read_json
-from compressor.spec.specialists import Specialist, Specialists
-from compressor.spec.student import Specialty, Weights
+from compressor.modes import freeze
+from compressor.progress import Silent
+from compressor.schema.base import read_json
+from compressor.schema.specialists import Specialist, Specialists
+from compressor.schema.student import Specialty, Weights
+from compressor.tasks.table import task_named
 
 __all__ = ["Posterior", "combined", "joined"]
 
@@ -119,14 +121,14 @@ def _mass(s: Tensor, w: Tensor, dustbin: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Combined(Several):
-    """Pictures -> log q: all networks see the same pictures."""
+    """Inputs -> log q: all networks take the same ones."""
 
     def __init__(self, generalist: nn.Module, specialists: Sequence[nn.Module], posterior: Posterior) -> None:
         super().__init__()
         self.generalist, self.specialists, self.posterior = generalist, nn.ModuleList(specialists), posterior
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        answer: Tensor = self.posterior(self.generalist(pictures), [expert(pictures) for expert in self.specialists])
+    def forward(self, *inputs: Tensor) -> Tensor:
+        answer: Tensor = self.posterior(self.generalist(*inputs), [expert(*inputs) for expert in self.specialists])
         return answer
 
 
@@ -152,7 +154,7 @@ def combined(folder: Path, load: Callable[[str, int | None], LoadedModel]) -> Lo
             f"{record.generalist.source} is not the generalist of specialists:{folder} ({changed})",
             "put it back as it was, or make the specialists again",
         )
-    generalist = seeing(generalist, record.recipe.pixel_range)
+    generalist = task_named(generalist.preprocess.task).with_range(generalist, record.recipe.pixel_range, Silent())
     experts = [_expert(folder, row) for row in record.specialists]
     return joined(generalist, experts, record.class_names, f"specialists:{folder}")
 
@@ -168,7 +170,7 @@ def joined(
     for model, _ in experts:
         if model.preprocess != generalist.preprocess:
             raise KdcError(
-                f"{model.weights.source} sees pictures otherwise than its generalist: {_differing(model, generalist)}",
+                f"{model.weights.source} sees images otherwise than its generalist: {_differing(model, generalist)}",
                 "specialists take their generalist's preprocessing: make them again",
             )
     groups = [[list(class_names).index(name) for name in specialty.classes] for _, specialty in experts]

@@ -8,26 +8,32 @@ import torch
 from torch import Tensor
 
 from compressor.errors import KdcError, first_line
-from compressor.models.features import POOLED, Taps, attention_of, inner_of, is_attention, with_stages
-from compressor.models.loaded import LoadedModel, evaluating, example_of, outputs_of
+from compressor.models.features import POOLED, Patches, Taps, attention_of, inner_of, is_attention, with_stages
+from compressor.models.loaded import LoadedModel, example_of, outputs_of
+from compressor.modes import evaluating
 
 __all__ = ["Layer", "layers_of", "match", "named_layer", "same_strides", "taps_for"]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in a network, and the shape of what comes out there, for one sample: (C, H, W) of a stage or a module,
-    (heads, N, N) of attention, (D,) of pooled features. `stride`: pixels of the input a step of the map; 0: no map."""
+    """A place in a network, and the shape of what comes out there, for one sample: (C, H, W) of a map, (N, D) of
+    tokens, (heads, N, N) of attention, (D,) of pooled features. `stride`: pixels of the input a step of the map; 0: no
+    map."""
 
     name: str
     shape: tuple[int, ...]
     stride: float = 0.0
 
+    @property
+    def is_tokens(self) -> bool:
+        return len(self.shape) == 2
+
 
 def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
-    """The places of a kind that a loss wants: "maps" (stages of stride 4 and more: the stem sees edges alone), "pooled"
-    or "attention". Raises KdcError where the network has none."""
-    example, height = example_of(model), model.preprocess.input_size[0]
+    """The places of a kind that a loss wants: "maps" (stages: maps of stride 4 and more, since the stem sees edges
+    alone, or tokens), "pooled" or "attention". Raises KdcError where the network has none."""
+    example, height = example_of(model), height_of(model)
     inner = inner_of(model.network)
     classes = _width(model)
     with evaluating(model.network):
@@ -37,11 +43,11 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
         if taps == "attention":
             matrices: list[Tensor] = []
             with attention_of(inner, matrices):
-                inner(example)
+                inner(*example)
             return [Layer(f"attention{n}", tuple(one.shape[1:])) for n, one in enumerate(matrices, 1)]
-        expected = inner(example)
+        expected = inner(*example)
         try:
-            logits, stages = with_stages(inner, example)
+            logits, stages = with_stages(inner, example, patches_of(model))
         except (AttributeError, NotImplementedError, TypeError) as error:
             raise KdcError(
                 f"the stages of {model.weights.source} cannot be taken out: {first_line(error)}",
@@ -51,10 +57,11 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
         raise KdcError(
             f"{model.weights.source} answers otherwise when its stages are taken out", "name modules instead"
         )
+    wanted = 4 if height else 3
     found_layers = [
-        Layer(f"stage{n}", tuple(one.shape[1:]), height / one.shape[2])
+        Layer(f"stage{n}", tuple(one.shape[1:]), height / one.shape[2] if height else 0.0)
         for n, one in enumerate(stages, 1)
-        if one.ndim == 4
+        if one.ndim == wanted
     ]
     coarse = [layer for layer in found_layers if layer.stride >= 4]
     return coarse or found_layers
@@ -62,15 +69,30 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
 
 def named_layer(model: LoadedModel, name: str) -> Layer:
     """The layer `name` (see Taps), with its shape; raises KdcError where there is none."""
-    taps = Taps(model.network, [name], _width(model))
+    taps = taps_for(model, [name])
     with evaluating(model.network):
         found = taps(model.network, example_of(model))[1][name]
-    stride = model.preprocess.input_size[0] / found.shape[2] if found.ndim == 4 and not is_attention(name) else 0.0
+    is_map = found.ndim == 4 and not is_attention(name)
+    stride = height_of(model) / found.shape[2] if is_map else 0.0
     return Layer(name, tuple(found.shape[1:]), stride)
 
 
 def taps_for(model: LoadedModel, names: Sequence[str]) -> Taps:
-    return Taps(model.network, names, _width(model))
+    return Taps(model.network, names, _width(model), patches=patches_of(model))
+
+
+def height_of(model: LoadedModel) -> int:
+    """Of what the network takes, in pixels; 0 where it takes no image, [batch, channels, height, width]."""
+    shape = model.preprocess.inputs[0].shape
+    return shape[2] if len(shape) == 4 and isinstance(shape[2], int) else 0
+
+
+def patches_of(model: LoadedModel) -> Patches:
+    """What the tokens of the network are, going by what it takes."""
+    shape = model.preprocess.inputs[0].shape
+    if not height_of(model):
+        return "none"
+    return "square" if shape[2] == shape[3] else "oblong"
 
 
 def _width(model: LoadedModel) -> int:

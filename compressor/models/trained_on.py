@@ -1,7 +1,7 @@
-"""Which pictures a run has learned from: RUN/trained_on.npy, by what they show, uint64 [n], sorted, each once.
+"""Which images a run has learned from: RUN/trained_on.npy, by what they show, uint64 [n], sorted, each once.
 
 It is written with the run's weights and travels with them, so that a later command can tell whether its validation and
-test pictures are new to the model. Of models that kdc did not train, nobody knows.
+test images are new to the model. Of models that kdc did not train, nobody knows.
 """
 
 import hashlib
@@ -12,60 +12,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError
-from compressor.reading import read_bytes
-from compressor.spec.base import read_json, write_atomically
-from compressor.spec.specialists import Specialists
-from compressor.spec.student import Request, Student
+from compressor.files.atomic import write_atomically
+from compressor.files.reading import read_bytes
+from compressor.references import Reference
+from compressor.schema.base import read_json
+from compressor.schema.specialists import Specialists
+from compressor.schema.student import Request, Student
 
-__all__ = ["FILE", "Pictures", "learned_before", "pictures_of", "read_trained_on", "save_trained_on"]
+__all__ = ["FILE", "Images", "images_of", "learned_before", "read_trained_on", "save_trained_on"]
 
 FILE = "trained_on.npy"
 WEIGHTS = "student.safetensors"
 MOST_BYTES = 1 << 31
-"""Of a quarter of a billion pictures."""
+"""Of a quarter of a billion images."""
 
-Pictures = NDArray[np.uint64]
+Images = NDArray[np.uint64]
 
 
-def save_trained_on(folder: Path, pictures: Pictures) -> str:
-    """Write the file, all or nothing; returns its sha256. `pictures`: `Split.contents` of what was trained on."""
+def save_trained_on(folder: Path, images: Images) -> str:
+    """Write the file, all or nothing; returns its sha256. `images`: `Split.contents` of what was trained on."""
     buffer = io.BytesIO()
-    np.save(buffer, np.unique(pictures).astype("<u8"), allow_pickle=False)
+    np.save(buffer, np.unique(images).astype("<u8"), allow_pickle=False)
     with write_atomically(folder / FILE) as temporary:
         temporary.write_bytes(buffer.getbuffer())
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
-def read_trained_on(folder: Path, record: Student) -> Pictures:
+def read_trained_on(folder: Path, record: Student) -> Images:
     """What the run in `folder` has learned from. Raises KdcError where that is not recorded, or is not the file that
     `record` names."""
     if record.trained_on is None:
         raise KdcError(
-            f"{folder} does not say which pictures it was trained on, so nobody can tell whether validation and test "
+            f"{folder} does not say which images it was trained on, so nobody can tell whether validation and test "
             "hold some of them",
             f"it was made by an earlier kdc: make it anew, as {folder / 'run.json'} says",
         )
     file = folder / FILE
     if not file.exists():
         raise KdcError(
-            f"{file} is missing: it says which pictures the run was trained on", "copy it from where the run was made"
+            f"{file} is missing: it says which images the run was trained on", "copy it from where the run was made"
         )
     found = read_bytes(file, most=MOST_BYTES)
     if hashlib.sha256(found).hexdigest() != record.trained_on:
         raise KdcError(f"{file} was changed: it is not what student.json says", "copy it from where the run was made")
-    pictures: Pictures = np.load(io.BytesIO(found), allow_pickle=False)
-    assert pictures.dtype == np.uint64
-    return pictures
+    images: Images = np.load(io.BytesIO(found), allow_pickle=False)
+    assert images.dtype == np.uint64
+    return images
 
 
-def pictures_of(reference: str) -> Pictures | None:
+def images_of(reference: str) -> Images | None:
     """What the model that `reference` names (as --teacher or --student-init do) has learned from, in kdc; None where it
     was not trained by kdc, or is not there, which is said by who loads it. Of specialists: what any of them has seen,
     or their generalist."""
-    scheme, colon, rest = reference.partition(":")
-    if scheme == "specialists" and colon:
-        return _of_specialists(Path(rest))
-    folder = Path(rest) if scheme == "run" and colon else _beside(reference)
+    named = Reference.parse(reference)
+    together = named.folder("specialists")
+    if together is not None:
+        return _of_specialists(together)
+    folder = named.folder("run") or _beside(reference)
     if folder is None or not (folder / "student.json").is_file():
         return None
     return read_trained_on(folder, read_json(folder / "student.json", Student))
@@ -77,22 +80,22 @@ def _beside(reference: str) -> Path | None:
     return checkpoint.parent if checkpoint.name == WEIGHTS else None
 
 
-def _of_specialists(folder: Path) -> Pictures | None:
+def _of_specialists(folder: Path) -> Images | None:
     if not (folder / "specialists.json").is_file():
         return None
     record = read_json(folder / "specialists.json", Specialists)
     references = [record.generalist.source, *(f"run:{folder / row.run}" for row in record.specialists)]
-    return _union([pictures_of(one) for one in references])
+    return _union([images_of(one) for one in references])
 
 
-def learned_before(request: Request) -> Pictures | None:
+def learned_before(request: Request) -> Images | None:
     """What the network that a request trains has learned from before this training, in kdc; None where nothing is
     known."""
     if request.command == "teach":
-        return None if request.init == "random" else pictures_of(request.teacher)
-    return pictures_of(request.init)
+        return None if request.init == "random" else images_of(request.teacher)
+    return images_of(request.init)
 
 
-def _union(parts: list[Pictures | None]) -> Pictures | None:
+def _union(parts: list[Images | None]) -> Images | None:
     known = [part for part in parts if part is not None]
     return np.unique(np.concatenate(known)) if known else None

@@ -12,19 +12,20 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from compressor.bundle_change import next_state, settle
-from compressor.bundle_folder import counted, read_steadily
 from compressor.deploy import problems_of_best, ship
 from compressor.errors import KdcError
-from compressor.locks import is_lock, locked
-from compressor.reading import JSON_BYTES, read_text
+from compressor.files.atomic import is_temporary, write_text
+from compressor.files.bundle_change import next_state, settle
+from compressor.files.bundle_folder import counted, must_hold_a_bundle, read_steadily
+from compressor.files.locks import is_lock, locked
+from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for, open_lines
-from compressor.report.integrity import REMADE, must_hold_a_bundle, seal, seal_line, verify, verify_made
+from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
 from compressor.report.read import Results, read_unmeasured, results_with
-from compressor.report.render import to_json, to_junit, to_markdown, verdict_line
-from compressor.spec.base import is_temporary, write_json, write_text
-from compressor.spec.report import Report
+from compressor.report.render.formats import to_json, to_junit, to_markdown, verdict_line
+from compressor.schema.base import write_json
+from compressor.schema.report import Report
 
 __all__ = [
     "Results",

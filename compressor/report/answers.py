@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from compressor.report.latency import baseline_of, teacher_of, told
 from compressor.report.read import Answers, Results
-from compressor.spec.report import ClassShare, Estimate, TableRow
-from compressor.statistics import (
+from compressor.schema.report import ClassShare, Estimate, TableRow
+from compressor.stats import (
     ClassCounts,
     Interval,
     agreement,

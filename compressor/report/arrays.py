@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError
-from compressor.reading import open_regular
+from compressor.files.reading import open_regular
 
 __all__ = ["ArrayFile", "open_array"]
 

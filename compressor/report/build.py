@@ -5,18 +5,18 @@ from pathlib import Path
 
 from compressor import __version__
 from compressor.report.answers import table_row
+from compressor.report.checks.conditions import Grounds, grounds_of
+from compressor.report.checks.interference import rounds_text
+from compressor.report.checks.own import parity_verdict
 from compressor.report.choice import choose
-from compressor.report.conditions import Grounds, grounds_of
-from compressor.report.crowding import rounds_text
 from compressor.report.gate import base_checks, checks_for, verdict_of
 from compressor.report.latency import teacher_of
-from compressor.report.lines import parity_verdict
 from compressor.report.read import Results, read_results
 from compressor.report.rows import row_for
-from compressor.spec.measurement import Measurement
-from compressor.spec.profile import CLASS_LINES
-from compressor.spec.report import Check, Estimate, Report, Row, Session
-from compressor.statistics import MIN_BLOCKS, percentile_needs, smallest_detectable
+from compressor.schema.measurement import Measurement
+from compressor.schema.profile import CLASS_LINES
+from compressor.schema.report import Check, Estimate, Report, Row, Session
+from compressor.stats import MIN_BLOCKS, percentile_needs, smallest_detectable
 
 __all__ = ["build_report"]
 

@@ -6,9 +6,9 @@ size, latency and memory. What is decided on test labels (min_accuracy, min_rete
 the choice afterwards, and is no part of it.
 """
 
-from compressor.report.text import number
-from compressor.spec.profile import CLASS_LINES
-from compressor.spec.report import Check, Row
+from compressor.report.render.text import number
+from compressor.schema.profile import CLASS_LINES
+from compressor.schema.report import Check, Row
 
 __all__ = ["ON_TEST_LABELS", "choose"]
 

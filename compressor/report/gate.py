@@ -7,12 +7,12 @@ not measured is never a pass, and neither is a session that broke off.
 """
 
 from compressor.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
-from compressor.report.accuracy_lines import accuracy_lines, drop_lines
-from compressor.report.conditions import Grounds, grounds_of
-from compressor.report.latency_lines import latency_checks, more_would_tell
-from compressor.report.lines import OWN_LINES, memory_lines, own_lines, size_lines, standing_lines
+from compressor.report.checks.accuracy import accuracy_lines, drop_lines
+from compressor.report.checks.conditions import Grounds, grounds_of
+from compressor.report.checks.latency import latency_checks, more_would_tell
+from compressor.report.checks.own import OWN_LINES, memory_lines, own_lines, size_lines, standing_lines
 from compressor.report.read import Results
-from compressor.spec.report import Check, Report, Row, Verdict
+from compressor.schema.report import Check, Report, Row, Verdict
 
 __all__ = ["base_checks", "broken", "checks_for", "exit_code_for", "holding", "open_lines", "verdict_of"]
 

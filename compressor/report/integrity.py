@@ -6,22 +6,30 @@ elsewhere is as trustworthy as the way it came; sign SHA256SUMS, or compare its 
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from compressor.bundle_folder import BEST, SUMS, UNMEASURED, counted, holds_bundle, is_working
 from compressor.errors import KdcError, os_error
-from compressor.reading import JSON_BYTES, read_bytes
-from compressor.spec.base import file_sha256, read_json, write_text
-from compressor.spec.bundle import Bundle, FileEntry
-from compressor.spec.measurement import Measurement
+from compressor.files.atomic import file_sha256, write_text
+from compressor.files.bundle_folder import (
+    BEST,
+    SUMS,
+    counted,
+    is_working,
+    must_hold_a_bundle,
+    remove_strays,
+    stray,
+)
+from compressor.files.reading import JSON_BYTES, read_bytes
+from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle, FileEntry
+from compressor.schema.measurement import Measurement
 
 __all__ = [
     "MEASUREMENT",
     "REMADE",
     "SUMS",
     "inside",
-    "must_hold_a_bundle",
     "seal",
     "seal_line",
     "verify",
@@ -75,6 +83,7 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
         raise KdcError(f"{bundle_dir / SUMS} is missing: the bundle was never finished, or is damaged", hint)
     found = _digests(place)
     listed, problems = _read_sums(place / SUMS)
+    strays = _take_strays(found, listed)
     problems += _against_sums(found, listed, may_change)
     problems += [f"{path} has {digest}" for path, digest in found.items() if digest.endswith(TOO_MANY)]
     # A manifest that is not what was sealed is already named, and what it says of other files means nothing.
@@ -84,22 +93,26 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
         problems += _against_measurement(place, found)
     if place != bundle_dir:
         problems += _beside(bundle_dir, listed)
-    if problems:
-        hint = f"if it was measured on a device: `kdc report {bundle_dir}` takes that up; else {EXPORT_AGAIN}"
-        remade = all(problem.startswith(REMADE) for problem in problems)
-        lines = "\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys(problems))
-        raise KdcError(lines, hint if remade and not may_change else EXPORT_AGAIN)
+    hint = f"if it was measured on a device: `kdc report {bundle_dir}` takes that up; else {EXPORT_AGAIN}"
+    remade = all(problem.startswith(REMADE) for problem in problems)
+    _raise(bundle_dir, problems, strays, hint if remade and not may_change else EXPORT_AGAIN)
 
 
-def must_hold_a_bundle(bundle_dir: Path) -> None:
-    """Raise KdcError where `bundle_dir` is no bundle, or one whose export waits to be measured."""
-    if holds_bundle(bundle_dir):
-        return
-    if holds_bundle(bundle_dir / UNMEASURED):
-        raise KdcError(
-            f"{bundle_dir} holds an export that is not measured yet", f"`kdc measure {bundle_dir}` finishes it"
-        )
-    raise KdcError(f"{bundle_dir} is no bundle: it has no bundle.json", "make one with `kdc export RUN`")
+def _take_strays(found: dict[str, str], listed: Collection[str]) -> list[str]:
+    """Take out of `found` what a file manager or git has left in the bundle since it was sealed, and name it."""
+    strays = {path: name for path in found.keys() - listed if (name := stray(path)) is not None}
+    for path in strays:
+        del found[path]
+    return sorted(set(strays.values()))
+
+
+def _raise(bundle_dir: Path, problems: list[str], strays: list[str], hint: str) -> None:
+    """Raise KdcError that names what is wrong, where something is. `hint`: for the `problems`."""
+    left = [f"{path} was left there by a file manager or git: it is no part of the bundle" for path in strays]
+    if problems or left:
+        lines = "\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys([*problems, *left]))
+        hints = [*([hint] if problems else []), *([remove_strays(bundle_dir, strays)] if strays else [])]
+        raise KdcError(lines, "; and ".join(hints))
 
 
 def _beside(bundle_dir: Path, new: dict[str, str]) -> Iterator[str]:
@@ -119,15 +132,16 @@ def verify_made(bundle_dir: Path) -> None:
     problems: list[str] = []
     if (bundle_dir / SUMS).is_file():
         listed, problems = _read_sums(bundle_dir / SUMS)
+        strays = _take_strays(found, listed)
         problems += _against_sums(found, listed, REMADE)
     else:
+        strays = _take_strays(found, ())
         known = {entry.path for entry in read_json(bundle_dir / "bundle.json", Bundle).support}
         scripts = [path for path in found if path.startswith("runners/") and path not in known]
         problems += [f"{path} is not listed in bundle.json: it was added after the bundle was made" for path in scripts]
     if not any(problem.startswith("bundle.json ") for problem in problems):
         problems += _against_bundle(bundle_dir, found)
-    if problems:
-        raise KdcError("\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys(problems)), EXPORT_AGAIN)
+    _raise(bundle_dir, problems, strays, EXPORT_AGAIN)
 
 
 def _digests(folder: Path, bundle_dir: Path | None = None) -> dict[str, str]:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from compressor.report.crowding import block_share
-from compressor.report.fits import BASELINE
+from compressor.report.checks.interference import block_share
+from compressor.report.consistency import BASELINE
 from compressor.report.read import Results
-from compressor.spec.bundle import Variant
-from compressor.spec.measurement import Measurement
-from compressor.statistics import MIN_BLOCKS, Interval, paired_ratio, percentile
+from compressor.schema.bundle import Variant
+from compressor.schema.measurement import Measurement
+from compressor.stats import MIN_BLOCKS, Interval, paired_ratio, percentile
 
 __all__ = [
     "LatencyFigure",

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from compressor.errors import KdcError
 from compressor.report.arrays import ArrayFile, open_array
-from compressor.report.fits import bundle_fits, measurement_fits
+from compressor.report.consistency import bundle_fits, measurement_fits
 from compressor.report.integrity import MEASUREMENT, inside
-from compressor.spec.base import read_json
-from compressor.spec.bundle import Bundle, TeacherTable
-from compressor.spec.measurement import Contestant, Measurement
-from compressor.statistics import ParityFigures, parity_figures, top1
+from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle, TeacherTable
+from compressor.schema.measurement import Contestant, Measurement
+from compressor.stats import ParityFigures, parity_figures, top1
 
 __all__ = ["Answers", "Results", "read_results", "read_unmeasured", "results_with"]
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from statistics import median
 
 from compressor.report.answers import answers_of, parity_of
-from compressor.report.crowding import rounds_text
+from compressor.report.checks.interference import rounds_text
 from compressor.report.latency import LatencyFigure, figure_at, ran, wall_blocks
 from compressor.report.read import Results
-from compressor.spec.bundle import Variant
-from compressor.spec.measurement import Contestant, Start
-from compressor.spec.measurement import Throughput as Mode
-from compressor.spec.report import Estimate, Row, Spread, Throughput
+from compressor.schema.bundle import Variant
+from compressor.schema.measurement import Contestant, Start
+from compressor.schema.measurement import Throughput as Mode
+from compressor.schema.report import Estimate, Row, Spread, Throughput
 
 __all__ = ["SHOWN_CONFIDENCE", "row_for"]
 

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from compressor.tasks.image_classification.preprocessing import of_images
+
 if TYPE_CHECKING:
-    from compressor.data import ImageData
+    from compressor.data.samples import Dataset
 
 HERE = Path(__file__).resolve().parent
 
@@ -107,16 +109,16 @@ def run(arguments: Sequence[str], out: Path, threads: int) -> None:
     print(f"done: {out.name}", file=sys.stderr, flush=True)
 
 
-def measured(references: Sequence[str], experiment: Experiment, data: "ImageData") -> tuple[float, dict[str, float]]:
+def measured(references: Sequence[str], experiment: Experiment, data: "Dataset") -> tuple[float, dict[str, float]]:
     """Accuracy and recalls on test, of the model (or of several as one) that the references name."""
     import torch
 
-    from compressor.data import normalise
-    from compressor.data.store import Decoding
     from compressor.models import load_model, map_classes, with_classes
     from compressor.models.ensemble import combined
-    from compressor.spec.recipe import Ensemble
-    from compressor.statistics import per_class_recall, top1
+    from compressor.schema.recipe import Ensemble
+    from compressor.stats import per_class_recall, top1
+    from compressor.tasks.image_classification import normalise
+    from compressor.tasks.image_classification.pixel_cache import Decoding
 
     names = data.info.class_names
     models = [load_model(reference) for reference in references]
@@ -124,8 +126,8 @@ def measured(references: Sequence[str], experiment: Experiment, data: "ImageData
     rows = np.array_split(np.arange(len(data.test)), max(1, len(data.test) // 256))
     answers = []
     with torch.no_grad():
-        for (pixels,) in Decoding(data.test, (model.preprocess,)).batches(rows):
-            answers.append(model.network(torch.from_numpy(normalise(pixels, model.preprocess))).numpy())
+        for (pixels,) in Decoding(data.test, (of_images(model.preprocess),)).batches(rows):
+            answers.append(model.network(torch.from_numpy(normalise(pixels, of_images(model.preprocess)))).numpy())
     predicted = top1(np.concatenate(answers))
     recalls, _ = per_class_recall(predicted, data.test.labels, len(names))
     recall = {name: float(recalls[names.index(name)]) for name in experiment.recall}
@@ -133,7 +135,7 @@ def measured(references: Sequence[str], experiment: Experiment, data: "ImageData
 
 
 def collect(experiment: Experiment, work: Path) -> dict[str, Result]:
-    from compressor.data import open_data
+    from compressor.tasks.image_classification import open_data
 
     data = open_data(experiment.data)
     results: dict[str, Result] = {}

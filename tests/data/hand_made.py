@@ -1,4 +1,4 @@
-"""Picture files of kinds that Pillow does not write, byte by byte."""
+"""Image files of kinds that Pillow does not write, byte by byte."""
 
 import struct
 import zlib

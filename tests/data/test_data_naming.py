@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.data import open_data
 from compressor.data.labels import class_order
 from compressor.data.specialty import specialty_classes
 from compressor.data.transfer import classes_without
 from compressor.errors import EXIT_USAGE, KdcError
-from compressor.spec.recipe import Transfer
+from compressor.schema.recipe import Transfer
+from compressor.tasks.image_classification import open_data
 
 MakeFolder = Callable[..., Path]
 MakeBytes = Callable[..., bytes]
@@ -23,18 +23,18 @@ BAD = ["a\nb", "a\rb", "a\tb", "a\x1b[31m", "a\x0b", "\x85a", "a\u2028b", "a\u20
 
 
 def table(folder: Path, labels: list[str], name: str = "labels.csv", start: int = 0) -> Path:
-    """A CSV whose pictures are 000.png … in `folder`/pictures, every label quoted."""
-    lines = [f'pictures/{start + row:03}.png,"{label}"' for row, label in enumerate(labels)]
+    """A CSV whose images are 000.png … in `folder`/images, every label quoted."""
+    lines = [f'images/{start + row:03}.png,"{label}"' for row, label in enumerate(labels)]
     path = folder / name
     path.write_text("\n".join(["path,label", *lines]) + "\n", encoding="utf-8", newline="")
     return path
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, make_bytes: MakeBytes) -> Path:
-    (tmp_path / "pictures").mkdir()
+def images(tmp_path: Path, make_bytes: MakeBytes) -> Path:
+    (tmp_path / "images").mkdir()
     for row in range(40):
-        (tmp_path / "pictures" / f"{row:03}.png").write_bytes(make_bytes(row))
+        (tmp_path / "images" / f"{row:03}.png").write_bytes(make_bytes(row))
     return tmp_path
 
 
@@ -49,8 +49,8 @@ def refused(reference: str) -> KdcError:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_class_that_is_not_one_line_is_refused_in_csv(pictures: Path, name: str) -> None:
-    error = refused(f"csv:{table(pictures, [name, 'cat'] * 10)}")
+def test_a_class_that_is_not_one_line_is_refused_in_csv(images: Path, name: str) -> None:
+    error = refused(f"csv:{table(images, [name, 'cat'] * 10)}")
     assert f"labels.csv line {2 + name.count(chr(10)) + name.count(chr(13))}: the class name {name!a} " in error.message
 
 
@@ -102,22 +102,22 @@ def test_the_lines_of_classes_txt_end_at_line_feeds_alone(tmp_path: Path) -> Non
     assert open_data(idx(tmp_path, b"\xef\xbb\xbfshirt\r\n boot \r\nbag")).info.class_names == ("shirt", "boot", "bag")
 
 
-def test_a_picture_whose_name_is_not_one_line_is_refused(make_folder: MakeFolder) -> None:
+def test_a_image_whose_name_is_not_one_line_is_refused(make_folder: MakeFolder) -> None:
     root = make_folder({"cat": 4, "dog": 3})
     (root / "cat" / "000.png").rename(root / "cat" / "a\nb.png")
-    assert r"the picture's name 'cat/a\nb.png' holds a line break (U+000A)" in refused(f"folder:{root}").message
-    (root / "cat" / "a\nb.png").rename(root / "cat" / "notes\n.txt")  # no picture, and so no one's affair
+    assert r"the image's name 'cat/a\nb.png' holds a line break (U+000A)" in refused(f"folder:{root}").message
+    (root / "cat" / "a\nb.png").rename(root / "cat" / "notes\n.txt")  # no image, and so no one's affair
     (root / "dog" / "Icon\r").write_text("")
     (root / "cat" / "000.png").write_bytes((root / "cat" / "001.png").read_bytes() + b" ")
     assert sum(open_data(f"folder:{root}").info.counts.values()) == 7
 
 
-def test_an_unlabelled_picture_whose_name_is_not_one_line_is_refused(
+def test_an_unlabelled_image_whose_name_is_not_one_line_is_refused(
     make_folder: MakeFolder, make_bytes: MakeBytes, tmp_path: Path
 ) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "a\u2028b.png").write_bytes(make_bytes(99))
-    with pytest.raises(KdcError, match=r"--unlabelled: .* the picture's name 'a\\u2028b\.png' holds a line break"):
+    with pytest.raises(KdcError, match=r"--unlabelled: .* the image's name 'a\\u2028b\.png' holds a line break"):
         open_data(f"folder:{make_folder({'a': 3, 'b': 3})}", unlabelled=f"folder:{tmp_path / 'more'}")
 
 
@@ -134,7 +134,7 @@ def test_two_forms_of_one_name_are_one_class_and_said(make_folder: MakeFolder) -
     assert r"'cafe\u0301'" in note
     assert str(root) not in note, "notes stand in reports"
     assert {name.split("/")[0] for name in data.train.ids} == {COMPOSED, APART, "tea"}, "as they lie on disk"
-    data.train.picture(0)
+    data.train.read(0)
 
 
 @pytest.mark.parametrize("both", [[COMPOSED, APART], [APART, COMPOSED]])
@@ -153,15 +153,15 @@ def test_one_form_throughout_needs_no_word(make_folder: MakeFolder) -> None:
     assert not [note for note in data.info.notes if "spelling" in note]
 
 
-def test_the_same_data_in_two_forms_has_the_same_classes_in_csv(pictures: Path) -> None:
-    table(pictures, [COMPOSED, "tea"] * 6, "train.csv")
-    table(pictures, [APART, "tea"] * 2, "val.csv", start=20)
-    data = open_data(f"csv:{pictures}")
+def test_the_same_data_in_two_forms_has_the_same_classes_in_csv(images: Path) -> None:
+    table(images, [COMPOSED, "tea"] * 6, "train.csv")
+    table(images, [APART, "tea"] * 2, "val.csv", start=20)
+    data = open_data(f"csv:{images}")
     assert (data.info.class_names, data.info.counts["validation"]) == ((COMPOSED, "tea"), 4)
 
 
-def test_blanks_around_names_do_not_count_in_any_source(pictures: Path, make_folder: MakeFolder) -> None:
-    in_table = open_data(f"csv:{table(pictures, [' cat', 'dog'] * 6)}")
+def test_blanks_around_names_do_not_count_in_any_source(images: Path, make_folder: MakeFolder) -> None:
+    in_table = open_data(f"csv:{table(images, [' cat', 'dog'] * 6)}")
     in_folders = open_data(f"folder:{make_folder({' cat': 6, 'dog': 6}, 'spaced')}")
     for data in (in_table, in_folders):
         assert data.info.class_names == ("cat", "dog")
@@ -185,8 +185,8 @@ def test_names_that_look_alike_stay_apart_and_are_said(make_folder: MakeFolder) 
 @pytest.mark.parametrize(
     "labels", [("0", "0.0"), ("1", "1.0"), ("1", "01"), ("7", "7."), ("2", "+2"), ("3.0", "3.00"), ("4", " 4.0")]
 )
-def test_one_number_in_two_spellings_is_a_question(pictures: Path, labels: tuple[str, str]) -> None:
-    error = refused(f"csv:{table(pictures, [*labels, 'x'] * 4)}")
+def test_one_number_in_two_spellings_is_a_question(images: Path, labels: tuple[str, str]) -> None:
+    error = refused(f"csv:{table(images, [*labels, 'x'] * 4)}")
     assert "are the same number: are they one class, or two?" in error.message
     for label in labels:
         assert repr(label.strip()) in error.message
@@ -195,25 +195,25 @@ def test_one_number_in_two_spellings_is_a_question(pictures: Path, labels: tuple
 
 
 def test_one_number_in_two_spellings_is_a_question_between_files_and_in_folders(
-    pictures: Path, make_folder: MakeFolder
+    images: Path, make_folder: MakeFolder
 ) -> None:
-    table(pictures, ["0", "1"] * 6, "train.csv")
-    table(pictures, ["0.0", "1.0"] * 2, "val.csv", start=20)
-    message = refused(f"csv:{pictures}").message
+    table(images, ["0", "1"] * 6, "train.csv")
+    table(images, ["0.0", "1.0"] * 2, "val.csv", start=20)
+    message = refused(f"csv:{images}").message
     assert "train.csv line 2" in message
     assert "val.csv line 2" in message
     assert "'1' (" in refused(f"folder:{make_folder({'1': 3, '01': 3, '2': 3})}").message
 
 
-def test_floats_throughout_are_names_as_they_stand_and_said(pictures: Path) -> None:
-    data = open_data(f"csv:{table(pictures, ['0.0', '1.0'] * 6)}")
+def test_floats_throughout_are_names_as_they_stand_and_said(images: Path) -> None:
+    data = open_data(f"csv:{table(images, ['0.0', '1.0'] * 6)}")
     assert data.info.class_names == ("0.0", "1.0")
     assert "labels are whole numbers written as floats, and the classes are called so: 0.0, 1.0" in data.info.notes
 
 
 @pytest.mark.parametrize("names", [("1.1", "1.10"), ("0.5", "0.50")])
-def test_fractions_may_be_version_numbers(pictures: Path, names: tuple[str, str]) -> None:
-    data = open_data(f"csv:{table(pictures, [*names] * 6)}")
+def test_fractions_may_be_version_numbers(images: Path, names: tuple[str, str]) -> None:
+    data = open_data(f"csv:{table(images, [*names] * 6)}")
     assert data.info.class_names == names
     assert f"classes that are the same number, and stay apart: {names[0]} and {names[1]}" in data.info.notes
 
@@ -221,23 +221,23 @@ def test_fractions_may_be_version_numbers(pictures: Path, names: tuple[str, str]
 @pytest.mark.parametrize(
     "names", [("01", "02", "10"), ("0", "1", "10"), ("1a", "01a"), ("1.2.0", "1.2"), ("1/2", "1-2")]
 )
-def test_other_numbers_are_plain_names(pictures: Path, names: tuple[str, ...]) -> None:
-    data = open_data(f"csv:{table(pictures, [*names] * 6)}")
+def test_other_numbers_are_plain_names(images: Path, names: tuple[str, ...]) -> None:
+    data = open_data(f"csv:{table(images, [*names] * 6)}")
     assert set(data.info.class_names) == set(names)
     assert not [note for note in data.info.notes if "number" in note]
 
 
 @pytest.mark.parametrize("label", ["-1", "-1.0", " -1 "])
-def test_a_label_of_minus_one_marks_what_has_none(pictures: Path, label: str) -> None:
+def test_a_label_of_minus_one_marks_what_has_none(images: Path, label: str) -> None:
     assert (
-        "is negative, which usually marks a picture without a label"
-        in refused(f"csv:{table(pictures, [label, 'cat'] * 6)}").message
+        "is negative, which usually marks an image without a label"
+        in refused(f"csv:{table(images, [label, 'cat'] * 6)}").message
     )
 
 
 @pytest.mark.parametrize("label", ["  ", "<NA>", "NaN ", "\u00a0"])
-def test_a_label_of_blanks_is_missing(pictures: Path, label: str) -> None:
-    assert "labels.csv line 2: the label is missing" in refused(f"csv:{table(pictures, [label, 'cat'] * 6)}").message
+def test_a_label_of_blanks_is_missing(images: Path, label: str) -> None:
+    assert "labels.csv line 2: the label is missing" in refused(f"csv:{table(images, [label, 'cat'] * 6)}").message
 
 
 def test_labels_of_many_digits_are_ordered_without_converting_them() -> None:
@@ -245,8 +245,8 @@ def test_labels_of_many_digits_are_ordered_without_converting_them() -> None:
     assert class_order(["10", long, "2"]) == ("2", "10", long)
 
 
-def test_a_text_in_the_label_column_is_too_long_for_a_name(pictures: Path) -> None:
-    message = refused(f"csv:{table(pictures, ['word ' * 400 + 'x', 'cat'] * 6)}").message
+def test_a_text_in_the_label_column_is_too_long_for_a_name(images: Path) -> None:
+    message = refused(f"csv:{table(images, ['word ' * 400 + 'x', 'cat'] * 6)}").message
     assert "has 2,001 characters; 1,000 are the most" in message
     assert len(message) < 400
 

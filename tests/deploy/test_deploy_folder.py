@@ -12,19 +12,19 @@ import pytest
 
 from compressor.deploy import write_best
 from compressor.errors import KdcError
-from compressor.spec.base import read_json
-from compressor.spec.manifest import Manifest, ModelInput
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.report import Estimate, Row
+from compressor.schema.base import read_json
+from compressor.schema.manifest import Manifest, ModelInput
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.report import Estimate, Row
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny
 
 ALWAYS = {
-    "README.md", "classify.py", "classify_files.py", "classify_pictures.py", "labels.txt", "manifest.json",
+    "README.md", "classify.py", "classify_files.py", "classify_images.py", "labels.txt", "manifest.json",
     "preprocess.json", "sbom.cdx.json",
 }  # fmt: skip
-NATIVE = {"classify.cpp", "classify_pictures.hpp", "preprocess.h", "CMakeLists.txt"}
+NATIVE = {"classify.cpp", "classify_images.hpp", "preprocess.h", "CMakeLists.txt"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -117,7 +117,7 @@ def test_a_variant_that_is_built_on_the_device_brings_its_script(tiny: "Tiny") -
 
 
 def test_preprocess_json_says_all_that_preprocess_says(tiny: "Tiny") -> None:
-    oblong = Preprocess(
+    oblong = ImagePreprocess(
         input_size=(96, 128), resize=(100, 140), interpolation="bilinear", mean=(0.5, 0.4, 0.3), std=(0.25, 0.5, 0.2)
     )
     chosen = tiny.variant("onnxruntime-fp32").model_copy(update={"preprocess": oblong})

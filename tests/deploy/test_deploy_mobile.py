@@ -12,11 +12,12 @@ from PIL import Image
 from torch import nn
 
 from compressor.deploy import write_best
-from compressor.export.source import Source
+from compressor.export.base import Source
+from compressor.files.atomic import file_sha256
 from compressor.profiles import load_profile
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import FileEntry
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.bundle import FileEntry
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification.stored import StoredImages
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 def source() -> Source:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
-    how = Preprocess(input_size=(16, 16), resize=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-    return Source(network.eval(), Path("unused.onnx"), how, pictures, load_profile("x86-avx2"))
+    how = ImagePreprocess(input_size=(16, 16), resize=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    return Source(network.eval(), Path("unused.onnx"), how, StoredImages(images, how), load_profile("x86-avx2"))
 
 
 @pytest.mark.slow
@@ -40,8 +41,8 @@ def test_the_program_prints_what_torch_answers(
     tiny: "Tiny", source: Source, tmp_path: Path, runtime: str, module: str
 ) -> None:
     pytest.importorskip(module)
-    from compressor.export.executorch_pte import to_executorch
-    from compressor.export.litert_tflite import to_litert
+    from compressor.export.mobile.executorch_pte import to_executorch
+    from compressor.export.mobile.litert_tflite import to_litert
 
     convert = {"litert": to_litert, "executorch": to_executorch}[runtime]
     model = convert(source, "fp32", tiny.folder / f"{runtime}-fp32").model
@@ -51,13 +52,14 @@ def test_the_program_prints_what_torch_answers(
     profile = tiny.bundle.profile.model_copy(update={"batch": 1})
     bundle = tiny.bundle.model_copy(update={"profile": profile})
     write_best(tiny.folder, bundle, tiny.variant("onnxruntime-fp32").model_copy(update=update))
-    for picture in source.calibration:
-        Image.fromarray(picture).save(tmp_path / "it.png")
+    assert isinstance(source.calibration, StoredImages)
+    for image in source.calibration.pixels:
+        Image.fromarray(image).save(tmp_path / "it.png")
         command = [sys.executable, str(tiny.folder / "best" / "classify.py"), str(tmp_path / "it.png")]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert ended.returncode == 0, ended.stderr
         with torch.no_grad():
-            logits = source.network((torch.from_numpy(picture).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25)
+            logits = source.network((torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25)
         shares = torch.softmax(logits[0], dim=0)
         rows = [line.split() for line in ended.stdout.splitlines()]
         assert [label for _, label in rows] == ["abcd"[int(at)] for at in shares.argsort(descending=True)]

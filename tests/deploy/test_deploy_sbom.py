@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from compressor.deploy import write_best
-from compressor.spec.student import Weights
+from compressor.schema.student import Weights
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny

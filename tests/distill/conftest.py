@@ -15,8 +15,8 @@ from sklearn.datasets import load_digits
 
 from compressor.distill import teach
 from compressor.progress import Silent
-from compressor.spec.recipe import Recipe
-from compressor.spec.student import Request
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Request
 
 # Tiny networks: a second thread mostly waits for the first, and for long where other work shares the cores.
 torch.set_num_threads(1)
@@ -50,7 +50,7 @@ def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
 
 @pytest.fixture(scope="session")
 def digits4(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """`idx:…`: 240 pictures to train with (of which a tenth is split off for validation) and 120 to test with."""
+    """`idx:…`: 240 images to train with (of which a tenth is split off for validation) and 120 to test with."""
     folder = tmp_path_factory.mktemp("data")
     bunch: Any = load_digits()
     few = np.flatnonzero(bunch.target < 4)[:360]

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from compressor.distill import distill, teach
-from compressor.distill.chain import distill_chain
-from compressor.distill.resources import Resources
+from compressor.distill.host.resources import Resources
+from compressor.distill.methods.assistants import distill_chain
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent
-from compressor.spec.student import Request
+from compressor.schema.student import Request
 from tests.distill.conftest import NAMES
 
 pytestmark = pytest.mark.slow

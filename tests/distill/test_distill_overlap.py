@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.data import ImageData, open_data
-from compressor.data.outputs import read_outputs
+from compressor.data.predictions import read_outputs
+from compressor.data.samples import Dataset
 from compressor.distill import distill, predict, teach
 from compressor.distill.overlap import seen_before, tell_overlap
 from compressor.errors import KdcError
-from compressor.export.identity import without_paths
-from compressor.models.trained_on import FILE, pictures_of, read_trained_on, save_trained_on
+from compressor.export.bundle.identity import without_paths
+from compressor.models.trained_on import FILE, images_of, read_trained_on, save_trained_on
 from compressor.progress import Silent
-from compressor.spec.base import read_json, write_json
-from compressor.spec.specialists import Specialist, Specialists
-from compressor.spec.student import Request, Student
+from compressor.schema.base import read_json, write_json
+from compressor.schema.specialists import Specialist, Specialists
+from compressor.schema.student import Request, Student
+from compressor.tasks.image_classification import open_data
 from tests.kit import Ended, Hearing
 
 Ask = Callable[..., Request]
@@ -31,39 +32,39 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 
 def as_idx(folder: Path, **splits: list[tuple[Image.Image, int]]) -> str:
-    """`idx:…` with these pictures as `train` and `t10k`."""
+    """`idx:…` with these images as `train` and `t10k`."""
     folder.mkdir()
     for prefix, samples in splits.items():
-        pixels = np.stack([np.asarray(picture.convert("L")) for picture, _ in samples])
+        pixels = np.stack([np.asarray(image.convert("L")) for image, _ in samples])
         write_idx(folder / f"{prefix}-images-idx3-ubyte", pixels)
         write_idx(folder / f"{prefix}-labels-idx1-ubyte", np.array([label for _, label in samples], np.uint8))
     (folder / "classes.txt").write_text("\n".join(NAMES) + "\n")
     return f"idx:{folder}"
 
 
-def samples(data: ImageData, name: str) -> list[tuple[Image.Image, int]]:
+def samples(data: Dataset, name: str) -> list[tuple[Image.Image, int]]:
     split = getattr(data, name)
-    return [(split.picture(row), int(split.labels[row])) for row in range(len(split))]
+    return [(split.read(row), int(split.labels[row])) for row in range(len(split))]
 
 
 @pytest.fixture(scope="module")
-def taught(digits4: str) -> ImageData:
-    """What the teacher was made from: 216 pictures to train on, 24 to validate, 120 to test."""
+def taught(digits4: str) -> Dataset:
+    """What the teacher was made from: 216 images to train on, 24 to validate, 120 to test."""
     return open_data(digits4)
 
 
 @pytest.fixture(scope="module")
-def turned(tmp_path_factory: pytest.TempPathFactory, taught: ImageData) -> str:
-    """Data whose test pictures are 30 of the teacher's training pictures, and 10 of its test pictures; train and
-    validation are the other 110 test pictures and 190 that are no one's."""
+def turned(tmp_path_factory: pytest.TempPathFactory, taught: Dataset) -> str:
+    """Data whose test images are 30 of the teacher's training images, and 10 of its test images; train and
+    validation are the other 110 test images and 190 that are no one's."""
     folder = tmp_path_factory.mktemp("turned") / "data"
     known, new = samples(taught, "train")[:30], samples(taught, "test")
-    others = [(Image.fromarray(255 - np.asarray(picture)), label) for picture, label in samples(taught, "train")[:190]]
+    others = [(Image.fromarray(255 - np.asarray(image)), label) for image, label in samples(taught, "train")[:190]]
     return as_idx(folder, train=[*new[10:], *others], t10k=[*known, *new[:10]])
 
 
-def data_with(taught: ImageData, validation: int, test: int) -> ImageData:
-    """Other data, so many of whose held-out pictures are the teacher's training pictures, and none of the others."""
+def data_with(taught: Dataset, validation: int, test: int) -> Dataset:
+    """Other data, so many of whose held-out images are the teacher's training images, and none of the others."""
     contents = taught.train.contents
     held_out = (taught.validation, validation, contents[50:]), (taught.test, test, contents)
     changed = [
@@ -74,7 +75,7 @@ def data_with(taught: ImageData, validation: int, test: int) -> ImageData:
     return replace(taught, train=train, validation=changed[0], test=changed[1])
 
 
-def test_a_run_records_what_it_was_trained_on(teacher_run: Path, taught: ImageData) -> None:
+def test_a_run_records_what_it_was_trained_on(teacher_run: Path, taught: Dataset) -> None:
     student = read_json(teacher_run / "student.json", Student)
     found = read_trained_on(teacher_run, student)
     assert found.dtype == np.uint64
@@ -82,24 +83,24 @@ def test_a_run_records_what_it_was_trained_on(teacher_run: Path, taught: ImageDa
     assert not np.isin(np.concatenate([taught.validation.contents, taught.test.contents]), found).any()
 
 
-def test_the_same_data_is_not_spoken_of(ask_distill: Ask, taught: ImageData, tmp_path: Path) -> None:
+def test_the_same_data_is_not_spoken_of(ask_distill: Ask, taught: Dataset, tmp_path: Path) -> None:
     """Not even from another place, in another format, under other names."""
     for split, prefix in (("train", "train"), ("validation", "val"), ("test", "test")):
-        for number, (picture, label) in enumerate(samples(taught, split)):
+        for number, (image, label) in enumerate(samples(taught, split)):
             (tmp_path / prefix / NAMES[label]).mkdir(parents=True, exist_ok=True)
-            picture.save(tmp_path / prefix / NAMES[label] / f"{997 * (number + 1) % 1009:04}.bmp")
+            image.save(tmp_path / prefix / NAMES[label] / f"{997 * (number + 1) % 1009:04}.bmp")
     for data in (taught, open_data(f"folder:{tmp_path}")):
         progress = Hearing()
         assert seen_before(ask_distill(), data, progress).info.notes == data.info.notes
         assert progress.warnings == progress.notes == []
 
 
-def test_a_teacher_that_knows_held_out_pictures_is_warned_of_with_numbers(ask_distill: Ask, taught: ImageData) -> None:
-    said = ": its accuracy on them says nothing about other pictures"
+def test_a_teacher_that_knows_held_out_images_is_warned_of_with_numbers(ask_distill: Ask, taught: Dataset) -> None:
+    said = ": its accuracy on them says nothing about other images"
     for validation, test, counts in (
-        (7, 0, "7 of the 24 validation pictures"),
-        (0, 3, "3 of the 120 test pictures"),
-        (24, 120, "24 of the 24 validation pictures and 120 of the 120 test pictures"),
+        (7, 0, "7 of the 24 validation images"),
+        (0, 3, "3 of the 120 test images"),
+        (24, 120, "24 of the 24 validation images and 120 of the 120 test images"),
     ):
         progress, data = Hearing(), data_with(taught, validation, test)
         found = seen_before(ask_distill(), data, progress)
@@ -107,8 +108,8 @@ def test_a_teacher_that_knows_held_out_pictures_is_warned_of_with_numbers(ask_di
         assert found.info.notes == (*data.info.notes, *progress.warnings), "for the report, without a path"
 
 
-def test_what_the_data_itself_holds_twice_is_no_fault_of_the_teacher(ask_distill: Ask, taught: ImageData) -> None:
-    """A test picture that stands in train is said with the data: the same data with the same splits."""
+def test_what_the_data_itself_holds_twice_is_no_fault_of_the_teacher(ask_distill: Ask, taught: Dataset) -> None:
+    """A test image that stands in train is said with the data: the same data with the same splits."""
     data = replace(taught, test=taught.test.part(np.arange(20)))
     data = replace(data, test=replace(data.test, contents=taught.train.contents[:20]))
     progress = Hearing()
@@ -116,11 +117,11 @@ def test_what_the_data_itself_holds_twice_is_no_fault_of_the_teacher(ask_distill
     assert progress.warnings == progress.notes == []
     fewer = replace(data, train=data.train.part(np.arange(1, len(data.train))))
     seen_before(ask_distill(), fewer, progress)
-    assert progress.warnings[0].startswith("teacher run:teacher was trained on 20 of the 20 test pictures: ")
+    assert progress.warnings[0].startswith("teacher run:teacher was trained on 20 of the 20 test images: ")
 
 
 def test_each_of_several_teachers_is_looked_at(
-    ask_distill: Ask, taught: ImageData, teacher_run: Path, tmp_path: Path
+    ask_distill: Ask, taught: Dataset, teacher_run: Path, tmp_path: Path
 ) -> None:
     record = read_json(teacher_run / "student.json", Student)
     other = tmp_path / "other"
@@ -130,30 +131,30 @@ def test_each_of_several_teachers_is_looked_at(
     request = ask_distill().model_copy(update={"other_teachers": (f"run:{other}", "timm:test_resnet")})
     seen_before(request, data, progress)
     assert progress.warnings == [
-        "teacher run:teacher was trained on 60 of the 120 test pictures: its accuracy on them says nothing about other "
-        "pictures"
+        "teacher run:teacher was trained on 60 of the 120 test images: its accuracy on them says nothing about other "
+        "images"
     ], "the other one has not seen the first 100"
 
 
-def test_other_data_without_overlap_is_said_with_numbers(ask_distill: Ask, taught: ImageData) -> None:
+def test_other_data_without_overlap_is_said_with_numbers(ask_distill: Ask, taught: Dataset) -> None:
     progress = Hearing()
     half = replace(taught, train=taught.train.part(np.arange(100)))
     found = seen_before(ask_distill(), half, progress)
     assert progress.warnings == []
     assert progress.notes == [
-        "teacher run:teacher was trained on other pictures too: of its 216 training pictures 100 stand in train here, "
+        "teacher run:teacher was trained on other images too: of its 216 training images 100 stand in train here, "
         "and none in validation or test alone"
     ]
     assert found.info.notes[-1] == progress.notes[0]
 
 
 def test_what_the_training_starts_from_counts_more(
-    ask_teach: Ask, ask_distill: Ask, taught: ImageData, teacher_run: Path
+    ask_teach: Ask, ask_distill: Ask, taught: Dataset, teacher_run: Path
 ) -> None:
     data = data_with(taught, 5, 0)
     expected = (
-        "which was trained on 5 of the 24 validation pictures: what comes of it knows them, and its accuracy on them "
-        "says nothing about other pictures"
+        "which was trained on 5 of the 24 validation images: what comes of it knows them, and its accuracy on them "
+        "says nothing about other images"
     )
     weights = teacher_run / "student.safetensors"
     for request, name in (
@@ -170,17 +171,17 @@ def test_what_the_training_starts_from_counts_more(
 
 
 def test_a_fine_tuned_run_knows_what_it_started_from(
-    ask_teach: Ask, taught: ImageData, turned: str, teacher_run: Path, tmp_path: Path
+    ask_teach: Ask, taught: Dataset, turned: str, teacher_run: Path, tmp_path: Path
 ) -> None:
     """What the weights were trained on before stays known, over any number of steps."""
     progress = Hearing()
     request = ask_teach(teacher=f"run:{teacher_run}", init="pretrained", data=turned, input_size=None, epochs=1)
     student = teach(request, tmp_path / "run", resume=False, overwrite=False, progress=progress)
     [warning] = [line for line in progress.warnings if "starts from" in line]
-    assert "was trained on 30 of the 40 test pictures" in warning
+    assert "was trained on 30 of the 40 test images" in warning
     assert warning in student.data.notes
     own = open_data(turned).train.contents
-    found = pictures_of(f"run:{tmp_path / 'run'}")
+    found = images_of(f"run:{tmp_path / 'run'}")
     assert found is not None
     np.testing.assert_array_equal(found, np.union1d(own, taught.train.contents))
 
@@ -193,8 +194,8 @@ def test_a_distillation_records_the_warning_without_a_path(
         ask_distill(data=turned, epochs=1), tmp_path / "run", resume=False, overwrite=False, progress=progress
     )
     warning = (
-        "teacher run:teacher was trained on 30 of the 40 test pictures: its accuracy on them says nothing about other "
-        "pictures"
+        "teacher run:teacher was trained on 30 of the 40 test images: its accuracy on them says nothing about other "
+        "images"
     )
     assert progress.warnings.count(warning) == 1
     assert without_paths(student).data.notes[-1] == warning
@@ -202,11 +203,11 @@ def test_a_distillation_records_the_warning_without_a_path(
 
 
 def test_predict_warns_and_its_table_knows(
-    ask_distill: Ask, taught: ImageData, turned: str, teacher_run: Path, tmp_path: Path
+    ask_distill: Ask, taught: Dataset, turned: str, teacher_run: Path, tmp_path: Path
 ) -> None:
     progress, file = Hearing(), tmp_path / "answers.csv"
     predict(f"run:{teacher_run}", turned, file, progress=progress)
-    counts = "30 of the 40 test pictures: its accuracy on them says nothing about other pictures"
+    counts = "30 of the 40 test images: its accuracy on them says nothing about other images"
     assert f"teacher run:teacher was trained on {counts}" in progress.warnings
     table = read_outputs(file, NAMES)
     assert table.seen == frozenset(f"test/{row}" for row in range(30))
@@ -218,18 +219,16 @@ def test_predict_warns_and_its_table_knows(
     assert warning in student.data.notes
 
 
-def test_nobody_knows_what_other_models_were_trained_on(taught: ImageData, tmp_path: Path, teacher_run: Path) -> None:
+def test_nobody_knows_what_other_models_were_trained_on(taught: Dataset, tmp_path: Path, teacher_run: Path) -> None:
     progress, file = Hearing(), tmp_path / "there.safetensors"
     file.write_bytes(b"")
     references = ("timm:test_resnet", f"timm:test_resnet@{file}", "hf:owner/name", "self", "peers", "outputs:t.csv")
-    assert [pictures_of(one) for one in references] == [None] * 6
+    assert [images_of(one) for one in references] == [None] * 6
     assert tell_overlap(references, data_with(taught, 9, 9), progress) == []
-    assert pictures_of(f"timm:test_resnet@{teacher_run / 'student.safetensors'}") is not None
+    assert images_of(f"timm:test_resnet@{teacher_run / 'student.safetensors'}") is not None
 
 
-def test_specialists_know_what_each_of_them_was_trained_on(
-    teacher_run: Path, tmp_path: Path, taught: ImageData
-) -> None:
+def test_specialists_know_what_each_of_them_was_trained_on(teacher_run: Path, tmp_path: Path, taught: Dataset) -> None:
     record, folder = read_json(teacher_run / "student.json", Student), tmp_path / "experts"
     rows = []
     for number, contents in ((1, [1, 2, 3]), (2, [3, 4])):
@@ -251,20 +250,20 @@ def test_specialists_know_what_each_of_them_was_trained_on(
             generalist_validation=record.validation, validation=record.validation,
         )  # fmt: skip
         write_json(folder / "specialists.json", made)
-        found = pictures_of(f"specialists:{folder}")
+        found = images_of(f"specialists:{folder}")
         assert found is not None
         assert set(found.tolist()) == {1, 2, 3, 4, *more}
 
 
 def test_a_run_that_does_not_say_what_it_was_trained_on_is_refused(
-    ask_distill: Ask, taught: ImageData, teacher_run: Path, tmp_path: Path, kdc: Callable[..., Ended], digits4: str
+    ask_distill: Ask, taught: Dataset, teacher_run: Path, tmp_path: Path, kdc: Callable[..., Ended], digits4: str
 ) -> None:
     record = read_json(teacher_run / "student.json", Student)
     older = tmp_path / "older"
     older.mkdir()
     write_json(older / "student.json", record.model_copy(update={"trained_on": None}))
     request = ask_distill(teacher=f"run:{older}")
-    with pytest.raises(KdcError, match="does not say which pictures it was trained on") as raised:
+    with pytest.raises(KdcError, match="does not say which images it was trained on") as raised:
         seen_before(request, taught, Silent())
     assert raised.value.hint == f"it was made by an earlier kdc: make it anew, as {older / 'run.json'} says"
     write_json(older / "student.json", record)

@@ -14,12 +14,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from compressor.models import load_run
-from compressor.spec.student import Request
+from compressor.schema.student import Request
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Ask = Callable[..., Request]
-STEPS = 54  # 240 pictures less the tenth for validation, by 32: 6 steps, 9 epochs
+STEPS = 54  # 240 images less the tenth for validation, by 32: 6 steps, 9 epochs
 
 
 def train(
@@ -94,8 +94,9 @@ BESIDE = {
 def test_what_is_trained_beside_the_student_is_trained_by_all_processes(
     tmp_path: Path, digits4: str, teacher_run: Path, changes: list[str]
 ) -> None:
-    """Trap 16: what several processes average the gradients of holds connectors and peers too. Exits have batch
-    statistics, so that one process takes its steps in two parts here."""
+    """Pitfalls, "What belongs to the optimizer and not to the export": what several processes average the gradients of
+    holds connectors and peers too. Exits have batch statistics, so that one process takes its steps in two parts
+    here."""
     changes = ["optimizer.lr=3e-5", *changes]
     train(tmp_path / "one", "timm:test_vit", digits4, teacher_run, *changes, "accumulate=2")
     train(tmp_path / "two", "timm:test_vit", digits4, teacher_run, *changes, processes=2)

@@ -19,9 +19,9 @@ from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import lineage, load_model, load_run
 from compressor.progress import Progress, Silent
-from compressor.spec.quantization import Scheme
-from compressor.spec.recipe import LossTerm
-from compressor.spec.student import Request, Student
+from compressor.schema.quantization import Scheme
+from compressor.schema.recipe import LossTerm
+from compressor.schema.student import Request, Student
 from tests.kit import Hearing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -33,7 +33,10 @@ EVERY: Losses = [
     {"name": name, "weight": 0.1, **({"at": [["stage-1", "stage-1"]]} if name == "hidden_states" else {})}
     for name in LOSSES
 ]
-OF_CNNS = [row for row in EVERY if row["name"] not in ("attention_maps", "mutual", "peer_ensemble")]
+OF_CNNS = [
+    row for row in EVERY
+    if LOSSES[row["name"]].taps != "attention" and LOSSES[row["name"]].knowledge != "peers"
+]  # fmt: skip
 OF_TRANSFORMERS: Losses = [
     {"name": "attention_maps"}, {"name": "hidden_states", "weight": 0.1}, {"name": "kd", "weight": 0.5},
 ]  # fmt: skip
@@ -45,7 +48,8 @@ def run(request: Request, out: Path, *, resume: bool = False, progress: Progress
 
 
 def resumed_is_whole(tmp_path: Path, request: Request, interrupt_at: Callable[[int], Progress], step: int = 8) -> Path:
-    """Trap 19, with all that a mode keeps: connectors, their memory, peers, the student of the epoch before."""
+    """Pitfalls, "Resumed is not the same", with all that a mode keeps: connectors, their memory, peers, the student of
+    the epoch before."""
     run(request, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(request, tmp_path / "parts", progress=interrupt_at(step))
@@ -62,7 +66,8 @@ def resumed_is_whole(tmp_path: Path, request: Request, interrupt_at: Callable[[i
 def test_every_loss_at_once_is_learned_and_resumed(
     tmp_path: Path, ask_distill: Ask, interrupt_at: Callable[[int], Progress]
 ) -> None:
-    """Trap 16: connectors belong to the optimizer and the checkpoint, and never to what is kept."""
+    """Pitfalls, "What belongs to the optimizer and not to the export": connectors belong to the optimizer and the
+    checkpoint, and never to what is kept."""
     out = resumed_is_whole(tmp_path, ask_distill(losses=OF_CNNS, epochs=3, peers=[]), interrupt_at)
     alone = run(ask_distill(losses=[{"name": "cross_entropy"}], epochs=1), tmp_path / "alone")
     assert load_run(out)[1].weights.parameters == alone.weights.parameters
@@ -100,7 +105,7 @@ def test_a_transformer_teaches_a_cnn_features_and_relations_at_another_size(
     run(request, tmp_path / "run", progress=progress)
     assert any("hint: stage2 (24×8×8) from stage2 (64×3×3)" in line for line in progress.notes)
     ((network, before),) = kept
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items()), "trap 3"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items()), "it drifted"
 
 
 def test_hidden_states_and_attention_maps_between_transformers(
@@ -165,7 +170,7 @@ def test_an_ensemble_teaches_and_its_answers_are_kept(
     request = ensemble(ask_distill(epochs=3, views={"distinct": 1, "hflip": False}), transformer)
     progress = Hearing()
     kept = run(request, tmp_path / "kept", progress=progress)
-    assert any("sees pictures as the ensemble's largest member does" in line for line in progress.notes)
+    assert any("sees images as the ensemble's largest member does" in line for line in progress.notes)
     assert any("the teacher's answers: new in" in line for line in progress.notes)
     assert kept.teacher is not None
     assert kept.teacher.architecture == "test_resnet + test_vit"
@@ -259,7 +264,7 @@ def test_the_default_leaves_layers_out_where_none_have_equal_stride(
 def test_what_is_left_out_may_not_be_all_that_the_teacher_is_asked_for(
     tmp_path: Path, ask_distill: Ask, transformer: Path
 ) -> None:
-    """Pictures without labels would teach nothing, and the teacher would not matter."""
+    """Images without labels would teach nothing, and the teacher would not matter."""
     losses = [{"name": "cross_entropy"}, {"name": "pkd", "at": "same_stride"}]
     with pytest.raises(KdcError, match=r"pkd would be left out, and no other loss learns from the teacher: .* too few"):
         run(ask_distill(teacher=f"run:{transformer}", losses=losses), tmp_path / "run")
@@ -334,8 +339,8 @@ WITHOUT_EFFECT: dict[str, tuple[dict[str, Any], str]] = {
     "an ensemble of one": ({"ensemble": {"of": "logits"}}, "recipe ensemble says how several teachers answer as one"),
     "own layers": ({"teacher": "self", "losses": [{"name": "kd"}, {"name": "hint"}]}, "no teacher with layers of its"),
     "classes for nobody": ({"teacher": "self", "teacher_classes": "classes.txt"}, "--teacher self has the data's"),
-    "contrasts of mixed pictures": (
-        {"losses": [{"name": "kd"}, {"name": "crd"}], "views": {"mixup": 0.2}}, "crd needs one class a picture",
+    "contrasts of mixed images": (
+        {"losses": [{"name": "kd"}, {"name": "crd"}], "views": {"mixup": 0.2}}, "crd needs one class an image",
     ),
 }  # fmt: skip
 
@@ -355,7 +360,7 @@ def test_a_fine_tuned_model_has_no_peers(tmp_path: Path, ask_teach: Ask) -> None
         run(ask_teach(**peers), tmp_path / "run")
 
 
-def test_few_labels_among_mixed_pictures_are_warned_of(tmp_path: Path, ask_distill: Ask) -> None:
+def test_few_labels_among_mixed_images_are_warned_of(tmp_path: Path, ask_distill: Ask) -> None:
     progress = Hearing()
     request = ask_distill(views={"mixup": 0.2, "hflip": False}, transfer={"labelled": 0.25}, epochs=1)
     run(request, tmp_path / "run", progress=progress)

@@ -7,14 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compressor.data import normalise
+from compressor.export.base import Source
 from compressor.export.judge import ValidationJudge
-from compressor.export.source import Source
 from compressor.profiles import load_profile
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification import normalise
+from compressor.tasks.image_classification.stored import StoredImages
 
 SIDE, CLASSES = 16, 4
-HOW = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))
+HOW = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.4, 0.5, 0.6), std=(0.25, 0.25, 0.25))
 
 
 class Gate(nn.Module):
@@ -36,8 +37,8 @@ class Net(nn.Module):
         self.deep = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False), nn.BatchNorm2d(8), nn.Hardswish())
         self.gate, self.head = Gate(8), nn.Linear(8, CLASSES)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        maps = self.stem(pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stem(images)
         maps = maps + self.gate(self.deep(maps))
         answer: Tensor = self.head(maps.mean((2, 3)))
         return answer
@@ -53,21 +54,21 @@ def network() -> nn.Module:
     return made.eval().requires_grad_(False)
 
 
-def pictures(seed: int, count: int) -> NDArray[np.uint8]:
+def images(seed: int, count: int) -> NDArray[np.uint8]:
     """Smooth ones: squares of one colour on another, so that the classes differ."""
     random = np.random.default_rng(seed)
     made = np.empty((count, SIDE, SIDE, 3), np.uint8)
-    for picture in made:
-        picture[:] = random.integers(0, 256, 3)
+    for image in made:
+        image[:] = random.integers(0, 256, 3)
         row, column = random.integers(0, SIDE // 2, 2)
-        picture[row : row + SIDE // 2, column : column + SIDE // 2] = random.integers(0, 256, 3)
+        image[row : row + SIDE // 2, column : column + SIDE // 2] = random.integers(0, 256, 3)
     return made
 
 
 def source(batch: int = 1) -> Source:
     """For the profile of a phone. No ONNX file: the mobile builders start from torch."""
     profile = load_profile("android-snapdragon-8gen3", [f"batch={batch}"])
-    return Source(network(), Path("model.onnx"), HOW, pictures(0, 48), profile)
+    return Source(network(), Path("model.onnx"), HOW, StoredImages(images(0, 48), HOW), profile)
 
 
 def normalised(shown: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -81,11 +82,10 @@ def logits(shown: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def judge(folder: Path, batch: int = 1) -> ValidationJudge:
-    """64 pictures whose labels are the network's own answers, so that fp32 is right on all."""
-    shown = pictures(1, 64)
+    """64 images whose labels are the network's own answers, so that fp32 is right on all."""
+    shown = images(1, 64)
     np.save(folder / "validation.npy", shown)
     answers = logits(shown)
     labels = answers.argmax(axis=1).astype(np.int64)
-    return ValidationJudge(
-        folder / "validation.npy", labels, answers, HOW, batch=batch, threads=1, needed=60, max_drop=1
-    )
+    stored = StoredImages(shown, HOW, folder / "validation.npy")
+    return ValidationJudge(stored, labels, answers, batch=batch, threads=1, needed=60, max_drop=1)

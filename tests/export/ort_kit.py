@@ -8,16 +8,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from compressor.export.base import Rank, Source
 from compressor.export.calibration import batches
-from compressor.export.ort_session import open_session
-from compressor.export.source import Rank, Source
+from compressor.export.onnx.session import open_session
 from compressor.profiles import load_profile
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Score
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.quantization import Score
+from compressor.tasks.image_classification.stored import StoredImages
 from tests.kit import score_of
 
 SIDE, CLASSES = 16, 4
-PREPROCESS = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+PREPROCESS = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 GATE = {"reduce", "reduce_relu", "excite", "sigmoid", "pool"}
 HEAVY = ["stem", "expand", "project", "depthwise", "head"]
 
@@ -70,13 +71,13 @@ def make_model(opset: int = 18) -> onnx.ModelProto:
     return model
 
 
-def make_source(folder: Path, pictures: int = 64, profile: str = "x86-avx2", opset: int = 18) -> Source:
-    """Its pictures are smooth and of many colours: noise would all look alike behind the mean."""
+def make_source(folder: Path, images: int = 64, profile: str = "x86-avx2", opset: int = 18) -> Source:
+    """Its images are smooth and of many colours: noise would all look alike behind the mean."""
     path = folder / "fp32.onnx"
     onnx.save(make_model(opset), str(path))
-    coarse = np.random.default_rng(0).integers(0, 256, (pictures, 4, 4, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (images, 4, 4, 3), dtype=np.uint8)
     calibration = coarse.repeat(4, axis=1).repeat(4, axis=2)
-    return Source(nn.Identity(), path, PREPROCESS, calibration, load_profile(profile))
+    return Source(nn.Identity(), path, PREPROCESS, StoredImages(calibration, PREPROCESS), load_profile(profile))
 
 
 def logits_of(model: onnx.ModelProto | Path, source: Source) -> NDArray[np.float32]:
@@ -90,7 +91,7 @@ def ops(model: onnx.ModelProto) -> list[str]:
 
 
 class AgreementJudge:
-    """Scores by how often the fp32 graph's top-1 is kept, on the calibration pictures, in this process."""
+    """Scores by how often the fp32 graph's top-1 is kept, on the calibration images, in this process."""
 
     def __init__(self, source: Source) -> None:
         self.source, self.asked = source, 0

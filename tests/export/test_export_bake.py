@@ -9,14 +9,15 @@ import openvino as ov
 import pytest
 from onnx import TensorProto, helper
 
-from compressor.data import normalise
 from compressor.errors import KdcError
-from compressor.export.bake import bake_openvino, bake_preprocessing
-from compressor.runner import open_runner
-from compressor.spec.preprocess import Preprocess
+from compressor.export.onnx.bake import bake_preprocessing
+from compressor.export.openvino.builder import bake_openvino
+from compressor.processes.runner import open_runner
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification import normalise
 
-HOW = Preprocess(input_size=(12, 16), resize=(12, 16), mean=(0.48, 0.45, 0.40), std=(0.22, 0.23, 0.24))
-PICTURES = np.random.default_rng(0).integers(0, 256, (5, 12, 16, 3), dtype=np.uint8)
+HOW = ImagePreprocess(input_size=(12, 16), resize=(12, 16), mean=(0.48, 0.45, 0.40), std=(0.22, 0.23, 0.24))
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 12, 16, 3), dtype=np.uint8)
 
 
 def write_net(path: Path, batch: int | str = 1, shape: tuple[int, ...] = (3, 12, 16)) -> Path:
@@ -39,7 +40,7 @@ def write_net(path: Path, batch: int | str = 1, shape: tuple[int, ...] = (3, 12,
 
 def answers(runtime: str, model: Path, precision: str, folder: Path, batch: int = 1) -> npt.NDArray[np.float32]:
     """Through the runner, which sees for itself whether the model takes pixels."""
-    np.save(folder / "x.npy", PICTURES)
+    np.save(folder / "x.npy", IMAGES)
     how = {"mean": HOW.mean, "std": HOW.std, "batch": batch}
     with open_runner(runtime) as runner:
         runner.ask("load", model=str(model), threads=1, precision=precision)
@@ -69,8 +70,8 @@ def test_the_graph_normalizes_as_kdc_does(tmp_path: Path) -> None:
     steps = [node for node in model.graph.node if node.name.startswith("kdc_preprocess_")]
     del model.graph.node[len(steps) :], model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, [5, 3, 12, 16]))
-    (found,) = ReferenceEvaluator(model).run(None, {"image": PICTURES})
-    np.testing.assert_array_equal(found, normalise(PICTURES, HOW))
+    (found,) = ReferenceEvaluator(model).run(None, {"image": IMAGES})
+    np.testing.assert_array_equal(found, normalise(IMAGES, HOW))
 
 
 def test_onnx_keeps_what_it_was(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_openvino_answers_the_same(tmp_path: Path, precision: str) -> None:
     converted = ov.convert_model(write_net(tmp_path / "plain.onnx"))
     ov.save_model(converted, tmp_path / "plain.xml", compress_to_fp16=precision == "f16")
     bake_openvino(tmp_path / "plain.xml", HOW, tmp_path / "baked.xml")
-    np.save(tmp_path / "x.npy", PICTURES)
+    np.save(tmp_path / "x.npy", IMAGES)
     found = {}
     for name in ("plain", "baked"):
         with open_runner("openvino") as runner:

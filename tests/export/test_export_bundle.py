@@ -10,19 +10,19 @@ from PIL import Image
 
 from compressor.data.samples import Split
 from compressor.errors import EXIT_USAGE, KdcError
-from compressor.export import bundle
-from compressor.export.bundle import validation_size
-from compressor.export.eval_set import part_of
-from compressor.export.variants import Delivery
+from compressor.export.bundle import build
+from compressor.export.bundle.build import validation_size
+from compressor.export.bundle.eval_set import part_of
+from compressor.export.bundle.variants import Delivery
 from compressor.profiles import load_profile
 from compressor.progress import Silent
 from compressor.runtimes import RUNTIMES
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Scheme
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.quantization import Scheme
 
 
-def preprocess(height: int, width: int) -> Preprocess:
-    return Preprocess(input_size=(height, width), resize=(height, width), mean=(0.5,) * 3, std=(0.5,) * 3)
+def preprocess(height: int, width: int) -> ImagePreprocess:
+    return ImagePreprocess(input_size=(height, width), resize=(height, width), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def preprocess(height: int, width: int) -> Preprocess:
         (512, 512, 572),
     ],
 )
-def test_choices_rest_on_as_many_pictures_as_their_size_permits(height: int, width: int, n: int) -> None:
+def test_choices_rest_on_as_many_images_as_their_size_permits(height: int, width: int, n: int) -> None:
     assert validation_size(preprocess(height, width)) == n
     assert n * height * width <= 150_000_000
 
@@ -55,7 +55,7 @@ def test_a_split_that_is_small_enough_is_taken_whole() -> None:
     assert part_of(whole, 21) is whole
 
 
-def test_part_of_a_split_is_always_the_same_samples_each_with_its_own_label_and_picture() -> None:
+def test_part_of_a_split_is_always_the_same_samples_each_with_its_own_label_and_image() -> None:
     whole = split(200)
     part, again = part_of(whole, 50), part_of(whole, 50)
     assert len(part) == len(set(part.ids)) == len(part.labels) == 50
@@ -64,7 +64,7 @@ def test_part_of_a_split_is_always_the_same_samples_each_with_its_own_label_and_
     for number, name in enumerate(part.ids):
         own = int(name.removeprefix("sample "))
         assert part.labels[number] == own
-        assert part.picture(number).getpixel((0, 0)) == (own, own, own)
+        assert part.read(number).getpixel((0, 0)) == (own, own, own)
     # Drawn from everywhere: splits are often sorted by class, and their beginning would be one class.
     assert part.labels.min() < 20
     assert part.labels.max() >= 180
@@ -122,20 +122,20 @@ def targets(runtime: str, precisions: tuple[str, ...]) -> str:
 
 def test_a_student_is_trained_on_once_for_each_way_of_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runtimes that round alike share it. What a run becomes is test_export_qat's."""
-    monkeypatch.setattr(bundle, "qat_model", lambda run, profile, batch, folder: (run, batch, folder.name))
+    monkeypatch.setattr(build, "qat_model", lambda run, profile, batch, folder: (run, batch, folder.name))
     asked: list[Scheme] = []
 
     def train(scheme: Scheme) -> Path:
         asked.append(scheme)
         return tmp_path / f"run-{len(asked)}"
 
-    place = bundle._Place(tmp_path, tmp_path, load_profile("x86-avx2"), cast(Any, None), cast(Any, None), Silent())
+    place = build._Place(tmp_path, tmp_path, load_profile("x86-avx2"), cast(Any, None), cast(Any, None), Silent())
     first, second = Scheme(activations="uint8", weight_bits=7), Scheme(activations="int8")
-    trained = bundle._retraining(place, 1, train)
+    trained = build._retraining(place, 1, train)
     found = [cast(Any, trained(scheme)) for scheme in (first, second, first, second)]
     assert asked == [first, second]
     assert found == 2 * [(tmp_path / "run-1", 1, "qat-uint8-7"), (tmp_path / "run-2", 1, "qat-int8-8")]
-    assert bundle._retraining(place, 1, None)(first) is None, "--no-qat"
+    assert build._retraining(place, 1, None)(first) is None, "--no-qat"
 
 
 def test_what_importing_an_exporter_says_reaches_nobody(
@@ -151,8 +151,8 @@ def test_what_importing_an_exporter_says_reaches_nobody(
         row = replace(RUNTIMES["onnxruntime"], exports_with=(module,))
         monkeypatch.setitem(RUNTIMES, "onnxruntime", row)
         if module == "kdc_chatty":
-            bundle.require_exporters(profile)
+            build.require_exporters(profile)
             assert capfd.readouterr() == ("", "")
         else:
             with pytest.raises(KdcError, match="needs kdc_broken, which cannot be imported: No module named 'kdc_not"):
-                bundle.require_exporters(profile)
+                build.require_exporters(profile)

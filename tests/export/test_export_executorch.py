@@ -18,14 +18,16 @@ else:
     import mobile_kit as kit
 
 from compressor.errors import EXIT_MISSING, KdcError
-from compressor.export.executorch_pte import EXECUTORCH, to_executorch
-from compressor.export.sizes import weight_bytes
-from compressor.export.source import QatModel
-from compressor.export.torch_rounding import rounded
-from compressor.models.fake_quant import add_fake_quant
+from compressor.export.base import QatModel
+from compressor.export.bundle.sizes import weight_bytes
+from compressor.export.mobile.executorch_pte import EXECUTORCH, to_executorch
+from compressor.export.mobile.sizes import pte_constants
+from compressor.export.mobile.torch_rounding import rounded
+from compressor.install import install_line
+from compressor.processes.runner import open_runner
 from compressor.progress import Silent
-from compressor.runner import open_runner
-from compressor.spec.quantization import Scheme
+from compressor.quantization.fake_quant import add_fake_quant
+from compressor.schema.quantization import Scheme
 
 pytest.importorskip("executorch")
 
@@ -48,9 +50,9 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_answers_as_torch_does(fp32: Path, tmp_path: Path) -> None:
     judge = kit.judge(tmp_path, batch=2)
     found = judge.logits(fp32, "executorch", "fp32", 64)
-    np.testing.assert_allclose(found, kit.logits(kit.pictures(1, 64)), atol=1e-5)
+    np.testing.assert_allclose(found, kit.logits(kit.images(1, 64)), atol=1e-5)
     assert executed(fp32) == "fp32"
-    stored = weight_bytes(fp32)
+    stored = weight_bytes(pte_constants(fp32))
     assert stored["float32"] >= 4 * (WEIGHTS + BIASES)
     assert "int8" not in stored
 
@@ -83,7 +85,7 @@ def test_every_rung_is_int8_and_keeps_the_classes(tmp_path: Path) -> None:
     found = [one.model for one in made if one]
     assert len({model.parent for model in found}) == len(found)
     assert all(judge(model, "executorch", "int8").correct >= 55 for model in found)
-    everything, gates, corrected, fallback = (weight_bytes(model)["int8"] for model in found)
+    everything, gates, corrected, fallback = (weight_bytes(pte_constants(model))["int8"] for model in found)
     assert everything == WEIGHTS
     assert gates == WEIGHTS - 2 * 8 * 4
     assert corrected in (everything, gates)
@@ -109,7 +111,7 @@ def test_a_retrained_student_brings_its_ranges(tmp_path: Path) -> None:
     record = student.quantization.model_copy(update={"inputs": wide})
     far = EXECUTORCH.from_qat(source, QatModel(network, student.network, Path("m.onnx"), record), tmp_path / "wide")
     with torch.no_grad():
-        expected = network(torch.from_numpy(kit.normalised(kit.pictures(1, 64)))).numpy()
+        expected = network(torch.from_numpy(kit.normalised(kit.images(1, 64)))).numpy()
     assert np.abs(close - expected).mean() < 0.01 * np.abs(expected).max()
     worse = judge.logits(far.model, "executorch", "int8", 64)
     assert np.abs(worse - expected).mean() > 3 * np.abs(close - expected).mean()
@@ -125,14 +127,14 @@ def test_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(KdcError, match="an ExecuTorch export needs executorch") as caught:
         make()
     assert caught.value.exit_code == EXIT_MISSING
-    assert caught.value.hint == "pip install 'kdc[mobile]'"
+    assert caught.value.hint == install_line("executorch")
 
 
 @pytest.mark.slow
 def test_what_cannot_be_converted_is_one_line(tmp_path: Path) -> None:
     class Undecided(nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return pictures if pictures.sum() > 0 else -pictures
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images if images.sum() > 0 else -images
 
     whole = kit.source()
     source = type(whole)(Undecided(), whole.onnx_file, kit.HOW, whole.calibration, whole.profile)

@@ -10,17 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source, TopRung
 from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import climb
-from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Source
 from compressor.profiles import load_profile
 from compressor.progress import Progress
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Quantization, Scheme
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.quantization import Quantization, Scheme
+from compressor.tasks.image_classification.stored import StoredImages
 from tests.kit import Hearing
 
 SCHEME = Scheme(activations="uint8")
-HOW = Preprocess(input_size=(8, 8), resize=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
+HOW = ImagePreprocess(input_size=(8, 8), resize=(8, 8), mean=(0, 0, 0), std=(1, 1, 1))
 Floats = NDArray[np.float32]
 
 
@@ -39,11 +40,12 @@ def torchs(n: int, classes: int = 3) -> tuple[Floats, NDArray[np.int64]]:
 
 
 def judge_of(folder: Path, reference: Floats, labels: NDArray[np.int64], max_drop: float = 0.005) -> Answering:
-    pictures = folder / "pictures.npy"
-    np.save(pictures, np.random.default_rng(1).integers(0, 256, (len(labels), 8, 8, 3), dtype=np.uint8))
+    pixels = np.random.default_rng(1).integers(0, 256, (len(labels), 8, 8, 3), dtype=np.uint8)
+    np.save(folder / "images.npy", pixels)
+    images = StoredImages(pixels, HOW, folder / "images.npy")
     needed = int((reference.argmax(axis=1) == labels).sum()) - max(1, max_drop * len(labels))
     how: dict[str, Any] = {"batch": 1, "threads": 1, "needed": needed, "max_drop": max_drop}
-    return Answering(pictures, labels, reference, HOW, **how)
+    return Answering(images, labels, reference, **how)
 
 
 def artefact(folder: Path, how: str, logits: Floats) -> Path:
@@ -84,7 +86,13 @@ def ladder(made: list[tuple[str, str, Floats]]) -> Quantizer:
 
 def source() -> Source:
     profile = load_profile("x86-avx2")
-    return Source(cast(Any, None), Path("model.onnx"), cast(Any, None), np.empty((0, 1, 1, 3), np.uint8), profile)
+    return Source(
+        cast(Any, None),
+        Path("model.onnx"),
+        cast(Any, None),
+        StoredImages(np.empty((0, 1, 1, 3), np.uint8), cast(Any, None)),
+        profile,
+    )
 
 
 def test_a_score_counts_by_class_and_measures_parity(tmp_path: Path) -> None:
@@ -109,7 +117,7 @@ def test_a_score_counts_by_class_and_measures_parity(tmp_path: Path) -> None:
 
 
 def test_six_right_answers_do_not_make_up_for_mirrored_logits(tmp_path: Path) -> None:
-    """All of six validation pictures right, and a cosine of -0.7: the rung does not hold, so the next is made."""
+    """All of six validation images right, and a cosine of -0.7: the rung does not hold, so the next is made."""
     reference, labels = torchs(6, 10)
     bad, good = mirrored(reference, labels), near(reference, 20)
     judge = judge_of(tmp_path, reference, labels)
@@ -120,7 +128,7 @@ def test_six_right_answers_do_not_make_up_for_mirrored_logits(tmp_path: Path) ->
     assert not judge.holds(score)
     progress = Hearing()
     rungs = ladder([("ptq", "mirrored", bad), ("bias-correction", "close", good)])
-    taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, None, lambda scheme: None, progress)
+    taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), progress)
     assert taken.candidate.how == "close"
     assert [rung.taken for rung in taken.rungs] == [False, True]
     assert taken.rungs[0].score == score
@@ -135,7 +143,7 @@ def test_within_a_rung_parity_comes_before_right_answers(tmp_path: Path) -> None
     wrong[0] = reference[0, [1, 0, *range(2, 10)]]
     judge = judge_of(tmp_path, reference, labels)
     rungs = ladder([("ptq", "mirrored", mirrored(reference, labels)), ("ptq", "one wrong", wrong)])
-    taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, None, lambda scheme: None, Hearing())
+    taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), Hearing())
     assert (taken.candidate.how, taken.score.correct) == ("one wrong", 29)
 
 
@@ -145,10 +153,10 @@ def test_of_equals_within_a_rung_the_closest_is_taken(tmp_path: Path) -> None:
     close, closer = near(reference, 15), near(reference, 35)
     made = [("ptq", "close", close), ("ptq", "closer", closer), ("fallback", "some float", near(reference, 60))]
     judge = judge_of(tmp_path, reference, labels)
-    taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "a", judge, None, lambda scheme: None, Hearing())
+    taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "a", judge, TopRung(), Hearing())
     assert taken.candidate.how == "closer"
     judge.needed = 7  # none holds
-    taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "b", judge, None, lambda scheme: None, Hearing())
+    taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "b", judge, TopRung(), Hearing())
     assert taken.candidate.how == "closer"
 
 
@@ -157,7 +165,7 @@ def test_where_none_is_close_the_best_is_taken_and_said(tmp_path: Path) -> None:
     progress = Hearing()
     judge = judge_of(tmp_path, reference, labels)
     rungs = ladder([("ptq", "mirrored", mirrored(reference, labels))])
-    climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, None, lambda scheme: None, progress)
+    climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), progress)
     [warning] = progress.warnings
     assert "no rung gives torch's answers closely enough" in warning
     assert "lowest cosine -0." in warning
@@ -184,7 +192,7 @@ def test_a_retrained_student_is_compared_with_itself(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
     judge = judge_of(tmp_path, reference, labels, max_drop=1.0)
     judge.needed = 0
-    pixels = np.load(tmp_path / "pictures.npy")
+    pixels = np.load(tmp_path / "images.npy")
     with torch.no_grad():
         own = network(torch.from_numpy(pixels).float().permute(0, 3, 1, 2) / 255).numpy()
     qat = QatModel(network, network, Path("qat.onnx"), Quantization(scheme=SCHEME, inputs={}))
@@ -193,6 +201,8 @@ def test_a_retrained_student_is_compared_with_itself(tmp_path: Path) -> None:
         lambda *given: iter(()),
         lambda source, qat, folder: Candidate("qat", "retrained", artefact(folder, "q", own)),
     )
-    taken = climb(source(), "onnxruntime", quantizer, tmp_path / "out", judge, None, lambda scheme: qat, Hearing())
+    taken = climb(
+        source(), "onnxruntime", quantizer, tmp_path / "out", judge, TopRung(retrain=lambda scheme: qat), Hearing()
+    )
     assert taken.score.cosine == pytest.approx(1, abs=1e-5)
     assert (taken.score.same, taken.score.n) == (40, 40)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from compressor.errors import KdcError
-from compressor.export.bundle import needed
+from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Rank, Source, TopRung
+from compressor.export.bundle.build import needed
 from compressor.export.ladder import climb
-from compressor.export.source import Candidate, Judge, QatModel, Quantizer, Rank, Source
 from compressor.profiles import load_profile
 from compressor.progress import Progress, Silent
-from compressor.spec.quantization import Quantization, Scheme, Score
-from compressor.spec.student import Accuracy
+from compressor.schema.quantization import Quantization, Scheme, Score
+from compressor.schema.student import Accuracy
+from compressor.tasks.image_classification.stored import StoredImages
 from tests.kit import score_of
 
 SCHEME = Scheme(activations="uint8")
@@ -60,7 +61,13 @@ def rungs(source: Source, folder: Path, judge: Judge, progress: Progress) -> Ite
 
 def source() -> Source:
     profile = load_profile("x86-avx2")
-    return Source(cast(Any, None), Path("model.onnx"), cast(Any, None), np.empty((0, 1, 1, 3), np.uint8), profile)
+    return Source(
+        cast(Any, None),
+        Path("model.onnx"),
+        cast(Any, None),
+        StoredImages(np.empty((0, 1, 1, 3), np.uint8), cast(Any, None)),
+        profile,
+    )
 
 
 def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
@@ -76,7 +83,7 @@ def run(tmp_path: Path, needed: int, quantizer: Quantizer, qat: bool = True) -> 
         return QatModel(cast(Any, None), cast(Any, None), Path("qat.onnx"), record) if qat else None
 
     judge = FakeJudge(needed)
-    taken = climb(source(), "onnxruntime", quantizer, tmp_path / "out", judge, None, retrain, Silent())
+    taken = climb(source(), "onnxruntime", quantizer, tmp_path / "out", judge, TopRung(retrain=retrain), Silent())
     return taken, judge, trained
 
 
@@ -113,7 +120,7 @@ def test_where_the_top_is_not_enough_the_best_is_taken_and_said(tmp_path: Path) 
             said.append(text)
 
     judge = FakeJudge(99)
-    taken = climb(source(), "onnxruntime", LADDER, tmp_path / "out", judge, None, lambda scheme: None, Listening())
+    taken = climb(source(), "onnxruntime", LADDER, tmp_path / "out", judge, TopRung(), Listening())
     assert taken.candidate.how == "one layer"
     [line] = said
     assert line.startswith("out: no rung keeps the accuracy asked for; the best is fallback: one layer: 91 of 100")
@@ -132,7 +139,7 @@ def test_a_student_trained_for_it_enters_at_the_top(tmp_path: Path, bits: Any, m
     record = Quantization(scheme=Scheme(activations="uint8", weight_bits=bits), inputs={})
     own = QatModel(cast(Any, None), cast(Any, None), Path("qat.onnx"), record)
     judge = FakeJudge(85)
-    taken = climb(source(), "onnxruntime", LADDER, tmp_path / "out", judge, own, lambda scheme: None, Silent())
+    taken = climb(source(), "onnxruntime", LADDER, tmp_path / "out", judge, TopRung(own), Silent())
     assert [asked for asked, _ in judge.asked] == made
     assert (taken.qat is own) == (bits == 8)
 
@@ -143,7 +150,7 @@ def test_a_stand_in_is_judged_in_its_place(tmp_path: Path) -> None:
 
     judge = FakeJudge(0)
     quantizer = Quantizer(lambda profile: SCHEME, one)
-    taken = climb(source(), "tensorrt", quantizer, tmp_path / "out", judge, None, lambda scheme: None, Silent())
+    taken = climb(source(), "tensorrt", quantizer, tmp_path / "out", judge, TopRung(), Silent())
     assert judge.asked == [("minmax", "onnxruntime")]
     assert taken.score.stand_in == "onnxruntime"
 

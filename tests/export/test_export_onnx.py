@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.export.macs import count_macs
-from compressor.export.onnx_graph import to_onnx
+from compressor.export.bundle.macs import count_macs
+from compressor.export.onnx.graph import to_onnx
+from tests.kit import pixels
 
 METADATA = {"licence": "apache-2.0", "class_names": '["cat","dög"]'}
 
@@ -32,12 +33,12 @@ def network() -> nn.Module:
 @pytest.fixture(scope="module")
 def exported(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    to_onnx(network, (64, 64), 2, 18, METADATA, path)
+    to_onnx(network, pixels(64, 64), 2, 18, METADATA, path)
     return path
 
 
-def run(path: Path, pictures: np.ndarray) -> np.ndarray:
-    answers: list[np.ndarray] = ort.InferenceSession(path).run(None, {"input": pictures})
+def run(path: Path, images: np.ndarray) -> np.ndarray:
+    answers: list[np.ndarray] = ort.InferenceSession(path).run(None, {"input": images})
     return answers[0]
 
 
@@ -46,13 +47,13 @@ def run(path: Path, pictures: np.ndarray) -> np.ndarray:
 )
 def test_the_opset_asked_for_and_torchs_answers(name: str, opset: int, tmp_path: Path) -> None:
     network = create(name)
-    to_onnx(network, (64, 64), 2, opset, METADATA, tmp_path / "m.onnx")
+    to_onnx(network, pixels(64, 64), 2, opset, METADATA, tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     assert [(row.domain, row.version) for row in model.opset_import] == [("", opset)]
-    pictures = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
-        expected = network(torch.from_numpy(pictures)).numpy()
-    np.testing.assert_allclose(run(tmp_path / "m.onnx", pictures), expected, atol=1e-5)
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(run(tmp_path / "m.onnx", images), expected, atol=1e-5)
 
 
 def test_shapes_names_and_metadata(exported: Path) -> None:
@@ -65,7 +66,7 @@ def test_shapes_names_and_metadata(exported: Path) -> None:
 
 
 def test_two_exports_are_the_same_bytes(network: nn.Module, exported: Path, tmp_path: Path) -> None:
-    to_onnx(network, (64, 64), 2, 18, METADATA, tmp_path / "again.onnx")
+    to_onnx(network, pixels(64, 64), 2, 18, METADATA, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == exported.read_bytes()
 
 
@@ -78,11 +79,11 @@ def test_nothing_of_this_machine_inside(exported: Path) -> None:
 
 def test_a_network_that_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     class Branches(nn.Module):
-        def forward(self, pictures: Tensor) -> Tensor:
-            return pictures.mean((2, 3)) if pictures.sum().item() > 0 else pictures.amax((2, 3))
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3)) if images.sum().item() > 0 else images.amax((2, 3))
 
     with pytest.raises(KdcError, match="cannot be exported to ONNX"):
-        to_onnx(Branches(), (8, 8), 1, 18, {}, tmp_path / "m.onnx")
+        to_onnx(Branches(), pixels(8, 8), 1, 18, {}, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,14 +91,14 @@ def test_an_opset_that_lacks_an_operator_is_refused(tmp_path: Path) -> None:
     """BitwiseAnd came with opset 18. Another opset than the one asked for is never written instead."""
 
     class Masked(nn.Module):
-        def forward(self, pictures: Tensor) -> Tensor:
-            return pictures.mean((2, 3)) * torch.bitwise_and((pictures.amax((2, 3)) > 0).int(), 1)
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3)) * torch.bitwise_and((images.amax((2, 3)) > 0).int(), 1)
 
     with pytest.raises(KdcError, match=r"cannot be written at ONNX opset 17: .*BitwiseAnd") as caught:
-        to_onnx(Masked(), (8, 8), 1, 17, {}, tmp_path / "m.onnx")
+        to_onnx(Masked(), pixels(8, 8), 1, 17, {}, tmp_path / "m.onnx")
     assert (caught.value.exit_code, caught.value.hint) == (2, "--set opset=18")
     assert list(tmp_path.iterdir()) == []
-    to_onnx(Masked(), (8, 8), 1, 18, {}, tmp_path / "m.onnx")
+    to_onnx(Masked(), pixels(8, 8), 1, 18, {}, tmp_path / "m.onnx")
     assert "BitwiseAnd" in {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
 
 
@@ -106,18 +107,18 @@ def test_macs_of_a_convolution_and_a_linear_layer() -> None:
         nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(4 * 6 * 6, 5)
     )
     by_hand = 3 * 4 * 9 * 64 + 4 * 9 * 36 + 4 * 36 * 5
-    assert count_macs(layers, (8, 8)) == by_hand
+    assert count_macs(layers, pixels(8, 8)) == by_hand
 
 
 def test_a_batch_that_varies(network: nn.Module, exported: Path, tmp_path: Path) -> None:
-    to_onnx(network, (64, 64), None, 18, METADATA, tmp_path / "m.onnx")
+    to_onnx(network, pixels(64, 64), None, 18, METADATA, tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     for value, rest in ((model.graph.input[0], [3, 64, 64]), (model.graph.output[0], [3])):
         first, *others = value.type.tensor_type.shape.dim
         assert (first.dim_param, [dim.dim_value for dim in others]) == ("batch", rest)
     assert len(model.graph.node) == len(onnx.load(exported).graph.node)  # no nodes that compute the shape
-    pictures = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).astype(np.float32)
     with torch.no_grad():
-        expected = network(torch.from_numpy(pictures)).numpy()
+        expected = network(torch.from_numpy(images)).numpy()
     for size in (1, 2, 5):
-        np.testing.assert_allclose(run(tmp_path / "m.onnx", pictures[:size]), expected[:size], atol=1e-5)
+        np.testing.assert_allclose(run(tmp_path / "m.onnx", images[:size]), expected[:size], atol=1e-5)

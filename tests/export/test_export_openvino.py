@@ -13,16 +13,18 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compressor.errors import EXIT_MISSING, KdcError
-from compressor.export.openvino_ir import convert
-from compressor.export.sizes import weight_bytes
-from compressor.export.source import Source
+from compressor.export.base import Source
+from compressor.export.bundle.sizes import weight_bytes
+from compressor.export.openvino.ir import convert, ir_constants
+from compressor.install import install_line
 from compressor.profiles import load_profile
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification.stored import StoredImages
 
 ov = pytest.importorskip("openvino")
 
 SLOW = partial(pytest.param, marks=pytest.mark.slow)  # each conversion takes most of a second
-HOW = Preprocess(input_size=(8, 8), resize=(8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
+HOW = ImagePreprocess(input_size=(8, 8), resize=(8, 8), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def source_of(folder: Path, opset: int = 18, op: str = "Conv") -> Source:
@@ -42,8 +44,8 @@ def source_of(folder: Path, opset: int = 18, op: str = "Conv") -> Source:
     weights = [numpy_helper.from_array(value, name) for name, value in tensors.items()]
     graph = helper.make_graph(nodes, "net", inputs, outputs, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), folder / "m.onnx")
-    pictures = np.zeros((1, 8, 8, 3), np.uint8)
-    return Source(nn.Identity(), folder / "m.onnx", HOW, pictures, load_profile("x86-avx2"))
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    return Source(nn.Identity(), folder / "m.onnx", HOW, StoredImages(images, HOW), load_profile("x86-avx2"))
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("f32", "float32"), ("f16", "float16"), SLOW("bf16", "float16")])
@@ -51,7 +53,7 @@ def test_stores_what_was_asked(tmp_path: Path, precision: str, kind: str) -> Non
     made = convert(source_of(tmp_path), precision, tmp_path / "ir")
     assert sorted(path.name for path in (tmp_path / "ir").iterdir()) == ["model.bin", "model.xml"]
     assert made.model == tmp_path / "ir" / "model.xml"
-    stored = weight_bytes(made.model)
+    stored = weight_bytes(ir_constants(made.model))
     assert {name for name in stored if name.startswith("float")} == {kind}
     assert stored[kind] == (54 + 6 + 6 * 36 * 4) * (4 if precision == "f32" else 2)
     assert made.made == f"openvino.convert_model, save_model(compress_to_fp16={precision != 'f32'})"
@@ -71,9 +73,9 @@ def test_says_nothing(
 def test_answers_as_the_onnx_file(tmp_path: Path, opset: int) -> None:
     source = source_of(tmp_path, opset)
     made = convert(source, "f32", tmp_path / "ir")
-    picture = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
-    expected = ort.InferenceSession(source.onnx_file).run(None, {"input": picture})[0]
-    answer = ov.compile_model(made.model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(picture)[0]
+    image = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    expected = ort.InferenceSession(source.onnx_file).run(None, {"input": image})[0]
+    answer = ov.compile_model(made.model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(image)[0]
     np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -102,4 +104,4 @@ def test_missing_openvino_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(KdcError, match="needs openvino") as caught:
         convert(source_of(tmp_path), "f32", tmp_path / "ir")
-    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, "pip install 'kdc[openvino]'")
+    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, install_line("openvino", "nncf"))

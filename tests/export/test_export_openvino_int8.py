@@ -13,26 +13,28 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compressor.data import normalise
 from compressor.errors import EXIT_MISSING, KdcError
+from compressor.export.base import Candidate, QatModel, Source
+from compressor.export.bundle.sizes import weight_bytes
 from compressor.export.judge import ValidationJudge
-from compressor.export.openvino_fallback import Layers, fallback, fewest, logits
-from compressor.export.openvino_int8 import OPENVINO, openvino_scheme
-from compressor.export.openvino_ir import converted
-from compressor.export.openvino_nncf import batch, biases, quantized, save_packed
-from compressor.export.sizes import weight_bytes
-from compressor.export.source import Candidate, QatModel, Source
+from compressor.export.openvino.fallback import Layers, fallback, fewest, logits
+from compressor.export.openvino.int8 import OPENVINO, openvino_scheme
+from compressor.export.openvino.ir import converted, ir_constants
+from compressor.export.openvino.nncf_int8 import batch, biases, quantized, save_packed
+from compressor.install import install_line
+from compressor.processes.runner import open_runner
 from compressor.profiles import load_profile
 from compressor.progress import Silent
-from compressor.runner import open_runner
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.quantization import Quantization
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.quantization import Quantization
+from compressor.tasks.image_classification import normalise
+from compressor.tasks.image_classification.stored import StoredImages
 
 pytest.importorskip("nncf")
 ov = pytest.importorskip("openvino")
 
 SIDE, CLASSES = 16, 5
-HOW = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
+HOW = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def write_onnx(path: Path, batch: int = 1, opset: int = 18) -> Path:
@@ -69,8 +71,8 @@ def write_onnx(path: Path, batch: int = 1, opset: int = 18) -> Path:
 
 
 def source_of(onnx_file: Path, profile: str = "x86-avx2", *overrides: str) -> Source:
-    pictures = np.random.default_rng(2).integers(0, 256, (24, SIDE, SIDE, 3), dtype=np.uint8)
-    return Source(nn.Identity(), onnx_file, HOW, pictures, load_profile(profile, overrides))
+    images = np.random.default_rng(2).integers(0, 256, (24, SIDE, SIDE, 3), dtype=np.uint8)
+    return Source(nn.Identity(), onnx_file, HOW, StoredImages(images, HOW), load_profile(profile, overrides))
 
 
 class CountingJudge(ValidationJudge):
@@ -82,14 +84,15 @@ class CountingJudge(ValidationJudge):
 
 
 def judge_of(source: Source, folder: Path, needed: float) -> CountingJudge:
-    """200 pictures with the float model's answers as labels, so that it is right on all of them."""
-    pictures = np.random.default_rng(3).integers(0, 256, (200, SIDE, SIDE, 3), dtype=np.uint8)
-    np.save(folder / "pictures.npy", pictures)
+    """200 images with the float model's answers as labels, so that it is right on all of them."""
+    images = np.random.default_rng(3).integers(0, 256, (200, SIDE, SIDE, 3), dtype=np.uint8)
+    np.save(folder / "images.npy", images)
+    stored = StoredImages(images, HOW, folder / "images.npy")
     session = ort.InferenceSession(source.onnx_file)
-    answers = np.concatenate([session.run(None, {"input": normalise(pictures[i : i + 1], HOW)})[0] for i in range(200)])
+    answers = np.concatenate([session.run(None, {"input": normalise(images[i : i + 1], HOW)})[0] for i in range(200)])
     labels = answers.argmax(axis=1)
     how: dict[str, Any] = {"batch": 1, "threads": 1, "max_drop": 1.0}
-    return CountingJudge(folder / "pictures.npy", labels, answers, HOW, **how, needed=needed)
+    return CountingJudge(stored, labels, answers, **how, needed=needed)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +154,7 @@ def test_the_rungs_in_order_each_in_a_folder_of_its_own(
 
 
 def test_weights_are_int8_the_rest_is_f32_and_int8_is_what_runs(packed: Path) -> None:
-    sizes = weight_bytes(packed)
+    sizes = weight_bytes(ir_constants(packed))
     assert sizes["int8"] == 16 * 3 * 9 + 16 * 16 * 9 + CLASSES * 16
     assert set(sizes) <= {"int8", "float32", "int64"}
     assert executed(packed) == "int8"
@@ -213,7 +216,9 @@ def test_batches_and_old_opsets(tmp_path: Path) -> None:
     made = save_packed(quantized(converted(source.onnx_file), source, "mixed", Silent(), fast=False), tmp_path / "ir")
     assert list(ov.Core().read_model(made).input(0).shape) == [5, 3, SIDE, SIDE]
     assert executed(made) == "int8"
-    np.testing.assert_array_equal(batch(source, 4)[4], batch(source, 0)[0])  # 24 pictures fill five batches of five
+    np.testing.assert_array_equal(
+        batch(source, 4)["input"][4], batch(source, 0)["input"][0]
+    )  # 24 images fill five batches of five
 
 
 @pytest.mark.slow
@@ -252,7 +257,7 @@ def test_the_fallback_keeps_the_accuracy_with_one_layer_in_float(
     assert "second" in found.how
     assert found.how.endswith("which is enough")
     assert executed(found.model) == "mixed f32+int8"
-    assert {"int8", "float32"} <= set(weight_bytes(found.model))
+    assert {"int8", "float32"} <= set(weight_bytes(ir_constants(found.model)))
 
 
 @pytest.mark.parametrize(
@@ -271,14 +276,14 @@ def test_fewest_finds_the_least_that_holds(most: int, first: int | None) -> None
 
 
 class Reader:
-    """Calibration pictures for onnxruntime's quantizer."""
+    """Calibration images for onnxruntime's quantizer."""
 
     def __init__(self, source: Source) -> None:
         self._rows: Iterator[int] = iter(range(8))
         self._source = source
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        return next(({"input": batch(self._source, row)} for row in self._rows), None)
+        return next((batch(self._source, row) for row in self._rows), None)
 
 
 @pytest.mark.slow
@@ -303,7 +308,7 @@ def test_a_retrained_students_graph_keeps_its_weights_and_ranges(source: Source,
     assert OPENVINO.from_qat is not None
     one = OPENVINO.from_qat(source, qat, tmp_path / "ir")
     assert (one.rung, one.model) == ("qat", tmp_path / "ir" / "model.xml")
-    assert weight_bytes(one.model)["int8"] == 16 * 3 * 9 + 16 * 16 * 9 + CLASSES * 16
+    assert weight_bytes(ir_constants(one.model))["int8"] == 16 * 3 * 9 + 16 * 16 * 9 + CLASSES * 16
     stored = {tensor.name: tensor for tensor in onnx.load(made).graph.initializer}
     kernel = numpy_helper.to_array(stored["w2_quantized"])
     assert any(np.array_equal(kernel, constant.data) for constant in constants(one.model))
@@ -324,13 +329,16 @@ def test_what_is_missing_is_named(module: str, source: Source, tmp_path: Path, m
     judge = judge_of(source, tmp_path, needed=0)
     with pytest.raises(KdcError, match=f"needs {module}") as caught:
         next(OPENVINO.candidates(source, tmp_path, judge, Silent()))
-    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, "pip install 'kdc[openvino]'")
+    assert (caught.value.exit_code, caught.value.hint) == (EXIT_MISSING, install_line("openvino", "nncf"))
 
 
 def test_a_network_that_nncf_refuses_is_one_line(
     source: Source,
 ) -> None:
-    narrow = Source(source.network, source.onnx_file, HOW, source.calibration[:, :8], source.profile)
+    assert isinstance(source.calibration, StoredImages)
+    narrow = Source(
+        source.network, source.onnx_file, HOW, StoredImages(source.calibration.pixels[:, :8], HOW), source.profile
+    )
     with pytest.raises(KdcError, match=r"^NNCF cannot quantize the network: .*shape=\[1,3,16,16\]") as caught:
         quantized(converted(source.onnx_file), narrow, "mixed", Silent(), fast=True)
     assert "\n" not in caught.value.message

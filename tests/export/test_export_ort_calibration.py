@@ -1,4 +1,4 @@
-"""Ranges from training pictures, biases corrected, sensitivities: each against a value worked out otherwise."""
+"""Ranges from training images, biases corrected, sensitivities: each against a value worked out otherwise."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -8,18 +8,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from compressor.data import normalise
 from compressor.errors import KdcError
-from compressor.export.bias_correction import channel_means, correct_biases
+from compressor.export.base import Source
 from compressor.export.calibration import BINS, Histogram, _entropy, _percentile, activation_ranges, batches
-from compressor.export.ort_session import open_session
-from compressor.export.qdq import insert_pairs, plan_for, quantize
-from compressor.export.qdq_plan import Layer, heavy_layers
+from compressor.export.onnx.bias_correction import channel_means, correct_biases
+from compressor.export.onnx.qdq import insert_pairs, plan_for, quantize
+from compressor.export.onnx.qdq_plan import Layer, heavy_layers
+from compressor.export.onnx.session import open_session
 from compressor.export.sensitivity import Sensitivity, divergence, growing_sets, in_order, measure_layers
-from compressor.export.source import Source
 from compressor.progress import Silent
-from compressor.spec.quantization import Scheme
-from tests.export.ort_kit import HEAVY, PREPROCESS, make_model, make_source
+from compressor.schema.quantization import Scheme
+from tests.export.ort_kit import HEAVY, make_model, make_source
 
 U8S8 = Scheme(activations="uint8")
 S8S8 = Scheme(activations="int8")
@@ -86,10 +85,10 @@ def test_a_tensor_that_is_always_zero(method: object) -> None:
 
 def test_minmax_is_what_the_network_gives(source: Source) -> None:
     found = activation_ranges(make_model(), TENSORS, batches(source), U8S8)
-    inputs = normalise(source.calibration, PREPROCESS)
+    inputs = source.calibration.fed(np.arange(len(source.calibration)))["input"]
     assert found["minmax"]["input"] == (inputs.min(), inputs.max())
     session = open_session(make_model(), ["x"])
-    values = np.concatenate([session.run(inputs[i : i + 1])["x"] for i in range(len(inputs))])
+    values = np.concatenate([session.run({"input": inputs[i : i + 1]})["x"] for i in range(len(inputs))])
     assert found["minmax"]["x"] == (0.0, values.max())
     for method in ("percentile", "entropy"):
         for name in TENSORS:
@@ -97,9 +96,9 @@ def test_minmax_is_what_the_network_gives(source: Source) -> None:
             assert found[method][name][1] <= found["minmax"][name][1]
 
 
-def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(KdcError, match="31 training pictures are too few to calibrate with: 32 are needed") as error:
-        next(batches(make_source(tmp_path, pictures=31)))
+def test_too_few_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(KdcError, match="31 training images are too few to calibrate with: 32 are needed") as error:
+        next(batches(make_source(tmp_path, images=31)))
     assert error.value.exit_code == 2
 
 

@@ -12,16 +12,16 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from compressor.errors import KdcError
+from compressor.export.base import QatModel, Source
 from compressor.export.calibration import METHODS, activation_ranges, batches
-from compressor.export.ort_fp16 import half, to_fp16
-from compressor.export.ort_int8 import ORT
-from compressor.export.qdq import plan_for, quantize, write_model
-from compressor.export.qdq_ladder import qdq_candidates
+from compressor.export.onnx.fp16 import half, to_fp16
+from compressor.export.onnx.int8 import ORT
+from compressor.export.onnx.qdq import plan_for, quantize, write_model
+from compressor.export.onnx.qdq_ladder import qdq_candidates
 from compressor.export.schemes import onnxruntime_scheme, saturates
-from compressor.export.source import QatModel, Source
 from compressor.profiles import load_profile
 from compressor.progress import Silent
-from compressor.spec.quantization import Quantization, Scheme
+from compressor.schema.quantization import Quantization, Scheme
 from tests.export.ort_kit import AgreementJudge, logits_of, make_model, make_source, ops
 
 
@@ -77,9 +77,9 @@ def test_two_ladders_are_the_same_bytes(source: Source, tmp_path: Path) -> None:
             assert str(tmp_path).encode() not in first.model.read_bytes()
 
 
-def test_too_few_pictures_end_the_ladder_before_it_begins(source: Source, tmp_path: Path) -> None:
-    few = replace(source, calibration=source.calibration[:7])
-    with pytest.raises(KdcError, match="7 training pictures are too few to calibrate with: 32 are needed"):
+def test_too_few_images_end_the_ladder_before_it_begins(source: Source, tmp_path: Path) -> None:
+    few = replace(source, calibration=source.calibration.first(7, tmp_path))
+    with pytest.raises(KdcError, match="7 training images are too few to calibrate with: 32 are needed"):
         next(ORT.candidates(few, tmp_path / "made", AgreementJudge(source), Silent()))
 
 

@@ -20,16 +20,18 @@ from timm.layers import Conv2dSame, SqueezeExcite
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.export.qat_onnx import qat_model, to_qdq_onnx
-from compressor.models import create_student, save_run
-from compressor.models.fake_quant import WeightRounding, add_fake_quant, fake_quant_layers
-from compressor.models.folding import fold_batchnorm
-from compressor.models.quant_plan import quant_plan
-from compressor.models.ranges import calibrate
+from compressor.export.onnx.qat import qat_model, to_qdq_onnx
+from compressor.models import save_run
 from compressor.profiles import load_profile
-from compressor.spec.quantization import Quantization, Scheme
-from compressor.spec.recipe import Recipe
-from compressor.spec.student import Accuracy, DataInfo, Environment, Student
+from compressor.quantization.fake_quant import WeightRounding, add_fake_quant, fake_quant_layers
+from compressor.quantization.folding import fold_batchnorm
+from compressor.quantization.plan import quant_plan
+from compressor.quantization.ranges import calibrate
+from compressor.schema.quantization import Quantization, Scheme
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Accuracy, DataInfo, Environment, Student
+from compressor.tasks.image_classification.models.students import create_student
+from tests.kit import pixels
 
 torch.set_num_threads(1)
 
@@ -61,22 +63,22 @@ class Small(nn.Module):
 
 @pytest.fixture(scope="module")
 def digits() -> Tensor:
-    """64 real pictures, float32 [64, 3, 16, 16]."""
+    """64 real images, float32 [64, 3, 16, 16]."""
     bunch: Any = load_digits()
     pixels = torch.tensor(bunch.images[:64] / 16, dtype=torch.float32)[:, None].repeat(1, 3, 1, 1)
     return nn.functional.interpolate(pixels, (16, 16)) - 0.5
 
 
-def quantized(network: nn.Module, scheme: Scheme, pictures: Tensor) -> tuple[nn.Module, Quantization]:
-    example = torch.zeros(1, *pictures.shape[1:])
-    folded = fold_batchnorm(network.eval(), example)
-    quantization = calibrate(folded, quant_plan(folded, example), scheme, [pictures])
+def quantized(network: nn.Module, scheme: Scheme, images: Tensor) -> tuple[nn.Module, Quantization]:
+    example = torch.zeros(1, *images.shape[1:])
+    folded = fold_batchnorm(network.eval(), (example,))
+    quantization = calibrate(folded, quant_plan(folded, (example,)), scheme, [(images,)])
     return add_fake_quant(folded, quantization).eval(), quantization
 
 
-def small(scheme: Scheme, pictures: Tensor) -> nn.Module:
+def small(scheme: Scheme, images: Tensor) -> nn.Module:
     torch.manual_seed(0)
-    return quantized(Small(), scheme, pictures)[0]
+    return quantized(Small(), scheme, images)[0]
 
 
 Exported = Callable[..., tuple[nn.Module, Path]]
@@ -89,24 +91,24 @@ def exported(digits: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Export
     @cache
     def made(scheme: Scheme, opset: int) -> tuple[nn.Module, Path]:
         network, path = small(scheme, digits), tmp_path_factory.mktemp("small") / "m.onnx"
-        to_qdq_onnx(network, (16, 16), 64, opset, {"licence": "mit"}, path)
+        to_qdq_onnx(network, pixels(16, 16), 64, opset, {"licence": "mit"}, path)
         return network, path
 
     return lambda scheme, opset=18: made(scheme, opset)
 
 
-def answers(path: Path, pictures: Tensor, level: str = "ORT_DISABLE_ALL") -> NDArray[np.float32]:
+def answers(path: Path, images: Tensor, level: str = "ORT_DISABLE_ALL") -> NDArray[np.float32]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    found: NDArray[np.float32] = session.run(None, {"input": pictures.numpy()})[0]
+    found: NDArray[np.float32] = session.run(None, {"input": images.numpy()})[0]
     return found
 
 
-def torchs(network: nn.Module, pictures: Tensor) -> NDArray[np.float32]:
+def torchs(network: nn.Module, images: Tensor) -> NDArray[np.float32]:
     with torch.no_grad():
-        found: NDArray[np.float32] = network(pictures).numpy()
+        found: NDArray[np.float32] = network(images).numpy()
     return found
 
 
@@ -205,18 +207,18 @@ def test_two_exports_are_the_same_bytes_and_leave_the_network_alone(
 ) -> None:
     network, path = exported(SCHEMES[0], 17)
     assert np.array_equal(torchs(network, digits), torchs(small(SCHEMES[0], digits), digits))
-    to_qdq_onnx(network, (16, 16), 64, 17, {"licence": "mit"}, tmp_path / "again.onnx")
+    to_qdq_onnx(network, pixels(16, 16), 64, 17, {"licence": "mit"}, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_resnet", "test_vit"])
 def test_real_networks(name: str, digits: Tensor, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    pictures = nn.functional.interpolate(digits, (32, 32))
+    images = nn.functional.interpolate(digits, (32, 32))
     sized = {"img_size": 32} if name == "test_vit" else {}
-    network, _ = quantized(timm.create_model(name, num_classes=10, **sized), SCHEMES[1], pictures)
-    to_qdq_onnx(network, (32, 32), 64, 17, {}, tmp_path / "m.onnx")
-    wanted, found = torchs(network, pictures), answers(tmp_path / "m.onnx", pictures)
+    network, _ = quantized(timm.create_model(name, num_classes=10, **sized), SCHEMES[1], images)
+    to_qdq_onnx(network, pixels(32, 32), 64, 17, {}, tmp_path / "m.onnx")
+    wanted, found = torchs(network, images), answers(tmp_path / "m.onnx", images)
     noise = ((wanted - found) ** 2).sum() / (wanted**2).sum()
     assert 10 * np.log10(1 / noise) > 30
 

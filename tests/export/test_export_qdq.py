@@ -8,12 +8,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 from compressor.errors import KdcError
+from compressor.export.base import Source
 from compressor.export.calibration import activation_ranges, batches
-from compressor.export.qdq import plan_for, quantize, write_model
-from compressor.export.qdq_plan import GraphIndex, heavy_layers, squeeze_excite
-from compressor.export.qdq_strip import strip
-from compressor.export.source import Source
-from compressor.spec.quantization import Scheme
+from compressor.export.onnx.qdq import plan_for, quantize, write_model
+from compressor.export.onnx.qdq_plan import GraphIndex, heavy_layers, squeeze_excite
+from compressor.export.onnx.qdq_strip import strip
+from compressor.schema.quantization import Scheme
 from tests.export.ort_kit import GATE, HEAVY, logits_of, make_model, make_source, ops
 
 U8S7 = Scheme(activations="uint8", weight_bits=7)

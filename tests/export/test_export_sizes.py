@@ -9,7 +9,13 @@ import openvino as ov
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.export.sizes import compressed_bytes, weight_bytes
+from compressor.export.builders import builder_of
+from compressor.export.bundle.sizes import compressed_bytes
+from compressor.export.bundle.sizes import weight_bytes as total
+
+
+def weight_bytes(model: Path, runtime: str = "onnxruntime") -> dict[str, int]:
+    return total(builder_of(runtime).constants(model))
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +53,15 @@ def test_types_below_a_byte_are_packed(tmp_path: Path) -> None:
 def test_openvino_f16_halves_the_weights_and_says_so(model: Path, tmp_path: Path) -> None:
     for half, kind, size in ((False, "float32", 24_000), (True, "float16", 12_000)):
         ov.save_model(ov.convert_model(model), tmp_path / "ir.xml", compress_to_fp16=half)
-        found = weight_bytes(tmp_path / "ir.xml")
+        found = weight_bytes(tmp_path / "ir.xml", "openvino")
         assert found[kind] == size
         assert next(iter(found)) == kind  # the largest first
         assert sum(found.values()) <= (tmp_path / "ir.bin").stat().st_size
 
 
-def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model\.weights is neither"):
-        weight_bytes(tmp_path / "model.weights")
+def test_an_engine_counts_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "model.engine").write_bytes(bytes(7))
+    assert weight_bytes(tmp_path / "model.engine", "tensorrt-rtx") == {"engine": 7}
 
 
 def test_compressed_bytes_are_those_of_one_deflate_stream(tmp_path: Path) -> None:

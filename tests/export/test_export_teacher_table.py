@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.data import ImageData, Split
-from compressor.data.outputs import NOTHING, AnswerTable
-from compressor.export.teacher_table import matched_by_ids_alone, write_teacher_table
-from compressor.models.answer_table import LoadedTable
-from compressor.spec.bundle import TeacherTable
-from compressor.spec.outputs import Kind, OutputsInfo
-from compressor.spec.student import DataInfo, Weights
+from compressor.data.predictions import NOTHING, AnswerTable
+from compressor.data.samples import Dataset, Split
+from compressor.export.bundle.teacher_predictions import matched_by_ids_alone, write_teacher_table
+from compressor.models.prediction_table import LoadedTable
+from compressor.schema.bundle import TeacherTable
+from compressor.schema.predictions import Kind, OutputsInfo
+from compressor.schema.student import DataInfo, Weights
 from tests.kit import Hearing
 
 NAMES = ("ant", "bee", "cat")
@@ -31,11 +31,11 @@ def loaded(kind: Kind, rows: dict[str, list[float]], data: str | None = None) ->
     return LoadedTable(AnswerTable(kind, k, numbers, encoded, None, info or None, "ab"), WEIGHTS)
 
 
-def data_of(*ids: str) -> ImageData:
+def data_of(*ids: str) -> Dataset:
     contents = np.arange(len(ids), dtype=np.uint64)
     test = Split("test", ids, np.zeros(len(ids), np.int64), lambda number: Image.new("RGB", (1, 1)), contents)
     info = DataInfo(source="digits", fingerprint="f", class_names=NAMES, counts={})
-    return ImageData(info, test.part(np.arange(0)), test.part(np.arange(0)), test)
+    return Dataset(info, test.part(np.arange(0)), test.part(np.arange(0)), test)
 
 
 @pytest.fixture

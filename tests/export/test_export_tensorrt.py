@@ -12,12 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.errors import KdcError
-from compressor.export.source import Builder, Candidate, QatModel, Source
-from compressor.export.tensorrt import TENSORRT, TENSORRT_RTX
-from compressor.export.tensorrt_conformance import violations
+from compressor.export.base import Builder, Candidate, QatModel, Source
+from compressor.export.tensorrt.conformance import violations
+from compressor.export.tensorrt.engine import TENSORRT, TENSORRT_RTX
 from compressor.profiles import load_profile
 from compressor.progress import Silent
-from compressor.spec.quantization import Quantization, Scheme
+from compressor.schema.quantization import Quantization, Scheme
 from tests.export.ort_kit import HEAVY, AgreementJudge, logits_of, make_source, ops
 from tests.targets.trt_graphs import Graph
 

@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from compressor.errors import KdcError
-from compressor.export.tensorrt_conformance import build, check_conformance, violations
+from compressor.export.tensorrt.conformance import build, check_conformance, violations
+from compressor.install import install_line
 from tests.targets.trt_graphs import CHANNELS, Graph
 
 OPSET = 17
@@ -133,7 +134,7 @@ def test_without_tensorrt_rtx_nothing_passes_unchecked(tmp_path: Path, monkeypat
     monkeypatch.setenv("PYTHONPATH", str(blocked.parent))
     with pytest.raises(KdcError, match="cannot import tensorrt_rtx: not here") as raised:
         check_conformance(Graph().save(tmp_path / "model.onnx"), OPSET)
-    assert (raised.value.exit_code, raised.value.hint) == (4, "pip install 'kdc[tensorrt]'")
+    assert (raised.value.exit_code, raised.value.hint) == (4, install_line("tensorrt-rtx"))
 
 
 # The second look, through TensorRT's own parser and builder

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor import cli
+from compressor.cli import app as cli
 from tests.fuzz.kit import fuzzed
 
 pytestmark = pytest.mark.slow

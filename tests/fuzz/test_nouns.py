@@ -13,19 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compressor.assets import asset_dir
-from compressor.distill.learner import bind_losses
+from compressor.distill.loop.learner import bind_losses
 from compressor.distill.recipes import ANSWERS, LAYERS, PEERS, SELF, TEACH, recipe_from
 from compressor.errors import KdcError
+from compressor.files.reading import json_value
 from compressor.losses import bind
 from compressor.overrides import apply_overrides, read_yaml, yaml_mapping
 from compressor.profiles import load_profile
-from compressor.reading import json_value
-from compressor.spec import (
+from compressor.schema import (
     bundle,
     doctor,
     manifest,
     measurement,
-    outputs,
+    predictions,
     preprocess,
     profile,
     quantization,
@@ -34,14 +34,14 @@ from compressor.spec import (
     specialists,
     student,
 )
-from compressor.spec.base import Noun, parse, read_json
+from compressor.schema.base import Noun, parse, read_json
 from tests.fuzz.kit import ANY_TEXT, EXAMPLES, HOSTILE, JSON, SEEDS, fuzzed, mutated, texts_of
 from tests.fuzz.like import like, text_like
 
 pytestmark = pytest.mark.slow
 
 MODULES = (
-    bundle, doctor, manifest, measurement, outputs, preprocess, profile, quantization, recipe, report, specialists,
+    bundle, doctor, manifest, measurement, predictions, preprocess, profile, quantization, recipe, report, specialists,
     student,
 )  # fmt: skip
 NOUNS = sorted(

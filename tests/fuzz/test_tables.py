@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from compressor.data import open_data
-from compressor.data.outputs import read_outputs
+from compressor.data.predictions import read_outputs
 from compressor.errors import KdcError
 from compressor.progress import Silent
+from compressor.tasks.image_classification import open_data
 from tests.fuzz.kit import fuzzed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -71,7 +71,7 @@ def test_tables_of_answers_in_parquet(tmp_path: Path) -> None:
     holds()
 
 
-def test_tables_of_pictures(tmp_path: Path) -> None:
+def test_tables_of_images(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "it.png")
 
     @fuzzed

@@ -47,9 +47,10 @@ def of_length_1(rows: Tensor) -> Tensor:
 
 def learns(name: str) -> list[str]:
     """The arguments that a loss is to pass a gradient to."""
-    if name == "early_exits":
+    needs = LOSSES[name].needs
+    if "exit_logits" in needs:  # the student's own logits are what they learn from
         return ["exit_logits"]
-    return [need for need in LOSSES[name].needs if need.startswith("student") and need != "student_memory"]
+    return [need for need in needs if need.startswith("student") and not need.endswith("memory")]
 
 
 def tensors(values: Any) -> list[Tensor]:

@@ -1,4 +1,5 @@
-"""What holds for every loss of the table: gradients, extremes, half precision, who gets a gradient, order of rows."""
+"""The contract of every loss of the table: gradients, extremes, half precision, who gets a gradient, order of rows; and
+that the traits which its row claims are those that it has. A new row is tested with no line added here."""
 
 import math
 from functools import partial
@@ -18,9 +19,9 @@ ON_LOGITS = [name for name, loss in LOSSES.items() if {"student_logits", "exit_l
 TEMPERED = [name for name, loss in LOSSES.items() if "temperature" in loss.ranges]
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "crd"])
-def test_gradcheck(name: str) -> None:
-    """crd holds a normalizer constant, which finite differences would not: its own tests check its gradient."""
+@ALL
+def test_its_gradient_is_the_derivative_of_its_value_where_its_row_says_so(name: str) -> None:
+    """What holds a part of its value constant has tests of its own for its gradient."""
     inputs, wanted = given(name, batch=3), learns(name)
     learned = [t.clone().requires_grad_() for key in wanted for t in tensors(inputs[key])]
 
@@ -28,10 +29,13 @@ def test_gradcheck(name: str) -> None:
         rest = iter(leaves)
         return LOSSES[name].function(*mapped(inputs, lambda t: next(rest), lambda key, t: key in wanted).values())
 
-    assert torch.autograd.gradcheck(loss, tuple(learned))
+    if LOSSES[name].exact_gradient:
+        assert torch.autograd.gradcheck(loss, tuple(learned))
+    else:
+        assert not torch.autograd.gradcheck(loss, tuple(learned), raise_exception=False)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "crd"])
+@pytest.mark.parametrize("name", [name for name, row in LOSSES.items() if row.exact_gradient])
 def test_loss_is_a_scalar_that_falls_along_its_gradient(name: str) -> None:
     inputs, wanted = given(name), learns(name)
     before, found = gradients(name, inputs)
@@ -98,28 +102,41 @@ def test_order_of_the_classes_does_not_matter(name: str) -> None:
     assert function(*turned.values()).item() == pytest.approx(function(*inputs.values()).item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n in ON_LOGITS if n not in ("soft_bce", "cross_entropy", "early_exits")])
-def test_what_is_added_to_all_logits_of_a_row_does_not_matter(name: str) -> None:
+@pytest.mark.parametrize("name", ON_LOGITS)
+def test_what_is_added_to_all_logits_of_a_row_does_not_matter_unless_it_needs_raw_logits(name: str) -> None:
     inputs = given(name)
     shifts = iter((7.0, -3.0, 2.0))
     turned = mapped(inputs, lambda t: t + next(shifts), lambda key, t: key.endswith("logits"))
     function = LOSSES[name].function
-    assert function(*turned.values()).item() == pytest.approx(function(*inputs.values()).item(), rel=1e-9)
+    alike = function(*turned.values()).item() == pytest.approx(function(*inputs.values()).item(), rel=1e-9)
+    assert alike is not LOSSES[name].raw_logits
 
 
-AGREEING = [n for n in LOSSES if n not in ("cross_entropy", "crd", "early_exits")]
+@pytest.mark.parametrize("name", [name for name, row in LOSSES.items() if "teacher_logits" in row.needs])
+def test_its_row_says_whether_a_teacher_may_rule_a_class_out(name: str) -> None:
+    """A logit of -inf is a probability of 0: the loss has to be the limit of those with ever lower logits."""
+
+    def ruled_out(logit: float) -> tuple[Tensor, list[Tensor]]:
+        inputs = given(name)
+        inputs["teacher_logits"][:, 0] = logit
+        return gradients(name, inputs)
+
+    (loss, found), (limit, wanted) = ruled_out(-math.inf), ruled_out(-1e3)
+    alike = torch.allclose(loss, limit) and all(map(torch.allclose, found, wanted))
+    assert alike is LOSSES[name].zero_probabilities
 
 
-@pytest.mark.parametrize("name", AGREEING)
-def test_a_pair_that_agrees_has_no_loss_and_no_gradient(name: str) -> None:
+@ALL
+def test_its_row_says_whether_a_pair_that_agrees_has_no_loss_and_no_gradient(name: str) -> None:
     inputs = given(name)
     ours = next(value for key, value in inputs.items() if key.startswith("student"))
-    inputs = {key: ours if key.startswith(("student", "teacher")) else value for key, value in inputs.items()}
+    sides = [key for key in inputs if key.startswith(("student", "teacher")) and not key.endswith("memory")]
+    inputs |= dict.fromkeys(sides, ours)
     if "peer_logits" in inputs:
         inputs["peer_logits"] = [ours, ours]
     loss, found = gradients(name, inputs)
-    assert loss.item() == pytest.approx(0, abs=1e-12)
-    assert all(grad.abs().max() < 1e-7 for grad in found)
+    nothing = abs(loss.item()) < 1e-12 and all(grad.abs().max() < 1e-7 for grad in found)
+    assert nothing is LOSSES[name].zero_at_agreement
 
 
 def finite(name: str, inputs: dict[str, object], **parameters: float) -> None:
@@ -175,19 +192,20 @@ def test_one_sample(name: str) -> None:
     finite(name, given(name, batch=1, classes=2))
 
 
-@pytest.mark.parametrize("name", ["kd", "soft_bce", "dkd", "mutual", "peer_ensemble"])
-def test_gradients_keep_their_size_when_the_temperature_changes(name: str) -> None:
-    """Trap 2: T² forgotten, or on one branch only. Without it they would fall by 10,000 from T=1 to T=100."""
+@pytest.mark.parametrize("name", TEMPERED)
+def test_gradients_keep_their_size_when_the_temperature_changes_where_its_row_says_so(name: str) -> None:
+    """Pitfalls, "T² forgotten", or on one branch only: without it they would fall by 10,000 from T=1 to T=100."""
     inputs, sizes = given(name, batch=16, classes=10), []
     for temperature in (1.0, 4.0, 20.0, 100.0):
         found = gradients(name, inputs, temperature=temperature)[1]
         sizes.append(torch.stack([g.norm() for g in found]).norm().item())
-    assert max(sizes) / min(sizes) < 6
+    assert (max(sizes) / min(sizes) < 6) is LOSSES[name].temperature_scaled
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 50.0])
 def test_both_parts_of_early_exits_keep_their_size(temperature: float) -> None:
-    """Trap 2: with labels only and with the last layer only, the gradients stay within one order of magnitude."""
+    """Pitfalls, "T² forgotten": with labels only and with the last layer only, the gradients stay within one order of
+    magnitude."""
     inputs = given("early_exits", batch=16, classes=10)
     sizes = [
         torch.stack(
@@ -207,6 +225,7 @@ def test_the_table_is_complete(name: str) -> None:
     assert loss.function.__doc__
     assert "Raises ValueError" in " ".join(loss.function.__doc__.split())
     assert (loss.taps is None) == (not {"student_features", "student_embeddings", "exit_logits"} & set(loss.needs))
+    assert loss.one_process == any(need.endswith("memory") for need in loss.needs)
     assert loss.defaults.keys() == loss.ranges.keys()
     function, needs = bind(name, loss.defaults, "here")
     assert function(*given(name).values()) == loss.function(*given(name).values())
@@ -236,10 +255,9 @@ def test_features_that_do_not_pair_are_refused(name: str) -> None:
         LOSSES[name].function(inputs["student_features"], [t[:1] for t in inputs["teacher_features"]])
 
 
-@pytest.mark.parametrize("name", [n for n in ON_LOGITS if n != "cross_entropy"])
+@pytest.mark.parametrize("name", ON_LOGITS)
 def test_logits_that_would_broadcast_are_refused(name: str) -> None:
     inputs = given(name)
-    wanted = "exit_logits" if name == "early_exits" else "student_logits"
-    inputs = mapped(inputs, lambda t: t[:1], lambda key, t: key == wanted)
+    inputs = mapped(inputs, lambda t: t[:1], lambda key, t: key in learns(name))
     with pytest.raises(ValueError, match=r"shapes differ|labels must be|labels int64"):
         LOSSES[name].function(*inputs.values())

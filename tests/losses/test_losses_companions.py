@@ -96,7 +96,7 @@ def test_one_peer_is_a_teacher() -> None:
 
 @pytest.mark.parametrize("loss", [mutual, peer_ensemble])
 def test_peers_are_detached(loss: Callable[..., Tensor]) -> None:
-    """Trap 6: a peer is a target, even where its logits come with a graph."""
+    """Pitfalls, "Peers that are not detached": a peer is a target, even where its logits come with a graph."""
     student, peer = STUDENT.clone().requires_grad_(), ONE.clone().requires_grad_()
     found = torch.autograd.grad(loss(student, [peer]), [student, peer], allow_unused=True)
     assert found[0].abs().max() > 0

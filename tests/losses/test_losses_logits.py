@@ -36,7 +36,8 @@ def test_kd_is_teacher_against_student_and_not_the_other_way_round() -> None:
 
 
 def test_kd_sums_over_classes_and_averages_over_the_batch() -> None:
-    """Trap 1: KLDivLoss's own "mean" divides by the number of classes as well."""
+    """Pitfalls, "The mean that divides by the classes": KLDivLoss's own "mean" divides by the number of classes as
+    well."""
     student, teacher = logits(4, 5, seed=0), logits(4, 5, seed=1)
     rows = [kd(student[i : i + 1], teacher[i : i + 1]) for i in range(4)]
     whole = kd(student, teacher)
@@ -46,7 +47,7 @@ def test_kd_sums_over_classes_and_averages_over_the_batch() -> None:
 
 
 def test_gradients_keep_their_size_when_the_temperature_changes() -> None:
-    """Trap 2: without T² they would fall by a factor of 10,000 from T=1 to T=100."""
+    """Pitfalls, "T² forgotten": without T² they would fall by a factor of 10,000 from T=1 to T=100."""
     teacher, sizes = logits(16, 10, seed=1, spread=1.0), []
     for temperature in (1.0, 4.0, 20.0, 100.0):
         student = logits(16, 10, seed=0, spread=1.0).requires_grad_()

@@ -175,7 +175,7 @@ def test_fsp_does_not_see_where_things_are() -> None:
 
 def test_fsp_needs_two_layers_of_maps_with_as_many_channels() -> None:
     layer = normal(4, 3, 8, 8, seed=0)
-    assert [name for name, loss in LOSSES.items() if loss.layers > 1] == ["fsp"]
+    assert LOSSES["fsp"].layers == 2
     with pytest.raises(ValueError, match="2 pairs of layers or more, found 1"):
         fsp([layer], [layer])
     with pytest.raises(ValueError, match=r"as many channels, found student \(4, 3, 8, 8\), teacher \(4, 2, 8, 8\)"):
@@ -184,10 +184,12 @@ def test_fsp_needs_two_layers_of_maps_with_as_many_channels() -> None:
         fsp([layer[..., 0]] * 2, [layer[..., 0]] * 2)
 
 
-@pytest.mark.parametrize("name", [n for n, loss in LOSSES.items() if loss.knowledge == "relation" and n != "crd"])
+@pytest.mark.parametrize(
+    "name", [n for n, loss in LOSSES.items() if loss.knowledge == "relation" and "student_features" in loss.needs]
+)
 def test_relations_are_summed_over_the_pairs(name: str) -> None:
     shape = (4, 3, 6, 6)
     student, teacher = normal(*shape, seed=0), normal(*shape, seed=1)
     once = LOSSES[name].function([student] * 2, [teacher] * 2).item()
-    expected = once * (2 if name == "fsp" else 1.5)  # two pairs of layers have one flow between them
+    expected = once * (2 if LOSSES[name].layers > 1 else 1.5)  # two pairs of layers have one flow between them
     assert LOSSES[name].function([student] * 3, [teacher] * 3).item() == pytest.approx(expected, rel=1e-9)

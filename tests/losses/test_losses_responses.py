@@ -99,7 +99,8 @@ def test_kd_is_decoupled_with_the_teachers_doubt_as_the_weight() -> None:
 
 
 def test_dkd_does_not_underflow_where_log_of_softmax_does() -> None:
-    """Trap 14: in float32 softmax([0, 200, 210]) is [0, …]: its logarithm is -inf, and the loss nan."""
+    """Pitfalls, "Logits before softmax, in half a precision": in float32 softmax([0, 200, 210]) is [0, …]: its
+    logarithm is -inf, and the loss nan."""
     student, teacher = torch.tensor([[200.0, 0.0, 10.0]]), torch.tensor([[0.0, 200.0, 210.0]])
     assert torch.softmax(student, -1).log().isinf().any()
     student.requires_grad_()
@@ -188,7 +189,8 @@ def test_lskd_compares_logits_up_to_scale_and_shift() -> None:
 
 
 def test_weights_of_lskd_and_kd_are_not_comparable() -> None:
-    """Trap 15: as the student's logits grow, kd's gradient keeps its bounds but lskd's falls as one over their size."""
+    """Pitfalls, "Weights of unlike losses": as the student's logits grow, kd's gradient keeps its bounds but lskd's
+    falls as one over their size."""
     teacher = logits(16, 10, seed=1)
     sizes: dict[str, list[float]] = {"kd": [], "lskd": []}
     for scale in (1.0, 10.0):
@@ -207,8 +209,8 @@ def test_constant_logits_have_no_scale_to_standardize() -> None:
 
 
 def test_a_sparse_tail_changes_the_divergence() -> None:
-    """Trap 13: of a teacher's top 2 of 5, left without a tail the other classes are pushed to 0; with the tail spread
-    evenly they are not. Both are defined, and they differ."""
+    """Pitfalls, "The tail of a top k": of a teacher's top 2 of 5, left without a tail the other classes are pushed to
+    0; with the tail spread evenly they are not. Both are defined, and they differ."""
     full = torch.tensor([[0.5, 0.3, 0.1, 0.06, 0.04]], dtype=torch.float64)
     spread = torch.tensor([[0.5, 0.3, 0.2 / 3, 0.2 / 3, 0.2 / 3]], dtype=torch.float64)
     cut = torch.tensor([[0.625, 0.375, 0.0, 0.0, 0.0]], dtype=torch.float64)

@@ -32,7 +32,7 @@ def both(loss: Any, student: Any, teacher: Any) -> float:
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_kd(temperature: float) -> None:
-    """Without labels torchdistill forgets T² (trap 2: it multiplies on one branch only)."""
+    """Without labels torchdistill forgets T² (pitfalls, "T² forgotten": it multiplies on one branch only)."""
     theirs = both(other.KDLoss(**SIDES, temperature=temperature, alpha=0), STUDENT, TEACHER)
     assert kd(STUDENT, TEACHER, temperature=temperature).item() == pytest.approx(temperature**2 * theirs)
 

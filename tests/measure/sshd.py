@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from compressor.measure.devices import local, remote
-from compressor.spec.bundle import Bundle, FileEntry, Variant
+from compressor.schema.bundle import Bundle, FileEntry, Variant
 
 __all__ = ["BENCH", "Board", "alive", "install_runners", "run_sshd", "scripts_in", "until", "wrap", "write_bundle"]
 
@@ -78,7 +78,7 @@ def write_bundle(folder: Path) -> Bundle:
     files = {
         "bundle.json": b"{}",
         "model.onnx": bytes(300_000),
-        "eval/inputs.npy": b"pictures",
+        "eval/inputs.npy": b"images",
         "eval/labels.npy": b"secret",
         "eval/reference.npy": b"secret",
         "runners/bench.py": b"raise SystemExit('a script of the bundle ran')",

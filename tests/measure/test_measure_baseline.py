@@ -9,12 +9,13 @@ import pytest
 
 from benchmarks.chain_bundle import write_chain_bundle
 from compressor.errors import KdcError
+from compressor.files.atomic import file_sha256
 from compressor.measure.baseline import attach_baseline
 from compressor.measure.machine import this_machine
 from compressor.report import seal, verify
-from compressor.spec.base import file_sha256, read_json, write_json
-from compressor.spec.bundle import Bundle
-from compressor.spec.profile import Budget
+from compressor.schema.base import read_json, write_json
+from compressor.schema.bundle import Bundle
+from compressor.schema.profile import Budget
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +92,15 @@ def shown(bundle: Path, contents: str | None) -> None:
     change(bundle, lambda one: one.model_copy(update={"eval": one.eval.model_copy(update={"contents": contents})}))
 
 
-def test_other_pictures_under_the_same_names_are_not_compared(old: Path, new: Path) -> None:
+def test_other_images_under_the_same_names_are_not_compared(old: Path, new: Path) -> None:
     shown(old, "a" * 64)
     shown(new, "b" * 64)
-    with pytest.raises(KdcError, match="tested on other pictures, or in another order"):
+    with pytest.raises(KdcError, match="tested on other images, or in another order"):
         attach_baseline(new, old)
     assert not (new / "baseline").exists()
 
 
-def test_the_same_pictures_under_other_names_are(old: Path, new: Path) -> None:
+def test_the_same_images_under_other_names_are(old: Path, new: Path) -> None:
     ids = old / "eval" / "ids.txt"
     ids.write_text("".join(f"elsewhere/{line}\n" for line in ids.read_text().splitlines()))
     with pytest.raises(KdcError, match=r"tested on other samples \(eval/ids\.txt differs\)"):

@@ -16,11 +16,11 @@ import pytest
 from benchmarks.chain_bundle import write_chain_bundle
 from benchmarks.kill_cases import left_in_bundle
 from benchmarks.kill_points import VERDICTS, killed
-from compressor.bundle_folder import files_of
+from compressor.files.atomic import file_sha256
+from compressor.files.bundle_folder import files_of
 from compressor.measure.machine import this_machine
 from compressor.report import seal
-from compressor.spec.base import file_sha256
-from compressor.spec.profile import Budget
+from compressor.schema.profile import Budget
 from tests.kit import Ended
 
 Kdc = Callable[..., Ended]

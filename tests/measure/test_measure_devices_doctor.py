@@ -15,8 +15,8 @@ from compressor.measure.devices import DeviceUrl, diagnose_device, doctor, missi
 from compressor.profiles import load_profile
 from compressor.progress import Silent
 from compressor.runtimes import RUNTIMES
-from compressor.spec.base import parse
-from compressor.spec.doctor import DeviceDiagnosis
+from compressor.schema.base import parse
+from compressor.schema.doctor import DeviceDiagnosis
 from tests.kit import MACHINE
 from tests.measure.sshd import scripts_in, wrap
 

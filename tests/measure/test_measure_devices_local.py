@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import EXIT_INCONCLUSIVE, EXIT_MISSING, EXIT_USAGE, KdcError
+from compressor.files.atomic import is_temporary
 from compressor.measure.devices import DeviceUrl, Link, LostConnection, open_link
 from compressor.progress import Silent
-from compressor.spec.base import is_temporary
 from tests.measure.sshd import alive, install_runners, until, write_bundle
 
 pytestmark = pytest.mark.usefixtures("speaking")

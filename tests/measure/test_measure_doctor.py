@@ -8,13 +8,14 @@ import pytest
 
 from compressor import __version__
 from compressor.errors import EXIT_MISSING, KdcError
+from compressor.install import install_line
 from compressor.measure import doctor
 from compressor.measure.doctor import diagnose, missing_for, to_text
 from compressor.measure.machine import RuntimeInfo
 from compressor.profiles import load_profile
 from compressor.runtimes import NOT_YET, RUNTIMES
-from compressor.spec.base import parse
-from compressor.spec.doctor import Diagnosis
+from compressor.schema.base import parse
+from compressor.schema.doctor import Diagnosis
 from tests.kit import MACHINE as BOARD
 
 MACHINE = BOARD.model_copy(
@@ -52,9 +53,12 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "ASK_TORCH", "print('')")
 
 
+OPENVINO = install_line("openvino", "nncf")
+
+
 def without_openvino(runtime: str) -> RuntimeInfo:
     if runtime == "openvino":
-        raise KdcError("openvino does not work here: cannot import it", "pip install 'kdc[openvino]'", EXIT_MISSING)
+        raise KdcError("openvino does not work here: cannot import it", OPENVINO, EXIT_MISSING)
     return RuntimeInfo(runtime, "1.32.0", ("fp32", "fp16", "int8"))
 
 
@@ -77,15 +81,11 @@ def test_diagnose() -> None:
         "transformers": None,
         "datasets": None,
         "pyarrow": None,
+        "onnxruntime": None,  # these three by the rows of the two runtimes
         "openvino": None,
         "nncf": None,
-        "tensorrt-rtx": None,
-        "executorch": None,
-        "litert-torch": None,
     }
-    assert {check.install for check in diagnosis.packages if check.name in ("transformers", "datasets", "pyarrow")} == {
-        "pip install 'kdc[hf]'"
-    }
+    assert [check.install for check in diagnosis.packages] == [install_line(check.name) for check in diagnosis.packages]
     assert diagnosis.not_yet == NOT_YET
 
 
@@ -100,8 +100,8 @@ def test_a_runtime_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     ov = diagnosis.runtimes[1]
     assert (ov.works, ov.version, ov.precisions, ov.unavailable) == (False, None, (), {})
     assert ov.problem == "openvino does not work here: cannot import it"
-    assert ov.install == "pip install 'kdc[openvino]'"
-    assert missing_for(load_profile("x86-avx2"), diagnosis) == ("pip install 'kdc[openvino]'",)
+    assert ov.install == OPENVINO
+    assert missing_for(load_profile("x86-avx2"), diagnosis) == (OPENVINO,)
     assert missing_for(load_profile("raspberry-pi-5"), diagnosis) == ()
 
 
@@ -153,12 +153,12 @@ def test_text(monkeypatch: pytest.MonkeyPatch) -> None:
         "  ncnn         kdc has no runner for it yet  by hand: pip install ncnn"
     )
     assert "\n  torch         2.14.1   teach, distill and export\n" in text
-    assert "\n  transformers  missing  teachers hf:…: pip install 'kdc[hf]'\n" in text
+    assert "\n  transformers  missing  teachers hf:…: pip install 'transformers>=4.56'\n" in text
     assert not [line for line in text.splitlines() if line != line.rstrip()]
     monkeypatch.setattr(doctor, "runtime_info", without_openvino)
     assert (
         "  openvino     does not work                 openvino does not work here: cannot import it; "
-        "pip install 'kdc[openvino]'\n"
+        "pip install 'openvino>=2026.0' 'nncf>=3.4,<4'\n"
     ) in to_text(diagnose())
 
 

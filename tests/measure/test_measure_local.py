@@ -10,10 +10,10 @@ from benchmarks.chain_bundle import NAME, write_chain_bundle
 from compressor.measure.baseline import attach_baseline
 from compressor.measure.machine import this_machine
 from compressor.report import seal
-from compressor.spec.base import read_json
-from compressor.spec.bundle import Bundle
-from compressor.spec.measurement import Measurement
-from compressor.spec.profile import Budget
+from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle
+from compressor.schema.measurement import Measurement
+from compressor.schema.profile import Budget
 from tests.kit import Ended
 
 Kdc = Callable[..., Ended]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import EXIT_MISSING, EXIT_USAGE, KdcError
+from compressor.install import install_line
 from compressor.measure import machine as module
 from compressor.measure.machine import RuntimeInfo, last_line, runtime_info, this_machine
 from tests.kit import MACHINE as BOARD
@@ -102,7 +103,7 @@ def test_a_runtime_that_is_missing(targets: Path) -> None:
     runner(targets, {"ok": False, "kind": "missing", "message": message})
     error = failure()
     assert error.message == "openvino does not work here: cannot import openvino: No module named 'openvino'"
-    assert error.hint == "pip install 'kdc[openvino]'"
+    assert error.hint == install_line("openvino", "nncf")
 
 
 def test_a_runtime_that_fails(targets: Path) -> None:

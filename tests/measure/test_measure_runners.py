@@ -7,10 +7,10 @@ import pytest
 from compressor import __version__
 from compressor.assets import asset_dir, runner_scripts
 from compressor.errors import KdcError
+from compressor.files.atomic import file_sha256
 from compressor.measure.devices.remote import travelling
 from compressor.measure.runners import require_own_runners
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import Bundle, FileEntry
+from compressor.schema.bundle import Bundle, FileEntry
 from tests.measure.sshd import write_bundle
 
 

@@ -18,9 +18,9 @@ from compressor.measure.devices import LostConnection, parse_device
 from compressor.measure.machine import this_machine
 from compressor.measure.session import Undecided, measure_bundle
 from compressor.progress import Silent
-from compressor.spec.base import read_json
-from compressor.spec.measurement import Measurement
-from compressor.spec.profile import Budget
+from compressor.schema.base import read_json
+from compressor.schema.measurement import Measurement
+from compressor.schema.profile import Budget
 
 Event = dict[str, Any]
 Script = Callable[["Pipe", Sequence[str]], Iterator[Event]]

@@ -14,9 +14,9 @@ from benchmarks.chain_bundle import NAME, write_chain_bundle
 from compressor.measure import session
 from compressor.measure.machine import this_machine
 from compressor.report import check, seal
-from compressor.spec.base import read_json
-from compressor.spec.measurement import Measurement
-from compressor.spec.profile import Budget
+from compressor.schema.base import read_json
+from compressor.schema.measurement import Measurement
+from compressor.schema.profile import Budget
 from tests.kit import Ended
 from tests.measure.sshd import Board, until
 

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.models import create_student, load_model, map_classes
-from compressor.models.checkpoints import read_checkpoint
+from compressor.models import load_model, map_classes
+from compressor.models.checkpoints.state_dict import read_checkpoint
 from compressor.models.references import with_class_file
-from compressor.models.students import create_trainee
+from compressor.tasks.image_classification.models.students import create_student, create_trainee
 
 State = Mapping[str, Tensor]
 SPARE = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"params": [0]}]}}
@@ -285,7 +285,7 @@ def test_another_global_is_named(tmp_path: Path) -> None:
 
 def test_stand_ins_run_nothing(tmp_path: Path) -> None:
     """A state that a real Namespace or path would take on is thrown away."""
-    from compressor.models.checkpoint_files import load_content
+    from compressor.models.checkpoints.files import load_content
 
     torch.save({"args": argparse.Namespace(lr=0.1), "w": torch.ones(1)}, tmp_path / "a.pth")
     assert vars(load_content(tmp_path / "a.pth")["args"]) == {}

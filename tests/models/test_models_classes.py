@@ -1,4 +1,4 @@
-"""Trap 8: classes are matched by name, never by position."""
+"""Pitfalls, "Classes by position": classes are matched by name, never by position."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel, map_classes, with_classes
 from compressor.models.classes import imagenet_spellings, spellings_of
 from compressor.models.references import with_class_file
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.student import Weights
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.student import Weights
 
-PREPROCESS = Preprocess(input_size=(4, 4), resize=(4, 4), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESS = ImagePreprocess(input_size=(4, 4), resize=(4, 4), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 WEIGHTS = Weights(source="timm:small", architecture="small", sha256="0" * 64, licence="mit", parameters=1)
 
 
@@ -101,10 +101,10 @@ def test_a_model_without_names_is_refused() -> None:
 
 
 def test_with_classes_picks_the_columns() -> None:
-    pictures = torch.rand(2, 3, 4, 4)
-    whole = ANIMALS.network(pictures)
+    images = torch.rand(2, 3, 4, 4)
+    whole = ANIMALS.network(images)
     chosen = with_classes(ANIMALS, [2, 0], ["sea lion", "cat"])
-    assert torch.equal(chosen.network(pictures), whole[:, [2, 0]])
+    assert torch.equal(chosen.network(images), whole[:, [2, 0]])
     assert chosen.class_names == (("sea lion",), ("cat",))
     same = with_classes(ANIMALS, [0, 1, 2], ["a", "b", "c"])
     assert same.network is ANIMALS.network

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, create_student, with_classes
+from compressor.models import LoadedModel, with_classes
 from compressor.models.features import Taps
 from compressor.models.stages import Layer, layers_of, match, named_layer, same_strides, taps_for
+from compressor.tasks.image_classification.models.students import create_student
 
 NAMES = ("a", "b", "c")
 
@@ -38,16 +39,16 @@ def test_the_stages_of_a_network(name: str, expected: list[tuple[int, ...]]) -> 
 @pytest.mark.parametrize("training", [False, True])
 def test_looking_into_a_network_does_not_change_what_it_answers(name: str, training: bool) -> None:
     loaded = model(name)
-    pictures = torch.randn(4, 3, 32, 32)
+    images = torch.randn(4, 3, 32, 32)
     names = ["stage-1", "pooled", *(["attention1"] if name == "test_vit" else [])]
     before = {key: value.clone() for key, value in loaded.network.state_dict().items()}
     loaded.network.train(training)
     torch.manual_seed(1)
-    expected = loaded.network(pictures)
+    expected = loaded.network(images)
     after = {key: value.clone() for key, value in loaded.network.state_dict().items()}
     loaded.network.load_state_dict(before)
     torch.manual_seed(1)
-    logits, features = taps_for(loaded, names)(loaded.network, pictures)
+    logits, features = taps_for(loaded, names)(loaded.network, (images,))
     assert torch.allclose(logits, expected, atol=1e-5)
     assert list(features) == names
     assert all(torch.allclose(value, after[key]) for key, value in loaded.network.state_dict().items())
@@ -57,7 +58,7 @@ def test_looking_into_a_network_does_not_change_what_it_answers(name: str, train
 def test_pooled_features_are_what_the_classifier_takes() -> None:
     loaded = model("test_resnet")
     network: Any = loaded.network.eval()
-    logits, features = taps_for(loaded, ["pooled"])(network, torch.randn(2, 3, 32, 32))
+    logits, features = taps_for(loaded, ["pooled"])(network, (torch.randn(2, 3, 32, 32),))
     assert torch.allclose(network.get_classifier()(features["pooled"]), logits, atol=1e-6)
 
 
@@ -67,7 +68,7 @@ def test_attention_is_what_the_block_weighs_its_tokens_with() -> None:
     network: Any = loaded.network.eval()
     seen: list[Tensor] = []
     handle = network.blocks[1].attn.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    _, features = taps_for(loaded, ["attention2"])(network, torch.randn(2, 3, 32, 32))
+    _, features = taps_for(loaded, ["attention2"])(network, (torch.randn(2, 3, 32, 32),))
     handle.remove()
     attention = network.blocks[1].attn
     tokens = seen[-1]
@@ -85,45 +86,45 @@ def test_a_module_by_its_path_even_where_the_next_works_in_place() -> None:
             self.conv, self.act = nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True)
             self.head = nn.Linear(4, 3)
 
-        def forward(self, pictures: Tensor) -> Tensor:
-            logits: Tensor = self.head(self.act(self.conv(pictures)).mean((2, 3)))
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.act(self.conv(images)).mean((2, 3)))
             return logits
 
     network = InPlace()
-    pictures = torch.randn(2, 3, 5, 5)
-    _, features = Taps(network, ["conv"], 3)(network, pictures)
-    assert torch.allclose(features["conv"], network.conv(pictures))
+    images = torch.randn(2, 3, 5, 5)
+    _, features = Taps(network, ["conv"], 3)(network, (images,))
+    assert torch.allclose(features["conv"], network.conv(images))
     assert (features["conv"] < 0).any(), "from before the activation"
 
 
 def test_a_selection_of_classes_is_looked_through() -> None:
     loaded = model("test_resnet")
     chosen = with_classes(with_classes(loaded, [2, 0], ["c", "a"]), [1, 0], ["a", "c"])
-    pictures = torch.randn(2, 3, 32, 32)
-    logits, features = taps_for(chosen, ["stage3"])(chosen.network, pictures)
-    assert torch.allclose(logits, chosen.network(pictures), atol=1e-6)
-    assert torch.allclose(logits, loaded.network(pictures)[:, [0, 2]], atol=1e-6)
+    images = torch.randn(2, 3, 32, 32)
+    logits, features = taps_for(chosen, ["stage3"])(chosen.network, (images,))
+    assert torch.allclose(logits, chosen.network(images), atol=1e-6)
+    assert torch.allclose(logits, loaded.network(images)[:, [0, 2]], atol=1e-6)
     assert features["stage3"].shape == (2, 48, 4, 4)
 
 
 def test_hugging_face_models_have_stages_pooled_features_and_attention() -> None:
     transformers = pytest.importorskip("transformers")
-    from compressor.models.hf_models import HfClassifier
-    from compressor.spec.preprocess import Preprocess
+    from compressor.schema.preprocess import ImagePreprocess
+    from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 
     config = transformers.ViTConfig(
         hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8,
         num_labels=3,
     )  # fmt: skip
     network = HfClassifier(transformers.AutoModelForImageClassification.from_config(config)).eval()
-    how = Preprocess(input_size=(32, 32), resize=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+    how = ImagePreprocess(input_size=(32, 32), resize=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
     loaded = LoadedModel(network, how, (("a",), ("b",), ("c",)), model("test_vit").weights, "hf")
     assert [layer.shape for layer in layers_of(loaded, "maps")] == [(32, 4, 4)] * 3
     assert [layer.shape for layer in layers_of(loaded, "attention")] == [(2, 17, 17)] * 3
     assert layers_of(loaded, "pooled") == [Layer("pooled", (32,))]
-    pictures = torch.randn(2, 3, 32, 32)
-    logits, features = taps_for(loaded, ["stage2", "attention1"])(network, pictures)
-    assert torch.allclose(logits, network(pictures), atol=1e-5)
+    images = torch.randn(2, 3, 32, 32)
+    logits, features = taps_for(loaded, ["stage2", "attention1"])(network, (images,))
+    assert torch.allclose(logits, network(images), atol=1e-5)
     assert torch.allclose(features["attention1"].sum(-1), torch.ones(2, 2, 17), atol=1e-5)
 
 
@@ -174,3 +175,31 @@ def test_only_networks_that_narrow_their_maps_have_stages_of_equal_stride() -> N
     assert same_strides(narrowing, layers("t", [64, 128])) == []
     own, other = narrowing[3], layers("t", [16, 32])[1]
     assert same_strides(narrowing, layers("t", [16, 32]))[1] == (own, other)
+
+
+class Transformer(nn.Module):
+    """Any module's output can be asked for; `mix` gives tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.mix(tokens).mean(1))
+        return logits
+
+
+def test_tokens_of_a_sequence_stay_a_sequence() -> None:
+    """17 of them were taken for a class token and 4 by 4 patches."""
+    network, tokens = Transformer(), torch.randn(2, 17, 8)
+    _, found = Taps(network, ["mix"], 3, patches="none")(network, (tokens,))
+    assert torch.equal(found["mix"], network.mix(tokens))
+    _, folded = Taps(network, ["mix"], 3)(network, (tokens,))
+    assert folded["mix"].shape == (2, 8, 4, 4)
+
+
+def test_patches_of_an_image_that_is_not_square_are_not_folded() -> None:
+    """21 of them, 3 by 7, were taken for 5 tokens and 4 by 4 patches."""
+    network = Transformer()
+    with pytest.raises(KdcError, match="21 tokens of an image that is not square do not say how they lie"):
+        Taps(network, ["mix"], 3, patches="oblong")(network, (torch.randn(2, 21, 8),))

@@ -1,4 +1,4 @@
-"""A teacher is its weights, how it sees pictures, and which of its outputs is which class: with any of these changed it
+"""A teacher is its weights, how it sees images, and which of its outputs is which class: with any of these changed it
 is another one, wherever a reference is resolved again."""
 
 import json
@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from compressor.errors import KdcError
 from compressor.models.ensemble import combined
 from compressor.models.lineage import load_teacher, teacher_of
-from compressor.spec.recipe import Ensemble, LossTerm, Recipe
-from compressor.spec.student import Request, Student
+from compressor.schema.recipe import Ensemble, LossTerm, Recipe
+from compressor.schema.student import Request, Student
 from tests.models.test_models_runs import record, saved
 
 NAMES = ("cat", "dog", "sea lion")

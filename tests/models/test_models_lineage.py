@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from compressor.data import open_data
 from compressor.errors import KdcError
 from compressor.models.lineage import data_of, load_teacher, teacher_of
 from compressor.progress import Silent
-from compressor.spec.recipe import LossTerm, Recipe
-from compressor.spec.student import Request, Student
+from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.student import Request, Student
+from compressor.tasks.image_classification import open_data
 from tests.kit import write_colours
 from tests.models.test_models_runs import record, saved
 
@@ -61,7 +61,7 @@ def test_where_it_is_gone_the_caller_says_what_helps(tmp_path: Path) -> None:
 
 
 def test_the_data_is_found_by_what_it_shows(tmp_path: Path) -> None:
-    """Moved, renamed, listed anew or in another format it is the same; with one picture changed it is another."""
+    """Moved, renamed, listed anew or in another format it is the same; with one image changed it is another."""
     colours = write_colours(tmp_path / "colours", each=12)
     made = record(saved(tmp_path / "teacher"))
     data = open_data(f"folder:{colours}")

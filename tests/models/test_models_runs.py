@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compressor.errors import KdcError
-from compressor.models import LoadedModel, create_student, load_model, load_run, save_run
-from compressor.models.students import create_trainee
-from compressor.spec.recipe import LossTerm, Recipe
-from compressor.spec.student import Accuracy, DataInfo, Environment, Student
+from compressor.models import LoadedModel, load_model, load_run, save_run
+from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.student import Accuracy, DataInfo, Environment, Student
+from compressor.tasks.image_classification.models.students import create_student, create_trainee
+from compressor.tasks.image_classification.preprocessing import of_images
 
 NAMES = ["cat", "dog", "sea lion"]
 
@@ -49,13 +50,13 @@ def saved(folder: Path, architecture: str = "mobilenetv3_small_050", size: int =
 
 
 def equal(one: LoadedModel, other: LoadedModel) -> bool:
-    height, width = one.preprocess.input_size
-    pictures = torch.randn(4, 3, height, width, generator=torch.Generator().manual_seed(0))
+    height, width = of_images(one.preprocess).input_size
+    images = torch.randn(4, 3, height, width, generator=torch.Generator().manual_seed(0))
     states = one.network.state_dict(), other.network.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     with torch.no_grad():
-        return torch.equal(one.network.eval()(pictures), other.network.eval()(pictures))
+        return torch.equal(one.network.eval()(images), other.network.eval()(images))
 
 
 @pytest.mark.parametrize(("architecture", "size"), [("mobilenetv3_small_050", 32), ("test_vit", 64)])

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel
 from compressor.models.specialists import Posterior, joined
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.student import Specialty, Weights
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.student import Specialty, Weights
 
 Groups = list[list[int]]
 CASES: list[tuple[int, Groups]] = [
@@ -156,10 +156,10 @@ def test_it_is_traced_whole(classes: int) -> None:
     assert program.module()(*other) == pytest.approx(module(*other), abs=1e-5)
 
 
-SEEN = Preprocess(input_size=(8, 8), resize=(8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
+SEEN = ImagePreprocess(input_size=(8, 8), resize=(8, 8), mean=(0.5,) * 3, std=(0.2,) * 3)
 
 
-def model(outputs: Sequence[str], how: Preprocess = SEEN, seed: int = 0) -> LoadedModel:
+def model(outputs: Sequence[str], how: ImagePreprocess = SEEN, seed: int = 0) -> LoadedModel:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, len(outputs)))
     weights = Weights(source=f"run:{seed}", architecture="line", sha256=f"{seed:064}", licence="mit", parameters=9)
@@ -173,11 +173,11 @@ def test_together_they_are_one_model() -> None:
     """Its generalist may answer more classes, in another order."""
     generalist, specialist = model(["d", "c", "b", "a", "e"]), model(["a", "b", "(others)"], seed=1)
     together = joined(generalist, [(specialist, OF_AB)], ("a", "b", "c", "d"), "specialists:here")
-    pictures = torch.randn(5, 3, 8, 8)
+    images = torch.randn(5, 3, 8, 8)
     with torch.no_grad():
-        general = generalist.network(pictures)[:, [3, 2, 1, 0]]
-        expected = Posterior(4, [[0, 1]], [OF_AB.correction])(general, [specialist.network(pictures)])
-        assert torch.equal(together.network(pictures), expected)
+        general = generalist.network(images)[:, [3, 2, 1, 0]]
+        expected = Posterior(4, [[0, 1]], [OF_AB.correction])(general, [specialist.network(images)])
+        assert torch.equal(together.network(images), expected)
     assert together.class_names == (("a",), ("b",), ("c",), ("d",))
     assert together.weights.parameters == 18
     assert (together.weights.source, together.weights.licence) == ("specialists:here", "mit")
@@ -191,5 +191,5 @@ def test_together_they_are_one_model() -> None:
 
 def test_other_preprocessing_is_refused() -> None:
     specialist = model(["a", "b", "(others)"], SEEN.model_copy(update={"resize": (9, 9)}), seed=1)
-    with pytest.raises(KdcError, match=r"run:1 sees pictures otherwise than its generalist: resize \(9, 9\), not"):
+    with pytest.raises(KdcError, match=r"run:1 sees images otherwise than its generalist: resize \(9, 9\), not"):
         joined(model(["a", "b", "c"]), [(specialist, OF_AB)], ("a", "b", "c"), "specialists:here")

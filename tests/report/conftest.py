@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from compressor.spec.base import file_sha256
+from compressor.files.atomic import file_sha256
 
 N = 200
 ROUNDS = 40

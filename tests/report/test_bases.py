@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compressor.report import build_report, exit_code_for, to_markdown, verdict_line
-from compressor.spec.report import Check, Report
+from compressor.schema.report import Check, Report
 
 Make = Callable[..., Path]
 TEACHER = {"role": "teacher", "wrong": 6, "p50": 6.0}

@@ -12,8 +12,8 @@ import pytest
 
 from compressor.errors import KdcError
 from compressor.report import build_report
-from compressor.spec.report import Estimate, Spread, Throughput
-from compressor.statistics import (
+from compressor.schema.report import Estimate, Spread, Throughput
+from compressor.stats import (
     Interval,
     auc,
     difference,

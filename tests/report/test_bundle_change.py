@@ -6,15 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from compressor import bundle_folder, locks
-from compressor.bundle_change import deliver, new_folder, next_state, promote, settle
-from compressor.bundle_folder import NEXT, UNMEASURED, claim, counted, files_of, holds_bundle, read_steadily
 from compressor.errors import KdcError
+from compressor.files import bundle_folder, locks
+from compressor.files.bundle_change import deliver, new_folder, next_state, promote, settle
+from compressor.files.bundle_folder import NEXT, UNMEASURED, claim, counted, files_of, holds_bundle, read_steadily
 from compressor.report import check, finish, refresh, seal, verify
 from compressor.report.integrity import seal_line
 
@@ -256,7 +257,7 @@ def test_who_reads_while_another_state_is_put_in_place_reads_again(sealed: Path)
 def test_reports_at_once_all_succeed(sealed: Path) -> None:
     """Three processes, with something to take up: each waits for the others."""
     as_measured(sealed)
-    code = "import sys; from compressor.cli import main; sys.argv = ['kdc', 'report', sys.argv[1]]; main()"
+    code = "import sys; from compressor.cli.app import main; sys.argv = ['kdc', 'report', sys.argv[1]]; main()"
     running = [
         subprocess.Popen([sys.executable, "-c", code, str(sealed)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         for _ in range(3)
@@ -269,7 +270,7 @@ def test_reports_at_once_all_succeed(sealed: Path) -> None:
 def test_a_bundle_that_another_command_writes_is_told_by_its_name(sealed: Path) -> None:
     as_measured(sealed)
     hold = (
-        "import sys, time; from pathlib import Path; from compressor.locks import locked\n"
+        "import sys, time; from pathlib import Path; from compressor.files.locks import locked\n"
         "with locked(Path(sys.argv[1]), 'kdc measure'): print(flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold, str(sealed)], stdout=subprocess.PIPE) as holder:
@@ -277,7 +278,7 @@ def test_a_bundle_that_another_command_writes_is_told_by_its_name(sealed: Path) 
         holder.stdout.readline()
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("compressor.report.WAIT_S", 0.2)
+                patch.setattr(import_module("compressor.report"), "WAIT_S", 0.2)
                 with pytest.raises(KdcError, match=rf"is being written by kdc measure \(process {holder.pid} on "):
                     refresh(sealed)
             with pytest.raises(KdcError, match=r"log\.txt is not listed"):  # reading needs no lock
@@ -327,6 +328,11 @@ def test_a_place_for_a_bundle(sealed: Path, tmp_path: Path) -> None:
     with pytest.raises(KdcError, match=r"holds notes\.txt, which is no file of that bundle and would be lost"):
         claim(sealed, overwrite=True)
     (sealed / "notes.txt").unlink()
+    (sealed / "best" / ".DS_Store").touch()
+    with pytest.raises(KdcError, match=r"holds best/\.DS_Store") as caught:
+        claim(sealed, overwrite=True)
+    assert caught.value.hint == f"rm -r {sealed}/best/.DS_Store"
+    (sealed / "best" / ".DS_Store").unlink()
     (sealed / "measurements" / "log.txt").unlink()
     (tmp_path / "killed").mkdir()
     sealed.rename(tmp_path / "killed" / NEXT)  # a first export, killed between two renames

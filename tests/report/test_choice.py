@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from compressor.report import build_report, exit_code_for, to_markdown
-from compressor.report.lines import parity_verdict
-from compressor.statistics import PARITY
+from compressor.report.checks.own import parity_verdict
+from compressor.stats import PARITY
 from tests.kit import by_classes, score_of
 from tests.report.conftest import logits_for
 
@@ -93,6 +93,16 @@ def test_what_is_slower_than_fp32_says_so(make_bundle: Make) -> None:
     assert row.fp32_ratio.value == pytest.approx(0.5, rel=0.05)
     assert "**slower**" in next(line for line in to_markdown(report).splitlines() if line.startswith("| `b`"))
     assert to_markdown(report).count("**slower**") == 1
+
+
+@pytest.mark.parametrize("aa", [2.5, None])
+def test_what_noise_alone_makes_is_not_called_slower(make_bundle: Make, aa: float | None) -> None:
+    """The same artefact twice differs by more than these two do; or nobody knows by how much."""
+    report = build_report(make_bundle({"a": FP32, "b": int8(900, p50=4.0), "teacher": TEACHER}, aa=aa))
+    assert report.session is not None
+    assert report.session.smallest_effect is None or report.session.smallest_effect > 1
+    assert "0.500" in to_markdown(report)
+    assert "**slower**" not in to_markdown(report)
 
 
 def test_a_choice_elsewhere_is_said_to_be_one(make_bundle: Make) -> None:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from compressor.errors import KdcError
 from compressor.report import build_report, check, exit_code_for, finish, to_markdown
-from compressor.spec.report import Check, Report
+from compressor.schema.report import Check, Report
 from tests.kit import by_classes, score_of
 
 Make = Callable[..., Path]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
-# 900 against 30 pictures, a fifth of each in test.
+# 900 against 30 images, a fifth of each in test.
 COMMON, RARE = 180, 6
 LABELS = np.repeat([0, 1], [COMMON, RARE])
 DEFAULTS = ("min_balanced_retention", "min_class_retention")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from compressor.report.conditions import disturbances
+from compressor.report.checks.conditions import disturbances
 from compressor.report.read import read_results
 
 Make = Callable[..., Path]

@@ -8,8 +8,8 @@ import pytest
 from compressor.report import build_report, exit_code_for
 from compressor.report.gate import holding, verdict_of
 from compressor.runtimes import RUNTIMES
-from compressor.spec.report import Check, Report, Verdict
-from compressor.statistics import PARITY
+from compressor.schema.report import Check, Report, Verdict
+from compressor.stats import PARITY
 
 Make = Callable[..., Path]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]

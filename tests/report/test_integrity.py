@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from compressor.errors import KdcError
+from compressor.files.atomic import file_sha256
+from compressor.files.bundle_folder import claim
 from compressor.report import build_report, check, finish, refresh, seal, verify
-from compressor.report.integrity import REMADE, inside
-from compressor.spec.base import file_sha256
+from compressor.report.integrity import REMADE, inside, verify_made
+from compressor.schema.base import Noun, read_json
+from compressor.schema.student import Request, Student
+from tests.kit import score_of
 
 Make = Callable[..., Path]
 Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
@@ -88,6 +92,80 @@ def test_the_message_says_what_was_changed(sealed: Path) -> None:
     assert f"{sealed}/eval/ids.txt is missing, though SHA256SUMS lists it" in message
     assert f"{sealed}/extra.txt is not listed in SHA256SUMS" in message
     assert "kdc export" in caught.value.hint
+
+
+def test_a_bundle_of_another_kdc_is_made_anew_by_the_command_that_is_named(sealed: Path, edit_json: Edit) -> None:
+    """kdc before it counted by class: its bundles are sound, and say less than is asked now."""
+    score = score_of(200, 190, 190).model_dump(mode="json")
+    del score["by_class"]
+    edit_json(sealed / "bundle.json", lambda bundle: bundle["variants"][0].update(score=score))
+    seal(sealed)
+    for gate in (verify, verify_made, check, refresh, build_report):
+        with pytest.raises(KdcError, match=r"bundle\.json: key variants\.0\.score\.by_class is missing") as caught:
+            gate(sealed)
+        assert f"kdc export RUN --profile NAME --out {sealed} --overwrite" in caught.value.hint
+    claim(sealed, overwrite=True)
+
+
+def test_a_measurement_of_another_kdc_is_made_anew_too(sealed: Path, edit_json: Edit) -> None:
+    edit_json(sealed / "measurements" / "measurement.json", lambda session: session.pop("seed"))
+    seal(sealed)
+    with pytest.raises(KdcError, match=r"measurement\.json: key seed is missing") as caught:
+        check(sealed)
+    assert caught.value.hint.endswith(f"kdc measure {sealed}")
+    verify_made(sealed)
+
+
+@pytest.mark.parametrize(("name", "noun"), [("run.json", Request), ("student.json", Student)])
+def test_a_run_of_another_kdc_is_trained_anew(tmp_path: Path, name: str, noun: type[Noun]) -> None:
+    (tmp_path / name).write_text('{"schema": 1}')
+    with pytest.raises(KdcError, match=rf"{name}: key \w+ is missing") as caught:
+        read_json(tmp_path / name, noun)
+    assert caught.value.hint.endswith(f"--out {tmp_path} --overwrite")
+
+
+LITTER = (".DS_Store", "best/Thumbs.db", "eval/desktop.ini", "measurements/._x", "runners/.gitattributes")
+
+
+@pytest.mark.parametrize("gate", [verify, verify_made, refresh, lambda sealed: verify(sealed, REMADE)])
+def test_what_a_file_manager_left_is_named_with_the_command_that_removes_it(
+    sealed: Path, gate: Callable[[Path], object]
+) -> None:
+    for path in LITTER:
+        (sealed / path).write_bytes(b"Mac OS X")
+    with pytest.raises(KdcError) as caught:
+        gate(sealed)
+    named = [f"{sealed}/{path} was left there by a file manager or git: it is no part of the bundle" for path in LITTER]
+    assert sorted(caught.value.message.splitlines()) == sorted(named)
+    assert caught.value.hint.startswith("rm -r ")
+    subprocess.run(caught.value.hint, shell=True, check=True)
+    verify(sealed)
+    assert not any((sealed / path).exists() for path in LITTER)
+
+
+def test_what_was_left_hides_nothing_else(sealed: Path) -> None:
+    (sealed / ".DS_Store").touch()
+    (sealed / "eval" / "ids.txt").unlink()
+    (sealed / "notes.txt").touch()
+    (sealed / ".git").mkdir()
+    (sealed / ".git" / "config").touch()
+    (sealed / ".git" / "HEAD").touch()
+    with pytest.raises(KdcError) as caught:
+        verify(sealed)
+    assert caught.value.message.count("/.git") == 1, "a repository is one thing"
+    for part in ("eval/ids.txt is missing", "notes.txt is not listed", "/.git was left", "/.DS_Store was left"):
+        assert part in caught.value.message
+    again, remove, history = caught.value.hint.split("; ")
+    assert "kdc export" in again
+    assert remove == f"and rm -r {sealed}/.DS_Store"
+    assert history.startswith(f"move {sealed}/.git away")
+
+
+def test_what_is_sealed_is_no_litter(sealed: Path) -> None:
+    (sealed / ".gitkeep").touch()
+    seal(sealed)
+    verify(sealed)
+    verify_made(sealed)
 
 
 def test_a_changed_file_that_was_sealed_again_still_differs_from_the_manifests(sealed: Path) -> None:
@@ -181,6 +259,12 @@ def test_sizes_in_the_manifest_must_be_true(sealed: Path, edit_json: Edit) -> No
 def test_no_bundle_and_no_sums(tmp_path: Path, make_bundle: Make) -> None:
     with pytest.raises(KdcError, match="is no bundle"):
         verify(tmp_path)
+    with pytest.raises(KdcError, match=r"the bundle .*nowhere does not exist"):
+        verify(tmp_path / "nowhere")
+    (tmp_path / "student.json").touch()
+    with pytest.raises(KdcError, match="is no bundle") as caught:
+        verify(tmp_path)
+    assert caught.value.hint == f"`kdc export {tmp_path} --profile NAME --out DIR` makes one"
     with pytest.raises(KdcError, match="SHA256SUMS is missing"):
         verify(make_bundle())
 

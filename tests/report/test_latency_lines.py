@@ -9,10 +9,10 @@ import pytest
 from compressor.report import build_report, exit_code_for, open_lines, read_unmeasured, results_with
 from compressor.report.latency import LatencyFigure, aa_of, figure_at
 from compressor.report.read import read_results
-from compressor.report.text import confidence_percent
-from compressor.spec.measurement import Measurement
-from compressor.spec.report import Check, Report, Verdict
-from compressor.statistics import Interval, look_confidence, widen
+from compressor.report.render.text import confidence_percent
+from compressor.schema.measurement import Measurement
+from compressor.schema.report import Check, Report, Verdict
+from compressor.stats import Interval, look_confidence, widen
 from tests.report.conftest import profile
 
 Make = Callable[..., Path]

@@ -20,7 +20,7 @@ MOST_MB = 1000
 # Not ru_maxrss: a child inherits that of the process that started it.
 RUN = """
 import sys
-from compressor.cli import main
+from compressor.cli.app import main
 code = 0
 try:
     main()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from compressor.report import build_report, finish, to_json, to_junit, to_markdown, verdict_line
-from compressor.report.text import (
+from compressor.report.render.text import (
     confidence_percent,
     megabytes,
     number,
@@ -17,8 +17,8 @@ from compressor.report.text import (
     share,
     spread,
 )
-from compressor.spec.base import read_json
-from compressor.spec.report import Estimate, Report, Spread
+from compressor.schema.base import read_json
+from compressor.schema.report import Estimate, Report, Spread
 from tests.report.conftest import THROUGHPUT
 
 Make = Callable[..., Path]
@@ -83,6 +83,11 @@ def test_no_text_breaks_out_of_its_cell(make_bundle: Make) -> None:
     assert cells(row)[-1] == r" cannot \| open \<script> \\x1b[31mlib\\x00.so \`x\` \*y\* [link\](http://z) \\ud800 "
     assert r"- a \| b c" in text
     text.encode()
+
+
+def test_what_begins_no_tag_is_read_as_it_is(make_bundle: Make) -> None:
+    text = to_markdown(build_report(make_bundle(notes=("n=33 < 1000, and 2<3, <b>",))))
+    assert r"- n=33 < 1000, and 2<3, \<b>" in text
 
 
 def test_the_table_of_a_pull_request_stays_narrow(make_bundle: Make) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from compressor.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS, KdcError
 from compressor.report import build_report, exit_code_for, finish, to_markdown, verify
-from compressor.report.tables import rows_table
-from compressor.spec.report import Check, Report
-from compressor.statistics import auc
+from compressor.report.render.tables import rows_table
+from compressor.schema.report import Check, Report
+from compressor.stats import auc
 from tests.report.conftest import N, logits_for
 
 Make = Callable[..., Path]

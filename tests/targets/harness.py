@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from compressor.spec.base import parse
-from compressor.spec.measurement import Measurement
+from compressor.schema.base import parse
+from compressor.schema.measurement import Measurement
 
 # A runner without a runtime, that answers at once. A model called "OP!" makes it refuse that request, "OP!!" die of it.
 STUB = """

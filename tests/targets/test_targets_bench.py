@@ -13,13 +13,13 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.targets.harness import Bench, StartBench, assembled, gone
-    from tests.targets.tiny_bundle import BATCH, PICTURES, Tiny, stub, variant, write_bundle
+    from tests.targets.tiny_bundle import BATCH, IMAGES, Tiny, stub, variant, write_bundle
 else:
     from harness import assembled, gone
-    from tiny_bundle import BATCH, PICTURES, stub, variant, write_bundle
+    from tiny_bundle import BATCH, IMAGES, stub, variant, write_bundle
 
-from compressor.spec.base import parse, read_json
-from compressor.spec.measurement import Machine, Measurement
+from compressor.schema.base import parse, read_json
+from compressor.schema.measurement import Machine, Measurement
 
 ORT = variant("onnxruntime-fp32", "onnxruntime", "fp32", "model.onnx")
 OV = variant("openvino-f16", "openvino", "f16", "f16.xml")
@@ -43,7 +43,7 @@ def test_measures_a_bundle(bench: "Bench", bundle: Path, scripts: Path, tiny: "T
     assert "state" in events[-1]
     assert any(event.get("warning", "").startswith("broken: ") for event in events)
     assert (result.batch, result.block_length, result.block_dropped) == (BATCH, 8, 2)
-    assert (len(result.rounds), result.seed, result.distinct_inputs) == (3, 5, PICTURES)
+    assert (len(result.rounds), result.seed, result.distinct_inputs) == (3, 5, IMAGES)
     assert result.started <= result.finished
 
     ort, again, ov, broken = result.contestants

@@ -1,4 +1,4 @@
-"""The example programs: pictures come out as kdc's own, to the last bit, and the right label is printed."""
+"""The example programs: images come out as kdc's own, to the last bit, and the right label is printed."""
 
 import io
 import json
@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from compressor.data.pictures import decode, normalise, resize_and_crop
 from compressor.deploy import write_best
-from compressor.deploy.picture import cpp_header, model_input
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import FileEntry
-from compressor.spec.preprocess import Preprocess
+from compressor.deploy.image import cpp_header, model_input
+from compressor.files.atomic import file_sha256
+from compressor.schema.bundle import FileEntry
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification.preprocessing import decode, normalise, resize_and_crop
 
 if TYPE_CHECKING:
     from tests.targets.harness import Environment, LoadScript
@@ -36,7 +36,7 @@ FILTERS = ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 HOWS: list[dict[str, Any]] = [
     {"input_size": (56, 56), "resize": (64, 64)},
     {"input_size": (24, 32), "resize": (25, 35)},  # oblong: timm's own rule
-    {"input_size": (75, 31), "resize": (64, 31), "resize_mode": "squash"},  # and higher than the picture: padded
+    {"input_size": (75, 31), "resize": (64, 31), "resize_mode": "squash"},  # and higher than the image: padded
     {"input_size": (120, 120), "resize": (120, 120)},  # enlarged
 ]
 SIZES = [(97, 61), (37, 113), (64, 64)]
@@ -50,17 +50,17 @@ def photo(height: int, width: int) -> Pixels:
     return (smooth + noise).astype(np.uint8)
 
 
-def preprocess(**how: Any) -> Preprocess:
-    return Preprocess(**{"mean": MEAN, "std": STD, **how})
+def preprocess(**how: Any) -> ImagePreprocess:
+    return ImagePreprocess(**{"mean": MEAN, "std": STD, **how})
 
 
 @pytest.mark.parametrize("interpolation", FILTERS)
 @pytest.mark.parametrize("how", HOWS, ids=["square", "oblong", "squash", "larger"])
-def test_pictures_are_prepared_exactly_as_kdc_does(load: "LoadScript", how: dict[str, Any], interpolation: str) -> None:
+def test_images_are_prepared_exactly_as_kdc_does(load: "LoadScript", how: dict[str, Any], interpolation: str) -> None:
     chosen = preprocess(**how, interpolation=interpolation)
     for size in SIZES:
         expected = resize_and_crop(Image.fromarray(photo(*size)), chosen)
-        found = load("classify_pictures").prepare(photo(*size), chosen.model_dump())
+        found = load("classify_images").prepare(photo(*size), chosen.model_dump())
         np.testing.assert_array_equal(found, expected)
 
 
@@ -68,16 +68,16 @@ def test_pictures_are_prepared_exactly_as_kdc_does(load: "LoadScript", how: dict
 def test_the_input_is_what_kdc_feeds(load: "LoadScript", kind: Any) -> None:
     chosen = preprocess(input_size=(16, 24), resize=(16, 24))
     given = model_input(chosen, 3, kind).model_dump()
-    found = load("classify_pictures").as_input(photo(16, 24), given)
+    found = load("classify_images").as_input(photo(16, 24), given)
     pixels = np.stack([photo(16, 24)] * 3)
     np.testing.assert_array_equal(found, normalise(pixels, chosen) if kind == "float32" else pixels)
     assert (str(found.dtype), found.flags.c_contiguous) == (kind, True)
 
 
 def encoded(pixels: Pixels, mode: str, kind: str = "PNG") -> bytes:
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     out = io.BytesIO()
-    (picture.quantize(100) if mode == "P" else picture.convert(mode)).save(out, kind)
+    (image.quantize(100) if mode == "P" else image.convert(mode)).save(out, kind)
     return out.getvalue()
 
 
@@ -145,31 +145,31 @@ OTHERS = {"jpeg": encoded(photo(10, 20), "RGB", "JPEG"), "turned": turned(), "16
 
 
 @pytest.mark.parametrize("content", list(OTHERS.values()), ids=list(OTHERS))
-def test_other_pictures_need_pillow_and_come_out_as_kdc_reads_them(
+def test_other_images_need_pillow_and_come_out_as_kdc_reads_them(
     load: "LoadScript", content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = load("classify_files")
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     path.write_bytes(content)
-    np.testing.assert_array_equal(files.read_picture(path), np.asarray(decode(content, "it")))
+    np.testing.assert_array_equal(files.read_image(path), np.asarray(decode(content, "it")))
     monkeypatch.setattr(files, "find_pillow", lambda: None)
-    with pytest.raises(files.PictureError, match="pip install pillow"):
-        files.read_picture(path)
+    with pytest.raises(files.ImageError, match="pip install pillow"):
+        files.read_image(path)
 
 
 @pytest.mark.parametrize("pillow", [True, False])
 @pytest.mark.parametrize("damage", ["cut", "empty", "missing"])
-def test_damaged_pictures_are_an_error_in_one_line(
+def test_damaged_images_are_an_error_in_one_line(
     load: "LoadScript", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, pillow: bool
 ) -> None:
     files = load("classify_files")
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     if damage != "missing":
         path.write_bytes(encoded(photo(23, 31), "RGB")[: 200 if damage == "cut" else 0])
     if not pillow:
         monkeypatch.setattr(files, "find_pillow", lambda: None)
-    with pytest.raises(files.PictureError, match=r"picture\.png") as caught:
-        files.read_picture(path)
+    with pytest.raises(files.ImageError, match=r"image\.png") as caught:
+        files.read_image(path)
     assert "\n" not in str(caught.value)
 
 
@@ -189,11 +189,9 @@ def best_of(tiny: "Tiny", folder: Path, runtime: str) -> Path:
     return folder / "best"
 
 
-def classify(
-    best: Path, picture: Path, environment: dict[str, str], *options: str
-) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(best / "classify.py"), str(picture), *options]
-    return subprocess.run(command, env=environment, cwd=picture.parent, capture_output=True, text=True, timeout=60)
+def classify(best: Path, image: Path, environment: dict[str, str], *options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(best / "classify.py"), str(image), *options]
+    return subprocess.run(command, env=environment, cwd=image.parent, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.slow
@@ -205,7 +203,7 @@ def test_the_program_prints_the_likeliest_labels(
     best = best_of(tiny, tmp_path / "bundle", runtime)
     powers = np.exp(tiny.logits.astype(np.float64))
     for index in range(3):
-        Image.fromarray(tiny.pictures[index]).save(tmp_path / "it.png")
+        Image.fromarray(tiny.images[index]).save(tmp_path / "it.png")
         ended = classify(best, tmp_path / "it.png", bare("PIL"), "--top", "2")
         assert (ended.returncode, ended.stderr) == (0, "")
         rows = [line.split() for line in ended.stdout.splitlines()]
@@ -220,13 +218,13 @@ def test_the_program_prints_the_likeliest_labels(
 def test_what_the_program_says_when_it_cannot(tiny: "Tiny", bare: "Environment", tmp_path: Path) -> None:
     best = best_of(tiny, tmp_path / "bundle", "onnxruntime")
     (tmp_path / "it.jpg").write_bytes(OTHERS["jpeg"])
-    Image.fromarray(tiny.pictures[0]).save(tmp_path / "it.png")
-    for picture, missing, code, said in (
+    Image.fromarray(tiny.images[0]).save(tmp_path / "it.png")
+    for image, missing, code, said in (
         ("it.jpg", "PIL", 2, "pip install pillow"),
         ("none.png", "PIL", 2, "cannot read"),
         ("it.png", "onnxruntime", 4, "pip install onnxruntime"),
     ):
-        ended = classify(best, tmp_path / picture, bare(missing))
+        ended = classify(best, tmp_path / image, bare(missing))
         assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (code, "", 1)
         assert said in ended.stderr
 
@@ -240,7 +238,7 @@ def test_labels_end_at_line_feeds_alone(load: "LoadScript", tmp_path: Path) -> N
         ("cat\n\ndog", ["cat", "", "dog"]),
     ):
         path.write_bytes(content.encode())
-        assert load("classify_pictures").labels_in(path) == labels
+        assert load("classify_images").labels_in(path) == labels
 
 
 @pytest.mark.parametrize("labels", ["a\nb\nc\nd\ne\n", "a\nb\nc\n", "a\nb\n\nc\nd\n", "", None])
@@ -249,12 +247,12 @@ def test_the_program_refuses_labels_that_are_another_models(
     labels: str | None,
 ) -> None:  # fmt: skip
     """A name with a line break made five lines for four outputs, and the wrong one was printed, with 99.9 %."""
-    script = load("classify_pictures")
+    script = load("classify_images")
     given = model_input(preprocess(input_size=(16, 16), resize=(16, 16)), 2, "float32")
     (tmp_path / "preprocess.json").write_text(given.model_dump_json())
     (tmp_path / "manifest.json").write_text(json.dumps({"model": "it", "precision": "fp32", "install": "-"}))
     Image.fromarray(photo(16, 16)).save(tmp_path / "it.png")
-    monkeypatch.setattr(script, "__file__", str(tmp_path / "classify_pictures.py"))
+    monkeypatch.setattr(script, "__file__", str(tmp_path / "classify_images.py"))
     monkeypatch.setattr(sys, "argv", ["classify.py", str(tmp_path / "it.png")])
 
     def logits(model: Path, batch: npt.NDArray[Any], precision: str) -> npt.NDArray[np.float32]:
@@ -281,22 +279,22 @@ CXX = ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
 SHOW = """
-#include "classify_pictures.hpp"
+#include "classify_images.hpp"
 int main(int, char** arguments) {
-    const auto prepared = pictures::prepare(pictures::read_ppm(arguments[1]));
+    const auto prepared = images::prepare(images::read_ppm(arguments[1]));
     std::fwrite(prepared.pixels.data(), 1, prepared.pixels.size(), stdout);
-    const auto planes = pictures::normalized(prepared);
+    const auto planes = images::normalized(prepared);
     std::fwrite(planes.data(), sizeof(float), planes.size(), stdout);
 }
 """
 
 
 TELL = """
-#include "classify_pictures.hpp"
+#include "classify_images.hpp"
 int main() {
     const float logits[4] = {0, 9, 0, 0};
     try {
-        pictures::tell(logits, 4, "./", 1);
+        images::tell(logits, 4, "./", 1);
     } catch (const std::exception& error) {
         std::fprintf(stderr, "%s\\n", error.what());
         return 2;
@@ -306,7 +304,7 @@ int main() {
 
 
 def test_names_cannot_act_on_the_terminal(load: "LoadScript") -> None:
-    shown = load("classify_pictures").shown
+    shown = load("classify_images").shown
     assert shown("\x1b[31mé\x9b\u202e数\x7f\n") == r"\x1b[31mé\x9b\u202e数\x7f\n"
 
 
@@ -335,7 +333,7 @@ def test_the_cpp_program_refuses_labels_that_are_another_models(tmp_path: Path) 
 @pytest.mark.slow
 @needs_gxx
 @pytest.mark.parametrize(("interpolation", "how"), list(zip(FILTERS, cycle(HOWS), strict=False)), ids=FILTERS)
-def test_the_same_pictures_in_cpp(tmp_path: Path, interpolation: str, how: dict[str, Any]) -> None:
+def test_the_same_images_in_cpp(tmp_path: Path, interpolation: str, how: dict[str, Any]) -> None:
     chosen = preprocess(**how, interpolation=interpolation)
     (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 2, "float32"), "model.onnx"))
     (tmp_path / "show.cpp").write_text(SHOW)
@@ -379,7 +377,7 @@ def test_the_cpp_program_prints_the_likeliest_labels(tiny: "Tiny", tmp_path: Pat
     ):  # fmt: skip
         subprocess.run(command, cwd=best, check=True, capture_output=True, timeout=200)
     for index in range(3):
-        Image.fromarray(tiny.pictures[index]).save(tmp_path / "it.ppm")
+        Image.fromarray(tiny.images[index]).save(tmp_path / "it.ppm")
         ended = subprocess.run(
             [best / "build" / "classify", tmp_path / "it.ppm", best], check=True, capture_output=True, text=True
         )
@@ -526,5 +524,5 @@ def test_the_program_for_tensorrt_says_what_is_missing(
     pytest.importorskip("tensorrt_rtx")
     (tmp_path / "manifest.json").write_text(json.dumps({"runtime": "tensorrt-rtx"}))
     script = load("classify_trt")
-    with pytest.raises(script.PictureError, match=r"model\.engine is not there yet: build it on this device"):
+    with pytest.raises(script.ImageError, match=r"model\.engine is not there yet: build it on this device"):
         script.logits(tmp_path / "model.engine", np.zeros((1, 3, 16, 16), np.float32), "fp16")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from compressor import child_environment
+from compressor.processes import child_environment
 
 if TYPE_CHECKING:
     from tests.targets.harness import LoadScript

@@ -17,8 +17,8 @@ else:
     from harness import assembled, gone
     from tiny_bundle import stub, write_bundle
 
-from compressor.spec.base import parse
-from compressor.spec.measurement import Measurement
+from compressor.schema.base import parse
+from compressor.schema.measurement import Measurement
 
 A, B = stub("a"), stub("b")
 LATENCY = ("--no-predict", "--no-throughput")

@@ -10,8 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.targets.harness import LoadScript
 
-from compressor.spec.base import parse
-from compressor.spec.measurement import Machine
+from compressor.schema.base import parse
+from compressor.schema.measurement import Machine
 
 PI = """processor\t: 0
 Features\t: fp asimd evtstrm crc32 fphp asimdhp asimddp

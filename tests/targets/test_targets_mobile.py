@@ -11,21 +11,22 @@ from torch import nn
 
 if TYPE_CHECKING:
     from tests.targets.harness import Environment, LoadScript, Runner, StartRunner
-    from tests.targets.tiny_bundle import BATCH, CLASSES, MEAN, PICTURES, SIDE, STD
+    from tests.targets.tiny_bundle import BATCH, CLASSES, IMAGES, MEAN, SIDE, STD
 else:
     from harness import Runner
-    from tiny_bundle import BATCH, CLASSES, MEAN, PICTURES, SIDE, STD
+    from tiny_bundle import BATCH, CLASSES, IMAGES, MEAN, SIDE, STD
 
-from compressor.export.executorch_pte import to_executorch
-from compressor.export.litert_tflite import to_litert
-from compressor.export.source import Source
+from compressor.export.base import Source
+from compressor.export.mobile.executorch_pte import to_executorch
+from compressor.export.mobile.litert_tflite import to_litert
 from compressor.profiles import load_profile
 from compressor.runtimes import RUNTIMES
-from compressor.spec.base import parse
-from compressor.spec.measurement import Machine
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.base import parse
+from compressor.schema.measurement import Machine
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification.stored import StoredImages
 
-HOW = Preprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=MEAN, std=STD)
+HOW = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=MEAN, std=STD)
 PREPROCESS = {"mean": MEAN, "std": STD, "batch": BATCH}
 CASES = [("run_litert.py", "litert", "model.tflite"), ("run_et.py", "executorch", "model.pte")]
 EACH = pytest.mark.parametrize(("script", "runtime", "model"), CASES, ids=["litert", "et"])
@@ -52,30 +53,30 @@ class Net(nn.Module):
         super().__init__()
         self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, CLASSES)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = self.head(self.conv(pictures).relu().mean((2, 3)))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.head(self.conv(images).relu().mean((2, 3)))
         return answer
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
-    """A folder with model.tflite, model.pte and pictures.npy; the pictures, and what torch answers."""
+    """A folder with model.tflite, model.pte and images.npy; the images, and what torch answers."""
     pytest.importorskip("executorch")
     pytest.importorskip("litert_torch")
     folder = tmp_path_factory.mktemp("mobile")
     torch.manual_seed(0)
     network = Net().eval()
-    pictures = np.random.default_rng(0).integers(0, 256, (PICTURES, SIDE, SIDE, 3), dtype=np.uint8)
-    np.save(folder / "pictures.npy", pictures)
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
+    np.save(folder / "images.npy", images)
     profile = load_profile("android-snapdragon-8gen3", [f"batch={BATCH}"])
-    source = Source(network, Path("model.onnx"), HOW, pictures, profile)
+    source = Source(network, Path("model.onnx"), HOW, StoredImages(images, HOW), profile)
     for convert in (to_litert, to_executorch):
         artefact = convert(source, "fp32", folder / convert.__name__)
         artefact.model.rename(folder / artefact.model.name)
-    normalized = (pictures.transpose(0, 3, 1, 2) / 255 - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
+    normalized = (images.transpose(0, 3, 1, 2) / 255 - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]
     with torch.no_grad():
         logits: np.ndarray = network(torch.from_numpy(normalized.astype(np.float32))).numpy()
-    return folder, pictures, logits
+    return folder, images, logits
 
 
 @pytest.mark.slow
@@ -96,8 +97,8 @@ def test_answers_the_whole_protocol(
     assert loaded["output"]["shape"] == [BATCH, CLASSES]
     assert loaded["load_ms"] > 0
     assert 10 < loaded["idle_rss_mb"] < loaded["rss_mb"]
-    inputs = {"path": str(folder / "pictures.npy"), "distinct": 32, **PREPROCESS}
-    assert runner.ask("inputs", **inputs) == {"ok": True, "distinct": PICTURES}
+    inputs = {"path": str(folder / "images.npy"), "distinct": 32, **PREPROCESS}
+    assert runner.ask("inputs", **inputs) == {"ok": True, "distinct": IMAGES}
     assert runner.ask("first")["first_ms"] > 0
     block = runner.ask("block", n=9)
     assert [len(block["wall_ms"]), len(block["cpu_ms"])] == [9, 9]
@@ -105,8 +106,8 @@ def test_answers_the_whole_protocol(
     assert window["ok"] is True, window
     assert window["calls"] > 0
     out = tmp_path / "logits.npy"
-    answer = runner.ask("predict", inputs=str(folder / "pictures.npy"), out=str(out), **PREPROCESS)
-    assert answer == {"ok": True, "n": PICTURES}
+    answer = runner.ask("predict", inputs=str(folder / "images.npy"), out=str(out), **PREPROCESS)
+    assert answer == {"ok": True, "n": IMAGES}
     np.testing.assert_allclose(np.load(out), expected, atol=1e-5)
     assert runner.cpu_ticks_in(0.5) <= 10  # asleep between blocks: others measure then
     assert runner.ask("executed")["executed_precision"] == RUNTIMES[runtime].precisions["fp32"]

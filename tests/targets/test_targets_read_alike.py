@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.data.pictures import decode, pillow_warnings_ignored, resize_and_crop
-from compressor.deploy.picture import cpp_header, model_input
+from compressor.deploy.image import cpp_header, model_input
 from compressor.errors import KdcError
-from compressor.spec.manifest import ModelInput
-from compressor.spec.preprocess import Preprocess
+from compressor.schema.manifest import ModelInput
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.tasks.image_classification.preprocessing import decode, pillow_warnings_ignored, resize_and_crop
 from tests.data.hand_made import chunk, png, tiff, with_chunks
-from tests.data.test_data_pictures import broken_metadata
+from tests.tasks.image_classification.test_images_reading import broken_metadata
 
 if TYPE_CHECKING:
     from tests.targets.harness import LoadScript
@@ -32,31 +32,31 @@ WIDE = RNG.integers(0, 65536, (9, 11), np.uint16)
 COLOURS = RNG.integers(0, 256, (9, 11, 3), np.uint8)
 
 
-def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     out = io.BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
 def corpus() -> Iterator[tuple[str, bytes]]:
-    picture = Image.fromarray(COLOURS)
+    image = Image.fromarray(COLOURS)
     for mode, kind in product(("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr", "LAB"), ("PNG", "TIFF", "JPEG")):
         try:
-            converted = picture.convert("P", palette=Image.Palette.ADAPTIVE) if mode == "P" else None
+            converted = image.convert("P", palette=Image.Palette.ADAPTIVE) if mode == "P" else None
             if mode != "LAB":
-                yield f"{mode} {kind}", saved(converted or picture.convert(mode), kind)
+                yield f"{mode} {kind}", saved(converted or image.convert(mode), kind)
         except OSError:
             continue  # a combination that is not written
     for kind in ("BMP", "GIF", "WEBP", "PPM", "JPEG2000"):
-        yield kind, saved(picture, kind)
-    yield "palette with transparency", saved(picture.quantize(8), "PNG", transparency=bytes([0, 90, 255]))
+        yield kind, saved(image, kind)
+    yield "palette with transparency", saved(image.quantize(8), "PNG", transparency=bytes([0, 90, 255]))
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        yield f"turned {orientation}", saved(picture, "PNG", exif=exif.tobytes())
-        yield f"turned jpeg {orientation}", saved(picture, "JPEG", exif=exif.tobytes())
+        yield f"turned {orientation}", saved(image, "PNG", exif=exif.tobytes())
+        yield f"turned jpeg {orientation}", saved(image, "JPEG", exif=exif.tobytes())
     xmp = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
-    yield "turned by XMP", with_chunks(saved(picture, "PNG"), chunk(b"iTXt", xmp))
+    yield "turned by XMP", with_chunks(saved(image, "PNG"), chunk(b"iTXt", xmp))
     for photometric, order in product((0, 1), "<>"):
         yield f"tiff 16 bit {photometric}{order}", tiff(WIDE.astype(f"{order}u2"), photometric)
         yield f"tiff 8 bit {photometric}{order}", tiff(COLOURS[..., 0].astype(f"{order}u1"), photometric)
@@ -82,10 +82,10 @@ def corpus() -> Iterator[tuple[str, bytes]]:
     yield "pgm of 12 bits", b"P5 2 2 4095\n" + struct.pack(">4H", 0, 900, 2048, 4095)
     yield "ppm of 12 bits", b"P6 1 1 4095\n" + struct.pack(">3H", 0, 900, 4095)
     yield "pgm of 4 bits", b"P5 3 1 15\n\0\7\x0f"
-    frames = [picture, picture.rotate(180)]
+    frames = [image, image.rotate(180)]
     yield from ((f"several {kind}", saved(frames[0], kind, save_all=True, append_images=frames[1:])) for kind in
                 ("GIF", "TIFF", "WEBP", "PNG"))  # fmt: skip
-    whole = saved(picture, "PNG")
+    whole = saved(image, "PNG")
     yield from ((f"cut at {n}", whole[:n]) for n in (0, 8, 20, 40, len(whole) // 2, len(whole) - 20))
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
     yield "bomb", whole[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
@@ -111,11 +111,11 @@ def test_with_pillow(load: "LoadScript", tmp_path: Path, name: str, pixel_range:
     with pillow_warnings_ignored():
         expected = outcome(lambda: decode(CORPUS[name], "it", pixel_range))
     if expected is None:
-        with pytest.raises(files.PictureError) as caught:
-            files.read_picture(tmp_path / "it", pixel_range)
+        with pytest.raises(files.ImageError) as caught:
+            files.read_image(tmp_path / "it", pixel_range)
         assert "\n" not in str(caught.value)
     else:
-        np.testing.assert_array_equal(files.read_picture(tmp_path / "it", pixel_range), expected)
+        np.testing.assert_array_equal(files.read_image(tmp_path / "it", pixel_range), expected)
 
 
 @pytest.mark.parametrize("name", list(CORPUS))
@@ -127,8 +127,8 @@ def test_without_pillow(load: "LoadScript", tmp_path: Path, name: str, monkeypat
     with pillow_warnings_ignored():
         expected = outcome(lambda: decode(CORPUS[name], "it"))
     found = None
-    with contextlib.suppress(files.PictureError):
-        found = files.read_picture(tmp_path / "it")
+    with contextlib.suppress(files.ImageError):
+        found = files.read_image(tmp_path / "it")
     if found is not None:
         assert expected is not None
         np.testing.assert_array_equal(found, expected)
@@ -139,7 +139,7 @@ def test_what_the_plain_reader_reads(load: "LoadScript", tmp_path: Path, monkeyp
     monkeypatch.setattr(files, "find_pillow", lambda: None)
     for name in ("RGB PNG", "L PNG", "P PNG", "RGBA PNG", "LA PNG", "PPM", "broken metadata: colour profile"):
         (tmp_path / "it").write_bytes(CORPUS[name])
-        assert files.read_picture(tmp_path / "it").shape[2] == 3, name
+        assert files.read_image(tmp_path / "it").shape[2] == 3, name
 
 
 @pytest.mark.parametrize("pillow", [True, False])
@@ -152,17 +152,17 @@ def test_what_is_no_file_is_refused(
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "endless.png").symlink_to("/dev/zero")
     for name in ("pipe.png", "endless.png", "."):
-        with pytest.raises(files.PictureError, match="is no regular file"):
-            files.read_picture(tmp_path / name)
+        with pytest.raises(files.ImageError, match="is no regular file"):
+            files.read_image(tmp_path / name)
     with (tmp_path / "sparse.png").open("wb") as file:
         file.truncate(100_000_000_000)
-    with pytest.raises(files.PictureError, match="is larger than 1,000,000,000 bytes"):
-        files.read_picture(tmp_path / "sparse.png")
+    with pytest.raises(files.ImageError, match="is larger than 1,000,000,000 bytes"):
+        files.read_image(tmp_path / "sparse.png")
 
 
-def how_of(**others: Any) -> Preprocess:
+def how_of(**others: Any) -> ImagePreprocess:
     values = {"input_size": (24, 32), "resize": (32, 32), "mean": (0, 0, 0), "std": (1, 1, 1), **others}
-    return Preprocess.model_validate(values)
+    return ImagePreprocess.model_validate(values)
 
 
 STRIPS = [(1, 3000), (3000, 1), (2, 50_000), (1, 1)]
@@ -175,7 +175,7 @@ def test_strips_are_prepared_alike(load: "LoadScript", shape: tuple[int, int], i
     pixels = np.random.default_rng(2).integers(0, 256, (*shape, 3), np.uint8)
     for how in (how_of(interpolation=interpolation), how_of(interpolation=interpolation, resize=(16, 48))):
         expected = resize_and_crop(Image.fromarray(pixels), how)
-        np.testing.assert_array_equal(load("classify_pictures").prepare(pixels, how.model_dump()), expected)
+        np.testing.assert_array_equal(load("classify_images").prepare(pixels, how.model_dump()), expected)
 
 
 def test_the_range_ships_in_preprocess_json() -> None:
@@ -190,10 +190,10 @@ def test_the_range_ships_in_preprocess_json() -> None:
 
 CXX = ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-ffp-contract=off"]
 SHOW = """
-#include "classify_pictures.hpp"
+#include "classify_images.hpp"
 int main(int, char** arguments) {
     try {
-        const auto prepared = pictures::prepare(pictures::read_ppm(arguments[1]));
+        const auto prepared = images::prepare(images::read_ppm(arguments[1]));
         std::fwrite(prepared.pixels.data(), 1, prepared.pixels.size(), stdout);
         return 0;
     } catch (const std::exception& error) {

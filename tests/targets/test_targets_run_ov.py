@@ -10,9 +10,9 @@ from openvino import opset13 as ops
 
 if TYPE_CHECKING:
     from tests.targets.harness import LoadScript, StartRunner
-    from tests.targets.tiny_bundle import BATCH, MEAN, PICTURES, SIDE, STD, Tiny
+    from tests.targets.tiny_bundle import BATCH, IMAGES, MEAN, SIDE, STD, Tiny
 else:
-    from tiny_bundle import BATCH, MEAN, PICTURES, SIDE, STD
+    from tiny_bundle import BATCH, IMAGES, MEAN, SIDE, STD
 
 KERNEL = np.random.default_rng(5).integers(-63, 64, (16, 3, 3, 3), dtype=np.int8)
 SCALE = np.float32(0.01)
@@ -58,8 +58,8 @@ def test_int8_answers_to_the_step_of_its_scale(start: "StartRunner", tiny: "Tiny
         model = write_ir(tmp_path, quantized=quantized, float_layer=False)
         runner.ask("load", model=str(model), threads=1, precision=precision)
         out = tmp_path / f"{precision}.npy"
-        asked = {"inputs": "pictures.npy", "mean": MEAN, "std": STD, "batch": BATCH, "out": str(out)}
-        assert runner.ask("predict", **asked) == {"ok": True, "n": PICTURES}
+        asked = {"inputs": "images.npy", "mean": MEAN, "std": STD, "batch": BATCH, "out": str(out)}
+        assert runner.ask("predict", **asked) == {"ok": True, "n": IMAGES}
         answers[precision] = np.load(out)
     # Half a step in each input of a sum of 27 products, at worst; the mean over 256 places averages most of it away.
     step = (HIGH - LOW) / 255

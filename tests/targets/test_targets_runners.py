@@ -12,16 +12,16 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.targets.harness import Environment, StartRunner
-    from tests.targets.tiny_bundle import BATCH, CLASSES, MEAN, PICTURES, SIDE, STD, Tiny
+    from tests.targets.tiny_bundle import BATCH, CLASSES, IMAGES, MEAN, SIDE, STD, Tiny
 else:
-    from tiny_bundle import BATCH, CLASSES, MEAN, PICTURES, SIDE, STD
+    from tiny_bundle import BATCH, CLASSES, IMAGES, MEAN, SIDE, STD
 
 from compressor.runtimes import RUNTIMES
-from compressor.spec.base import parse
-from compressor.spec.measurement import Machine
+from compressor.schema.base import parse
+from compressor.schema.measurement import Machine
 
 PREPROCESS = {"mean": MEAN, "std": STD, "batch": BATCH}
-INPUTS = {"path": "pictures.npy", "distinct": 32, **PREPROCESS}
+INPUTS = {"path": "images.npy", "distinct": 32, **PREPROCESS}
 
 # runner, its runtime, a model, the precision asked for
 CASES = [
@@ -44,7 +44,7 @@ def test_answers_the_whole_protocol(
     assert loaded["output"] == {"name": "logits", "shape": [BATCH, CLASSES]}
     assert loaded["load_ms"] > 0
     assert 10 < loaded["idle_rss_mb"] < loaded["rss_mb"]
-    assert runner.ask("inputs", **INPUTS) == {"ok": True, "distinct": PICTURES}  # batches of 3 from 7, wrapping round
+    assert runner.ask("inputs", **INPUTS) == {"ok": True, "distinct": IMAGES}  # batches of 3 from 7, wrapping round
     assert runner.ask("first")["first_ms"] > 0
     block = runner.ask("block", n=9)
     assert [len(block["wall_ms"]), len(block["cpu_ms"])] == [9, 9]
@@ -54,9 +54,9 @@ def test_answers_the_whole_protocol(
     assert memory["rss_mb"] <= memory["peak_rss_mb"]
 
     out = tmp_path / "logits.npy"
-    assert runner.ask("predict", inputs="pictures.npy", out=str(out), **PREPROCESS) == {"ok": True, "n": PICTURES}
+    assert runner.ask("predict", inputs="images.npy", out=str(out), **PREPROCESS) == {"ok": True, "n": IMAGES}
     logits = np.load(out)
-    assert (logits.dtype, logits.shape) == (np.float32, (PICTURES, CLASSES))
+    assert (logits.dtype, logits.shape) == (np.float32, (IMAGES, CLASSES))
     # f16 weights have 11 bits: 2^-11 of each of the terms of a sum. f32 sums are equal to rounding.
     np.testing.assert_allclose(logits, tiny.logits, atol=2e-3 if precision == "f16" else 1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["logits.npy"]
@@ -128,7 +128,7 @@ def test_errors_are_answers(
     refused("bad-request", "between 0 and 1000", runner.ask("throughput", seconds=0))
     refused("bad-request", "needs seconds, a float", runner.ask("throughput", seconds="1"))
     out = tmp_path / "none" / "logits.npy"
-    refused("failed", "", runner.ask("predict", inputs="pictures.npy", out=str(out), **PREPROCESS))
+    refused("failed", "", runner.ask("predict", inputs="images.npy", out=str(out), **PREPROCESS))
 
 
 @RUNNERS

@@ -1,4 +1,4 @@
-"""What the scripts are as files: they travel alone, to old Pythons; and the pictures that they read."""
+"""What the scripts are as files: they travel alone, to old Pythons; and the images that they read."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 SCRIPTS = sorted(TARGETS.glob("*.py"))
-# What run_NAME, classify_NAME and build_NAME may import; Pillow reads the pictures that users have.
+# What run_NAME, classify_NAME and build_NAME may import; Pillow reads the images that users have.
 OWN_RUNTIME = {
     "ort": {"onnxruntime"},
     "ov": {"openvino"},
@@ -23,7 +23,7 @@ OWN_RUNTIME = {
     "trt_rtx": {"tensorrt_rtx"},
     "et": {"executorch"},
     "litert": {"ai_edge_litert"},
-    "pictures": {"PIL"},
+    "images": {"PIL"},
 }
 ALL_RUNTIMES = set[str]().union(*OWN_RUNTIME.values())
 
@@ -53,25 +53,25 @@ def test_depends_on_nothing_that_does_not_travel(script: Path) -> None:
         assert not imported & ({"numpy", "runner_common"} | (ALL_RUNTIMES - own))
 
 
-def test_pictures_are_normalized_exactly(load: "LoadScript", tmp_path: Path) -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
-    np.save(tmp_path / "x.npy", pictures)
+def test_images_are_normalized_exactly(load: "LoadScript", tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", images)
     mean, std = np.array([0.1, 0.5, 0.9], np.float32), np.array([0.2, 0.3, 0.4], np.float32)
     batch = np.empty((3, 3, 4, 6), np.float32)
-    with closing(load("runner_pictures").Pictures(str(tmp_path / "x.npy"), mean, std)) as read:
+    with closing(load("runner_images").Images(str(tmp_path / "x.npy"), mean, std)) as read:
         read.fill(batch, [4, 0, 4])
-    expected = ((pictures.astype(np.float32) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+    expected = ((images.astype(np.float32) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(batch, expected[[4, 0, 4]])
 
 
 @pytest.mark.parametrize("values", [np.zeros((2, 4, 4, 3), np.float32), np.zeros((2, 3, 4, 4), np.uint8)])
-def test_other_arrays_are_no_pictures(
+def test_other_arrays_are_no_images(
     load: "LoadScript", tmp_path: Path, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 ) -> None:
     np.save(tmp_path / "x.npy", values)
-    pictures = load("runner_pictures")
-    with pytest.raises(pictures.RequestError, match=r"expected uint8 \[N, H, W, 3\]"):
-        pictures.Pictures(str(tmp_path / "x.npy"), [0, 0, 0], [1, 1, 1])
+    images = load("runner_images")
+    with pytest.raises(images.RequestError, match=r"expected uint8 \[N, H, W, 3\]"):
+        images.Images(str(tmp_path / "x.npy"), [0, 0, 0], [1, 1, 1])
 
 
 def test_precisions_that_differ_are_mixed(load: "LoadScript") -> None:

@@ -17,8 +17,8 @@ else:
     from tiny_bundle import stub, variant, write_bundle
     from trt_graphs import needs_rtx, without_gpu
 
-from compressor.spec.base import read_json
-from compressor.spec.measurement import Measurement
+from compressor.schema.base import read_json
+from compressor.schema.measurement import Measurement
 
 pytestmark = pytest.mark.slow
 

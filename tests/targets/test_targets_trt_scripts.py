@@ -64,7 +64,7 @@ def test_a_batch_that_may_vary_is_fixed(build: Build, tmp_path: Path) -> None:
     Graph(batch="n").save(tmp_path / "model.onnx")
     assert build("model.onnx", "--check", *RTX, "--batch", "4")[0] == 0
     code, _, errors = build("model.onnx", "--check", *RTX)
-    assert (code, "say how many pictures a call with --batch" in errors) == (2, True)
+    assert (code, "say how many images a call with --batch" in errors) == (2, True)
 
 
 def graph_with(op: str) -> Graph:

@@ -1,4 +1,4 @@
-"""A real bundle for the contract tests: a convolution of a few weights, as ONNX and OpenVINO IR, and its pictures."""
+"""A real bundle for the contract tests: a convolution of a few weights, as ONNX and OpenVINO IR, and its images."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,16 +12,17 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.runtimes import RUNTIMES
-from compressor.spec.bundle import Bundle, EvalSet, FileEntry, Variant
-from compressor.spec.preprocess import Preprocess
-from compressor.spec.profile import Device, Fact, Fingerprint, Profile, Target
-from compressor.spec.recipe import LossTerm, Recipe
-from compressor.spec.student import Accuracy, DataInfo, Environment, Student, Weights
+from compressor.schema.bundle import Bundle, EvalSet, FileEntry, Variant
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.profile import Device, Fact, Fingerprint, Profile, Target
+from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.student import Accuracy, DataInfo, Environment, Student, Weights
+from compressor.tasks.image_classification.preprocessing import of_images
 
 SIDE = 16
 CLASSES = 4
-PICTURES = 7
-BATCH = 3  # does not divide PICTURES: the last batch has to be padded
+IMAGES = 7
+BATCH = 3  # does not divide IMAGES: the last batch has to be padded
 MEAN = (0.48, 0.45, 0.40)
 STD = (0.22, 0.23, 0.24)
 
@@ -30,10 +31,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Tiny:
-    """model.onnx, f32.xml and f16.xml of the same net for batches of BATCH, pictures.npy, and what the net answers."""
+    """model.onnx, f32.xml and f16.xml of the same net for batches of BATCH, images.npy, and what the net answers."""
 
     folder: Path
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     logits: Floats
 
 
@@ -41,8 +42,8 @@ def make_tiny(folder: Path) -> Tiny:
     random = np.random.default_rng(7)
     kernel = random.normal(0, 0.4, (8, 3, 3, 3)).astype(np.float32)
     head = random.normal(0, 1, (8, CLASSES)).astype(np.float32)
-    pictures = random.integers(0, 256, (PICTURES, SIDE, SIDE, 3), dtype=np.uint8)
-    np.save(folder / "pictures.npy", pictures)
+    images = random.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
+    np.save(folder / "images.npy", images)
     nodes = [
         helper.make_node("Conv", ["image", "kernel"], ["conv"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["conv"], ["relu"]),
@@ -59,12 +60,12 @@ def make_tiny(folder: Path) -> Tiny:
     converted = ov.convert_model(str(folder / "model.onnx"))
     ov.save_model(converted, folder / "f32.xml", compress_to_fp16=False)
     ov.save_model(converted, folder / "f16.xml", compress_to_fp16=True)
-    return Tiny(folder, pictures, reference(pictures, kernel, head))
+    return Tiny(folder, images, reference(images, kernel, head))
 
 
-def reference(pictures: npt.NDArray[np.uint8], kernel: Floats, head: Floats) -> Floats:
+def reference(images: npt.NDArray[np.uint8], kernel: Floats, head: Floats) -> Floats:
     """The net in numpy, in float64: [N, CLASSES]."""
-    normalized = (pictures / 255 - np.array(MEAN)) / np.array(STD)
+    normalized = (images / 255 - np.array(MEAN)) / np.array(STD)
     padded = np.pad(normalized, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = sliding_window_view(padded, (3, 3), axis=(1, 2))  # [N, H, W, 3, 3, 3]: channel, row, column last
     conv = np.einsum("nhwcij,ocij->nhwo", windows, kernel)
@@ -82,9 +83,9 @@ def variant(name: str, runtime: str, precision: str, model: str, role: str = "st
         runner=RUNTIMES[runtime].runner,
         model=model,
         files=(FileEntry(path=model, sha256="0" * 64, bytes=1),),
-        inputs="pictures.npy",
-        reference_logits="pictures.npy",
-        preprocess=Preprocess(input_size=side, resize=side, mean=MEAN, std=STD),
+        inputs="images.npy",
+        reference_logits="images.npy",
+        preprocess=ImagePreprocess(input_size=side, resize=side, mean=MEAN, std=STD),
         parameters=8 * 27 + 8 * CLASSES,
         macs=8 * 27 * SIDE * SIDE + 8 * CLASSES,
         made="by the tests",
@@ -103,10 +104,10 @@ def write_bundle(folder: Path, variants: tuple[Variant, ...], reference: str | N
     first variant, where none is named."""
     bundle = Bundle(
         profile=_profile(variants, threads),
-        student=_student(variants[0].preprocess),
+        student=_student(of_images(variants[0].preprocess)),
         teacher=_weights("teacher"),
         reference=reference or variants[0].name,
-        eval=EvalSet(split="test", n=PICTURES, labels="labels.npy", ids="ids.txt"),
+        eval=EvalSet(split="test", n=IMAGES, labels="labels.npy", ids="ids.txt"),
         variants=variants,
         support=(),
     )
@@ -137,7 +138,7 @@ def _weights(source: str) -> Weights:
     return Weights(source=source, architecture="tiny", sha256=digest, licence="unknown", parameters=1)
 
 
-def _student(preprocess: Preprocess) -> Student:
+def _student(preprocess: ImagePreprocess) -> Student:
     accuracy = Accuracy(split="test", n=4, correct=2, accuracy=0.5, low=0.15, high=0.85, balanced=0.5)
     return Student(
         made_by="distill",
@@ -148,7 +149,7 @@ def _student(preprocess: Preprocess) -> Student:
         class_names=tuple("abcd"),
         preprocess=preprocess,
         teacher=_weights("teacher"),
-        data=DataInfo(source="none", fingerprint="0" * 64, class_names=tuple("abcd"), counts={"test": PICTURES}),
+        data=DataInfo(source="none", fingerprint="0" * 64, class_names=tuple("abcd"), counts={"test": IMAGES}),
         recipe=Recipe(losses=(LossTerm(name="kd"),)),
         kept_epoch=1,
         kept_rule="last",

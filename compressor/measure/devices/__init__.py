@@ -11,7 +11,7 @@ from compressor.measure.devices.pipe import LostConnection
 from compressor.measure.devices.remote import DEFAULT_PYTHON, remote_link
 from compressor.measure.devices.url import DeviceUrl, Kind, parse_device
 from compressor.progress import Progress
-from compressor.spec.bundle import Bundle
+from compressor.schema.bundle import Bundle
 
 __all__ = [
     "DeviceUrl",

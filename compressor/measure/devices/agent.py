@@ -12,10 +12,10 @@ from typing import Any
 
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_INCONCLUSIVE, EXIT_MISSING, KdcError
+from compressor.files.atomic import write_atomically
 from compressor.measure.devices.pipe import LostConnection, Pipe, PipeError, as_object
 from compressor.measure.machine import last_line
-from compressor.printable import one_line
-from compressor.spec.base import write_atomically
+from compressor.terminal.printable import one_line
 
 __all__ = ["Agent", "Explain", "bootstrap", "payload"]
 

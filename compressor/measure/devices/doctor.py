@@ -11,13 +11,13 @@ from compressor.measure.devices.agent import SOURCES
 from compressor.measure.devices.remote import DEFAULT_PYTHON, Parcel, connected, parcel, send
 from compressor.measure.devices.url import DeviceUrl
 from compressor.measure.doctor import NEEDS_ONE_OF
-from compressor.printable import one_line, printable
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES, Runtime
-from compressor.spec.base import parse
-from compressor.spec.doctor import DeviceDiagnosis, PackageCheck, RuntimeCheck
-from compressor.spec.measurement import Machine
-from compressor.spec.profile import Profile
+from compressor.schema.base import parse
+from compressor.schema.doctor import DeviceDiagnosis, PackageCheck, RuntimeCheck
+from compressor.schema.measurement import Machine
+from compressor.schema.profile import Profile
+from compressor.terminal.printable import one_line, printable
 
 __all__ = ["diagnose_device", "missing_on", "to_text"]
 

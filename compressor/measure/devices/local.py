@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from compressor.assets import runner_scripts
-from compressor.bundle_change import new_folder
-from compressor.child_environment import child_environment
 from compressor.errors import KdcError, os_error
+from compressor.files.atomic import write_atomically
+from compressor.files.bundle_change import new_folder
 from compressor.measure.devices.link import raise_for
 from compressor.measure.devices.pipe import Pipe, PipeError, as_object
 from compressor.measure.devices.url import Kind
-from compressor.spec.base import write_atomically
+from compressor.processes.child_environment import child_environment
 
 __all__ = ["LocalLink", "local_link"]
 

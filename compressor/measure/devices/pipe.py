@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError
-from compressor.reading import json_value
+from compressor.files.reading import json_value
 
 __all__ = ["LostConnection", "Pipe", "PipeError", "as_object"]
 

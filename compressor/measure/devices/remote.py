@@ -9,14 +9,14 @@ from typing import Any
 
 from compressor.assets import runner_scripts
 from compressor.errors import KdcError
+from compressor.files.atomic import file_sha256
 from compressor.measure.devices import adb, ssh
 from compressor.measure.devices.agent import Agent, bootstrap, payload
 from compressor.measure.devices.link import raise_for
 from compressor.measure.devices.pipe import Pipe
 from compressor.measure.devices.url import DeviceUrl, Kind
 from compressor.progress import Progress
-from compressor.spec.base import file_sha256
-from compressor.spec.bundle import Bundle, FileEntry
+from compressor.schema.bundle import Bundle, FileEntry
 
 __all__ = ["DEFAULT_PYTHON", "Parcel", "RemoteLink", "connected", "parcel", "remote_link", "send", "travelling"]
 

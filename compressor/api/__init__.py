@@ -1,0 +1,44 @@
+"""The commands as functions: `import compressor; compressor.teach(…)`. Importing this imports nothing heavy.
+
+teach, specialists, distill, precompute, predict    training, and a teacher's predictions
+export, measure, report, check                      from a student to a verdict
+doctor                                              what works on this machine, or on a device
+
+Keywords are the commands' options, with the same names and defaults: `--input-size 32` is `input_size=32`. Each call
+returns a small frozen object (see `compressor.api.results`), prints nothing, and raises KdcError for what the caller
+can mend. `progress`: False (the default) shows nothing; True shows on stderr what the command would; or an object that
+is told, see `compressor.progress.Progress`. A warning goes to that object, or through `warnings` as a KdcWarning where
+there is none; either way it stands in the result's `warnings` too.
+"""
+
+from compressor.api.diagnosis import doctor
+from compressor.api.distillation import distill, precompute
+from compressor.api.results import (
+    BundleResult,
+    DoctorResult,
+    PredictionsResult,
+    ReportResult,
+    RunResult,
+    SpecialistsResult,
+)
+from compressor.api.ship import check, export, measure, report
+from compressor.api.train import predict, specialists, teach
+
+__all__ = [
+    "BundleResult",
+    "DoctorResult",
+    "PredictionsResult",
+    "ReportResult",
+    "RunResult",
+    "SpecialistsResult",
+    "check",
+    "distill",
+    "doctor",
+    "export",
+    "measure",
+    "precompute",
+    "predict",
+    "report",
+    "specialists",
+    "teach",
+]

@@ -1,0 +1,216 @@
+"""`kdc distill` and `kdc distill --precompute` as functions."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressor.api.call import StrPath, api_call, listener
+from compressor.api.results import RunResult
+from compressor.api.values import (
+    Assignments,
+    assignments,
+    optional_path,
+    path_of,
+    profile_of,
+    recipe_of,
+    several,
+    text_of,
+)
+from compressor.errors import KdcError
+from compressor.progress import Progress
+
+if TYPE_CHECKING:
+    from compressor.api.values import ProfileLike, RecipeLike
+    from compressor.distill import Resources
+    from compressor.schema.quantization import Scheme
+    from compressor.schema.student import Request
+
+__all__ = ["distill", "precompute"]
+
+
+@api_call
+def distill(
+    *,
+    teacher: str | Sequence[str],
+    data: str,
+    out: StrPath,
+    profile: "ProfileLike | None" = None,
+    student: str | None = None,
+    student_init: str = "pretrained",
+    assistant: str | Sequence[str] | None = None,
+    qat: bool = False,
+    teacher_classes: StrPath | None = None,
+    unlabelled: str | None = None,
+    recipe: "RecipeLike | None" = None,
+    input_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    set: Assignments | None = None,
+    skip_bad: bool = False,
+    teacher_cache: StrPath | None = None,
+    decode_cache: str | int | None = None,
+    tracker: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool | Progress = False,
+) -> RunResult:
+    """Train a small student to answer as the teacher does.
+
+    Args:
+        teacher: e.g. "run:DIR", "timm:NAME", "outputs:FILE", "self"; several: an ensemble.
+        out: folder for the run, which `export` takes.
+        profile: name, path or Profile: train at its input size.
+        student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: the default one.
+        student_init: "pretrained", "random", or the path of a checkpoint.
+        assistant: models between teacher and student, that learn first.
+        qat: then train on under the fake quantization of the profile's int8 kernels.
+        teacher_classes: a file with the names of the teacher's outputs, one a line, where its weights have none.
+        unlabelled: more images to learn from, without labels.
+        teacher_cache: folder for the teacher's answers, or "off"; None: the user's cache folder.
+        data, recipe, input_size, epochs, batch_size, seed, set, skip_bad, decode_cache, tracker, resume, overwrite,
+            progress: see `teach`.
+
+    Raises:
+        KdcError: see `teach`.
+    """
+    from compressor import pipeline
+
+    heard, place = listener(progress), path_of(out, "--out")
+    asked = _Asked(
+        several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile,
+        several(assistant, "--assistant"), qat, optional_path(teacher_classes, "--teacher-classes"), unlabelled,
+        input_size, skip_bad,
+    )  # fmt: skip
+    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
+    resources = _resources(decode_cache, teacher_cache, tracker)
+    done = pipeline.distill(request, place, resume=resume, overwrite=overwrite, resources=resources, progress=heard)
+    return RunResult(place, done, heard.warnings)
+
+
+@api_call
+def precompute(
+    *,
+    teacher: str | Sequence[str],
+    data: str,
+    out: StrPath,
+    profile: "ProfileLike | None" = None,
+    student: str | None = None,
+    student_init: str = "pretrained",
+    qat: bool = False,
+    teacher_classes: StrPath | None = None,
+    unlabelled: str | None = None,
+    recipe: "RecipeLike | None" = None,
+    input_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    set: Assignments | None = None,
+    skip_bad: bool = False,
+    teacher_cache: StrPath | None = None,
+    decode_cache: str | int | None = None,
+    tracker: str | None = None,
+    progress: bool | Progress = False,
+) -> None:
+    """Compute and keep the teacher's answers to all that `distill` with the same keywords would ask; trains nothing.
+
+    Args:
+        out: the folder that `distill` will be given; nothing stays in it.
+        teacher, data, …: see `distill`. The recipe must let views come again: `set={"views.distinct": 10}`.
+
+    Raises:
+        KdcError: see `teach`, and where nothing may be kept.
+    """
+    from compressor.distill import precompute as run
+
+    heard, place = listener(progress), path_of(out, "--out")
+    asked = _Asked(
+        several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile, [], qat,
+        optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
+    )  # fmt: skip
+    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
+    run(request, place, progress=heard, resources=_resources(decode_cache, teacher_cache, tracker))
+
+
+def _resources(decode_cache: str | int | None, teacher_cache: StrPath | None, tracker: str | None) -> "Resources":
+    from compressor.distill import Resources
+
+    kept = None if teacher_cache is None else str(path_of(teacher_cache, "--teacher-cache"))
+    return Resources.of(decode_cache, kept, tracker)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `distill` and `precompute` are asked for, but for the recipe; keywords as theirs."""
+
+    teachers: list[str]
+    data: str
+    student: str | None
+    student_init: str
+    profile: "ProfileLike | None"
+    assistants: list[str]
+    qat: bool
+    teacher_classes: Path | None
+    unlabelled: str | None
+    input_size: int | None
+    skip_bad: bool
+
+    def request(
+        self, recipe: Path | Mapping[str, Any] | None, flags: dict[str, int | None], sets: list[str], heard: Progress
+    ) -> "Request":
+        """The same, wholly resolved."""
+        from compressor.distill.recipes import DEFAULT_STUDENT, distillation_recipe
+        from compressor.schema.base import parse
+        from compressor.schema.student import Request
+        from compressor.tasks.table import name_for_data
+
+        _refuse_teachers(self.teachers)
+        student = self.student
+        if student is None:
+            student = DEFAULT_STUDENT
+            heard.note(f"student {student} (the default; choose another with --student)")
+        input_size, scheme = self._for_device(heard)
+        values = {
+            "task": name_for_data(self.data),
+            "command": "distill",
+            "teacher": self.teachers[0],
+            "other_teachers": self.teachers[1:],
+            "teacher_classes": str(self.teacher_classes) if self.teacher_classes else None,
+            "student": student,
+            "init": self.student_init,
+            "data": self.data,
+            "unlabelled": self.unlabelled,
+            "skip_bad": self.skip_bad,
+            "input_size": input_size,
+            "recipe": distillation_recipe(self.teachers, student, self.student_init, recipe, flags, sets, heard),
+            "qat": scheme() if self.qat else None,
+            "assistants": self.assistants,
+        }
+        return parse(Request, values, "distill")
+
+    def _for_device(self, heard: Progress) -> "tuple[int | None, Callable[[], Scheme]]":
+        """The input size, and how the int8 kernels of the profile round."""
+        from compressor import pipeline
+
+        device = None if self.profile is None else profile_of(self.profile)
+        size = self.input_size
+        if device is not None:
+            said = "of" if size in (None, device.input_size) else f"given; {device.input_size} is that of"
+            size = size or device.input_size
+            named = self.profile if isinstance(self.profile, str | os.PathLike) else device.name
+            heard.note(f"input size {size} ({said} profile {named})")
+        return size, lambda: pipeline.scheme_for(device, heard)
+
+
+def _refuse_teachers(teachers: list[str]) -> None:
+    if not teachers:
+        raise KdcError("--teacher names none")
+    for alone in ("self", "peers"):
+        if alone in teachers and len(teachers) > 1:
+            raise KdcError(f"--teacher {alone} stands alone: it cannot be part of an ensemble", "give --teacher once")
+    if len({*teachers}) < len(teachers):
+        raise KdcError("the same --teacher is given twice", "ensemble.weights in the recipe weighs them")

@@ -1,0 +1,268 @@
+"""What the calls of the API return: where the result lies, its figures, and how a notebook shows it."""
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compressor.errors import EXIT_MISSING, EXIT_PASS
+
+if TYPE_CHECKING:
+    from compressor.schema.base import Noun
+    from compressor.schema.predictions import Predictions
+    from compressor.schema.report import Report, Row
+    from compressor.schema.specialists import Specialists
+    from compressor.schema.student import Accuracy, Student
+
+__all__ = ["BundleResult", "DoctorResult", "PredictionsResult", "ReportResult", "RunResult", "SpecialistsResult"]
+
+
+class _Result:
+    """What they share. `summary`: one line; `to_dict`: what the command prints with --json."""
+
+    @property
+    def summary(self) -> str:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        from compressor.terminal.printable import printable
+
+        return f"<{type(self).__name__} {printable(self.summary)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{_html(self.summary)}</p>"
+
+
+@dataclass(frozen=True, repr=False)
+class RunResult(_Result):
+    """A run: the folder `out`, and its `student`, which for `teach` is the model that was taught."""
+
+    out: Path
+    student: "Student"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """How the run is named as a teacher: "run:DIR"."""
+        return f"run:{self.out}"
+
+    @property
+    def test(self) -> "Accuracy":
+        """Top-1 on the test split, with its n and 95 % interval."""
+        return self.student.test
+
+    @property
+    def summary(self) -> str:
+        student = self.student
+        return (
+            f"{self.out}: {student.architecture}, {student.weights.parameters:,} parameters, test accuracy "
+            f"{_scored(student.test)}, kept epoch {student.kept_epoch}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"out": str(self.out), **self.student.model_dump(mode="json")}
+
+    def _repr_html_(self) -> str:
+        student = self.student
+        rows = [
+            ("folder", self.out),
+            ("model", f"{student.architecture}, {student.weights.parameters:,} parameters, from {student.init}"),
+            ("data", f"{student.data.source}, {len(student.class_names)} classes"),
+            ("test accuracy", _scored(student.test)),
+            ("validation accuracy", f"{_scored(student.validation)}, kept epoch {student.kept_epoch}"),
+        ]
+        if student.teacher is not None:
+            rows.insert(3, ("teacher", student.teacher.source))
+        if student.teacher_validation is not None:
+            rows.append(("teacher's validation accuracy", _scored(student.teacher_validation)))
+        return _table((), rows)
+
+
+@dataclass(frozen=True, repr=False)
+class SpecialistsResult(_Result):
+    """Specialists and their generalist, in the folder `out`."""
+
+    out: Path
+    specialists: "Specialists"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """How they are named as a teacher: "specialists:DIR"."""
+        return f"specialists:{self.out}"
+
+    @property
+    def summary(self) -> str:
+        before, after = self.specialists.generalist_validation, self.specialists.validation
+        return (
+            f"{self.out}: {len(self.specialists.specialists)} specialists, validation accuracy {after.accuracy:.2%} "
+            f"with them, {before.accuracy:.2%} without (n={after.n})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"out": str(self.out), **self.specialists.model_dump(mode="json")}
+
+    def _repr_html_(self) -> str:
+        rows = [(row.run, ", ".join(row.classes), _scored(row.validation)) for row in self.specialists.specialists]
+        return super()._repr_html_() + _table(("specialist", "classes", "validation accuracy"), rows)
+
+
+@dataclass(frozen=True, repr=False)
+class PredictionsResult(_Result):
+    """A teacher's predictions, in the table `out`."""
+
+    out: Path
+    predictions: "Predictions"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """How the table is named as a teacher: "outputs:FILE"."""
+        return f"outputs:{self.out}"
+
+    @property
+    def validation(self) -> "Accuracy":
+        """Top-1 on the validation split, with its n and 95 % interval."""
+        return self.predictions.validation
+
+    @property
+    def summary(self) -> str:
+        rows = sum(self.predictions.counts.values())
+        return f"{self.out}: {rows:,} rows; validation accuracy {_scored(self.validation)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.predictions.model_dump(mode="json")
+
+
+@dataclass(frozen=True, repr=False)
+class BundleResult(_Result):
+    """A bundle, in the folder `bundle`, and its `report`. `allow_unmeasured`: whether what was not measured is let
+    through."""
+
+    bundle: Path
+    report: "Report"
+    allow_unmeasured: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """ "pass", "fail", "inconclusive" or "unmeasured"."""
+        return self.report.verdict
+
+    @property
+    def exit_code(self) -> int:
+        """With what the command ends: 0, 1 or 3."""
+        from compressor.report import exit_code_for
+
+        return exit_code_for(self.report, self.allow_unmeasured)
+
+    @property
+    def passed(self) -> bool:
+        return self.exit_code == EXIT_PASS
+
+    @property
+    def summary(self) -> str:
+        from compressor.report import verdict_line
+
+        return verdict_line(self.report, self.allow_unmeasured)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.report.model_dump(mode="json")
+
+    def to_markdown(self) -> str:
+        from compressor.report import to_markdown
+
+        return to_markdown(self.report, self.allow_unmeasured)
+
+    def _repr_html_(self) -> str:
+        from compressor.report.render.text import estimate, megabytes, number
+
+        shown = []
+        for row in self.report.rows:
+            counted = "" if row.p50_ms is None else f" (n={row.p50_ms.n} {row.p50_ms.of})"
+            tested = "" if row.accuracy is None else f" (n={row.accuracy.n})"
+            shown.append(
+                (
+                    f"{row.name}{'' if row.role == 'student' else f' ({row.role})'}",
+                    number(megabytes(row.size_bytes)),
+                    estimate(row.p50_ms) + counted,
+                    estimate(row.accuracy, percent=True) + tested,
+                    estimate(row.retention, percent=True),
+                    self._verdict_on(row),
+                )
+            )
+        header = ("variant", "size (MB)", "p50 (ms)", "accuracy (%)", "retention (%)", "verdict")
+        return super()._repr_html_() + _table(header, shown)
+
+    def _verdict_on(self, row: "Row") -> str:
+        found = [f"{check.verdict} {check.line}" for check in self.report.checks if check.variant == row.name]
+        return "–" if not found else "; ".join(text for text in found if not text.startswith("pass ")) or "pass"
+
+
+@dataclass(frozen=True, repr=False)
+class ReportResult(BundleResult):
+    """A bundle's report, as `text` in the `format` that was asked for."""
+
+    FORMATS: ClassVar[tuple[str, ...]] = ("md", "json", "junit")
+    format: str = "md"
+
+    @property
+    def text(self) -> str:
+        from compressor.report import to_json, to_junit
+
+        if self.format == "md":
+            return self.to_markdown()
+        return (to_json if self.format == "json" else to_junit)(self.report)
+
+
+@dataclass(frozen=True, repr=False)
+class DoctorResult(_Result):
+    """What a machine or a device has: as a noun, as a text for people, and the install lines of what a profile needs
+    and it lacks."""
+
+    diagnosis: "Noun"
+    text: str
+    missing: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_MISSING if self.missing else EXIT_PASS
+
+    @property
+    def passed(self) -> bool:
+        return not self.missing
+
+    @property
+    def summary(self) -> str:
+        return f"missing: {'; '.join(self.missing)}" if self.missing else "nothing that was asked for is missing"
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.diagnosis.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        return f"{super()._repr_html_()}<pre>{html.escape(self.text)}</pre>"
+
+
+def _scored(accuracy: "Accuracy") -> str:
+    return f"{accuracy.accuracy:.2%} [{accuracy.low:.2%}–{accuracy.high:.2%}] (n={accuracy.n})"
+
+
+def _html(value: object) -> str:
+    """Text that no name of a class, a file or a model can make into markup."""
+    from compressor.terminal.printable import printable
+
+    return html.escape(printable(value))
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """`rows` as an HTML table; without a `header`, the first cell of each row is one."""
+    lines = ["".join(f"<th>{_html(cell)}</th>" for cell in header)] if header else []
+    for row in rows:
+        first, *rest = map(_html, row)
+        lines.append(
+            f"<{'td' if header else 'th'}>{first}</{'td' if header else 'th'}>"
+            + "".join(f"<td>{cell}</td>" for cell in rest)
+        )
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

@@ -1,0 +1,95 @@
+"""What the commands' options are called and mean, once for all of them."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "DATA",
+    "HUBS",
+    "MODELS",
+    "TEACHERS",
+    "AllowUnmeasured",
+    "AsJson",
+    "Baseline",
+    "BatchSize",
+    "BundleDir",
+    "Data",
+    "DecodeCache",
+    "Device",
+    "DevicePython",
+    "Epochs",
+    "InputSize",
+    "Overwrite",
+    "OverwriteFile",
+    "ProfileName",
+    "Quiet",
+    "Recipe",
+    "Resume",
+    "Rounds",
+    "Seconds",
+    "Seed",
+    "Set",
+    "SetProfile",
+    "SkipBad",
+    "Throughput",
+    "Tracker",
+]
+
+
+def _number(value: float) -> float:
+    """NaN is neither below a minimum nor above a maximum."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is no number")
+    return value
+
+
+HUBS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH"
+MODELS = f"{HUBS} or run:DIR"
+TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
+DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
+
+Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
+Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML) instead of the default one.")]
+InputSize = Annotated[int | None, typer.Option(min=8, max=4096, help="Input height and width in pixels.")]
+Epochs = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Passes over the training data.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, max=1_000_000, help="Images a training step.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one recipe value.")]
+SetProfile = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value of the profile.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read; they are listed.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what kdc made earlier in --out.")]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]
+DecodeCache = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE|off", help="Disk for decoded images, e.g. 20GB. Default: half of what is free."),
+]
+Tracker = Annotated[str | None, typer.Option(help="Also log epochs to tensorboard, wandb or mlflow.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+ProfileName = Annotated[str, typer.Option(help="A profile's name, or the path of its YAML.")]
+BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that kdc export made.")]
+AllowUnmeasured = Annotated[
+    bool, typer.Option("--allow-unmeasured", help="Do not judge budget lines that were not measured.")
+]
+Rounds = Annotated[
+    int, typer.Option(min=11, max=100_000, help="Rounds of latency blocks; more while a verdict is open.")
+]
+Seconds = Annotated[
+    float, typer.Option(min=1, max=1_000_000, callback=_number, help="Seconds for the latency rounds in all.")
+]
+Throughput = Annotated[
+    bool, typer.Option("--throughput/--no-throughput", help="Also try how many images a second go through.")
+]
+Device = Annotated[
+    str, typer.Option(metavar="URL", help="local, ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER].")
+]
+DevicePython = Annotated[
+    str | None, typer.Option(metavar="EXE", help="Python on the device, e.g. of a virtual environment there.")
+]
+Baseline = Annotated[Path | None, typer.Option(metavar="BUNDLE", help="An earlier bundle, whose student races along.")]

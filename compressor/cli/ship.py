@@ -1,0 +1,147 @@
+"""kdc export, measure, report and check: from a student to a verdict."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compressor.cli.options import (
+    AllowUnmeasured,
+    AsJson,
+    Baseline,
+    BundleDir,
+    Device,
+    DevicePython,
+    Overwrite,
+    OverwriteFile,
+    ProfileName,
+    Quiet,
+    Rounds,
+    Seconds,
+    SetProfile,
+    Throughput,
+)
+
+if TYPE_CHECKING:
+    from compressor.api import BundleResult
+
+__all__ = ["check", "export", "judge", "measure", "report"]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that kdc distill made.")],
+    profile: ProfileName,
+    out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
+    target: Annotated[
+        list[str] | None, typer.Option(help="Only this runtime, or RUNTIME-PRECISION, of the profile; repeatable.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Only this precision of the profile's targets; repeatable.")
+    ] = None,
+    qat: Annotated[
+        bool, typer.Option("--qat/--no-qat", help="Train on under fake quantization where int8 loses too much.")
+    ] = True,
+    bake: Annotated[
+        bool, typer.Option("--bake-preprocessing", help="Build the normalization in: the model takes uint8 images.")
+    ] = False,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Let the batch vary from call to call.")
+    ] = False,
+    teacher: Annotated[str | None, typer.Option(help="Where the run's teacher lies now, if it was moved.")] = None,
+    device: Device = "local",
+    device_python: DevicePython = None,
+    baseline: Baseline = None,
+    rounds: Rounds = 30,
+    seconds: Seconds = 60.0,
+    throughput: Throughput = True,
+    allow_unmeasured: AllowUnmeasured = False,
+    assignments: SetProfile = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export for a device, measure, report; the exit code says whether the budget holds."""
+    from compressor import api
+    from compressor.terminal.console import progress_for
+
+    done = api.export(
+        run, profile=profile, out=out, target=target, precision=precision, qat=qat, bake_preprocessing=bake,
+        dynamic_batch=dynamic_batch, teacher=teacher, device=device, device_python=device_python, baseline=baseline,
+        rounds=rounds, seconds=seconds, throughput=throughput, allow_unmeasured=allow_unmeasured, set=assignments,
+        overwrite=overwrite, progress=progress_for(quiet),
+    )  # fmt: skip
+    judge(done, as_json)
+
+
+def measure(
+    bundle: BundleDir,
+    device: Device = "local",
+    device_python: DevicePython = None,
+    baseline: Baseline = None,
+    rounds: Rounds = 30,
+    seconds: Seconds = 60.0,
+    throughput: Throughput = True,
+    allow_unmeasured: AllowUnmeasured = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a bundle, here or on a device, and report. Nothing is installed on a device.
+
+    Also finishes an export that was stopped before it was measured.
+    """
+    from compressor import api
+    from compressor.terminal.console import progress_for
+
+    done = api.measure(
+        bundle, device=device, device_python=device_python, baseline=baseline, rounds=rounds, seconds=seconds,
+        throughput=throughput, allow_unmeasured=allow_unmeasured, progress=progress_for(quiet),
+    )  # fmt: skip
+    judge(done, as_json)
+
+
+def report(
+    bundle: BundleDir,
+    format_: Annotated[str, typer.Option("--format", help="md, json or junit.")] = "md",
+    out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
+    overwrite: OverwriteFile = False,
+    allow_unmeasured: AllowUnmeasured = False,
+) -> None:
+    """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device. Ends with 0
+    whatever the verdict is: kdc check is the gate."""
+    from compressor import api
+    from compressor.terminal.console import show_json, show_result
+
+    done = api.report(bundle, format=format_, out=out, overwrite=overwrite, allow_unmeasured=allow_unmeasured)
+    if out is None:
+        (show_json if format_ == "json" else show_result)(done.text)
+
+
+def check(
+    bundle: BundleDir, allow_unmeasured: AllowUnmeasured = False, as_json: AsJson = False, quiet: Quiet = False
+) -> None:
+    """The gate alone: verify every file, recompute every verdict; the exit code says whether the budget holds.
+
+    A bundle is not signed: its seal shows damage and edits, not forgery.
+    """
+    from compressor import api
+    from compressor.report import seal_line, to_json
+    from compressor.terminal.console import show_json, show_line
+
+    done = api.check(bundle, allow_unmeasured=allow_unmeasured)
+    if as_json:
+        show_json(to_json(done.report))
+    elif not quiet:
+        show_line(done.summary)
+        show_line(seal_line(bundle))
+    raise typer.Exit(done.exit_code)
+
+
+def judge(done: "BundleResult", as_json: bool) -> None:
+    from compressor.report import to_json
+    from compressor.terminal.console import show_json, show_result
+
+    if as_json:
+        show_json(to_json(done.report))
+    else:
+        show_result(done.to_markdown())
+    raise typer.Exit(done.exit_code)

@@ -1,0 +1,85 @@
+"""How an image becomes the model's input, as data (preprocess.json), in words, and as constants for C++."""
+
+import json
+
+from compressor.schema.manifest import ModelInput, PictureType
+from compressor.schema.preprocess import ImagePreprocess
+
+__all__ = ["cpp_header", "model_input"]
+
+
+def model_input(how: ImagePreprocess, batch: int, picture_type: PictureType) -> ModelInput:
+    """A "float32" input lies [batch, 3, height, width], one of pixels, "uint8", [batch, height, width, 3]."""
+    height, width = how.input_size
+    pixels = picture_type == "uint8"
+    low = [(0 - mean) / std for mean, std in zip(how.mean, how.std, strict=True)]
+    high = [(1 - mean) / std for mean, std in zip(how.mean, how.std, strict=True)]
+    ranges = [(0.0, 255.0)] * 3 if pixels else [(round(a, 6), round(b, 6)) for a, b in zip(low, high, strict=True)]
+    return ModelInput(
+        name="image" if pixels else "input",
+        type=picture_type,
+        layout="NHWC" if pixels else "NCHW",
+        shape=(batch, height, width, 3) if pixels else (batch, 3, height, width),
+        resize=how.resize,
+        resize_mode=how.resize_mode,
+        interpolation=how.interpolation,
+        input_size=how.input_size,
+        mean=how.mean,
+        std=how.std,
+        pixel_range=how.pixel_range,
+        value_range=(ranges[0], ranges[1], ranges[2]),
+        steps=_steps(how, pixels),
+    )
+
+
+def _steps(how: ImagePreprocess, pixels: bool) -> tuple[str, ...]:
+    (to_height, to_width), (height, width) = how.resize, how.input_size
+    if how.resize_mode == "squash":
+        resize = f"resize to {to_height}×{to_width} (height×width), whatever the aspect"
+    elif to_height == to_width:
+        resize = f"resize so that the shorter side is {to_height}, keeping the aspect; round the longer one down"
+    else:
+        resize = f"resize so that height ≥ {to_height} and width ≥ {to_width} are just covered, keeping the aspect"
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (how.mean, how.std))
+    last = "hand over the pixels as they are: the model normalizes them itself"
+    if not pixels:
+        last = f"(pixel / 255 - mean) / std for each channel; mean {mean}; std {std}"
+    black, white = how.pixel_range or (0, 65535)
+    return (
+        "decode to RGB, 8 bit a channel, turned upright as EXIF says; drop alpha; of deeper grey images "
+        f"{black:.10g} becomes 0 and {white:.10g} becomes 255, linearly, and what lies outside is cut off",
+        f"{resize}; {how.interpolation} with antialiasing, as Pillow's resize does (OpenCV's does not)",
+        f"crop {height}×{width} at the centre; where the image is smaller, pad black",
+        last,
+        "lay it out as [batch, height, width, channel], NHWC, uint8"
+        if pixels
+        else "lay it out as [batch, channel, height, width], NCHW, float32",
+    )
+
+
+def cpp_header(given: ModelInput, model: str) -> str:
+    """preprocess.h: the same, and the model's file, as constants."""
+    text = json.dumps  # a JSON text is a C++ string literal, as long as nothing but ASCII is escaped
+
+    def numbers(values: tuple[float, ...]) -> str:
+        return "{" + ", ".join(f"{value!r}f" for value in values) + "}"
+
+    black, white = given.pixel_range or (0.0, 65535.0)
+
+    return (
+        "// Made by kdc: what preprocess.json says, for C++.\n"
+        "#pragma once\n\n"
+        "namespace preprocess {\n\n"
+        f"constexpr const char* model_file = {text(model)};\n"
+        f"constexpr const char* input_name = {text(given.name)};\n"
+        f"constexpr bool takes_pixels = {str(given.type == 'uint8').lower()};  // uint8 [batch, height, width, 3]\n"
+        f"constexpr int batch = {given.shape[0]};\n"
+        f"constexpr int height = {given.input_size[0]}, width = {given.input_size[1]};\n"
+        f"constexpr int resize_height = {given.resize[0]}, resize_width = {given.resize[1]};\n"
+        f"constexpr bool keep_aspect = {str(given.resize_mode == 'shorter').lower()};\n"
+        f"constexpr double black = {float(black)!r}, white = {float(white)!r};  // of grey images of 16 bit\n"
+        f"constexpr const char* interpolation = {text(given.interpolation)};\n"
+        f"constexpr float mean[3] = {numbers(given.mean)};\n"
+        f"constexpr float std_dev[3] = {numbers(given.std)};\n\n"
+        "}  // namespace preprocess\n"
+    )

@@ -1,0 +1,247 @@
+"""`kdc teach` and `kdc distill`: from a request to loaded models and data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from compressor.data.samples import Dataset
+from compressor.data.specialty import specialised
+from compressor.data.transfer import transfer_set
+from compressor.distill.host.resources import Resources
+from compressor.distill.loop.learner import Term, bind_losses
+from compressor.distill.methods.bias_correction import require_correctable
+from compressor.distill.overlap import seen_before, tell_table_overlap, with_notes
+from compressor.distill.plan import TrainingPlan
+from compressor.distill.run_folder import acquired, discard_backup, held, refuse_place
+from compressor.distill.teacher.predictions import require_teachable
+from compressor.distill.trainer import log_sizes, not_kept, precompute_answers, train_and_save
+from compressor.errors import KdcError
+from compressor.models import LoadedModel, load_model, load_run
+from compressor.models.lineage import load_teacher, told
+from compressor.models.prediction_table import load_table, require_alone
+from compressor.models.references import NO_MODEL, is_table
+from compressor.processes.team import team
+from compressor.progress import Progress, Silent
+from compressor.schema.recipe import Ensemble, Recipe, TeacherAnswers, Transfer
+from compressor.schema.student import Request, Student
+from compressor.tasks.table import TASKS, task_named
+
+__all__ = [
+    "already_finished",
+    "distill",
+    "distillation",
+    "has_teacher",
+    "labels_only",
+    "made_from_weights",
+    "precompute",
+    "teach",
+    "training_data",
+]
+
+
+def teach(
+    request: Request,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress,
+    resources: Resources | None = None,
+) -> Student:
+    """Fine-tune `request.teacher` on the classes of `request.data`: the new classifier first, then everything."""
+    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return train_and_save(_teaching(request, progress), out, resume, resources or Resources(), progress)
+
+
+def _teaching(request: Request, progress: Progress) -> TrainingPlan:
+    """What is to be taught, and the data, checked against each other."""
+    terms = bind_losses(request.recipe, has_teacher=False)
+    if request.recipe.peers:
+        raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
+    _refuse_specialty_of_less(request)
+    data, specialty = training_data(request, terms, progress), None
+    if request.specialty is not None:
+        data, specialty = specialised(data, request.specialty, request.recipe.seed)
+        progress.note(data.info.notes[-1])
+    names, recipe, task = data.info.class_names, request.recipe, task_named(request.task)
+    if request.init == "random":
+        scheme = TASKS[request.task].named
+        if not request.teacher.startswith(f"{scheme}:") or "@" in request.teacher:
+            raise KdcError(f"--teacher-init random takes a {scheme}:NAME, and {request.teacher} is none")
+        torch.manual_seed(recipe.seed)
+        made_from = "random"
+        trainee = task.create_student(request.teacher, "random", names, request.input_size, recipe.crop_pct)
+    else:
+        (backbone,) = told(progress, load_model(request.teacher, request.input_size))
+        torch.manual_seed(recipe.seed)
+        trainee = task.create_trainee(backbone, names, recipe.crop_pct)
+        made_from = made_from_weights(request.teacher, backbone)
+    trainee = task.with_range(trainee, recipe.pixel_range, progress)
+    if recipe.transfer.correct_bias:
+        require_correctable(trainee, data, recipe.transfer)
+    return TrainingPlan(request, recipe, data, trainee, None, made_from, specialty=specialty)
+
+
+def distill(
+    request: Request,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    progress: Progress,
+    resources: Resources | None = None,
+    data: Dataset | None = None,
+) -> Student:
+    """Distill `request.teacher` into `request.student` on `request.data`.
+
+    Before any training the teacher is measured on the validation split; one at chance level is refused. `data`: where
+    the caller has opened it already (`training_data`).
+    """
+    assert request.qat is None, "qat.distill_quantized goes on from the student in float"
+    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+        if finished:
+            return already_finished(out, progress)
+        return train_and_save(distillation(request, progress, data), out, resume, resources or Resources(), progress)
+
+
+def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:
+    """Ask the teacher for its answers to all that `distill` would show it, and keep them for any run that shows it the
+    same. Nothing stays in `out`, where images may be decoded meanwhile. Raises KdcError where nothing may be kept."""
+    resources = resources or Resources()
+    if request.recipe.views.distinct is None:
+        raise KdcError(
+            "--precompute: every epoch shows new views, so there is nothing to compute ahead", "--set views.distinct=10"
+        )
+    if is_table(request.teacher):
+        raise KdcError(f"--precompute: {request.teacher} holds the teacher's answers already", "leave it out")
+    if request.teacher in NO_MODEL:
+        raise KdcError(f"--precompute: --teacher {request.teacher} learns along with the student", "leave it out")
+    if resources.teacher_cache is None:
+        raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
+    refuse_place(out, request)
+    with held(out, "kdc distill --precompute", progress):
+        plan = distillation(request, progress)
+        if any(term.row.taps not in (None, "pooled") for term in plan.terms if term.asks_teacher):
+            raise not_kept()
+        precompute_answers(plan, out, resources, progress)
+
+
+def already_finished(out: Path, progress: Progress) -> Student:
+    progress.note(f"{out} is finished already: nothing to resume")
+    if team().is_main_process:
+        discard_backup(out)
+    return load_run(out)[1]
+
+
+def has_teacher(request: Request) -> bool:
+    """Whether something answers for the losses that ask a teacher: the student of the epoch before does, too."""
+    return request.teacher != "peers"
+
+
+def distillation(request: Request, progress: Progress, data: Dataset | None = None) -> TrainingPlan:
+    """The teacher, the student and the data of a request, checked against one another."""
+    recipe = request.recipe
+    require_alone(request)
+    terms = bind_losses(recipe, has_teacher=has_teacher(request))
+    _refuse_without_effect(request, terms)
+    data = data or training_data(request, terms, progress)
+    names = data.info.class_names
+    teacher, table = load_teacher(request, names, progress=progress), load_table(request, names)
+    if table is not None:
+        require_teachable(table, data, terms, recipe, progress)
+        data = with_notes(data, tell_table_overlap(table, data, progress))
+    torch.manual_seed(request.recipe.seed)
+    assert request.student is not None
+    task = task_named(request.task)
+    made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct)
+    (student,) = told(progress, task.with_range(made, recipe.pixel_range, Silent()))
+    if recipe.transfer.correct_bias:
+        require_correctable(student, data, recipe.transfer)
+    peers = [_peer(number, request, names) for number, _ in enumerate(recipe.peers)]
+    plan = TrainingPlan(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
+    if plan.left_out and not any(term.asks_teacher for term in plan.terms):
+        name, why = next(iter(plan.left_out.items()))
+        raise KdcError(
+            f"recipe losses: {name} would be left out, and no other loss learns from the teacher: {why}",
+            "give kd a weight, or `at: auto`",
+        )
+    return plan
+
+
+def _peer(number: int, request: Request, names: tuple[str, ...]) -> LoadedModel:
+    peer, task = request.recipe.peers[number], task_named(request.task)
+    try:
+        model = task.create_student(peer.student, peer.init, names, request.input_size, request.recipe.crop_pct)
+        return task.with_range(model, request.recipe.pixel_range, Silent())
+    except KdcError as error:
+        hint = "student: timm:NAME; init: pretrained, random or the path of a checkpoint"
+        raise KdcError(f"recipe peers.{number}: {error.message}", hint, error.exit_code) from None
+
+
+def _refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:
+    """Raise KdcError for what was asked for and would change nothing, or mean nothing."""
+    teacher, recipe = request.teacher, request.recipe
+    if teacher == "peers" and not recipe.peers:
+        hint = "--set 'peers=[{student: timm:NAME}]', and the loss mutual"
+        raise KdcError("--teacher peers: the recipe names none", hint)
+    if teacher in NO_MODEL and request.teacher_classes is not None:
+        raise KdcError(f"--teacher-classes: --teacher {teacher} has the data's classes", "leave it out")
+    if teacher == "peers" and recipe.teacher_answers != TeacherAnswers():
+        raise KdcError("recipe teacher_answers: peers answer anew at each step, and whole", "leave it out")
+    raw = [term.name for term in terms if term.row.raw_logits]
+    if raw and (request.other_teachers or teacher.startswith("specialists:") or recipe.teacher_answers.top_k):
+        raise KdcError(f"{raw[0]} takes each logit by itself, and this teacher answers probabilities", "kd")
+    if not request.other_teachers and recipe.ensemble != Ensemble():
+        raise KdcError("recipe ensemble says how several teachers answer as one, and there is one", "leave it out")
+
+
+def made_from_weights(reference: str, backbone: LoadedModel) -> str:
+    """`Student.init` of a model that `teach` made from the weights of another."""
+    return f"{reference} (sha256 {backbone.weights.sha256[:12]})"
+
+
+def _refuse_specialty_of_less(request: Request) -> None:
+    if request.specialty is not None and request.recipe.transfer != Transfer():
+        raise KdcError("--specialty draws its own part of the training data: recipe transfer cannot cut it too")
+
+
+def labels_only(terms: Sequence[Term]) -> bool:
+    """Whether every loss needs labels, so that a sample without one teaches nothing."""
+    return all("labels" in term.row.needs for term in terms if term.loss.ever)
+
+
+def training_data(request: Request, terms: Sequence[Term], progress: Progress) -> Dataset:
+    """The data of a request, its training split cut to the recipe's transfer set."""
+    if request.unlabelled is not None and labels_only(terms):
+        counting = ", ".join(term.name for term in terms if term.loss.ever)
+        raise KdcError(
+            f"--unlabelled {request.unlabelled}: every loss that counts ({counting}) needs labels, so nothing could be "
+            "learned from it",
+            "give a loss that only asks the teacher a weight, such as kd, or leave --unlabelled out",
+        )
+    data = task_named(request.task).open_data(
+        request.data,
+        skip_bad=request.skip_bad,
+        progress=progress,
+        unlabelled=request.unlabelled,
+        pixel_range=request.recipe.pixel_range,
+    )
+    log_sizes(data, progress)
+    data = seen_before(request, data, progress)
+    data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
+    _warn_of_mixed(data, request.recipe, terms, progress)
+    return data
+
+
+def _warn_of_mixed(data: Dataset, recipe: Recipe, terms: Sequence[Term], progress: Progress) -> None:
+    """A mixed image has a label only where both of its parts have one."""
+    without = float((data.train.labels < 0).mean())
+    asks = any("labels" in term.row.needs for term in terms if term.loss.ever)
+    if without and asks and (recipe.views.mixup or recipe.views.cutmix):
+        progress.warn(
+            f"with {without:.0%} unlabelled images, mixed views have a label only where both of their parts do: "
+            f"about {(1 - without) ** 2:.1%} of them"
+        )

@@ -1,0 +1,261 @@
+"""What stands between two networks' features and a loss: trained with the student, kept in its checkpoints, and never
+exported. Adding a connector is a class and a row of CONNECTORS; `losses.LOSSES` says which one a loss takes.
+
+A connector is called with the pairs of features, the labels and the samples' numbers, and names what the loss takes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compressor.errors import KdcError
+from compressor.models.stages import Layer
+
+__all__ = ["CONNECTORS", "Connector", "LayerPairs"]
+
+CRD_WIDTH = 128
+"""Of the embeddings that are compared (Tian et al. 2020, section 4)."""
+CRD_NEGATIVES = 4096
+"""Rows of the memory that a batch is held against, at most."""
+CRD_MOMENTUM = 0.5
+"""How much of a remembered embedding stays when its sample comes again, as in the authors' code."""
+REVIEW_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class LayerPairs:
+    """What a connector connects: pairs of layers (the teacher's is None where the loss looks at the student alone), the
+    number of classes and of training samples."""
+
+    student: tuple[Layer, ...]
+    teacher: tuple[Layer, ...]
+    classes: int
+    samples: int
+
+    @property
+    def pairs(self) -> list[tuple[Layer, Layer]]:
+        return list(zip(self.student, self.teacher, strict=True))
+
+
+Given = dict[str, Any]
+
+
+class Connector(nn.Module):
+    """Hands the features on as they are."""
+
+    def __init__(self, sides: LayerPairs) -> None:
+        super().__init__()
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
+        """The loss's arguments by name. `student`, `teacher`: features of each layer, [B, …]; `labels` int64 [B] (-1:
+        none) or probabilities [B, C]; `index` int64 [B], the samples' numbers, on the CPU."""
+        return {"student_features": list(student), "teacher_features": list(teacher)}
+
+
+class Resize(Connector):
+    """The larger map of a pair is brought to the smaller one's size, by adaptive average pooling; both of them to
+    `most` positions a side, where they have more."""
+
+    most: int | None = None
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
+        pairs = [_same_size(s, t, self.most) for s, t in zip(student, teacher, strict=True)]
+        return {"student_features": [s for s, _ in pairs], "teacher_features": [t for _, t in pairs]}
+
+
+class Project(Resize):
+    """Maps: the student's go through a 1×1 convolution to the teacher's channels (Romero et al. 2015, arXiv 1412.6550,
+    have a regressor there), at the smaller of the two sizes. Tokens, rows [n, D]: through a linear layer."""
+
+    def __init__(self, sides: LayerPairs) -> None:
+        super().__init__(sides)
+        self.regressors = nn.ModuleList(_regressor(s, t) for s, t in sides.pairs)
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
+        pairs = [_same_size(s, t, self.most) for s, t in zip(student, teacher, strict=True)]
+        projected = [layer(s.float()) for layer, (s, _) in zip(self.regressors, pairs, strict=True)]
+        return {"student_features": projected, "teacher_features": [t for _, t in pairs]}
+
+
+def _regressor(student: Layer, teacher: Layer) -> nn.Module:
+    if student.is_tokens != teacher.is_tokens:
+        raise KdcError(f"{student.name} and {teacher.name}: a map and tokens cannot be compared", "name other layers")
+    if student.is_tokens:
+        return nn.Linear(student.shape[1], teacher.shape[1])
+    return nn.Conv2d(student.shape[0], teacher.shape[0], 1)
+
+
+class ProjectCoarse(Project):
+    """The same of coarse maps: at full resolution the early stages of a large teacher, such as 256×56×56, would cost as
+    much as the student itself."""
+
+    most = 14
+
+
+class ProjectPooled(Connector):
+    """Vectors: the student's go through a linear layer to the teacher's width."""
+
+    def __init__(self, sides: LayerPairs) -> None:
+        super().__init__(sides)
+        self.regressors = nn.ModuleList(nn.Linear(s.shape[0], t.shape[0]) for s, t in sides.pairs)
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
+        projected = [layer(s.float()) for layer, s in zip(self.regressors, student, strict=True)]
+        return {"student_features": projected, "teacher_features": list(teacher)}
+
+
+class Review(Connector):
+    """Attention-based fusion (Chen et al. 2021, arXiv 2104.09044, figure 3): from the last pair to the first, a level
+    is fused with what the deeper ones gave, and projected to its teacher's channels."""
+
+    def __init__(self, sides: LayerPairs) -> None:
+        super().__init__(sides)
+        self.enter = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(s.shape[0], REVIEW_WIDTH, 1, bias=False), nn.BatchNorm2d(REVIEW_WIDTH))
+            for s in sides.student
+        )
+        self.fuse = nn.ModuleList(nn.Conv2d(2 * REVIEW_WIDTH, 2, 1) for _ in sides.student[:-1])
+        self.leave = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(REVIEW_WIDTH, t.shape[0], 3, padding=1, bias=False), nn.BatchNorm2d(t.shape[0]))
+            for t in sides.teacher
+        )
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
+        deeper: Tensor | None = None
+        given: list[Tensor] = []
+        for level in reversed(range(len(student))):
+            own = self.enter[level](student[level].float())
+            if deeper is not None:
+                above = F.interpolate(deeper, own.shape[2:], mode="nearest")
+                shares = torch.sigmoid(self.fuse[level](torch.cat([own, above], 1)))
+                own = own * shares[:, :1] + above * shares[:, 1:]
+            deeper = own
+            given.insert(0, self.leave[level](own))
+        pairs = [_same_size(s, t) for s, t in zip(given, teacher, strict=True)]
+        return {"student_features": [s for s, _ in pairs], "teacher_features": [t for _, t in pairs]}
+
+
+class Attention(Connector):
+    """Attention matrices [B, heads, N, N]: averaged over the heads where their numbers differ."""
+
+    def __init__(self, sides: LayerPairs) -> None:
+        super().__init__(sides)
+        for s, t in sides.pairs:
+            if s.shape[1:] != t.shape[1:]:
+                raise KdcError(
+                    f"attention matrices of {s.shape[1]} and {t.shape[1]} tokens cannot be compared",
+                    "give both networks the same input size, patch size and class tokens",
+                )
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
+        pairs = [
+            (s, t) if s.shape[1] == t.shape[1] else (s.mean(1, keepdim=True), t.mean(1, keepdim=True))
+            for s, t in zip(student, teacher, strict=True)
+        ]
+        return {"student_features": [s for s, _ in pairs], "teacher_features": [t for _, t in pairs]}
+
+
+class Contrast(Connector):
+    """Embeddings of both networks, and a memory of them for all training samples (Tian et al. 2020, arXiv 1910.10699).
+
+    The negatives of a batch are the remembered embeddings of samples of other classes, drawn anew for each batch; a
+    sample without a label takes all others. The memory is part of the checkpoint; what it holds is without gradients.
+    """
+
+    def __init__(self, sides: LayerPairs) -> None:
+        super().__init__(sides)
+        if len(sides.student) > 1:
+            raise KdcError(f"crd compares one layer, and `at` names {len(sides.student)}", "leave `at` out")
+        self.own = nn.Linear(sides.student[-1].shape[0], CRD_WIDTH)
+        self.others = nn.Linear(sides.teacher[-1].shape[0], CRD_WIDTH)
+        self.student_memory: Tensor
+        self.teacher_memory: Tensor
+        self.classes: Tensor
+        for name in ("student_memory", "teacher_memory"):
+            self.register_buffer(name, F.normalize(torch.randn(sides.samples, CRD_WIDTH)))
+        # -2: not seen yet, so that its class is not known.
+        self.register_buffer("classes", torch.full((sides.samples,), -2))
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
+        own = F.normalize(self.own(student[-1].float()))
+        others = F.normalize(self.others(teacher[-1].float()))
+        every = len(self.classes)
+        # From torch's generator on the CPU, which each step seeds: the same wherever the step is taken again.
+        drawn = torch.randint(every, (CRD_NEGATIVES,)) if every > CRD_NEGATIVES else torch.arange(every)
+        drawn = drawn.to(own.device, non_blocking=True)
+        rows = index.to(own.device, non_blocking=True)
+        known = labels[:, None] >= 0
+        kept_classes = self.classes[drawn]
+        negatives = (drawn != rows[:, None]) & (~known | (kept_classes != labels[:, None]))
+        given = {
+            "student_embeddings": own,
+            "teacher_embeddings": others,
+            "student_memory": self.student_memory[drawn],
+            "teacher_memory": self.teacher_memory[drawn],
+            "negatives": negatives,
+        }
+        if self.training:
+            self._remember(rows, own.detach(), others.detach(), labels)
+        return given
+
+    @torch.no_grad()
+    def _remember(self, rows: Tensor, own: Tensor, others: Tensor, labels: Tensor) -> None:
+        for memory, now in ((self.student_memory, own), (self.teacher_memory, others)):
+            memory[rows] = F.normalize(CRD_MOMENTUM * memory[rows] + (1 - CRD_MOMENTUM) * now)
+        self.classes[rows] = labels
+
+
+class Exits(Connector):
+    """A classifier on each stage but the last (Zhang et al. 2019, arXiv 1905.08094): a 3×3 convolution, pooling, and a
+    linear layer."""
+
+    def __init__(self, sides: LayerPairs) -> None:
+        super().__init__(sides)
+        if len(sides.student) < 2:
+            raise KdcError("early exits need a student with at least two stages", "choose another student")
+        self.exits = nn.ModuleList(_exit(layer.shape[0], sides.classes) for layer in sides.student[:-1])
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
+        return {"exit_logits": [leave(s.float()) for leave, s in zip(self.exits, student[:-1], strict=True)]}
+
+
+def _exit(channels: int, classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes),
+    )  # fmt: skip
+
+
+def _same_size(student: Tensor, teacher: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
+    if student.ndim == 2:  # tokens, position by position
+        if len(student) != len(teacher):
+            raise KdcError(
+                f"student and teacher have {len(student)} and {len(teacher)} tokens, which are not the same ones",
+                "losses on logits (kdc losses), or a student with the teacher's tokens",
+            )
+        return student, teacher
+    size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
+    if most is not None:
+        size = min(size[0], most), min(size[1], most)
+    return _sized(student, size), _sized(teacher, size)
+
+
+def _sized(features: Tensor, size: tuple[int, int]) -> Tensor:
+    return features if tuple(features.shape[2:]) == size else F.adaptive_avg_pool2d(features, size)
+
+
+CONNECTORS: Mapping[str | None, Callable[[LayerPairs], Connector]] = {
+    None: Connector,
+    "resize": Resize,
+    "project": Project,
+    "project_coarse": ProjectCoarse,
+    "project_pooled": ProjectPooled,
+    "review": Review,
+    "attention": Attention,
+    "contrast": Contrast,
+    "exits": Exits,
+}

@@ -1,0 +1,1 @@
+"""Where a training runs: its device, memory, caches and child processes."""

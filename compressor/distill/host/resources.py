@@ -1,0 +1,88 @@
+"""What a training may use beside its request, and what its student must not depend on: disk, caches, trackers."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ByteSize, TypeAdapter
+
+from compressor.errors import KdcError, needs, os_error
+
+__all__ = ["Resources", "cache_folder", "size_in_bytes"]
+
+SIZE = TypeAdapter(ByteSize)
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+SHARE_OF_FREE = 0.5
+
+
+def cache_folder() -> Path:
+    """Where caches lie: $KDC_CACHE, else the user's cache folder (XDG Base Directory Specification), else, for a user
+    without a home (as in many containers), the system's folder for temporary files."""
+    if os.environ.get("KDC_CACHE"):
+        return Path(os.environ["KDC_CACHE"])
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "kdc"
+    try:
+        return Path.home() / ".cache" / "kdc"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "kdc"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """`decode_cache`: bytes that decoded images may take on disk beside the run; None: half of what is free; 0: they
+    are decoded anew each time. `teacher_cache`: where a teacher's answers are kept; None: nowhere. `tracker`: what
+    gets a row an epoch besides history.jsonl."""
+
+    decode_cache: int | None = None
+    teacher_cache: Path | None = field(default_factory=lambda: cache_folder() / "teacher-answers")
+    tracker: str | None = None
+
+    @classmethod
+    def of(cls, decode_cache: str | int | None, teacher_cache: str | None, tracker: str | None) -> "Resources":
+        """From what was typed; raises KdcError."""
+        if tracker is not None:
+            if tracker not in TRACKERS:
+                raise KdcError(f"--tracker {tracker} is not known; known: {', '.join(TRACKERS)}")
+            needs(TRACKERS[tracker], f"pip install {TRACKERS[tracker]}", f"--tracker {tracker}")
+        found = cls(tracker=tracker)
+        answers = found.teacher_cache if teacher_cache is None else Path(teacher_cache)
+        return cls(
+            None if decode_cache is None else size_in_bytes(str(decode_cache), "--decode-cache"),
+            None if teacher_cache == "off" else answers,
+            tracker,
+        )
+
+    def may_decode(self, size: int, beside: Path) -> tuple[bool, str]:
+        """Whether `size` bytes of decoded images may lie beside a run, and a line that says why."""
+        budget, rule = self.decode_cache, "--decode-cache"
+        if budget is None:
+            try:
+                budget = int(shutil.disk_usage(_existing(beside)).free * SHARE_OF_FREE)
+            except OSError as error:
+                raise os_error(error, f"looking for space in {beside}") from error
+            rule = "half of what is free"
+        what = f"{_readable(size)} of decoded images, {_readable(budget)} permitted ({rule})"
+        if size <= budget:
+            return True, f"decoding once: {what}"
+        return False, f"decoding anew in every epoch: {what}"
+
+
+def size_in_bytes(text: str, option: str) -> int:
+    """`"20GB"`, `"500 MB"` or `"off"` (0); raises KdcError that names `option`."""
+    if text == "off":
+        return 0
+    try:
+        return int(SIZE.validate_python(text))
+    except (ValueError, OverflowError):  # pydantic's own is a ValueError
+        raise KdcError(f"{option} {text!r} is no size", f"{option} 20GB, or {option} off") from None
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def _readable(size: int) -> str:
+    return ByteSize(size).human_readable(decimal=True, separator=" ")

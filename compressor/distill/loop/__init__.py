@@ -1,0 +1,1 @@
+"""The training loop: it reads top-down and knows neither pixels nor tokens."""

@@ -1,0 +1,211 @@
+"""The student with all that is trained along with it: what its losses put between it and its teacher, and its peers."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.distill.features.connectors import CONNECTORS, Connector, LayerPairs
+from compressor.errors import KdcError
+from compressor.losses import LOSSES, bind
+from compressor.losses import Loss as Row
+from compressor.schema.recipe import LossTerm, Recipe
+from compressor.tasks.base import Batch, BatchModel, Outputs
+
+__all__ = ["Learner", "Term", "bind_losses"]
+
+OF_PEERS = {"student_logits", "teacher_logits", "labels", "peer_logits"}
+"""What a loss may take to count for the peers as well."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss of the recipe, its parameters filled in; `row` is that of the table."""
+
+    loss: LossTerm
+    row: Row
+    function: Any
+
+    @property
+    def name(self) -> str:
+        return self.loss.name
+
+    @property
+    def asks_teacher(self) -> bool:
+        return _asks_teacher(self.row)
+
+
+def _asks_teacher(row: Row) -> bool:
+    return any(name.startswith("teacher_") for name in row.needs)
+
+
+def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
+    """The recipe's losses, ready to call; raises KdcError for one that is unknown, or that cannot be had here."""
+    terms = []
+    for number, term in enumerate(recipe.losses):
+        where = f"recipe losses.{number}"
+        function, _ = bind(term.name, term.parameters, where)
+        row = LOSSES[term.name]
+        if _asks_teacher(row) and not has_teacher:
+            raise KdcError(
+                f"{where}: {term.name} needs a teacher", "leave it out, or give a --teacher that can be asked"
+            )
+        if "peer_logits" in row.needs and not recipe.peers:
+            raise KdcError(f"{where}: {term.name} needs peers", "--set 'peers=[{student: timm:NAME}]'")
+        if row.taps is None and term.at != "auto":
+            raise KdcError(f"{where}: {term.name} looks at no layers, so it takes no `at`", "leave `at` out")
+        if row.taps != "maps" and term.at == "same_stride":
+            raise KdcError(f"{where}: {term.name} looks at no stages, so there is no stride to go by", "leave `at` out")
+        if not row.mixed_labels and (recipe.views.mixup or recipe.views.cutmix):
+            raise KdcError(
+                f"{where}: {term.name} needs one class an image, and mixup or cutmix give it two",
+                "--set views.mixup=0 --set views.cutmix=0, or another loss",
+            )
+        terms.append(Term(term, row, function))
+    # One that never counts is not computed: its teacher need not run.
+    terms = [term for term in terms if term.loss.ever]
+    if not terms:
+        raise KdcError("recipe losses: every weight is 0, so nothing would be learned")
+    if not any("student_logits" in term.row.needs and term.row.knowledge != "self" for term in terms):
+        names = ", ".join(term.name for term in terms)
+        raise KdcError(f"recipe losses: {names} teach the student's classifier nothing", "add kd or cross_entropy")
+    if recipe.peers and recipe.head_epochs:
+        raise KdcError("recipe head_epochs: peers are trained whole from the first step", "head_epochs: 0, or no peers")
+    if recipe.peers and not any("peer_logits" in term.row.needs for term in terms):
+        raise KdcError("recipe peers: no loss looks at them", "add {name: mutual} to losses, or leave peers out")
+    return terms
+
+
+class Learner(nn.Module):
+    """`forward` gives every loss of a batch. It is one module, so that several processes average all its gradients.
+
+    `layers`: for each term that looks at features, the layers of student and teacher that it looks at.
+    """
+
+    def __init__(
+        self,
+        student: BatchModel,
+        terms: Sequence[Term],
+        *,
+        layers: Mapping[str, LayerPairs] | None = None,
+        peers: Sequence[BatchModel] = (),
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.student, self.peers = student, nn.ModuleList(peers)
+        self.terms, self.layers, self.autocast = tuple(terms), dict(layers or {}), autocast
+        self.connectors = nn.ModuleDict(
+            {name: CONNECTORS[_row(terms, name).connector](sides) for name, sides in self.layers.items()}
+        )
+
+    @property
+    def keys(self) -> set[str]:
+        """The tensors of a batch that it takes."""
+        return {self.student.key, *(peer.key for peer in self._peers)}
+
+    @property
+    def asks_teacher(self) -> bool:
+        return any(term.asks_teacher for term in self.terms)
+
+    @property
+    def _peers(self) -> list[BatchModel]:
+        return [peer for peer in self.peers if isinstance(peer, BatchModel)]
+
+    def weights(self, progress: float) -> dict[str, float]:
+        """The weight of every loss that `forward` gives, when `progress` of the training is done."""
+        own = {term.name: term.loss.weight_at(progress) for term in self.terms}
+        return own | {
+            f"peer{number} {term.name}": own[term.name]
+            for number, _ in enumerate(self.peers, 1)
+            for term in self._of_peers
+        }
+
+    @property
+    def _of_peers(self) -> list[Term]:
+        return [term for term in self.terms if set(term.row.needs) <= OF_PEERS]
+
+    def forward(self, batch: Batch, teacher: Outputs | None) -> dict[str, Tensor]:
+        """Every loss by name, unweighted; `teacher`: its answers to this batch, without gradients."""
+        with self._precision(batch["labels"].device):
+            own: Outputs = self.student(batch)
+            others = [peer(batch).logits for peer in self._peers]
+        for logits in (own.logits, *others, *([teacher.logits] if teacher is not None else [])):
+            _require_rows(logits)
+        given = {"labels": batch["labels"], "index": batch["index"]}
+        if teacher is not None:
+            given["teacher_logits"] = teacher.logits
+        learning = [own.logits, *others]
+        losses: dict[str, Tensor] = {}
+        for term in self.terms:
+            values: dict[str, Any] = given | {"student_logits": own.logits, "peer_logits": _detached(others)}
+            if term.name in self.connectors:
+                values |= self._connected(term.name, own, teacher, batch)
+            losses[term.name] = _loss(term, values, batch)
+        for number, logits in enumerate(others, 1):
+            rest = _detached([*learning[:number], *learning[number + 1 :]])
+            for term in self._of_peers:
+                values = given | {"student_logits": logits, "peer_logits": rest}
+                losses[f"peer{number} {term.name}"] = _loss(term, values, batch)
+        return losses
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[object]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(device.type, self.autocast)
+
+    def _connected(self, name: str, own: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Any]:
+        sides, connector = self.layers[name], self.connectors[name]
+        assert isinstance(connector, Connector)
+        ours = [own.flat(layer.name) for layer in sides.student]
+        theirs = [teacher.flat(layer.name) for layer in sides.teacher] if teacher is not None else []
+        found: dict[str, Any] = connector(ours, theirs, batch["labels"], batch["index"])
+        return found
+
+
+def _row(terms: Sequence[Term], name: str) -> Row:
+    return next(term.row for term in terms if term.name == name)
+
+
+def _require_rows(logits: Tensor) -> None:
+    """Losses on logits take a row a sample. Raises KdcError for a network that answers every position."""
+    if logits.ndim != 2:
+        raise KdcError(
+            f"a network answers {list(logits.shape)} for a batch, and losses take rows [n, classes]",
+            "its task must choose the positions that count and flatten them before a loss sees them",
+        )
+
+
+def _detached(logits: Sequence[Tensor]) -> list[Tensor]:
+    return [one.detach() for one in logits]
+
+
+def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
+    """A loss that takes labels gets those rows of the batch that have one ("labelled", where some have none). The batch
+    may be a part of a step: "labelled_share" makes the mean over the parts that over all labelled rows of the step."""
+    needed = {name: values[name] for name in term.row.needs}
+    labelled = batch.get("labelled")
+    loss: Tensor
+    # CRD's rows are counted against its memory, which its connector has looked after.
+    if labelled is None or "labels" not in needed:
+        loss = term.function(**needed)
+        return loss
+    if not len(labelled):
+        return _nothing(needed)
+    rows = labelled.to(batch["labels"].device, non_blocking=True)
+    loss = term.function(**{name: _rows(value, rows) for name, value in needed.items()})
+    return loss * batch["labelled_share"]
+
+
+def _nothing(needed: Mapping[str, Any]) -> Tensor:
+    """0, with a gradient of 0 for all that the loss would have reached: several processes wait for each of them."""
+    tensors = [one for value in needed.values() for one in (value if isinstance(value, list) else [value])]
+    return torch.stack([one.sum() * 0.0 for one in tensors if one.is_floating_point()]).sum()
+
+
+def _rows(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value.index_select(0, rows)
+    return [_rows(one, rows) for one in value]

@@ -1,0 +1,1 @@
+"""Ways of distilling that are made of several trainings, or follow one."""

@@ -1,0 +1,93 @@
+"""One training, as everything but the loop sees it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from compressor.data.samples import Dataset
+from compressor.distill.features.connectors import LayerPairs
+from compressor.distill.features.layers import layer_pairs_of
+from compressor.distill.loop.learner import Term, bind_losses
+from compressor.models import LoadedModel
+from compressor.models.prediction_table import LoadedTable
+from compressor.schema.preprocess import Preprocess
+from compressor.schema.quantization import Quantization
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Accuracy, Request, Specialty, Weights
+from compressor.tasks.base import Feed
+
+__all__ = ["Origin", "TrainingPlan"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The teacher that a chain of assistants began with, its validation accuracy, and the assistants."""
+
+    teacher: Weights
+    validation: Accuracy
+    assistants: tuple[Weights, ...]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
+    images to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
+    assistant. `table`: a teacher's answers, in place of a teacher."""
+
+    request: Request
+    recipe: Recipe
+    data: Dataset
+    student: LoadedModel
+    teacher: LoadedModel | None
+    init: str
+    quantize: Callable[[Feed], tuple[LoadedModel, Quantization]] | None = None
+    peers: tuple[LoadedModel, ...] = ()
+    table: LoadedTable | None = None
+    specialty: Specialty | None = None
+    origin: Origin | None = None
+
+    @property
+    def classes(self) -> int:
+        return len(self.data.info.class_names)
+
+    @property
+    def taught_by(self) -> Weights | None:
+        source = self.teacher or self.table
+        return source.weights if source else None
+
+    @property
+    def inputs(self) -> dict[str, Preprocess]:
+        """Each model's key in a batch, and how its images are prepared; peers share the student's where they can."""
+        inputs = {"student": self.student.preprocess}
+        if self.teacher is not None:
+            inputs["teacher"] = self.teacher.preprocess
+        return inputs | {key: peer.preprocess for key, peer in zip(self.peer_keys, self.peers, strict=True)}
+
+    @property
+    def peer_keys(self) -> list[str]:
+        own = self.student.preprocess
+        return ["student" if peer.preprocess == own else f"peer{n}" for n, peer in enumerate(self.peers, 1)]
+
+    @property
+    def sides(self) -> dict[str, LayerPairs]:
+        return self._looking[0]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The losses that find nothing to look at, and why."""
+        return self._looking[1]
+
+    @property
+    def terms(self) -> list[Term]:
+        """The losses, without those that are left out."""
+        return [term for term in self._bound if term.name not in self.left_out]
+
+    @cached_property
+    def _looking(self) -> tuple[dict[str, LayerPairs], dict[str, str]]:
+        samples = len(self.data.train)
+        return layer_pairs_of(self._bound, self.student, self.teacher, classes=self.classes, samples=samples)
+
+    @property
+    def _bound(self) -> list[Term]:
+        teaches = self.request.command == "distill" and self.request.teacher != "peers"
+        return bind_losses(self.recipe, has_teacher=teaches)

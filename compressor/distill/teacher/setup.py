@@ -1,0 +1,151 @@
+"""The teacher of a training, as the loop asks it: measured first, then run online or read from kept answers."""
+
+from dataclasses import replace
+
+import timm
+import torch
+
+from compressor.data.samples import Dataset
+from compressor.distill.host.context import RunContext
+from compressor.distill.teacher.cache import AnswerStore
+from compressor.distill.teacher.card import card_of, shown
+from compressor.distill.teacher.codec import Codec
+from compressor.distill.teacher.sources import Cached, Itself, Online, Teacher
+from compressor.errors import KdcError
+from compressor.models import LoadedModel
+from compressor.models.ensemble import Mixture
+from compressor.models.features import POOLED, Taps
+from compressor.models.references import is_table
+from compressor.modes import freeze
+from compressor.progress import Muted
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Accuracy, TeacherCard
+from compressor.tasks.base import BatchModel, Feed
+
+__all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
+
+
+def measured(
+    teacher: LoadedModel, task: Feed, data: Dataset, context: RunContext, *, known: bool = False
+) -> tuple[BatchModel, TeacherCard]:
+    """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level. `known`:
+    it was measured before, so that nothing of it is said again."""
+    if known:
+        context = replace(context, progress=Muted(context.progress))
+    if isinstance(teacher.network, Mixture):
+        _measure_members(teacher.network, task, data, context)
+    model = on_device(
+        freeze(BatchModel(teacher.network, "teacher", mask=teacher.preprocess.mask)), context.speed.device
+    )
+    card = card_of(task, model, data.info.class_names)
+    context.progress.note(f"teacher {teacher.weights.source}: {scored(card.accuracy)}")
+    refuse_chance(card.accuracy, len(data.info.class_names), teacher.weights.source)
+    return model, shown(card, data.info.class_names, context.progress)
+
+
+def _measure_members(network: Mixture, task: Feed, data: Dataset, context: RunContext) -> None:
+    """One that knows nothing would be hidden by the others."""
+    for number, member in enumerate(network.members, 1):
+        model = on_device(freeze(BatchModel(member, "teacher")), context.speed.device)
+        score = task.evaluate(model, "validation")
+        context.progress.note(f"teacher {number} of {len(network.members)}: {scored(score)}")
+        refuse_chance(score, len(data.info.class_names), f"{number} of {len(network.members)}")
+
+
+def signal_of(
+    loaded: LoadedModel,
+    model: BatchModel,
+    recipe: Recipe,
+    data: Dataset,
+    task: Feed,
+    context: RunContext,
+    *,
+    taps: Taps | None = None,
+    pooled: int = 0,
+    every_view: bool = False,
+) -> Teacher:
+    """The teacher as the loop asks it: with its answers kept, where a view comes more than once and they may be.
+
+    `taps`: what the losses look at beside its logits; of that, pooled features can be kept, of the width `pooled`.
+    `every_view`: keep answers even where this training shows each view once.
+    """
+    progress = context.progress
+    codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), pooled)
+    online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, context.speed.autocast)
+    distinct, folder = recipe.views.distinct, context.resources.teacher_cache
+    why = None
+    if distinct is None:
+        why = "views never repeat (--set views.distinct=N)"
+    elif taps is not None and taps.names != (POOLED,):
+        why = "a loss looks at its layers, of which none but the pooled features are kept"
+    elif folder is None:
+        why = "--teacher-cache off"
+    elif recipe.epochs <= distinct and not every_view:
+        why = f"{recipe.epochs} epochs show {distinct} views once each"
+    if why is not None or distinct is None or folder is None:
+        progress.note(f"the teacher answers anew in every epoch: {why}")
+        return online
+    key: dict[str, object] = {
+        "teacher": {
+            "sha256": loaded.weights.sha256,
+            "architecture": loaded.weights.architecture,
+            "preprocess": loaded.weights.preprocess_sha256,
+            "classes": loaded.weights.classes_sha256,
+        },
+        "classes": [names[0] for names in loaded.class_names or ()],
+        "images": task.identity("teacher"),
+        "answers": recipe.teacher_answers.model_dump(mode="json"),
+        "computed": {"autocast": str(context.speed.autocast), "torch": torch.__version__, "timm": timm.__version__},
+    }
+    if pooled:
+        key["features"] = {POOLED: pooled}
+    with context.accelerator.main_process_first():
+        store = AnswerStore(folder, key, views=distinct, samples=len(data.train), size=codec.bytes)
+    size = f"{store.bytes / 1e6:,.1f} MB for {distinct} views of {store.samples:,} samples"
+    progress.note(f"the teacher's answers: {'new in' if store.new else 'in'} {store.folder} ({size})")
+    if store.new and store.nearest is not None:
+        progress.note(f"  answers that lie there already are others' in: {', '.join(store.nearest)}")
+    share = context.accelerator.process_index, context.accelerator.num_processes
+    cached = Cached(online, store, task, progress, share=share)
+    compared = cached.replay()
+    if compared:
+        progress.note(f"  {compared} of them asked again: the teacher still answers so")
+    return cached
+
+
+def teaching_itself(student: BatchModel, recipe: Recipe, classes: int, context: RunContext) -> Teacher:
+    """The student of the epoch before, as its own teacher."""
+    context.progress.note("the student of each epoch teaches that of the next one")
+    return Itself(student, Codec.of(recipe.teacher_answers, classes), context.speed.autocast)
+
+
+def on_device(model: BatchModel, device: torch.device) -> BatchModel:
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def scored(score: Accuracy) -> str:
+    return f"{score.split} accuracy {score.accuracy:.2%} [{score.low:.2%}–{score.high:.2%}], n={score.n}"
+
+
+def is_chance(score: Accuracy, classes: int) -> bool:
+    """Whether a model does not clearly beat guessing: its balanced accuracy, brought to 0 = chance and 1 = perfect,
+    is below 0.05 or within two standard errors of 0 (as if each class held n / classes samples)."""
+    chance = 1 / classes
+    error = (score.balanced * (1 - score.balanced) / score.n) ** 0.5
+    skill = (score.balanced - chance) / (1 - chance)
+    return bool(skill < max(0.05, 2 * error / (1 - chance)))
+
+
+def refuse_chance(score: Accuracy, classes: int, source: str) -> None:
+    if not is_chance(score, classes):
+        return
+    hint = f"fine-tune it first: kdc teach --teacher {source} --data … --out teacher, then --teacher run:teacher"
+    if is_table(source):
+        hint = "check its labels and ids"
+    elif " + " in source or source.startswith("specialists:"):
+        hint = "measure each alone: kdc predict --teacher … --data … --out FILE"
+    raise KdcError(
+        f"teacher {source} answers at chance level on the validation split: balanced accuracy "
+        f"{score.balanced:.1%} of {classes} classes (n={score.n})",
+        hint,
+    )

@@ -1,0 +1,203 @@
+"""One training, from loaded models and data to a finished run on disk."""
+
+import hashlib
+from pathlib import Path
+
+import timm
+import torch
+
+from compressor.data.labels import listed
+from compressor.data.samples import Dataset
+from compressor.distill.features.connectors import LayerPairs
+from compressor.distill.features.layers import described, taps_of
+from compressor.distill.finishing import Trained, finish
+from compressor.distill.host.context import RunContext, context_for, feed_for, store_in
+from compressor.distill.host.resources import Resources
+from compressor.distill.loop.checkpoint import is_saved
+from compressor.distill.loop.engine import train
+from compressor.distill.loop.learner import Learner
+from compressor.distill.plan import TrainingPlan
+from compressor.distill.run_folder import rollback, start
+from compressor.distill.teacher.codec import Codec
+from compressor.distill.teacher.predictions import taught_by
+from compressor.distill.teacher.setup import measured, on_device, signal_of, teaching_itself
+from compressor.distill.teacher.sources import Cached, Teacher
+from compressor.errors import KdcError
+from compressor.models import LoadedModel
+from compressor.models.features import POOLED
+from compressor.models.trained_on import learned_before
+from compressor.models.weights import head_parameters
+from compressor.progress import Muted, Progress
+from compressor.quantization.fake_quant import restore_channels
+from compressor.schema.base import flat
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Student, TeacherCard
+from compressor.tasks.base import BatchModel, Feed
+from compressor.tasks.table import task_named
+
+__all__ = ["log_sizes", "not_kept", "precompute_answers", "train_and_save"]
+
+
+def not_kept() -> KdcError:
+    return KdcError(
+        "--precompute keeps logits and pooled features, and a loss of the recipe looks at other layers", "leave it out"
+    )
+
+
+def log_sizes(data: Dataset, progress: Progress) -> None:
+    sizes = ", ".join(f"{name} {count:,}" for name, count in data.info.counts.items())
+    names = data.info.class_names
+    progress.note(f"data {data.info.source}: {len(names)} classes ({listed(names, 6)}); {sizes}")
+
+
+def train_and_save(plan: TrainingPlan, out: Path, resume: bool, resources: Resources, progress: Progress) -> Student:
+    """Decode and measure the teacher; then everything that changes the run in `out`.
+
+    What stood in `out` (with --overwrite) goes only when the new run is finished, and is there again if not one
+    checkpoint came of that. In a run of several processes the first one writes, and the others wait.
+    """
+    context = context_for(out, resources, progress)
+    accelerator, progress = context.accelerator, context.progress
+    with store_in(out, context) as store:
+        feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
+        teacher, card = None, None
+        sides = _looked_at(plan, context)
+        _require_trainable(plan)
+        if plan.teacher is not None:
+            known = plan.quantize is not None  # the training in float has measured the same one
+            teacher, card = measured(plan.teacher, feed, plan.data, context, known=known)
+        signal: Teacher | None = None
+        if plan.teacher is not None and teacher is not None and any(term.asks_teacher for term in plan.terms):
+            signal = _signal(plan, plan.teacher, teacher, sides, feed, context, every_view=False)
+        if plan.table is not None:
+            signal, card = taught_by(plan.table, plan.data, Muted(progress) if plan.quantize is not None else progress)
+        if accelerator.is_main_process:
+            start(out, plan.request, resume=resume)
+        accelerator.wait_for_everyone()
+        try:
+            return _trained(plan, out, feed, signal, sides, card, context)
+        except BaseException:
+            nothing = not is_saved(out / "checkpoint") and not (out / "student.json").exists()
+            if nothing and not resume and accelerator.is_main_process:
+                rollback(out)
+            raise
+
+
+def precompute_answers(plan: TrainingPlan, out: Path, resources: Resources, progress: Progress) -> None:
+    """Ask the teacher for its answers to all views of all samples, and keep them; nothing stays in `out`."""
+    context = context_for(out, resources, progress)
+    with store_in(out, context) as store:
+        feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
+        assert plan.teacher is not None
+        teacher, _ = measured(plan.teacher, feed, plan.data, context)
+        signal = _signal(plan, plan.teacher, teacher, plan.sides, feed, context, every_view=True)
+        if not isinstance(signal, Cached):
+            raise not_kept()
+        signal.precompute()
+
+
+def _signal(
+    plan: TrainingPlan, loaded: LoadedModel, model: BatchModel, sides: dict[str, LayerPairs], feed: Feed,
+    context: RunContext, *, every_view: bool,
+) -> Teacher:  # fmt: skip
+    """The teacher, with what the losses look at."""
+    pooled = {layer.shape[0] for one in sides.values() for layer in one.teacher if layer.name == POOLED}
+    return signal_of(
+        loaded, model, plan.recipe, plan.data, feed, context,
+        taps=taps_of(sides, plan.student, loaded)[1], pooled=max(pooled, default=0), every_view=every_view,
+    )  # fmt: skip
+
+
+def _require_trainable(plan: TrainingPlan) -> None:
+    """Raise KdcError for what would stop the training once it has begun."""
+    Codec.of(plan.recipe.teacher_answers, plan.classes)
+    if plan.recipe.head_epochs:
+        head_parameters(plan.student.network, plan.classes)
+
+
+def _looked_at(plan: TrainingPlan, context: RunContext) -> dict[str, LayerPairs]:
+    """The layers that the losses on features look at, said for people."""
+    sides = plan.sides
+    for name, one in sides.items():
+        context.progress.note(described(name, one))
+    for name, why in plan.left_out.items():
+        context.progress.note(f"{name} is left out: {why}")
+    alone = [term.name for term in plan.terms if term.row.one_process]
+    if alone and context.accelerator.num_processes > 1:
+        raise KdcError(
+            f"{alone[0]} keeps a memory of all samples, which several processes would not share", "use one process"
+        )
+    return sides
+
+
+def _trained(
+    plan: TrainingPlan, out: Path, feed: Feed, teacher: Teacher | None, sides: dict[str, LayerPairs],
+    card: TeacherCard | None, context: RunContext,
+) -> Student:  # fmt: skip
+    recipe, before = plan.recipe, learned_before(plan.request)
+    model, quantization = plan.student, None
+    if plan.quantize is not None:
+        model, quantization = plan.quantize(feed)
+    learner = _learner(plan, model, sides, context)
+    if plan.request.teacher == "self" and any(term.asks_teacher for term in plan.terms):
+        teacher = teaching_itself(learner.student, recipe, plan.classes, context)
+    if context.accelerator.num_processes > 1 and context.speed.device.type == "cuda":
+        learner = timm.layers.convert_sync_batchnorm(learner)
+    _say_plan(plan, feed, context)
+    if context.resources.tracker:
+        context.accelerator.init_trackers("kdc", config=_settings(recipe))
+    position = train(
+        learner, teacher, feed, recipe,
+        head=head_parameters(model.network, plan.classes) if recipe.head_epochs else [],
+        validation_size=len(plan.data.validation), inputs=_inputs(plan), folder=out, progress=context.progress,
+        accelerator=context.accelerator,
+    )  # fmt: skip
+    restore_channels(model.network)
+    return finish(Trained(plan, model, quantization, card, position, before), learner.student, feed, out, context)
+
+
+def _learner(plan: TrainingPlan, model: LoadedModel, sides: dict[str, LayerPairs], context: RunContext) -> Learner:
+    """The student with its peers, and what its losses put between it and its teacher."""
+    device = context.speed.device
+    taps = taps_of(sides, model, plan.teacher)[0]
+    student = on_device(BatchModel(model.network, "student", taps, model.preprocess.mask), device)
+    peers = [
+        on_device(BatchModel(peer.network, key, mask=peer.preprocess.mask), device)
+        for key, peer in zip(plan.peer_keys, plan.peers, strict=True)
+    ]
+    torch.manual_seed(plan.recipe.seed)  # what is put between the networks does not depend on what was drawn before
+    return Learner(student, plan.terms, layers=sides, peers=peers, autocast=context.speed.autocast).to(device)
+
+
+def _inputs(plan: TrainingPlan) -> dict[str, str]:
+    """What a resumed training must find as it was."""
+    data = plan.data
+    # A view is a function of the sample's number: with the same samples in another order it would be another one's.
+    order = hashlib.sha256(data.train.contents.tobytes()).hexdigest()
+    inputs = {"the data": data.info.fingerprint, "the order of the training images": order}
+    if plan.quantize is not None:
+        inputs["the student in float"] = plan.student.weights.sha256
+    elif plan.init != "random":
+        inputs["the weights that it starts from"] = plan.student.weights.sha256
+    inputs["the preprocessing"] = plan.student.preprocess.model_dump_json()
+    if plan.taught_by is not None:
+        inputs["the teacher"] = plan.taught_by.identity
+    if data.info.unlabelled is not None:
+        inputs["the unlabelled images"] = data.info.unlabelled.fingerprint
+    return inputs
+
+
+def _say_plan(plan: TrainingPlan, feed: Feed, context: RunContext) -> None:
+    recipe, task = plan.recipe, task_named(plan.request.task)
+    shares = f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+    size = feed.batch_size * recipe.accumulate * context.accelerator.num_processes
+    context.progress.note(
+        f"{recipe.epochs} epochs of {feed.steps_per_epoch} steps of {size} {task.samples}{shares}; AdamW, learning "
+        f"rate {recipe.optimizer.lr:.3g}"
+    )
+
+
+def _settings(recipe: Recipe) -> dict[str, int | float | str]:
+    """What trackers take: numbers and texts."""
+    rows = flat(recipe.model_dump(mode="json"))
+    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in rows.items()}

@@ -1,0 +1,45 @@
+"""What an exported model says of itself and of what it was made from, without telling about this machine."""
+
+from compressor import __version__
+from compressor.export.onnx.graph import metadata_json
+from compressor.models import LoadedModel
+from compressor.models.lineage import last_part, public
+from compressor.schema.student import Student
+
+__all__ = ["metadata_of", "public", "without_paths"]
+
+
+def metadata_of(model: LoadedModel, record: Student, student: bool) -> dict[str, str]:
+    """What a model must say of itself wherever it turns up. `student`: it is the one that `record` describes."""
+    weights = public(model.weights)
+    metadata = {
+        "kdc_version": __version__,
+        "architecture": weights.architecture,
+        "class_names": metadata_json(list(record.class_names)),
+        "preprocess": metadata_json(model.preprocess.model_dump(mode="json")),
+        "weights_sha256": weights.sha256,
+        "licence": weights.licence,
+    }
+    if student and record.teacher is not None:
+        teacher = record.teacher
+        metadata["teacher"] = metadata_json(
+            {"architecture": teacher.architecture, "sha256": teacher.sha256, "licence": teacher.licence}
+        )
+    return metadata
+
+
+def without_paths(record: Student) -> Student:
+    data = record.data.model_copy(update={"source": last_part(record.data.source)})
+    if data.unlabelled is not None:
+        more = data.unlabelled.model_copy(update={"source": last_part(data.unlabelled.source)})
+        data = data.model_copy(update={"unlabelled": more})
+    teacher = public(record.teacher) if record.teacher else None
+    weights = public(record.weights)
+    assistants = tuple(public(one) for one in record.assistants)
+    changes = {"data": data, "teacher": teacher, "weights": weights, "init": last_part(record.init)}
+    peers = tuple(
+        peer.model_copy(update={"student": last_part(peer.student), "init": last_part(peer.init)})
+        for peer in record.recipe.peers
+    )
+    recipe = record.recipe.model_copy(update={"peers": peers})
+    return record.model_copy(update={**changes, "assistants": assistants, "recipe": recipe})

@@ -1,0 +1,1 @@
+"""Phones: ExecuTorch and LiteRT."""

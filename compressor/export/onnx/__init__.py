@@ -1,0 +1,1 @@
+"""ONNX: the fp32 reference, and what onnxruntime runs in fp16 and int8."""

@@ -1,0 +1,156 @@
+"""torch -> ONNX: checked, described, without a trace of this machine, and the same bytes every time."""
+
+import contextlib
+import inspect
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx.helper import tensor_dtype_to_np_dtype
+from torch import nn
+
+from compressor.errors import KdcError, first_line, os_error
+from compressor.schema.tensors import TensorSpec
+from compressor.tasks.base import example_inputs
+
+__all__ = ["LOWEST_EXPORTED", "onnx_constants", "to_onnx"]
+
+LOWEST_EXPORTED = 18
+"""The lowest opset that torch's dynamo exporter writes; lower ones are converted down from it."""
+
+LARGEST = 2_000_000_000
+"""Bytes of weights in one file: protobuf ends at 2 GiB, and the graph needs some of it."""
+
+
+def to_onnx(
+    network: nn.Module,
+    inputs: Sequence[TensorSpec],
+    batch: int | None,
+    opset: int,
+    metadata: Mapping[str, str],
+    path: Path,
+) -> None:
+    """Write `network` as ONNX: `inputs` by their names, output "logits" [batch, classes].
+
+    With `batch` None it may vary from call to call; it is called "batch" in the graph, and what varies in `inputs`
+    as it is called there. `metadata` goes into the
+    model's metadata_props. Raises KdcError where the network cannot be exported, or not at that opset: another one is
+    never written instead.
+    """
+    weight_bytes = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
+    if weight_bytes > LARGEST:
+        raise KdcError(f"the network's weights take {weight_bytes / 1e9:.1f} GB; an ONNX file holds 2 GB")
+    # torch.export takes an example of one image as a promise that there will never be more.
+    example = example_inputs(inputs, 2 if batch is None else batch)
+    varying = _varying(network, inputs, batch is None)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network.eval(),
+                example,
+                dynamo=True,
+                opset_version=max(opset, LOWEST_EXPORTED),
+                input_names=[spec.name for spec in inputs],
+                output_names=["logits"],
+                dynamic_shapes=varying,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise KdcError(f"the network cannot be exported to ONNX: {first_line(error.__cause__ or error)}") from None
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    if opset < LOWEST_EXPORTED:
+        model = _converted_down(model, opset)
+    found = {row.domain or "ai.onnx": row.version for row in model.opset_import}
+    if found.get("ai.onnx") != opset:
+        raise KdcError(f"the network exports to ONNX opset {found.get('ai.onnx')}, not to the {opset} of the profile")
+    model.producer_name, model.producer_version = "kdc", ""
+    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
+    onnx.checker.check_model(model, full_check=True)
+    try:
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise os_error(error, f"writing {path}") from error
+
+
+def _varying(network: nn.Module, inputs: Sequence[TensorSpec], batch: bool) -> tuple[Any, ...] | None:
+    """The dimensions that vary, by argument of the network; None where none does. Those of one name vary together."""
+    names = {name for spec in inputs for number, name in spec.varying.items() if number or batch}
+    dimensions = {name: torch.export.Dim(name) for name in sorted(names)}
+    found = tuple(
+        {number: dimensions[name] for number, name in spec.varying.items() if name in dimensions} for spec in inputs
+    )
+    if not names:
+        return None
+    kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
+    return (found,) if inspect.Parameter.VAR_POSITIONAL in kinds else found
+
+
+def metadata_json(value: object) -> str:
+    """A value as compact JSON with sorted keys, for metadata."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names."""
+    graph = model.graph
+    del model.metadata_props[:]
+    del graph.metadata_props[:]
+    model.doc_string = graph.doc_string = ""
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""
+
+
+def _converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    for node in model.graph.node:
+        # Its default since opset 18; the attribute itself does not exist below, and the converter keeps it.
+        kept = [a for a in node.attribute if not (a.name == "noop_with_empty_axes" and a.i == 0)]
+        if len(kept) != len(node.attribute):
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise KdcError(
+            f"the network cannot be written at ONNX opset {opset}: {reason}", f"--set opset={LOWEST_EXPORTED}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter logs and warns about its own internals, and prints; none of that helps the user."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def onnx_constants(model: Path) -> Iterator[tuple[str, int]]:
+    """(type, bytes) of each initializer and Constant of an ONNX file."""
+    graph = onnx.load(model).graph
+    attributes = [one for node in graph.node if node.op_type == "Constant" for one in node.attribute]
+    found = [one.t for one in attributes if one.HasField("t")]  # some hold a plain number or a list of them
+    for tensor in [*graph.initializer, *found]:
+        kind = tensor_dtype_to_np_dtype(tensor.data_type)
+        count = int(np.prod(tensor.dims, dtype=np.int64))
+        # Types below a byte are packed, two (or more) to a byte.
+        bits = {"int4": 4, "uint4": 4}.get(kind.name, 8 * kind.itemsize)
+        yield kind.name, (count * bits + 7) // 8

@@ -1,0 +1,1 @@
+"""OpenVINO: the IR in float, and int8 through NNCF."""

@@ -1,0 +1,82 @@
+"""OpenVINO in int8: NNCF quantizes after training, and the true Q/DQ ONNX of a retrained student is converted.
+
+    ptq               both of NNCF's presets, with its fast bias correction
+    bias-correction   the better preset of the two, with the slower bias correction that is better
+    fallback          of that, the layers that cost most back in f32
+
+What is quantized has its weights in the file as int8; all else is stored and computed in f32.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.errors import KdcError
+from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source
+from compressor.export.bundle.sizes import weight_bytes
+from compressor.export.openvino.fallback import Layers, fallback
+from compressor.export.openvino.ir import converted, ir_constants, save
+from compressor.export.openvino.nncf_int8 import biases, quantized, save_packed
+from compressor.export.schemes import saturates
+from compressor.progress import Progress
+from compressor.schema.profile import Profile
+from compressor.schema.quantization import Scheme
+
+__all__ = ["OPENVINO", "openvino_scheme"]
+
+PRESETS = ("performance", "mixed")
+"""NNCF's. Weights are symmetric in both, with a scale a channel. Activations: symmetric in the first (unsigned where
+they are never negative), with a zero point in the second, which suits hard-swish and the like."""
+
+
+def openvino_scheme(profile: Profile) -> Scheme:
+    """uint8 with a zero point: the one type that x86's kernels and ARM's have in common, and ARM's want the same type
+    before and after a convolution (github.com/openvinotoolkit/openvino, pull request 35280). Where kernels saturate,
+    weights of 8 bits have cost an EfficientNet-Lite0 7 dB of its logits, and 7 bits 2 dB (docs.openvino.ai, "Saturation
+    (overflow) Issue Workaround"; NNCF calls it OverflowFix)."""
+    return Scheme(activations="uint8", weight_bits=7 if saturates(profile) else 8)
+
+
+def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -> Iterator[Candidate | None]:
+    """The rungs of post-training quantization, None after each. Raises KdcError: exit 4 without openvino or nncf."""
+    model = converted(source.onnx_file)
+    made: list[Candidate] = []
+    for preset in PRESETS:
+        result = quantized(model, source, preset, progress, fast=True)
+        place = save_packed(result, folder / f"ptq-{preset}")
+        made.append(Candidate("ptq", _how(source, preset, "fast", model, result), place))
+        yield made[-1]
+    yield None
+    ranks = [judge.rank(judge(one.model, "openvino", "int8")) for one in made]
+    preset = PRESETS[ranks.index(max(ranks))]
+    result = quantized(model, source, preset, progress, fast=False)
+    how = _how(source, preset, "full", model, result)
+    yield Candidate("bias-correction", how, save_packed(result, folder / "bias-correction"))
+    yield None
+    best = fallback(source, Layers(model, result), how, folder, judge, progress)
+    if best is not None:
+        yield best
+        yield None
+
+
+def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
+    """The retrained student's Q/DQ ONNX as IR: FakeQuantize with the trained ranges, int8 weights as they are.
+
+    Raises KdcError where no weight came out as int8.
+    """
+    model = save(converted(qat.onnx_file), folder, half=False)
+    if not weight_bytes(ir_constants(model)).get("int8"):
+        raise KdcError("OpenVINO found no int8 weights in the Q/DQ ONNX of the retrained student")
+    return Candidate("qat", "retrained under fake quantization; its Q/DQ ONNX by openvino.convert_model", model)
+
+
+OPENVINO = Quantizer(openvino_scheme, candidates, from_qat)
+
+
+def _how(source: Source, preset: str, correction: str, model: Any, result: Any) -> str:
+    before, after = biases(model), biases(result)
+    changed = sum(not np.array_equal(bias, after[name]) for name, bias in before.items())
+    weights = "7-bit weights, " if saturates(source.profile) else ""
+    return f"NNCF, preset {preset}, {weights}{correction} bias correction (changed {changed} of {len(before)} biases)"

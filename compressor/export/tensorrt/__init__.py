@@ -1,0 +1,1 @@
+"""TensorRT: graphs and engines, and whether they compute what they should."""

@@ -1,0 +1,151 @@
+"""The state dict in a checkpoint: which of several, under which names, as timm's own loader chooses.
+
+timm.models.load_state_dict takes the first of "state_dict_ema", "model_ema", "state_dict" and "model". Where a
+checkpoint holds other weights beside these, it would silently pass over averaged ones: there the user is asked.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressor.errors import KdcError
+from compressor.models.checkpoints.files import load_content, plain, stored_in_half
+from compressor.models.checkpoints.search import Found, parts_of, unloadable, weights_in
+
+__all__ = ["Checkpoint", "read_checkpoint", "read_tensors", "split_key"]
+
+TIMM = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""timm's own order."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`state`: names -> tensors, as they were stored. `notes`: lines for people: which weights were taken of several,
+    and how they were stored. `architecture`: of which network it says that they are, as timm's train.py does."""
+
+    state: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+    architecture: str | None = None
+
+
+def split_key(spelt: str) -> tuple[Path, str | None]:
+    """PATH or PATH#KEY -> the path, and the key."""
+    path, mark, key = spelt.rpartition("#")
+    if not mark or Path(spelt).exists():
+        return Path(spelt), None
+    return Path(path), key
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A file that holds a state dict and nothing else; raises KdcError."""
+    content = load_content(path)
+    if not _is_state(content):
+        raise _no_state(path)
+    return {name: plain(name, tensor, f"checkpoint {path}") for name, tensor in content.items()}
+
+
+def read_checkpoint(path: Path, names: Collection[str], key: str | None = None) -> Checkpoint:
+    """The weights in `path` for a network whose state dict has `names`; the prefixes of wrappers are taken off.
+
+    `key`: which of several to take, as the error for several names them. Raises KdcError for a file that is damaged or
+    would run code, and where it is not clear which weights are meant.
+    """
+    content = load_content(path)
+    stated = content.get("arch") if isinstance(content, Mapping) else None
+    names = {name for name in names if not name.endswith("num_batches_tracked")}
+    if key is not None:
+        content = _under(content, key, path)
+    found = weights_in(content, names)
+    chosen = _chosen(found, unloadable(content, found), path, key) if found else _by_timms_rule(content, path)
+    state = {name: plain(name, tensor, f"checkpoint {path}") for name, tensor in chosen.tensors.items()}
+    notes = []
+    if chosen.spelt:
+        others = sorted({one.spelt for one in found} - {chosen.spelt})
+        more = f"; it also holds {', '.join(others)}" if others else ""
+        notes.append(f"{path.name}: the weights under {chosen.spelt} are taken{more}")
+    stored = stored_in_half({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()})
+    notes += [f"{path.name}: {stored}"] if stored else []
+    return Checkpoint(state, tuple(notes), stated if isinstance(stated, str) else None)
+
+
+def _is_state(content: Any) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    )
+
+
+def _no_state(path: Path) -> KdcError:
+    return KdcError(f"checkpoint {path} is no state dict (names -> tensors)")
+
+
+def _by_timms_rule(content: Any, path: Path) -> Found:
+    """Where no names fit the network: what would be taken, for whoever says what does not fit."""
+    if isinstance(content, Mapping):
+        for key in TIMM:
+            if _is_state(content.get(key)):
+                return Found(key, "", content[key], 0)
+    if not _is_state(content):
+        raise _no_state(path)
+    return Found("", "", content, 0)
+
+
+def _chosen(found: Sequence[Found], beside: Sequence[str], path: Path, key: str | None) -> Found:
+    if len(found) == 1 and not beside:
+        if found[0].is_wrapped:
+            return found[0]
+        others = f", and {found[0].others} others" if found[0].others else ""
+        raise KdcError(
+            f"checkpoint {path} holds weights whose names begin with {found[0].prefix}{others}",
+            f"if {'the first' if others else 'they'} are meant: {_spelt(path, key, found[0])}",
+        )
+    by_timm = sorted((one for one in found if one.key in TIMM and one.is_wrapped), key=lambda one: TIMM.index(one.key))
+    if not beside and len(by_timm) == len(found) == len({one.key for one in found}):
+        return by_timm[0]
+    if not beside and all(_same(found[0], one) for one in found[1:]):
+        return found[0]
+    spelt = ", ".join(one.spelt or "its own names" for one in found)
+    partly = f", and averages without names, or of some layers alone, under {', '.join(beside)}"
+    listed = f"{partly}, which cannot be loaded" if beside else ""
+    several = "several weights that could be meant" if len(found) > 1 else "more weights than one"
+    raise KdcError(
+        f"checkpoint {path} holds {several}: {spelt}{listed}",
+        f"say which, for example {_spelt(path, key, found[-1])}",
+    )
+
+
+def _spelt(path: Path, key: str | None, found: Found) -> str:
+    return f"{path}#{'.'.join(part for part in (key, found.spelt) if part)}"
+
+
+def _same(one: Found, other: Found) -> bool:
+    return one.tensors.keys() == other.tensors.keys() and all(
+        value.shape == other.tensors[name].shape and torch.equal(value, other.tensors[name])
+        for name, value in one.tensors.items()
+    )
+
+
+def _under(content: Any, key: str, path: Path) -> Any:
+    """What lies in `content` under a key such as "ema.module"; of a state dict, the names that begin with it; under ""
+    its tensors that have no key."""
+    parts = parts_of(content)
+    if not parts:
+        raise _no_state(path)
+    if not key:
+        return {name: value for name, value in parts.items() if isinstance(value, Tensor)}
+    if parts_of(parts.get(key)):
+        return parts[key]
+    for name, value in parts.items():
+        if key.startswith(f"{name}.") and parts_of(value):
+            return _under(value, key.removeprefix(f"{name}."), path)
+    under = {name.removeprefix(f"{key}."): value for name, value in parts.items() if name.startswith(f"{key}.")}
+    if under:
+        return under
+    holding = [name for name, value in parts.items() if parts_of(value)]
+    there = f"; there are {', '.join(holding[:8])}" if holding else ""
+    raise KdcError(f"checkpoint {path} has no weights under {key}{there}")

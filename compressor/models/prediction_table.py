@@ -1,0 +1,83 @@
+"""A table of a teacher's answers as what a student learns from, `--teacher outputs:FILE`; and the same table again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.data.predictions import AnswerTable, read_outputs
+from compressor.errors import EXIT_MISSING, KdcError
+from compressor.models.references import TABLE, is_table
+from compressor.schema.student import Request, Student, Weights
+
+__all__ = ["LoadedTable", "find_table", "load_table", "require_alone", "same_table"]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTable:
+    """Checked answers, and whose they are: `weights.sha256` is of the table's content, and it has no parameters."""
+
+    answers: AnswerTable
+    weights: Weights
+
+
+def load_table(request: Request, class_names: Sequence[str]) -> LoadedTable | None:
+    """The table that a request names, for these classes; None where its teacher is something else. Raises KdcError."""
+    require_alone(request)
+    if not is_table(request.teacher):
+        return None
+    if request.teacher_classes is not None:
+        raise KdcError("--teacher-classes: a table of answers names its classes itself", "leave it out")
+    answers = read_outputs(Path(request.teacher.removeprefix(TABLE)), class_names)
+    teacher = answers.info.teacher if answers.info else None
+    weights = Weights(
+        source=request.teacher,
+        architecture=teacher.architecture if teacher else "unknown",
+        sha256=answers.sha256,
+        licence=teacher.licence if teacher else "unknown",
+        parameters=0,
+    )
+    return LoadedTable(answers, weights)
+
+
+def require_alone(request: Request) -> None:
+    """Raise KdcError where a table is one of several teachers."""
+    if request.other_teachers and any(map(is_table, (request.teacher, *request.other_teachers))):
+        raise KdcError("--teacher outputs:FILE stands alone: it cannot be part of an ensemble", "give --teacher once")
+
+
+def same_table(request: Request, record: Student, hint: str) -> LoadedTable | None:
+    """The table that the student of `record` learned from: its content must be the same. `hint`: see `teacher_of`."""
+    try:
+        table = load_table(request, record.class_names)
+    except KdcError as error:
+        raise KdcError(f"the teacher of this run: {error.message}", hint, error.exit_code) from None
+    if table is not None:
+        _require_same(table, record)
+    return table
+
+
+def find_table(request: Request, record: Student, moved_to: str | None) -> LoadedTable | str | None:
+    """The table that the student of `record` learned from, for who can do without it: where it is not to be had any
+    more, why, in one line that holds no path. None where the teacher was none. `moved_to`: a reference to it, where it
+    lies elsewhere now; what is wrong with that one raises KdcError, since it was typed, and so does a library that is
+    missing."""
+    if not is_table(request.teacher):
+        return None
+    try:
+        table = load_table(request.model_copy(update={"teacher": moved_to or request.teacher}), record.class_names)
+        assert table is not None
+        _require_same(table, record)
+        return table
+    except KdcError as error:
+        if moved_to is not None or error.exit_code == EXIT_MISSING:
+            raise
+        file = request.teacher.removeprefix(TABLE)
+        return error.message.replace(file, Path(file).name).replace(str(Path(file)), Path(file).name)
+
+
+def _require_same(table: LoadedTable, record: Student) -> None:
+    """Raise KdcError where the student of `record` learned from a table with other content."""
+    if record.teacher is None or table.weights.sha256 != record.teacher.sha256:
+        raise KdcError(
+            f"{table.weights.source} is not the table that this student was distilled from (its content differs)"
+        )

@@ -1,0 +1,320 @@
+"""Commands that take several steps, put together: each step leaves a folder on disk and can be rerun alone."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressor.errors import KdcError, did_you_mean
+from compressor.files.atomic import file_sha256
+from compressor.files.locks import locked
+from compressor.progress import Progress
+from compressor.schema.base import Noun
+from compressor.schema.profile import Profile
+from compressor.schema.quantization import Scheme
+from compressor.schema.report import Report
+from compressor.schema.student import Request, Student
+
+if TYPE_CHECKING:
+    from compressor.distill import Resources
+    from compressor.measure.devices import DeviceUrl
+
+__all__ = [
+    "Building",
+    "Doctor",
+    "Measuring",
+    "distill",
+    "doctor",
+    "export",
+    "measure",
+    "narrow",
+    "scheme_for",
+]
+
+
+def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
+    """How the int8 kernels of the profile's first int8 target round: what `kdc distill --qat` trains for."""
+    from compressor.export.builders import builder_of
+
+    if profile is None:
+        raise KdcError("--qat needs a profile, which says how the device's int8 kernels round", "--profile NAME")
+    for target in profile.targets:
+        quantizer = builder_of(target.runtime).quantizer
+        if "int8" in target.precisions and quantizer is not None:
+            scheme = quantizer.scheme(profile)
+            how = f"{scheme.activations} activations, {scheme.weight_bits}-bit weights"
+            progress.note(f"--qat: for int8 on {target.runtime}: {how}")
+            return scheme
+    raise KdcError(f"--qat: profile {profile.name} has no target with int8", "choose another, or leave --qat out")
+
+
+def distill(
+    request: Request, out: Path, *, resume: bool, overwrite: bool, resources: "Resources", progress: Progress
+) -> Student:
+    """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization."""
+    from compressor.distill import distill_chain as in_float
+    from compressor.distill import distill_quantized
+
+    run = in_float if request.qat is None else distill_quantized
+    return run(request, out, resume=resume, overwrite=overwrite, resources=resources, progress=progress)
+
+
+def narrow(profile: Profile, targets: Sequence[str], precisions: Sequence[str]) -> Profile:
+    """`profile` with only what is named: `targets`, each a runtime or RUNTIME-PRECISION, and of those only
+    `precisions`. Raises KdcError for what it has not."""
+    if targets:
+        profile = _with_targets(profile, targets)
+    return _with_precisions(profile, precisions, named=bool(targets)) if precisions else profile
+
+
+def _with_precisions(profile: Profile, precisions: Sequence[str], *, named: bool) -> Profile:
+    """`named`: the targets were asked for by name, so that none of them may drop out."""
+    known = list(dict.fromkeys(name for target in profile.targets for name in target.precisions))
+    has = ", ".join(f"{target.runtime} ({', '.join(target.precisions)})" for target in profile.targets)
+    for name in precisions:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise KdcError(f"--precision {name}: no target of profile {profile.name} has it{near}", f"it has: {has}")
+    left_out = [target.runtime for target in profile.targets if not set(target.precisions) & set(precisions)]
+    if named and left_out:
+        raise KdcError(
+            f"--target names {left_out[0]}, which has none of --precision {', '.join(precisions)}", f"it has: {has}"
+        )
+    kept = (
+        target.model_copy(update={"precisions": tuple(name for name in target.precisions if name in precisions)})
+        for target in profile.targets
+    )
+    return profile.model_copy(update={"targets": tuple(target for target in kept if target.precisions)})
+
+
+def _with_targets(profile: Profile, targets: Sequence[str]) -> Profile:
+    rows = {target.runtime: target for target in profile.targets}
+    variants = {
+        f"{t.runtime}-{precision}": (t.runtime, precision) for t in profile.targets for precision in t.precisions
+    }
+    chosen: dict[str, set[str]] = {}
+    for name in targets:
+        if name in rows:
+            chosen.setdefault(name, set()).update(rows[name].precisions)
+        elif name in variants:
+            runtime, precision = variants[name]
+            chosen.setdefault(runtime, set()).add(precision)
+        else:
+            known = [*rows, *variants]
+            raise KdcError(
+                f"--target {name}: profile {profile.name} does not have it{did_you_mean(name, known)}",
+                f"it has: {', '.join(known)}",
+            )
+    kept = tuple(
+        rows[name].model_copy(update={"precisions": tuple(p for p in rows[name].precisions if p in precisions)})
+        for name, precisions in sorted(chosen.items(), key=lambda item: list(rows).index(item[0]))
+    )
+    return profile.model_copy(update={"targets": kept})
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What a machine has: as a noun, as a text, and the install lines of what a profile needs and it lacks."""
+
+    diagnosis: Noun
+    text: str
+    missing: tuple[str, ...]
+
+
+def doctor(device: str, python: str | None, profile: Profile | None, progress: Progress) -> Doctor:
+    """Ask this machine, or a device, what works there."""
+    from compressor.measure import devices
+    from compressor.measure.doctor import diagnose, missing_for, to_text
+
+    url = devices.parse_device(device)
+    _device_python_needs_a_device(url.kind, python)
+    if url.kind == "local":
+        here = diagnose()
+        return Doctor(here, to_text(here), missing_for(profile, here) if profile else ())
+    there = devices.diagnose_device(url, python=python, progress=progress)
+    return Doctor(there, devices.to_text(there), devices.missing_on(profile, there) if profile else ())
+
+
+def _device_python_needs_a_device(kind: str, python: str | None) -> None:
+    if kind == "local" and python is not None:
+        hint = "--device ssh://HOST --device-python EXE; here kdc's own Python is used"
+        raise KdcError("--device-python names an interpreter on a device, and there is no --device", hint)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How to measure: on which device, with which interpreter there, beside which earlier bundle, for how long."""
+
+    device: str = "local"
+    python: str | None = None
+    baseline: Path | None = None
+    rounds: int = 30
+    seconds: float = 60.0
+    allow_unmeasured: bool = False
+    throughput: bool = True
+
+
+@dataclass(frozen=True)
+class Building:
+    """How to build. `qat`: whether the ladder to int8 may train the student on, where nothing below keeps the accuracy;
+    `bake`, `dynamic_batch`: see export.Delivery."""
+
+    qat: bool = True
+    bake: bool = False
+    dynamic_batch: bool = False
+
+
+def export(
+    run: Path,
+    profile: Profile,
+    out: Path,
+    how: Measuring,
+    *,
+    teacher: str | None,
+    building: Building,
+    overwrite: bool,
+    progress: Progress,
+) -> Report:
+    """Export the run for the profile, measure it, and report."""
+    from compressor.export import Delivery, export_bundle
+    from compressor.files.bundle_change import settle
+    from compressor.files.bundle_folder import claim
+    from compressor.measure.devices import parse_device
+    from compressor.report import verify
+
+    # What cannot go well is known before minutes of work: a mistyped device, a folder that may not be written.
+    _device_python_needs_a_device(parse_device(how.device).kind, how.python)
+    if how.baseline is not None:
+        verify(how.baseline)
+    claim(out, overwrite)
+    with locked(out, "kdc export", warn=progress.warn):
+        claim(out, overwrite)  # another command may have ended just before
+        settle(out)
+        with _retraining(run, out, teacher, progress) as retrain:
+            made = export_bundle(
+                run,
+                profile,
+                out,
+                teacher=teacher,
+                retrain=retrain if building.qat else None,
+                delivery=Delivery(building.bake, building.dynamic_batch),
+                progress=progress,
+            )
+        try:
+            return _measured_in_place(out, how, progress)
+        except (KeyboardInterrupt, KdcError):
+            kept = "" if made == out else f", and waits in {made}, while the bundle before it stays"
+            progress.warn(f"{out} is exported but not measured{kept}: kdc measure {out} finishes it")
+            raise
+
+
+@contextmanager
+def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -> Iterator[Callable[[Scheme], Path]]:
+    """How the top rung trains the student on: into a folder in `out`, which only an interruption leaves there."""
+    from compressor.distill.methods.qat import quantization_aware
+
+    def clear() -> None:
+        for folder in out.glob(".kdc-qat-*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def retrain(scheme: Scheme) -> Path:
+        # Named after what it comes from: what an interrupted export of another student left is not gone on with.
+        key = hashlib.sha256(f"{file_sha256(run / 'student.json')} {run} {teacher}".encode()).hexdigest()[:12]
+        to = out / f".kdc-qat-{key}" / f"{scheme.activations}-{scheme.weight_bits}"
+        progress.note(
+            "int8 falls short of the accuracy or of torch's answers: training the student on under fake quantization"
+        )
+        quantization_aware(
+            run,
+            scheme,
+            to,
+            teacher=teacher,
+            epochs=None,
+            resume=(to / "run.json").exists(),
+            overwrite=False,
+            progress=progress,
+        )
+        return to
+
+    try:
+        yield retrain
+    except KeyboardInterrupt:
+        if any(out.glob(".kdc-qat-*/*/run.json")):
+            progress.warn(
+                f"stopped; what was trained for int8 is kept in {out}: the same kdc export goes on from there"
+            )
+        raise
+    except BaseException:
+        clear()
+        raise
+    clear()
+
+
+def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
+    """Measure a bundle on a device, report, and seal it. Rounds go on while a verdict on latency is open.
+
+    What was measured, its report, best/ and the seal count together, or none of them. Where an export waits in the
+    bundle to be measured, that one is, and takes the bundle's place.
+    """
+    from compressor.files.bundle_folder import UNMEASURED, holds_bundle
+
+    if holds_bundle(bundle / UNMEASURED) and holds_bundle(bundle):
+        progress.note(f"{bundle} holds a newer export that was not measured yet: that one is, and takes its place")
+    return _measured_in_place(bundle, how, progress)
+
+
+def _measured_in_place(bundle: Path, how: Measuring, progress: Progress) -> Report:
+    """`measure`, where what waits in the bundle need not be told of."""
+    from compressor.files.bundle_change import promote, settle
+    from compressor.files.bundle_folder import UNMEASURED, holds_bundle
+    from compressor.measure.devices import parse_device
+    from compressor.report import must_hold_a_bundle, verify
+
+    url = parse_device(how.device)
+    _device_python_needs_a_device(url.kind, how.python)
+    waiting = bundle / UNMEASURED
+    if not holds_bundle(waiting):
+        must_hold_a_bundle(bundle)
+    with locked(bundle, "kdc measure", warn=progress.warn):
+        settle(bundle)
+        if how.baseline is not None:
+            verify(how.baseline)
+        if not holds_bundle(waiting):
+            return _measured(bundle, bundle, how, url, progress)
+        settle(waiting)
+        report = _measured(waiting, bundle, how, url, progress)
+        promote(waiting, bundle)
+        return report
+
+
+def _measured(place: Path, bundle: Path, how: Measuring, url: "DeviceUrl", progress: Progress) -> Report:
+    """Measure the bundle that lies in `place`, which is `bundle` or waits in it."""
+    from compressor.files.bundle_change import next_state
+    from compressor.files.bundle_folder import counted
+    from compressor.measure.baseline import attach_baseline
+    from compressor.measure.session import measure_bundle
+    from compressor.report import finish, open_lines, read_unmeasured, results_with, verify_made
+
+    verify_made(place)
+    if how.baseline is not None and how.baseline.resolve() == place.resolve():
+        raise KdcError(f"--baseline {how.baseline} is the bundle itself", "give an earlier one")
+    progress.note(f"measuring {bundle} on {'this machine' if url.kind == 'local' else how.device}")
+    with next_state(place) as following:
+        if how.baseline is not None:
+            attach_baseline(following, counted(how.baseline))
+        results = read_unmeasured(following)
+        measure_bundle(
+            following,
+            url,
+            python=how.python,
+            rounds=how.rounds,
+            seconds=how.seconds,
+            throughput=how.throughput,
+            undecided=lambda measurement: open_lines(results_with(results, measurement)),
+            progress=progress,
+        )
+        verify_made(following)  # a model that was changed meanwhile is not sealed
+        return finish(following, how.allow_unmeasured)

@@ -1,0 +1,1 @@
+"""Quantization in torch: fake quantization, ranges, folding, and what a network computes where."""

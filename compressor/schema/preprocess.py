@@ -1,0 +1,106 @@
+"""Preprocess: how a sample becomes the input of one model. It travels with the weights; one class a task."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo
+
+from compressor.schema.base import Noun
+from compressor.schema.tensors import TensorSpec
+
+__all__ = ["PREPROCESS", "ImagePreprocess", "Interpolation", "OfTask", "PixelRange", "Preprocess", "Three"]
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Side = Annotated[int, Field(ge=1, le=8192)]
+Three = tuple[float, float, float]
+Value = Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise ValueError("must be [black, white], with black < white")
+    return value
+
+
+PixelRange = Annotated[tuple[Value, Value], AfterValidator(_rising)]
+"""Which values of images of more than 8 bits a channel become black and white, 0 and 255."""
+
+
+class Preprocess(Noun):
+    """How a sample of a task becomes the input of a model. `task`: its name in the table of tasks, by which a file says
+    which of these classes it holds."""
+
+    task: ClassVar[str]
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the model takes, in the order in which its network takes it; "batch" is the first dimension of each."""
+        raise NotImplementedError
+
+    @property
+    def mask(self) -> str | None:
+        """The name of the input that says which tokens count; None where there is none."""
+        return next((spec.name for spec in self.inputs if spec.mask), None)
+
+    @property
+    def described(self) -> str:
+        """What the model takes, as "images of 224×224"."""
+        raise NotImplementedError
+
+    @property
+    def read_with(self) -> "PixelRange | None":
+        """How the samples that it learned from were read, where that was stated (`Recipe.pixel_range`)."""
+        return None
+
+    @property
+    def cost(self) -> int:
+        """The values of one sample: what time and memory grow with."""
+        return sum(spec.values for spec in self.inputs)
+
+
+class ImagePreprocess(Preprocess):
+    """RGB image -> resize -> centre crop -> `(pixel / 255 - mean) / std`, float32 [3, height, width].
+
+    `resize_mode` "shorter" brings the shorter side to `resize[0]` and keeps the aspect; "squash" resizes to `resize`
+    exactly. The crop is `input_size`, both (height, width) in pixels. `pixel_range`: as in the recipe; null: the whole
+    range of the image's kind, such as 0 to 65535.
+    """
+
+    input_size: tuple[Side, Side]
+    resize: tuple[Side, Side]
+    resize_mode: Literal["shorter", "squash"] = "shorter"
+    interpolation: Interpolation = "bicubic"
+    mean: Three
+    std: Three
+    pixel_range: PixelRange | None = None
+
+    task: ClassVar[str] = "image-classification"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return (TensorSpec("input", "float32", ("batch", 3, *self.input_size)),)
+
+    @property
+    def described(self) -> str:
+        return f"images of {self.input_size[0]}×{self.input_size[1]}"
+
+    @property
+    def read_with(self) -> PixelRange | None:
+        return self.pixel_range
+
+
+PREPROCESS: dict[str, type[Preprocess]] = {ImagePreprocess.task: ImagePreprocess}
+"""The class of each task. A task adds its own."""
+
+
+def _of_task(value: Any, info: ValidationInfo) -> Any:
+    """A Preprocess of the task that the noun around it names."""
+    if isinstance(value, Preprocess):
+        return value
+    kind = PREPROCESS.get(str(info.data.get("task")))
+    if kind is None:
+        raise ValueError(f"there is no task {info.data.get('task')!r}; known: {', '.join(PREPROCESS)}")
+    return kind.model_validate(value)
+
+
+OfTask = Annotated[SerializeAsAny[Preprocess], BeforeValidator(_of_task)]
+"""In a noun with a field `task` before it."""

@@ -1,0 +1,77 @@
+"""Figures with their uncertainty: accuracy and its kin, latency percentiles, ratios, and verdicts against a limit.
+
+numpy only. Every interval is two-sided, 95 % unless told otherwise, and a closed form: deterministic, without a seed,
+and honest for few samples (a bootstrap of perfect predictions has no width).
+"""
+
+from compressor.stats.accuracy import accuracy_of, auc, balanced_accuracy, per_class_recall, top1
+from compressor.stats.classes import (
+    LOST,
+    NEAR_ZERO,
+    ClassCounts,
+    Classes,
+    balanced_retention,
+    class_counts,
+    judge_classes,
+    keeps,
+    score_counts,
+)
+from compressor.stats.intervals import Interval, wilson_interval
+from compressor.stats.latency import MIN_BLOCKS, paired_ratio, percentile, percentile_needs
+from compressor.stats.paired import McNemar, agreement, difference, mcnemar, retention, retention_per_class
+from compressor.stats.parity import (
+    PARITY,
+    Parity,
+    ParityFigures,
+    closeness,
+    parity_figures,
+    parity_judged,
+    score_parity,
+)
+from compressor.stats.softmax import log_softmax
+from compressor.stats.teacher_card import calibration_error, card_lines, teacher_card
+from compressor.stats.verdicts import judge, look_confidence, smallest_detectable, widen
+
+__all__ = [
+    "LOST",
+    "MIN_BLOCKS",
+    "NEAR_ZERO",
+    "PARITY",
+    "ClassCounts",
+    "Classes",
+    "Interval",
+    "McNemar",
+    "Parity",
+    "ParityFigures",
+    "accuracy_of",
+    "agreement",
+    "auc",
+    "balanced_accuracy",
+    "balanced_retention",
+    "calibration_error",
+    "card_lines",
+    "class_counts",
+    "closeness",
+    "difference",
+    "judge",
+    "judge_classes",
+    "keeps",
+    "log_softmax",
+    "look_confidence",
+    "mcnemar",
+    "paired_ratio",
+    "parity_figures",
+    "parity_judged",
+    "per_class_recall",
+    "percentile",
+    "percentile_needs",
+    "retention",
+    "retention_per_class",
+    "score_counts",
+    "score_parity",
+    "smallest_detectable",
+    "teacher_card",
+    "top1",
+    "widen",
+    "wilson_interval",
+]

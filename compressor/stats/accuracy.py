@@ -1,0 +1,116 @@
+"""How often one model is right: accuracy, recall a class, balanced accuracy, the area under the ROC curve."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.schema.student import Accuracy, LostClass
+from compressor.stats.classes import NEAR_ZERO, class_counts, judge_classes
+from compressor.stats.intervals import (
+    CONFIDENCE,
+    Bools,
+    Floats,
+    Interval,
+    Ints,
+    normal_quantile,
+    wilson,
+    wilson_interval,
+)
+
+__all__ = ["accuracy_of", "auc", "balanced_accuracy", "per_class_recall", "top1"]
+
+
+def top1(logits: NDArray[Any]) -> Ints:
+    """The predicted class of every sample: logits [N, classes] -> int64 [N]; -1, which is never right, where a logit
+    is not finite. The first of equal logits wins."""
+    finite = np.isfinite(logits).all(axis=1)
+    return np.where(finite, np.argmax(np.where(finite[:, None], logits, 0), axis=1), -1).astype(np.int64)
+
+
+def per_class_recall(predictions: Ints, labels: Ints, classes: int) -> tuple[Floats, Ints]:
+    """Recall a class [classes], NaN for a class without samples, and the number of samples of each [classes].
+
+    predictions, labels: int [N]; labels in 0..classes-1, predictions anything.
+    """
+    counts = np.bincount(labels, minlength=classes).astype(np.int64)
+    right = np.bincount(labels[predictions == labels], minlength=classes)
+    recalls = np.full(classes, np.nan)
+    np.divide(right, counts, out=recalls, where=counts > 0)
+    return recalls, counts
+
+
+def balanced_accuracy(predictions: Ints, labels: Ints, classes: int, confidence: float = CONFIDENCE) -> Interval:
+    """The mean recall over the K classes that have samples.
+
+    Interval: Wilson's for a weighted sum of independent proportions (after Yan & Su 2010), at the sample size whose
+    binomial variance is that of the mean: K^2 / sum(1 / n_k) for equal recalls, less where the recalls tell of more
+    variance. Unlike the normal approximation it has a width when all recalls are 1. Raises ValueError without samples.
+    """
+    recalls, counts = per_class_recall(predictions, labels, classes)
+    recalls, counts = recalls[counts > 0], counts[counts > 0]
+    if not len(counts):
+        raise ValueError("no samples")
+    mean = float(recalls.mean())
+    effective = float(len(counts) ** 2 / (1 / counts).sum())
+    variance = float((recalls * (1 - recalls) / counts).sum()) / len(counts) ** 2
+    if variance > 0:
+        effective = min(effective, mean * (1 - mean) / variance)
+    return Interval(mean, *wilson(mean * effective, effective, normal_quantile(confidence)), len(labels))
+
+
+def _midranks(values: Floats) -> Floats:
+    """Ranks from 1; equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: Floats = (last - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def auc(scores: Floats, positive: Bools, confidence: float = CONFIDENCE) -> Interval:
+    """The area under the ROC curve: P(score of a positive > of a negative) + P(equal) / 2. scores, positive: [N].
+
+    Interval: DeLong, DeLong & Clarke-Pearson (1988) by midranks (Sun & Xu 2014), on the logit scale so that it stays
+    within 0..1. Where its variance is 0 (perfect separation) it says nothing, and the Wilson interval of m right out
+    of m stands in, m being the size of the smaller class: wider than need be. Raises ValueError where a class is
+    missing or a score is NaN.
+    """
+    m, n = int(positive.sum()), int((~positive).sum())
+    if not m or not n or np.isnan(scores).any():
+        raise ValueError(f"needs samples of both classes and scores that are numbers, found {m} and {n} samples")
+    ranks = _midranks(scores)
+    value = float((ranks[positive].sum() - m * (m + 1) / 2) / (m * n))
+    beaten = (ranks[positive] - _midranks(scores[positive])) / n
+    losing = 1 - (ranks[~positive] - _midranks(scores[~positive])) / m
+    spread = sum(float(part.var(ddof=1)) / len(part) for part in (beaten, losing) if len(part) > 1)
+    if spread == 0 or not 0 < value < 1:
+        low, high = wilson(value * min(m, n), min(m, n), normal_quantile(confidence))
+        return Interval(value, low, high, m + n)
+    centre, step = (
+        math.log(value / (1 - value)),
+        normal_quantile(confidence) * math.sqrt(spread) / (value * (1 - value)),
+    )
+    return Interval(value, 1 / (1 + math.exp(step - centre)), 1 / (1 + math.exp(-step - centre)), m + n)
+
+
+def accuracy_of(logits: NDArray[Any], labels: Ints, split: str) -> Accuracy:
+    """Top-1 of logits [N, classes] against labels [N], as student.json keeps it. Raises ValueError where N is 0."""
+    predictions = top1(logits)
+    right = predictions == labels
+    top = wilson_interval(int(right.sum()), len(labels))
+    counts = class_counts(right, labels, logits.shape[1])
+    found = judge_classes(counts, NEAR_ZERO)
+    return Accuracy(
+        split=split,
+        n=top.n,
+        correct=int(right.sum()),
+        accuracy=top.value,
+        low=top.low,
+        high=top.high,
+        balanced=balanced_accuracy(predictions, labels, logits.shape[1]).value,
+        lost=tuple(
+            LostClass(number=number, right=int(counts.right[number]), n=int(counts.n[number]))
+            for number in (*found.lost, *found.doubtful)
+        ),
+    )

@@ -1,0 +1,257 @@
+"""The seam: what everything else knows of what is learned. The loop knows neither pixels nor tokens.
+
+A task opens data, loads models and says what these take (`Preprocess.inputs`). For a training it makes a feed: batches
+of named tensors (views included), and a model's answers to a split. A model takes from a batch what is its own.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compressor.data.samples import Dataset, Split
+from compressor.progress import Progress
+from compressor.schema.preprocess import PixelRange, Preprocess
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Accuracy, Student
+from compressor.schema.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from compressor.models.loaded import LoadedModel
+
+__all__ = [
+    "Arrays",
+    "Batch",
+    "BatchModel",
+    "Feed",
+    "Inputs",
+    "Outputs",
+    "SplitName",
+    "Stored",
+    "Taps",
+    "Task",
+    "drawn_inputs",
+    "example_inputs",
+    "has_inputs",
+    "inputs_of",
+]
+
+Batch = Mapping[str, Tensor]
+"""Named tensors: of a model `key` that takes one tensor "key", of one that takes several "key/name", in its order."""
+Inputs = tuple[Tensor, ...]
+Arrays = dict[str, NDArray[Any]]
+"""A batch of a model's inputs, by their names."""
+Taps = Callable[[nn.Module, Inputs], tuple[Tensor, dict[str, Tensor]]]
+"""Applies a network to its inputs, and gives beside the logits what comes out of some of its layers, by name."""
+SplitName = Literal["train", "validation", "test"]
+
+
+def inputs_of(batch: Batch, key: str) -> Inputs:
+    """What the model `key` takes of a batch."""
+    if key in batch:
+        return (batch[key],)
+    return tuple(tensor for name, tensor in batch.items() if name.startswith(f"{key}/"))
+
+
+def has_inputs(batch: Batch, key: str) -> bool:
+    """Whether a batch holds what the model `key` takes."""
+    return bool(inputs_of(batch, key))
+
+
+def example_inputs(specs: Sequence[TensorSpec], batch: int = 1, device: torch.device | None = None) -> Inputs:
+    """Zeros, and masks that leave nothing out: what a network is called with to find out what it does."""
+    kinds = {"float32": torch.float32, "int64": torch.int64}
+    return tuple(
+        torch.full(spec.sizes(batch), int(spec.mask), dtype=kinds[spec.dtype], device=device) for spec in specs
+    )
+
+
+def drawn_inputs(specs: Sequence[TensorSpec], seed: int, device: torch.device | None = None) -> Inputs:
+    """One sample of random values, always the same for a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for spec in specs:
+        if spec.mask:
+            values = torch.ones(spec.sizes(1), dtype=torch.int64)
+        elif spec.dtype == "int64":
+            values = torch.randint(spec.high, spec.sizes(1), generator=generator)
+        else:
+            values = torch.randn(spec.sizes(1), generator=generator)
+        drawn.append(values.to(device))
+    return tuple(drawn)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model answers: logits [B, C], and named features where a loss asked for them. `mask`: [B, N], which tokens
+    count; None: all."""
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
+
+    def flat(self, name: str) -> Tensor:
+        """A feature as a loss sees it: of tokens [B, N, D] the rows that count, [n, D]; all else as it is."""
+        feature = self.features[name]
+        if feature.ndim != 3:
+            return feature
+        return feature.flatten(0, 1) if self.mask is None else feature[self.mask.bool()]
+
+
+class BatchModel(nn.Module):
+    """`network` applied to what a batch holds for `key`. With `taps`, what comes out of those layers is answered, too.
+    `mask`: the name of the input that says which tokens count."""
+
+    def __init__(self, network: nn.Module, key: str, taps: Taps | None = None, mask: str | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.key = key
+        self.taps = taps
+        self.mask = mask
+
+    def forward(self, batch: Batch) -> Outputs:
+        inputs = inputs_of(batch, self.key)
+        if self.taps is None:
+            return Outputs(self.network(*inputs))
+        mask = None if self.mask is None else batch[f"{self.key}/{self.mask}"]
+        return Outputs(*self.taps(self.network, inputs), mask)
+
+
+class Stored(Protocol):
+    """The inputs of some samples in the form in which they travel to a device: in files that a runner reads."""
+
+    def __len__(self) -> int:
+        """How many samples."""
+
+    @property
+    def request(self) -> dict[str, object]:
+        """What a runner is told so that it feeds them to a model (targets/README.md, "predict")."""
+
+    @property
+    def cost(self) -> int:
+        """The values of all of them: what the time to go through them grows with."""
+
+    def fed(self, rows: NDArray[np.int64]) -> Arrays:
+        """Those samples as the network takes them, by the names of its inputs."""
+
+    def first(self, most: int, folder: Path) -> "Stored":
+        """The first of them alone, in files in `folder` where they are not all of them."""
+
+
+class Feed(Protocol):
+    """What a training is fed with: of its data, its models' inputs, as its recipe says. In a run of several processes
+    each has a feed of its own, with its share."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps an epoch, the same for every epoch."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a batch: of one process, and of one of the parts that a step is taken in."""
+
+    @property
+    def right(self) -> Mapping[tuple[str, str], NDArray[np.bool_]]:
+        """Which samples a model (by its key) had right when it was last evaluated on a split, bool [N]."""
+
+    def prepare(self) -> None:
+        """Store now what training needs, so that a full disk or an interruption costs nothing yet."""
+
+    def identity(self, key: str) -> dict[str, object]:
+        """What the samples that the model `key` is shown depend on, but for the numbers of sample and view."""
+
+    def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
+        """The batches of an epoch from `first_step` on, one for each part of a step: a pure function of the seed, the
+        epoch and the step. Each has the inputs of the models `keys` (None: of all), "labels" (int64 [B], or
+        probabilities [B, C]) and "index", the samples' numbers in the training data (int64 [B], always on the CPU).
+        Where some samples of the training data have no label, "labelled" names the rows that have one (int64, on the
+        CPU), and the others' label is -1, or a row of zeros; "labelled_share" is what the mean over the labelled rows
+        of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU)."""
+
+    def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
+        """What `batches` gives the model `key` for these samples in an epoch that shows this view."""
+
+    def samples_of(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """The samples of a step, of all processes."""
+
+    def names(self, samples: NDArray[np.int64]) -> list[str]:
+        """What a person finds these samples by."""
+
+    def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
+        """What `model` answers to a whole split, float32 [N, C], in evaluation mode and without augmentation; all of it
+        in every process. Its mode is restored."""
+
+    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """`logits`, and the labels int64 [N]."""
+
+    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+        """How often `answers_on` are right."""
+
+
+class Task(Protocol):
+    """A kind of thing to learn: what a row of the table of tasks names. `sample`, `samples`: what one is called, and
+    several."""
+
+    name: str
+    sample: str
+    samples: str
+
+    def open_data(
+        self,
+        reference: str,
+        *,
+        progress: Progress,
+        skip_bad: bool = False,
+        class_names: Sequence[str] | None = None,
+        unlabelled: str | None = None,
+        pixel_range: PixelRange | None = None,
+    ) -> Dataset:
+        """The data that `reference` names, checked and in three splits. With `class_names` it must have exactly these,
+        and labels follow their order. Raises KdcError."""
+
+    def load_model(self, reference: str, input_size: int | None) -> "LoadedModel":
+        """The model that `reference` names, of one of its schemes. Raises KdcError."""
+
+    def create_student(
+        self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None
+    ) -> "LoadedModel":
+        """A network to be trained, with a new classifier for `class_names` unless its weights fit. Raises KdcError."""
+
+    def create_trainee(
+        self, backbone: "LoadedModel", class_names: Sequence[str], crop_pct: float | None
+    ) -> "LoadedModel":
+        """`backbone` with a new classifier for `class_names`. Raises KdcError."""
+
+    def with_range(self, model: "LoadedModel", pixel_range: PixelRange | None, progress: Progress) -> "LoadedModel":
+        """`model` for samples that are read so (`Recipe.pixel_range`). Raises KdcError where it learned from others."""
+
+    def network_of(self, student: Student, folder: Path, parameters: int) -> nn.Module:
+        """The network of a run in `folder`, without its weights, of so many values in all. Raises KdcError."""
+
+    def save_architecture(self, network: nn.Module, folder: Path) -> None:
+        """Write to the run in `folder` what `network_of` needs beside student.json."""
+
+    def adapted(self, network: nn.Module, own: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
+        """`network`, which takes inputs prepared as `own` says, for inputs prepared as `given` says; and where it sees
+        less of a sample then, or otherwise, a word on that. Raises KdcError."""
+
+    def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
+        """What a training is fed with. `inputs`: key in the batch -> what the model takes. `where`: `store`, the folder
+        that samples are stored in (None: they are made anew each time), `device` and `progress`."""
+
+    def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
+        """What a feed's `store` takes, about."""
+
+    def store(self, split: Split, how: Preprocess, path: Path, progress: Progress) -> Stored:
+        """Write the inputs of all samples of `split`, without augmentation, to the new .npy file `path`."""
+
+    def stored(self, path: Path, how: Preprocess) -> Stored:
+        """What `store` wrote."""
+
+    def evaluation(self, split: Split, how: Preprocess, batch: int, device: torch.device) -> Iterator[Inputs]:
+        """The inputs of a whole split, without augmentation, in batches of that size, the last of what is left."""

@@ -1,0 +1,57 @@
+"""Images that stand in the data more than once, by what they show: across splits, and under several labels.
+
+Only the same pixels are the same image (`decode.digest`), in whatever file and format. Near copies, such as an image
+that was resized, cropped or compressed anew with loss, are not looked for.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from compressor.data.samples import Sample
+
+__all__ = ["copies_told"]
+
+HELD_OUT = (("validation", "train"), ("test", "train"), ("test", "validation"))
+"""What is measured on, and what was learned from or chosen on."""
+
+
+def copies_told(splits: Mapping[str, Sequence[Sample]]) -> list[str]:
+    """What makes figures worth less, one note each, with a count and an example: held-out images that stand in train
+    (or those of test in validation) too, and images that stand under several labels."""
+    shown = {name: _by_image(samples) for name, samples in splits.items()}
+    notes = []
+    for split, other in HELD_OUT:
+        copied = [sample for sample in splits[split] if sample[2] in shown[other]]
+        if copied:
+            otherwise = sum(_label(sample) not in shown[other][sample[2]] for sample in copied)
+            under = f", {otherwise:,} of them under another label" if otherwise else ""
+            original = next(iter(shown[other][copied[0][2]].values()))
+            example = f"e.g. {_id(copied[0])} (it is {_id(original)})"
+            notes.append(f"{len(copied):,} images of {split} have an exact copy in {other}{under}, {example}")
+    return notes + [note for name in splits for note in _several_labels(name, shown[name])]
+
+
+def _several_labels(split: str, shown: Mapping[bytes, Mapping[str, Sample]]) -> list[str]:
+    """What shows the same and is called otherwise can neither be learned nor answered rightly."""
+    several = [under for under in shown.values() if len(under) > 1]
+    if not several:
+        return []
+    (one, sample), (other, other_sample), *_ = several[0].items()
+    what = f"1 image of {split} stands" if len(several) == 1 else f"{len(several):,} images of {split} stand"
+    return [f"{what} under several labels, e.g. {_id(sample)} as {one} and {_id(other_sample)} as {other}"]
+
+
+def _by_image(samples: Sequence[Sample]) -> dict[bytes, dict[str, Sample]]:
+    """What is shown -> the labels that it stands under -> the first such sample."""
+    found: dict[bytes, dict[str, Sample]] = defaultdict(dict)
+    for sample in samples:
+        found[sample[2]].setdefault(_label(sample), sample)
+    return found
+
+
+def _id(sample: Sample) -> str:
+    return sample[0].ids[sample[1]]
+
+
+def _label(sample: Sample) -> str:
+    return sample[0].labels[sample[1]]

@@ -1,0 +1,244 @@
+"""Image classification: the first user of the task seam."""
+
+import hashlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compressor.data.randomness import keyed_order, keyed_uniform
+from compressor.data.samples import Dataset, Split
+from compressor.modes import evaluating
+from compressor.processes.team import team
+from compressor.progress import Progress
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Accuracy
+from compressor.stats import accuracy_of, top1
+from compressor.tasks.base import Batch, BatchModel, SplitName
+from compressor.tasks.image_classification import decode_split
+from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
+from compressor.tasks.image_classification.pixel_cache import Decoding, Images, Stored, bytes_of
+from compressor.tasks.image_classification.views import DRAWS, random_views
+from compressor.tasks.plain_feed import batch_size_of
+
+__all__ = ["ImageFeed", "needed_bytes"]
+
+EVAL_BATCH = 256
+Rows = NDArray[np.int64]
+
+
+class ImageFeed:
+    """Batches of augmented images, each model's copy at its own size and normalization.
+
+    `inputs`: key in the batch -> preprocessing of the model that takes it. All see the same part of an image, the
+    larger model's, each from a copy that was resized for it: so a student's view does not depend on whether the
+    teacher's is made. `store`: where images are decoded to; None: they are decoded anew each time. `right`: which
+    samples a model (by its key) had right when it was last evaluated on a split, bool [N].
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        inputs: dict[str, ImagePreprocess],
+        recipe: Recipe,
+        store: Path | None,
+        device: torch.device,
+        progress: Progress,
+    ) -> None:
+        self._data, self._inputs, self._recipe = data, inputs, recipe
+        self._store, self._device, self._progress = store, device, progress
+        self._largest = max(inputs.values(), key=lambda how: how.input_size[0] * how.input_size[1])
+        self._wholes = {key: self._whole(how) for key, how in inputs.items()}
+        self._scales = {key: _Scale(how, device) for key, how in inputs.items()}
+        self._opened: dict[tuple[str, tuple[ImagePreprocess, ...]], Images] = {}
+        self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self._team = team()
+        self._has_label = data.train.labels >= 0
+        self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        # The rest of an epoch that fills no step is left out; another one each epoch, since the order changes.
+        return len(self._data.train) // self._global
+
+    def prepare(self) -> None:
+        """Decode now what training needs, so that a full disk or an interruption costs nothing yet."""
+        self._images(self._data.train, tuple(self._wholes.values()))
+        for how in self._inputs.values():
+            self._images(self._data.validation, (how,))
+
+    def identity(self, key: str) -> dict[str, object]:
+        """What the images that the model `key` is shown depend on, but for the numbers of sample and view."""
+        train, unlabelled = self._data.train, self._data.info.unlabelled
+        return {
+            "data": self._data.info.fingerprint,
+            **({"unlabelled": unlabelled.fingerprint} if unlabelled else {}),
+            "order": hashlib.sha256(train.contents.tobytes()).hexdigest(),
+            "preprocess": self._inputs[key].model_dump(mode="json"),
+            "whole": self._wholes[key].model_dump(mode="json"),
+            "seed": self._recipe.seed,
+            "views": self._recipe.views.model_dump(mode="json"),
+        }
+
+    def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
+        keys = [key for key in self._inputs if keys is None or key in keys]
+        view, labels = self._view(epoch), self._data.train.labels
+        order = keyed_order(self._recipe.seed, len(self._data.train), epoch)
+        steps = [self._step(order, step) for step in range(first_step, self.steps_per_epoch)]
+        parts = [part for samples in steps for part in self._mine(samples)]
+        mixes = [self._mix(part, view) for part in parts]
+        wanted = [
+            part if mix is None else np.concatenate([part, mix.partner]) for part, mix in zip(parts, mixes, strict=True)
+        ]
+        images = self._images(self._data.train, tuple(self._wholes[key] for key in keys)).batches(wanted)
+        for number, (part, mix, pixels) in enumerate(zip(parts, mixes, images, strict=True)):
+            own = torch.from_numpy(labels[part]).to(self._device, non_blocking=True)
+            if mix is not None:
+                partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
+                own = mixed_labels(own, partners, mix, len(self._data.info.class_names))
+            inputs = {key: self._views(key, part, view, mix, some) for key, some in zip(keys, pixels, strict=True)}
+            labelled = {}
+            if not self._has_label.all():
+                labelled = self._labelled(part, mix, steps[number // self._recipe.accumulate], view)
+            yield {**inputs, **labelled, "labels": own, "index": torch.from_numpy(part)}
+
+    def input_of(self, key: str, samples: Rows, view: int) -> Batch:
+        mix = self._mix(samples, view)
+        rows = samples if mix is None else np.concatenate([samples, mix.partner])
+        images = self._images(self._data.train, tuple(self._wholes.values()))
+        number = list(self._wholes).index(key)
+        return {key: self._views(key, samples, view, mix, next(iter(images.batches([rows])))[number])}
+
+    def samples_of(self, epoch: int, step: int) -> Rows:
+        return self._step(keyed_order(self._recipe.seed, len(self._data.train), epoch), step)
+
+    def names(self, samples: Rows) -> list[str]:
+        return [self._data.train.ids[number] for number in samples]
+
+    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+        return accuracy_of(*self.answers_on(model, split), split)
+
+    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], Rows]:
+        samples: Split = getattr(self._data, split)
+        logits = self.logits(model, split)
+        self.right[model.key, split] = top1(logits) == samples.labels
+        return logits, samples.labels
+
+    def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
+        """What `model` answers to a whole split, [N, C]. Each process takes every so many-th chunk; the answers are
+        gathered, so that all have them."""
+        samples: Split = getattr(self._data, split)
+        starts = range(0, len(samples), EVAL_BATCH)[self._team.process_index :: self._team.num_processes]
+        chunks = [np.arange(start, min(start + EVAL_BATCH, len(samples))) for start in starts]
+        images = self._images(samples, (self._inputs[model.key],)).batches(chunks)
+        answers: list[tuple[int, NDArray[np.float32]]] = []
+        with evaluating(model):
+            for chunk, (pixels,) in zip(chunks, images, strict=True):
+                inputs = self._scales[model.key](_on(pixels, self._device).permute(0, 3, 1, 2).float().div_(255))
+                answers.append((int(chunk[0]), model.network(inputs).float().cpu().numpy()))
+        if self._team.num_processes > 1:
+            answers = sorted(gather_object(answers), key=lambda answer: answer[0])
+        return np.concatenate([logits for _, logits in answers])
+
+    def _whole(self, how: ImagePreprocess) -> ImagePreprocess:
+        """What a model's view is cut from: the whole resized image, not only its centre. Its part of the image is
+        that of the largest model, its resolution its own."""
+        whole, largest = self._largest.resize, self._largest.input_size
+        if how.input_size[0] * largest[1] == how.input_size[1] * largest[0]:
+            scale = how.input_size[0] / largest[0]
+            whole = max(1, round(whole[0] * scale)), max(1, round(whole[1] * scale))
+        return self._largest.model_copy(
+            update={"resize": whole, "input_size": whole, "interpolation": how.interpolation}
+        )
+
+    def _view(self, epoch: int) -> int:
+        distinct = self._recipe.views.distinct
+        return epoch if distinct is None else epoch % distinct
+
+    def _step(self, order: Rows, step: int) -> Rows:
+        """The samples of a step, of all processes and parts."""
+        return order[step * self._global : (step + 1) * self._global]
+
+    def _mine(self, samples: Rows) -> list[Rows]:
+        """This process's share of a step, in parts."""
+        parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
+        return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
+
+    def _labelled(self, part: Rows, mix: Mix | None, step: Rows, view: int) -> dict[str, Tensor]:
+        """Which rows of a part have a label, and what its mean over them counts in the mean over the whole step."""
+        known = self._known(part, mix)
+        whole = self._known(step, self._mix(step, view))
+        share = known.mean() / whole.mean() if whole.any() else 0.0
+        return {"labelled": torch.from_numpy(np.flatnonzero(known)), "labelled_share": torch.tensor(float(share))}
+
+    def _known(self, samples: Rows, mix: Mix | None) -> NDArray[np.bool_]:
+        """Whether each has a label: where images are mixed, all of those that count (`mixed_labels`)."""
+        known = self._has_label[samples]
+        if mix is not None:
+            known = (known | (mix.weight == 0)) & (self._has_label[mix.partner] | (mix.weight == 1))
+        return known
+
+    def _mix(self, samples: Rows, view: int) -> Mix | None:
+        return mix_of(self._recipe.seed, samples, view, len(self._data.train), self._recipe.views)
+
+    def _views(self, key: str, samples: Rows, view: int, mix: Mix | None, pixels: NDArray[np.uint8]) -> Tensor:
+        """The model's input, from the images of `samples`, and of their partners after them."""
+        rows = samples if mix is None else np.concatenate([samples, mix.partner])
+        numbers = keyed_uniform(self._recipe.seed, rows, view, DRAWS)
+        views = random_views(_on(pixels, self._device), numbers, self._recipe.views, self._inputs[key].input_size)
+        if mix is not None:
+            views = mixed(views[: len(samples)], views[len(samples) :], mix)
+        return self._scales[key](views)
+
+    def _images(self, split: Split, ways: tuple[ImagePreprocess, ...]) -> Images:
+        if (split.name, ways) not in self._opened:
+            if self._store is None:
+                self._opened[split.name, ways] = Decoding(split, ways)
+            else:
+                paths = [self._decoded(split, how, self._store) for how in ways]
+                self._opened[split.name, ways] = Stored(split, ways, paths)
+        return self._opened[split.name, ways]
+
+    def _decoded(self, split: Split, how: ImagePreprocess, store: Path) -> Path:
+        """The file of a split, decoded as `how` says; made by one process of a machine, while the others wait."""
+        name = hashlib.sha256(how.model_dump_json().encode()).hexdigest()[:12]
+        path = store / f"{split.name}-{name}.npy"
+        with self._team.local_main_process_first():
+            if not path.exists():
+                decode_split(split, how, path, self._progress)
+        return path
+
+
+def needed_bytes(data: Dataset, inputs: dict[str, ImagePreprocess]) -> int:
+    """What all splits take, decoded for these models (about: a training view's margin is counted as of the test's)."""
+    splits = len(data.train) + len(data.validation) + len(data.test)
+    whole = [how.model_copy(update={"input_size": how.resize}) for how in inputs.values()]
+    return bytes_of(splits, whole)
+
+
+class _Scale:
+    """Images in [0, 1], [B, 3, h, w] -> what a model wants, channels_last. Its numbers are on the device already:
+    copying them there at each step would make every step wait. They are laid out along a line of pixels, since
+    arithmetic over a last dimension of 3 takes three times as long."""
+
+    def __init__(self, how: ImagePreprocess, device: torch.device) -> None:
+        width = how.input_size[1]
+        self._mean = torch.tensor(how.mean, device=device).repeat(width)
+        self._std = torch.tensor(how.std, device=device).repeat(width)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        lines = pixels.permute(0, 2, 3, 1)
+        scaled = (lines.reshape(*lines.shape[:2], -1) - self._mean) / self._std
+        return scaled.reshape(lines.shape).permute(0, 3, 1, 2)
+
+
+def _on(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    batch = torch.from_numpy(pixels)
+    if device.type == "cuda":
+        return batch.pin_memory().to(device, non_blocking=True)
+    return batch.to(device)

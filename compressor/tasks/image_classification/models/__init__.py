@@ -1,0 +1,1 @@
+"""Image models from timm and Hugging Face, and students that are made anew."""

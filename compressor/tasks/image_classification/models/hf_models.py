@@ -1,0 +1,302 @@
+"""Models from Hugging Face transformers: a repository of the hub, or a folder in its layout."""
+
+import copy
+import json
+import math
+from math import floor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from compressor.errors import KdcError, first_line, needs
+from compressor.files.atomic import write_text
+from compressor.hub import from_hub
+from compressor.install import install_line
+from compressor.models.cards import licence_in
+from compressor.models.checkpoints.files import require_weights, stored_in_half
+from compressor.models.classes import spellings_of
+from compressor.models.loaded import LoadedModel, check_input
+from compressor.models.weights import heads, require_finite, tensors_sha256
+from compressor.schema.base import parse
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.student import Weights
+from compressor.tasks.image_classification.models.building import config_in, described_by, require_files, require_size
+from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
+from compressor.tasks.image_classification.models.timm_models import preprocess_of, require_scale, require_three
+from compressor.tasks.image_classification.preprocessing import normalise, resize_and_crop
+
+__all__ = ["from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
+
+INSTALL = install_line("transformers")
+
+
+def _transformers() -> Any:
+    transformers = needs("transformers", INSTALL, "an hf: model")
+    # Its bars and advice would land between kdc's own lines.
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def load_hf(reference: str, input_size: int | None) -> LoadedModel:
+    """`hf:REPO_OR_PATH`: AutoModelForImageClassification and its image processor; weights as safetensors only, as
+    float32 however they are stored. Code in the repository is never run, and nothing is asked.
+
+    `input_size` overrides the processor's own. A repository that brings no classifier gives a backbone, since what
+    transformers puts there is random.
+    """
+    require_size(input_size)
+    transformers = _transformers()
+    source, folder = f"hf:{reference}", Path(reference)
+    stored: dict[str, tuple[str, int]] = {}
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise KdcError(f"{source}: {folder / 'config.json'} does not exist")
+        if (folder / "adapter_config.json").exists():  # transformers would leave it out, in silence
+            raise KdcError(
+                f"{source} holds an adapter (adapter_config.json), and kdc loads whole networks",
+                "merge it into its model with peft (merge_and_unload) and save that; or move the adapter elsewhere",
+            )
+        stored = _stored(folder, source)
+        model, report, preprocess, licence = _from_pretrained(transformers, reference, input_size, stored)
+    else:
+        with from_hub(source, "hf:PATH of a local folder, or check name and connection"):
+            _require_plain_config(Path(_in_cache(reference, "config.json")), source)
+            model, report, preprocess, licence = _from_pretrained(transformers, reference, input_size, stored)
+            stored = _stored(Path(_in_cache(reference, "config.json")).parent, source)
+    config, network = model.config, HfClassifier(model).float().eval()
+    left = _left(network, set(report["missing_keys"]), source)
+    require_finite(network, source)
+    brought = {name: value for name, value in network.state_dict().items() if name.removeprefix("model.") not in left}
+    weights = Weights(
+        source=source,
+        architecture=str(getattr(config, "architecture", None) or config.model_type),
+        sha256=tensors_sha256(brought),
+        licence=licence,
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
+    names = _names(config, source) if not left else None
+    half = stored_in_half({dtype for dtype, _ in stored.values()})
+    notes = [f"{source}: {half}"] if half else []
+    if spare := () if left else sorted(report["unexpected_keys"]):
+        shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
+        notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
+    return check_input(LoadedModel(network, preprocess, names, weights, "hf", headless=bool(left), notes=tuple(notes)))
+
+
+def _from_pretrained(
+    transformers: Any, reference: str, input_size: int | None, stored: dict[str, tuple[str, int]]
+) -> tuple[Any, dict[str, Any], ImagePreprocess, str]:
+    """The model, what transformers says of loading it, its preprocessing and its licence."""
+    hint = "the folder must hold config.json and model.safetensors"
+    with described_by(f"hf:{reference}", sum(count for _, count in stored.values()) or None, hint):
+        model, report = transformers.AutoModelForImageClassification.from_pretrained(
+            reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **_as_float32(transformers),
+        )  # fmt: skip
+        misshapen = sorted(str(one[0]) for one in report["mismatched_keys"])
+        if misshapen:
+            raise KdcError(f"hf:{reference}: its weights are not of the sizes in its config.json: {misshapen[0]}")
+        preprocess = _preprocess(transformers, reference, model.config, input_size)
+        return model, report, preprocess, _licence(reference, model.config)
+
+
+def _as_float32(transformers: Any) -> dict[str, Any]:
+    """The argument that has transformers load float32; by itself it takes what the configuration says."""
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    return {"dtype" if version >= (4, 56) else "torch_dtype": torch.float32}
+
+
+def _in_cache(reference: str, name: str) -> str:
+    from huggingface_hub import hf_hub_download
+
+    return str(hf_hub_download(reference, name))
+
+
+SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64",
+               "BOOL": "bool"}  # fmt: skip
+
+
+def _stored(folder: Path, source: str) -> dict[str, tuple[str, int]]:
+    """What the weights in a model's folder are: name -> type of numbers, and how many. Raises KdcError for files that
+    could not be read to their end, and for numbers that are no weights."""
+    from safetensors import safe_open
+
+    require_files(folder)
+    _require_plain_config(folder / "config.json", source)
+    found: dict[str, tuple[str, int]] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        try:
+            with safe_open(file, "pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (it is no dict)
+                    row = tensors.get_slice(name)
+                    kind = str(row.get_dtype())
+                    found[name] = SAFETENSORS.get(kind, kind), math.prod(row.get_shape())
+        except Exception as error:  # safetensors has a type of its own
+            raise KdcError(f"{source} cannot be loaded: {file.name}: {first_line(error)}") from None
+    require_weights({name: dtype for name, (dtype, _) in found.items()}, source)
+    return found
+
+
+def _require_plain_config(file: Path, source: str) -> None:
+    """Raise KdcError for a configuration that has its weights unpacked, or its layers fetched, by code from elsewhere,
+    and for one of a network whose images are not RGB."""
+    config = config_in(file)
+    if not isinstance(config, dict):
+        raise KdcError(f"{source} cannot be loaded: {file} is no configuration of a model")
+    if config.get("quantization_config"):
+        raise KdcError(f"{source}: its weights are quantized (quantization_config), and kdc takes float ones")
+    for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):
+        if "/" in str(config.get(key)):
+            raise KdcError(f"{source}: its config.json fetches code from elsewhere ({key} {config[key]})")
+    if isinstance(config.get("num_channels"), int):
+        require_three(config["num_channels"], source)
+
+
+def _left(network: HfClassifier, missing: set[str], source: str) -> set[str]:
+    """What the weights do not bring: nothing, or the classifier. Raises KdcError where anything else is missing.
+    transformers fills such gaps with random numbers."""
+    config: Any = network.model.config
+    classifier = {id(p) for layer in heads(network, config.num_labels) for p in layer.parameters()}
+    wanting = [name for name, p in network.model.named_parameters() if name in missing and id(p) not in classifier]
+    wanting += [name for name, _ in network.model.named_buffers() if name in missing and "running_" in name]
+    if wanting:
+        raise KdcError(f"{source}: its weights lack {', '.join(wanting[:3])}", "they are of another architecture")
+    return missing
+
+
+def from_config(folder: Path, classes: int, weights: int) -> nn.Module:
+    """The network that RUN/hf/config.json describes, in float32 and without weights, which are so many numbers."""
+    transformers = _transformers()
+    require_files(folder)
+    _require_plain_config(folder / "config.json", str(folder))
+    with described_by(str(folder), weights):
+        config = transformers.AutoConfig.from_pretrained(folder, num_labels=classes, trust_remote_code=False)
+        return _built(transformers, config)
+
+
+def _built(transformers: Any, config: Any) -> "HfClassifier":
+    return HfClassifier(
+        transformers.AutoModelForImageClassification.from_config(
+            config, trust_remote_code=False, **_as_float32(transformers)
+        )
+    ).float()
+
+
+def with_new_classifier(network: HfClassifier, classes: int) -> HfClassifier:
+    """The same network and weights, but a new classifier of `classes` outputs."""
+    config: Any = copy.deepcopy(network.model.config)
+    config.num_labels = classes
+    changed = _built(_transformers(), config)
+    own = changed.state_dict()
+    fitting = {name: value for name, value in network.state_dict().items() if value.shape == own[name].shape}
+    changed.load_state_dict({**own, **fitting})
+    return changed
+
+
+def _names(config: Any, source: str) -> tuple[tuple[str, ...], ...] | None:
+    try:
+        id2label = {int(index): str(label) for index, label in (config.id2label or {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        raise KdcError(f"{source}: id2label of its config.json is no mapping of numbers to names") from None
+    names = [id2label.get(index, "") for index in range(len(id2label))]
+    if not names or any(name in ("", f"LABEL_{index}") for index, name in enumerate(names)):
+        return None
+    return spellings_of(names)
+
+
+def _preprocess(transformers: Any, reference: str, config: Any, input_size: int | None) -> ImagePreprocess:
+    if config.model_type == "timm_wrapper":
+        return preprocess_of(config.pretrained_cfg, input_size, source=f"hf:{reference}")
+    source = f"hf:{reference}"
+    processor = transformers.AutoImageProcessor.from_pretrained(reference, trust_remote_code=False)
+    values = processor.to_dict()
+    _require_same(processor, preprocess_from_hf(values, None, source), source)
+    return preprocess_from_hf(values, input_size, source)
+
+
+def _require_same(processor: Any, how: ImagePreprocess, source: str) -> None:
+    """Raise KdcError where the processor turns an image into something else than `how` does: not all that some of
+    them do (flip the channels, shrink to 7/8, crop before resizing) can be read from their settings."""
+    x, y = np.meshgrid(np.linspace(0, 255, 300), np.linspace(0, 255, 200))
+    image = Image.fromarray(np.stack([x, y, (x + 255 - y) / 2], -1).astype(np.uint8))
+    theirs = np.asarray(processor(images=image, return_tensors="np")["pixel_values"])
+    ours = normalise(resize_and_crop(image, how)[None], how)
+    # Rounding differs between Pillow and torchvision by a level or so; any true difference is many.
+    levels = np.abs(theirs - ours).mean() * 255 * min(how.std) if theirs.shape == ours.shape else np.inf
+    if levels > 2:
+        kind = type(processor).__name__
+        raise KdcError(f"{source}: what its image processor ({kind}) does to images is not supported by kdc")
+
+
+def preprocess_from_hf(values: dict[str, Any], input_size: int | None, source: str) -> ImagePreprocess:
+    """A transformers image processor's settings as an ImagePreprocess; raises KdcError for what that cannot say."""
+    if values.get("do_rescale", True) and abs(float(values.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
+        raise KdcError(f"{source}: rescale_factor {values['rescale_factor']} of its image processor is not supported")
+    if not values.get("do_rescale", True) or values.get("rescale_offset"):
+        raise KdcError(f"{source}: an image processor that does not rescale to 0..1 is not supported")
+    size = dict(values.get("size") or {})
+    edge, share = size.get("shortest_edge"), values.get("crop_pct")
+    crop = dict(values.get("crop_size") or {}) if values.get("do_center_crop") else {}
+    if edge is not None and share is not None and edge < 384:  # ConvNeXT's rule
+        resize, cropped, mode = (floor(edge / share),) * 2, (edge, edge), "shorter"
+    elif edge is not None and share is not None:
+        resize, cropped, mode = (edge, edge), (edge, edge), "squash"
+    elif edge is not None and crop:
+        resize, cropped, mode = (edge, edge), (crop["height"], crop["width"]), "shorter"
+    elif edge is None and "height" in size:
+        resize, mode = (size["height"], size["width"]), "squash"
+        cropped = (crop["height"], crop["width"]) if crop else resize
+    else:
+        raise KdcError(f"{source}: its image processor's size {size or 'is missing'} is not supported without a crop")
+    if input_size:
+        resize = tuple(max(1, round(r * input_size / c)) for r, c in zip(resize, cropped, strict=True))
+        cropped = (input_size, input_size)
+    return _as_preprocess(values, resize, cropped, mode, source)
+
+
+def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str, source: str) -> ImagePreprocess:
+    # A processor that has no such setting (MobileViT's) normalises nothing.
+    normal = values.get("do_normalize", "image_mean" in values)
+    mean, std = (values.get("image_mean"), values.get("image_std")) if normal else ((0.0,) * 3, (1.0,) * 3)
+    if mean is None or std is None:
+        raise KdcError(f"{source}: its image processor normalises, and has no image_mean or image_std")
+    if normal and values.get("include_top"):  # EfficientNet's processor then divides by std a second time
+        std = [value * value for value in std]
+    require_scale(std, f"{source}: its image processor")
+    settings = {
+        "input_size": cropped,
+        "resize": resize,
+        "resize_mode": mode,
+        "interpolation": Image.Resampling(values.get("resample", 2)).name.lower(),
+        "mean": tuple(mean),
+        "std": tuple(std),
+    }
+    return parse(ImagePreprocess, settings, f"{source}: its image processor")
+
+
+def _licence(reference: str, config: Any) -> str:
+    """The licence that the model card names, or the configuration, or "unknown"."""
+    from huggingface_hub import try_to_load_from_cache
+
+    stated = (getattr(config, "pretrained_cfg", None) or {}).get("license") or getattr(config, "license", None)
+    card = Path(reference) / "README.md"
+    if not stated and not Path(reference).is_dir():
+        try:
+            card = Path(_in_cache(reference, "README.md"))
+        except Exception:  # a model without a card, or the hub away while its weights lie in the cache
+            card = Path(str(try_to_load_from_cache(reference, "README.md")))
+    if not stated and card.is_file():
+        stated = licence_in(card)
+    return str(stated)[:200] if isinstance(stated, (str, list)) and stated else "unknown"
+
+
+def save_config(network: HfClassifier, folder: Path) -> None:
+    """Write the model's configuration to `folder`/config.json, for `from_config`."""
+    config: Any = network.model.config
+    write_text(folder / "config.json", json.dumps(config.to_diff_dict(), indent=2, sort_keys=True) + "\n")

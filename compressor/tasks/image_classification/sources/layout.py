@@ -1,0 +1,137 @@
+"""Whether the folders that lie side by side can be classes, or look like something else: splits, a wrapper, copies.
+
+A wrong guess makes classes of "training_set" and "test_set" and trains on the test images, without a word. So what
+looks like splits is asked about; a class may have folders of its own (one a video), and be called train.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from compressor.data.labels import listed
+from compressor.data.split_words import is_train_alone, sounds_like, split_in, words_of
+from compressor.names import spelt
+
+__all__ = ["Inside", "doubt", "masks_told"]
+
+# Numbered parts of a recording or of a group of people: these are what classes are divided into, not classes.
+PARTS = re.compile(
+    r"(.*[\W_])?(video|vid|clip|seq|sequence|take|session|scene|subject|person|patient|participant|actor|speaker|user|"
+    r"shot|cam|camera|day|part|batch|frame|frames|burst|series|track|trial|rep|view|angle|site|v|p|s)[\W_]*\d+|\d{3,}",
+    re.IGNORECASE,
+)
+# What numbered parts of one set are called, as in images_001, images_002.
+SHARES = frozenset(
+    ("part", "images", "image", "img", "imgs", "batch", "chunk", "shard", "folder", "fold", "split", "subset", "frames")
+)
+WRAPPERS = frozenset({"data", "dataset", "images", "image", "imgs", "img", "photos", "archive", "jpegimages"})
+# What images are drawn over with, as a folder beside them: "images" and "masks" are no classes.
+DRAWN = frozenset(
+    {
+        *("mask", "masks", "annotation", "annotations", "annots", "label", "labels", "trimap", "trimaps", "gt"),
+        *("groundtruth", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "overlays"),
+    }
+)
+MASK = re.compile(r"(.+)[ _.-](?:mask|seg|segmentation|gt|groundtruth|annotation)(?:[_-]?\d+)?\.[^./]+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What lies in a folder: its folders, and whether there are images beside them. Where it holds nothing but one
+    folder, what lies in that one; `doubled`: which has the same name, as archives leave it when they are unpacked."""
+
+    folders: tuple[str, ...]
+    images: bool
+    doubled: bool = False
+
+    @property
+    def classes(self) -> frozenset[str]:
+        """The folders that could be classes, where this folder is none."""
+        names = {spelt(name).casefold() for name in self.folders if not PARTS.fullmatch(spelt(name))}
+        return frozenset() if self.images else frozenset(names)
+
+
+def doubt(folders: Mapping[str, Inside]) -> str:
+    """Why the folders with these names may be no classes, as the end of a sentence that begins with where they lie;
+    "" where nothing speaks against it."""
+    names = list(folders)
+    sounding = [name for name in names if sounds_like(name, names)]
+    if len(sounding) > 1:
+        return f"{_some(sounding)}, which sound like splits, not like classes"
+    for name in sounding:
+        if not is_train_alone(name) or folders[name].classes:
+            holds = f" and holds {_some(folders[name].folders)}" if folders[name].classes else ""
+            others = _some(other for other in names if other != name)
+            return f"{name}, which sounds like a split{holds}" + (f", beside {others}" if others else "")
+    if len(names) > 1 and _are_parts(names):
+        return f"{_some(names)}, which sound like parts of one set, not like classes"
+    for name, inside in folders.items():
+        within = [inner for inner in inside.folders if sounds_like(inner, inside.folders)]
+        if len(within) > 1:
+            return f"{name}, which holds {_some(within)}: they sound like splits"
+        if len(inside.classes) > 1 and split_in(name)[0]:
+            return f"{name}, which sounds like a split and holds the folders {_some(inside.folders)}"
+        if len(inside.classes) > 1 and spelt(name).casefold() in WRAPPERS:
+            return f"{name}, which holds the folders {_some(inside.folders)}: these look like the classes"
+        if len(inside.classes) > 1 and inside.doubled:
+            return f"{name}, which holds another {name} with the folders {_some(inside.folders)}"
+    return _drawn(names) or _same(folders)
+
+
+def _drawn(names: Sequence[str]) -> str:
+    """Whether some of these are images, and others what is drawn over them."""
+    plain = {"".join(words_of(name)): name for name in names}
+    images, drawn = ([name for word, name in plain.items() if word in words] for words in (WRAPPERS, DRAWN))
+    if not images or not drawn:
+        return ""
+    return f"{_some(images)} and {_some(drawn)}, which sound like images and what is drawn over them, not like classes"
+
+
+def masks_told(ids: Sequence[str]) -> tuple[str, ...]:
+    """A note where files are called like others and "mask" or the like: they are learned from as images are."""
+    plain = {own.rpartition(".")[0] for own in ids}
+    found = [own for own in ids if (match := MASK.fullmatch(own)) and match[1] in plain]
+    what = f"{len(found):,} images are called like masks of others beside them, and are learned from like these"
+    return (f"{what}, e.g. {min(found)}",) if found else ()
+
+
+def _are_parts(names: Iterable[str]) -> bool:
+    """Whether these are numbered parts of one set: the same words and a number, the last word one of SHARES."""
+    words = [words_of(name) for name in names]
+    alike = len({tuple(own[:-1]) for own in words}) == 1
+    return alike and all(len(own) > 1 and own[-1].isdecimal() and own[-2] in SHARES for own in words)
+
+
+def _same(folders: Mapping[str, Inside]) -> str:
+    """Whether folders differ in a split's word alone, or hold folders of the same names."""
+    plain = {spelt(name).casefold() for name in folders}
+    flat = sum(inside.images for inside in folders.values())
+    for name, inside in folders.items():
+        copies = (inside.classes & plain) - {spelt(name).casefold()}
+        if len(copies) > 1:
+            return f"{name}, which holds folders named like those beside it ({_some(sorted(copies))})"
+    by_rest: dict[tuple[str, ...], dict[str, str]] = {}
+    by_inside: dict[frozenset[str], list[str]] = {}
+    for name, inside in folders.items():
+        split, rest = split_in(name)
+        if split:
+            by_rest.setdefault(rest, {}).setdefault(split, name)
+        if len(inside.classes) > 1:
+            by_inside.setdefault(inside.classes, []).append(name)
+    pairs = [[*found.values()] for found in by_rest.values() if len(found) > 1]
+    if pairs:
+        return f"{_some(pairs[0])}, which sound like splits, not like classes"
+    # Not all may hold all classes. Where more of the folders hold images themselves, these are the classes.
+    groups = sorted(by_inside.items(), key=lambda group: -len(group[1]))[:100]
+    if (most := groups[:1]) and len(most[0][1]) > 1 and len(most[0][1]) >= flat:
+        return f"{_some(most[0][1])}, which hold the same folders ({_some(sorted(most[0][0]))})"
+    for (one, first), (other, second) in combinations(groups, 2):
+        shared = one & other
+        if len(shared) > 1 and 2 * len(shared) >= min(len(one), len(other)) and len(first) + len(second) >= flat:
+            return f"{_some([first[0], second[0]])}, which hold the same folders ({_some(sorted(shared))})"
+    return ""
+
+
+def _some(names: Iterable[str]) -> str:
+    return listed(names, 4)

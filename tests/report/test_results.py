@@ -1,0 +1,55 @@
+"""A bundle's report as `import compressor` returns it, and as a notebook shows it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import compressor
+from compressor import KdcError
+from compressor.api.results import BundleResult
+from compressor.report import finish
+from compressor.schema.report import Report
+from tests.kit import MARKUP, MARKUP_SHOWN, Ended
+
+Make = Callable[..., Path]
+Kdc = Callable[..., Ended]
+
+
+def test_a_bundle_is_checked_as_the_command_does(make_bundle: Make, kdc: Kdc, tmp_path: Path) -> None:
+    """A small bundle that no training made."""
+    bundle = make_bundle()
+    finish(bundle)
+    done = compressor.check(bundle)
+    typed = kdc("check", bundle, "--json")
+    assert (done.exit_code, done.to_dict()) == (typed.code, json.loads(typed.out))
+    assert done.summary == kdc("check", bundle).out.splitlines()[0]
+    assert done.passed == (typed.code == 0)
+    assert done.verdict == done.report.verdict
+    for name, command in (("md", ()), ("json", ("--format", "json")), ("junit", ("--format", "junit"))):
+        assert compressor.report(bundle, format=name).text == kdc("report", bundle, *command).out
+    made = compressor.report(bundle, out=tmp_path / "report.md")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == made.text
+    with pytest.raises(KdcError) as caught:
+        compressor.report(bundle, out=str(tmp_path / "report.md"))
+    assert caught.value.hint == "overwrite=True to replace it, or another out"
+
+
+def test_a_notebook_shows_a_bundle_and_nothing_in_it_is_markup(make_bundle: Make) -> None:
+    bundle = make_bundle()
+    finish(bundle)
+    done = compressor.report(bundle)
+    shown = done._repr_html_()
+    rows = done.report.rows
+    assert shown.count("<tr>") == 1 + len(rows)
+    assert all(f"<td>{row.name}" in shown for row in rows)
+    student = next(row for row in rows if row.role == "student" and row.accuracy is not None)
+    assert student.accuracy is not None
+    assert f"(n={student.accuracy.n})" in shown
+    values = done.report.model_dump(mode="json")
+    values["rows"][0]["name"] = values["profile"] = MARKUP
+    evil = BundleResult(Path(MARKUP), Report.model_validate(values))
+    assert "<script" not in evil._repr_html_()
+    assert evil._repr_html_().count(MARKUP_SHOWN) == 2
+    assert "\u202e" not in repr(evil)
