@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
-from compressor.distill import api, distill, run_files, run_folder, teach, trainer
+from compressor.distill import api, distill, finishing, run_files, run_folder, teach
 from compressor.distill.loop import engine
 from compressor.distill.run_folder import acquire, rollback, start
 from compressor.distill.teacher.setup import is_chance, refuse_chance
@@ -329,7 +329,7 @@ def test_teaching_refuses_losses_that_need_a_teacher(tmp_path: Path, ask_teach: 
 
 def test_the_best_epoch_is_kept_and_said_so(tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "MIN_TO_CHOOSE", 24)
-    monkeypatch.setattr(trainer, "MIN_TO_CHOOSE", 24)
+    monkeypatch.setattr(finishing, "MIN_TO_CHOOSE", 24)
     student = run(ask_distill(epochs=3), tmp_path / "run")
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     accuracies = [row["validation"]["accuracy"] for row in history]

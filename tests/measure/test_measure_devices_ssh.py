@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -248,7 +249,7 @@ def test_an_old_python_there(bundle: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_python_that_says_nothing(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compressor.measure.devices.agent.HELLO_S", 1.0)
+    monkeypatch.setattr(import_module("compressor.measure.devices.agent"), "HELLO_S", 1.0)
     wrap(tmp_path / "bin", "menu", "exec cat", monkeypatch)
     error = refusal("ssh://board", bundle, str(tmp_path / "bin" / "menu"))
     assert error.exit_code == EXIT_INCONCLUSIVE
