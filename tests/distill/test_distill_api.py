@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 
-from compressor.distill import api, distill, finishing, run_files, run_folder, teach
+from compressor.distill import api, distill, finishing, run_files, run_folder, teach, trainer
 from compressor.distill.loop import engine
 from compressor.distill.run_folder import acquire, rollback, start
 from compressor.distill.teacher.setup import is_chance, refuse_chance
