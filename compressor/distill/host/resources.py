@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from platformdirs import user_cache_path
 from pydantic import ByteSize, TypeAdapter
 
 from compressor.errors import KdcError, needs, os_error
@@ -18,16 +19,15 @@ SHARE_OF_FREE = 0.5
 
 
 def cache_folder() -> Path:
-    """Where caches lie: $KDC_CACHE, else the user's cache folder (XDG Base Directory Specification), else, for a user
-    without a home (as in many containers), the system's folder for temporary files."""
+    """Where caches lie: $KDC_CACHE, else the user's cache folder as the system has it, else, for a user without a home
+    (as in many containers), the system's folder for temporary files."""
     if os.environ.get("KDC_CACHE"):
         return Path(os.environ["KDC_CACHE"])
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "kdc"
     try:
-        return Path.home() / ".cache" / "kdc"
+        Path.home()  # platformdirs would make a folder named "~"
     except RuntimeError:
-        return Path(tempfile.gettempdir()) / "kdc"
+        return Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir()) / "kdc"
+    return user_cache_path("kdc", appauthor=False)
 
 
 @dataclass(frozen=True)
