@@ -59,7 +59,7 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
     """`model` with the class names in `file`: one a line, in the order of its outputs."""
     if model.headless:
-        raise headless(model, "--teacher-classes names outputs")
+        raise headless(model, "there are no outputs that --teacher-classes could name")
     try:
         lines = lines_of(read_bytes(file, most=MOST_BYTES).decode("utf-8-sig"))
     except (KdcError, UnicodeDecodeError) as error:

@@ -128,5 +128,5 @@ def _check(bundle_dir: Path) -> Report:
     place = counted(bundle_dir)
     report = build_report(place)
     if problems := problems_of_best(place, report):
-        raise KdcError("\n".join(f"{bundle_dir}/{problem}" for problem in problems), f"kdc report {bundle_dir}")
+        raise KdcError("; ".join(f"{bundle_dir}/{problem}" for problem in problems), f"kdc report {bundle_dir}")
     return report

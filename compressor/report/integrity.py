@@ -41,7 +41,7 @@ MEASUREMENT = "measurements/measurement.json"
 REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml")
 MOST_MEASURED = 64_000_000
 """Bytes of a measurement.json. A session of hours with twenty variants has 30 MB."""
-TOO_MANY = "bytes, more than any such file has"
+TOO_MANY = "bytes, more than it can have"
 HEADER = 4096
 """Bytes that a .npy file may have before its numbers."""
 
@@ -110,7 +110,7 @@ def _raise(bundle_dir: Path, problems: list[str], strays: list[str], hint: str) 
     """Raise KdcError that names what is wrong, where something is. `hint`: for the `problems`."""
     left = [f"{path} was left there by a file manager or git: it is no part of the bundle" for path in strays]
     if problems or left:
-        lines = "\n".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys([*problems, *left]))
+        lines = "; ".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys([*problems, *left]))
         hints = [*([hint] if problems else []), *([remove_strays(bundle_dir, strays)] if strays else [])]
         raise KdcError(lines, "; and ".join(hints))
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.predictions import Kind
-from compressor.schema.preprocess import ImagePreprocess, OfTask
+from compressor.schema.preprocess import ImagePreprocess, OfTask, TaskName
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 from compressor.schema.student import Student, Weights
@@ -57,7 +57,7 @@ class Variant(Noun):
     the same variant of an earlier bundle. Both run along in every measurement and are not judged.
     """
 
-    task: str = ImagePreprocess.task
+    task: TaskName = ImagePreprocess.task
     name: str
     role: Role
     runtime: str

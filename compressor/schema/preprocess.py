@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo, WithJsonSchema
 
 from compressor.schema.base import Noun
 from compressor.schema.tensors import TensorSpec
 
-__all__ = ["PREPROCESS", "ImagePreprocess", "Interpolation", "OfTask", "PixelRange", "Preprocess", "Three"]
+__all__ = ["PREPROCESS", "ImagePreprocess", "Interpolation", "OfTask", "PixelRange", "Preprocess", "TaskName", "Three"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -102,5 +102,10 @@ def _of_task(value: Any, info: ValidationInfo) -> Any:
     return kind.model_validate(value)
 
 
-OfTask = Annotated[SerializeAsAny[Preprocess], BeforeValidator(_of_task)]
+TaskName = Annotated[str, Field(json_schema_extra={"enum": [ImagePreprocess.task]})]
+"""Its schema names the tasks that come with kdc; others may be added."""
+
+OfTask = Annotated[
+    SerializeAsAny[Preprocess], BeforeValidator(_of_task), WithJsonSchema(ImagePreprocess.model_json_schema())
+]
 """In a noun with a field `task` before it."""

@@ -136,7 +136,7 @@ def test_what_a_file_manager_left_is_named_with_the_command_that_removes_it(
     with pytest.raises(KdcError) as caught:
         gate(sealed)
     named = [f"{sealed}/{path} was left there by a file manager or git: it is no part of the bundle" for path in LITTER]
-    assert sorted(caught.value.message.splitlines()) == sorted(named)
+    assert sorted(caught.value.message.split("; ")) == sorted(named)
     assert caught.value.hint.startswith("rm -r ")
     subprocess.run(caught.value.hint, shell=True, check=True)
     verify(sealed)
@@ -311,7 +311,7 @@ def test_a_file_without_end_is_named_and_not_read(sealed: Path, path: str) -> No
     with (sealed / path).open("ab") as file:
         file.truncate(10**12)
     for act in (verify, check, refresh):
-        with pytest.raises(KdcError, match=rf"{path}.*1000000000000 bytes, more than any such file has"):
+        with pytest.raises(KdcError, match=rf"{path}.*1000000000000 bytes, more than it can have"):
             act(sealed)
 
 

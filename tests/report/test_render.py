@@ -232,3 +232,11 @@ def test_small_texts() -> None:
 def test_shares_never_round_up_to_all() -> None:
     assert [share(value) for value in (1.0, 0.9997, 0.97, 0.0, 1.0009)] == ["100.0", "99.97", "97.0", "0.0", "100.1"]
     assert megabytes(1_500_000) == 1.5
+
+
+def test_junit_is_the_same_on_a_stdout_without_utf8(report: Report) -> None:
+    """ "≤" became a raw "<=" there, after the XML was escaped."""
+    text = to_junit(report)
+    assert text.isascii()
+    said = "".join(element.text or "" for element in ET.fromstring(text).iter("system-out"))
+    assert "≤" in said

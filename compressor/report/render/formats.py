@@ -156,4 +156,6 @@ def to_junit(report: Report) -> str:
         else:
             ET.SubElement(case, "system-out").text = said
     ET.indent(suites)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
+    # References in place of signs beyond ASCII: the file is the same one on a stdout that has not got them.
+    text = str(ET.tostring(suites, encoding="us-ascii"), "ascii")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'

@@ -60,6 +60,8 @@ def join_unlabelled(
     if info.left_out_copies:
         counts = {name: sum(name in names for names in copied) for name in splits}
         of = ", ".join(f"{count:,} of {name}" for name, count in counts.items() if count)
+        if sum(counts.values()) > info.left_out_copies:
+            of += "; some are of several"
         notes.append(f"unlabelled: left out {info.left_out_copies:,} exact copies of images in the data ({of})")
     if skipped:
         notes.append(f"unlabelled: left out {len(skipped)} images that cannot be read, e.g. {skipped[0]}")
