@@ -146,10 +146,10 @@ def apply_overrides(values: Mapping[str, Any], assignments: Sequence[str], where
         key, text = _split(assignment, where)
         if done.setdefault(key, text) != text:
             raise KdcError(
-                f"{where}: --set gives {key} twice, as {done[key]} and as {text}",
-                f"keep one of them: --set {key}={text}",
+                f"{where}: --set gives {key} twice, as {_cut(done[key])} and as {_cut(text)}",
+                f"keep one of them: --set {key}={_cut(text)}",
             )
-        _set(result, key, _load(text, f"{where}: --set {assignment}"), where)
+        _set(result, key, _load(text, f"{where}: --set {_cut(assignment)}"), where)
     return result
 
 
@@ -157,12 +157,17 @@ def _split(assignment: str, where: str) -> tuple[str, str]:
     key, equals, text = assignment.partition("=")
     key, text = key.strip(), text.strip()
     if not equals or not all(key.split(".")) or any(letter.isspace() for letter in key):
-        raise KdcError(f"{where}: --set {assignment!r} is not an assignment", SPELLING)
+        raise KdcError(f"{where}: --set {in_short(assignment)} is not an assignment", SPELLING)
     if key.count(".") >= DEEPEST or len(text) > MOST_BYTES:
         raise KdcError(f"{where}: --set {key[:80]}… is deeper or longer than anything that can be set", SPELLING)
     if not text:
         raise KdcError(f"{where}: --set {key}= gives no value", f"to clear the key, write --set {key}=null")
     return key, text
+
+
+def _cut(text: str) -> str:
+    """Enough of what was typed to find it again."""
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _set(root: dict[str, Any], key: str, value: Any, where: str) -> None:

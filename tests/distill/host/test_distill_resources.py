@@ -117,7 +117,7 @@ def test_another_teacher_or_crop_does_not_use_the_answers(
     notes("first", ask_distill(**CACHED))
     views = {**CACHED["views"], "scale": (0.6, 1.0)}
     text = notes("crop", ask_distill(**{**CACHED, "views": views}))
-    assert "answers that lie there already are others' in: images.views.scale" in text
+    assert "answers that lie there already are others' in: samples.views.scale" in text
     teach(ask_teach(epochs=9), tmp_path / "teacher", resume=False, overwrite=False, progress=Silent())
     text = notes("taught", ask_distill(f"run:{tmp_path / 'teacher'}", **CACHED))
     assert "are others' in: teacher.sha256" in text
