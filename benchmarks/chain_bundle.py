@@ -77,6 +77,7 @@ def _bundle(folder: Path, blocks: int, threads: int, budget: Budget, machine: Ma
     preprocess = ImagePreprocess(input_size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3)
     model = _entry(folder, folder / "model.onnx")
     variant = Variant(
+        task="image-classification",
         name=NAME,
         role="student",
         runtime="onnxruntime",
@@ -133,6 +134,7 @@ def _student(preprocess: ImagePreprocess) -> Student:
     accuracy = Accuracy(split="test", n=1, correct=1, accuracy=1, low=0, high=1, balanced=1)
     names = tuple(f"class {number}" for number in range(CLASSES))
     return Student(
+        task="image-classification",
         made_by="distill",
         family="timm",
         architecture="chain",

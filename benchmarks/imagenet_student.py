@@ -88,6 +88,7 @@ def main() -> None:
     recipe = Recipe.model_validate({**ANSWERS, "epochs": 1})
     (given.out / "run").mkdir()
     request = Request(
+        task="image-classification",
         command="distill", teacher=given.model, student=given.model, init="pretrained", skip_bad=False,
         data=f"folder:{given.out / 'data'}", input_size=of_images(backbone.preprocess).input_size[0], recipe=recipe,
     )  # fmt: skip

@@ -90,8 +90,10 @@ def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
     from compressor.measure.doctor import diagnose
     from compressor.profiles import load_profile, write_new_profile
     from compressor.schema.student import Request
+    from compressor.tasks.table import DEFAULT
 
     common: dict[str, Any] = {
+        "task": DEFAULT,
         "data": "digits",
         "skip_bad": False,
         "input_size": DEMO_INPUT_SIZE,

@@ -148,10 +148,10 @@ def test_pixels_in_batches_that_vary(student_run: Path, precise: Path, tmp_path:
     ended = kdc("export", student_run, "--profile", precise, "--out", out, *both, *FAST)
     assert ended.code == 0, ended.err
     variants = manifest(out)
-    assert {name: (one["picture_type"], one["dynamic_batch"]) for name, one in variants.items()} == {
-        "onnxruntime-fp32": ("uint8", True),
-        "openvino-f32": ("uint8", True),
-        "teacher-onnxruntime-fp32": ("float32", False),
+    assert {name: (one["baked"], one["dynamic_batch"]) for name, one in variants.items()} == {
+        "onnxruntime-fp32": (True, True),
+        "openvino-f32": (True, True),
+        "teacher-onnxruntime-fp32": (False, False),
     }
     rows = {row["name"]: row for row in json.loads((out / "report.json").read_text())["rows"]}
     assert all(rows[name]["parity_cosine"] > 0.9999 for name in variants)

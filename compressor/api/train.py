@@ -124,11 +124,13 @@ def specialists(
     from compressor.distill import specialists as run
     from compressor.schema.base import parse
     from compressor.schema.specialists import SpecialistsRequest
+    from compressor.tasks.table import name_for_data
 
     heard, place = listener(progress), path_of(out, "--out")
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
+        "task": name_for_data(data),
         "teacher": teacher,
         "data": data,
         "skip_bad": skip_bad,

@@ -2,29 +2,25 @@
 
 import hashlib
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 from compressor import __version__
 from compressor.assets import asset_dir
-from compressor.deploy.image import cpp_header, model_input
 from compressor.deploy.readme import to_readme
 from compressor.deploy.sbom import to_cyclonedx
 from compressor.errors import KdcError, os_error
 from compressor.files.atomic import TEMPORARY, file_sha256
 from compressor.files.bundle_change import new_folder
 from compressor.files.bundle_folder import BEST, files_of
-from compressor.runtimes import RUNTIMES, Example
+from compressor.runtimes import RUNTIMES
 from compressor.schema.base import Noun, read_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 from compressor.schema.manifest import Manifest
-from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.report import Report, Row
+from compressor.tasks.table import shipping_of
 
 __all__ = ["problems_of_best", "ship", "write_best"]
 
-SHARED = ("classify_images.py", "classify_files.py")
-SHARED_CPP = ("classify_images.hpp", "CMakeLists.txt")
 MANIFEST = "manifest.json"
 
 
@@ -131,16 +127,12 @@ def _written(
     batch = 1 if variant.dynamic_batch else bundle.profile.batch
     source = Path(variant.model).name
     model = "model.engine" if variant.build else source
-    names = "".join(f"{name}\n" for name in bundle.student.class_names)
-    found = {"labels.txt": names.encode()}
-    if isinstance(variant.preprocess, ImagePreprocess):
-        given = model_input(variant.preprocess, batch, variant.picture_type)
-        found |= {"preprocess.json": _json(given), **_examples(example, variant.build)}
-        if example is not None and example.cpp:
-            found["preprocess.h"] = cpp_header(given, model).encode()
-    else:  # a task without example programs of its own
-        found["preprocess.json"] = _json(variant.preprocess)
-        example = None if example is None else replace(example, python="", cpp="")
+    found = {"labels.txt": "".join(f"{name}\n" for name in bundle.student.class_names).encode()}
+    shipping = shipping_of(variant.task)
+    programs = {} if example is None else shipping.programs(example)
+    found |= shipping.input_files(variant, batch, model, cpp="classify.cpp" in programs)
+    names = programs | ({variant.build: variant.build} if variant.build else {})
+    found |= {shipped: (asset_dir("targets") / name).read_bytes() for shipped, name in names.items()}
     manifest = Manifest(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,
@@ -166,23 +158,13 @@ def _written(
         made=variant.made,
         files=(),
     )
-    found["README.md"] = to_readme(manifest, example, sum(entry.bytes for entry in variant.files)).encode()
+    found["README.md"] = to_readme(
+        manifest, shipping, example if programs else None, sum(entry.bytes for entry in variant.files)
+    ).encode()
     manifest = manifest.model_copy(update={"files": _entries(models, found)})
     numpy = bundle.student.environment.packages.get("numpy")
-    found["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, variant.preprocess.task, numpy, tuple(models)).encode()
+    found["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, shipping, numpy, tuple(models)).encode()
     return {**found, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, found)}))}
-
-
-def _examples(example: Example | None, build: str | None) -> dict[str, bytes]:
-    targets = asset_dir("targets")
-    names = {build: build} if build else {}
-    if example is not None:
-        names = {name: name for name in (*SHARED, *example.beside, *names)}
-        names[example.python] = "classify.py"
-        if example.cpp:
-            names |= {name: name for name in SHARED_CPP}
-            names[example.cpp] = "classify.cpp"
-    return {shipped: (targets / name).read_bytes() for name, shipped in names.items()}
 
 
 def _entries(models: dict[str, FileEntry], written: dict[str, bytes]) -> tuple[FileEntry, ...]:

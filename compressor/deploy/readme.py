@@ -2,13 +2,12 @@
 
 from compressor.runtimes import Example
 from compressor.schema.manifest import Manifest
+from compressor.tasks.shipping import Shipping
 
 __all__ = ["to_readme"]
 
-READS = "classify.py reads plain PNG, PPM and PGM by itself, JPEG and others with Pillow (`pip install pillow`)."
 
-
-def to_readme(manifest: Manifest, example: Example | None, model_bytes: int) -> str:
+def to_readme(manifest: Manifest, shipping: Shipping, example: Example | None, model_bytes: int) -> str:
     """`example`: the programs in the folder, where there are any; `model_bytes`: of all the model's files."""
     accuracy = "not measured"
     if manifest.accuracy is not None:
@@ -20,31 +19,28 @@ def to_readme(manifest: Manifest, example: Example | None, model_bytes: int) -> 
         f"{manifest.classes} classes, {manifest.student.parameters:,} parameters, {model_bytes / 1e6:.2f} MB;"
         f" {manifest.precision} for {manifest.runtime}; accuracy: {accuracy}.",
         "",
-        *_commands(manifest, example),
+        *_commands(manifest, shipping, example),
         "",
-        *_how(manifest, example),
+        *_guide(manifest, shipping, example),
         "`manifest.json`: sha256 of every file, where the weights come from, licences; `sbom.cdx.json`: as CycloneDX.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _how(manifest: Manifest, example: Example | None) -> list[str]:
-    if example is not None and not example.python:
-        return ["`preprocess.json` says what the model takes; `labels.txt` names the classes."]
+def _guide(manifest: Manifest, shipping: Shipping, example: Example | None) -> list[str]:
     return [
-        READS if example else f"There is no example program for {manifest.runtime}.",
-        "`preprocess.json` says how an image becomes the input, in words too; `labels.txt` names the classes.",
+        shipping.reads if example else f"There is no example program for {manifest.runtime}.",
+        f"{shipping.prepared}; `labels.txt` names the classes.",
     ]
 
 
-def _commands(manifest: Manifest, example: Example | None) -> list[str]:
+def _commands(manifest: Manifest, shipping: Shipping, example: Example | None) -> list[str]:
     lines = [f"    {manifest.install}"]
     if manifest.build is not None:
         lines += [f"    python3 {manifest.build} {manifest.source} --out {manifest.model}   # once, on the device"]
     if example is None:
         return lines
-    if example.python:
-        lines += ["    python3 classify.py IMAGE"]
+    lines += [f"    python3 classify.py {shipping.argument}"]
     if example.cpp:
         root = example.cmake_root
         lines += [f"    cmake -B build -D{root}=DIR && cmake --build build && build/classify IMAGE.ppm   # C++"]

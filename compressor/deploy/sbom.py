@@ -9,8 +9,8 @@ from typing import Any
 
 from compressor.runtimes import Runtime
 from compressor.schema.manifest import Manifest
-from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
+from compressor.tasks.shipping import Shipping
 
 __all__ = ["to_cyclonedx"]
 
@@ -26,10 +26,10 @@ SPDX = {
 
 
 def to_cyclonedx(
-    manifest: Manifest, row: Runtime, task: str, numpy_version: str | None, model_files: tuple[str, ...]
+    manifest: Manifest, row: Runtime, shipping: Shipping, numpy_version: str | None, model_files: tuple[str, ...]
 ) -> str:
-    """`task`: its name; `model_files`: those of the manifest's files that are the model's."""
-    model = _model(manifest, task, model_files)
+    """`shipping`: the task's words; `model_files`: those of the manifest's files that are the model's."""
+    model = _model(manifest, shipping, model_files)
     runtime = _library(row.package or row.module, manifest.runtime_version, row.licence)
     numpy = _library("numpy", numpy_version, "BSD-3-Clause")
     libraries = [runtime] if row.module == "numpy" else [runtime, numpy]
@@ -53,7 +53,7 @@ def to_cyclonedx(
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _model(manifest: Manifest, task: str, files: tuple[str, ...]) -> Json:
+def _model(manifest: Manifest, shipping: Shipping, files: tuple[str, ...]) -> Json:
     return {
         "type": "machine-learning-model",
         "bom-ref": f"model:{manifest.name}",
@@ -72,7 +72,7 @@ def _model(manifest: Manifest, task: str, files: tuple[str, ...]) -> Json:
             for entry in manifest.files
             if entry.path in files
         ],
-        "modelCard": _card(manifest, task),
+        "modelCard": _card(manifest, shipping),
         "properties": [
             {"name": f"kdc:{key}", "value": value}
             for key, value in (
@@ -106,15 +106,14 @@ def _teacher(teacher: Weights) -> Json:
     }
 
 
-def _card(manifest: Manifest, task: str) -> Json:
-    images = task == ImagePreprocess.task
+def _card(manifest: Manifest, shipping: Shipping) -> Json:
     card: Json = {
         "modelParameters": {
             "approach": {"type": "supervised"},
-            "task": task if images else "classification",
+            "task": shipping.task_in_card,
             "modelArchitecture": manifest.student.architecture,
             "datasets": [{"type": "dataset", "name": manifest.data}],
-            "inputs": [{"format": f"{'RGB image' if images else 'sample'}, prepared as preprocess.json says"}],
+            "inputs": [{"format": f"{shipping.in_card}, prepared as preprocess.json says"}],
             "outputs": [{"format": f"logits of {manifest.classes} classes, named in labels.txt"}],
         }
     }

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.progress import Progress
-from compressor.schema.preprocess import ImagePreprocess, Preprocess
+from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Quantization, RungName, Scheme, Score
 from compressor.schema.student import Weights
+from compressor.schema.tensors import Normalization
 from compressor.tasks.base import Stored, example_inputs
 
 __all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Rank", "Retrain", "Source", "TopRung"]
@@ -137,5 +138,5 @@ class Builder:
     convert: Callable[[Source, str, Path], Artefact]
     constants: Callable[[Path], Iterable[tuple[str, int]]]
     quantizer: Quantizer | None = None
-    bake: Callable[[Path, ImagePreprocess, Path], None] | None = None
+    bake: Callable[[Path, Normalization, Path], None] | None = None
     dynamic_batch: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.predictions import Kind
-from compressor.schema.preprocess import ImagePreprocess, OfTask, TaskName
+from compressor.schema.preprocess import OfTask, TaskName
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 from compressor.schema.student import Student, Weights
@@ -44,8 +44,8 @@ class Variant(Noun):
     the stored weights by their type, e.g. {"float32": 6123456}; `compressed_bytes`: all the files in one gzip stream,
     about what a download or a package costs.
 
-    `picture_type`: what the model takes, "float32" [batch, 3, height, width], normalized, or, with the normalization as
-    part of it, "uint8" [batch, height, width, 3]. `dynamic_batch`: the batch may vary from call to call.
+    `baked`: the last step of `preprocess`, its normalization, is part of the model, which takes what comes before it:
+    of images, uint8 [batch, height, width, 3]. `dynamic_batch`: the batch may vary from call to call.
 
     `weights`: of the retrained student, where it was made from that one, and not from the bundle's student as it is.
 
@@ -57,7 +57,7 @@ class Variant(Noun):
     the same variant of an earlier bundle. Both run along in every measurement and are not judged.
     """
 
-    task: TaskName = ImagePreprocess.task
+    task: TaskName
     name: str
     role: Role
     runtime: str
@@ -73,7 +73,7 @@ class Variant(Noun):
     made: str
     weight_bytes: dict[str, int]
     compressed_bytes: int
-    picture_type: Literal["float32", "uint8"] = "float32"
+    baked: bool = False
     dynamic_batch: bool = False
     weights: Weights | None = None
     score: Score | None = None

@@ -10,9 +10,8 @@ from compressor.schema.preprocess import Interpolation, PixelRange, Three
 from compressor.schema.report import Estimate
 from compressor.schema.student import Weights
 
-__all__ = ["Manifest", "ModelInput", "PictureType"]
+__all__ = ["Manifest", "ModelInput"]
 
-PictureType = Literal["float32", "uint8"]
 Two = tuple[int, int]
 
 
@@ -28,7 +27,7 @@ class ModelInput(Noun):
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     name: str
-    type: PictureType
+    type: Literal["float32", "uint8"]
     layout: Literal["NCHW", "NHWC"]
     shape: tuple[int, int, int, int]
     channels: Literal["RGB"] = "RGB"

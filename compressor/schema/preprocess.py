@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo, WithJsonSchema
 
 from compressor.schema.base import Noun
-from compressor.schema.tensors import TensorSpec
+from compressor.schema.tensors import Normalization, TensorSpec
 
 __all__ = ["PREPROCESS", "ImagePreprocess", "Interpolation", "OfTask", "PixelRange", "Preprocess", "TaskName", "Three"]
 
@@ -47,6 +47,11 @@ class Preprocess(Noun):
         raise NotImplementedError
 
     @property
+    def normalization(self) -> Normalization | None:
+        """The last step, where it is one that can be built into a model."""
+        return None
+
+    @property
     def read_with(self) -> "PixelRange | None":
         """How the samples that it learned from were read, where that was stated (`Recipe.pixel_range`)."""
         return None
@@ -82,6 +87,10 @@ class ImagePreprocess(Preprocess):
     @property
     def described(self) -> str:
         return f"images of {self.input_size[0]}×{self.input_size[1]}"
+
+    @property
+    def normalization(self) -> Normalization:
+        return Normalization(TensorSpec("image", "uint8", ("batch", *self.input_size, 3)), 255.0, self.mean, self.std)
 
     @property
     def read_with(self) -> PixelRange | None:

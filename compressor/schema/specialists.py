@@ -6,6 +6,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
+from compressor.schema.preprocess import TaskName
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, DataInfo, Weights
 
@@ -17,6 +18,7 @@ class SpecialistsRequest(Noun):
     References are as typed. `count`: how many specialists; `recipe`: how each is trained."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    task: TaskName
     command: Literal["specialists"] = "specialists"
     teacher: str
     data: str
@@ -45,6 +47,7 @@ class Specialists(Noun):
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    task: TaskName
     made_by: Literal["specialists"] = "specialists"
     generalist: Weights
     input_size: int | None

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
-from compressor.schema.preprocess import ImagePreprocess, OfTask, TaskName
+from compressor.schema.preprocess import OfTask, TaskName
 from compressor.schema.quantization import Quantization, Scheme
 from compressor.schema.recipe import Recipe
 
@@ -201,7 +201,7 @@ class Request(Noun):
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
-    task: TaskName = ImagePreprocess.task
+    task: TaskName
     command: Literal["teach", "distill"]
     teacher: str
     other_teachers: tuple[str, ...] = ()
@@ -235,7 +235,7 @@ class Student(Noun):
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
-    task: TaskName = ImagePreprocess.task
+    task: TaskName
     made_by: Literal["teach", "distill"]
     family: str
     architecture: str

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["EXAMPLE_LENGTH", "TensorSpec"]
+__all__ = ["EXAMPLE_LENGTH", "Normalization", "TensorSpec"]
 
 EXAMPLE_LENGTH = 8
 """What stands for a dimension that varies, where an example is made."""
@@ -16,7 +16,7 @@ class TensorSpec:
     `high`: integers are below it. `mask`: 1 where a position counts, 0 where it only fills up."""
 
     name: str
-    dtype: Literal["float32", "int64"]
+    dtype: Literal["float32", "int64", "uint8"]
     shape: tuple[int | str, ...]
     high: int = 1
     mask: bool = False
@@ -34,3 +34,23 @@ class TensorSpec:
     def varying(self) -> dict[int, str]:
         """The dimensions that vary, by their number."""
         return {number: size for number, size in enumerate(self.shape) if isinstance(size, str)}
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """`(raw / divisor - mean) / std`, channel by channel: the last step before a model, which can be built into it.
+
+    `raw`: what such a model takes, its channels last; they come first in what the network takes. `mean`, `std`: one
+    value a channel, in units of `raw / divisor`.
+    """
+
+    raw: TensorSpec
+    divisor: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def network_sizes(self) -> tuple[int, ...]:
+        """The network's input without its batch: channels, then the rest of `raw`."""
+        *rest, channels = self.raw.sizes(1)[1:]
+        return channels, *rest

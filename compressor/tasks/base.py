@@ -52,15 +52,22 @@ SplitName = Literal["train", "validation", "test"]
 
 
 def inputs_of(batch: Batch, key: str) -> Inputs:
-    """What the model `key` takes of a batch."""
-    if key in batch:
-        return (batch[key],)
-    return tuple(tensor for name, tensor in batch.items() if name.startswith(f"{key}/"))
+    """What the model `key` takes of a batch. Raises KeyError where there is nothing for it."""
+    inputs = _inputs_of(batch, key)
+    if not inputs:
+        raise KeyError(f"the task's batch holds nothing for the model {key!r}; it holds {', '.join(batch)}")
+    return inputs
 
 
 def has_inputs(batch: Batch, key: str) -> bool:
     """Whether a batch holds what the model `key` takes."""
-    return bool(inputs_of(batch, key))
+    return bool(_inputs_of(batch, key))
+
+
+def _inputs_of(batch: Batch, key: str) -> Inputs:
+    if key in batch:
+        return (batch[key],)
+    return tuple(tensor for name, tensor in batch.items() if name.startswith(f"{key}/"))
 
 
 def example_inputs(specs: Sequence[TensorSpec], batch: int = 1, device: torch.device | None = None) -> Inputs:

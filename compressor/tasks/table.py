@@ -10,20 +10,22 @@ from compressor.schema.preprocess import ImagePreprocess
 
 if TYPE_CHECKING:
     from compressor.tasks.base import Task
+    from compressor.tasks.shipping import Shipping
 
-__all__ = ["DEFAULT", "TASKS", "TaskRow", "name_for_data", "task_named", "task_of_data", "task_of_model"]
+__all__ = ["DEFAULT", "TASKS", "TaskRow", "name_for_data", "shipping_of", "task_named", "task_of_data", "task_of_model"]
 
 
 @dataclass(frozen=True)
 class TaskRow:
     """`module`: where its TASK is; imported when it is asked for, since tasks bring torch along. `data`, `models`: the
     schemes of its references, as "folder" in folder:PATH. `named`: the scheme of models that a name alone describes, so
-    that they can be made at random."""
+    that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along."""
 
     module: str
     data: tuple[str, ...]
     models: tuple[str, ...]
     named: str
+    shipping: str = "compressor.tasks.shipping"
 
 
 TASKS: dict[str, TaskRow] = {
@@ -32,6 +34,7 @@ TASKS: dict[str, TaskRow] = {
         ("folder", "idx", "parquet", "csv", "hf", "digits"),
         ("timm", "hf"),
         "timm",
+        "compressor.tasks.image_classification.shipping",
     ),
 }
 
@@ -44,6 +47,12 @@ def task_named(name: str) -> "Task":
         raise KdcError(f"there is no task {name!r}{did_you_mean(name, TASKS)}", f"known: {', '.join(TASKS)}")
     task: Task = importlib.import_module(TASKS[name].module).TASK
     return task
+
+
+def shipping_of(name: str) -> "Shipping":
+    """What of a bundle's best/ is this task's."""
+    shipping: Shipping = importlib.import_module(TASKS[name].shipping).SHIPPING
+    return shipping
 
 
 def name_for_data(reference: str) -> str:

@@ -135,7 +135,7 @@ def test_preprocess_json_says_all_that_preprocess_says(tiny: "Tiny") -> None:
 
 
 def test_a_model_that_takes_pixels_is_described_so(tiny: "Tiny") -> None:
-    baked = tiny.variant("onnxruntime-fp32").model_copy(update={"picture_type": "uint8"})
+    baked = tiny.variant("onnxruntime-fp32").model_copy(update={"baked": True})
     write_best(tiny.folder, tiny.bundle, baked)
     given = read_json(tiny.folder / "best" / "preprocess.json", ModelInput)
     assert (given.name, given.type, given.layout, given.shape) == ("image", "uint8", "NHWC", (3, 16, 16, 3))

@@ -87,6 +87,7 @@ def ask_teach(digits4: str) -> Ask:
         values = {"losses": [{"name": "cross_entropy"}], **changes}
         size = values.pop("input_size", 32)
         return Request(
+            task="image-classification",
             command="teach", teacher=teacher, student=None, init=init, data=data, skip_bad=False, input_size=size,
             recipe=recipe(**values),
         )  # fmt: skip
@@ -116,6 +117,7 @@ def ask_distill(digits4: str, teacher_run: Path) -> Ask:
         **changes: Any,
     ) -> Request:
         return Request(
+            task="image-classification",
             command="distill", teacher=teacher, student=student, init=init, data=data, skip_bad=False,
             input_size=input_size, teacher_classes=teacher_classes, recipe=recipe(**changes),
         )  # fmt: skip

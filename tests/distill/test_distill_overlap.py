@@ -245,6 +245,7 @@ def test_specialists_know_what_each_of_them_was_trained_on(teacher_run: Path, tm
         )
     for generalist, more in (("timm:test_resnet", []), (f"run:{teacher_run}", taught.train.contents.tolist())):
         made = Specialists(
+            task="image-classification",
             generalist=record.weights.model_copy(update={"source": generalist}), input_size=None, class_names=NAMES,
             specialists=tuple(rows), alone=(), data=record.data, recipe=record.recipe,
             generalist_validation=record.validation, validation=record.validation,

@@ -275,7 +275,13 @@ def test_the_second_is_told_who_writes_there(
             resume=False, overwrite=False, progress=Silent(),
         )  # fmt: skip
     request = SpecialistsRequest(
-        teacher="run:none", data="digits", skip_bad=False, input_size=None, count=2, recipe=ask_teach().recipe
+        task="image-classification",
+        teacher="run:none",
+        data="digits",
+        skip_bad=False,
+        input_size=None,
+        count=2,
+        recipe=ask_teach().recipe,
     )
     with pytest.raises(KdcError, match="is being written by kdc teach"):
         specialists(request, tmp_path / "new", jobs=1, resume=False, overwrite=False, progress=Silent())

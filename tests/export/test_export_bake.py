@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from compressor.errors import KdcError
-from compressor.export.onnx.bake import bake_preprocessing
+from compressor.export.onnx.bake import bake_normalization
 from compressor.export.openvino.builder import bake_openvino
 from compressor.processes.runner import open_runner
 from compressor.schema.preprocess import ImagePreprocess
@@ -56,7 +56,7 @@ def answers(runtime: str, model: Path, precision: str, folder: Path, batch: int 
 @pytest.mark.parametrize(("batch", "asked"), [(1, 1), (2, 2), ("batch", 3)])
 def test_onnx_answers_the_same_to_the_last_bit(tmp_path: Path, batch: int | str, asked: int) -> None:
     plain = write_net(tmp_path / "plain.onnx", batch)
-    bake_preprocessing(plain, HOW, tmp_path / "baked.onnx")
+    bake_normalization(plain, HOW.normalization, tmp_path / "baked.onnx")
     expected = answers("onnxruntime", plain, "fp32", tmp_path, asked)
     np.testing.assert_array_equal(answers("onnxruntime", tmp_path / "baked.onnx", "fp32", tmp_path, asked), expected)
 
@@ -65,7 +65,7 @@ def test_the_graph_normalizes_as_kdc_does(tmp_path: Path) -> None:
     """The baked steps alone, by ONNX's own reference."""
     from onnx.reference import ReferenceEvaluator
 
-    bake_preprocessing(write_net(tmp_path / "plain.onnx", 5), HOW, tmp_path / "baked.onnx")
+    bake_normalization(write_net(tmp_path / "plain.onnx", 5), HOW.normalization, tmp_path / "baked.onnx")
     model = onnx.load(tmp_path / "baked.onnx")
     steps = [node for node in model.graph.node if node.name.startswith("kdc_preprocess_")]
     del model.graph.node[len(steps) :], model.graph.output[:]
@@ -76,7 +76,7 @@ def test_the_graph_normalizes_as_kdc_does(tmp_path: Path) -> None:
 
 def test_onnx_keeps_what_it_was(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        bake_preprocessing(write_net(tmp_path / "plain.onnx", "batch"), HOW, tmp_path / f"{name}.onnx")
+        bake_normalization(write_net(tmp_path / "plain.onnx", "batch"), HOW.normalization, tmp_path / f"{name}.onnx")
     model = onnx.load(tmp_path / "first.onnx")
     assert {row.key: row.value for row in model.metadata_props} == {"licence": "apache-2.0"}
     assert [(row.domain, row.version) for row in model.opset_import] == [("", 17)]
@@ -90,20 +90,20 @@ def test_onnx_keeps_what_it_was(tmp_path: Path) -> None:
 def test_a_model_that_takes_something_else_is_refused(tmp_path: Path) -> None:
     write_net(tmp_path / "plain.onnx", shape=(3, 20, 20))
     with pytest.raises(KdcError, match=r"float32 \[batch, 3, 12, 16\]; it has: input float \[1, 3, 20, 20\]"):
-        bake_preprocessing(tmp_path / "plain.onnx", HOW, tmp_path / "out.onnx")
-    bake_preprocessing(write_net(tmp_path / "plain.onnx"), HOW, tmp_path / "baked.onnx")
+        bake_normalization(tmp_path / "plain.onnx", HOW.normalization, tmp_path / "out.onnx")
+    bake_normalization(write_net(tmp_path / "plain.onnx"), HOW.normalization, tmp_path / "baked.onnx")
     with pytest.raises(KdcError, match=r"it has: image uint8 \[1, 12, 16, 3\]"):
-        bake_preprocessing(tmp_path / "baked.onnx", HOW, tmp_path / "twice.onnx")
+        bake_normalization(tmp_path / "baked.onnx", HOW.normalization, tmp_path / "twice.onnx")
     assert not (tmp_path / "out.onnx").exists()
     assert not (tmp_path / "twice.onnx").exists()
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KdcError, match=r"while reading .*none\.onnx"):
-        bake_preprocessing(tmp_path / "none.onnx", HOW, tmp_path / "out.onnx")
+        bake_normalization(tmp_path / "none.onnx", HOW.normalization, tmp_path / "out.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x07 no model")
     with pytest.raises(KdcError, match=r"broken\.onnx is damaged"):
-        bake_preprocessing(tmp_path / "broken.onnx", HOW, tmp_path / "out.onnx")
+        bake_normalization(tmp_path / "broken.onnx", HOW.normalization, tmp_path / "out.onnx")
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_openvino_answers_the_same(tmp_path: Path, precision: str) -> None:
     converted = ov.convert_model(write_net(tmp_path / "plain.onnx"))
     ov.save_model(converted, tmp_path / "plain.xml", compress_to_fp16=precision == "f16")
-    bake_openvino(tmp_path / "plain.xml", HOW, tmp_path / "baked.xml")
+    bake_openvino(tmp_path / "plain.xml", HOW.normalization, tmp_path / "baked.xml")
     np.save(tmp_path / "x.npy", IMAGES)
     found = {}
     for name in ("plain", "baked"):
@@ -129,4 +129,4 @@ def test_openvino_answers_the_same(tmp_path: Path, precision: str) -> None:
 def test_openvino_refuses_another_input(tmp_path: Path) -> None:
     ov.save_model(ov.convert_model(write_net(tmp_path / "plain.onnx", shape=(3, 20, 20))), tmp_path / "plain.xml")
     with pytest.raises(KdcError, match=r"it has: f32 \[1,3,20,20\]"):
-        bake_openvino(tmp_path / "plain.xml", HOW, tmp_path / "baked.xml")
+        bake_openvino(tmp_path / "plain.xml", HOW.normalization, tmp_path / "baked.xml")

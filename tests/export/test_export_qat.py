@@ -229,6 +229,7 @@ def a_run(folder: Path, quantization: Quantization | None, network: nn.Module) -
     loaded = create_student("timm:test_resnet", "random", names, 16, 1.0)
     score = Accuracy(split="test", n=1, correct=1, accuracy=1.0, low=0.0, high=1.0, balanced=1.0)
     record = Student(
+        task="image-classification",
         made_by="distill", family="timm", architecture="test_resnet", init="random", weights=loaded.weights,
         class_names=names, preprocess=loaded.preprocess, teacher=loaded.weights,
         data=DataInfo(source="digits", fingerprint="0", class_names=names, counts={}),

@@ -25,6 +25,7 @@ RECIPE = Recipe(losses=(LossTerm(name="cross_entropy"),))
 
 def request(*teachers: str, classes: Path | None = None) -> Request:
     return Request(
+        task="image-classification",
         command="distill", teacher=teachers[0], other_teachers=teachers[1:], student="timm:test_resnet", init="random",
         teacher_classes=str(classes) if classes else None, data="digits", skip_bad=False, input_size=None,
         recipe=RECIPE,

@@ -19,6 +19,7 @@ RECIPE = Recipe(losses=(LossTerm(name="cross_entropy"),))
 
 def request(teacher: Path) -> Request:
     return Request(
+        task="image-classification",
         command="distill",
         teacher=f"run:{teacher}",
         student="timm:mobilenetv3_small_050",

@@ -17,6 +17,7 @@ HEADER = "id,cat,dog,sea lion\n"
 
 def request(teacher: object) -> Request:
     return Request(
+        task="image-classification",
         command="distill", teacher=str(teacher), student="timm:x", init="random", data="digits", skip_bad=False,
         input_size=None, recipe=RECIPE,
     )  # fmt: skip

@@ -23,6 +23,7 @@ def record(model: LoadedModel) -> Student:
     """What `kdc teach` would write of it."""
     score = Accuracy(split="test", n=9, correct=9, accuracy=1.0, low=0.7, high=1.0, balanced=1.0)
     return Student(
+        task="image-classification",
         made_by="teach",
         family=model.family,
         architecture=model.weights.architecture,

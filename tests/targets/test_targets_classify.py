@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from compressor.deploy import write_best
-from compressor.deploy.image import cpp_header, model_input
 from compressor.files.atomic import file_sha256
 from compressor.schema.bundle import FileEntry
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.preprocessing import decode, normalise, resize_and_crop
+from compressor.tasks.image_classification.shipping import cpp_header, model_input
 
 if TYPE_CHECKING:
     from tests.targets.harness import Environment, LoadScript
@@ -67,7 +67,7 @@ def test_images_are_prepared_exactly_as_kdc_does(load: "LoadScript", how: dict[s
 @pytest.mark.parametrize("kind", ["float32", "uint8"])
 def test_the_input_is_what_kdc_feeds(load: "LoadScript", kind: Any) -> None:
     chosen = preprocess(input_size=(16, 24), resize=(16, 24))
-    given = model_input(chosen, 3, kind).model_dump()
+    given = model_input(chosen, 3, pixels=kind == "uint8").model_dump()
     found = load("classify_images").as_input(photo(16, 24), given)
     pixels = np.stack([photo(16, 24)] * 3)
     np.testing.assert_array_equal(found, normalise(pixels, chosen) if kind == "float32" else pixels)
@@ -248,7 +248,7 @@ def test_the_program_refuses_labels_that_are_another_models(
 ) -> None:  # fmt: skip
     """A name with a line break made five lines for four outputs, and the wrong one was printed, with 99.9 %."""
     script = load("classify_images")
-    given = model_input(preprocess(input_size=(16, 16), resize=(16, 16)), 2, "float32")
+    given = model_input(preprocess(input_size=(16, 16), resize=(16, 16)), 2, pixels=False)
     (tmp_path / "preprocess.json").write_text(given.model_dump_json())
     (tmp_path / "manifest.json").write_text(json.dumps({"model": "it", "precision": "fp32", "install": "-"}))
     Image.fromarray(photo(16, 16)).save(tmp_path / "it.png")
@@ -312,7 +312,7 @@ def test_names_cannot_act_on_the_terminal(load: "LoadScript") -> None:
 @needs_gxx
 def test_the_cpp_program_refuses_labels_that_are_another_models(tmp_path: Path) -> None:
     chosen = preprocess(input_size=(16, 16), resize=(16, 16))
-    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 1, "float32"), "model.onnx"))
+    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 1, pixels=False), "model.onnx"))
     (tmp_path / "tell.cpp").write_text(TELL)
     build = [*CXX, "-I", str(TARGETS), "-I", str(tmp_path), "tell.cpp", "-o", "tell"]
     subprocess.run(build, cwd=tmp_path, check=True, timeout=120)
@@ -335,7 +335,7 @@ def test_the_cpp_program_refuses_labels_that_are_another_models(tmp_path: Path) 
 @pytest.mark.parametrize(("interpolation", "how"), list(zip(FILTERS, cycle(HOWS), strict=False)), ids=FILTERS)
 def test_the_same_images_in_cpp(tmp_path: Path, interpolation: str, how: dict[str, Any]) -> None:
     chosen = preprocess(**how, interpolation=interpolation)
-    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 2, "float32"), "model.onnx"))
+    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 2, pixels=False), "model.onnx"))
     (tmp_path / "show.cpp").write_text(SHOW)
     build = [*CXX, "-ffp-contract=off", "-I", str(TARGETS), "-I", str(tmp_path), "show.cpp", "-o", "show"]
     subprocess.run(build, cwd=tmp_path, check=True, timeout=120)
@@ -430,7 +430,7 @@ struct Session {
 @pytest.mark.parametrize("kind", ["float32", "uint8"])
 def test_the_program_for_onnxruntime_is_cpp(tmp_path: Path, kind: Any) -> None:
     chosen = preprocess(input_size=(16, 16), resize=(16, 16))
-    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 1, kind), "model.onnx"))
+    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 1, pixels=kind == "uint8"), "model.onnx"))
     headers = onnxruntime_headers()
     if headers is None:
         headers = tmp_path
@@ -508,7 +508,7 @@ cudaError_t cudaMemcpyAsync(void*, void const*, std::size_t, cudaMemcpyKind, cud
 @pytest.mark.parametrize("kind", ["float32", "uint8"])
 def test_the_program_for_tensorrt_is_cpp(tmp_path: Path, kind: Any) -> None:
     chosen = preprocess(input_size=(16, 16), resize=(16, 16))
-    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 1, kind), "model.engine"))
+    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(chosen, 1, pixels=kind == "uint8"), "model.engine"))
     (tmp_path / "NvInfer.h").write_text(NV_INFER)
     (tmp_path / "cuda_runtime_api.h").write_text(CUDA_RUNTIME)
     includes = ["-I", str(tmp_path), "-I", str(TARGETS)]

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compressor.deploy.image import cpp_header, model_input
 from compressor.errors import KdcError
 from compressor.schema.manifest import ModelInput
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.preprocessing import decode, pillow_warnings_ignored, resize_and_crop
+from compressor.tasks.image_classification.shipping import cpp_header, model_input
 from tests.data.hand_made import chunk, png, tiff, with_chunks
 from tests.tasks.image_classification.test_images_reading import broken_metadata
 
@@ -179,11 +179,11 @@ def test_strips_are_prepared_alike(load: "LoadScript", shape: tuple[int, int], i
 
 
 def test_the_range_ships_in_preprocess_json() -> None:
-    given = model_input(how_of(pixel_range=(0, 4095)), 1, "float32")
+    given = model_input(how_of(pixel_range=(0, 4095)), 1, pixels=False)
     assert ModelInput.model_validate_json(given.model_dump_json()).pixel_range == (0, 4095)
     assert "0 becomes 0 and 4095 becomes 255" in given.steps[0]
     assert "black = 0.0, white = 4095.0;" in cpp_header(given, "model.onnx")
-    assert "0 becomes 0 and 65535 becomes 255" in model_input(how_of(), 1, "float32").steps[0]
+    assert "0 becomes 0 and 65535 becomes 255" in model_input(how_of(), 1, pixels=False).steps[0]
 
 
 # In C++: PPM of 8 bit, and PGM of 8 and 16.
@@ -218,7 +218,7 @@ DEEP = {
 @pytest.mark.parametrize("pixel_range", [None, (100.0, 4095.0)])
 def test_in_cpp(tmp_path: Path, pixel_range: tuple[float, float] | None) -> None:
     how = how_of(pixel_range=pixel_range)
-    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(how, 1, "float32"), "model.onnx"))
+    (tmp_path / "preprocess.h").write_text(cpp_header(model_input(how, 1, pixels=False), "model.onnx"))
     (tmp_path / "show.cpp").write_text(SHOW)
     build = [*CXX, "-I", str(TARGETS), "-I", str(tmp_path), "show.cpp", "-o", "show"]
     subprocess.run(build, cwd=tmp_path, check=True, timeout=120)

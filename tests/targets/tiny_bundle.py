@@ -76,6 +76,7 @@ def reference(images: npt.NDArray[np.uint8], kernel: Floats, head: Floats) -> Fl
 def variant(name: str, runtime: str, precision: str, model: str, role: str = "student") -> Variant:
     side = (SIDE, SIDE)
     return Variant(
+        task="image-classification",
         name=name,
         role=role,  # type: ignore[arg-type]  # one of four words
         runtime=runtime,
@@ -141,6 +142,7 @@ def _weights(source: str) -> Weights:
 def _student(preprocess: ImagePreprocess) -> Student:
     accuracy = Accuracy(split="test", n=4, correct=2, accuracy=0.5, low=0.15, high=0.85, balanced=0.5)
     return Student(
+        task="image-classification",
         made_by="distill",
         family="timm",
         architecture="tiny",

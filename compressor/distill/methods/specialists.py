@@ -126,6 +126,7 @@ def _finish(
     whole = with_classes(generalist, map_classes(generalist, names), names)
     together = _answers(all_together, data.validation, "all together", progress)
     record = Specialists(
+        task=request.task,
         generalist=whole.weights.model_copy(update={"source": request.teacher}),
         input_size=request.input_size,
         class_names=names,

@@ -78,6 +78,7 @@ def export_bundle(
     """
     delivery.require_possible(profile)
     _, record = load_run(run)
+    delivery.require_normalization(record.preprocess)
     if record.made_by != "distill":
         raise KdcError(
             f"{run} was made by kdc {record.made_by}: there is no teacher to hold it against",

@@ -21,7 +21,7 @@ from compressor.processes.runner import RunnerError
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.schema.bundle import FileEntry, Role, Variant
-from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 
@@ -48,6 +48,11 @@ class Delivery:
                 raise _impossible("--bake-preprocessing", target.runtime, able)
             if self.dynamic_batch and not set(target.precisions) <= set(builder.dynamic_batch):
                 raise _impossible("--dynamic-batch", target.runtime, _with_dynamic_batch())
+
+    def require_normalization(self, preprocess: Preprocess) -> None:
+        """Raises KdcError where there is no normalization to build in."""
+        if self.bake and preprocess.normalization is None:
+            raise KdcError(f"--bake-preprocessing: {preprocess.described} have no normalization", "leave it out")
 
 
 def _with_dynamic_batch() -> str:
@@ -133,7 +138,7 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
         score=made.score,
         rungs=made.rungs,
         build=RUNTIMES[runtime].build,
-        picture_type="uint8" if baked else "float32",
+        baked=baked,
         dynamic_batch=item.delivery.dynamic_batch and role == "student",
     )
 
@@ -158,10 +163,9 @@ def _baked(made: _Made, item: ExportItem, runtime: str, folder: Path) -> _Made:
     temporary = folder.with_name(f".{folder.name}.baked")
     temporary.mkdir()
     model = temporary / made.model.name
-    how = item.model.preprocess
-    if not isinstance(how, ImagePreprocess):
-        raise KdcError("--bake-preprocessing builds the normalization of images in, and these are none", "leave it out")
-    bake(made.model, how, model)
+    normalization = item.model.preprocess.normalization
+    assert normalization is not None, "Delivery.require_normalization has looked"
+    bake(made.model, normalization, model)
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)

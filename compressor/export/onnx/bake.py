@@ -1,4 +1,4 @@
-"""Preprocessing as part of the model: pixels in, uint8 [batch, height, width, 3]. Resizing stays outside."""
+"""A normalization as part of the model, which then takes raw samples. What comes before it stays outside."""
 
 from pathlib import Path
 
@@ -8,22 +8,19 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.errors import KdcError, os_error
-from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.tensors import Normalization
 
-__all__ = ["BAKED_INPUT", "bake_preprocessing"]
-
-BAKED_INPUT = "image"
-"""The name of the new input."""
+__all__ = ["bake_normalization"]
 
 PREFIX = "kdc_preprocess_"
 
 
-def bake_preprocessing(onnx_file: Path, how: ImagePreprocess, out: Path) -> None:
-    """Write the model in `onnx_file` with `(x / 255 - mean) / std` and the transposition before it.
+def bake_normalization(onnx_file: Path, normalization: Normalization, out: Path) -> None:
+    """Write the model in `onnx_file` with the normalization and the transposition before it.
 
-    Input: "image", uint8 [batch, height, width, 3], resized and cropped as `how` says; the same logits, to the last
-    bit, since the graph divides and subtracts in float32 in the order of `compressor.data.normalise`. Metadata and
-    opset are kept. Raises KdcError where the model does not have one input, float32 [batch, 3, height, width].
+    Its input is `normalization.raw`; its logits are the same to the last bit, since the graph divides and subtracts in
+    float32 in the order in which the task does. Metadata and opset are kept. Raises KdcError where the model does not
+    have one input of float32 [batch, channels, …].
     """
     try:
         model = onnx.load(onnx_file)
@@ -32,28 +29,16 @@ def bake_preprocessing(onnx_file: Path, how: ImagePreprocess, out: Path) -> None
     except Exception:  # protobuf's own error for bytes that it cannot read
         raise KdcError(f"{onnx_file} is damaged: it is no ONNX model") from None
     graph = model.graph
-    source = _only_input(graph, onnx_file, how)
+    source = _only_input(graph, onnx_file, normalization)
+    raw = normalization.raw
+    nodes, constants = _steps(normalization, source.name)
     batch = source.type.tensor_type.shape.dim[0]
-    constants: dict[str, NDArray[np.float32]] = {
-        f"{PREFIX}255": np.array(255, np.float32),
-        f"{PREFIX}mean": np.asarray(how.mean, np.float32).reshape(3, 1, 1),
-        f"{PREFIX}std": np.asarray(how.std, np.float32).reshape(3, 1, 1),
-    }
-    by_255, mean, std = constants
-    places = [BAKED_INPUT, *(f"{PREFIX}{index}" for index in range(4)), source.name]
-    nodes = [
-        helper.make_node("Cast", [places[0]], [places[1]], f"{PREFIX}Cast", to=TensorProto.FLOAT),
-        helper.make_node("Transpose", [places[1]], [places[2]], f"{PREFIX}Transpose", perm=(0, 3, 1, 2)),
-        helper.make_node("Div", [places[2], by_255], [places[3]], f"{PREFIX}Scale"),
-        helper.make_node("Sub", [places[3], mean], [places[4]], f"{PREFIX}Mean"),
-        helper.make_node("Div", [places[4], std], [places[5]], f"{PREFIX}Std"),
-    ]
     size = batch.dim_param if batch.HasField("dim_param") else batch.dim_value
-    image = helper.make_tensor_value_info(BAKED_INPUT, TensorProto.UINT8, [size, *how.input_size, 3])
+    sample = helper.make_tensor_value_info(raw.name, TensorProto.UINT8, [size, *raw.sizes(1)[1:]])
     kept = list(graph.node)
     del graph.node[:], graph.input[:]
     graph.node.extend([*nodes, *kept])
-    graph.input.append(image)
+    graph.input.append(sample)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     onnx.checker.check_model(model, full_check=True)
     try:
@@ -62,19 +47,42 @@ def bake_preprocessing(onnx_file: Path, how: ImagePreprocess, out: Path) -> None
         raise os_error(error, f"writing {out}") from error
 
 
-def _only_input(graph: onnx.GraphProto, onnx_file: Path, how: ImagePreprocess) -> onnx.ValueInfoProto:
-    constants = {one.name for one in graph.initializer}
-    inputs: list[onnx.ValueInfoProto] = [one for one in graph.input if one.name not in constants]
-    kind = inputs[0].type.tensor_type if len(inputs) == 1 else None
-    sizes = [dim.dim_value for dim in kind.shape.dim] if kind is not None else []
-    if kind is None or kind.elem_type != TensorProto.FLOAT or sizes[1:] != [3, *how.input_size]:
-        found = ", ".join(f"{one.name} {_described(one)}" for one in inputs) or "none"
-        expected = f"float32 [batch, 3, {how.input_size[0]}, {how.input_size[1]}]"
-        raise KdcError(f"{onnx_file}: the preprocessing goes before one input, {expected}; it has: {found}")
+def _steps(normalization: Normalization, last: str) -> tuple[list[onnx.NodeProto], dict[str, NDArray[np.float32]]]:
+    """The nodes from the raw input to the tensor `last`, and their constants."""
+    dimensions = len(normalization.raw.shape)
+    by_channel = (-1, *[1] * (dimensions - 2))
+    constants: dict[str, NDArray[np.float32]] = {
+        f"{PREFIX}{normalization.divisor:g}": np.array(normalization.divisor, np.float32),
+        f"{PREFIX}mean": np.asarray(normalization.mean, np.float32).reshape(by_channel),
+        f"{PREFIX}std": np.asarray(normalization.std, np.float32).reshape(by_channel),
+    }
+    divisor, mean, std = constants
+    order = (0, dimensions - 1, *range(1, dimensions - 1))
+    between = [normalization.raw.name, *(f"{PREFIX}{index}" for index in range(4)), last]
+    nodes = [
+        helper.make_node("Cast", [between[0]], [between[1]], f"{PREFIX}Cast", to=TensorProto.FLOAT),
+        helper.make_node("Transpose", [between[1]], [between[2]], f"{PREFIX}Transpose", perm=order),
+        helper.make_node("Div", [between[2], divisor], [between[3]], f"{PREFIX}Scale"),
+        helper.make_node("Sub", [between[3], mean], [between[4]], f"{PREFIX}Mean"),
+        helper.make_node("Div", [between[4], std], [between[5]], f"{PREFIX}Std"),
+    ]
+    return nodes, constants
+
+
+def _only_input(graph: onnx.GraphProto, onnx_file: Path, normalization: Normalization) -> onnx.ValueInfoProto:
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs: list[onnx.ValueInfoProto] = [value for value in graph.input if value.name not in constants]
+    tensor_type = inputs[0].type.tensor_type if len(inputs) == 1 else None
+    sizes = [dim.dim_value for dim in tensor_type.shape.dim] if tensor_type is not None else []
+    expected = list(normalization.network_sizes)
+    if tensor_type is None or tensor_type.elem_type != TensorProto.FLOAT or sizes[1:] != expected:
+        given = ", ".join(f"{value.name} {_described(value)}" for value in inputs) or "none"
+        wanted = f"float32 [batch, {', '.join(map(str, expected))}]"
+        raise KdcError(f"{onnx_file}: the preprocessing goes before one input, {wanted}; it has: {given}")
     return inputs[0]
 
 
 def _described(value: onnx.ValueInfoProto) -> str:
-    kind = value.type.tensor_type
-    sizes = [dim.dim_param or str(dim.dim_value) for dim in kind.shape.dim]
-    return f"{TensorProto.DataType.Name(kind.elem_type).lower()} [{', '.join(sizes)}]"
+    tensor_type = value.type.tensor_type
+    sizes = [dim.dim_param or str(dim.dim_value) for dim in tensor_type.shape.dim]
+    return f"{TensorProto.DataType.Name(tensor_type.elem_type).lower()} [{', '.join(sizes)}]"

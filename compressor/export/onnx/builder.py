@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from compressor.export.base import Artefact, Builder, Source
-from compressor.export.onnx.bake import bake_preprocessing
+from compressor.export.onnx.bake import bake_normalization
 from compressor.export.onnx.fp16 import to_fp16
 from compressor.export.onnx.graph import onnx_constants
 from compressor.export.onnx.int8 import ORT
@@ -18,4 +18,4 @@ def _convert(source: Source, precision: str, folder: Path) -> Artefact:
     return Artefact(source.onnx_file, "torch.onnx.export(dynamo=True)")
 
 
-BUILDER = Builder(_convert, onnx_constants, ORT, bake_preprocessing, dynamic_batch=("fp32", "fp16", "int8"))
+BUILDER = Builder(_convert, onnx_constants, ORT, bake_normalization, dynamic_batch=("fp32", "fp16", "int8"))

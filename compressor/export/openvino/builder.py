@@ -4,17 +4,16 @@ from pathlib import Path
 
 from compressor.errors import KdcError, needs
 from compressor.export.base import Builder
-from compressor.export.onnx.bake import BAKED_INPUT
 from compressor.export.openvino.int8 import OPENVINO
 from compressor.export.openvino.ir import convert, ir_constants, write
 from compressor.runtimes import RUNTIMES
-from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.tensors import Normalization
 
 __all__ = ["BUILDER", "bake_openvino"]
 
 
-def bake_openvino(model: Path, how: ImagePreprocess, out: Path) -> None:
-    """`onnx.bake.bake_preprocessing` for an IR, whatever its precision: writes `out` (.xml) and its .bin beside it.
+def bake_openvino(model: Path, normalization: Normalization, out: Path) -> None:
+    """`onnx.bake.bake_normalization` for an IR, whatever its precision: writes `out` (.xml) and its .bin beside it.
 
     OpenVINO may fuse the steps into one, so logits equal those of the model before to about 1e-5 of their range. The
     weights keep the type in which they are stored. Raises KdcError (exit 4) without openvino.
@@ -22,19 +21,22 @@ def bake_openvino(model: Path, how: ImagePreprocess, out: Path) -> None:
     ov = needs("openvino", RUNTIMES["openvino"].install, "preprocessing in an OpenVINO model")
     given = ov.Core().read_model(model)
     kind, shape = given.input(0).element_type, given.input(0).get_partial_shape()
-    if kind != ov.Type.f32 or not shape.compatible(ov.PartialShape([-1, 3, *how.input_size])):
-        expected = f"float32 [batch, 3, {how.input_size[0]}, {how.input_size[1]}]"
+    sizes, raw = normalization.network_sizes, normalization.raw
+    if kind != ov.Type.f32 or not shape.compatible(ov.PartialShape([-1, *sizes])):
+        expected = f"float32 [batch, {', '.join(map(str, sizes))}]"
         raise KdcError(
             f"{model}: the preprocessing goes before an input {expected}; it has: {kind.get_type_name()} {shape}"
         )
     steps = ov.preprocess.PrePostProcessor(given)
-    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    steps.input().model().set_layout(ov.Layout("NCHW"))
+    inner = "".join("HWD"[number] for number in range(len(sizes) - 1))
+    channels_first, channels_last = ov.Layout(f"NC{inner}"), ov.Layout(f"N{inner}C")
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(channels_last)
+    steps.input().model().set_layout(channels_first)
     chain = steps.input().preprocess()
-    chain.convert_element_type(ov.Type.f32).convert_layout(ov.Layout("NCHW"))
-    chain.scale(255.0).mean(list(how.mean)).scale(list(how.std))
+    chain.convert_element_type(ov.Type.f32).convert_layout(channels_first)
+    chain.scale(normalization.divisor).mean(list(normalization.mean)).scale(list(normalization.std))
     baked = steps.build()
-    baked.input(0).get_tensor().set_names({BAKED_INPUT})
+    baked.input(0).get_tensor().set_names({raw.name})
     write(ov, baked, out, half=False)  # as they are stored, which may be f16 already
 
 

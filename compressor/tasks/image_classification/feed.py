@@ -20,7 +20,7 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
-from compressor.tasks.image_classification import decode_split
+from compressor.tasks.image_classification.decoding import decode_split
 from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
 from compressor.tasks.image_classification.pixel_cache import Decoding, Images, Stored, bytes_of
 from compressor.tasks.image_classification.views import DRAWS, random_views

@@ -46,7 +46,13 @@ def ask(digits4: str, hazy_run: Path) -> Callable[..., SpecialistsRequest]:
     def request(count: int = 2, teacher: str = f"run:{hazy_run}", **changes: Any) -> SpecialistsRequest:
         values = {"losses": [{"name": "cross_entropy"}], "crop_pct": None, **changes}
         return SpecialistsRequest(
-            teacher=teacher, data=digits4, skip_bad=False, input_size=None, count=count, recipe=recipe(**values)
+            task="image-classification",
+            teacher=teacher,
+            data=digits4,
+            skip_bad=False,
+            input_size=None,
+            count=count,
+            recipe=recipe(**values),
         )
 
     return request

@@ -86,6 +86,7 @@ def test_a_thousand_class_teacher_is_right_on_a_named_subset_without_being_train
             crop.save(tmp_path / "data" / name / f"{number}.png")
     how = {"schema": 1, "epochs": 1, "batch_size": 16, "losses": [{"name": "kd"}, {"name": "cross_entropy"}]}
     request = Request(
+        task="image-classification",
         command="distill", teacher=f"timm:local-dir:{lite0}", student="timm:test_efficientnet", init="random",
         data=f"folder:{tmp_path / 'data'}", skip_bad=False, input_size=64, recipe=Recipe.model_validate(how),
     )  # fmt: skip

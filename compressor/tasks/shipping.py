@@ -1,0 +1,29 @@
+"""What of BUNDLE/best/ differs by task: how the input is described, and the example programs. It needs no torch."""
+
+from compressor.runtimes import Example
+from compressor.schema.bundle import Variant
+
+__all__ = ["SHIPPING", "Shipping"]
+
+
+class Shipping:
+    """As it is for a task that ships no example programs. `in_card`: what a sample is called in the bill of materials;
+    `task_in_card`: what CycloneDX calls the task. `reads`, `argument`: what its example reads, and is given."""
+
+    in_card = "sample"
+    task_in_card = "classification"
+    reads = ""
+    argument = ""
+    prepared = "`preprocess.json` says what the model takes"
+
+    def input_files(self, variant: Variant, batch: int, model: str, cpp: bool) -> dict[str, bytes]:
+        """What says how a sample becomes the model's input: preprocess.json; with `cpp`, for C++ too. `model`: the name
+        of the file that the runtime loads."""
+        return {"preprocess.json": (variant.preprocess.model_dump_json(indent=2) + "\n").encode()}
+
+    def programs(self, example: Example) -> dict[str, str]:
+        """The example's scripts in targets/, by the names under which they ship."""
+        return {}
+
+
+SHIPPING = Shipping()
