@@ -1,0 +1,59 @@
+"""The catalogue: networks of mobile size that `kdc students` measures, by their names in timm, family by family.
+
+Families span two to ten times in latency by their widths. Those with branches that are merged after training
+(MobileOne, RepVGG, RepViT, FastViT, GhostNetV3) are measured as they ship, merged.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from compressor.models.loaded import LoadedModel
+from compressor.schema.preprocess import ImagePreprocess, Preprocess
+from compressor.tasks.image_classification.models.merging import merged
+from compressor.tasks.image_classification.stored import StoredImages
+from compressor.tasks.image_classification.task import TASK
+
+__all__ = ["CATALOGUE", "create", "drawn"]
+
+CATALOGUE: dict[str, tuple[str, ...]] = {
+    "MobileNetV2": ("mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075", "mobilenetv2_100", "mobilenetv2_140"),
+    "MobileNetV3": (
+        "mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100", "mobilenetv3_large_075",
+        "mobilenetv3_large_100",
+    ),
+    "MobileNetV4": (
+        "mobilenetv4_conv_small_035", "mobilenetv4_conv_small_050", "mobilenetv4_conv_small", "mobilenetv4_conv_medium",
+    ),
+    "EfficientNet": ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2"),
+    "EfficientNet-Lite": ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+    "MNASNet": ("mnasnet_small", "mnasnet_050", "mnasnet_100", "semnasnet_100"),
+    "FBNet": ("fbnetc_100", "fbnetv3_b"),
+    "LCNet": ("lcnet_035", "lcnet_050", "lcnet_075", "lcnet_100", "lcnet_150"),
+    "TinyNet": ("tinynet_e", "tinynet_d", "tinynet_c", "tinynet_a"),
+    "MobileOne": ("mobileone_s0", "mobileone_s1", "mobileone_s2"),
+    "RepVGG": ("repvgg_a0", "repvgg_a1"),
+    "RepViT": ("repvit_m0_9", "repvit_m1_0"),
+    "GhostNet": ("ghostnet_050", "ghostnet_100"),
+    "MixNet": ("mixnet_s", "mixnet_m"),
+    "EdgeNeXt": ("edgenext_xx_small", "edgenext_x_small"),
+    "FastViT": ("fastvit_t8", "fastvit_t12"),
+    "ResNet": ("resnet10t", "resnet18"),
+}  # fmt: skip
+"""Family -> its candidates, from small to large."""
+
+
+def create(name: str, classes: int, input_size: int) -> LoadedModel:
+    """The candidate with drawn weights, as it ships: merged, in evaluation mode. Raises KdcError."""
+    names: Sequence[str] = [f"class {number}" for number in range(classes)]
+    model = TASK.create_student(f"timm:{name}", "random", names, input_size, None)
+    return merged(model)
+
+
+def drawn(preprocess: Preprocess, count: int, path: Path) -> StoredImages:
+    """`count` images of uniform noise, in the new .npy file `path`. How long a network takes does not depend on them."""
+    assert isinstance(preprocess, ImagePreprocess), "the table names this module for images"
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *preprocess.input_size, 3), np.uint8)
+    np.save(path, pixels)
+    return StoredImages(pixels, preprocess, path)
