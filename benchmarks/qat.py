@@ -61,7 +61,7 @@ class Trial:
             score = self.validation(candidate.model, self.runtime, "int8")
             made.append((self.validation.rank(score), candidate))
         best = max(made, key=lambda pair: pair[0])[1]
-        return best.how, self.test(best.model, self.runtime, "int8")
+        return best.description, self.test(best.model, self.runtime, "int8")
 
     def qat(self, seed: int, epochs: int, folder: Path) -> Score:
         """The student trained on with another seed, scored on test."""

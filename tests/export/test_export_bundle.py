@@ -129,7 +129,7 @@ def test_a_student_is_trained_on_once_for_each_way_of_rounding(tmp_path: Path, m
         asked.append(scheme)
         return tmp_path / f"run-{len(asked)}"
 
-    place = build._Place(tmp_path, tmp_path, load_profile("x86-avx2"), cast(Any, None), cast(Any, None), Silent())
+    place = build._Workspace(tmp_path, tmp_path, load_profile("x86-avx2"), cast(Any, None), cast(Any, None), Silent())
     first, second = Scheme(activations="uint8", weight_bits=7), Scheme(activations="int8")
     trained = build._retraining(place, 1, train)
     found = [cast(Any, trained(scheme)) for scheme in (first, second, first, second)]

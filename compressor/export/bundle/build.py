@@ -116,8 +116,8 @@ def require_exporters(profile: Profile) -> None:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A bundle in the item in `root`. `work`: what is needed on the way and does not ship."""
+class _Workspace:
+    """A bundle being made in `root`. `work`: what is needed on the way and does not ship."""
 
     root: Path
     work: Path
@@ -130,11 +130,11 @@ class _Place:
     def task(self) -> Task:
         return task_named(self.record.task)
 
-    def inputs(self, how: Preprocess, path: str) -> Stored:
+    def inputs(self, preprocess: Preprocess, path: str) -> Stored:
         """Of the test split; written where they are not there yet."""
         if (self.root / path).exists():
-            return self.task.stored(self.root / path, how)
-        return self.task.store(self.data.test, how, self.root / path, self.progress)
+            return self.task.stored(self.root / path, preprocess)
+        return self.task.store(self.data.test, preprocess, self.root / path, self.progress)
 
     def write_reference(self, network: nn.Module, inputs: Stored, path: str) -> None:
         write_reference(network, inputs, self.root / path, self.progress)
@@ -155,9 +155,9 @@ def _fill(
     a table's answers to them are written for whoever measures; no choice here sees them."""
     student, record = load_run(run)
     data = data_of(request, record, progress)
-    place = _Place(root, root / WORK, profile, without_paths(record), data, progress)
+    workspace = _Workspace(root, root / WORK, profile, without_paths(record), data, progress)
     (root / "eval").mkdir()
-    place.work.mkdir()
+    workspace.work.mkdir()
     tested_on = eval_set(data.test, root)
     differs = scored_by_others(profile, machine_isa()) if profile.asks_for("int8") else ""
     if differs:
@@ -165,31 +165,31 @@ def _fill(
     if record.bias_correction and retrain is not None:
         progress.note("int8 without quantization-aware training: it would undo the student's bias correction")
     teacher_table, by_ids = None, ""
-    if table is not None and place.record.teacher is not None:
-        source = place.record.teacher.source
+    if table is not None and workspace.record.teacher is not None:
+        source = workspace.record.teacher.source
         teacher_table = write_teacher_table(table, source, data, root, progress)
         by_ids = matched_by_ids_alone(table, source, data)
         if isinstance(table, str) and retrain is not None:
             progress.warn("int8 without quantization-aware training: the table that it would learn from is not there")
             retrain = None
-    item = _student(place, run, student, record, retrain, delivery)
+    item = _student(workspace, run, student, record, retrain, delivery)
     variants = [*variants_of(item, profile, progress)]
     if teacher is not None:
         same = teacher.preprocess == student.preprocess
-        item = _teacher_making(place, teacher, item.images if same else "eval/teacher_inputs.npy")
+        item = _teacher(workspace, teacher, item.images if same else "eval/teacher_inputs.npy")
         variants += variants_of(item, profile, progress)
     (root / "labels.txt").write_text("".join(f"{name}\n" for name in record.class_names), encoding="utf-8")
     (root / "runners").mkdir()
     for name, script in runner_scripts().items():
         shutil.copyfile(script, root / "runners" / name)
-    shutil.rmtree(place.work)
-    shipped = {one.path for variant in variants for one in variant.files}
+    shutil.rmtree(workspace.work)
+    shipped = {file.path for variant in variants for file in variant.files}
     support = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     return Bundle(
         kdc=__version__,
         profile=profile,
-        student=place.record,
-        teacher=place.record.teacher,
+        student=workspace.record,
+        teacher=workspace.record.teacher,
         teacher_table=teacher_table,
         reference="-".join(REFERENCE),
         eval=tested_on,
@@ -200,78 +200,85 @@ def _fill(
 
 
 def _student(
-    place: _Place, run: Path, student: LoadedModel, record: Student, retrain: Retrain | None, delivery: Delivery
+    workspace: _Workspace, run: Path, student: LoadedModel, record: Student, retrain: Retrain | None, delivery: Delivery
 ) -> ExportItem:
     """The student in fp32, with a judge of what is made of it. One that was trained under fake quantization is taken
     as it is without that, and is its own top rung."""
-    batch = None if delivery.dynamic_batch else place.profile.batch
-    own = qat_model(run, place.profile, batch, place.work / "own-qat") if record.quantization is not None else None
-    network = own.float_network if own is not None else student.network
+    batch = None if delivery.dynamic_batch else workspace.profile.batch
+    qat_student = (
+        qat_model(run, workspace.profile, batch, workspace.work / "own-qat")
+        if record.quantization is not None
+        else None
+    )
+    network = qat_student.float_network if qat_student is not None else student.network
     images, reference = "eval/student_inputs.npy", "eval/student_reference.npy"
-    inputs = place.inputs(student.preprocess, images)
-    place.write_reference(network, inputs, reference)
+    inputs = workspace.inputs(student.preprocess, images)
+    workspace.write_reference(network, inputs, reference)
     return ExportItem(
-        root=place.root,
+        root=workspace.root,
         role="student",
         model=student,
-        source=_source(place, network, student, delivery),
+        source=_source(workspace, network, student, delivery),
         images=images,
         reference=reference,
-        judge=_judge(place, network, student, record),
-        top=TopRung(own, _retraining(place, batch, None if own is not None or record.bias_correction else retrain)),
+        judge=_judge(workspace, network, student, record),
+        top=TopRung(
+            qat_student,
+            _retraining(workspace, batch, None if qat_student is not None or record.bias_correction else retrain),
+        ),
         delivery=delivery,
-        write_reference=lambda network, path: place.write_reference(network, inputs, path),
+        write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
     )
 
 
-def _teacher_making(place: _Place, teacher: LoadedModel, images: str) -> ExportItem:
+def _teacher(workspace: _Workspace, teacher: LoadedModel, images: str) -> ExportItem:
     reference = "eval/teacher_reference.npy"
-    (place.root / "teacher").mkdir()
-    inputs = place.inputs(teacher.preprocess, images)
-    place.write_reference(teacher.network, inputs, reference)
+    (workspace.root / "teacher").mkdir()
+    inputs = workspace.inputs(teacher.preprocess, images)
+    workspace.write_reference(teacher.network, inputs, reference)
     return ExportItem(
-        root=place.root,
+        root=workspace.root,
         role="teacher",
         model=teacher,
-        source=_source(place, teacher.network, teacher, None),
+        source=_source(workspace, teacher.network, teacher, None),
         images=images,
         reference=reference,
         judge=None,
         top=TopRung(),
         delivery=Delivery(),
-        write_reference=lambda network, path: place.write_reference(network, inputs, path),
+        write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
     )
 
 
-def _source(place: _Place, network: nn.Module, model: LoadedModel, student: Delivery | None) -> Source:
+def _source(workspace: _Workspace, network: nn.Module, model: LoadedModel, student: Delivery | None) -> Source:
     """The network as fp32 ONNX, and of the `student` the training images that quantization may look at."""
-    profile, how, progress = place.profile, model.preprocess, place.progress
+    profile, preprocess, progress = workspace.profile, model.preprocess, workspace.progress
     role = "teacher" if student is None else "student"
     progress.note(f"exporting the {role} ({model.weights.architecture}) to ONNX opset {profile.opset}")
-    onnx_file = place.root / ("teacher" if student is None else ".") / "model.onnx"
+    onnx_file = workspace.root / ("teacher" if student is None else ".") / "model.onnx"
     torch.manual_seed(0)
-    metadata = metadata_of(model, place.record, student is not None)
+    metadata = metadata_of(model, workspace.record, student is not None)
     batch = None if student is not None and student.dynamic_batch else profile.batch
-    to_onnx(network, how.inputs, batch, profile.opset, metadata, onnx_file)
-    part = part_of(place.data.train, 0)
+    to_onnx(network, preprocess.inputs, batch, profile.opset, metadata, onnx_file)
+    part = part_of(workspace.data.train, 0)
     if student is not None and profile.asks_for("int8"):
-        part = part_of(place.data.train, CALIBRATION)
+        part = part_of(workspace.data.train, CALIBRATION)
         if len(part) < max(FEWEST, profile.batch):
             raise KdcError(
                 f"{len(part)} training images are too few for the calibration of int8: at least "
                 f"{max(FEWEST, profile.batch)} are needed",
                 "give more training data, or leave int8 out: --precision …",
             )
-    calibration = place.task.store(part, how, place.work / f"{role}-calibration.npy", progress)
-    return Source(network, onnx_file, how, calibration, profile)
+    calibration = workspace.task.store(part, preprocess, workspace.work / f"{role}-calibration.npy", progress)
+    return Source(network, onnx_file, preprocess, calibration, profile)
 
 
-def _judge(place: _Place, network: nn.Module, student: LoadedModel, record: Student) -> ValidationJudge:
-    how, profile = student.preprocess, place.profile
-    validation = part_of(place.data.validation, validation_size(how))
-    answers = place.work / "validation_reference.npy"
-    inputs = place.task.store(validation, how, place.work / "validation.npy", place.progress)
-    write_reference(network, inputs, answers, place.progress)
+def _judge(workspace: _Workspace, network: nn.Module, student: LoadedModel, record: Student) -> ValidationJudge:
+    preprocess, profile = student.preprocess, workspace.profile
+    validation = part_of(workspace.data.validation, validation_size(preprocess))
+    answers = workspace.work / "validation_reference.npy"
+    inputs = workspace.task.store(validation, preprocess, workspace.work / "validation.npy", workspace.progress)
+    write_reference(network, inputs, answers, workspace.progress)
     reference = np.load(answers)
     right = int((reference.argmax(axis=1) == validation.labels).sum())
     return ValidationJudge(
@@ -285,9 +292,9 @@ def _judge(place: _Place, network: nn.Module, student: LoadedModel, record: Stud
     )
 
 
-def validation_size(how: Preprocess) -> int:
+def validation_size(preprocess: Preprocess) -> int:
     """How many validation samples of that size choices are made on, where there are so many."""
-    return min(VALIDATION, VALIDATION_VALUES // how.cost)
+    return min(VALIDATION, VALIDATION_VALUES // preprocess.cost)
 
 
 def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> float:
@@ -302,14 +309,16 @@ def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> fl
     return max(floor, kept) if right >= kept else floor
 
 
-def _retraining(place: _Place, batch: int | None, retrain: Retrain | None) -> Callable[[Scheme], QatModel | None]:
+def _retraining(
+    workspace: _Workspace, batch: int | None, retrain: Retrain | None
+) -> Callable[[Scheme], QatModel | None]:
     """The top rung: the student trained on, once for each way of rounding; None where it may not be."""
     made: dict[Scheme, QatModel] = {}
 
     def trained(scheme: Scheme) -> QatModel | None:
         if retrain is not None and scheme not in made:
-            folder = place.work / f"qat-{scheme.activations}-{scheme.weight_bits}"
-            made[scheme] = qat_model(retrain(scheme), place.profile, batch, folder)
+            folder = workspace.work / f"qat-{scheme.activations}-{scheme.weight_bits}"
+            made[scheme] = qat_model(retrain(scheme), workspace.profile, batch, folder)
         return made.get(scheme)
 
     return trained

@@ -13,7 +13,7 @@ from compressor.schema.preprocess import ImagePreprocess
 __all__ = ["BUILDER", "bake_openvino"]
 
 
-def bake_openvino(model: Path, how: ImagePreprocess, out: Path) -> None:
+def bake_openvino(model: Path, preprocess: ImagePreprocess, out: Path) -> None:
     """`onnx.bake.bake_preprocessing` for an IR, whatever its precision: writes `out` (.xml) and its .bin beside it.
 
     OpenVINO may fuse the steps into one, so logits equal those of the model before to about 1e-5 of their range. The
@@ -22,8 +22,8 @@ def bake_openvino(model: Path, how: ImagePreprocess, out: Path) -> None:
     ov = needs("openvino", RUNTIMES["openvino"].install, "preprocessing in an OpenVINO model")
     given = ov.Core().read_model(model)
     kind, shape = given.input(0).element_type, given.input(0).get_partial_shape()
-    if kind != ov.Type.f32 or not shape.compatible(ov.PartialShape([-1, 3, *how.input_size])):
-        expected = f"float32 [batch, 3, {how.input_size[0]}, {how.input_size[1]}]"
+    if kind != ov.Type.f32 or not shape.compatible(ov.PartialShape([-1, 3, *preprocess.input_size])):
+        expected = f"float32 [batch, 3, {preprocess.input_size[0]}, {preprocess.input_size[1]}]"
         raise KdcError(
             f"{model}: the preprocessing goes before an input {expected}; it has: {kind.get_type_name()} {shape}"
         )
@@ -32,7 +32,7 @@ def bake_openvino(model: Path, how: ImagePreprocess, out: Path) -> None:
     steps.input().model().set_layout(ov.Layout("NCHW"))
     chain = steps.input().preprocess()
     chain.convert_element_type(ov.Type.f32).convert_layout(ov.Layout("NCHW"))
-    chain.scale(255.0).mean(list(how.mean)).scale(list(how.std))
+    chain.scale(255.0).mean(list(preprocess.mean)).scale(list(preprocess.std))
     baked = steps.build()
     baked.input(0).get_tensor().set_names({BAKED_INPUT})
     write(ov, baked, out, half=False)  # as they are stored, which may be f16 already
