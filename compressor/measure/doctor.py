@@ -94,7 +94,10 @@ def to_text(diagnosis: Diagnosis) -> str:
         "runtimes",
         table(
             [_runtime_row(check) for check in diagnosis.runtimes]
-            + [(name, "kdc has no runner for it yet", f"by hand: {how}") for name, how in diagnosis.not_yet.items()],
+            + [
+                (name, "kdc has no runner for it yet", f"by hand: {instructions}")
+                for name, instructions in diagnosis.not_yet.items()
+            ],
             indent="  ",
         ),
         "",

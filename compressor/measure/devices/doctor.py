@@ -29,14 +29,14 @@ def diagnose_device(url: DeviceUrl, *, python: str | None, progress: Progress) -
     interpreter = python or DEFAULT_PYTHON
     with connected(url, interpreter) as agent:
         free = send(agent, url, _scripts(), progress)
-        found = agent.probe([runtime.runner for runtime in RUNTIMES.values()])
-    if not isinstance(found.get("machine"), dict):
+        reply = agent.probe([runtime.runner for runtime in RUNTIMES.values()])
+    if not isinstance(reply.get("machine"), dict):
         raise KdcError(
-            f"{url.name} does not say what it is: {one_line(found.get('machine_problem'))}", "", EXIT_MISSING
+            f"{url.name} does not say what it is: {one_line(reply.get('machine_problem'))}", "", EXIT_MISSING
         )
-    machine = parse(Machine, found["machine"], f"bench.py --info on {url.name}")
-    managed = bool(found.get("externally_managed"))
-    answers = found.get("runners")
+    machine = parse(Machine, reply["machine"], f"bench.py --info on {url.name}")
+    managed = bool(reply.get("externally_managed"))
+    answers = reply.get("runners")
     runners = answers if isinstance(answers, dict) else {}
     return DeviceDiagnosis(
         kdc=__version__,
@@ -48,7 +48,7 @@ def diagnose_device(url: DeviceUrl, *, python: str | None, progress: Progress) -
         numpy=PackageCheck(
             name="numpy",
             purpose="measure",
-            version=None if found.get("numpy") is None else one_line(found["numpy"]),
+            version=None if reply.get("numpy") is None else one_line(reply["numpy"]),
             install=_install(interpreter, managed, "numpy"),
         ),
         runtimes=tuple(
