@@ -142,7 +142,7 @@ class Agent:
     def bench(self, request: Request) -> Reply:
         """Run bench.py with `args`. The pipe is its own until it ends."""
         folder, args = self._opened(), request.get("args")
-        if not isinstance(args, list) or not all(isinstance(one, str) for one in args):
+        if not isinstance(args, list) or not all(isinstance(argument, str) for argument in args):
             raise RequestError("bad-request", "bench needs args, a list of texts")
         (folder / OUT).mkdir(exist_ok=True)
         code, said = parts.run(self._opened(), ["runners/bench.py", *args], 0, 1, None)
