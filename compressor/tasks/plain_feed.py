@@ -88,7 +88,7 @@ class PlainFeed:
                 )
         if self._team.num_processes > 1:
             answers = sorted(gather_object(answers), key=lambda answer: answer[0])
-        logits = np.concatenate([found for _, found in answers])
+        logits = np.concatenate([part for _, part in answers])
         self.right[model.key, split] = top1(logits) == held.labels
         return logits
 

@@ -35,11 +35,11 @@ __all__ = ["encoded_image", "find_parquet"]
 CACHE_BYTES = 256 << 20
 
 
-def find_parquet(place: str, progress: Progress) -> Found:
+def find_parquet(location: str, progress: Progress) -> Found:
     """Images as bytes, as Hugging Face's {bytes, path}, or as paths relative to the file. Integer labels get the
     names that Hugging Face keeps in the file's metadata, where it has them."""
     needs("pyarrow", install_line("pyarrow"), "parquet: data")
-    files, notes = files_by_split(place, "parquet")
+    files, notes = files_by_split(location, "parquet")
     return join({split: [_table(path) for path in paths] for split, paths in files.items()}, notes)
 
 
