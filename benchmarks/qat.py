@@ -23,8 +23,8 @@ from compressor.data.samples import Dataset, Split
 from compressor.distill import quantization_aware
 from compressor.export.base import Quantizer, Source
 from compressor.export.builders import builder_of
-from compressor.export.bundle.build import CALIBRATION, validation_size
 from compressor.export.bundle.eval_set import part_of, write_reference
+from compressor.export.bundle.items import CALIBRATION, validation_size
 from compressor.export.judge import ValidationJudge
 from compressor.export.onnx.graph import to_onnx
 from compressor.export.onnx.qat import qat_model

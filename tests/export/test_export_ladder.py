@@ -9,7 +9,7 @@ import pytest
 
 from compressor.errors import KdcError
 from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Rank, Source, TopRung
-from compressor.export.bundle.build import needed
+from compressor.export.bundle.items import needed
 from compressor.export.ladder import climb
 from compressor.profiles import load_profile
 from compressor.progress import Progress, Silent
