@@ -31,7 +31,7 @@ Ints = NDArray[np.int64]
 SAMPLES, OF_CLASS = "test samples", "test samples of the class"
 
 
-class Own(TypedDict):
+class Figures(TypedDict):
     """The fields of Row and TableRow that are made from a model's predictions and the labels alone."""
 
     accuracy: Estimate | None
@@ -40,7 +40,7 @@ class Own(TypedDict):
     worst_class: ClassShare | None
 
 
-class Compared(Own):
+class Compared(Figures):
     """The fields of Row that are made from predictions and labels."""
 
     worst_retention: ClassShare | None
@@ -80,7 +80,7 @@ def answers_of(results: Results, name: str) -> Compared:
         return figures
     answers, labels, names = results.answers[name], results.labels, results.bundle.student.class_names
     right = answers.top1 == labels
-    figures = {**figures, **_own(answers, results)}
+    figures = {**figures, **_figures(answers, results)}
     theirs = _teachers(results, name)
     if theirs is not None:
         teacher_right = theirs == labels
@@ -113,10 +113,10 @@ def table_row(results: Results) -> TableRow | None:
     teacher, table = results.bundle.teacher, results.bundle.teacher_table
     if results.table is None or teacher is None or table is None or table.kind is None:
         return None
-    return TableRow(source=teacher.source, kind=table.kind, **_own(results.table, results))
+    return TableRow(source=teacher.source, kind=table.kind, **_figures(results.table, results))
 
 
-def _own(answers: Answers, results: Results) -> Own:
+def _figures(answers: Answers, results: Results) -> Figures:
     labels, names = results.labels, results.bundle.student.class_names
     predictions, margin = answers.top1, answers.margin
     area = None if margin is None else _estimate(lambda: auc(margin, labels == 1))

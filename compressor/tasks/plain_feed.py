@@ -58,7 +58,7 @@ class PlainFeed:
 
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         for step in range(first_step, self.steps_per_epoch):
-            for part in self._mine(self.samples_of(epoch, step)):
+            for part in self._parts_of_process(self.samples_of(epoch, step)):
                 batch: dict[str, Tensor] = {}
                 for key in self._inputs if keys is None else keys:
                     batch |= self.input_of(key, part, epoch)
@@ -103,7 +103,7 @@ class PlainFeed:
         made = self._make(split, rows, self._inputs[key])
         return {name: tensor.to(self._device) for name, tensor in made.items()}
 
-    def _mine(self, samples: Rows) -> list[Rows]:
+    def _parts_of_process(self, samples: Rows) -> list[Rows]:
         """This process's share of a step, in parts."""
         parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]

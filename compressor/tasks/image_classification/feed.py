@@ -90,7 +90,7 @@ class ImageFeed:
         view, labels = self._view(epoch), self._data.train.labels
         order = keyed_order(self._recipe.seed, len(self._data.train), epoch)
         steps = [self._step(order, step) for step in range(first_step, self.steps_per_epoch)]
-        parts = [part for samples in steps for part in self._mine(samples)]
+        parts = [part for samples in steps for part in self._parts_of_process(samples)]
         mixes = [self._mix(part, view) for part in parts]
         wanted = [
             part if mix is None else np.concatenate([part, mix.partner]) for part, mix in zip(parts, mixes, strict=True)
@@ -164,7 +164,7 @@ class ImageFeed:
         """The samples of a step, of all processes and parts."""
         return order[step * self._global : (step + 1) * self._global]
 
-    def _mine(self, samples: Rows) -> list[Rows]:
+    def _parts_of_process(self, samples: Rows) -> list[Rows]:
         """This process's share of a step, in parts."""
         parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]

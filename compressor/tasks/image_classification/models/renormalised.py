@@ -10,7 +10,7 @@ __all__ = ["Renormalised", "adapted"]
 
 
 class Renormalised(nn.Module):
-    """`network`, which wants images as `own` says, on images as `given` says: normalised anew, and resized where
+    """`network`, which wants images as `expected` says, on images as `given` says: normalised anew, and resized where
     its input size is another."""
 
     def __init__(self, network: nn.Module, expected: ImagePreprocess, given: ImagePreprocess) -> None:

@@ -58,24 +58,24 @@ def doubt(folders: Mapping[str, Inside]) -> str:
     names = list(folders)
     sounding = [name for name in names if sounds_like(name, names)]
     if len(sounding) > 1:
-        return f"{_some(sounding)}, which sound like splits, not like classes"
+        return f"{_names(sounding)}, which sound like splits, not like classes"
     for name in sounding:
         if not is_train_alone(name) or folders[name].classes:
-            holds = f" and holds {_some(folders[name].folders)}" if folders[name].classes else ""
-            siblings = _some(sibling for sibling in names if sibling != name)
+            holds = f" and holds {_names(folders[name].folders)}" if folders[name].classes else ""
+            siblings = _names(sibling for sibling in names if sibling != name)
             return f"{name}, which sounds like a split{holds}" + (f", beside {siblings}" if siblings else "")
     if len(names) > 1 and _are_parts(names):
-        return f"{_some(names)}, which sound like parts of one set, not like classes"
+        return f"{_names(names)}, which sound like parts of one set, not like classes"
     for name, inside in folders.items():
         within = [inner for inner in inside.folders if sounds_like(inner, inside.folders)]
         if len(within) > 1:
-            return f"{name}, which holds {_some(within)}: they sound like splits"
+            return f"{name}, which holds {_names(within)}: they sound like splits"
         if len(inside.classes) > 1 and split_in(name)[0]:
-            return f"{name}, which sounds like a split and holds the folders {_some(inside.folders)}"
+            return f"{name}, which sounds like a split and holds the folders {_names(inside.folders)}"
         if len(inside.classes) > 1 and spelt(name).casefold() in WRAPPERS:
-            return f"{name}, which holds the folders {_some(inside.folders)}: these look like the classes"
+            return f"{name}, which holds the folders {_names(inside.folders)}: these look like the classes"
         if len(inside.classes) > 1 and inside.doubled:
-            return f"{name}, which holds another {name} with the folders {_some(inside.folders)}"
+            return f"{name}, which holds another {name} with the folders {_names(inside.folders)}"
     return _drawn(names) or _same(folders)
 
 
@@ -85,7 +85,9 @@ def _drawn(names: Sequence[str]) -> str:
     images, drawn = ([name for word, name in plain.items() if word in words] for words in (WRAPPERS, DRAWN))
     if not images or not drawn:
         return ""
-    return f"{_some(images)} and {_some(drawn)}, which sound like images and what is drawn over them, not like classes"
+    return (
+        f"{_names(images)} and {_names(drawn)}, which sound like images and what is drawn over them, not like classes"
+    )
 
 
 def masks_told(ids: Sequence[str]) -> tuple[str, ...]:
@@ -110,7 +112,7 @@ def _same(folders: Mapping[str, Inside]) -> str:
     for name, inside in folders.items():
         copies = (inside.classes & plain) - {spelt(name).casefold()}
         if len(copies) > 1:
-            return f"{name}, which holds folders named like those beside it ({_some(sorted(copies))})"
+            return f"{name}, which holds folders named like those beside it ({_names(sorted(copies))})"
     by_stem: dict[tuple[str, ...], dict[str, str]] = {}
     by_inside: dict[frozenset[str], list[str]] = {}
     for name, inside in folders.items():
@@ -121,11 +123,11 @@ def _same(folders: Mapping[str, Inside]) -> str:
             by_inside.setdefault(inside.classes, []).append(name)
     pairs = [[*by_split.values()] for by_split in by_stem.values() if len(by_split) > 1]
     if pairs:
-        return f"{_some(pairs[0])}, which sound like splits, not like classes"
+        return f"{_names(pairs[0])}, which sound like splits, not like classes"
     # Not all may hold all classes. Where more of the folders hold images themselves, these are the classes.
     groups = sorted(by_inside.items(), key=lambda group: -len(group[1]))[:100]
     if (most := groups[:1]) and len(most[0][1]) > 1 and len(most[0][1]) >= flat:
-        return f"{_some(most[0][1])}, which hold the same folders ({_some(sorted(most[0][0]))})"
+        return f"{_names(most[0][1])}, which hold the same folders ({_names(sorted(most[0][0]))})"
     for (classes, first), (other_classes, second) in combinations(groups, 2):
         shared = classes & other_classes
         if (
@@ -133,9 +135,9 @@ def _same(folders: Mapping[str, Inside]) -> str:
             and 2 * len(shared) >= min(len(classes), len(other_classes))
             and len(first) + len(second) >= flat
         ):
-            return f"{_some([first[0], second[0]])}, which hold the same folders ({_some(sorted(shared))})"
+            return f"{_names([first[0], second[0]])}, which hold the same folders ({_names(sorted(shared))})"
     return ""
 
 
-def _some(names: Iterable[str]) -> str:
+def _names(names: Iterable[str]) -> str:
     return listed(names, 4)

@@ -51,7 +51,7 @@ def _table(path: Path) -> Table:
     split = split_column(schema.names, path)
 
     def column(name: str) -> list[Any]:
-        values: list[Any] = reading(path, lambda parquet: _whole(parquet, path, name).to_pylist())
+        values: list[Any] = reading(path, lambda parquet: _column(parquet, path, name).to_pylist())
         return values
 
     def where(row: int) -> str:
@@ -99,7 +99,7 @@ def _may_hold_images(pa: Any, kind: Any) -> bool:
     return texts or (held is not None and _may_hold_images(pa, held) and not pa.types.is_struct(held))
 
 
-def _whole(parquet: Any, path: Path, name: str) -> Any:
+def _column(parquet: Any, path: Path, name: str) -> Any:
     # By the file, not by read_table, which takes a folder's name such as `split=train` for one more column.
     with parquet.ParquetFile(path) as file:
         return file.read(columns=[name])[name]
