@@ -111,6 +111,7 @@ def student_item(
 
 
 def teacher_item(workspace: Workspace, teacher: LoadedModel, images: str) -> ExportItem:
+    """The teacher in fp32. `images`: where its test inputs lie, relative to the bundle; it may share the student's."""
     reference = "eval/teacher_reference.npy"
     (workspace.root / "teacher").mkdir()
     inputs = workspace.inputs(teacher.preprocess, images)
