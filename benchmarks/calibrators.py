@@ -65,7 +65,7 @@ def made_by_kdc(given: Trial, folder: Path) -> dict[str, tuple[Path, float]]:
     for candidate in given.quantizer.candidates(given.source, folder, given.validation, progress_for(quiet=True)):
         if candidate is None:
             break
-        found[f"kdc {candidate.how}"] = candidate.model, time.perf_counter() - begin
+        found[f"kdc {candidate.description}"] = candidate.model, time.perf_counter() - begin
         begin = time.perf_counter()
     return found
 

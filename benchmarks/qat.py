@@ -23,8 +23,8 @@ from compressor.data.samples import Dataset, Split
 from compressor.distill import quantization_aware
 from compressor.export.base import Quantizer, Source
 from compressor.export.builders import builder_of
-from compressor.export.bundle.build import CALIBRATION, validation_size
 from compressor.export.bundle.eval_set import part_of, write_reference
+from compressor.export.bundle.items import CALIBRATION, validation_size
 from compressor.export.judge import ValidationJudge
 from compressor.export.onnx.graph import to_onnx
 from compressor.export.onnx.qat import qat_model
@@ -61,7 +61,7 @@ class Trial:
             score = self.validation(candidate.model, self.runtime, "int8")
             made.append((self.validation.rank(score), candidate))
         best = max(made, key=lambda pair: pair[0])[1]
-        return best.how, self.test(best.model, self.runtime, "int8")
+        return best.description, self.test(best.model, self.runtime, "int8")
 
     def qat(self, seed: int, epochs: int, folder: Path) -> Score:
         """The student trained on with another seed, scored on test."""

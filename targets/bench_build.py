@@ -35,29 +35,32 @@ def built_models(contestants: list[Contestant], plan: Plan, folder: Path, teller
     """Build what has to be built, into a folder in `folder` that is gone afterwards: the bundle stays as it was sealed.
     A contestant whose model cannot be built is out. A copy loads the engine of its original, so that they differ in
     nothing."""
-    originals = [one for one in contestants if one.variant.get("build") and one.copy_of is None]
+    originals = [
+        contestant for contestant in contestants if contestant.variant.get("build") and contestant.copy_of is None
+    ]
     if not originals:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix=".kdc-tmp.built-", dir=folder) as place:
-        for count, one in enumerate(originals, 1):
-            with attempt(one, teller):
-                one.model = os.fspath(build(one, plan, Path(place), teller))
-            for copy in (other for other in contestants if other.copy_of == one.name):
-                copy.model = one.model
-                if not one.alive:
-                    copy.fail(one.record["error"])
-            teller.step("building", count, len(originals), one.name)
+    with tempfile.TemporaryDirectory(prefix=".kdc-tmp.built-", dir=folder) as temporary:
+        for count, contestant in enumerate(originals, 1):
+            with attempt(contestant, teller):
+                contestant.model = os.fspath(build(contestant, plan, Path(temporary), teller))
+            for copy in (candidate for candidate in contestants if candidate.copy_of == contestant.name):
+                copy.model = contestant.model
+                if not contestant.alive:
+                    copy.fail(contestant.record["error"])
+            teller.step("building", count, len(originals), contestant.name)
         yield
 
 
-def build(one: Contestant, plan: Plan, place: Path, teller: Teller) -> Path:
+def build(contestant: Contestant, plan: Plan, folder: Path, teller: Teller) -> Path:
     """The file that build_*.py makes of the contestant's model; RunnerError, with its last words, where it does not."""
-    script = one.script.with_name(one.variant["build"])
+    variant = contestant.variant
+    script = contestant.script.with_name(variant["build"])
     if not script.is_file():
         raise RunnerError(f"{script.name} does not lie beside bench.py")
-    out = place / f"{one.name}.engine"
-    command = [plan.python, str(script), one.variant["model"], "--out", str(out), "--runtime", one.variant["runtime"]]
+    out = folder / f"{contestant.name}.engine"
+    command = [plan.python, str(script), variant["model"], "--out", str(out), "--runtime", variant["runtime"]]
     command += ["--batch", str(plan.batch), "--json"]
     try:
         # In this process's group, unlike a runner: nothing but a signal ends it, and Ctrl-C shall.
@@ -77,14 +80,14 @@ def build(one: Contestant, plan: Plan, place: Path, teller: Teller) -> Path:
         raise RunnerError(f"cannot start {script.name} with {Path(plan.python).name}: {error.strerror}") from error
     if done.returncode or not out.is_file():
         raise RunnerError(last_words(done))
-    teller.note(f"{one.name}: built on this machine{figures(done.stdout)}")
+    teller.note(f"{contestant.name}: built on this machine{figures(done.stdout)}")
     return out
 
 
 def last_words(done: subprocess.CompletedProcess[str]) -> str:
     lines = [" ".join(line.split()) for line in done.stderr.splitlines() if line.strip()]
-    how = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-    return lines[-1][:500] if lines else f"the model was not built: {how}, without a word"
+    ending = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    return lines[-1][:500] if lines else f"the model was not built: {ending}, without a word"
 
 
 def figures(answer: str) -> str:

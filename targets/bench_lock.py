@@ -101,11 +101,13 @@ def _acquire(handle: int, wait: float, note: Callable[[str], None]) -> Hold:
         except OSError as error:
             note(f"{NAME} cannot be locked ({error.strerror}): two measurements at once would not notice each other")
             return Hold(0.0, alone=False)
-        who = f"another measurement runs on this machine{_holder(handle)}"
+        reason = f"another measurement runs on this machine{_holder(handle)}"
         if waited >= wait:
-            raise BusyError(f"{who} and did not end within {wait:.0f} s; try again, or let it wait longer with --wait")
+            raise BusyError(
+                f"{reason} and did not end within {wait:.0f} s; try again, or let it wait longer with --wait"
+            )
         if waited - reminded >= REMIND_SECONDS:
-            note(f"{who}; waiting up to {wait - waited:.0f} s")
+            note(f"{reason}; waiting up to {wait - waited:.0f} s")
             reminded = waited
         time.sleep(min(POLL_SECONDS, wait - waited))
 
@@ -117,5 +119,5 @@ def _holder(handle: int) -> str:
         rows = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return ""
-    found = {row[4] for row in rows if len(row) > 5 and row[1] == "FLOCK" and row[5].rpartition(":")[2] == wanted}
-    return f" (process {found.pop()})" if len(found) == 1 and found != {"0"} else ""
+    pids = {row[4] for row in rows if len(row) > 5 and row[1] == "FLOCK" and row[5].rpartition(":")[2] == wanted}
+    return f" (process {pids.pop()})" if len(pids) == 1 and pids != {"0"} else ""

@@ -82,15 +82,15 @@ def run_rounds(contestants: list[Contestant], plan: Plan, teller: Teller) -> Lat
     begin = time.monotonic()
     late = False
     while wanted:
-        while len(result.rounds) < wanted and not late and any(one.alive for one in contestants):
+        while len(result.rounds) < wanted and not late and any(contestant.alive for contestant in contestants):
             number = plan.first_round + len(result.rounds)
             late = number >= MIN_ROUNDS and time.monotonic() - begin >= plan.seconds
             if not late:
                 run_round(contestants, number, result, plan, teller, wanted)
-        if not plan.ask or not any(one.alive for one in contestants):
+        if not plan.ask or not any(contestant.alive for contestant in contestants):
             break
-        more = teller.look(len(result.rounds), late)
-        wanted = len(result.rounds) + more if more else 0
+        extra = teller.look(len(result.rounds), late)
+        wanted = len(result.rounds) + extra if extra else 0
     return result
 
 
@@ -98,10 +98,10 @@ def run_round(
     contestants: list[Contestant], number: int, result: Latency, plan: Plan, teller: Teller, wanted: int
 ) -> None:
     """One block a contestant. What the machine did meanwhile is read before and after, and costs no block anything."""
-    by_name = {one.name: one for one in contestants}
+    by_name = {contestant.name: contestant for contestant in contestants}
     alive = [name for name in order_of(list(by_name), plan.seed, number) if by_name[name].alive]
     blocks: list[dict[str, Any]] = []
-    own, (busy, steal), begin = own_cpu_s(contestants), busy_and_steal_s(), time.monotonic()
+    own_before, (busy, steal), begin = own_cpu_s(contestants), busy_and_steal_s(), time.monotonic()
     for position, name in enumerate(alive, 1):
         with attempt(by_name[name], teller):
             times = by_name[name].ask("block", n=plan.block_length)
@@ -115,7 +115,7 @@ def run_round(
     row = {
         "number": number,
         "wall_s": wall_s,
-        "own_cpu_s": passed(own, own_after),
+        "own_cpu_s": passed(own_before, own_after),
         "busy_cpu_s": passed(busy, busy_after),
         "steal_s": passed(steal, steal_after),
         "mhz": clock_mhz(),
@@ -135,11 +135,11 @@ def own_cpu_s(contestants: list[Contestant]) -> float | None:
     """CPU seconds so far of this process, of its runners that have ended, and of those that run; None where there is no
     /proc. A runner that dies meanwhile moves from the latter to the former."""
     try:
-        mine = os.times()
-        total = mine.user + mine.system + mine.children_user + mine.children_system
-        for one in contestants:
-            if one.runner is not None:
-                fields = Path(f"/proc/{one.runner.pid}/stat").read_text().rpartition(")")[2].split()
+        times = os.times()
+        total = times.user + times.system + times.children_user + times.children_system
+        for contestant in contestants:
+            if contestant.runner is not None:
+                fields = Path(f"/proc/{contestant.runner.pid}/stat").read_text().rpartition(")")[2].split()
                 total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return None

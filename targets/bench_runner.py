@@ -99,8 +99,8 @@ class Runner:
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return f"the runner {how} during {op}" + (f": {lines[-1][:300]}" if lines else "")
+        ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return f"the runner {ending} during {op}" + (f": {lines[-1][:300]}" if lines else "")
 
     def close(self) -> None:
         self._process.kill()
@@ -205,8 +205,8 @@ class Contestant:
 
     def _preprocess(self) -> dict[str, Any]:
         preprocess = self.variant["preprocess"]
-        how = {key: preprocess[key] for key in ("mean", "std") if key in preprocess}
-        return {**how, "batch": self.plan.batch}
+        normalization = {key: preprocess[key] for key in ("mean", "std") if key in preprocess}
+        return {**normalization, "batch": self.plan.batch}
 
     def fail(self, reason: str) -> None:
         """Keep why it cannot run, and nothing else of it: half a record would be taken for a measurement."""

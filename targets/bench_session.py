@@ -65,8 +65,8 @@ class Session:
             self.after = machine()  # while load, clock and temperature are still those of the blocks
             self.read_memory()
         finally:
-            for one in self.contestants:
-                one.end()
+            for contestant in self.contestants:
+                contestant.end()
         if self.plan.window is not None:
             run_throughput(self.contestants, self.plan, self.teller, self.after["memory_available_gb"])
         if self.plan.predict:
@@ -79,15 +79,15 @@ class Session:
         """Start each runner once, to see whether its runtime is there at all: without that of a variant to be judged,
         there is nothing to measure. What it imports then lies in the page cache, so that all starts to come are alike.
         """
-        for script in dict.fromkeys(one.script for one in self.contestants):
-            mine = [one for one in self.contestants if one.script == script]
+        for script in dict.fromkeys(contestant.script for contestant in self.contestants):
+            users = [contestant for contestant in self.contestants if contestant.script == script]
             try:
-                with closing(mine[0].process()) as runner:
+                with closing(users[0].process()) as runner:
                     runner.ask("info")
             except RunnerError as error:
                 if error.kind != "missing":
                     continue  # a variant that cannot run says so itself, in what it does
-                if any(self.is_needed(one.variant) for one in mine):
+                if any(self.is_needed(contestant.variant) for contestant in users):
                     raise MissingError(str(error)) from error
 
     def is_needed(self, variant: dict[str, Any]) -> bool:
@@ -96,27 +96,27 @@ class Session:
         return variant["role"] in ("student", "teacher") and not elsewhere
 
     def load(self) -> None:
-        for count, one in enumerate(self.contestants, 1):
-            if one.alive:  # what could not be built is out already
-                with attempt(one, self.teller):
-                    one.start()
-                    warm_up(one, self.plan.block_length)
-            self.teller.step("loading", count, len(self.contestants), one.name)
+        for count, contestant in enumerate(self.contestants, 1):
+            if contestant.alive:  # what could not be built is out already
+                with attempt(contestant, self.teller):
+                    contestant.start()
+                    warm_up(contestant, self.plan.block_length)
+            self.teller.step("loading", count, len(self.contestants), contestant.name)
 
     def read_memory(self) -> None:
-        for one in self.contestants:
-            if one.alive:
-                with attempt(one, self.teller):
-                    one.record["peak_rss_mb"] = one.ask("memory")["peak_rss_mb"]
+        for contestant in self.contestants:
+            if contestant.alive:
+                with attempt(contestant, self.teller):
+                    contestant.record["peak_rss_mb"] = contestant.ask("memory")["peak_rss_mb"]
 
     def predict(self) -> None:
-        asked = [one for one in self.contestants if one.alive and one.copy_of is None]
-        for count, one in enumerate(asked, 1):
-            with attempt(one, self.teller):
-                out = self.folder / f"{one.name}.npy"
-                one.predict(out)
-                one.record.update(logits=out.name, logits_sha256=sha256(out))
-            self.teller.step("accuracy", count, len(asked), one.name)
+        asked = [contestant for contestant in self.contestants if contestant.alive and contestant.copy_of is None]
+        for count, contestant in enumerate(asked, 1):
+            with attempt(contestant, self.teller):
+                out = self.folder / f"{contestant.name}.npy"
+                contestant.predict(out)
+                contestant.record.update(logits=out.name, logits_sha256=sha256(out))
+            self.teller.step("accuracy", count, len(asked), contestant.name)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -132,16 +132,18 @@ class Session:
             "batch": self.plan.batch,
             "block_length": self.plan.block_length,
             "block_dropped": BLOCK_DROPPED,
-            "distinct_inputs": min((one.distinct for one in self.contestants if one.alive), default=0),
+            "distinct_inputs": min(
+                (contestant.distinct for contestant in self.contestants if contestant.alive), default=0
+            ),
             "seed": self.plan.seed,
             "machine_before": self.before,
             "machine_after": self.after,
-            "contestants": [one.record for one in self.contestants],
+            "contestants": [contestant.record for contestant in self.contestants],
         }
 
     def samples(self, latency: Latency) -> dict[str, Any]:
         """Without the blocks of those that failed later: half of them would be taken for all."""
-        failed = {one.name for one in self.contestants if not one.alive}
+        failed = {contestant.name for contestant in self.contestants if not contestant.alive}
         return {"rounds": latency.rounds, "blocks": [row for row in latency.blocks if row["variant"] not in failed]}
 
 

@@ -61,8 +61,8 @@ def groups(ways: list[Way], available_gb: float | None) -> list[list[Way]]:
 
 def run_throughput(contestants: list[Contestant], plan: Plan, teller: Teller, available_gb: float | None) -> None:
     """Fill `throughput` in the records. A failure costs the contestant nothing but this figure, and is a warning."""
-    timed = [one for one in contestants if one.alive and one.copy_of is None]
-    ways = [Way(one, streams, threads) for one in timed for streams, threads in shares(plan.threads)]
+    timed = [contestant for contestant in contestants if contestant.alive and contestant.copy_of is None]
+    ways = [Way(contestant, streams, threads) for contestant in timed for streams, threads in shares(plan.threads)]
     total, done = len(ways) * (WINDOWS + 1), 0
     draw = random.Random(plan.seed)
     for group in groups(ways, available_gb):
@@ -73,13 +73,13 @@ def run_throughput(contestants: list[Contestant], plan: Plan, teller: Teller, av
                         _window(way, plan, processes, keep=count > 0)
                     done += 1
                     teller.step("throughput", done, total, way.contestant.name, every=len(ways))
-    for one in timed:
-        mine = [way for way in ways if way.contestant is one]
-        for error in dict.fromkeys(way.error for way in mine if way.error):
-            teller.warn(f"{one.name}: no throughput: {error}")
-        if not any(way.error for way in mine):  # the best of some ways would be taken for the best of all
-            one.record["throughput"] = [
-                {"streams": way.streams, "threads": way.threads, "windows": way.windows} for way in mine
+    for contestant in timed:
+        tried = [way for way in ways if way.contestant is contestant]
+        for error in dict.fromkeys(way.error for way in tried if way.error):
+            teller.warn(f"{contestant.name}: no throughput: {error}")
+        if not any(way.error for way in tried):  # the best of some ways would be taken for the best of all
+            contestant.record["throughput"] = [
+                {"streams": way.streams, "threads": way.threads, "windows": way.windows} for way in tried
             ]
 
 

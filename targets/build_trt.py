@@ -100,8 +100,8 @@ def parse(trt: Any, builder: Any, model: bytes, logger: Any) -> Any:
     if not parser.parse(model):
         problems = [problem(parser.get_error(number)) for number in range(parser.num_errors)]
         first = problems[0] if problems else {"node": "", "op": "", "reason": "the parser gave no reason"}
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise BuildError(f"{place(first)}{first['reason']}{more}", problems=problems)
+        suffix = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise BuildError(f"{location(first)}{first['reason']}{suffix}", problems=problems)
     reread = next((said for said in logger.said("WARNING") if REREAD in said), None)
     if reread:
         raise BuildError(f"TensorRT would read a UINT8 zero point as INT8, and answer something else: {reread}")
@@ -119,7 +119,7 @@ def problem(error: Any) -> dict[str, str]:
     return {"node": node, "op": op, "reason": f"not supported ({error.func()})" if reason == "false" else reason}
 
 
-def place(problem: dict[str, str]) -> str:
+def location(problem: dict[str, str]) -> str:
     """Where it is; nothing where it is no node's, as for a file that is no ONNX model."""
     node, op = problem["node"], problem["op"]
     return f"node {node or '(unnamed)'} ({op or 'unknown operator'}): " if node or op else ""

@@ -50,14 +50,14 @@ def read_image(path: Path, pixel_range: Any = None) -> Pixels:
     if pillow is not None:
         return with_pillow(path, content, pillow, pixel_range)
     try:
-        found = png(content) if content[:8] == b"\x89PNG\r\n\x1a\n" else pnm(content)
+        pixels = png(content) if content[:8] == b"\x89PNG\r\n\x1a\n" else pnm(content)
     except (zlib.error, struct.error, ValueError, IndexError, KeyError) as error:
         raise ImageError(f"{path} is damaged: {error}") from error
-    if found is None:
+    if pixels is None:
         raise ImageError(
             f"{path} needs Pillow: pip install pillow (or convert it to a plain PNG, 8 bit, not interlaced)"
         )
-    return found
+    return pixels
 
 
 def find_pillow() -> Any:
@@ -120,14 +120,14 @@ def mend_tiles(image: Any) -> None:
         image.tile[number] = replaced(tile, (mode, *rest))
 
 
-def replaced(tile: Any, how: Any) -> Any:
+def replaced(tile: Any, arguments: Any) -> Any:
     """A tile of Pillow's, a plain tuple before version 11, with other arguments."""
-    return tile._replace(args=how) if hasattr(tile, "_replace") else (*tile[:3], how)
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
 
 
-def is_deep(how: Any) -> bool:
+def is_deep(arguments: Any) -> bool:
     """Whether pixels are unpacked from 16 bits a channel, as a tile of Pillow's says."""
-    parts = how if isinstance(how, tuple) else (how,)
+    parts = arguments if isinstance(arguments, tuple) else (arguments,)
     return ";16" in str(parts[0]) or (len(parts) == 2 and isinstance(parts[1], int) and parts[1] > 255)
 
 
@@ -155,12 +155,12 @@ def lower_bytes(content: bytes, pillow: Any) -> Any:
     with pillow.open(io.BytesIO(content)) as image:
         tiles = []
         for tile in image.tile:
-            how = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-            mode, _, order = str(how[0]).partition(";16")
+            arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+            mode, _, order = str(arguments[0]).partition(";16")
             if mode not in ("RGB", "RGBA", "RGBX") or order not in swapped:
                 return None
-            other = f"{mode};16{swapped[order]}"
-            args = (other, *how[1:]) if isinstance(tile[3], tuple) else other
+            raw_mode = f"{mode};16{swapped[order]}"
+            args = (raw_mode, *arguments[1:]) if isinstance(tile[3], tuple) else raw_mode
             tiles.append(replaced(tile, args))
         image.tile = tiles
         return image.convert("RGB")
@@ -168,8 +168,8 @@ def lower_bytes(content: bytes, pillow: Any) -> Any:
 
 def scaled(values: Any, black: float, white: float) -> Pixels:
     with np.errstate(over="ignore"):
-        found = np.floor((values.astype(np.float64) - black) * 255 / (white - black) + 0.5)
-    cut: Pixels = np.clip(found, 0, 255).astype(np.uint8)
+        levels = np.floor((values.astype(np.float64) - black) * 255 / (white - black) + 0.5)
+    cut: Pixels = np.clip(levels, 0, 255).astype(np.uint8)
     return cut
 
 
@@ -189,8 +189,8 @@ def grey(image: Any, pixel_range: Any) -> Pixels:
     else:
         raise ValueError("its pixels are not 8 bit, and preprocess.json has no pixel_range for them")
     parts = np.array_split(values, max(1, values.size >> 22))  # in double precision they take eight times a byte
-    found = np.concatenate([scaled(part, black, white) for part in parts])
-    return 255 - found if tag(image, 262) == (0,) else found  # a TIFF whose white is zero
+    levels = np.concatenate([scaled(part, black, white) for part in parts])
+    return 255 - levels if tag(image, 262) == (0,) else levels  # a TIFF whose white is zero
 
 
 def tag(image: Any, number: int) -> tuple[Any, ...]:
@@ -205,43 +205,43 @@ def without_metadata(content: bytes) -> bytes | None:
         return without_segments(content)
     if content[:8] != b"\x89PNG\r\n\x1a\n":
         return None
-    kept, place = [content[:8]], 8
-    while place + 8 <= len(content):
-        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
-        kind = content[place + 4 : place + 8]
-        sound = zlib.crc32(content[place + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big")
+    kept, offset = [content[:8]], 8
+    while offset + 8 <= len(content):
+        end = offset + 12 + int.from_bytes(content[offset : offset + 4], "big")
+        kind = content[offset + 4 : offset + 8]
+        sound = zlib.crc32(content[offset + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big")
         if kind[:1].isupper() or kind in PNG_PIXELS or (kind == b"eXIf" and sound):
-            kept.append(content[place:end])
-        place = end
+            kept.append(content[offset:end])
+        offset = end
     bare = b"".join(kept)
     return bare if len(bare) < len(content) else None
 
 
 def without_segments(content: bytes) -> bytes | None:
     """A JPEG without comments and what applications add, but Adobe's segment 14, which says what the colours mean."""
-    kept, place = [content[:2]], 2
-    while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != 0xDA:
-        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        if content[place + 1] not in SEGMENTS:
-            kept.append(content[place:end])
-        place = end
-    bare = b"".join([*kept, content[place:]])
+    kept, offset = [content[:2]], 2
+    while offset + 4 <= len(content) and content[offset] == 0xFF and content[offset + 1] != 0xDA:
+        end = offset + 2 + int.from_bytes(content[offset + 2 : offset + 4], "big")
+        if content[offset + 1] not in SEGMENTS:
+            kept.append(content[offset:end])
+        offset = end
+    bare = b"".join([*kept, content[offset:]])
     return bare if len(bare) < len(content) else None
 
 
 def png(content: bytes) -> Pixels | None:
     """A PNG (www.w3.org/TR/png): 8 bit, not interlaced; None for any other, and for one that a camera turned."""
     chunks: dict[bytes, bytes] = {}
-    data, place = [], 8
-    while place < len(content):
-        length, kind = struct.unpack_from(">I4s", content, place)
-        body = content[place + 8 : place + 8 + length]
+    data, offset = [], 8
+    while offset < len(content):
+        length, kind = struct.unpack_from(">I4s", content, offset)
+        body = content[offset + 8 : offset + 8 + length]
         if kind in TEXTS and body.startswith((b"Raw profile type", b"XML:com.adobe.xmp")):
             return None  # it may say how to turn the image
         if kind == b"IDAT":
             data.append(body)
         chunks[kind] = body
-        place += 12 + length
+        offset += 12 + length
         if kind == b"IEND":
             break
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"])

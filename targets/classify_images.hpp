@@ -79,8 +79,8 @@ inline Image read_ppm(const std::string& path) {
         file.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(line));
         for (int x = 0; x < image.width; ++x)
             for (int c = 0; c < 3; ++c) {
-                const std::size_t place = static_cast<std::size_t>((grey ? x : std::int64_t{x} * 3 + c) * step);
-                const std::int64_t value = step == 2 ? row[place] * 256 + row[place + 1] : row[place];
+                const std::size_t offset = static_cast<std::size_t>((grey ? x : std::int64_t{x} * 3 + c) * step);
+                const std::int64_t value = step == 2 ? row[offset] * 256 + row[offset + 1] : row[offset];
                 image.at(y, x)[c] = as_byte(value, highest);
             }
     }
@@ -116,26 +116,26 @@ struct Window {
     std::vector<std::int64_t> weights;
 };
 
-// The part of one axis that a crop keeps of a resized image, which is `whole` long.
+// The part of one axis that a crop keeps of a resized image, which is `total` long.
 struct Part {
-    std::int64_t whole = 0, first = 0;
+    std::int64_t total = 0, first = 0;
     int count = 0;
 };
 
 inline std::vector<Window> windows(int from, const Part& to, const std::string& filter) {
-    std::vector<Window> found;
-    const double scale = static_cast<double>(from) / static_cast<double>(to.whole), wide = std::max(scale, 1.0);
-    const bool summed = to.whole <= 1 << 17;  // the places of the nearest pixel, as Pillow does it
-    double place = scale * 0.5;
-    for (std::int64_t index = 0; summed && index < to.first; ++index) place += scale;
-    for (std::int64_t index = to.first; index < to.first + to.count; ++index, place += scale) {
+    std::vector<Window> result;
+    const double scale = static_cast<double>(from) / static_cast<double>(to.total), wide = std::max(scale, 1.0);
+    const bool summed = to.total <= 1 << 17;  // the places of the nearest pixel, as Pillow does it
+    double position = scale * 0.5;
+    for (std::int64_t index = 0; summed && index < to.first; ++index) position += scale;
+    for (std::int64_t index = to.first; index < to.first + to.count; ++index, position += scale) {
         Window window;
         const double centre = (static_cast<double>(index) + 0.5) * scale, reach = support(filter) * wide;
-        if (from == to.whole) {
+        if (from == to.total) {
             window.first = index;
             window.weights = {std::int64_t{1} << 22};
         } else if (filter == "nearest") {
-            window.first = std::min<std::int64_t>(static_cast<std::int64_t>(summed ? place : centre), from - 1);
+            window.first = std::min<std::int64_t>(static_cast<std::int64_t>(summed ? position : centre), from - 1);
             window.weights = {std::int64_t{1} << 22};
         } else {
             window.first = std::max<std::int64_t>(0, static_cast<std::int64_t>(centre - reach + 0.5));
@@ -144,11 +144,11 @@ inline std::vector<Window> windows(int from, const Part& to, const std::string& 
             for (std::int64_t x = window.first; x < last; ++x)
                 raw.push_back(weight(filter, (static_cast<double>(x) - centre + 0.5) / wide));
             const double total = std::accumulate(raw.begin(), raw.end(), 0.0);
-            for (double one : raw) window.weights.push_back(std::llround(one / total * (1 << 22)));
+            for (double share : raw) window.weights.push_back(std::llround(share / total * (1 << 22)));
         }
-        found.push_back(std::move(window));
+        result.push_back(std::move(window));
     }
-    return found;
+    return result;
 }
 
 // As Pillow resizes, to the last bit: across, then down, rounded to a byte after each. Of the result only those rows
@@ -194,10 +194,10 @@ inline Image centre_crop(const Image& source, int height, int width) {
 }
 
 // The middle of a side, as the crop takes it.
-inline Part middle(std::int64_t whole, int crop) {
-    const double start = std::nearbyint(static_cast<double>(whole - crop) / 2.0);
-    return {whole, std::max<std::int64_t>(0, static_cast<std::int64_t>(start)),
-            static_cast<int>(std::min<std::int64_t>(crop, whole))};
+inline Part middle(std::int64_t total, int crop) {
+    const double start = std::nearbyint(static_cast<double>(total - crop) / 2.0);
+    return {total, std::max<std::int64_t>(0, static_cast<std::int64_t>(start)),
+            static_cast<int>(std::min<std::int64_t>(crop, total))};
 }
 
 // Resized and cropped to the model's size.

@@ -32,31 +32,31 @@ class LabelsError(Exception):
     """labels.txt cannot be read, or is another model's: one line for people."""
 
 
-def prepare(pixels: Pixels, how: dict[str, Any]) -> Pixels:
+def prepare(pixels: Pixels, preprocess: dict[str, Any]) -> Pixels:
     """An image [h, w, 3] as uint8 [height, width, 3] of the model's size: resized, then cropped at the centre. Only
     what the crop keeps is computed: a long strip, resized as a whole, may take gigabytes."""
-    size = resized(pixels.shape[0], pixels.shape[1], how)
+    size = resized(pixels.shape[0], pixels.shape[1], preprocess)
     kept = []
-    for axis, crop in enumerate(how["input_size"]):
+    for axis, crop in enumerate(preprocess["input_size"]):
         kept.append((max(0, round((size[axis] - crop) / 2)), min(crop, size[axis])))
-    return centre_crop(resize(pixels, size, kept[0], kept[1], how["interpolation"]), *how["input_size"])
+    return centre_crop(resize(pixels, size, kept[0], kept[1], preprocess["interpolation"]), *preprocess["input_size"])
 
 
-def as_input(prepared: Pixels, how: dict[str, Any]) -> npt.NDArray[Any]:
+def as_input(prepared: Pixels, preprocess: dict[str, Any]) -> npt.NDArray[Any]:
     """The prepared image as the model takes it: `(pixel / 255 - mean) / std` as float32 [batch, 3, height, width], or
     as it is, uint8 [batch, height, width, 3], for a model that does that itself. It is repeated to fill a batch."""
-    if how["type"] == "uint8":
-        one: npt.NDArray[Any] = prepared
+    if preprocess["type"] == "uint8":
+        sample: npt.NDArray[Any] = prepared
     else:
-        mean, std = (np.asarray(how[key], np.float32) for key in ("mean", "std"))
-        one = ((prepared.astype(np.float32) / np.float32(255) - mean) / std).transpose(2, 0, 1)
-    return np.ascontiguousarray(np.broadcast_to(one, how["shape"]))
+        mean, std = (np.asarray(preprocess[key], np.float32) for key in ("mean", "std"))
+        sample = ((prepared.astype(np.float32) / np.float32(255) - mean) / std).transpose(2, 0, 1)
+    return np.ascontiguousarray(np.broadcast_to(sample, preprocess["shape"]))
 
 
-def resized(height: int, width: int, how: dict[str, Any]) -> tuple[int, int]:
+def resized(height: int, width: int, preprocess: dict[str, Any]) -> tuple[int, int]:
     """The size to resize to. "shorter": the shorter side becomes `resize`, the aspect stays; "squash": it does not."""
-    to_height, to_width = how["resize"]
-    if how["resize_mode"] == "squash":
+    to_height, to_width = preprocess["resize"]
+    if preprocess["resize_mode"] == "squash":
         return to_height, to_width
     if to_height != to_width:
         ratio = min(height / to_height, width / to_width)
@@ -128,36 +128,36 @@ def resize(
     return resize_rows(across.swapaxes(0, 1), height, low, (size[0], *rows), interpolation)
 
 
-def needed(whole: int, size: int, rows: tuple[int, int], interpolation: str) -> tuple[int, int]:
+def needed(total: int, size: int, rows: tuple[int, int], interpolation: str) -> tuple[int, int]:
     """From which row to which some rows (first, count) of the result are made."""
     first, last = rows[0], rows[0] + rows[1] - 1
-    if whole == size:
+    if total == size:
         return first, last + 1
     if interpolation == "nearest":
-        found = nearest(whole, size, first, rows[1])
-        return int(found[0]), int(found[-1]) + 1
-    return reach(whole, size, first, interpolation)[0], reach(whole, size, last, interpolation)[1]
+        indices = nearest(total, size, first, rows[1])
+        return int(indices[0]), int(indices[-1]) + 1
+    return reach(total, size, first, interpolation)[0], reach(total, size, last, interpolation)[1]
 
 
-def reach(whole: int, size: int, row: int, interpolation: str) -> tuple[int, int]:
+def reach(total: int, size: int, row: int, interpolation: str) -> tuple[int, int]:
     """From which row to which one row of the result is made."""
-    scale = whole / size
+    scale = total / size
     centre, support = (row + 0.5) * scale, FILTERS[interpolation][0] * max(scale, 1.0)
-    return max(0, int(centre - support + 0.5)), min(whole, int(centre + support + 0.5))
+    return max(0, int(centre - support + 0.5)), min(total, int(centre + support + 0.5))
 
 
-def resize_rows(pixels: Pixels, whole: int, offset: int, wanted: tuple[int, int, int], interpolation: str) -> Pixels:
-    """Of an image of `whole` rows, of which `pixels` [rows, n, 3] are those from `offset` on: `wanted` (size, first,
+def resize_rows(pixels: Pixels, total: int, offset: int, wanted: tuple[int, int, int], interpolation: str) -> Pixels:
+    """Of an image of `total` rows, of which `pixels` [rows, n, 3] are those from `offset` on: `wanted` (size, first,
     count), which are `count` rows, from `first` on, of the result of `size` rows."""
     size, first, count = wanted
-    if whole == size:
+    if total == size:
         return pixels[first - offset : first - offset + count]
     if interpolation == "nearest":
-        return pixels[nearest(whole, size, first, count) - offset]
+        return pixels[nearest(total, size, first, count) - offset]
     out = np.empty((count, *pixels.shape[1:]), np.uint8)
     for row in range(count):
-        low, high = reach(whole, size, first + row, interpolation)
-        shares = weights(whole / size, first + row, low, high, FILTERS[interpolation][1])
+        low, high = reach(total, size, first + row, interpolation)
+        shares = weights(total / size, first + row, low, high, FILTERS[interpolation][1])
         # Whole numbers below 2^53: exact in float64, which numpy multiplies much faster than integers.
         summed = np.tensordot(shares, pixels[low - offset : high - offset].astype(np.float64), 1)
         out[row] = np.clip(np.floor((summed + ONE // 2) / ONE), 0, 255)
@@ -172,14 +172,14 @@ def weights(scale: float, row: int, low: int, high: int, weight: Filter) -> Floa
     return np.array([math.floor(abs(w / total) * ONE + 0.5) * math.copysign(1, w) for w in raw])
 
 
-def nearest(whole: int, size: int, first: int, count: int) -> npt.NDArray[np.int64]:
+def nearest(total: int, size: int, first: int, count: int) -> npt.NDArray[np.int64]:
     """Which row each row of the result is a copy of."""
-    scale = whole / size
+    scale = total / size
     places = (np.arange(first, first + count) + 0.5) * scale
     if size <= SUMMED:  # summed up as Pillow does it, so that it rounds alike
         places = np.cumsum(np.r_[scale * 0.5, np.full(first + count - 1, scale)])[first:]
-    found: npt.NDArray[np.int64] = np.minimum(places.astype(np.int64), whole - 1)
-    return found
+    indices: npt.NDArray[np.int64] = np.minimum(places.astype(np.int64), total - 1)
+    return indices
 
 
 def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
@@ -190,11 +190,13 @@ def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
     parser.add_argument("--top", type=int, default=5, help="how many classes to name, the likeliest first (5)")
     args = parser.parse_args()
     here = Path(__file__).resolve().parent
-    manifest, how = (json.loads((here / name).read_text("utf-8")) for name in ("manifest.json", "preprocess.json"))
+    manifest, preprocess = (
+        json.loads((here / name).read_text("utf-8")) for name in ("manifest.json", "preprocess.json")
+    )
     try:
         labels = labels_in(here / "labels.txt")
-        prepared = prepare(read_image(args.image, how.get("pixel_range")), how)
-        logits = logits_of(here / manifest["model"], as_input(prepared, how), manifest["precision"])
+        prepared = prepare(read_image(args.image, preprocess.get("pixel_range")), preprocess)
+        logits = logits_of(here / manifest["model"], as_input(prepared, preprocess), manifest["precision"])
         if logits.shape[-1] != len(labels):
             raise LabelsError(f"labels.txt names {len(labels)} classes, the model answers {logits.shape[-1]}")
     except (LabelsError, ImageError) as error:
@@ -215,7 +217,7 @@ ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]
 
 def shown(name: str) -> str:
     """A name with what acts on a terminal (control characters, line ends, changes of direction) as visible escapes."""
-    return ACTING.sub(lambda found: ascii(found[0])[1:-1], name)
+    return ACTING.sub(lambda match: ascii(match[0])[1:-1], name)
 
 
 def labels_in(path: Path) -> list[str]:

@@ -27,8 +27,8 @@ void check(cudaError_t code) {
     if (code != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(code));
 }
 
-void check(bool done, const char* what) {
-    if (!done) throw std::runtime_error(std::string("TensorRT cannot ") + what);
+void check(bool done, const char* action) {
+    if (!done) throw std::runtime_error(std::string("TensorRT cannot ") + action);
 }
 
 // Memory on the GPU.

@@ -72,13 +72,13 @@ class Agent:
                 parts.sweep(left, token)
         for _ in range(3):
             self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)).resolve()
-            if self._own(token):
+            if self._take(token):
                 usage = os.statvfs(self.folder)
                 free = usage.f_bavail * usage.f_frsize
                 return {"python": platform.python_version(), "executable": sys.executable, "free_bytes": free}
         raise RequestError("failed", f"{parent}: another session takes the new folder away again and again")
 
-    def _own(self, token: str) -> bool:
+    def _take(self, token: str) -> bool:
         assert self.folder is not None
         self._lock = os.open(self.folder / parts.OWNER, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         if not parts.locked(self._lock):
@@ -142,7 +142,7 @@ class Agent:
     def bench(self, request: Request) -> Reply:
         """Run bench.py with `args`. The pipe is its own until it ends."""
         folder, args = self._opened(), request.get("args")
-        if not isinstance(args, list) or not all(isinstance(one, str) for one in args):
+        if not isinstance(args, list) or not all(isinstance(argument, str) for argument in args):
             raise RequestError("bad-request", "bench needs args, a list of texts")
         (folder / OUT).mkdir(exist_ok=True)
         code, said = parts.run(self._opened(), ["runners/bench.py", *args], 0, 1, None)

@@ -109,9 +109,9 @@ def _is_package(zone: Path) -> bool:
 def _rail(root: Path) -> tuple[Path, Path] | None:
     """The files of voltage and current of the total-input rail."""
     for label in sorted((root / "bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in*_label")):
-        found = re.fullmatch(r"in(\d+)_label", label.name)
-        if found and label.read_text().strip() in TOTAL_RAILS:
-            return label.with_name(f"in{found[1]}_input"), label.with_name(f"curr{found[1]}_input")
+        match = re.fullmatch(r"in(\d+)_label", label.name)
+        if match and label.read_text().strip() in TOTAL_RAILS:
+            return label.with_name(f"in{match[1]}_input"), label.with_name(f"curr{match[1]}_input")
     return None
 
 

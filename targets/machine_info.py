@@ -69,14 +69,14 @@ def busy_and_steal_s(root: Path = ROOT) -> tuple[float | None, float | None]:
     took away from them."""
     usable = {f"cpu{number}" for number in _affinity()}
     busy = stolen = 0
-    found = False
+    listed = False
     for line in text(root / "proc/stat").splitlines():
         name, *fields = line.split()
         if name in usable and len(fields) >= 8 and all(field.isdecimal() for field in fields):
             user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])  # user has guest in it
-            busy, stolen, found = busy + user + nice + system + irq + softirq, stolen + steal, True
-    second: int = os.sysconf("SC_CLK_TCK") if found else 1
-    return (busy / second, stolen / second) if found else (None, None)
+            busy, stolen, listed = busy + user + nice + system + irq + softirq, stolen + steal, True
+    second: int = os.sysconf("SC_CLK_TCK") if listed else 1
+    return (busy / second, stolen / second) if listed else (None, None)
 
 
 def clock_mhz(root: Path = ROOT) -> float | None:
@@ -87,20 +87,20 @@ def clock_mhz(root: Path = ROOT) -> float | None:
 
 def _cpufreq(root: Path, name: str) -> float | None:
     """The highest of the values in kHz that the usable cores have under `name`, in MHz."""
-    found = [text(root / CPUS / f"cpu{core}/cpufreq/{name}").strip() for core in _affinity()]
-    return max((int(khz) / 1000 for khz in found if khz.isdecimal()), default=None)
+    values = [text(root / CPUS / f"cpu{core}/cpufreq/{name}").strip() for core in _affinity()]
+    return max((int(khz) / 1000 for khz in values if khz.isdecimal()), default=None)
 
 
 def _throttle_count(root: Path) -> int | None:
     """Thermal throttling events since boot, summed over cores and packages (Intel)."""
-    found = [text(file).strip() for file in (root / CPUS).glob("cpu*/thermal_throttle/*_throttle_count")]
-    counts = [int(count) for count in found if count.isdecimal()]
+    values = [text(file).strip() for file in (root / CPUS).glob("cpu*/thermal_throttle/*_throttle_count")]
+    counts = [int(count) for count in values if count.isdecimal()]
     return sum(counts) if counts else None
 
 
 def _temperature_c(root: Path) -> float | None:
     millis = [text(zone).strip() for zone in (root / "sys/class/thermal").glob("thermal_zone*/temp")]
-    degrees = [int(found) / 1000 for found in millis if found.lstrip("-").isdecimal()]
+    degrees = [int(reading) / 1000 for reading in millis if reading.lstrip("-").isdecimal()]
     return max((value for value in degrees if -40 < value < 150), default=None)  # broken sensors say -273 or 255
 
 

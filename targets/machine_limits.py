@@ -28,12 +28,12 @@ def text(path: Path) -> str:
 
 def output(program: str, *arguments: str) -> str:
     """What a program prints; "" where it is not installed, fails or hangs."""
-    found = shutil.which(program)
-    if found is None:
+    executable = shutil.which(program)
+    if executable is None:
         return ""
     try:
         done = subprocess.run(
-            [found, *arguments],
+            [executable, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -74,12 +74,12 @@ def _cgroups(root: Path) -> Iterator[Path]:
     """The folders of this process's cgroup and of those above it that can be seen, of the hierarchy for CPU time."""
     mount = root / "sys/fs/cgroup"
     for line in text(root / "proc/self/cgroup").splitlines():
-        _, controllers, own = (line + "::").split(":")[:3]
+        _, controllers, path = (line + "::").split(":")[:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         base = mount / "cpu" if controllers else mount  # version 2 has one hierarchy, without names
         # In a container the path may be one of the host's, of which only the base can be seen.
-        inside = base / own.strip("/") if ".." not in own else base
+        inside = base / path.strip("/") if ".." not in path else base
         yield from (level for level in [inside, *inside.parents] if level == base or base in level.parents)
 
 
@@ -118,7 +118,7 @@ def gpus(root: Path) -> tuple[str, ...]:
     if named:
         return tuple(name.strip() for name in named)
     board = text(root / "proc/device-tree/model").strip("\0 \n")
-    places = ("sys/devices/gpu.0", "sys/devices/platform/gpu.0")
-    if "Jetson" in board or any((root / place).exists() for place in places):
+    folders = ("sys/devices/gpu.0", "sys/devices/platform/gpu.0")
+    if "Jetson" in board or any((root / folder).exists() for folder in folders):
         return (f"{board or 'Tegra'} (integrated GPU)",)
     return ()

@@ -95,8 +95,8 @@ def executed(runtime: Any, path: str, sizes: list[int]) -> str:
         program.load_method(METHOD).execute([tensors().from_numpy(np.zeros(sizes, np.float32))])
         program.write_etdump_result_to_file(str(trace), str(Path(folder) / "trace.bin"))
         recorded = trace.read_bytes() if trace.exists() else b""
-    found = [of_kernel(types.decode()) for types in KERNEL.findall(recorded)]
-    return mixed([*found, *("unknown" for _ in PORTABLE.findall(recorded))])
+    precisions = [of_kernel(types.decode()) for types in KERNEL.findall(recorded)]
+    return mixed([*precisions, *("unknown" for _ in PORTABLE.findall(recorded))])
 
 
 def of_kernel(types: str) -> str:
@@ -112,7 +112,7 @@ def leave_out_exporter() -> None:
     except ImportError:
         return  # the first request that needs it is told so
     exporter = types.ModuleType("executorch.exir")
-    exporter.__path__ = [str(Path(place) / "exir") for place in package.__path__]
+    exporter.__path__ = [str(Path(folder) / "exir") for folder in package.__path__]
     sys.modules["executorch.exir"] = exporter
 
 

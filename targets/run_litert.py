@@ -75,12 +75,12 @@ def executed(runtime: Any) -> str:
     and the types of their operands: there is no kernel for int8 operands but in integers, and none of XNNPACK's for
     float ones in fewer bits unless a delegate is told so, which this runner does not. LiteRT's Python does not name the
     kernels. Float data with int8 weights is rounded anew in each call, "dynamic int8"."""
-    found = []
+    precisions = []
     for node in runtime._get_ops_details():  # the only way to the operators from Python
         if node["op_name"] in HEAVY:
             data, weight = (NAMES.get(kind.__name__, kind.__name__) for kind in node["operand_types"][:2])
-            found.append(data if data == weight else f"dynamic {weight}")
-    return mixed(found)
+            precisions.append(data if data == weight else f"dynamic {weight}")
+    return mixed(precisions)
 
 
 if __name__ == "__main__":

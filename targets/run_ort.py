@@ -83,7 +83,7 @@ def load(ort: Any, path: str, threads: int, precision: str, streams: int) -> Loa
     ways = [stream(session) for session in sessions]
     read = partial(executed, ort, path, threads)
     shapes = source.name, source.shape, result.name, result.shape
-    several = [(one.name, one.shape, INPUTS[one.type]) for one in sources] if len(sources) > 1 else []
+    several = [(port.name, port.shape, INPUTS[port.type]) for port in sources] if len(sources) > 1 else []
     return Loaded(call, ways, read, *shapes, INPUTS[source.type], several)
 
 

@@ -58,7 +58,7 @@ def load(ov: Any, path: str, threads: int, precision: str, streams: int) -> Load
     }
     compiled = ov.Core().compile_model(path, "CPU", chosen)
     source, result = compiled.input(0), compiled.output(0)
-    ports = [(one.get_any_name(), shape(one), one.element_type.get_type_name()) for one in compiled.inputs]
+    ports = [(port.get_any_name(), shape(port), port.element_type.get_type_name()) for port in compiled.inputs]
     for _, _, kind in ports:
         if kind not in INPUTS:
             raise RequestError("failed", f"the model's input is {kind}, expected one of: {', '.join(INPUTS)}")
@@ -122,11 +122,11 @@ def executed(compiled: Any) -> str:
         for info in (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
     ]
     heavy = [layer for layer in layers if layer.get("layerType") in HEAVY]
-    found = []
+    precisions = []
     for layer in heavy or [layer for layer in layers if layer.get("layerType") not in ("Const", "Input", "Output")]:
         name = layer.get("primitiveType", "").lower().rpartition("_")[2]
-        found.append(NAMES.get(name) or layer.get("runtimePrecision", "unknown"))
-    return mixed(found)
+        precisions.append(NAMES.get(name) or layer.get("runtimePrecision", "unknown"))
+    return mixed(precisions)
 
 
 if __name__ == "__main__":

@@ -145,8 +145,8 @@ def of_layers(text: str) -> str:
     (docs.nvidia.com/deeplearning/tensorrt, "Engine Inspector"). Layers that are texts only have no types."""
     layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, dict)]
     heavy = [layer for layer in layers if any(word in kind(layer) for word in HEAVY)]
-    rest = [layer for layer in layers if not any(word in kind(layer) for word in IDLE)]
-    return mixed(of_layer(layer) for layer in heavy or rest)
+    active = [layer for layer in layers if not any(word in kind(layer) for word in IDLE)]
+    return mixed(of_layer(layer) for layer in heavy or active)
 
 
 def kind(layer: dict[str, Any]) -> str:

@@ -97,8 +97,8 @@ def memory_mb(key: str) -> float | None:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    found = next((line.split() for line in lines if line.startswith(key + ":")), None)
-    return round(int(found[1]) * 1024 / 1e6, 3) if found else None
+    fields = next((line.split() for line in lines if line.startswith(key + ":")), None)
+    return round(int(fields[1]) * 1024 / 1e6, 3) if fields else None
 
 
 class Session:

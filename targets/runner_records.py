@@ -41,8 +41,8 @@ class Records:
             shape, kind = wanted[name]
             fixed = [size if isinstance(size, int) else values.shape[axis] for axis, size in enumerate(shape)]
             if fixed != list(values.shape) or kind != values.dtype.name:
-                found = f"{values.dtype.name} {list(values.shape)}"
-                raise RequestError("failed", f"the model's {name} is {kind} {shape}, the samples make {found}")
+                made = f"{values.dtype.name} {list(values.shape)}"
+                raise RequestError("failed", f"the model's {name} is {kind} {shape}, the samples make {made}")
         return batch
 
     def fill(self, batch: dict[str, Any], rows: Iterable[int]) -> None:

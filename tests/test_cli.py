@@ -412,7 +412,7 @@ def test_a_broken_onnx_file_ends_the_export(
         path = arguments[-1]
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-    monkeypatch.setattr(import_module("compressor.export.bundle.build"), "to_onnx", half)
+    monkeypatch.setattr(import_module("compressor.export.bundle.items"), "to_onnx", half)
     ended = kdc(
         "export", student_run, "--profile", "x86-avx2", "--target", target, "--out", tmp_path / "bundle", "--quiet"
     )

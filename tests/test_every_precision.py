@@ -14,7 +14,7 @@ import openvino
 import pytest
 from PIL import Image
 
-from compressor.export.bundle import build as bundle_steps
+from compressor.export.bundle import items as bundle_steps
 from compressor.export.onnx.qat import qat_model
 from compressor.measure.machine import this_machine
 from compressor.profiles import write_new_profile

@@ -50,11 +50,12 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One low-precision artefact on the ladder. `how`: one line for people. `stand_in`: an ONNX model that computes the
-    same in onnxruntime, for artefacts whose runtime cannot run on this machine; None where it is judged itself."""
+    """One low-precision artefact on the ladder. `description`: one line for people. `stand_in`: an ONNX model that
+    computes the same in onnxruntime, for artefacts whose runtime cannot run on this machine; None where it is judged
+    itself."""
 
     rung: RungName
-    how: str
+    description: str
     model: Path
     stand_in: Path | None = None
 
@@ -103,10 +104,10 @@ Retrain = Callable[[Scheme], QatModel | None]
 
 @dataclass(frozen=True)
 class TopRung:
-    """Where a quantization-aware student comes from. `own`: the student itself, where it was trained so; `retrain`:
+    """Where a quantization-aware student comes from. `student`: the student itself, where it was trained so; `retrain`:
     trains it so. By default there is none."""
 
-    own: QatModel | None = None
+    student: QatModel | None = None
     retrain: Retrain = lambda scheme: None
 
 

@@ -11,6 +11,6 @@ __all__ = ["builder_of"]
 def builder_of(runtime: str) -> Builder:
     """The builder of a runtime of the table."""
     module, _, name = RUNTIMES[runtime].builder.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    assert isinstance(found, Builder), RUNTIMES[runtime].builder
-    return found
+    builder = getattr(importlib.import_module(module), name)
+    assert isinstance(builder, Builder), RUNTIMES[runtime].builder
+    return builder

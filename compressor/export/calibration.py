@@ -68,10 +68,10 @@ def batches(source: Source, most: int | None = None) -> Iterator[Arrays]:
     batch, are left out. Raises KdcError where there are fewer than FEWEST."""
     size = source.profile.batch
     count = min(len(source.calibration), len(source.calibration) if most is None else most)
-    found, needed = len(source.calibration), max(FEWEST, size)
-    if found < needed:
+    available, needed = len(source.calibration), max(FEWEST, size)
+    if available < needed:
         raise KdcError(
-            f"{found} training images are too few to calibrate with: {needed} are needed",
+            f"{available} training images are too few to calibrate with: {needed} are needed",
             "give more training data, or a smaller batch",
         )
     for start in range(0, count - size + 1, size):

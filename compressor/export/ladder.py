@@ -61,16 +61,16 @@ def climb(
     """The lowest rung of `runtime`'s int8 that keeps enough accuracy, else the best of all, in the new `folder`.
 
     The best is taken as `Judge.rank` says; of equals that of the lowest rung, and within it the closest to torch's
-    logits. A student that was trained under fake quantization itself (`top.own`) enters at the top. Raises KdcError
+    logits. A student that was trained under fake quantization itself (`top.student`) enters at the top. Raises KdcError
     where none could be made.
     """
     workshop = folder.parent / f".{folder.name}.rungs"
     workshop.mkdir(parents=True)
     tried: list[_Tried] = []
     try:
-        for one in _candidates(source, runtime, quantizer, workshop, judge, top, progress):
-            tried.append(one)
-            progress.note(f"{folder.name}, {_line(one)}")
+        for attempt in _candidates(source, runtime, quantizer, workshop, judge, top, progress):
+            tried.append(attempt)
+            progress.note(f"{folder.name}, {_line(attempt)}")
         if not tried:
             raise KdcError(f"{runtime} made no int8 candidate of this network")
         best = _best(tried, judge)
@@ -80,7 +80,7 @@ def climb(
             close = parity_judged("int8", score_parity(best.score))[0] == "pass"
             lacks = "keeps the accuracy asked for" if close else "gives torch's answers closely enough"
             progress.warn(f"{folder.name}: no rung {lacks}; the best is {_line(best)}")
-        rungs = tuple(_rung(one, one is best) for one in tried)
+        rungs = tuple(_rung(attempt, attempt is best) for attempt in tried)
         return Taken(_moved(best.candidate, folder), best.score, rungs, best.qat)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
@@ -96,23 +96,23 @@ def _candidates(
     progress: Progress,
 ) -> Iterator[_Tried]:
     """Every candidate with its score, each made when it is asked for."""
-    scheme, own = quantizer.scheme(source.profile), top.own
+    scheme, student = quantizer.scheme(source.profile), top.student
 
     def from_qat(qat: QatModel) -> _Tried:
         assert quantizer.from_qat is not None
-        began, place = time.perf_counter(), workshop / "qat"
-        place.mkdir()
-        candidate = quantizer.from_qat(source, qat, place)
+        began, folder = time.perf_counter(), workshop / "qat"
+        folder.mkdir()
+        candidate = quantizer.from_qat(source, qat, folder)
         return _Tried(candidate, _score(candidate, runtime, judge, qat.network), time.perf_counter() - began, qat)
 
-    enters_at_top = own is not None and own.record.scheme == scheme and quantizer.from_qat is not None
-    if own is not None and not enters_at_top:
+    enters_at_top = student is not None and student.record.scheme == scheme and quantizer.from_qat is not None
+    if student is not None and not enters_at_top:
         progress.warn(
-            f"the student was trained for {_rounding(own.record.scheme)}, and {runtime} needs {_rounding(scheme)}: "
+            f"the student was trained for {_rounding(student.record.scheme)}, and {runtime} needs {_rounding(scheme)}: "
             "it is quantized as any other student"
         )
-    if own is not None and enters_at_top:
-        entered = from_qat(own)
+    if student is not None and enters_at_top:
+        entered = from_qat(student)
         yield entered
         if judge.holds(entered.score):
             return
@@ -122,9 +122,9 @@ def _candidates(
             if enough:
                 return
             continue
-        one = _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, None)
-        enough, began = enough or judge.holds(one.score), time.perf_counter()
-        yield one
+        attempt = _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, None)
+        enough, began = enough or judge.holds(attempt.score), time.perf_counter()
+        yield attempt
     if enough or enters_at_top or quantizer.from_qat is None:
         return
     began, qat = time.perf_counter(), top.retrain(scheme)
@@ -145,14 +145,14 @@ def _score(candidate: Candidate, runtime: str, judge: Judge, network: nn.Module 
 
 
 def _best(tried: list[_Tried], judge: Judge) -> _Tried:
-    def worth(one: _Tried) -> tuple[object, ...]:
-        return judge.holds(one.score), *judge.rank(one.score)[:-1]
+    def worth(attempt: _Tried) -> tuple[object, ...]:
+        return judge.holds(attempt.score), *judge.rank(attempt.score)[:-1]
 
     first = max(tried, key=worth)
     # Of the fallbacks the first of equals has the fewest layers in float; more of them are always closer.
-    alike = [one for one in tried if one.candidate.rung == first.candidate.rung != "fallback"]
-    equals = [one for one in alike if worth(one) == worth(first)]
-    return max(equals, key=lambda one: judge.rank(one.score)[-1], default=first)
+    alike = [attempt for attempt in tried if attempt.candidate.rung == first.candidate.rung != "fallback"]
+    equals = [attempt for attempt in alike if worth(attempt) == worth(first)]
+    return max(equals, key=lambda attempt: judge.rank(attempt.score)[-1], default=first)
 
 
 def _few(score: Score, max_drop: float) -> str:
@@ -162,22 +162,22 @@ def _few(score: Score, max_drop: float) -> str:
     )
 
 
-def _line(one: _Tried) -> str:
-    score = one.score
+def _line(attempt: _Tried) -> str:
+    score, made = attempt.score, attempt.candidate
     return (
-        f"{one.candidate.rung}: {one.candidate.how}: {score.correct} of {score.n} validation samples right, "
+        f"{made.rung}: {made.description}: {score.correct} of {score.n} validation samples right, "
         f"{100 * score.drop:+.2f} points lost against fp32, balanced {100 * score.balanced_drop:+.2f}, "
-        f"{closeness(score)} ({one.seconds:.0f} s)"
+        f"{closeness(score)} ({attempt.seconds:.0f} s)"
     )
 
 
-def _rung(one: _Tried, taken: bool) -> Rung:
-    files = [path for path in one.candidate.model.parent.rglob("*") if path.is_file()]
+def _rung(attempt: _Tried, taken: bool) -> Rung:
+    files = [path for path in attempt.candidate.model.parent.rglob("*") if path.is_file()]
     return Rung(
-        rung=one.candidate.rung,
-        how=one.candidate.how,
-        score=one.score,
-        seconds=round(one.seconds, 1),
+        rung=attempt.candidate.rung,
+        how=attempt.candidate.description,
+        score=attempt.score,
+        seconds=round(attempt.seconds, 1),
         bytes=sum(path.stat().st_size for path in files),
         taken=taken,
     )
@@ -186,4 +186,4 @@ def _rung(one: _Tried, taken: bool) -> Rung:
 def _moved(candidate: Candidate, folder: Path) -> Candidate:
     """The candidate, its own folder having become the variant's."""
     candidate.model.parent.rename(folder)
-    return Candidate(candidate.rung, candidate.how, folder / candidate.model.name, None)
+    return Candidate(candidate.rung, candidate.description, folder / candidate.model.name, None)

@@ -46,23 +46,23 @@ def measure_layers(
     wanted = _logits(model, inputs)
     all_int8 = quantized(frozenset())
     lost, took = divergence(wanted, _logits(all_int8, inputs)), _duration(all_int8, inputs)
-    found = []
+    sensitivities = []
     for layer in progress.track(layers, len(layers), "sensitivity of layers"):
         mixed = quantized(frozenset({layer.name}))
         regained = lost - divergence(wanted, _logits(mixed, inputs))
-        found.append(Sensitivity(layer, regained, _duration(mixed, inputs) - took))
-    return tuple(found)
+        sensitivities.append(Sensitivity(layer, regained, _duration(mixed, inputs) - took))
+    return tuple(sensitivities)
 
 
 def in_order(measured: Sequence[Sensitivity]) -> tuple[Layer, ...]:
     """The layers worth leaving in float, the best first: accuracy regained per microsecond lost. None counts as cheaper
     than the median of those that cost time, or noise in the times would decide. Those that give nothing back are left
     out."""
-    costs = [one.slower_us for one in measured if one.slower_us > 0]
+    costs = [sensitivity.slower_us for sensitivity in measured if sensitivity.slower_us > 0]
     least = float(np.median(costs)) if costs else 1.0
-    worth = [one for one in measured if one.regained > 0]
-    worth.sort(key=lambda one: one.regained / max(one.slower_us, least), reverse=True)
-    return tuple(one.layer for one in worth)
+    worth = [sensitivity for sensitivity in measured if sensitivity.regained > 0]
+    worth.sort(key=lambda sensitivity: sensitivity.regained / max(sensitivity.slower_us, least), reverse=True)
+    return tuple(sensitivity.layer for sensitivity in worth)
 
 
 def growing_sets(layers: Sequence[T]) -> list[tuple[T, ...]]:
@@ -74,9 +74,9 @@ def growing_sets(layers: Sequence[T]) -> list[tuple[T, ...]]:
     return [tuple(layers[:size]) for size in sizes if layers]
 
 
-def divergence(wanted: Floats, found: Floats) -> float:
+def divergence(wanted: Floats, actual: Floats) -> float:
     """Mean KL(softmax(wanted) || softmax(found)) in nats; logits [n, classes]."""
-    p, q = log_softmax(wanted), log_softmax(found)
+    p, q = log_softmax(wanted), log_softmax(actual)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 

@@ -65,10 +65,10 @@ def _must_compare(bundle_dir: Path, bundle: Bundle, baseline_dir: Path, old: Bun
     # Names say nothing where the images are known: the same data may have been listed otherwise, or changed.
     known = bundle.eval.contents is not None and old.eval.contents is not None
     names = () if known else ((bundle.eval.ids, old.eval.ids),)
-    for mine, theirs in (*names, (bundle.eval.labels, old.eval.labels)):
-        if file_sha256(bundle_dir / mine) != file_sha256(baseline_dir / theirs):
+    for path, old_path in (*names, (bundle.eval.labels, old.eval.labels)):
+        if file_sha256(bundle_dir / path) != file_sha256(baseline_dir / old_path):
             raise KdcError(
-                f"{where} it was tested on other samples ({theirs} differs)", "export both from the same data"
+                f"{where} it was tested on other samples ({old_path} differs)", "export both from the same data"
             )
     if known and bundle.eval.contents != old.eval.contents:
         raise KdcError(f"{where} it was tested on other images, or in another order", "export both from the same data")

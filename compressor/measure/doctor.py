@@ -83,18 +83,25 @@ def missing_for(profile: Profile, diagnosis: Diagnosis) -> tuple[str, ...]:
 def to_text(diagnosis: Diagnosis) -> str:
     """A diagnosis as a plain table for people."""
     machine = diagnosis.machine
+    cores = f"{machine.cores} cores, {machine.usable_cores} usable"
     lines = [
         f"kdc {diagnosis.kdc}, Python {machine.python}, {machine.system}",
-        f"cpu   {machine.cpu} ({machine.arch}), {machine.cores} cores, {machine.usable_cores} usable, "
-        f"{machine.memory_gb:.1f} GiB",
-        f"isa   {' '.join(machine.isa) or 'unknown'}",
-        f"cuda  {diagnosis.cuda.removeprefix('cuda: ')}",
-        f"hub   {diagnosis.hub}",
+        table(
+            [
+                ("cpu", f"{machine.cpu} ({machine.arch}), {cores}, {machine.memory_gb:.1f} GiB"),
+                ("isa", " ".join(machine.isa) or "unknown"),
+                ("cuda", diagnosis.cuda.removeprefix("cuda: ")),
+                ("hub", diagnosis.hub),
+            ]
+        ),
         "",
         "runtimes",
         table(
             [_runtime_row(check) for check in diagnosis.runtimes]
-            + [(name, "kdc has no runner for it yet", f"by hand: {how}") for name, how in diagnosis.not_yet.items()],
+            + [
+                (name, "kdc has no runner for it yet", f"by hand: {instructions}")
+                for name, instructions in diagnosis.not_yet.items()
+            ],
             indent="  ",
         ),
         "",

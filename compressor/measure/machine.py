@@ -77,8 +77,8 @@ def _run(script: str, arguments: Sequence[str], stdin: str) -> str:
     except OSError as error:
         raise os_error(error, f"starting targets/{script}") from error
     if done.returncode != 0:
-        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"failed ({done.returncode})"
-        raise KdcError(f"targets/{script} {how}: {last_line(done.stderr)}", "", EXIT_MISSING)
+        ending = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"failed ({done.returncode})"
+        raise KdcError(f"targets/{script} {ending}: {last_line(done.stderr)}", "", EXIT_MISSING)
     return done.stdout
 
 

@@ -23,9 +23,9 @@ def require_own_runners(bundle: Path, manifest: Bundle) -> None:
 
     Figures of two scripts are not the same figures, and a script that nobody knows is not run.
     """
-    own = {name: path for name, path in runner_scripts().items() if path.suffix == ".py"}
+    scripts = {name: path for name, path in runner_scripts().items() if path.suffix == ".py"}
     there = {entry.path.removeprefix(FOLDER): entry for entry in manifest.support if entry.path.startswith(FOLDER)}
-    differ = [name for name in own if name not in there or there[name].sha256 != file_sha256(own[name])]
+    differ = [name for name in scripts if name not in there or there[name].sha256 != file_sha256(scripts[name])]
     differ += sorted(name for name in there if name.endswith(".py") and name not in runner_scripts())
     if not differ:
         return

@@ -72,21 +72,23 @@ class _Samples:
 
     def fail(self, name: str, reason: str) -> None:
         """A contestant broke off. It stays failed, though it may run to its end after a lost connection."""
-        for one in self.state.contestants if self.state else ():
-            if one.variant == name and one.error is None:
+        for contestant in self.state.contestants if self.state else ():
+            if contestant.variant == name and contestant.error is None:
                 kept = {"variant", "copy_of", "requested_precision", "threads"}
-                self.failed.setdefault(name, Contestant(**one.model_dump(include=kept), error=reason))
+                self.failed.setdefault(name, Contestant(**contestant.model_dump(include=kept), error=reason))
 
     def measurement(self, kind: Kind, arrived: Path | None = None) -> Measurement:
         """All of it as one Measurement. `arrived`: the folder of the logits; those that are not there are not named."""
         if self.state is None or self.first is None:
             raise KdcError("bench.py ended without a word of what it measured", "measure again", EXIT_INCONCLUSIVE)
-        contestants = [self.failed.get(one.variant, one) for one in self.state.contestants]
+        contestants = [self.failed.get(contestant.variant, contestant) for contestant in self.state.contestants]
         if arrived is not None:
             gone = {"logits": None, "logits_sha256": None}
             contestants = [
-                one if one.logits is None or (arrived / one.logits).exists() else one.model_copy(update=gone)
-                for one in contestants
+                contestant
+                if contestant.logits is None or (arrived / contestant.logits).exists()
+                else contestant.model_copy(update=gone)
+                for contestant in contestants
             ]
         update = {
             "started": self.first.started,
@@ -155,7 +157,7 @@ def _listen(link: Link, samples: _Samples, undecided: Undecided, progress: Progr
     rounds = 0 if samples.enough else max(1, samples.target - len(samples.rounds))
     samples.target = len(samples.rounds) + rounds
     following = samples.rounds[-1].number + 1 if samples.rounds else 0
-    left = max(0.0, samples.seconds - sum(one.wall_s for one in samples.rounds))
+    left = max(0.0, samples.seconds - sum(played.wall_s for played in samples.rounds))
     arguments = ["--ask", "--rounds", str(rounds), "--seconds", f"{left:.1f}", "--first-round", str(following)]
     arguments += [] if samples.throughput else ["--no-throughput"]
     samples.connections += 1

@@ -102,8 +102,8 @@ def _tidy(bundle_dir: Path) -> None:
 
 def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
     """The report, where the bundle is sealed with it already; None where there is something to write."""
-    place = counted(bundle_dir)
-    if place != bundle_dir:
+    folder = counted(bundle_dir)
+    if folder != bundle_dir:
         return None
     try:
         verify(bundle_dir)
@@ -111,8 +111,8 @@ def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
         return None
     report = build_report(bundle_dir)
     texts = {"report.json": to_json(report), "report.md": to_markdown(report, allow_unmeasured)}
-    written = all((place / name).is_file() for name in texts) and all(
-        read_text(place / name, most=JSON_BYTES) == text for name, text in texts.items()
+    written = all((folder / name).is_file() for name in texts) and all(
+        read_text(folder / name, most=JSON_BYTES) == text for name, text in texts.items()
     )
     return report if written and not problems_of_best(bundle_dir, report) else None
 
@@ -125,8 +125,8 @@ def check(bundle_dir: Path) -> Report:
 
 def _check(bundle_dir: Path) -> Report:
     verify(bundle_dir)
-    place = counted(bundle_dir)
-    report = build_report(place)
-    if problems := problems_of_best(place, report):
+    folder = counted(bundle_dir)
+    report = build_report(folder)
+    if problems := problems_of_best(folder, report):
         raise KdcError("; ".join(f"{bundle_dir}/{problem}" for problem in problems), f"kdc report {bundle_dir}")
     return report

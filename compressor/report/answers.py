@@ -31,7 +31,7 @@ Ints = NDArray[np.int64]
 SAMPLES, OF_CLASS = "test samples", "test samples of the class"
 
 
-class Own(TypedDict):
+class Figures(TypedDict):
     """The fields of Row and TableRow that are made from a model's predictions and the labels alone."""
 
     accuracy: Estimate | None
@@ -40,7 +40,7 @@ class Own(TypedDict):
     worst_class: ClassShare | None
 
 
-class Compared(Own):
+class Compared(Figures):
     """The fields of Row that are made from predictions and labels."""
 
     worst_retention: ClassShare | None
@@ -63,7 +63,7 @@ class Parity(TypedDict):
 
 def answers_of(results: Results, name: str) -> Compared:
     """All figures of a variant's answers; null where its logits, or those that it is compared with, are missing."""
-    found: Compared = {
+    figures: Compared = {
         "accuracy": None,
         "balanced_accuracy": None,
         "auc": None,
@@ -77,24 +77,24 @@ def answers_of(results: Results, name: str) -> Compared:
         "baseline_difference": None,
     }
     if name not in results.answers:
-        return found
+        return figures
     answers, labels, names = results.answers[name], results.labels, results.bundle.student.class_names
     right = answers.top1 == labels
-    found = {**found, **_own(answers, results)}
+    figures = {**figures, **_figures(answers, results)}
     theirs = _teachers(results, name)
     if theirs is not None:
         teacher_right = theirs == labels
-        found["retention"] = _estimate(lambda: retention(right, teacher_right))
-        found["balanced_retention"] = _estimate(lambda: balanced_retention(right, teacher_right, labels, len(names)))
-        found["difference"] = _estimate(lambda: difference(right, teacher_right))
-        found["agreement"] = _estimate(lambda: agreement(answers.top1, theirs))
-        found["mcnemar_p"] = mcnemar(right, teacher_right).p_value
-        found["worst_retention"] = _worst(retention_per_class(right, teacher_right, labels, len(names)), names)
+        figures["retention"] = _estimate(lambda: retention(right, teacher_right))
+        figures["balanced_retention"] = _estimate(lambda: balanced_retention(right, teacher_right, labels, len(names)))
+        figures["difference"] = _estimate(lambda: difference(right, teacher_right))
+        figures["agreement"] = _estimate(lambda: agreement(answers.top1, theirs))
+        figures["mcnemar_p"] = mcnemar(right, teacher_right).p_value
+        figures["worst_retention"] = _worst(retention_per_class(right, teacher_right, labels, len(names)), names)
     baseline = baseline_of(results, name)
     if baseline is not None and baseline.name in results.answers:
         before = results.answers[baseline.name].top1 == labels
-        found["baseline_difference"] = _estimate(lambda: difference(right, before))
-    return found
+        figures["baseline_difference"] = _estimate(lambda: difference(right, before))
+    return figures
 
 
 def counts_of(results: Results, name: str, *, alone: bool = False) -> ClassCounts | None:
@@ -113,10 +113,10 @@ def table_row(results: Results) -> TableRow | None:
     teacher, table = results.bundle.teacher, results.bundle.teacher_table
     if results.table is None or teacher is None or table is None or table.kind is None:
         return None
-    return TableRow(source=teacher.source, kind=table.kind, **_own(results.table, results))
+    return TableRow(source=teacher.source, kind=table.kind, **_figures(results.table, results))
 
 
-def _own(answers: Answers, results: Results) -> Own:
+def _figures(answers: Answers, results: Results) -> Figures:
     labels, names = results.labels, results.bundle.student.class_names
     predictions, margin = answers.top1, answers.margin
     area = None if margin is None else _estimate(lambda: auc(margin, labels == 1))
@@ -139,12 +139,12 @@ def _teachers(results: Results, name: str) -> Ints | None:
 
 
 def _estimate(figure: Callable[[], Interval]) -> Estimate | None:
-    found = told(figure)
-    return None if found is None else _as_estimate(found, SAMPLES)
+    interval = told(figure)
+    return None if interval is None else _as_estimate(interval, SAMPLES)
 
 
-def _as_estimate(found: Interval, of: str) -> Estimate:
-    return Estimate(value=found.value, low=found.low, high=found.high, n=found.n, of=of)
+def _as_estimate(interval: Interval, of: str) -> Estimate:
+    return Estimate(value=interval.value, low=interval.low, high=interval.high, n=interval.n, of=of)
 
 
 def _worst_class(predictions: Ints, labels: Ints, names: tuple[str, ...]) -> ClassShare:
@@ -157,21 +157,21 @@ def _worst_class(predictions: Ints, labels: Ints, names: tuple[str, ...]) -> Cla
 
 def _worst(shares: tuple[Interval | None, ...], names: tuple[str, ...]) -> ClassShare | None:
     """The class with the lowest share, the first of equals; None where no class has one."""
-    known = [(found, name) for found, name in zip(shares, names, strict=True) if found is not None]
+    known = [(share, name) for share, name in zip(shares, names, strict=True) if share is not None]
     if not known:
         return None
-    found, name = min(known, key=lambda item: item[0].value)
-    return ClassShare(class_name=name, share=_as_estimate(found, OF_CLASS))
+    share, name = min(known, key=lambda item: item[0].value)
+    return ClassShare(class_name=name, share=_as_estimate(share, OF_CLASS))
 
 
 def parity_of(results: Results, name: str) -> Parity:
     """The lowest cosine, the SQNR, the share of the same top-1, and how many samples are not finite, against torch."""
-    found = results.answers[name].parity if name in results.answers else None
-    if found is None:
+    parity = results.answers[name].parity if name in results.answers else None
+    if parity is None:
         return {"parity_cosine": None, "parity_sqnr_db": None, "parity_agreement": None, "not_finite": 0}
     return {
-        "parity_cosine": found.cosine,
-        "parity_sqnr_db": found.sqnr_db,
-        "parity_agreement": found.same / found.n,
-        "not_finite": found.not_finite,
+        "parity_cosine": parity.cosine,
+        "parity_sqnr_db": parity.sqnr_db,
+        "parity_agreement": parity.same / parity.n,
+        "not_finite": parity.not_finite,
     }

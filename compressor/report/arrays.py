@@ -35,8 +35,8 @@ class ArrayFile:
 
     def parts(self) -> Iterator[NDArray[Any]]:
         """The array, some rows after the other. Raises KdcError where the file shrank since it was opened first."""
-        rows, *rest = self.shape
-        width = math.prod(rest)
+        rows, *row_shape = self.shape
+        width = math.prod(row_shape)
         step = max(1, PART // max(1, width))
         with open_regular(self.path) as file:
             file.seek(self.offset)
@@ -45,7 +45,7 @@ class ArrayFile:
                 content = file.read(count * self.dtype.itemsize)
                 if len(content) != count * self.dtype.itemsize:
                     raise KdcError(f"{self.path} is damaged: it became shorter while it was read")
-                yield np.frombuffer(content, self.dtype).reshape(-1, *rest)
+                yield np.frombuffer(content, self.dtype).reshape(-1, *row_shape)
 
 
 def open_array(path: Path) -> ArrayFile:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from compressor import __version__
 from compressor.report.answers import table_row
+from compressor.report.checks.artefact import parity_verdict
 from compressor.report.checks.conditions import Grounds, grounds_of
 from compressor.report.checks.interference import rounds_text
-from compressor.report.checks.own import parity_verdict
 from compressor.report.choice import choose
 from compressor.report.gate import base_checks, checks_for, verdict_of
 from compressor.report.latency import teacher_of

@@ -37,8 +37,8 @@ def choose(rows: tuple[Row, ...], checks: tuple[Check, ...], elsewhere: bool) ->
 
 
 def _failed(name: str, checks: tuple[Check, ...]) -> list[str]:
-    mine = [check for check in checks if check.variant == name and check.line not in ON_TEST_LABELS]
-    return [check.line for check in mine if check.verdict == "fail"]
+    judged = [check for check in checks if check.variant == name and check.line not in ON_TEST_LABELS]
+    return [check.line for check in judged if check.verdict == "fail"]
 
 
 def _p50(row: Row) -> float:
@@ -49,10 +49,10 @@ def _p50(row: Row) -> float:
 def _why(best: Row, timed: list[Row], untimed: list[Row], failed: dict[str, list[str]], elsewhere: bool) -> str:
     """What it won against, and what could not take part."""
     out = [f"{name} (fails {', '.join(lines)})" for name, lines in failed.items() if lines]
-    others = sorted((row for row in timed if row is not best), key=_p50)
+    runners_up = sorted((row for row in timed if row is not best), key=_p50)
     parts = [f"the fastest of {len(timed)} that may be shipped: p50 {number(_p50(best))} ms"]
-    if others:
-        parts[0] += f", next {others[0].name} {number(_p50(others[0]))} ms"
+    if runners_up:
+        parts[0] += f", next {runners_up[0].name} {number(_p50(runners_up[0]))} ms"
     if out:
         parts.append(f"out: {', '.join(out)}")
     if untimed:

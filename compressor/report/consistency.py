@@ -158,5 +158,5 @@ def _block_problems(block: Block, measurement: Measurement) -> Iterator[str]:
     if min((*block.dropped_ms, *block.wall_ms), default=1.0) <= 0 or min(block.cpu_ms, default=0.0) < 0:
         yield f"has a time that is not above 0 in {where}"
     if lengths != (measurement.block_dropped, timed, timed):
-        found = f"{lengths[0]} dropped, {lengths[1]} wall and {lengths[2]} CPU times"
-        yield f"has {found} in {where}, but blocks of {measurement.block_length}, {measurement.block_dropped} dropped"
+        counts = f"{lengths[0]} dropped, {lengths[1]} wall and {lengths[2]} CPU times"
+        yield f"has {counts} in {where}, but blocks of {measurement.block_length}, {measurement.block_dropped} dropped"

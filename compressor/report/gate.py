@@ -8,9 +8,9 @@ not measured is never a pass, and neither is a session that broke off.
 
 from compressor.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
 from compressor.report.checks.accuracy import accuracy_lines, drop_lines
+from compressor.report.checks.artefact import REQUIRED_LINES, memory_lines, required_lines, size_lines, standing_lines
 from compressor.report.checks.conditions import Grounds, grounds_of
 from compressor.report.checks.latency import latency_checks, more_would_tell
-from compressor.report.checks.own import OWN_LINES, memory_lines, own_lines, size_lines, standing_lines
 from compressor.report.read import Results
 from compressor.schema.report import Check, Report, Row, Verdict
 
@@ -21,7 +21,7 @@ def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None
     """Every line held against one student variant. `teacher`: its row, where the bundle has one."""
     budget = results.bundle.profile.budget
     return (
-        *own_lines(row, grounds),
+        *required_lines(row, grounds),
         *drop_lines(row, results),
         *size_lines(row, budget),
         *latency_checks(row, results, grounds, teacher),
@@ -48,7 +48,7 @@ def open_lines(results: Results) -> tuple[str, ...]:
 
 def broken(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     """The failed lines that no other variant makes up for: an artefact that was asked for is not what it says it is."""
-    return tuple(check for check in checks if check.line in OWN_LINES and check.verdict == "fail")
+    return tuple(check for check in checks if check.line in REQUIRED_LINES and check.verdict == "fail")
 
 
 def verdict_of(

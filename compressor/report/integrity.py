@@ -61,11 +61,11 @@ def seal(bundle_dir: Path) -> None:
 
 def seal_line(bundle_dir: Path) -> str:
     """What a sealed bundle's seal is worth, in one line: its own sha256 tells bundles apart, and proves nothing."""
-    place = counted(bundle_dir)
+    folder = counted(bundle_dir)
     waits = f"; a command was killed while it put this state in place; `kdc report {bundle_dir}` goes on"
     return (
-        f"seal {file_sha256(place / SUMS)[:16]}, unsigned: it shows damage and edits, not forgery; whoever can write "
-        "the bundle can seal it again" + (waits if place != bundle_dir else "")
+        f"seal {file_sha256(folder / SUMS)[:16]}, unsigned: it shows damage and edits, not forgery; whoever can write "
+        "the bundle can seal it again" + (waits if folder != bundle_dir else "")
     )
 
 
@@ -77,32 +77,32 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
     while it put a new state in place, that one is compared, and the files beside it must be of it or of the one before.
     """
     must_hold_a_bundle(bundle_dir)
-    place = counted(bundle_dir)
-    if not (place / SUMS).is_file():
+    folder = counted(bundle_dir)
+    if not (folder / SUMS).is_file():
         hint = f"`kdc measure {bundle_dir}` finishes an interrupted export; else {EXPORT_AGAIN}"
         raise KdcError(f"{bundle_dir / SUMS} is missing: the bundle was never finished, or is damaged", hint)
-    found = _digests(place)
-    listed, problems = _read_sums(place / SUMS)
-    strays = _take_strays(found, listed)
-    problems += _against_sums(found, listed, may_change)
-    problems += [f"{path} has {digest}" for path, digest in found.items() if digest.endswith(TOO_MANY)]
+    digests = _digests(folder)
+    listed, problems = _read_sums(folder / SUMS)
+    strays = _take_strays(digests, listed)
+    problems += _against_sums(digests, listed, may_change)
+    problems += [f"{path} has {digest}" for path, digest in digests.items() if digest.endswith(TOO_MANY)]
     # A manifest that is not what was sealed is already named, and what it says of other files means nothing.
     if not any(problem.startswith("bundle.json ") for problem in problems):
-        problems += _against_bundle(place, found)
+        problems += _against_bundle(folder, digests)
     if not any(problem.startswith(f"{MEASUREMENT} ") for problem in problems):
-        problems += _against_measurement(place, found)
-    if place != bundle_dir:
+        problems += _against_measurement(folder, digests)
+    if folder != bundle_dir:
         problems += _beside(bundle_dir, listed)
     hint = f"if it was measured on a device: `kdc report {bundle_dir}` takes that up; else {EXPORT_AGAIN}"
     remade = all(problem.startswith(REMADE) for problem in problems)
     _raise(bundle_dir, problems, strays, hint if remade and not may_change else EXPORT_AGAIN)
 
 
-def _take_strays(found: dict[str, str], listed: Collection[str]) -> list[str]:
-    """Take out of `found` what a file manager or git has left in the bundle since it was sealed, and name it."""
-    strays = {path: name for path in found.keys() - listed if (name := stray(path)) is not None}
+def _take_strays(digests: dict[str, str], listed: Collection[str]) -> list[str]:
+    """Take out of `digests` what a file manager or git has left in the bundle since it was sealed, and name it."""
+    strays = {path: name for path in digests.keys() - listed if (name := stray(path)) is not None}
     for path in strays:
-        del found[path]
+        del digests[path]
     return sorted(set(strays.values()))
 
 
@@ -128,19 +128,19 @@ def verify_made(bundle_dir: Path) -> None:
     interrupted has no SHA256SUMS yet; then bundle.json alone says what belongs to it. Raises KdcError.
     """
     must_hold_a_bundle(bundle_dir)
-    found = _digests(bundle_dir)
+    digests = _digests(bundle_dir)
     problems: list[str] = []
     if (bundle_dir / SUMS).is_file():
         listed, problems = _read_sums(bundle_dir / SUMS)
-        strays = _take_strays(found, listed)
-        problems += _against_sums(found, listed, REMADE)
+        strays = _take_strays(digests, listed)
+        problems += _against_sums(digests, listed, REMADE)
     else:
-        strays = _take_strays(found, ())
+        strays = _take_strays(digests, ())
         known = {entry.path for entry in read_json(bundle_dir / "bundle.json", Bundle).support}
-        scripts = [path for path in found if path.startswith("runners/") and path not in known]
+        scripts = [path for path in digests if path.startswith("runners/") and path not in known]
         problems += [f"{path} is not listed in bundle.json: it was added after the bundle was made" for path in scripts]
     if not any(problem.startswith("bundle.json ") for problem in problems):
-        problems += _against_bundle(bundle_dir, found)
+        problems += _against_bundle(bundle_dir, digests)
     _raise(bundle_dir, problems, strays, EXPORT_AGAIN)
 
 
@@ -148,12 +148,12 @@ def _digests(folder: Path, bundle_dir: Path | None = None) -> dict[str, str]:
     """The sha256 of every file in `folder`. One that is larger than it may be is not read: its size stands instead,
     which no sha256 equals. `bundle_dir`: where the manifest lies, if elsewhere."""
     sizes, most = _sizes(bundle_dir or folder)
-    found = {}
+    digests = {}
     for path in _files(folder):
         size = (folder / path).lstat().st_size
         too_large = size > sizes.get(path, most)
-        found[path] = f"{size} {TOO_MANY}" if too_large else file_sha256(folder / path)
-    return found
+        digests[path] = f"{size} {TOO_MANY}" if too_large else file_sha256(folder / path)
+    return digests
 
 
 def _sizes(bundle_dir: Path) -> tuple[dict[str, int], int]:
@@ -176,14 +176,14 @@ def inside(bundle_dir: Path, path: str, where: str) -> Path:
     """
     if (reason := _unsafe(path)) is not None:
         raise KdcError(f"{where} names the file {path!r}, which is refused: {reason}", EXPORT_AGAIN)
-    place = bundle_dir
+    file = bundle_dir
     for part in path.split("/"):
-        place = place / part
-        if place.is_symlink():
-            raise KdcError(f"{where} names the file {path!r}, which is refused: {place} is a symbolic link")
-    if not place.is_file():
-        raise KdcError(f"{place}, which {where} names, is missing", EXPORT_AGAIN)
-    return place
+        file = file / part
+        if file.is_symlink():
+            raise KdcError(f"{where} names the file {path!r}, which is refused: {file} is a symbolic link")
+    if not file.is_file():
+        raise KdcError(f"{file}, which {where} names, is missing", EXPORT_AGAIN)
+    return file
 
 
 def _unsafe(path: str) -> str | None:
@@ -248,24 +248,24 @@ def _read_sums(sums: Path) -> tuple[dict[str, str], list[str]]:
     return listed, problems
 
 
-def _against_sums(found: dict[str, str], listed: dict[str, str], may_change: tuple[str, ...]) -> Iterable[str]:
-    for path in sorted({*found, *listed} - {SUMS}):
+def _against_sums(digests: dict[str, str], listed: dict[str, str], may_change: tuple[str, ...]) -> Iterable[str]:
+    for path in sorted({*digests, *listed} - {SUMS}):
         if any(path == free or (free.endswith("/") and path.startswith(free)) for free in may_change):
             if path.startswith(f"{BEST}/") and path not in listed:
                 yield f"{path} is no file of the bundle, and {BEST}/ is made anew: put it elsewhere"
             continue
-        if path not in found:
+        if path not in digests:
             yield f"{path} is missing, though {SUMS} lists it"
         elif path not in listed:
             yield f"{path} is not listed in {SUMS}: it was added after the bundle was made"
-        elif found[path] != listed[path]:
+        elif digests[path] != listed[path]:
             yield f"{path} was changed after it was made (sha256 differs from {SUMS})"
 
 
-def _against_bundle(bundle_dir: Path, found: dict[str, str]) -> list[str]:
+def _against_bundle(bundle_dir: Path, digests: dict[str, str]) -> list[str]:
     bundle = read_json(bundle_dir / "bundle.json", Bundle)
     entries = [*bundle.support, *(entry for variant in bundle.variants for entry in variant.files)]
-    problems = [problem for entry in entries for problem in _entry_problems(bundle_dir, entry, found)]
+    problems = [problem for entry in entries for problem in _entry_problems(bundle_dir, entry, digests)]
     listed = {entry.path for entry in entries}
     used = [bundle.eval.labels, bundle.eval.ids]
     if bundle.teacher_table is not None and bundle.teacher_table.answers is not None:
@@ -281,21 +281,21 @@ def _against_bundle(bundle_dir: Path, found: dict[str, str]) -> list[str]:
     return problems
 
 
-def _entry_problems(bundle_dir: Path, entry: FileEntry, found: dict[str, str]) -> Iterator[str]:
+def _entry_problems(bundle_dir: Path, entry: FileEntry, digests: dict[str, str]) -> Iterator[str]:
     if (reason := _unsafe(entry.path)) is not None:
         yield f"bundle.json names the file {entry.path!r}, which is refused: {reason}"
-    elif entry.path not in found:
+    elif entry.path not in digests:
         yield f"{entry.path} is missing, though bundle.json lists it"
     elif (size := (bundle_dir / entry.path).stat().st_size) > entry.bytes:
         yield f"{entry.path} has {size} bytes, but bundle.json says {entry.bytes}"
-    elif found[entry.path] != entry.sha256:
+    elif digests[entry.path] != entry.sha256:
         yield f"{entry.path} was changed after it was made (sha256 differs from bundle.json)"
     elif size != entry.bytes:
         yield f"{entry.path} has {size} bytes, but bundle.json says {entry.bytes}"
 
 
-def _against_measurement(bundle_dir: Path, found: dict[str, str]) -> Iterator[str]:
-    if MEASUREMENT not in found:
+def _against_measurement(bundle_dir: Path, digests: dict[str, str]) -> Iterator[str]:
+    if MEASUREMENT not in digests:
         return
     for contestant in read_json(bundle_dir / MEASUREMENT, Measurement).contestants:
         if contestant.logits is None:
@@ -303,7 +303,7 @@ def _against_measurement(bundle_dir: Path, found: dict[str, str]) -> Iterator[st
         path = f"measurements/{contestant.logits}"
         if (reason := _unsafe(contestant.logits)) is not None:
             yield f"{MEASUREMENT} names the file {contestant.logits!r}, which is refused: {reason}"
-        elif path not in found:
+        elif path not in digests:
             yield f"{path} is missing, though {MEASUREMENT} names it"
-        elif found[path] != contestant.logits_sha256:
+        elif digests[path] != contestant.logits_sha256:
             yield f"{path} was changed after it was measured (sha256 differs from {MEASUREMENT})"

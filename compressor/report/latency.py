@@ -42,8 +42,8 @@ def teacher_of(results: Results) -> Variant | None:
 
 def baseline_of(results: Results, name: str) -> Variant | None:
     """The baseline's variant of the same runtime and precision as the variant `name`."""
-    found = (variant for variant in results.bundle.variants if variant.role == "baseline")
-    return next((variant for variant in found if variant.name == BASELINE + name), None)
+    baselines = (variant for variant in results.bundle.variants if variant.role == "baseline")
+    return next((variant for variant in baselines if variant.name == BASELINE + name), None)
 
 
 def wall_blocks(results: Results, name: str) -> Blocks:
@@ -75,10 +75,10 @@ def figure_at(figure: LatencyFigure, results: Results, name: str, confidence: fl
         return told(lambda: percentile(blocks, q, confidence=confidence))
     if figure == "cpu_p50_ms":
         return told(lambda: percentile(list(cpu_blocks(results, name).values()), 0.5, confidence=confidence))
-    other = _compared_with(figure, results, name)
-    if other is None or other == name:
+    reference = _compared_with(figure, results, name)
+    if reference is None or reference == name:
         return None
-    ours, theirs = wall_blocks(results, name), wall_blocks(results, other)
+    ours, theirs = wall_blocks(results, name), wall_blocks(results, reference)
     pair = (ours, theirs) if figure == "slowdown" else (theirs, ours)
     share = block_share(results.measurement) if results.measurement is not None else 0.5
     return told(lambda: paired_ratio(*pair, confidence=confidence, share=share))
@@ -87,13 +87,13 @@ def figure_at(figure: LatencyFigure, results: Results, name: str, confidence: fl
 def _compared_with(figure: LatencyFigure, results: Results, name: str) -> str | None:
     if figure == "fp32_ratio":
         return results.bundle.reference
-    other = teacher_of(results) if figure == "p50_ratio" else baseline_of(results, name)
-    return other.name if other is not None else None
+    variant = teacher_of(results) if figure == "p50_ratio" else baseline_of(results, name)
+    return variant.name if variant is not None else None
 
 
-def common_rounds(results: Results, one: str, other: str) -> int:
+def common_rounds(results: Results, variant: str, reference: str) -> int:
     """In how many rounds both variants ran."""
-    return len(wall_blocks(results, one).keys() & wall_blocks(results, other).keys())
+    return len(wall_blocks(results, variant).keys() & wall_blocks(results, reference).keys())
 
 
 def aa_of(measurement: Measurement, confidence: float) -> Interval | None:
@@ -108,19 +108,19 @@ def aa_of(measurement: Measurement, confidence: float) -> Interval | None:
 def no_aa(measurement: Measurement) -> str:
     """Why a session has no A/A comparison; empty where it has one."""
     contestants = {contestant.variant: contestant for contestant in measurement.contestants}
-    copy = next((one for one in measurement.contestants if one.copy_of is not None), None)
+    copy = next((candidate for candidate in measurement.contestants if candidate.copy_of is not None), None)
     if copy is None or copy.copy_of not in contestants:
         return "no A/A: the session ran no second copy of the reference, so noise cannot be told from effects"
     if failed := copy.error or contestants[copy.copy_of].error:
         return f"no A/A: the reference did not run twice: {failed}"
     copied, first = _aa_blocks(measurement)
-    if (found := len(copied.keys() & first.keys())) < MIN_BLOCKS:
-        return f"no A/A: it needs {MIN_BLOCKS} rounds, found {found}"
+    if (count := len(copied.keys() & first.keys())) < MIN_BLOCKS:
+        return f"no A/A: it needs {MIN_BLOCKS} rounds, found {count}"
     return ""
 
 
 def _aa_blocks(measurement: Measurement) -> tuple[Blocks, Blocks]:
     """round -> wall times of the second copy of the reference, and of the first."""
-    copy = next(one for one in measurement.contestants if one.copy_of is not None)
+    copy = next(contestant for contestant in measurement.contestants if contestant.copy_of is not None)
     copied = {block.round: block.wall_ms for block in measurement.blocks if block.variant == copy.variant}
     return copied, {block.round: block.wall_ms for block in measurement.blocks if block.variant == copy.copy_of}

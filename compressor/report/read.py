@@ -87,7 +87,9 @@ def results_with(results: Results, measurement: Measurement, where: str = "the m
     """`results` with another measurement of the same bundle, one that has no logits yet: what `open_lines` judges
     while a session is still going on. Raises KdcError, naming `where`, for one that does not fit the bundle."""
     measurement_fits(measurement, results.bundle, where)
-    contestants = {one.variant: one for one in measurement.contestants if one.copy_of is None}
+    contestants = {
+        contestant.variant: contestant for contestant in measurement.contestants if contestant.copy_of is None
+    }
     return replace(results, measurement=measurement, contestants=contestants, answers={})
 
 
@@ -141,13 +143,13 @@ def _logits(path: Path, shape: tuple[int, int]) -> ArrayFile:
 
 
 def _labels(path: Path, n: int, classes: int) -> NDArray[np.int64]:
-    found = open_array(path)
-    if found.shape != (n,) or found.dtype.kind not in "iu":
+    file = open_array(path)
+    if file.shape != (n,) or file.dtype.kind not in "iu":
         expected = f"expected {n} integer labels (eval.n in bundle.json)"
-        raise KdcError(f"{path}: {expected}, found {found.dtype} of shape {list(found.shape)}")
+        raise KdcError(f"{path}: {expected}, found {file.dtype} of shape {list(file.shape)}")
     if n == 0:
         raise KdcError(f"{path}: there are no test samples, so nothing can be said of any model")
-    array = found.read()
+    array = file.read()
     if array.min() < 0 or array.max() >= classes:
         raise KdcError(f"{path}: labels must lie in 0..{classes - 1}, found {array.min()}..{array.max()}")
     return array.astype(np.int64)

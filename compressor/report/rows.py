@@ -67,13 +67,13 @@ def _architecture(variant: Variant, results: Results) -> str:
 
 
 def _latency(figure: LatencyFigure, variant: Variant, results: Results) -> Estimate | None:
-    found = figure_at(figure, results, variant.name, SHOWN_CONFIDENCE)
-    if found is None:
+    interval = figure_at(figure, results, variant.name, SHOWN_CONFIDENCE)
+    if interval is None:
         return None
     of = _blocks_text(results, variant.name)
     if figure in ("p50_ratio", "slowdown", "fp32_ratio") and results.measurement is not None:
         of = rounds_text(results.measurement)
-    return Estimate(value=found.value, low=found.low, high=found.high, n=found.n, of=of)
+    return Estimate(value=interval.value, low=interval.low, high=interval.high, n=interval.n, of=of)
 
 
 def _blocks_text(results: Results, name: str) -> str:
@@ -96,8 +96,8 @@ def _throughput(contestant: Contestant | None, results: Results) -> Throughput |
     if contestant is None or results.measurement is None:
         return None
     batch = results.measurement.batch
-    found = [one for mode in contestant.throughput if (one := _mode(mode, batch)) is not None]
-    return max(found, key=lambda one: one.images_per_s.median, default=None)
+    modes = [throughput for mode in contestant.throughput if (throughput := _mode(mode, batch)) is not None]
+    return max(modes, key=lambda throughput: throughput.images_per_s.median, default=None)
 
 
 def _mode(mode: Mode, batch: int) -> Throughput | None:

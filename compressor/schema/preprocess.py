@@ -105,7 +105,9 @@ def _of_task(value: Any, info: ValidationInfo) -> Any:
     """A Preprocess of the task that the noun around it names."""
     if isinstance(value, Preprocess):
         return value
-    kind = PREPROCESS.get(str(info.data.get("task")))
+    if "task" not in info.data:
+        raise ValueError("the task that it belongs to is not known")
+    kind = PREPROCESS.get(info.data["task"])
     if kind is None:
         raise ValueError(f"there is no task {info.data.get('task')!r}; known: {', '.join(PREPROCESS)}")
     return kind.model_validate(value)

@@ -243,9 +243,9 @@ class Task(Protocol):
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
         """Write to the run in `folder` what `network_of` needs beside student.json."""
 
-    def adapted(self, network: nn.Module, own: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
-        """`network`, which takes inputs prepared as `own` says, for inputs prepared as `given` says; and where it sees
-        less of a sample then, or otherwise, a word on that. Raises KdcError."""
+    def adapted(self, network: nn.Module, expected: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
+        """`network`, which takes inputs prepared as `expected` says, for inputs prepared as `given` says; and where it
+        sees less of a sample then, or otherwise, a word on that. Raises KdcError."""
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
         """What a training is fed with. `inputs`: key in the batch -> what the model takes. `where`: `store`, the folder
@@ -254,11 +254,11 @@ class Task(Protocol):
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
         """What a feed's `store` takes, about."""
 
-    def store(self, split: Split, how: Preprocess, path: Path, progress: Progress) -> Stored:
+    def store(self, split: Split, preprocess: Preprocess, path: Path, progress: Progress) -> Stored:
         """Write the inputs of all samples of `split`, without augmentation, to the new .npy file `path`."""
 
-    def stored(self, path: Path, how: Preprocess) -> Stored:
+    def stored(self, path: Path, preprocess: Preprocess) -> Stored:
         """What `store` wrote."""
 
-    def evaluation(self, split: Split, how: Preprocess, batch: int, device: torch.device) -> Iterator[Inputs]:
+    def evaluation(self, split: Split, preprocess: Preprocess, batch: int, device: torch.device) -> Iterator[Inputs]:
         """The inputs of a whole split, without augmentation, in batches of that size, the last of what is left."""

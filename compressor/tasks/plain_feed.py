@@ -58,7 +58,7 @@ class PlainFeed:
 
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         for step in range(first_step, self.steps_per_epoch):
-            for part in self._mine(self.samples_of(epoch, step)):
+            for part in self._parts_of_process(self.samples_of(epoch, step)):
                 batch: dict[str, Tensor] = {}
                 for key in self._inputs if keys is None else keys:
                     batch |= self.input_of(key, part, epoch)
@@ -88,7 +88,7 @@ class PlainFeed:
                 )
         if self._team.num_processes > 1:
             answers = sorted(gather_object(answers), key=lambda answer: answer[0])
-        logits = np.concatenate([found for _, found in answers])
+        logits = np.concatenate([part for _, part in answers])
         self.right[model.key, split] = top1(logits) == held.labels
         return logits
 
@@ -103,7 +103,7 @@ class PlainFeed:
         made = self._make(split, rows, self._inputs[key])
         return {name: tensor.to(self._device) for name, tensor in made.items()}
 
-    def _mine(self, samples: Rows) -> list[Rows]:
+    def _parts_of_process(self, samples: Rows) -> list[Rows]:
         """This process's share of a step, in parts."""
         parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]

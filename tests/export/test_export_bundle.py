@@ -10,9 +10,9 @@ from PIL import Image
 
 from compressor.data.samples import Split
 from compressor.errors import EXIT_USAGE, KdcError
-from compressor.export.bundle import build
-from compressor.export.bundle.build import validation_size
+from compressor.export.bundle import build, items
 from compressor.export.bundle.eval_set import part_of
+from compressor.export.bundle.items import validation_size
 from compressor.export.bundle.variants import Delivery
 from compressor.profiles import load_profile
 from compressor.progress import Silent
@@ -122,20 +122,20 @@ def targets(runtime: str, precisions: tuple[str, ...]) -> str:
 
 def test_a_student_is_trained_on_once_for_each_way_of_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runtimes that round alike share it. What a run becomes is test_export_qat's."""
-    monkeypatch.setattr(build, "qat_model", lambda run, profile, batch, folder: (run, batch, folder.name))
+    monkeypatch.setattr(items, "qat_model", lambda run, profile, batch, folder: (run, batch, folder.name))
     asked: list[Scheme] = []
 
     def train(scheme: Scheme) -> Path:
         asked.append(scheme)
         return tmp_path / f"run-{len(asked)}"
 
-    place = build._Place(tmp_path, tmp_path, load_profile("x86-avx2"), cast(Any, None), cast(Any, None), Silent())
+    place = items.Workspace(tmp_path, tmp_path, load_profile("x86-avx2"), cast(Any, None), cast(Any, None), Silent())
     first, second = Scheme(activations="uint8", weight_bits=7), Scheme(activations="int8")
-    trained = build._retraining(place, 1, train)
+    trained = items.retraining(place, 1, train)
     found = [cast(Any, trained(scheme)) for scheme in (first, second, first, second)]
     assert asked == [first, second]
     assert found == 2 * [(tmp_path / "run-1", 1, "qat-uint8-7"), (tmp_path / "run-2", 1, "qat-int8-8")]
-    assert build._retraining(place, 1, None)(first) is None, "--no-qat"
+    assert items.retraining(place, 1, None)(first) is None, "--no-qat"
 
 
 def test_what_importing_an_exporter_says_reaches_nobody(

@@ -129,7 +129,7 @@ def test_six_right_answers_do_not_make_up_for_mirrored_logits(tmp_path: Path) ->
     progress = Hearing()
     rungs = ladder([("ptq", "mirrored", bad), ("bias-correction", "close", good)])
     taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), progress)
-    assert taken.candidate.how == "close"
+    assert taken.candidate.description == "close"
     assert [rung.taken for rung in taken.rungs] == [False, True]
     assert taken.rungs[0].score == score
     assert progress.warnings == []
@@ -144,7 +144,7 @@ def test_within_a_rung_parity_comes_before_right_answers(tmp_path: Path) -> None
     judge = judge_of(tmp_path, reference, labels)
     rungs = ladder([("ptq", "mirrored", mirrored(reference, labels)), ("ptq", "one wrong", wrong)])
     taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), Hearing())
-    assert (taken.candidate.how, taken.score.correct) == ("one wrong", 29)
+    assert (taken.candidate.description, taken.score.correct) == ("one wrong", 29)
 
 
 def test_of_equals_within_a_rung_the_closest_is_taken(tmp_path: Path) -> None:
@@ -154,10 +154,10 @@ def test_of_equals_within_a_rung_the_closest_is_taken(tmp_path: Path) -> None:
     made = [("ptq", "close", close), ("ptq", "closer", closer), ("fallback", "some float", near(reference, 60))]
     judge = judge_of(tmp_path, reference, labels)
     taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "a", judge, TopRung(), Hearing())
-    assert taken.candidate.how == "closer"
+    assert taken.candidate.description == "closer"
     judge.needed = 7  # none holds
     taken = climb(source(), "onnxruntime", ladder(made), tmp_path / "b", judge, TopRung(), Hearing())
-    assert taken.candidate.how == "closer"
+    assert taken.candidate.description == "closer"
 
 
 def test_where_none_is_close_the_best_is_taken_and_said(tmp_path: Path) -> None:

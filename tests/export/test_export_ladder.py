@@ -9,7 +9,7 @@ import pytest
 
 from compressor.errors import KdcError
 from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Rank, Source, TopRung
-from compressor.export.bundle.build import needed
+from compressor.export.bundle.items import needed
 from compressor.export.ladder import climb
 from compressor.profiles import load_profile
 from compressor.progress import Progress, Silent
@@ -121,16 +121,16 @@ def test_where_the_top_is_not_enough_the_best_is_taken_and_said(tmp_path: Path) 
 
     judge = FakeJudge(99)
     taken = climb(source(), "onnxruntime", LADDER, tmp_path / "out", judge, TopRung(), Listening())
-    assert taken.candidate.how == "one layer"
+    assert taken.candidate.description == "one layer"
     [line] = said
     assert line.startswith("out: no rung keeps the accuracy asked for; the best is fallback: one layer: 91 of 100")
 
 
 def test_without_permission_to_train_there_is_no_top_rung(tmp_path: Path) -> None:
     taken, _, trained = run(tmp_path, 99, LADDER, qat=False)
-    assert (taken.candidate.how, trained) == ("one layer", [SCHEME])
+    assert (taken.candidate.description, trained) == ("one layer", [SCHEME])
     taken, _, trained = run(tmp_path / "other", 99, Quantizer(lambda profile: SCHEME, rungs))
-    assert (taken.candidate.how, trained) == ("one layer", [])
+    assert (taken.candidate.description, trained) == ("one layer", [])
 
 
 @pytest.mark.parametrize(("bits", "made"), [(8, ["qat"]), (7, ["minmax", "entropy"])])

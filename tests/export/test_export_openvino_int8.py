@@ -148,8 +148,11 @@ def test_the_rungs_in_order_each_in_a_folder_of_its_own(
     assert len({one.model.parent for one in artefacts}) == 4
     for one in artefacts:
         assert sorted(path.name for path in one.model.parent.iterdir()) == ["model.bin", "model.xml"]
-    assert [("performance" in one.how, "mixed" in one.how) for one in artefacts[:2]] == [(True, False), (False, True)]
-    assert "which is still not enough" in artefacts[3].how
+    assert [("performance" in one.description, "mixed" in one.description) for one in artefacts[:2]] == [
+        (True, False),
+        (False, True),
+    ]
+    assert "which is still not enough" in artefacts[3].description
     assert judge.asked <= 25
 
 
@@ -193,9 +196,9 @@ def test_bias_correction_changes_biases(source: Source, corrected: Any) -> None:
 def test_how_tells_what_was_corrected(climbed: tuple[list[Candidate | None], CountingJudge]) -> None:
     corrected = climbed[0][3]
     assert corrected is not None
-    assert "7-bit weights" in corrected.how
-    assert "full bias correction (changed " in corrected.how
-    assert "changed 0 of" not in corrected.how
+    assert "7-bit weights" in corrected.description
+    assert "full bias correction (changed " in corrected.description
+    assert "changed 0 of" not in corrected.description
 
 
 @pytest.mark.slow
@@ -252,10 +255,10 @@ def test_the_fallback_keeps_the_accuracy_with_one_layer_in_float(
     found = fallback(source, Layers(converted(source.onnx_file), corrected), "NNCF", tmp_path, judge, Silent())
     assert found is not None
     assert judge.holds(judge(found.model, "openvino", "int8"))
-    assert found.how.startswith("NNCF; ")
-    assert "back in f32 (" in found.how
-    assert "second" in found.how
-    assert found.how.endswith("which is enough")
+    assert found.description.startswith("NNCF; ")
+    assert "back in f32 (" in found.description
+    assert "second" in found.description
+    assert found.description.endswith("which is enough")
     assert executed(found.model) == "mixed f32+int8"
     assert {"int8", "float32"} <= set(weight_bytes(ir_constants(found.model)))
 

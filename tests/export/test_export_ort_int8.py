@@ -47,7 +47,7 @@ def test_the_rungs_in_order(source: Source, tmp_path: Path) -> None:
     assert rungs[-1] is None
     assert set(rungs[6:-1]) == {"fallback"}
     candidates = [one for one in made if one is not None]
-    assert [one.how for one in candidates[:3]] == [f"{method} ranges" for method in METHODS]
+    assert [candidate.description for candidate in candidates[:3]] == [f"{method} ranges" for method in METHODS]
     assert len({one.model.parent for one in candidates}) == len(candidates)
     for one in candidates:
         assert one.model.parent.parent == tmp_path / "made"
@@ -55,7 +55,7 @@ def test_the_rungs_in_order(source: Source, tmp_path: Path) -> None:
         assert judge(one.model, "onnxruntime", "int8").correct > 48  # of 64
     float_layers = [ops(onnx.load(str(one.model))).count("DequantizeLinear") for one in candidates]
     assert float_layers[-1] < float_layers[0]
-    assert "1 of 5 layers in float (" in candidates[4].how
+    assert "1 of 5 layers in float (" in candidates[4].description
 
 
 def test_nothing_is_made_before_it_is_asked_for(source: Source, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_retrained_student_is_fused_and_keeps_what_it_learned(source: Source, 
     qat = trained(source, tmp_path)
     candidate = ORT.from_qat(source, qat, tmp_path / "made")
     assert (candidate.rung, candidate.model) == ("qat", tmp_path / "made" / "model.onnx")
-    assert "3 ranges between layers" in candidate.how  # expand_out, project_out, z
+    assert "3 ranges between layers" in candidate.description  # expand_out, project_out, z
     found = fused(candidate.model, tmp_path)
     assert (found.count("QLinearConv"), found.count("QLinearAdd"), found.count("QGemm")) == (4, 1, 1)
     before = {one.name: numpy_helper.to_array(one) for one in onnx.load(str(qat.onnx_file)).graph.initializer}

@@ -119,8 +119,8 @@ def test_text(scripts: Path, tmp_path: Path) -> None:
         f"numpy   {version}\n"
         "\n"
         "runtimes\n"
-        "  onnxruntime   works, 1.22.0: fp32, fp16, int8\n"
-        "  openvino      does not work: cannot import openvino: No module named 'openvino'; "
+        "  onnxruntime  works, 1.22.0: fp32, fp16, int8\n"
+        "  openvino     does not work: cannot import openvino: No module named 'openvino'; "
         f"on the device: {sys.executable} -m pip install openvino\n"
     )
 

@@ -77,6 +77,7 @@ def student(classes: int) -> Values:
     accuracy = {"split": "val", "n": 9, "correct": 9, "accuracy": 1, "low": 0.7, "high": 1, "balanced": 1}
     return {
         "schema": 1,
+        "task": "image-classification",
         "made_by": "distill",
         "family": "timm",
         "architecture": "small_net",
@@ -164,6 +165,7 @@ class Builder:
         inputs = self.array(f"eval/{name}-inputs.npy", np.zeros((2, 4, 4, 3), np.uint8))
         torchs = self.array(f"eval/{name}-logits.npy", reference)
         values = {
+            "task": "image-classification",
             "name": name,
             "role": role,
             "runtime": changes.get("runtime", "onnxruntime"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compressor.report import build_report, exit_code_for, to_markdown
-from compressor.report.checks.own import parity_verdict
+from compressor.report.checks.artefact import parity_verdict
 from compressor.stats import PARITY
 from tests.kit import by_classes, score_of
 from tests.report.conftest import logits_for

@@ -1,27 +1,19 @@
 """The bundle: every variant that the profile asks for, the teacher, and all that is needed to measure them anywhere."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
-
 from compressor import __version__
 from compressor.assets import runner_scripts
-from compressor.data.samples import Dataset
 from compressor.errors import KdcError, needs, os_error
-from compressor.export.base import QatModel, Source, TopRung
-from compressor.export.bundle.eval_set import eval_set, part_of, write_reference
-from compressor.export.bundle.identity import metadata_of, without_paths
+from compressor.export.bundle.eval_set import eval_set
+from compressor.export.bundle.identity import without_paths
+from compressor.export.bundle.items import Retrain, Workspace, student_item, teacher_item
 from compressor.export.bundle.teacher_predictions import matched_by_ids_alone, write_teacher_table
-from compressor.export.bundle.variants import REFERENCE, Delivery, ExportItem, entry, variants_of
-from compressor.export.calibration import FEWEST
-from compressor.export.judge import ValidationJudge, machine_isa
-from compressor.export.onnx.graph import to_onnx
-from compressor.export.onnx.qat import qat_model
+from compressor.export.bundle.variants import REFERENCE, Delivery, entry, variants_of
+from compressor.export.judge import machine_isa
 from compressor.export.quiet import quiet
 from compressor.export.schemes import scored_by_others
 from compressor.files.atomic import TEMPORARY
@@ -32,31 +24,13 @@ from compressor.models.prediction_table import LoadedTable, find_table
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.schema.base import read_json, write_json
-from compressor.schema.bundle import Bundle
-from compressor.schema.preprocess import Preprocess
+from compressor.schema.bundle import Bundle, FileEntry, TeacherTable, Variant
 from compressor.schema.profile import Profile
-from compressor.schema.quantization import Scheme
-from compressor.schema.student import Accuracy, Request, Student
-from compressor.tasks.base import Stored, Task
-from compressor.tasks.table import task_named
+from compressor.schema.student import Request, Student
 
-__all__ = ["CALIBRATION", "export_bundle", "needed", "validation_size"]
+__all__ = ["export_bundle", "require_exporters"]
 
 WORK = f"{TEMPORARY}work"
-
-CALIBRATION = 256
-"""Training images, at most, that ranges are computed from."""
-
-VALIDATION = 10_000
-VALIDATION_VALUES = 450_000_000
-"""Validation samples, at most, that choices are made on, and their values in all: 3,000 images at 224 px, which is
-enough to see half a point of accuracy, and takes a minute or two a candidate on a small machine."""
-
-AIM = 0.5
-"""The ladder aims at this share of what may be lost: the best of several candidates looks better than it is."""
-
-Retrain = Callable[[Scheme], Path]
-"""Train the run's student on under fake quantization; returns the run that came of it."""
 
 
 def export_bundle(
@@ -77,7 +51,7 @@ def export_bundle(
     to int8, where it may be climbed. Raises KdcError.
     """
     delivery.require_possible(profile)
-    _, record = load_run(run)
+    student, record = load_run(run)
     delivery.require_normalization(record.preprocess)
     if record.made_by != "distill":
         raise KdcError(
@@ -94,7 +68,8 @@ def export_bundle(
     temporary = None
     try:
         temporary = new_folder(out, "export")
-        bundle = _fill(temporary, profile, run, request, teacher_model, table, retrain, delivery, progress)
+        sources = _Sources(run, request, student, record, teacher_model, table, retrain)
+        bundle = _fill(temporary, profile, sources, delivery, progress)
         write_json(temporary / "bundle.json", bundle)
         return deliver(temporary, out)
     except OSError as error:
@@ -117,200 +92,79 @@ def require_exporters(profile: Profile) -> None:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A bundle in the item in `root`. `work`: what is needed on the way and does not ship."""
+class _Sources:
+    """What a bundle is made of. `teacher`: None where it cannot be run; `table`: see `find_table`; `retrain`: see
+    `export_bundle`."""
 
-    root: Path
-    work: Path
-    profile: Profile
+    run: Path
+    request: Request
+    student: LoadedModel
     record: Student
-    data: Dataset
-    progress: Progress
-
-    @property
-    def task(self) -> Task:
-        return task_named(self.record.task)
-
-    def inputs(self, how: Preprocess, path: str) -> Stored:
-        """Of the test split; written where they are not there yet."""
-        if (self.root / path).exists():
-            return self.task.stored(self.root / path, how)
-        return self.task.store(self.data.test, how, self.root / path, self.progress)
-
-    def write_reference(self, network: nn.Module, inputs: Stored, path: str) -> None:
-        write_reference(network, inputs, self.root / path, self.progress)
+    teacher: LoadedModel | None
+    table: LoadedTable | str | None
+    retrain: Retrain | None
 
 
-def _fill(
-    root: Path,
-    profile: Profile,
-    run: Path,
-    request: Request,
-    teacher: LoadedModel | None,
-    table: LoadedTable | str | None,
-    retrain: Retrain | None,
-    delivery: Delivery,
-    progress: Progress,
-) -> Bundle:
-    """Everything but bundle.json. `teacher`: None where it cannot be run; `table`: see `find_table`. Test images and
-    a table's answers to them are written for whoever measures; no choice here sees them."""
-    student, record = load_run(run)
-    data = data_of(request, record, progress)
-    place = _Place(root, root / WORK, profile, without_paths(record), data, progress)
+def _fill(root: Path, profile: Profile, sources: _Sources, delivery: Delivery, progress: Progress) -> Bundle:
+    """Everything but bundle.json. Test images and a table's answers to them are written for whoever measures; no choice
+    here sees them."""
+    student, teacher, record = sources.student, sources.teacher, sources.record
+    data = data_of(sources.request, record, progress)
+    workspace = Workspace(root, root / WORK, profile, without_paths(record), data, progress)
     (root / "eval").mkdir()
-    place.work.mkdir()
+    workspace.work.mkdir()
     tested_on = eval_set(data.test, root)
     differs = scored_by_others(profile, machine_isa()) if profile.asks_for("int8") else ""
     if differs:
         progress.warn(differs)
-    if record.bias_correction and retrain is not None:
+    if record.bias_correction and sources.retrain is not None:
         progress.note("int8 without quantization-aware training: it would undo the student's bias correction")
-    teacher_table, by_ids = None, ""
-    if table is not None and place.record.teacher is not None:
-        source = place.record.teacher.source
-        teacher_table = write_teacher_table(table, source, data, root, progress)
-        by_ids = matched_by_ids_alone(table, source, data)
-        if isinstance(table, str) and retrain is not None:
-            progress.warn("int8 without quantization-aware training: the table that it would learn from is not there")
-            retrain = None
-    item = _student(place, run, student, record, retrain, delivery)
+    teacher_table, by_ids = _teacher_table(workspace, sources.table)
+    item = student_item(workspace, sources.run, student, record, _retrain(workspace, sources), delivery)
     variants = [*variants_of(item, profile, progress)]
     if teacher is not None:
         same = teacher.preprocess == student.preprocess
-        item = _teacher_making(place, teacher, item.images if same else "eval/teacher_inputs.npy")
+        item = teacher_item(workspace, teacher, item.images if same else "eval/teacher_inputs.npy")
         variants += variants_of(item, profile, progress)
-    (root / "labels.txt").write_text("".join(f"{name}\n" for name in record.class_names), encoding="utf-8")
-    (root / "runners").mkdir()
-    for name, script in runner_scripts().items():
-        shutil.copyfile(script, root / "runners" / name)
-    shutil.rmtree(place.work)
-    shipped = {one.path for variant in variants for one in variant.files}
-    support = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     return Bundle(
         kdc=__version__,
         profile=profile,
-        student=place.record,
-        teacher=place.record.teacher,
+        student=workspace.record,
+        teacher=workspace.record.teacher,
         teacher_table=teacher_table,
         reference="-".join(REFERENCE),
         eval=tested_on,
         variants=tuple(variants),
-        support=tuple(entry(root, path) for path in support if path not in shipped),
+        support=_support(workspace, variants),
         notes=tuple(filter(None, (differs, by_ids))),
     )
 
 
-def _student(
-    place: _Place, run: Path, student: LoadedModel, record: Student, retrain: Retrain | None, delivery: Delivery
-) -> ExportItem:
-    """The student in fp32, with a judge of what is made of it. One that was trained under fake quantization is taken
-    as it is without that, and is its own top rung."""
-    batch = None if delivery.dynamic_batch else place.profile.batch
-    own = qat_model(run, place.profile, batch, place.work / "own-qat") if record.quantization is not None else None
-    network = own.float_network if own is not None else student.network
-    images, reference = "eval/student_inputs.npy", "eval/student_reference.npy"
-    inputs = place.inputs(student.preprocess, images)
-    place.write_reference(network, inputs, reference)
-    return ExportItem(
-        root=place.root,
-        role="student",
-        model=student,
-        source=_source(place, network, student, delivery),
-        images=images,
-        reference=reference,
-        judge=_judge(place, network, student, record),
-        top=TopRung(own, _retraining(place, batch, None if own is not None or record.bias_correction else retrain)),
-        delivery=delivery,
-        write_reference=lambda network, path: place.write_reference(network, inputs, path),
-    )
+def _teacher_table(workspace: Workspace, table: LoadedTable | str | None) -> tuple[TeacherTable | None, str]:
+    """The answers of a teacher that is a table, and a note where they may be to other images."""
+    teacher, data = workspace.record.teacher, workspace.data
+    if table is None or teacher is None:
+        return None, ""
+    written = write_teacher_table(table, teacher.source, data, workspace.root, workspace.progress)
+    return written, matched_by_ids_alone(table, teacher.source, data)
 
 
-def _teacher_making(place: _Place, teacher: LoadedModel, images: str) -> ExportItem:
-    reference = "eval/teacher_reference.npy"
-    (place.root / "teacher").mkdir()
-    inputs = place.inputs(teacher.preprocess, images)
-    place.write_reference(teacher.network, inputs, reference)
-    return ExportItem(
-        root=place.root,
-        role="teacher",
-        model=teacher,
-        source=_source(place, teacher.network, teacher, None),
-        images=images,
-        reference=reference,
-        judge=None,
-        top=TopRung(),
-        delivery=Delivery(),
-        write_reference=lambda network, path: place.write_reference(network, inputs, path),
-    )
+def _retrain(workspace: Workspace, sources: _Sources) -> Retrain | None:
+    """`sources.retrain`, but where the table that it would learn from is not there."""
+    if sources.retrain is None or workspace.record.teacher is None or not isinstance(sources.table, str):
+        return sources.retrain
+    workspace.progress.warn("int8 without quantization-aware training: the table that it would learn from is not there")
+    return None
 
 
-def _source(place: _Place, network: nn.Module, model: LoadedModel, student: Delivery | None) -> Source:
-    """The network as fp32 ONNX, and of the `student` the training images that quantization may look at."""
-    profile, how, progress = place.profile, model.preprocess, place.progress
-    role = "teacher" if student is None else "student"
-    progress.note(f"exporting the {role} ({model.weights.architecture}) to ONNX opset {profile.opset}")
-    onnx_file = place.root / ("teacher" if student is None else ".") / "model.onnx"
-    torch.manual_seed(0)
-    metadata = metadata_of(model, place.record, student is not None)
-    batch = None if student is not None and student.dynamic_batch else profile.batch
-    to_onnx(network, how.inputs, batch, profile.opset, metadata, onnx_file)
-    part = part_of(place.data.train, 0)
-    if student is not None and profile.asks_for("int8"):
-        part = part_of(place.data.train, CALIBRATION)
-        if len(part) < max(FEWEST, profile.batch):
-            raise KdcError(
-                f"{len(part)} training images are too few for the calibration of int8: at least "
-                f"{max(FEWEST, profile.batch)} are needed",
-                "give more training data, or leave int8 out: --precision …",
-            )
-    calibration = place.task.store(part, how, place.work / f"{role}-calibration.npy", progress)
-    return Source(network, onnx_file, how, calibration, profile)
-
-
-def _judge(place: _Place, network: nn.Module, student: LoadedModel, record: Student) -> ValidationJudge:
-    how, profile = student.preprocess, place.profile
-    validation = part_of(place.data.validation, validation_size(how))
-    answers = place.work / "validation_reference.npy"
-    inputs = place.task.store(validation, how, place.work / "validation.npy", place.progress)
-    write_reference(network, inputs, answers, place.progress)
-    reference = np.load(answers)
-    right = int((reference.argmax(axis=1) == validation.labels).sum())
-    return ValidationJudge(
-        inputs,
-        validation.labels,
-        reference,
-        batch=profile.batch,
-        threads=profile.threads,
-        needed=needed(profile, right, len(validation), record.teacher_validation),
-        max_drop=AIM * profile.max_drop,
-    )
-
-
-def validation_size(how: Preprocess) -> int:
-    """How many validation samples of that size choices are made on, where there are so many."""
-    return min(VALIDATION, VALIDATION_VALUES // how.cost)
-
-
-def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> float:
-    """How many of `n` validation samples an int8 student must have right, where the one in fp32 has `right`.
-
-    It may lose AIM of `max_drop`, or one sample; and it may not fall below the retention that the budget asks for, if
-    fp32 reaches that.
-    """
-    floor = right - max(1.0, AIM * profile.max_drop * n)
-    retention = profile.budget.min_retention
-    kept = retention * teacher.accuracy * n if retention is not None and teacher is not None else 0.0
-    return max(floor, kept) if right >= kept else floor
-
-
-def _retraining(place: _Place, batch: int | None, retrain: Retrain | None) -> Callable[[Scheme], QatModel | None]:
-    """The top rung: the student trained on, once for each way of rounding; None where it may not be."""
-    made: dict[Scheme, QatModel] = {}
-
-    def trained(scheme: Scheme) -> QatModel | None:
-        if retrain is not None and scheme not in made:
-            folder = place.work / f"qat-{scheme.activations}-{scheme.weight_bits}"
-            made[scheme] = qat_model(retrain(scheme), place.profile, batch, folder)
-        return made.get(scheme)
-
-    return trained
+def _support(workspace: Workspace, variants: Sequence[Variant]) -> tuple[FileEntry, ...]:
+    """Write the class names and the runners, remove what does not ship, and list all files that are no variant's."""
+    root = workspace.root
+    (root / "labels.txt").write_text("".join(f"{name}\n" for name in workspace.record.class_names), encoding="utf-8")
+    (root / "runners").mkdir()
+    for name, script in runner_scripts().items():
+        shutil.copyfile(script, root / "runners" / name)
+    shutil.rmtree(workspace.work)
+    shipped = {file.path for variant in variants for file in variant.files}
+    support = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return tuple(entry(root, path) for path in support if path not in shipped)

@@ -31,11 +31,11 @@ def metadata_of(model: LoadedModel, record: Student, student: bool) -> dict[str,
 def without_paths(record: Student) -> Student:
     data = record.data.model_copy(update={"source": last_part(record.data.source)})
     if data.unlabelled is not None:
-        more = data.unlabelled.model_copy(update={"source": last_part(data.unlabelled.source)})
-        data = data.model_copy(update={"unlabelled": more})
+        unlabelled = data.unlabelled.model_copy(update={"source": last_part(data.unlabelled.source)})
+        data = data.model_copy(update={"unlabelled": unlabelled})
     teacher = public(record.teacher) if record.teacher else None
     weights = public(record.weights)
-    assistants = tuple(public(one) for one in record.assistants)
+    assistants = tuple(public(assistant) for assistant in record.assistants)
     changes = {"data": data, "teacher": teacher, "weights": weights, "init": last_part(record.init)}
     peers = tuple(
         peer.model_copy(update={"student": last_part(peer.student), "init": last_part(peer.init)})

@@ -59,7 +59,7 @@ def _with_dynamic_batch() -> str:
     """E.g. "onnxruntime, and openvino but for int8"."""
     able = []
     for name, row in RUNTIMES.items():
-        lacking = [one for one in row.precisions if one not in builder_of(name).dynamic_batch]
+        lacking = [precision for precision in row.precisions if precision not in builder_of(name).dynamic_batch]
         if len(lacking) < len(row.precisions):
             able.append(f"{name} but for {', '.join(lacking)}" if lacking else name)
     return ", and ".join(able)
@@ -103,7 +103,7 @@ def variants_of(item: ExportItem, profile: Profile, progress: Progress) -> Itera
 @dataclass(frozen=True)
 class _Made:
     model: Path
-    how: str
+    description: str
     score: Score | None
     rungs: tuple[Rung, ...] = ()
     qat: QatModel | None = None
@@ -115,7 +115,7 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
     baked = item.delivery.bake and role == "student"
     if baked:
         made = _baked(made, item, runtime, item.source.onnx_file.parent / name)
-    own = [made.model] if made.model == item.source.onnx_file else sorted(made.model.parent.iterdir())
+    files = [made.model] if made.model == item.source.onnx_file else sorted(made.model.parent.iterdir())
     model = item.model
     return Variant(
         task=model.preprocess.task,
@@ -125,15 +125,15 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
         precision=precision,
         runner=RUNTIMES[runtime].runner,
         model=made.model.relative_to(root).as_posix(),
-        files=tuple(entry(root, path.relative_to(root).as_posix()) for path in own),
+        files=tuple(entry(root, path.relative_to(root).as_posix()) for path in files),
         inputs=item.images,
         reference_logits=_reference(item, made.qat),
         preprocess=model.preprocess,
         parameters=model.weights.parameters,
         macs=count_macs(item.source.network, model.preprocess.inputs),
-        made=made.how,
+        made=made.description,
         weight_bytes=weight_bytes(builder_of(runtime).constants(made.model)),
-        compressed_bytes=compressed_bytes(own),
+        compressed_bytes=compressed_bytes(files),
         weights=public(made.qat.weights) if made.qat is not None and made.qat.weights is not None else None,
         score=made.score,
         rungs=made.rungs,
@@ -152,8 +152,8 @@ def _made(item: ExportItem, runtime: str, precision: str, folder: Path, progress
     assert judge is not None, "a teacher is not quantized"
     progress.note(f"{folder.name}: climbing the ladder")
     taken = climb(item.source, runtime, builder.quantizer, folder, judge, item.top, progress)
-    how = f"{taken.candidate.rung}: {taken.candidate.how}"
-    return _Made(taken.candidate.model, how, taken.score, taken.rungs, taken.qat)
+    description = f"{taken.candidate.rung}: {taken.candidate.description}"
+    return _Made(taken.candidate.model, description, taken.score, taken.rungs, taken.qat)
 
 
 def _baked(made: _Made, item: ExportItem, runtime: str, folder: Path) -> _Made:
@@ -169,7 +169,7 @@ def _baked(made: _Made, item: ExportItem, runtime: str, folder: Path) -> _Made:
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)
-    return replace(made, model=folder / model.name, how=f"{made.how}; normalization built in")
+    return replace(made, model=folder / model.name, description=f"{made.description}; normalization built in")
 
 
 def _score(

@@ -68,25 +68,25 @@ def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -
     if student.gates:
         plans.append((Plan(student.gates), "XNNPACKQuantizer, squeeze-excite in float"))
     made, ranks = [], []
-    for number, (plan, how) in enumerate(plans):
-        made.append(Candidate("ptq", how, quantized(source, student.network, plan, folder / f"ptq-{number}")))
+    for number, (plan, description) in enumerate(plans):
+        made.append(Candidate("ptq", description, quantized(source, student.network, plan, folder / f"ptq-{number}")))
         ranks.append(judge.rank(judge(made[-1].model, "executorch", "int8")))
         yield made[-1]
     yield None
     best = ranks.index(max(ranks))
-    plan, how = plans[best]
+    plan, description = plans[best]
     network = bias_corrected(student)
     corrected = quantized(source, network, plan, folder / "bias-correction")
-    yield Candidate("bias-correction", f"{how}; biases corrected", corrected)
+    yield Candidate("bias-correction", f"{description}; biases corrected", corrected)
     yield None
     if judge.rank(judge(corrected, "executorch", "int8")) > ranks[best]:
-        how = f"{how}; biases corrected"
+        description = f"{description}; biases corrected"
     else:
         network = student.network
     total = len(student.quantization.inputs)
     for layers in growing_sets(layers_by_cost(student, progress)):
         model = quantized(source, network, Plan(plan.floats | set(layers)), folder / f"fallback-{len(layers)}")
-        yield Candidate("fallback", f"{how}; {len(layers)} of {total} layers in float", model)
+        yield Candidate("fallback", f"{description}; {len(layers)} of {total} layers in float", model)
         yield None  # a rung of its own: the fewest layers that do are enough
 
 

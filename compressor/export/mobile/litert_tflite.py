@@ -63,30 +63,30 @@ def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -
     student = rounded(source, litert_scheme(source.profile))
     plain = Float(source, student.network)
     plans = [
-        (floats, ranges, f"AI Edge Quantizer, {how}{' and squeeze-excite in float' if floats else ''}")
-        for floats, (ranges, how) in product(
+        (floats, ranges, f"AI Edge Quantizer, {description}{' and squeeze-excite in float' if floats else ''}")
+        for floats, (ranges, description) in product(
             dict.fromkeys((frozenset[str](), student.gates)),
             ((None, "ranges of all that was seen"), (student.quantization, "ranges of least squared error")),
         )
     ]
     made, ranks = [], []
-    for number, (floats, ranges, how) in enumerate(plans):
-        made.append(Candidate("ptq", how, plain.quantized(floats, ranges, folder / f"ptq-{number}")))
+    for number, (floats, ranges, description) in enumerate(plans):
+        made.append(Candidate("ptq", description, plain.quantized(floats, ranges, folder / f"ptq-{number}")))
         ranks.append(judge.rank(judge(made[-1].model, "litert", "int8")))
         yield made[-1]
     yield None
     best = ranks.index(max(ranks))
-    floats, ranges, how = plans[best]
+    floats, ranges, description = plans[best]
     shifted = Float(source, bias_corrected(student))
     corrected = shifted.quantized(floats, ranges, folder / "bias-correction")
-    yield Candidate("bias-correction", f"{how}; biases corrected", corrected)
+    yield Candidate("bias-correction", f"{description}; biases corrected", corrected)
     yield None
     if judge.rank(judge(corrected, "litert", "int8")) > ranks[best]:
-        plain, how = shifted, f"{how}; biases corrected"
+        plain, description = shifted, f"{description}; biases corrected"
     total = len(student.quantization.inputs)
     for layers in growing_sets(layers_by_cost(student, progress)):
         model = plain.quantized(floats | set(layers), ranges, folder / f"fallback-{len(layers)}")
-        yield Candidate("fallback", f"{how}; {len(layers)} of {total} layers in float", model)
+        yield Candidate("fallback", f"{description}; {len(layers)} of {total} layers in float", model)
         yield None  # a rung of its own: the fewest layers that do are enough
 
 
@@ -119,24 +119,24 @@ class Float:
         self._model = _converted(source, network)
         self._operators = _operators(self._model)
         self._layers, self._nameless = _by_layer(network, self._operators)
-        self._found = self._calibrate(source)
+        self._calibrated = self._calibrate(source)
 
     def quantized(self, floats: frozenset[str], ranges: Quantization | None, folder: Path) -> Path:
         """Write it in int8. `floats`: paths of modules whose own operations stay in float; `ranges`: those that are
         fixed, by layer, instead of what calibration found."""
-        found = self._found if ranges is None else self._fixed(ranges)
+        calibrated = self._calibrated if ranges is None else self._fixed(ranges)
         with quiet(FAILED):
             quantizer = self._quantizer()
             for pattern in self._scopes(floats):
                 quantizer.update_quantization_recipe(pattern, "*", algorithm_key="no_quantize")
-            made = bytes(quantizer.quantize(found, enable_progress_report=False).quantized_model)
+            made = bytes(quantizer.quantize(calibrated, enable_progress_report=False).quantized_model)
         return _written(made, folder)
 
     def _scopes(self, floats: frozenset[str]) -> list[str]:
         """Regular expressions for what the operators of these modules put out. The last layer puts out the model's
         output, which has a name of its own: layers are found by their weights."""
         layers = [path for path in floats if isinstance(self._network.get_submodule(path), nn.Conv2d | nn.Linear)]
-        outputs = [f"^{re.escape(one.outputs[0])};" for path in layers for one in self._operators_of(path)]
+        outputs = [f"^{re.escape(operator.outputs[0])};" for path in layers for operator in self._operators_of(path)]
         return sorted([*outputs, *(scope(self._network, path) for path in floats)])
 
     def _quantizer(self) -> Any:
@@ -177,10 +177,10 @@ class Float:
             while before in maker and maker[before].name in MOVES:
                 bounds_here, before = wanted[before], maker[before].inputs[0]
                 wanted.setdefault(before, []).extend(bounds_here)
-        fixed = dict(self._found)
+        fixed = dict(self._calibrated)
         for tensor, each in wanted.items():
             if tensor in fixed:
-                low, high = min(one for one, _ in each), max(one for _, one in each)
+                low, high = min(bound for bound, _ in each), max(bound for _, bound in each)
                 old = fixed[tensor]
                 fixed[tensor] = {**old, "min": np.full_like(old["min"], low), "max": np.full_like(old["max"], high)}
         return fixed
@@ -220,21 +220,23 @@ def _operators(model: bytes) -> list[Operator]:
         names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
         return [
             Operator(
-                one["op_name"],
-                tuple(names[number] for number in one["inputs"] if number in names),
-                tuple(names[number] for number in one["outputs"]),
+                row["op_name"],
+                tuple(names[number] for number in row["inputs"] if number in names),
+                tuple(names[number] for number in row["outputs"]),
             )
-            for one in interpreter._get_ops_details()  # the only way to the operators from Python
+            for row in interpreter._get_ops_details()  # the only way to the operators from Python
         ]
 
 
 def _by_layer(network: nn.Module, operators: list[Operator]) -> tuple[dict[str, list[Operator]], list[Operator]]:
     """Path of a convolution or linear layer -> the operators that it became, whose weight bears its name; and those
     that bear no layer's."""
-    heavy = [one for one in operators if one.name in LAYERS]
+    heavy = [operator for operator in operators if operator.name in LAYERS]
     paths = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    layers = {path: [one for one in heavy if re.search(scope(network, path), one.inputs[1])] for path in paths}
-    return layers, [one for one in heavy if not any(one in each for each in layers.values())]
+    layers = {
+        path: [operator for operator in heavy if re.search(scope(network, path), operator.inputs[1])] for path in paths
+    }
+    return layers, [operator for operator in heavy if not any(operator in group for group in layers.values())]
 
 
 def scope(network: nn.Module, path: str) -> str:

@@ -111,8 +111,8 @@ def layers_by_cost(student: Rounded, progress: Progress) -> list[str]:
     paths = list(student.quantization.inputs)
     for path in progress.track(paths, len(paths), "sensitivity of layers"):
         every = {"inputs": student.quantization.inputs, "outputs": student.quantization.outputs}
-        one = {end: {path: ranges[path]} if path in ranges else {} for end, ranges in every.items()}
-        alone = add_fake_quant(student.network, student.quantization.model_copy(update=one))
+        single = {end: {path: ranges[path]} if path in ranges else {} for end, ranges in every.items()}
+        alone = add_fake_quant(student.network, student.quantization.model_copy(update=single))
         costs[path] = divergence(wanted, _logits(alone, student.inputs))
     return sorted(costs, key=lambda path: costs[path], reverse=True)
 

@@ -56,8 +56,8 @@ class Layers:
         """A copy of the quantized model in which these groups run in float again, with their own biases."""
         with quietly("NNCF cannot take a layer back to float"):
             return self._revert.revert_operations_to_floating_point_precision(
-                [one for group in groups for one in group.operations],
-                [one for group in groups for one in group.quantizers],
+                [operation for group in groups for operation in group.operations],
+                [quantizer for group in groups for quantizer in group.quantizers],
                 self.quantized,
                 self._graph,
                 self._mode,
@@ -78,12 +78,12 @@ class Layers:
 
 
 def fallback(
-    source: Source, layers: Layers, how: str, folder: Path, judge: Judge, progress: Progress
+    source: Source, layers: Layers, description: str, folder: Path, judge: Judge, progress: Progress
 ) -> Candidate | None:
     """The model with the fewest layers in f32 that keeps the accuracy asked for; else the best one. At most half of the
     groups go back: with more it would be int8 in name only. None where there is nothing to choose from.
 
-    `how` the quantized model was made. `judge` is asked about ten times.
+    `description`: how the quantized model was made. `judge` is asked about ten times.
     """
     if len(layers.groups) < 2:
         return None
@@ -107,7 +107,7 @@ def fallback(
     reached = "which is enough" if enough else "which is still not enough"
     return Candidate(
         "fallback",
-        f"{how}; {len(names)} of {total} operations back in f32 ({listed}), {reached}",
+        f"{description}; {len(names)} of {total} operations back in f32 ({listed}), {reached}",
         models[chosen],
     )
 

@@ -45,17 +45,17 @@ def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -
     made: list[Candidate] = []
     for preset in PRESETS:
         result = quantized(model, source, preset, progress, fast=True)
-        place = save_packed(result, folder / f"ptq-{preset}")
-        made.append(Candidate("ptq", _how(source, preset, "fast", model, result), place))
+        path = save_packed(result, folder / f"ptq-{preset}")
+        made.append(Candidate("ptq", _description(source, preset, "fast", model, result), path))
         yield made[-1]
     yield None
-    ranks = [judge.rank(judge(one.model, "openvino", "int8")) for one in made]
+    ranks = [judge.rank(judge(candidate.model, "openvino", "int8")) for candidate in made]
     preset = PRESETS[ranks.index(max(ranks))]
     result = quantized(model, source, preset, progress, fast=False)
-    how = _how(source, preset, "full", model, result)
-    yield Candidate("bias-correction", how, save_packed(result, folder / "bias-correction"))
+    description = _description(source, preset, "full", model, result)
+    yield Candidate("bias-correction", description, save_packed(result, folder / "bias-correction"))
     yield None
-    best = fallback(source, Layers(model, result), how, folder, judge, progress)
+    best = fallback(source, Layers(model, result), description, folder, judge, progress)
     if best is not None:
         yield best
         yield None
@@ -75,7 +75,7 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
 OPENVINO = Quantizer(openvino_scheme, candidates, from_qat)
 
 
-def _how(source: Source, preset: str, correction: str, model: Any, result: Any) -> str:
+def _description(source: Source, preset: str, correction: str, model: Any, result: Any) -> str:
     before, after = biases(model), biases(result)
     changed = sum(not np.array_equal(bias, after[name]) for name, bias in before.items())
     weights = "7-bit weights, " if saturates(source.profile) else ""

@@ -75,15 +75,17 @@ def save_packed(model: Any, folder: Path) -> Path:
 
 def biases(model: Any) -> dict[str, Floats]:
     """The constant that is added to the result of each convolution and matrix product, by that layer's name."""
-    found: dict[str, Floats] = {}
+    by_layer: dict[str, Floats] = {}
     for layer in model.get_ops():
         if layer.get_type_name() not in ("Convolution", "GroupConvolution", "MatMul"):
             continue
         for use in layer.output(0).get_target_inputs():
             added = [port.get_source_output().get_node() for port in use.get_node().inputs()]
             if use.get_node().get_type_name() == "Add":
-                found |= {layer.get_friendly_name(): one.data for one in added if one.get_type_name() == "Constant"}
-    return found
+                by_layer |= {
+                    layer.get_friendly_name(): addend.data for addend in added if addend.get_type_name() == "Constant"
+                }
+    return by_layer
 
 
 def part_of_nncf(name: str) -> Any:

@@ -71,10 +71,10 @@ def check_conformance(onnx_file: Path, opset: int) -> None:
 
 def check_graph(onnx_file: Path, opset: int) -> None:
     """The first of the two looks alone, where an engine is built anyway, which is the second."""
-    found = violations(onnx_file, opset)
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise KdcError(f"{onnx_file.name} is not fit for TensorRT: {found[0]}{more}", ELSE)
+    problems = violations(onnx_file, opset)
+    if problems:
+        suffix = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise KdcError(f"{onnx_file.name} is not fit for TensorRT: {problems[0]}{suffix}", ELSE)
 
 
 def build(onnx_file: Path, engine: Path | None, sm: Sequence[int]) -> dict[str, Any]:
@@ -136,9 +136,9 @@ def violations(onnx_file: Path, opset: int) -> tuple[Violation, ...]:
 
 
 def _violations(model: onnx.ModelProto, opset: int) -> Iterator[Violation]:
-    found = next((row.version for row in model.opset_import if row.domain in ("", "ai.onnx")), 0)
-    if found > opset:
-        yield Violation("", "", f"its opset is {found}, and the device reads {opset} and below")
+    version = next((row.version for row in model.opset_import if row.domain in ("", "ai.onnx")), 0)
+    if version > opset:
+        yield Violation("", "", f"its opset is {version}, and the device reads {opset} and below")
     index = GraphIndex(model.graph)
     constants = _constants(model.graph)
     for value in model.graph.input:
@@ -168,9 +168,9 @@ def _rules(node: onnx.NodeProto, index: GraphIndex, constants: dict[str, TensorP
 
 def _pair(node: onnx.NodeProto, index: GraphIndex) -> Iterator[str]:
     """TensorRT fuses pairs; integers that go anywhere else have no scale."""
-    others = [one for one in index.consumers[node.output[0]] if one.op_type != "DequantizeLinear"]
-    if others:
-        yield f"its integers go to node {others[0].name} ({others[0].op_type}) and not to a DequantizeLinear"
+    unfused = [consumer for consumer in index.consumers[node.output[0]] if consumer.op_type != "DequantizeLinear"]
+    if unfused:
+        yield f"its integers go to node {unfused[0].name} ({unfused[0].op_type}) and not to a DequantizeLinear"
     elif node.output[0] in index.outputs:
         yield "its integers leave the graph"
 
@@ -187,7 +187,7 @@ def _numbers(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> Iterato
         yield "it dequantizes INT32, a quantized bias; TensorRT wants the bias in float"
     elif len(node.input) > 2 and node.input[2]:
         yield from _zero_point(_value(node, 2, constants))
-    elif node.op_type == "QuantizeLinear" and not any(one.name == "output_dtype" for one in node.attribute):
+    elif node.op_type == "QuantizeLinear" and not any(attribute.name == "output_dtype" for attribute in node.attribute):
         yield "it has no zero point, which means UINT8 in ONNX, and INT8 to TensorRT"
 
 
@@ -209,9 +209,9 @@ def _constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
     """The initializers, and what Constant nodes hold."""
     held = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        for one in node.attribute if node.op_type == "Constant" else ():
-            if one.name == "value":
-                held[node.output[0]] = one.t
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value":
+                held[node.output[0]] = attribute.t
     return held
 
 

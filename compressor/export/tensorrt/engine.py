@@ -75,8 +75,8 @@ def _candidates(finish: Finish) -> Callable[[Source, Path, Judge, Progress], Ite
         made = qdq_candidates(
             source, folder, judge, progress, scheme=SCHEME, bias_int32=False, runtime=STAND_IN, precision="int8"
         )
-        for one in made:
-            yield None if one is None else _finished(source, one, finish)
+        for candidate in made:
+            yield None if candidate is None else _finished(source, candidate, finish)
 
     return candidates
 
@@ -96,7 +96,7 @@ def _placed(rounded: onnx.ModelProto) -> onnx.ModelProto:
     trained = strip(rounded)
     if not trained.weight_scales:
         raise KdcError("the retrained student's ONNX holds no int8 weights, so it is not int8")
-    in_float = [one.name for one in heavy_layers(trained.model.graph) if one.weight not in trained.weight_scales]
+    in_float = [layer.name for layer in heavy_layers(trained.model.graph) if layer.weight not in trained.weight_scales]
     return quantize(
         trained.model,
         trained.ranges,
@@ -109,7 +109,7 @@ def _placed(rounded: onnx.ModelProto) -> onnx.ModelProto:
 
 def _finished(source: Source, made: Candidate, finish: Finish) -> Candidate:
     model = finish(source, made.model, made.model.parent)
-    return Candidate(made.rung, made.how, model, stand_in=made.model)
+    return Candidate(made.rung, made.description, model, stand_in=made.model)
 
 
 def _scheme(profile: Profile) -> Scheme:

@@ -103,9 +103,9 @@ class Agent:
         """The version of the device's Python; what came before it is put into `greeting`."""
         while len(greeting) < GREETING_LINES:
             text = self._pipe.line().decode("utf-8", "replace").strip()
-            found = re.fullmatch(rf"{MARKER} (\d+)\.(\d+)\.(\d+)", text)
-            if found:
-                return tuple(int(number) for number in found.groups())
+            match = re.fullmatch(rf"{MARKER} (\d+)\.(\d+)\.(\d+)", text)
+            if match:
+                return tuple(int(number) for number in match.groups())
             if text:
                 greeting.append(text)
         return OLDEST
@@ -179,10 +179,10 @@ class Agent:
 
     def number(self, reply: dict[str, Any], key: str, *, least: int = 0, most: int | None = None) -> int:
         """An integer of a reply; raises KdcError where there is none, or one that cannot be."""
-        found = reply.get(key)
-        if type(found) is not int or found < least or (most is not None and found > most):
-            raise KdcError(f"{self.where} answers {key} with {one_line(found)[:40]}, which cannot be")
-        return found
+        value = reply.get(key)
+        if type(value) is not int or value < least or (most is not None and value > most):
+            raise KdcError(f"{self.where} answers {key} with {one_line(value)[:40]}, which cannot be")
+        return value
 
     def close(self) -> None:
         """Let the device tidy up and say so. Where it cannot be asked any more, the end of the pipe tells it."""

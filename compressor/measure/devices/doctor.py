@@ -17,7 +17,8 @@ from compressor.schema.base import parse
 from compressor.schema.doctor import DeviceDiagnosis, PackageCheck, RuntimeCheck
 from compressor.schema.measurement import Machine
 from compressor.schema.profile import Profile
-from compressor.terminal.printable import one_line, printable
+from compressor.terminal.printable import one_line
+from compressor.terminal.tables import table
 
 __all__ = ["diagnose_device", "missing_on", "to_text"]
 
@@ -29,14 +30,14 @@ def diagnose_device(url: DeviceUrl, *, python: str | None, progress: Progress) -
     interpreter = python or DEFAULT_PYTHON
     with connected(url, interpreter) as agent:
         free = send(agent, url, _scripts(), progress)
-        found = agent.probe([runtime.runner for runtime in RUNTIMES.values()])
-    if not isinstance(found.get("machine"), dict):
+        reply = agent.probe([runtime.runner for runtime in RUNTIMES.values()])
+    if not isinstance(reply.get("machine"), dict):
         raise KdcError(
-            f"{url.name} does not say what it is: {one_line(found.get('machine_problem'))}", "", EXIT_MISSING
+            f"{url.name} does not say what it is: {one_line(reply.get('machine_problem'))}", "", EXIT_MISSING
         )
-    machine = parse(Machine, found["machine"], f"bench.py --info on {url.name}")
-    managed = bool(found.get("externally_managed"))
-    answers = found.get("runners")
+    machine = parse(Machine, reply["machine"], f"bench.py --info on {url.name}")
+    managed = bool(reply.get("externally_managed"))
+    answers = reply.get("runners")
     runners = answers if isinstance(answers, dict) else {}
     return DeviceDiagnosis(
         kdc=__version__,
@@ -48,7 +49,7 @@ def diagnose_device(url: DeviceUrl, *, python: str | None, progress: Progress) -
         numpy=PackageCheck(
             name="numpy",
             purpose="measure",
-            version=None if found.get("numpy") is None else one_line(found["numpy"]),
+            version=None if reply.get("numpy") is None else one_line(reply["numpy"]),
             install=_install(interpreter, managed, "numpy"),
         ),
         runtimes=tuple(
@@ -69,22 +70,21 @@ def to_text(diagnosis: DeviceDiagnosis) -> str:
     """A diagnosis of a device as plain text for people."""
     machine, numpy = diagnosis.machine, diagnosis.numpy
     available = "" if machine.memory_available_gb is None else f", {machine.memory_available_gb:.1f} available"
-    lines = [
-        f"device  {diagnosis.device}, {machine.system}",
-        f"cpu     {machine.cpu} ({machine.arch}), {machine.cores} cores, {machine.usable_cores} usable",
-        f"isa     {' '.join(machine.isa) or 'unknown'}",
-        f"memory  {machine.memory_gb:.1f} GiB{available}",
-        f"disk    {diagnosis.free_bytes / GB:.1f} GB free",
-        f"python  {machine.python} ({diagnosis.python})",
-        f"numpy   {numpy.version or f'missing; on the device: {numpy.install}'}",
-        "",
-        "runtimes",
-        *[f"  {check.name:12}  {_state(check)}" for check in diagnosis.runtimes],
+    facts = [
+        ("device", f"{diagnosis.device}, {machine.system}"),
+        ("cpu", f"{machine.cpu} ({machine.arch}), {machine.cores} cores, {machine.usable_cores} usable"),
+        ("isa", " ".join(machine.isa) or "unknown"),
+        ("memory", f"{machine.memory_gb:.1f} GiB{available}"),
+        ("disk", f"{diagnosis.free_bytes / GB:.1f} GB free"),
+        ("python", f"{machine.python} ({diagnosis.python})"),
+        ("numpy", numpy.version or f"missing; on the device: {numpy.install}"),
     ]
+    runtimes = [(check.name, _state(check)) for check in diagnosis.runtimes]
+    parts = [table(facts), "", "runtimes", table(runtimes, indent="  ")]
     broken = numpy.version is None or any(not check.works for check in diagnosis.runtimes)
     if diagnosis.externally_managed and broken:
-        lines += ["", f"the system keeps that Python for itself; then measure with --device-python '{VENV}/bin/python'"]
-    return "\n".join(map(printable, lines)) + "\n"
+        parts += ["", f"the system keeps that Python for itself; then measure with --device-python '{VENV}/bin/python'"]
+    return "\n".join(parts) + "\n"
 
 
 VENV = "~/kdc-venv"

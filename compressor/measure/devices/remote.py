@@ -119,9 +119,9 @@ def travelling(bundle: Path, manifest: Bundle) -> list[Parcel]:
         if path.split("/")[0].casefold() in RESERVED:
             reason = "that place is kdc's own on a device"
             raise KdcError(f"{bundle}/bundle.json names the file {path!r} of a model, which is refused: {reason}")
-    own = [parcel(bundle / "bundle.json", "bundle.json")]
-    own += [parcel(path, f"runners/{name}") for name, path in runner_scripts().items() if path.suffix == ".py"]
-    return [*own, *((bundle / path, entry) for path, entry in entries.items())]
+    parcels = [parcel(bundle / "bundle.json", "bundle.json")]
+    parcels += [parcel(path, f"runners/{name}") for name, path in runner_scripts().items() if path.suffix == ".py"]
+    return [*parcels, *((bundle / path, entry) for path, entry in entries.items())]
 
 
 def parcel(path: Path, there: str) -> Parcel:

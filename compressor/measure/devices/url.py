@@ -70,10 +70,10 @@ def parse_device(url: str) -> DeviceUrl:
 
 def _holds_password(url: str) -> bool:
     """Whether a ":" stands before an "@", however the rest is mistyped, or written as %3A."""
-    rest = SCHEME.sub("", url, count=1) if SCHEME.match(url) else url
-    authority = unquote_to_bytes(rest.partition("/")[0]).decode("utf-8", "replace")
+    location = SCHEME.sub("", url, count=1) if SCHEME.match(url) else url
+    authority = unquote_to_bytes(location.partition("/")[0]).decode("utf-8", "replace")
     # A port may stand before a folder that holds an "@".
-    return re.search(r":(?!\d{1,5}/).*@", rest) is not None or re.search(r":.*@", authority) is not None
+    return re.search(r":(?!\d{1,5}/).*@", location) is not None or re.search(r":.*@", authority) is not None
 
 
 def _ssh(url: str) -> DeviceUrl:
@@ -94,15 +94,15 @@ def _split(url: str, address: str) -> tuple[str, str, str]:
         if not NAME.fullmatch(host):
             raise _refusal(url, f"has the host {host!r}; permitted: letters, digits, . _ and -, and no - in front")
         return host, colon, port
-    inside, end, rest = address[1:].partition("]")
+    inside, end, suffix = address[1:].partition("]")
     plain, percent, zone = inside.partition("%25")
     try:
         host = str(ipaddress.IPv6Address(plain if end else ""))
     except ValueError:
         raise _refusal(url, f"has no IPv6 address in its brackets: {inside!r}") from None
-    if (percent and not NAME.fullmatch(zone)) or rest[:1] not in ("", ":"):
+    if (percent and not NAME.fullmatch(zone)) or suffix[:1] not in ("", ":"):
         raise _refusal(url, f"has the host {address!r}", "--device ssh://[fe80::1%25eth0]:22")
-    return (f"{host}%{zone}" if zone else host), rest[:1], rest[1:]
+    return (f"{host}%{zone}" if zone else host), suffix[:1], suffix[1:]
 
 
 def _port(url: str, port: str) -> int:
@@ -137,5 +137,5 @@ def _folder(url: str, path: str) -> str | None:
     return folder[1:] if folder == "/~" or folder.startswith("/~/") else folder
 
 
-def _refusal(url: str, what: str, hint: str = "") -> KdcError:
-    return KdcError(f"--device {url!r} {what}; permitted: {PERMITTED}", hint or "kdc measure --help")
+def _refusal(url: str, problem: str, hint: str = "") -> KdcError:
+    return KdcError(f"--device {url!r} {problem}; permitted: {PERMITTED}", hint or "kdc measure --help")

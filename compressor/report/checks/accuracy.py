@@ -13,8 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from compressor.report.answers import counts_of
-from compressor.report.checks.conditions import Grounds
-from compressor.report.checks.own import (
+from compressor.report.checks.artefact import (
     broke_off,
     check_of,
     interval_line,
@@ -22,6 +21,7 @@ from compressor.report.checks.own import (
     parity_verdict,
     precision_verdict,
 )
+from compressor.report.checks.conditions import Grounds
 from compressor.report.latency import teacher_of
 from compressor.report.read import Results
 from compressor.report.render.text import NOT_MEASURED, estimate, number
@@ -45,15 +45,15 @@ def drop_lines(row: Row, results: Results) -> list[Check]:
         why = "no runtime on the machine of the export could run it"
         return [check_of(row, "max_drop", limit, NOT_MEASURED, "unmeasured", why)]
     stand_in = f", computed by {score.stand_in}" if score.stand_in else ""
-    drop, balanced = (f"{100 * one:+.2f}" for one in (score.drop, score.balanced_drop))
+    drop, balanced = (f"{100 * share:+.2f}" for share in (score.drop, score.balanced_drop))
     value = f"{drop} points, balanced {balanced} (n = {score.n} validation samples{stand_in})".replace("-", "−")
     reason = f"{score.correct} right, the student in fp32 {score.reference_correct}"
     if max_drop * score.n < 1:
         reason += f"; one sample is {number(100 / score.n)} points: so few cannot show a loss of {100 * max_drop:g}"
     verdict: Verdict = "pass" if keeps(score, max_drop) else "fail"
     counts = score_counts(score)
-    found = judge_classes(counts, LOST)
-    if classes := (*found.lost, *found.doubtful):
+    outcome = judge_classes(counts, LOST)
+    if classes := (*outcome.lost, *outcome.doubtful):
         reason += f"; lost: {_named(counts, classes, names, 'samples right', 'in fp32')}"
     return [check_of(row, "max_drop", limit, value, verdict, reason)]
 
@@ -98,26 +98,26 @@ def _class_line(row: Row, line: str, bound: float, results: Results, why: str, g
     counts = counts_of(results, row.name, alone=alone)
     if why or counts is None:
         return check_of(row, line, limit, value, "unmeasured", why or broke_off(grounds) or "the runner left no logits")
-    found = judge_classes(counts, bound)
-    reason = "; ".join(_class_reasons(found, counts, results))
-    return check_of(row, line, limit, value, found.verdict, reason)
+    outcome = judge_classes(counts, bound)
+    reason = "; ".join(_class_reasons(outcome, counts, results))
+    return check_of(row, line, limit, value, outcome.verdict, reason)
 
 
-def _class_reasons(found: Classes, counts: ClassCounts, results: Results) -> Iterator[str]:
+def _class_reasons(outcome: Classes, counts: ClassCounts, results: Results) -> Iterator[str]:
     names = results.bundle.student.class_names
     against = "" if counts.alone else "the teacher"
-    if found.lost:
-        yield f"lost: {_named(counts, found.lost, names, 'test samples right', against)}"
-    if found.doubtful:
+    if outcome.lost:
+        yield f"lost: {_named(counts, outcome.lost, names, 'test samples right', against)}"
+    if outcome.doubtful:
         few = "too few samples to be sure, too low for chance"
-        yield f"in doubt ({few}): {_named(counts, found.doubtful, names, 'test samples right', against)}"
-    if not found.lost and not found.doubtful:
-        if found.verdict == "inconclusive":
+        yield f"in doubt ({few}): {_named(counts, outcome.doubtful, names, 'test samples right', against)}"
+    if not outcome.lost and not outcome.doubtful:
+        if outcome.verdict == "inconclusive":
             yield "all classes together are below the limit"
-        elif found.judged == 1:
+        elif outcome.judged == 1:
             yield "the only class that can be judged does not look lost"
         else:
-            yield f"none of {found.judged} classes looks lost"
+            yield f"none of {outcome.judged} classes looks lost"
     if unknown := np.flatnonzero((counts.n > 0) & (counts.base == 0)).tolist():
         named = ", ".join(names[number] for number in unknown[:NAMED]) + (", …" if len(unknown) > NAMED else "")
         yield f"not judged, since the teacher is right on no sample of it: {named}"
@@ -136,8 +136,8 @@ def _named(counts: ClassCounts, classes: tuple[int, ...], names: tuple[str, ...]
         + (f", {against} {counts.base[number]}" if against else "")
         for number in classes[:NAMED]
     ]
-    more = len(classes) - NAMED
-    return ", ".join(said) + (f" and {more} more" if more > 0 else "")
+    unnamed = len(classes) - NAMED
+    return ", ".join(said) + (f" and {unnamed} more" if unnamed > 0 else "")
 
 
 def _no_teacher(teacher: Row | None, results: Results, grounds: Grounds) -> str:

@@ -131,13 +131,15 @@ def _heat(before: Machine, after: Machine) -> Iterator[str]:
             yield f"the CPU throttled {times} time{'s' if times > 1 else ''} because of its heat"
     if words := " / ".join(dict.fromkeys(filter(None, (before.throttled, after.throttled)))):
         yield f"the firmware says: {words}"
-    hottest = max((one.temperature_c for one in (before, after) if one.temperature_c is not None), default=0.0)
+    hottest = max(
+        (machine.temperature_c for machine in (before, after) if machine.temperature_c is not None), default=0.0
+    )
     if hottest >= HOT_C:
         yield f"the CPU is {number(hottest)} °C hot, and boards throttle from {HOT_C:g} °C on"
 
 
 def _clock(rounds: tuple[Round, ...]) -> Iterator[str]:
-    clocks = [one.mhz for one in rounds if one.mhz is not None]
+    clocks = [played.mhz for played in rounds if played.mhz is not None]
     if len(clocks) < CLOCK_ROUNDS:
         return
     quarter = len(clocks) // 4
@@ -154,9 +156,9 @@ def _changes(before: Machine, after: Machine) -> Iterator[str]:
         ("the CPUs that may be used", _listed(before.affinity), _listed(after.affinity)),
         ("the number of usable cores", before.usable_cores, after.usable_cores),
     )
-    for what, was, became in pairs:
+    for name, was, became in pairs:
         if was is not None and became is not None and was != became:
-            yield f"{what} changed from {was} to {became}"
+            yield f"{name} changed from {was} to {became}"
 
 
 def _listed(cpus: tuple[int, ...] | None) -> str | None:

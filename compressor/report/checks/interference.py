@@ -42,13 +42,13 @@ def rounds_text(measurement: Measurement) -> str:
 
 def _other_load(rounds: tuple[Round, ...], cores: int) -> Iterator[str]:
     foreign, wall = 0.0, 0.0
-    for one in rounds:
-        if one.busy_cpu_s is not None and one.own_cpu_s is not None:
-            foreign, wall = foreign + one.busy_cpu_s - one.own_cpu_s, wall + one.wall_s
+    for played in rounds:
+        if played.busy_cpu_s is not None and played.own_cpu_s is not None:
+            foreign, wall = foreign + played.busy_cpu_s - played.own_cpu_s, wall + played.wall_s
     if wall > 0 and foreign / (wall * cores) >= FOREIGN_SHARE:
         used = f"{number(foreign / wall)} of {cores} cores over {number(wall)} s"
         yield f"other processes used {number(100 * foreign / (wall * cores))} % of the machine ({used})"
-    taken = [(one.wall_s, one.steal_s) for one in rounds if one.steal_s is not None]
+    taken = [(played.wall_s, played.steal_s) for played in rounds if played.steal_s is not None]
     wall, stolen = sum(wall for wall, _ in taken), sum(stolen for _, stolen in taken)
     if wall > 0 and stolen / (wall * cores) > STEAL_SHARE:
         took = f"{number(stolen)} s on {cores} cores in {number(wall)} s"
@@ -59,6 +59,6 @@ def _quota(measurement: Measurement) -> Iterator[str]:
     before, after = measurement.machine_before.quota_throttled_s, measurement.machine_after.quota_throttled_s
     if before is None or after is None:
         return
-    stopped, wall = after - before, sum(one.wall_s for one in measurement.rounds)
+    stopped, wall = after - before, sum(played.wall_s for played in measurement.rounds)
     if stopped > QUOTA_SHARE * wall and stopped > 0:
         yield f"the cgroup's CPU quota stopped the session for {number(stopped)} s, its rounds took {number(wall)} s"

@@ -11,8 +11,8 @@ A session that broke off decides none of them.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from compressor.report.checks.artefact import broke_off, elsewhere, not_run, parity_verdict, ran_as_asked
 from compressor.report.checks.conditions import Grounds
-from compressor.report.checks.own import broke_off, elsewhere, not_run, parity_verdict, ran_as_asked
 from compressor.report.latency import (
     LatencyFigure,
     baseline_of,
@@ -104,15 +104,15 @@ def _judge(name: str, limit: float, variant: str, results: Results, grounds: Gro
     line = LINES[name]
     if why := _not_judged(name, variant, results, grounds):
         return Judgement("unmeasured", why)
-    found = figure_at(line.figure, results, variant, grounds.confidence)
-    if found is None:
+    interval = figure_at(line.figure, results, variant, grounds.confidence)
+    if interval is None:
         return Judgement("unmeasured", _too_few(name, variant, results, grounds))
     if broke := broke_off(grounds):
         return Judgement("inconclusive", broke)
     if line.paired and grounds.aa is not None:
-        found = widen(found, grounds.aa)
-    verdict = judge(found.low, found.high, limit, at_most=line.at_most)
-    reason = _reason(verdict, found, line, grounds)
+        interval = widen(interval, grounds.aa)
+    verdict = judge(interval.low, interval.high, limit, at_most=line.at_most)
+    reason = _reason(verdict, interval, line, grounds)
     if line.paired or not grounds.disturbed:
         return Judgement(verdict, reason, straddles=verdict == "inconclusive")
     disturbed = f"disturbed ({'; '.join(grounds.disturbed)})"
@@ -125,13 +125,13 @@ def _judge(name: str, limit: float, variant: str, results: Results, grounds: Gro
     return Judgement(verdict, but, straddles=verdict == "inconclusive")
 
 
-def _reason(verdict: Verdict, found: Interval, line: Line, grounds: Grounds) -> str:
+def _reason(verdict: Verdict, interval: Interval, line: Line, grounds: Grounds) -> str:
     """Why an interval passes, fails, or leaves it open; with the interval, which is wider than the 95 % shown."""
     percent, widened = confidence_percent(grounds.confidence), ", widened by the A/A," if line.paired else ""
-    interval = f"{percent} % interval [{number(found.low, 4)}–{number(found.high, 4)}]{widened}"
+    shown = f"{percent} % interval [{number(interval.low, 4)}–{number(interval.high, 4)}]{widened}"
     if verdict == "inconclusive":
-        return f"the {interval} straddles the limit: more rounds would tell"
-    return f"the whole {interval} {'keeps to' if verdict == 'pass' else 'breaks'} the limit"
+        return f"the {shown} straddles the limit: more rounds would tell"
+    return f"the whole {shown} {'keeps to' if verdict == 'pass' else 'breaks'} the limit"
 
 
 def _not_judged(name: str, variant: str, results: Results, grounds: Grounds) -> str:
@@ -151,17 +151,17 @@ def _not_judged(name: str, variant: str, results: Results, grounds: Grounds) -> 
     return _compared("the same variant of the baseline", baseline_of(results, variant), results) or grounds.no_aa
 
 
-def _compared(who: str, variant: Variant | None, results: Results) -> str:
+def _compared(role: str, variant: Variant | None, results: Results) -> str:
     """Why there is nothing to compare with; empty where there is."""
     contestant = results.contestants.get(variant.name) if variant is not None else None
     if variant is None:
-        return f"the bundle does not hold {who}"
+        return f"the bundle does not hold {role}"
     if contestant is None:
-        return f"{who} was not measured"
+        return f"{role} was not measured"
     if contestant.error is not None:
-        return f"{who} was not measured: {contestant.error}"
+        return f"{role} was not measured: {contestant.error}"
     verdict, why = ran_as_asked(variant.runtime, variant.precision, contestant.executed_precision, variant.weight_bytes)
-    return "" if verdict == "pass" else f"{who} did not run as it should: {why}"
+    return "" if verdict == "pass" else f"{role} did not run as it should: {why}"
 
 
 def _too_few(name: str, variant: str, results: Results, grounds: Grounds) -> str:
@@ -169,7 +169,7 @@ def _too_few(name: str, variant: str, results: Results, grounds: Grounds) -> str
         calls = sum(len(times) for times in wall_blocks(results, variant).values())
         needed = percentile_needs({"p50_ms": 0.5, "p90_ms": 0.9}[name])
         return f"too few samples: needs {needed} timed calls in at least {MIN_BLOCKS} blocks, found {calls} calls"
-    other = teacher_of(results) if name == "min_speedup" else baseline_of(results, variant)
-    found = common_rounds(results, variant, other.name) if other is not None else 0
+    reference = teacher_of(results) if name == "min_speedup" else baseline_of(results, variant)
+    count = common_rounds(results, variant, reference.name) if reference is not None else 0
     percent = confidence_percent(grounds.confidence)
-    return f"too few rounds for a {percent} % interval: needs at least {MIN_BLOCKS} in which both ran, found {found}"
+    return f"too few rounds for a {percent} % interval: needs at least {MIN_BLOCKS} in which both ran, found {count}"

@@ -32,9 +32,9 @@ def verdict_line(report: Report, allow_unmeasured: bool = False) -> str:
     for name in [row.name for row in report.rows if row.role == "student"]:
         open_lines = [(check.verdict, check.line) for check in report.checks if check.variant == name]
         said = [
-            f"{verdict} {', '.join(line for found, line in open_lines if found == verdict)}"
+            f"{verdict} {', '.join(line for outcome, line in open_lines if outcome == verdict)}"
             for verdict in ("fail", "inconclusive", "unmeasured")
-            if any(found == verdict for found, _ in open_lines)
+            if any(outcome == verdict for outcome, _ in open_lines)
         ]
         parts.append(f"{name} ({'; '.join(said)})")
     return head + ("; ".join(parts) or "the bundle has no student variant")
@@ -89,15 +89,15 @@ def _how_measured(report: Report) -> str:
     threads = sorted({row.threads for row in report.rows if row.measured and row.threads is not None})
     where = f"{text(machine.cpu)} ({text(machine.arch)}, {machine.cores} cores, {text(machine.system)})"
     if report.matches:
-        which = f"which is the device of profile {code(report.profile)}"
+        clause = f"which is the device of profile {code(report.profile)}"
     else:
         why = "; ".join(map(text, report.differences))
-        which = f"**not the device of profile {code(report.profile)}** as it describes it ({why})"
+        clause = f"**not the device of profile {code(report.profile)}** as it describes it ({why})"
     counted = " and ".join(map(str, threads)) or "unknown"
     over = "" if session.device == "local" else f" over {session.device}"
     again = f" ({session.connections} connections)" if session.connections > 1 else ""
     lines = [
-        f"Measured {text(session.started)}{over}{again} on {where}, {which}.",
+        f"Measured {text(session.started)}{over}{again} on {where}, {clause}.",
         f"{counted} thread{'s' if threads != [1] else ''}, batch {session.batch}; {session.rounds} rounds, in each "
         f"one block a variant in random order; {session.block_length} calls a block, the first "
         f"{session.block_dropped} dropped; {session.distinct_inputs} distinct inputs.",

@@ -117,13 +117,13 @@ def _sample_sizes(report: Report) -> str:
         "p50 / baseline's": "slowdown",
         "accuracy, balanced, retention": "accuracy",
     }
-    for what, field in fields.items():
+    for label, field in fields.items():
         sizes = {row.name: getattr(row, field) for row in report.rows if getattr(row, field) is not None}
         said = {name: f"n = {figure.n} {figure.of}" for name, figure in sizes.items()}
         if len(set(said.values())) == 1:
-            parts.append(f"{what}: {next(iter(said.values()))}")
+            parts.append(f"{label}: {next(iter(said.values()))}")
         elif said:
-            parts.append(f"{what}: " + ", ".join(f"{code(name)} {sample}" for name, sample in said.items()))
+            parts.append(f"{label}: " + ", ".join(f"{code(name)} {sample}" for name, sample in said.items()))
     windows = {row.throughput.images_per_s.n for row in report.rows if row.throughput is not None}
     if windows:
         parts.append(f"images/s: median of n = {'–'.join(map(str, sorted(windows)))} windows, spread in the details")
@@ -179,7 +179,9 @@ def _starting() -> list[Column]:
 
 
 def _memory(row: Row) -> str:
-    idle, peak = (NOT_MEASURED if one is None else number(one) for one in (row.idle_rss_mb, row.peak_rss_mb))
+    idle, peak = (
+        NOT_MEASURED if megabytes is None else number(megabytes) for megabytes in (row.idle_rss_mb, row.peak_rss_mb)
+    )
     return NOT_MEASURED if row.idle_rss_mb is None and row.peak_rss_mb is None else f"{idle} → {peak}"
 
 
@@ -254,8 +256,8 @@ def _table_answers(table: TableRow | None) -> dict[str, str]:
         "top-1 as the teacher %",
         "least retained class, %",
     )
-    own = {"lowest recall, %": _class(table.worst_class), "AUC": estimate(table.auc)}
-    return {**dict.fromkeys((*compared, "to the baseline, points"), "–"), **own}
+    figures = {"lowest recall, %": _class(table.worst_class), "AUC": estimate(table.auc)}
+    return {**dict.fromkeys((*compared, "to the baseline, points"), "–"), **figures}
 
 
 def _or_base(figure: Callable[[Row], str]) -> Callable[[Row], str]:
@@ -263,10 +265,10 @@ def _or_base(figure: Callable[[Row], str]) -> Callable[[Row], str]:
     return lambda row: "–" if _is_base(row) else figure(row)
 
 
-def _class(found: ClassShare | None) -> str:
-    if found is None:
+def _class(worst: ClassShare | None) -> str:
+    if worst is None:
         return NOT_MEASURED
-    return f"{text(found.class_name)}: {estimate(found.share, percent=True)}, n = {found.share.n}"
+    return f"{text(worst.class_name)}: {estimate(worst.share, percent=True)}, n = {worst.share.n}"
 
 
 def _ladder(report: Report) -> str:

@@ -20,14 +20,14 @@ def copies_told(splits: Mapping[str, Sequence[Sample]]) -> list[str]:
     (or those of test in validation) too, and images that stand under several labels."""
     shown = {name: _by_image(samples) for name, samples in splits.items()}
     notes = []
-    for split, other in HELD_OUT:
-        copied = [sample for sample in splits[split] if sample[2] in shown[other]]
+    for split, holder in HELD_OUT:
+        copied = [sample for sample in splits[split] if sample[2] in shown[holder]]
         if copied:
-            otherwise = sum(_label(sample) not in shown[other][sample[2]] for sample in copied)
+            otherwise = sum(_label(sample) not in shown[holder][sample[2]] for sample in copied)
             under = f", {otherwise:,} of them under another label" if otherwise else ""
-            original = next(iter(shown[other][copied[0][2]].values()))
+            original = next(iter(shown[holder][copied[0][2]].values()))
             example = f"e.g. {_id(copied[0])} (it is {_id(original)})"
-            notes.append(f"{len(copied):,} images of {split} have an exact copy in {other}{under}, {example}")
+            notes.append(f"{len(copied):,} images of {split} have an exact copy in {holder}{under}, {example}")
     return notes + [note for name in splits for note in _several_labels(name, shown[name])]
 
 
@@ -36,17 +36,17 @@ def _several_labels(split: str, shown: Mapping[bytes, Mapping[str, Sample]]) -> 
     several = [under for under in shown.values() if len(under) > 1]
     if not several:
         return []
-    (one, sample), (other, other_sample), *_ = several[0].items()
-    what = f"1 image of {split} stands" if len(several) == 1 else f"{len(several):,} images of {split} stand"
-    return [f"{what} under several labels, e.g. {_id(sample)} as {one} and {_id(other_sample)} as {other}"]
+    (label, sample), (other_label, other_sample), *_ = several[0].items()
+    subject = f"1 image of {split} stands" if len(several) == 1 else f"{len(several):,} images of {split} stand"
+    return [f"{subject} under several labels, e.g. {_id(sample)} as {label} and {_id(other_sample)} as {other_label}"]
 
 
 def _by_image(samples: Sequence[Sample]) -> dict[bytes, dict[str, Sample]]:
     """What is shown -> the labels that it stands under -> the first such sample."""
-    found: dict[bytes, dict[str, Sample]] = defaultdict(dict)
+    by_digest: dict[bytes, dict[str, Sample]] = defaultdict(dict)
     for sample in samples:
-        found[sample[2]].setdefault(_label(sample), sample)
-    return found
+        by_digest[sample[2]].setdefault(_label(sample), sample)
+    return by_digest
 
 
 def _id(sample: Sample) -> str:

@@ -63,17 +63,17 @@ def digest(image: Image.Image) -> bytes:
     So it is the same for a PNG, for the same pixels in a BMP and for the same pixels as an array, wherever they lie. A
     image that was scaled or compressed with loss has other pixels, and counts as another one.
     """
-    found = hashlib.sha256(repr(image.size).encode())
+    hasher = hashlib.sha256(repr(image.size).encode())
     if image.mode != "RGB":
-        found.update(image.mode.encode())
+        hasher.update(image.mode.encode())
     rows = max(1, PIXELS_PER_STRIP // image.width)
     if image.height <= rows:
-        found.update(image.tobytes())
-        return found.digest()
+        hasher.update(image.tobytes())
+        return hasher.digest()
     for top in range(0, image.height, rows):  # in strips: a second copy of a large image costs time and memory
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        found.update(strip.tobytes())
-    return found.digest()
+        hasher.update(strip.tobytes())
+    return hasher.digest()
 
 
 def check(
@@ -83,7 +83,7 @@ def check(
     error now is better than one in the fifth epoch. What the files show goes to `census`."""
     seen_so_far = Census() if census is None else census
 
-    def one(sample: tuple[Part, int]) -> bytes | KdcError:
+    def examine(sample: tuple[Part, int]) -> bytes | KdcError:
         part, row = sample
         try:
             image, seen = load_seen(part, row)
@@ -93,7 +93,7 @@ def check(
         except KdcError as error:
             return error
 
-    with pillow_warnings_ignored(), closing(in_order(one, samples)) as results:
+    with pillow_warnings_ignored(), closing(in_order(examine, samples)) as results:
         if not any(part.encoded for part, _ in samples):
             return list(results)
         return list(progress.track(results, len(samples), "checking images"))
@@ -107,8 +107,8 @@ def readable(
     results = check(samples, progress, census)
     errors = [result for result in results if isinstance(result, KdcError)]
     if errors and not skip_bad:
-        more = f" (and {len(errors) - 1} more images)" if len(errors) > 1 else ""
-        raise KdcError(f"{errors[0].message}{more}", "--skip-bad leaves them out")
+        suffix = f" (and {len(errors) - 1} more images)" if len(errors) > 1 else ""
+        raise KdcError(f"{errors[0].message}{suffix}", "--skip-bad leaves them out")
     for error in errors:
         progress.warn(f"left out: {error.message}")
     both = list(zip(samples, results, strict=True))
@@ -116,16 +116,16 @@ def readable(
     return kept, tuple(part.ids[row] for (part, row), result in both if isinstance(result, KdcError))
 
 
-def decode_split(split: Split, how: ImagePreprocess, path: Path, progress: Progress) -> NDArray[np.uint8]:
+def decode_split(split: Split, preprocess: ImagePreprocess, path: Path, progress: Progress) -> NDArray[np.uint8]:
     """Every image of `split`, resized and cropped: a read-only memory map, uint8 [N, h, w, 3], of the file `path`.
 
     The file (.npy) is written in sequence and renamed when whole. It is not written through the map: on a full disk
     that would kill the process with SIGBUS, where a plain write raises an error that can be shown.
     """
-    height, width = how.input_size
+    height, width = preprocess.input_size
 
     def prepared(row: int) -> NDArray[np.uint8]:
-        return resize_and_crop(split.read(row), how)
+        return resize_and_crop(split.read(row), preprocess)
 
     with (
         write_atomically(path) as temporary,

@@ -153,12 +153,12 @@ def swapped(image: Image.Image) -> bool:
     ones; False where Pillow has no such reader."""
     tiles = []
     for tile in image.tile:  # type: ignore[attr-defined]  # of the files that have one
-        how = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        mode, _, order = str(how[0]).partition(";16")
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        mode, _, order = str(arguments[0]).partition(";16")
         if mode not in ("RGB", "RGBA", "RGBX") or order not in SWAPPED:
             return False
-        other = f"{mode};16{SWAPPED[order]}"
-        args = (other, *how[1:]) if isinstance(tile[3], tuple) else other
+        raw_mode = f"{mode};16{SWAPPED[order]}"
+        args = (raw_mode, *arguments[1:]) if isinstance(tile[3], tuple) else raw_mode
         tiles.append(tile._replace(args=args))
     image.tile = tiles  # type: ignore[attr-defined]
     return True
@@ -200,8 +200,8 @@ class Census:
                 self.outside += 1
                 self._keep("outside", name)
 
-    def _keep(self, what: str, name: str) -> None:
-        self.first[what] = min(self.first.get(what, name), name)
+    def _keep(self, kind: str, name: str) -> None:
+        self.first[kind] = min(self.first.get(kind, name), name)
 
     def notes(self, pixel_range: PixelRange | None) -> tuple[str, ...]:
         return tuple(self._notes(pixel_range))
@@ -214,8 +214,8 @@ class Census:
             )
         values = f"values {self.low:.10g}–{self.high:.10g}"
         if pixel_range is None and self.deep:
-            whole = self.white - self.black
-            span, share = (self.high - self.low) / whole, (self.high - self.black) / whole
+            full = self.white - self.black
+            span, share = (self.high - self.low) / full, (self.high - self.black) / full
             if share < MENTIONED or span < MENTIONED / 4:
                 share = min(share, span) if share >= MENTIONED else share
                 yield (

@@ -52,9 +52,9 @@ class ImageFeed:
     ) -> None:
         self._data, self._inputs, self._recipe = data, inputs, recipe
         self._store, self._device, self._progress = store, device, progress
-        self._largest = max(inputs.values(), key=lambda how: how.input_size[0] * how.input_size[1])
-        self._wholes = {key: self._whole(how) for key, how in inputs.items()}
-        self._scales = {key: _Scale(how, device) for key, how in inputs.items()}
+        self._largest = max(inputs.values(), key=lambda preprocess: preprocess.input_size[0] * preprocess.input_size[1])
+        self._uncropped = {key: self._uncropped_of(preprocess) for key, preprocess in inputs.items()}
+        self._scales = {key: _Scale(preprocess, device) for key, preprocess in inputs.items()}
         self._opened: dict[tuple[str, tuple[ImagePreprocess, ...]], Images] = {}
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
         self._team = team()
@@ -68,9 +68,9 @@ class ImageFeed:
 
     def prepare(self) -> None:
         """Decode now what training needs, so that a full disk or an interruption costs nothing yet."""
-        self._images(self._data.train, tuple(self._wholes.values()))
-        for how in self._inputs.values():
-            self._images(self._data.validation, (how,))
+        self._images(self._data.train, tuple(self._uncropped.values()))
+        for preprocess in self._inputs.values():
+            self._images(self._data.validation, (preprocess,))
 
     def identity(self, key: str) -> dict[str, object]:
         """What the images that the model `key` is shown depend on, but for the numbers of sample and view."""
@@ -80,7 +80,7 @@ class ImageFeed:
             **({"unlabelled": unlabelled.fingerprint} if unlabelled else {}),
             "order": hashlib.sha256(train.contents.tobytes()).hexdigest(),
             "preprocess": self._inputs[key].model_dump(mode="json"),
-            "whole": self._wholes[key].model_dump(mode="json"),
+            "whole": self._uncropped[key].model_dump(mode="json"),
             "seed": self._recipe.seed,
             "views": self._recipe.views.model_dump(mode="json"),
         }
@@ -90,28 +90,28 @@ class ImageFeed:
         view, labels = self._view(epoch), self._data.train.labels
         order = keyed_order(self._recipe.seed, len(self._data.train), epoch)
         steps = [self._step(order, step) for step in range(first_step, self.steps_per_epoch)]
-        parts = [part for samples in steps for part in self._mine(samples)]
+        parts = [part for samples in steps for part in self._parts_of_process(samples)]
         mixes = [self._mix(part, view) for part in parts]
         wanted = [
             part if mix is None else np.concatenate([part, mix.partner]) for part, mix in zip(parts, mixes, strict=True)
         ]
-        images = self._images(self._data.train, tuple(self._wholes[key] for key in keys)).batches(wanted)
+        images = self._images(self._data.train, tuple(self._uncropped[key] for key in keys)).batches(wanted)
         for number, (part, mix, pixels) in enumerate(zip(parts, mixes, images, strict=True)):
-            own = torch.from_numpy(labels[part]).to(self._device, non_blocking=True)
+            targets = torch.from_numpy(labels[part]).to(self._device, non_blocking=True)
             if mix is not None:
                 partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
-                own = mixed_labels(own, partners, mix, len(self._data.info.class_names))
-            inputs = {key: self._views(key, part, view, mix, some) for key, some in zip(keys, pixels, strict=True)}
+                targets = mixed_labels(targets, partners, mix, len(self._data.info.class_names))
+            inputs = {key: self._views(key, part, view, mix, planes) for key, planes in zip(keys, pixels, strict=True)}
             labelled = {}
             if not self._has_label.all():
                 labelled = self._labelled(part, mix, steps[number // self._recipe.accumulate], view)
-            yield {**inputs, **labelled, "labels": own, "index": torch.from_numpy(part)}
+            yield {**inputs, **labelled, "labels": targets, "index": torch.from_numpy(part)}
 
     def input_of(self, key: str, samples: Rows, view: int) -> Batch:
         mix = self._mix(samples, view)
         rows = samples if mix is None else np.concatenate([samples, mix.partner])
-        images = self._images(self._data.train, tuple(self._wholes.values()))
-        number = list(self._wholes).index(key)
+        images = self._images(self._data.train, tuple(self._uncropped.values()))
+        number = list(self._uncropped).index(key)
         return {key: self._views(key, samples, view, mix, next(iter(images.batches([rows])))[number])}
 
     def samples_of(self, epoch: int, step: int) -> Rows:
@@ -145,15 +145,15 @@ class ImageFeed:
             answers = sorted(gather_object(answers), key=lambda answer: answer[0])
         return np.concatenate([logits for _, logits in answers])
 
-    def _whole(self, how: ImagePreprocess) -> ImagePreprocess:
+    def _uncropped_of(self, preprocess: ImagePreprocess) -> ImagePreprocess:
         """What a model's view is cut from: the whole resized image, not only its centre. Its part of the image is
         that of the largest model, its resolution its own."""
-        whole, largest = self._largest.resize, self._largest.input_size
-        if how.input_size[0] * largest[1] == how.input_size[1] * largest[0]:
-            scale = how.input_size[0] / largest[0]
-            whole = max(1, round(whole[0] * scale)), max(1, round(whole[1] * scale))
+        size, largest = self._largest.resize, self._largest.input_size
+        if preprocess.input_size[0] * largest[1] == preprocess.input_size[1] * largest[0]:
+            scale = preprocess.input_size[0] / largest[0]
+            size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         return self._largest.model_copy(
-            update={"resize": whole, "input_size": whole, "interpolation": how.interpolation}
+            update={"resize": size, "input_size": size, "interpolation": preprocess.interpolation}
         )
 
     def _view(self, epoch: int) -> int:
@@ -164,7 +164,7 @@ class ImageFeed:
         """The samples of a step, of all processes and parts."""
         return order[step * self._global : (step + 1) * self._global]
 
-    def _mine(self, samples: Rows) -> list[Rows]:
+    def _parts_of_process(self, samples: Rows) -> list[Rows]:
         """This process's share of a step, in parts."""
         parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
@@ -172,8 +172,8 @@ class ImageFeed:
     def _labelled(self, part: Rows, mix: Mix | None, step: Rows, view: int) -> dict[str, Tensor]:
         """Which rows of a part have a label, and what its mean over them counts in the mean over the whole step."""
         known = self._known(part, mix)
-        whole = self._known(step, self._mix(step, view))
-        share = known.mean() / whole.mean() if whole.any() else 0.0
+        known_in_step = self._known(step, self._mix(step, view))
+        share = known.mean() / known_in_step.mean() if known_in_step.any() else 0.0
         return {"labelled": torch.from_numpy(np.flatnonzero(known)), "labelled_share": torch.tensor(float(share))}
 
     def _known(self, samples: Rows, mix: Mix | None) -> NDArray[np.bool_]:
@@ -200,25 +200,25 @@ class ImageFeed:
             if self._store is None:
                 self._opened[split.name, ways] = Decoding(split, ways)
             else:
-                paths = [self._decoded(split, how, self._store) for how in ways]
+                paths = [self._decoded(split, preprocess, self._store) for preprocess in ways]
                 self._opened[split.name, ways] = Stored(split, ways, paths)
         return self._opened[split.name, ways]
 
-    def _decoded(self, split: Split, how: ImagePreprocess, store: Path) -> Path:
-        """The file of a split, decoded as `how` says; made by one process of a machine, while the others wait."""
-        name = hashlib.sha256(how.model_dump_json().encode()).hexdigest()[:12]
+    def _decoded(self, split: Split, preprocess: ImagePreprocess, store: Path) -> Path:
+        """The file of a split, decoded as `preprocess` says; one process of a machine makes it, the others wait."""
+        name = hashlib.sha256(preprocess.model_dump_json().encode()).hexdigest()[:12]
         path = store / f"{split.name}-{name}.npy"
         with self._team.local_main_process_first():
             if not path.exists():
-                decode_split(split, how, path, self._progress)
+                decode_split(split, preprocess, path, self._progress)
         return path
 
 
 def needed_bytes(data: Dataset, inputs: dict[str, ImagePreprocess]) -> int:
     """What all splits take, decoded for these models (about: a training view's margin is counted as of the test's)."""
     splits = len(data.train) + len(data.validation) + len(data.test)
-    whole = [how.model_copy(update={"input_size": how.resize}) for how in inputs.values()]
-    return bytes_of(splits, whole)
+    uncropped = [preprocess.model_copy(update={"input_size": preprocess.resize}) for preprocess in inputs.values()]
+    return bytes_of(splits, uncropped)
 
 
 class _Scale:
@@ -226,10 +226,10 @@ class _Scale:
     copying them there at each step would make every step wait. They are laid out along a line of pixels, since
     arithmetic over a last dimension of 3 takes three times as long."""
 
-    def __init__(self, how: ImagePreprocess, device: torch.device) -> None:
-        width = how.input_size[1]
-        self._mean = torch.tensor(how.mean, device=device).repeat(width)
-        self._std = torch.tensor(how.std, device=device).repeat(width)
+    def __init__(self, preprocess: ImagePreprocess, device: torch.device) -> None:
+        width = preprocess.input_size[1]
+        self._mean = torch.tensor(preprocess.mean, device=device).repeat(width)
+        self._std = torch.tensor(preprocess.std, device=device).repeat(width)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         lines = pixels.permute(0, 2, 3, 1)

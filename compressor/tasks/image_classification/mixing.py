@@ -55,31 +55,31 @@ def mix_of(seed: int, samples: NDArray[np.int64], view: int, n: int, views: View
     # The largest number below 1 times n may round to n.
     partner = np.minimum((numbers[:, _Draw.PARTNER] * n).astype(np.int64), n - 1)
     cut = numbers[:, _Draw.CUT] < (0.5 if views.mixup and views.cutmix else float(views.cutmix > 0))
-    own = np.where(
+    share = np.where(
         numbers[:, _Draw.WHETHER] < views.mix_probability,
         _beta(np.where(cut, views.cutmix, views.mixup), numbers[:, _Draw.SHARE]),
         1.0,
     )
     if not views.cutmix:
-        return Mix(partner, own.astype(np.float32), None)
-    middle, half = numbers[:, [_Draw.X, _Draw.Y]], np.sqrt(1 - own)[:, None] / 2
+        return Mix(partner, share.astype(np.float32), None)
+    middle, half = numbers[:, [_Draw.X, _Draw.Y]], np.sqrt(1 - share)[:, None] / 2
     corners = np.concatenate([middle - half, middle + half], 1).clip(0, 1)
-    box = np.where((cut & (own < 1))[:, None], corners, 0.0).astype(np.float32)
-    weight = np.where(cut, 1 - _area(box), own)
+    box = np.where((cut & (share < 1))[:, None], corners, 0.0).astype(np.float32)
+    weight = np.where(cut, 1 - _area(box), share)
     return Mix(partner, weight.astype(np.float32), box)
 
 
-def mixed(own: Tensor, partners: Tensor, mix: Mix) -> Tensor:
+def mixed(images: Tensor, partners: Tensor, mix: Mix) -> Tensor:
     """Views mixed with their partners' views; all float32 [B, 3, h, w], returned channels_last in memory.
 
     What each model's preprocessing subtracts and divides by may come before or after. Raises ValueError where the
     shapes differ.
     """
-    if own.shape != partners.shape or len(own) != len(mix.weight):
+    if images.shape != partners.shape or len(images) != len(mix.weight):
         raise ValueError(
-            f"shapes differ: own {tuple(own.shape)}, partners {tuple(partners.shape)}, mix of {len(mix.weight)}"
+            f"shapes differ: own {tuple(images.shape)}, partners {tuple(partners.shape)}, mix of {len(mix.weight)}"
         )
-    count, channels, height, width = own.shape
+    count, channels, height, width = images.shape
     box = np.zeros((count, 4)) if mix.box is None else mix.box.astype(np.float64)
     blended = _area(box) == 0
     box[blended] = 0, 0, 1, 1
@@ -87,8 +87,8 @@ def mixed(own: Tensor, partners: Tensor, mix: Mix) -> Tensor:
     down = coverage(box[:, 1], box[:, 3], height) * share[:, None]
     # All colours of a line of pixels in one row: elsewise the innermost loop would have 3 steps.
     across = np.repeat(coverage(box[:, 0], box[:, 2], width), channels, axis=1)
-    theirs = onto(down, own.device)[:, :, None] * onto(across, own.device)[:, None, :]
-    lines = [views.permute(0, 2, 3, 1).reshape(count, height, width * channels) for views in (own, partners)]
+    theirs = onto(down, images.device)[:, :, None] * onto(across, images.device)[:, None, :]
+    lines = [views.permute(0, 2, 3, 1).reshape(count, height, width * channels) for views in (images, partners)]
     out = (1 - theirs).mul_(lines[0]).add_(theirs.mul_(lines[1]))
     return out.view(count, height, width, channels).permute(0, 3, 1, 2)
 

@@ -52,27 +52,27 @@ def open_data(
     images under other names, in another order, folder, table or format have the same one; where a file's pixels come
     out otherwise, since another version of a decoder reads it, they have another.
     """
-    found = _read_with(find(reference, progress), pixel_range)
-    names = _classes(found, class_names)
+    listing = _read_with(find(reference, progress), pixel_range)
+    names = _classes(listing, class_names)
     census = Census()
-    kept, skipped = _checked(found, skip_bad, progress, census)
+    kept, skipped = _checked(listing, skip_bad, progress, census)
     of_pixels = census.notes(pixel_range)
     for note in of_pixels:  # at once: it may be why the images look alike
         progress.note(note)
     _every_class_in_train(kept["train"], names)
     splits, split_notes = _in_three(kept)
-    notes = [*found.notes, *of_pixels, *split_notes, *_absent(splits, names), *copies_told(splits)]
+    notes = [*listing.notes, *of_pixels, *split_notes, *_absent(splits, names), *copies_told(splits)]
     if skipped:
         notes.append(f"left out {len(skipped)} images that cannot be read, e.g. {skipped[0]}")
     made = {name: _split(name, splits[name], names) for name in WANTED}
     fingerprint, counts = _fingerprint(names, splits), {name: len(split) for name, split in made.items()}
     joined = None
     if unlabelled is not None:
-        more, joined, more_notes = join_unlabelled(
+        unlabelled_samples, joined, more_notes = join_unlabelled(
             unlabelled, splits, skip_bad=skip_bad, progress=progress, pixel_range=pixel_range
         )
         notes += more_notes
-        made["train"] = _with_unlabelled(made["train"], more)
+        made["train"] = _with_unlabelled(made["train"], unlabelled_samples)
     for note in notes:
         if note not in of_pixels:
             progress.note(note)
@@ -88,29 +88,31 @@ def open_data(
     return Dataset(info, made["train"], made["validation"], made["test"])
 
 
-def _read_with(found: Found, pixel_range: PixelRange | None) -> Found:
-    return replace(found, parts={name: replace(part, pixel_range=pixel_range) for name, part in found.parts.items()})
+def _read_with(listing: Found, pixel_range: PixelRange | None) -> Found:
+    return replace(
+        listing, parts={name: replace(part, pixel_range=pixel_range) for name, part in listing.parts.items()}
+    )
 
 
-def _classes(found: Found, wanted: Sequence[str] | None) -> tuple[str, ...]:
+def _classes(listing: Found, wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The class names in the order that counts, once labels and ids are known to be sound."""
-    names = found.class_names
+    names = listing.class_names
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise KdcError(f"class {twice[0]} is named twice")
     known = set(names)
     first: dict[str, tuple[Part, int]] = {}
-    for part, row in found.samples():
+    for part, row in listing.samples():
         if part.labels[row] not in known:
             raise KdcError(
                 f"{part.where(row)}: label {part.labels[row]} is outside the classes, which are those of train: "
                 f"{listed(names)}"
             )
-        other, other_row = first.setdefault(part.ids[row], (part, row))
-        if (other, other_row) != (part, row):
+        first_part, first_row = first.setdefault(part.ids[row], (part, row))
+        if (first_part, first_row) != (part, row):
             raise KdcError(
                 f"{part.where(row)}: the image {part.ids[row]} stands twice in the data, first in "
-                f"{other.where(other_row)}",
+                f"{first_part.where(first_row)}",
                 "name each image once, in one split",
             )
     if len(names) < 2:
@@ -129,12 +131,12 @@ def _reordered(names: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked(
-    found: Found, skip_bad: bool, progress: Progress, census: Census
+    listing: Found, skip_bad: bool, progress: Progress, census: Census
 ) -> tuple[dict[str, list[Sample]], tuple[str, ...]]:
     """The samples that can be read, by split, and the ids of those that cannot."""
-    samples, skipped = readable(list(found.samples()), skip_bad, progress, census)
-    kept: dict[str, list[Sample]] = {name: [] for name in found.parts}
-    split_of = {id(part): name for name, part in found.parts.items()}
+    samples, skipped = readable(list(listing.samples()), skip_bad, progress, census)
+    kept: dict[str, list[Sample]] = {name: [] for name in listing.parts}
+    split_of = {id(part): name for name, part in listing.parts.items()}
     for sample in samples:
         kept[split_of[id(sample[0])]].append(sample)
     return kept, skipped
@@ -181,20 +183,20 @@ def _split(name: str, samples: Sequence[Sample], names: Sequence[str]) -> Split:
     )
 
 
-def _with_unlabelled(train: Split, more: Sequence[Sample]) -> Split:
-    own = len(train)
+def _with_unlabelled(train: Split, unlabelled: Sequence[Sample]) -> Split:
+    count = len(train)
     return Split(
         name=train.name,
-        ids=train.ids + tuple(part.ids[row] for part, row, _ in more),
-        labels=np.concatenate([train.labels, np.full(len(more), UNLABELLED, np.int64)]),
-        read=lambda number: train.read(number) if number < own else load(*more[number - own][:2]),
-        contents=np.concatenate([train.contents, contents_of(digest for _, _, digest in more)]),
+        ids=train.ids + tuple(part.ids[row] for part, row, _ in unlabelled),
+        labels=np.concatenate([train.labels, np.full(len(unlabelled), UNLABELLED, np.int64)]),
+        read=lambda number: train.read(number) if number < count else load(*unlabelled[number - count][:2]),
+        contents=np.concatenate([train.contents, contents_of(digest for _, _, digest in unlabelled)]),
     )
 
 
 def _fingerprint(names: Sequence[str], splits: Mapping[str, Sequence[Sample]]) -> str:
-    whole = hashlib.sha256(json.dumps(list(names)).encode())
+    hasher = hashlib.sha256(json.dumps(list(names)).encode())
     for name in WANTED:
         for label, digest in sorted((part.labels[row], digest) for part, row, digest in splits[name]):
-            whole.update(json.dumps([name, label, digest.hex()]).encode())
-    return whole.hexdigest()
+            hasher.update(json.dumps([name, label, digest.hex()]).encode())
+    return hasher.hexdigest()

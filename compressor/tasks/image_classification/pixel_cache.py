@@ -32,7 +32,7 @@ class Stored:
 
     def __init__(self, split: Split, ways: Sequence[ImagePreprocess], paths: Sequence[Path]) -> None:
         """`paths`: files that `decode_split` wrote."""
-        self._shapes = [(*how.input_size, 3) for how in ways]
+        self._shapes = [(*preprocess.input_size, 3) for preprocess in ways]
         self._files = []
         for shape, path in zip(self._shapes, paths, strict=True):
             size = int(np.prod(shape))
@@ -40,8 +40,8 @@ class Stored:
 
     def batches(self, rows: Iterable[Rows]) -> Iterator[Pixels]:
         for wanted in rows:
-            found = zip(self._files, self._shapes, strict=True)
-            yield tuple(file.read(wanted).reshape(-1, *shape) for file, shape in found)
+            files = zip(self._files, self._shapes, strict=True)
+            yield tuple(file.read(wanted).reshape(-1, *shape) for file, shape in files)
 
 
 class Decoding:
@@ -62,9 +62,9 @@ class Decoding:
 
     def _prepared(self, row: int) -> Pixels:
         image = self._split.read(row)
-        return tuple(resize_and_crop(image, how) for how in self._ways)
+        return tuple(resize_and_crop(image, preprocess) for preprocess in self._ways)
 
 
 def bytes_of(samples: int, ways: Iterable[ImagePreprocess]) -> int:
     """What `samples` images take, decoded in each of the ways."""
-    return samples * sum(3 * how.input_size[0] * how.input_size[1] for how in ways)
+    return samples * sum(3 * preprocess.input_size[0] * preprocess.input_size[1] for preprocess in ways)

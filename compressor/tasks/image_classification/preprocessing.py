@@ -103,10 +103,10 @@ def read(encoded: bytes, where: str, pixel_range: PixelRange | None = None) -> t
     except Image.DecompressionBombError:
         raise KdcError(f"{where} cannot be decoded: {TOO_LARGE}", "make it smaller") from None
     except UnidentifiedImageError:
-        what = f"it is no image ({', '.join(FORMATS)} are read)"
+        reason = f"it is no image ({', '.join(FORMATS)} are read)"
         if encoded[:4] in TIFF_MAGIC:
-            what = "it is a TIFF of a kind that Pillow does not read"
-        raise KdcError(f"{where} cannot be decoded: {what}") from None
+            reason = "it is a TIFF of a kind that Pillow does not read"
+        raise KdcError(f"{where} cannot be decoded: {reason}") from None
     except Exception as error:  # on damaged bytes, Pillow's decoders raise nearly anything
         raise KdcError(f"{where} cannot be decoded: {first_line(error) or type(error).__name__}") from error
 
@@ -134,10 +134,10 @@ def _read(encoded: bytes, pixel_range: PixelRange | None) -> tuple[Image.Image, 
         return rgb, seen
 
 
-def _is_deep(how: object) -> bool:
+def _is_deep(arguments: object) -> bool:
     """Whether pixels are unpacked from 16 bits a channel: a tile of Pillow's says "RGB;16B", or of a PPM its largest
     value."""
-    parts = how if isinstance(how, tuple) else (how,)
+    parts = arguments if isinstance(arguments, tuple) else (arguments,)
     return ";16" in str(parts[0]) or (len(parts) == 2 and isinstance(parts[1], int) and parts[1] > 255)
 
 
@@ -155,27 +155,27 @@ def _without_metadata(encoded: bytes) -> bytes | None:
         return _without_segments(encoded)
     if not encoded.startswith(PNG_MAGIC):
         return None
-    kept, place = [PNG_MAGIC], len(PNG_MAGIC)
-    while place + 8 <= len(encoded):
-        end = place + 12 + int.from_bytes(encoded[place : place + 4], "big")
-        kind, checked = encoded[place + 4 : place + 8], encoded[place + 4 : end - 4]
+    kept, offset = [PNG_MAGIC], len(PNG_MAGIC)
+    while offset + 8 <= len(encoded):
+        end = offset + 12 + int.from_bytes(encoded[offset : offset + 4], "big")
+        kind, checked = encoded[offset + 4 : offset + 8], encoded[offset + 4 : end - 4]
         sound = zlib.crc32(checked) == int.from_bytes(encoded[end - 4 : end], "big")
         if kind[:1].isupper() or kind in PNG_PIXELS or (kind == b"eXIf" and sound):
-            kept.append(encoded[place:end])
-        place = end
+            kept.append(encoded[offset:end])
+        offset = end
     bare = b"".join(kept)
     return bare if len(bare) < len(encoded) else None
 
 
 def _without_segments(encoded: bytes) -> bytes | None:
     """A JPEG without comments and what applications add, but Adobe's segment 14, which says what the colours mean."""
-    kept, place = [JPEG_MAGIC], len(JPEG_MAGIC)
-    while place + 4 <= len(encoded) and encoded[place] == 0xFF and encoded[place + 1] != START_OF_SCAN:
-        end = place + 2 + int.from_bytes(encoded[place + 2 : place + 4], "big")
-        if encoded[place + 1] not in SEGMENTS:
-            kept.append(encoded[place:end])
-        place = end
-    bare = b"".join([*kept, encoded[place:]])
+    kept, offset = [JPEG_MAGIC], len(JPEG_MAGIC)
+    while offset + 4 <= len(encoded) and encoded[offset] == 0xFF and encoded[offset + 1] != START_OF_SCAN:
+        end = offset + 2 + int.from_bytes(encoded[offset + 2 : offset + 4], "big")
+        if encoded[offset + 1] not in SEGMENTS:
+            kept.append(encoded[offset:end])
+        offset = end
+    bare = b"".join([*kept, encoded[offset:]])
     return bare if len(bare) < len(encoded) else None
 
 
@@ -198,26 +198,33 @@ def pillow_warnings_ignored() -> Iterator[None]:
         yield
 
 
-def resize_and_crop(image: Image.Image, how: ImagePreprocess) -> NDArray[np.uint8]:
+def resize_and_crop(image: Image.Image, preprocess: ImagePreprocess) -> NDArray[np.uint8]:
     """An RGB image as uint8 [height, width, 3]: bit for bit what timm's evaluation transform does.
 
     For "shorter" with unequal sides in `resize` (a model with an oblong input), timm scales until both sides cover
     `resize`, and rounds; with equal sides, torchvision's Resize truncates. Where the image is smaller than the crop,
     black is padded. Of a long strip, whose resized image would take gigabytes, only the crop is computed.
     """
-    size = _resized(image.height, image.width, how)
-    if size[0] * size[1] > max(MOST_RESIZED, 4 * how.input_size[0] * how.input_size[1]) or max(size) > MOST_SIDE:
-        starts = [max(0, round((side - crop) / 2)) for side, crop in zip(size, how.input_size, strict=True)]
-        window = [(start, min(crop, side)) for start, side, crop in zip(starts, size, how.input_size, strict=True)]
-        return _centre_crop(resized_window(np.asarray(image), size, window, how.interpolation), *how.input_size)
+    size = _resized(image.height, image.width, preprocess)
+    if (
+        size[0] * size[1] > max(MOST_RESIZED, 4 * preprocess.input_size[0] * preprocess.input_size[1])
+        or max(size) > MOST_SIDE
+    ):
+        starts = [max(0, round((side - crop) / 2)) for side, crop in zip(size, preprocess.input_size, strict=True)]
+        window = [
+            (start, min(crop, side)) for start, side, crop in zip(starts, size, preprocess.input_size, strict=True)
+        ]
+        return _centre_crop(
+            resized_window(np.asarray(image), size, window, preprocess.interpolation), *preprocess.input_size
+        )
     if size != (image.height, image.width):
-        image = image.resize((size[1], size[0]), RESAMPLE[how.interpolation])
-    return _centre_crop(np.asarray(image), *how.input_size)
+        image = image.resize((size[1], size[0]), RESAMPLE[preprocess.interpolation])
+    return _centre_crop(np.asarray(image), *preprocess.input_size)
 
 
-def _resized(height: int, width: int, how: ImagePreprocess) -> tuple[int, int]:
-    to_height, to_width = how.resize
-    if how.resize_mode == "squash":
+def _resized(height: int, width: int, preprocess: ImagePreprocess) -> tuple[int, int]:
+    to_height, to_width = preprocess.resize
+    if preprocess.resize_mode == "squash":
         return to_height, to_width
     if to_height != to_width:
         ratio = min(height / to_height, width / to_width)
@@ -235,17 +242,17 @@ def _centre_crop(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
-def normalise(pixels: NDArray[np.uint8], how: ImagePreprocess) -> NDArray[np.float32]:
+def normalise(pixels: NDArray[np.uint8], preprocess: ImagePreprocess) -> NDArray[np.float32]:
     """uint8 [N, h, w, 3] -> float32 [N, 3, h, w], `(pixel / 255 - mean) / std` in float32 and in that order, so that
     it equals torchvision's ToTensor and Normalize to the last bit."""
     planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32)
     planes /= np.float32(255)
-    planes -= np.asarray(how.mean, np.float32)[:, None, None]
-    planes /= np.asarray(how.std, np.float32)[:, None, None]
+    planes -= np.asarray(preprocess.mean, np.float32)[:, None, None]
+    planes /= np.asarray(preprocess.std, np.float32)[:, None, None]
     return planes
 
 
-def of_images(how: Preprocess) -> ImagePreprocess:
-    """`how`, which must be of this task."""
-    assert isinstance(how, ImagePreprocess), f"{type(how).__name__} is of another task"
-    return how
+def of_images(preprocess: Preprocess) -> ImagePreprocess:
+    """`preprocess`, which must be of this task."""
+    assert isinstance(preprocess, ImagePreprocess), f"{type(preprocess).__name__} is of another task"
+    return preprocess

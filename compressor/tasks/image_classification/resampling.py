@@ -76,8 +76,8 @@ def _needed(lines: int, size: int, first: int, count: int, interpolation: Interp
     if lines == size:
         return first, first + count
     if interpolation == "nearest":
-        found = _nearest(lines, size, first, count)
-        return int(found[0]), int(found[-1]) + 1
+        indices = _nearest(lines, size, first, count)
+        return int(indices[0]), int(indices[-1]) + 1
     return _reach(lines, size, first, interpolation)[0], _reach(lines, size, first + count - 1, interpolation)[1]
 
 
@@ -89,24 +89,24 @@ def _reach(lines: int, size: int, number: int, interpolation: Interpolation) -> 
 
 
 def _resized(
-    lines: Pixels, whole: int, offset: int, wanted: tuple[int, int, int], interpolation: Interpolation
+    lines: Pixels, total: int, offset: int, wanted: tuple[int, int, int], interpolation: Interpolation
 ) -> Pixels:
-    """`wanted` (size, first, count): of `whole` lines, from `offset` on given as `lines` [n, …, 3], resized to `size`
+    """`wanted` (size, first, count): of `total` lines, from `offset` on given as `lines` [n, …, 3], resized to `size`
     lines, `count` from `first` on."""
     size, first, count = wanted
-    if whole == size:
+    if total == size:
         return lines[first - offset : first - offset + count]
     if interpolation == "nearest":
-        return lines[_nearest(whole, size, first, count) - offset]
-    weight, scale = FILTERS[interpolation][1], whole / size
+        return lines[_nearest(total, size, first, count) - offset]
+    weight, scale = FILTERS[interpolation][1], total / size
     wide = max(scale, 1.0)
     out = np.empty((count, *lines.shape[1:]), np.uint8)
     for number in range(count):
         centre = (first + number + 0.5) * scale
-        low, high = _reach(whole, size, first + number, interpolation)
+        low, high = _reach(total, size, first + number, interpolation)
         raw = [weight((x + low - centre + 0.5) / wide) for x in range(high - low)]
-        total = sum(raw)
-        weights = np.array([math.floor(abs(w / total) * ONE + 0.5) * math.copysign(1, w) for w in raw])
+        norm = sum(raw)
+        weights = np.array([math.floor(abs(w / norm) * ONE + 0.5) * math.copysign(1, w) for w in raw])
         # Whole numbers below 2^53: exact in float64, which numpy multiplies much faster than integers.
         summed = np.tensordot(weights, lines[low - offset : high - offset].astype(np.float64), 1)
         out[number] = np.clip(np.floor((summed + ONE // 2) / ONE), 0, 255)
@@ -119,5 +119,5 @@ def _nearest(lines: int, size: int, first: int, count: int) -> NDArray[np.int64]
     places = (numbers + 0.5) * scale
     if size <= SUMMED:  # as Pillow does it, so that it rounds alike
         places = np.cumsum(np.r_[scale * 0.5, np.full(first + count - 1, scale)])[first:]
-    found: NDArray[np.int64] = np.minimum(places.astype(np.int64), lines - 1)
-    return found
+    indices: NDArray[np.int64] = np.minimum(places.astype(np.int64), lines - 1)
+    return indices

@@ -16,8 +16,8 @@ class StoredImages:
     """See `tasks.base.Stored`. `pixels`: uint8 [N, height, width, 3], which lie in the .npy file `path`; None where no
     runner is to read them."""
 
-    def __init__(self, pixels: NDArray[np.uint8], how: ImagePreprocess, path: Path | None = None) -> None:
-        self.pixels, self._how, self._path = pixels, how, path
+    def __init__(self, pixels: NDArray[np.uint8], preprocess: ImagePreprocess, path: Path | None = None) -> None:
+        self.pixels, self._preprocess, self._path = pixels, preprocess, path
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -25,18 +25,18 @@ class StoredImages:
     @property
     def request(self) -> dict[str, object]:
         assert self._path is not None, "no runner can read these"
-        return {"inputs": str(self._path.resolve()), "mean": self._how.mean, "std": self._how.std}
+        return {"inputs": str(self._path.resolve()), "mean": self._preprocess.mean, "std": self._preprocess.std}
 
     @property
     def cost(self) -> int:
-        return len(self) * self._how.input_size[0] * self._how.input_size[1]
+        return len(self) * self._preprocess.input_size[0] * self._preprocess.input_size[1]
 
     def fed(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        return {"input": normalise(self.pixels[rows], self._how)}
+        return {"input": normalise(self.pixels[rows], self._preprocess)}
 
     def first(self, most: int, folder: Path) -> "StoredImages":
         if most >= len(self):
             return self
         path = folder / "images.npy"
         np.save(path, self.pixels[:most])
-        return StoredImages(self.pixels[:most], self._how, path)
+        return StoredImages(self.pixels[:most], self._preprocess, path)

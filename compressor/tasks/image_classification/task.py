@@ -85,28 +85,28 @@ class ImageClassification:
         if isinstance(network, HfClassifier):
             hf_models.save_config(network, folder / "hf")
 
-    def adapted(self, network: nn.Module, own: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
-        return adapted(network, of_images(own), of_images(given))
+    def adapted(self, network: nn.Module, expected: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
+        return adapted(network, of_images(expected), of_images(given))
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
-        return ImageFeed(data, {key: of_images(how) for key, how in inputs.items()}, recipe, **where)
+        return ImageFeed(data, {key: of_images(preprocess) for key, preprocess in inputs.items()}, recipe, **where)
 
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
-        return needed_bytes(data, {key: of_images(how) for key, how in inputs.items()})
+        return needed_bytes(data, {key: of_images(preprocess) for key, preprocess in inputs.items()})
 
-    def store(self, split: Split, how: Preprocess, path: Path, progress: Progress) -> Stored:
-        return StoredImages(decode_split(split, of_images(how), path, progress), of_images(how), path)
+    def store(self, split: Split, preprocess: Preprocess, path: Path, progress: Progress) -> Stored:
+        return StoredImages(decode_split(split, of_images(preprocess), path, progress), of_images(preprocess), path)
 
-    def stored(self, path: Path, how: Preprocess) -> Stored:
-        return StoredImages(np.load(path, mmap_mode="r", allow_pickle=False), of_images(how), path)
+    def stored(self, path: Path, preprocess: Preprocess) -> Stored:
+        return StoredImages(np.load(path, mmap_mode="r", allow_pickle=False), of_images(preprocess), path)
 
     def evaluation(
-        self, split: Split, how: Preprocess, batch: int, device: torch.device
+        self, split: Split, preprocess: Preprocess, batch: int, device: torch.device
     ) -> Iterator[tuple[Tensor, ...]]:
-        own = of_images(how)
+        image_preprocess = of_images(preprocess)
         chunks = [np.arange(start, min(start + batch, len(split))) for start in range(0, len(split), batch)]
-        for (pixels,) in Decoding(split, (own,)).batches(chunks):
-            yield (torch.from_numpy(normalise(pixels, own)).to(device, memory_format=torch.channels_last),)
+        for (pixels,) in Decoding(split, (image_preprocess,)).batches(chunks):
+            yield (torch.from_numpy(normalise(pixels, image_preprocess)).to(device, memory_format=torch.channels_last),)
 
 
 TASK = ImageClassification()

@@ -39,7 +39,8 @@ def join_unlabelled(
         raise KdcError(f"--unlabelled: {error.message}", error.hint, error.exit_code) from None
     _refuse_twice(part)
     part = _renamed(
-        replace(part, pixel_range=pixel_range), {own.ids[row] for samples in splits.values() for own, row, _ in samples}
+        replace(part, pixel_range=pixel_range),
+        {origin.ids[row] for samples in splits.values() for origin, row, _ in samples},
     )
     census = Census()
     samples, skipped = readable([(part, row) for row in range(len(part.ids))], skip_bad, progress, census)
@@ -70,10 +71,10 @@ def join_unlabelled(
 
 def _refuse_twice(part: Part) -> None:
     first: dict[str, int] = {}
-    for row, own in enumerate(part.ids):
-        if first.setdefault(own, row) != row:
+    for row, sample_id in enumerate(part.ids):
+        if (before := first.setdefault(sample_id, row)) != row:
             raise KdcError(
-                f"--unlabelled: {part.where(row)}: the image {own} stands twice, first in {part.where(first[own])}",
+                f"--unlabelled: {part.where(row)}: the image {sample_id} stands twice, first in {part.where(before)}",
                 "name each image once",
             )
 
@@ -81,16 +82,16 @@ def _refuse_twice(part: Part) -> None:
 def _renamed(part: Part, taken: set[str]) -> Part:
     """With ids that are not those of the data's samples."""
     prefix = PREFIX
-    while any(prefix + own in taken for own in part.ids):
+    while any(prefix + sample_id in taken for sample_id in part.ids):
         prefix += PREFIX
-    return replace(part, ids=tuple(prefix + own for own in part.ids))
+    return replace(part, ids=tuple(prefix + sample_id for sample_id in part.ids))
 
 
 def _copies(samples: Sequence[Sample], splits: Mapping[str, Sequence[Sample]]) -> list[frozenset[str]]:
     """For each sample the splits that hold its image already: the same pixels, in whatever file."""
     holders: dict[bytes, set[str]] = {}
-    for name, own in splits.items():
-        for _, _, digest in own:
+    for name, members in splits.items():
+        for _, _, digest in members:
             holders.setdefault(digest, set()).add(name)
     return [frozenset(holders.get(digest, ())) for _, _, digest in samples]
 

@@ -120,12 +120,12 @@ def _recoloured(seen: Tensor, numbers: NDArray[np.float64], views: Views) -> Ten
     saturation = 1 + views.saturation * (2 * numbers[:, Draw.SATURATION] - 1)
     gain = brightness * contrast
     factors = onto(np.stack([gain * saturation, gain * (1 - saturation), (1 - contrast) / 2]), seen.device)
-    own, from_grey, shift = factors.view(3, -1, 1, 1, 1)
+    from_pixel, from_grey, shift = factors.view(3, -1, 1, 1, 1)
     if views.saturation:
         grey = seen[:, :1] * LUMA[0]
         grey.add_(seen[:, 1:2] * LUMA[1]).add_(seen[:, 2:] * LUMA[2])
         shift = grey.mul_(from_grey).add_(shift)
-    return seen.mul_(own).add_(shift).clamp_(0, 1)
+    return seen.mul_(from_pixel).add_(shift).clamp_(0, 1)
 
 
 def _erased(seen: Tensor, numbers: NDArray[np.float64], views: Views) -> Tensor:

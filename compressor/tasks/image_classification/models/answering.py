@@ -17,9 +17,9 @@ __all__ = ["logits_of"]
 
 def logits_of(model: LoadedModel, images: Sequence[Image.Image], device: torch.device | None = None) -> Tensor:
     """Logits [N, classes] of RGB images, through the model's own preprocessing. `device`: where the network lies."""
-    how = model.preprocess
-    assert isinstance(how, ImagePreprocess)
-    pixels = np.stack([resize_and_crop(image, how) for image in images])
+    preprocess = model.preprocess
+    assert isinstance(preprocess, ImagePreprocess)
+    pixels = np.stack([resize_and_crop(image, preprocess) for image in images])
     with evaluating(model.network):
-        logits: Tensor = model.network(torch.from_numpy(normalise(pixels, how)).to(device))
+        logits: Tensor = model.network(torch.from_numpy(normalise(pixels, preprocess)).to(device))
     return logits

@@ -149,7 +149,7 @@ def _numbers_out(args: tuple[Any, ...]) -> int:
     """How many numbers come out where tensors are combined, at most: of one shape for all, or one beside the other."""
     shapes = [arg.shape for arg in args if isinstance(arg, Tensor)]
     lists = (arg for arg in args if isinstance(arg, (list, tuple)))
-    beside = sum(one.numel() for one in chain.from_iterable(lists) if isinstance(one, Tensor))
+    beside = sum(tensor.numel() for tensor in chain.from_iterable(lists) if isinstance(tensor, Tensor))
     try:
         shape: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
         together = math.prod(shape) if len(shapes) > 1 else 0

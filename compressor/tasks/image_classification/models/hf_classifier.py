@@ -32,7 +32,7 @@ class HfClassifier(Staged):
         return answer.logits, list(answer.hidden_states)
 
     @contextmanager
-    def attention(self, found: list[Tensor]) -> Iterator[None]:
+    def attention(self, matrices: list[Tensor]) -> Iterator[None]:
         model: Any = self.model
         before = model.config._attn_implementation
 
@@ -40,7 +40,7 @@ class HfClassifier(Staged):
             return arguments, {**named, "output_attentions": True}
 
         def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            found.extend(output.attentions or ())
+            matrices.extend(output.attentions or ())
 
         handles = [model.register_forward_pre_hook(ask, with_kwargs=True), model.register_forward_hook(keep)]
         try:
@@ -50,5 +50,5 @@ class HfClassifier(Staged):
             model.set_attn_implementation(before)
             for handle in handles:
                 handle.remove()
-        if not found:
+        if not matrices:
             raise KdcError(f"{type(model).__name__} shows no attention matrices", "choose a loss on stages")

@@ -99,7 +99,7 @@ def _from_pretrained(
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **_as_float32(transformers),
         )  # fmt: skip
-        misshapen = sorted(str(one[0]) for one in report["mismatched_keys"])
+        misshapen = sorted(str(mismatch[0]) for mismatch in report["mismatched_keys"])
         if misshapen:
             raise KdcError(f"hf:{reference}: its weights are not of the sizes in its config.json: {misshapen[0]}")
         preprocess = _preprocess(transformers, reference, model.config, input_size)
@@ -129,18 +129,18 @@ def _stored(folder: Path, source: str) -> dict[str, tuple[str, int]]:
 
     require_files(folder)
     _require_plain_config(folder / "config.json", source)
-    found: dict[str, tuple[str, int]] = {}
+    weights: dict[str, tuple[str, int]] = {}
     for file in sorted(folder.glob("model*.safetensors")):
         try:
             with safe_open(file, "pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 (it is no dict)
                     row = tensors.get_slice(name)
                     kind = str(row.get_dtype())
-                    found[name] = SAFETENSORS.get(kind, kind), math.prod(row.get_shape())
+                    weights[name] = SAFETENSORS.get(kind, kind), math.prod(row.get_shape())
         except Exception as error:  # safetensors has a type of its own
             raise KdcError(f"{source} cannot be loaded: {file.name}: {first_line(error)}") from None
-    require_weights({name: dtype for name, (dtype, _) in found.items()}, source)
-    return found
+    require_weights({name: dtype for name, (dtype, _) in weights.items()}, source)
+    return weights
 
 
 def _require_plain_config(file: Path, source: str) -> None:
@@ -193,9 +193,9 @@ def with_new_classifier(network: HfClassifier, classes: int) -> HfClassifier:
     config: Any = copy.deepcopy(network.model.config)
     config.num_labels = classes
     changed = _built(_transformers(), config)
-    own = changed.state_dict()
-    fitting = {name: value for name, value in network.state_dict().items() if value.shape == own[name].shape}
-    changed.load_state_dict({**own, **fitting})
+    state = changed.state_dict()
+    fitting = {name: value for name, value in network.state_dict().items() if value.shape == state[name].shape}
+    changed.load_state_dict({**state, **fitting})
     return changed
 
 
@@ -220,15 +220,15 @@ def _preprocess(transformers: Any, reference: str, config: Any, input_size: int 
     return preprocess_from_hf(values, input_size, source)
 
 
-def _require_same(processor: Any, how: ImagePreprocess, source: str) -> None:
-    """Raise KdcError where the processor turns an image into something else than `how` does: not all that some of
-    them do (flip the channels, shrink to 7/8, crop before resizing) can be read from their settings."""
+def _require_same(processor: Any, preprocess: ImagePreprocess, source: str) -> None:
+    """Raise KdcError where the processor turns an image into something else than `preprocess` does: not all that some
+    of them do (flip the channels, shrink to 7/8, crop before resizing) can be read from their settings."""
     x, y = np.meshgrid(np.linspace(0, 255, 300), np.linspace(0, 255, 200))
     image = Image.fromarray(np.stack([x, y, (x + 255 - y) / 2], -1).astype(np.uint8))
     theirs = np.asarray(processor(images=image, return_tensors="np")["pixel_values"])
-    ours = normalise(resize_and_crop(image, how)[None], how)
+    ours = normalise(resize_and_crop(image, preprocess)[None], preprocess)
     # Rounding differs between Pillow and torchvision by a level or so; any true difference is many.
-    levels = np.abs(theirs - ours).mean() * 255 * min(how.std) if theirs.shape == ours.shape else np.inf
+    levels = np.abs(theirs - ours).mean() * 255 * min(preprocess.std) if theirs.shape == ours.shape else np.inf
     if levels > 2:
         kind = type(processor).__name__
         raise KdcError(f"{source}: what its image processor ({kind}) does to images is not supported by kdc")

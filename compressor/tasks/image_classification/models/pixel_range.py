@@ -19,14 +19,14 @@ def seeing(model: LoadedModel, pixel_range: PixelRange | None, progress: Progres
 
     Raises KdcError where it learned from images that were read with another one.
     """
-    how = of_images(model.preprocess)
-    own, source = how.pixel_range, model.weights.source
-    if own is not None and own != pixel_range:
+    preprocess = of_images(model.preprocess)
+    trained_range, source = preprocess.pixel_range, model.weights.source
+    if trained_range is not None and trained_range != pixel_range:
         here = "none is stated" if pixel_range is None else f"it is {stated_as(pixel_range)}"
         raise KdcError(
-            f"{source} learned from images that were read with pixel_range {stated_as(own)}, and here {here}",
-            f"pixel_range: {stated_as(own)} in the recipe (--set 'pixel_range={stated_as(own)}')",
+            f"{source} learned from images that were read with pixel_range {stated_as(trained_range)}, and here {here}",
+            f"pixel_range: {stated_as(trained_range)} in the recipe (--set 'pixel_range={stated_as(trained_range)}')",
         )
-    if own is None and pixel_range is not None and source.startswith("run:"):
+    if trained_range is None and pixel_range is not None and source.startswith("run:"):
         progress.note(f"{source} was trained without a pixel_range: of deep images it learned from their whole range")
-    return replace(model, preprocess=how.model_copy(update={"pixel_range": pixel_range}))
+    return replace(model, preprocess=preprocess.model_copy(update={"pixel_range": pixel_range}))

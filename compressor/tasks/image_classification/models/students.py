@@ -86,17 +86,17 @@ def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
     """The network, with a new classifier, as timm builds it from the architecture's name alone: so it will be loaded
     from its run. Raises KdcError where arguments in its config.json, or settings that timm has for pretrained weights,
     would not come back."""
-    network, how = model.network, of_images(model.preprocess)
-    images = torch.rand(2, 3, *how.input_size, generator=torch.Generator().manual_seed(0))
+    network, preprocess = model.network, of_images(model.preprocess)
+    images = torch.rand(2, 3, *preprocess.input_size, generator=torch.Generator().manual_seed(0))
     with evaluating(network):
         features = network.forward_features(images)  # type: ignore[operator]
     network.reset_classifier(classes)  # type: ignore[operator]
     with torch.random.fork_rng(devices=[]):
-        again = timm_models.create(model.weights.architecture, classes, how.input_size[0])
-    own, state = again.state_dict(), network.state_dict()
-    same = all(name in own and own[name].shape == value.shape for name, value in state.items())
+        again = timm_models.create(model.weights.architecture, classes, preprocess.input_size[0])
+    fresh_state, state = again.state_dict(), network.state_dict()
+    same = all(name in fresh_state and fresh_state[name].shape == value.shape for name, value in state.items())
     if same:
-        again.load_state_dict({**own, **state})
+        again.load_state_dict({**fresh_state, **state})
         with evaluating(again):
             same = _alike(again.forward_features(images), features)  # type: ignore[operator]
     if not same:
@@ -108,14 +108,14 @@ def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
     return again.train(network.training)
 
 
-def _alike(one: object, other: object) -> bool:
+def _alike(first: object, second: object) -> bool:
     """Whether features are the same: tensors, or several of them."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4)
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return first.shape == second.shape and torch.allclose(first, second, rtol=1e-3, atol=1e-4)
     return (
-        isinstance(one, (tuple, list))
-        and isinstance(other, (tuple, list))
-        and all(_alike(a, b) for a, b in zip(one, other, strict=True))
+        isinstance(first, (tuple, list))
+        and isinstance(second, (tuple, list))
+        and all(_alike(a, b) for a, b in zip(first, second, strict=True))
     )
 
 
@@ -125,8 +125,8 @@ def _pretrained(reference: str, name: str, input_size: int) -> LoadedModel:
     try:
         return timm_models.load_hub(name, input_size)
     except KdcError as error:
-        other = "--student-init random, or --student-init PATH of a checkpoint"
-        raise KdcError(f"the student's pretrained weights: {error.message}", other, error.exit_code) from None
+        hint = "--student-init random, or --student-init PATH of a checkpoint"
+        raise KdcError(f"the student's pretrained weights: {error.message}", hint, error.exit_code) from None
 
 
 def _architecture(name: str, reference: str) -> str:

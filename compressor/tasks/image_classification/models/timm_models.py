@@ -53,13 +53,13 @@ def preprocess_of(
     where = f"{source}: its preprocessing"
     try:
         data = resolve_data_config(pretrained_cfg=dict(cfg))
-        channels, *own = (int(side) for side in data["input_size"])
+        channels, *sides = (int(side) for side in data["input_size"])
         share = float(crop_pct or data["crop_pct"])
         mean, std = ([float(value) for value in data[key]] for key in ("mean", "std"))
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise KdcError(f"{where} cannot be read: {first_line(error)}") from None
     require_three(channels, source)
-    size = (input_size, input_size) if input_size else tuple(own)
+    size = (input_size, input_size) if input_size else tuple(sides)
     if len(size) != 2 or not 0.05 <= share <= 4:
         raise KdcError(f"{where}: input_size {data['input_size']} and crop_pct {share:g} make no image")
     mode = data.get("crop_mode") or "center"
@@ -138,10 +138,10 @@ def _loaded(
         licence=licence or str(cfg.get("license") or "unknown"),
         parameters=sum(p.numel() for p in network.parameters()),
     )
-    how = preprocess_of(cfg, input_size, source=source)
+    preprocess = preprocess_of(cfg, input_size, source=source)
     headless = bool(left) or getattr(network, "num_classes", None) == 0
     return check_input(
-        LoadedModel(network.float().eval(), how, class_names, weights, "timm", headless=headless, notes=notes)
+        LoadedModel(network.float().eval(), preprocess, class_names, weights, "timm", headless=headless, notes=notes)
     )
 
 
@@ -275,35 +275,38 @@ def fill(
 ) -> frozenset[str]:
     """Load `state` into timm's model `name`: all of it, but for the classifier where `state` has none (`new_classes`:
     or one of other classes). Returns the names that were left as they are; raises KdcError for anything else."""
-    own = network.state_dict()
+    expected = network.state_dict()
     head = tuple(f"{part}." for part in classifier_names(name))
-    missing = {key for key in own.keys() - state.keys() if not key.endswith("num_batches_tracked")}
-    misshapen = {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape}
+    missing = {key for key in expected.keys() - state.keys() if not key.endswith("num_batches_tracked")}
+    misshapen = {key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape}
     lacking = {key for key in missing if key.startswith(head)}
-    left = frozenset(key for key in own if key.startswith(head))
-    whole = not missing - lacking and (lacking == left or not lacking)
-    wrong = sorted(missing - lacking if whole else missing)
+    left = frozenset(key for key in expected if key.startswith(head))
+    body_complete = not missing - lacking and (lacking == left or not lacking)
+    wrong = sorted(missing - lacking if body_complete else missing)
     wrong += sorted(key for key in misshapen if not (new_classes and key.startswith(head)))
-    wrong += sorted(state.keys() - own.keys())
+    wrong += sorted(state.keys() - expected.keys())
     if wrong:
-        raise KdcError(f"{where} does not fit {name}: {_differences(wrong, own, state)}")
+        raise KdcError(f"{where} does not fit {name}: {_differences(wrong, expected, state)}")
     if lacking or misshapen:
-        state = {**{key: value for key, value in state.items() if key not in left}, **{key: own[key] for key in left}}
+        state = {
+            **{key: value for key, value in state.items() if key not in left},
+            **{key: expected[key] for key in left},
+        }
     else:
         left = frozenset()
     network.load_state_dict(dict(state))
     return left
 
 
-def _differences(wrong: Sequence[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    def one(key: str) -> str:
+def _differences(wrong: Sequence[str], expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    def difference(key: str) -> str:
         if key not in state:
             return f"it has no {key}"
-        if key not in own:
+        if key not in expected:
             return f"{key} is no part of it"
-        return f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        return f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
 
-    return "; ".join(one(key) for key in wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+    return "; ".join(difference(key) for key in wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
 
 
 def classifier_names(name: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ __all__ = ["find_digits"]
 FILE = Path(__file__).with_name("digits.npz")
 
 
-def find_digits(place: str, progress: Progress) -> Found:
+def find_digits(location: str, progress: Progress) -> Found:
     """1,797 greyscale images of 8 x 8, classes "0" to "9". Their values 0 to 16 are scaled to 0 to 255."""
     with np.load(FILE, allow_pickle=False) as loaded:
         images, labels = loaded["images"], loaded["labels"]

@@ -52,10 +52,10 @@ class _Ignored:
             (self.hidden, "folder", "its name begins with a dot"),
         )
         return tuple(
-            f"ignored {len(names)} {what}s, e.g. {min(names)}: {why}"
+            f"ignored {len(names)} {kind}s, e.g. {min(names)}: {why}"
             if len(names) > 1
-            else f"ignored the {what} {names[0]}: {why}"
-            for names, what, why in kinds
+            else f"ignored the {kind} {names[0]}: {why}"
+            for names, kind, why in kinds
             if names
         )
 
@@ -89,29 +89,29 @@ def present_path(text: str, scheme: str, *, folder: bool) -> Path:
     return path
 
 
-def find_folder(place: str, progress: Progress) -> Found:
+def find_folder(location: str, progress: Progress) -> Found:
     """Images by suffix, in folders of any depth under the class folder; symbolic links are followed, hidden files
     left out. The classes are sorted as torchvision's ImageFolder sorts them ("10" before "2"), so that a teacher that
     was trained with it has them in the same order. Raises KdcError where folders look like splits, or like what only
     holds the class folders (`layout.doubt`), unless PATH/classes.txt names them, one a line."""
-    root = present_path(place, "folder", folder=True)
+    root = present_path(location, "folder", folder=True)
     ignored = _Ignored()
     parts = {
         split: _part(root, root / name if name else root, ignored) for split, name in _layout(root, ignored).items()
     }
     class_names = tuple(sorted(set(parts["train"].labels), key=lambda name: (spelt(name), name)))
-    notes = (*ignored.notes(), *masks_told([own for part in parts.values() for own in part.ids]))
+    notes = (*ignored.notes(), *masks_told([sample_id for part in parts.values() for sample_id in part.ids]))
     return Found(class_names, {name: parts[name] for name in WANTED if name in parts}, notes)
 
 
-def find_images(place: str, progress: Progress) -> Found:
+def find_images(location: str, progress: Progress) -> Found:
     """All images under a folder at any depth, whatever the folders in it mean; none has a label."""
-    root = present_path(place, "folder", folder=True)
-    ignored, found = _Ignored(), list[str]()
-    _walk(root, "", found, ignored, set())
-    if not found:
+    root = present_path(location, "folder", folder=True)
+    ignored, images = _Ignored(), list[str]()
+    _walk(root, "", images, ignored, set())
+    if not images:
         raise KdcError(f"{root} holds no images")
-    ids = sorted(found)
+    ids = sorted(images)
     held_out = _held_out(ids)
     notes = (f"the images in {listed(held_out)} are taken too",) if held_out else ()
     part = Part(
@@ -126,13 +126,13 @@ def find_images(place: str, progress: Progress) -> Found:
 
 def _held_out(ids: list[str]) -> list[str]:
     """The folders, at any depth, that sound like a validation or test split."""
-    found = set()
-    for folder in {own.rpartition("/")[0] for own in ids}:
+    held_out = set()
+    for folder in {sample_id.rpartition("/")[0] for sample_id in ids}:
         parts = folder.split("/")
         at = next((at for at, name in enumerate(parts) if sounds_like(name) in ("validation", "test")), None)
         if at is not None:
-            found.add("/".join(parts[: at + 1]))
-    return sorted(found)
+            held_out.add("/".join(parts[: at + 1]))
+    return sorted(held_out)
 
 
 def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
@@ -141,8 +141,8 @@ def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
     splits = [name for name in folders if name.lower() in SPLIT_NAMES]
     if not folders:
         count = sum(1 for name in files if Path(name).suffix.lower() in SUFFIXES)
-        found = f"{count} images and no folders" if count else "no images"
-        raise KdcError(f"{root} holds {found}; {EXPECTED}")
+        content = f"{count} images and no folders" if count else "no images"
+        raise KdcError(f"{root} holds {content}; {EXPECTED}")
     # One such name among others may be a class of trains, say.
     if not splits or (len(splits) == 1 and len(folders) > 1) or _are_named(root, folders):
         _refuse_doubt(root, root, folders)
@@ -170,13 +170,13 @@ def _layout(root: Path, ignored: _Ignored) -> dict[str, str]:
 def _refuse_doubt(root: Path, base: Path, folders: list[str]) -> None:
     """Raise KdcError where `folders`, those in `base`, may be no classes, and root/classes.txt does not say so."""
     inside = {name: _unwrapped(base / name) for name in folders}
-    place, first = inside[folders[0]] if folders else (base, Inside((), images=True))
+    parent, first = inside[folders[0]] if folders else (base, Inside((), images=True))
     if len(folders) == 1 and first.folders and not first.images:
         raise KdcError(
-            f"{base} holds one folder, {folders[0]}, and the folders {listed(first.folders, 4)} lie in {place}",
-            f"folder:{place}" if base == root else f"move them to {base}",
+            f"{base} holds one folder, {folders[0]}, and the folders {listed(first.folders, 4)} lie in {parent}",
+            f"folder:{parent}" if base == root else f"move them to {base}",
         )
-    why = doubt({name: found for name, (_, found) in inside.items()})
+    why = doubt({name: content for name, (_, content) in inside.items()})
     if why and not _are_named(root, folders):
         raise KdcError(
             f"{base} holds {why}",
@@ -223,12 +223,12 @@ def _part(root: Path, base: Path, ignored: _Ignored) -> Part:
     ids: list[str] = []
     labels: list[str] = []
     for name in folders:
-        found: list[str] = []
-        _walk(base / name, f"{prefix}{name}", found, ignored, set())
-        if not found:
+        images: list[str] = []
+        _walk(base / name, f"{prefix}{name}", images, ignored, set())
+        if not images:
             raise KdcError(f"class folder {base / name} holds no images", "remove the folder, or put images in it")
-        ids.extend(sorted(found))
-        labels.extend([name] * len(found))
+        ids.extend(sorted(images))
+        labels.extend([name] * len(images))
     return Part(
         ids=tuple(ids),
         labels=tuple(labels),
@@ -278,7 +278,7 @@ def _must_be_text(name: str, folder: Path) -> None:
         raise KdcError(f"the name {name!a} in {str(folder)!a} is not UTF-8", "rename the file") from None
 
 
-def _walk(folder: Path, relative: str, found: list[str], ignored: _Ignored, seen: set[tuple[int, int]]) -> None:
+def _walk(folder: Path, relative: str, images: list[str], ignored: _Ignored, seen: set[tuple[int, int]]) -> None:
     """Collects the images under `folder` as ids, which begin with `relative` where it is not "". No folder is entered
     twice: links may form loops."""
     prefix = f"{relative}/" if relative else ""
@@ -292,6 +292,6 @@ def _walk(folder: Path, relative: str, found: list[str], ignored: _Ignored, seen
         path = folder / name
         # A dangling link is an image that cannot be read, and said to be so. A pipe would block whoever opens it.
         is_image = Path(name).suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())
-        (found if is_image else ignored.files).append(prefix + name)
+        (images if is_image else ignored.files).append(prefix + name)
     for name in folders:
-        _walk(folder / name, prefix + name, found, ignored, seen)
+        _walk(folder / name, prefix + name, images, ignored, seen)

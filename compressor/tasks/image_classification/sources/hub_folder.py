@@ -52,12 +52,12 @@ def _configured(root: Path) -> bool:
 def _places(datasets: Any, dataset: Any, root: Path) -> list[PurePath]:
     """The path of each image below `root`."""
     cells = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
-    found: list[PurePath] = []
+    paths: list[PurePath] = []
     for path in (Path(cell["path"]) for cell in cells["image"] if cell["path"]):
         base = next((base for base in (root.absolute(), root.resolve()) if path.is_relative_to(base)), None)
         if base is not None:
-            found.append(path.relative_to(base))
-    return found
+            paths.append(path.relative_to(base))
+    return paths
 
 
 def _fault(root: Path, placed: Mapping[str, list[PurePath]]) -> str:
@@ -66,15 +66,17 @@ def _fault(root: Path, placed: Mapping[str, list[PurePath]]) -> str:
     if missed:
         return f"lacks {len(missed):,} of its images, e.g. {missed[0]}"
     for split, paths in placed.items():
-        own: dict[str, set[PurePath]] = defaultdict(set)
+        class_folders: dict[str, set[PurePath]] = defaultdict(set)
         for folder in {path.parent for path in paths}:
-            own[folder.name].add(folder)
-            other = next((part for part in folder.parts[:-1] if sounds_like(part) not in (None, _meant(split))), None)
-            if other:
+            class_folders[folder.name].add(folder)
+            split_name = next(
+                (part for part in folder.parts[:-1] if sounds_like(part) not in (None, _meant(split))), None
+            )
+            if split_name:
                 return f"has the images of {folder} in {split}"
-        if why := doubt({name: Inside((), images=True) for name in own}):
+        if why := doubt({name: Inside((), images=True) for name in class_folders}):
             return f"has as classes {why}"
-        for name, folders in own.items():
+        for name, folders in class_folders.items():
             if len(folders) > 1:
                 return f"makes one class of {listed(sorted(map(str, folders)), 3)}, {name}"
     return ""

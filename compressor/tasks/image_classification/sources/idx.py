@@ -37,9 +37,9 @@ EXPECTED = (
 )
 
 
-def find_idx(place: str, progress: Progress) -> Found:
+def find_idx(location: str, progress: Progress) -> Found:
     """Images [N, h, w] or [N, h, w, 3]; classes by the lines of classes.txt, else "0", "1", … by label."""
-    root = present_path(place, "idx", folder=True)
+    root = present_path(location, "idx", folder=True)
     names = _names(root / "classes.txt")
     parts = {}
     for split, prefix in PREFIXES.items():
@@ -70,11 +70,11 @@ def _names(path: Path) -> tuple[str, ...] | None:
     return tuple(lines) or None
 
 
-def _file(root: Path, prefix: str, what: str) -> Path | None:
-    pattern = re.compile(rf"{prefix}-{what}[-.]idx\d-ubyte(\.gz)?")
-    found = [path for path in entries(root) if pattern.fullmatch(path.name)]
+def _file(root: Path, prefix: str, kind: str) -> Path | None:
+    pattern = re.compile(rf"{prefix}-{kind}[-.]idx\d-ubyte(\.gz)?")
+    files = [path for path in entries(root) if pattern.fullmatch(path.name)]
     # Plain sorts before .gz: after a `gunzip --keep` both lie there and hold the same.
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def _refuse_missed(root: Path, parts: Mapping[str, Part]) -> None:
@@ -121,16 +121,16 @@ def _read(path: Path) -> NDArray[np.uint8]:
                 raise KdcError(f"{path} is damaged: its header promises {wanted:,} bytes, which {most}")
             values = np.empty(wanted, np.uint8)
             count = _fill(file, values)
-            more = bool(file.read(1))
+            excess = bool(file.read(1))
     except (EOFError, struct.error, gzip.BadGzipFile, zlib.error) as error:
         raise KdcError(f"{path} is damaged: {error}") from error
     except MemoryError:
         raise KdcError(f"{path} does not fit into the memory of this machine") from None
     except OSError as error:
         raise os_error(error, f"reading {path}") from error
-    if count != wanted or more:
-        found = "more" if more else f"only {count:,}"
-        raise KdcError(f"{path} is damaged: its header promises {wanted:,} bytes, it holds {found}")
+    if count != wanted or excess:
+        content = "more" if excess else f"only {count:,}"
+        raise KdcError(f"{path} is damaged: its header promises {wanted:,} bytes, it holds {content}")
     return values.reshape(shape)
 
 

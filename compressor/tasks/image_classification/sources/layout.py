@@ -58,24 +58,24 @@ def doubt(folders: Mapping[str, Inside]) -> str:
     names = list(folders)
     sounding = [name for name in names if sounds_like(name, names)]
     if len(sounding) > 1:
-        return f"{_some(sounding)}, which sound like splits, not like classes"
+        return f"{_names(sounding)}, which sound like splits, not like classes"
     for name in sounding:
         if not is_train_alone(name) or folders[name].classes:
-            holds = f" and holds {_some(folders[name].folders)}" if folders[name].classes else ""
-            others = _some(other for other in names if other != name)
-            return f"{name}, which sounds like a split{holds}" + (f", beside {others}" if others else "")
+            holds = f" and holds {_names(folders[name].folders)}" if folders[name].classes else ""
+            siblings = _names(sibling for sibling in names if sibling != name)
+            return f"{name}, which sounds like a split{holds}" + (f", beside {siblings}" if siblings else "")
     if len(names) > 1 and _are_parts(names):
-        return f"{_some(names)}, which sound like parts of one set, not like classes"
+        return f"{_names(names)}, which sound like parts of one set, not like classes"
     for name, inside in folders.items():
         within = [inner for inner in inside.folders if sounds_like(inner, inside.folders)]
         if len(within) > 1:
-            return f"{name}, which holds {_some(within)}: they sound like splits"
+            return f"{name}, which holds {_names(within)}: they sound like splits"
         if len(inside.classes) > 1 and split_in(name)[0]:
-            return f"{name}, which sounds like a split and holds the folders {_some(inside.folders)}"
+            return f"{name}, which sounds like a split and holds the folders {_names(inside.folders)}"
         if len(inside.classes) > 1 and spelt(name).casefold() in WRAPPERS:
-            return f"{name}, which holds the folders {_some(inside.folders)}: these look like the classes"
+            return f"{name}, which holds the folders {_names(inside.folders)}: these look like the classes"
         if len(inside.classes) > 1 and inside.doubled:
-            return f"{name}, which holds another {name} with the folders {_some(inside.folders)}"
+            return f"{name}, which holds another {name} with the folders {_names(inside.folders)}"
     return _drawn(names) or _same(folders)
 
 
@@ -85,22 +85,24 @@ def _drawn(names: Sequence[str]) -> str:
     images, drawn = ([name for word, name in plain.items() if word in words] for words in (WRAPPERS, DRAWN))
     if not images or not drawn:
         return ""
-    return f"{_some(images)} and {_some(drawn)}, which sound like images and what is drawn over them, not like classes"
+    return (
+        f"{_names(images)} and {_names(drawn)}, which sound like images and what is drawn over them, not like classes"
+    )
 
 
 def masks_told(ids: Sequence[str]) -> tuple[str, ...]:
     """A note where files are called like others and "mask" or the like: they are learned from as images are."""
-    plain = {own.rpartition(".")[0] for own in ids}
-    found = [own for own in ids if (match := MASK.fullmatch(own)) and match[1] in plain]
-    what = f"{len(found):,} images are called like masks of others beside them, and are learned from like these"
-    return (f"{what}, e.g. {min(found)}",) if found else ()
+    plain = {sample_id.rpartition(".")[0] for sample_id in ids}
+    masks = [sample_id for sample_id in ids if (match := MASK.fullmatch(sample_id)) and match[1] in plain]
+    subject = f"{len(masks):,} images are called like masks of others beside them, and are learned from like these"
+    return (f"{subject}, e.g. {min(masks)}",) if masks else ()
 
 
 def _are_parts(names: Iterable[str]) -> bool:
     """Whether these are numbered parts of one set: the same words and a number, the last word one of SHARES."""
     words = [words_of(name) for name in names]
-    alike = len({tuple(own[:-1]) for own in words}) == 1
-    return alike and all(len(own) > 1 and own[-1].isdecimal() and own[-2] in SHARES for own in words)
+    alike = len({tuple(parts[:-1]) for parts in words}) == 1
+    return alike and all(len(parts) > 1 and parts[-1].isdecimal() and parts[-2] in SHARES for parts in words)
 
 
 def _same(folders: Mapping[str, Inside]) -> str:
@@ -110,28 +112,32 @@ def _same(folders: Mapping[str, Inside]) -> str:
     for name, inside in folders.items():
         copies = (inside.classes & plain) - {spelt(name).casefold()}
         if len(copies) > 1:
-            return f"{name}, which holds folders named like those beside it ({_some(sorted(copies))})"
-    by_rest: dict[tuple[str, ...], dict[str, str]] = {}
+            return f"{name}, which holds folders named like those beside it ({_names(sorted(copies))})"
+    by_stem: dict[tuple[str, ...], dict[str, str]] = {}
     by_inside: dict[frozenset[str], list[str]] = {}
     for name, inside in folders.items():
-        split, rest = split_in(name)
+        split, stem = split_in(name)
         if split:
-            by_rest.setdefault(rest, {}).setdefault(split, name)
+            by_stem.setdefault(stem, {}).setdefault(split, name)
         if len(inside.classes) > 1:
             by_inside.setdefault(inside.classes, []).append(name)
-    pairs = [[*found.values()] for found in by_rest.values() if len(found) > 1]
+    pairs = [[*by_split.values()] for by_split in by_stem.values() if len(by_split) > 1]
     if pairs:
-        return f"{_some(pairs[0])}, which sound like splits, not like classes"
+        return f"{_names(pairs[0])}, which sound like splits, not like classes"
     # Not all may hold all classes. Where more of the folders hold images themselves, these are the classes.
     groups = sorted(by_inside.items(), key=lambda group: -len(group[1]))[:100]
     if (most := groups[:1]) and len(most[0][1]) > 1 and len(most[0][1]) >= flat:
-        return f"{_some(most[0][1])}, which hold the same folders ({_some(sorted(most[0][0]))})"
-    for (one, first), (other, second) in combinations(groups, 2):
-        shared = one & other
-        if len(shared) > 1 and 2 * len(shared) >= min(len(one), len(other)) and len(first) + len(second) >= flat:
-            return f"{_some([first[0], second[0]])}, which hold the same folders ({_some(sorted(shared))})"
+        return f"{_names(most[0][1])}, which hold the same folders ({_names(sorted(most[0][0]))})"
+    for (classes, first), (other_classes, second) in combinations(groups, 2):
+        shared = classes & other_classes
+        if (
+            len(shared) > 1
+            and 2 * len(shared) >= min(len(classes), len(other_classes))
+            and len(first) + len(second) >= flat
+        ):
+            return f"{_names([first[0], second[0]])}, which hold the same folders ({_names(sorted(shared))})"
     return ""
 
 
-def _some(names: Iterable[str]) -> str:
+def _names(names: Iterable[str]) -> str:
     return listed(names, 4)

@@ -35,11 +35,11 @@ __all__ = ["encoded_image", "find_parquet"]
 CACHE_BYTES = 256 << 20
 
 
-def find_parquet(place: str, progress: Progress) -> Found:
+def find_parquet(location: str, progress: Progress) -> Found:
     """Images as bytes, as Hugging Face's {bytes, path}, or as paths relative to the file. Integer labels get the
     names that Hugging Face keeps in the file's metadata, where it has them."""
     needs("pyarrow", install_line("pyarrow"), "parquet: data")
-    files, notes = files_by_split(place, "parquet")
+    files, notes = files_by_split(location, "parquet")
     return join({split: [_table(path) for path in paths] for split, paths in files.items()}, notes)
 
 
@@ -51,7 +51,7 @@ def _table(path: Path) -> Table:
     split = split_column(schema.names, path)
 
     def column(name: str) -> list[Any]:
-        values: list[Any] = reading(path, lambda parquet: _whole(parquet, path, name).to_pylist())
+        values: list[Any] = reading(path, lambda parquet: _column(parquet, path, name).to_pylist())
         return values
 
     def where(row: int) -> str:
@@ -99,7 +99,7 @@ def _may_hold_images(pa: Any, kind: Any) -> bool:
     return texts or (held is not None and _may_hold_images(pa, held) and not pa.types.is_struct(held))
 
 
-def _whole(parquet: Any, path: Path, name: str) -> Any:
+def _column(parquet: Any, path: Path, name: str) -> Any:
     # By the file, not by read_table, which takes a folder's name such as `split=train` for one more column.
     with parquet.ParquetFile(path) as file:
         return file.read(columns=[name])[name]

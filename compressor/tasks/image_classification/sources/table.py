@@ -53,8 +53,8 @@ def find_unlabelled(reference: str, progress: Progress) -> tuple[Part, tuple[str
     other source, which must be whole (with labels) all the same."""
     named = Reference.parse(reference)
     if named.scheme == "folder" and named.rest is not None:
-        found = find_images(named.rest, progress)
+        listing = find_images(named.rest, progress)
     else:
-        found = find(reference, progress)
-    refuse_ids(found.parts["train"])
-    return found.parts["train"], found.notes
+        listing = find(reference, progress)
+    refuse_ids(listing.parts["train"])
+    return listing.parts["train"], listing.notes

@@ -50,27 +50,27 @@ class Table:
     note: str
 
 
-def find_csv(place: str, progress: Progress) -> Found:
+def find_csv(location: str, progress: Progress) -> Found:
     """CSV with a header, in UTF-8, with commas. Paths of images are relative to the file."""
-    files, notes = files_by_split(place, "csv")
+    files, notes = files_by_split(location, "csv")
     return join({split: [_read_csv(path) for path in paths] for split, paths in files.items()}, notes)
 
 
-def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]], tuple[str, ...]]:
+def files_by_split(location: str, suffix: str) -> tuple[dict[str | None, list[Path]], tuple[str, ...]]:
     """`{None: [file]}` for one file, `{split: shards}` for a folder with files such as train.csv; and notes."""
-    path = present_path(place, suffix, folder=False)
+    path = present_path(location, suffix, folder=False)
     if not path.is_dir():
         return {None: [path]}, ()
     pattern = re.compile(rf"([a-z]+)(?:[-_.]?\d+(?:-of-(\d+))?(?:-[0-9a-f]+)?)?\.{suffix}", re.IGNORECASE)
     files: dict[str | None, list[Path]] = defaultdict(list)
     words: dict[str, set[str]] = defaultdict(set)
-    others = []
+    ignored = []
     for file in (entry for entry in entries(path) if entry.suffix.lower() == f".{suffix}"):
         if file.name.startswith("."):  # ._train.csv, which macOS leaves beside train.csv
             continue
         match = pattern.fullmatch(file.name)
         if match is None or match[1].lower() not in SPLIT_NAMES:
-            others.append(file.name)
+            ignored.append(file.name)
             continue
         split = SPLIT_NAMES[match[1].lower()]
         files[split].append(file)
@@ -78,20 +78,20 @@ def files_by_split(place: str, suffix: str) -> tuple[dict[str | None, list[Path]
     for split, spelt in words.items():
         _must_be_whole(path, split, spelt, files[split])
     if "train" not in files:
-        found = listed([*(file.name for shards in files.values() for file in shards), *others]) or "none"
+        names = listed([*(file.name for shards in files.values() for file in shards), *ignored]) or "none"
         raise KdcError(
-            f"{path} holds no train.{suffix}; its {suffix} files: {found}",
+            f"{path} holds no train.{suffix}; its {suffix} files: {names}",
             f"expected train.{suffix} or train-00000-of-00002.{suffix}, likewise validation and test; or name one file",
         )
-    _refuse_missed(path, others, {*files}, suffix)
-    notes = [f"ignored {listed(others)}: not named after a split"] if others else []
+    _refuse_missed(path, ignored, {*files}, suffix)
+    notes = [f"ignored {listed(ignored)}: not named after a split"] if ignored else []
     notes += [f"{split}: {listed(file.name for file in shards)}" for split, shards in files.items() if len(shards) > 1]
     return dict(files), tuple(notes)
 
 
-def _refuse_missed(folder: Path, others: Sequence[str], splits: set[str | None], suffix: str) -> None:
+def _refuse_missed(folder: Path, ignored: Sequence[str], splits: set[str | None], suffix: str) -> None:
     """Raise KdcError where a file that would be ignored sounds like a split that would be taken from train instead."""
-    for name in others:
+    for name in ignored:
         sound = sounds_like(re.sub(r"-\d+-of-\d+.*", "", Path(name).stem))
         if sound in ("validation", "test") and sound not in splits:
             raise KdcError(
@@ -102,11 +102,11 @@ def _refuse_missed(folder: Path, others: Sequence[str], splits: set[str | None],
 
 def _must_be_whole(folder: Path, split: str, spelt: set[str], shards: Sequence[Path]) -> None:
     count = len(shards)
-    whole = [file.name for file in shards if file.stem.isalpha()]
-    if whole and count > 1 and len(spelt) == 1:
-        numbered = [file.name for file in shards if file.name not in whole]
+    unnumbered = [file.name for file in shards if file.stem.isalpha()]
+    if unnumbered and count > 1 and len(spelt) == 1:
+        remaining = [*unnumbered[1:], *(file.name for file in shards if file.name not in unnumbered)]
         raise KdcError(
-            f"{folder} holds {whole[0]} and {listed([*whole[1:], *numbered])}: is {split} one file, or several?",
+            f"{folder} holds {unnumbered[0]} and {listed(remaining)}: is {split} one file, or several?",
             f"number all of its files ({split}-1, {split}-2, …), or move away what is not part of it",
         )
     if len(spelt) > 1:
@@ -116,19 +116,19 @@ def _must_be_whole(folder: Path, split: str, spelt: set[str], shards: Sequence[P
         raise KdcError(f"{folder} holds {count} of {total[1]} files of {split}", "fetch the others")
 
 
-def pick(columns: Sequence[str], known: Sequence[str], what: str, where: object) -> str:
-    """The column of a table that holds `what`, found by its documented names."""
+def pick(columns: Sequence[str], known: Sequence[str], content: str, where: object) -> str:
+    """The column of a table that holds `content`, found by its documented names."""
     by_name: dict[str, list[str]] = {}
     for column in columns:
         by_name.setdefault(column.strip().lower(), []).append(column)
     for name in known:
         same = by_name.get(name, [])
         if len(same) > 1:
-            raise KdcError(f"{where} has several columns for the {what}: {listed(same)}", "keep one of them")
+            raise KdcError(f"{where} has several columns for the {content}: {listed(same)}", "keep one of them")
         if same:
             return same[0]
     raise KdcError(
-        f"{where} has no column for the {what}; its columns: {listed(columns) or 'none'}",
+        f"{where} has no column for the {content}; its columns: {listed(columns) or 'none'}",
         f"name one of them {' or '.join(known)}",
     )
 
@@ -145,17 +145,17 @@ def _read_csv(path: Path) -> Table:
         image = pick(header, IMAGE_COLUMNS, "images", path)
         label = pick(header, LABEL_COLUMNS, "labels", path)
         split = split_column(header, path)
-        others = SplitColumns(
+        split_columns = SplitColumns(
             {} if split else {at: name for at, name in enumerate(header) if name not in (image, label)}
         )
         # Only what counts is kept: a table may have many more columns.
-        places = [header.index(name) for name in (image, label, split) if name]
+        columns = [header.index(name) for name in (image, label, split) if name]
         kept = []
         for line, row in rows:
-            kept.append((line, [row[place] for place in places]))
-            for place in others.left:
-                others.see(place, [row[place]])
-    others.require_none(path)
+            kept.append((line, [row[index] for index in columns]))
+            for index in split_columns.left:
+                split_columns.see(index, [row[index]])
+    split_columns.require_none(path)
 
     def column(number: int) -> list[str]:
         return [row[number] for _, row in kept]

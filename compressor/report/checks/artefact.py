@@ -18,17 +18,17 @@ from compressor.schema.report import Check, Estimate, Row, Verdict
 from compressor.stats import PARITY, ParityFigures, judge, parity_judged, score_parity
 
 __all__ = [
-    "OWN_LINES",
+    "REQUIRED_LINES",
     "broke_off",
     "check_of",
     "elsewhere",
     "interval_line",
     "memory_lines",
     "not_run",
-    "own_lines",
     "parity_verdict",
     "precision_verdict",
     "ran_as_asked",
+    "required_lines",
     "size_lines",
     "standing_lines",
     "stored_in_half",
@@ -37,10 +37,10 @@ __all__ = [
 STRAY = 0.01
 """Share of the weights' bytes that may lie in half precision where fp32 was asked for: a constant here or there."""
 
-OWN_LINES = ("runs", "precision", "parity")
+REQUIRED_LINES = ("runs", "precision", "parity")
 
 
-def own_lines(row: Row, grounds: Grounds) -> list[Check]:
+def required_lines(row: Row, grounds: Grounds) -> list[Check]:
     """The lines that every student variant must hold, whatever the budget."""
     return [_runs(row, grounds), _precision(row, grounds), _parity(row)]
 
@@ -117,11 +117,11 @@ def precision_verdict(row: Row, grounds: Grounds) -> tuple[Verdict, str]:
     """Whether an artefact ran in the precision that was asked for, and is stored in it, and why."""
     if why := not_run(row.measured, row.error):
         return "unmeasured", why
-    found, reason = ran_as_asked(row.runtime, row.precision, row.executed_precision, row.weight_bytes)
+    verdict, reason = ran_as_asked(row.runtime, row.precision, row.executed_precision, row.weight_bytes)
     # A precision that the profile's device has may be one that this machine lacks; what a file holds is the same there.
-    if found == "fail" and grounds.differences and not stored_in_half(row.precision, row.weight_bytes):
+    if verdict == "fail" and grounds.differences and not stored_in_half(row.precision, row.weight_bytes):
         return "unmeasured", reason + _here(grounds)
-    return found, reason
+    return verdict, reason
 
 
 def ran_as_asked(runtime: str, precision: str, executed: str | None, weights: Mapping[str, int]) -> tuple[Verdict, str]:
@@ -165,8 +165,8 @@ def parity_verdict(row: Row) -> tuple[Verdict, str]:
     """Whether a variant's logits are torch's, and why: on the test inputs, whose labels do not matter for it, and on
     the validation images that it was scored on when it was made."""
     if row.score is not None and row.precision in PARITY:
-        found, why = parity_judged(row.precision, score_parity(row.score))
-        if found == "fail":
+        verdict, why = parity_judged(row.precision, score_parity(row.score))
+        if verdict == "fail":
             return "fail", f"on the {row.score.n} validation samples of the export: {why}"
     if why := not_run(row.measured, row.error):
         return "unmeasured", why
