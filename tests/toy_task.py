@@ -118,6 +118,9 @@ class Toy:
     def network_of(self, student: Student, folder: Path, parameters: int) -> nn.Module:
         return Network(int(student.architecture), len(student.class_names))
 
+    def merged(self, network: nn.Module) -> nn.Module:
+        return network
+
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
         pass
 

@@ -240,6 +240,10 @@ class Task(Protocol):
     def network_of(self, student: Student, folder: Path, parameters: int) -> nn.Module:
         """The network of a run in `folder`, without its weights, of so many values in all. Raises KdcError."""
 
+    def merged(self, network: nn.Module) -> nn.Module:
+        """`network` as it ships, in evaluation mode: branches that only serve training are merged into one. The same
+        answers but for rounding; itself where there is nothing to merge."""
+
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
         """Write to the run in `folder` what `network_of` needs beside student.json."""
 

@@ -19,13 +19,15 @@ __all__ = ["DEFAULT", "TASKS", "TaskRow", "name_for_data", "shipping_of", "task_
 class TaskRow:
     """`module`: where its TASK is; imported when it is asked for, since tasks bring torch along. `data`, `models`: the
     schemes of its references, as "folder" in folder:PATH. `named`: the scheme of models that a name alone describes, so
-    that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along."""
+    that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along. `candidates`: where its
+    CATALOGUE of students is; "" where it has none."""
 
     module: str
     data: tuple[str, ...]
     models: tuple[str, ...]
     named: str
     shipping: str = "compressor.tasks.shipping"
+    candidates: str = ""
 
 
 TASKS: dict[str, TaskRow] = {
@@ -35,6 +37,7 @@ TASKS: dict[str, TaskRow] = {
         ("timm", "hf"),
         "timm",
         "compressor.tasks.image_classification.shipping",
+        "compressor.tasks.image_classification.candidates",
     ),
 }
 

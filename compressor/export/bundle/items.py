@@ -137,6 +137,7 @@ def _source(workspace: Workspace, network: nn.Module, model: LoadedModel, studen
     progress.note(f"exporting the {role} ({model.weights.architecture}) to ONNX opset {profile.opset}")
     onnx_file = workspace.root / ("teacher" if student is None else ".") / "model.onnx"
     torch.manual_seed(0)
+    network = workspace.task.merged(network)
     metadata = metadata_of(model, workspace.record, student is not None)
     batch = None if student is not None and student.dynamic_batch else profile.batch
     to_onnx(network, preprocess.inputs, batch, profile.opset, metadata, onnx_file)

@@ -5,13 +5,13 @@ Families span two to ten times in latency by their widths. Those with branches t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from compressor.models.loaded import LoadedModel
 from compressor.schema.preprocess import ImagePreprocess, Preprocess
-from compressor.tasks.image_classification.models.merging import merged
 from compressor.tasks.image_classification.stored import StoredImages
 from compressor.tasks.image_classification.task import TASK
 
@@ -48,7 +48,7 @@ def create(name: str, classes: int, input_size: int) -> LoadedModel:
     """The candidate with drawn weights, as it ships: merged, in evaluation mode. Raises KdcError."""
     names: Sequence[str] = [f"class {number}" for number in range(classes)]
     model = TASK.create_student(f"timm:{name}", "random", names, input_size, None)
-    return merged(model)
+    return replace(model, network=TASK.merged(model.network.eval()))
 
 
 def drawn(preprocess: Preprocess, count: int, path: Path) -> StoredImages:

@@ -20,6 +20,7 @@ from compressor.tasks.image_classification.decoding import decode_split
 from compressor.tasks.image_classification.feed import ImageFeed, needed_bytes
 from compressor.tasks.image_classification.models import hf_models, students, timm_models
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
+from compressor.tasks.image_classification.models.merging import merged
 from compressor.tasks.image_classification.models.pixel_range import seeing
 from compressor.tasks.image_classification.models.renormalised import adapted
 from compressor.tasks.image_classification.opening import open_data
@@ -80,6 +81,9 @@ class ImageClassification:
         timm_models.require_known(student.architecture)
         height = of_images(student.preprocess).input_size[0]
         return timm_models.create(student.architecture, classes=len(student.class_names), input_size=height)
+
+    def merged(self, network: nn.Module) -> nn.Module:
+        return merged(network)
 
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
         if isinstance(network, HfClassifier):
