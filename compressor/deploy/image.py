@@ -8,47 +8,47 @@ from compressor.schema.preprocess import ImagePreprocess
 __all__ = ["cpp_header", "model_input"]
 
 
-def model_input(how: ImagePreprocess, batch: int, picture_type: PictureType) -> ModelInput:
+def model_input(preprocess: ImagePreprocess, batch: int, picture_type: PictureType) -> ModelInput:
     """A "float32" input lies [batch, 3, height, width], one of pixels, "uint8", [batch, height, width, 3]."""
-    height, width = how.input_size
+    height, width = preprocess.input_size
     pixels = picture_type == "uint8"
-    low = [(0 - mean) / std for mean, std in zip(how.mean, how.std, strict=True)]
-    high = [(1 - mean) / std for mean, std in zip(how.mean, how.std, strict=True)]
+    low = [(0 - mean) / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)]
+    high = [(1 - mean) / std for mean, std in zip(preprocess.mean, preprocess.std, strict=True)]
     ranges = [(0.0, 255.0)] * 3 if pixels else [(round(a, 6), round(b, 6)) for a, b in zip(low, high, strict=True)]
     return ModelInput(
         name="image" if pixels else "input",
         type=picture_type,
         layout="NHWC" if pixels else "NCHW",
         shape=(batch, height, width, 3) if pixels else (batch, 3, height, width),
-        resize=how.resize,
-        resize_mode=how.resize_mode,
-        interpolation=how.interpolation,
-        input_size=how.input_size,
-        mean=how.mean,
-        std=how.std,
-        pixel_range=how.pixel_range,
+        resize=preprocess.resize,
+        resize_mode=preprocess.resize_mode,
+        interpolation=preprocess.interpolation,
+        input_size=preprocess.input_size,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        pixel_range=preprocess.pixel_range,
         value_range=(ranges[0], ranges[1], ranges[2]),
-        steps=_steps(how, pixels),
+        steps=_steps(preprocess, pixels),
     )
 
 
-def _steps(how: ImagePreprocess, pixels: bool) -> tuple[str, ...]:
-    (to_height, to_width), (height, width) = how.resize, how.input_size
-    if how.resize_mode == "squash":
+def _steps(preprocess: ImagePreprocess, pixels: bool) -> tuple[str, ...]:
+    (to_height, to_width), (height, width) = preprocess.resize, preprocess.input_size
+    if preprocess.resize_mode == "squash":
         resize = f"resize to {to_height}×{to_width} (height×width), whatever the aspect"
     elif to_height == to_width:
         resize = f"resize so that the shorter side is {to_height}, keeping the aspect; round the longer one down"
     else:
         resize = f"resize so that height ≥ {to_height} and width ≥ {to_width} are just covered, keeping the aspect"
-    mean, std = (", ".join(f"{value:g}" for value in values) for values in (how.mean, how.std))
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocess.mean, preprocess.std))
     last = "hand over the pixels as they are: the model normalizes them itself"
     if not pixels:
         last = f"(pixel / 255 - mean) / std for each channel; mean {mean}; std {std}"
-    black, white = how.pixel_range or (0, 65535)
+    black, white = preprocess.pixel_range or (0, 65535)
     return (
         "decode to RGB, 8 bit a channel, turned upright as EXIF says; drop alpha; of deeper grey images "
         f"{black:.10g} becomes 0 and {white:.10g} becomes 255, linearly, and what lies outside is cut off",
-        f"{resize}; {how.interpolation} with antialiasing, as Pillow's resize does (OpenCV's does not)",
+        f"{resize}; {preprocess.interpolation} with antialiasing, as Pillow's resize does (OpenCV's does not)",
         f"crop {height}×{width} at the centre; where the image is smaller, pad black",
         last,
         "lay it out as [batch, height, width, channel], NHWC, uint8"

@@ -53,7 +53,7 @@ def acquired(
     By every process of the run before one of them changes the folder. An interruption is told what it left.
     """
     acquire(out, request, resume=resume, overwrite=overwrite)
-    whole = not is_held(out.parent) and not is_held(out.parent.parent)  # or a part of another run
+    is_outermost = not is_held(out.parent) and not is_held(out.parent.parent)  # or a part of another run
     team().wait_for_everyone()
     with held(out, f"kdc {request.command}", progress):
         finished = acquire(out, request, resume=resume, overwrite=overwrite)
@@ -61,7 +61,7 @@ def acquired(
         try:
             yield finished
         except KeyboardInterrupt:
-            if whole and not finished and team().is_main_process and _goes_on(out, request):
+            if is_outermost and not finished and team().is_main_process and _goes_on(out, request):
                 progress.warn(f"stopped; the state is saved in {out}: the same command with --resume goes on")
             raise
 
@@ -141,10 +141,10 @@ def refuse_place(folder: Path, request: Request | SpecialistsRequest) -> None:
     if folder.is_symlink() and not folder.exists():
         raise KdcError(f"--out {folder} is a link to {folder.readlink()}, which does not exist", "make that folder")
     for reference in filter(None, (request.data, getattr(request, "unlabelled", None))):
-        place = _place(reference)
-        if place is None or not place.is_dir() or not (reference.startswith(SCANNED) or ":" not in reference):
+        source = _local_path(reference)
+        if source is None or not source.is_dir() or not (reference.startswith(SCANNED) or ":" not in reference):
             continue
-        if folder.resolve().is_relative_to(place.resolve()):
+        if folder.resolve().is_relative_to(source.resolve()):
             raise KdcError(f"--out {folder} lies among the images of {reference}", "choose another --out")
 
 
@@ -169,8 +169,8 @@ def _refuse_needed(folder: Path, request: Request | SpecialistsRequest) -> None:
         named += [*request.other_teachers, *request.assistants, *(text for text in optional if text)]
     named += [text for peer in request.recipe.peers for text in (peer.student, peer.init)]
     for reference in [*named, *filter(None, map(_generalist, named))]:
-        place = _place(reference)
-        if place is not None and place.exists() and place.resolve().is_relative_to(folder.resolve()):
+        source = _local_path(reference)
+        if source is not None and source.exists() and source.resolve().is_relative_to(folder.resolve()):
             raise KdcError(
                 f"--overwrite: {reference} lies in --out {folder}, and would be removed", "choose another --out"
             )
@@ -192,7 +192,7 @@ def _json(path: Path) -> Any:
     return json_value(read_text(path, most=JSON_BYTES), str(path))
 
 
-def _place(reference: str) -> Path | None:
+def _local_path(reference: str) -> Path | None:
     """Where it lies, if it is a file or folder here."""
     named = Reference.parse(reference)
     if named.rest is None:
@@ -206,10 +206,10 @@ def _place(reference: str) -> Path | None:
 
 def _refuse_foreign(folder: Path, kind: Kind) -> None:
     """A bundle or notes may have been put into a run's folder: --overwrite replaces what kdc made, and no more."""
-    found = foreign(folder, kind.leaves)
-    if found is not None:
+    stray = foreign(folder, kind.leaves)
+    if stray is not None:
         raise KdcError(
-            f"--overwrite: {folder} holds {found.relative_to(folder)} too, which is no part of the run, so it is left "
+            f"--overwrite: {folder} holds {stray.relative_to(folder)} too, which is no part of the run, so it is left "
             "alone",
             "move it away, or choose another --out",
         )

@@ -101,7 +101,7 @@ def _signal(
     context: RunContext, *, every_view: bool,
 ) -> Teacher:  # fmt: skip
     """The teacher, with what the losses look at."""
-    pooled = {layer.shape[0] for one in sides.values() for layer in one.teacher if layer.name == POOLED}
+    pooled = {layer.shape[0] for side in sides.values() for layer in side.teacher if layer.name == POOLED}
     return signal_of(
         loaded, model, plan.recipe, plan.data, feed, context,
         taps=taps_of(sides, plan.student, loaded)[1], pooled=max(pooled, default=0), every_view=every_view,
@@ -118,8 +118,8 @@ def _require_trainable(plan: TrainingPlan) -> None:
 def _looked_at(plan: TrainingPlan, context: RunContext) -> dict[str, LayerPairs]:
     """The layers that the losses on features look at, said for people."""
     sides = plan.sides
-    for name, one in sides.items():
-        context.progress.note(described(name, one))
+    for name, side in sides.items():
+        context.progress.note(described(name, side))
     for name, why in plan.left_out.items():
         context.progress.note(f"{name} is left out: {why}")
     alone = [term.name for term in plan.terms if term.row.one_process]

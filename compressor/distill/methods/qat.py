@@ -61,8 +61,8 @@ def quantization_aware(
     """
     _, record = load_run(run)
     if record.made_by != "distill" or record.quantization is not None:
-        what = "under fake quantization already" if record.quantization is not None else f"by kdc {record.made_by}"
-        raise KdcError(f"{run} was trained {what}: quantization-aware distillation starts from a student in float")
+        training = "under fake quantization already" if record.quantization is not None else f"by kdc {record.made_by}"
+        raise KdcError(f"{run} was trained {training}: quantization-aware distillation starts from a student in float")
     before = read_json(run / "run.json", Request)
     _refuse_corrected(before.recipe)
     qat = before.recipe.qat.model_copy(update={} if epochs is None else {"epochs": epochs})
@@ -132,7 +132,7 @@ def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
     The folded network has no stages that losses on features could look at, and its peers were not kept. Raises KdcError
     where no other loss is left.
     """
-    how = recipe.qat
+    settings = recipe.qat
     terms = bind_losses(recipe, has_teacher=with_teacher)
     kept = [term.loss for term in terms if term.row.taps is None and "peer_logits" not in term.row.needs]
     left_out = [term.name for term in terms if term.loss not in kept]
@@ -141,12 +141,16 @@ def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
             f"under fake quantization losses on logits and labels are learned; there are only {', '.join(left_out)}",
             "add cross_entropy or kd to its losses",
         )
-    changes = {"lr": recipe.optimizer.lr * how.lr_share, "warmup_epochs": how.warmup_epochs, "weight_decay": 0.0}
+    changes = {
+        "lr": recipe.optimizer.lr * settings.lr_share,
+        "warmup_epochs": settings.warmup_epochs,
+        "weight_decay": 0.0,
+    }
     shorter = recipe.model_copy(
         update={
-            "epochs": how.epochs,
+            "epochs": settings.epochs,
             "head_epochs": 0,
-            "ema_decay": how.ema_decay,
+            "ema_decay": settings.ema_decay,
             "peers": (),
             "losses": tuple(_ended(term) for term in kept),
             "optimizer": recipe.optimizer.model_copy(update=changes),

@@ -86,8 +86,8 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
             f"fine-tune it on your classes first: kdc teach --teacher {request.teacher} --data … --out teacher",
         )
     _require_trainable(generalist, request, names[:2])
-    whole = with_classes(generalist, map_classes(generalist, names), names)
-    logits = _answers(whole, data.validation, "the generalist's answers", progress)
+    classifier = with_classes(generalist, map_classes(generalist, names), names)
+    logits = _answers(classifier, data.validation, "the generalist's answers", progress)
     score = accuracy_of(logits, data.validation.labels, "validation")
     progress.note(f"generalist {request.teacher}: {scored(score)}")
     if is_chance(score, len(names)):
@@ -123,10 +123,10 @@ def _finish(
         run, sha256 = f"specialists/{number}", student.weights.sha256
         rows.append(Specialist(classes=tuple(group), run=run, sha256=sha256, validation=student.validation))
     all_together = joined(generalist, experts, names, f"specialists:{out}")
-    whole = with_classes(generalist, map_classes(generalist, names), names)
+    classifier = with_classes(generalist, map_classes(generalist, names), names)
     together = _answers(all_together, data.validation, "all together", progress)
     record = Specialists(
-        generalist=whole.weights.model_copy(update={"source": request.teacher}),
+        generalist=classifier.weights.model_copy(update={"source": request.teacher}),
         input_size=request.input_size,
         class_names=names,
         specialists=tuple(rows),
