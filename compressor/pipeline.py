@@ -19,7 +19,7 @@ from compressor.schema.report import Report
 from compressor.schema.student import Request, Student
 
 if TYPE_CHECKING:
-    from compressor.distill import Resources
+    from compressor.distill import Destination, Resources
     from compressor.measure.devices import DeviceUrl
 
 __all__ = [
@@ -51,15 +51,13 @@ def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
     raise KdcError(f"--qat: profile {profile.name} has no target with int8", "choose another, or leave --qat out")
 
 
-def distill(
-    request: Request, out: Path, *, resume: bool, overwrite: bool, resources: "Resources", progress: Progress
-) -> Student:
+def distill(request: Request, out: "Destination", *, resources: "Resources", progress: Progress) -> Student:
     """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization."""
     from compressor.distill import distill_chain as in_float
     from compressor.distill import distill_quantized
 
     run = in_float if request.qat is None else distill_quantized
-    return run(request, out, resume=resume, overwrite=overwrite, resources=resources, progress=progress)
+    return run(request, out, resources=resources, progress=progress)
 
 
 def narrow(profile: Profile, targets: Sequence[str], precisions: Sequence[str]) -> Profile:
@@ -214,7 +212,7 @@ def export(
 @contextmanager
 def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -> Iterator[Callable[[Scheme], Path]]:
     """How the top rung trains the student on: into a folder in `out`, which only an interruption leaves there."""
-    from compressor.distill.methods.qat import quantization_aware
+    from compressor.distill import Destination, quantization_aware
 
     def clear() -> None:
         for folder in out.glob(".kdc-qat-*"):
@@ -230,11 +228,9 @@ def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -
         quantization_aware(
             run,
             scheme,
-            to,
+            Destination(to, resume=(to / "run.json").exists()),
             teacher=teacher,
             epochs=None,
-            resume=(to / "run.json").exists(),
-            overwrite=False,
             progress=progress,
         )
         return to

@@ -212,7 +212,6 @@ def test_no_function_takes_many_arguments_by_position() -> None:
     many = {f"{ids(path)} {name}" for path in (*PACKAGE, *TARGETS) for name in takers(path, more_than=7)}
     # The command line's functions are its flags.
     assert {one for one in many if not one.startswith("compressor/cli/")} <= {
-        "compressor/distill/methods/specialists.py _finish",
         "compressor/export/bundle/build.py _fill",
     }
 
@@ -227,9 +226,6 @@ def takers(path: Path, more_than: int) -> Iterator[str]:
 
 
 LONG = {
-    # Mostly a signature: the options of a command.
-    "compressor/api/train.py teach",
-    "compressor/cli/train.py distill",
     # One value after the other into a noun; parts of it would mean nothing alone.
     "compressor/deploy/folder.py _written",
     "compressor/export/bundle/build.py _fill",

@@ -77,6 +77,7 @@ def distill(
         KdcError: see `teach`.
     """
     from compressor import pipeline
+    from compressor.distill import Destination
 
     heard, folder = listener(progress), path_of(out, "--out")
     asked = _Asked(
@@ -87,7 +88,8 @@ def distill(
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
     resources = _resources(decode_cache, teacher_cache, tracker)
-    done = pipeline.distill(request, folder, resume=resume, overwrite=overwrite, resources=resources, progress=heard)
+    to = Destination(folder, resume=resume, overwrite=overwrite)
+    done = pipeline.distill(request, to, resources=resources, progress=heard)
     return RunResult(folder, done, heard.warnings)
 
 

@@ -61,7 +61,7 @@ def teach(
     Raises:
         KdcError: for what the caller can mend; nothing that existed is lost.
     """
-    from compressor.distill import Resources
+    from compressor.distill import Destination, Resources
     from compressor.distill import teach as run
     from compressor.schema.base import parse
     from compressor.schema.student import Request
@@ -73,20 +73,15 @@ def teach(
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
-        "task": name_for_data(data),
-        "command": "teach",
-        "teacher": teacher,
-        "student": None,
-        "init": teacher_init,
-        "data": data,
-        "skip_bad": skip_bad,
-        "input_size": input_size,
+        "task": name_for_data(data), "command": "teach", "teacher": teacher, "student": None, "init": teacher_init,
+        "data": data, "skip_bad": skip_bad, "input_size": input_size,
         "recipe": _teaching_recipe(recipe, flags, assignments(set), heard),
         "specialty": several(specialty, "--specialty") or None,
-    }
+    }  # fmt: skip
     resources = Resources.of(decode_cache, None, tracker)
     request = parse(Request, values, "teach")
-    done = run(request, folder, resume=resume, overwrite=overwrite, progress=heard, resources=resources)
+    to = Destination(folder, resume=resume, overwrite=overwrite)
+    done = run(request, to, progress=heard, resources=resources)
     return RunResult(folder, done, heard.warnings)
 
 
@@ -121,6 +116,7 @@ def specialists(
     Raises:
         KdcError: see `teach`.
     """
+    from compressor.distill import Destination
     from compressor.distill import specialists as run
     from compressor.schema.base import parse
     from compressor.schema.specialists import SpecialistsRequest
@@ -137,7 +133,8 @@ def specialists(
         "recipe": _teaching_recipe(recipe, flags, assignments(set), heard),
     }
     request = parse(SpecialistsRequest, values, "specialists")
-    done = run(request, folder, jobs=jobs, resume=resume, overwrite=overwrite, progress=heard)
+    to = Destination(folder, resume=resume, overwrite=overwrite)
+    done = run(request, to, jobs=jobs, progress=heard)
     return SpecialistsResult(folder, done, heard.warnings)
 
 

@@ -108,7 +108,7 @@ def fit_bias(logits: NDArray[np.floating], labels: NDArray[np.int64], classes: S
         return curvature
 
     solution = minimize(
-        value, np.zeros(len(chosen)), jac=gradient, hess=hessian, method="trust-double_logits", options={"gtol": 1e-9}
+        value, np.zeros(len(chosen)), jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-9}
     )
     constants = np.asarray(solution.x, np.float64)
     # Not "success" alone: where the slope falls to the last digits, the search may stop a step before it says so.
