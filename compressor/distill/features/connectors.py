@@ -170,6 +170,7 @@ class Contrast(Connector):
         super().__init__(sides)
         if len(sides.student) > 1:
             raise KdcError(f"crd compares one layer, and `at` names {len(sides.student)}", "leave `at` out")
+        # The names of the state on disk, which an interrupted run goes on from.
         self.own = nn.Linear(sides.student[-1].shape[0], CRD_WIDTH)
         self.others = nn.Linear(sides.teacher[-1].shape[0], CRD_WIDTH)
         self.student_memory: Tensor
