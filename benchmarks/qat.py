@@ -21,6 +21,7 @@ import torch
 
 from compressor.data.samples import Dataset, Split
 from compressor.distill import quantization_aware
+from compressor.distill.run_folder import Destination
 from compressor.export.base import Quantizer, Source
 from compressor.export.builders import builder_of
 from compressor.export.bundle.eval_set import part_of, write_reference
@@ -75,9 +76,7 @@ class Trial:
         recipe = request.recipe.model_copy(update={"seed": seed})
         write_json(copy / "run.json", request.model_copy(update={"recipe": recipe}))
         scheme = self.quantizer.scheme(self.source.profile)
-        quantization_aware(
-            copy, scheme, out, teacher=None, epochs=epochs, resume=False, overwrite=False, progress=PROGRESS
-        )
+        quantization_aware(copy, scheme, Destination(out), teacher=None, epochs=epochs, progress=PROGRESS)
         (folder / "artefact").mkdir()
         qat = qat_model(out, self.source.profile, self.source.profile.batch, folder / "onnx")
         candidate = self.quantizer.from_qat(self.source, qat, folder / "artefact")

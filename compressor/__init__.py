@@ -77,9 +77,9 @@ if not TYPE_CHECKING:  # where it is, every name would count as there
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name in _MODULES:
             return importlib.import_module(f"{__name__}.{name}")
-        found = getattr(importlib.import_module(_PLACES.get(name, "compressor.api")), name)
-        globals()[name] = found
-        return found
+        value = getattr(importlib.import_module(_PLACES.get(name, "compressor.api")), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

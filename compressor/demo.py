@@ -84,7 +84,7 @@ def demo(out: Path, *, seed: int, overwrite: bool, progress: Progress) -> Report
 
 
 def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
-    from compressor.distill import distill, teach
+    from compressor.distill import Destination, distill, teach
     from compressor.distill.recipes import LAYERS, TEACH, recipe_from
     from compressor.distill.run_folder import acquire
     from compressor.measure.doctor import diagnose
@@ -106,11 +106,11 @@ def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
     student = "timm:mobilenetv3_small_050"
     to_distill = Request(command="distill", teacher=teacher, student=student, init="random", recipe=recipe, **common)
     for name, request in (("teacher", to_teach), ("run", to_distill)):
-        acquire(out / name, request, resume=False, overwrite=again)
+        acquire(Destination(out / name, overwrite=again), request)
     progress.note("1/3 a teacher, trained on the spot: timm:resnet10t")
-    teach(to_teach, out / "teacher", resume=False, overwrite=again, progress=progress)
+    teach(to_teach, Destination(out / "teacher", overwrite=again), progress=progress)
     progress.note(f"2/3 a student, distilled from it: {student}")
-    distill(to_distill, out / "run", resume=False, overwrite=again, progress=progress)
+    distill(to_distill, Destination(out / "run", overwrite=again), progress=progress)
     diagnosis = diagnose()
     working = {
         check.name: check.precisions for check in diagnosis.runtimes if check.works and check.name in DEMO_RUNTIMES

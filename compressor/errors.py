@@ -103,8 +103,8 @@ def os_error(error: OSError, doing: str) -> KdcError:
         return KdcError(f"no space left on the device while {doing}", "free some space, or choose another --out")
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in LIMITS:
-        what, hint = LIMITS[error.errno]
-        return KdcError(f"{what}: {error.strerror} while {doing}{where}", hint)
+        limit, hint = LIMITS[error.errno]
+        return KdcError(f"{limit}: {error.strerror} while {doing}{where}", hint)
     reason = error.strerror or str(error)
     return KdcError(f"{reason} while {doing}{where}", "check the path and its permissions")
 

@@ -22,17 +22,17 @@ def offline_if_unreachable() -> Iterator[str | None]:
     from huggingface_hub import constants
 
     # datasets copies the setting when it is imported.
-    places: list[Any] = [constants, *filter(None, [sys.modules.get("datasets.config")])]
-    before = [place.HF_HUB_OFFLINE for place in places]
+    modules: list[Any] = [constants, *filter(None, [sys.modules.get("datasets.config")])]
+    before = [module.HF_HUB_OFFLINE for module in modules]
     reason = None if any(before) else _unreachable(str(constants.ENDPOINT))
     if reason is not None:
-        for place in places:
-            place.HF_HUB_OFFLINE = True
+        for module in modules:
+            module.HF_HUB_OFFLINE = True
     try:
         yield reason
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
 
 
 def _unreachable(endpoint: str) -> str | None:
@@ -48,8 +48,8 @@ def _unreachable(endpoint: str) -> str | None:
 
 
 @contextmanager
-def from_hub(what: str, instead: str) -> Iterator[None]:
-    """Load `what` from the hub; KdcError where that fails, with `instead` as the hint."""
+def from_hub(source: str, instead: str) -> Iterator[None]:
+    """Load `source` from the hub; KdcError where that fails, with `instead` as the hint."""
     from huggingface_hub import constants
 
     with offline_if_unreachable() as unreachable:
@@ -61,4 +61,4 @@ def from_hub(what: str, instead: str) -> Iterator[None]:
             reason = first_line(error)
             if unreachable is not None and isinstance(error, OSError):
                 reason = f"{constants.ENDPOINT} cannot be reached ({unreachable}), and no copy of it is kept here"
-            raise KdcError(f"{what} cannot be loaded from the hub: {reason}", instead) from None
+            raise KdcError(f"{source} cannot be loaded from the hub: {reason}", instead) from None

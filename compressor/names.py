@@ -34,9 +34,13 @@ def line_fault(text: str) -> str:
     """Why `text` cannot stand on one line of its own, e.g. "holds a line break (U+000A)", or ""."""
     if not _FAULTS.search(text):
         return ""
-    for pattern, what in ((_BREAKS, "a line break"), (_CONTROLS, "a control character"), (_HALVES, "half a character")):
+    for pattern, fault in (
+        (_BREAKS, "a line break"),
+        (_CONTROLS, "a control character"),
+        (_HALVES, "half a character"),
+    ):
         if match := pattern.search(text):
-            return f"holds {what} (U+{ord(match[0]):04X})"
+            return f"holds {fault} (U+{ord(match[0]):04X})"
     return ""
 
 

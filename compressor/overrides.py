@@ -93,8 +93,8 @@ def _load(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise KdcError(f"{where}{place}: {error.problem or error.context or 'not YAML'}") from None
+        position = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise KdcError(f"{where}{position}: {error.problem or error.context or 'not YAML'}") from None
     except yaml.reader.ReaderError as error:
         raise KdcError(f"{where}: not YAML: the character at position {error.position} is not allowed") from None
     except (
@@ -174,18 +174,18 @@ def _set(root: dict[str, Any], key: str, value: Any, where: str) -> None:
     parts = key.split(".")
     here: Any = root
     for depth, part in enumerate(parts):
-        place = ".".join(parts[:depth])
+        parent = ".".join(parts[:depth])
         last = depth == len(parts) - 1
         if isinstance(here, list):
-            index: Any = _index(here, part, place, key, where)
+            index: Any = _index(here, part, parent, key, where)
         elif isinstance(here, dict):
             index = part
             if not last and here.get(part) is None:
                 here[part] = {}
         else:
             raise KdcError(
-                f"{where}: --set {key}: {place} is {in_short(here)}, which has no keys inside",
-                f"set it whole: --set {place}=…",
+                f"{where}: --set {key}: {parent} is {in_short(here)}, which has no keys inside",
+                f"set it whole: --set {parent}=…",
             )
         if last:
             here[index] = value
@@ -193,17 +193,17 @@ def _set(root: dict[str, Any], key: str, value: Any, where: str) -> None:
             here = here[index]
 
 
-def _index(items: list[Any], part: str, place: str, key: str, where: str) -> int:
+def _index(items: list[Any], part: str, parent: str, key: str, where: str) -> int:
     permitted = f"0 to {len(items) - 1}" if items else "none, for it is empty"
     if not (part.isascii() and part.isdigit()):
         raise KdcError(
-            f"{where}: --set {key}: {place} is a list, and {part} is not an index of it (permitted: {permitted})",
+            f"{where}: --set {key}: {parent} is a list, and {part} is not an index of it (permitted: {permitted})",
             SPELLING,
         )
     if len(part) > 9 or int(part) >= len(items):
         raise KdcError(
-            f"{where}: --set {key}: {place} has {len(items)} entries, so there is no {part} (permitted: {permitted})",
-            f"to change its length, set it whole: --set {place}=[…]",
+            f"{where}: --set {key}: {parent} has {len(items)} entries, so there is no {part} (permitted: {permitted})",
+            f"to change its length, set it whole: --set {parent}=[…]",
         )
     return int(part)
 

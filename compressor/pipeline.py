@@ -19,7 +19,7 @@ from compressor.schema.report import Report
 from compressor.schema.student import Request, Student
 
 if TYPE_CHECKING:
-    from compressor.distill import Resources
+    from compressor.distill import Destination, Resources
     from compressor.measure.devices import DeviceUrl
 
 __all__ = [
@@ -45,21 +45,19 @@ def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
         quantizer = builder_of(target.runtime).quantizer
         if "int8" in target.precisions and quantizer is not None:
             scheme = quantizer.scheme(profile)
-            how = f"{scheme.activations} activations, {scheme.weight_bits}-bit weights"
-            progress.note(f"--qat: for int8 on {target.runtime}: {how}")
+            rounding = f"{scheme.activations} activations, {scheme.weight_bits}-bit weights"
+            progress.note(f"--qat: for int8 on {target.runtime}: {rounding}")
             return scheme
     raise KdcError(f"--qat: profile {profile.name} has no target with int8", "choose another, or leave --qat out")
 
 
-def distill(
-    request: Request, out: Path, *, resume: bool, overwrite: bool, resources: "Resources", progress: Progress
-) -> Student:
+def distill(request: Request, out: "Destination", *, resources: "Resources", progress: Progress) -> Student:
     """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization."""
     from compressor.distill import distill_chain as in_float
     from compressor.distill import distill_quantized
 
     run = in_float if request.qat is None else distill_quantized
-    return run(request, out, resume=resume, overwrite=overwrite, resources=resources, progress=progress)
+    return run(request, out, resources=resources, progress=progress)
 
 
 def narrow(profile: Profile, targets: Sequence[str], precisions: Sequence[str]) -> Profile:
@@ -171,7 +169,7 @@ def export(
     run: Path,
     profile: Profile,
     out: Path,
-    how: Measuring,
+    measuring: Measuring,
     *,
     teacher: str | None,
     building: Building,
@@ -186,9 +184,9 @@ def export(
     from compressor.report import verify
 
     # What cannot go well is known before minutes of work: a mistyped device, a folder that may not be written.
-    _device_python_needs_a_device(parse_device(how.device).kind, how.python)
-    if how.baseline is not None:
-        verify(how.baseline)
+    _device_python_needs_a_device(parse_device(measuring.device).kind, measuring.python)
+    if measuring.baseline is not None:
+        verify(measuring.baseline)
     claim(out, overwrite)
     with locked(out, "kdc export", warn=progress.warn):
         claim(out, overwrite)  # another command may have ended just before
@@ -204,7 +202,7 @@ def export(
                 progress=progress,
             )
         try:
-            return _measured_in_place(out, how, progress)
+            return _measured_in_place(out, measuring, progress)
         except (KeyboardInterrupt, KdcError):
             kept = "" if made == out else f", and waits in {made}, while the bundle before it stays"
             progress.warn(f"{out} is exported but not measured{kept}: kdc measure {out} finishes it")
@@ -214,7 +212,7 @@ def export(
 @contextmanager
 def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -> Iterator[Callable[[Scheme], Path]]:
     """How the top rung trains the student on: into a folder in `out`, which only an interruption leaves there."""
-    from compressor.distill.methods.qat import quantization_aware
+    from compressor.distill import Destination, quantization_aware
 
     def clear() -> None:
         for folder in out.glob(".kdc-qat-*"):
@@ -230,11 +228,9 @@ def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -
         quantization_aware(
             run,
             scheme,
-            to,
+            Destination(to, resume=(to / "run.json").exists()),
             teacher=teacher,
             epochs=None,
-            resume=(to / "run.json").exists(),
-            overwrite=False,
             progress=progress,
         )
         return to
@@ -253,7 +249,7 @@ def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -
     clear()
 
 
-def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
+def measure(bundle: Path, measuring: Measuring, *, progress: Progress) -> Report:
     """Measure a bundle on a device, report, and seal it. Rounds go on while a verdict on latency is open.
 
     What was measured, its report, best/ and the seal count together, or none of them. Where an export waits in the
@@ -263,58 +259,58 @@ def measure(bundle: Path, how: Measuring, *, progress: Progress) -> Report:
 
     if holds_bundle(bundle / UNMEASURED) and holds_bundle(bundle):
         progress.note(f"{bundle} holds a newer export that was not measured yet: that one is, and takes its place")
-    return _measured_in_place(bundle, how, progress)
+    return _measured_in_place(bundle, measuring, progress)
 
 
-def _measured_in_place(bundle: Path, how: Measuring, progress: Progress) -> Report:
+def _measured_in_place(bundle: Path, measuring: Measuring, progress: Progress) -> Report:
     """`measure`, where what waits in the bundle need not be told of."""
     from compressor.files.bundle_change import promote, settle
     from compressor.files.bundle_folder import UNMEASURED, holds_bundle
     from compressor.measure.devices import parse_device
     from compressor.report import must_hold_a_bundle, verify
 
-    url = parse_device(how.device)
-    _device_python_needs_a_device(url.kind, how.python)
+    url = parse_device(measuring.device)
+    _device_python_needs_a_device(url.kind, measuring.python)
     waiting = bundle / UNMEASURED
     if not holds_bundle(waiting):
         must_hold_a_bundle(bundle)
     with locked(bundle, "kdc measure", warn=progress.warn):
         settle(bundle)
-        if how.baseline is not None:
-            verify(how.baseline)
+        if measuring.baseline is not None:
+            verify(measuring.baseline)
         if not holds_bundle(waiting):
-            return _measured(bundle, bundle, how, url, progress)
+            return _measured(bundle, bundle, measuring, url, progress)
         settle(waiting)
-        report = _measured(waiting, bundle, how, url, progress)
+        report = _measured(waiting, bundle, measuring, url, progress)
         promote(waiting, bundle)
         return report
 
 
-def _measured(place: Path, bundle: Path, how: Measuring, url: "DeviceUrl", progress: Progress) -> Report:
-    """Measure the bundle that lies in `place`, which is `bundle` or waits in it."""
+def _measured(folder: Path, bundle: Path, measuring: Measuring, url: "DeviceUrl", progress: Progress) -> Report:
+    """Measure the bundle that lies in `folder`, which is `bundle` or waits in it."""
     from compressor.files.bundle_change import next_state
     from compressor.files.bundle_folder import counted
     from compressor.measure.baseline import attach_baseline
     from compressor.measure.session import measure_bundle
     from compressor.report import finish, open_lines, read_unmeasured, results_with, verify_made
 
-    verify_made(place)
-    if how.baseline is not None and how.baseline.resolve() == place.resolve():
-        raise KdcError(f"--baseline {how.baseline} is the bundle itself", "give an earlier one")
-    progress.note(f"measuring {bundle} on {'this machine' if url.kind == 'local' else how.device}")
-    with next_state(place) as following:
-        if how.baseline is not None:
-            attach_baseline(following, counted(how.baseline))
+    verify_made(folder)
+    if measuring.baseline is not None and measuring.baseline.resolve() == folder.resolve():
+        raise KdcError(f"--baseline {measuring.baseline} is the bundle itself", "give an earlier one")
+    progress.note(f"measuring {bundle} on {'this machine' if url.kind == 'local' else measuring.device}")
+    with next_state(folder) as following:
+        if measuring.baseline is not None:
+            attach_baseline(following, counted(measuring.baseline))
         results = read_unmeasured(following)
         measure_bundle(
             following,
             url,
-            python=how.python,
-            rounds=how.rounds,
-            seconds=how.seconds,
-            throughput=how.throughput,
+            python=measuring.python,
+            rounds=measuring.rounds,
+            seconds=measuring.seconds,
+            throughput=measuring.throughput,
             undecided=lambda measurement: open_lines(results_with(results, measurement)),
             progress=progress,
         )
         verify_made(following)  # a model that was changed meanwhile is not sealed
-        return finish(following, how.allow_unmeasured)
+        return finish(following, measuring.allow_unmeasured)

@@ -42,5 +42,5 @@ class Reference:
     @property
     def at(self) -> str | None:
         """What stands after the "@": a checkpoint, a configuration. None where there is no "@"."""
-        _, sign, found = (self.rest or "").partition("@")
-        return found if sign else None
+        _, sign, suffix = (self.rest or "").partition("@")
+        return suffix if sign else None

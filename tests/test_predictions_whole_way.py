@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from compressor.distill import quantization_aware
+from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.models.prediction_table import load_table
 from compressor.progress import Silent
@@ -192,8 +193,7 @@ def test_training_on_under_fake_quantization_needs_the_same_table(tmp_path: Path
 
     def train_on(name: str, teacher: str | None) -> None:
         quantization_aware(
-            student, scheme, tmp_path / name, teacher=teacher, epochs=1, resume=False, overwrite=False,
-            progress=Silent(),
+            student, scheme, Destination(tmp_path / name), teacher=teacher, epochs=1, progress=Silent(),
         )  # fmt: skip
 
     try:

@@ -121,13 +121,13 @@ def _number(name: str, value: Any) -> Any:
     low, high = LIMITS[name]
     if value is None:
         return None  # where that is no default, it fails where it is used
-    whole = name != "seconds"
+    is_integer = name != "seconds"
     try:
         if isinstance(value, bool):
             raise TypeError
-        number = value.__index__() if whole else float(value)
+        number = value.__index__() if is_integer else float(value)
     except (AttributeError, TypeError, ValueError):
-        raise KdcError(f"{name} is {value!r}, and is to be a {'whole ' if whole else ''}number") from None
+        raise KdcError(f"{name} is {value!r}, and is to be a {'whole ' if is_integer else ''}number") from None
     if not low <= number <= high:
         raise KdcError(f"{name} is {number:,}, and is to be from {low:,} to {high:,}")
     return number
@@ -140,11 +140,11 @@ _OPTION = re.compile(r"kdc [a-z]+(?: [^\s;,]+)*|(?<![\w/.-])--(no-)?([a-z][a-z0-
 def _as_keywords(parameters: Mapping[str, inspect.Parameter], text: str) -> str:
     """`--overwrite to replace it` as `overwrite=True to replace it`, `--out run exists` as `out run exists`."""
 
-    def spelt(found: re.Match[str]) -> str:
-        name = (found[2] or "").replace("-", "_")
+    def spelt(match: re.Match[str]) -> str:
+        name = (match[2] or "").replace("-", "_")
         if name not in parameters:
-            return found[0]
-        return f"{name}={not found[1]}" if isinstance(parameters[name].default, bool) else name
+            return match[0]
+        return f"{name}={not match[1]}" if isinstance(parameters[name].default, bool) else name
 
     return _OPTION.sub(spelt, text)
 

@@ -35,5 +35,5 @@ def doctor(
 
     wanted = profile_of(profile) if profile is not None else None
     heard = listener(progress)
-    found = pipeline.doctor(device, device_python, wanted, heard)
-    return DoctorResult(found.diagnosis, found.text, found.missing, heard.warnings)
+    result = pipeline.doctor(device, device_python, wanted, heard)
+    return DoctorResult(result.diagnosis, result.text, result.missing, heard.warnings)

@@ -77,8 +77,9 @@ def distill(
         KdcError: see `teach`.
     """
     from compressor import pipeline
+    from compressor.distill import Destination
 
-    heard, place = listener(progress), path_of(out, "--out")
+    heard, folder = listener(progress), path_of(out, "--out")
     asked = _Asked(
         several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile,
         several(assistant, "--assistant"), qat, optional_path(teacher_classes, "--teacher-classes"), unlabelled,
@@ -87,8 +88,9 @@ def distill(
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
     resources = _resources(decode_cache, teacher_cache, tracker)
-    done = pipeline.distill(request, place, resume=resume, overwrite=overwrite, resources=resources, progress=heard)
-    return RunResult(place, done, heard.warnings)
+    to = Destination(folder, resume=resume, overwrite=overwrite)
+    done = pipeline.distill(request, to, resources=resources, progress=heard)
+    return RunResult(folder, done, heard.warnings)
 
 
 @api_call
@@ -126,14 +128,14 @@ def precompute(
     """
     from compressor.distill import precompute as run
 
-    heard, place = listener(progress), path_of(out, "--out")
+    heard, folder = listener(progress), path_of(out, "--out")
     asked = _Asked(
         several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile, [], qat,
         optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
-    run(request, place, progress=heard, resources=_resources(decode_cache, teacher_cache, tracker))
+    run(request, folder, progress=heard, resources=_resources(decode_cache, teacher_cache, tracker))
 
 
 def _resources(decode_cache: str | int | None, teacher_cache: StrPath | None, tracker: str | None) -> "Resources":

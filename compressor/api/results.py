@@ -196,8 +196,8 @@ class BundleResult(_Result):
         return super()._repr_html_() + _table(header, shown)
 
     def _verdict_on(self, row: "Row") -> str:
-        found = [f"{check.verdict} {check.line}" for check in self.report.checks if check.variant == row.name]
-        return "–" if not found else "; ".join(text for text in found if not text.startswith("pass ")) or "pass"
+        verdicts = [f"{check.verdict} {check.line}" for check in self.report.checks if check.variant == row.name]
+        return "–" if not verdicts else "; ".join(text for text in verdicts if not text.startswith("pass ")) or "pass"
 
 
 @dataclass(frozen=True, repr=False)
@@ -260,9 +260,9 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """`rows` as an HTML table; without a `header`, the first cell of each row is one."""
     lines = ["".join(f"<th>{_html(cell)}</th>" for cell in header)] if header else []
     for row in rows:
-        first, *rest = map(_html, row)
+        first, *cells = map(_html, row)
         lines.append(
             f"<{'td' if header else 'th'}>{first}</{'td' if header else 'th'}>"
-            + "".join(f"<td>{cell}</td>" for cell in rest)
+            + "".join(f"<td>{cell}</td>" for cell in cells)
         )
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

@@ -61,16 +61,16 @@ def export(
     """
     from compressor import pipeline
 
-    heard, place = listener(progress), path_of(out, "--out")
+    heard, folder = listener(progress), path_of(out, "--out")
     device_profile = profile_of(profile, assignments(set))
     chosen = pipeline.narrow(device_profile, several(target, "--target"), several(precision, "--precision"))
     made = pipeline.export(
-        path_of(run, "run"), chosen, place,
+        path_of(run, "run"), chosen, folder,
         _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput),
         teacher=teacher, building=pipeline.Building(qat, bake_preprocessing, dynamic_batch), overwrite=overwrite,
         progress=heard,
     )  # fmt: skip
-    return BundleResult(place, made, allow_unmeasured, heard.warnings)
+    return BundleResult(folder, made, allow_unmeasured, heard.warnings)
 
 
 @api_call
@@ -106,9 +106,9 @@ def measure(
     """
     from compressor import pipeline
 
-    heard, place = listener(progress), path_of(bundle, "bundle")
+    heard, folder = listener(progress), path_of(bundle, "bundle")
     way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
-    return BundleResult(place, pipeline.measure(place, way, progress=heard), allow_unmeasured, heard.warnings)
+    return BundleResult(folder, pipeline.measure(folder, way, progress=heard), allow_unmeasured, heard.warnings)
 
 
 @api_call
@@ -135,14 +135,14 @@ def report(
     from compressor.files.writing import refuse_existing, write_output
     from compressor.report import refresh
 
-    place, file = path_of(bundle, "bundle"), optional_path(out, "--out")
+    folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
     if format not in ReportResult.FORMATS:
         raise KdcError(f"--format {format!r} is not one of {', '.join(ReportResult.FORMATS)}")
     if file is not None:
-        if file.resolve().is_relative_to(place.resolve()):
+        if file.resolve().is_relative_to(folder.resolve()):
             raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
         refuse_existing(file, overwrite=overwrite)
-    done = ReportResult(place, refresh(place, allow_unmeasured), allow_unmeasured, format=format)
+    done = ReportResult(folder, refresh(folder, allow_unmeasured), allow_unmeasured, format=format)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
     return done
@@ -163,8 +163,8 @@ def check(bundle: StrPath, *, allow_unmeasured: bool = False) -> BundleResult:
     """
     from compressor.report import check as run
 
-    place = path_of(bundle, "bundle")
-    return BundleResult(place, run(place), allow_unmeasured)
+    folder = path_of(bundle, "bundle")
+    return BundleResult(folder, run(folder), allow_unmeasured)
 
 
 def _measuring(

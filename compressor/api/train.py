@@ -61,33 +61,28 @@ def teach(
     Raises:
         KdcError: for what the caller can mend; nothing that existed is lost.
     """
-    from compressor.distill import Resources
+    from compressor.distill import Destination, Resources
     from compressor.distill import teach as run
     from compressor.schema.base import parse
     from compressor.schema.student import Request
     from compressor.tasks.table import name_for_data
 
-    heard, place = listener(progress), path_of(out, "--out")
+    heard, folder = listener(progress), path_of(out, "--out")
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
-        "task": name_for_data(data),
-        "command": "teach",
-        "teacher": teacher,
-        "student": None,
-        "init": teacher_init,
-        "data": data,
-        "skip_bad": skip_bad,
-        "input_size": input_size,
+        "task": name_for_data(data), "command": "teach", "teacher": teacher, "student": None, "init": teacher_init,
+        "data": data, "skip_bad": skip_bad, "input_size": input_size,
         "recipe": _teaching_recipe(recipe, flags, assignments(set), heard),
         "specialty": several(specialty, "--specialty") or None,
-    }
+    }  # fmt: skip
     resources = Resources.of(decode_cache, None, tracker)
     request = parse(Request, values, "teach")
-    done = run(request, place, resume=resume, overwrite=overwrite, progress=heard, resources=resources)
-    return RunResult(place, done, heard.warnings)
+    to = Destination(folder, resume=resume, overwrite=overwrite)
+    done = run(request, to, progress=heard, resources=resources)
+    return RunResult(folder, done, heard.warnings)
 
 
 @api_call
@@ -121,12 +116,13 @@ def specialists(
     Raises:
         KdcError: see `teach`.
     """
+    from compressor.distill import Destination
     from compressor.distill import specialists as run
     from compressor.schema.base import parse
     from compressor.schema.specialists import SpecialistsRequest
     from compressor.tasks.table import name_for_data
 
-    heard, place = listener(progress), path_of(out, "--out")
+    heard, folder = listener(progress), path_of(out, "--out")
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
@@ -139,8 +135,9 @@ def specialists(
         "recipe": _teaching_recipe(recipe, flags, assignments(set), heard),
     }
     request = parse(SpecialistsRequest, values, "specialists")
-    done = run(request, place, jobs=jobs, resume=resume, overwrite=overwrite, progress=heard)
-    return SpecialistsResult(place, done, heard.warnings)
+    to = Destination(folder, resume=resume, overwrite=overwrite)
+    done = run(request, to, jobs=jobs, progress=heard)
+    return SpecialistsResult(folder, done, heard.warnings)
 
 
 @api_call
@@ -177,14 +174,14 @@ def predict(
     """
     from compressor.distill import predict as run
 
-    heard, place = listener(progress), path_of(out, "--out")
+    heard, table = listener(progress), path_of(out, "--out")
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     classes = optional_path(teacher_classes, "--teacher-classes")
     done = run(
-        teacher, data, place, top_k=top_k, labels_only=labels_only, teacher_classes=classes,
+        teacher, data, table, top_k=top_k, labels_only=labels_only, teacher_classes=classes,
         unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite, progress=heard,
     )  # fmt: skip
-    return PredictionsResult(place, done, heard.warnings)
+    return PredictionsResult(table, done, heard.warnings)
 
 
 def _teaching_recipe(

@@ -49,11 +49,11 @@ def text_of(value: str, keyword: str) -> str:
 
 def several(value: str | Sequence[str] | None, keyword: str) -> list[str]:
     """One text, some, or none, as a list."""
-    found = [value] if isinstance(value, str) else list(value or ())
-    for text in found:
+    texts = [value] if isinstance(value, str) else list(value or ())
+    for text in texts:
         if not isinstance(text, str) or not text:
             raise KdcError(f"{keyword} holds {text!r}, and is to be a text or some of them")
-    return found
+    return texts
 
 
 def assignments(value: Assignments | None) -> list[str]:

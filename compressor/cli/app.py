@@ -127,8 +127,8 @@ def _readable(arguments: list[str]) -> None:
     for an empty one, which as a path would mean the current folder."""
     for before, argument in zip(["kdc", *arguments], arguments, strict=False):
         if not argument or (argument.startswith("--") and argument.endswith("=") and argument.count("=") == 1):
-            place = f"after {before}" if not argument else f"of {argument[:-1]}"
-            raise KdcError(f"the argument {place} is empty", "is a variable of the shell not set?")
+            position = f"after {before}" if not argument else f"of {argument[:-1]}"
+            raise KdcError(f"the argument {position} is empty", "is a variable of the shell not set?")
         if any("\ud800" <= sign <= "\udfff" for sign in argument):
             raise KdcError(
                 f"the argument {argument!r} is not text in the encoding of this locale ({sys.getfilesystemencoding()})",

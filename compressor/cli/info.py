@@ -58,7 +58,7 @@ def profiles_new(
     from compressor.terminal.console import show_json, show_line
 
     diagnosis = diagnose()
-    working = {found.name: found.precisions for found in diagnosis.runtimes if found.works}
+    working = {runtime.name: runtime.precisions for runtime in diagnosis.runtimes if runtime.works}
     path = write_new_profile(name, Path(), diagnosis.machine, working, assignments or [])
     if as_json:
         show_json(json.dumps({"path": str(path)}))
@@ -89,16 +89,16 @@ def doctor(
     from compressor import api
     from compressor.terminal.console import progress_for, show_json, show_result
 
-    found = api.doctor(
+    result = api.doctor(
         profile=profile, device=device, device_python=device_python, progress=progress_for(quiet=as_json)
     )
     if as_json:
-        show_json(found.diagnosis.model_dump_json(indent=2))
+        show_json(result.diagnosis.model_dump_json(indent=2))
     else:
-        show_result(found.text)
-    if found.missing:
+        show_result(result.text)
+    if result.missing:
         raise KdcError(
-            f"profile {profile} needs runtimes that do not work here", "; ".join(found.missing), EXIT_MISSING
+            f"profile {profile} needs runtimes that do not work here", "; ".join(result.missing), EXIT_MISSING
         )
 
 

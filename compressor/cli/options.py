@@ -10,9 +10,9 @@ __all__ = [
     "DATA",
     "HUBS",
     "MODELS",
-    "TEACHERS",
     "AllowUnmeasured",
     "AsJson",
+    "Assistant",
     "Baseline",
     "BatchSize",
     "BundleDir",
@@ -24,7 +24,9 @@ __all__ = [
     "InputSize",
     "Overwrite",
     "OverwriteFile",
+    "Precompute",
     "ProfileName",
+    "Qat",
     "Quiet",
     "Recipe",
     "Resume",
@@ -34,8 +36,13 @@ __all__ = [
     "Set",
     "SetProfile",
     "SkipBad",
+    "Student",
+    "TeacherCache",
+    "TeacherClasses",
+    "Teachers",
     "Throughput",
     "Tracker",
+    "Unlabelled",
 ]
 
 
@@ -51,6 +58,29 @@ MODELS = f"{HUBS} or run:DIR"
 TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
 DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
+Teachers = Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}; several: an ensemble.")]
+TeacherClasses = Annotated[
+    Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
+]
+TeacherCache = Annotated[
+    str | None,
+    typer.Option(metavar="DIR|off", help="Where the teacher's predictions are kept. Default: the user's cache folder."),
+]
+Student = Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")]
+Assistant = Annotated[
+    list[str] | None,
+    typer.Option(metavar="timm:NAME", help="A model between teacher and student, that learns first; repeatable."),
+]
+Qat = Annotated[
+    bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
+]
+Precompute = Annotated[
+    bool, typer.Option("--precompute", help="Only compute and keep the teacher's predictions; trains nothing.")
+]
+Unlabelled = Annotated[
+    str | None,
+    typer.Option(metavar="REF", help="More images to learn from, without labels: any folder of them, or as --data."),
+]
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
 Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML) instead of the default one.")]
 InputSize = Annotated[int | None, typer.Option(min=8, max=4096, help="Input height and width in pixels.")]

@@ -10,8 +10,8 @@ import typer
 from compressor.cli.options import (
     HUBS,
     MODELS,
-    TEACHERS,
     AsJson,
+    Assistant,
     BatchSize,
     Data,
     DecodeCache,
@@ -19,13 +19,20 @@ from compressor.cli.options import (
     InputSize,
     Overwrite,
     OverwriteFile,
+    Precompute,
+    Qat,
     Quiet,
     Recipe,
     Resume,
     Seed,
     Set,
     SkipBad,
+    Student,
+    TeacherCache,
+    TeacherClasses,
+    Teachers,
     Tracker,
+    Unlabelled,
 )
 from compressor.errors import KdcError
 
@@ -108,28 +115,16 @@ def specialists(
 
 
 def distill(
-    teacher: Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}; several: an ensemble.")],
+    teacher: Teachers,
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run, which kdc export takes.")],
     profile: Annotated[str | None, typer.Option(help="Train at this profile's input size.")] = None,
-    student: Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")] = None,
+    student: Student = None,
     student_init: Annotated[str, typer.Option(help="pretrained, random, or the PATH of a checkpoint.")] = "pretrained",
-    assistant: Annotated[
-        list[str] | None,
-        typer.Option(metavar="timm:NAME", help="A model between teacher and student, that learns first; repeatable."),
-    ] = None,
-    qat: Annotated[
-        bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
-    ] = False,
-    teacher_classes: Annotated[
-        Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
-    ] = None,
-    unlabelled: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REF", help="More images to learn from, without labels: any folder of them, or as --data."
-        ),
-    ] = None,
+    assistant: Assistant = None,
+    qat: Qat = False,
+    teacher_classes: TeacherClasses = None,
+    unlabelled: Unlabelled = None,
     recipe: Recipe = None,
     input_size: InputSize = None,
     epochs: Epochs = None,
@@ -137,15 +132,8 @@ def distill(
     seed: Seed = None,
     assignments: Set = None,
     skip_bad: SkipBad = False,
-    teacher_cache: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|off", help="Where the teacher's predictions are kept. Default: the user's cache folder."
-        ),
-    ] = None,
-    precompute: Annotated[
-        bool, typer.Option("--precompute", help="Only compute and keep the teacher's predictions; trains nothing.")
-    ] = False,
+    teacher_cache: TeacherCache = None,
+    precompute: Precompute = False,
     decode_cache: DecodeCache = None,
     tracker: Tracker = None,
     resume: Resume = False,
@@ -157,22 +145,26 @@ def distill(
     from compressor import api
     from compressor.terminal.console import progress_for
 
+    if precompute:
+        _refuse_with_precompute(makes_run=resume or overwrite or as_json, assistant=bool(assistant))
     asked: dict[str, Any] = {
         "teacher": teacher, "data": data, "out": out, "profile": profile, "student": student,
         "student_init": student_init, "qat": qat, "teacher_classes": teacher_classes, "unlabelled": unlabelled,
         "recipe": recipe, "input_size": input_size, "epochs": epochs, "batch_size": batch_size, "seed": seed,
         "set": assignments, "skip_bad": skip_bad, "teacher_cache": teacher_cache, "decode_cache": decode_cache,
-        "tracker": tracker,
+        "tracker": tracker, "progress": progress_for(quiet),
     }  # fmt: skip
-    if precompute and (resume or overwrite or as_json):
-        raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
-    if precompute and assistant:
-        raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
     if precompute:
-        api.precompute(**asked, progress=progress_for(quiet))
-        return
-    done = api.distill(**asked, assistant=assistant, resume=resume, overwrite=overwrite, progress=progress_for(quiet))
-    _show_run(done, as_json)
+        api.precompute(**asked)
+    else:
+        _show_run(api.distill(**asked, assistant=assistant, resume=resume, overwrite=overwrite), as_json)
+
+
+def _refuse_with_precompute(*, makes_run: bool, assistant: bool) -> None:
+    if makes_run:
+        raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
+    if assistant:
+        raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
 
 
 def predict(
@@ -188,9 +180,7 @@ def predict(
     labels_only: Annotated[
         bool, typer.Option("--labels-only", help="Only the most probable class of each sample.")
     ] = False,
-    teacher_classes: Annotated[
-        Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
-    ] = None,
+    teacher_classes: TeacherClasses = None,
     unlabelled: Annotated[
         str | None, typer.Option(metavar="REF", help="Also images without labels, as kdc distill takes them.")
     ] = None,

@@ -70,5 +70,5 @@ def class_order(labels: Iterable[str]) -> tuple[str, ...]:
 def listed(names: Iterable[str], most: int = 10) -> str:
     """Names for a message: the first few, each with its first 80 characters, and how many more."""
     every = [name if len(name) <= 80 else f"{name[:79]}…" for name in names]
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
+    suffix = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + suffix

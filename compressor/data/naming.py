@@ -19,8 +19,8 @@ NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?")
 Spellings = Mapping[str, Mapping[str, str]]
 
 
-def settled(found: Found, reference: str) -> Found:
-    """`found` with the names of its classes as they count everywhere from here on (`names.spelt`), and notes on what
+def settled(listing: Found, reference: str) -> Found:
+    """`listing` with the names of its classes as they count everywhere from here on (`names.spelt`), and notes on what
     may not be meant.
 
     Spellings of one name, such as é in one character and in two, or blanks around it, are one class, and said. Names
@@ -29,7 +29,7 @@ def settled(found: Found, reference: str) -> Found:
     and "0.0" may be one class, which pandas wrote as a float in one of the files, or two. A file that has nothing but
     "0.0", "1.0", … keeps these as names, with a note: what stands there counts, in every file alike.
     """
-    spellings = _spellings(found, reference)
+    spellings = _spellings(listing, reference)
     for texts in spellings.values():
         for text, where in texts.items():
             if fault := class_fault(text):
@@ -37,20 +37,22 @@ def settled(found: Found, reference: str) -> Found:
                     f"{_line(where)}: the class name {escaped(text)} {fault}", "give the class a name of one plain line"
                 )
     _ask_about_numbers(spellings)
-    for part in found.parts.values():
+    for part in listing.parts.values():
         refuse_ids(part)
-    class_names = found.class_names
+    class_names = listing.class_names
     if len(set(class_names)) == len(class_names):  # else it stands twice in a list, which is refused later
         class_names = tuple(dict.fromkeys(spelt(name) for name in class_names))
-    parts = {split: _renamed(part) for split, part in found.parts.items()}
-    return replace(found, class_names=class_names, parts=parts, notes=(*found.notes, *_notes(spellings)))
+    parts = {split: _renamed(part) for split, part in listing.parts.items()}
+    return replace(listing, class_names=class_names, parts=parts, notes=(*listing.notes, *_notes(spellings)))
 
 
 def refuse_ids(part: Part) -> None:
     """Raise KdcError for a sample whose id is not one line: files list them, one a line."""
-    for row, own in enumerate(part.ids):
-        if fault := line_fault(own):
-            raise KdcError(f"{_line(part.where(row))}: the image's name {escaped(own)} {fault}", "rename the file")
+    for row, sample_id in enumerate(part.ids):
+        if fault := line_fault(sample_id):
+            raise KdcError(
+                f"{_line(part.where(row))}: the image's name {escaped(sample_id)} {fault}", "rename the file"
+            )
 
 
 def _line(where: str) -> str:
@@ -58,13 +60,13 @@ def _line(where: str) -> str:
     return where if where.isprintable() else escaped(where, 300).strip("'\"")
 
 
-def _spellings(found: Found, reference: str) -> Spellings:
+def _spellings(listing: Found, reference: str) -> Spellings:
     first: dict[str, str] = {}
-    for part in found.parts.values():
+    for part in listing.parts.values():
         for row, label in enumerate(part.labels):
             if label not in first:
                 first[label] = part.where(row)
-    for name in found.class_names:
+    for name in listing.class_names:
         first.setdefault(name, f"{reference}, the list of its classes")
     spellings: dict[str, dict[str, str]] = defaultdict(dict)
     for text, where in first.items():
@@ -82,11 +84,11 @@ def _renamed(part: Part) -> Part:
 def _ask_about_numbers(spellings: Spellings) -> None:
     for names in _same_numbers(spellings):
         if not _fraction(names[0]):
-            one, other = sorted(names, key=lambda name: (len(name), name))[:2]
-            places = " and ".join(f"{escaped(name)} ({_line(_first(spellings[name]))})" for name in (one, other))
+            shorter, longer = sorted(names, key=lambda name: (len(name), name))[:2]
+            places = " and ".join(f"{escaped(name)} ({_line(_first(spellings[name]))})" for name in (shorter, longer))
             raise KdcError(
                 f"the labels {places} are the same number: are they one class, or two?",
-                f"one: write {one} everywhere (in pandas, astype('Int64') keeps whole numbers where labels are "
+                f"one: write {shorter} everywhere (in pandas, astype('Int64') keeps whole numbers where labels are "
                 "missing); two: name them with letters",
             )
 
@@ -97,9 +99,9 @@ def _same_numbers(names: Iterable[str]) -> list[list[str]]:
     for name in names:
         if match := NUMBER.fullmatch(unicodedata.normalize("NFKC", name)):
             # Compared as texts: a label may have more digits than Python converts.
-            whole, fraction = match[2].lstrip("0"), (match[3] or "").rstrip("0")
-            sign = "-" if match[1] == "-" and (whole or fraction) else ""
-            groups[sign, whole, fraction].append(name)
+            integer, fraction = match[2].lstrip("0"), (match[3] or "").rstrip("0")
+            sign = "-" if match[1] == "-" and (integer or fraction) else ""
+            groups[sign, integer, fraction].append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 

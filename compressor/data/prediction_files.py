@@ -45,10 +45,12 @@ class RawTable:
     info: OutputsInfo | None
 
 
-def require_ending(path: Path, what: str) -> None:
+def require_ending(path: Path, label: str) -> None:
     """Raise KdcError where the name ends on no known format."""
     if path.suffix.lower() not in ENDINGS:
-        raise KdcError(f"{what} {path} ends on none of {', '.join(ENDINGS)}", f"for example {path.with_suffix('.csv')}")
+        raise KdcError(
+            f"{label} {path} ends on none of {', '.join(ENDINGS)}", f"for example {path.with_suffix('.csv')}"
+        )
 
 
 def read_table(path: Path) -> RawTable:
@@ -94,8 +96,8 @@ def _read_csv(path: Path) -> RawTable:
         lines = rows_of(file, path, 1 if info else 0)
         header = tuple(clean(name) for name in next(lines, (0, []))[1])
         rows = []
-        for one in lines:
-            rows.append(one)
+        for numbered_row in lines:
+            rows.append(numbered_row)
             if len(rows) * len(header) > MOST_CELLS:
                 raise KdcError(f"{path} has more than {MOST_CELLS:,} values, the most that is read of a CSV", "Parquet")
 
@@ -157,8 +159,8 @@ def _read_parquet(path: Path) -> RawTable:
         if values.null_count:
             _present(values.to_pylist(), name, where)
         with np.errstate(over="ignore"):
-            found: Floats = values.to_numpy().astype(np.float32)
-        return found
+            floats: Floats = values.to_numpy().astype(np.float32)
+        return floats
 
     info = _info(said.decode("utf-8", "replace"), path) if said else None
     return RawTable(tuple(schema.names), rows, texts, numbers, where, info)

@@ -88,16 +88,16 @@ class AnswerTable:
 
     def of(self, ids: Sequence[str]) -> Floats:
         """The rows of `encoded` with these ids (see `named`), in their order. All of them must be there."""
-        found: Floats = self.encoded[[self.rows[name] for name in ids]]
-        return found
+        answers: Floats = self.encoded[[self.rows[name] for name in ids]]
+        return answers
 
     def top1(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """The most probable class of each of these samples, [N]: with `top_k` of those that are named, whatever an even
         share of the rest would come to. The first of equals."""
         rows, k = self.of(ids), self.top_k
         best = (rows if k is None else rows[:, k : 2 * k]).argmax(axis=1)
-        found = best if k is None else rows[np.arange(len(rows)), best]
-        return np.asarray(found, np.int64)
+        classes = best if k is None else rows[np.arange(len(rows)), best]
+        return np.asarray(classes, np.int64)
 
 
 def read_outputs(path: Path, class_names: Sequence[str]) -> AnswerTable:
@@ -116,27 +116,27 @@ def read_outputs(path: Path, class_names: Sequence[str]) -> AnswerTable:
         if name in rows:
             raise KdcError(f"{table.where(row)}: the id {name} stands twice, first in {table.where(rows[name])}")
         rows[name] = row
-    own = {name for name in BESIDE if name in table.columns and (table.info is not None or name not in class_names)}
-    contents = _contents(table, list(rows)) if "content" in own else None
-    seen = _seen(table, list(rows)) if "seen" in own else None
-    columns = [name for name in table.columns if name not in ("id", "split", *own)]
-    found = _values(table, columns, class_names, path)
-    zeros = np.flatnonzero((found.encoded <= NOTHING).any(axis=1))
+    extras = {name for name in BESIDE if name in table.columns and (table.info is not None or name not in class_names)}
+    contents = _contents(table, list(rows)) if "content" in extras else None
+    seen = _seen(table, list(rows)) if "seen" in extras else None
+    columns = [name for name in table.columns if name not in ("id", "split", *extras)]
+    values = _values(table, columns, class_names, path)
+    zeros = np.flatnonzero((values.encoded <= NOTHING).any(axis=1))
     zero = list(rows)[zeros[0]] if len(zeros) else None
-    digest = _sha256(found, class_names, rows, contents)
-    return AnswerTable(found.kind, found.top_k, rows, found.encoded, zero, table.info, digest, contents, seen)
+    digest = _sha256(values, class_names, rows, contents)
+    return AnswerTable(values.kind, values.top_k, rows, values.encoded, zero, table.info, digest, contents, seen)
 
 
 def _contents(table: RawTable, ids: Sequence[str]) -> dict[int, str]:
-    found: dict[int, str] = {}
+    ids_by_content: dict[int, str] = {}
     for row, text in enumerate(table.texts("content")):
         if not re.fullmatch(r"[0-9a-f]{16}", text):
             raise KdcError(
                 f"{table.where(row)}: column content holds {text!r}, not the 16 hexadecimal digits of kdc predict",
                 "leave the column out, and rows are matched by id",
             )
-        found.setdefault(int(text, 16), ids[row])
-    return found
+        ids_by_content.setdefault(int(text, 16), ids[row])
+    return ids_by_content
 
 
 def _seen(table: RawTable, ids: Sequence[str]) -> frozenset[str]:
@@ -189,14 +189,14 @@ def _every(table: RawTable, columns: list[str], class_names: Sequence[str], path
 
 def _column_of(columns: Sequence[str], prefix: str, path: Path) -> dict[str, str]:
     """For each column of a class, in the spelling in which classes are called: how the file spells it."""
-    found: dict[str, str] = {}
+    column_by_name: dict[str, str] = {}
     for column in columns:
         name = prefix + spelt(column.removeprefix(prefix)) if column.startswith(prefix) else column
-        if name in found:
-            both = f"{escaped(found[name])} and {escaped(column)}"
+        if name in column_by_name:
+            both = f"{escaped(column_by_name[name])} and {escaped(column)}"
             raise KdcError(f"{path} has two columns for one class: {both}", "keep one of them")
-        found[name] = column
-    return found
+        column_by_name[name] = column
+    return column_by_name
 
 
 def _top(table: RawTable, columns: list[str], class_names: Sequence[str], path: Path) -> _Values:
@@ -204,7 +204,7 @@ def _top(table: RawTable, columns: list[str], class_names: Sequence[str], path: 
     log = "log_probability_1" in columns
     value = "log_probability" if log else "probability"
     k = sum(re.fullmatch(r"class_\d+", column) is not None for column in columns)
-    names, values = ([f"{what}_{number}" for number in range(1, k + 1)] for what in ("class", value))
+    names, values = ([f"{prefix}_{number}" for number in range(1, k + 1)] for prefix in ("class", value))
     foreign = set(columns) - {*names, *values, f"{value}_rest"}
     there = set(columns)
     missing = [name for name in (*names, *values) if name not in there]
@@ -240,13 +240,13 @@ def _top(table: RawTable, columns: list[str], class_names: Sequence[str], path: 
 def _classes(table: RawTable, column: str, class_names: Sequence[str]) -> Floats:
     """The numbers of the classes that a column names, as float32 (exact up to 2^24)."""
     index = {name: number for number, name in enumerate(class_names)}
-    found = np.empty(table.rows, np.float32)
+    numbers = np.empty(table.rows, np.float32)
     for row, name in enumerate(map(spelt, table.texts(column))):
         if name not in index:
             near = did_you_mean(name, class_names) or f"; the classes of the data: {listed(class_names)}"
             raise KdcError(f"{table.where(row)}: {column} {name!r} is no class of the data{near}")
-        found[row] = index[name]
-    return found
+        numbers[row] = index[name]
+    return numbers
 
 
 def _log_probabilities(table: RawTable, values: Floats, columns: Sequence[str], *, log: bool) -> tuple[Floats, Floats]:
@@ -259,9 +259,9 @@ def _log_probabilities(table: RawTable, values: Floats, columns: Sequence[str], 
 
 
 def _log(values: Floats) -> Floats:
-    found = np.full_like(values, NOTHING)
-    np.log(values, out=found, where=values > 0)
-    return found
+    logs = np.full_like(values, NOTHING)
+    np.log(values, out=logs, where=values > 0)
+    return logs
 
 
 def _refuse(table: RawTable, bad: NDArray[np.bool_], columns: Sequence[str], values: Floats, why: str) -> None:

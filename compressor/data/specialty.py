@@ -33,18 +33,18 @@ def specialised(data: Dataset, typed: Sequence[str], seed: int) -> tuple[Dataset
     classes = specialty_classes(typed, before)
     numbers = np.array([classes.index(name) if name in classes else len(classes) for name in before], np.int64)
     labels = numbers[data.train.labels]
-    others = np.flatnonzero(labels == len(classes))
-    own = np.flatnonzero(labels < len(classes))
-    ordered = sorted(others.tolist(), key=lambda row: drawn(data.train, row, f"{seed}"))
-    rows = np.sort(np.concatenate([own, np.array(ordered[: len(own)], np.int64)]))
-    others_drawn = len(rows) - len(own)
+    dustbin_rows = np.flatnonzero(labels == len(classes))
+    specialty_rows = np.flatnonzero(labels < len(classes))
+    ordered = sorted(dustbin_rows.tolist(), key=lambda row: drawn(data.train, row, f"{seed}"))
+    rows = np.sort(np.concatenate([specialty_rows, np.array(ordered[: len(specialty_rows)], np.int64)]))
+    others_drawn = len(rows) - len(specialty_rows)
     specialty = Specialty(
         classes=classes,
         dustbin=DUSTBIN,
         share=others_drawn / len(rows),
-        natural_share=len(others) / (len(own) + len(others)),
+        natural_share=len(dustbin_rows) / (len(specialty_rows) + len(dustbin_rows)),
     )
-    drawing = f"{len(own):,} training samples of these, {others_drawn:,} of {len(others):,} others"
+    drawing = f"{len(specialty_rows):,} training samples of these, {others_drawn:,} of {len(dustbin_rows):,} others"
     note = f"a specialist of {listed(classes)}: {drawing}"
     key = json.dumps([data.info.fingerprint, list(classes), seed])
     info = data.info.model_copy(

@@ -74,12 +74,12 @@ def split_in(name: str) -> tuple[str | None, tuple[str, ...]]:
 def sounds_like(name: str, beside: Sequence[str] = ()) -> str | None:
     """The split that `name` means, or sounds like: a word for it, and nothing but numbers and BESIDE around. None where
     it does not; and not for "valid" where "invalid" is one of the names `beside` it."""
-    split, others = split_in(name)
-    if split is None or not all(_says_nothing(word) for word in others):
+    split, extra_words = split_in(name)
+    if split is None or not all(_says_nothing(word) for word in extra_words):
         return None
     if "valid" in words_of(name):
         opposites = {spelt(name).casefold().replace("valid", no) for no in ("invalid", "not valid", "not_valid")}
-        if opposites & {spelt(other).casefold() for other in beside}:
+        if opposites & {spelt(neighbour).casefold() for neighbour in beside}:
             return None
     return split
 

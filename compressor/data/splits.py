@@ -32,12 +32,12 @@ def split_off(
     for label, count in different.items():
         if count <= len(missing):
             raise _too_few(label, list(labels).count(label), count, missing)
-    own: dict[str, dict[bytes, int]] = defaultdict(dict)
+    sizes_by_label: dict[str, dict[bytes, int]] = defaultdict(dict)
     for digest in sorted(copies):
         first = min(copies[digest])
-        own[first][digest] = copies[digest][first]
+        sizes_by_label[first][digest] = copies[digest][first]
     split_of: dict[bytes, str] = {}
-    for sizes in own.values():
+    for sizes in sizes_by_label.values():
         split_of |= _shares(sizes, missing)
     rows_of: dict[str, list[int]] = {name: [] for name in ("train", *missing)}
     for row, digest in enumerate(digests):

@@ -16,14 +16,14 @@ from compressor.schema.recipe import Transfer
 __all__ = ["classes_without", "transfer_set"]
 
 
-def transfer_set(data: Dataset, how: Transfer, *, labels_only: bool, progress: Progress) -> Dataset:
-    """`data` with its training split cut to what `how` leaves of it; validation and test stay as they are.
+def transfer_set(data: Dataset, transfer: Transfer, *, labels_only: bool, progress: Progress) -> Dataset:
+    """`data` with its training split cut to what `transfer` leaves of it; validation and test stay as they are.
 
     Hinton, Vinyals & Dean 2015 (arXiv 1503.02531): section 3 leaves a class out, section 6 keeps 3 % of the labels.
     `labels_only`: nothing but labels teaches, so that samples without one are of no use. Of `info` only the notes
     change. Raises KdcError for an unknown class, or where no samples are left.
     """
-    without = classes_without(how, data.info.class_names)
+    without = classes_without(transfer, data.info.class_names)
     labels, notes = data.train.labels.copy(), []
     kept = ~np.isin(labels, without)
     if without:
@@ -32,17 +32,17 @@ def transfer_set(data: Dataset, how: Transfer, *, labels_only: bool, progress: P
         notes.append(f"transfer.without: all {unseen:,} images of {listed(names)} are left out of train")
         if data.info.unlabelled is not None:
             notes.append(f"transfer.without: the unlabelled images may show {listed(names)} all the same")
-    if how.labelled < 1:
+    if transfer.labelled < 1:
         had = kept & (labels != UNLABELLED)
-        keeps = had & _keeps_label(data.train, labels, how.labelled)
+        keeps = had & _keeps_label(data.train, labels, transfer.labelled)
         labels[~keeps] = UNLABELLED
         lost = had & ~keeps
-        fate = "are left out of train" if how.drop_unlabelled else "lose it"
+        fate = "are left out of train" if transfer.drop_unlabelled else "lose it"
         notes.append(
-            f"transfer.labelled {how.labelled:g}: {int(keeps.sum()):,} training images keep their label, "
+            f"transfer.labelled {transfer.labelled:g}: {int(keeps.sum()):,} training images keep their label, "
             f"{int(lost.sum()):,} {fate}"
         )
-        if how.drop_unlabelled:
+        if transfer.drop_unlabelled:
             kept &= ~lost
     if labels_only and (useless := int((kept & (labels == UNLABELLED)).sum())):
         kept &= labels != UNLABELLED
@@ -58,10 +58,10 @@ def transfer_set(data: Dataset, how: Transfer, *, labels_only: bool, progress: P
     return replace(data, info=info, train=data.train.part(rows, labels[rows]))
 
 
-def classes_without(how: Transfer, class_names: Sequence[str]) -> list[int]:
+def classes_without(transfer: Transfer, class_names: Sequence[str]) -> list[int]:
     """The numbers of the classes that are left out, in the recipe's order; raises KdcError for an unknown name, or
     where no class stays."""
-    wanted = [spelt(name) for name in how.without]
+    wanted = [spelt(name) for name in transfer.without]
     for name in wanted:
         if name not in class_names:
             near = did_you_mean(name, class_names)

@@ -39,8 +39,8 @@ def ship(bundle_dir: Path, report: Report) -> None:
 
 def _chosen(bundle_dir: Path, report: Report, winner: str) -> tuple[Bundle, Variant, Row]:
     bundle = read_json(bundle_dir / "bundle.json", Bundle)
-    variant = next(one for one in bundle.variants if one.name == winner)
-    return bundle, variant, next(one for one in report.rows if one.name == winner)
+    variant = next(candidate for candidate in bundle.variants if candidate.name == winner)
+    return bundle, variant, next(candidate for candidate in report.rows if candidate.name == winner)
 
 
 def write_best(
@@ -94,28 +94,28 @@ def problems_of_best(bundle_dir: Path, report: Report) -> list[str]:
     bundle, variant, row = _chosen(bundle_dir, report, report.winner)
     models = _models(variant)
     written = _written(bundle, variant, models, row, report.why)
-    found = {path: file_sha256(best / path) for path in files_of(best)}
+    digests = {path: file_sha256(best / path) for path in files_of(best)}
     wanted = {path: entry.sha256 for path, entry in models.items()}
     if manifest.kdc == __version__:
         wanted |= {path: _sha256(content) for path, content in written.items()}
     else:
-        own = {one.path: one.sha256 for one in manifest.files} | {MANIFEST: found[MANIFEST]}
-        wanted = own | wanted | {path: _sha256(written[path]) for path in ("labels.txt", "preprocess.json")}
-    missing = [f"{BEST}/{path} is missing" for path in wanted if path not in found]
-    other = [path for path in found if path in wanted and found[path] != wanted[path]]
-    foreign = [path for path in found if path not in wanted]
+        recorded = {file.path: file.sha256 for file in manifest.files} | {MANIFEST: digests[MANIFEST]}
+        wanted = recorded | wanted | {path: _sha256(written[path]) for path in ("labels.txt", "preprocess.json")}
+    missing = [f"{BEST}/{path} is missing" for path in wanted if path not in digests]
+    changed = [path for path in digests if path in wanted and digests[path] != wanted[path]]
+    foreign = [path for path in digests if path not in wanted]
     return [
         *missing,
-        *(f"{BEST}/{path} is not that of {report.winner}" for path in other),
+        *(f"{BEST}/{path} is not that of {report.winner}" for path in changed),
         *(f"{BEST}/{path} does not belong to {report.winner}" for path in foreign),
     ]
 
 
 def _models(variant: Variant) -> dict[str, FileEntry]:
     """The variant's files by their paths in best/, the model's first."""
-    place = Path(variant.model).parent
-    found = {Path(entry.path).relative_to(place).as_posix(): entry for entry in variant.files}
-    return dict(sorted(found.items(), key=lambda item: item[0] != Path(variant.model).name))
+    folder = Path(variant.model).parent
+    entries = {Path(entry.path).relative_to(folder).as_posix(): entry for entry in variant.files}
+    return dict(sorted(entries.items(), key=lambda item: item[0] != Path(variant.model).name))
 
 
 def _written(
@@ -127,12 +127,12 @@ def _written(
     batch = 1 if variant.dynamic_batch else bundle.profile.batch
     source = Path(variant.model).name
     model = "model.engine" if variant.build else source
-    found = {"labels.txt": "".join(f"{name}\n" for name in bundle.student.class_names).encode()}
+    contents = {"labels.txt": "".join(f"{name}\n" for name in bundle.student.class_names).encode()}
     shipping = shipping_of(variant.task)
     programs = {} if example is None else shipping.programs(example)
-    found |= shipping.input_files(variant, batch, model, cpp="classify.cpp" in programs)
+    contents |= shipping.input_files(variant, batch, model, cpp="classify.cpp" in programs)
     names = programs | ({variant.build: variant.build} if variant.build else {})
-    found |= {shipped: (asset_dir("targets") / name).read_bytes() for shipped, name in names.items()}
+    contents |= {shipped: (asset_dir("targets") / name).read_bytes() for shipped, name in names.items()}
     manifest = Manifest(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,
@@ -158,20 +158,20 @@ def _written(
         made=variant.made,
         files=(),
     )
-    found["README.md"] = to_readme(
+    contents["README.md"] = to_readme(
         manifest, shipping, example if programs else None, sum(entry.bytes for entry in variant.files)
     ).encode()
-    manifest = manifest.model_copy(update={"files": _entries(models, found)})
+    manifest = manifest.model_copy(update={"files": _entries(models, contents)})
     numpy = bundle.student.environment.packages.get("numpy")
-    found["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, shipping, numpy, tuple(models)).encode()
-    return {**found, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, found)}))}
+    contents["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, shipping, numpy, tuple(models)).encode()
+    return {**contents, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, contents)}))}
 
 
 def _entries(models: dict[str, FileEntry], written: dict[str, bytes]) -> tuple[FileEntry, ...]:
-    found = {path: entry.model_copy(update={"path": path}) for path, entry in models.items()}
+    entries = {path: entry.model_copy(update={"path": path}) for path, entry in models.items()}
     for path, content in written.items():
-        found[path] = FileEntry(path=path, sha256=_sha256(content), bytes=len(content))
-    return tuple(found[path] for path in sorted(found))
+        entries[path] = FileEntry(path=path, sha256=_sha256(content), bytes=len(content))
+    return tuple(entries[path] for path in sorted(entries))
 
 
 def _json(value: Noun) -> bytes:

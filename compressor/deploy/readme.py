@@ -11,8 +11,8 @@ def to_readme(manifest: Manifest, shipping: Shipping, example: Example | None, m
     """`example`: the programs in the folder, where there are any; `model_bytes`: of all the model's files."""
     accuracy = "not measured"
     if manifest.accuracy is not None:
-        found = manifest.accuracy
-        accuracy = f"{found.value:.2%} ({found.low:.2%} to {found.high:.2%}) top-1 of {found.n} {found.of}"
+        score = manifest.accuracy
+        accuracy = f"{score.value:.2%} ({score.low:.2%} to {score.high:.2%}) top-1 of {score.n} {score.of}"
     lines = [
         f"# {manifest.name}",
         "",

@@ -46,8 +46,8 @@ def to_cyclonedx(
         },
         "components": libraries,
         "dependencies": [
-            {"ref": model["bom-ref"], "dependsOn": [one["bom-ref"] for one in libraries]},
-            *({"ref": one["bom-ref"]} for one in libraries),
+            {"ref": model["bom-ref"], "dependsOn": [library["bom-ref"] for library in libraries]},
+            *({"ref": library["bom-ref"]} for library in libraries),
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -118,14 +118,14 @@ def _card(manifest: Manifest, shipping: Shipping) -> Json:
         }
     }
     if manifest.accuracy is not None:
-        found = manifest.accuracy
+        score = manifest.accuracy
         card["quantitativeAnalysis"] = {
             "performanceMetrics": [
                 {
                     "type": "top-1 accuracy",
-                    "value": f"{found.value:.6f}",
-                    "slice": f"{found.n} {found.of}",
-                    "confidenceInterval": {"lowerBound": f"{found.low:.6f}", "upperBound": f"{found.high:.6f}"},
+                    "value": f"{score.value:.6f}",
+                    "slice": f"{score.n} {score.of}",
+                    "confidenceInterval": {"lowerBound": f"{score.low:.6f}", "upperBound": f"{score.high:.6f}"},
                 }
             ]
         }

@@ -6,8 +6,10 @@ from compressor.distill.methods.assistants import distill_chain
 from compressor.distill.methods.predict import predict
 from compressor.distill.methods.qat import distill_quantized, quantization_aware
 from compressor.distill.methods.specialists import specialists
+from compressor.distill.run_folder import Destination
 
 __all__ = [
+    "Destination",
     "Resources",
     "distill",
     "distill_chain",

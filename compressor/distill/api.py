@@ -13,7 +13,8 @@ from compressor.distill.loop.learner import Term, bind_losses
 from compressor.distill.methods.bias_correction import require_correctable
 from compressor.distill.overlap import seen_before, tell_table_overlap, with_notes
 from compressor.distill.plan import TrainingPlan
-from compressor.distill.run_folder import acquired, discard_backup, held, refuse_place
+from compressor.distill.run_folder import Destination, acquired, discard_backup, held
+from compressor.distill.run_refusals import refuse_place
 from compressor.distill.teacher.predictions import require_teachable
 from compressor.distill.trainer import log_sizes, not_kept, precompute_answers, train_and_save
 from compressor.errors import KdcError
@@ -42,18 +43,16 @@ __all__ = [
 
 def teach(
     request: Request,
-    out: Path,
+    out: Destination,
     *,
-    resume: bool,
-    overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
 ) -> Student:
     """Fine-tune `request.teacher` on the classes of `request.data`: the new classifier first, then everything."""
-    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, progress) as finished:
         if finished:
-            return already_finished(out, progress)
-        return train_and_save(_teaching(request, progress), out, resume, resources or Resources(), progress)
+            return already_finished(out.folder, progress)
+        return train_and_save(_teaching(request, progress), out, resources or Resources(), progress)
 
 
 def _teaching(request: Request, progress: Progress) -> TrainingPlan:
@@ -87,10 +86,8 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
 
 def distill(
     request: Request,
-    out: Path,
+    out: Destination,
     *,
-    resume: bool,
-    overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
     data: Dataset | None = None,
@@ -101,10 +98,10 @@ def distill(
     the caller has opened it already (`training_data`).
     """
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
-    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, progress) as finished:
         if finished:
-            return already_finished(out, progress)
-        return train_and_save(distillation(request, progress, data), out, resume, resources or Resources(), progress)
+            return already_finished(out.folder, progress)
+        return train_and_save(distillation(request, progress, data), out, resources or Resources(), progress)
 
 
 def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:

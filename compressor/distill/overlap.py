@@ -51,8 +51,8 @@ def tell_overlap(teachers: Sequence[str], data: Dataset, progress: Progress, *, 
         if overlap := _overlap(images, data):
             notes.append(f"{name} was trained on {overlap}: its accuracy on them says nothing about other images")
             progress.warn(notes[-1])
-        elif other := _other_data(images, data):
-            notes.append(f"{name} was trained on other images too: {other}")
+        elif other_data := _other_data(images, data):
+            notes.append(f"{name} was trained on other images too: {other_data}")
             progress.note(notes[-1])
     images = images_of(starts) if starts else None
     if images is not None and (overlap := _overlap(images, data)):

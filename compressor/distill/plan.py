@@ -65,8 +65,8 @@ class TrainingPlan:
 
     @property
     def peer_keys(self) -> list[str]:
-        own = self.student.preprocess
-        return ["student" if peer.preprocess == own else f"peer{n}" for n, peer in enumerate(self.peers, 1)]
+        preprocess = self.student.preprocess
+        return ["student" if peer.preprocess == preprocess else f"peer{n}" for n, peer in enumerate(self.peers, 1)]
 
     @property
     def sides(self) -> dict[str, LayerPairs]:

@@ -141,8 +141,10 @@ def distillation_recipe(
 
 def _scaled(recipe: Recipe) -> Recipe:
     """With the learning rate for its own batch size."""
-    how = recipe.optimizer
-    if how.lr_for_batch in (None, recipe.batch_size):
+    optimizer = recipe.optimizer
+    if optimizer.lr_for_batch in (None, recipe.batch_size):
         return recipe
-    lr = how.lr * (recipe.batch_size / how.lr_for_batch) ** 0.5
-    return recipe.model_copy(update={"optimizer": how.model_copy(update={"lr": lr, "lr_for_batch": recipe.batch_size})})
+    lr = optimizer.lr * (recipe.batch_size / optimizer.lr_for_batch) ** 0.5
+    return recipe.model_copy(
+        update={"optimizer": optimizer.model_copy(update={"lr": lr, "lr_for_batch": recipe.batch_size})}
+    )

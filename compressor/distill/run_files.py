@@ -65,9 +65,9 @@ def foreign(folder: Path, leaves: Iterable[str]) -> Path | None:
         if path.name == BEFORE:
             continue
         inside = [path, *(sorted(path.rglob("*")) if _is_folder(path) else ())]
-        found: Path | None = next((one for one in inside if one not in ours), None)
-        if found is not None:
-            return found
+        stray: Path | None = next((entry for entry in inside if entry not in ours), None)
+        if stray is not None:
+            return stray
     return None
 
 
@@ -103,9 +103,9 @@ def link_all(folder: Path, leaves: Iterable[str], to: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what kills left unfinished in `folder` and in what lies in it. Only for who has locked it."""
-    for place in (folder, *(folder / name for name in WITHIN), *(folder / name for name in NUMBERED)):
-        if place.is_dir() and not place.is_symlink():
-            for left in place.iterdir():
+    for run_dir in (folder, *(folder / name for name in WITHIN), *(folder / name for name in NUMBERED)):
+        if run_dir.is_dir() and not run_dir.is_symlink():
+            for left in run_dir.iterdir():
                 if is_temporary(left.name):
                     remove_all(left)
 

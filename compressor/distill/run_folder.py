@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, get_args
 
 from accelerate.utils import broadcast_object_list
 
@@ -14,7 +14,6 @@ from compressor.distill.run_files import (
     RUN,
     SPECIALISTS,
     Kind,
-    foreign,
     kind_of,
     link_all,
     remove,
@@ -22,47 +21,49 @@ from compressor.distill.run_files import (
     stands_in,
     sweep,
 )  # fmt: skip
+from compressor.distill.run_refusals import refuse_foreign, refuse_needed, refuse_other_command, refuse_place
 from compressor.errors import KdcError, os_error
 from compressor.files.atomic import temporary_beside
 from compressor.files.locks import is_held, locked
-from compressor.files.reading import JSON_BYTES, json_value, read_text
-from compressor.models.checkpoints.state_dict import split_key
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import team
 from compressor.progress import Progress
-from compressor.references import Reference
 from compressor.schema.base import flat, read_json, write_json
 from compressor.schema.specialists import SpecialistsRequest
 from compressor.schema.student import Request
 
-__all__ = ["acquire", "acquired", "discard_backup", "held", "refuse_place", "rollback", "start"]
+__all__ = ["Destination", "acquire", "acquired", "discard_backup", "held", "rollback", "start"]
 
-SCANNED = ("folder:", "hf:")
-"""Data of which all that lies in its folder is a part."""
 
-WORDS = ("self", "peers", "pretrained", "random", "digits")
-"""What requests name that is no file."""
+@dataclass(frozen=True)
+class Destination:
+    """Where a run goes: its `folder`; whether to `resume` the one that was interrupted there, or `overwrite` what kdc
+    made there earlier."""
+
+    folder: Path
+    _: KW_ONLY
+    resume: bool = False
+    overwrite: bool = False
 
 
 @contextmanager
-def acquired(
-    out: Path, request: Request | SpecialistsRequest, *, resume: bool, overwrite: bool, progress: Progress
-) -> Iterator[bool]:
-    """`acquire`, and inside no other command writes `out`. What a kill left unfinished there is gone.
+def acquired(out: Destination, request: Request | SpecialistsRequest, progress: Progress) -> Iterator[bool]:
+    """`acquire`, and inside no other command writes there. What a kill left unfinished there is gone.
 
     By every process of the run before one of them changes the folder. An interruption is told what it left.
     """
-    acquire(out, request, resume=resume, overwrite=overwrite)
-    whole = not is_held(out.parent) and not is_held(out.parent.parent)  # or a part of another run
+    folder = out.folder
+    acquire(out, request)
+    is_outermost = not is_held(folder.parent) and not is_held(folder.parent.parent)  # or a part of another run
     team().wait_for_everyone()
-    with held(out, f"kdc {request.command}", progress):
-        finished = acquire(out, request, resume=resume, overwrite=overwrite)
+    with held(folder, f"kdc {request.command}", progress):
+        finished = acquire(out, request)
         team().wait_for_everyone()
         try:
             yield finished
         except KeyboardInterrupt:
-            if whole and not finished and team().is_main_process and _goes_on(out, request):
-                progress.warn(f"stopped; the state is saved in {out}: the same command with --resume goes on")
+            if is_outermost and not finished and team().is_main_process and _goes_on(folder, request):
+                progress.warn(f"stopped; the state is saved in {folder}: the same command with --resume goes on")
             raise
 
 
@@ -90,14 +91,15 @@ def held(out: Path, command: str, progress: Progress) -> Iterator[None]:
         yield
 
 
-def acquire(folder: Path, request: Request | SpecialistsRequest, *, resume: bool, overwrite: bool) -> bool:
-    """Whether `folder` holds a finished run of this very request, which `resume` then has nothing to do for.
+def acquire(out: Destination, request: Request | SpecialistsRequest) -> bool:
+    """Whether the folder holds a finished run of this very request, which `resume` then has nothing to do for.
 
     Raises KdcError where the folder may not be written: it is not a run, a run stands there and neither --resume nor
     --overwrite was given, other files lie in the run to overwrite, or something that the request names; or the run to
     resume was started with another request. With both, --resume counts: what was interrupted may have been to
     overwrite. Changes nothing.
     """
+    folder, resume, overwrite = out.folder, out.resume, out.overwrite
     request_file, kind = folder / "run.json", kind_of(request)
     refuse_place(folder, request)
     if not folder.exists() or (folder.is_dir() and not stands_in(folder)):
@@ -106,11 +108,11 @@ def acquire(folder: Path, request: Request | SpecialistsRequest, *, resume: bool
         return False
     if not folder.is_dir() or not request_file.is_file():
         raise KdcError(f"--out {folder} exists and is no run of kdc, so it is left alone", "choose another --out")
-    _refuse_other_command(folder, request, kind, resume=resume)
+    refuse_other_command(folder, request, kind, resume=resume)
     finished = (folder / kind.last).is_file()
     if overwrite and not resume:
-        _refuse_foreign(folder, kind)
-        _refuse_needed(folder, request)
+        refuse_foreign(folder, kind)
+        refuse_needed(folder, request)
         return False
     if not resume:
         state = "a finished run" if finished else "a run that was not finished"
@@ -135,102 +137,24 @@ def _goes_on(folder: Path, request: Request | SpecialistsRequest) -> bool:
     return False
 
 
-def refuse_place(folder: Path, request: Request | SpecialistsRequest) -> None:
-    """Where nothing may be written: through a link that leads nowhere, or among the images, where a run's folders
-    would be classes to the next command."""
-    if folder.is_symlink() and not folder.exists():
-        raise KdcError(f"--out {folder} is a link to {folder.readlink()}, which does not exist", "make that folder")
-    for reference in filter(None, (request.data, getattr(request, "unlabelled", None))):
-        place = _place(reference)
-        if place is None or not place.is_dir() or not (reference.startswith(SCANNED) or ":" not in reference):
-            continue
-        if folder.resolve().is_relative_to(place.resolve()):
-            raise KdcError(f"--out {folder} lies among the images of {reference}", "choose another --out")
-
-
-def _refuse_other_command(folder: Path, request: Request | SpecialistsRequest, kind: Kind, *, resume: bool) -> None:
-    """What teach made distill may replace, and the other way round; else a folder is of one command."""
-    try:
-        command = _json(folder / "run.json")["command"]
-    except (KdcError, LookupError, TypeError):
-        return  # it is damaged: --resume says how
-    commands = get_args(kind.request.model_fields["command"].annotation)
-    if command != request.command and (resume or command not in commands):
-        raise KdcError(
-            f"--out {folder} holds a run of kdc {command}, not of kdc {request.command}", "choose another --out"
-        )
-
-
-def _refuse_needed(folder: Path, request: Request | SpecialistsRequest) -> None:
-    """Nothing that the new run is made from may go with the old one."""
-    named = [request.teacher, request.data]
-    if isinstance(request, Request):
-        optional = (request.student, request.init, request.unlabelled, request.teacher_classes)
-        named += [*request.other_teachers, *request.assistants, *(text for text in optional if text)]
-    named += [text for peer in request.recipe.peers for text in (peer.student, peer.init)]
-    for reference in [*named, *filter(None, map(_generalist, named))]:
-        place = _place(reference)
-        if place is not None and place.exists() and place.resolve().is_relative_to(folder.resolve()):
-            raise KdcError(
-                f"--overwrite: {reference} lies in --out {folder}, and would be removed", "choose another --out"
-            )
-
-
-def _generalist(reference: str) -> str | None:
-    """Whom the specialists of `specialists:DIR` stand beside."""
-    folder = Reference.parse(reference).folder("specialists")
-    if folder is None:
-        return None
-    try:
-        source = _json(folder / "specialists.json")["generalist"]["source"]
-    except (KdcError, LookupError, TypeError):
-        return None  # it cannot be loaded either, and that says why
-    return source if isinstance(source, str) else None
-
-
-def _json(path: Path) -> Any:
-    return json_value(read_text(path, most=JSON_BYTES), str(path))
-
-
-def _place(reference: str) -> Path | None:
-    """Where it lies, if it is a file or folder here."""
-    named = Reference.parse(reference)
-    if named.rest is None:
-        return None if reference in WORDS else split_key(reference)[0]
-    if named.scheme == "hf" and not Path(named.rest).exists():
-        return Path(named.name)  # after its "@" stands a data set's configuration
-    if named.scheme != "timm":
-        return Path(named.rest)
-    return named.local or (split_key(named.at)[0] if named.at else None)
-
-
-def _refuse_foreign(folder: Path, kind: Kind) -> None:
-    """A bundle or notes may have been put into a run's folder: --overwrite replaces what kdc made, and no more."""
-    found = foreign(folder, kind.leaves)
-    if found is not None:
-        raise KdcError(
-            f"--overwrite: {folder} holds {found.relative_to(folder)} too, which is no part of the run, so it is left "
-            "alone",
-            "move it away, or choose another --out",
-        )
-
-
-def start(folder: Path, request: Request | SpecialistsRequest, *, resume: bool) -> None:
+def start(out: Destination, request: Request | SpecialistsRequest) -> None:
     """Make the folder ready to be trained in: emptied unless resumed, with run.json. What stood there is kept in it
     until `discard_backup`, or comes back with `rollback`; of two, what is worth more, a finished run before one that
     can go on.
     """
-    kind = kind_of(request)
+    folder, kind = out.folder, kind_of(request)
     try:
         with uninterrupted():
             folder.mkdir(parents=True, exist_ok=True)
-            if resume:
+            if out.resume:
                 return
             if (folder / "run.json").exists():
                 _set_aside(folder, kind)
             write_json(folder / "run.json", request)
     except BaseException as error:
-        if not resume and (folder / BEFORE / "run.json").exists():  # a run to go on with is no failure of this command
+        if (
+            not out.resume and (folder / BEFORE / "run.json").exists()
+        ):  # a run to go on with is no failure of this command
             rollback(folder, kind)
         if isinstance(error, OSError):
             raise os_error(error, f"preparing {folder}") from error

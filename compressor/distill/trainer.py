@@ -17,7 +17,7 @@ from compressor.distill.loop.checkpoint import is_saved
 from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner
 from compressor.distill.plan import TrainingPlan
-from compressor.distill.run_folder import rollback, start
+from compressor.distill.run_folder import Destination, rollback, start
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.predictions import taught_by
 from compressor.distill.teacher.setup import measured, on_device, signal_of, teaching_itself
@@ -50,15 +50,15 @@ def log_sizes(data: Dataset, progress: Progress) -> None:
     progress.note(f"data {data.info.source}: {len(names)} classes ({listed(names, 6)}); {sizes}")
 
 
-def train_and_save(plan: TrainingPlan, out: Path, resume: bool, resources: Resources, progress: Progress) -> Student:
-    """Decode and measure the teacher; then everything that changes the run in `out`.
+def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, progress: Progress) -> Student:
+    """Decode and measure the teacher; then everything that changes the run in the folder.
 
-    What stood in `out` (with --overwrite) goes only when the new run is finished, and is there again if not one
+    What stood there (with --overwrite) goes only when the new run is finished, and is there again if not one
     checkpoint came of that. In a run of several processes the first one writes, and the others wait.
     """
-    context = context_for(out, resources, progress)
+    folder, context = out.folder, context_for(out.folder, resources, progress)
     accelerator, progress = context.accelerator, context.progress
-    with store_in(out, context) as store:
+    with store_in(folder, context) as store:
         feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
         teacher, card = None, None
         sides = _looked_at(plan, context)
@@ -72,14 +72,14 @@ def train_and_save(plan: TrainingPlan, out: Path, resume: bool, resources: Resou
         if plan.table is not None:
             signal, card = taught_by(plan.table, plan.data, Muted(progress) if plan.quantize is not None else progress)
         if accelerator.is_main_process:
-            start(out, plan.request, resume=resume)
+            start(out, plan.request)
         accelerator.wait_for_everyone()
         try:
-            return _trained(plan, out, feed, signal, sides, card, context)
+            return _trained(plan, folder, feed, signal, sides, card, context)
         except BaseException:
-            nothing = not is_saved(out / "checkpoint") and not (out / "student.json").exists()
-            if nothing and not resume and accelerator.is_main_process:
-                rollback(out)
+            nothing = not is_saved(folder / "checkpoint") and not (folder / "student.json").exists()
+            if nothing and not out.resume and accelerator.is_main_process:
+                rollback(folder)
             raise
 
 
@@ -101,7 +101,7 @@ def _signal(
     context: RunContext, *, every_view: bool,
 ) -> Teacher:  # fmt: skip
     """The teacher, with what the losses look at."""
-    pooled = {layer.shape[0] for one in sides.values() for layer in one.teacher if layer.name == POOLED}
+    pooled = {layer.shape[0] for side in sides.values() for layer in side.teacher if layer.name == POOLED}
     return signal_of(
         loaded, model, plan.recipe, plan.data, feed, context,
         taps=taps_of(sides, plan.student, loaded)[1], pooled=max(pooled, default=0), every_view=every_view,
@@ -118,8 +118,8 @@ def _require_trainable(plan: TrainingPlan) -> None:
 def _looked_at(plan: TrainingPlan, context: RunContext) -> dict[str, LayerPairs]:
     """The layers that the losses on features look at, said for people."""
     sides = plan.sides
-    for name, one in sides.items():
-        context.progress.note(described(name, one))
+    for name, side in sides.items():
+        context.progress.note(described(name, side))
     for name, why in plan.left_out.items():
         context.progress.note(f"{name} is left out: {why}")
     alone = [term.name for term in plan.terms if term.row.one_process]

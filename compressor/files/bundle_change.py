@@ -153,22 +153,22 @@ def _swap(new: Path, old: Path, bundle: Path) -> None:
         made.rename(old)
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(first: Path, second: Path) -> bool:
     try:
-        mine, others = one.lstat(), other.lstat()
-        if os.path.samestat(mine, others):
+        first_stat, second_stat = first.lstat(), second.lstat()
+        if os.path.samestat(first_stat, second_stat):
             return True
-        if not stat.S_ISREG(others.st_mode) or mine.st_size != others.st_size:
+        if not stat.S_ISREG(second_stat.st_mode) or first_stat.st_size != second_stat.st_size:
             return False
-        return _equal(one, other)
+        return _equal(first, second)
     except FileNotFoundError:
         return False
 
 
-def _equal(one: Path, other: Path) -> bool:
-    with one.open("rb") as mine, other.open("rb") as others:
-        while chunk := mine.read(1 << 20):
-            if others.read(len(chunk)) != chunk:
+def _equal(first: Path, second: Path) -> bool:
+    with first.open("rb") as first_file, second.open("rb") as second_file:
+        while chunk := first_file.read(1 << 20):
+            if second_file.read(len(chunk)) != chunk:
                 return False
     return True
 

@@ -68,8 +68,8 @@ def remove_strays(bundle: Path, strays: Sequence[str]) -> str:
     strays = list(dict.fromkeys(strays))
     repositories = [path for path in strays if path.split("/")[-1].lower() == ".git"]
     hints = [f"move {bundle / path} away: a repository may hold a bundle, but not lie in one" for path in repositories]
-    others = [shlex.quote(str(bundle / path)) for path in strays if path not in repositories]
-    return "; ".join([*([f"rm -r {' '.join(others)}"] if others else []), *hints])
+    removable_paths = [shlex.quote(str(bundle / path)) for path in strays if path not in repositories]
+    return "; ".join([*([f"rm -r {' '.join(removable_paths)}"] if removable_paths else []), *hints])
 
 
 def counted(bundle: Path) -> Path:
@@ -107,22 +107,22 @@ def claim(out: Path, overwrite: bool) -> None:
     if not out.is_dir():
         raise KdcError(f"--out {out} exists and is no folder, so it is left alone", "choose another --out")
     try:
-        found = files_of(out)
+        files = files_of(out)
     except OSError as error:
         raise os_error(error, f"reading {out}") from error
-    if not found and not holds_bundle(out):
+    if not files and not holds_bundle(out):
         return
     if not holds_bundle(out):
         raise KdcError(f"--out {out} exists and is no bundle of kdc, so it is left alone", "choose another --out")
     if not overwrite:
         raise KdcError(f"--out {out} holds a bundle", "--overwrite to replace it, or another --out")
-    own = own_files(out) | own_files(counted(out))
-    foreign = [path for path in found if path not in own and not path.startswith(MEASURED)]
+    bundle_files = own_files(out) | own_files(counted(out))
+    foreign = [path for path in files if path not in bundle_files and not path.startswith(MEASURED)]
     if foreign:
-        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        suffix = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         strays = [left for path in foreign if (left := stray(path)) is not None]
         raise KdcError(
-            f"--out {out} holds {foreign[0]}{more}, which is no file of that bundle and would be lost",
+            f"--out {out} holds {foreign[0]}{suffix}, which is no file of that bundle and would be lost",
             remove_strays(out, strays) if len(strays) == len(foreign) else "put it elsewhere, or choose another --out",
         )
 
@@ -135,7 +135,7 @@ def own_files(bundle: Path) -> set[str]:
         named |= {line[66:] for line in lines}
     with suppress(KdcError, KeyError, TypeError, AttributeError):
         manifest = json_value(read_bytes(bundle / "bundle.json", most=JSON_BYTES), "bundle.json")
-        entries = [*manifest["support"], *(entry for one in manifest["variants"] for entry in one["files"])]
+        entries = [*manifest["support"], *(entry for variant in manifest["variants"] for entry in variant["files"])]
         named |= {str(entry["path"]) for entry in entries}
     return {path for path in files_of(bundle) if path in named or path.startswith(MEASURED)}
 
@@ -146,27 +146,27 @@ def read_steadily(bundle: Path, read: Callable[[], T]) -> T:
     for left in reversed(range(TRIES)):
         before = _moment(bundle)
         try:
-            found = read()
+            result = read()
         except (KdcError, OSError):
             if left == 0 or _moment(bundle) == before:
                 raise
         else:
             if left == 0 or _moment(bundle) == before:
-                return found
+                return result
         time.sleep(PAUSE_S)
     raise AssertionError("the last try returns or raises")
 
 
 def _moment(bundle: Path) -> list[tuple[int, int, int] | None]:
     """Differs where another state counts, or is being put in place."""
-    found: list[tuple[int, int, int] | None] = []
+    stamps: list[tuple[int, int, int] | None] = []
     for path in (bundle / NEXT, bundle / SUMS):
         try:
             info = path.stat()
-            found.append((info.st_ino, info.st_mtime_ns, info.st_size))
+            stamps.append((info.st_ino, info.st_mtime_ns, info.st_size))
         except OSError:
-            found.append(None)
-    return found
+            stamps.append(None)
+    return stamps
 
 
 def must_hold_a_bundle(bundle_dir: Path) -> None:

@@ -35,12 +35,12 @@ def is_held(folder: Path) -> bool:
 
 @contextmanager
 def locked(
-    place: Path, command: str, *, file: bool = False, wait_s: float = 0.0, warn: Callable[[str], None] | None = None
+    target: Path, command: str, *, file: bool = False, wait_s: float = 0.0, warn: Callable[[str], None] | None = None
 ) -> Iterator[None]:
-    """Inside, no other command of kdc writes `place`: a folder, which is made where it is missing, or a `file`.
+    """Inside, no other command of kdc writes `target`: a folder, which is made where it is missing, or a `file`.
 
     Args:
-        place: what is to be written.
+        target: what is to be written.
         command: the command that writes it, e.g. "kdc distill", to be named to others.
         wait_s: how long to wait for another command that writes it, in seconds.
         warn: told where the file system has no locks; then nothing is locked.
@@ -48,7 +48,7 @@ def locked(
     Raises:
         KdcError: another command writes it, which is named with its process and machine.
     """
-    lock = place.resolve().with_name(f".{place.resolve().name}{LOCK}") if file else place.resolve() / LOCK
+    lock = target.resolve().with_name(f".{target.resolve().name}{LOCK}") if file else target.resolve() / LOCK
     if lock in _held:
         _held[lock] += 1
         try:
@@ -57,7 +57,7 @@ def locked(
             _held[lock] -= 1
         return
     made = _make(lock.parent)
-    handle = _acquired(lock, place, wait_s, warn)
+    handle = _acquired(lock, target, wait_s, warn)
     try:
         if handle is not None:
             _sign(handle, command)
@@ -86,7 +86,7 @@ def _make(folder: Path) -> list[Path]:
     return missing
 
 
-def _acquired(lock: Path, place: Path, wait_s: float, warn: Callable[[str], None] | None) -> int | None:
+def _acquired(lock: Path, target: Path, wait_s: float, warn: Callable[[str], None] | None) -> int | None:
     """The open lock file, locked; None where the file system has no locks."""
     try:
         import fcntl
@@ -100,7 +100,7 @@ def _acquired(lock: Path, place: Path, wait_s: float, warn: Callable[[str], None
             _make(lock.parent)
             continue
         except OSError as error:
-            raise os_error(error, f"locking {place}") from error
+            raise os_error(error, f"locking {target}") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):
@@ -114,11 +114,11 @@ def _acquired(lock: Path, place: Path, wait_s: float, warn: Callable[[str], None
             os.close(handle)
             if warn is not None:
                 reason = error.strerror or error
-                warn(f"{place} cannot be locked ({reason}): let no other command write it now")
+                warn(f"{target} cannot be locked ({reason}): let no other command write it now")
             return None
         if time.monotonic() >= until or (not wait_s and owner != NOBODY_KNOWN):
             raise KdcError(
-                f"{place} is being written by {owner}", "wait until that has ended, or write to another place"
+                f"{target} is being written by {owner}", "wait until that has ended, or write to another place"
             )
         time.sleep(0.1)
 

@@ -61,12 +61,12 @@ def read_bytes(path: Path, *, most: int) -> bytes:
         try:
             # A file that is larger is not even read, and `most` bytes are not asked for at once: there may be less
             # memory, and taking that much anew for each of many small files takes longer than reading them.
-            data = b"" if (found := os.fstat(file.fileno()).st_size) > most else file.read(found + 1)
-            if len(data) > found:  # it grows, or is of a kind that says no size
+            data = b"" if (size := os.fstat(file.fileno()).st_size) > most else file.read(size + 1)
+            if len(data) > size:  # it grows, or is of a kind that says no size
                 data += file.read(most + 1 - len(data))
         except OSError as error:
             raise os_error(error, f"reading {path}") from error
-    if max(found, len(data)) > most:
+    if max(size, len(data)) > most:
         raise KdcError(f"{path} is larger than {_size(most)}, which is the most that is read of such a file")
     return data
 

@@ -31,15 +31,15 @@ class RowFile:
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The rows with these numbers, in this order: uint8 [N, row]."""
-        found = np.empty((len(rows), self.row), np.uint8)
-        for place, number in zip(found, rows.tolist(), strict=True):
+        records = np.empty((len(rows), self.row), np.uint8)
+        for record, number in zip(records, rows.tolist(), strict=True):
             try:
-                got = os.preadv(self._file, [place.data], self._offset + number * self.row)
+                got = os.preadv(self._file, [record.data], self._offset + number * self.row)
             except OSError as error:
                 raise os_error(error, f"reading {self.path}") from error
             if got != self.row:
                 raise KdcError(f"{self.path} is damaged: it ends within row {number}")
-        return found
+        return records
 
     def write(self, rows: NDArray[np.int64], values: NDArray[np.uint8]) -> None:
         """Put `values`, uint8 [N, row], in these rows; raises KdcError where the disk is full."""

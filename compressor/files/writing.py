@@ -25,20 +25,20 @@ def is_stream(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
     except OSError:
-        return _own(path) is not None
+        return _own_descriptor(path) is not None
     if stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
-        what = "folder" if stat.S_ISDIR(mode) else "disk"
-        raise KdcError(f"--out {path} is a {what}, not a file", "name a file")
-    return not stat.S_ISREG(mode) or _own(path) is not None
+        kind = "folder" if stat.S_ISDIR(mode) else "disk"
+        raise KdcError(f"--out {path} is a {kind}, not a file", "name a file")
+    return not stat.S_ISREG(mode) or _own_descriptor(path) is not None
 
 
-def _own(path: Path) -> int | None:
+def _own_descriptor(path: Path) -> int | None:
     """The number of what this process has open, if `path` names it."""
-    found = OWN.fullmatch(os.path.abspath(path))  # noqa: PTH100  (resolved, it would be what it leads to)
-    if found is None:
+    match = OWN.fullmatch(os.path.abspath(path))  # noqa: PTH100  (resolved, it would be what it leads to)
+    if match is None:
         return None
-    number = found[1] or found[2]
-    return int(number) if number else (1 if found[0].endswith("stdout") else 2)
+    number = match[1] or match[2]
+    return int(number) if number else (1 if match[0].endswith("stdout") else 2)
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
@@ -65,12 +65,12 @@ def written(path: Path, command: str) -> Iterator[Path]:
 def write_output(path: Path, text: str, command: str, *, overwrite: bool) -> None:
     """Write `text` (UTF-8) to the file `path`; see `refuse_existing` and `written`."""
     refuse_existing(path, overwrite=overwrite)
-    with written(path, command) as place:
+    with written(path, command) as target:
         refuse_existing(path, overwrite=overwrite)  # now that nobody else makes it
         try:
-            own = _own(path)
+            descriptor = _own_descriptor(path)
             # Not to be made: a pipe whose reader has gone away leaves no file in its place.
-            handle = os.open(place, os.O_WRONLY | os.O_APPEND) if own is None else os.dup(own)
+            handle = os.open(target, os.O_WRONLY | os.O_APPEND) if descriptor is None else os.dup(descriptor)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:

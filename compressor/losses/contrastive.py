@@ -59,6 +59,6 @@ def _log_noise(scores: Tensor, negatives: Tensor) -> Tensor:
 
 def _nce(positive: Tensor, scores: Tensor, negatives: Tensor, log_noise: Tensor) -> Tensor:
     """−log h − Σ log(1 − h), mean over the batch; scores of the positives [B], of the memory [B, K]."""
-    own = torch.where(negatives.any(-1), F.logsigmoid(positive - log_noise), 0.0)
-    others = torch.where(negatives, F.logsigmoid(log_noise[:, None] - scores), 0.0).sum(-1)
-    return -(own + others).mean()
+    data_term = torch.where(negatives.any(-1), F.logsigmoid(positive - log_noise), 0.0)
+    noise_terms = torch.where(negatives, F.logsigmoid(log_noise[:, None] - scores), 0.0).sum(-1)
+    return -(data_term + noise_terms).mean()

@@ -39,10 +39,11 @@ def pkd(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) 
     _require(student_features, 4, "maps [B, C, H, W]")
     loss = []
     for student, teacher in pairs(student_features, teacher_features):
-        (ours, own, moves), (theirs, other, leads) = _centred(student), _centred(teacher)
-        vary = moves & leads
-        lengths = torch.where(vary, own, 1.0).sqrt() * torch.where(vary, other, 1.0).sqrt()
-        loss.append(1 - (torch.where(vary, (ours * theirs).sum(OVER), 0.0) / lengths).mean())
+        student_centred, student_energy, student_varies = _centred(student)
+        teacher_centred, teacher_energy, teacher_varies = _centred(teacher)
+        vary = student_varies & teacher_varies
+        lengths = torch.where(vary, student_energy, 1.0).sqrt() * torch.where(vary, teacher_energy, 1.0).sqrt()
+        loss.append(1 - (torch.where(vary, (student_centred * teacher_centred).sum(OVER), 0.0) / lengths).mean())
     return torch.stack(loss).sum()
 
 
@@ -133,7 +134,7 @@ def _squares(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     return torch.stack([F.mse_loss(ours, theirs) for ours, theirs in pairs(student, teacher)]).sum()
 
 
-def _require(features: Sequence[Tensor], dimensions: int, what: str) -> None:
+def _require(features: Sequence[Tensor], dimensions: int, expected: str) -> None:
     for feature in features:
         if feature.ndim != dimensions:
-            raise ValueError(f"needs {what}, found {tuple(feature.shape)}")
+            raise ValueError(f"needs {expected}, found {tuple(feature.shape)}")

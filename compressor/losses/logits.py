@@ -91,17 +91,17 @@ def dkd(
     require_same_shape(student_logits, teacher_logits)
     if labels.dtype != torch.int64 or labels.shape != student_logits.shape[:1]:
         raise ValueError(f"dkd takes labels int64 [B], found {labels.dtype} {tuple(labels.shape)}")
-    other = torch.arange(student_logits.shape[1] - 1, device=labels.device).expand(len(labels), -1)
-    other = other + (other >= labels[:, None])  # the classes but the label
-    binary, rest = [], []
+    non_target_index = torch.arange(student_logits.shape[1] - 1, device=labels.device).expand(len(labels), -1)
+    non_target_index = non_target_index + (non_target_index >= labels[:, None])  # the classes but the label
+    binary, non_target = [], []
     for logits in (student_logits, teacher_logits):
         log_p = torch.log_softmax(logits.double() / temperature, dim=-1)
         # Never log(softmax): it underflows. The others are cut out, not masked by a large number.
-        others = log_p.gather(1, other)
-        binary.append(torch.stack([log_p.gather(1, labels[:, None])[:, 0], others.logsumexp(-1)], dim=-1))
-        rest.append(torch.log_softmax(others, dim=-1))
+        non_target_log_p = log_p.gather(1, non_target_index)
+        binary.append(torch.stack([log_p.gather(1, labels[:, None])[:, 0], non_target_log_p.logsumexp(-1)], dim=-1))
+        non_target.append(torch.log_softmax(non_target_log_p, dim=-1))
     target = F.kl_div(binary[0], binary[1], reduction="batchmean", log_target=True)
-    among_others = F.kl_div(rest[0], rest[1], reduction="batchmean", log_target=True)
+    among_others = F.kl_div(non_target[0], non_target[1], reduction="batchmean", log_target=True)
     return _finished(temperature**2 * (alpha * target + beta * among_others), student_logits)
 
 

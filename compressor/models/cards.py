@@ -22,7 +22,7 @@ def licence_in(card: Path) -> str | None:
     head = _head(parts[1])
     stated = head.get("license") if isinstance(head, dict) else None
     listed = stated if isinstance(stated, list) else [stated]
-    named = [one for one in listed if isinstance(one, str) and one]
+    named = [licence for licence in listed if isinstance(licence, str) and licence]
     return ", ".join(named)[:MOST_NAMED] or None
 
 

@@ -55,33 +55,35 @@ def map_classes(model: LoadedModel, class_names: Sequence[str]) -> list[int]:
             f"the classes of {source} have no names, so they cannot be matched with {_some(class_names)}",
             f"give them in order of its outputs with --teacher-classes FILE (one name a line), or {teach}",
         )
-    own = [(spellings[0],) for spellings in model.class_names]
-    tables = [(spell, _table(names, spell)) for spell in (spelt, _plain) for names in (own, model.class_names)]
-    found = {
+    primary_names = [(spellings[0],) for spellings in model.class_names]
+    tables = [
+        (spell, _table(names, spell)) for spell in (spelt, _plain) for names in (primary_names, model.class_names)
+    ]
+    matches = {
         name: next((table[spell(name)] for spell, table in tables if spell(name) in table), set())
         for name in class_names
     }
-    missing = [name for name, indices in found.items() if not indices]
+    missing = [name for name, indices in matches.items() if not indices]
     if missing:
-        known = f"{len(own)} ({_some([name for (name,) in own])})"
+        known = f"{len(primary_names)} ({_some([name for (name,) in primary_names])})"
         raise KdcError(f"the classes of {source} do not match: it has no {_some(missing)} among its {known}", teach)
-    for name, indices in found.items():
+    for name, indices in matches.items():
         if len(indices) > 1:
             clear = [_unambiguous(model.class_names[index], tables[-1][1]) for index in sorted(indices)]
             raise KdcError(
                 f"class {name} names {len(indices)} different outputs of {source}",
                 f"name it {' or '.join(clear)} in the data, or {teach}",
             )
-    index_of = {name: next(iter(indices)) for name, indices in found.items()}
+    index_of = {name: next(iter(indices)) for name, indices in matches.items()}
     _refuse_synonyms(index_of, source, teach)
     return [index_of[name] for name in class_names]
 
 
-def headless(model: LoadedModel, what: str) -> KdcError:
+def headless(model: LoadedModel, consequence: str) -> KdcError:
     """The error for a backbone where a classifier is needed."""
     source = model.weights.source
     return KdcError(
-        f"the weights of {source} bring no classifier, so {what}",
+        f"the weights of {source} bring no classifier, so {consequence}",
         f"teach it your classes first: kdc teach --teacher {source} --data … --out teacher",
     )
 
@@ -99,9 +101,9 @@ def _refuse_synonyms(index_of: Mapping[str, int], source: str, teach: str) -> No
     """A teacher that cannot tell two of the user's classes apart would teach the student that they are the same."""
     first: dict[int, str] = {}
     for name, index in index_of.items():
-        other = first.setdefault(index, name)
-        if other != name:
-            raise KdcError(f"classes {other} and {name} are the same output of {source}", teach)
+        synonym = first.setdefault(index, name)
+        if synonym != name:
+            raise KdcError(f"classes {synonym} and {name} are the same output of {source}", teach)
 
 
 def _unambiguous(spellings: Sequence[str], plain: Table) -> str:

@@ -35,7 +35,7 @@ class Mixture(Several):
         return (answers.log_softmax(-1) + self.weights.log()).logsumexp(0)
 
 
-def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
+def combined(models: Sequence[LoadedModel], ensemble: Ensemble) -> LoadedModel:
     """One model that answers for all `models`, whose classes are the same, in the same order.
 
     Its preprocessing is that of the member with the largest input (the first of equals); each other member gets these
@@ -43,22 +43,22 @@ def combined(models: Sequence[LoadedModel], how: Ensemble) -> LoadedModel:
     """
     if len(models) == 1:
         return models[0]
-    weights = how.weights or (1.0,) * len(models)
+    weights = ensemble.weights or (1.0,) * len(models)
     if len(weights) != len(models):
         raise KdcError(
             f"recipe ensemble.weights has {len(weights)} weights, and there are {len(models)} teachers",
             "give one a teacher, in the order of --teacher",
         )
-    largest = max((model.preprocess for model in models), key=lambda how: how.cost)
+    largest = max((model.preprocess for model in models), key=lambda preprocess: preprocess.cost)
     task = task_named(largest.task)
     members = [task.adapted(model.network, model.preprocess, largest)[0] for model in models]
     shares = [weight / sum(weights) for weight in weights]
-    network = Mixture(members, shares, how.of).eval()
+    network = Mixture(members, shares, ensemble.of).eval()
     parts = [f"{model.weights.sha256} {share!r}" for model, share in zip(models, shares, strict=True)]
     identity = Weights(
         source=TOGETHER.join(model.weights.source for model in models),
         architecture=TOGETHER.join(model.weights.architecture for model in models),
-        sha256=_sha256([how.of, *parts]),
+        sha256=_sha256([ensemble.of, *parts]),
         licence=" AND ".join(dict.fromkeys(model.weights.licence for model in models)),
         parameters=sum(model.weights.parameters for model in models),
         preprocess_sha256=_sha256([model.preprocess.model_dump_json() for model in models]),

@@ -53,28 +53,28 @@ class Taps:
     def __call__(self, network: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits [B, C], and the features by name: maps [B, C, H, W], tokens [B, N, D], attention [B, heads, N, N],
         pooled [B, D]."""
-        found: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
         inner = inner_of(network)
         with ExitStack() as stack:
             if POOLED in self.names:
-                stack.enter_context(_pooled(inner, self._classes, found))
+                stack.enter_context(_pooled(inner, self._classes, features))
             for name in self.names:
                 if name != POOLED and not _is_stage(name) and not is_attention(name):
-                    stack.enter_context(_output(inner.get_submodule(name), name, found, self._patches))
+                    stack.enter_context(_output(inner.get_submodule(name), name, features, self._patches))
             attention: list[Tensor] = []
             if self._attention:
                 stack.enter_context(attention_of(inner, attention))
             if self._stages:
                 logits, stages = with_stages(inner, inputs, self._patches)
-                found.update(_numbered("stage", stages, self.names))
+                features.update(_numbered("stage", stages, self.names))
             else:
                 logits = inner(*inputs)
             if self._attention:
-                found.update(_numbered("attention", attention, self.names))
-        missing = [name for name in self.names if name not in found]
+                features.update(_numbered("attention", attention, self.names))
+        missing = [name for name in self.names if name not in features]
         if missing:
             raise KdcError(f"{missing[0]} of {type(inner).__name__} is never called, so nothing comes out of it")
-        return _selected(network, logits), {name: found[name] for name in self.names}
+        return _selected(network, logits), {name: features[name] for name in self.names}
 
 
 def inner_of(network: nn.Module) -> nn.Module:
@@ -107,22 +107,22 @@ def is_attention(name: str) -> bool:
 
 def _number(name: str, kind: str) -> int | None:
     """`stage3` -> 3, `stage-1` -> -1."""
-    found = re.fullmatch(rf"{kind}(-?[0-9]+)", name)
-    return int(found[1]) or None if found else None
+    match = re.fullmatch(rf"{kind}(-?[0-9]+)", name)
+    return int(match[1]) or None if match else None
 
 
-def _numbered(kind: str, found: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+def _numbered(kind: str, tensors: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """The tensors of a kind that were asked for, by name."""
     chosen = {}
     for name in names:
         number = _number(name, kind)
         if number is None:
             continue
-        if abs(number) > len(found):
+        if abs(number) > len(tensors):
             raise KdcError(
-                f"there is no {name}: the network has {len(found)} of them", f"{kind}1 to {kind}{len(found)}"
+                f"there is no {name}: the network has {len(tensors)} of them", f"{kind}1 to {kind}{len(tensors)}"
             )
-        chosen[name] = found[number - 1 if number > 0 else number]
+        chosen[name] = tensors[number - 1 if number > 0 else number]
     return chosen
 
 
@@ -134,9 +134,9 @@ class Staged(nn.Module):
         raise NotImplementedError
 
     @contextmanager
-    def attention(self, found: list[Tensor]) -> Iterator[None]:
-        """Inside, a forward pass adds the attention matrices of its blocks to `found`. Raises KdcError at the end where
-        there are none."""
+    def attention(self, matrices: list[Tensor]) -> Iterator[None]:
+        """Inside, a forward pass adds those of its blocks to `matrices`. Raises KdcError at the end where there are
+        none."""
         yield
         raise KdcError(f"{type(self).__name__} shows no attention matrices", "choose a loss on stages")
 
@@ -148,21 +148,25 @@ def with_stages(inner: nn.Module, inputs: Sequence[Tensor], patches: Patches) ->
         logits, states = inner.stages(*inputs)
         maps = [_as_map(state, patches) for state in states]
         # A plain transformer gives its embedding first, which no block has seen.
-        plain = len(maps) > 1 and len({_places(one) for one in maps}) == 1
+        plain = len(maps) > 1 and len({_places(stage_map) for stage_map in maps}) == 1
         return logits, _one_a_stage(maps[1:] if plain else maps)
     if not hasattr(inner, "forward_intermediates"):
         raise KdcError(f"{type(inner).__name__} has no stages that can be told apart", "name modules by their path")
     network: Any = inner
     final, maps = network.forward_intermediates(*inputs)
-    return network.forward_head(final), _one_a_stage([_as_map(one, patches) for one in maps])
+    return network.forward_head(final), _one_a_stage([_as_map(stage_map, patches) for stage_map in maps])
 
 
 def _one_a_stage(maps: list[Tensor]) -> list[Tensor]:
     """The last map of each size; all of them where there is one size, as in a plain transformer."""
-    sizes = [_places(one) for one in maps]
+    sizes = [_places(stage_map) for stage_map in maps]
     if len(set(sizes)) == 1:
         return maps
-    return [one for number, one in enumerate(maps) if number + 1 == len(maps) or sizes[number + 1] != sizes[number]]
+    return [
+        stage_map
+        for number, stage_map in enumerate(maps)
+        if number + 1 == len(maps) or sizes[number + 1] != sizes[number]
+    ]
 
 
 def _places(features: Tensor) -> tuple[int, ...]:
@@ -194,11 +198,11 @@ def _as_map(features: Tensor, patches: Patches) -> Tensor:
 
 
 @contextmanager
-def _output(module: nn.Module, name: str, found: dict[str, Tensor], patches: Patches) -> Iterator[None]:
+def _output(module: nn.Module, name: str, features: dict[str, Tensor], patches: Patches) -> Iterator[None]:
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
         value = output[0] if isinstance(output, (tuple, list)) else output
         # A copy: an activation that follows may work in place, on what the hook has seen.
-        found[name] = _as_map(value, patches).clone()
+        features[name] = _as_map(value, patches).clone()
 
     handle = module.register_forward_hook(keep)
     try:
@@ -208,13 +212,13 @@ def _output(module: nn.Module, name: str, found: dict[str, Tensor], patches: Pat
 
 
 @contextmanager
-def _pooled(inner: nn.Module, classes: int, found: dict[str, Tensor]) -> Iterator[None]:
+def _pooled(inner: nn.Module, classes: int, features: dict[str, Tensor]) -> Iterator[None]:
     layers = heads(inner, classes)
     if not layers:
         raise KdcError(f"the classifier of {type(inner).__name__} cannot be found, nor what it takes")
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found[POOLED] = inputs[0].flatten(1)
+        features[POOLED] = inputs[0].flatten(1)
 
     handle = layers[0].register_forward_pre_hook(keep)
     try:
@@ -224,26 +228,28 @@ def _pooled(inner: nn.Module, classes: int, found: dict[str, Tensor]) -> Iterato
 
 
 @contextmanager
-def attention_of(inner: nn.Module, found: list[Tensor]) -> Iterator[None]:
+def attention_of(inner: nn.Module, matrices: list[Tensor]) -> Iterator[None]:
     """Fused attention never makes the matrix, so that it is computed step by step meanwhile."""
     if isinstance(inner, Staged):
-        with inner.attention(found):
+        with inner.attention(matrices):
             yield
         return
-    blocks: list[Any] = [one for one in inner.modules() if hasattr(one, "fused_attn") and hasattr(one, "attn_drop")]
+    blocks: list[Any] = [
+        block for block in inner.modules() if hasattr(block, "fused_attn") and hasattr(block, "attn_drop")
+    ]
     if not blocks:
         raise KdcError(f"{type(inner).__name__} has no attention", "attention maps are a transformer's")
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0])
+        matrices.append(inputs[0])
 
-    handles = [one.attn_drop.register_forward_pre_hook(keep) for one in blocks]
-    before = [one.fused_attn for one in blocks]
+    handles = [block.attn_drop.register_forward_pre_hook(keep) for block in blocks]
+    before = [block.fused_attn for block in blocks]
     try:
-        for one in blocks:
-            one.fused_attn = False
+        for block in blocks:
+            block.fused_attn = False
         yield
     finally:
-        for one, fused, handle in zip(blocks, before, handles, strict=True):
-            one.fused_attn = fused
+        for block, fused, handle in zip(blocks, before, handles, strict=True):
+            block.fused_attn = fused
             handle.remove()

@@ -27,11 +27,11 @@ def last_part(reference: str) -> str:
     """`scheme:/some/where/name` -> `scheme:name`; a name of the hub, `hf:owner/name`, stays as it is; of several joined
     by " + ", each."""
     if TOGETHER in reference:
-        return TOGETHER.join(last_part(one) for one in reference.split(TOGETHER))
-    scheme, colon, rest = reference.rpartition(":")
-    if scheme == "hf" and rest.count("/") == 1 and not rest.startswith((".", "/")) and not Path(rest).exists():
+        return TOGETHER.join(last_part(member) for member in reference.split(TOGETHER))
+    scheme, colon, path = reference.rpartition(":")
+    if scheme == "hf" and path.count("/") == 1 and not path.startswith((".", "/")) and not Path(path).exists():
         return reference
-    architecture, at, checkpoint = rest.rpartition("@")
+    architecture, at, checkpoint = path.rpartition("@")
     return f"{scheme}{colon}{architecture}{at}{Path(checkpoint).name or checkpoint}"
 
 
@@ -111,13 +111,13 @@ def teacher_of(request: Request, record: Student, moved_to: str | None, hint: st
 def data_of(request: Request, record: Student, progress: Progress, *, unlabelled: bool = False) -> Dataset:
     """The data that the student was trained on, in the same splits; with its `unlabelled` images, if it had some,
     only for who trains on."""
-    more = request.unlabelled if unlabelled else None
+    unlabelled_source = request.unlabelled if unlabelled else None
     data = task_named(request.task).open_data(
         request.data,
         skip_bad=request.skip_bad,
         progress=progress,
         class_names=record.class_names,
-        unlabelled=more,
+        unlabelled=unlabelled_source,
         pixel_range=request.recipe.pixel_range,
     )
     if data.info.fingerprint != record.data.fingerprint:
@@ -127,7 +127,7 @@ def data_of(request: Request, record: Student, progress: Progress, *, unlabelled
         )
     if unlabelled and _fingerprint(data.info) != _fingerprint(record.data):
         raise KdcError(
-            f"--unlabelled {more} is not what this student was trained on (its fingerprint differs)",
+            f"--unlabelled {unlabelled_source} is not what this student was trained on (its fingerprint differs)",
             "put the images back, or distill again",
         )
     return data

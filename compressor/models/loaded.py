@@ -84,10 +84,10 @@ def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str])
     return replace(model, class_names=named, weights=model.weights.model_copy(update=answers))
 
 
-def probe_of(network: nn.Module, how: Preprocess) -> tuple[float, ...]:
+def probe_of(network: nn.Module, preprocess: Preprocess) -> tuple[float, ...]:
     """The first logits of a drawn sample (`Weights.probe`)."""
     with evaluating(network):
-        logits: Tensor = network(*drawn_inputs(how.inputs, 0, _device_of(network)))
+        logits: Tensor = network(*drawn_inputs(preprocess.inputs, 0, _device_of(network)))
     return tuple(float(f"{value:.6g}") for value in logits[0, :PROBED].tolist())
 
 
@@ -101,10 +101,12 @@ def outputs_of(model: LoadedModel) -> int:
     with evaluating(model.network):
         logits: object = model.network(*example_of(model))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape[-1] < 1:
-        what = f"numbers of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        answer = (
+            f"numbers of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        )
         sample = task_named(model.preprocess.task).sample
         article = "an" if sample[0] in "aeiou" else "a"
-        raise KdcError(f"{model.weights.source} answers {article} {sample} with {what}, not with a number a class")
+        raise KdcError(f"{model.weights.source} answers {article} {sample} with {answer}, not with a number a class")
     if not bool(torch.isfinite(logits).all()):
         raise KdcError(f"{model.weights.source} answers with numbers that are not finite: its weights are spoilt")
     return logits.shape[-1]

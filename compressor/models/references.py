@@ -37,19 +37,19 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
     """
     if is_table(reference):
         raise KdcError(f"{reference} is a table of answers, not a model", "only kdc distill learns from one")
-    found = Reference.parse(reference)
-    scheme = found.scheme
+    parsed = Reference.parse(reference)
+    scheme = parsed.scheme
     known = [*dict.fromkeys(name for row in TASKS.values() for name in row.models), *OWN]
-    if scheme not in known or not found.rest:
-        near = did_you_mean(scheme, known) if found.rest is not None else ""
+    if scheme not in known or not parsed.rest:
+        near = did_you_mean(scheme, known) if parsed.rest is not None else ""
         raise KdcError(f"teacher {reference!r} is not one of {SPELLINGS}{near}", "for example --teacher timm:resnet50")
     if scheme in OWN:
         if input_size is not None:
             raise KdcError(f"{reference} keeps the input size that it was trained at", "leave out --input-size")
         return (
-            runs.load_run(Path(found.rest))[0]
+            runs.load_run(Path(parsed.rest))[0]
             if scheme == "run"
-            else specialists.combined(Path(found.rest), load_model)
+            else specialists.combined(Path(parsed.rest), load_model)
         )
     task = task_of_model(scheme)
     assert task is not None

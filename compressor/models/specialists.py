@@ -59,7 +59,7 @@ class Posterior(nn.Module):
         self.experts, self.has_alone = len(groups), bool(alone)
         self.sizes = [len(group) for group in groups]
         order = torch.tensor([number for group in groups for number in group] + alone)
-        group_of = [place for place, size in enumerate(self.sizes) for _ in range(size)] + [len(groups)] * len(alone)
+        group_of = [index for index, size in enumerate(self.sizes) for _ in range(size)] + [len(groups)] * len(alone)
         self.order: Tensor
         self.back: Tensor
         self.group_of: Tensor
@@ -75,8 +75,8 @@ class Posterior(nn.Module):
         general = generalist.float().log_softmax(-1).index_select(-1, self.order)
         shares, dustbins = [], []
         for number, logits in enumerate(specialists):
-            own, dustbin = logits.float()[:, :-1], logits.float()[:, -1:] + self.corrections[number]
-            answer = torch.cat([own, dustbin], -1).log_softmax(-1)
+            class_logits, dustbin = logits.float()[:, :-1], logits.float()[:, -1:] + self.corrections[number]
+            answer = torch.cat([class_logits, dustbin], -1).log_softmax(-1)
             shares.append(answer[:, :-1])
             dustbins.append(answer[:, -1])
         known = sum(self.sizes)
@@ -114,8 +114,8 @@ def _mass(s: Tensor, w: Tensor, dustbin: Tensor) -> tuple[Tensor, Tensor]:
 
     def solved(part: Tensor, linear: Tensor) -> Tensor:
         positive = linear > 0
-        one = 2 * part / torch.where(positive, linear + root, 1.0)
-        return torch.where(positive, one, (root - linear) / torch.where(positive, 1.0, 2 * s.abs()))
+        quotient = 2 * part / torch.where(positive, linear + root, 1.0)
+        return torch.where(positive, quotient, (root - linear) / torch.where(positive, 1.0, 2 * s.abs()))
 
     return solved(w, s + dustbin + w), solved(dustbin, dustbin + w - s)
 
@@ -147,8 +147,8 @@ def combined(folder: Path, load: Callable[[str, int | None], LoadedModel]) -> Lo
         )
     record = read_json(folder / "specialists.json", Specialists)
     generalist = load(record.generalist.source, record.input_size)
-    whole = with_classes(generalist, map_classes(generalist, record.class_names), record.class_names)
-    changed = whole.weights.changed_from(record.generalist)
+    classifier = with_classes(generalist, map_classes(generalist, record.class_names), record.class_names)
+    changed = classifier.weights.changed_from(record.generalist)
     if changed is not None:
         raise KdcError(
             f"{record.generalist.source} is not the generalist of specialists:{folder} ({changed})",
@@ -166,7 +166,7 @@ def joined(
     source: str,
 ) -> LoadedModel:
     """Generalist and specialists as one model of `class_names`, frozen; raises KdcError where they do not fit."""
-    whole = with_classes(generalist, map_classes(generalist, class_names), class_names)
+    classifier = with_classes(generalist, map_classes(generalist, class_names), class_names)
     for model, _ in experts:
         if model.preprocess != generalist.preprocess:
             raise KdcError(
@@ -176,13 +176,13 @@ def joined(
     groups = [[list(class_names).index(name) for name in specialty.classes] for _, specialty in experts]
     corrections = [specialty.correction for _, specialty in experts]
     network = _Combined(
-        whole.network, [model.network for model, _ in experts], Posterior(len(class_names), groups, corrections)
+        classifier.network, [model.network for model, _ in experts], Posterior(len(class_names), groups, corrections)
     )
     parts = [generalist.weights, *(model.weights for model, _ in experts)]
     digest = hashlib.sha256()
     for part, group, correction in zip(parts, [list(class_names), *groups], [0.0, *corrections], strict=True):
         digest.update(f"{part.sha256}|{group}|{correction!r}\n".encode())
-    digest.update(str(whole.weights.classes_sha256).encode())
+    digest.update(str(classifier.weights.classes_sha256).encode())
     weights = Weights(
         source=source,
         architecture=f"{generalist.weights.architecture}+{len(experts)} specialists",
@@ -204,6 +204,6 @@ def _expert(folder: Path, row: Specialist) -> tuple[LoadedModel, Specialty]:
     return model, specialty
 
 
-def _differing(model: LoadedModel, other: LoadedModel) -> str:
-    mine, theirs = model.preprocess.model_dump(), other.preprocess.model_dump()
-    return ", ".join(f"{key} {mine[key]}, not {theirs[key]}" for key in mine if mine[key] != theirs[key])
+def _differing(model: LoadedModel, generalist: LoadedModel) -> str:
+    values, expected = model.preprocess.model_dump(), generalist.preprocess.model_dump()
+    return ", ".join(f"{key} {values[key]}, not {expected[key]}" for key in values if values[key] != expected[key])

@@ -38,13 +38,13 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
     classes = _width(model)
     with evaluating(model.network):
         if taps == "pooled":
-            found = Taps(model.network, [POOLED], classes)(model.network, example)[1]
-            return [Layer(POOLED, tuple(found[POOLED].shape[1:]))]
+            features = Taps(model.network, [POOLED], classes)(model.network, example)[1]
+            return [Layer(POOLED, tuple(features[POOLED].shape[1:]))]
         if taps == "attention":
             matrices: list[Tensor] = []
             with attention_of(inner, matrices):
                 inner(*example)
-            return [Layer(f"attention{n}", tuple(one.shape[1:])) for n, one in enumerate(matrices, 1)]
+            return [Layer(f"attention{n}", tuple(tensor.shape[1:])) for n, tensor in enumerate(matrices, 1)]
         expected = inner(*example)
         try:
             logits, stages = with_stages(inner, example, patches_of(model))
@@ -58,23 +58,23 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
             f"{model.weights.source} answers otherwise when its stages are taken out", "name modules instead"
         )
     wanted = 4 if height else 3
-    found_layers = [
-        Layer(f"stage{n}", tuple(one.shape[1:]), height / one.shape[2] if height else 0.0)
-        for n, one in enumerate(stages, 1)
-        if one.ndim == wanted
+    layers = [
+        Layer(f"stage{n}", tuple(tensor.shape[1:]), height / tensor.shape[2] if height else 0.0)
+        for n, tensor in enumerate(stages, 1)
+        if tensor.ndim == wanted
     ]
-    coarse = [layer for layer in found_layers if layer.stride >= 4]
-    return coarse or found_layers
+    coarse = [layer for layer in layers if layer.stride >= 4]
+    return coarse or layers
 
 
 def named_layer(model: LoadedModel, name: str) -> Layer:
     """The layer `name` (see Taps), with its shape; raises KdcError where there is none."""
     taps = taps_for(model, [name])
     with evaluating(model.network):
-        found = taps(model.network, example_of(model))[1][name]
-    is_map = found.ndim == 4 and not is_attention(name)
-    stride = height_of(model) / found.shape[2] if is_map else 0.0
-    return Layer(name, tuple(found.shape[1:]), stride)
+        feature = taps(model.network, example_of(model))[1][name]
+    is_map = feature.ndim == 4 and not is_attention(name)
+    stride = height_of(model) / feature.shape[2] if is_map else 0.0
+    return Layer(name, tuple(feature.shape[1:]), stride)
 
 
 def taps_for(model: LoadedModel, names: Sequence[str]) -> Taps:

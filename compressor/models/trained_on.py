@@ -52,10 +52,10 @@ def read_trained_on(folder: Path, record: Student) -> Images:
         raise KdcError(
             f"{file} is missing: it says which images the run was trained on", "copy it from where the run was made"
         )
-    found = read_bytes(file, most=MOST_BYTES)
-    if hashlib.sha256(found).hexdigest() != record.trained_on:
+    content = read_bytes(file, most=MOST_BYTES)
+    if hashlib.sha256(content).hexdigest() != record.trained_on:
         raise KdcError(f"{file} was changed: it is not what student.json says", "copy it from where the run was made")
-    images: Images = np.load(io.BytesIO(found), allow_pickle=False)
+    images: Images = np.load(io.BytesIO(content), allow_pickle=False)
     assert images.dtype == np.uint64
     return images
 
@@ -85,7 +85,7 @@ def _of_specialists(folder: Path) -> Images | None:
         return None
     record = read_json(folder / "specialists.json", Specialists)
     references = [record.generalist.source, *(f"run:{folder / row.run}" for row in record.specialists)]
-    return _union([images_of(one) for one in references])
+    return _union([images_of(reference) for reference in references])
 
 
 def learned_before(request: Request) -> Images | None:

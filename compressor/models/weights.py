@@ -35,8 +35,8 @@ def require_finite(network: nn.Module, source: str) -> None:
 def heads(network: nn.Module, classes: int) -> list[nn.Linear | nn.Conv2d]:
     """The classifier layers of a network: in what timm calls its classifier, else its last layer of that width."""
     named = getattr(network, "get_classifier", None)
-    found = named() if callable(named) else network
-    roots = found if isinstance(found, (tuple, list)) else (found,)
+    classifier = named() if callable(named) else network
+    roots = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
     layers = [
         layer
         for root in roots
@@ -44,7 +44,7 @@ def heads(network: nn.Module, classes: int) -> list[nn.Linear | nn.Conv2d]:
         if (isinstance(layer, nn.Linear) and layer.out_features == classes)
         or (isinstance(layer, nn.Conv2d) and layer.out_channels == classes)
     ]
-    return layers if found is not network else layers[-1:]
+    return layers if classifier is not network else layers[-1:]
 
 
 def head_parameters(network: nn.Module, classes: int) -> list[nn.Parameter]:

@@ -133,12 +133,12 @@ def _unwinding() -> bool:
 
 def _importing(frame: FrameType | None) -> list[FrameType]:
     """The frames of the import system, the one that was entered first last."""
-    found = []
+    frames = []
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            found.append(frame)
+            frames.append(frame)
         frame = frame.f_back
-    return found
+    return frames
 
 
 def _loads_c(frame: FrameType) -> bool:

@@ -15,11 +15,11 @@ HINT = "start it with `accelerate launch` or torchrun, or unset WORLD_SIZE, RANK
 
 def check_launcher() -> None:
     """Raises KdcError where the variables of a launcher contradict one another, or are not all there."""
-    found = {name: _number(name, lowest) for name, lowest in NUMBERS.items() if os.environ.get(name)}
-    size = found.get("WORLD_SIZE", 1)
-    if found.get("RANK", 0) >= size:
-        told = size if "WORLD_SIZE" in found else "which is not set"
-        raise KdcError(f"RANK is {found['RANK']}, which is not below WORLD_SIZE, {told}", HINT)
+    settings = {name: _number(name, lowest) for name, lowest in NUMBERS.items() if os.environ.get(name)}
+    size = settings.get("WORLD_SIZE", 1)
+    if settings.get("RANK", 0) >= size:
+        told = size if "WORLD_SIZE" in settings else "which is not set"
+        raise KdcError(f"RANK is {settings['RANK']}, which is not below WORLD_SIZE, {told}", HINT)
     missing = [name for name in NEEDED if not os.environ.get(name)]
     if size > 1 and missing:
         verb = "is" if len(missing) == 1 else "are"

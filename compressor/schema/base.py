@@ -64,24 +64,24 @@ def parse(noun: type[N], values: object, where: str) -> N:
         # An unknown key first: a misspelling usually also makes another key missing, and it is the cause.
         items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
         lines = [_for_people(noun, dict(item)) for item in items]
-        more = f" (and {len(lines) - 1} more: {'; '.join(lines[1:4])})" if len(lines) > 1 else ""
-        raise KdcError(f"{where}: {lines[0]}{more}") from None
+        suffix = f" (and {len(lines) - 1} more: {'; '.join(lines[1:4])})" if len(lines) > 1 else ""
+        raise KdcError(f"{where}: {lines[0]}{suffix}") from None
 
 
 def _for_people(noun: type[Noun], item: dict[str, Any]) -> str:
     # What stands in brackets tells branches of a union apart, and is no key.
-    place = ".".join(str(part) for part in item["loc"] if not str(part).startswith("["))
+    key = ".".join(str(part) for part in item["loc"] if not str(part).startswith("["))
     if item["type"] == "extra_forbidden":
         *parents, last = item["loc"]
         known = _fields_at(noun, parents)
         near = did_you_mean(str(last), known)
         full = near.replace("did you mean ", "did you mean " + "".join(f"{part}." for part in parents))
-        return f"unknown key {place}{full or '; known here: ' + ', '.join(sorted(known))}"
+        return f"unknown key {key}{full or '; known here: ' + ', '.join(sorted(known))}"
     if item["type"] == "missing":
-        return f"key {place} is missing"
+        return f"key {key} is missing"
     text = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     said = f"{text[0].lower()}{text[1:]}"
-    return f"{place}: {said}, found {in_short(item.get('input'))}" if place else said
+    return f"{key}: {said}, found {in_short(item.get('input'))}" if key else said
 
 
 def _fields_at(noun: type[Noun], path: list[Any]) -> list[str]:
@@ -98,9 +98,9 @@ def _model_inside(annotation: Any) -> Any:
     if hasattr(annotation, "model_fields"):
         return annotation
     for inner in get_args(annotation):
-        found = _model_inside(inner)
-        if hasattr(found, "model_fields"):
-            return found
+        model = _model_inside(inner)
+        if hasattr(model, "model_fields"):
+            return model
     return annotation
 
 

@@ -163,8 +163,10 @@ class LossTerm(Noun):
     def _pairs(cls, value: object) -> object:
         """One message for both spellings."""
         pairs = value if isinstance(value, (list, tuple)) else ()
-        whole = all(isinstance(pair, (list, tuple)) and [type(one) for one in pair] == [str, str] for pair in pairs)
-        if value not in ("auto", "same_stride") and not (pairs and whole):
+        well_formed = all(
+            isinstance(pair, (list, tuple)) and [type(name) for name in pair] == [str, str] for pair in pairs
+        )
+        if value not in ("auto", "same_stride") and not (pairs and well_formed):
             raise ValueError("must be auto, same_stride, or pairs of layers: [[the student's, the teacher's], …]")
         return value
 

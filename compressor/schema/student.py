@@ -69,10 +69,10 @@ class Weights(Noun):
         return f"its {' and '.join(changed)} differ"
 
 
-def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
+def _alike(first: Sequence[float], second: Sequence[float]) -> bool:
     """Whether two answers are the same but for rounding."""
-    most = 0.01 * max(map(abs, one), default=0.0)
-    return len(one) == len(other) and all(abs(a - b) <= most for a, b in zip(one, other, strict=True))
+    most = 0.01 * max(map(abs, first), default=0.0)
+    return len(first) == len(second) and all(abs(a - b) <= most for a, b in zip(first, second, strict=True))
 
 
 class UnlabelledInfo(Noun):

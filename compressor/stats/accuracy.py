@@ -100,7 +100,7 @@ def accuracy_of(logits: NDArray[Any], labels: Ints, split: str) -> Accuracy:
     right = predictions == labels
     top = wilson_interval(int(right.sum()), len(labels))
     counts = class_counts(right, labels, logits.shape[1])
-    found = judge_classes(counts, NEAR_ZERO)
+    judgement = judge_classes(counts, NEAR_ZERO)
     return Accuracy(
         split=split,
         n=top.n,
@@ -111,6 +111,6 @@ def accuracy_of(logits: NDArray[Any], labels: Ints, split: str) -> Accuracy:
         balanced=balanced_accuracy(predictions, labels, logits.shape[1]).value,
         lost=tuple(
             LostClass(number=number, right=int(counts.right[number]), n=int(counts.n[number]))
-            for number in (*found.lost, *found.doubtful)
+            for number in (*judgement.lost, *judgement.doubtful)
         ),
     )

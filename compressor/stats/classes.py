@@ -69,7 +69,7 @@ def class_counts(right: Bools, labels: Ints, classes: int, base: Bools | None = 
     ours = np.bincount(labels[right], minlength=classes)
     if base is None:
         return ClassCounts(n, ours, n, ours, alone=True)
-    theirs, both = (np.bincount(labels[which], minlength=classes) for which in (base, base & right))
+    theirs, both = (np.bincount(labels[mask], minlength=classes) for mask in (base, base & right))
     return ClassCounts(n, ours, theirs, both)
 
 
@@ -135,10 +135,10 @@ def balanced_retention(
     if not y.sum():
         raise ValueError("the teacher is right on no sample, so there is nothing to retain")
     value = float((x / n).mean() / (y / n).mean())
-    more = 1 / len(n)
-    whole = n + 2 * more
-    s, t, st = (x + more) / whole, (y + more) / whole, both / whole
-    weight = 1 / ((np.maximum(n - 1, n / 2) + 2 * more) * len(n) ** 2)  # of one sample no variance can be told
+    pseudocount = 1 / len(n)
+    totals = n + 2 * pseudocount
+    s, t, st = (x + pseudocount) / totals, (y + pseudocount) / totals, both / totals
+    weight = 1 / ((np.maximum(n - 1, n / 2) + 2 * pseudocount) * len(n) ** 2)  # of one sample no variance can be told
     z = normal_quantile(confidence) ** 2
     a = t.mean() ** 2 - z * float((weight * t * (1 - t)).sum())
     b = s.mean() * t.mean() - z * float((weight * (st - s * t)).sum())

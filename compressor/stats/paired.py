@@ -32,9 +32,9 @@ def retained(x: int, y: int, both: int, n: int, confidence: float = CONFIDENCE) 
     return Interval(x / y, low_x / high_y, high_x / low_y, n)
 
 
-def agreement(one: Ints, other: Ints) -> Interval:
+def agreement(first: Ints, second: Ints) -> Interval:
     """The share of samples with the same top-1, with its Wilson interval. Predictions [N]; -1 agrees with nothing."""
-    return wilson_interval(int(((one == other) & (one >= 0)).sum()), len(one))
+    return wilson_interval(int(((first == second) & (first >= 0)).sum()), len(first))
 
 
 def retention_per_class(student: Bools, teacher: Bools, labels: Ints, classes: int) -> tuple[Interval | None, ...]:
@@ -44,8 +44,8 @@ def retention_per_class(student: Bools, teacher: Bools, labels: Ints, classes: i
     Each interval holds on its own: the worst of many classes looks worse than it is.
     """
     n, x, y, both = (
-        np.bincount(labels, which, minlength=classes).astype(int).tolist()
-        for which in (None, student, teacher, student & teacher)
+        np.bincount(labels, mask, minlength=classes).astype(int).tolist()
+        for mask in (None, student, teacher, student & teacher)
     )
     return tuple(retained(*counts) if counts[1] else None for counts in zip(x, y, both, n, strict=True))
 

@@ -61,8 +61,8 @@ def parity_figures(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], precision
     (of the table PARITY; else all count) says which samples have to hold the cosine."""
     n = same = not_finite = 0
     cosines, signals, noises = [np.empty(0)], [np.empty(0)], [np.empty(0)]
-    for one, other in pairs:
-        ours, torchs = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    for runtime_logits, torch_logits in pairs:
+        ours, torchs = np.asarray(runtime_logits, np.float64), np.asarray(torch_logits, np.float64)
         answers = top1(ours)
         n, same = n + len(ours), same + int(((answers == top1(torchs)) & (answers >= 0)).sum())
         finite = np.isfinite(ours).all(axis=1) & np.isfinite(torchs).all(axis=1)
@@ -83,19 +83,19 @@ def parity_figures(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], precision
     return ParityFigures(n, same, not_finite, lowest, sqnr)
 
 
-def parity_judged(precision: str, found: ParityFigures) -> tuple[Literal["pass", "fail"], str]:
+def parity_judged(precision: str, figures: ParityFigures) -> tuple[Literal["pass", "fail"], str]:
     """Whether the logits are torch's as closely as `precision` (of the table PARITY) has to be, and why. At most
     `1 - agreement` of the samples may have another top-1, and one always may; every sample must hold the cosine, but
     for near ties (`Parity`); a sample that is not finite fails."""
-    wanted, disagreeing = PARITY[precision], found.n - found.same
-    if found.not_finite:
-        return "fail", f"{found.not_finite} samples have logits that are not finite (NaN or infinity)"
-    if found.cosine is None or found.cosine < wanted.cosine:
+    wanted, disagreeing = PARITY[precision], figures.n - figures.same
+    if figures.not_finite:
+        return "fail", f"{figures.not_finite} samples have logits that are not finite (NaN or infinity)"
+    if figures.cosine is None or figures.cosine < wanted.cosine:
         return "fail", "the logits differ from torch's on the same inputs: the lowest cosine is below the threshold"
-    if found.sqnr_db is not None and found.sqnr_db < wanted.sqnr_db:
-        return "fail", f"the logits differ from torch's: {found.sqnr_db:.1f} dB of signal to noise, all samples"
-    said = f"{disagreeing} of {found.n} samples get another top-1 than from torch"
-    return "fail" if disagreeing > 1 and found.same < wanted.agreement * found.n else "pass", said
+    if figures.sqnr_db is not None and figures.sqnr_db < wanted.sqnr_db:
+        return "fail", f"the logits differ from torch's: {figures.sqnr_db:.1f} dB of signal to noise, all samples"
+    said = f"{disagreeing} of {figures.n} samples get another top-1 than from torch"
+    return "fail" if disagreeing > 1 and figures.same < wanted.agreement * figures.n else "pass", said
 
 
 def score_parity(score: Score) -> ParityFigures:
@@ -109,12 +109,12 @@ def closeness(score: Score) -> str:
     return f"{cosine}, {'no noise' if score.sqnr_db is None else f'SQNR {score.sqnr_db:.1f} dB'}"
 
 
-def _cosines(one: Floats, other: Floats) -> Floats:
+def _cosines(first: Floats, second: Floats) -> Floats:
     """The cosine a row [N]; two rows of zeros are alike (1), a row of zeros is like nothing else (0)."""
-    one_scale, other_scale = np.abs(one).max(axis=1, initial=0), np.abs(other).max(axis=1, initial=0)
-    one, other = (
-        part / np.where(scale > 0, scale, 1)[:, None] for part, scale in ((one, one_scale), (other, other_scale))
+    first_scale, second_scale = np.abs(first).max(axis=1, initial=0), np.abs(second).max(axis=1, initial=0)
+    first, second = (
+        part / np.where(scale > 0, scale, 1)[:, None] for part, scale in ((first, first_scale), (second, second_scale))
     )
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    cosines: Floats = (one * other).sum(axis=1) / np.where(norms > 0, norms, 1)
-    return np.where((one_scale == 0) & (other_scale == 0), 1.0, np.clip(cosines, -1, 1))
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    cosines: Floats = (first * second).sum(axis=1) / np.where(norms > 0, norms, 1)
+    return np.where((first_scale == 0) & (second_scale == 0), 1.0, np.clip(cosines, -1, 1))

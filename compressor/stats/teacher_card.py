@@ -106,10 +106,10 @@ def card_lines(card: TeacherCard) -> Iterator[str]:
         biased = f"; below {FEW:,} samples it looks larger than it is" if score.n < FEW else ""
         yield f"  expected calibration error {card.calibration_error:.3f} ({BINS} bins, n={score.n}{biased})"
     if card.softened:
-        rows = "; ".join(f"T={one.temperature:g} {one.confidence:.2f}, {one.entropy:.2f}" for one in card.softened)
+        rows = "; ".join(f"T={row.temperature:g} {row.confidence:.2f}, {row.entropy:.2f}" for row in card.softened)
         yield f"  softened (top class's mean probability, entropy in nats): {rows}"
     if card.confused:
-        rows = ", ".join(f"{one.label} as {one.taken_for} {one.count} of {one.n}" for one in card.confused)
+        rows = ", ".join(f"{row.label} as {row.taken_for} {row.count} of {row.n}" for row in card.confused)
         yield f"  most often mistaken: {rows}"
     if card.evenness is not None:
         yield f"  wrong logits apart by {card.evenness:.2f} of the right one's lead"
@@ -152,22 +152,22 @@ def _evenness(logits: NDArray[Any], labels: Ints) -> float | None:
     if logits.shape[1] < 3:
         return None
     right = logits.argmax(axis=1) == labels
-    found = []
+    ratios = []
     for number in range(logits.shape[1]):
         rows = np.asarray(logits[right & (labels == number)], np.float64)
         wrong = np.delete(rows, number, axis=1)
         lead = rows[:, number] - wrong.mean(axis=1)
         if len(rows) >= FEWEST_OF_CLASS and (lead > 0).all():
-            found.append(float((wrong.std(axis=1, ddof=1) / lead).mean()))
-    return float(np.mean(sorted(found)[: (len(found) + 1) // 2])) if found else None
+            ratios.append(float((wrong.std(axis=1, ddof=1) / lead).mean()))
+    return float(np.mean(sorted(ratios)[: (len(ratios) + 1) // 2])) if ratios else None
 
 
 def _suggested(softened: Sequence[Softened]) -> tuple[float, str]:
-    soft = next((one for one in softened if one.confidence <= SOFT), softened[-1])
+    soft = next((row for row in softened if row.confidence <= SOFT), softened[-1])
     if soft.confidence > SOFT:
         return (
             soft.temperature,
             f"the highest one tried; even there the top class has {soft.confidence:.2f}",
         )
-    least = f"the lowest of {', '.join(f'{one.temperature:g}' for one in softened)}"
+    least = f"the lowest of {', '.join(f'{row.temperature:g}' for row in softened)}"
     return soft.temperature, f"{least} that leaves the top class at most {SOFT} in the mean; a rule of thumb"

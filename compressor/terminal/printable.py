@@ -29,7 +29,7 @@ def printable_lines(text: str) -> str:
 
 def printable_json(text: str) -> str:
     r"""JSON text that says the same: the signs, which only strings can hold, become its own escapes (`\\u202e`)."""
-    return _IN_LINES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _IN_LINES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def one_line(text: object) -> str:
@@ -51,7 +51,7 @@ def in_short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _escape(found: "re.Match[str]") -> str:
-    sign = found[0]
+def _escape(match: "re.Match[str]") -> str:
+    sign = match[0]
     code = ord(sign)
     return _NAMED.get(sign) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from compressor.distill import teach
+from compressor.distill.run_folder import Destination
 from compressor.progress import Silent
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Request
@@ -99,7 +100,7 @@ def ask_teach(digits4: str) -> Ask:
 def teacher_run(tmp_path_factory: pytest.TempPathFactory, ask_teach: Ask) -> Path:
     """Never change it."""
     out = tmp_path_factory.mktemp("teacher") / "teacher"
-    teach(ask_teach(epochs=8), out, resume=False, overwrite=False, progress=Silent())
+    teach(ask_teach(epochs=8), Destination(out), progress=Silent())
     return out
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from compressor.distill import api, distill, finishing, run_files, run_folder, teach, trainer
 from compressor.distill.loop import engine
-from compressor.distill.run_folder import acquire, rollback, start
+from compressor.distill.run_folder import Destination, acquire, rollback, start
 from compressor.distill.teacher.setup import is_chance, refuse_chance
 from compressor.errors import KdcError
 from compressor.models import lineage, load_model, load_run
@@ -39,7 +39,7 @@ def run(
     request: Request, out: Path, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
 ) -> Student:
     plan = teach if request.command == "teach" else distill
-    return plan(request, out, resume=resume, overwrite=overwrite, progress=progress or Silent())
+    return plan(request, Destination(out, resume=resume, overwrite=overwrite), progress=progress or Silent())
 
 
 def weights(out: Path) -> bytes:
@@ -505,10 +505,10 @@ def test_a_run_that_was_killed_while_it_replaced_another_loses_neither(tmp_path:
     write_json(out / "run.json", ask_distill())
     (out / "student.json").write_text("trained for a week")
     before = everything(out)
-    start(out, ask_distill(epochs=2), resume=False)
+    start(Destination(out), ask_distill(epochs=2))
     (out / "history.jsonl").touch()
-    assert acquire(out, ask_distill(epochs=3), resume=False, overwrite=True) is False
-    start(out, ask_distill(epochs=3), resume=False)
+    assert acquire(Destination(out, overwrite=True), ask_distill(epochs=3)) is False
+    start(Destination(out), ask_distill(epochs=3))
     assert everything(aside) == before
     assert sorted(path.name for path in out.iterdir()) == [".before", "run.json"]
     rollback(out)
@@ -540,12 +540,12 @@ def test_of_two_runs_that_were_replaced_the_one_that_is_worth_more_is_kept(
 ) -> None:
     out, runs = tmp_path / "run", {}
     runs["first"] = stood(out, ask_distill(epochs=1), *first)
-    start(out, ask_distill(epochs=2), resume=False)
+    start(Destination(out), ask_distill(epochs=2))
     runs["second"] = stood(out, ask_distill(epochs=2), *second)
-    start(out, ask_distill(epochs=3), resume=False)
+    start(Destination(out), ask_distill(epochs=3))
     assert everything(out / ".before") == runs[kept]
     with pytest.raises(KdcError, match=r"not finished; what that was to replace is kept in .*/\.before"):
-        acquire(out, ask_distill(epochs=3), resume=False, overwrite=False)
+        acquire(Destination(out), ask_distill(epochs=3))
     rollback(out)
     assert everything(out) == runs[kept]
 
@@ -561,7 +561,7 @@ def test_moving_the_old_run_may_be_broken_off(
         out, ask_distill(epochs=1), "student.json", "student.safetensors", "checkpoint/state.pt", "hf/config.json"
     )
     if coming:
-        start(out, ask_distill(epochs=2), resume=False)
+        start(Destination(out), ask_distill(epochs=2))
 
     def until_gone(call: Callable[..., object]) -> Callable[..., object]:
         def gone(*arguments: Any, **named: Any) -> object:
@@ -583,7 +583,7 @@ def test_moving_the_old_run_may_be_broken_off(
     found = everything(out)
     assert any(all(found.get(name + path) == value for path, value in before.items()) for name in ("", ".before/"))
     run_files.sweep(out)  # as the next command does
-    start(out, ask_distill(epochs=3), resume=False)
+    start(Destination(out), ask_distill(epochs=3))
     assert everything(out / ".before") == before
     rollback(out)
     assert everything(out) == before
@@ -605,7 +605,7 @@ def test_a_disk_that_is_full_leaves_the_old_run_where_it_was(
         else:
             patch.setattr(run_folder, failing, full)
         with pytest.raises(KdcError, match="no space left on the device"):
-            start(out, ask_distill(epochs=2), resume=False)
+            start(Destination(out), ask_distill(epochs=2))
     assert everything(out) == before
 
 
@@ -627,13 +627,13 @@ def test_overwriting_spares_what_the_new_run_is_made_from(tmp_path: Path, ask_di
     named = reference.get(key, f"run:{inside}")
     request = ask_distill().model_copy(update={key: (named,) if key == "other_teachers" else named})
     with pytest.raises(KdcError, match=r"--overwrite: .* lies in --out .*, and would be removed") as caught:
-        acquire(out, request, resume=False, overwrite=True)
+        acquire(Destination(out, overwrite=True), request)
     assert f"--overwrite: {named} lies in --out {out}," in caught.value.message
     assert inside.is_dir()
     itself = ask_distill(teacher=f"run:{out}")
     with pytest.raises(KdcError, match="lies in --out"):
-        acquire(out, itself, resume=False, overwrite=True)
-    assert acquire(out, ask_distill(teacher="timm:run"), resume=False, overwrite=True) is False
+        acquire(Destination(out, overwrite=True), itself)
+    assert acquire(Destination(out, overwrite=True), ask_distill(teacher="timm:run")) is False
 
 
 def test_overwriting_spares_the_generalist_of_specialists(tmp_path: Path, ask_distill: Ask) -> None:
@@ -642,7 +642,7 @@ def test_overwriting_spares_the_generalist_of_specialists(tmp_path: Path, ask_di
     group.mkdir()
     (group / "specialists.json").write_text(json.dumps({"generalist": {"source": f"run:{out}"}}), encoding="utf-8")
     with pytest.raises(KdcError, match=r"--overwrite: run:.* lies in --out"):
-        acquire(out, ask_distill(teacher=f"specialists:{group}"), resume=False, overwrite=True)
+        acquire(Destination(out, overwrite=True), ask_distill(teacher=f"specialists:{group}"))
 
 
 def test_overwriting_spares_what_is_no_part_of_the_run(unfinished: Path, ask_distill: Ask) -> None:
@@ -652,7 +652,7 @@ def test_overwriting_spares_what_is_no_part_of_the_run(unfinished: Path, ask_dis
     assert (unfinished / "bundle").is_dir()
     (unfinished / "bundle").rmdir()
     (unfinished / ".kdc-tmp.student.abc123.json").touch()  # left by a process that was killed while writing
-    assert acquire(unfinished, ask_distill(), resume=False, overwrite=True) is False
+    assert acquire(Destination(unfinished, overwrite=True), ask_distill()) is False
 
 
 def full_disk(*arguments: object, **named: object) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.distill.run_folder import _generalist
+from compressor.distill.run_refusals import _generalist
 from compressor.distill.teacher.cache import AnswerStore
 
 FOREIGN = {"deep": "[" * 100_000, "number": "9" * 6_000, "list": "[]", "null": "null", "binary": "\ud800"}

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from compressor.distill import distill, teach
 from compressor.distill.host.resources import Resources
 from compressor.distill.methods.assistants import distill_chain
+from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent
 from compressor.schema.student import Request
@@ -51,10 +52,10 @@ def test_a_teacher_that_changed_amid_a_training(
 ) -> None:
     request, out = ask_distill(f"run:{own_teacher}"), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        distill(request, out, resume=False, overwrite=False, progress=interrupt_at(STEPS + 2))
+        distill(request, Destination(out), progress=interrupt_at(STEPS + 2))
     change(own_teacher)
     with pytest.raises(KdcError, match="--resume: since the run was interrupted, the teacher changed"):
-        distill(request, out, resume=True, overwrite=False, progress=Silent())
+        distill(request, Destination(out, resume=True), progress=Silent())
 
 
 def test_a_class_file_that_changed_amid_a_training(tmp_path: Path, ask_distill: Ask, interrupt_at: Interrupt) -> None:
@@ -62,10 +63,10 @@ def test_a_class_file_that_changed_amid_a_training(tmp_path: Path, ask_distill: 
     file.write_text("\n".join(NAMES))
     request, out = ask_distill(teacher_classes=str(file)), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        distill(request, out, resume=False, overwrite=False, progress=interrupt_at(STEPS + 2))
+        distill(request, Destination(out), progress=interrupt_at(STEPS + 2))
     file.write_text("\n".join([NAMES[1], NAMES[0], *NAMES[2:]]))
     with pytest.raises(KdcError, match="since the run was interrupted, the teacher changed"):
-        distill(request, out, resume=True, overwrite=False, progress=Silent())
+        distill(request, Destination(out, resume=True), progress=Silent())
 
 
 def test_a_start_that_changed_amid_a_training(tmp_path: Path, ask_distill: Ask, interrupt_at: Interrupt) -> None:
@@ -74,10 +75,10 @@ def test_a_start_that_changed_amid_a_training(tmp_path: Path, ask_distill: Ask, 
     torch.save(state, file)
     request, out = ask_distill(init=str(file)), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        distill(request, out, resume=False, overwrite=False, progress=interrupt_at(STEPS + 2))
+        distill(request, Destination(out), progress=interrupt_at(STEPS + 2))
     torch.save({name: value + 1 for name, value in state.items()}, file)
     with pytest.raises(KdcError, match="the weights that it starts from changed"):
-        distill(request, out, resume=True, overwrite=False, progress=Silent())
+        distill(request, Destination(out, resume=True), progress=Silent())
 
 
 def test_a_backbone_that_changed_amid_kdc_teach(
@@ -85,10 +86,10 @@ def test_a_backbone_that_changed_amid_kdc_teach(
 ) -> None:
     request, out = ask_teach(f"run:{own_teacher}", "pretrained", input_size=None), tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        teach(request, out, resume=False, overwrite=False, progress=interrupt_at(STEPS + 2))
+        teach(request, Destination(out), progress=interrupt_at(STEPS + 2))
     seen_otherwise(own_teacher)
     with pytest.raises(KdcError, match="the preprocessing changed"):
-        teach(request, out, resume=True, overwrite=False, progress=Silent())
+        teach(request, Destination(out, resume=True), progress=Silent())
 
 
 class Hearing(Silent):
@@ -107,7 +108,7 @@ def test_kept_answers_are_of_one_teacher(
 
     def notes(name: str) -> str:
         progress = Hearing()
-        distill(request, tmp_path / name, resume=False, overwrite=False, progress=progress, resources=resources)
+        distill(request, Destination(tmp_path / name), progress=progress, resources=resources)
         return "\n".join(progress.notes)
 
     assert "the teacher's answers: new in" in notes("first")
@@ -122,11 +123,11 @@ def test_an_assistant_that_was_edited(tmp_path: Path, ask_distill: Ask, interrup
     request = ask_distill().model_copy(update={"assistants": between})
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        distill_chain(request, out, resume=False, overwrite=False, progress=interrupt_at(4 * STEPS + 3))
+        distill_chain(request, Destination(out), progress=interrupt_at(4 * STEPS + 3))
     assert (out / "assistants" / "2" / "student.json").is_file()
     seen_otherwise(out / "assistants" / "1")
     with pytest.raises(KdcError, match="--resume: since the assistants were trained, assistant 1 changed"):
-        distill_chain(request, out, resume=True, overwrite=False, progress=Silent())
+        distill_chain(request, Destination(out, resume=True), progress=Silent())
 
 
 def test_which_weights_were_taken_is_said(tmp_path: Path, ask_distill: Ask, teacher_run: Path) -> None:
@@ -136,6 +137,6 @@ def test_which_weights_were_taken_is_said(tmp_path: Path, ask_distill: Ask, teac
     torch.save({"model": raw, "model_ema": half}, tmp_path / "both.pth")
     progress = Hearing()
     request = ask_distill(student="timm:test_resnet", init=str(tmp_path / "both.pth"), epochs=1)
-    distill(request, tmp_path / "run", resume=False, overwrite=False, progress=progress)
+    distill(request, Destination(tmp_path / "run"), progress=progress)
     assert "both.pth: the weights under model_ema are taken; it also holds model" in progress.notes
     assert "both.pth: weights stored as float16 are loaded as float32" in progress.notes

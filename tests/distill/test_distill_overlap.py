@@ -13,6 +13,7 @@ from compressor.data.predictions import read_outputs
 from compressor.data.samples import Dataset
 from compressor.distill import distill, predict, teach
 from compressor.distill.overlap import seen_before, tell_overlap
+from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.export.bundle.identity import without_paths
 from compressor.models.trained_on import FILE, images_of, read_trained_on, save_trained_on
@@ -176,7 +177,7 @@ def test_a_fine_tuned_run_knows_what_it_started_from(
     """What the weights were trained on before stays known, over any number of steps."""
     progress = Hearing()
     request = ask_teach(teacher=f"run:{teacher_run}", init="pretrained", data=turned, input_size=None, epochs=1)
-    student = teach(request, tmp_path / "run", resume=False, overwrite=False, progress=progress)
+    student = teach(request, Destination(tmp_path / "run"), progress=progress)
     [warning] = [line for line in progress.warnings if "starts from" in line]
     assert "was trained on 30 of the 40 test images" in warning
     assert warning in student.data.notes
@@ -190,9 +191,7 @@ def test_a_distillation_records_the_warning_without_a_path(
     ask_distill: Ask, turned: str, teacher_run: Path, tmp_path: Path
 ) -> None:
     progress = Hearing()
-    student = distill(
-        ask_distill(data=turned, epochs=1), tmp_path / "run", resume=False, overwrite=False, progress=progress
-    )
+    student = distill(ask_distill(data=turned, epochs=1), Destination(tmp_path / "run"), progress=progress)
     warning = (
         "teacher run:teacher was trained on 30 of the 40 test images: its accuracy on them says nothing about other "
         "images"
@@ -213,7 +212,7 @@ def test_predict_warns_and_its_table_knows(
     assert table.seen == frozenset(f"test/{row}" for row in range(30))
     progress = Hearing()
     request = ask_distill(teacher=f"outputs:{file}", data=turned, epochs=1)
-    student = distill(request, tmp_path / "run", resume=False, overwrite=False, progress=progress)
+    student = distill(request, Destination(tmp_path / "run"), progress=progress)
     warning = f"the teacher of outputs:answers.csv was trained on {counts}"
     assert warning in progress.warnings
     assert warning in student.data.notes

@@ -16,7 +16,7 @@ import pytest
 
 from compressor.distill import Resources, distill, distill_chain, precompute, specialists, teach
 from compressor.distill.run_files import sweep
-from compressor.distill.run_folder import acquire, discard_backup, rollback, start
+from compressor.distill.run_folder import Destination, acquire, discard_backup, rollback, start
 from compressor.errors import KdcError
 from compressor.files.locks import LOCK, locked
 from compressor.models import load_run
@@ -41,7 +41,9 @@ def run(
     request: Request, out: Path, progress: Progress | None = None, *, resume: bool = False, overwrite: bool = False
 ) -> Student:
     no_cache = Resources(teacher_cache=None)
-    return distill(request, out, progress=progress or Silent(), resources=no_cache, resume=resume, overwrite=overwrite)
+    return distill(
+        request, Destination(out, resume=resume, overwrite=overwrite), progress=progress or Silent(), resources=no_cache
+    )
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_overwriting_is_refused_where_something_of_the_users_lies_at_any_depth(
     (out / where).parent.mkdir(parents=True, exist_ok=True)
     (out / where).write_text("mine")
     with pytest.raises(KdcError, match="which is no part of the run, so it is left alone") as caught:
-        acquire(out, ask_distill(), resume=False, overwrite=True)
+        acquire(Destination(out, overwrite=True), ask_distill())
     assert where.startswith(str(caught.value.message).partition(" holds ")[2].partition(" too")[0])
 
 
@@ -151,10 +153,10 @@ def test_what_was_put_there_after_the_question_stays_too(tmp_path: Path, ask_dis
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).touch()
     write_json(out / "run.json", ask_distill())
-    assert not acquire(out, ask_distill(), resume=False, overwrite=True)
+    assert not acquire(Destination(out, overwrite=True), ask_distill())
     for name in ("notes.txt", "float/notes.txt", "hf/weights.bin"):
         (out / name).write_text("mine")
-    start(out, ask_distill(epochs=3), resume=False)
+    start(Destination(out), ask_distill(epochs=3))
     discard_backup(out)
     assert everything(out) == ["float", "float/notes.txt", "hf", "hf/weights.bin", "notes.txt", "run.json"]
     rollback(out)
@@ -195,11 +197,9 @@ def test_not_among_the_images(tmp_path: Path, ask_distill: Ask) -> None:
 def test_beside_the_images_and_in_the_folder_of_an_idx_data_set(tmp_path: Path, ask_distill: Ask) -> None:
     """Nothing looks there for more."""
     (tmp_path / "photos").mkdir()
-    assert not acquire(
-        tmp_path / "run", ask_distill(data=f"folder:{tmp_path / 'photos'}"), resume=False, overwrite=False
-    )
-    assert not acquire(tmp_path / "run", ask_distill(data=f"idx:{tmp_path}"), resume=False, overwrite=False)
-    assert not acquire(tmp_path / "run", ask_distill(data=f"csv:{tmp_path}/a.csv"), resume=False, overwrite=False)
+    assert not acquire(Destination(tmp_path / "run"), ask_distill(data=f"folder:{tmp_path / 'photos'}"))
+    assert not acquire(Destination(tmp_path / "run"), ask_distill(data=f"idx:{tmp_path}"))
+    assert not acquire(Destination(tmp_path / "run"), ask_distill(data=f"csv:{tmp_path}/a.csv"))
 
 
 def test_a_link_to_nowhere(tmp_path: Path, ask_distill: Ask) -> None:
@@ -267,12 +267,12 @@ def test_the_second_is_told_who_writes_there(
     assert everything(out) == [LOCK, "run.json"]
     hold(tmp_path / "new")
     with pytest.raises(KdcError, match="new is being written by kdc teach"):
-        teach(ask_teach(), tmp_path / "new", resume=False, overwrite=False, progress=Silent())
+        teach(ask_teach(), Destination(tmp_path / "new"), progress=Silent())
     (tmp_path / "link").symlink_to(tmp_path / "new")
     with pytest.raises(KdcError, match="is being written by kdc teach"):
         distill_chain(
-            ask_distill().model_copy(update={"assistants": ("timm:test_resnet",)}), tmp_path / "link",
-            resume=False, overwrite=False, progress=Silent(),
+            ask_distill().model_copy(update={"assistants": ("timm:test_resnet",)}), Destination(tmp_path / "link"),
+            progress=Silent(),
         )  # fmt: skip
     request = SpecialistsRequest(
         task="image-classification",
@@ -284,7 +284,7 @@ def test_the_second_is_told_who_writes_there(
         recipe=ask_teach().recipe,
     )
     with pytest.raises(KdcError, match="is being written by kdc teach"):
-        specialists(request, tmp_path / "new", jobs=1, resume=False, overwrite=False, progress=Silent())
+        specialists(request, Destination(tmp_path / "new"), jobs=1, progress=Silent())
 
 
 def test_a_run_that_was_killed_locks_nothing(tmp_path: Path, ask_distill: Ask, hold: Callable[[Path], Any]) -> None:
@@ -343,7 +343,7 @@ def test_two_that_begin_at_the_same_moment(tmp_path: Path, ask_distill: Ask) -> 
     do: the second is a process."""
     code = """
 import json, pathlib, sys
-from compressor.distill import distill
+from compressor.distill import Destination, distill
 from compressor.errors import KdcError
 from compressor.progress import Silent
 from compressor.schema.student import Request
@@ -351,7 +351,7 @@ request = Request.model_validate_json(pathlib.Path(sys.argv[1]).read_text())
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    distill(request, pathlib.Path(sys.argv[2]), resume=False, overwrite=False, progress=Silent())
+    distill(request, Destination(pathlib.Path(sys.argv[2])), progress=Silent())
     print("trained")
 except KdcError as error:
     print(error.message)
@@ -387,13 +387,13 @@ def test_two_at_once_share_a_cache_of_answers(tmp_path: Path, ask_distill: Ask) 
     write_json(tmp_path / "request.json", request)
     code = """
 import pathlib, sys
-from compressor.distill import Resources, distill
+from compressor.distill import Destination, Resources, distill
 from compressor.progress import Silent
 from compressor.schema.student import Request
 folder = pathlib.Path(sys.argv[1])
 request = Request.model_validate_json((folder / "request.json").read_text())
 resources = Resources(teacher_cache=folder / "cache")
-distill(request, folder / sys.argv[2], resume=False, overwrite=False, progress=Silent(), resources=resources)
+distill(request, Destination(folder / sys.argv[2]), progress=Silent(), resources=resources)
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that spin would wait for each other
@@ -409,7 +409,7 @@ distill(request, folder / sys.argv[2], resume=False, overwrite=False, progress=S
     (folder,) = (tmp_path / "cache").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["key.json", "records"]
     progress = Hearing()
-    distill(request, tmp_path / "three", resume=False, overwrite=False, progress=progress, resources=resources)
+    distill(request, Destination(tmp_path / "three"), progress=progress, resources=resources)
     assert not [text for text in progress.warnings if "damaged" in text]
     assert (tmp_path / "three" / "student.safetensors").read_bytes() in weights
 
@@ -453,9 +453,9 @@ def test_interrupted_between_the_links_of_a_chain(tmp_path: Path, ask_distill: A
     out, progress = tmp_path / "run", Interrupts("the student: ")
     request = ask_distill(epochs=6).model_copy(update={"assistants": ("timm:test_resnet",)})
     with pytest.raises(KeyboardInterrupt):
-        distill_chain(request, out, resume=False, overwrite=False, progress=progress)
+        distill_chain(request, Destination(out), progress=progress)
     assert progress.warnings[-1].startswith(f"stopped; the state is saved in {out}: ")
-    distill_chain(request, out, resume=True, overwrite=False, progress=Silent())
+    distill_chain(request, Destination(out, resume=True), progress=Silent())
     assert json.loads((out / "student.json").read_text())["assistants"]
 
 
@@ -543,10 +543,10 @@ def test_to_resume_and_to_overwrite_is_to_resume(tmp_path: Path, ask_distill: As
     """As the same command with --resume is, where one that was to overwrite was interrupted: never a student of new
     settings beside the record of the old ones."""
     out = tmp_path / "run"
-    start(out, ask_distill(), resume=False)
+    start(Destination(out), ask_distill())
     (out / "student.json").touch()
-    assert acquire(out, ask_distill(), resume=True, overwrite=True), "it is finished, and not replaced"
+    assert acquire(Destination(out, resume=True, overwrite=True), ask_distill()), "it is finished, and not replaced"
     with pytest.raises(KdcError, match=r"recipe\.epochs was 2, now 3") as caught:
-        acquire(out, ask_distill(epochs=3), resume=True, overwrite=True)
+        acquire(Destination(out, resume=True, overwrite=True), ask_distill(epochs=3))
     assert caught.value.hint == "leave --resume out to replace it, or choose another --out"
-    assert not acquire(out, ask_distill(epochs=3), resume=False, overwrite=True)
+    assert not acquire(Destination(out, overwrite=True), ask_distill(epochs=3))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compressor.distill import Resources, distill, distill_quantized, precompute, teach
 from compressor.distill.recipes import LAYERS
+from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import lineage, load_model, load_run
@@ -44,7 +45,7 @@ OF_TRANSFORMERS: Losses = [
 
 def run(request: Request, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Student:
     how = teach if request.command == "teach" else distill
-    return how(request, out, resume=resume, overwrite=False, progress=progress or Silent())
+    return how(request, Destination(out, resume=resume), progress=progress or Silent())
 
 
 def resumed_is_whole(tmp_path: Path, request: Request, interrupt_at: Callable[[int], Progress], step: int = 8) -> Path:
@@ -295,7 +296,7 @@ def test_under_fake_quantization_losses_on_features_are_left_out_and_said_so(tmp
     scheme = Scheme(activations="uint8", weight_bits=8, per_channel=True)
     progress = Hearing()
     request = request.model_copy(update={"qat": scheme})
-    distill_quantized(request, tmp_path / "run", resume=False, overwrite=False, progress=progress)
+    distill_quantized(request, Destination(tmp_path / "run"), progress=progress)
     assert any("under fake quantization the student learns without hint" in line for line in progress.notes)
     row = json.loads((tmp_path / "run/history.jsonl").read_text().splitlines()[0])
     assert row["loss"].keys() == {"kd"}
@@ -303,7 +304,7 @@ def test_under_fake_quantization_losses_on_features_are_left_out_and_said_so(tmp
     ending = request.recipe.model_copy(update={"losses": (ends_at_nothing, request.recipe.losses[1])})
     only = request.model_copy(update={"recipe": ending})
     with pytest.raises(KdcError, match="every weight is 0"):
-        distill_quantized(only, tmp_path / "other", resume=False, overwrite=False, progress=Silent())
+        distill_quantized(only, Destination(tmp_path / "other"), progress=Silent())
     assert not (tmp_path / "other").exists()
 
 
@@ -321,7 +322,7 @@ def test_pooled_features_are_kept_with_the_answers(tmp_path: Path, ask_distill: 
     for name, cache in (("kept", tmp_path / "cache"), ("anew", None), ("again", tmp_path / "cache")):
         progress = Hearing()
         distill(
-            request, tmp_path / name, resume=False, overwrite=False, progress=progress,
+            request, Destination(tmp_path / name), progress=progress,
             resources=Resources(teacher_cache=cache),
         )  # fmt: skip
         students.append(load_file(tmp_path / name / "student.safetensors"))

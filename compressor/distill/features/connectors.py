@@ -128,13 +128,13 @@ class Review(Connector):
         deeper: Tensor | None = None
         given: list[Tensor] = []
         for level in reversed(range(len(student))):
-            own = self.enter[level](student[level].float())
+            fused = self.enter[level](student[level].float())
             if deeper is not None:
-                above = F.interpolate(deeper, own.shape[2:], mode="nearest")
-                shares = torch.sigmoid(self.fuse[level](torch.cat([own, above], 1)))
-                own = own * shares[:, :1] + above * shares[:, 1:]
-            deeper = own
-            given.insert(0, self.leave[level](own))
+                above = F.interpolate(deeper, fused.shape[2:], mode="nearest")
+                shares = torch.sigmoid(self.fuse[level](torch.cat([fused, above], 1)))
+                fused = fused * shares[:, :1] + above * shares[:, 1:]
+            deeper = fused
+            given.insert(0, self.leave[level](fused))
         pairs = [_same_size(s, t) for s, t in zip(given, teacher, strict=True)]
         return {"student_features": [s for s, _ in pairs], "teacher_features": [t for _, t in pairs]}
 
@@ -170,6 +170,7 @@ class Contrast(Connector):
         super().__init__(sides)
         if len(sides.student) > 1:
             raise KdcError(f"crd compares one layer, and `at` names {len(sides.student)}", "leave `at` out")
+        # The names of the state on disk, which an interrupted run goes on from.
         self.own = nn.Linear(sides.student[-1].shape[0], CRD_WIDTH)
         self.others = nn.Linear(sides.teacher[-1].shape[0], CRD_WIDTH)
         self.student_memory: Tensor
@@ -181,30 +182,30 @@ class Contrast(Connector):
         self.register_buffer("classes", torch.full((sides.samples,), -2))
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
-        own = F.normalize(self.own(student[-1].float()))
-        others = F.normalize(self.others(teacher[-1].float()))
+        student_embeddings = F.normalize(self.own(student[-1].float()))
+        teacher_embeddings = F.normalize(self.others(teacher[-1].float()))
         every = len(self.classes)
         # From torch's generator on the CPU, which each step seeds: the same wherever the step is taken again.
         drawn = torch.randint(every, (CRD_NEGATIVES,)) if every > CRD_NEGATIVES else torch.arange(every)
-        drawn = drawn.to(own.device, non_blocking=True)
-        rows = index.to(own.device, non_blocking=True)
+        drawn = drawn.to(student_embeddings.device, non_blocking=True)
+        rows = index.to(student_embeddings.device, non_blocking=True)
         known = labels[:, None] >= 0
         kept_classes = self.classes[drawn]
         negatives = (drawn != rows[:, None]) & (~known | (kept_classes != labels[:, None]))
         given = {
-            "student_embeddings": own,
-            "teacher_embeddings": others,
+            "student_embeddings": student_embeddings,
+            "teacher_embeddings": teacher_embeddings,
             "student_memory": self.student_memory[drawn],
             "teacher_memory": self.teacher_memory[drawn],
             "negatives": negatives,
         }
         if self.training:
-            self._remember(rows, own.detach(), others.detach(), labels)
+            self._remember(rows, student_embeddings.detach(), teacher_embeddings.detach(), labels)
         return given
 
     @torch.no_grad()
-    def _remember(self, rows: Tensor, own: Tensor, others: Tensor, labels: Tensor) -> None:
-        for memory, now in ((self.student_memory, own), (self.teacher_memory, others)):
+    def _remember(self, rows: Tensor, student_embeddings: Tensor, teacher_embeddings: Tensor, labels: Tensor) -> None:
+        for memory, now in ((self.student_memory, student_embeddings), (self.teacher_memory, teacher_embeddings)):
             memory[rows] = F.normalize(CRD_MOMENTUM * memory[rows] + (1 - CRD_MOMENTUM) * now)
         self.classes[rows] = labels
 

@@ -21,25 +21,25 @@ def layer_pairs_of(
     """The layers of every term that looks at some, by the term's name; and why a term is left out, as one with
     `at: same_stride` is where there are none. Raises KdcError for those that a network lacks, and for a loss that
     cannot compare them."""
-    found: dict[str, LayerPairs] = {}
+    sides: dict[str, LayerPairs] = {}
     left_out: dict[str, str] = {}
     for term in terms:
         if term.row.taps is None:
             continue
         if not term.asks_teacher:
-            found[term.name] = LayerPairs(_own_layers(term, student), (), classes, samples)
+            sides[term.name] = LayerPairs(_own_layers(term, student), (), classes, samples)
         elif term.loss.at == "same_stride":
             pairs, why = _of_equal_stride(student, teacher)
             if len(pairs) >= term.row.layers:
-                found[term.name] = _layer_pairs(pairs, classes, samples)
+                sides[term.name] = _layer_pairs(pairs, classes, samples)
             else:
                 left_out[term.name] = why
         else:
-            found[term.name] = _layer_pairs(_pairs(term, student, teacher), classes, samples)
+            sides[term.name] = _layer_pairs(_pairs(term, student, teacher), classes, samples)
     for term in terms:
-        if term.name in found:  # what it cannot connect is known before any training; of a memory one row will do
-            CONNECTORS[term.row.connector](replace(found[term.name], samples=1))
-    return found, left_out
+        if term.name in sides:  # what it cannot connect is known before any training; of a memory one row will do
+            CONNECTORS[term.row.connector](replace(sides[term.name], samples=1))
+    return sides, left_out
 
 
 def _own_layers(term: Term, student: LoadedModel) -> tuple[Layer, ...]:
@@ -71,10 +71,13 @@ def _pairs(term: Term, student: LoadedModel, teacher: LoadedModel | None) -> lis
     if isinstance(term.loss.at, str):
         pairs = match(layers_of(student, kind), layers_of(teacher, kind))
     else:
-        pairs = [(named_layer(student, own), named_layer(teacher, other)) for own, other in term.loss.at]
-    for own, other in pairs:
-        _require_kind(own, term.row, at, student)
-        _require_kind(other, term.row, at, teacher)
+        pairs = [
+            (named_layer(student, student_layer), named_layer(teacher, teacher_layer))
+            for student_layer, teacher_layer in term.loss.at
+        ]
+    for student_layer, teacher_layer in pairs:
+        _require_kind(student_layer, term.row, at, student)
+        _require_kind(teacher_layer, term.row, at, teacher)
     if len(pairs) < term.row.layers:
         raise KdcError(
             f"{at}: it compares {term.row.layers} pairs of layers or more, and there are {len(pairs)}",
@@ -95,7 +98,7 @@ def _of_equal_stride(student: LoadedModel, teacher: LoadedModel | None) -> tuple
 
 
 def _layer_pairs(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: int) -> LayerPairs:
-    return LayerPairs(tuple(own for own, _ in pairs), tuple(other for _, other in pairs), classes, samples)
+    return LayerPairs(tuple(student for student, _ in pairs), tuple(teacher for _, teacher in pairs), classes, samples)
 
 
 DIMENSIONS = {"maps": 3, "pooled": 1, "attention": 3}
@@ -108,20 +111,20 @@ def _require_kind(layer: Layer, row: Loss, at: str, model: LoadedModel) -> None:
         return
     if len(layer.shape) != DIMENSIONS[kind] or (kind == "attention") != layer.name.startswith("attention"):
         shape = "×".join(map(str, layer.shape))
-        what = f"tokens, {shape}" if layer.is_tokens else shape
+        description = f"tokens, {shape}" if layer.is_tokens else shape
         raise KdcError(
-            f"{at}: {layer.name} of {model.weights.source} gives {what}, and this loss wants {kind}",
+            f"{at}: {layer.name} of {model.weights.source} gives {description}, and this loss wants {kind}",
             {"maps": "name a stage", "pooled": "leave `at` out", "attention": "name attention1, attention2, …"}[kind],
         )
 
 
 def taps_of(sides: dict[str, LayerPairs], student: LoadedModel, teacher: LoadedModel | None) -> tuple[Taps | None, ...]:
     """What the student's and the teacher's forward passes must give beside logits; None where that is nothing."""
-    own = [layer.name for one in sides.values() for layer in one.student]
-    others = [layer.name for one in sides.values() for layer in one.teacher]
+    student_names = [layer.name for side in sides.values() for layer in side.student]
+    teacher_names = [layer.name for side in sides.values() for layer in side.teacher]
     return (
-        taps_for(student, own) if own else None,
-        taps_for(teacher, others) if others and teacher is not None else None,
+        taps_for(student, student_names) if student_names else None,
+        taps_for(teacher, teacher_names) if teacher_names and teacher is not None else None,
     )
 
 
@@ -133,4 +136,4 @@ def described(name: str, sides: LayerPairs) -> str:
 
     if not sides.teacher:
         return f"{name} looks at {', '.join(shaped(layer) for layer in sides.student)}"
-    return f"{name}: " + ", ".join(f"{shaped(own)} from {shaped(other)}" for own, other in sides.pairs)
+    return f"{name}: " + ", ".join(f"{shaped(student)} from {shaped(teacher)}" for student, teacher in sides.pairs)

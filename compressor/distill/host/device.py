@@ -36,8 +36,10 @@ def set_up() -> Speed:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        how = f"{'bfloat16' if bf16 else 'float32 (TF32)'}, channels_last, fused AdamW, cudnn.benchmark"
-        return Speed(device, torch.bfloat16 if bf16 else None, (f"on {torch.cuda.get_device_name(device)}: {how}",))
+        settings = f"{'bfloat16' if bf16 else 'float32 (TF32)'}, channels_last, fused AdamW, cudnn.benchmark"
+        return Speed(
+            device, torch.bfloat16 if bf16 else None, (f"on {torch.cuda.get_device_name(device)}: {settings}",)
+        )
     threads = torch.get_num_threads()
     if here.num_processes > 1:
         sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or here.num_processes)

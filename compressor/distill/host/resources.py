@@ -47,8 +47,8 @@ class Resources:
             if tracker not in TRACKERS:
                 raise KdcError(f"--tracker {tracker} is not known; known: {', '.join(TRACKERS)}")
             needs(TRACKERS[tracker], f"pip install {TRACKERS[tracker]}", f"--tracker {tracker}")
-        found = cls(tracker=tracker)
-        answers = found.teacher_cache if teacher_cache is None else Path(teacher_cache)
+        defaults = cls(tracker=tracker)
+        answers = defaults.teacher_cache if teacher_cache is None else Path(teacher_cache)
         return cls(
             None if decode_cache is None else size_in_bytes(str(decode_cache), "--decode-cache"),
             None if teacher_cache == "off" else answers,
@@ -64,10 +64,10 @@ class Resources:
             except OSError as error:
                 raise os_error(error, f"looking for space in {beside}") from error
             rule = "half of what is free"
-        what = f"{_readable(size)} of decoded images, {_readable(budget)} permitted ({rule})"
+        sizes = f"{_readable(size)} of decoded images, {_readable(budget)} permitted ({rule})"
         if size <= budget:
-            return True, f"decoding once: {what}"
-        return False, f"decoding anew in every epoch: {what}"
+            return True, f"decoding once: {sizes}"
+        return False, f"decoding anew in every epoch: {sizes}"
 
 
 def size_in_bytes(text: str, option: str) -> int:
@@ -81,7 +81,7 @@ def size_in_bytes(text: str, option: str) -> int:
 
 
 def _existing(path: Path) -> Path:
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def _readable(size: int) -> str:

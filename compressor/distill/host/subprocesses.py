@@ -133,8 +133,8 @@ def _ended(child: Child, code: int, progress: Progress) -> None:
         progress.note(f"{child.name} is finished: validation accuracy {row['accuracy']:.2%}, n={row['n']}")
         return
     lines = child.log.read_text(encoding="utf-8", errors="replace").splitlines() if child.log.is_file() else []
-    own = itertools.takewhile(lambda line: not line.startswith(ATTEMPT), reversed(lines))
-    said = next((line for line in own if line.startswith("kdc: error: ")), "")
+    last_attempt = itertools.takewhile(lambda line: not line.startswith(ATTEMPT), reversed(lines))
+    said = next((line for line in last_attempt if line.startswith("kdc: error: ")), "")
     reason = said.removeprefix("kdc: error: ") or f"it ended with exit code {code}"
     raise KdcError(
         f"{child.name} failed: {reason}; its log: {child.log}",

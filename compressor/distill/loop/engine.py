@@ -41,12 +41,14 @@ SAVE_EVERY_S = 600.0
 
 def rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     """The learning rate of a step: linear warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983)."""
-    how, total = recipe.optimizer, recipe.epochs * steps_per_epoch
-    warmup = min(round(how.warmup_epochs * steps_per_epoch), total - 1)
+    optimizer, total = recipe.optimizer, recipe.epochs * steps_per_epoch
+    warmup = min(round(optimizer.warmup_epochs * steps_per_epoch), total - 1)
     if step < warmup:
-        return how.lr * (step + 1) / (warmup + 1)
+        return optimizer.lr * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, total - warmup)
-    return how.lr * (how.final_lr_share + (1 - how.final_lr_share) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return optimizer.lr * (
+        optimizer.final_lr_share + (1 - optimizer.final_lr_share) * 0.5 * (1 + math.cos(math.pi * progress))
+    )
 
 
 @dataclass
@@ -169,12 +171,12 @@ def _epoch(run: Training) -> bool:
             break
     require_finite(sums, bad, position, task)
     position.sums = _totals(run, sums)
-    whole = position.step == task.steps_per_epoch
-    if whole and teacher:
+    is_complete = position.step == task.steps_per_epoch
+    if is_complete and teacher:
         # It may be what teaches the next epoch: the same in all processes.
         same_buffers(run.accelerator, [run.student])
         teacher.end(position.epoch, run.student)
-    return whole
+    return is_complete
 
 
 def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:

@@ -30,8 +30,8 @@ def require_finite(sums: Mapping[str, Tensor], bad: Tensor, position: Position, 
 
 def _samples(task: Feed, epoch: int, step: int) -> str:
     samples = task.samples_of(epoch, step)
-    more = f" and {len(samples) - NAMED} more" if len(samples) > NAMED else ""
-    return f"samples {', '.join(task.names(samples[:NAMED]))}{more}"
+    suffix = f" and {len(samples) - NAMED} more" if len(samples) > NAMED else ""
+    return f"samples {', '.join(task.names(samples[:NAMED]))}{suffix}"
 
 
 @contextmanager

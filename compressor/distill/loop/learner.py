@@ -116,9 +116,9 @@ class Learner(nn.Module):
 
     def weights(self, progress: float) -> dict[str, float]:
         """The weight of every loss that `forward` gives, when `progress` of the training is done."""
-        own = {term.name: term.loss.weight_at(progress) for term in self.terms}
-        return own | {
-            f"peer{number} {term.name}": own[term.name]
+        student_weights = {term.name: term.loss.weight_at(progress) for term in self.terms}
+        return student_weights | {
+            f"peer{number} {term.name}": student_weights[term.name]
             for number, _ in enumerate(self.peers, 1)
             for term in self._of_peers
         }
@@ -130,24 +130,24 @@ class Learner(nn.Module):
     def forward(self, batch: Batch, teacher: Outputs | None) -> dict[str, Tensor]:
         """Every loss by name, unweighted; `teacher`: its answers to this batch, without gradients."""
         with self._precision(batch["labels"].device):
-            own: Outputs = self.student(batch)
-            others = [peer(batch).logits for peer in self._peers]
-        for logits in (own.logits, *others, *([teacher.logits] if teacher is not None else [])):
+            outputs: Outputs = self.student(batch)
+            peer_logits = [peer(batch).logits for peer in self._peers]
+        for logits in (outputs.logits, *peer_logits, *([teacher.logits] if teacher is not None else [])):
             _require_rows(logits)
         given = {"labels": batch["labels"], "index": batch["index"]}
         if teacher is not None:
             given["teacher_logits"] = teacher.logits
-        learning = [own.logits, *others]
+        learning = [outputs.logits, *peer_logits]
         losses: dict[str, Tensor] = {}
         for term in self.terms:
-            values: dict[str, Any] = given | {"student_logits": own.logits, "peer_logits": _detached(others)}
+            values: dict[str, Any] = given | {"student_logits": outputs.logits, "peer_logits": _detached(peer_logits)}
             if term.name in self.connectors:
-                values |= self._connected(term.name, own, teacher, batch)
+                values |= self._connected(term.name, outputs, teacher, batch)
             losses[term.name] = _loss(term, values, batch)
-        for number, logits in enumerate(others, 1):
-            rest = _detached([*learning[:number], *learning[number + 1 :]])
+        for number, logits in enumerate(peer_logits, 1):
+            other_logits = _detached([*learning[:number], *learning[number + 1 :]])
             for term in self._of_peers:
-                values = given | {"student_logits": logits, "peer_logits": rest}
+                values = given | {"student_logits": logits, "peer_logits": other_logits}
                 losses[f"peer{number} {term.name}"] = _loss(term, values, batch)
         return losses
 
@@ -156,13 +156,13 @@ class Learner(nn.Module):
             return nullcontext()
         return torch.autocast(device.type, self.autocast)
 
-    def _connected(self, name: str, own: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Any]:
+    def _connected(self, name: str, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Any]:
         sides, connector = self.layers[name], self.connectors[name]
         assert isinstance(connector, Connector)
-        ours = [own.flat(layer.name) for layer in sides.student]
+        ours = [student.flat(layer.name) for layer in sides.student]
         theirs = [teacher.flat(layer.name) for layer in sides.teacher] if teacher is not None else []
-        found: dict[str, Any] = connector(ours, theirs, batch["labels"], batch["index"])
-        return found
+        given: dict[str, Any] = connector(ours, theirs, batch["labels"], batch["index"])
+        return given
 
 
 def _row(terms: Sequence[Term], name: str) -> Row:
@@ -179,7 +179,7 @@ def _require_rows(logits: Tensor) -> None:
 
 
 def _detached(logits: Sequence[Tensor]) -> list[Tensor]:
-    return [one.detach() for one in logits]
+    return [tensor.detach() for tensor in logits]
 
 
 def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
@@ -201,11 +201,11 @@ def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
 
 def _nothing(needed: Mapping[str, Any]) -> Tensor:
     """0, with a gradient of 0 for all that the loss would have reached: several processes wait for each of them."""
-    tensors = [one for value in needed.values() for one in (value if isinstance(value, list) else [value])]
-    return torch.stack([one.sum() * 0.0 for one in tensors if one.is_floating_point()]).sum()
+    tensors = [tensor for value in needed.values() for tensor in (value if isinstance(value, list) else [value])]
+    return torch.stack([tensor.sum() * 0.0 for tensor in tensors if tensor.is_floating_point()]).sum()
 
 
 def _rows(value: Any, rows: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value.index_select(0, rows)
-    return [_rows(one, rows) for one in value]
+    return [_rows(element, rows) for element in value]

@@ -24,7 +24,7 @@ from compressor.distill.host.resources import Resources
 from compressor.distill.loop.learner import bind_losses
 from compressor.distill.methods.bias_correction import require_correctable
 from compressor.distill.plan import Origin
-from compressor.distill.run_folder import acquired, rollback, start
+from compressor.distill.run_folder import Destination, acquired, rollback, start
 from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_run, map_classes, with_classes
@@ -42,10 +42,8 @@ __all__ = ["distill_chain", "require_possible"]
 
 def distill_chain(
     request: Request,
-    out: Path,
+    out: Destination,
     *,
-    resume: bool,
-    overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
     data: Dataset | None = None,
@@ -57,41 +55,40 @@ def distill_chain(
     would stop a later one.
     """
     if not request.assistants:
-        return distill(
-            request, out, resume=resume, overwrite=overwrite, progress=progress, resources=resources, data=data
-        )
+        return distill(request, out, progress=progress, resources=resources, data=data)
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
     _require_chain(request)
-    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, progress) as finished:
         if finished:
-            return already_finished(out, progress)
-        return _chained(request, out, resume, progress, resources, data)
+            return already_finished(out.folder, progress)
+        return _chained(request, out, progress, resources, data)
 
 
 def _chained(
-    request: Request, out: Path, resume: bool, progress: Progress, resources: Resources | None, data: Dataset | None
+    request: Request, out: Destination, progress: Progress, resources: Resources | None, data: Dataset | None
 ) -> Student:
     if data is None:
         data = require_possible(request, progress)
-    if resume:
-        _require_same(request, out, data)
+    folder = out.folder
+    if out.resume:
+        _require_same(request, folder, data)
     if team().is_main_process:
-        start(out, request, resume=resume)
+        start(out, request)
     team().wait_for_everyone()
     try:
-        records, assistants = _assistants(request, out, data, progress, resources)
+        records, assistants = _assistants(request, folder, data, progress, resources)
     except BaseException:
-        if not resume and team().is_main_process and not any((out / "assistants").glob("[0-9]*")):
-            rollback(out)
+        if not out.resume and team().is_main_process and not any((folder / "assistants").glob("[0-9]*")):
+            rollback(folder)
         raise
-    last = _link(request, len(request.assistants), out)
+    last = _link(request, len(request.assistants), folder)
     progress.note(f"the student: {request.student} learns from {last.teacher}")
     plan = distillation(last, progress, data)
     teacher, validation = records[0].teacher, records[0].teacher_validation
     assert teacher is not None
     assert validation is not None
     plan = replace(plan, request=request, origin=Origin(teacher, validation, tuple(assistants)))
-    return train_and_save(plan, out, True, resources or Resources(), progress)
+    return train_and_save(plan, replace(out, resume=True), resources or Resources(), progress)
 
 
 def _assistants(
@@ -102,8 +99,8 @@ def _assistants(
     for number, name in enumerate(request.assistants):
         link, folder = _link(request, number, out), _folder(out, number)
         progress.note(f"assistant {number + 1} of {len(request.assistants)}: {name} learns from {link.teacher}")
-        begun = (folder / "run.json").is_file()
-        record = distill(link, folder, resume=begun, overwrite=False, progress=progress, resources=resources, data=data)
+        to = Destination(folder, resume=(folder / "run.json").is_file())
+        record = distill(link, to, progress=progress, resources=resources, data=data)
         records.append(record)
         weights.append(load_run(folder)[0].weights)
     return records, weights

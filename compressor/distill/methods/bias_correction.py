@@ -34,10 +34,10 @@ SLOPE = 1e-6
 """Of the mean cross-entropy, below which a fit has come to its minimum."""
 
 
-def require_correctable(student: LoadedModel, data: Dataset, how: Transfer) -> None:
+def require_correctable(student: LoadedModel, data: Dataset, transfer: Transfer) -> None:
     """Raise KdcError, before any training, where `correct_bias` could not be done after it: the classifier has no bias
     that does nothing but shift a class's logit, or validation does not hold the classes."""
-    numbers, classes = classes_without(how, data.info.class_names), len(data.info.class_names)
+    numbers, classes = classes_without(transfer, data.info.class_names), len(data.info.class_names)
     held = set(data.validation.labels.tolist())
     absent = [data.info.class_names[number] for number in numbers if number not in held]
     if absent:
@@ -46,7 +46,7 @@ def require_correctable(student: LoadedModel, data: Dataset, how: Transfer) -> N
             "add some, or transfer.correct_bias=false",
         )
     if held <= set(numbers):
-        raise KdcError(f"transfer.correct_bias: validation holds no classes but {listed(how.without)}")
+        raise KdcError(f"transfer.correct_bias: validation holds no classes but {listed(transfer.without)}")
     shift = _shift(student, numbers, classes)
     expected = np.zeros(classes)
     expected[numbers] = 1
@@ -81,15 +81,15 @@ def fit_bias(logits: NDArray[np.floating], labels: NDArray[np.int64], classes: S
     """
     from scipy.optimize import minimize  # loads slowly
 
-    own = logits.astype(np.float64)
-    if not np.isfinite(own).all():
+    double_logits = logits.astype(np.float64)
+    if not np.isfinite(double_logits).all():
         raise KdcError("transfer.correct_bias: the student's answers to validation are not all finite")
     chosen = list(classes)
     right = labels[:, None] == np.array(chosen)
     rows = np.arange(len(labels))
 
     def log_probabilities(constants: NDArray[np.float64]) -> NDArray[np.float64]:
-        shifted = own.copy()
+        shifted = double_logits.copy()
         shifted[:, chosen] += constants
         shifted -= shifted.max(axis=1, keepdims=True)
         logs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -107,13 +107,13 @@ def fit_bias(logits: NDArray[np.floating], labels: NDArray[np.int64], classes: S
         curvature: NDArray[np.float64] = np.diag(p.mean(axis=0)) - p.T @ p / len(p)
         return curvature
 
-    found = minimize(
+    solution = minimize(
         value, np.zeros(len(chosen)), jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-9}
     )
-    constants = np.asarray(found.x, np.float64)
+    constants = np.asarray(solution.x, np.float64)
     # Not "success" alone: where the slope falls to the last digits, the search may stop a step before it says so.
     if not np.abs(gradient(constants)).max() < SLOPE:
-        raise KdcError(f"transfer.correct_bias: no bias could be fitted on validation ({found.message})")
+        raise KdcError(f"transfer.correct_bias: no bias could be fitted on validation ({solution.message})")
     return constants
 
 
@@ -129,13 +129,15 @@ def add_to_bias(network: nn.Module, numbers: Sequence[int], constants: NDArray[n
     return True
 
 
-def correct_bias(student: BatchModel, task: Feed, data: Dataset, how: Transfer, progress: Progress) -> dict[str, Any]:
+def correct_bias(
+    student: BatchModel, task: Feed, data: Dataset, transfer: Transfer, progress: Progress
+) -> dict[str, Any]:
     """Fit the biases of the classes in `how.without` on validation and write them into `student`.
 
     Returns the row of history.jsonl about it: what was added, and these classes' recall on validation before and after.
     """
     names, labels = data.info.class_names, data.validation.labels
-    numbers = classes_without(how, names)
+    numbers = classes_without(transfer, names)
     before = task.logits(student, "validation")
     constants = fit_bias(before, labels, numbers)
     add_to_bias(student.network, numbers, constants, len(names))
@@ -160,15 +162,15 @@ def write_history(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def unseen_recall(logits: NDArray[np.floating], data: Dataset, how: Transfer) -> str:
+def unseen_recall(logits: NDArray[np.floating], data: Dataset, transfer: Transfer) -> str:
     """One line on how many test images of the classes in `how.without` the student knows. Logits [N, C], of test."""
     right = top1(logits) == data.test.labels
     parts = []
-    for number in classes_without(how, data.info.class_names):
-        own, name = data.test.labels == number, data.info.class_names[number]
-        if not own.any():
+    for number in classes_without(transfer, data.info.class_names):
+        of_class, name = data.test.labels == number, data.info.class_names[number]
+        if not of_class.any():
             parts.append(f"{name}: no images")
             continue
-        recall = wilson_interval(int(right[own].sum()), int(own.sum()))
+        recall = wilson_interval(int(right[of_class].sum()), int(of_class.sum()))
         parts.append(f"{name} {recall.value:.2%} [{recall.low:.2%}–{recall.high:.2%}], n={recall.n}")
     return f"test recall of classes that were left out of training: {'; '.join(parts)}"

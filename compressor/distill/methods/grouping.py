@@ -32,13 +32,13 @@ def groups_of(probabilities: Floats, count: int) -> tuple[list[tuple[int, ...]],
     apart = confusable(probabilities)
     most = len(apart) // 2 if classes > 2 else 0
     if not 1 <= count <= most:
-        found = f"{len(apart)} of {classes} classes are confused with others on the validation split"
+        reason = f"{len(apart)} of {classes} classes are confused with others on the validation split"
         if most == 0:
-            raise KdcError(f"no specialists can be made: {found}", "a specialist takes at least 2, and leaves one out")
-        raise KdcError(f"--count {count}: {found}, and a group takes at least 2", f"--count 1 to {most}")
+            raise KdcError(f"no specialists can be made: {reason}", "a specialist takes at least 2, and leaves one out")
+        raise KdcError(f"--count {count}: {reason}, and a group takes at least 2", f"--count 1 to {most}")
     distance = 2 * (1 - likeness(probabilities)[np.ix_(apart, apart)])
     clusters = _merged(distance, count, classes)
-    groups = sorted(tuple(sorted(int(apart[place]) for place in cluster)) for cluster in clusters if len(cluster) > 1)
+    groups = sorted(tuple(sorted(int(apart[index]) for index in cluster)) for cluster in clusters if len(cluster) > 1)
     return groups, sorted(set(range(classes)) - {number for group in groups for number in group})
 
 
@@ -50,14 +50,14 @@ def likeness(probabilities: Floats) -> Floats:
     """
     products = probabilities.T @ probabilities
     scale = np.sqrt(np.maximum(np.diag(products), np.finfo(np.float64).tiny))
-    found: Floats = np.clip(products / scale[:, None] / scale, 0.0, 1.0)
-    return found
+    cosines: Floats = np.clip(products / scale[:, None] / scale, 0.0, 1.0)
+    return cosines
 
 
 def confusable(probabilities: Floats) -> Ints:
     """The classes which, weighted by their own probability, leave more than CONFUSED to all others."""
-    own = (probabilities**2).sum(0) / np.maximum(probabilities.sum(0), np.finfo(np.float64).tiny)
-    return np.flatnonzero(1 - own > CONFUSED)
+    certainty = (probabilities**2).sum(0) / np.maximum(probabilities.sum(0), np.finfo(np.float64).tiny)
+    return np.flatnonzero(1 - certainty > CONFUSED)
 
 
 def _merged(distance: Floats, count: int, classes: int) -> list[list[int]]:
@@ -69,12 +69,14 @@ def _merged(distance: Floats, count: int, classes: int) -> list[list[int]]:
         permitted = _permitted(sizes, count, classes)
         if not permitted.any():
             return clusters
-        one, other = divmod(int(np.where(permitted, cost, np.inf).argmin()), len(cost))
-        n, m = sizes[one], sizes[other]
-        joined = ((n + sizes) * cost[one] + (m + sizes) * cost[other] - sizes * cost[one, other]) / (n + m + sizes)
-        cost[one], cost[:, one] = joined, joined
-        cost = np.delete(np.delete(cost, other, 0), other, 1)
-        clusters[one] += clusters.pop(other)
+        first, second = divmod(int(np.where(permitted, cost, np.inf).argmin()), len(cost))
+        n, m = sizes[first], sizes[second]
+        joined = ((n + sizes) * cost[first] + (m + sizes) * cost[second] - sizes * cost[first, second]) / (
+            n + m + sizes
+        )
+        cost[first], cost[:, first] = joined, joined
+        cost = np.delete(np.delete(cost, second, 0), second, 1)
+        clusters[first] += clusters.pop(second)
 
 
 def _permitted(sizes: Ints, count: int, classes: int) -> NDArray[np.bool_]:
@@ -86,7 +88,7 @@ def _permitted(sizes: Ints, count: int, classes: int) -> NDArray[np.bool_]:
     after = np.where(
         pairs, groups + 1 + (left - 2) // 2, np.where(mixed, groups + (left - 1) // 2, groups - 1 + left // 2)
     )
-    found: NDArray[np.bool_] = (after >= count) & (sizes[:, None] + sizes < classes)
+    permitted: NDArray[np.bool_] = (after >= count) & (sizes[:, None] + sizes < classes)
     if count == 1 and groups:
-        found &= ~pairs  # two groups could only merge to one that holds all classes
-    return np.triu(found, 1)
+        permitted &= ~pairs  # two groups could only merge to one that holds all classes
+    return np.triu(permitted, 1)

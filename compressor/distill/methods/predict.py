@@ -93,29 +93,31 @@ def _predicted(
 ) -> Predictions:  # fmt: skip
     (model,) = told(progress, load_model(teacher))
     task = task_named(model.preprocess.task)
-    own = model.preprocess.read_with
-    model = task.with_range(model, pixel_range or own, progress)
-    found = task.open_data(
-        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=pixel_range or own
+    model_range = model.preprocess.read_with
+    model = task.with_range(model, pixel_range or model_range, progress)
+    dataset = task.open_data(
+        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=pixel_range or model_range
     )
-    log_sizes(found, progress)
-    names = found.info.class_names
+    log_sizes(dataset, progress)
+    names = dataset.info.class_names
     if top_k is not None and not 1 <= top_k < len(names):
         raise KdcError(f"--top-k {top_k}: the data has {len(names)} classes", "leave it out: all are written then")
     if teacher_classes is not None:
         model = with_class_file(model, teacher_classes)
     model = with_classes(model, map_classes(model, names), names)
-    tell_overlap((teacher,), found, progress)
+    tell_overlap((teacher,), dataset, progress)
     info = OutputsInfo(
         kdc=__version__,
         kind="labels" if labels_only else "probabilities" if top_k is None else "top-k",
         class_names=names,
         teacher=public(model.weights),
-        data=found.info.fingerprint,
+        data=dataset.info.fingerprint,
     )
-    validation = _write(out, model, found, info, top_k, images_of(teacher), progress)
-    counts = found.info.counts | ({"unlabelled": len(found.train) - found.info.counts["train"]} if unlabelled else {})
-    scored = accuracy_of(validation, found.validation.labels, "validation")
+    validation = _write(out, model, dataset, info, top_k, images_of(teacher), progress)
+    counts = dataset.info.counts | (
+        {"unlabelled": len(dataset.train) - dataset.info.counts["train"]} if unlabelled else {}
+    )
+    scored = accuracy_of(validation, dataset.validation.labels, "validation")
     if is_chance(scored, len(names)):
         progress.warn(f"{teacher} answers at chance level on the validation split: kdc distill refuses such a teacher")
     tell_lost_classes(teacher, [scored], names, progress)
@@ -180,9 +182,9 @@ def _values(logits: Logits, info: OutputsInfo, top_k: int | None) -> list[Column
     if top_k is None:
         return list(logs.T.astype(np.float32))
     order = np.argsort(-logs, axis=1, kind="stable")
-    top, others = order[:, :top_k], np.take_along_axis(logs, order[:, top_k:], axis=1)
-    largest = others[:, :1]
-    rest = largest[:, 0] + np.log(np.exp(others - largest).sum(axis=1))
+    top, other_logs = order[:, :top_k], np.take_along_axis(logs, order[:, top_k:], axis=1)
+    largest = other_logs[:, :1]
+    rest = largest[:, 0] + np.log(np.exp(other_logs - largest).sum(axis=1))
     values = np.take_along_axis(logs, top, axis=1).astype(np.float32)
     return [*([names[number] for number in column] for column in top.T), *values.T, rest.astype(np.float32)]
 

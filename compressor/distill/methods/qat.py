@@ -21,7 +21,7 @@ from compressor.distill.loop.learner import bind_losses
 from compressor.distill.methods.assistants import distill_chain, require_possible
 from compressor.distill.overlap import seen_before, tell_table_overlap, with_notes
 from compressor.distill.plan import Origin, TrainingPlan
-from compressor.distill.run_folder import acquired, rollback, start
+from compressor.distill.run_folder import Destination, acquired, rollback, start
 from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_run
@@ -45,24 +45,22 @@ __all__ = ["distill_quantized", "qat_recipe", "quantization_aware"]
 def quantization_aware(
     run: Path,
     scheme: Scheme,
-    out: Path,
+    out: Destination,
     *,
     teacher: str | None,
     epochs: int | None,
-    resume: bool,
-    overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
 ) -> Student:
-    """Train the student of the finished `run` on for int8 kernels that round as `scheme` says, into the new run `out`.
+    """Train the student of the finished `run` on for int8 kernels that round as `scheme` says, into a new run.
 
     Its own recipe, teacher and data are used; both must be what they were. `teacher`: where it lies now, if it was
     moved. `epochs`: instead of the recipe's `qat.epochs`. Raises KdcError.
     """
     _, record = load_run(run)
     if record.made_by != "distill" or record.quantization is not None:
-        what = "under fake quantization already" if record.quantization is not None else f"by kdc {record.made_by}"
-        raise KdcError(f"{run} was trained {what}: quantization-aware distillation starts from a student in float")
+        training = "under fake quantization already" if record.quantization is not None else f"by kdc {record.made_by}"
+        raise KdcError(f"{run} was trained {training}: quantization-aware distillation starts from a student in float")
     before = read_json(run / "run.json", Request)
     _refuse_corrected(before.recipe)
     qat = before.recipe.qat.model_copy(update={} if epochs is None else {"epochs": epochs})
@@ -74,55 +72,50 @@ def quantization_aware(
     }
     request = before.model_copy(update=changes)
     moved = "if it lies elsewhere now: kdc export … --teacher REFERENCE"
-    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, progress) as finished:
         if finished:
-            return already_finished(out, progress)
-        return _train_on(request, run, out, moved, resume, resources or Resources(), progress)
+            return already_finished(out.folder, progress)
+        return _train_on(request, run, out, moved, resources or Resources(), progress)
 
 
 def distill_quantized(
     request: Request,
-    out: Path,
+    out: Destination,
     *,
-    resume: bool,
-    overwrite: bool,
     progress: Progress,
     resources: Resources | None = None,
 ) -> Student:
-    """Distill as `distill_chain` does, into the run `out`/float, and go on from there into `out` for `request.qat`.
-    With assistants, too, the teacher of this part is the one that the chain began with, which the student is held
-    against.
+    """Distill as `distill_chain` does, into float/ in the folder, and go on from there for `request.qat`. With
+    assistants, too, the teacher of this part is the one that the chain began with, which the student is held against.
 
     Interrupted anywhere, it goes on with `resume`.
     """
     assert request.qat is not None
     _refuse_corrected(request.recipe)
-    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, progress) as finished:
         if finished:
-            return already_finished(out, progress)
-        return _quantized(request, out, resume, progress, resources)
+            return already_finished(out.folder, progress)
+        return _quantized(request, out, progress, resources)
 
 
-def _quantized(request: Request, out: Path, resume: bool, progress: Progress, resources: Resources | None) -> Student:
+def _quantized(request: Request, out: Destination, progress: Progress, resources: Resources | None) -> Student:
     qat_recipe(request.recipe, has_teacher(request))
     in_float = request.model_copy(update={"qat": None})
     # What is mistyped must not cost the run that stood here.
-    data = None if resume else require_possible(in_float, progress)
+    data = None if out.resume else require_possible(in_float, progress)
     if team().is_main_process:
-        start(out, request, resume=resume)
+        start(out, request)
     team().wait_for_everyone()
-    plain = out / "float"
+    plain = out.folder / "float"
     try:
-        going_on = (plain / "run.json").is_file()
-        distill_chain(
-            in_float, plain, resume=going_on, overwrite=False, progress=progress, resources=resources, data=data
-        )
+        to = Destination(plain, resume=(plain / "run.json").is_file())
+        distill_chain(in_float, to, progress=progress, resources=resources, data=data)
     except BaseException:
-        if not resume and not (plain / "run.json").exists() and team().is_main_process:
-            rollback(out)
+        if not out.resume and not (plain / "run.json").exists() and team().is_main_process:
+            rollback(out.folder)
         raise
     moved = "put it back there, and give the same command with --resume"  # with another teacher it is another request
-    return _train_on(request, plain, out, moved, True, resources or Resources(), progress)
+    return _train_on(request, plain, replace(out, resume=True), moved, resources or Resources(), progress)
 
 
 def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
@@ -132,7 +125,7 @@ def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
     The folded network has no stages that losses on features could look at, and its peers were not kept. Raises KdcError
     where no other loss is left.
     """
-    how = recipe.qat
+    settings = recipe.qat
     terms = bind_losses(recipe, has_teacher=with_teacher)
     kept = [term.loss for term in terms if term.row.taps is None and "peer_logits" not in term.row.needs]
     left_out = [term.name for term in terms if term.loss not in kept]
@@ -141,12 +134,16 @@ def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
             f"under fake quantization losses on logits and labels are learned; there are only {', '.join(left_out)}",
             "add cross_entropy or kd to its losses",
         )
-    changes = {"lr": recipe.optimizer.lr * how.lr_share, "warmup_epochs": how.warmup_epochs, "weight_decay": 0.0}
+    changes = {
+        "lr": recipe.optimizer.lr * settings.lr_share,
+        "warmup_epochs": settings.warmup_epochs,
+        "weight_decay": 0.0,
+    }
     shorter = recipe.model_copy(
         update={
-            "epochs": how.epochs,
+            "epochs": settings.epochs,
             "head_epochs": 0,
-            "ema_decay": how.ema_decay,
+            "ema_decay": settings.ema_decay,
             "peers": (),
             "losses": tuple(_ended(term) for term in kept),
             "optimizer": recipe.optimizer.model_copy(update=changes),
@@ -170,7 +167,7 @@ def _refuse_corrected(recipe: Recipe) -> None:
 
 
 def _train_on(
-    request: Request, plain: Path, out: Path, moved: str, resume: bool, resources: Resources, progress: Progress
+    request: Request, plain: Path, out: Destination, moved: str, resources: Resources, progress: Progress
 ) -> Student:
     """The epochs under fake quantization, from the student in float in the run `plain`, whose training has said all
     there is to say of data and teacher. `moved`: the hint where the teacher is not where it was."""
@@ -192,7 +189,7 @@ def _train_on(
     if record.assistants and record.teacher is not None and record.teacher_validation is not None:
         plan = replace(plan, origin=Origin(record.teacher, record.teacher_validation, record.assistants))
     torch.manual_seed(request.recipe.seed)
-    return train_and_save(plan, out, resume, resources, progress)
+    return train_and_save(plan, out, resources, progress)
 
 
 def _quantize(

@@ -10,6 +10,7 @@ Dean 2015, arXiv 1503.02531, sec. 5). Together they are a teacher, `specialists:
 import copy
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from compressor.distill.methods.grouping import groups_of
 from compressor.distill.methods.predict import answers_of
 from compressor.distill.overlap import tell_overlap, with_notes
 from compressor.distill.run_files import SPECIALISTS
-from compressor.distill.run_folder import acquired, discard_backup, start
+from compressor.distill.run_folder import Destination, acquired, discard_backup, start
 from compressor.distill.teacher.card import tell_lost_classes
 from compressor.distill.teacher.gap import points_apart
 from compressor.distill.teacher.setup import is_chance, scored
@@ -49,9 +50,7 @@ from compressor.tasks.table import task_named, task_of_data
 __all__ = ["specialists"]
 
 
-def specialists(
-    request: SpecialistsRequest, out: Path, *, jobs: int, resume: bool, overwrite: bool, progress: Progress
-) -> Specialists:
+def specialists(request: SpecialistsRequest, out: Destination, *, jobs: int, progress: Progress) -> Specialists:
     """Group the classes by what the generalist confuses on the validation split, and train a specialist a group, `jobs`
     at a time. Classes that it hardly confuses stay with it alone.
 
@@ -60,15 +59,39 @@ def specialists(
     """
     if world_size() > 1:
         raise KdcError("kdc specialists starts processes of its own", "run it without a launcher; --jobs says how many")
-    with acquired(out, request, resume=resume, overwrite=overwrite, progress=progress) as finished:
+    with acquired(out, request, progress) as finished:
         if finished:
-            progress.note(f"{out} is finished already: nothing to resume")
-            discard_backup(out, SPECIALISTS)
-            return read_json(out / "specialists.json", Specialists)
-        return _specialists(request, out, jobs, resume, progress)
+            progress.note(f"{out.folder} is finished already: nothing to resume")
+            discard_backup(out.folder, SPECIALISTS)
+            return read_json(out.folder / "specialists.json", Specialists)
+        return _specialists(request, out, jobs, progress)
 
 
-def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool, progress: Progress) -> Specialists:
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is to be trained: `classes` of each specialist, and those left `alone`, as the `generalist` confuses them.
+    `logits`: its answers to the validation split, [N, classes]."""
+
+    data: Dataset
+    generalist: LoadedModel
+    logits: NDArray[np.float32]
+    classes: tuple[tuple[str, ...], ...]
+    alone: tuple[str, ...]
+
+
+def _specialists(request: SpecialistsRequest, out: Destination, jobs: int, progress: Progress) -> Specialists:
+    folder, plan = out.folder, _planned(request, progress)
+    if out.resume:
+        _require_same(request, folder, plan)
+    start(out, request)
+    write_text(folder / "recipe.yaml", request.recipe.model_dump_json(indent=2) + "\n")
+    children = [_child(request, folder, number, group, jobs) for number, group in enumerate(plan.classes, 1)]
+    train_in_processes(children, jobs, progress)
+    return _finish(request, folder, plan, progress)
+
+
+def _planned(request: SpecialistsRequest, progress: Progress) -> _Plan:
+    """Open the data, measure the generalist, and group the classes; said for people."""
     bind_losses(request.recipe, has_teacher=False)
     if request.recipe.transfer != Transfer():
         raise KdcError("specialists draw their own parts of the training data: recipe transfer cannot cut it too")
@@ -86,58 +109,58 @@ def _specialists(request: SpecialistsRequest, out: Path, jobs: int, resume: bool
             f"fine-tune it on your classes first: kdc teach --teacher {request.teacher} --data … --out teacher",
         )
     _require_trainable(generalist, request, names[:2])
-    whole = with_classes(generalist, map_classes(generalist, names), names)
-    logits = _answers(whole, data.validation, "the generalist's answers", progress)
-    score = accuracy_of(logits, data.validation.labels, "validation")
-    progress.note(f"generalist {request.teacher}: {scored(score)}")
-    if is_chance(score, len(names)):
-        raise KdcError(
-            f"generalist {request.teacher} answers at chance level on the validation split",
-            f"fine-tune it first: kdc teach --teacher {request.teacher} --data … --out teacher",
-        )
-    groups, alone = groups_of(torch.from_numpy(logits).double().softmax(-1).numpy(), request.count)
-    classes = [specialty_classes([names[number] for number in group], names) for group in groups]
+    logits = _measured(request.teacher, generalist, data, progress)
+    groups, rest = groups_of(torch.from_numpy(logits).double().softmax(-1).numpy(), request.count)
+    classes = tuple(specialty_classes([names[number] for number in group], names) for group in groups)
     for number, group in enumerate(classes, 1):
         progress.note(f"specialist {number}: {listed(group, 20)}")
-    progress.note(f"with the generalist alone: {listed(names[number] for number in alone) or 'none'}")
-    if resume:
-        _require_same(request, out, data, generalist, classes)
-    start(out, request, resume=resume)
-    write_text(out / "recipe.yaml", request.recipe.model_dump_json(indent=2) + "\n")
-    children = [_child(request, out, number, group, jobs) for number, group in enumerate(classes, 1)]
-    train_in_processes(children, jobs, progress)
-    return _finish(request, out, data, generalist, classes, [names[number] for number in alone], logits, progress)
+    alone = tuple(names[number] for number in rest)
+    progress.note(f"with the generalist alone: {listed(alone) or 'none'}")
+    return _Plan(data, generalist, logits, classes, alone)
 
 
-def _finish(
-    request: SpecialistsRequest, out: Path, data: Dataset, generalist: LoadedModel, classes: Sequence[Sequence[str]],
-    alone: Sequence[str], logits: NDArray[np.float32], progress: Progress,
-) -> Specialists:  # fmt: skip
+def _measured(reference: str, generalist: LoadedModel, data: Dataset, progress: Progress) -> NDArray[np.float32]:
+    """The generalist's logits for the validation split, [N, classes]; raises KdcError where it is at chance level."""
+    names = data.info.class_names
+    classifier = with_classes(generalist, map_classes(generalist, names), names)
+    logits = _answers(classifier, data.validation, "the generalist's answers", progress)
+    score = accuracy_of(logits, data.validation.labels, "validation")
+    progress.note(f"generalist {reference}: {scored(score)}")
+    if is_chance(score, len(names)):
+        raise KdcError(
+            f"generalist {reference} answers at chance level on the validation split",
+            f"fine-tune it first: kdc teach --teacher {reference} --data … --out teacher",
+        )
+    return logits
+
+
+def _finish(request: SpecialistsRequest, out: Path, plan: _Plan, progress: Progress) -> Specialists:
     """Measure all of them together, and write specialists.json."""
+    data, generalist = plan.data, plan.generalist
     names, labels = data.info.class_names, data.validation.labels
     rows, experts = [], []
-    for number, group in enumerate(classes, 1):
+    for number, group in enumerate(plan.classes, 1):
         model, student = load_run(out / "specialists" / str(number))
         assert student.specialty is not None
         experts.append((model, student.specialty))
         run, sha256 = f"specialists/{number}", student.weights.sha256
-        rows.append(Specialist(classes=tuple(group), run=run, sha256=sha256, validation=student.validation))
+        rows.append(Specialist(classes=group, run=run, sha256=sha256, validation=student.validation))
     all_together = joined(generalist, experts, names, f"specialists:{out}")
-    whole = with_classes(generalist, map_classes(generalist, names), names)
+    classifier = with_classes(generalist, map_classes(generalist, names), names)
     together = _answers(all_together, data.validation, "all together", progress)
     record = Specialists(
         task=request.task,
-        generalist=whole.weights.model_copy(update={"source": request.teacher}),
+        generalist=classifier.weights.model_copy(update={"source": request.teacher}),
         input_size=request.input_size,
         class_names=names,
         specialists=tuple(rows),
-        alone=tuple(alone),
+        alone=plan.alone,
         data=data.info,
         recipe=request.recipe,
-        generalist_validation=accuracy_of(logits, labels, "validation"),
+        generalist_validation=accuracy_of(plan.logits, labels, "validation"),
         validation=accuracy_of(together, labels, "validation"),
     )
-    apart = points_apart(top1(together) == labels, top1(logits) == labels, "the generalist alone")
+    apart = points_apart(top1(together) == labels, top1(plan.logits) == labels, "the generalist alone")
     progress.note(f"all together: {scored(record.validation)}; {apart}")
     tell_lost_classes("all together they", [record.validation], names, progress)
     write_json(out / "specialists.json", record)
@@ -156,16 +179,14 @@ def _require_trainable(generalist: LoadedModel, request: SpecialistsRequest, nam
         )
 
 
-def _require_same(
-    request: SpecialistsRequest, out: Path, data: Dataset, generalist: LoadedModel, classes: Sequence[Sequence[str]]
-) -> None:
+def _require_same(request: SpecialistsRequest, out: Path, plan: _Plan) -> None:
     """The specialists that are finished must have been made from this data and this generalist."""
-    for number, group in enumerate(classes, 1):
+    for number, group in enumerate(plan.classes, 1):
         record = out / "specialists" / str(number) / "student.json"
         if not record.is_file():
             continue
-        student, now = read_json(record, Student), specialised(data, group, request.recipe.seed)[0].info
-        made_from = made_from_weights(request.teacher, generalist)
+        student, now = read_json(record, Student), specialised(plan.data, group, request.recipe.seed)[0].info
+        made_from = made_from_weights(request.teacher, plan.generalist)
         if (student.data.fingerprint, student.init) != (now.fingerprint, made_from):
             raise KdcError(
                 f"--resume: since specialist {number}/{request.count} was trained, the data or the generalist changed",

@@ -42,14 +42,14 @@ U64 = np.uint64
 
 
 @dataclass(frozen=True)
-class Found:
+class Records:
     """Records that were read: `states` uint8 [N] (ABSENT, WHOLE or DAMAGED), `answers` uint8 [N, size]."""
 
     states: NDArray[np.uint8]
     answers: NDArray[np.uint8]
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         return bool((self.states == WHOLE).all())
 
 
@@ -68,30 +68,30 @@ class AnswerStore:
         if self.new or not (self.folder / "key.json").exists() or _unfinished(self.folder):  # killed in between
             _make(self.folder, self.bytes, text)
         if path.stat().st_size != self.bytes:
-            found = f"{path.stat().st_size:,} bytes, expected {self.bytes:,}"
-            raise KdcError(f"{path} is damaged: {found}", f"remove {self.folder}")
+            sizes = f"{path.stat().st_size:,} bytes, expected {self.bytes:,}"
+            raise KdcError(f"{path} is damaged: {sizes}", f"remove {self.folder}")
         self._file = RowFile(path, CHECKSUM + size, writable=True)
         # Odd, so that no change of a single word can keep the sum (modulo 2^64).
         self._factors = np.random.Generator(np.random.PCG64(FORMAT)).integers(0, 2**64, -(-size // 8), U64) | U64(1)
 
-    def read(self, view: int, samples: NDArray[np.int64]) -> Found:
-        found = self._read(view, samples)
+    def read(self, view: int, samples: NDArray[np.int64]) -> Records:
+        records = self._read(view, samples)
         for _ in range(AGAIN):
-            torn = np.flatnonzero(found.states == DAMAGED)
+            torn = np.flatnonzero(records.states == DAMAGED)
             if not len(torn):
                 break
             # Another run may be writing it at this very moment.
             time.sleep(AGAIN_S)
             again = self._read(view, samples[torn])
-            found.states[torn], found.answers[torn] = again.states, again.answers
-        return found
+            records.states[torn], records.answers[torn] = again.states, again.answers
+        return records
 
-    def _read(self, view: int, samples: NDArray[np.int64]) -> Found:
+    def _read(self, view: int, samples: NDArray[np.int64]) -> Records:
         records = self._file.read(self._rows(view, samples))
         sums, answers = records[:, :CHECKSUM].copy().view(U64)[:, 0], records[:, CHECKSUM:]
         fits = sums == self._checksums(view, samples, answers)
         states = np.where(fits, WHOLE, np.where(records.any(1), DAMAGED, ABSENT)).astype(np.uint8)
-        return Found(states, answers)
+        return Records(states, answers)
 
     def write(self, view: int, samples: NDArray[np.int64], answers: NDArray[np.uint8]) -> None:
         """Keep `answers`, uint8 [N, size]; raises KdcError where the disk is full."""
@@ -114,9 +114,9 @@ class AnswerStore:
         """uint64 [N], of the bytes and of where they belong; never 0, which marks a record that was not written."""
         padded = np.zeros((len(answers), len(self._factors) * 8), np.uint8)
         padded[:, : self.size] = answers
-        place = (self._rows(view, samples) + 1).astype(U64) * U64(0x9E3779B97F4A7C15)
+        position = (self._rows(view, samples) + 1).astype(U64) * U64(0x9E3779B97F4A7C15)
         with np.errstate(over="ignore"):
-            mixed = (padded.view(U64) * self._factors).sum(1, dtype=U64) + place
+            mixed = (padded.view(U64) * self._factors).sum(1, dtype=U64) + position
             mixed = (mixed ^ (mixed >> U64(31))) * U64(0x94D049BB133111EB)
         return np.where(mixed == 0, U64(1), mixed)
 
@@ -124,13 +124,15 @@ class AnswerStore:
 def _nearest(folder: Path, key: object) -> list[str] | None:
     """What the key that lies in `folder` and is most like `key` differs in, for people who wonder why it is not used;
     None where there is none."""
-    mine, differences = flat(key), []
+    wanted, differences = flat(key), []
     for file in folder.glob("*/key.json"):
         try:
-            other = flat(json_value(read_text(file, most=JSON_BYTES), str(file)))
+            stored = flat(json_value(read_text(file, most=JSON_BYTES), str(file)))
         except KdcError:
             continue  # another run may be writing it, or removing it
-        differences.append(sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name)))
+        differences.append(
+            sorted(name for name in wanted.keys() | stored.keys() if wanted.get(name) != stored.get(name))
+        )
     return min(differences, key=len, default=None)
 
 

@@ -17,33 +17,36 @@ def card_of(task: Feed, model: BatchModel, class_names: Sequence[str]) -> Teache
     return teacher_card(*task.answers_on(model, "validation"), class_names)
 
 
-def shown(card: TeacherCard, class_names: Sequence[str], progress: Progress, who: str = "the teacher") -> TeacherCard:
-    """`card`, once its lines are said, and a warning of the classes that `who` has lost."""
+def shown(
+    card: TeacherCard, class_names: Sequence[str], progress: Progress, subject: str = "the teacher"
+) -> TeacherCard:
+    """`card`, once its lines are said, and a warning of the classes that `subject` has lost."""
     for line in card_lines(card):
         progress.note(line)
-    tell_lost_classes(who, [card.accuracy], class_names, progress)
+    tell_lost_classes(subject, [card.accuracy], class_names, progress)
     return card
 
 
 def tell_lost_classes(
-    who: str,
+    subject: str,
     scores: Sequence[Accuracy],
     class_names: Sequence[str],
     progress: Progress,
     left_out: Collection[str] = (),
 ) -> None:
-    """Warn, once for all `scores`, of the classes that `who` never or hardly ever answers, which accuracy does not
+    """Warn, once for all `scores`, of the classes that `subject` never or hardly ever answers, which accuracy does not
     show. `left_out`: classes that it was not to learn, of which nobody need be told."""
-    found: dict[str, list[str]] = {}
+    counts: dict[str, list[str]] = {}
     for score in scores:
-        for one in score.lost:
-            counted = f"{one.right} of {one.n} {score.split} samples right"
-            found.setdefault(class_names[one.number], []).append(counted)
-    lost = [f"class {name}: {', '.join(counted)}" for name, counted in found.items() if name not in left_out]
+        for lost_class in score.lost:
+            counted = f"{lost_class.right} of {lost_class.n} {score.split} samples right"
+            counts.setdefault(class_names[lost_class.number], []).append(counted)
+    lost = [f"class {name}: {', '.join(counted)}" for name, counted in counts.items() if name not in left_out]
     if not lost:
         return
-    more = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-    shown = ", ".join(f"{one.accuracy:.1%} on {one.split} (balanced {one.balanced:.1%})" for one in scores)
+    suffix = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    means = ", ".join(f"{score.accuracy:.1%} on {score.split} (balanced {score.balanced:.1%})" for score in scores)
     progress.warn(
-        f"{who} never or hardly ever answers {'; '.join(lost[:NAMED])}{more}. Accuracy alone does not show it: {shown}"
+        f"{subject} never or hardly ever answers {'; '.join(lost[:NAMED])}{suffix}. Accuracy alone does not show it: "
+        f"{means}"
     )

@@ -33,14 +33,14 @@ class Codec:
     pooled: int = 0
 
     @classmethod
-    def of(cls, how: TeacherAnswers, classes: int, pooled: int = 0) -> "Codec":
+    def of(cls, settings: TeacherAnswers, classes: int, pooled: int = 0) -> "Codec":
         """The recipe's; raises KdcError for a top_k that the classes do not allow."""
-        if how.top_k is not None and how.top_k >= classes:
+        if settings.top_k is not None and settings.top_k >= classes:
             raise KdcError(
-                f"recipe teacher_answers.top_k={how.top_k} keeps as many classes as there are ({classes})",
+                f"recipe teacher_answers.top_k={settings.top_k} keeps as many classes as there are ({classes})",
                 "leave top_k out: all logits are kept then",
             )
-        return cls(classes, torch.float16 if how.dtype == "float16" else torch.float32, how.top_k, pooled)
+        return cls(classes, torch.float16 if settings.dtype == "float16" else torch.float32, settings.top_k, pooled)
 
     @property
     def bytes(self) -> int:
@@ -109,11 +109,11 @@ class Codec:
         return torch.maximum(logits, _share(self.pooled_of(before), self.pooled_of(now)))
 
     def _logits_apart(self, before: Tensor, now: Tensor) -> Tensor:
-        one, other = self.decode(before), self.decode(now)
+        logits_before, logits_now = self.decode(before), self.decode(now)
         if self.top_k is not None:
-            return (one.softmax(-1) - other.softmax(-1)).abs().amax(-1)
-        return _share(one, other)
+            return (logits_before.softmax(-1) - logits_now.softmax(-1)).abs().amax(-1)
+        return _share(logits_before, logits_now)
 
 
-def _share(one: Tensor, other: Tensor) -> Tensor:
-    return (one - other).abs().amax(-1) / other.abs().amax(-1).clamp(min=1)
+def _share(first: Tensor, second: Tensor) -> Tensor:
+    return (first - second).abs().amax(-1) / second.abs().amax(-1).clamp(min=1)

@@ -33,11 +33,11 @@ def tell_gap(right: Mapping[tuple[str, str], Bools], teacher: str, steps: int, p
         progress.note(line)
 
 
-def points_apart(one: Bools, other: Bools, name: str) -> str:
+def points_apart(first: Bools, second: Bools, name: str) -> str:
     """`"1.3 points [0.2, 2.4] behind NAME (n=1,000 pairs)"`: one model's accuracy against another's on the same
     samples; bool [N], right or wrong. In the interval what is below 0 speaks for the other way round."""
-    found = difference(one, other)
-    ahead = found.value > 0
-    values = (found.value, found.low, found.high) if ahead else (abs(found.value), -found.high, -found.low)
+    gap = difference(first, second)
+    ahead = gap.value > 0
+    values = (gap.value, gap.low, gap.high) if ahead else (abs(gap.value), -gap.high, -gap.low)
     value, low, high = (f"{100 * number:.1f}" for number in values)
-    return f"{value} points [{low}, {high}] {'ahead of' if ahead else 'behind'} {name} (n={found.n:,} pairs)"
+    return f"{value} points [{low}, {high}] {'ahead of' if ahead else 'behind'} {name} (n={gap.n:,} pairs)"

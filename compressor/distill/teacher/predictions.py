@@ -42,8 +42,8 @@ class Table:
         return False
 
     def answers(self, batch: Batch, epoch: int) -> Outputs:
-        found = self._encoded[batch["index"]].to(batch["labels"].device, non_blocking=True)
-        return Outputs(self._codec.decode(found))
+        encoded = self._encoded[batch["index"]].to(batch["labels"].device, non_blocking=True)
+        return Outputs(self._codec.decode(encoded))
 
     def end(self, epoch: int, student: BatchModel) -> None:
         pass
@@ -82,21 +82,23 @@ def require_teachable(
 def _require_answers(table: LoadedTable, data: Dataset) -> None:
     """Raise KdcError where a training sample has no row, or another image than was answered."""
     source, answers = table.weights.source, table.answers
-    missing = [own for own, name in zip(data.train.ids, answers.named(data.train), strict=True) if name is None]
+    missing = [
+        sample_id for sample_id, name in zip(data.train.ids, answers.named(data.train), strict=True) if name is None
+    ]
     if not missing:
         return
-    others = [own for own in missing if own in answers.rows]
-    if others:
+    mismatched = [sample_id for sample_id in missing if sample_id in answers.rows]
+    if mismatched:
         raise KdcError(
-            f"{source} answered other images under the names of {len(others):,} of {len(data.train):,} training "
-            f"samples, the first {others[0]}",
+            f"{source} answered other images under the names of {len(mismatched):,} of {len(data.train):,} training "
+            f"samples, the first {mismatched[0]}",
             "make it anew: kdc predict --data …",
         )
-    how = "matched by what they show" if answers.contents is not None else "ids are those of kdc predict --data …"
+    rule = "matched by what they show" if answers.contents is not None else "ids are those of kdc predict --data …"
     raise KdcError(
         f"{source} has no row for {len(missing):,} of {len(data.train):,} training samples, the first {missing[0]} "
         f"(its own first id: {next(iter(answers.rows))})",
-        f"{how}; leave those images out of the data, or add their rows",
+        f"{rule}; leave those images out of the data, or add their rows",
     )
 
 
@@ -113,9 +115,9 @@ def _require_learnable(term: Term, table: LoadedTable) -> None:
         )
     if answers.zero is not None and not term.row.zero_probabilities:
         able = " or ".join(name for name, row in LOSSES.items() if row.zero_probabilities)
-        what = "bare labels" if answers.kind == "labels" else f"probabilities of 0 (e.g. of {answers.zero})"
+        content = "bare labels" if answers.kind == "labels" else f"probabilities of 0 (e.g. of {answers.zero})"
         raise KdcError(
-            f"{term.name} looks at the logits of all classes, and {source} holds {what}",
+            f"{term.name} looks at the logits of all classes, and {source} holds {content}",
             f"{able} can learn from that; or a table of log-probabilities, as kdc predict writes it",
         )
 
@@ -132,16 +134,16 @@ def taught_by(table: LoadedTable, data: Dataset, progress: Progress) -> tuple[Ta
         f"teacher {table.weights.source}: {len(answers.rows):,} answers ({of.get(answers.kind, answers.kind)}), to the "
         "whole images: all views of a sample are taught the same"
     )
-    found = [name for name in answers.named(data.validation) if name is not None]
+    answered_ids = [name for name in answers.named(data.validation) if name is not None]
     card = None
-    if len(found) == len(data.validation):
-        rows = answers.of(found)
+    if len(answered_ids) == len(data.validation):
+        rows = answers.of(answered_ids)
         logits, zeros = codec.decode(torch.from_numpy(rows)).numpy(), bool((rows <= NOTHING).any())
         card = teacher_card(logits, data.validation.labels, names, answers=answers.kind, zeros=zeros)
         refuse_chance(card.accuracy, len(names), table.weights.source)
         shown(card, names, progress)
     else:
-        has = f"{len(found):,} of {len(data.validation):,} validation samples"
+        has = f"{len(answered_ids):,} of {len(data.validation):,} validation samples"
         progress.note(f"the teacher's accuracy is not measured: the table has {has}")
     rows = answers.of([name for name in answers.named(data.train) if name is not None])
     return Table(torch.from_numpy(rows), codec), card

@@ -147,15 +147,15 @@ class Cached:
 
     def answers(self, batch: Batch, epoch: int) -> Outputs:
         view, samples = epoch % self._store.views, batch["index"].numpy()
-        found = self._store.read(view, samples)
+        records = self._store.read(view, samples)
         device, codec = batch["labels"].device, self._online.codec
-        if found.whole:
-            return outputs_of(codec, codec.from_bytes(found.answers).to(device, non_blocking=True))
-        self._name_damaged(view, samples[found.states == DAMAGED])
+        if records.complete:
+            return outputs_of(codec, codec.from_bytes(records.answers).to(device, non_blocking=True))
+        self._name_damaged(view, samples[records.states == DAMAGED])
         if not has_inputs(batch, self._key):
             batch = {**batch, **self._feed.input_of(self._key, samples, view)}
         encoded = self._online.encoded(batch)
-        rows = np.flatnonzero(found.states != WHOLE)
+        rows = np.flatnonzero(records.states != WHOLE)
         self._keep(view, samples[rows], encoded[torch.from_numpy(rows).to(device)])
         return outputs_of(codec, encoded)
 
@@ -171,7 +171,7 @@ class Cached:
     def precompute(self) -> None:
         """Answer everything that is not there yet."""
         for view in range(self._store.views):
-            left = -(-len(self._mine(view)) // self._feed.batch_size)
+            left = -(-len(self._share(view)) // self._feed.batch_size)
             doing = f"the teacher's answers, view {view + 1}/{self._store.views}"
             for _ in self._progress.track(self._fill(view), left, doing):
                 pass
@@ -187,12 +187,12 @@ class Cached:
         for view in range(self._store.views):
             drawn = keyed_uniform(0, np.arange(CANDIDATES), view, 1)[:, 0] * self._store.samples
             samples = np.unique(drawn.astype(np.int64))
-            found = self._store.read(view, samples)
-            kept = np.flatnonzero(found.states == WHOLE)[:REPLAYED]
+            records = self._store.read(view, samples)
+            kept = np.flatnonzero(records.states == WHOLE)[:REPLAYED]
             if not len(kept):
                 continue
             codec = self._online.codec
-            before = codec.from_bytes(found.answers[kept])
+            before = codec.from_bytes(records.answers[kept])
             now = self._online.encoded(self._feed.input_of(self._key, samples[kept], view)).cpu()
             apart = codec.apart(before, now)
             worst = int(apart.argmax())
@@ -207,22 +207,22 @@ class Cached:
 
     def _fill(self, view: int) -> Iterable[None]:
         """Answer this process's share of what the view lacks, in batches of the size that training uses."""
-        missing = self._mine(view)
+        missing = self._share(view)
         size = self._feed.batch_size
         for start in range(0, len(missing), size):
             samples = missing[start : start + size]
             # The last is filled up: a smaller batch may be computed by other kernels, with other last digits.
-            whole = np.resize(samples, size)
-            encoded = self._online.encoded(self._feed.input_of(self._key, whole, view))
+            full_batch = np.resize(samples, size)
+            encoded = self._online.encoded(self._feed.input_of(self._key, full_batch, view))
             self._keep(view, samples, encoded[: len(samples)])
             yield
         self._write_pending(0)
 
-    def _mine(self, view: int) -> NDArray[np.int64]:
+    def _share(self, view: int) -> NDArray[np.int64]:
         """This process's share of what is missing: by the samples' numbers, since what is missing changes meanwhile."""
         missing = self._store.missing(view)
-        mine: NDArray[np.int64] = missing[missing % self._processes == self._rank]
-        return mine
+        share: NDArray[np.int64] = missing[missing % self._processes == self._rank]
+        return share
 
     def _keep(self, view: int, samples: NDArray[np.int64], encoded: Tensor) -> None:
         """Write answers; from a GPU a few batches later, so that no step waits for the copy."""

@@ -118,8 +118,8 @@ def _unpickled(file: BinaryIO, path: Path) -> Any:
         with torch.serialization.safe_globals(STAND_INS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        name = found[1] if found else ""
+        match = re.search(r"GLOBAL ([\w.]+)", str(error))
+        name = match[1] if match else ""
         if name.startswith(NETWORKS):
             raise KdcError(
                 f"checkpoint {path} is a whole pickled network ({name}), which is code, and was not loaded",
@@ -160,13 +160,13 @@ def require_weights(dtypes: dict[str, str], where: str) -> None:
         last = name.rpartition(".")[2]
         if dtype in FLOATS or (dtype in COUNTS and last not in ("weight", "bias", "running_mean", "running_var")):
             continue
-        what = "complex numbers" if dtype.startswith("complex") else f"{dtype}, so quantized or packed"
+        description = "complex numbers" if dtype.startswith("complex") else f"{dtype}, so quantized or packed"
         raise KdcError(
-            f"{where}: its weights {name} are {what}; kdc takes floating-point weights", "save it as float32"
+            f"{where}: its weights {name} are {description}; kdc takes floating-point weights", "save it as float32"
         )
 
 
 def stored_in_half(dtypes: set[str]) -> str | None:
     """What to say of floating-point types that are not float32; None where there are no others."""
-    others = sorted(dtypes & {"float16", "bfloat16", "float64"})
-    return f"weights stored as {' and '.join(others)} are loaded as float32" if others else None
+    other_types = sorted(dtypes & {"float16", "bfloat16", "float64"})
+    return f"weights stored as {' and '.join(other_types)} are loaded as float32" if other_types else None

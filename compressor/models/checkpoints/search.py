@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Found", "parts_of", "unloadable", "weights_in"]
+__all__ = ["Candidate", "parts_of", "unloadable", "weights_in"]
 
 WRAPPERS = ("module", "model", "network", "net")
 """What DataParallel and Lightning modules put before every name."""
@@ -25,13 +25,13 @@ LEAST = 8
 
 
 @dataclass(frozen=True)
-class Found:
-    """Weights that could be meant: those under `key` whose names begin with `prefix`. `others`: names that do not."""
+class Candidate:
+    """Weights that could be meant: those under `key` whose names begin with `prefix`. `left_over`: how many do not."""
 
     key: str
     prefix: str
     tensors: Mapping[str, Tensor]
-    others: int
+    left_over: int
 
     @property
     def spelt(self) -> str:
@@ -40,7 +40,7 @@ class Found:
     @property
     def is_wrapped(self) -> bool:
         """Whether the prefix is that of a wrapper, around everything."""
-        return not self.prefix or (not self.others and set(self.prefix.split(".")[:-1]) <= set(WRAPPERS))
+        return not self.prefix or (not self.left_over and set(self.prefix.split(".")[:-1]) <= set(WRAPPERS))
 
 
 def parts_of(content: Any) -> dict[str, Any]:
@@ -52,31 +52,31 @@ def parts_of(content: Any) -> dict[str, Any]:
     return {}
 
 
-def weights_in(content: Any, names: Collection[str]) -> list[Found]:
+def weights_in(content: Any, names: Collection[str]) -> list[Candidate]:
     """All that holds at least half of the network's `names`, behind whatever prefix."""
-    found = []
+    candidates = []
     for key, tensors in _tensors_in(content):
         for prefix in _prefixes(tensors, names):
             under = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            others = sum(not name.startswith(prefix) and name not in COUNTS for name in tensors)
-            found.append(Found(key, prefix, under, others))
-    return found
+            left_over = sum(not name.startswith(prefix) and name not in COUNTS for name in tensors)
+            candidates.append(Candidate(key, prefix, under, left_over))
+    return candidates
 
 
-def unloadable(content: Any, found: Sequence[Found]) -> list[str]:
+def unloadable(content: Any, candidates: Sequence[Candidate]) -> list[str]:
     """Where else in `content` lie weights that could be meant, and cannot be loaded: averages that were kept without
-    their names, or of some layers alone. They have the shapes of those that were `found`."""
-    network, keys = found[0].tensors, {one.key for one in found}
+    their names, or of some layers alone. They have the shapes of the `candidates`."""
+    network, keys = candidates[0].tensors, {candidate.key for candidate in candidates}
     return [key for key, tensors in _tensors_in(content) if key not in keys and _resembles(tensors, network)]
 
 
 def _resembles(tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> bool:
-    own, theirs = (
-        Counter(tuple(value.shape) for value in one.values() if value.ndim and value.is_floating_point())
-        for one in (tensors, network)
+    shapes, network_shapes = (
+        Counter(tuple(value.shape) for value in state.values() if value.ndim and value.is_floating_point())
+        for state in (tensors, network)
     )
-    alike = (own & theirs).total()
-    if alike >= max(LEAST, len(network) / 8) and 2 * alike >= own.total():  # an optimizer's groups are a list each
+    alike = (shapes & network_shapes).total()
+    if alike >= max(LEAST, len(network) / 8) and 2 * alike >= shapes.total():  # an optimizer's groups are a list each
         return True
     named = (
         value.shape == network[end].shape and value.ndim > 0

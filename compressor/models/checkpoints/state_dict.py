@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compressor.errors import KdcError
 from compressor.models.checkpoints.files import load_content, plain, stored_in_half
-from compressor.models.checkpoints.search import Found, parts_of, unloadable, weights_in
+from compressor.models.checkpoints.search import Candidate, parts_of, unloadable, weights_in
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_tensors", "split_key"]
 
@@ -59,14 +59,16 @@ def read_checkpoint(path: Path, names: Collection[str], key: str | None = None) 
     names = {name for name in names if not name.endswith("num_batches_tracked")}
     if key is not None:
         content = _under(content, key, path)
-    found = weights_in(content, names)
-    chosen = _chosen(found, unloadable(content, found), path, key) if found else _by_timms_rule(content, path)
+    candidates = weights_in(content, names)
+    chosen = (
+        _chosen(candidates, unloadable(content, candidates), path, key) if candidates else _by_timms_rule(content, path)
+    )
     state = {name: plain(name, tensor, f"checkpoint {path}") for name, tensor in chosen.tensors.items()}
     notes = []
     if chosen.spelt:
-        others = sorted({one.spelt for one in found} - {chosen.spelt})
-        more = f"; it also holds {', '.join(others)}" if others else ""
-        notes.append(f"{path.name}: the weights under {chosen.spelt} are taken{more}")
+        alternatives = sorted({candidate.spelt for candidate in candidates} - {chosen.spelt})
+        suffix = f"; it also holds {', '.join(alternatives)}" if alternatives else ""
+        notes.append(f"{path.name}: the weights under {chosen.spelt} are taken{suffix}")
     stored = stored_in_half({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()})
     notes += [f"{path.name}: {stored}"] if stored else []
     return Checkpoint(state, tuple(notes), stated if isinstance(stated, str) else None)
@@ -84,49 +86,52 @@ def _no_state(path: Path) -> KdcError:
     return KdcError(f"checkpoint {path} is no state dict (names -> tensors)")
 
 
-def _by_timms_rule(content: Any, path: Path) -> Found:
+def _by_timms_rule(content: Any, path: Path) -> Candidate:
     """Where no names fit the network: what would be taken, for whoever says what does not fit."""
     if isinstance(content, Mapping):
         for key in TIMM:
             if _is_state(content.get(key)):
-                return Found(key, "", content[key], 0)
+                return Candidate(key, "", content[key], 0)
     if not _is_state(content):
         raise _no_state(path)
-    return Found("", "", content, 0)
+    return Candidate("", "", content, 0)
 
 
-def _chosen(found: Sequence[Found], beside: Sequence[str], path: Path, key: str | None) -> Found:
-    if len(found) == 1 and not beside:
-        if found[0].is_wrapped:
-            return found[0]
-        others = f", and {found[0].others} others" if found[0].others else ""
+def _chosen(candidates: Sequence[Candidate], beside: Sequence[str], path: Path, key: str | None) -> Candidate:
+    if len(candidates) == 1 and not beside:
+        if candidates[0].is_wrapped:
+            return candidates[0]
+        suffix = f", and {candidates[0].left_over} others" if candidates[0].left_over else ""
         raise KdcError(
-            f"checkpoint {path} holds weights whose names begin with {found[0].prefix}{others}",
-            f"if {'the first' if others else 'they'} are meant: {_spelt(path, key, found[0])}",
+            f"checkpoint {path} holds weights whose names begin with {candidates[0].prefix}{suffix}",
+            f"if {'the first' if suffix else 'they'} are meant: {_spelt(path, key, candidates[0])}",
         )
-    by_timm = sorted((one for one in found if one.key in TIMM and one.is_wrapped), key=lambda one: TIMM.index(one.key))
-    if not beside and len(by_timm) == len(found) == len({one.key for one in found}):
+    by_timm = sorted(
+        (candidate for candidate in candidates if candidate.key in TIMM and candidate.is_wrapped),
+        key=lambda candidate: TIMM.index(candidate.key),
+    )
+    if not beside and len(by_timm) == len(candidates) == len({candidate.key for candidate in candidates}):
         return by_timm[0]
-    if not beside and all(_same(found[0], one) for one in found[1:]):
-        return found[0]
-    spelt = ", ".join(one.spelt or "its own names" for one in found)
+    if not beside and all(_same(candidates[0], candidate) for candidate in candidates[1:]):
+        return candidates[0]
+    spelt = ", ".join(candidate.spelt or "its own names" for candidate in candidates)
     partly = f", and averages without names, or of some layers alone, under {', '.join(beside)}"
     listed = f"{partly}, which cannot be loaded" if beside else ""
-    several = "several weights that could be meant" if len(found) > 1 else "more weights than one"
+    several = "several weights that could be meant" if len(candidates) > 1 else "more weights than one"
     raise KdcError(
         f"checkpoint {path} holds {several}: {spelt}{listed}",
-        f"say which, for example {_spelt(path, key, found[-1])}",
+        f"say which, for example {_spelt(path, key, candidates[-1])}",
     )
 
 
-def _spelt(path: Path, key: str | None, found: Found) -> str:
-    return f"{path}#{'.'.join(part for part in (key, found.spelt) if part)}"
+def _spelt(path: Path, key: str | None, candidate: Candidate) -> str:
+    return f"{path}#{'.'.join(part for part in (key, candidate.spelt) if part)}"
 
 
-def _same(one: Found, other: Found) -> bool:
-    return one.tensors.keys() == other.tensors.keys() and all(
-        value.shape == other.tensors[name].shape and torch.equal(value, other.tensors[name])
-        for name, value in one.tensors.items()
+def _same(first: Candidate, second: Candidate) -> bool:
+    return first.tensors.keys() == second.tensors.keys() and all(
+        value.shape == second.tensors[name].shape and torch.equal(value, second.tensors[name])
+        for name, value in first.tensors.items()
     )
 
 

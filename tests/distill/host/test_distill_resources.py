@@ -13,6 +13,7 @@ import pytest
 
 from compressor.distill import Resources, distill, precompute, teach
 from compressor.distill.host.resources import size_in_bytes
+from compressor.distill.run_folder import Destination
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.sources import Online
 from compressor.errors import KdcError
@@ -42,7 +43,7 @@ def test_a_student_is_the_same_whether_answers_are_kept_or_not(tmp_path: Path, a
     notes = {}
     for name, resources in runs.items():
         progress = Hearing()
-        distill(request, tmp_path / name, resume=False, overwrite=False, progress=progress, resources=resources)
+        distill(request, Destination(tmp_path / name), progress=progress, resources=resources)
         notes[name] = "\n".join(progress.notes)
     assert len({weights(tmp_path / name) for name in runs}) == 1
     assert "the teacher answers anew in every epoch: --teacher-cache off" in notes["without"]
@@ -59,7 +60,7 @@ def test_answers_that_are_kept_in_short_are_learned_in_short(
     request = ask_distill(**CACHED, teacher_answers=answers)
     for name, folder in (("cached", tmp_path / "cache"), ("not", None)):
         resources = Resources(teacher_cache=folder)
-        distill(request, tmp_path / name, resume=False, overwrite=False, progress=Silent(), resources=resources)
+        distill(request, Destination(tmp_path / name), progress=Silent(), resources=resources)
     assert weights(tmp_path / "cached") == weights(tmp_path / "not")
 
 
@@ -77,10 +78,10 @@ def test_precomputed_answers_spare_the_teacher_in_every_epoch(
         return real(online, batch)
 
     monkeypatch.setattr(Online, "encoded", watched)
-    distill(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent(), resources=resources)
+    distill(request, Destination(tmp_path / "run"), progress=Silent(), resources=resources)
     assert asked == [8, 8], "only the replay, of each of two views"
     monkeypatch.undo()
-    distill(request, tmp_path / "other", resume=False, overwrite=False, progress=Silent(), resources=Resources())
+    distill(request, Destination(tmp_path / "other"), progress=Silent(), resources=Resources())
     assert weights(tmp_path / "run") == weights(tmp_path / "other")
 
 
@@ -91,7 +92,7 @@ def test_a_teacher_that_no_loss_asks_does_not_run(
     monkeypatch.setattr(Online, "encoded", None)
     resources = Resources(teacher_cache=tmp_path / "cache")
     request = ask_distill(**CACHED, losses=[{"name": "cross_entropy"}])
-    student = distill(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent(), resources=resources)
+    student = distill(request, Destination(tmp_path / "run"), progress=Silent(), resources=resources)
     assert student.teacher_validation is not None
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -111,14 +112,14 @@ def test_another_teacher_or_crop_does_not_use_the_answers(
 
     def notes(name: str, request: Request) -> str:
         progress = Hearing()
-        distill(request, tmp_path / name, resume=False, overwrite=False, progress=progress, resources=resources)
+        distill(request, Destination(tmp_path / name), progress=progress, resources=resources)
         return "\n".join(progress.notes)
 
     notes("first", ask_distill(**CACHED))
     views = {**CACHED["views"], "scale": (0.6, 1.0)}
     text = notes("crop", ask_distill(**{**CACHED, "views": views}))
     assert "answers that lie there already are others' in: samples.views.scale" in text
-    teach(ask_teach(epochs=9), tmp_path / "teacher", resume=False, overwrite=False, progress=Silent())
+    teach(ask_teach(epochs=9), Destination(tmp_path / "teacher"), progress=Silent())
     text = notes("taught", ask_distill(f"run:{tmp_path / 'teacher'}", **CACHED))
     assert "are others' in: teacher.sha256" in text
     assert len(list((tmp_path / "cache").iterdir())) == 3
@@ -137,13 +138,13 @@ def test_a_poisoned_answer_stops_the_run_before_it_begins(tmp_path: Path, ask_di
     everyone = np.arange(216)
     store.write(0, everyone, store.read(0, everyone).answers[::-1])
     with pytest.raises(KdcError, match=r"the teacher answers otherwise now than .*: sample \S+, view 0"):
-        distill(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent(), resources=resources)
+        distill(request, Destination(tmp_path / "run"), progress=Silent(), resources=resources)
     assert not (tmp_path / "run").exists()
 
 
 def test_the_learning_rate_and_the_machine_are_told(tmp_path: Path, ask_distill: Ask) -> None:
     progress = Hearing()
-    distill(ask_distill(), tmp_path / "run", resume=False, overwrite=False, progress=progress)
+    distill(ask_distill(), Destination(tmp_path / "run"), progress=progress)
     text = "\n".join(progress.notes)
     assert "2 epochs of 6 steps of 32 images; AdamW, learning rate 0.01" in text
     assert re.search(r"on CPU: float32, channels_last, fused AdamW, threads \d+", text)
@@ -154,7 +155,7 @@ def test_a_tracker_gets_a_row_an_epoch(tmp_path: Path, ask_distill: Ask) -> None
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     resources = Resources.of(None, "off", "tensorboard")
-    distill(ask_distill(), tmp_path / "run", resume=False, overwrite=False, progress=Silent(), resources=resources)
+    distill(ask_distill(), Destination(tmp_path / "run"), progress=Silent(), resources=resources)
     events = EventAccumulator(str(tmp_path / "run" / "tracker" / "kdc"))
     events.Reload()
     rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
@@ -163,7 +164,7 @@ def test_a_tracker_gets_a_row_an_epoch(tmp_path: Path, ask_distill: Ask) -> None
     assert len(events.Scalars("test/accuracy")) == 1
     done = load_run(tmp_path / "run")[1]
     again = Resources(teacher_cache=None)
-    distill(ask_distill(), tmp_path / "run", resume=False, overwrite=True, progress=Silent(), resources=again)
+    distill(ask_distill(), Destination(tmp_path / "run", overwrite=True), progress=Silent(), resources=again)
     assert load_run(tmp_path / "run")[1].test == done.test
 
 

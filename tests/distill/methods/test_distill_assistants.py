@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from compressor.distill import distill, distill_chain, distill_quantized, teach
+from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.export.bundle.identity import without_paths
 from compressor.models import load_run
@@ -23,7 +24,7 @@ BETWEEN, TRANSFORMER = "timm:test_resnet", "timm:test_vit"
 
 
 def run(request: Request, out: Path, progress: Progress | None = None, resume: bool = False) -> Student:
-    return distill_chain(request, out, resume=resume, overwrite=False, progress=progress or Silent())
+    return distill_chain(request, Destination(out, resume=resume), progress=progress or Silent())
 
 
 def chained(request: Request, *assistants: str) -> Request:
@@ -60,7 +61,7 @@ def test_a_chain_is_recorded_and_equals_its_parts(tmp_path: Path, ask_distill: A
     assert [one.source for one in without_paths(student).assistants] == ["run:1"]
     # The same student comes of the same two commands.
     by_hand = ask_distill(epochs=3, teacher=f"run:{out / 'assistants' / '1'}")
-    distill(by_hand, tmp_path / "hand", resume=False, overwrite=False, progress=Silent())
+    distill(by_hand, Destination(tmp_path / "hand"), progress=Silent())
     assert (tmp_path / "hand" / "student.safetensors").read_bytes() == (out / "student.safetensors").read_bytes()
     before = (out / "assistants" / "1" / "student.json").stat().st_mtime_ns
     assert run(request, out, resume=True) == student
@@ -136,7 +137,7 @@ def test_overwriting_keeps_the_old_run_where_the_new_one_cannot_begin(
     )
     how = distill_quantized if request.qat else distill_chain
     with pytest.raises(KdcError, match=r"nowhere does not exist|no class five|x\.pth|no model resnet1O"):
-        how(request, out, resume=False, overwrite=True, progress=Silent())
+        how(request, Destination(out, overwrite=True), progress=Silent())
     assert files(out) == ["run.json", "student.safetensors"]
 
 
@@ -148,13 +149,13 @@ def test_overwriting_for_a_teacher_at_chance_keeps_the_old_run(
     """It is found when its answers are measured, which is after the new run began."""
     out, untrained = tmp_path / "run", tmp_path / "untrained"
     ask = ask_teach(epochs=1, optimizer={"lr": 1e-12}, ema_decay=0)
-    teach(ask, untrained, resume=False, overwrite=False, progress=Silent())
+    teach(ask, Destination(untrained), progress=Silent())
     write_json(out / "run.json", ask_distill())
     (out / "student.safetensors").write_text("trained for a week")
     request = ask_distill(teacher=f"run:{untrained}").model_copy(update=changes)
     how = distill_quantized if request.qat else distill_chain
     with pytest.raises(KdcError, match="at chance level"):
-        how(request, out, resume=False, overwrite=True, progress=Silent())
+        how(request, Destination(out, overwrite=True), progress=Silent())
     assert files(out) == ["run.json", "student.safetensors"]
     assert read_json(out / "run.json", Request) == ask_distill()
 
@@ -164,7 +165,7 @@ def test_a_quantized_student_of_a_chain_has_its_first_teacher(tmp_path: Path, as
     request = chained(ask_distill(student="timm:test_resnet", qat={"epochs": 1, "calibration": 32}))
     request = request.model_copy(update={"qat": Scheme(activations="uint8")})
     out = tmp_path / "run"
-    student = distill_quantized(request, out, resume=False, overwrite=False, progress=Silent())
+    student = distill_quantized(request, Destination(out), progress=Silent())
     in_float = load_run(out / "float")[1]
     assert (student.teacher, student.assistants) == (in_float.teacher, in_float.assistants)
     assert len(student.assistants) == 1

@@ -17,6 +17,7 @@ from torch import nn
 from compressor.data.samples import Dataset
 from compressor.distill import distill, distill_quantized, quantization_aware, teach
 from compressor.distill.methods.bias_correction import add_to_bias, fit_bias, require_correctable, unseen_recall
+from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.models import load_run
 from compressor.models.lineage import data_of
@@ -162,7 +163,7 @@ def test_recall_of_unseen_classes_is_told_with_n_and_interval(data: Dataset) -> 
 def test_unlabelled_images_need_a_loss_that_can_use_them(tmp_path: Path, ask_distill: Ask) -> None:
     request = ask_distill(losses=[{"name": "cross_entropy"}]).model_copy(update={"unlabelled": "folder:nowhere"})
     with pytest.raises(KdcError, match=r"--unlabelled folder:nowhere: every loss .*\(cross_entropy\) needs"):
-        distill(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent())
+        distill(request, Destination(tmp_path / "run"), progress=Silent())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,13 +171,13 @@ def test_a_bias_is_corrected_in_float_alone(tmp_path: Path, ask_distill: Ask) ->
     request = ask_distill(transfer={"without": ("three",), "correct_bias": True})
     quantized = request.model_copy(update={"qat": Scheme(activations="uint8", per_channel=True)})
     with pytest.raises(KdcError, match="correct_bias is for a student in float"):
-        distill_quantized(quantized, tmp_path / "run", resume=False, overwrite=False, progress=Silent())
+        distill_quantized(quantized, Destination(tmp_path / "run"), progress=Silent())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_teaching_leaves_out_what_has_no_label(tmp_path: Path, ask_teach: Ask) -> None:
     request = ask_teach(epochs=1, transfer={"labelled": 0.5, "without": ("one",)})
-    run = teach(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent())
+    run = teach(request, Destination(tmp_path / "run"), progress=Silent())
     assert run.data.counts["train"] == 216
     assert [note.partition(":")[0] for note in run.data.notes[-3:-1]] == [
         "transfer.without", "transfer.labelled 0.5"
@@ -222,7 +223,7 @@ def test_kept_answers_are_of_these_unlabelled_images(tmp_path: Path, digits4: st
 
 
 def run(request: Request, out: Path, resume: bool = False, progress: Progress | None = None) -> Student:
-    return distill(request, out, resume=resume, overwrite=False, progress=progress or Silent())
+    return distill(request, Destination(out, resume=resume), progress=progress or Silent())
 
 
 def unlabelled(request: Request, folder: Path) -> Request:
@@ -261,13 +262,13 @@ def test_unlabelled_images_the_whole_way(
     assert len(data_of(request, whole, Silent()).train) == 216
     with pytest.raises(KdcError, match="is not what this student was trained on"):
         quantization_aware(
-            tmp_path / "whole", Scheme(activations="uint8"), tmp_path / "qat", teacher=None, epochs=1, resume=False,
-            overwrite=False, progress=Silent(),
+            tmp_path / "whole", Scheme(activations="uint8"), Destination(tmp_path / "qat"), teacher=None, epochs=1,
+            progress=Silent(),
         )  # fmt: skip
     one.write_bytes(content)
     trained_on = quantization_aware(
-        tmp_path / "whole", Scheme(activations="uint8"), tmp_path / "qat", teacher=None, epochs=1, resume=False,
-        overwrite=False, progress=Silent(),
+        tmp_path / "whole", Scheme(activations="uint8"), Destination(tmp_path / "qat"), teacher=None, epochs=1,
+            progress=Silent(),
     )  # fmt: skip
     assert trained_on.data == whole.data
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from compressor.distill import distill
 from compressor.distill.methods.qat import distill_quantized, qat_recipe, quantization_aware
+from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.models import load_run, save_run
 from compressor.progress import Progress, Silent
@@ -39,10 +40,12 @@ U8S8, S8S8 = Scheme(activations="uint8"), Scheme(activations="int8")
 QAT = {"epochs": 2, "lr_share": 0.03, "calibration": 64}
 
 
-def on(run: Path, out: Path, scheme: Scheme = U8S8, progress: Progress | None = None, **how: Any) -> Student:
+def on(
+    run: Path, out: Path, scheme: Scheme = U8S8, progress: Progress | None = None, resume: bool = False, **how: Any
+) -> Student:
     """quantization_aware with the usual arguments."""
-    usual = {"teacher": None, "epochs": None, "resume": False, "overwrite": False, "progress": progress or Silent()}
-    return quantization_aware(run, scheme, out, **{**usual, **how})
+    usual = {"teacher": None, "epochs": None, "progress": progress or Silent()}
+    return quantization_aware(run, scheme, Destination(out, resume=resume), **{**usual, **how})
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -58,7 +61,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, ask_distill: Ask) -> Path:
     """A student in float. Never change it."""
     out = tmp_path_factory.mktemp("plain") / "run"
     request = ask_distill(student="timm:test_resnet", epochs=8, qat=QAT)
-    distill(request, out, resume=False, overwrite=False, progress=Silent())
+    distill(request, Destination(out), progress=Silent())
     return out
 
 
@@ -224,22 +227,22 @@ def test_one_command_distils_in_float_and_goes_on(
     request = ask_distill(student="timm:test_resnet", epochs=8, qat=QAT).model_copy(update={"qat": U8S8})
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        distill_quantized(request, out, resume=False, overwrite=False, progress=interrupt_at(step))
+        distill_quantized(request, Destination(out), progress=interrupt_at(step))
     assert not (out / "student.json").exists()
     assert (out / "float" / "student.json").exists() == (step > 8 * 6)
-    student = distill_quantized(request, out, resume=True, overwrite=False, progress=Silent())
+    student = distill_quantized(request, Destination(out, resume=True), progress=Silent())
     assert (student.init, student.quantization is not None) == (f"run:{out / 'float'}", True)
     assert (out / "student.safetensors").read_bytes() == (quantized / "student.safetensors").read_bytes()
     assert (out / "float" / "student.safetensors").read_bytes() == (plain / "student.safetensors").read_bytes()
     assert read_json(out / "run.json", Request) == request
-    again = distill_quantized(request, out, resume=True, overwrite=False, progress=Silent())
+    again = distill_quantized(request, Destination(out, resume=True), progress=Silent())
     assert again == student, "nothing is left to resume"
 
 
 def test_a_refused_command_leaves_nothing(tmp_path: Path, ask_distill: Ask) -> None:
     request = ask_distill(teacher=f"run:{tmp_path / 'nowhere'}").model_copy(update={"qat": U8S8})
     with pytest.raises(KdcError, match="does not exist"):
-        distill_quantized(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent())
+        distill_quantized(request, Destination(tmp_path / "run"), progress=Silent())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -279,7 +282,7 @@ def test_each_command_says_what_helps_where_the_teacher_is_gone(
     shutil.copytree(plain, tmp_path / "run" / "float")
     write_json(tmp_path / "run" / "run.json", request)
     with pytest.raises(KdcError, match="gone") as raised:
-        distill_quantized(request, tmp_path / "run", resume=True, overwrite=False, progress=Silent())
+        distill_quantized(request, Destination(tmp_path / "run", resume=True), progress=Silent())
     assert raised.value.hint == "put it back there, and give the same command with --resume"
 
 

@@ -22,7 +22,7 @@ from compressor.data.specialty import DUSTBIN
 from compressor.distill import distill, specialists, teach
 from compressor.distill.host import subprocesses
 from compressor.distill.host.subprocesses import Child, train_in_processes
-from compressor.distill.run_folder import acquire
+from compressor.distill.run_folder import Destination, acquire
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.export.onnx.graph import to_onnx
 from compressor.models import load_model, load_run
@@ -62,15 +62,14 @@ def ask(digits4: str, hazy_run: Path) -> Callable[..., SpecialistsRequest]:
 def hazy_run(tmp_path_factory: pytest.TempPathFactory, ask_teach: Ask) -> Path:
     """A teacher that confuses all four digits a little. Never change it."""
     out = tmp_path_factory.mktemp("hazy") / "teacher"
-    teach(ask_teach(epochs=4), out, resume=False, overwrite=False, progress=Silent())
+    teach(ask_teach(epochs=4), Destination(out), progress=Silent())
     return out
 
 
 def run(
     request: SpecialistsRequest, out: Path, progress: Progress | None = None, jobs: int = 2, **how: bool
 ) -> Specialists:
-    how = {"resume": False, "overwrite": False, **how}
-    return specialists(request, out, jobs=jobs, progress=progress or Silent(), **how)
+    return specialists(request, Destination(out, **how), jobs=jobs, progress=progress or Silent())
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_a_student_learns_from_them_as_from_any_teacher(both: Path, ask_distill:
     # With kept answers: their key is the sha256 of all parts.
     request = ask_distill(teacher=f"specialists:{both}", epochs=4, views={"distinct": 2, "hflip": False})
     progress = Hearing()
-    student = distill(request, out, resume=False, overwrite=False, progress=progress)
+    student = distill(request, Destination(out), progress=progress)
     assert student.teacher is not None
     assert student.teacher.sha256 == teacher.weights.sha256
     assert student.teacher.architecture == "test_resnet+2 specialists"
@@ -128,7 +127,7 @@ def test_a_student_learns_from_them_as_from_any_teacher(both: Path, ask_distill:
     assert any("the student is" in line for line in progress.notes + progress.warnings)
     features = ask_distill(teacher=f"specialists:{both}", losses=[{"name": "kd"}, {"name": "hint"}])
     with pytest.raises(KdcError, match=r"several networks \(specialists:.*\) have no layers in common"):
-        distill(features, tmp_path / "no", resume=False, overwrite=False, progress=Silent())
+        distill(features, Destination(tmp_path / "no"), progress=Silent())
 
 
 @pytest.mark.slow
@@ -257,7 +256,7 @@ def test_a_folder_is_of_one_command(tmp_path: Path, ask: Callable[..., Specialis
         with pytest.raises(KdcError, match=r"holds a run of kdc teach, not of kdc specialists"):
             run(ask(), tmp_path / "teacher", **how)
         with pytest.raises(KdcError, match=r"holds a run of kdc specialists, not of kdc teach"):
-            acquire(tmp_path / "both", ask_teach(), resume="resume" in how, overwrite="overwrite" in how)
+            acquire(Destination(tmp_path / "both", resume="resume" in how, overwrite="overwrite" in how), ask_teach())
 
 
 SCRIPT = """

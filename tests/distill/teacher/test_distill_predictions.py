@@ -13,6 +13,7 @@ import torch
 from compressor.data.prediction_files import MARK
 from compressor.distill import distill, distill_chain, precompute, predict, teach
 from compressor.distill.recipes import LAYERS
+from compressor.distill.run_folder import Destination
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.predictions import Table
 from compressor.errors import KdcError
@@ -30,7 +31,7 @@ SAME_VIEW: dict[str, Any] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 
 
 
 def run(request: Request, out: Path, progress: Progress | None = None, *, resume: bool = False) -> Student:
-    return distill(request, out, resume=resume, overwrite=False, progress=progress or Silent())
+    return distill(request, Destination(out, resume=resume), progress=progress or Silent())
 
 
 def history(out: Path) -> list[dict[str, Any]]:
@@ -301,22 +302,22 @@ def test_where_a_table_is_no_model(
     tmp_path: Path, ask_distill: Ask, ask_teach: Ask, tables: Mapping[str, Path], teacher_run: Path, digits4: str
 ) -> None:
     reference = f"outputs:{tables['all']}"
-    common: dict[str, Any] = {"resume": False, "overwrite": False, "progress": Silent()}
+    to = Destination(tmp_path / "run")
     with pytest.raises(KdcError, match=r"is a table of answers, not a model.*only kdc distill"):
-        teach(ask_teach(teacher=reference, init="pretrained"), tmp_path / "run", **common)
+        teach(ask_teach(teacher=reference, init="pretrained"), to, progress=Silent())
     with pytest.raises(KdcError, match="is a table of answers, not a model"):
         predict(reference, digits4, tmp_path / "again.csv", progress=Silent())
     with pytest.raises(KdcError, match="holds the teacher's answers already"):
         precompute(ask_distill(teacher=reference, views={"distinct": 2}), tmp_path / "run", progress=Silent())
     chained = ask_distill(teacher=reference).model_copy(update={"assistants": ("timm:test_resnet",)})
     with pytest.raises(KdcError, match=r"stands between a model and the student.*run:ASSISTANT"):
-        distill_chain(chained, tmp_path / "run", **common)
+        distill_chain(chained, to, progress=Silent())
     for first, second in ((reference, f"run:{teacher_run}"), (f"run:{teacher_run}", reference)):
         request = ask_distill(teacher=first).model_copy(update={"other_teachers": (second,)})
         with pytest.raises(KdcError, match="outputs:FILE stands alone"):
             run(request, tmp_path / "run")
         with pytest.raises(KdcError, match="outputs:FILE stands alone"):
-            distill_chain(request.model_copy(update={"assistants": ("timm:test_resnet",)}), tmp_path / "run", **common)
+            distill_chain(request.model_copy(update={"assistants": ("timm:test_resnet",)}), to, progress=Silent())
     with pytest.raises(KdcError, match=r"none\.csv does not exist"):
         run(ask_distill(teacher=f"outputs:{tmp_path / 'none.csv'}"), tmp_path / "run")
     assert not list(tmp_path.iterdir())

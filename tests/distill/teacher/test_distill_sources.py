@@ -139,7 +139,7 @@ def test_records_are_absent_whole_or_damaged(tmp_path: Path) -> None:
     found = store.read(1, np.array([9, 4, 5]))
     assert found.states.tolist() == [WHOLE, WHOLE, ABSENT]
     np.testing.assert_array_equal(found.answers[:2], answers[::-1])
-    assert not store.read(0, np.array([4])).whole
+    assert not store.read(0, np.array([4])).complete
     assert store.missing(1).tolist() == [n for n in range(N) if n not in (4, 9)]
     path = store.folder / "records"
     raw = bytearray(path.read_bytes())
@@ -214,10 +214,10 @@ def test_two_runs_share_a_folder(tmp_path: Path) -> None:
     one, other = store_in(tmp_path), store_in(tmp_path)
     assert one.folder == other.folder
     one.write(2, np.array([1]), np.full((1, 28), 7, np.uint8))
-    assert other.read(2, np.array([1])).whole
+    assert other.read(2, np.array([1])).complete
     # The slower of two that make room at once leaves the other's answers.
     cache._make_room(one.folder / "records", one.bytes)
-    assert other.read(2, np.array([1])).whole
+    assert other.read(2, np.array([1])).complete
     assert sorted(path.name for path in one.folder.iterdir()) == ["key.json", "records"]
 
 
@@ -228,7 +228,7 @@ def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "link", refused)
     store = store_in(tmp_path)
     store.write(0, np.array([1]), np.ones((1, 28), np.uint8))
-    assert store_in(tmp_path).read(0, np.array([1])).whole
+    assert store_in(tmp_path).read(0, np.array([1])).complete
     assert sorted(path.name for path in store.folder.iterdir()) == ["key.json", "records"]
 
 
@@ -269,7 +269,7 @@ def test_a_damaged_answer_is_named_and_answered_again(tmp_path: Path) -> None:
     assert torch.equal(again, online().answers(task.batch(samples, 1, ["teacher"]), 1).logits)
     assert len(progress.warnings) == 1
     assert "sample image-7, view 1" in progress.warnings[0]
-    assert store_in(tmp_path).read(1, np.array(samples)).whole, "and it is whole again"
+    assert store_in(tmp_path).read(1, np.array(samples)).complete, "and it is whole again"
 
 
 def test_precomputing_answers_what_is_missing_and_no_more(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from compressor.distill import distill
+from compressor.distill.run_folder import Destination
 from compressor.models import LoadedModel, load_model, map_classes, with_classes
 from compressor.models.stages import layers_of
 from compressor.progress import Silent
@@ -90,7 +91,7 @@ def test_a_thousand_class_teacher_is_right_on_a_named_subset_without_being_train
         command="distill", teacher=f"timm:local-dir:{lite0}", student="timm:test_efficientnet", init="random",
         data=f"folder:{tmp_path / 'data'}", skip_bad=False, input_size=64, recipe=Recipe.model_validate(how),
     )  # fmt: skip
-    student = distill(request, tmp_path / "run", resume=False, overwrite=False, progress=Silent())
+    student = distill(request, Destination(tmp_path / "run"), progress=Silent())
     assert student.class_names == ("Missile", "egyptian_cat", "n07920052", "palace")
     found = student.teacher_validation
     assert found is not None
