@@ -49,18 +49,11 @@ from compressor.profiles import load_profile
 from compressor.schema.quantization import Score
 from compressor.tasks.base import Arrays
 
-METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-}
+METHODS = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "minmax": ("minmax", {}),
-    "percentile 99.99": ("percentile", {"percentile": 99.99}),
     "percentile 99.999": ("percentile", {}),
-    "percentile 99.999, both ends": ("percentile", {"symmetric": False}),
-    "percentile 99.9999": ("percentile", {"percentile": 99.9999}),
-    "entropy": ("entropy", {}),
+    "percentile 99.999, each end": ("percentile", {"symmetric": False}),
 }
 """Name -> onnxruntime's calibrator and its options; {} are those that quantize_static gives it."""
 TIMED = {"kdc, ort", "ort, plan", "ort, excluded", "ort, all"}
@@ -149,24 +142,20 @@ def variants(student: Trial, folder: Path) -> Iterator[tuple[str, str, Path]]:
             yield "kdc, kdc", name, kdc_pairs(student, model, plan, seen[method], folder / f"kk {name}" / "model.onnx")
     tables = {name: calibrated(student, graph, *setting, folder) for name, setting in SETTINGS.items()}
     for name, table in tables.items():
-        ranges = {
-            tensor: tuple(float(np.ravel(end)[0]) for end in table[tensor].range_value) for tensor in plan.activations
-        }
+        ends = {tensor: [float(np.ravel(end)[0]) for end in table[tensor].range_value] for tensor in plan.activations}
+        ranges = {tensor: (low, high) for tensor, (low, high) in ends.items()}
         yield "kdc, ort", name, kdc_pairs(student, model, plan, ranges, folder / f"ko {name}" / "model.onnx")
-    nodes = absorbed(model, plan)
-    for name in ("minmax", "percentile 99.999"):
-        yield "ort, plan", name, ort_pairs(student, model, nodes, tables[name], folder / f"op {name}" / "model.onnx")
+    nodes, name = absorbed(model, plan), "percentile 99.999"
+    yield "ort, plan", name, ort_pairs(student, model, nodes, tables[name], folder / "op" / "model.onnx")
+    excluded = sorted({node.name for node in model.graph.node} - set(nodes))
+    ops = ["Conv", "Gemm", "MatMul", *CARRIERS, *ABSORBED]
+    path = folder / "oe.onnx"
+    static(student, "percentile", graph, path, nodes_to_exclude=excluded, op_types_to_quantize=ops)
+    yield "ort, excluded", name, path
     prepared = folder / "prepared.onnx"
     quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
-    kept = {node.name for node in model.graph.node} - set(nodes)
-    for method in METHODS:
-        if method != "entropy":
-            options = {"op_types_to_quantize": ["Conv", "Gemm", "MatMul", *CARRIERS, *ABSORBED]}
-            made = static(
-                student, method, graph, folder / f"oe-{method}.onnx", nodes_to_exclude=sorted(kept), **options
-            )
-            yield "ort, excluded", method, made
-        yield "ort, all", method, static(student, method, prepared, folder / f"oa-{method}.onnx")
+    yield "ort, all", name, static(student, "percentile", prepared, folder / "oa-percentile.onnx")
+    yield "ort, all", "minmax", static(student, "minmax", prepared, folder / "oa-minmax.onnx")
 
 
 def cpu_times(models: dict[str, Path], batch: Arrays, rounds: int) -> dict[str, list[float]]:
