@@ -1,6 +1,6 @@
 """The rungs to an int8 Q/DQ graph, for the runtimes that read one: onnxruntime and TensorRT."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +81,11 @@ class _Steps:
         """Method -> the ranges of all tensors that are rounded."""
         tensors = plan_for(model, self.scheme, bias_int32=self.bias_int32).activations
         number = len(self.source.calibration) // self.source.profile.batch
-        inputs = self.progress.track(batches(self.source), number, "calibration")
-        return {**activation_ranges(model, tensors, inputs, self.scheme)}
+
+        def inputs() -> Iterable[Arrays]:
+            return self.progress.track(batches(self.source), number, "calibration")
+
+        return {**activation_ranges(model, tensors, inputs)}
 
     def layers(self, model: onnx.ModelProto) -> tuple[Layer, ...]:
         return plan_for(model, self.scheme, bias_int32=self.bias_int32).layers
