@@ -68,9 +68,9 @@ def climb(
     workshop.mkdir(parents=True)
     tried: list[_Tried] = []
     try:
-        for one in _candidates(source, runtime, quantizer, workshop, judge, top, progress):
-            tried.append(one)
-            progress.note(f"{folder.name}, {_line(one)}")
+        for step in _candidates(source, runtime, quantizer, workshop, judge, top, progress):
+            tried.append(step)
+            progress.note(f"{folder.name}, {_line(step)}")
         if not tried:
             raise KdcError(f"{runtime} made no int8 candidate of this network")
         best = _best(tried, judge)
@@ -80,7 +80,7 @@ def climb(
             close = parity_judged("int8", score_parity(best.score))[0] == "pass"
             lacks = "keeps the accuracy asked for" if close else "gives torch's answers closely enough"
             progress.warn(f"{folder.name}: no rung {lacks}; the best is {_line(best)}")
-        rungs = tuple(_rung(one, one is best) for one in tried)
+        rungs = tuple(_rung(step, step is best) for step in tried)
         return Taken(_moved(best.candidate, folder), best.score, rungs, best.qat)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
@@ -96,23 +96,23 @@ def _candidates(
     progress: Progress,
 ) -> Iterator[_Tried]:
     """Every candidate with its score, each made when it is asked for."""
-    scheme, own = quantizer.scheme(source.profile), top.own
+    scheme, trained = quantizer.scheme(source.profile), top.own
 
     def from_qat(qat: QatModel) -> _Tried:
         assert quantizer.from_qat is not None
-        began, place = time.perf_counter(), workshop / "qat"
-        place.mkdir()
-        candidate = quantizer.from_qat(source, qat, place)
+        began, home = time.perf_counter(), workshop / "qat"
+        home.mkdir()
+        candidate = quantizer.from_qat(source, qat, home)
         return _Tried(candidate, _score(candidate, runtime, judge, qat.network), time.perf_counter() - began, qat)
 
-    enters_at_top = own is not None and own.record.scheme == scheme and quantizer.from_qat is not None
-    if own is not None and not enters_at_top:
+    enters_at_top = trained is not None and trained.record.scheme == scheme and quantizer.from_qat is not None
+    if trained is not None and not enters_at_top:
         progress.warn(
-            f"the student was trained for {_rounding(own.record.scheme)}, and {runtime} needs {_rounding(scheme)}: "
+            f"the student was trained for {_rounding(trained.record.scheme)}, and {runtime} needs {_rounding(scheme)}: "
             "it is quantized as any other student"
         )
-    if own is not None and enters_at_top:
-        entered = from_qat(own)
+    if trained is not None and enters_at_top:
+        entered = from_qat(trained)
         yield entered
         if judge.holds(entered.score):
             return
@@ -122,9 +122,9 @@ def _candidates(
             if enough:
                 return
             continue
-        one = _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, None)
-        enough, began = enough or judge.holds(one.score), time.perf_counter()
-        yield one
+        step = _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, None)
+        enough, began = enough or judge.holds(step.score), time.perf_counter()
+        yield step
     if enough or enters_at_top or quantizer.from_qat is None:
         return
     began, qat = time.perf_counter(), top.retrain(scheme)
@@ -145,14 +145,14 @@ def _score(candidate: Candidate, runtime: str, judge: Judge, network: nn.Module 
 
 
 def _best(tried: list[_Tried], judge: Judge) -> _Tried:
-    def worth(one: _Tried) -> tuple[object, ...]:
-        return judge.holds(one.score), *judge.rank(one.score)[:-1]
+    def worth(rung: _Tried) -> tuple[object, ...]:
+        return judge.holds(rung.score), *judge.rank(rung.score)[:-1]
 
     first = max(tried, key=worth)
     # Of the fallbacks the first of equals has the fewest layers in float; more of them are always closer.
-    alike = [one for one in tried if one.candidate.rung == first.candidate.rung != "fallback"]
-    equals = [one for one in alike if worth(one) == worth(first)]
-    return max(equals, key=lambda one: judge.rank(one.score)[-1], default=first)
+    alike = [rung for rung in tried if rung.candidate.rung == first.candidate.rung != "fallback"]
+    equals = [rung for rung in alike if worth(rung) == worth(first)]
+    return max(equals, key=lambda rung: judge.rank(rung.score)[-1], default=first)
 
 
 def _few(score: Score, max_drop: float) -> str:
@@ -162,22 +162,22 @@ def _few(score: Score, max_drop: float) -> str:
     )
 
 
-def _line(one: _Tried) -> str:
-    score = one.score
+def _line(step: _Tried) -> str:
+    score = step.score
     return (
-        f"{one.candidate.rung}: {one.candidate.how}: {score.correct} of {score.n} validation samples right, "
+        f"{step.candidate.rung}: {step.candidate.how}: {score.correct} of {score.n} validation samples right, "
         f"{100 * score.drop:+.2f} points lost against fp32, balanced {100 * score.balanced_drop:+.2f}, "
-        f"{closeness(score)} ({one.seconds:.0f} s)"
+        f"{closeness(score)} ({step.seconds:.0f} s)"
     )
 
 
-def _rung(one: _Tried, taken: bool) -> Rung:
-    files = [path for path in one.candidate.model.parent.rglob("*") if path.is_file()]
+def _rung(step: _Tried, taken: bool) -> Rung:
+    files = [path for path in step.candidate.model.parent.rglob("*") if path.is_file()]
     return Rung(
-        rung=one.candidate.rung,
-        how=one.candidate.how,
-        score=one.score,
-        seconds=round(one.seconds, 1),
+        rung=step.candidate.rung,
+        how=step.candidate.how,
+        score=step.score,
+        seconds=round(step.seconds, 1),
         bytes=sum(path.stat().st_size for path in files),
         taken=taken,
     )

@@ -37,7 +37,9 @@ def saturates(profile: Profile) -> bool:
 def scored_by_others(profile: Profile, host_isa: Collection[str]) -> str:
     """What to say where int8 is scored here by other kernels than the device's; "" where it is not, or where this
     machine does not tell what it has. A GPU's int8 is scored by a stand-in, which the ladder says itself."""
-    on_cpu = [one for one in profile.targets if "int8" in one.precisions and not RUNTIMES[one.runtime].on_gpu]
+    on_cpu = [
+        target for target in profile.targets if "int8" in target.precisions and not RUNTIMES[target.runtime].on_gpu
+    ]
     here, there = kernels_of(host_isa), _kernels(profile)
     if not on_cpu or not host_isa or here == there:
         return ""

@@ -142,7 +142,9 @@ def test_a_retrained_student_is_fused_and_keeps_what_it_learned(source: Source, 
     assert (found.count("QLinearConv"), found.count("QLinearAdd"), found.count("QGemm")) == (4, 1, 1)
     before = {one.name: numpy_helper.to_array(one) for one in onnx.load(str(qat.onnx_file)).graph.initializer}
     after = {one.name: numpy_helper.to_array(one) for one in onnx.load(str(candidate.model)).graph.initializer}
-    np.testing.assert_array_equal(before["stem.weight_quantized"], after["stem.weight_DequantizeLinear_Output_quantized"])
+    np.testing.assert_array_equal(
+        before["stem.weight_quantized"], after["stem.weight_DequantizeLinear_Output_quantized"]
+    )
     np.testing.assert_array_equal(before["gated_scale"], after["gated_scale"])
     wanted, logits = logits_of(qat.onnx_file, source), logits_of(candidate.model, source)
     assert np.square(wanted - logits).sum() < 0.01 * np.square(wanted - wanted.mean(axis=0)).sum()

@@ -79,7 +79,9 @@ def test_max_pool_shares_its_inputs_range() -> None:
     chosen = plan_for(model, U8S8, bias_int32=True)
     assert {"x", "x_pooled"} <= set(chosen.activations)
     made = quantize(model, dict.fromkeys(chosen.activations, (0.0, 3.0)) | {"x": (0.0, 5.0)}, U8S8)
-    rounding = next(node for node in made.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x_pooled")
+    rounding = next(
+        node for node in made.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x_pooled"
+    )
     assert list(rounding.input[1:]) == ["x_scale", "x_zero_point"]
     assert float(constants(made)["x_scale"]) == pytest.approx(5 / 255)
 
@@ -100,7 +102,9 @@ def test_weights_are_rounded_per_channel(source: Source, scheme: Scheme, largest
 def test_biases_are_int32_at_the_scale_of_the_sums(source: Source) -> None:
     made = constants(quantize(make_model(), ranges_of(source, U8S8), U8S8))
     bias = constants(make_model())["stem.bias"]
-    np.testing.assert_allclose(made["stem.bias_quantized_scale"], made["input_scale"] * made["stem.weight_scale"], rtol=1e-6)
+    np.testing.assert_allclose(
+        made["stem.bias_quantized_scale"], made["input_scale"] * made["stem.weight_scale"], rtol=1e-6
+    )
     assert made["stem.bias_quantized"].dtype == np.int32
     np.testing.assert_allclose(made["stem.bias_quantized"] * made["stem.bias_quantized_scale"], bias, atol=1e-3)
     assert "stem.bias" not in made
@@ -116,7 +120,9 @@ def test_a_bias_beyond_int32_widens_its_channels_scale(source: Source) -> None:
             tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
     made = constants(quantize(model, ranges_of(source, U8S8), U8S8))
     bias = constants(model)["stem.bias"]
-    np.testing.assert_allclose(made["stem.bias_quantized"] * made["stem.bias_quantized_scale"].astype(float), bias, atol=1e-3)
+    np.testing.assert_allclose(
+        made["stem.bias_quantized"] * made["stem.bias_quantized_scale"].astype(float), bias, atol=1e-3
+    )
 
 
 def test_tensorrts_rules(source: Source) -> None:
@@ -192,7 +198,9 @@ def test_stripping_gives_back_what_was_put_in(source: Source, scheme: Scheme, bi
     )
     before, after = constants(first), constants(again)
     for name in HEAVY:
-        np.testing.assert_array_equal(before[f"{name}.weight_quantized"], after[f"{name}.weight_DequantizeLinear_Output_quantized"])
+        np.testing.assert_array_equal(
+            before[f"{name}.weight_quantized"], after[f"{name}.weight_DequantizeLinear_Output_quantized"]
+        )
     for name in stripped.ranges:
         np.testing.assert_array_equal(before[f"{name}_scale"], after[f"{name}_scale"])
         np.testing.assert_array_equal(before[f"{name}_zero_point"], after[f"{name}_zero_point"])

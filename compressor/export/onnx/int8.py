@@ -43,8 +43,8 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
         model, {**seen, **trained.ranges}, scheme, float_nodes=in_float, weight_scales=trained.weight_scales
     )
     write_model(graph, folder / "model.onnx")
-    how = f"trained ranges and weights; from calibration, {len(missing)} ranges between layers"
-    return Candidate("qat", how, folder / "model.onnx")
+    line = f"trained ranges and weights; from calibration, {len(missing)} ranges between layers"
+    return Candidate("qat", line, folder / "model.onnx")
 
 
 ORT = Quantizer(onnxruntime_scheme, _candidates, from_qat)

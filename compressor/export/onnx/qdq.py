@@ -161,7 +161,10 @@ def _weight_overrides(
         scales[layer.weight] = scale
     axes = {layer.weight: layer.axis for layer in chosen.layers}
     return {
-        name: [{"scale": number, "zero_point": 0} | ({"axis": axes[name]} if scale.ndim else {}) for number in scale.ravel()]
+        name: [
+            {"scale": number, "zero_point": 0} | ({"axis": axes[name]} if scale.ndim else {})
+            for number in scale.ravel()
+        ]
         for name, scale in scales.items()
     }
 

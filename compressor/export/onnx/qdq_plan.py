@@ -102,11 +102,11 @@ def plan(graph: onnx.GraphProto, scheme: Scheme, float_nodes: Collection[str], *
     names = {layer.name for layer in layers}
     for node in index.nodes if results else ():
         inputs, result = index.variable(node), node.output[0]
-        if node.op_type in CARRIERS and len(inputs) == len(list(filter(None, node.input))) and result not in ends:
-            if marked.issuperset(inputs):
-                names.add(node.name)
-                marked.add(result if node.op_type == "MaxPool" else behind[result])
-                rounded += [result] if node.op_type != "MaxPool" else []
+        no_constants = len(inputs) == len(list(filter(None, node.input)))
+        if node.op_type in CARRIERS and no_constants and marked.issuperset(inputs) and result not in ends:
+            names.add(node.name)
+            marked.add(result if node.op_type == "MaxPool" else behind[result])
+            rounded += [result] if node.op_type != "MaxPool" else []
     absorbed = {name: behind[name] for name in rounded if behind[name] != name}
     names |= {index.producer[name].name for name in absorbed.values()}
     order = [*sorted(index.inputs), *(name for node in index.nodes for name in node.output)]
