@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ReportResult,
         RunResult,
         SpecialistsResult,
+        StudentsResult,
         check,
         distill,
         doctor,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         predict,
         report,
         specialists,
+        students,
         teach,
     )
     from compressor.errors import KdcError, KdcWarning
@@ -50,6 +52,7 @@ __all__ = [
     "ReportResult",
     "RunResult",
     "SpecialistsResult",
+    "StudentsResult",
     "__version__",
     "check",
     "distill",
@@ -62,6 +65,7 @@ __all__ = [
     "profiles",
     "report",
     "specialists",
+    "students",
     "teach",
 ]
 

@@ -37,7 +37,8 @@ class Runtime:
     `export_install` installs them, where that is another line. `package`: what pip installs on a device; "" where
     `install` is the line there too. `build`: the script in targets/ that makes the runtime's own file on the device,
     where that cannot be made elsewhere. `on_gpu`: it runs on an NVIDIA GPU alone; `needs_sm`: what is built here is
-    built for one, so the profile has to say its compute capability. `example`: programs that ship with its models."""
+    built for one, so the profile has to say its compute capability. `slow_export`: it takes tens of seconds a model, so
+    that not every candidate for a student is tried there. `example`: programs that ship with its models."""
 
     name: str
     module: str
@@ -53,6 +54,7 @@ class Runtime:
     build: str | None = None
     on_gpu: bool = False
     needs_sm: bool = False
+    slow_export: bool = False
     example: Example | None = None
 
     @property
@@ -106,6 +108,7 @@ RUNTIMES: dict[str, Runtime] = {
             "sudo apt-get install python3-libnvinfer",
             "run_trt.py",
             {"fp32": "fp32", "fp16": "fp16", "int8": "int8"},
+            slow_export=True,
             builder="compressor.export.tensorrt.engine:TENSORRT",
             licence=NVIDIA,
             exports_with=("tensorrt_rtx",),
@@ -126,6 +129,7 @@ RUNTIMES: dict[str, Runtime] = {
             install_line("tensorrt-rtx"),
             "run_trt_rtx.py",
             {"fp32": "fp32", "fp16": "fp16", "int8": "int8"},
+            slow_export=True,
             builder="compressor.export.tensorrt.engine:TENSORRT_RTX",
             licence=NVIDIA,
             exports_with=("tensorrt_rtx",),
@@ -146,6 +150,7 @@ RUNTIMES: dict[str, Runtime] = {
             install_line("executorch"),
             "run_et.py",
             {"fp32": "fp32", "int8": "int8"},
+            slow_export=True,
             builder="compressor.export.mobile.executorch_pte:BUILDER",
             licence="BSD-3-Clause",
             exports_with=("executorch",),
@@ -159,6 +164,7 @@ RUNTIMES: dict[str, Runtime] = {
             install_line("litert-torch", "ai-edge-litert"),
             "run_litert.py",
             {"fp32": "fp32", "int8": "int8"},
+            slow_export=True,
             builder="compressor.export.mobile.litert_tflite:BUILDER",
             licence="Apache-2.0",
             exports_with=("litert_torch",),

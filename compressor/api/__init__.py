@@ -2,6 +2,7 @@
 
 teach, specialists, distill, precompute, predict    training, and a teacher's predictions
 export, measure, report, check                      from a student to a verdict
+students                                            what a device can carry, before any training
 doctor                                              what works on this machine, or on a device
 
 Keywords are the commands' options, with the same names and defaults: `--input-size 32` is `input_size=32`. Each call
@@ -11,6 +12,7 @@ is told, see `compressor.progress.Progress`. A warning goes to that object, or t
 there is none; either way it stands in the result's `warnings` too.
 """
 
+from compressor.api.choosing import students
 from compressor.api.diagnosis import doctor
 from compressor.api.distillation import distill, precompute
 from compressor.api.results import (
@@ -20,6 +22,7 @@ from compressor.api.results import (
     ReportResult,
     RunResult,
     SpecialistsResult,
+    StudentsResult,
 )
 from compressor.api.ship import check, export, measure, report
 from compressor.api.train import predict, specialists, teach
@@ -31,6 +34,7 @@ __all__ = [
     "ReportResult",
     "RunResult",
     "SpecialistsResult",
+    "StudentsResult",
     "check",
     "distill",
     "doctor",
@@ -40,5 +44,6 @@ __all__ = [
     "predict",
     "report",
     "specialists",
+    "students",
     "teach",
 ]

@@ -26,6 +26,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (1, 1_000_000),
     "batch_size": (2, 1_000_000),
     "seed": (0, 2**31 - 1),
+    "classes": (2, 100_000),
     "count": (1, 10_000),
     "jobs": (1, 1_000),
     "top_k": (1, 1_000_000),
@@ -87,7 +88,10 @@ def api_call(function: Callable[P, R]) -> Callable[P, R]:
         given: dict[str, Any] = kwargs
         try:
             for name in LIMITS.keys() & given.keys():
-                given[name] = _number(name, given[name])
+                several = isinstance(given[name], (list, tuple))
+                given[name] = (
+                    tuple(_number(name, value) for value in given[name]) if several else _number(name, given[name])
+                )
             if "progress" in parameters:
                 given["progress"] = Listener(_shown(given.get("progress", False)), spell)
             return function(*args, **kwargs)

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from compressor.schema.report import Report, Row
     from compressor.schema.specialists import Specialists
     from compressor.schema.student import Accuracy, Student
+    from compressor.schema.students import Students
 
-__all__ = ["BundleResult", "DoctorResult", "PredictionsResult", "ReportResult", "RunResult", "SpecialistsResult"]
+__all__ = [
+    "BundleResult",
+    "DoctorResult",
+    "PredictionsResult",
+    "ReportResult",
+    "RunResult",
+    "SpecialistsResult",
+    "StudentsResult",
+]
 
 
 class _Result:
@@ -214,6 +223,31 @@ class ReportResult(BundleResult):
         if self.format == "md":
             return self.to_markdown()
         return (to_json if self.format == "json" else to_junit)(self.report)
+
+
+@dataclass(frozen=True, repr=False)
+class StudentsResult(_Result):
+    """Candidates for a student, measured: the `answer` as a noun, and as a table for people."""
+
+    answer: "Students"
+    text: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def admitted(self) -> tuple[str, ...]:
+        """Those that hold the budget in some runtime and precision, as "timm:NAME", the fastest first."""
+        return tuple(dict.fromkeys(row.figures.student for row in self.answer.rows if row.admitted))
+
+    @property
+    def summary(self) -> str:
+        students = {row.figures.student for row in self.answer.rows}
+        return f"{len(self.admitted)} of {len(students)} candidates hold the budget of {self.answer.profile}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.answer.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        return f"{super()._repr_html_()}<pre>{html.escape(self.text)}</pre>"
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,6 +10,7 @@ import typer
 
 from compressor import __version__
 from compressor.cli import info, ship, train
+from compressor.cli import students as choosing
 from compressor.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, KdcError, explained
 from compressor.processes import interruption
 from compressor.terminal.spelling import typed_as_options
@@ -33,7 +34,7 @@ profiles_app = typer.Typer(
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     train.teach, train.specialists, train.distill, train.predict, ship.export, ship.measure, ship.report, ship.check,
-    info.losses, info.doctor, info.demo,
+    choosing.students, info.losses, info.doctor, info.demo,
 )  # fmt: skip
 """In the order of --help."""
 

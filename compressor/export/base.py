@@ -118,12 +118,14 @@ class Quantizer:
     `scheme`: how its kernels round on the profile's device. `candidates`: the rungs from post-training quantization to
     per-layer fallback, made one after the other, each in a subfolder of its own of the folder given, the cheapest
     first; None after the last of each rung, and in the fallback after each set of layers, where whoever iterates may
-    stop. `from_qat`: the top rung, from a retrained student; None where the runtime cannot take one.
+    stop. `from_qat`: the top rung, from a retrained student; None where the runtime cannot take one. `skeleton`: the
+    graph of the first rung, made quickly, of a network of drawn weights that only its speed is asked of.
     """
 
     scheme: Callable[[Profile], Scheme]
     candidates: Callable[[Source, Path, Judge, Progress], Iterator[Candidate | None]]
     from_qat: Callable[[Source, QatModel, Path], Candidate] | None = None
+    skeleton: Callable[[Source, Path], Path] | None = None
 
 
 @dataclass(frozen=True)

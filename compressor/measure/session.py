@@ -24,7 +24,7 @@ from compressor.schema.bundle import Bundle
 from compressor.schema.measurement import Block, Contestant, Measurement, Round
 from compressor.terminal.printable import one_line
 
-__all__ = ["Undecided", "measure_bundle"]
+__all__ = ["Samples", "Undecided", "listen", "measure_bundle"]
 
 Undecided = Callable[[Measurement], tuple[str, ...]]
 """What more rounds could decide, in words; nothing: it is enough. Raises KdcError for a measurement of something
@@ -42,7 +42,7 @@ HEADER = 4096
 
 
 @dataclass
-class _Samples:
+class Samples:
     """What has arrived. `state`: the last Measurement that bench.py told, without its rounds and blocks, and `first`
     the first one; `failed`: the contestants that broke off, on whichever connection. `target`: rounds until the next
     look.
@@ -51,6 +51,8 @@ class _Samples:
     target: int
     seconds: float
     throughput: bool
+    predict: bool = True
+    only: tuple[str, ...] = ()
     state: Measurement | None = None
     first: Measurement | None = None
     failed: dict[str, Contestant] = field(default_factory=dict)
@@ -124,7 +126,7 @@ def measure_bundle(
     """
     manifest = read_json(bundle / "bundle.json", Bundle)
     require_own_runners(bundle, manifest)
-    samples = _Samples(target=rounds, seconds=seconds, throughput=throughput)
+    samples = Samples(target=rounds, seconds=seconds, throughput=throughput)
     pauses = iter(() if url.kind == "local" else RETRY_AFTER_S)
     with _staging(bundle) as folder:
         while True:
@@ -132,7 +134,7 @@ def measure_bundle(
             try:
                 with open_link(url, bundle, manifest, python=python, progress=progress) as link:
                     reached = True
-                    _listen(link, samples, undecided, progress)
+                    listen(link, samples, undecided, progress)
                     _fetch(link, samples, manifest, folder)
                 break
             except KdcError as error:
@@ -152,7 +154,7 @@ def measure_bundle(
     return measurement
 
 
-def _listen(link: Link, samples: _Samples, undecided: Undecided, progress: Progress) -> None:
+def listen(link: Link, samples: Samples, undecided: Undecided, progress: Progress) -> None:
     """Run bench.py to its end, from where an earlier connection was lost."""
     rounds = 0 if samples.enough else max(1, samples.target - len(samples.rounds))
     samples.target = len(samples.rounds) + rounds
@@ -160,6 +162,8 @@ def _listen(link: Link, samples: _Samples, undecided: Undecided, progress: Progr
     left = max(0.0, samples.seconds - sum(played.wall_s for played in samples.rounds))
     arguments = ["--ask", "--rounds", str(rounds), "--seconds", f"{left:.1f}", "--first-round", str(following)]
     arguments += [] if samples.throughput else ["--no-throughput"]
+    arguments += [] if samples.predict else ["--no-predict"]
+    arguments += ["--variant", *samples.only] if samples.only else []
     samples.connections += 1
     for number, event in enumerate(link.bench(arguments)):
         if number >= MOST_EVENTS:
@@ -170,7 +174,7 @@ def _listen(link: Link, samples: _Samples, undecided: Undecided, progress: Progr
             raise KdcError(f"bench.py says what kdc does not understand: {one_line(event)[:100]}") from None
 
 
-def _take_in(event: dict[str, Any], link: Link, samples: _Samples, undecided: Undecided, progress: Progress) -> None:
+def _take_in(event: dict[str, Any], link: Link, samples: Samples, undecided: Undecided, progress: Progress) -> None:
     """One line of bench.py (targets/README.md has them all)."""
     if "progress" in event:
         progress.at(one_line(event["doing"]), int(event["progress"]), int(event["total"]))
@@ -197,7 +201,7 @@ def _take_in(event: dict[str, Any], link: Link, samples: _Samples, undecided: Un
         raise KeyError
 
 
-def _look(samples: _Samples, late: bool, kind: Kind, undecided: Undecided, progress: Progress) -> str:
+def _look(samples: Samples, late: bool, kind: Kind, undecided: Undecided, progress: Progress) -> str:
     """The answer to bench.py: more rounds while a verdict is open and there is time."""
     samples.looks += 1
     open_lines = undecided(samples.measurement(kind))
@@ -212,7 +216,7 @@ def _look(samples: _Samples, late: bool, kind: Kind, undecided: Undecided, progr
     return "enough"
 
 
-def _fetch(link: Link, samples: _Samples, manifest: Bundle, folder: Path) -> None:
+def _fetch(link: Link, samples: Samples, manifest: Bundle, folder: Path) -> None:
     """The logits of every contestant that has some."""
     most = HEADER + 4 * manifest.eval.n * len(manifest.student.class_names)
     for contestant in samples.measurement(link.kind).contestants:

@@ -2,7 +2,7 @@
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
 from compressor.references import Reference
@@ -12,15 +12,25 @@ if TYPE_CHECKING:
     from compressor.tasks.base import Task
     from compressor.tasks.shipping import Shipping
 
-__all__ = ["DEFAULT", "TASKS", "TaskRow", "name_for_data", "shipping_of", "task_named", "task_of_data", "task_of_model"]
+__all__ = [
+    "DEFAULT",
+    "TASKS",
+    "TaskRow",
+    "candidates_of",
+    "name_for_data",
+    "shipping_of",
+    "task_named",
+    "task_of_data",
+    "task_of_model",
+]
 
 
 @dataclass(frozen=True)
 class TaskRow:
     """`module`: where its TASK is; imported when it is asked for, since tasks bring torch along. `data`, `models`: the
     schemes of its references, as "folder" in folder:PATH. `named`: the scheme of models that a name alone describes, so
-    that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along. `candidates`: where its
-    CATALOGUE of students is; "" where it has none."""
+    that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along.
+    `candidates`: where its CATALOGUE of students is; "" where it has none."""
 
     module: str
     data: tuple[str, ...]
@@ -56,6 +66,13 @@ def shipping_of(name: str) -> "Shipping":
     """What of a bundle's best/ is this task's."""
     shipping: Shipping = importlib.import_module(TASKS[name].shipping).SHIPPING
     return shipping
+
+
+def candidates_of(name: str) -> Any:
+    """The module with the task's CATALOGUE of students: family -> names, `create` and `drawn`. Raises KdcError."""
+    if not TASKS[name].candidates:
+        raise KdcError(f"there is no catalogue of students for {name}", "name one: kdc distill --student …")
+    return importlib.import_module(TASKS[name].candidates)
 
 
 def name_for_data(reference: str) -> str:

@@ -1,33 +1,19 @@
 """What a training may use beside its request, and what its student must not depend on: disk, caches, trackers."""
 
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from platformdirs import user_cache_path
 from pydantic import ByteSize, TypeAdapter
 
 from compressor.errors import KdcError, needs, os_error
+from compressor.files.cache import cache_folder
 
-__all__ = ["Resources", "cache_folder", "size_in_bytes"]
+__all__ = ["Resources", "size_in_bytes"]
 
 SIZE = TypeAdapter(ByteSize)
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 SHARE_OF_FREE = 0.5
-
-
-def cache_folder() -> Path:
-    """Where caches lie: $KDC_CACHE, else the user's cache folder as the system has it, else, for a user without a home
-    (as in many containers), the system's folder for temporary files."""
-    if os.environ.get("KDC_CACHE"):
-        return Path(os.environ["KDC_CACHE"])
-    try:
-        Path.home()  # platformdirs would make a folder named "~"
-    except RuntimeError:
-        return Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir()) / "kdc"
-    return user_cache_path("kdc", appauthor=False)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from compressor.errors import KdcError
@@ -47,4 +48,14 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
     return Candidate("qat", line, folder / "model.onnx")
 
 
-ORT = Quantizer(onnxruntime_scheme, _candidates, from_qat)
+def _skeleton(source: Source, folder: Path) -> Path:
+    """The first rung's graph with the ranges of two samples: their signs tell what onnxruntime may fuse."""
+    model, scheme = onnx.load(source.onnx_file), onnxruntime_scheme(source.profile)
+    tensors = plan_for(model, scheme, bias_int32=True).activations
+    samples = [source.calibration.fed(np.arange(source.profile.batch))]
+    ranges = activation_ranges(model, tensors, lambda: samples)["minmax"]
+    write_model(quantize(model, ranges, scheme), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+ORT = Quantizer(onnxruntime_scheme, _candidates, from_qat, _skeleton)

@@ -8,6 +8,7 @@ What is quantized has its weights in the file as int8; all else is stored and co
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from compressor.export.openvino.fallback import Layers, fallback
 from compressor.export.openvino.ir import converted, ir_constants, save
 from compressor.export.openvino.nncf_int8 import biases, quantized, save_packed
 from compressor.export.schemes import saturates
-from compressor.progress import Progress
+from compressor.progress import Progress, Silent
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Scheme
 
@@ -72,7 +73,13 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
     return Candidate("qat", "retrained under fake quantization; its Q/DQ ONNX by openvino.convert_model", model)
 
 
-OPENVINO = Quantizer(openvino_scheme, candidates, from_qat)
+def _skeleton(source: Source, folder: Path) -> Path:
+    """The first rung's graph, from as few samples as NNCF takes."""
+    few = replace(source, calibration=source.calibration.first(source.profile.batch, source.onnx_file.parent))
+    return save_packed(quantized(converted(source.onnx_file), few, PRESETS[0], Silent(), fast=True), folder)
+
+
+OPENVINO = Quantizer(openvino_scheme, candidates, from_qat, _skeleton)
 
 
 def _description(source: Source, preset: str, correction: str, model: Any, result: Any) -> str:

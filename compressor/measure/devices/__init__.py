@@ -12,6 +12,7 @@ from compressor.measure.devices.remote import DEFAULT_PYTHON, remote_link
 from compressor.measure.devices.url import DeviceUrl, Kind, parse_device
 from compressor.progress import Progress
 from compressor.schema.bundle import Bundle
+from compressor.schema.students import Field
 
 __all__ = [
     "DeviceUrl",
@@ -28,7 +29,7 @@ __all__ = [
 
 @contextmanager
 def open_link(
-    url: DeviceUrl, bundle: Path, manifest: Bundle, *, python: str | None, progress: Progress
+    url: DeviceUrl, bundle: Path, manifest: Bundle | Field, *, python: str | None, progress: Progress
 ) -> Iterator[Link]:
     """The device at `url` with `bundle` on it. `python`: the interpreter there (None: python3; here: this one).
 

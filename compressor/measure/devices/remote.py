@@ -17,6 +17,7 @@ from compressor.measure.devices.pipe import Pipe
 from compressor.measure.devices.url import DeviceUrl, Kind
 from compressor.progress import Progress
 from compressor.schema.bundle import Bundle, FileEntry
+from compressor.schema.students import Field
 
 __all__ = ["DEFAULT_PYTHON", "Parcel", "RemoteLink", "connected", "parcel", "remote_link", "send", "travelling"]
 
@@ -52,7 +53,7 @@ class RemoteLink:
 
 @contextmanager
 def remote_link(
-    url: DeviceUrl, bundle: Path, manifest: Bundle, python: str, progress: Progress
+    url: DeviceUrl, bundle: Path, manifest: Bundle | Field, python: str, progress: Progress
 ) -> Iterator[RemoteLink]:
     """A link to `url` with the bundle sent there. Whatever happens, the device removes it at the end."""
     parcels = travelling(bundle, manifest)
@@ -105,7 +106,7 @@ def send(agent: Agent, url: DeviceUrl, parcels: Sequence[Parcel], progress: Prog
     return free
 
 
-def travelling(bundle: Path, manifest: Bundle) -> list[Parcel]:
+def travelling(bundle: Path, manifest: Bundle | Field) -> list[Parcel]:
     """What the device needs: the manifest, every variant's files and inputs, and kdc's own runners. No labels, no
     reference, and no script that lies in the bundle."""
     inputs = {variant.inputs for variant in manifest.variants}

@@ -15,7 +15,7 @@ from compressor.schema.preprocess import ImagePreprocess, Preprocess
 from compressor.tasks.image_classification.stored import StoredImages
 from compressor.tasks.image_classification.task import TASK
 
-__all__ = ["CATALOGUE", "create", "drawn"]
+__all__ = ["CATALOGUE", "create", "drawn", "is_known"]
 
 CATALOGUE: dict[str, tuple[str, ...]] = {
     "MobileNetV2": ("mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075", "mobilenetv2_100", "mobilenetv2_140"),
@@ -44,6 +44,13 @@ CATALOGUE: dict[str, tuple[str, ...]] = {
 """Family -> its candidates, from small to large."""
 
 
+def is_known(name: str) -> bool:
+    """Whether timm has a network of that name."""
+    import timm
+
+    return bool(timm.is_model(name))
+
+
 def create(name: str, classes: int, input_size: int) -> LoadedModel:
     """The candidate with drawn weights, as it ships: merged, in evaluation mode. Raises KdcError."""
     names: Sequence[str] = [f"class {number}" for number in range(classes)]
@@ -52,7 +59,7 @@ def create(name: str, classes: int, input_size: int) -> LoadedModel:
 
 
 def drawn(preprocess: Preprocess, count: int, path: Path) -> StoredImages:
-    """`count` images of uniform noise, in the new .npy file `path`. How long a network takes does not depend on them."""
+    """`count` images of uniform noise, in the new .npy file `path`: how long a network takes depends on no image."""
     assert isinstance(preprocess, ImagePreprocess), "the table names this module for images"
     pixels = np.random.default_rng(0).integers(0, 256, (count, *preprocess.input_size, 3), np.uint8)
     np.save(path, pixels)

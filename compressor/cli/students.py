@@ -1,0 +1,41 @@
+"""kdc students: which networks a device can carry, measured before any is trained."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressor.cli.options import AsJson, Device, DevicePython, Quiet, SetProfile
+
+__all__ = ["students"]
+
+
+def students(
+    profile: Annotated[str, typer.Option(help="The profile: what to build, how many threads, the budget.")],
+    classes: Annotated[int, typer.Option(min=2, max=100_000, help="Classes of the task.")] = 1000,
+    input_size: Annotated[
+        list[int] | None, typer.Option(help="Pixels; may be given several times. Default: the profile's.")
+    ] = None,
+    student: Annotated[
+        list[str] | None, typer.Option(help="Only this one, timm:NAME; may be given several times.")
+    ] = None,
+    device: Device = "local",
+    device_python: DevicePython = None,
+    assignments: SetProfile = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what is kept, too.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write all figures to this file as CSV.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Candidates for a student, measured on the device before any is trained: latency, size, memory, the budget."""
+    from compressor import api
+    from compressor.terminal.console import progress_for, show_json, show_result
+
+    answer = api.students(
+        profile=profile, classes=classes, input_size=input_size or (), student=student or (), device=device,
+        device_python=device_python, set=assignments or (), fresh=fresh, csv=csv, progress=progress_for(quiet),
+    )  # fmt: skip
+    if as_json:
+        show_json(answer.answer.model_dump_json(indent=2))
+    else:
+        show_result(answer.text)

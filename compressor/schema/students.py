@@ -1,0 +1,109 @@
+"""Students that might be trained: what `kdc students` measures, keeps, and answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field as Key
+
+from compressor.schema.base import Noun
+from compressor.schema.bundle import FileEntry
+from compressor.schema.preprocess import OfTask, TaskName
+from compressor.schema.profile import Profile
+from compressor.schema.report import Estimate
+
+__all__ = ["Entrant", "Field", "Figures", "Student", "Students"]
+
+
+class Entrant(Noun):
+    """One artefact of the field, of drawn weights: a candidate for one runtime and precision. `files`: all of it;
+    `inputs`: drawn samples. The rest as Variant says."""
+
+    task: TaskName
+    name: str
+    candidate: str
+    role: Literal["student"] = "student"
+    runtime: str
+    precision: str
+    runner: str
+    model: str
+    files: tuple[FileEntry, ...]
+    inputs: str
+    preprocess: OfTask
+    parameters: int
+    macs: int
+    build: str | None = None
+
+
+class Field(Noun):
+    """FOLDER/bundle.json of a field that is measured as a bundle is: `reference` is the entrant that runs in every
+    session, and `support` the files that are no entrant's."""
+
+    schema_: Annotated[Literal[2], Key(alias="schema")] = 2
+    profile: Profile
+    reference: str
+    variants: tuple[Entrant, ...]
+    support: tuple[FileEntry, ...]
+
+
+class Figures(Noun):
+    """What was measured of one candidate in one precision of one runtime; kept on disk by all that it depends on.
+
+    `size_mb`: MB (10^6 bytes) of its files. `p50_ms`, `p90_ms`: wall time of a call, of blocks. `peak_rss_mb`,
+    `model_rss_mb`: as in Budget. `error`: why there is nothing; the rest is null then. `measured`: the day.
+    """
+
+    student: str
+    family: str
+    input_size: int
+    classes: int
+    runtime: str
+    runtime_version: str | None
+    precision: str
+    executed_precision: str | None
+    parameters: int
+    macs: int
+    size_mb: float
+    p50_ms: Estimate | None
+    p90_ms: Estimate | None
+    peak_rss_mb: float | None
+    model_rss_mb: float | None
+    error: str | None
+    measured: str
+
+    @property
+    def variant(self) -> str:
+        return f"{self.runtime}-{self.precision}"
+
+
+class Student(Noun):
+    """A row of the answer. `rank`: by p50 among all of the same variant, the fastest first; null where it could not
+    run. `over`: the lines of the budget that it does not hold, in words; `admitted`: whether it certainly holds all
+    that latency, size and memory decide, null where an interval leaves it open. `on_front`: whether no other of this
+    variant computes more in less time."""
+
+    figures: Figures
+    rank: int | None
+    admitted: bool | None
+    over: tuple[str, ...]
+    on_front: bool
+
+
+class Students(Noun):
+    """The answer of `kdc students`. `not_judged`: lines of the budget that need a trained student; `not_screened`:
+    variants of the profile that were not measured. `rank_agreement`:
+    Spearman's correlation of the p50 of each variant with that of the first one, over the candidates that both have.
+    `drift`: the p50 of the reference in the session where it was slowest / where it was fastest; null with one
+    session. `machine`: where."""
+
+    schema_: Annotated[Literal[1], Key(alias="schema")] = 1
+    profile: str
+    device: str
+    machine: str
+    batch: int
+    threads: int
+    classes: int
+    rows: tuple[Student, ...]
+    not_judged: tuple[str, ...]
+    not_screened: tuple[str, ...]
+    rank_agreement: dict[str, float]
+    sessions: int
+    drift: float | None

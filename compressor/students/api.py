@@ -1,0 +1,238 @@
+"""`kdc students`: candidates for a device, measured on it before any is trained."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import product
+from pathlib import Path
+
+from compressor.errors import EXIT_MISSING, KdcError, did_you_mean, os_error
+from compressor.files.cache import cache_folder
+from compressor.measure.devices import DeviceUrl, diagnose_device, missing_on
+from compressor.measure.doctor import diagnose, missing_for
+from compressor.processes.cores import usable_cores
+from compressor.progress import Progress
+from compressor.runtimes import RUNTIMES
+from compressor.schema.base import write_json
+from compressor.schema.measurement import Contestant, Machine, Measurement
+from compressor.schema.profile import Profile
+from compressor.schema.report import Estimate
+from compressor.schema.students import Entrant, Field, Figures, Students
+from compressor.stats import percentile
+from compressor.students.exporting import entry
+from compressor.students.kept import Kept, machine_line
+from compressor.students.measuring import measure_field
+from compressor.students.skeletons import MEASURED, Skeleton, Wish, make_skeletons
+from compressor.students.table import answered, rank_agreement, unjudged
+from compressor.tasks.table import DEFAULT, candidates_of
+
+__all__ = ["Wanted", "students"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to measure. `names`: candidates, as "timm:NAME" or NAME; none: the whole catalogue. `input_sizes`: pixels;
+    none: the profile's. `fresh`: measure what is kept, too."""
+
+    classes: int = 1000
+    input_sizes: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    fresh: bool = False
+    task: str = DEFAULT
+
+
+def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | None, progress: Progress) -> Students:
+    """Measure the candidates for `profile` on the device at `url`: latency, size and memory, of drawn weights.
+
+    What is kept of the same machine, runtimes and settings is not measured again. Raises KdcError: for a name that
+    nobody knows, before anything is made; exit 4 where a runtime is missing on the device.
+    """
+    families, variants = _families(wanted), screened(profile)
+    machine, versions = _device(profile, url, python, progress)
+    kept = Kept(cache_folder() / "students", machine, profile, versions)
+    sizes = wanted.input_sizes or (profile.input_size,)
+    figures: dict[tuple[str, int, str, str], Figures] = {}
+    wishes = []
+    for size, (name, family) in product(sizes, families.items()):
+        known = {} if wanted.fresh else kept.find(name, size, wanted.classes, variants)
+        figures |= {(name, size, *variant): row for variant, row in known.items()}
+        missing = tuple(variant for variant in variants if variant not in known)
+        if missing:
+            wishes.append(Wish(wanted.task, name, family, size, wanted.classes, missing))
+    progress.note(
+        f"{len(families) * len(sizes)} candidates, each as {', '.join('-'.join(variant) for variant in variants)}; "
+        f"{len(wishes)} are to be exported and measured, of the others all figures are kept"
+    )
+    drift: list[float] = []
+    for row in _measured(wishes, profile, url, python, drift, progress) if wishes else ():
+        kept.add(row)
+        figures[row.student.partition(":")[2], row.input_size, row.runtime, row.precision] = row
+    rows = [
+        figures[name, size, runtime, precision]
+        for (runtime, precision), size, name in product(variants, sizes, families)
+    ]
+    return Students(
+        profile=profile.name,
+        device="this machine" if url.kind == "local" else url.name,
+        machine=machine_line(machine),
+        batch=profile.batch,
+        threads=profile.threads,
+        classes=wanted.classes,
+        rows=answered(rows, profile.budget),
+        not_judged=unjudged(profile.budget),
+        not_screened=tuple(
+            f"{target.runtime}-{precision}"
+            for target in profile.targets
+            for precision in target.precisions
+            if (target.runtime, precision) not in variants
+        ),
+        rank_agreement=rank_agreement(rows),
+        sessions=len(drift),
+        drift=max(drift) / min(drift) if len(drift) > 1 else None,
+    )
+
+
+def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
+    """The (runtime, precision) pairs that tell candidates apart: of each runtime the first float precision and int8.
+    Runtimes whose export takes tens of seconds a model are left out, unless the profile has no other."""
+    quick = [target for target in profile.targets if not RUNTIMES[target.runtime].slow_export]
+    pairs = []
+    for target in quick or profile.targets:
+        floats = [precision for precision in target.precisions if precision != "int8"]
+        pairs += [(target.runtime, precision) for precision in floats[:1]]
+        pairs += [(target.runtime, "int8")] if "int8" in target.precisions else []
+    return tuple(pairs)
+
+
+def _families(wanted: Wanted) -> dict[str, str]:
+    """Candidate -> its family, in the catalogue's order."""
+    catalogue: dict[str, Sequence[str]] = candidates_of(wanted.task).CATALOGUE
+    known = {name: family for family, names in catalogue.items() for name in names}
+    if not wanted.names:
+        return known
+    chosen = {}
+    for typed in wanted.names:
+        name = typed.removeprefix("timm:")
+        if name not in known and not candidates_of(wanted.task).is_known(name):
+            raise KdcError(
+                f"--student {typed} is no candidate{did_you_mean(name, known)}",
+                f"the catalogue has: {', '.join(known)}; any other model of timm may be named too",
+            )
+        chosen[name] = known.get(name, "-")
+    return chosen
+
+
+def _device(
+    profile: Profile, url: DeviceUrl, python: str | None, progress: Progress
+) -> tuple[Machine, dict[str, str | None]]:
+    """What machine it is, and the versions of its runtimes. Raises KdcError (exit 4) where one is missing."""
+    if url.kind == "local":
+        here = diagnose()
+        machine, checks, missing = here.machine, here.runtimes, missing_for(profile, here)
+    else:
+        there = diagnose_device(url, python=python, progress=progress)
+        machine, checks, missing = there.machine, there.runtimes, missing_on(profile, there)
+    if missing:
+        raise KdcError(
+            f"profile {profile.name} needs runtimes that do not work there", "; ".join(missing), EXIT_MISSING
+        )
+    return machine, {check.name: check.version for check in checks}
+
+
+def _measured(
+    wishes: Sequence[Wish], profile: Profile, url: DeviceUrl, python: str | None, drift: list[float], progress: Progress
+) -> list[Figures]:
+    """Export and measure; into `drift` goes the reference's p50 of each session."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="kdc-students-"))
+    except OSError as error:
+        raise os_error(error, "making a folder for the candidates") from error
+    try:
+        skeletons = list(make_skeletons(wishes, profile, folder, usable_cores(), progress))
+        made = [figures for skeleton in skeletons for figures in _failures(skeleton)]
+        entrants = [entrant for skeleton in skeletons for entrant in skeleton.entrants]
+        if not entrants:
+            return made
+        by_label = {skeleton.wish.label: skeleton.wish for skeleton in skeletons}
+        field = _field(folder, profile, wishes, entrants)
+        for group, measurement in measure_field(folder, field, url, python, progress):
+            for entrant in group:
+                figures = _figures(by_label[entrant.candidate], entrant, measurement)
+                if entrant.name == field.reference and figures.p50_ms is not None:
+                    drift.append(figures.p50_ms.value)
+                    if len(drift) > 1:
+                        continue  # its figures are those of the first session
+                made.append(figures)
+        return made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _field(folder: Path, profile: Profile, wishes: Sequence[Wish], entrants: Sequence[Entrant]) -> Field:
+    """The manifest of the field, with drawn inputs beside it."""
+    support = []
+    for size in dict.fromkeys(wish.input_size for wish in wishes):
+        preprocess = next(entrant.preprocess for entrant in entrants if entrant.inputs == f"inputs-{size}.npy")
+        path = folder / f"inputs-{size}.npy"
+        candidates_of(wishes[0].task).drawn(preprocess, max(MEASURED, profile.batch), path)
+        support.append(entry(folder, path))
+    field = Field(profile=profile, reference=entrants[0].name, variants=tuple(entrants), support=tuple(support))
+    write_json(folder / "bundle.json", field)
+    return field
+
+
+def _failures(skeleton: Skeleton) -> list[Figures]:
+    return [
+        _nothing(skeleton.wish, *variant, reason)
+        for variant in skeleton.wish.variants
+        if (reason := skeleton.failures.get("-".join(variant))) is not None
+    ]
+
+
+def _nothing(wish: Wish, runtime: str, precision: str, reason: str) -> Figures:
+    return Figures(
+        student=f"timm:{wish.name}", family=wish.family, input_size=wish.input_size, classes=wish.classes,
+        runtime=runtime, runtime_version=None, precision=precision, executed_precision=None, parameters=0, macs=0,
+        size_mb=0.0, p50_ms=None, p90_ms=None, peak_rss_mb=None, model_rss_mb=None, error=reason,
+        measured=date.today().isoformat(),
+    )  # fmt: skip
+
+
+def _figures(wish: Wish, entrant: Entrant, measurement: Measurement) -> Figures:
+    contestant = next(row for row in measurement.contestants if row.variant == entrant.name)
+    nothing = _nothing(wish, entrant.runtime, entrant.precision, contestant.error or "")
+    facts = {
+        "parameters": entrant.parameters,
+        "macs": entrant.macs,
+        "size_mb": sum(file.bytes for file in entrant.files) / 1e6,
+        "runtime_version": contestant.runtime_version,
+        "executed_precision": contestant.executed_precision,
+    }
+    if contestant.error is not None:
+        return nothing.model_copy(update=facts)
+    blocks = [block.wall_ms for block in measurement.blocks if block.variant == entrant.name]
+    return nothing.model_copy(
+        update=facts
+        | {
+            "p50_ms": _estimate(blocks, 0.5),
+            "p90_ms": _estimate(blocks, 0.9),
+            "peak_rss_mb": contestant.peak_rss_mb,
+            "model_rss_mb": _above_idle(contestant),
+            "error": None,
+        }
+    )
+
+
+def _above_idle(contestant: Contestant) -> float | None:
+    peak, idle = contestant.peak_rss_mb, contestant.idle_rss_mb
+    return None if peak is None or idle is None else round(peak - idle, 3)
+
+
+def _estimate(blocks: Sequence[Sequence[float]], q: float) -> Estimate | None:
+    try:
+        interval = percentile(blocks, q)
+    except ValueError:  # the session was cut short
+        return None
+    return Estimate(value=interval.value, low=interval.low, high=interval.high, n=interval.n, of="blocks")

@@ -1,0 +1,100 @@
+"""One candidate, from its name to the artefacts of every runtime and precision."""
+
+from pathlib import Path
+
+import torch
+
+from compressor.errors import KdcError
+from compressor.export.base import Source
+from compressor.export.builders import builder_of
+from compressor.export.bundle.macs import count_macs
+from compressor.export.onnx.quick import quick_onnx
+from compressor.export.quiet import quiet
+from compressor.files.atomic import file_sha256
+from compressor.models.loaded import LoadedModel
+from compressor.progress import Silent
+from compressor.runtimes import RUNTIMES
+from compressor.schema.bundle import FileEntry
+from compressor.schema.profile import Profile
+from compressor.schema.students import Entrant
+from compressor.students.skeletons import CALIBRATION, Skeleton, Wish
+from compressor.tasks.table import candidates_of
+
+__all__ = ["entry", "export_wish"]
+
+
+def export_wish(wish: Wish, profile: Profile, root: Path) -> Skeleton:
+    """Its artefacts in ROOT/LABEL. What cannot be made is a reason in words. Raises KdcError where none can be."""
+    catalogue, folder = candidates_of(wish.task), root / wish.label
+    folder.mkdir()
+    torch.manual_seed(0)
+    with quiet(f"{wish.name} cannot be made"):
+        model: LoadedModel = catalogue.create(wish.name, wish.classes, wish.input_size)
+    onnx_file = folder / "model.onnx"
+    with quiet(f"{wish.name} cannot be exported"):
+        quick_onnx(model.network, model.preprocess, profile.batch, profile.opset, onnx_file)
+    calibration = catalogue.drawn(model.preprocess, max(CALIBRATION, profile.batch), folder / "calibration.npy")
+    source = Source(model.network, onnx_file, model.preprocess, calibration, profile)
+    macs = count_macs(model.network, model.preprocess.inputs)
+    entrants, failures = [], {}
+    for runtime, precision in wish.variants:
+        try:
+            artefact = _artefact(source, runtime, precision, folder / f"{runtime}-{precision}")
+        except KdcError as error:
+            failures[f"{runtime}-{precision}"] = error.message
+            continue
+        entrants.append(_entrant(wish, model, macs, (runtime, precision), artefact, root))
+    for drawn in folder.glob("*.npy"):
+        drawn.unlink()
+    return Skeleton(wish, tuple(entrants), failures)
+
+
+def _artefact(source: Source, runtime: str, precision: str, folder: Path) -> Path:
+    builder = builder_of(runtime)
+    if precision != "int8":
+        return builder.convert(source, precision, folder).model
+    quantizer = builder.quantizer
+    assert quantizer is not None, "the table of runtimes names int8 only where there is a quantizer"
+    if quantizer.skeleton is not None:
+        return quantizer.skeleton(source, folder)
+    candidates = quantizer.candidates(source, folder, _NoJudge(), Silent())
+    first = next(candidate for candidate in candidates if candidate is not None)
+    return first.model
+
+
+class _NoJudge:
+    """The first candidate of a ladder is made before anything is judged."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"a skeleton is not judged ({name})")
+
+    def __call__(self, *_: object, **__: object) -> object:
+        raise AssertionError("a skeleton is not judged")
+
+
+def _entrant(
+    wish: Wish, model: LoadedModel, macs: int, variant: tuple[str, str], artefact: Path, root: Path
+) -> Entrant:
+    runtime, precision = variant
+    row = RUNTIMES[runtime]
+    files = [artefact] if artefact.parent.name == wish.label else sorted(artefact.parent.iterdir())
+    return Entrant(
+        task=wish.task,
+        name=f"{wish.label}-{runtime}-{precision}",
+        candidate=wish.label,
+        runtime=runtime,
+        precision=precision,
+        runner=row.runner,
+        model=artefact.relative_to(root).as_posix(),
+        files=tuple(entry(root, path) for path in files),
+        inputs=f"inputs-{wish.input_size}.npy",
+        preprocess=model.preprocess,
+        parameters=sum(parameter.numel() for parameter in model.network.parameters()),
+        macs=macs,
+        build=row.build,
+    )
+
+
+def entry(root: Path, path: Path) -> FileEntry:
+    """A file of the field, as its manifest lists it."""
+    return FileEntry(path=path.relative_to(root).as_posix(), sha256=file_sha256(path), bytes=path.stat().st_size)

@@ -1,0 +1,77 @@
+"""What was measured once is kept, by all that it depends on: the second call takes seconds."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.assets import runner_scripts
+from compressor.errors import KdcError
+from compressor.files.atomic import file_sha256
+from compressor.schema.base import read_json, write_json
+from compressor.schema.measurement import Machine
+from compressor.schema.profile import Profile
+from compressor.schema.students import Figures
+
+__all__ = ["Kept", "machine_line"]
+
+SKELETONS = 1
+"""Goes up when candidates are exported in another way."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Figures in `folder`, of one machine and one way of measuring. `versions`: of its runtimes."""
+
+    folder: Path
+    machine: Machine
+    profile: Profile
+    versions: dict[str, str | None]
+
+    def find(
+        self, name: str, input_size: int, classes: int, variants: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], Figures]:
+        """What is kept of a candidate, by (runtime, precision)."""
+        figures = {}
+        for variant in variants:
+            path = self._path(name, input_size, classes, *variant)
+            # Of another version of kdc, or damaged: measured anew.
+            with suppress(KdcError):
+                figures[variant] = read_json(path, Figures)
+        return figures
+
+    def add(self, figures: Figures) -> None:
+        """Keep what was measured; what failed is tried again the next time."""
+        if figures.error is None:
+            path = self._path(
+                figures.student.partition(":")[2], figures.input_size, figures.classes, figures.runtime,
+                figures.precision,
+            )  # fmt: skip
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, figures)
+
+    def _path(self, name: str, input_size: int, classes: int, runtime: str, precision: str) -> Path:
+        profile, machine = self.profile, self.machine
+        facts = {
+            "candidate": [name, input_size, classes, runtime, precision, self.versions.get(runtime)],
+            "profile": [profile.threads, profile.batch, profile.opset],
+            "machine": [
+                machine.arch,
+                machine.cpu,
+                machine.isa,
+                machine.cores,
+                machine.usable_cores,
+                machine.power_mode,
+            ],
+            "made": SKELETONS,
+            "scripts": {file: file_sha256(path) for file, path in sorted(runner_scripts().items())},
+        }
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return self.folder / f"{name}-{input_size}-{runtime}-{precision}-{key[:16]}.json"
+
+
+def machine_line(machine: Machine) -> str:
+    """A machine in one line."""
+    return f"{machine.cpu or machine.arch}, {machine.usable_cores} of {machine.cores} cores usable, {machine.system}"

@@ -1,0 +1,47 @@
+"""A field of candidates, measured in the tournament that `kdc measure` has: so many at a time, one session after the
+other, with the reference in each, so that a machine that drifts is seen to."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from compressor.measure.devices import DeviceUrl, open_link
+from compressor.measure.session import Samples, listen
+from compressor.progress import Progress
+from compressor.schema.measurement import Measurement
+from compressor.schema.students import Entrant, Field
+
+__all__ = ["ROUNDS", "measure_field", "sessions_of"]
+
+ROUNDS = 12
+"""Blocks of each entrant: 72 calls that count, as many as a p90 needs."""
+AT_ONCE = 16
+"""Entrants of a session: each is a process that holds its model."""
+
+
+def sessions_of(field: Field) -> list[tuple[Entrant, ...]]:
+    """The entrants, all of a candidate together, in sessions; the reference is the first of each."""
+    reference = next(entrant for entrant in field.variants if entrant.name == field.reference)
+    sessions: list[list[Entrant]] = [[]]
+    by_candidate: dict[str, list[Entrant]] = {}
+    for entrant in field.variants:
+        if entrant is not reference:
+            by_candidate.setdefault(entrant.candidate, []).append(entrant)
+    for entrants in by_candidate.values():
+        if sessions[-1] and len(sessions[-1]) + len(entrants) >= AT_ONCE:
+            sessions.append([])
+        sessions[-1] += entrants
+    return [(reference, *entrants) for entrants in sessions]
+
+
+def measure_field(
+    folder: Path, field: Field, url: DeviceUrl, python: str | None, progress: Progress
+) -> Iterator[tuple[Sequence[Entrant], Measurement]]:
+    """Measure every entrant of the field that lies in `folder`, session by session. Raises KdcError."""
+    sessions = sessions_of(field)
+    with open_link(url, folder, field, python=python, progress=progress) as link:
+        for number, entrants in enumerate(sessions, 1):
+            progress.note(f"measuring {len(entrants)} artefacts, session {number} of {len(sessions)}")
+            names = tuple(entrant.name for entrant in entrants)
+            samples = Samples(target=ROUNDS, seconds=600.0, throughput=False, predict=False, only=names)
+            listen(link, samples, lambda measurement: (), progress)
+            yield entrants, samples.measurement(url.kind)
