@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean, os_error
+from compressor.export.builders import builder_of
 from compressor.files.cache import cache_folder
 from compressor.measure.devices import DeviceUrl, diagnose_device, missing_on
 from compressor.measure.doctor import diagnose, missing_for
@@ -95,14 +96,17 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
 
 
 def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
-    """The (runtime, precision) pairs that tell candidates apart: of each runtime the first float precision and int8.
-    Runtimes whose export takes tens of seconds a model are left out, unless the profile has no other."""
+    """The (runtime, precision) pairs that tell candidates apart: of each runtime the first float precision, and int8
+    where it has a quick way there. Runtimes whose export takes tens of seconds a model are left out, unless the profile
+    has no other."""
     quick = [target for target in profile.targets if not RUNTIMES[target.runtime].slow_export]
     pairs = []
     for target in quick or profile.targets:
         floats = [precision for precision in target.precisions if precision != "int8"]
         pairs += [(target.runtime, precision) for precision in floats[:1]]
-        pairs += [(target.runtime, "int8")] if "int8" in target.precisions else []
+        quantizer = builder_of(target.runtime).quantizer
+        if "int8" in target.precisions and quantizer is not None and quantizer.skeleton is not None:
+            pairs.append((target.runtime, "int8"))
     return tuple(pairs)
 
 

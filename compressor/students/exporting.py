@@ -12,7 +12,6 @@ from compressor.export.onnx.quick import quick_onnx
 from compressor.export.quiet import quiet
 from compressor.files.atomic import file_sha256
 from compressor.models.loaded import LoadedModel
-from compressor.progress import Silent
 from compressor.runtimes import RUNTIMES
 from compressor.schema.bundle import FileEntry
 from compressor.schema.profile import Profile
@@ -53,23 +52,10 @@ def _artefact(source: Source, runtime: str, precision: str, folder: Path) -> Pat
     builder = builder_of(runtime)
     if precision != "int8":
         return builder.convert(source, precision, folder).model
-    quantizer = builder.quantizer
-    assert quantizer is not None, "the table of runtimes names int8 only where there is a quantizer"
-    if quantizer.skeleton is not None:
-        return quantizer.skeleton(source, folder)
-    candidates = quantizer.candidates(source, folder, _NoJudge(), Silent())
-    first = next(candidate for candidate in candidates if candidate is not None)
-    return first.model
-
-
-class _NoJudge:
-    """The first candidate of a ladder is made before anything is judged."""
-
-    def __getattr__(self, name: str) -> object:
-        raise AssertionError(f"a skeleton is not judged ({name})")
-
-    def __call__(self, *_: object, **__: object) -> object:
-        raise AssertionError("a skeleton is not judged")
+    skeleton = builder.quantizer.skeleton if builder.quantizer is not None else None
+    assert skeleton is not None, "it would not be screened"
+    folder.mkdir()
+    return skeleton(source, folder)
 
 
 def _entrant(

@@ -97,9 +97,9 @@ def test_a_device_that_sends_without_end(
     event: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "MOST_EVENTS", 5_000)
-    samples = session._Samples(target=30, seconds=60, throughput=False)
+    samples = session.Samples(target=30, seconds=60, throughput=False)
     with pytest.raises(KdcError, match=message):
-        session._listen(Talks(event), samples, lambda _: (), Silent())  # type: ignore[arg-type]
+        session.listen(Talks(event), samples, lambda _: (), Silent())  # type: ignore[arg-type]
     assert len(samples.rounds) <= 30
 
 

@@ -334,7 +334,7 @@ def test_what_a_device_says_cannot_paint_the_terminal() -> None:
 
     pipe = Pipe("ssh", whole)
     for event in ({"note": told}, {"warning": told}):
-        session._take_in(event, pipe, session._Samples(1, 1, True), lambda _: (), Hears())
+        session._take_in(event, pipe, session.Samples(1, 1, True), lambda _: (), Hears())
     assert said == [r"bench.py: \x1b[2J ::error::owned \u202e", r"\x1b[2J ::error::owned \u202e"]
 
 

@@ -1,0 +1,161 @@
+"""`kdc students`: real networks, real runtimes, figures that are kept, on this machine and over ssh."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from compressor.errors import KdcError
+from compressor.export.onnx.quick import quick_onnx
+from compressor.profiles import load_profile
+from compressor.students import Wanted, exporting, students
+from compressor.students import api as students_api
+from compressor.students.api import screened
+from compressor.students.measuring import AT_ONCE, sessions_of
+from compressor.tasks.image_classification.candidates import CATALOGUE
+from tests.kit import Ended
+
+Kdc = Callable[..., Ended]
+TWO = ("--student", "timm:lcnet_035", "--student", "mobileone_s0")
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    """Of this machine, one runtime."""
+    path = tmp_path / "quick.yaml"
+    text = load_profile("x86-avx2").model_dump_json()
+    values = json.loads(text) | {
+        "name": "quick", "input_size": 32, "threads": 1, "budget": {"size_mb": 3.0, "min_retention": 0.9},
+        "targets": [{"runtime": "onnxruntime", "precisions": ["fp32", "int8"]}],
+    }  # fmt: skip
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_the_catalogue_is_timms_and_has_each_once() -> None:
+    names = [name for family in CATALOGUE.values() for name in family]
+    assert len(names) == len(set(names)) >= 30
+    assert [name for name in names if not timm.is_model(name)] == []
+
+
+def test_what_is_screened() -> None:
+    """A float precision and int8 of each runtime; not those whose export takes long, unless there is no other."""
+    assert screened(load_profile("x86-avx2")) == (
+        ("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "f32"), ("openvino", "int8"),
+    )  # fmt: skip
+    assert screened(load_profile("jetson-orin-nano")) == (("onnxruntime", "fp32"), ("tensorrt", "fp32"))
+    phone = load_profile("x86-avx2", ["targets=[{runtime: litert, precisions: [fp32, int8]}]"])
+    assert screened(phone) == (("litert", "fp32"),)
+
+
+def test_a_name_that_nobody_knows_is_refused_before_anything_is_asked(
+    kdc: Kdc, profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(students_api, "_device", lambda *_: pytest.fail("the machine was asked first"))
+    ended = kdc("students", "--profile", profile, "--student", "timm:lcnet_35")
+    assert ended.code == 2
+    assert "timm:lcnet_35 is no candidate; did you mean lcnet_035?" in ended.err
+
+
+@pytest.mark.parametrize("option", [("--classes", 1), ("--input-size", 4), ("--input-size", 32, "--input-size", 5000)])
+def test_numbers_out_of_range_are_refused(kdc: Kdc, profile: Path, option: tuple[object, ...]) -> None:
+    assert kdc("students", "--profile", profile, *option).code == 2
+
+
+@pytest.mark.slow
+def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDC_CACHE", str(tmp_path / "cache"))
+    asked = ("students", "--profile", profile, "--classes", 7, *TWO)
+    ended = kdc(*asked, "--json", "--csv", tmp_path / "students.csv")
+    assert ended.code == 0, ended.err
+    first = json.loads(ended.out)
+    rows = {(row["figures"]["student"], row["figures"]["precision"]): row for row in first["rows"]}
+    assert set(rows) == {(f"timm:{name}", p) for name in ("lcnet_035", "mobileone_s0") for p in ("fp32", "int8")}
+    for row in rows.values():
+        figures = row["figures"]
+        assert figures["error"] is None
+        assert 0 < figures["p50_ms"]["low"] <= figures["p50_ms"]["value"] <= figures["p90_ms"]["high"]
+        assert figures["p50_ms"]["n"] == 12
+        assert figures["classes"] == 7
+    # MobileOne-S0 has 4.3 million parameters as it is trained, and 1.06 million, of which it ships, merged.
+    merged, trained = rows["timm:mobileone_s0", "fp32"]["figures"], timm.create_model("mobileone_s0", num_classes=7)
+    assert merged["parameters"] < 0.6 * sum(parameter.numel() for parameter in trained.parameters())
+    assert merged["size_mb"] == pytest.approx(4 * merged["parameters"] / 1e6, rel=0.05)
+    assert "int8" in rows["timm:mobileone_s0", "int8"]["figures"]["executed_precision"]
+    assert rows["timm:mobileone_s0", "fp32"]["admitted"] is False
+    assert rows["timm:lcnet_035", "fp32"]["admitted"] is True
+    with (tmp_path / "students.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+    monkeypatch.setattr(students_api, "_measured", lambda *_: pytest.fail("measured again"))
+    again = kdc(*asked, "--json")
+    assert json.loads(again.out)["rows"] == first["rows"]
+
+
+@pytest.mark.slow
+def test_what_cannot_be_exported_stands_in_the_answer(
+    profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are measured all the same; the next call tries it again."""
+    from compressor.measure.devices import parse_device
+    from compressor.progress import Silent
+
+    def refuse_one(network: torch.nn.Module, *rest: object) -> None:
+        if type(network).__name__ == "ResNet":
+            raise KdcError("the network cannot be exported to ONNX: no such operator")
+        quick_onnx(network, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setenv("KDC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(students_api, "usable_cores", lambda: 1)  # in this process
+    monkeypatch.setattr(exporting, "quick_onnx", refuse_one)
+    wanted = Wanted(5, (32,), ("timm:resnet10t", "timm:lcnet_035"))
+    answer = students(load_profile(str(profile)), wanted, parse_device("local"), python=None, progress=Silent())
+    errors = {row.figures.student: row.figures.error for row in answer.rows}
+    assert errors == {
+        "timm:lcnet_035": None, "timm:resnet10t": "the network cannot be exported to ONNX: no such operator",
+    }  # fmt: skip
+    assert {path.name.split("-")[0] for path in (tmp_path / "cache" / "students").iterdir()} == {"lcnet_035"}
+
+
+def test_sessions_hold_the_reference_and_whole_candidates() -> None:
+    from tests.students.fields import field_of
+
+    field = field_of(candidates=9, variants=4)
+    sessions = sessions_of(field)
+    assert all(session[0].name == field.reference for session in sessions)
+    assert all(len(session) <= AT_ONCE + 1 for session in sessions)
+    others = [entrant.name for session in sessions for entrant in session[1:]]
+    assert sorted(others) == sorted(entrant.name for entrant in field.variants if entrant.name != field.reference)
+    where = {entrant.name: number for number, session in enumerate(sessions) for entrant in session[1:]}
+    for candidate in {entrant.candidate for entrant in field.variants}:
+        assert len({number for name, number in where.items() if name.startswith(f"{candidate}-")}) == 1
+
+
+def test_merging_keeps_the_answers() -> None:
+    from compressor.tasks.image_classification.models.merging import merged
+
+    torch.manual_seed(0)
+    network = timm.create_model("mobileone_s0", num_classes=5).eval()
+    for module in network.modules():  # drawn statistics, so that BatchNorm does something
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before, after = network(images), merged(network)(images)
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+    plain = timm.create_model("lcnet_035").eval()
+    assert merged(plain) is plain
+
+
+def test_a_task_without_a_catalogue_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from compressor.tasks.table import TASKS, candidates_of
+
+    bare = TASKS["image-classification"].__class__("m", (), (), "x")
+    monkeypatch.setitem(TASKS, "bare", bare)
+    with pytest.raises(KdcError, match="no catalogue of students for bare"):
+        candidates_of("bare")
