@@ -11,7 +11,7 @@ def field_of(candidates: int, variants: int) -> Field:
     entrants = tuple(
         Entrant(
             task="image-classification", name=f"net{number}-v{variant}", candidate=f"net{number}",
-            runtime="onnxruntime", precision=f"v{variant}", runner="run_ort.py", model=f"{number}/{variant}.onnx", files=(),
+            runtime="onnxruntime", precision=f"v{variant}", runner="run_ort.py", model=f"{number}.onnx", files=(),
             inputs="inputs.npy", preprocess=PREPROCESS, parameters=1, macs=1,
         )
         for number in range(candidates)
