@@ -11,7 +11,7 @@ demo: $(VENV)/.demo-ready
 	$(BIN)/kdc demo --out kdc-demo --overwrite
 
 # In two processes of one thread each, a file in one of them: tests of a file share what they have trained. The slowest are told.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
 test: $(VENV)/.test-ready
 	$(PYTEST)

@@ -20,7 +20,7 @@ from PIL import Image
 from compressor.export.onnx.graph import to_onnx
 from compressor.install import install_line
 from compressor.report import seal
-from tests.kit import TRAINING, Ended, version_of, write_colours
+from tests.kit import TRAINING, Ended, call, version_of, write_colours
 from tests.targets.trt_graphs import needs_rtx
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -563,16 +563,15 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, teacher_run: Path, c
     start = ("distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}", "--student")
     command = (*start, "timm:test_efficientnet", "--student-init", "random", *TRAINING, "--epochs", 12)
     out = tmp_path_factory.mktemp("uninterrupted") / "run"
-    with kdc_process(*command, "--out", out) as process:
-        errors = process.communicate()[1]
-    assert process.returncode == 0, errors
+    assert call(*command, "--out", out) == 0
     return out, command
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_training_says_so_and_resumes(
-    number: signal.Signals, uninterrupted: tuple[Path, Command], tmp_path: Path
+    number: signal.Signals, uninterrupted: tuple[Path, Command], kdc: Kdc, tmp_path: Path
 ) -> None:
+    """What was never stopped, and what goes on, run in this process, which has one thread as well."""
     whole, command = uninterrupted
     with kdc_process(*command, "--out", tmp_path / "stopped") as process:
         assert process.stderr is not None
@@ -584,9 +583,8 @@ def test_a_stopped_training_says_so_and_resumes(
     assert "--resume goes on" in rest
     assert "interrupted" in rest
     assert "Traceback" not in rest
-    with kdc_process(*command, "--out", tmp_path / "stopped", "--resume") as process:
-        errors = process.communicate()[1]
-    assert process.returncode == 0, errors
+    ended = kdc(*command, "--out", tmp_path / "stopped", "--resume")
+    assert ended.code == 0, ended.err
     weights = [(run / "student.safetensors").read_bytes() for run in (tmp_path / "stopped", whole)]
     assert weights[0] == weights[1]
 
