@@ -60,9 +60,7 @@ def test_stores_what_was_asked(tmp_path: Path, precision: str, kind: str) -> Non
     assert made.made == f"openvino.convert_model, save_model(compress_to_fp16={precision != 'f32'})"
 
 
-def test_says_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """OpenVINO 2026.0 asks torch first, which warns of a file that is not its own, past the root logger."""
     records = BufferingHandler(1000)
     monkeypatch.setattr(logging.getLogger("torch.export"), "handlers", [records])
