@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from compressor.cli import app as cli
 from compressor.measure.machine import runtime_info, this_machine
 from compressor.profiles import write_new_profile
 from tests.kit import TRAINING, Ended, call, write_colours
+from tests.shared import KEPT_GRAPHS, made_once, shared_folder
 
 pytest_plugins = ["tests.image_fixtures", "tests.model_fixtures"]
 
@@ -52,17 +52,19 @@ def _caches_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     """Not the user's; also for the processes that tests start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        graphs = shared_folder(tmp_path_factory) / "graphs"
+        graphs.mkdir(exist_ok=True)
+        patch.setenv(KEPT_GRAPHS, str(graphs))
         yield
 
 
 @pytest.fixture
-def kdc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+def kdc(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """`kdc("check", "bundle")`: the command line, in this process."""
 
     def run(*arguments: object) -> Ended:
-        monkeypatch.setattr("sys.argv", ["kdc", *map(str, arguments)])
         capsys.readouterr()
-        code = cli.run()
+        code = call(*arguments)
         captured = capsys.readouterr()
         return Ended(code, captured.out, captured.err)
 
@@ -71,49 +73,64 @@ def kdc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colours(tmp_path_factory.mktemp("data") / "colours")
+    """120 images of three classes."""
+    return made_once(tmp_path_factory, "data", lambda folder: write_colours(folder / "colours")) / "colours"
 
 
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
-    out = tmp_path_factory.mktemp("teacher") / "teacher"
-    code = call(
-        "teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--data", f"folder:{colours}",
-        "--epochs", 8, "--out", out, *TRAINING, "--set", "head_epochs=0", "--set", "optimizer.lr=0.01",
-    )  # fmt: skip
-    assert code == 0
-    return out
+    """A teacher of them, trained in about a second. Never change it."""
+
+    def make(folder: Path) -> None:
+        code = call(
+            "teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--data", f"folder:{colours}",
+            "--epochs", 8, "--out", folder / "teacher", *TRAINING, "--set", "head_epochs=0",
+            "--set", "optimizer.lr=0.01",
+        )  # fmt: skip
+        assert code == 0
+
+    return made_once(tmp_path_factory, "teacher", make) / "teacher"
 
 
 @pytest.fixture(scope="session")
 def student_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, teacher_run: Path) -> Path:
-    out = tmp_path_factory.mktemp("student") / "run"
-    code = call(
-        "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}",
-        "--student", "timm:test_efficientnet", "--student-init", "random",
-        "--epochs", 8, "--out", out, *TRAINING, "--set", "optimizer.lr=0.01",
-    )  # fmt: skip
-    assert code == 0
-    return out
+    """Its student, trained in about a second. Never change it."""
+
+    def make(folder: Path) -> None:
+        code = call(
+            "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}",
+            "--student", "timm:test_efficientnet", "--student-init", "random",
+            "--epochs", 8, "--out", folder / "run", *TRAINING, "--set", "optimizer.lr=0.01",
+        )  # fmt: skip
+        assert code == 0
+
+    return made_once(tmp_path_factory, "student", make) / "run"
 
 
 @pytest.fixture(scope="session")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A profile of this machine, in float, with a budget that is easy to hold."""
-    available = {
-        name: [precision for precision in runtime_info(name).precisions if precision != "int8"]
-        for name in ("onnxruntime", "openvino")
-    }
-    budget = ["budget.p50_ms=1000", "budget.size_mb=20", "budget.min_retention=0.5"]
-    return write_new_profile("here", tmp_path_factory.mktemp("profile"), this_machine(), available, budget)
+    """A profile of this machine, in float, with a budget that is easy to hold. Never change it."""
+
+    def make(folder: Path) -> None:
+        available = {
+            name: [precision for precision in runtime_info(name).precisions if precision != "int8"]
+            for name in ("onnxruntime", "openvino")
+        }
+        budget = ["budget.p50_ms=1000", "budget.size_mb=20", "budget.min_retention=0.5"]
+        write_new_profile("here", folder, this_machine(), available, budget)
+
+    return made_once(tmp_path_factory, "profile", make) / "here.yaml"
 
 
 @pytest.fixture(scope="session")
 def finished_bundle(tmp_path_factory: pytest.TempPathFactory, student_run: Path, here: Path) -> Path:
-    """Never change it: take `bundle` for that."""
-    out = tmp_path_factory.mktemp("bundle") / "bundle"
-    assert call("export", student_run, "--profile", here, "--out", out, "--rounds", 12, "--no-throughput") == 0
-    return out
+    """The student for two runtimes, measured in about ten seconds. Never change it: take `bundle` for that."""
+
+    def make(folder: Path) -> None:
+        out = folder / "bundle"
+        assert call("export", student_run, "--profile", here, "--out", out, "--rounds", 12, "--no-throughput") == 0
+
+    return made_once(tmp_path_factory, "bundle", make) / "bundle"
 
 
 @pytest.fixture
