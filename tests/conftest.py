@@ -1,5 +1,6 @@
 """Shared: `kdc` called in this process, and one small teacher, student and bundle that many tests look at."""
 
+import functools
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -8,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from compressor.measure import doctor
 from compressor.measure.machine import runtime_info, this_machine
 from compressor.profiles import write_new_profile
+from compressor.schema.doctor import Diagnosis
 from tests.kit import TRAINING, Ended, call, write_colours
 from tests.shared import KEPT_GRAPHS, made_once, shared_folder
 
@@ -69,6 +72,17 @@ def kdc(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
         return Ended(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _diagnosis() -> Callable[[], Diagnosis]:
+    return functools.cache(doctor.diagnose)
+
+
+@pytest.fixture
+def asked_once(_diagnosis: Callable[[], Diagnosis], monkeypatch: pytest.MonkeyPatch) -> None:
+    """kdc asks every runtime of this machine, each in a process of its own; here once, and not in each test."""
+    monkeypatch.setattr(doctor, "diagnose", _diagnosis)
 
 
 @pytest.fixture(scope="session")

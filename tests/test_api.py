@@ -1,6 +1,5 @@
 """`import compressor`: the commands as functions, with the same options, results and failures."""
 
-import functools
 import inspect
 import json
 import subprocess
@@ -19,7 +18,6 @@ from compressor.api.call import LIMITS, api_call, listener
 from compressor.api.results import RunResult
 from compressor.api.values import assignments, path_of, profile_of, recipe_of, several
 from compressor.cli import app as cli
-from compressor.measure import doctor as measure_doctor
 from compressor.overrides import apply_overrides
 from compressor.profiles import load_profile
 from compressor.progress import Progress
@@ -337,9 +335,8 @@ def test_the_whole_way_in_python(
 
 
 @pytest.mark.slow
-def test_what_a_machine_lacks(kdc: Kdc, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It starts every runtime, once for both ways to ask."""
-    monkeypatch.setattr(measure_doctor, "diagnose", functools.cache(measure_doctor.diagnose))
+@pytest.mark.usefixtures("asked_once")
+def test_what_a_machine_lacks(kdc: Kdc) -> None:
     done = compressor.doctor(profile="android-snapdragon-8gen3")
     typed = kdc("doctor", "--profile", "android-snapdragon-8gen3", "--json")
     assert (done.exit_code, done.passed) == (typed.code, not done.missing)

@@ -202,14 +202,10 @@ def test_demo_is_replaced_only_when_asked_to_and_only_its_own(kdc: Kdc, tmp_path
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["demo.txt", "notes", "teacher", "thesis.txt"]
 
 
-def test_demo_and_a_new_profile_say_who_writes_there(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_says_who_writes_there(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for place, command in ((tmp_path / "out", ("demo", "--out", "out")), (tmp_path, ("profiles", "new", "mine"))):
-        file = command[0] == "profiles"
-        held = tmp_path / "mine.yaml" if file else place
-        with held_by_another(held, file=file):
-            refused(kdc(*command), 2, "is being written by kdc teach (process ")
-    assert not (tmp_path / "mine.yaml").exists()
+    with held_by_another(tmp_path / "out", file=False):
+        refused(kdc("demo", "--out", "out"), 2, "is being written by kdc teach (process ")
 
 
 @contextmanager
@@ -517,15 +513,19 @@ def test_profiles(kdc: Kdc) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
 def test_a_profile_of_this_machine(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It starts every runtime, to see which of them work here."""
     monkeypatch.chdir(tmp_path)
+    with held_by_another(tmp_path / "mine.yaml", file=True):
+        refused(kdc("profiles", "new", "mine"), 2, "is being written by kdc teach (process ")
+    assert not (tmp_path / "mine.yaml").exists()
     assert kdc("profiles", "new", "mine", "--set", "budget.p50_ms=7").code == 0
     assert json.loads(kdc("profiles", "show", "mine", "--json").out)["budget"]["p50_ms"] == 7
     refused(kdc("profiles", "new", "mine"), 2, "mine.yaml")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
 def test_doctor(kdc: Kdc) -> None:
     found = json.loads(kdc("doctor", "--json").out)
     assert {check["name"] for check in found["runtimes"] if check["works"]} >= {"onnxruntime", "openvino"}
