@@ -29,10 +29,27 @@ WHOLE_PROCESSES = {
 """Modules whose tests export networks or start programs (runtimes, servers, bench.py): all of them are slow."""
 
 
+BEGUN_FIRST = (
+    "test_examples", "test_cli", "test_additions", "test_distill_processes", "test_every_precision",
+    "test_export_by_force", "test_kill_points", "test_export_executorch", "test_distill_api", "test_nouns",
+    "test_distill_run_folder", "test_targets_whole_way", "test_export_qat", "test_export_openvino_int8",
+    "test_predictions_whole_way", "test_distill_terms", "test_targets_agent", "test_targets_bench",
+)  # fmt: skip
+"""Modules that take longest, so that two workers, each with whole modules, come to their end together. The first needs
+nothing that the second makes."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if WHOLE_WAY & set(getattr(item, "fixturenames", ())) or item.path.stem in WHOLE_PROCESSES:
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    places = {name: place for place, name in enumerate(BEGUN_FIRST)}
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        return places.get(item.path.stem, len(places)), item.path not in slow
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
