@@ -1,6 +1,7 @@
 """Shared: `kdc` called in this process, and one small teacher, student and bundle that many tests look at."""
 
 import functools
+import gc
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -50,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return places.get(item.path.stem, len(places)), item.path not in slow
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays to the end: looking through it for garbage takes half a second, each
+    time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
