@@ -24,6 +24,7 @@ from compressor.terminal.printable import one_line
 __all__ = [
     "ProfileRow",
     "budget_text",
+    "free_path",
     "list_profiles",
     "load_profile",
     "profile_and_text",
@@ -114,7 +115,7 @@ def write_new_profile(
 
     `available`: runtime -> the precisions that really work on it. `day`: the date in the header (today's).
     """
-    path = _free_path(name, folder)
+    path = free_path(name, folder)
     targets = [{"runtime": runtime, "precisions": list(names)} for runtime, names in available.items() if names]
     if not targets:
         lines = ", or ".join(dict.fromkeys(runtime.install for runtime in RUNTIMES.values()))
@@ -130,7 +131,7 @@ def write_new_profile(
         )
     profile = _checked(values, where)
     with locked(path, "kdc profiles new", file=True):
-        _free_path(name, folder)  # now that nobody else makes it
+        free_path(name, folder)  # now that nobody else makes it
         write_text(path, _render(profile, day or date.today()))
     return path
 
@@ -196,7 +197,7 @@ def _row(profile: Profile) -> ProfileRow:
     )
 
 
-def _free_path(name: str, folder: Path) -> Path:
+def free_path(name: str, folder: Path) -> Path:
     """Where the new profile is to lie; raises where the name is bad or taken."""
     if not NAME.fullmatch(name) or _is_path(name):
         better = re.sub(r"[^a-z0-9._-]+", "-", name.lower().removesuffix(".yaml").removesuffix(".yml")).strip("-._")
