@@ -2,7 +2,7 @@
 
     python -m benchmarks.calibrators RUN… --profile x86-avx2 [--rounds 20]
 
-Run from where the runs were distilled. kdc's are the candidates of its first rung: onnxruntime's ranges and Q/DQ pairs
+Run from where the runs were distilled. kdc's are the candidates of its lowest rungs: onnxruntime's ranges and Q/DQ pairs
 around the nodes of its own plan. onnxruntime's are quantize_static as its documentation has it, around everything that
 has an 8-bit kernel. All are scored by the runner on validation. Latency is CPU time in this process on one thread,
 blocks of ten calls in turn, as a ratio to fp32 in the same round: the median and the quartiles of the rounds.
@@ -60,11 +60,13 @@ def static(student: Trial, method: str, folder: Path) -> Path:
 
 def variants(student: Trial, folder: Path) -> Iterator[tuple[str, Path]]:
     """(how it was made, model)."""
-    quiet = progress_for(quiet=True)
+    quiet, made = progress_for(quiet=True), ""
     for candidate in student.quantizer.candidates(student.source, folder / "kdc", student.validation, quiet):
-        if candidate is None:
+        if candidate is not None:
+            made = candidate.how
+            yield f"kdc, {made}", candidate.model
+        elif not made.endswith("too"):  # squeeze-excite and swish were in float
             break
-        yield f"kdc, {candidate.how}", candidate.model
     for method in METHODS:
         yield f"quantize_static, {method}", static(student, method, folder)
 
