@@ -2,7 +2,7 @@
 
     python -m benchmarks.calibrators RUN… --profile x86-avx2 [--rounds 20]
 
-Run from where the runs were distilled. kdc's are the candidates of its lowest rungs: onnxruntime's ranges and Q/DQ pairs
+Run from where the runs were distilled. kdc's are the candidates of its lowest rungs: onnxruntime's ranges and pairs
 around the nodes of its own plan. onnxruntime's are quantize_static as its documentation has it, around everything that
 has an 8-bit kernel. All are scored by the runner on validation. Latency is CPU time in this process on one thread,
 blocks of ten calls in turn, as a ratio to fp32 in the same round: the median and the quartiles of the rounds.
