@@ -50,11 +50,12 @@ def static(student: Trial, method: str, folder: Path) -> Path:
     prepared, made = folder / "prepared.onnx", folder / f"{method}.onnx"
     if not prepared.exists():
         quant_pre_process(str(student.source.onnx_file), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared), str(made), Reader(batches(student.source)), quant_format=QuantFormat.QDQ, per_channel=True,
-        reduce_range=scheme.weight_bits == 7, calibrate_method=METHODS[method], weight_type=QuantType.QInt8,
-        activation_type=QuantType.QUInt8,
-    )  # fmt: skip
+    with contextlib.redirect_stdout(None):  # it prints what it does
+        quantize_static(
+            str(prepared), str(made), Reader(batches(student.source)), quant_format=QuantFormat.QDQ, per_channel=True,
+            reduce_range=scheme.weight_bits == 7, calibrate_method=METHODS[method], weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+        )  # fmt: skip
     return made
 
 
@@ -93,8 +94,7 @@ def report(run: Path, profile: str, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         student = trial(run, load_profile(profile), "onnxruntime", folder)
-        with contextlib.redirect_stdout(None):
-            models = {"fp32": student.source.onnx_file, **dict(variants(student, folder))}
+        models = {"fp32": student.source.onnx_file, **dict(variants(student, folder))}
         times = cpu_times(models, next(iter(batches(student.source))), rounds)
         load = f"load {os.getloadavg()[0]:.1f}"
         print(f"\n{run.name}, {load}; fp32 {statistics.median(times['fp32']):.3f} ms of CPU\n")
