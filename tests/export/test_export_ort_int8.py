@@ -132,6 +132,30 @@ def test_swish_in_8_bits(source: Source, tmp_path: Path) -> None:
     assert not {"swish", "swish_sigmoid", "sigmoid", "gating"} & set(plain)
 
 
+def test_a_linear_layer_of_tokens_is_computed_in_8_bits(tmp_path: Path) -> None:
+    """As torch's exporter writes it: MatMul, then Add of the bias, which onnxruntime fuses into a float Gemm."""
+    random = np.random.default_rng(0)
+    constants = {"w": random.normal(0, 1, (16, 16)), "b": random.normal(0, 1, 16), "head": random.normal(0, 1, (16, 4))}
+    nodes = [
+        helper.make_node("MatMul", ["tokens", "w"], ["product"], "linear"),
+        helper.make_node("Add", ["product", "b"], ["sum"], "bias"),
+        helper.make_node("Softmax", ["sum"], ["y"], "softmax"),
+        helper.make_node("MatMul", ["y", "head"], ["logits"], "head"),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 8, width])
+        for name, width in (("tokens", 16), ("logits", 4))
+    ]
+    values = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    chosen = plan_for(model, U8S8, bias_int32=True)
+    assert (chosen.nodes, chosen.activations) == (("linear",), ("tokens", "product"))  # the logits stay in float
+    write_model(quantize(model, dict.fromkeys(chosen.activations, (-9.0, 9.0)), U8S8), tmp_path / "model.onnx")
+    found = fused(tmp_path / "model.onnx", tmp_path)
+    assert (found.count("QLinearMatMul"), found.count("Gemm"), found.count("MatMul")) == (1, 0, 1)
+
+
 def test_a_network_without_gates_has_one_rung_less(source: Source, tmp_path: Path) -> None:
     graph = onnx.load(str(source.onnx_file))
     kept = [node for node in graph.graph.node if node.name not in {*GATE, "gating"}]

@@ -106,7 +106,7 @@ def insert_pairs(
             extra_options={
                 "ActivationSymmetric": scheme.activations == "int8",
                 "QuantizeBias": bias_int32,
-                "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"] if chosen.results else ops,
+                "OpTypesToExcludeOutputQuantization": ["Gemm"] if chosen.results else ops,
                 "TensorQuantOverrides": _weight_overrides(made, chosen, limits, scheme, bias_int32, weight_scales),
             },
         )

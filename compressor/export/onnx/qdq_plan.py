@@ -88,10 +88,11 @@ def plan(
     """Choose what to quantize. `float_nodes`: names of layers that stay in float. `gating`: squeeze-excite and swish as
     well.
 
-    With `results` (onnxruntime), a convolution's result is rounded too, and then an Add's and a MaxPool's of rounded
-    tensors: only with a Q behind it does the runtime fuse a node into its 8-bit kernel. A Relu or Clip between the two
-    is absorbed into the rounding where the activations have a zero point. Without (TensorRT), only what a layer reads.
-    The network's own results are never rounded: a convolution that gives one stays in float.
+    With `results` (onnxruntime), a convolution's or MatMul's result is rounded too, and then an Add's and a MaxPool's
+    of rounded tensors: only with a Q behind it does the runtime fuse a node into its 8-bit kernel. A Relu or Clip
+    between the two is absorbed into the rounding where the activations have a zero point. Without (TensorRT), only what
+    a layer reads.
+    The network's own results are never rounded: a convolution or MatMul that gives one stays in float.
     """
     index = GraphIndex(graph)
     absorb = results and scheme.activations == "uint8"
@@ -100,10 +101,11 @@ def plan(
     layers = tuple(
         layer
         for layer in heavy_layers(graph, gating=gating)
-        if layer.name not in float_nodes and not (results and layer.op == "Conv" and layer.output in ends)
+        if layer.name not in float_nodes and not (results and layer.op != "Gemm" and layer.output in ends)
     )
-    # A Gemm's and a MatMul's kernels can write float: their results are rounded only where a layer reads them.
-    rounded = [layer.output for layer in layers if results and layer.op == "Conv"]
+    # A Gemm's kernel can write float: its result is rounded only where a layer reads it. So could a MatMul's, but first
+    # onnxruntime would fuse it with the Add of its bias into a Gemm with a bias in float, and compute that in float.
+    rounded = [layer.output for layer in layers if results and layer.op != "Gemm"]
     marked = {layer.data for layer in layers} | {behind[name] for name in rounded}
     names = {layer.name for layer in layers}
     carriers = (*CARRIERS, *GATING) if gating else CARRIERS
