@@ -10,6 +10,7 @@ keep, nor with a batch that is much larger than the first, to which it would oth
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import onnx
@@ -68,7 +69,7 @@ def activation_ranges(
         percentile=PERCENTILE,
         scenario="same",
     )
-    with redirect_stdout(None):  # it prints what it does
+    with redirect_stdout(StringIO()):  # it prints what it does
         collector.collect({name: np.array(pair, np.float32) for name, pair in ends.items()})
         for counts, *_ in collector.get_histogram_dict().values():
             counts[:] = 0  # the ends are counted where they occur
