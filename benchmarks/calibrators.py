@@ -102,7 +102,7 @@ def report(run: Path, profile: str, rounds: int) -> None:
         print("| --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
         for name, path in models.items():
             score: Score = student.validation(path, "onnxruntime", "fp32" if name == "fp32" else "int8")
-            shares = [mine / theirs for mine, theirs in zip(times[name], times["fp32"], strict=True)]
+            shares = [taken / reference for taken, reference in zip(times[name], times["fp32"], strict=True)]
             ends = statistics.quantiles(shares, n=4)
             ratio = f"{statistics.median(shares):.2f} ({ends[0]:.2f} to {ends[2]:.2f})"
             noise = "" if score.sqnr_db is None else f"{score.sqnr_db:.1f}"
