@@ -14,7 +14,7 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from compressor.errors import KdcError
 from compressor.export.base import Source
-from compressor.export.calibration import activation_ranges, batches
+from compressor.export.calibration import METHODS, activation_ranges, batches
 from compressor.export.onnx.bias_correction import channel_means, correct_biases
 from compressor.export.onnx.qdq import insert_pairs, plan_for, quantize
 from compressor.export.onnx.qdq_plan import Layer, heavy_layers
@@ -52,6 +52,9 @@ def test_ranges_by_hand() -> None:
     assert three == pytest.approx((-1, 6), abs=width)
     one_side = one_tensor(np.linspace(0, 2, 499_998), np.array([9.0, 10.0]))["percentile"]["x"]
     assert one_side[0] == 0
+    # By magnitude five may lie outside, whatever their sign.
+    five = one_tensor(np.linspace(-1, 2, 499_996), np.array([-8.0, -7.0, -6.0, 10.0]))["magnitude"]["x"]
+    assert five == pytest.approx((-2, 2), abs=width)
     assert one_side[1] == pytest.approx(2, abs=width)
 
 
@@ -97,7 +100,7 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_a_tensor_that_is_always_zero() -> None:
-    assert one_tensor(np.zeros(100), np.zeros(100)) == {"minmax": {"x": (0.0, 0.0)}, "percentile": {"x": (0.0, 0.0)}}
+    assert one_tensor(np.zeros(100), np.zeros(100)) == {method: {"x": (0.0, 0.0)} for method in METHODS}
 
 
 def test_nothing_is_printed(source: Source, capfd: pytest.CaptureFixture[str]) -> None:
