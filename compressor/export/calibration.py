@@ -73,9 +73,9 @@ def activation_ranges(
             for counts, *_ in collector.get_histogram_dict().values():
                 counts[:] = 0  # the ends are counted where they occur
         for batch in inputs():
-            values = session.run(batch)
+            seen = session.run(batch)
             for collector in collectors.values():
-                collector.collect(values)
+                collector.collect(seen)
         for method, collector in collectors.items():
             kept = collector.compute_collection_result() if ends else {}
             ranges[method] = {name: (float(row[0]), float(row[1])) for name, row in kept.items()}
