@@ -64,7 +64,7 @@ def variants(student: Trial, folder: Path) -> Iterator[tuple[str, Path]]:
     quiet, made = progress_for(quiet=True), ""
     for candidate in student.quantizer.candidates(student.source, folder / "kdc", student.validation, quiet):
         if candidate is not None:
-            made = candidate.how
+            made = candidate.description
             yield f"kdc, {made}", candidate.model
         elif not made.endswith("too"):  # squeeze-excite and swish were in float
             break

@@ -103,7 +103,7 @@ def test_a_network_without_layers_is_refused(source: Source, tmp_path: Path) -> 
 
 def test_onnxruntime_fuses_every_layer(source: Source, tmp_path: Path) -> None:
     made = ORT.candidates(source, tmp_path / "made", AgreementJudge(source), Silent())
-    gating, plain = (one for one in islice(made, 5) if one is not None and "minmax" in one.how)
+    gating, plain = (one for one in islice(made, 5) if one is not None and "minmax" in one.description)
     for candidate, convolutions, sigmoids in ((gating, 6, 1), (plain, 4, 0)):
         found = fused(candidate.model, tmp_path)
         assert {op: found.count(op) for op in ("QLinearConv", "QLinearAdd", "QGemm", "QLinearSigmoid")} == {
@@ -166,7 +166,7 @@ def test_a_network_without_gates_has_one_rung_less(source: Source, tmp_path: Pat
     graph.graph.node.extend(nodes)
     onnx.save(graph, str(source.onnx_file))
     made = islice(ORT.candidates(source, tmp_path / "made", AgreementJudge(source), Silent()), 4)
-    assert [one and one.how for one in made] == [*(f"{method} ranges" for method in METHODS), None]
+    assert [one and one.description for one in made] == [*(f"{method} ranges" for method in METHODS), None]
 
 
 @pytest.mark.parametrize("opset", [17, 18])
