@@ -38,6 +38,7 @@ else:
 
 BLOCK_LENGTH = 8  # calls in a row. It shifts the values (caches), so it is the same everywhere and stored
 ROUNDS = 30
+FRESH_STARTS = 2  # of each contestant, beside the start of the process that runs the blocks
 SECONDS = 60.0
 WAIT_SECONDS = 600.0
 EXIT_MEASURED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 2, 130
@@ -66,6 +67,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--first-round", type=int, default=0, help="number of the first round, of a session that goes on")
     add("--out", metavar="DIR", help="with --json: leave the logits there, and nothing in the bundle")
     add("--window", type=float, default=WINDOW_SECONDS, help=argparse.SUPPRESS)  # seconds, of throughput
+    add("--fresh-starts", type=int, default=FRESH_STARTS, help=argparse.SUPPRESS)  # a screening takes fewer
     add("--info", action="store_true", help="print what machine this is, as JSON, and end")
     args = parser.parse_args(argv)
     if not args.info:
@@ -80,6 +82,8 @@ def check(args: argparse.Namespace) -> None:
         raise BenchError("--rounds needs at least 1 (0 with --ask), --seconds, --wait and --first-round at least 0")
     if args.block_length <= BLOCK_DROPPED:
         raise BenchError(f"--block-length needs at least {BLOCK_DROPPED + 1}: the first {BLOCK_DROPPED} are dropped")
+    if args.fresh_starts < 1:
+        raise BenchError("--fresh-starts needs at least 1: one process tells in which precision it computes")
     if not args.json and (args.ask or args.out is not None):
         raise BenchError("--ask and --out need --json: they leave the samples to whoever reads the events")
 

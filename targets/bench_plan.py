@@ -53,8 +53,8 @@ class Entry:
 class Plan:
     """What to measure and how long. `arch`: of the profile's device. `rounds`: in this process, numbered from
     `first_round` on; with `ask` until the first look. `seconds` caps the rounds, once there are enough for a p90.
-    `window`: seconds of a throughput window; None: no throughput. `out`: where the logits go instead of being
-    published. `wait`: seconds for the machine."""
+    `fresh_starts`: of each contestant, beside the one that runs the blocks. `window`: seconds of a throughput window;
+    None: no throughput. `out`: where the logits go instead of being published. `wait`: seconds for the machine."""
 
     bundle: Path
     arch: str
@@ -68,6 +68,7 @@ class Plan:
     block_length: int
     ask: bool
     predict: bool
+    fresh_starts: int
     window: float | None
     python: str
     out: Path | None
@@ -103,6 +104,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         block_length=args.block_length,
         ask=args.ask,
         predict=not args.no_predict,
+        fresh_starts=args.fresh_starts,
         window=None if args.no_throughput else args.window,
         python=args.python,
         out=_existing(args.out),

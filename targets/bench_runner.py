@@ -27,7 +27,6 @@ else:
 ANSWER_SECONDS = 900.0  # a runner that has not answered by then is given up; predictions may take as long as they like
 DISTINCT_INPUTS = 32  # that a model is timed on, so that no cache holds the answer
 NO_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)  # of the model's: the machine's
-FRESH_STARTS = 2  # beside the start of the process that runs the blocks
 
 
 class RunnerError(Exception):
@@ -152,10 +151,10 @@ class Contestant:
         a process, so one is asked that ends right afterwards."""
         self.record["artefact_sha256"] = self._read_files()
         starts = []
-        for count in range(FRESH_STARTS):
+        for count in range(self.plan.fresh_starts):
             with closing(self.process()) as runner:
                 starts.append(self._begin(runner)[0])
-                if count == FRESH_STARTS - 1:
+                if count == self.plan.fresh_starts - 1:
                     self.record["executed_precision"] = runner.ask("executed")["executed_precision"]
         self.runner = self.process()
         start, loaded = self._begin(self.runner)

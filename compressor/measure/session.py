@@ -45,7 +45,8 @@ HEADER = 4096
 class Samples:
     """What has arrived. `state`: the last Measurement that bench.py told, without its rounds and blocks, and `first`
     the first one; `failed`: the contestants that broke off, on whichever connection. `target`: rounds until the next
-    look.
+    look. `predict`: whether the test split is gone through; `only`: these variants alone; `fresh_starts`: of each, None
+    for bench.py's own number.
     """
 
     target: int
@@ -53,6 +54,7 @@ class Samples:
     throughput: bool
     predict: bool = True
     only: tuple[str, ...] = ()
+    fresh_starts: int | None = None
     state: Measurement | None = None
     first: Measurement | None = None
     failed: dict[str, Contestant] = field(default_factory=dict)
@@ -163,6 +165,7 @@ def listen(link: Link, samples: Samples, undecided: Undecided, progress: Progres
     arguments = ["--ask", "--rounds", str(rounds), "--seconds", f"{left:.1f}", "--first-round", str(following)]
     arguments += [] if samples.throughput else ["--no-throughput"]
     arguments += [] if samples.predict else ["--no-predict"]
+    arguments += ["--fresh-starts", str(samples.fresh_starts)] if samples.fresh_starts is not None else []
     arguments += ["--variant", *samples.only] if samples.only else []
     samples.connections += 1
     for number, event in enumerate(link.bench(arguments)):

@@ -42,6 +42,6 @@ def measure_field(
         for number, entrants in enumerate(sessions, 1):
             progress.note(f"measuring {len(entrants)} artefacts, session {number} of {len(sessions)}")
             names = tuple(entrant.name for entrant in entrants)
-            samples = Samples(target=ROUNDS, seconds=600.0, throughput=False, predict=False, only=names)
+            samples = Samples(target=ROUNDS, seconds=600.0, throughput=False, predict=False, only=names, fresh_starts=1)
             listen(link, samples, lambda measurement: (), progress)
             yield entrants, samples.measurement(url.kind)
