@@ -105,7 +105,9 @@ def test_missing_data_path(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
 
 
 def test_missing_unlabelled_images(kdc: Kdc, colours: Path, tmp_path: Path) -> None:
-    command = distill("run:none", f"folder:{colours}", tmp_path / "run", "--unlabelled", f"folder:{tmp_path / 'none'}")
+    command = distill(
+        "timm:test_resnet", f"folder:{colours}", tmp_path / "run", "--unlabelled", f"folder:{tmp_path / 'none'}"
+    )
     refused(kdc(*command), 2, "--unlabelled", "none does not exist")
     assert list(tmp_path.iterdir()) == []
 
