@@ -45,6 +45,24 @@ def test_the_markdown(report: Report) -> None:
     assert to_markdown(report).splitlines() == expected.splitlines()
 
 
+def test_throughput_that_nobody_asked_for_is_one_line(make_bundle: Make, edit_json: Edit) -> None:
+    def left_out(measurement: dict[str, Any]) -> None:
+        measurement["with_throughput"] = False
+        for contestant in measurement["contestants"]:
+            contestant["throughput"] = []
+
+    bundle = make_bundle(budget={"p50_ms": 9})
+    edit_json(bundle / "measurements/measurement.json", left_out)
+    said = to_markdown(build_report(bundle))
+    assert said.count("Throughput was not measured, on request (`--no-throughput`).") == 1
+    assert "images/s" not in said
+    assert "full tilt" not in said
+    edit_json(bundle / "measurements/measurement.json", lambda found: found.update(with_throughput=True))
+    failed = to_markdown(build_report(bundle))
+    assert "on request" not in failed
+    assert "| variant | images/s |" in failed, "what was tried and failed is no less than not measured"
+
+
 def test_unmeasured_and_allowed(make_bundle: Make) -> None:
     report = build_report(make_bundle(measured=False, budget={"p50_ms": 2, "size_mb": 1}))
     strict, allowed = to_markdown(report), to_markdown(report, allow_unmeasured=True)

@@ -102,6 +102,7 @@ def _how_measured(report: Report) -> str:
         f"one block a variant in random order; {session.block_length} calls a block, the first "
         f"{session.block_dropped} dropped; {session.distinct_inputs} distinct inputs.",
         *_trust(session),
+        *(() if session.with_throughput else ("Throughput was not measured, on request (`--no-throughput`).",)),
     ]
     return "  \n".join(lines)
 
