@@ -20,7 +20,7 @@ def to_json(report: Report) -> str:
 
 def verdict_line(report: Report, allow_unmeasured: bool = False) -> str:
     """The verdict in one line: who holds, or which lines each variant does not pass."""
-    head = f"{report.verdict.upper()} on {report.profile}: "
+    head = f"{report.verdict.upper()} on profile {report.profile}: "
     if faults := broken(report.checks):
         return head + "; ".join(f"{check.variant} fails {check.line} ({check.reason})" for check in faults)
     if report.verdict == "pass":
