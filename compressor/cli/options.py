@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from compressor.references import TEACHERS
+from compressor.references import DATA, TEACHERS
 
 __all__ = [
-    "DATA",
     "AllowUnmeasured",
     "AsJson",
     "Assistant",
@@ -52,8 +51,6 @@ def _number(value: float) -> float:
         raise typer.BadParameter("nan is no number")
     return value
 
-
-DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
 Teachers = Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}; several: an ensemble.")]
 TeacherClasses = Annotated[
