@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 from math import floor
 from pathlib import Path
@@ -37,7 +38,13 @@ def _transformers() -> Any:
     # Its bars and advice would land between kdc's own lines.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    # What transformers imports later (torchao) is told that it calls torch in a way that will go: no user can mend it.
+    logging.getLogger("torch.utils._pytree").addFilter(_is_for_users)
     return transformers
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    return "register_constant() on Enum subclasses" not in record.getMessage()
 
 
 def load_hf(reference: str, input_size: int | None) -> LoadedModel:
