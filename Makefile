@@ -10,8 +10,11 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 demo: $(VENV)/.demo-ready
 	$(BIN)/kdc demo --out kdc-demo --overwrite
 
-# In two processes of one thread each, a file in one of them: tests of a file share what they have trained. The slowest are told.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+# In two processes of one thread each, a file in one of them: tests of a file share what they have trained. The longest files
+# come first (tests/conftest.py). Bytecode is kept, as is Python's habit: hundreds of programs are started, and rewriting the
+# tests' assertions takes seconds. The slowest are told.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	--durations=10
 
 test: $(VENV)/.test-ready
 	$(PYTEST)

@@ -24,6 +24,7 @@ from compressor.terminal.printable import one_line
 __all__ = [
     "ProfileRow",
     "budget_text",
+    "free_path",
     "list_profiles",
     "load_profile",
     "profile_and_text",
@@ -116,7 +117,7 @@ def write_new_profile(
     `available`: runtime -> the precisions that really work on it. `day`: the date in the header (today's).
     `overwrite`: in place of a profile that stands there, which stays until the new one is whole.
     """
-    path = _free_path(name, folder, overwrite)
+    path = free_path(name, folder, overwrite)
     targets = [{"runtime": runtime, "precisions": list(names)} for runtime, names in available.items() if names]
     if not targets:
         lines = ", or ".join(dict.fromkeys(runtime.install for runtime in RUNTIMES.values()))
@@ -132,7 +133,7 @@ def write_new_profile(
         )
     profile = _checked(values, where)
     with locked(path, "kdc profiles new", file=True):
-        _free_path(name, folder, overwrite)  # now that nobody else makes it
+        free_path(name, folder, overwrite)  # now that nobody else makes it
         write_text(path, _render(profile, day or date.today()))
     return path
 
@@ -198,7 +199,7 @@ def _row(profile: Profile) -> ProfileRow:
     )
 
 
-def _free_path(name: str, folder: Path, overwrite: bool) -> Path:
+def free_path(name: str, folder: Path, overwrite: bool) -> Path:
     """Where the new profile is to lie; raises where the name is bad or taken, with `overwrite` by what is no profile of
     that name."""
     if not NAME.fullmatch(name) or _is_path(name):

@@ -1,5 +1,7 @@
 """Shared: `kdc` called in this process, and one small teacher, student and bundle that many tests look at."""
 
+import functools
+import gc
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -8,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from compressor.cli import app as cli
+from compressor.measure import doctor
 from compressor.measure.machine import runtime_info, this_machine
 from compressor.profiles import write_new_profile
+from compressor.schema.doctor import Diagnosis
 from tests.kit import TRAINING, Ended, call, write_colours
+from tests.shared import KEPT_GRAPHS, made_once, shared_folder
 
 pytest_plugins = ["tests.image_fixtures", "tests.model_fixtures"]
 
@@ -26,10 +30,33 @@ WHOLE_PROCESSES = {
 """Modules whose tests export networks or start programs (runtimes, servers, bench.py): all of them are slow."""
 
 
+BEGUN_FIRST = (
+    "test_examples", "test_cli", "test_additions", "test_distill_processes", "test_every_precision",
+    "test_export_by_force", "test_kill_points", "test_export_executorch", "test_distill_api", "test_nouns",
+    "test_distill_run_folder", "test_targets_whole_way", "test_export_qat", "test_export_openvino_int8",
+    "test_predictions_whole_way", "test_distill_terms", "test_targets_agent", "test_targets_bench",
+)  # fmt: skip
+"""Modules that take longest, so that two workers, each with whole modules, come to their end together. The first needs
+nothing that the second makes."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if WHOLE_WAY & set(getattr(item, "fixturenames", ())) or item.path.stem in WHOLE_PROCESSES:
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    places = {name: place for place, name in enumerate(BEGUN_FIRST)}
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        return places.get(item.path.stem, len(places)), item.path not in slow
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays to the end: looking through it for garbage takes half a second, each
+    time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,17 +79,19 @@ def _caches_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     """Not the user's; also for the processes that tests start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        graphs = shared_folder(tmp_path_factory) / "graphs"
+        graphs.mkdir(exist_ok=True)
+        patch.setenv(KEPT_GRAPHS, str(graphs))
         yield
 
 
 @pytest.fixture
-def kdc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+def kdc(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """`kdc("check", "bundle")`: the command line, in this process."""
 
     def run(*arguments: object) -> Ended:
-        monkeypatch.setattr("sys.argv", ["kdc", *map(str, arguments)])
         capsys.readouterr()
-        code = cli.run()
+        code = call(*arguments)
         captured = capsys.readouterr()
         return Ended(code, captured.out, captured.err)
 
@@ -70,50 +99,76 @@ def kdc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(scope="session")
+def _diagnosis() -> Callable[[], Diagnosis]:
+    return functools.cache(doctor.diagnose)
+
+
+@pytest.fixture
+def asked_once(_diagnosis: Callable[[], Diagnosis], monkeypatch: pytest.MonkeyPatch) -> None:
+    """kdc asks every runtime of this machine, each in a process of its own; here once, and not in each test."""
+    monkeypatch.setattr(doctor, "diagnose", _diagnosis)
+
+
+@pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colours(tmp_path_factory.mktemp("data") / "colours")
+    """120 images of three classes."""
+    return made_once(tmp_path_factory, "data", lambda folder: write_colours(folder / "colours")) / "colours"
 
 
 @pytest.fixture(scope="session")
 def teacher_run(tmp_path_factory: pytest.TempPathFactory, colours: Path) -> Path:
-    out = tmp_path_factory.mktemp("teacher") / "teacher"
-    code = call(
-        "teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--data", f"folder:{colours}",
-        "--epochs", 8, "--out", out, *TRAINING, "--set", "head_epochs=0", "--set", "optimizer.lr=0.01",
-    )  # fmt: skip
-    assert code == 0
-    return out
+    """A teacher of them, trained in about a second. Never change it."""
+
+    def make(folder: Path) -> None:
+        code = call(
+            "teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--data", f"folder:{colours}",
+            "--epochs", 8, "--out", folder / "teacher", *TRAINING, "--set", "head_epochs=0",
+            "--set", "optimizer.lr=0.01",
+        )  # fmt: skip
+        assert code == 0
+
+    return made_once(tmp_path_factory, "teacher", make) / "teacher"
 
 
 @pytest.fixture(scope="session")
 def student_run(tmp_path_factory: pytest.TempPathFactory, colours: Path, teacher_run: Path) -> Path:
-    out = tmp_path_factory.mktemp("student") / "run"
-    code = call(
-        "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}",
-        "--student", "timm:test_efficientnet", "--student-init", "random",
-        "--epochs", 8, "--out", out, *TRAINING, "--set", "optimizer.lr=0.01",
-    )  # fmt: skip
-    assert code == 0
-    return out
+    """Its student, trained in about a second. Never change it."""
+
+    def make(folder: Path) -> None:
+        code = call(
+            "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}",
+            "--student", "timm:test_efficientnet", "--student-init", "random",
+            "--epochs", 8, "--out", folder / "run", *TRAINING, "--set", "optimizer.lr=0.01",
+        )  # fmt: skip
+        assert code == 0
+
+    return made_once(tmp_path_factory, "student", make) / "run"
 
 
 @pytest.fixture(scope="session")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A profile of this machine, in float, with a budget that is easy to hold."""
-    available = {
-        name: [precision for precision in runtime_info(name).precisions if precision != "int8"]
-        for name in ("onnxruntime", "openvino")
-    }
-    budget = ["budget.p50_ms=1000", "budget.size_mb=20", "budget.min_retention=0.5"]
-    return write_new_profile("here", tmp_path_factory.mktemp("profile"), this_machine(), available, budget)
+    """A profile of this machine, in float, with a budget that is easy to hold. Never change it."""
+
+    def make(folder: Path) -> None:
+        available = {
+            name: [precision for precision in runtime_info(name).precisions if precision != "int8"]
+            for name in ("onnxruntime", "openvino")
+        }
+        budget = ["budget.p50_ms=1000", "budget.size_mb=20", "budget.min_retention=0.5"]
+        write_new_profile("here", folder, this_machine(), available, budget)
+
+    return made_once(tmp_path_factory, "profile", make) / "here.yaml"
 
 
 @pytest.fixture(scope="session")
 def finished_bundle(tmp_path_factory: pytest.TempPathFactory, student_run: Path, here: Path) -> Path:
-    """Never change it: take `bundle` for that."""
-    out = tmp_path_factory.mktemp("bundle") / "bundle"
-    assert call("export", student_run, "--profile", here, "--out", out, "--rounds", 12, "--no-throughput") == 0
-    return out
+    """The student for two runtimes, measured in about ten seconds. Never change it: take `bundle` for that."""
+
+    def make(folder: Path) -> None:
+        out = folder / "bundle"
+        assert call("export", student_run, "--profile", here, "--out", out, "--rounds", 12, "--no-throughput") == 0
+
+    return made_once(tmp_path_factory, "bundle", make) / "bundle"
 
 
 @pytest.fixture

@@ -373,7 +373,9 @@ def test_the_whole_way_in_python(
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_a_machine_lacks(kdc: Kdc, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
+def test_what_a_machine_lacks(kdc: Kdc) -> None:
     done = compressor.doctor(profile="android-snapdragon-8gen3")
     typed = kdc("doctor", "--profile", "android-snapdragon-8gen3", "--json")
     assert (done.exit_code, done.passed) == (typed.code, not done.missing)

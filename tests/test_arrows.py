@@ -4,6 +4,8 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -22,15 +24,20 @@ RUNTIMES = {name for row in TABLE.values() for name in (row.module, *row.exports
 LEARNING = {"torch", "torchvision", "timm", "transformers"}
 
 
-def imports(path: Path, *, module_level: bool = False, typing: bool = True) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Never change it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path, *, module_level: bool = False, typing: bool = True) -> frozenset[str]:
     """Every dotted name that the file imports; a string given to `needs` counts as one. Without `typing`, what stands
     under `if TYPE_CHECKING` is left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    body = parsed(path).body
     if not typing:
-        tree.body = [
-            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
-        ]
-    nodes = tree.body if module_level else list(ast.walk(tree))
+        body = [node for node in body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
+    nodes = body if module_level else [below for node in body for below in ast.walk(node)]
     found: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -39,10 +46,10 @@ def imports(path: Path, *, module_level: bool = False, typing: bool = True) -> s
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "needs":
             found |= {a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)}
-    return found
+    return frozenset(found)
 
 
-def tops(names: set[str]) -> set[str]:
+def tops(names: AbstractSet[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
@@ -52,7 +59,7 @@ def part(path: Path) -> str:
     return inside[0].removesuffix(".py")
 
 
-def package_parts(names: set[str]) -> set[str]:
+def package_parts(names: AbstractSet[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("compressor.")}
 
 
@@ -128,7 +135,7 @@ PRINTING = {"sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
 
 
 def printing(path: Path) -> Iterator[int]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Name) and node.id in {"print", "exit", "quit", "SystemExit"}:
             yield node.lineno
         if isinstance(node, ast.Attribute) and ast.unparse(node) in {
@@ -216,7 +223,7 @@ def test_no_function_takes_many_arguments_by_position() -> None:
 
 def takers(path: Path, more_than: int) -> Iterator[str]:
     """The functions that take so many arguments by position, `self` left out."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
             if len(names) - (names[:1] in (["self"], ["cls"])) > more_than:
@@ -240,7 +247,7 @@ def test_no_function_is_long() -> None:
 
 def lengths(path: Path) -> Iterator[tuple[str, int]]:
     """Every function and its lines, without its docstring."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             documented = len((ast.get_docstring(node, clean=False) or "").splitlines())
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1 - documented

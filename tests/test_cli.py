@@ -20,7 +20,7 @@ from PIL import Image
 from compressor.export.onnx.graph import to_onnx
 from compressor.install import install_line
 from compressor.report import seal
-from tests.kit import TRAINING, Ended, version_of, write_colours
+from tests.kit import TRAINING, Ended, call, version_of, write_colours
 from tests.targets.trt_graphs import needs_rtx
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -214,14 +214,10 @@ def test_demo_is_replaced_only_when_asked_to_and_only_its_own(kdc: Kdc, tmp_path
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["demo.txt", "notes", "teacher", "thesis.txt"]
 
 
-def test_demo_and_a_new_profile_say_who_writes_there(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_says_who_writes_there(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for place, command in ((tmp_path / "out", ("demo", "--out", "out")), (tmp_path, ("profiles", "new", "mine"))):
-        file = command[0] == "profiles"
-        held = tmp_path / "mine.yaml" if file else place
-        with held_by_another(held, file=file):
-            refused(kdc(*command), 2, "is being written by kdc teach (process ")
-    assert not (tmp_path / "mine.yaml").exists()
+    with held_by_another(tmp_path / "out", file=False):
+        refused(kdc("demo", "--out", "out"), 2, "is being written by kdc teach (process ")
 
 
 @contextmanager
@@ -529,15 +525,19 @@ def test_profiles(kdc: Kdc) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
 def test_a_profile_of_this_machine(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It starts every runtime, to see which of them work here."""
     monkeypatch.chdir(tmp_path)
+    with held_by_another(tmp_path / "mine.yaml", file=True):
+        refused(kdc("profiles", "new", "mine"), 2, "is being written by kdc teach (process ")
+    assert not (tmp_path / "mine.yaml").exists()
     assert kdc("profiles", "new", "mine", "--set", "budget.p50_ms=7").code == 0
     assert json.loads(kdc("profiles", "show", "mine", "--json").out)["budget"]["p50_ms"] == 7
     refused(kdc("profiles", "new", "mine"), 2, "mine.yaml")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
 def test_doctor(kdc: Kdc) -> None:
     found = json.loads(kdc("doctor", "--json").out)
     assert {check["name"] for check in found["runtimes"] if check["works"]} >= {"onnxruntime", "openvino"}
@@ -575,16 +575,15 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, teacher_run: Path, c
     start = ("distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}", "--student")
     command = (*start, "timm:test_efficientnet", "--student-init", "random", *TRAINING, "--epochs", 12)
     out = tmp_path_factory.mktemp("uninterrupted") / "run"
-    with kdc_process(*command, "--out", out) as process:
-        errors = process.communicate()[1]
-    assert process.returncode == 0, errors
+    assert call(*command, "--out", out) == 0
     return out, command
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_training_says_so_and_resumes(
-    number: signal.Signals, uninterrupted: tuple[Path, Command], tmp_path: Path
+    number: signal.Signals, uninterrupted: tuple[Path, Command], kdc: Kdc, tmp_path: Path
 ) -> None:
+    """What was never stopped, and what goes on, run in this process, which has one thread as well."""
     whole, command = uninterrupted
     with kdc_process(*command, "--out", tmp_path / "stopped") as process:
         assert process.stderr is not None
@@ -596,9 +595,8 @@ def test_a_stopped_training_says_so_and_resumes(
     assert "--resume goes on" in rest
     assert "interrupted" in rest
     assert "Traceback" not in rest
-    with kdc_process(*command, "--out", tmp_path / "stopped", "--resume") as process:
-        errors = process.communicate()[1]
-    assert process.returncode == 0, errors
+    ended = kdc(*command, "--out", tmp_path / "stopped", "--resume")
+    assert ended.code == 0, ended.err
     weights = [(run / "student.safetensors").read_bytes() for run in (tmp_path / "stopped", whole)]
     assert weights[0] == weights[1]
 

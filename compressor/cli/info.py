@@ -55,9 +55,10 @@ def profiles_new(
 ) -> None:
     """Write a profile for the machine that this runs on."""
     from compressor.measure.doctor import diagnose
-    from compressor.profiles import load_profile, write_new_profile
+    from compressor.profiles import free_path, load_profile, write_new_profile
     from compressor.terminal.console import show_json, show_line
 
+    free_path(name, Path(), overwrite)  # before every runtime is started
     diagnosis = diagnose()
     working = {runtime.name: runtime.precisions for runtime in diagnosis.runtimes if runtime.works}
     path = write_new_profile(name, Path(), diagnosis.machine, working, assignments or [], overwrite=overwrite)

@@ -18,6 +18,7 @@ from compressor.distill.run_refusals import refuse_place
 from compressor.distill.teacher.predictions import require_teachable
 from compressor.distill.trainer import log_sizes, not_kept, precompute_answers, train_and_save
 from compressor.errors import KdcError
+from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
 from compressor.models.lineage import load_teacher, told
 from compressor.models.lookup import of_peer, require_found
@@ -99,10 +100,20 @@ def distill(
     the caller has opened it already (`training_data`).
     """
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
+    _require_one_process(request)  # before the folder is there: of processes that fail, the launcher kills the others
     with acquired(out, request, progress) as finished:
         if finished:
             return already_finished(out.folder, progress)
         return train_and_save(distillation(request, progress, data), out, resources or Resources(), progress)
+
+
+def _require_one_process(request: Request) -> None:
+    """Raise KdcError in a run of several processes where a loss cannot be spread over them."""
+    alone = [term.name for term in request.recipe.losses if term.name in LOSSES and LOSSES[term.name].one_process]
+    if alone and team().num_processes > 1:
+        raise KdcError(
+            f"{alone[0]} keeps a memory of all samples, which several processes would not share", "use one process"
+        )
 
 
 def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:

@@ -122,11 +122,6 @@ def _looked_at(plan: TrainingPlan, context: RunContext) -> dict[str, LayerPairs]
         context.progress.note(described(name, side))
     for name, why in plan.left_out.items():
         context.progress.note(f"{name} is left out: {why}")
-    alone = [term.name for term in plan.terms if term.row.one_process]
-    if alone and context.accelerator.num_processes > 1:
-        raise KdcError(
-            f"{alone[0]} keeps a memory of all samples, which several processes would not share", "use one process"
-        )
     return sides
 
 

@@ -65,7 +65,7 @@ class ValidationJudge:
         right, was = top1(logits) == self._labels, top1(self._reference) == self._labels
         counts = class_counts(right, self._labels, self._reference.shape[1], was)
         rows = [slice(start, start + ROWS) for start in range(0, len(logits), ROWS)]
-        parity = parity_figures(((logits[some], torchs[some]) for some in rows), precision)
+        parity = parity_figures(((logits[chunk], torchs[chunk]) for chunk in rows), precision)
         n, was_right, is_right, both = (
             tuple(part.tolist()) for part in (counts.n, counts.base, counts.right, counts.both)
         )

@@ -132,9 +132,9 @@ class _Conv2d(FakeQuantLayer, nn.Conv2d):
 
 class _Conv2dSame(FakeQuantLayer, Conv2dSame):  # type: ignore[misc]
     def forward(self, values: Tensor) -> Tensor:
-        how = (self.stride, self.padding, self.dilation, self.groups)
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
         weight = self.weight_rounding(self.weight)
-        answer: Tensor = self.output_rounding(conv2d_same(self.input_rounding(values), weight, self.bias, *how))
+        answer: Tensor = self.output_rounding(conv2d_same(self.input_rounding(values), weight, self.bias, *geometry))
         return answer
 
 

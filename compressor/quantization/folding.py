@@ -43,18 +43,18 @@ def unfolded(network: nn.Module) -> tuple[str, ...]:
 
 def _pairs(network: nn.Module, example: Sequence[Tensor]) -> list[tuple[str, str]]:
     """(convolution, BatchNorm) by path, for those that can be folded."""
-    found = trace(network, example, (nn.Conv2d, nn.BatchNorm2d))
-    calls = Counter(step.layer for step in found.steps)
-    maker = {value: step for step in found.steps for value in step.outputs}
+    flow = trace(network, example, (nn.Conv2d, nn.BatchNorm2d))
+    calls = Counter(step.layer for step in flow.steps)
+    maker = {value: step for step in flow.steps for value in step.outputs}
     pairs = []
-    for step in found.steps:
+    for step in flow.steps:
         before = maker.get(step.inputs[0]) if step.layer else None
         if before is None or not before.layer or calls[step.layer] > 1 or calls[before.layer] > 1:
             continue
         layer, norm = network.get_submodule(before.layer), network.get_submodule(step.layer)
         if type(norm) not in (nn.BatchNorm2d, BatchNormAct2d) or norm.running_mean is None:
             continue
-        if type(layer).forward in CONVOLUTIONS and len(found.users(step.inputs[0])) == 1:
+        if type(layer).forward in CONVOLUTIONS and len(flow.users(step.inputs[0])) == 1:
             pairs.append((before.layer, step.layer))
     return pairs
 

@@ -36,23 +36,23 @@ class QuantPlan:
 
 def quant_plan(network: nn.Module, example: Sequence[Tensor]) -> QuantPlan:
     """The plan for `network`, whose BatchNorms are folded. `example`: any input [B, 3, height, width]."""
-    found = trace(network, example, (nn.Conv2d, nn.Linear))
-    in_float = gates(map(partial(_operation, found), found.steps), [INPUT])
-    layers = {step.layer: step for step in found.steps if step.layer}
+    flow = trace(network, example, (nn.Conv2d, nn.Linear))
+    in_float = gates(map(partial(_operation, flow), flow.steps), [INPUT])
+    layers = {step.layer: step for step in flow.steps if step.layer}
     inputs = tuple(path for path in layers if path not in in_float and type(network.get_submodule(path)) in FAKE_QUANT)
     outputs = {}
     for path in inputs:
         value = layers[path].outputs[0]
-        if isinstance(network.get_submodule(path), nn.Conv2d) and not _reaches_only(found, value, set(inputs)):
-            outputs[path] = _clipped_to(found.users(value))
+        if isinstance(network.get_submodule(path), nn.Conv2d) and not _reaches_only(flow, value, set(inputs)):
+            outputs[path] = _clipped_to(flow.users(value))
     return QuantPlan(inputs, outputs)
 
 
-def _reaches_only(found: Trace, value: int, quantized: set[str]) -> bool:
+def _reaches_only(flow: Trace, value: int, quantized: set[str]) -> bool:
     """Whether only quantized layers take the value, directly or clipped. The network's answer is taken by none."""
     return all(
-        step.layer in quantized or (step.clip is not None and _reaches_only(found, step.outputs[0], quantized))
-        for step in found.users(value)
+        step.layer in quantized or (step.clip is not None and _reaches_only(flow, step.outputs[0], quantized))
+        for step in flow.users(value)
     )
 
 
@@ -61,8 +61,8 @@ def _clipped_to(users: Iterable[Step]) -> tuple[float, float]:
     return min(low for low, _ in clips), max(high for _, high in clips)
 
 
-def _operation(found: Trace, step: Step) -> Operation:
-    if step.op in POOLS and all(_is_pooled(found.shapes[value]) for value in step.outputs):
+def _operation(flow: Trace, step: Step) -> Operation:
+    if step.op in POOLS and all(_is_pooled(flow.shapes[value]) for value in step.outputs):
         return Operation(step.layer, "pool", step.inputs, step.outputs)
     return Operation(step.layer, "product" if step.op == "mul" else "other", step.inputs, step.outputs)
 

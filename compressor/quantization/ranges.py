@@ -33,25 +33,25 @@ def calibrate(network: nn.Module, plan: QuantPlan, scheme: Scheme, batches: Iter
     samples: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
     extremes: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
 
-    def note(place: tuple[str, str], bounds: Range, values: Tensor) -> None:
+    def note(side: tuple[str, str], bounds: Range, values: Tensor) -> None:
         flat = values.detach().float().clamp(*bounds).flatten()
         # An odd step: an even one would meet the same few columns of every map.
-        samples[place].append(flat[:: len(flat) // SAMPLED | 1].cpu())
-        extremes[place].append(torch.stack(flat.aminmax()).cpu())
+        samples[side].append(flat[:: len(flat) // SAMPLED | 1].cpu())
+        extremes[side].append(torch.stack(flat.aminmax()).cpu())
 
-    def before(module: nn.Module, args: tuple[Any, ...], place: tuple[str, str], bounds: Range) -> None:
-        note(place, bounds, args[0])
+    def before(module: nn.Module, args: tuple[Any, ...], side: tuple[str, str], bounds: Range) -> None:
+        note(side, bounds, args[0])
 
-    def after(module: nn.Module, args: Any, answer: Tensor, place: tuple[str, str], bounds: Range) -> None:
-        note(place, bounds, answer)
+    def after(module: nn.Module, args: Any, answer: Tensor, side: tuple[str, str], bounds: Range) -> None:
+        note(side, bounds, answer)
 
     everything = (float("-inf"), float("inf"))
     handles = []
     for path in plan.inputs:
-        hook = partial(before, place=("in", path), bounds=everything)
+        hook = partial(before, side=("in", path), bounds=everything)
         handles.append(network.get_submodule(path).register_forward_pre_hook(hook))
     for path, bounds in plan.outputs.items():
-        hook = partial(after, place=("out", path), bounds=bounds)
+        hook = partial(after, side=("out", path), bounds=bounds)
         handles.append(network.get_submodule(path).register_forward_hook(hook))
     try:
         with evaluating(network):
@@ -60,11 +60,11 @@ def calibrate(network: nn.Module, plan: QuantPlan, scheme: Scheme, batches: Iter
     finally:
         for handle in handles:
             handle.remove()
-    found = {place: best_range(torch.cat(samples[place]), torch.cat(extremes[place]), scheme) for place in samples}
+    ranges = {side: best_range(torch.cat(samples[side]), torch.cat(extremes[side]), scheme) for side in samples}
     return Quantization(
         scheme=scheme,
-        inputs={path: found["in", path] for path in plan.inputs},
-        outputs={path: found["out", path] for path in plan.outputs},
+        inputs={path: ranges["in", path] for path in plan.inputs},
+        outputs={path: ranges["out", path] for path in plan.outputs},
     )
 
 

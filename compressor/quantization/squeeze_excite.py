@@ -28,15 +28,15 @@ def gates(operations: Iterable[Operation], network_inputs: Iterable[Hashable]) -
     the pool is the first of them. `operations`: in the order in which they run."""
     maps = set(network_inputs)  # values that are neither constants nor pooled
     through: dict[Hashable, frozenset[str]] = {}  # pooled value -> the operations that it came through
-    found: set[str] = set()
-    for one in operations:
-        pooled = [value for value in one.inputs if value in through]
-        taken_maps = maps.intersection(one.inputs)
-        if one.kind == "product" and taken_maps:
-            found.update(*(through[value] for value in pooled))
-        if (pooled and not taken_maps) or (taken_maps and one.kind == "pool"):
+    names: set[str] = set()
+    for operation in operations:
+        pooled = [value for value in operation.inputs if value in through]
+        taken_maps = maps.intersection(operation.inputs)
+        if operation.kind == "product" and taken_maps:
+            names.update(*(through[value] for value in pooled))
+        if (pooled and not taken_maps) or (taken_maps and operation.kind == "pool"):
             came = frozenset[str]().union(*(through[value] for value in pooled))
-            through |= dict.fromkeys(one.outputs, came | {one.name})
+            through |= dict.fromkeys(operation.outputs, came | {operation.name})
         elif taken_maps:
-            maps.update(one.outputs)
-    return found
+            maps.update(operation.outputs)
+    return names

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from compressor.models import load_run
 from compressor.schema.student import Request
+from tests.kit import call
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -22,21 +23,29 @@ Ask = Callable[..., Request]
 STEPS = 54  # 240 images less the tenth for validation, by 32: 6 steps, 9 epochs
 
 
-def train(
-    out: Path, student: str, data: str, teacher: Path, *changes: str, processes: int = 1, code: int = 0
-) -> subprocess.CompletedProcess[str]:
-    arguments = [
+def command(out: Path, student: str, data: str, teacher: Path, *changes: str) -> list[str]:
+    return [
         "distill", "--teacher", f"run:{teacher}", "--data", data, "--student", student, "--student-init", "random",
         "--input-size", "32", "--epochs", "9", "--batch-size", "32", "--set", "crop_pct=1.0", "--set", "ema_decay=0.9",
         "--out", str(out), *(f"--set={change}" for change in changes),
     ]  # fmt: skip
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    launcher = [*launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"] if processes > 1 else []
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "compressor", *arguments], capture_output=True, text=True, timeout=280
-    )
+
+
+def in_two(
+    out: Path, student: str, data: str, teacher: Path, *changes: str, code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Started by torchrun, on a thread each."""
+    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+    launcher = [*launcher, "--rdzv-endpoint", "localhost:0", "-m", "compressor"]
+    arguments = command(out, student, data, teacher, *changes)
+    done = subprocess.run([sys.executable, "-m", *launcher, *arguments], capture_output=True, text=True, timeout=280)
     assert done.returncode == code, done.stderr
     return done
+
+
+def in_one(out: Path, student: str, data: str, teacher: Path, *changes: str) -> None:
+    """In this process, which has one thread too."""
+    assert call(*command(out, student, data, teacher, *changes)) == 0
 
 
 def curve(out: Path) -> list[float]:
@@ -55,8 +64,8 @@ def test_two_processes_learn_what_one_learns(
 ) -> None:
     """At rates where the last digits, which the order of a sum decides, are not blown up within 54 steps."""
     changes = "views.distinct=3", f"optimizer.lr={lr}"
-    train(tmp_path / "one", student, digits4, teacher_run, *changes, *alone)
-    both = train(tmp_path / "two", student, digits4, teacher_run, *changes, processes=2)
+    in_one(tmp_path / "one", student, digits4, teacher_run, *changes, *alone)
+    both = in_two(tmp_path / "two", student, digits4, teacher_run, *changes)
     assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=1e-5)
     one, two = (load_file(tmp_path / name / "student.safetensors") for name in ("one", "two"))
     running = ("running_mean", "running_var", "num_batches_tracked")
@@ -74,9 +83,7 @@ def test_two_processes_learn_what_one_learns(
 
 def test_a_batch_that_two_processes_cannot_share_is_refused(tmp_path: Path, digits4: str, teacher_run: Path) -> None:
     launcher_failed = 1
-    done = train(
-        tmp_path / "run", "timm:test_vit", digits4, teacher_run, "accumulate=3", processes=2, code=launcher_failed
-    )
+    done = in_two(tmp_path / "run", "timm:test_vit", digits4, teacher_run, "accumulate=3", code=launcher_failed)
     assert "batch_size 32 cannot be shared evenly by 2 processes in parts of accumulate=3" in done.stderr
     assert not (tmp_path / "run").exists()
 
@@ -98,14 +105,14 @@ def test_what_is_trained_beside_the_student_is_trained_by_all_processes(
     holds connectors and peers too. Exits have batch statistics, so that one process takes its steps in two parts
     here."""
     changes = ["optimizer.lr=3e-5", *changes]
-    train(tmp_path / "one", "timm:test_vit", digits4, teacher_run, *changes, "accumulate=2")
-    train(tmp_path / "two", "timm:test_vit", digits4, teacher_run, *changes, processes=2)
+    in_one(tmp_path / "one", "timm:test_vit", digits4, teacher_run, *changes, "accumulate=2")
+    in_two(tmp_path / "two", "timm:test_vit", digits4, teacher_run, *changes)
     assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=2e-5)
 
 
 def test_crd_is_refused_in_several_processes(tmp_path: Path, digits4: str, teacher_run: Path) -> None:
     crd = 'losses=[{"name": "kd"}, {"name": "crd"}]'
     launcher_failed = 1
-    done = train(tmp_path / "run", "timm:test_vit", digits4, teacher_run, crd, processes=2, code=launcher_failed)
+    done = in_two(tmp_path / "run", "timm:test_vit", digits4, teacher_run, crd, code=launcher_failed)
     assert "crd keeps a memory of all samples, which several processes would not share" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -1,16 +1,20 @@
 """Ranges from training images, biases corrected, sensitivities: each against a value worked out otherwise."""
 
+import tracemalloc
 from collections.abc import Collection
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from onnxruntime.quantization.calibrate import HistogramCollector
 
 from compressor.errors import KdcError
 from compressor.export.base import Source
-from compressor.export.calibration import BINS, Histogram, _entropy, _percentile, activation_ranges, batches
+from compressor.export.calibration import activation_ranges, batches
 from compressor.export.onnx.bias_correction import channel_means, correct_biases
 from compressor.export.onnx.qdq import insert_pairs, plan_for, quantize
 from compressor.export.onnx.qdq_plan import Layer, heavy_layers
@@ -21,7 +25,6 @@ from compressor.schema.quantization import Scheme
 from tests.export.ort_kit import HEAVY, make_model, make_source
 
 U8S8 = Scheme(activations="uint8")
-S8S8 = Scheme(activations="int8")
 TENSORS = ("input", "x", "expand_out")
 
 
@@ -30,70 +33,88 @@ def source(tmp_path: Path) -> Source:
     return make_source(tmp_path)
 
 
-def seen(*values: np.ndarray) -> Histogram:
-    histogram = Histogram()
-    for chunk in values:
-        histogram.add(chunk.astype(np.float32))
-    return histogram
+def one_tensor(*chunks: np.ndarray) -> dict[str, dict[str, tuple[float, float]]]:
+    """The ranges of a network's input that takes `chunks`, a batch each."""
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch"])
+    result = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch"])
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"], "neg")], "net", [value], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return activation_ranges(model, ["x"], lambda: ({"x": chunk.astype(np.float32)} for chunk in chunks))
 
 
-def test_the_histogram_grows_without_losing_count() -> None:
-    chunks = [np.random.default_rng(seed).normal(0, 4.0**seed, 5000) for seed in range(4)]
-    grown = seen(*chunks)
-    whole = seen(np.concatenate(chunks))
-    assert grown.limit == whole.limit
-    np.testing.assert_array_equal(grown.counts, whole.counts)
-    assert grown.counts.sum() == 20000
-    every = np.concatenate(chunks).astype(np.float32)
-    assert (grown.low, grown.high) == (float(every.min()), float(every.max()))
+def test_ranges_by_hand() -> None:
+    # Of 400,000 values four may lie outside, by magnitude, whatever their sign. Bins are 10 / 2048 wide.
+    found = one_tensor(np.linspace(-1, 2, 399_996), np.array([-8.0, -7.0, 9.0, 10.0]))
+    assert found["minmax"]["x"] == (-8.0, 10.0)
+    low, high = found["percentile"]["x"]
+    assert high == pytest.approx(2, abs=10 / 2048)
+    assert low == -high
+    five = one_tensor(np.linspace(-1, 2, 399_995), np.array([-8.0, -7.0, 6.0, 9.0, 10.0]))["percentile"]["x"]
+    assert five[1] == pytest.approx(6, abs=10 / 2048)
+    one_side = one_tensor(np.linspace(0, 2, 399_996), np.array([7.0, 8.0, 9.0, 10.0]))["percentile"]["x"]
+    assert one_side == (0.0, high)
 
 
-def test_the_histogram_counts_zeros_before_anything_else() -> None:
-    histogram = seen(np.zeros(10), np.array([0.0, 3.0]))
-    assert (histogram.limit, histogram.counts[BINS], histogram.counts.sum()) == (4.0, 11, 12)
+def test_percentile_is_onnxruntimes() -> None:
+    """PercentileCalibrater is given the same values in one batch, as quantize_static does it."""
+    values = np.random.default_rng(0).standard_t(3, 200_000).astype(np.float32)
+    found = one_tensor(*np.split(values, 8))["percentile"]["x"]
+    collector = HistogramCollector("percentile", True, 2048, 2048, 99.999, "same")
+    collector.collect({"x": values})
+    low, high = collector.compute_collection_result()["x"][:2]
+    width = float(np.abs(values).max()) / 2048
+    assert found == pytest.approx((float(low), float(high)), abs=width)
+    assert found[1] == pytest.approx(np.quantile(np.abs(values), 0.99999), abs=2 * width)
 
 
-def test_values_that_are_not_finite_are_refused() -> None:
+@pytest.mark.parametrize("first", [0.0, 1e-9, 1.0])
+def test_a_batch_much_larger_than_the_first_adds_no_bins(first: float) -> None:
+    tracemalloc.start()
+    values = np.random.default_rng(0).uniform(0, 1000, 10_000)
+    found = one_tensor(np.full(10_000, first), values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000  # bytes; a histogram that grew from 1e-9 would have 2e15 bins
+    assert found["percentile"]["x"][1] == pytest.approx(1000, rel=2e-3)
+
+
+def test_memory_does_not_grow_with_the_images(source: Source) -> None:
+    def peak(times: int) -> int:
+        tracemalloc.start()
+        activation_ranges(make_model(), TENSORS, lambda: chain(*(batches(source) for _ in range(times))))
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(1)
+    assert peak(8) < 1.2 * peak(1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(KdcError, match="not finite"):
-        seen(np.array([1.0, np.nan]))
+        one_tensor(np.array([1.0, 2.0]), np.array([1.0, bad]))
 
 
-def test_percentile_is_numpys() -> None:
-    values = np.random.default_rng(0).standard_t(3, 200_000)
-    histogram = seen(values)
-    low, high = _percentile(histogram, U8S8)
-    width = histogram.limit / BINS
-    assert low == pytest.approx(np.quantile(values, 0.00005), abs=2 * width)
-    assert high == pytest.approx(np.quantile(values, 0.99995), abs=2 * width)
-    assert histogram.low < low
+def test_a_tensor_that_is_always_zero() -> None:
+    assert one_tensor(np.zeros(100), np.zeros(100)) == {"minmax": {"x": (0.0, 0.0)}, "percentile": {"x": (0.0, 0.0)}}
 
 
-def test_entropy_clips_a_tail_and_keeps_a_block() -> None:
-    random = np.random.default_rng(0)
-    tailed = np.concatenate([np.abs(random.normal(0, 1, 200_000)), [40.0]])
-    low, high = _entropy(seen(tailed), S8S8)
-    assert low >= 0
-    assert 2.5 < high < 12
-    assert _entropy(seen(random.uniform(0, 3, 200_000)), S8S8)[1] == pytest.approx(3, rel=0.02)
-
-
-@pytest.mark.parametrize("method", [_percentile, _entropy])
-def test_a_tensor_that_is_always_zero(method: object) -> None:
-    assert callable(method)
-    assert method(seen(np.zeros(100)), U8S8) == (0.0, 0.0)
+def test_nothing_is_printed(source: Source, capfd: pytest.CaptureFixture[str]) -> None:
+    activation_ranges(make_model(), TENSORS, partial(batches, source))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_minmax_is_what_the_network_gives(source: Source) -> None:
-    found = activation_ranges(make_model(), TENSORS, batches(source), U8S8)
+    found = activation_ranges(make_model(), TENSORS, partial(batches, source))
     inputs = source.calibration.fed(np.arange(len(source.calibration)))["input"]
     assert found["minmax"]["input"] == (inputs.min(), inputs.max())
     session = open_session(make_model(), ["x"])
     values = np.concatenate([session.run({"input": inputs[i : i + 1]})["x"] for i in range(len(inputs))])
     assert found["minmax"]["x"] == (0.0, values.max())
-    for method in ("percentile", "entropy"):
-        for name in TENSORS:
-            assert found["minmax"][name][0] <= found[method][name][0] < found[method][name][1]
-            assert found[method][name][1] <= found["minmax"][name][1]
+    for name in TENSORS:
+        assert found["minmax"][name][0] <= found["percentile"][name][0] < found["percentile"][name][1]
+        assert found["percentile"][name][1] <= found["minmax"][name][1]
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
@@ -114,7 +135,7 @@ def coarse(source: Source) -> tuple[onnx.ModelProto, dict[str, tuple[float, floa
             weight[:, 0] = 127 * scale[:, 0]
             tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float32), tensor.name))
     chosen = plan_for(model, U8S8, bias_int32=True)
-    return model, activation_ranges(model, chosen.activations, batches(source), U8S8)["minmax"], chosen.layers
+    return model, activation_ranges(model, chosen.activations, partial(batches, source))["minmax"], chosen.layers
 
 
 def test_bias_correction_puts_the_means_back(source: Source) -> None:
@@ -130,11 +151,11 @@ def test_bias_correction_puts_the_means_back(source: Source) -> None:
     corrected = correct_biases(model, layers, rounded, inputs, Silent())
     after = channel_means(quantize(corrected, ranges, U8S8), layers, inputs)
     for layer in layers:
-        was = np.abs(before[layer.output] - wanted[layer.output]).max()
-        now = np.abs(after[layer.output] - wanted[layer.output]).max()
+        was = np.abs(before[layer.name] - wanted[layer.name]).max()
+        now = np.abs(after[layer.name] - wanted[layer.name]).max()
         # Those behind int32 biases: half a step of the sums is left, and what is rounded otherwise because of it.
         assert now < max(0.05 * was, 1e-3), layer.name
-    assert np.abs(before["expand_out"] - wanted["expand_out"]).max() > 0.05  # there was something to be put back
+    assert np.abs(before["expand"] - wanted["expand"]).max() > 0.05  # there was something to be put back
     assert [layer.name for layer in heavy_layers(corrected.graph)] == HEAVY
 
 
@@ -163,7 +184,7 @@ def test_divergence_by_hand() -> None:
 def test_the_layer_that_was_ruined_is_the_most_sensitive(source: Source) -> None:
     model = make_model()
     chosen = plan_for(model, U8S8, bias_int32=True)
-    ranges = activation_ranges(model, chosen.activations, batches(source), U8S8)["minmax"]
+    ranges = activation_ranges(model, chosen.activations, partial(batches, source))["minmax"]
 
     def mixed(float_nodes: Collection[str]) -> onnx.ModelProto:
         made = quantize(model, ranges, U8S8, float_nodes=float_nodes)

@@ -1,5 +1,6 @@
 """What is quantized and how: the plan, the rounding by hand, layers back to float, and from Q/DQ back to ranges."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def source(tmp_path: Path) -> Source:
 def ranges_of(source: Source, scheme: Scheme, bias_int32: bool = True) -> dict[str, tuple[float, float]]:
     model = onnx.load(str(source.onnx_file))
     tensors = plan_for(model, scheme, bias_int32=bias_int32).activations
-    return activation_ranges(model, tensors, batches(source), scheme)["minmax"]
+    return activation_ranges(model, tensors, partial(batches, source))["minmax"]
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -77,7 +78,12 @@ def test_max_pool_shares_its_inputs_range() -> None:
     graph.node.insert(2, pool)
     chosen = plan_for(model, U8S8, bias_int32=True)
     assert {"x", "x_pooled"} <= set(chosen.activations)
-    assert chosen.same_as == {"x_pooled": "x"}
+    made = quantize(model, dict.fromkeys(chosen.activations, (0.0, 3.0)) | {"x": (0.0, 5.0)}, U8S8)
+    rounding = next(
+        node for node in made.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "x_pooled"
+    )
+    assert list(rounding.input[1:]) == ["x_scale", "x_zero_point"]
+    assert float(constants(made)["x_scale"]) == pytest.approx(5 / 255)
 
 
 @pytest.mark.parametrize(("scheme", "largest"), [(U8S7, 64), (U8S8, 127)])
@@ -96,9 +102,11 @@ def test_weights_are_rounded_per_channel(source: Source, scheme: Scheme, largest
 def test_biases_are_int32_at_the_scale_of_the_sums(source: Source) -> None:
     made = constants(quantize(make_model(), ranges_of(source, U8S8), U8S8))
     bias = constants(make_model())["stem.bias"]
-    np.testing.assert_allclose(made["stem_bias_scale"], made["input_scale"] * made["stem.weight_scale"], rtol=1e-6)
-    assert made["stem_bias_quantized"].dtype == np.int32
-    np.testing.assert_allclose(made["stem_bias_quantized"] * made["stem_bias_scale"], bias, atol=1e-3)
+    np.testing.assert_allclose(
+        made["stem.bias_quantized_scale"], made["input_scale"] * made["stem.weight_scale"], rtol=1e-6
+    )
+    assert made["stem.bias_quantized"].dtype == np.int32
+    np.testing.assert_allclose(made["stem.bias_quantized"] * made["stem.bias_quantized_scale"], bias, atol=1e-3)
     assert "stem.bias" not in made
 
 
@@ -112,7 +120,9 @@ def test_a_bias_beyond_int32_widens_its_channels_scale(source: Source) -> None:
             tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
     made = constants(quantize(model, ranges_of(source, U8S8), U8S8))
     bias = constants(model)["stem.bias"]
-    np.testing.assert_allclose(made["stem_bias_quantized"] * made["stem_bias_scale"].astype(float), bias, atol=1e-3)
+    np.testing.assert_allclose(
+        made["stem.bias_quantized"] * made["stem.bias_quantized_scale"].astype(float), bias, atol=1e-3
+    )
 
 
 def test_tensorrts_rules(source: Source) -> None:
@@ -181,14 +191,16 @@ def test_stripping_gives_back_what_was_put_in(source: Source, scheme: Scheme, bi
     stripped = strip(first)
     assert not {"QuantizeLinear", "DequantizeLinear"} & set(ops(stripped.model))
     # Its tensors have other names now; the numbers are the same, to the last bit.
-    scales = {name.removesuffix("_rounded"): scale for name, scale in stripped.weight_scales.items()}
+    scales = {name.removesuffix("_DequantizeLinear_Output"): scale for name, scale in stripped.weight_scales.items()}
     assert set(scales) == {f"{name}.weight" for name in HEAVY}
     again = quantize(
         stripped.model, stripped.ranges, scheme, bias_int32=bias_int32, weight_scales=stripped.weight_scales
     )
     before, after = constants(first), constants(again)
     for name in HEAVY:
-        np.testing.assert_array_equal(before[f"{name}.weight_quantized"], after[f"{name}.weight_rounded_quantized"])
+        np.testing.assert_array_equal(
+            before[f"{name}.weight_quantized"], after[f"{name}.weight_DequantizeLinear_Output_quantized"]
+        )
     for name in stripped.ranges:
         np.testing.assert_array_equal(before[f"{name}_scale"], after[f"{name}_scale"])
         np.testing.assert_array_equal(before[f"{name}_zero_point"], after[f"{name}_zero_point"])

@@ -36,8 +36,8 @@ def correct_biases(
     wanted = channel_means(made, layers, inputs)
     rounded = quantized(made)
     for layer in progress.track(layers, len(layers), "bias correction"):
-        found = channel_means(_up_to(rounded, layer.output), [layer], inputs)
-        shift = found[layer.output] - wanted[layer.output]
+        means = channel_means(_up_to(rounded, layer.name), [layer], inputs)
+        shift = means[layer.name] - wanted[layer.name]
         for graph in (made.graph, rounded.graph):
             _subtract(graph, layer.name, shift)
     return made
@@ -46,14 +46,16 @@ def correct_biases(
 def channel_means(
     model: onnx.ModelProto, layers: Sequence[Layer], inputs: Sequence[Arrays]
 ) -> dict[str, NDArray[np.float64]]:
-    """Output of a layer -> its mean in each channel, [channels], over all batches and positions."""
-    session = open_session(model, [layer.output for layer in layers])
+    """Name of a layer -> the mean of what it gives in each channel, [channels], over all batches and positions."""
+    # By name: where the Relu behind a layer was absorbed, what the layer gives has the Relu's name.
+    outputs = {node.name: node.output[0] for node in model.graph.node}
+    session = open_session(model, [outputs[layer.name] for layer in layers])
     sums: dict[str, NDArray[np.float64]] = {}
     for batch in inputs:
         for layer, value in zip(layers, session.run(batch).values(), strict=True):
             channel = 1 if layer.op == "Conv" else value.ndim - 1
             over = tuple(number for number in range(value.ndim) if number != channel)
-            sums[layer.output] = sums.get(layer.output, 0.0) + value.mean(axis=over, dtype=np.float64)
+            sums[layer.name] = sums.get(layer.name, 0.0) + value.mean(axis=over, dtype=np.float64)
     return {name: total / len(inputs) for name, total in sums.items()}
 
 
@@ -87,11 +89,12 @@ def _subtract(graph: onnx.GraphProto, layer: str, shift: NDArray[np.float64]) ->
             tensor.CopyFrom(numpy_helper.from_array(corrected.astype(np.float32), tensor.name))
 
 
-def _up_to(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
-    """The part of a model that makes `tensor`, which is its only output."""
+def _up_to(model: onnx.ModelProto, layer: str) -> onnx.ModelProto:
+    """The part of a model that makes what the node `layer` gives, its only output."""
     producer = {name: node.name for node in model.graph.node for name in node.output}
     by_name = {node.name: node for node in model.graph.node}
-    needed, waiting = set(), [tensor]
+    output = by_name[layer].output[0]
+    needed, waiting = set(), [output]
     while waiting:
         name = producer.get(waiting.pop())
         if name is not None and name not in needed:
@@ -102,6 +105,6 @@ def _up_to(model: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
     del part.graph.node[:], part.graph.initializer[:], part.graph.output[:]
     part.graph.node.extend(node for node in model.graph.node if node.name in needed)
     read = {name for node in part.graph.node for name in node.input}
-    part.graph.initializer.extend(one for one in model.graph.initializer if one.name in read)
-    part.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    part.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in read)
+    part.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
     return part

@@ -37,10 +37,10 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in graph.initializer:
         _narrow(tensor)
     constants = {tensor.name for tensor in graph.initializer}
-    inputs = [one for one in graph.input if _is_float(one) and one.name not in constants]
-    outputs = [one for one in graph.output if _is_float(one)]
-    renamed = {one.name: f"{one.name}_fp16" for one in (*inputs, *outputs)}
-    nodes = [_cast(one.name, renamed[one.name], TensorProto.FLOAT16) for one in inputs]
+    inputs = [value for value in graph.input if _is_float(value) and value.name not in constants]
+    outputs = [value for value in graph.output if _is_float(value)]
+    renamed = {value.name: f"{value.name}_fp16" for value in (*inputs, *outputs)}
+    nodes = [_cast(value.name, renamed[value.name], TensorProto.FLOAT16) for value in inputs]
     for node in graph.node:
         for names in (node.input, node.output):
             for slot, name in enumerate(names):
@@ -48,7 +48,7 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
         for attribute in node.attribute:
             _narrow_attribute(node, attribute)
         nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    nodes += [_cast(renamed[one.name], one.name, TensorProto.FLOAT) for one in outputs]
+    nodes += [_cast(renamed[value.name], value.name, TensorProto.FLOAT) for value in outputs]
     del graph.node[:]
     graph.node.extend(nodes)
     return made

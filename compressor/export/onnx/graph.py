@@ -69,9 +69,9 @@ def to_onnx(
     _strip(model)
     if opset < LOWEST_EXPORTED:
         model = _converted_down(model, opset)
-    found = {row.domain or "ai.onnx": row.version for row in model.opset_import}
-    if found.get("ai.onnx") != opset:
-        raise KdcError(f"the network exports to ONNX opset {found.get('ai.onnx')}, not to the {opset} of the profile")
+    opsets = {row.domain or "ai.onnx": row.version for row in model.opset_import}
+    if opsets.get("ai.onnx") != opset:
+        raise KdcError(f"the network exports to ONNX opset {opsets.get('ai.onnx')}, not to the {opset} of the profile")
     model.producer_name, model.producer_version = "kdc", ""
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     onnx.checker.check_model(model, full_check=True)
@@ -85,13 +85,13 @@ def _varying(network: nn.Module, inputs: Sequence[TensorSpec], batch: bool) -> t
     """The dimensions that vary, by argument of the network; None where none does. Those of one name vary together."""
     names = {name for spec in inputs for number, name in spec.varying.items() if number or batch}
     dimensions = {name: torch.export.Dim(name) for name in sorted(names)}
-    found = tuple(
+    by_input = tuple(
         {number: dimensions[name] for number, name in spec.varying.items() if name in dimensions} for spec in inputs
     )
     if not names:
         return None
     kinds = [parameter.kind for parameter in inspect.signature(network.forward).parameters.values()]
-    return (found,) if inspect.Parameter.VAR_POSITIONAL in kinds else found
+    return (by_input,) if inspect.Parameter.VAR_POSITIONAL in kinds else by_input
 
 
 def metadata_json(value: object) -> str:
@@ -146,9 +146,11 @@ def _quiet() -> Iterator[None]:
 def onnx_constants(model: Path) -> Iterator[tuple[str, int]]:
     """(type, bytes) of each initializer and Constant of an ONNX file."""
     graph = onnx.load(model).graph
-    attributes = [one for node in graph.node if node.op_type == "Constant" for one in node.attribute]
-    found = [one.t for one in attributes if one.HasField("t")]  # some hold a plain number or a list of them
-    for tensor in [*graph.initializer, *found]:
+    attributes = [attribute for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]
+    tensors = [
+        attribute.t for attribute in attributes if attribute.HasField("t")
+    ]  # some hold a plain number or a list of them
+    for tensor in [*graph.initializer, *tensors]:
         kind = tensor_dtype_to_np_dtype(tensor.data_type)
         count = int(np.prod(tensor.dims, dtype=np.int64))
         # Types below a byte are packed, two (or more) to a byte.

@@ -1,6 +1,7 @@
 """onnxruntime's int8: Q/DQ graphs that it fuses into its integer kernels when it loads them."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -37,13 +38,13 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
     in_float = [layer.name for layer in heavy_layers(model.graph) if layer.weight not in trained.weight_scales]
     wanted = plan_for(model, scheme, in_float, bias_int32=True).activations
     missing = [name for name in wanted if name not in trained.ranges]
-    seen = activation_ranges(rounded, missing, batches(source), scheme)["minmax"]
+    seen = activation_ranges(rounded, missing, partial(batches, source))["minmax"]
     graph = quantize(
         model, {**seen, **trained.ranges}, scheme, float_nodes=in_float, weight_scales=trained.weight_scales
     )
     write_model(graph, folder / "model.onnx")
-    how = f"trained ranges and weights; from calibration, {len(missing)} ranges between layers"
-    return Candidate("qat", how, folder / "model.onnx")
+    line = f"trained ranges and weights; from calibration, {len(missing)} ranges between layers"
+    return Candidate("qat", line, folder / "model.onnx")
 
 
 ORT = Quantizer(onnxruntime_scheme, _candidates, from_qat)

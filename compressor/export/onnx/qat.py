@@ -86,9 +86,11 @@ class _Quantize(nn.Module):
         self.register_buffer("zero_point", torch.tensor(rounding.zero_point, dtype=self.kind))
 
     def forward(self, values: Tensor) -> Tensor:
-        how = (self.scale, self.zero_point)
-        whole = torch.onnx.ops.symbolic("QuantizeLinear", (values, *how), dtype=self.kind, shape=values.shape)
-        return torch.onnx.ops.symbolic("DequantizeLinear", (whole, *how), dtype=torch.float32, shape=values.shape)
+        parameters = (self.scale, self.zero_point)
+        integers = torch.onnx.ops.symbolic("QuantizeLinear", (values, *parameters), dtype=self.kind, shape=values.shape)
+        return torch.onnx.ops.symbolic(
+            "DequantizeLinear", (integers, *parameters), dtype=torch.float32, shape=values.shape
+        )
 
 
 class _StoredWeight(nn.Module):
@@ -178,8 +180,8 @@ def _clip_bounds(node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]) ->
 
 
 def _rename_inputs(node: onnx.NodeProto, instead: Mapping[str, str]) -> None:
-    for place, name in enumerate(node.input):
-        node.input[place] = instead.get(name, name)
+    for slot, name in enumerate(node.input):
+        node.input[slot] = instead.get(name, name)
 
 
 def _keep(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:

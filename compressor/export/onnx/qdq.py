@@ -1,20 +1,22 @@
 """Static quantization of an ONNX graph: Q/DQ pairs around what `qdq_plan` chooses, weights as int8, biases as int32.
 
 The graph says what is rounded and how (ONNX QuantizeLinear, DequantizeLinear, opset 13 and later); the runtime fuses
-`DQ -> Conv -> Q` into its integer kernel. Written out here rather than by onnxruntime's quantize_static, because ranges
-come from several calibrations at once, layers return to float one by one, and logits stay in float.
+`DQ -> Conv -> Q` into its integer kernel. The pairs are written by onnxruntime's QDQQuantizer. It is told which nodes,
+since gates and logits stay in float, and the scales of the weights, since training may have fixed them.
 """
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from compressor.errors import KdcError, first_line, os_error
-from compressor.export.onnx.qdq_plan import Layer, Plan, plan
+from compressor.export.onnx.qdq_plan import CARRIERS, CLIPS, Plan, plan
+from compressor.export.quiet import quiet
 from compressor.quantization.fake_quant import LARGEST_WEIGHT
 from compressor.schema.quantization import Scheme
 
@@ -24,15 +26,18 @@ Ranges = Mapping[str, tuple[float, float]]
 """Tensor -> the (low, high) that it is rounded within; what lies outside is clipped."""
 
 INT32_ROOM = 2.0**30
-"""A bias keeps away from the ends of int32, so that the sum of products still fits beside it."""
+"""A bias keeps away from the ends of int32, so that the sum of products still fits beside it. QDQQuantizer itself lets
+it reach them."""
 
 SMALLEST = 1e-30
 """Scale below which float32 has no digits left: a tensor that is always 0."""
 
+LAYERS = ("Conv", "Gemm", "MatMul")
+
 
 def plan_for(model: onnx.ModelProto, scheme: Scheme, float_nodes: Collection[str] = (), *, bias_int32: bool) -> Plan:
     """What `quantize` will round: its activations are the tensors that need ranges."""
-    return plan(model.graph, scheme, float_nodes, outputs=bias_int32)
+    return plan(model.graph, scheme, float_nodes, results=bias_int32)
 
 
 def quantize(
@@ -65,17 +70,41 @@ def insert_pairs(
     weight_scales: Mapping[str, NDArray[np.float32]],
 ) -> onnx.ModelProto:
     """`quantize` of a plan that is made already; `bias_int32` is about the biases alone here."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import TensorData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    del made.graph.value_info[:]  # those of tensors that come to be integers would lie
-    writer = _Writer(made.graph)
-    scales: dict[str, float] = {}
-    for name in chosen.activations:
-        scales[name] = writer.activation(name, _range(ranges, chosen.same_as.get(name, name)), scheme)
-    for layer in chosen.layers:
-        writer.layer(layer, scales[layer.data], scheme, weight_scales, bias_int32)
-    writer.finish()
-    return made
+    limits = {name: _range(ranges, name) for name in chosen.activations}
+    limits |= {name: limits[last] for name, last in chosen.absorbed.items()}
+    if not chosen.nodes:  # QDQQuantizer takes no names for all of them
+        return made
+    ops = [*LAYERS, *CARRIERS, *CLIPS]
+    with quiet("onnxruntime cannot quantize the network"):
+        quantizer = QDQQuantizer(
+            made,
+            per_channel=scheme.per_channel,
+            reduce_range=scheme.weight_bits == 7,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8 if scheme.activations == "uint8" else QuantType.QInt8,
+            tensors_range={
+                name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+                for name, (low, high) in limits.items()
+            },
+            nodes_to_quantize=list(chosen.nodes),
+            nodes_to_exclude=[],
+            op_types_to_quantize=ops,
+            extra_options={
+                "ActivationSymmetric": scheme.activations == "int8",
+                "QuantizeBias": bias_int32,
+                "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"] if chosen.results else ops,
+                "TensorQuantOverrides": _weight_overrides(made, chosen, limits, scheme, bias_int32, weight_scales),
+            },
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    return _described_as(quantizer.model.model, model)
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
@@ -91,6 +120,14 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
         raise os_error(error, f"writing {path}") from error
 
 
+def _described_as(made: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+    """With the metadata of the model that it was made of. Shapes that were inferred on the way would only add bytes."""
+    made.producer_name, made.producer_version = model.producer_name, model.producer_version
+    del made.metadata_props[:], made.graph.value_info[:]
+    made.metadata_props.extend(model.metadata_props)
+    return made
+
+
 def _range(ranges: Ranges, name: str) -> tuple[float, float]:
     if name not in ranges:
         raise KdcError(f"tensor {name} has no range to be quantized within", "calibrate again")
@@ -100,14 +137,42 @@ def _range(ranges: Ranges, name: str) -> tuple[float, float]:
     return low, high
 
 
-def _activation_scale(low: float, high: float, scheme: Scheme) -> tuple[np.float32, int]:
-    """Scale and zero point: 0 is always one of the values, since padding and Relu make it exactly."""
-    if scheme.activations == "int8":
-        scale = max(-low, high) / 127
-        return np.float32(scale if scale > SMALLEST else 1.0), 0
-    scale = (high - low) / 255
-    scale = scale if scale > SMALLEST else 1.0
-    return np.float32(scale), int(np.clip(np.rint(-low / scale), 0, 255))
+def _weight_overrides(
+    model: onnx.ModelProto,
+    chosen: Plan,
+    limits: Ranges,
+    scheme: Scheme,
+    bias_int32: bool,
+    fixed: Mapping[str, NDArray[np.float32]],
+) -> dict[str, list[dict[str, Any]]]:
+    """QDQQuantizer's TensorQuantOverrides for the weights: their scales, symmetric."""
+    values = {tensor.name: tensor for tensor in model.graph.initializer}
+    scales: dict[str, NDArray[np.float32]] = {}
+    for layer in chosen.layers:
+        axis = layer.axis if scheme.per_channel else None
+        scale = scales.get(layer.weight, fixed.get(layer.weight))
+        if scale is None:
+            scale = _weight_scale(numpy_helper.to_array(values[layer.weight]), axis, scheme.weight_bits)
+        if bias_int32 and layer.bias is not None:
+            bias = np.abs(numpy_helper.to_array(values[layer.bias]).astype(np.float64))
+            # For a channel of tiny weights, or none, and a bias.
+            least = bias / INT32_ROOM / _activation_scale(*limits[layer.data], scheme)
+            scale = np.maximum(scale, least if scale.ndim else least.max()).astype(np.float32)
+        scales[layer.weight] = scale
+    axes = {layer.weight: layer.axis for layer in chosen.layers}
+    return {
+        name: [
+            {"scale": number, "zero_point": 0} | ({"axis": axes[name]} if scale.ndim else {})
+            for number in scale.ravel()
+        ]
+        for name, scale in scales.items()
+    }
+
+
+def _activation_scale(low: float, high: float, scheme: Scheme) -> float:
+    """As QDQQuantizer has it; 1 for a tensor that is always 0."""
+    scale = max(-low, high) / 127 if scheme.activations == "int8" else (high - low) / 255
+    return scale if scale > SMALLEST else 1.0
 
 
 def _weight_scale(weight: NDArray[np.float32], axis: int | None, bits: int) -> NDArray[np.float32]:
@@ -115,103 +180,3 @@ def _weight_scale(weight: NDArray[np.float32], axis: int | None, bits: int) -> N
     over = tuple(number for number in range(weight.ndim) if number != axis)
     largest = np.abs(weight).max(axis=over if axis is not None else None).astype(np.float64)
     return np.asarray(np.where(largest > SMALLEST, largest, 1.0) / LARGEST_WEIGHT[bits], np.float32)
-
-
-class _Writer:
-    """Adds Q and DQ nodes to a graph, and lets the nodes that read the tensors read the DQs' results instead."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.graph = graph
-        self.values = {tensor.name: tensor for tensor in graph.initializer}
-        self.before: dict[str, list[onnx.NodeProto]] = {}
-        self.reads: dict[str, str] = {}
-        self.done: set[str] = set()
-
-    def activation(self, name: str, limits: tuple[float, float], scheme: Scheme) -> float:
-        scale, zero = _activation_scale(*limits, scheme)
-        kind = np.uint8 if scheme.activations == "uint8" else np.int8
-        self._constant(f"{name}_scale", np.asarray(scale))
-        self._constant(f"{name}_zero_point", np.asarray(zero, kind))
-        numbers = [f"{name}_scale", f"{name}_zero_point"]
-        pair = [
-            helper.make_node("QuantizeLinear", [name, *numbers], [f"{name}_quantized"], f"{name}_QuantizeLinear"),
-            helper.make_node(
-                "DequantizeLinear", [f"{name}_quantized", *numbers], [f"{name}_rounded"], f"{name}_DequantizeLinear"
-            ),
-        ]
-        self.before[name] = pair
-        self.reads[name] = f"{name}_rounded"
-        return float(scale)
-
-    def layer(
-        self,
-        layer: Layer,
-        data_scale: float,
-        scheme: Scheme,
-        fixed: Mapping[str, NDArray[np.float32]],
-        bias_int32: bool,
-    ) -> None:
-        weight = numpy_helper.to_array(self.values[layer.weight])
-        axis = layer.axis if scheme.per_channel else None
-        scale = fixed.get(layer.weight, _weight_scale(weight, axis, scheme.weight_bits))
-        if bias_int32 and layer.bias is not None:
-            bias = numpy_helper.to_array(self.values[layer.bias]).astype(np.float64)
-            least = np.abs(bias) / INT32_ROOM / data_scale  # for a channel of tiny weights, or none, and a bias
-            scale = np.maximum(scale, least if axis is not None else least.max()).astype(np.float32)
-            whole = np.float32(data_scale) * scale
-            values = np.clip(np.rint(bias / whole), -(2**31) + 1, 2**31 - 1)
-            self._stored(layer.bias, f"{layer.name}_bias", values.astype(np.int32), whole, 0, layer.name)
-        shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
-        most = LARGEST_WEIGHT[scheme.weight_bits]
-        codes = np.clip(np.rint(weight / scale.reshape(shape if scale.ndim else [1] * weight.ndim)), -most, most)
-        self._stored(layer.weight, layer.weight, codes.astype(np.int8), scale, layer.axis, layer.name)
-
-    def _stored(
-        self,
-        original: str,
-        name: str,
-        codes: NDArray[np.int8] | NDArray[np.int32],
-        scale: NDArray[np.float32],
-        axis: int,
-        reader: str,
-    ) -> None:
-        """A constant as integers and a DQ, read by the node `reader`."""
-        if name not in self.done:
-            self.done.add(name)
-            self._constant(f"{name}_quantized", codes)
-            self._constant(f"{name}_scale", scale)
-            self._constant(f"{name}_zero_point", np.zeros(scale.shape, codes.dtype))
-            inputs = [f"{name}_quantized", f"{name}_scale", f"{name}_zero_point"]
-            node = helper.make_node("DequantizeLinear", inputs, [f"{name}_rounded"], f"{name}_DequantizeLinear")
-            if scale.ndim:
-                node.attribute.append(helper.make_attribute("axis", axis))
-            self.before.setdefault("", []).append(node)
-        for node in self.graph.node:
-            if node.name == reader:
-                for slot, read in enumerate(node.input):
-                    if slot and read == original:
-                        node.input[slot] = f"{name}_rounded"
-
-    def _constant(self, name: str, value: NDArray[np.generic]) -> None:
-        assert name not in self.values, name
-        self.values[name] = numpy_helper.from_array(np.asarray(value), name)
-
-    def finish(self) -> None:
-        """Write the nodes in topological order, and the constants that are still read."""
-        nodes: list[onnx.NodeProto] = [*self.before.pop("", [])]
-        for value in self.graph.input:
-            nodes += self.before.pop(value.name, [])
-        for node in self.graph.node:
-            for slot, name in enumerate(node.input):
-                node.input[slot] = self.reads.get(name, name)
-            nodes.append(node)
-            for name in node.output:
-                nodes += self.before.pop(name, [])
-        assert not self.before, sorted(self.before)
-        used = {name for node in nodes for name in node.input}
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del self.graph.node[:]
-        self.graph.node.extend(kept)
-        constants = [value for name, value in self.values.items() if name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(constants)

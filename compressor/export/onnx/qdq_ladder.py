@@ -1,6 +1,6 @@
 """The rungs to an int8 Q/DQ graph, for the runtimes that read one: onnxruntime and TensorRT."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +81,11 @@ class _Steps:
         """Method -> the ranges of all tensors that are rounded."""
         tensors = plan_for(model, self.scheme, bias_int32=self.bias_int32).activations
         number = len(self.source.calibration) // self.source.profile.batch
-        inputs = self.progress.track(batches(self.source), number, "calibration")
-        return {**activation_ranges(model, tensors, inputs, self.scheme)}
+
+        def inputs() -> Iterable[Arrays]:
+            return self.progress.track(batches(self.source), number, "calibration")
+
+        return {**activation_ranges(model, tensors, inputs)}
 
     def layers(self, model: onnx.ModelProto) -> tuple[Layer, ...]:
         return plan_for(model, self.scheme, bias_int32=self.bias_int32).layers
@@ -113,21 +116,21 @@ class _Steps:
         means = "" if model is fp32 else ", means corrected"
         for layers in growing_sets(in_order(measured)):
             worst = ", ".join(layer.weight.removesuffix(".weight") for layer in layers[:3])
-            more = ", …" if len(layers) > 3 else ""
-            how = f"{method} ranges{means}, {len(layers)} of {len(measured)} layers in float ({worst}{more})"
+            dots = ", …" if len(layers) > 3 else ""
+            line = f"{method} ranges{means}, {len(layers)} of {len(measured)} layers in float ({worst}{dots})"
             names = [layer.name for layer in layers]
-            yield self.write("fallback", how, model, ranges, names, f"fallback-{len(layers)}")
+            yield self.write("fallback", line, model, ranges, names, f"fallback-{len(layers)}")
 
     def write(
         self,
         rung: RungName,
-        how: str,
+        line: str,
         model: onnx.ModelProto,
         ranges: Ranges,
         float_nodes: Collection[str] = (),
         name: str = "",
     ) -> Candidate:
         graph = quantize(model, ranges, self.scheme, float_nodes=float_nodes, bias_int32=self.bias_int32)
-        path = self.folder / (name or f"{rung}-{how.split()[0]}") / "model.onnx"
+        path = self.folder / (name or f"{rung}-{line.split()[0]}") / "model.onnx"
         write_model(graph, path)
-        return Candidate(rung, how, path)
+        return Candidate(rung, line, path)

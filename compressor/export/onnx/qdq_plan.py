@@ -15,6 +15,7 @@ from compressor.schema.quantization import Scheme
 __all__ = ["GraphIndex", "Layer", "Plan", "heavy_layers", "plan", "squeeze_excite"]
 
 POOLS = ("ReduceMean", "ReduceMax", "GlobalAveragePool", "GlobalMaxPool")
+CLIPS = ("Relu", "Clip")
 CARRIERS = ("Add", "MaxPool")
 """Ops without weights that onnxruntime computes in 8 bits as fast or faster. Swish, hard-swish, sigmoid, means and the
 products of squeeze-excite stay in float: their kernels gain nothing there, and their ranges lose accuracy."""
@@ -37,11 +38,14 @@ class Layer:
 @dataclass(frozen=True)
 class Plan:
     """`layers`: those to be quantized. `activations`: the tensors that get a Q/DQ pair, in the order of the graph.
-    `same_as`: an activation -> the one whose range it must share, since its kernel only moves values."""
+    `nodes`: what is computed in 8 bits, by name: the layers, and where `results` are rounded too, what carries them.
+    `absorbed`: the result of a layer or Add -> that of the Relu or Clip behind it, which is rounded in its place."""
 
     layers: tuple[Layer, ...]
     activations: tuple[str, ...]
-    same_as: dict[str, str]
+    nodes: tuple[str, ...]
+    absorbed: dict[str, str]
+    results: bool
 
 
 class GraphIndex:
@@ -59,8 +63,8 @@ class GraphIndex:
                 self.consumers[name].append(node)
 
     def sole_consumer(self, tensor: str) -> onnx.NodeProto | None:
-        found = self.consumers[tensor]
-        return found[0] if len(found) == 1 and tensor not in self.outputs else None
+        consumers = self.consumers[tensor]
+        return consumers[0] if len(consumers) == 1 and tensor not in self.outputs else None
 
     def variable(self, node: onnx.NodeProto) -> list[str]:
         """The inputs of a node that are no constants."""
@@ -71,40 +75,43 @@ def heavy_layers(graph: onnx.GraphProto) -> tuple[Layer, ...]:
     """All layers with constant float weights and variable data, squeeze-excite apart, in the order of the graph."""
     index = GraphIndex(graph)
     apart = squeeze_excite(index)
-    found = (_layer(node, index) for node in index.nodes if node.name not in apart)
-    return tuple(layer for layer in found if layer is not None)
+    layers = (_layer(node, index) for node in index.nodes if node.name not in apart)
+    return tuple(layer for layer in layers if layer is not None)
 
 
-def plan(graph: onnx.GraphProto, scheme: Scheme, float_nodes: Collection[str], *, outputs: bool) -> Plan:
+def plan(graph: onnx.GraphProto, scheme: Scheme, float_nodes: Collection[str], *, results: bool) -> Plan:
     """Choose what to quantize. `float_nodes`: names of layers that stay in float.
 
-    With `outputs` (onnxruntime), a convolution's result is rounded too, and then an Add's and a MaxPool's of rounded
+    With `results` (onnxruntime), a convolution's result is rounded too, and then an Add's and a MaxPool's of rounded
     tensors: only with a Q behind it does the runtime fuse a node into its 8-bit kernel. A Relu or Clip between the two
     is absorbed into the rounding where the activations have a zero point. Without (TensorRT), only what a layer reads.
+    The network's own results are never rounded: a convolution that gives one stays in float.
     """
     index = GraphIndex(graph)
-    layers = tuple(layer for layer in heavy_layers(graph) if layer.name not in float_nodes)
-    marked = {layer.data for layer in layers}
-    same_as: dict[str, str] = {}
-    if outputs:
-        absorb = scheme.activations == "uint8"
-        # A Gemm's and a MatMul's kernels can write float: their results are rounded only where a layer reads them.
-        marked |= {_rounded(layer.output, index, absorb) for layer in layers if layer.op == "Conv"} - index.outputs
-        for node in index.nodes:
-            inputs = index.variable(node)
-            if (
-                node.op_type in CARRIERS
-                and len(inputs) == len(list(filter(None, node.input)))
-                and marked.issuperset(inputs)
-            ):
-                result = node.output[0] if node.op_type == "MaxPool" else _rounded(node.output[0], index, absorb)
-                if result in index.outputs:
-                    continue
-                marked.add(result)
-                if node.op_type == "MaxPool":
-                    same_as[result] = same_as.get(inputs[0], inputs[0])
+    absorb = results and scheme.activations == "uint8"
+    behind = {node.output[0]: _absorbed(node.output[0], index, absorb) for node in index.nodes if node.output}
+    ends = {name for name, last in behind.items() if last in index.outputs}
+    layers = tuple(
+        layer
+        for layer in heavy_layers(graph)
+        if layer.name not in float_nodes and not (results and layer.op == "Conv" and layer.output in ends)
+    )
+    # A Gemm's and a MatMul's kernels can write float: their results are rounded only where a layer reads them.
+    rounded = [layer.output for layer in layers if results and layer.op == "Conv"]
+    marked = {layer.data for layer in layers} | {behind[name] for name in rounded}
+    names = {layer.name for layer in layers}
+    for node in index.nodes if results else ():
+        inputs, result = index.variable(node), node.output[0]
+        no_constants = len(inputs) == len(list(filter(None, node.input)))
+        if node.op_type in CARRIERS and no_constants and marked.issuperset(inputs) and result not in ends:
+            names.add(node.name)
+            marked.add(result if node.op_type == "MaxPool" else behind[result])
+            rounded += [result] if node.op_type != "MaxPool" else []
+    absorbed = {name: behind[name] for name in rounded if behind[name] != name}
+    names |= {index.producer[name].name for name in absorbed.values()}
     order = [*sorted(index.inputs), *(name for node in index.nodes for name in node.output)]
-    return Plan(layers, tuple(name for name in order if name in marked), same_as)
+    activations = tuple(name for name in order if name in marked)
+    return Plan(layers, activations, tuple(node.name for node in index.nodes if node.name in names), absorbed, results)
 
 
 def squeeze_excite(index: GraphIndex) -> set[str]:
@@ -123,7 +130,7 @@ def _operation(node: onnx.NodeProto, index: GraphIndex) -> Operation:
 
 def _is_spatial(node: onnx.NodeProto, index: GraphIndex) -> bool:
     """Whether a ReduceMean or ReduceMax goes over height and width. Its axes are an attribute up to opset 17."""
-    axes = next((list(one.ints) for one in node.attribute if one.name == "axes"), [])
+    axes = next((list(row.ints) for row in node.attribute if row.name == "axes"), [])
     if len(node.input) > 1 and node.input[1] in index.constants:
         axes = numpy_helper.to_array(index.constants[node.input[1]]).tolist()
     return sorted(np.mod(axes, 4)) == [2, 3]
@@ -133,7 +140,7 @@ def _layer(node: onnx.NodeProto, index: GraphIndex) -> Layer | None:
     weight = index.constants.get(node.input[1]) if len(node.input) > 1 else None
     if weight is None or weight.data_type != onnx.TensorProto.FLOAT or node.input[0] in index.constants:
         return None
-    attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+    attributes = {row.name: onnx.helper.get_attribute_value(row) for row in node.attribute}
     if node.op_type == "Conv":
         axis = 0
     elif node.op_type == "Gemm" and not attributes.get("transA", 0) and attributes.get("alpha", 1.0) == 1.0:
@@ -148,9 +155,7 @@ def _layer(node: onnx.NodeProto, index: GraphIndex) -> Layer | None:
     return Layer(node.name, node.op_type, node.input[0], node.input[1], bias, node.output[0], axis)
 
 
-def _rounded(tensor: str, index: GraphIndex, absorb: bool) -> str:
+def _absorbed(tensor: str, index: GraphIndex, absorb: bool) -> str:
     """The tensor that is rounded for a kernel's result: behind its activation, where that is absorbed."""
     behind = index.sole_consumer(tensor)
-    if absorb and behind is not None and behind.op_type in ("Relu", "Clip"):
-        return str(behind.output[0])
-    return tensor
+    return str(behind.output[0]) if absorb and behind is not None and behind.op_type in CLIPS else tensor

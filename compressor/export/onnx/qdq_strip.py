@@ -53,7 +53,7 @@ def _dequantized(
     codes, scale = constants[node.input[0]], np.asarray(constants[node.input[1]], np.float32)
     if len(node.input) > 2 and np.any(constants[node.input[2]]):
         raise KdcError(f"node {node.name}: its weights have a zero point that is not 0; kdc takes symmetric ones")
-    axis = next((one.i for one in node.attribute if one.name == "axis"), 1)
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
     shape = [-1 if number == axis % codes.ndim else 1 for number in range(codes.ndim)]
     if codes.dtype == np.int8:
         result.weight_scales[node.output[0]] = scale.reshape(()) if scale.size == 1 else scale

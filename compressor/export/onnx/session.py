@@ -32,8 +32,8 @@ class TappedSession:
     def run(self, batch: Arrays) -> dict[str, Floats]:
         """The tensors for one batch of inputs."""
         inside = [name for name in self._tensors if name not in batch]
-        found = dict(zip(inside, self._session.run(inside, batch) if inside else (), strict=True))
-        return {name: batch[name] if name in batch else found[name] for name in self._tensors}
+        values = dict(zip(inside, self._session.run(inside, batch) if inside else (), strict=True))
+        return {name: batch[name] if name in batch else values[name] for name in self._tensors}
 
 
 def open_session(model: onnx.ModelProto, tensors: Sequence[str]) -> TappedSession:
@@ -57,11 +57,11 @@ def node_times(model: onnx.ModelProto, inputs: Iterable[Arrays]) -> dict[str, fl
         for batch in inputs:
             session.run(None, batch)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    found: dict[str, list[int]] = defaultdict(list)
+    durations: dict[str, list[int]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            found[event["name"].removesuffix("_kernel_time")].append(event["dur"])
-    return {name: float(np.median(times)) for name, times in found.items()}
+            durations[event["name"].removesuffix("_kernel_time")].append(event["dur"])
+    return {name: float(np.median(times)) for name, times in durations.items()}
 
 
 def _options() -> Any:
