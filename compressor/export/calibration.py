@@ -1,7 +1,8 @@
-"""Activation ranges from training images: two passes over them, two ways of reading what was seen.
+"""Activation ranges from training images: two passes over them, three ways of reading what was seen.
 
 minmax      everything that was seen
-percentile  all but one value in a hundred thousand, by magnitude
+percentile  all but one value in a hundred thousand, half of it cut at each end
+magnitude   all but one value in a hundred thousand, the largest whatever their sign
 
 The first pass finds the ends; in the second, onnxruntime's HistogramCollector counts what lies between them. It is fed
 a batch at a time and told the ends at once, so that memory grows neither with the images, which it would otherwise
@@ -10,6 +11,7 @@ keep, nor with a batch that is much larger than the first, to which it would oth
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import onnx
@@ -22,12 +24,13 @@ from compressor.tasks.base import Arrays
 
 __all__ = ["FEWEST", "METHODS", "PERCENTILE", "activation_ranges", "batches"]
 
-METHODS = ("minmax", "percentile")
+METHODS = ("minmax", "percentile", "magnitude")
 FEWEST = 32
 """Calibration images below which a range would be an accident."""
 PERCENTILE = 99.999
 BINS = 2048
-"""Both as onnxruntime has them by default (onnxruntime.quantization.calibrate, PercentileCalibrater)."""
+"""Both as onnxruntime has them by default. Its PercentileCalibrater cuts at each end, its quantize_static by magnitude:
+which is better differs from network to network (docs/experiments/calibrators.md)."""
 
 
 def batches(source: Source, most: int | None = None) -> Iterator[Arrays]:
@@ -59,22 +62,21 @@ def activation_ranges(
             if not np.isfinite([low, high]).all():
                 raise KdcError("the network gives values that are not finite on training images", "look at its weights")
             ends[name] = min(ends[name][0], low), max(ends[name][1], high)
-    collector = calibrate.HistogramCollector(
-        method="percentile",
-        symmetric=True,
-        num_bins=BINS,
-        num_quantized_bins=BINS,
-        percentile=PERCENTILE,
-        scenario="same",
-    )
-    with redirect_stdout(None):  # it prints what it does
-        collector.collect({name: np.array([0, *pair], np.float32) for name, pair in ends.items()})
-        for counts, *_ in collector.get_histogram_dict().values():
-            counts[:] = 0  # the ends are counted where they occur
-        for batch in inputs():
-            collector.collect(session.run(batch))
-        kept = collector.compute_collection_result() if ends else {}
-    return {
-        "minmax": {name: (float(low), float(high)) for name, (low, high) in ends.items()},
-        "percentile": {name: (float(row[0]), float(row[1])) for name, row in kept.items()},
+    ranges = {"minmax": {name: (float(low), float(high)) for name, (low, high) in ends.items()}}
+    collectors = {
+        method: calibrate.HistogramCollector("percentile", method == "magnitude", BINS, BINS, PERCENTILE, "same")
+        for method in METHODS[1:]
     }
+    with redirect_stdout(StringIO()):  # they print what they do
+        for collector in collectors.values():
+            collector.collect({name: np.array([0, *pair], np.float32) for name, pair in ends.items()})
+            for counts, *_ in collector.get_histogram_dict().values():
+                counts[:] = 0  # the ends are counted where they occur
+        for batch in inputs():
+            seen = session.run(batch)
+            for collector in collectors.values():
+                collector.collect(seen)
+        for method, collector in collectors.items():
+            kept = collector.compute_collection_result() if ends else {}
+            ranges[method] = {name: (float(row[0]), float(row[1])) for name, row in kept.items()}
+    return ranges

@@ -1,6 +1,7 @@
 """The ladder to int8: it climbs only as far as the accuracy that the profile demands makes it.
 
-    ptq               ranges from training images; the best of several ways on validation
+    ptq               ranges from training images; the best of several ways on validation. onnxruntime: squeeze-excite
+                      and swish in 8 bits too, and only where that falls short in float
     bias-correction   the means that quantization shifted, put back
     fallback          the layers that cost most accuracy, left in float
     qat               the student trained on under fake quantization with the teacher's loss

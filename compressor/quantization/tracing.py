@@ -52,13 +52,13 @@ def trace(network: nn.Module, example: Sequence[Tensor], kinds: tuple[type[nn.Mo
     assert recorder.number(example[0]) == INPUT
     with recorder.hooked(network, kinds), evaluating(network), recorder:
         network(*example)
-    return recorder.found
+    return recorder.trace
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.found = Trace()
+        self.trace = Trace()
         self._numbers: dict[int, int] = {}
         self._alive: list[Tensor] = []  # a freed tensor's id would be given to another one
         self._inside: list[int] = []  # the input of the module that is running, if one is
@@ -70,12 +70,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         number = len(self._alive)
         self._alive.append(tensor)
         self._numbers[id(tensor)] = number
-        self.found.shapes[number] = tuple(tensor.shape)
+        self.trace.shapes[number] = tuple(tensor.shape)
         return number
 
     def _record(self, op: str, inputs: list[int], outputs: list[Tensor], layer: str = "", clip: Any = None) -> None:
         made = tuple(self._new(tensor) for tensor in outputs)
-        self.found.steps.append(Step(op, tuple(inputs), made, layer, clip))
+        self.trace.steps.append(Step(op, tuple(inputs), made, layer, clip))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

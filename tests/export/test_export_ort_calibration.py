@@ -14,7 +14,7 @@ from onnxruntime.quantization.calibrate import HistogramCollector
 
 from compressor.errors import KdcError
 from compressor.export.base import Source
-from compressor.export.calibration import activation_ranges, batches
+from compressor.export.calibration import METHODS, activation_ranges, batches
 from compressor.export.onnx.bias_correction import channel_means, correct_biases
 from compressor.export.onnx.qdq import insert_pairs, plan_for, quantize
 from compressor.export.onnx.qdq_plan import Layer, heavy_layers
@@ -43,28 +43,31 @@ def one_tensor(*chunks: np.ndarray) -> dict[str, dict[str, tuple[float, float]]]
 
 
 def test_ranges_by_hand() -> None:
-    # Of 400,000 values four may lie outside, by magnitude, whatever their sign. Bins are 10 / 2048 wide.
-    found = one_tensor(np.linspace(-1, 2, 399_996), np.array([-8.0, -7.0, 9.0, 10.0]))
+    # Of 500,000 values 2.5 may lie outside at each end. Bins are 10 / 1024 wide.
+    width = 10 / 1024
+    found = one_tensor(np.linspace(-1, 2, 499_996), np.array([-8.0, -7.0, 9.0, 10.0]))
     assert found["minmax"]["x"] == (-8.0, 10.0)
-    low, high = found["percentile"]["x"]
-    assert high == pytest.approx(2, abs=10 / 2048)
-    assert low == -high
-    five = one_tensor(np.linspace(-1, 2, 399_995), np.array([-8.0, -7.0, 6.0, 9.0, 10.0]))["percentile"]["x"]
-    assert five[1] == pytest.approx(6, abs=10 / 2048)
-    one_side = one_tensor(np.linspace(0, 2, 399_996), np.array([7.0, 8.0, 9.0, 10.0]))["percentile"]["x"]
-    assert one_side == (0.0, high)
+    assert found["percentile"]["x"] == pytest.approx((-1, 2), abs=width)
+    three = one_tensor(np.linspace(-1, 2, 499_995), np.array([-8.0, -7.0, 6.0, 9.0, 10.0]))["percentile"]["x"]
+    assert three == pytest.approx((-1, 6), abs=width)
+    one_side = one_tensor(np.linspace(0, 2, 499_998), np.array([9.0, 10.0]))["percentile"]["x"]
+    assert one_side[0] == 0
+    # By magnitude five may lie outside, whatever their sign.
+    five = one_tensor(np.linspace(-1, 2, 499_996), np.array([-8.0, -7.0, -6.0, 10.0]))["magnitude"]["x"]
+    assert five == pytest.approx((-2, 2), abs=width)
+    assert one_side[1] == pytest.approx(2, abs=width)
 
 
 def test_percentile_is_onnxruntimes() -> None:
-    """PercentileCalibrater is given the same values in one batch, as quantize_static does it."""
+    """PercentileCalibrater's collector is given the same values at once."""
     values = np.random.default_rng(0).standard_t(3, 200_000).astype(np.float32)
     found = one_tensor(*np.split(values, 8))["percentile"]["x"]
-    collector = HistogramCollector("percentile", True, 2048, 2048, 99.999, "same")
+    collector = HistogramCollector("percentile", False, 2048, 2048, 99.999, "same")
     collector.collect({"x": values})
     low, high = collector.compute_collection_result()["x"][:2]
-    width = float(np.abs(values).max()) / 2048
-    assert found == pytest.approx((float(low), float(high)), abs=width)
-    assert found[1] == pytest.approx(np.quantile(np.abs(values), 0.99999), abs=2 * width)
+    assert found == (float(low), float(high))
+    width = float(np.abs(values).max()) / 1024
+    assert found == pytest.approx(np.quantile(values, [0.000005, 0.999995]).tolist(), abs=2 * width)
 
 
 @pytest.mark.parametrize("first", [0.0, 1e-9, 1.0])
@@ -97,7 +100,7 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_a_tensor_that_is_always_zero() -> None:
-    assert one_tensor(np.zeros(100), np.zeros(100)) == {"minmax": {"x": (0.0, 0.0)}, "percentile": {"x": (0.0, 0.0)}}
+    assert one_tensor(np.zeros(100), np.zeros(100)) == {method: {"x": (0.0, 0.0)} for method in METHODS}
 
 
 def test_nothing_is_printed(source: Source, capfd: pytest.CaptureFixture[str]) -> None:

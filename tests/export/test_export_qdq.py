@@ -190,7 +190,7 @@ def test_stripping_gives_back_what_was_put_in(source: Source, scheme: Scheme, bi
     first = quantize(make_model(), ranges_of(source, scheme, bias_int32), scheme, bias_int32=bias_int32)
     stripped = strip(first)
     assert not {"QuantizeLinear", "DequantizeLinear"} & set(ops(stripped.model))
-    # Its tensors have other names now; the numbers are the same, to the last bit.
+    # Its tensors have other names now; the numbers are the same. (onnxruntime 1.20 computes scales in float32.)
     scales = {name.removesuffix("_DequantizeLinear_Output"): scale for name, scale in stripped.weight_scales.items()}
     assert set(scales) == {f"{name}.weight" for name in HEAVY}
     again = quantize(
@@ -202,7 +202,7 @@ def test_stripping_gives_back_what_was_put_in(source: Source, scheme: Scheme, bi
             before[f"{name}.weight_quantized"], after[f"{name}.weight_DequantizeLinear_Output_quantized"]
         )
     for name in stripped.ranges:
-        np.testing.assert_array_equal(before[f"{name}_scale"], after[f"{name}_scale"])
+        np.testing.assert_allclose(before[f"{name}_scale"], after[f"{name}_scale"], rtol=2e-7)
         np.testing.assert_array_equal(before[f"{name}_zero_point"], after[f"{name}_zero_point"])
 
 

@@ -85,7 +85,7 @@ def test_int8_is_symmetric_and_follows_the_placement_rules(tmp_path: Path, profi
     assert not {"stem_out", "expand_out", "depthwise_out"} & rounded
     assert [ops(model).count(op) for op in ("HardSwish", "Sigmoid", "Add")] == [1, 1, 1]
     # The Add reads its shortcut rounded, as the layer at its other end does, and its convolution's sum in float.
-    assert set(by_name["add"].input) == {"project_out", "x_rounded"}
+    assert set(by_name["add"].input) == {"project_out", "x_DequantizeLinear_Output"}
     wanted = logits_of(source.onnx_file, source)
     error = logits_of(made.stand_in, source) - wanted
     assert 10 * np.log10((wanted**2).mean() / (error**2).mean()) > 20  # SQNR, dB

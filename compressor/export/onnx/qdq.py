@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from compressor.errors import KdcError, first_line, os_error
-from compressor.export.onnx.qdq_plan import CARRIERS, CLIPS, Plan, plan
+from compressor.export.onnx.qdq_plan import CARRIERS, CLIPS, GATING, Plan, plan
 from compressor.export.quiet import quiet
 from compressor.quantization.fake_quant import LARGEST_WEIGHT
 from compressor.schema.quantization import Scheme
@@ -35,9 +35,16 @@ SMALLEST = 1e-30
 LAYERS = ("Conv", "Gemm", "MatMul")
 
 
-def plan_for(model: onnx.ModelProto, scheme: Scheme, float_nodes: Collection[str] = (), *, bias_int32: bool) -> Plan:
+def plan_for(
+    model: onnx.ModelProto,
+    scheme: Scheme,
+    float_nodes: Collection[str] = (),
+    *,
+    bias_int32: bool,
+    gating: bool = False,
+) -> Plan:
     """What `quantize` will round: its activations are the tensors that need ranges."""
-    return plan(model.graph, scheme, float_nodes, results=bias_int32)
+    return plan(model.graph, scheme, float_nodes, results=bias_int32, gating=gating)
 
 
 def quantize(
@@ -47,16 +54,17 @@ def quantize(
     *,
     float_nodes: Collection[str] = (),
     bias_int32: bool = True,
+    gating: bool = False,
     weight_scales: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> onnx.ModelProto:
     """A quantized copy of an fp32 model (BatchNorm folded, as torch's exporter leaves it).
 
     `ranges` of at least plan_for(...).activations. `float_nodes`: layers that stay in float, by their nodes' names.
     `bias_int32`: onnxruntime's rules; without it TensorRT's: biases in float, and only layers' inputs are rounded.
-    `weight_scales`: weight -> its scales, where training has fixed them; otherwise the largest value's.
-    Raises KdcError where a range is missing or is not finite.
+    `gating`: squeeze-excite and swish are rounded too. `weight_scales`: weight -> its scales, where training has fixed
+    them; otherwise the largest value's. Raises KdcError where a range is missing or is not finite.
     """
-    chosen = plan_for(model, scheme, float_nodes, bias_int32=bias_int32)
+    chosen = plan_for(model, scheme, float_nodes, bias_int32=bias_int32, gating=gating)
     return insert_pairs(model, chosen, ranges, scheme, bias_int32=bias_int32, weight_scales=weight_scales or {})
 
 
@@ -80,7 +88,7 @@ def insert_pairs(
     limits |= {name: limits[last] for name, last in chosen.absorbed.items()}
     if not chosen.nodes:  # QDQQuantizer takes no names for all of them
         return made
-    ops = [*LAYERS, *CARRIERS, *CLIPS]
+    ops = [*LAYERS, *CARRIERS, *GATING, *CLIPS]
     with quiet("onnxruntime cannot quantize the network"):
         quantizer = QDQQuantizer(
             made,
@@ -98,7 +106,7 @@ def insert_pairs(
             extra_options={
                 "ActivationSymmetric": scheme.activations == "int8",
                 "QuantizeBias": bias_int32,
-                "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"] if chosen.results else ops,
+                "OpTypesToExcludeOutputQuantization": ["Gemm"] if chosen.results else ops,
                 "TensorQuantOverrides": _weight_overrides(made, chosen, limits, scheme, bias_int32, weight_scales),
             },
         )

@@ -17,8 +17,10 @@ __all__ = ["GraphIndex", "Layer", "Plan", "heavy_layers", "plan", "squeeze_excit
 POOLS = ("ReduceMean", "ReduceMax", "GlobalAveragePool", "GlobalMaxPool")
 CLIPS = ("Relu", "Clip")
 CARRIERS = ("Add", "MaxPool")
-"""Ops without weights that onnxruntime computes in 8 bits as fast or faster. Swish, hard-swish, sigmoid, means and the
-products of squeeze-excite stay in float: their kernels gain nothing there, and their ranges lose accuracy."""
+"""Ops without weights that follow what they read into 8 bits."""
+GATING = ("Mul", "Sigmoid")
+"""Those of squeeze-excite and swish. In 8 bits they make a network smaller and mostly faster, and their ranges may lose
+accuracy: the first rung of the ladder rounds them too, the others leave them in float."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,26 @@ class GraphIndex:
         return [name for name in node.input if name and name not in self.constants]
 
 
-def heavy_layers(graph: onnx.GraphProto) -> tuple[Layer, ...]:
-    """All layers with constant float weights and variable data, squeeze-excite apart, in the order of the graph."""
+def heavy_layers(graph: onnx.GraphProto, *, gating: bool = False) -> tuple[Layer, ...]:
+    """All layers with constant float weights and variable data, in the order of the graph; squeeze-excite's only with
+    `gating`."""
     index = GraphIndex(graph)
-    apart = squeeze_excite(index)
+    apart = set() if gating else squeeze_excite(index)
     layers = (_layer(node, index) for node in index.nodes if node.name not in apart)
     return tuple(layer for layer in layers if layer is not None)
 
 
-def plan(graph: onnx.GraphProto, scheme: Scheme, float_nodes: Collection[str], *, results: bool) -> Plan:
-    """Choose what to quantize. `float_nodes`: names of layers that stay in float.
+def plan(
+    graph: onnx.GraphProto, scheme: Scheme, float_nodes: Collection[str], *, results: bool, gating: bool = False
+) -> Plan:
+    """Choose what to quantize. `float_nodes`: names of layers that stay in float. `gating`: squeeze-excite and swish as
+    well.
 
-    With `results` (onnxruntime), a convolution's result is rounded too, and then an Add's and a MaxPool's of rounded
-    tensors: only with a Q behind it does the runtime fuse a node into its 8-bit kernel. A Relu or Clip between the two
-    is absorbed into the rounding where the activations have a zero point. Without (TensorRT), only what a layer reads.
-    The network's own results are never rounded: a convolution that gives one stays in float.
+    With `results` (onnxruntime), a convolution's or MatMul's result is rounded too, and then an Add's and a MaxPool's
+    of rounded tensors: only with a Q behind it does the runtime fuse a node into its 8-bit kernel. A Relu or Clip
+    between the two is absorbed into the rounding where the activations have a zero point. Without (TensorRT), only what
+    a layer reads.
+    The network's own results are never rounded: a convolution or MatMul that gives one stays in float.
     """
     index = GraphIndex(graph)
     absorb = results and scheme.activations == "uint8"
@@ -93,17 +100,19 @@ def plan(graph: onnx.GraphProto, scheme: Scheme, float_nodes: Collection[str], *
     ends = {name for name, last in behind.items() if last in index.outputs}
     layers = tuple(
         layer
-        for layer in heavy_layers(graph)
-        if layer.name not in float_nodes and not (results and layer.op == "Conv" and layer.output in ends)
+        for layer in heavy_layers(graph, gating=gating)
+        if layer.name not in float_nodes and not (results and layer.op != "Gemm" and layer.output in ends)
     )
-    # A Gemm's and a MatMul's kernels can write float: their results are rounded only where a layer reads them.
-    rounded = [layer.output for layer in layers if results and layer.op == "Conv"]
+    # A Gemm's kernel can write float: its result is rounded only where a layer reads it. So could a MatMul's, but first
+    # onnxruntime would fuse it with the Add of its bias into a Gemm with a bias in float, and compute that in float.
+    rounded = [layer.output for layer in layers if results and layer.op != "Gemm"]
     marked = {layer.data for layer in layers} | {behind[name] for name in rounded}
     names = {layer.name for layer in layers}
+    carriers = (*CARRIERS, *GATING) if gating else CARRIERS
     for node in index.nodes if results else ():
         inputs, result = index.variable(node), node.output[0]
         no_constants = len(inputs) == len(list(filter(None, node.input)))
-        if node.op_type in CARRIERS and no_constants and marked.issuperset(inputs) and result not in ends:
+        if node.op_type in carriers and no_constants and marked.issuperset(inputs) and result not in ends:
             names.add(node.name)
             marked.add(result if node.op_type == "MaxPool" else behind[result])
             rounded += [result] if node.op_type != "MaxPool" else []
