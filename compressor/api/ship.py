@@ -140,9 +140,9 @@ def report(
     if format not in ReportResult.FORMATS:
         raise KdcError(f"--format {format!r} is not one of {', '.join(ReportResult.FORMATS)}")
     if file is not None:
-        _refuse_ending(file, format)
         if file.resolve().is_relative_to(folder.resolve()):
             raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
+        _refuse_ending(file, format)
         refuse_existing(file, overwrite=overwrite)
     done = ReportResult(folder, refresh(folder, allow_unmeasured), allow_unmeasured, format=format)
     if file is not None:
