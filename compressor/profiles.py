@@ -110,12 +110,14 @@ def write_new_profile(
     available: Mapping[str, Sequence[str]],
     overrides: Sequence[str] = (),
     day: date | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write `folder`/NAME.yaml that describes `machine`, and return its path.
 
     `available`: runtime -> the precisions that really work on it. `day`: the date in the header (today's).
+    `overwrite`: in place of a profile that stands there, which stays until the new one is whole.
     """
-    path = free_path(name, folder)
+    path = free_path(name, folder, overwrite)
     targets = [{"runtime": runtime, "precisions": list(names)} for runtime, names in available.items() if names]
     if not targets:
         lines = ", or ".join(dict.fromkeys(runtime.install for runtime in RUNTIMES.values()))
@@ -131,7 +133,7 @@ def write_new_profile(
         )
     profile = _checked(values, where)
     with locked(path, "kdc profiles new", file=True):
-        free_path(name, folder)  # now that nobody else makes it
+        free_path(name, folder, overwrite)  # now that nobody else makes it
         write_text(path, _render(profile, day or date.today()))
     return path
 
@@ -197,8 +199,9 @@ def _row(profile: Profile) -> ProfileRow:
     )
 
 
-def free_path(name: str, folder: Path) -> Path:
-    """Where the new profile is to lie; raises where the name is bad or taken."""
+def free_path(name: str, folder: Path, overwrite: bool) -> Path:
+    """Where the new profile is to lie; raises where the name is bad or taken, with `overwrite` by what is no profile of
+    that name."""
     if not NAME.fullmatch(name) or _is_path(name):
         better = re.sub(r"[^a-z0-9._-]+", "-", name.lower().removesuffix(".yaml").removesuffix(".yml")).strip("-._")
         raise KdcError(
@@ -208,9 +211,22 @@ def free_path(name: str, folder: Path) -> Path:
     if name in profile_names():
         raise KdcError(f"profile {name} is built in", f"choose another name, e.g. kdc profiles new my-{name}")
     path = folder / f"{name}.yaml"
-    if path.exists() or path.is_symlink():
-        raise KdcError(f"{path} exists already", "remove it, or choose another name")
+    if not path.exists() and not path.is_symlink():
+        return path
+    if not overwrite:
+        raise KdcError(f"{path} exists already", "--overwrite to replace it, or choose another name")
+    if not _is_profile(path, name):
+        raise KdcError(f"{path} is no file of a profile named {name}, so it is left alone", "choose another name")
     return path
+
+
+def _is_profile(path: Path, name: str) -> bool:
+    """Whether a profile of that name, sound or not, lies at `path` itself: not at the end of a link."""
+    try:
+        values = yaml_mapping(yaml_text(path), str(path))
+    except KdcError:
+        return False
+    return not path.is_symlink() and values.get("name") == name and {"device", "targets"} <= values.keys()
 
 
 def _values_of(name: str, machine: Machine, targets: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Reference"]
+__all__ = ["DATA", "HUBS", "MODELS", "TEACHERS", "TRAINABLE", "Reference"]
+
+HUBS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH"
+"""Models that others made."""
+TRAINABLE = f"{HUBS} or run:DIR"
+"""What `kdc teach` and `kdc specialists` train on."""
+MODELS = f"{HUBS}, run:DIR or specialists:DIR"
+"""Whatever answers by a network."""
+TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
+"""What `kdc distill` learns from."""
+DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
 LOCAL = "local-dir:"
 

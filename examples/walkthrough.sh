@@ -36,7 +36,7 @@ kdc distill --teacher run:teacher --data idx:small --student timm:mobilenetv3_sm
     --input-size 64 --epochs 12 --out run
 
 step "a profile for this machine, with a budget"
-kdc profiles new here --set budget.p50_ms=20 --set budget.size_mb=5 --set budget.min_retention=0.8
+kdc profiles new here --overwrite --set budget.p50_ms=20 --set budget.size_mb=5 --set budget.min_retention=0.8
 
 step "every precision of two runtimes, measured side by side, one chosen: the exit code says whether the budget holds"
 kdc export run --profile here --target onnxruntime --target openvino --out bundle

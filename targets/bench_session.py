@@ -136,6 +136,7 @@ class Session:
                 (contestant.distinct for contestant in self.contestants if contestant.alive), default=0
             ),
             "seed": self.plan.seed,
+            "with_throughput": self.plan.window is not None,
             "machine_before": self.before,
             "machine_after": self.after,
             "contestants": [contestant.record for contestant in self.contestants],

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -147,6 +148,44 @@ def test_failures_name_the_keywords_and_commands_as_they_are_typed() -> None:
         example(out="run")
     assert caught.value.message == "--out run exists, and --json, --no-throughput"
     assert caught.value.hint == "--overwrite, or kdc teach --out x; --epochs"
+
+
+@pytest.mark.parametrize(
+    ("typed", "called"),
+    [
+        ("--set views.distinct=10", "set=['views.distinct=10']"),
+        ("--set 'peers=[{student: timm:NAME}]', and", "set=['peers=[{student: timm:NAME}]'], and"),
+        ("--set targets=[a, b]; --out x", "set=['targets=[a, b]']; out x"),
+        ("--set name of it", "set name of it"),
+        ("kdc distill --set qat.epochs=2", "kdc distill --set qat.epochs=2"),
+    ],
+)
+def test_assignments_are_named_as_they_are_given(typed: str, called: str) -> None:
+    @api_call
+    def assigning(
+        *,
+        set: object = None,  # noqa: A002
+        out: str = "",
+    ) -> None:
+        raise KdcError("no", typed)
+
+    with pytest.raises(KdcError) as caught:
+        assigning()
+    assert caught.value.hint == called
+
+
+def test_what_the_api_itself_refuses_names_no_command() -> None:
+    for call in (
+        lambda: compressor.teach(teacher=1, data="digits", out="x"),  # type: ignore[arg-type]
+        lambda: compressor.teach(teacher="timm:test_vit", data="", out="x"),
+        lambda: compressor.distill(teacher=["self", "timm:test_vit"], data="digits", out="x"),
+        lambda: compressor.distill(teacher="", data="digits", out="x"),
+        lambda: compressor.export("run", profile="", out="x"),
+        lambda: compressor.report("bundle", format="html"),
+    ):
+        with pytest.raises(KdcError) as caught:
+            call()
+        assert not re.search(r"kdc |--", str(caught.value)), caught.value
 
 
 def test_a_full_disk_is_a_failure_and_a_bug_stays_one() -> None:

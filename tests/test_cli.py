@@ -104,8 +104,20 @@ def test_missing_data_path(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_new_profile_twice(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = kdc("profiles", "new", "here", "--set", "input_size=48")
+    assert first.code == 0
+    assert "kdc distill takes its input size, 48, where --input-size gives none" in " ".join(first.out.split())
+    refused(kdc("profiles", "new", "here"), 2, "here.yaml exists already", "--overwrite to replace it")
+    assert json.loads(kdc("profiles", "new", "here", "--overwrite", "--json").out) == {"path": "here.yaml"}
+    assert json.loads(kdc("profiles", "show", "here", "--json").out)["input_size"] == 224
+
+
 def test_missing_unlabelled_images(kdc: Kdc, colours: Path, tmp_path: Path) -> None:
-    command = distill("run:none", f"folder:{colours}", tmp_path / "run", "--unlabelled", f"folder:{tmp_path / 'none'}")
+    command = distill(
+        "timm:test_resnet", f"folder:{colours}", tmp_path / "run", "--unlabelled", f"folder:{tmp_path / 'none'}"
+    )
     refused(kdc(*command), 2, "--unlabelled", "none does not exist")
     assert list(tmp_path.iterdir()) == []
 

@@ -34,6 +34,26 @@ def generate() -> ModuleType:
     return module
 
 
+def test_the_tree_in_the_architecture_is_the_tree() -> None:
+    """All of the package's folders and top-level modules are named, and all that is named is there."""
+    tree = (DOCS / "architecture.md").read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
+    package, named, parents = ROOT / "compressor", set[Path](), [ROOT]
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        words = re.findall(r"[\w/]+(?:/|\.py)(?= |;|:|,|$)", line)
+        here = parents[depth]
+        for word in words:
+            places = [place / word for place in (here, here / line.split()[0]) if (place / word).exists()]
+            assert places or word == "BUNDLE/best/", line
+            named.update(places)
+        if words and line.split()[0].endswith("/"):
+            parents[depth + 1 :] = [here / line.split()[0]]
+    folders = {path.parent for path in package.rglob("__init__.py")} - {package}
+    top = {path for path in package.glob("*.py") if not path.name.startswith("__")}
+    near = {path for path in folders if package in (path.parent, path.parent.parent)}
+    assert sorted((near | top) - named) == [], "what is new has a line"
+
+
 def ids(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 

@@ -109,7 +109,7 @@ def test_the_notebook_goes_the_whole_way(tmp_path: Path) -> None:
     assert "## kdc: " in done.stdout
     assert "onnxruntime-int8: " in done.stdout
     checked, ended, refused = done.stdout.splitlines()[-3:]
-    assert " on x86-avx2: " in checked
+    assert " on profile x86-avx2: " in checked
     assert ended == "passed" or ended.startswith("not passed: exit code ")
     assert "overwrite=True" in refused
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["bundle", "run", "teacher"]

@@ -395,7 +395,7 @@ def test_new_on_a_machine_that_says_little(tmp_path: Path) -> None:
         ("", "'' is no name for a profile", "kdc profiles new my-device"),
         ("box\n", "'box\\n' is no name for a profile", "kdc profiles new box"),
         ("x86-avx2", "profile x86-avx2 is built in", "choose another name, e.g. kdc profiles new my-x86-avx2"),
-        ("taken", "taken.yaml exists already", "remove it, or choose another name"),
+        ("taken", "taken.yaml exists already", "--overwrite to replace it, or choose another name"),
     ],
 )
 def test_new_refuses(tmp_path: Path, name: str, message: str, hint: str) -> None:
@@ -407,6 +407,37 @@ def test_new_refuses(tmp_path: Path, name: str, message: str, hint: str) -> None
     assert caught.value.hint == hint
     assert [path.name for path in tmp_path.iterdir()] == ["taken.yaml"]
     assert (tmp_path / "taken.yaml").read_text(encoding="utf-8") == "mine"
+
+
+def test_new_overwrites_its_own_alone(tmp_path: Path) -> None:
+    path = write_new_profile("box", tmp_path, machine(), AVAILABLE, ["budget.p50_ms=5"], DAY)
+    before = path.read_bytes()
+    with pytest.raises(KdcError, match="no runtime works on this machine"):
+        write_new_profile("box", tmp_path, machine(), {"openvino": []}, overwrite=True)
+    with pytest.raises(KdcError, match=r"unknown key budget\.p51_ms"):
+        write_new_profile("box", tmp_path, machine(), AVAILABLE, ["budget.p51_ms=5"], overwrite=True)
+    assert path.read_bytes() == before, "nothing is lost until the new one is written"
+    write_new_profile("box", tmp_path, machine(), AVAILABLE, ["budget.p50_ms=7"], DAY, overwrite=True)
+    assert path.read_bytes() == before.replace(b"p50_ms: 5", b"p50_ms: 7") != before
+    path.write_text("name: box\ndevice: {}\ntargets: []\nschema: 9\n", encoding="utf-8")
+    write_new_profile("box", tmp_path, machine(), AVAILABLE, ["budget.p50_ms=5"], DAY, overwrite=True)
+    assert path.read_bytes() == before, "one of another kdc, too, is a profile"
+    assert [file.name for file in tmp_path.iterdir()] == ["box.yaml"]
+
+
+@pytest.mark.parametrize(
+    "content", ["losses: [{name: kd}]\n", "name: other\ndevice: {}\ntargets: []\n", "[", "mine", ""]
+)
+def test_new_overwrites_nothing_else(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "box.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(KdcError, match=r"box\.yaml is no file of a profile named box, so it is left alone"):
+        write_new_profile("box", tmp_path, machine(), AVAILABLE, overwrite=True)
+    assert path.read_text(encoding="utf-8") == content
+    path.rename(tmp_path / "theirs.yaml")
+    path.symlink_to("theirs.yaml")
+    with pytest.raises(KdcError, match="so it is left alone"):
+        write_new_profile("box", tmp_path, machine(), AVAILABLE, overwrite=True)
 
 
 def test_new_refuses_conflicts_and_nothing_to_run(tmp_path: Path) -> None:

@@ -99,6 +99,12 @@ class Toy:
     def load_model(self, reference: str, input_size: int | None) -> LoadedModel:
         raise KdcError(f"{reference} has no weights", "--teacher-init random")
 
+    def require_model(self, reference: str, input_size: int | None) -> None:
+        pass
+
+    def require_student(self, reference: str, init: str, input_size: int | None) -> None:
+        pass
+
     def create_student(self, reference: str, init: str, class_names: Sequence[str], *sizes: Any) -> LoadedModel:
         width = reference.removeprefix("toy:")
         network = Network(int(width), len(class_names))

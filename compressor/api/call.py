@@ -137,18 +137,25 @@ def _number(name: str, value: Any) -> Any:
     return number
 
 
-_OPTION = re.compile(r"kdc [a-z]+(?: [^\s;,]+)*|(?<![\w/.-])--(no-)?([a-z][a-z0-9-]*)")
-"""A command to type, which stays as it is, or an option."""
+_OPTION = re.compile(
+    r"kdc [a-z]+(?: [^\s;,]+)*|--set (?:'([^']+=[^']+)'|([a-z][\w.]*=(?:\[[^\]]*\]|[^\s;,]+)))"
+    r"|(?<![\w/.-])--(no-)?([a-z][a-z0-9-]*)"
+)
+"""A command to type, which stays as it is, an assignment, or an option."""
 
 
 def _as_keywords(parameters: Mapping[str, inspect.Parameter], text: str) -> str:
-    """`--overwrite to replace it` as `overwrite=True to replace it`, `--out run exists` as `out run exists`."""
+    """`--overwrite to replace it` as `overwrite=True to replace it`, `--out run exists` as `out run exists`, and
+    `--set qat.epochs=2` as `set=['qat.epochs=2']`."""
 
     def spelt(match: re.Match[str]) -> str:
-        name = (match[2] or "").replace("-", "_")
+        assigned = match[1] or match[2]
+        if assigned and "set" in parameters:
+            return f"set=[{assigned!r}]"
+        name = (match[4] or "").replace("-", "_")
         if name not in parameters:
             return match[0]
-        return f"{name}={not match[1]}" if isinstance(parameters[name].default, bool) else name
+        return f"{name}={not match[3]}" if isinstance(parameters[name].default, bool) else name
 
     return _OPTION.sub(spelt, text)
 

@@ -213,6 +213,6 @@ def _refuse_teachers(teachers: list[str]) -> None:
         raise KdcError("--teacher names none")
     for alone in ("self", "peers"):
         if alone in teachers and len(teachers) > 1:
-            raise KdcError(f"--teacher {alone} stands alone: it cannot be part of an ensemble", "give --teacher once")
+            raise KdcError(f"--teacher {alone} stands alone: it cannot be part of an ensemble", "give one teacher")
     if len({*teachers}) < len(teachers):
         raise KdcError("the same --teacher is given twice", "ensemble.weights in the recipe weighs them")

@@ -1,7 +1,7 @@
 """What the calls of the API return: where the result lies, its figures, and how a notebook shows it."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -213,7 +213,12 @@ class BundleResult(_Result):
 class ReportResult(BundleResult):
     """A bundle's report, as `text` in the `format` that was asked for."""
 
-    FORMATS: ClassVar[tuple[str, ...]] = ("md", "json", "junit")
+    FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "md": (".md", ".markdown", ".txt"),
+        "json": (".json",),
+        "junit": (".xml",),
+    }
+    """Each with what the name of its file may end on."""
     format: str = "md"
 
     @property

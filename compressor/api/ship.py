@@ -1,12 +1,14 @@
 """`kdc export`, `measure`, `report` and `check` as functions."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.api.call import StrPath, api_call, listener
 from compressor.api.results import BundleResult, ReportResult
 from compressor.api.values import Assignments, assignments, optional_path, path_of, profile_of, several
 from compressor.errors import KdcError
+from compressor.files.writing import is_stream, refuse_existing, write_output
 from compressor.progress import Progress
 
 if TYPE_CHECKING:
@@ -132,7 +134,6 @@ def report(
     Raises:
         KdcError: see `export`.
     """
-    from compressor.files.writing import refuse_existing, write_output
     from compressor.report import refresh
 
     folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
@@ -141,11 +142,25 @@ def report(
     if file is not None:
         if file.resolve().is_relative_to(folder.resolve()):
             raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
+        _refuse_ending(file, format)
         refuse_existing(file, overwrite=overwrite)
     done = ReportResult(folder, refresh(folder, allow_unmeasured), allow_unmeasured, format=format)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
     return done
+
+
+def _refuse_ending(file: Path, format: str) -> None:
+    """Raise KdcError where the name ends as that of another format, which the file would then not hold."""
+    if not file.suffix or is_stream(file) or file.suffix.lower() in ReportResult.FORMATS[format]:
+        return
+    formats = {ending: name for name, endings in ReportResult.FORMATS.items() for ending in endings}
+    permitted = ", ".join(f"{ending} ({name})" for ending, name in formats.items())
+    fitting = formats.get(file.suffix.lower())
+    raise KdcError(
+        f"--out {file} does not hold a report in the format {format}, as its name says; permitted: {permitted}",
+        f"--format {fitting}" if fitting else f"--out {file.with_suffix(ReportResult.FORMATS[format][0])}",
+    )
 
 
 @api_call

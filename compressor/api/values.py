@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.api.call import StrPath
 from compressor.errors import KdcError
+from compressor.references import DATA, TEACHERS
 
 if TYPE_CHECKING:
     from compressor.schema.profile import Profile
@@ -41,9 +42,10 @@ def optional_path(value: StrPath | None, keyword: str) -> Path | None:
 
 
 def text_of(value: str, keyword: str) -> str:
-    """A reference, as "folder:PATH"."""
+    """A reference: of a teacher or of data."""
     if not isinstance(value, str) or not value:
-        raise KdcError(f"{keyword} is {value!r}, and is to be a text, such as those that kdc --help names")
+        forms = TEACHERS if keyword == "--teacher" else DATA
+        raise KdcError(f"{keyword} is {value!r}, and is to be a text", f"one of {forms}")
     return value
 
 

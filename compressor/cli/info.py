@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressor.cli.options import AsJson, Device, DevicePython, Overwrite, Quiet, SetProfile
+from compressor.cli.options import AsJson, Device, DevicePython, Overwrite, OverwriteFile, Quiet, SetProfile
 from compressor.cli.ship import judge
 from compressor.errors import EXIT_MISSING, KdcError
 
@@ -50,21 +50,26 @@ def profiles_show(
 def profiles_new(
     name: Annotated[str, typer.Argument(help="Lower case; writes NAME.yaml in the current folder.")],
     assignments: SetProfile = None,
+    overwrite: OverwriteFile = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a profile for the machine that this runs on."""
     from compressor.measure.doctor import diagnose
-    from compressor.profiles import free_path, write_new_profile
+    from compressor.profiles import free_path, load_profile, write_new_profile
     from compressor.terminal.console import show_json, show_line
 
-    free_path(name, Path())  # before every runtime is started
+    free_path(name, Path(), overwrite)  # before every runtime is started
     diagnosis = diagnose()
     working = {runtime.name: runtime.precisions for runtime in diagnosis.runtimes if runtime.works}
-    path = write_new_profile(name, Path(), diagnosis.machine, working, assignments or [])
+    path = write_new_profile(name, Path(), diagnosis.machine, working, assignments or [], overwrite=overwrite)
     if as_json:
         show_json(json.dumps({"path": str(path)}))
     else:
-        show_line(f"wrote {path}: set the budget in it, then use it with --profile {name}")
+        size = load_profile(f"./{path}").input_size
+        show_line(
+            f"wrote {path}: set the budget in it, then use it with --profile {name}. kdc distill takes its input size, "
+            f"{size}, where --input-size gives none; a student keeps the one that it was made with"
+        )
 
 
 def losses(as_json: AsJson = False) -> None:

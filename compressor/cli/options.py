@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
+from compressor.references import DATA, TEACHERS
+
 __all__ = [
-    "DATA",
-    "HUBS",
-    "MODELS",
     "AllowUnmeasured",
     "AsJson",
     "Assistant",
@@ -52,11 +51,6 @@ def _number(value: float) -> float:
         raise typer.BadParameter("nan is no number")
     return value
 
-
-HUBS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH"
-MODELS = f"{HUBS} or run:DIR"
-TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
-DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
 Teachers = Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}; several: an ensemble.")]
 TeacherClasses = Annotated[

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor.cli.options import (
-    HUBS,
-    MODELS,
     AsJson,
     Assistant,
     BatchSize,
@@ -35,6 +33,7 @@ from compressor.cli.options import (
     Unlabelled,
 )
 from compressor.errors import KdcError
+from compressor.references import MODELS, TRAINABLE
 
 if TYPE_CHECKING:
     from compressor.api import RunResult
@@ -43,7 +42,7 @@ __all__ = ["distill", "predict", "specialists", "teach"]
 
 
 def teach(
-    teacher: Annotated[str, typer.Option(help=f"The model to fine-tune: {MODELS}.")],
+    teacher: Annotated[str, typer.Option(help=f"The model to fine-tune: {TRAINABLE}.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run; use it as --teacher run:DIR.")],
     teacher_init: Annotated[
@@ -80,7 +79,7 @@ def teach(
 
 
 def specialists(
-    teacher: Annotated[str, typer.Option(help=f"The generalist, which knows all classes: {MODELS}.")],
+    teacher: Annotated[str, typer.Option(help=f"The generalist, which knows all classes: {TRAINABLE}.")],
     data: Data,
     count: Annotated[int, typer.Option(min=1, max=10_000, metavar="K", help="How many specialists.")],
     out: Annotated[Path, typer.Option(help="Folder for all of them; use it as --teacher specialists:DIR.")],
@@ -168,7 +167,7 @@ def _refuse_with_precompute(*, makes_run: bool, assistant: bool) -> None:
 
 
 def predict(
-    teacher: Annotated[str, typer.Option(help=f"The model that predicts: {HUBS}, run:DIR or specialists:DIR.")],
+    teacher: Annotated[str, typer.Option(help=f"The model that predicts: {MODELS}.")],
     data: Data,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
     top_k: Annotated[

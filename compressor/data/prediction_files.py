@@ -20,7 +20,7 @@ from compressor.install import install_line
 from compressor.schema.base import parse
 from compressor.schema.predictions import OutputsInfo
 
-__all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "table_writer", "written_by_kdc"]
+__all__ = ["ENDINGS", "RawTable", "read_table", "require_ending", "require_table", "table_writer", "written_by_kdc"]
 
 ENDINGS = (".csv", ".parquet")
 MARK = "#kdc "
@@ -53,11 +53,16 @@ def require_ending(path: Path, label: str) -> None:
         )
 
 
-def read_table(path: Path) -> RawTable:
-    """The columns of a file; raises KdcError where it is missing or damaged, or names a column twice."""
+def require_table(path: Path) -> None:
+    """Raise KdcError where there is no file, or its name ends on no known format."""
     require_ending(path, "the table of answers")
     if not path.exists():
         raise KdcError(f"the table of answers {path} does not exist", "kdc predict --teacher … --data … --out FILE")
+
+
+def read_table(path: Path) -> RawTable:
+    """The columns of a file; raises KdcError where it is missing or damaged, or names a column twice."""
+    require_table(path)
     table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
     if len(table.columns) > MOST_COLUMNS:
         raise KdcError(f"{path} has {len(table.columns):,} columns; permitted: {MOST_COLUMNS:,}")

@@ -21,6 +21,7 @@ from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
 from compressor.models.lineage import load_teacher, told
+from compressor.models.lookup import of_peer, require_found
 from compressor.models.prediction_table import load_table, require_alone
 from compressor.models.references import NO_MODEL, is_table
 from compressor.processes.team import team
@@ -62,15 +63,15 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
     if request.recipe.peers:
         raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
     _refuse_specialty_of_less(request)
+    scheme = TASKS[request.task].named
+    if request.init == "random" and (not request.teacher.startswith(f"{scheme}:") or "@" in request.teacher):
+        raise KdcError(f"--teacher-init random takes a {scheme}:NAME, and {request.teacher} is none")
     data, specialty = training_data(request, terms, progress), None
     if request.specialty is not None:
         data, specialty = specialised(data, request.specialty, request.recipe.seed)
         progress.note(data.info.notes[-1])
     names, recipe, task = data.info.class_names, request.recipe, task_named(request.task)
     if request.init == "random":
-        scheme = TASKS[request.task].named
-        if not request.teacher.startswith(f"{scheme}:") or "@" in request.teacher:
-            raise KdcError(f"--teacher-init random takes a {scheme}:NAME, and {request.teacher} is none")
         torch.manual_seed(recipe.seed)
         made_from = "random"
         trainee = task.create_student(request.teacher, "random", names, request.input_size, recipe.crop_pct)
@@ -181,12 +182,9 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
 
 def _peer(number: int, request: Request, names: tuple[str, ...]) -> LoadedModel:
     peer, task = request.recipe.peers[number], task_named(request.task)
-    try:
+    with of_peer(number):
         model = task.create_student(peer.student, peer.init, names, request.input_size, request.recipe.crop_pct)
         return task.with_range(model, request.recipe.pixel_range, Silent())
-    except KdcError as error:
-        hint = "student: timm:NAME; init: pretrained, random or the path of a checkpoint"
-        raise KdcError(f"recipe peers.{number}: {error.message}", hint, error.exit_code) from None
 
 
 def _refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:
@@ -222,7 +220,8 @@ def labels_only(terms: Sequence[Term]) -> bool:
 
 
 def training_data(request: Request, terms: Sequence[Term], progress: Progress) -> Dataset:
-    """The data of a request, its training split cut to the recipe's transfer set."""
+    """The data of a request, its training split cut to the recipe's transfer set. All else that the request names is
+    looked up first: a misspelt teacher must not cost the time that reading takes."""
     if request.unlabelled is not None and labels_only(terms):
         counting = ", ".join(term.name for term in terms if term.loss.ever)
         raise KdcError(
@@ -230,6 +229,7 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
             "learned from it",
             "give a loss that only asks the teacher a weight, such as kd, or leave --unlabelled out",
         )
+    require_found(request)
     data = task_named(request.task).open_data(
         request.data,
         skip_bad=request.skip_bad,

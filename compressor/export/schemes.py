@@ -44,8 +44,8 @@ def scored_by_others(profile: Profile, host_isa: Collection[str]) -> str:
     if not on_cpu or not host_isa or here == there:
         return ""
     return (
-        f"Scores of int8 on validation come from this machine's kernels ({here}); {profile.name} has others ({there}), "
-        "where they may differ."
+        f"Scores of int8 on validation come from this machine's kernels ({here}); profile {profile.name} has "
+        f"others ({there}), where they may differ."
     )
 
 

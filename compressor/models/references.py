@@ -9,10 +9,19 @@ from compressor.models import runs, specialists
 from compressor.models.classes import headless
 from compressor.models.loaded import LoadedModel, outputs_of
 from compressor.names import class_fault, escaped, lines_of, spelt
-from compressor.references import Reference
+from compressor.references import MODELS, Reference
 from compressor.tasks.table import TASKS, task_of_model
 
-__all__ = ["NO_MODEL", "SPELLINGS", "TABLE", "is_table", "load_model", "with_class_file"]
+__all__ = [
+    "NO_MODEL",
+    "TABLE",
+    "class_file_names",
+    "is_table",
+    "load_model",
+    "parsed_model",
+    "require_own_size",
+    "with_class_file",
+]
 
 MOST_BYTES = 100_000_000
 
@@ -22,7 +31,6 @@ NO_MODEL = ("self", "peers")
 TABLE = "outputs:"
 """`--teacher outputs:FILE`: a table of a teacher's answers, which has no network."""
 
-SPELLINGS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH, run:DIR, specialists:DIR"
 OWN = ("run", "specialists")
 
 
@@ -31,35 +39,56 @@ def is_table(reference: str) -> bool:
 
 
 def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
-    """The model that `reference` names (see SPELLINGS); `input_size`, in pixels, overrides its own where it can.
+    """The model that `reference` names (see MODELS); `input_size`, in pixels, overrides its own where it can.
 
     Raises KdcError where it cannot be found, read safely, or used at that size.
     """
+    parsed = parsed_model(reference)
+    require_own_size(parsed, input_size)
+    if (run := parsed.folder("run")) is not None:
+        return runs.load_run(run)[0]
+    if (folder := parsed.folder("specialists")) is not None:
+        return specialists.combined(folder, load_model)
+    task = task_of_model(parsed.scheme)
+    assert task is not None
+    return task.load_model(reference, input_size)
+
+
+def parsed_model(reference: str, permitted: str = MODELS) -> Reference:
+    """`reference`, whose scheme is that of a model; raises KdcError that names all that is `permitted`."""
     if is_table(reference):
         raise KdcError(f"{reference} is a table of answers, not a model", "only kdc distill learns from one")
     parsed = Reference.parse(reference)
-    scheme = parsed.scheme
     known = [*dict.fromkeys(name for row in TASKS.values() for name in row.models), *OWN]
-    if scheme not in known or not parsed.rest:
-        near = did_you_mean(scheme, known) if parsed.rest is not None else ""
-        raise KdcError(f"teacher {reference!r} is not one of {SPELLINGS}{near}", "for example --teacher timm:resnet50")
-    if scheme in OWN:
-        if input_size is not None:
-            raise KdcError(f"{reference} keeps the input size that it was trained at", "leave out --input-size")
-        return (
-            runs.load_run(Path(parsed.rest))[0]
-            if scheme == "run"
-            else specialists.combined(Path(parsed.rest), load_model)
-        )
-    task = task_of_model(scheme)
-    assert task is not None
-    return task.load_model(reference, input_size)
+    if parsed.scheme not in known or not parsed.rest:
+        meant = [word for word in (*known, "outputs", *NO_MODEL) if word in permitted]
+        near = did_you_mean(parsed.scheme, [word for word in meant if (word in NO_MODEL) == (parsed.rest is None)])
+        raise KdcError(f"teacher {reference!r} is not one of {permitted}{near}", "for example --teacher timm:resnet50")
+    return parsed
+
+
+def require_own_size(parsed: Reference, input_size: int | None) -> None:
+    """Raise KdcError where a model that kdc trained is asked for another input size than its own."""
+    if parsed.scheme in OWN and input_size is not None:
+        raise KdcError(f"{parsed.text} keeps the input size that it was trained at", "leave out --input-size")
 
 
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
     """`model` with the class names in `file`: one a line, in the order of its outputs."""
     if model.headless:
         raise headless(model, "there are no outputs that --teacher-classes could name")
+    names = class_file_names(file)
+    outputs = outputs_of(model)
+    if len(names) != outputs or len(set(names)) != outputs:
+        raise KdcError(
+            f"--teacher-classes {file} has {len(set(names))} different names, the teacher has {outputs} outputs",
+            "one name a line, in the order of the outputs",
+        )
+    return replace(model, class_names=tuple((name,) for name in names))
+
+
+def class_file_names(file: Path) -> list[str]:
+    """The names in a file of `--teacher-classes`; raises KdcError where it cannot be read, or one is no name."""
     try:
         lines = lines_of(read_bytes(file, most=MOST_BYTES).decode("utf-8-sig"))
     except (KdcError, UnicodeDecodeError) as error:
@@ -69,11 +98,4 @@ def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:
     for number, line in enumerate(lines, 1):
         if line.strip() and (fault := class_fault(line)):
             raise KdcError(f"--teacher-classes {file} line {number}: the class name {escaped(line)} {fault}")
-    names = [spelt(line) for line in lines if line.strip()]
-    outputs = outputs_of(model)
-    if len(names) != outputs or len(set(names)) != outputs:
-        raise KdcError(
-            f"--teacher-classes {file} has {len(set(names))} different names, the teacher has {outputs} outputs",
-            "one name a line, in the order of the outputs",
-        )
-    return replace(model, class_names=tuple((name,) for name in names))
+    return [spelt(line) for line in lines if line.strip()]

@@ -16,7 +16,7 @@ from compressor.schema.student import Student, Weights
 from compressor.tasks.base import example_inputs
 from compressor.tasks.table import task_named
 
-__all__ = ["load_run", "save_run", "save_tensors"]
+__all__ = ["load_run", "read_student", "save_run", "save_tensors"]
 
 
 def load_run(folder: Path) -> tuple[LoadedModel, Student]:
@@ -24,17 +24,7 @@ def load_run(folder: Path) -> tuple[LoadedModel, Student]:
 
     A student that was trained under fake quantization has it: its network rounds as an int8 kernel does.
     """
-    if not folder.is_dir():
-        raise KdcError(f"the run {folder} does not exist", "kdc distill … --out DIR makes one")
-    if not (folder / "student.json").is_file():
-        unfinished = (folder / "run.json").is_file()
-        raise KdcError(
-            f"{folder} holds no trained model (student.json is missing)",
-            "its training is not finished: run the same command with --resume"
-            if unfinished
-            else "kdc distill --out DIR",
-        )
-    student = read_json(folder / "student.json", Student)
+    student = read_student(folder)
     state = read_tensors(folder / "student.safetensors")
     if tensors_sha256(state) != student.weights.sha256:
         raise KdcError(f"{folder / 'student.safetensors'} was changed: its weights are not those of student.json")
@@ -54,6 +44,21 @@ def load_run(folder: Path) -> tuple[LoadedModel, Student]:
     names = tuple((name,) for name in student.class_names)
     loaded = LoadedModel(network.eval(), student.preprocess, names, weights, student.family)
     return check_input(loaded), student
+
+
+def read_student(folder: Path) -> Student:
+    """What is known of the model in `folder`; raises KdcError where no finished run lies there."""
+    if not folder.is_dir():
+        raise KdcError(f"the run {folder} does not exist", "kdc distill … --out DIR makes one")
+    if not (folder / "student.json").is_file():
+        unfinished = (folder / "run.json").is_file()
+        raise KdcError(
+            f"{folder} holds no trained model (student.json is missing)",
+            "its training is not finished: run the same command with --resume"
+            if unfinished
+            else "kdc distill --out DIR",
+        )
+    return read_json(folder / "student.json", Student)
 
 
 def save_tensors(network: nn.Module, path: Path) -> str:

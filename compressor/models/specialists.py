@@ -18,7 +18,7 @@ from compressor.schema.specialists import Specialist, Specialists
 from compressor.schema.student import Specialty, Weights
 from compressor.tasks.table import task_named
 
-__all__ = ["Posterior", "combined", "joined"]
+__all__ = ["Posterior", "combined", "joined", "read_specialists"]
 
 HALVINGS = 30
 """Of an interval of K (K + 1), for K specialists, or of logarithms: what is left is below a float32's last digit."""
@@ -137,15 +137,7 @@ def combined(folder: Path, load: Callable[[str, int | None], LoadedModel]) -> Lo
 
     Raises KdcError where it is not finished, or where a part is missing or not what it was.
     """
-    if not (folder / "specialists.json").is_file():
-        unfinished = (folder / "run.json").is_file()
-        raise KdcError(
-            f"{folder} holds no specialists (specialists.json is missing)",
-            "their training is not finished: run the same command with --resume"
-            if unfinished
-            else "kdc specialists --out DIR makes them",
-        )
-    record = read_json(folder / "specialists.json", Specialists)
+    record = read_specialists(folder)
     generalist = load(record.generalist.source, record.input_size)
     classifier = with_classes(generalist, map_classes(generalist, record.class_names), record.class_names)
     changed = classifier.weights.changed_from(record.generalist)
@@ -157,6 +149,19 @@ def combined(folder: Path, load: Callable[[str, int | None], LoadedModel]) -> Lo
     generalist = task_named(generalist.preprocess.task).with_range(generalist, record.recipe.pixel_range, Silent())
     experts = [_expert(folder, row) for row in record.specialists]
     return joined(generalist, experts, record.class_names, f"specialists:{folder}")
+
+
+def read_specialists(folder: Path) -> Specialists:
+    """What is known of the specialists in `folder`; raises KdcError where no finished ones lie there."""
+    if not (folder / "specialists.json").is_file():
+        unfinished = (folder / "run.json").is_file()
+        raise KdcError(
+            f"{folder} holds no specialists (specialists.json is missing)",
+            "their training is not finished: run the same command with --resume"
+            if unfinished
+            else "kdc specialists --out DIR makes them",
+        )
+    return read_json(folder / "specialists.json", Specialists)
 
 
 def joined(

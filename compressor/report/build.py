@@ -83,6 +83,7 @@ def _session(measurement: Measurement, grounds: Grounds) -> Session:
         aa=Estimate(value=aa.value, low=aa.low, high=aa.high, n=aa.n, of=of) if aa is not None else None,
         smallest_effect=smallest_detectable(aa) if aa is not None else None,
         disturbed=grounds.disturbed,
+        with_throughput=measurement.with_throughput,
         machine=measurement.machine_before,
     )
 

@@ -45,6 +45,7 @@ TOO_MANY = "bytes, more than it can have"
 HEADER = 4096
 """Bytes that a .npy file may have before its numbers."""
 
+DAMAGED = re.compile(r"(.+?) (?:was changed after it was (?:made|measured) |has \d+ bytes, |is missing, though )")
 LINE = re.compile(r"([0-9a-f]{64})  (.+)", re.DOTALL)
 EXPORT_AGAIN = "make it again with `kdc export`, or copy it again from where it was made"
 
@@ -108,11 +109,21 @@ def _take_strays(digests: dict[str, str], listed: Collection[str]) -> list[str]:
 
 def _raise(bundle_dir: Path, problems: list[str], strays: list[str], hint: str) -> None:
     """Raise KdcError that names what is wrong, where something is. `hint`: for the `problems`."""
+    problems = _one_a_file(problems)
     left = [f"{path} was left there by a file manager or git: it is no part of the bundle" for path in strays]
     if problems or left:
-        lines = "; ".join(f"{bundle_dir}/{problem}" for problem in dict.fromkeys([*problems, *left]))
+        lines = "; ".join(f"{bundle_dir}/{problem}" for problem in [*problems, *left])
         hints = [*([hint] if problems else []), *([remove_strays(bundle_dir, strays)] if strays else [])]
         raise KdcError(lines, "; and ".join(hints))
+
+
+def _one_a_file(problems: Iterable[str]) -> list[str]:
+    """A damaged file differs from every manifest, and is told once: by its size, where it grew, else its hash."""
+    first: dict[str, str] = {}
+    for problem in sorted(problems, key=lambda text: (" bytes, but " not in text, " bytes, " not in text)):
+        damaged = DAMAGED.match(problem)
+        first.setdefault(damaged[1] if damaged else problem, problem)
+    return list(first.values())
 
 
 def _beside(bundle_dir: Path, new: dict[str, str]) -> Iterator[str]:

@@ -129,7 +129,7 @@ class Measurement(Noun):
     `device`: what the pipe to it was. `connections`: more than 1 where the session went on after a lost connection;
     `lost`: why it ended before its end, else null. `looks`: how often a verdict was looked at to decide whether to
     sample on, at least 1. `waited_s`: for another measurement on the same machine to end. `idle_watts`: the power
-    before the first model was loaded.
+    before the first model was loaded. `with_throughput`: false where it was asked to leave throughput out.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -146,6 +146,7 @@ class Measurement(Noun):
     block_dropped: int
     distinct_inputs: int
     seed: int
+    with_throughput: bool = True
     machine_before: Machine
     machine_after: Machine
     contestants: tuple[Contestant, ...]

@@ -15,13 +15,19 @@ Three = tuple[float, float, float]
 Value = Annotated[float, Field(ge=-1e12, le=1e12)]
 
 
+def _two(value: object) -> object:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError("must be two numbers, [black, white]")
+    return value
+
+
 def _rising(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] < value[1]:
         raise ValueError("must be [black, white], with black < white")
     return value
 
 
-PixelRange = Annotated[tuple[Value, Value], AfterValidator(_rising)]
+PixelRange = Annotated[tuple[Value, Value], BeforeValidator(_two), AfterValidator(_rising)]
 """Which values of images of more than 8 bits a channel become black and white, 0 and 255."""
 
 

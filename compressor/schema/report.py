@@ -152,6 +152,7 @@ class Session(Noun):
     `smallest_effect`: the smallest relative change of a latency that this session can tell from noise, 0.02 for 2 %;
     null where there was no second copy. `looks`, `lost`, `connections`: see Measurement. `confidence`: of the intervals
     that verdicts on latency are taken from, after that many looks. `disturbed`: what disturbed it, a line each.
+    `with_throughput`: false where throughput was left out on request.
     """
 
     started: str
@@ -169,6 +170,7 @@ class Session(Noun):
     aa: Estimate | None
     smallest_effect: float | None
     disturbed: tuple[str, ...]
+    with_throughput: bool = True
     machine: Machine
 
 

@@ -224,6 +224,12 @@ class Task(Protocol):
     def load_model(self, reference: str, input_size: int | None) -> "LoadedModel":
         """The model that `reference` names, of one of its schemes. Raises KdcError."""
 
+    def require_model(self, reference: str, input_size: int | None) -> None:
+        """Raise KdcError for what `load_model` would, as far as that is known without loading anything."""
+
+    def require_student(self, reference: str, init: str, input_size: int | None) -> None:
+        """Raise KdcError for what `create_student` would, as far as that is known without loading anything."""
+
     def create_student(
         self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None
     ) -> "LoadedModel":

@@ -34,7 +34,7 @@ def test_a_teacher_stored_in_half_is_no_base(make_bundle: Make, weights: dict[st
         assert line(report, name).verdict == "unmeasured"
         assert "did not run as it should" in line(report, name).reason
     assert (report.verdict, exit_code_for(report), exit_code_for(report, allow_unmeasured=True)) == ("fail", 1, 1)
-    assert verdict_line(report).startswith("FAIL on mini-pc: teacher fails precision")
+    assert verdict_line(report).startswith("FAIL on profile mini-pc: teacher fails precision")
     assert "**At fault:** `teacher`, precision" in to_markdown(report)
 
 

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -67,6 +68,38 @@ def test_a_flipped_byte_in_any_file_is_named(sealed: Path) -> None:
             assert caught.value.hint
         path.write_bytes(content)
     verify(sealed)
+
+
+@pytest.mark.parametrize("look", [verify, verify_made])
+@pytest.mark.parametrize(
+    ("path", "damage", "said"),
+    [
+        ("ort-fp32/model.onnx", lambda old: old * 2, r"has 1600 bytes, but bundle\.json says 800"),
+        ("ort-fp32/model.onnx", lambda old: b"?" + old[1:], r"was changed after it was made \(sha256 differs from SHA"),
+        ("eval/labels.npy", lambda old: old[:-9], r"was changed after it was made \(sha256 differs from SHA"),
+        ("eval/labels.npy", None, "is missing, though SHA256SUMS lists it"),
+    ],
+)
+def test_one_damaged_file_is_told_once(
+    sealed: Path, look: Callable[[Path], None], path: str, damage: Callable[[bytes], bytes] | None, said: str
+) -> None:
+    content = (sealed / path).read_bytes()
+    if damage is None:
+        (sealed / path).unlink()
+    else:
+        (sealed / path).write_bytes(damage(content))
+    with pytest.raises(KdcError) as caught:
+        look(sealed)
+    assert re.fullmatch(rf"{re.escape(str(sealed / path))} {said}.*", caught.value.message)
+    assert caught.value.message.count(path) == 1
+
+
+def test_two_damaged_files_are_both_told(sealed: Path) -> None:
+    for path in ("ort-fp32/model.onnx", "eval/labels.npy"):
+        (sealed / path).write_bytes(b"?")
+    with pytest.raises(KdcError) as caught:
+        verify(sealed)
+    assert [caught.value.message.count(path) for path in ("model.onnx", "labels.npy")] == [1, 1]
 
 
 def test_every_byte_of_the_sums_counts(sealed: Path) -> None:

@@ -45,6 +45,24 @@ def test_the_markdown(report: Report) -> None:
     assert to_markdown(report).splitlines() == expected.splitlines()
 
 
+def test_throughput_that_nobody_asked_for_is_one_line(make_bundle: Make, edit_json: Edit) -> None:
+    def left_out(measurement: dict[str, Any]) -> None:
+        measurement["with_throughput"] = False
+        for contestant in measurement["contestants"]:
+            contestant["throughput"] = []
+
+    bundle = make_bundle(budget={"p50_ms": 9})
+    edit_json(bundle / "measurements/measurement.json", left_out)
+    said = to_markdown(build_report(bundle))
+    assert said.count("Throughput was not measured, on request (`--no-throughput`).") == 1
+    assert "images/s" not in said
+    assert "full tilt" not in said
+    edit_json(bundle / "measurements/measurement.json", lambda found: found.update(with_throughput=True))
+    failed = to_markdown(build_report(bundle))
+    assert "on request" not in failed
+    assert "| variant | images/s |" in failed, "what was tried and failed is no less than not measured"
+
+
 def test_unmeasured_and_allowed(make_bundle: Make) -> None:
     report = build_report(make_bundle(measured=False, budget={"p50_ms": 2, "size_mb": 1}))
     strict, allowed = to_markdown(report), to_markdown(report, allow_unmeasured=True)
@@ -182,24 +200,24 @@ def test_junit(report: Report) -> None:
 
 
 def test_the_verdict_in_one_line(make_bundle: Make, report: Report) -> None:
-    assert verdict_line(report) == "FAIL on mini-pc: openvino-bf16 fails precision (asked bf16, executed f32)"
+    assert verdict_line(report) == "FAIL on profile mini-pc: openvino-bf16 fails precision (asked bf16, executed f32)"
     one = build_report(make_bundle({"ort-fp32": {}, "teacher": {"role": "teacher"}}, {"p50_ms": 9}))
-    assert verdict_line(one) == "PASS on mini-pc: ship ort-fp32; ort-fp32 holds every line"
+    assert verdict_line(one) == "PASS on profile mini-pc: ship ort-fp32; ort-fp32 holds every line"
     both = one.model_copy(update={"holds": ("a", "b")})
-    assert verdict_line(both) == "PASS on mini-pc: ship ort-fp32; a, b hold every line"
+    assert verdict_line(both) == "PASS on profile mini-pc: ship ort-fp32; a, b hold every line"
     broken = build_report(make_bundle({"s": {"error": "boom"}, "t": {}}, {"p50_ms": 2, "min_retention": 0.9}))
-    assert verdict_line(broken) == "FAIL on mini-pc: s fails runs (boom)"
+    assert verdict_line(broken) == "FAIL on profile mini-pc: s fails runs (boom)"
     open_lines = build_report(make_bundle({"s": {"p50": 99}, "t": {}}, {"p50_ms": 2, "min_retention": 0.9}))
     assert verdict_line(open_lines) == (
-        "INCONCLUSIVE on mini-pc: s (fail p50_ms; unmeasured min_retention); "
+        "INCONCLUSIVE on profile mini-pc: s (fail p50_ms; unmeasured min_retention); "
         "t (inconclusive p50_ms; unmeasured min_retention)"
     )
     allowed = build_report(make_bundle(measured=False))
     assert verdict_line(allowed, allow_unmeasured=True) == (
-        "UNMEASURED on mini-pc: unmeasured lines are allowed and not judged; ort-fp32: nothing else is missing"
+        "UNMEASURED on profile mini-pc: unmeasured lines are allowed and not judged; ort-fp32: nothing else is missing"
     )
     none = build_report(make_bundle({"reference": {"role": "reference"}, "teacher": {"role": "teacher"}}))
-    assert verdict_line(none) == "UNMEASURED on mini-pc: the bundle has no student variant"
+    assert verdict_line(none) == "UNMEASURED on profile mini-pc: the bundle has no student variant"
 
 
 def test_the_files(make_bundle: Make) -> None:

@@ -36,6 +36,36 @@ def test_a_bundle_is_checked_as_the_command_does(make_bundle: Make, kdc: Kdc, tm
     assert caught.value.hint == "overwrite=True to replace it, or another out"
 
 
+@pytest.mark.parametrize(
+    ("name", "form", "hint"),
+    [
+        ("report.html", "md", "--out {}.md"),
+        ("report.json", "md", "--format json"),
+        ("report.XML", "json", "--format junit"),
+        ("report.md", "junit", "--format md"),
+        ("report.html", "json", "--out {}.json"),
+    ],
+)
+def test_a_file_holds_what_its_name_says(
+    make_bundle: Make, kdc: Kdc, tmp_path: Path, name: str, form: str, hint: str
+) -> None:
+    bundle, out = make_bundle(), tmp_path / name
+    finish(bundle)
+    ended = kdc("report", bundle, "--format", form, "--out", out)
+    assert ended.code == 2
+    assert f"{name} does not hold a report in the format {form}" in ended.err
+    assert "permitted: .md (md), .markdown (md), .txt (md), .json (json), .xml (junit)" in ended.err
+    assert hint.format(out.with_suffix("")) in ended.err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["report", "report.markdown", "report.TXT", ".hidden", "/dev/null"])
+def test_names_that_fit_markdown(make_bundle: Make, kdc: Kdc, tmp_path: Path, name: str) -> None:
+    bundle = make_bundle()
+    finish(bundle)
+    assert kdc("report", bundle, "--out", tmp_path / name).code == 0
+
+
 def test_a_notebook_shows_a_bundle_and_nothing_in_it_is_markup(make_bundle: Make) -> None:
     bundle = make_bundle()
     finish(bundle)

@@ -45,6 +45,7 @@ def test_measures_a_bundle(bench: "Bench", bundle: Path, scripts: Path, tiny: "T
     assert (result.batch, result.block_length, result.block_dropped) == (BATCH, 8, 2)
     assert (len(result.rounds), result.seed, result.distinct_inputs) == (3, 5, IMAGES)
     assert result.started <= result.finished
+    assert result.with_throughput
 
     ort, again, ov, broken = result.contestants
     assert [one.variant for one in result.contestants] == [ORT.name, f"{ORT.name}-again", OV.name, BROKEN.name]
@@ -78,6 +79,7 @@ def test_measures_a_bundle(bench: "Bench", bundle: Path, scripts: Path, tiny: "T
 def test_people_get_a_table(bench: "Bench", bundle: Path) -> None:
     write_bundle(bundle, (A, stub("broken", "load!")))
     done = bench("bundle", "--rounds", "11", "--no-throughput")
+    assert not measured(bundle).with_throughput
     assert (done.returncode, done.stderr) == (0, "broken: no load\n")
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line}
     samples = [ms for block in measured(bundle).blocks if block.variant == "a" for ms in block.wall_ms]

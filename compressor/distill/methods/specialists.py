@@ -36,10 +36,12 @@ from compressor.errors import KdcError
 from compressor.files.atomic import write_text
 from compressor.models import LoadedModel, load_model, load_run, map_classes, with_classes
 from compressor.models.lineage import told
+from compressor.models.lookup import require_model
 from compressor.models.specialists import joined
 from compressor.processes.launcher import world_size
 from compressor.processes.python import kdc_command
 from compressor.progress import Progress
+from compressor.references import TRAINABLE
 from compressor.schema.base import read_json, write_json
 from compressor.schema.recipe import Transfer
 from compressor.schema.specialists import Specialist, Specialists, SpecialistsRequest
@@ -95,6 +97,7 @@ def _planned(request: SpecialistsRequest, progress: Progress) -> _Plan:
     bind_losses(request.recipe, has_teacher=False)
     if request.recipe.transfer != Transfer():
         raise KdcError("specialists draw their own parts of the training data: recipe transfer cannot cut it too")
+    require_model(request.teacher, TRAINABLE, request.input_size)
     deep = request.recipe.pixel_range
     task = task_of_data(request.data)
     data = task.open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)

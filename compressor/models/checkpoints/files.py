@@ -18,7 +18,7 @@ from torch import Tensor
 from compressor.errors import KdcError, first_line, os_error
 from compressor.files.reading import open_regular
 
-__all__ = ["load_content", "plain", "stored_in_half"]
+__all__ = ["load_content", "plain", "require_checkpoint", "stored_in_half"]
 
 SAVE_PLAIN = "save it as .safetensors, or with torch.save(model.state_dict(), …)"
 
@@ -74,8 +74,7 @@ def load_content(path: Path) -> Any:
 
     Raises KdcError for a file that is missing, damaged or no regular file, and for a pickle that would run code.
     """
-    if not path.exists():
-        raise KdcError(f"checkpoint {path} does not exist", "give a .safetensors or a weights-only .pth file")
+    require_checkpoint(path)
     with open_regular(path) as file:
         if path.suffix == ".safetensors":
             return _safetensors(path, file)
@@ -86,6 +85,12 @@ def load_content(path: Path) -> Any:
                 return _unpickled(file, path)
         except OSError as error:
             raise os_error(error, f"reading {path}") from error
+
+
+def require_checkpoint(path: Path) -> None:
+    """Raise KdcError where there is no such file."""
+    if not path.exists():
+        raise KdcError(f"checkpoint {path} does not exist", "give a .safetensors or a weights-only .pth file")
 
 
 def _safetensors(path: Path, file: BinaryIO) -> Any:

@@ -20,7 +20,7 @@ def to_json(report: Report) -> str:
 
 def verdict_line(report: Report, allow_unmeasured: bool = False) -> str:
     """The verdict in one line: who holds, or which lines each variant does not pass."""
-    head = f"{report.verdict.upper()} on {report.profile}: "
+    head = f"{report.verdict.upper()} on profile {report.profile}: "
     if faults := broken(report.checks):
         return head + "; ".join(f"{check.variant} fails {check.line} ({check.reason})" for check in faults)
     if report.verdict == "pass":
@@ -102,6 +102,7 @@ def _how_measured(report: Report) -> str:
         f"one block a variant in random order; {session.block_length} calls a block, the first "
         f"{session.block_dropped} dropped; {session.distinct_inputs} distinct inputs.",
         *_trust(session),
+        *(() if session.with_throughput else ("Throughput was not measured, on request (`--no-throughput`).",)),
     ]
     return "  \n".join(lines)
 

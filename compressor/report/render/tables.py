@@ -61,8 +61,9 @@ def rows_table(report: Report) -> list[str]:
     ]
     if _has_baseline(report):
         columns.append(("p50 / baseline's", lambda row: _beside_baseline(row, estimate(row.slowdown))))
+    if _has_throughput(report):
+        columns.append((f"images/s{disturbed}", _images_per_s))
     columns += [
-        (f"images/s{disturbed}", _images_per_s),
         ("accuracy %", lambda row: estimate(row.accuracy, percent=True)),
         ("balanced %", lambda row: estimate(row.balanced_accuracy, percent=True)),
         ("retention %", lambda row: "100" if _is_base(row) else estimate(row.retention, percent=True)),
@@ -96,6 +97,11 @@ def _beside_fp32(row: Row, session: Session | None) -> str:
 
 def _has_baseline(report: Report) -> bool:
     return any(row.role == "baseline" for row in report.rows)
+
+
+def _has_throughput(report: Report) -> bool:
+    """False where it was left out on request, and `Session.with_throughput` says so: then a column would be empty."""
+    return report.session is None or report.session.with_throughput or any(row.throughput for row in report.rows)
 
 
 def _beside_baseline(row: Row, figure: str) -> str:
@@ -149,7 +155,8 @@ def details(report: Report) -> list[str]:
         samples = f"n = {report.test_n} test samples; the worst of many classes looks worse than it is"
         answers = f"Accuracy against the teacher{_and_baseline(report)} ({samples})"
         parts[starts] = _table(report, _starting(), texts=1)
-        parts[full_tilt] = _table(report, _full_tilt())
+        if _has_throughput(report):
+            parts[full_tilt] = _table(report, _full_tilt())
         parts[answers] = _table(report, _answers(report), of_table=_table_answers(report.teacher_table))
         parts[f"Parity with torch (n = {report.test_n} test samples)"] = _table(report, _parity())
     if any(row.rungs for row in report.rows):

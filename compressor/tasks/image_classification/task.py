@@ -18,7 +18,7 @@ from compressor.schema.student import Student
 from compressor.tasks.base import Feed, Stored
 from compressor.tasks.image_classification.decoding import decode_split
 from compressor.tasks.image_classification.feed import ImageFeed, needed_bytes
-from compressor.tasks.image_classification.models import hf_models, students, timm_models
+from compressor.tasks.image_classification.models import hf_models, lookup, students, timm_models
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.tasks.image_classification.models.merging import merged
 from compressor.tasks.image_classification.models.pixel_range import seeing
@@ -63,6 +63,12 @@ class ImageClassification:
         if named.at is not None:
             return timm_models.load_checkpoint(named.name, named.at, reference, input_size)
         return timm_models.load_hub(named.name, input_size)
+
+    def require_model(self, reference: str, input_size: int | None) -> None:
+        lookup.require_model(reference, input_size)
+
+    def require_student(self, reference: str, init: str, input_size: int | None) -> None:
+        lookup.require_student(reference, init, input_size)
 
     def create_student(
         self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None

@@ -254,7 +254,15 @@ def test_a_census_keeps_the_extremes() -> None:
     assert (census.deep, census.low, census.high, census.white) == (2, 5, 20, 4095)
 
 
-@pytest.mark.parametrize("wrong", [[4095, 0], [5, 5], [0], [0, 1, 2], ["a", 1], [0, float("nan")], [0, float("inf")]])
+@pytest.mark.parametrize("wrong", [[0], [0, 1, 2], [], 4095, "0-4095", {"black": 0, "white": 1}])
+def test_a_range_is_two_numbers(wrong: object) -> None:
+    said = r"^recipe: pixel_range: must be two numbers, \[black, white\], found "
+    with pytest.raises(KdcError, match=said) as caught:
+        parse(Recipe, {"losses": [{"name": "kd"}], "pixel_range": wrong}, "recipe")
+    assert "more:" not in caught.value.message
+
+
+@pytest.mark.parametrize("wrong", [[4095, 0], [5, 5], ["a", 1], [0, float("nan")], [0, float("inf")]])
 def test_ranges_that_are_none(wrong: list[object]) -> None:
     with pytest.raises(KdcError, match="pixel_range"):
         parse(Recipe, {"losses": [{"name": "kd"}], "pixel_range": wrong}, "recipe")

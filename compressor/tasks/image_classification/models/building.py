@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from compressor.errors import KdcError, first_line
 from compressor.files.reading import json_value, open_regular, read_bytes
 
-__all__ = ["config_in", "described_by", "require_files", "require_size"]
+__all__ = ["config_in", "described_by", "require_files", "require_size", "weights_file"]
 
 CONFIG_BYTES = 16_000_000
 LARGEST_SIDE = 8192
@@ -32,6 +32,7 @@ UNKNOWN = 2**34
 """The most that a network may have whose weights were not counted: more than any that timm knows."""
 MOST_LAYERS = 1000
 DEEP = re.compile(r"depth|layers?$|blocks?$")
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "repeat")
 NO_SIZE = re.compile(r"param|theta|seed|flop|mac|bytes|version|date|_id$|^id$|scale|license|index|pixel")
 
@@ -50,6 +51,14 @@ def require_files(folder: Path) -> None:
             open_regular(path).close()
         if path.suffix == ".json" and not path.name.startswith(("vocab", "tokenizer")):
             config_in(path)
+
+
+def weights_file(folder: Path, source: str) -> Path:
+    """Where the weights of a timm folder lie; raises KdcError that names `source`."""
+    file = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    if file is None:
+        raise KdcError(f"{source}: {folder / WEIGHT_FILES[0]} does not exist", "weights must be safetensors")
+    return file
 
 
 def config_in(path: Path) -> Any:

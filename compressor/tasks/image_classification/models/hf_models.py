@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 from math import floor
 from pathlib import Path
@@ -15,7 +16,6 @@ from torch import nn
 from compressor.errors import KdcError, first_line, needs
 from compressor.files.atomic import write_text
 from compressor.hub import from_hub
-from compressor.install import install_line
 from compressor.models.cards import licence_in
 from compressor.models.checkpoints.files import require_weights, stored_in_half
 from compressor.models.classes import spellings_of
@@ -26,20 +26,25 @@ from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models.building import config_in, described_by, require_files, require_size
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
+from compressor.tasks.image_classification.models.lookup import TRANSFORMERS, require_hf
 from compressor.tasks.image_classification.models.timm_models import preprocess_of, require_scale, require_three
 from compressor.tasks.image_classification.preprocessing import normalise, resize_and_crop
 
 __all__ = ["from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
 
-INSTALL = install_line("transformers")
-
 
 def _transformers() -> Any:
-    transformers = needs("transformers", INSTALL, "an hf: model")
+    transformers = needs("transformers", TRANSFORMERS, "an hf: model")
     # Its bars and advice would land between kdc's own lines.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    # What transformers imports later (torchao) is told that it calls torch in a way that will go: no user can mend it.
+    logging.getLogger("torch.utils._pytree").addFilter(_is_for_users)
     return transformers
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    return "register_constant() on Enum subclasses" not in record.getMessage()
 
 
 def load_hf(reference: str, input_size: int | None) -> LoadedModel:
@@ -53,14 +58,8 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
     transformers = _transformers()
     source, folder = f"hf:{reference}", Path(reference)
     stored: dict[str, tuple[str, int]] = {}
+    require_hf(reference)
     if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise KdcError(f"{source}: {folder / 'config.json'} does not exist")
-        if (folder / "adapter_config.json").exists():  # transformers would leave it out, in silence
-            raise KdcError(
-                f"{source} holds an adapter (adapter_config.json), and kdc loads whole networks",
-                "merge it into its model with peft (merge_and_unload) and save that; or move the adapter elsewhere",
-            )
         stored = _stored(folder, source)
         model, report, preprocess, licence = _from_pretrained(transformers, reference, input_size, stored)
     else:

@@ -16,6 +16,7 @@ from compressor.modes import evaluating
 from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models import hf_models, timm_models
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
+from compressor.tasks.image_classification.models.lookup import require_init, require_student_name
 from compressor.tasks.image_classification.preprocessing import of_images
 
 __all__ = ["create_student", "create_trainee"]
@@ -29,12 +30,8 @@ def create_student(
     `reference`: `timm:NAME` or `timm:local-dir:PATH`. `init`: "pretrained" (the hub's or the folder's weights),
     "random" (from torch's generator, which the caller seeds), or the path of a checkpoint.
     """
-    scheme, _, name = reference.partition(":")
-    if scheme != "timm" or not name or "@" in name:
-        raise KdcError(
-            f"student {reference!r} is not timm:NAME or timm:local-dir:PATH",
-            "for example --student timm:mobilenetv3_small_100 (weights of your own: --student-init PATH)",
-        )
+    require_student_name(reference)
+    name = reference.removeprefix("timm:")
     if init == "pretrained":
         backbone = _pretrained(reference, name, input_size)
         return create_trainee(backbone, class_names, crop_pct)
@@ -141,8 +138,7 @@ def _fill_from(network: nn.Module, init: str, architecture: str) -> tuple[str, .
     """Load a checkpoint; its classifier is left out where it has none or other classes, everything else must fit.
     Returns what there is to say."""
     path, key = split_key(init)
-    if not path.exists():
-        raise KdcError(f"--student-init {path} does not exist", "pretrained, random, or the path of a checkpoint")
+    require_init(path)
     checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
     left = timm_models.fill(network, checkpoint.state, architecture, f"--student-init {path}", new_classes=True)
     require_finite(network, f"--student-init {path}")

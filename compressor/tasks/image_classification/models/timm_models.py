@@ -18,7 +18,13 @@ from compressor.models.weights import require_finite, tensors_sha256
 from compressor.schema.base import parse
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
-from compressor.tasks.image_classification.models.building import config_in, described_by, require_files, require_size
+from compressor.tasks.image_classification.models.building import (
+    config_in,
+    described_by,
+    require_files,
+    require_size,
+    weights_file,
+)
 
 __all__ = [
     "create",
@@ -193,7 +199,6 @@ NOT_OF_A_MODEL = {
     "model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "device",
     "dtype", "features_only",
 }  # fmt: skip
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def load_local(folder: Path, source: str, input_size: int | None) -> LoadedModel:
@@ -204,9 +209,7 @@ def load_local(folder: Path, source: str, input_size: int | None) -> LoadedModel
     require_size(input_size)
     config = local_config(folder, source)
     require_files(folder)
-    file = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
-    if file is None:
-        raise KdcError(f"{source}: {folder / WEIGHT_FILES[0]} does not exist", "weights must be safetensors")
+    file = weights_file(folder, source)
     foreign = sorted(config.arguments.keys() & NOT_OF_A_MODEL)
     if foreign:
         raise KdcError(f"{source}: model_args of its config.json holds {foreign[0]}, which is no part of a network")

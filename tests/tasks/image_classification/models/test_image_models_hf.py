@@ -1,6 +1,8 @@
 """Hugging Face teachers: a local folder, its image processor, its names, its licence."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,18 @@ def test_a_vit_is_what_transformers_makes_of_it(vit_folder: VitFolder, photos: d
         torch.testing.assert_close(model.network(pixels), theirs(pixel_values=pixels).logits)
         torch.testing.assert_close(logits_of(model, images), theirs(pixel_values=pixels).logits, rtol=0, atol=1e-2)
     assert of_images(model.preprocess).resize_mode == "squash"
+
+
+@pytest.mark.slow
+def test_what_torch_logs_of_its_callers_is_kept_away_and_nothing_else(vit_folder: VitFolder) -> None:
+    """In a process of its own: torch logs it once, when transformers imports torchao."""
+    code = "import sys, logging; from compressor.models import load_model; load_model(sys.argv[1])\n"
+    code += "logging.getLogger('torch.utils._pytree').warning('a real one')\n"
+    command = [sys.executable, "-c", code, f"hf:{vit_folder(NAMES)}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("a real one")
+    assert done.stdout == ""
 
 
 def test_a_name_that_is_not_one_line_is_refused(vit_folder: VitFolder) -> None:

@@ -1,0 +1,82 @@
+"""What a request names, looked up before any data is read: teachers, students, and the files that they come from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compressor.data.prediction_files import require_table
+from compressor.errors import KdcError
+from compressor.models.references import NO_MODEL, class_file_names, parsed_model, require_own_size
+from compressor.models.runs import read_student
+from compressor.models.specialists import read_specialists
+from compressor.references import TEACHERS, TRAINABLE, Reference
+from compressor.schema.student import Request
+from compressor.tasks.table import task_named, task_of_model
+
+__all__ = ["of_peer", "require_found", "require_model"]
+
+
+def require_found(request: Request) -> None:
+    """Raise KdcError for what cannot be understood, or is not where it is said to be: in the words, and with the exit
+    code, of who would load it later. Weights are not read, and no hub is asked."""
+    if request.command == "teach":
+        _require_trainable(request)
+    else:
+        for reference in (request.teacher, *request.other_teachers):
+            _require_teacher(reference)
+        _require_students(request)
+    if request.teacher_classes is not None and request.teacher not in NO_MODEL:
+        class_file_names(Path(request.teacher_classes))
+
+
+def _require_trainable(request: Request) -> None:
+    if request.init == "random":
+        task_named(request.task).require_student(request.teacher, "random", request.input_size)
+    else:
+        require_model(request.teacher, TRAINABLE, request.input_size)
+
+
+def _require_teacher(reference: str) -> None:
+    if reference in NO_MODEL:
+        return
+    table = Reference.parse(reference).folder("outputs")
+    if table is not None:
+        require_table(table)
+    else:
+        require_model(reference, TEACHERS, None)
+
+
+def require_model(reference: str, permitted: str, input_size: int | None) -> None:
+    """Raise KdcError as `require_found`, of one model. `permitted`: the forms that a wrong one is to be told."""
+    parsed = parsed_model(reference, permitted)
+    require_own_size(parsed, input_size)
+    if (run := parsed.folder("run")) is not None:
+        read_student(run)
+    elif (folder := parsed.folder("specialists")) is not None:
+        record = read_specialists(folder)
+        require_model(record.generalist.source, TRAINABLE, record.input_size)
+        for row in record.specialists:
+            read_student(folder / row.run)
+    else:
+        task = task_of_model(parsed.scheme)
+        assert task is not None
+        task.require_model(reference, input_size)
+
+
+def _require_students(request: Request) -> None:
+    task = task_named(request.task)
+    for student in filter(None, (*request.assistants, request.student)):
+        task.require_student(student, request.init, request.input_size)
+    for number, peer in enumerate(request.recipe.peers):
+        with of_peer(number):
+            task.require_student(peer.student, peer.init, request.input_size)
+
+
+@contextmanager
+def of_peer(number: int) -> Iterator[None]:
+    """Inside, what is wrong is said of that peer of the recipe."""
+    try:
+        yield
+    except KdcError as error:
+        hint = "student: timm:NAME; init: pretrained, random or the path of a checkpoint"
+        raise KdcError(f"recipe peers.{number}: {error.message}", hint, error.exit_code) from None

@@ -1,0 +1,85 @@
+"""What a reference to an image model names, looked up before anything is loaded."""
+
+from pathlib import Path
+
+from compressor.errors import KdcError, needs
+from compressor.install import install_line
+from compressor.models.checkpoints.files import require_checkpoint
+from compressor.models.checkpoints.state_dict import split_key
+from compressor.references import Reference
+from compressor.tasks.image_classification.models import timm_models
+from compressor.tasks.image_classification.models.building import require_size, weights_file
+
+__all__ = ["TRANSFORMERS", "require_hf", "require_init", "require_model", "require_student", "require_student_name"]
+
+TRANSFORMERS = install_line("transformers")
+
+
+def require_model(reference: str, input_size: int | None) -> None:
+    """Raise KdcError for a timm name that is unknown, and for a folder or checkpoint that is not there. What only the
+    hub knows is not asked."""
+    require_size(input_size)
+    named = Reference.parse(reference)
+    if named.scheme == "hf":
+        require_hf(named.rest or "")
+    elif named.local is not None:
+        timm_models.local_config(named.local, reference)
+        weights_file(named.local, reference)
+    else:
+        timm_models.require_known(named.name)
+        if named.at is not None:
+            require_checkpoint(split_key(named.at)[0])
+
+
+def require_hf(reference: str) -> None:
+    """Raise KdcError where transformers is missing, `reference` names neither a folder nor what a repository can be
+    called, or the folder holds no whole model. The hub is not asked."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    needs("transformers", TRANSFORMERS, "an hf: model")
+    source, folder = f"hf:{reference}", Path(reference)
+    if not folder.is_dir():
+        try:
+            validate_repo_id(reference)
+        except HFValidationError:
+            raise KdcError(
+                f"{source} is neither a folder that exists nor the name of a repository",
+                "hf:PATH of a local folder, or hf:OWNER/NAME",
+            ) from None
+        return
+    if not (folder / "config.json").exists():
+        raise KdcError(f"{source}: {folder / 'config.json'} does not exist")
+    if (folder / "adapter_config.json").exists():  # transformers would leave it out, in silence
+        raise KdcError(
+            f"{source} holds an adapter (adapter_config.json), and kdc loads whole networks",
+            "merge it into its model with peft (merge_and_unload) and save that; or move the adapter elsewhere",
+        )
+
+
+def require_student(reference: str, init: str, input_size: int | None) -> None:
+    """Raise KdcError as `require_model`, and for the path of a checkpoint that is not there. `init`: see
+    `students.create_student`."""
+    require_student_name(reference)
+    named = Reference.parse(reference)
+    if init == "pretrained" or named.local is None:
+        require_model(reference, input_size)
+    else:
+        timm_models.local_config(named.local, reference)
+    if init not in ("pretrained", "random"):
+        require_init(split_key(init)[0])
+
+
+def require_student_name(reference: str) -> None:
+    """Raise KdcError unless it is timm:NAME or timm:local-dir:PATH."""
+    scheme, _, name = reference.partition(":")
+    if scheme != "timm" or not name or "@" in name:
+        raise KdcError(
+            f"student {reference!r} is not timm:NAME or timm:local-dir:PATH",
+            "for example --student timm:mobilenetv3_small_100 (weights of your own: --student-init PATH)",
+        )
+
+
+def require_init(path: Path) -> None:
+    """Raise KdcError where a student is to start from a checkpoint that is not there."""
+    if not path.exists():
+        raise KdcError(f"--student-init {path} does not exist", "pretrained, random, or the path of a checkpoint")
