@@ -1,8 +1,8 @@
 """`kdc students`: candidates for a device, measured on it before any is trained."""
 
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from itertools import product
@@ -11,6 +11,7 @@ from pathlib import Path
 from compressor.errors import EXIT_MISSING, KdcError, did_you_mean, os_error
 from compressor.export.builders import builder_of
 from compressor.files.cache import cache_folder
+from compressor.files.locks import is_lock, locked
 from compressor.measure.devices import DeviceUrl, diagnose_device, missing_on
 from compressor.measure.doctor import diagnose, missing_for
 from compressor.processes.cores import usable_cores
@@ -147,41 +148,58 @@ def _device(
 
 def _measured(
     wishes: Sequence[Wish], profile: Profile, url: DeviceUrl, python: str | None, drift: list[float], progress: Progress
-) -> list[Figures]:
-    """Export and measure; into `drift` goes the reference's p50 of each session."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="kdc-students-"))
-    except OSError as error:
-        raise os_error(error, "making a folder for the candidates") from error
-    try:
-        skeletons = list(make_skeletons(wishes, profile, folder, usable_cores(), progress))
-        made = [figures for skeleton in skeletons for figures in _failures(skeleton)]
+) -> Iterator[Figures]:
+    """Export all, then measure session by session, and tell after each; into `drift` goes the reference's p50."""
+    with _workshop(progress) as folder:
+        made = {
+            skeleton.wish: skeleton for skeleton in make_skeletons(wishes, profile, folder, usable_cores(), progress)
+        }
+        skeletons = [made[wish] for wish in wishes]  # in the order asked for, whichever was done first
+        for skeleton in skeletons:
+            yield from _failures(skeleton)
         entrants = [entrant for skeleton in skeletons for entrant in skeleton.entrants]
         if not entrants:
-            return made
-        by_label = {skeleton.wish.label: skeleton.wish for skeleton in skeletons}
-        field = _field(folder, profile, wishes, entrants)
-        for group, measurement in measure_field(folder, field, url, python, progress):
+            return
+        by_label = {wish.label: wish for wish in wishes}
+        field = _field(folder, profile, wishes[0].task, entrants)
+        for number, (group, measurement) in enumerate(measure_field(folder, field, url, python, progress)):
             for entrant in group:
                 figures = _figures(by_label[entrant.candidate], entrant, measurement)
-                if entrant.name == field.reference and figures.p50_ms is not None:
+                is_reference = entrant.name == field.reference
+                if is_reference and figures.p50_ms is not None:
                     drift.append(figures.p50_ms.value)
-                    if len(drift) > 1:
-                        continue  # its figures are those of the first session
-                made.append(figures)
-        return made
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+                if number == 0 or not is_reference:
+                    yield figures
 
 
-def _field(folder: Path, profile: Profile, wishes: Sequence[Wish], entrants: Sequence[Entrant]) -> Field:
+@contextmanager
+def _workshop(progress: Progress) -> Iterator[Path]:
+    """A folder for the artefacts, of which a kill may leave gigabytes: the next call clears it."""
+    folder = cache_folder() / "students-being-made"
+    with locked(folder, "kdc students", warn=progress.warn):
+        try:
+            _clear(folder)
+        except OSError as error:
+            raise os_error(error, f"clearing {folder}") from error
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):
+                _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if not is_lock(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _field(folder: Path, profile: Profile, task: str, entrants: Sequence[Entrant]) -> Field:
     """The manifest of the field, with drawn inputs beside it."""
     support = []
-    for size in dict.fromkeys(wish.input_size for wish in wishes):
-        preprocess = next(entrant.preprocess for entrant in entrants if entrant.inputs == f"inputs-{size}.npy")
-        path = folder / f"inputs-{size}.npy"
-        candidates_of(wishes[0].task).drawn(preprocess, max(MEASURED, profile.batch), path)
-        support.append(entry(folder, path))
+    for name, preprocess in {entrant.inputs: entrant.preprocess for entrant in entrants}.items():
+        candidates_of(task).drawn(preprocess, max(MEASURED, profile.batch), folder / name)
+        support.append(entry(folder, folder / name))
     field = Field(profile=profile, reference=entrants[0].name, variants=tuple(entrants), support=tuple(support))
     write_json(folder / "bundle.json", field)
     return field

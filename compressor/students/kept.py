@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.assets import runner_scripts
-from compressor.errors import KdcError
+from compressor.errors import KdcError, os_error
 from compressor.files.atomic import file_sha256
 from compressor.schema.base import read_json, write_json
 from compressor.schema.measurement import Machine
@@ -49,7 +49,10 @@ class Kept:
                 figures.student.partition(":")[2], figures.input_size, figures.classes, figures.runtime,
                 figures.precision,
             )  # fmt: skip
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise os_error(error, f"keeping figures in {self.folder}") from error
             write_json(path, figures)
 
     def _path(self, name: str, input_size: int, classes: int, runtime: str, precision: str) -> Path:

@@ -91,6 +91,8 @@ def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkey
     with (tmp_path / "students.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 4
 
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"students"}  # what was made is gone
+
     monkeypatch.setattr(students_api, "_measured", lambda *_: pytest.fail("measured again"))
     again = kdc(*asked, "--json")
     assert json.loads(again.out)["rows"] == first["rows"]
@@ -159,3 +161,16 @@ def test_a_task_without_a_catalogue_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(TASKS, "bare", bare)
     with pytest.raises(KdcError, match="no catalogue of students for bare"):
         candidates_of("bare")
+
+
+def test_what_a_kill_left_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compressor.progress import Silent
+
+    monkeypatch.setenv("KDC_CACHE", str(tmp_path))
+    left = tmp_path / "students-being-made" / "lcnet_035-224"
+    left.mkdir(parents=True)
+    (left / "model.onnx").write_bytes(b"half")
+    with students_api._workshop(Silent()) as folder:
+        assert not left.exists()
+        (folder / "inputs.npy").write_bytes(b"1")
+    assert not (folder / "inputs.npy").exists()
