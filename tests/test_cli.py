@@ -26,7 +26,7 @@ from tests.targets.trt_graphs import needs_rtx
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 COMMANDS = (
     "", "teach", "specialists", "distill", "predict", "export", "measure", "report", "check", "doctor", "demo",
-    "losses",
+    "losses", "students",
     "profiles", "profiles list", "profiles show", "profiles new",
 )  # fmt: skip
 
@@ -104,6 +104,8 @@ def test_missing_data_path(kdc: Kdc, teacher_run: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
 def test_a_new_profile_twice(kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first = kdc("profiles", "new", "here", "--set", "input_size=48")
