@@ -164,6 +164,7 @@ def ratio_coverage(log_ratios: Floats, confidence: float = 0.95) -> float:
     return coverage((paired_ratio(rounds(series), ones, confidence) for series in log_ratios), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", ROUNDS)
 @pytest.mark.parametrize("noise", RATIO_NOISE)
 def test_paired_ratio_covers(noise: str, n: int) -> None:
@@ -171,6 +172,7 @@ def test_paired_ratio_covers(noise: str, n: int) -> None:
     assert 0.93 <= ratio_coverage(log_ratios) <= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", ROUNDS)
 def test_paired_ratio_covers_though_both_share_most_noise(n: int) -> None:
     rng = np.random.default_rng(n)
@@ -191,6 +193,7 @@ def test_a_long_memory_is_where_paired_ratio_covers_too_little() -> None:
     assert 0.84 <= ratio_coverage(0.05 * long_memory(np.random.default_rng(0), TIMES, 30)) <= 0.89
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", ROUNDS)
 @pytest.mark.parametrize(("phi", "within"), [(0, 0), (0, 0.5), (0.3, 0.5), (0.5, 0.5)])
 @pytest.mark.parametrize("q", [0.5, 0.9])

@@ -72,6 +72,7 @@ def test_sampling_stops_at_the_first_look_that_tells() -> None:
     assert sequential(turning, 1.0) == ("inconclusive", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.7])
 def test_a_tie_is_hardly_ever_told_apart(phi: float) -> None:
     tie = noise(phi, 1)
@@ -81,6 +82,7 @@ def test_a_tie_is_hardly_ever_told_apart(phi: float) -> None:
     assert above["pass"] >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phi", "at_most"), [(0.0, 0.01), (0.5, 0.01), (0.7, 0.015)])
 def test_a_ratio_on_the_limit_is_left_open(phi: float, at_most: float) -> None:
     found = verdicts(noise(phi, 2), 1.0)
@@ -98,6 +100,7 @@ def test_autocorrelation_that_is_not_counted_would_break_the_promise() -> None:
     assert wrong.mean() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phi", [0.0, 0.5])
 @pytest.mark.parametrize("widened", [False, True])
 def test_ten_percent_are_seen(phi: float, widened: bool) -> None:
@@ -105,6 +108,7 @@ def test_ten_percent_are_seen(phi: float, widened: bool) -> None:
     assert verdicts(noise(phi, 3) + np.log(1.1), 1.0, aa)["fail"] >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phi", [0.0, 0.5])
 def test_three_percent_are_never_taken_for_nothing(phi: float) -> None:
     found = verdicts(noise(phi, 5) + np.log(1.03), 1.0)
@@ -112,6 +116,7 @@ def test_three_percent_are_never_taken_for_nothing(phi: float) -> None:
     assert found["fail"] >= 0.95
 
 
+@pytest.mark.slow
 def test_aa_catches_small_differences_between_processes() -> None:
     rng = np.random.default_rng(6)
     # Two processes differ by 0.5 % each, for the whole session: what more rounds never average out.
