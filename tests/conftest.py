@@ -2,8 +2,10 @@
 
 import functools
 import gc
+import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,21 @@ def _signals_as_in_a_terminal() -> Iterator[None]:
 
 def ignored(number: signal.Signals) -> bool:
     return signal.getsignal(number) == signal.SIG_IGN
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files_of_a_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each worker has its own, and with them its own lock for measurements: figures count for nothing here, so that two
+    workers may measure at once. In one process nothing changes."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    folder = tmp_path_factory.getbasetemp() / "tmp"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
