@@ -28,6 +28,8 @@ METHODS = ("minmax", "percentile", "magnitude")
 FEWEST = 32
 """Calibration images below which a range would be an accident."""
 PERCENTILE = 99.999
+SMALLEST = 1e-30
+"""Where float32 has hardly a digit left."""
 BINS = 2048
 """Both as onnxruntime has them by default. Its PercentileCalibrater cuts at each end, its quantize_static by magnitude:
 which is better differs from network to network (docs/experiments/calibrators.md)."""
@@ -63,20 +65,23 @@ def activation_ranges(
                 raise KdcError("the network gives values that are not finite on training images", "look at its weights")
             ends[name] = min(ends[name][0], low), max(ends[name][1], high)
     ranges = {"minmax": {name: (float(low), float(high)) for name, (low, high) in ends.items()}}
+    # Of what is always 0, or all but 0, a histogram has no bins, and rounding loses nothing.
+    live = [name for name, (low, high) in ends.items() if max(-low, high) > SMALLEST]
     collectors = {
         method: calibrate.HistogramCollector("percentile", method == "magnitude", BINS, BINS, PERCENTILE, "same")
         for method in METHODS[1:]
     }
     with redirect_stdout(StringIO()):  # they print what they do
         for collector in collectors.values():
-            collector.collect({name: np.array([0, *pair], np.float32) for name, pair in ends.items()})
+            collector.collect({name: np.array([0, *ends[name]], np.float32) for name in live})
             for counts, *_ in collector.get_histogram_dict().values():
                 counts[:] = 0  # the ends are counted where they occur
         for batch in inputs():
-            seen = session.run(batch)
+            outputs = session.run(batch)
+            seen = {name: outputs[name] for name in live}
             for collector in collectors.values():
                 collector.collect(seen)
         for method, collector in collectors.items():
-            kept = collector.compute_collection_result() if ends else {}
-            ranges[method] = {name: (float(row[0]), float(row[1])) for name, row in kept.items()}
+            kept = collector.compute_collection_result() if live else {}
+            ranges[method] = ranges["minmax"] | {name: (float(row[0]), float(row[1])) for name, row in kept.items()}
     return ranges

@@ -7,7 +7,7 @@ not in 3.10.
 import sys
 from pathlib import Path
 
-__all__ = ["kdc_command", "python_command"]
+__all__ = ["kdc_code", "kdc_command", "python_command"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SAFE = "import sys; sys.path[:] = [place for place in sys.path if place]"
@@ -19,6 +19,10 @@ def python_command(code: str) -> list[str]:
 
 
 def kdc_command(*arguments: str) -> list[str]:
-    """The command that runs this kdc, wherever it was started from; a checkout comes after what is installed."""
-    code = f"sys.path.append({str(ROOT)!r})\nfrom compressor.__main__ import main\nmain()"
-    return [*python_command(code), *arguments]
+    """The command that runs this kdc, wherever it was started from."""
+    return [*kdc_code("from compressor.__main__ import main\nmain()"), *arguments]
+
+
+def kdc_code(code: str) -> list[str]:
+    """The command that runs `code`, which imports this kdc; a checkout comes after what is installed."""
+    return python_command(f"sys.path.append({str(ROOT)!r})\n{code}")

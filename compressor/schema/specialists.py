@@ -1,5 +1,6 @@
 """Specialists: what `kdc specialists` leaves on disk, DIR/run.json and DIR/specialists.json."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -8,7 +9,7 @@ from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
 from compressor.schema.preprocess import TaskName
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy, DataInfo, Weights
+from compressor.schema.student import Accuracy, DataInfo, Weights, trained_anew
 
 __all__ = ["Specialist", "Specialists", "SpecialistsRequest"]
 
@@ -26,6 +27,10 @@ class SpecialistsRequest(Noun):
     input_size: int | None
     count: Annotated[int, Field(ge=1)]
     recipe: Recipe
+
+    @classmethod
+    def made_anew(cls, path: Path) -> str:
+        return trained_anew(path)
 
 
 class Specialist(Noun):
@@ -58,3 +63,7 @@ class Specialists(Noun):
     recipe: Recipe
     generalist_validation: Accuracy
     validation: Accuracy
+
+    @classmethod
+    def made_anew(cls, path: Path) -> str:
+        return trained_anew(path)

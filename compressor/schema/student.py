@@ -26,6 +26,7 @@ __all__ = [
     "TeacherCard",
     "UnlabelledInfo",
     "Weights",
+    "trained_anew",
 ]
 
 
@@ -219,7 +220,7 @@ class Request(Noun):
 
     @classmethod
     def made_anew(cls, path: Path) -> str:
-        return _trained_anew(path)
+        return trained_anew(path)
 
 
 class Student(Noun):
@@ -261,11 +262,17 @@ class Student(Noun):
 
     @classmethod
     def made_anew(cls, path: Path) -> str:
-        return _trained_anew(path)
+        return trained_anew(path)
 
 
-def _trained_anew(path: Path) -> str:
+def trained_anew(path: Path) -> str:
+    """The hint for what lies at `path`, in a run or a part of one: RUN/float, RUN/assistants/1, DIR/specialists/1."""
+    run = path.parent
+    if run.parent.name in ("assistants", "specialists"):
+        run = run.parent.parent
+    elif run.name == "float":
+        run = run.parent
     return (
         "if another version of kdc made the run, this one trains it anew: the command that made it, with "
-        f"--out {path.parent} --overwrite"
+        f"--out {run} --overwrite"
     )

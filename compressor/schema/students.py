@@ -10,7 +10,7 @@ from compressor.schema.preprocess import OfTask, TaskName
 from compressor.schema.profile import Profile
 from compressor.schema.report import Estimate
 
-__all__ = ["Entrant", "Field", "Figures", "Student", "Students"]
+__all__ = ["Entrant", "Field", "Figures", "Skeleton", "Student", "Students", "Wish"]
 
 
 class Entrant(Noun):
@@ -44,6 +44,33 @@ class Field(Noun):
     support: tuple[FileEntry, ...]
 
 
+class Wish(Noun):
+    """A candidate at an input size, and the (runtime, precision) pairs that are wanted of it."""
+
+    task: TaskName
+    name: str
+    family: str
+    input_size: int
+    classes: int
+    variants: tuple[tuple[str, str], ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-{self.input_size}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple("-".join(variant) for variant in self.variants)
+
+
+class Skeleton(Noun):
+    """What came of a wish: its entrants, and for each variant without one the reason."""
+
+    wish: Wish
+    entrants: tuple[Entrant, ...]
+    failures: dict[str, str]
+
+
 class Figures(Noun):
     """What was measured of one candidate in one precision of one runtime; kept on disk by all that it depends on.
 
@@ -59,9 +86,9 @@ class Figures(Noun):
     runtime_version: str | None
     precision: str
     executed_precision: str | None
-    parameters: int
-    macs: int
-    size_mb: float
+    parameters: int | None
+    macs: int | None
+    size_mb: float | None
     p50_ms: Estimate | None
     p90_ms: Estimate | None
     peak_rss_mb: float | None
@@ -90,7 +117,8 @@ class Student(Noun):
 class Students(Noun):
     """The answer of `kdc students`. `not_judged`: lines of the budget that need a trained student; `not_screened`:
     variants of the profile that were not measured. `rank_agreement`:
-    Spearman's correlation of the p50 of each variant with that of the first one, over the candidates that both have.
+    Spearman's correlation of the p50 of each variant with that of `ranked_against`, over the candidates that both have,
+    and of how many. `kept`: how many rows were measured by an earlier call.
     `drift`: the p50 of the reference in the session where it was slowest / where it was fastest; null with one
     session. `machine`: where."""
 
@@ -104,6 +132,8 @@ class Students(Noun):
     rows: tuple[Student, ...]
     not_judged: tuple[str, ...]
     not_screened: tuple[str, ...]
-    rank_agreement: dict[str, float]
+    ranked_against: str
+    rank_agreement: dict[str, tuple[float, int]]
+    kept: int
     sessions: int
     drift: float | None

@@ -1,6 +1,7 @@
 """`kdc students`: candidates for a device, measured on it before any is trained."""
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from datetime import date
 from itertools import product
 from pathlib import Path
 
-from compressor.errors import EXIT_MISSING, KdcError, did_you_mean, os_error
+from compressor.errors import EXIT_INCONCLUSIVE, EXIT_MISSING, KdcError, did_you_mean, os_error
 from compressor.export.builders import builder_of
 from compressor.files.cache import cache_folder
 from compressor.files.locks import is_lock, locked
@@ -21,12 +22,12 @@ from compressor.schema.base import write_json
 from compressor.schema.measurement import Contestant, Machine, Measurement
 from compressor.schema.profile import Profile
 from compressor.schema.report import Estimate
-from compressor.schema.students import Entrant, Field, Figures, Students
+from compressor.schema.students import Entrant, Field, Figures, Skeleton, Students, Wish
 from compressor.stats import percentile
 from compressor.students.exporting import entry
 from compressor.students.kept import Kept, machine_line
 from compressor.students.measuring import measure_field
-from compressor.students.skeletons import MEASURED, Skeleton, Wish, make_skeletons
+from compressor.students.skeletons import MEASURED, make_skeletons
 from compressor.students.table import answered, rank_agreement, unjudged
 from compressor.tasks.table import DEFAULT, candidates_of
 
@@ -52,17 +53,16 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     nobody knows, before anything is made; exit 4 where a runtime is missing on the device.
     """
     families, variants = _families(wanted), screened(profile)
-    machine, versions = _device(profile, url, python, progress)
+    if not variants:
+        reason = f"profile {profile.name} has nothing that can be measured before training"
+        raise KdcError(reason, "add a float precision to one of its targets")
+    runtimes = {runtime for runtime, _ in variants}
+    targets = tuple(target for target in profile.targets if target.runtime in runtimes)
+    machine, versions = _device(profile.model_copy(update={"targets": targets}), url, python, progress)
     kept = Kept(cache_folder() / "students", machine, profile, versions)
-    sizes = wanted.input_sizes or (profile.input_size,)
-    figures: dict[tuple[str, int, str, str], Figures] = {}
-    wishes = []
-    for size, (name, family) in product(sizes, families.items()):
-        known = {} if wanted.fresh else kept.find(name, size, wanted.classes, variants)
-        figures |= {(name, size, *variant): row for variant, row in known.items()}
-        missing = tuple(variant for variant in variants if variant not in known)
-        if missing:
-            wishes.append(Wish(wanted.task, name, family, size, wanted.classes, missing))
+    sizes = tuple(dict.fromkeys(wanted.input_sizes or (profile.input_size,)))
+    figures, wishes = _known(wanted, kept, sizes, families, variants)
+    known = len(figures)
     progress.note(
         f"{len(families) * len(sizes)} candidates, each as {', '.join('-'.join(variant) for variant in variants)}; "
         f"{len(wishes)} are to be exported and measured, of the others all figures are kept"
@@ -71,10 +71,10 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     for row in _measured(wishes, profile, url, python, drift, progress) if wishes else ():
         kept.add(row)
         figures[row.student.partition(":")[2], row.input_size, row.runtime, row.precision] = row
-    rows = [
-        figures[name, size, runtime, precision]
-        for (runtime, precision), size, name in product(variants, sizes, families)
-    ]
+    order = product(variants, sizes, families)
+    rows = [figures[name, size, runtime, precision] for (runtime, precision), size, name in order]
+    if not any(row.p50_ms is not None for row in rows):
+        raise KdcError(f"none of the candidates could be measured: {rows[0].error}", exit_code=EXIT_INCONCLUSIVE)
     return Students(
         profile=profile.name,
         device="this machine" if url.kind == "local" else url.name,
@@ -84,16 +84,36 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
         classes=wanted.classes,
         rows=answered(rows, profile.budget),
         not_judged=unjudged(profile.budget),
-        not_screened=tuple(
-            f"{target.runtime}-{precision}"
-            for target in profile.targets
-            for precision in target.precisions
-            if (target.runtime, precision) not in variants
-        ),
+        not_screened=_left_out(profile, variants),
+        ranked_against="-".join(variants[0]),
         rank_agreement=rank_agreement(rows),
+        kept=known,
         sessions=len(drift),
         drift=max(drift) / min(drift) if len(drift) > 1 else None,
     )
+
+
+def _known(
+    wanted: Wanted, kept: Kept, sizes: Sequence[int], families: dict[str, str], variants: Sequence[tuple[str, str]]
+) -> tuple[dict[tuple[str, int, str, str], Figures], list[Wish]]:
+    """What is kept, by name, input size, runtime and precision; and what is to be made for the rest."""
+    figures: dict[tuple[str, int, str, str], Figures] = {}
+    wishes = []
+    for size, (name, family) in product(sizes, families.items()):
+        known = {} if wanted.fresh else kept.find(name, size, wanted.classes, variants)
+        figures |= {(name, size, *variant): row for variant, row in known.items()}
+        missing = tuple(variant for variant in variants if variant not in known)
+        wish = Wish(
+            task=wanted.task, name=name, family=family, input_size=size, classes=wanted.classes, variants=missing
+        )  # fmt: skip
+        wishes += [wish] if missing else []
+    return figures, wishes
+
+
+def _left_out(profile: Profile, variants: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The profile's variants that are not screened."""
+    pairs = [(target.runtime, precision) for target in profile.targets for precision in target.precisions]
+    return tuple("-".join(pair) for pair in pairs if pair not in variants)
 
 
 def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
@@ -174,18 +194,24 @@ def _measured(
 
 @contextmanager
 def _workshop(progress: Progress) -> Iterator[Path]:
-    """A folder for the artefacts, of which a kill may leave gigabytes: the next call clears it."""
-    folder = cache_folder() / "students-being-made"
-    with locked(folder, "kdc students", warn=progress.warn):
-        try:
-            _clear(folder)
-        except OSError as error:
-            raise os_error(error, f"clearing {folder}") from error
-        try:
+    """A folder for the artefacts, of this call alone. What a kill left of others, gigabytes perhaps, is cleared."""
+    shelf = cache_folder() / "students-being-made"
+    try:
+        shelf.mkdir(parents=True, exist_ok=True)
+        for left in shelf.iterdir():
+            with suppress(KdcError), locked(left, "kdc students"):  # one that is still at work holds its own
+                _clear(left)
+        folder = Path(tempfile.mkdtemp(dir=shelf))
+    except OSError as error:
+        raise os_error(error, f"preparing {shelf}") from error
+    try:
+        with locked(folder, "kdc students", warn=progress.warn):
             yield folder
-        finally:
-            with suppress(OSError):
-                _clear(folder)
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(folder)
+        with suppress(OSError):  # others are at work
+            shelf.rmdir()
 
 
 def _clear(folder: Path) -> None:
@@ -216,8 +242,8 @@ def _failures(skeleton: Skeleton) -> list[Figures]:
 def _nothing(wish: Wish, runtime: str, precision: str, reason: str) -> Figures:
     return Figures(
         student=f"timm:{wish.name}", family=wish.family, input_size=wish.input_size, classes=wish.classes,
-        runtime=runtime, runtime_version=None, precision=precision, executed_precision=None, parameters=0, macs=0,
-        size_mb=0.0, p50_ms=None, p90_ms=None, peak_rss_mb=None, model_rss_mb=None, error=reason,
+        runtime=runtime, runtime_version=None, precision=precision, executed_precision=None, parameters=None, macs=None,
+        size_mb=None, p50_ms=None, p90_ms=None, peak_rss_mb=None, model_rss_mb=None, error=reason,
         measured=date.today().isoformat(),
     )  # fmt: skip
 

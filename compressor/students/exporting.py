@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from compressor.errors import KdcError
+from compressor.errors import EXIT_MISSING, KdcError
 from compressor.export.base import Source
 from compressor.export.builders import builder_of
 from compressor.export.bundle.macs import count_macs
@@ -15,8 +15,8 @@ from compressor.models.loaded import LoadedModel
 from compressor.runtimes import RUNTIMES
 from compressor.schema.bundle import FileEntry
 from compressor.schema.profile import Profile
-from compressor.schema.students import Entrant
-from compressor.students.skeletons import CALIBRATION, Skeleton, Wish
+from compressor.schema.students import Entrant, Skeleton, Wish
+from compressor.students.skeletons import CALIBRATION
 from compressor.tasks.table import candidates_of
 
 __all__ = ["entry", "export_wish"]
@@ -40,12 +40,14 @@ def export_wish(wish: Wish, profile: Profile, root: Path) -> Skeleton:
         try:
             artefact = _artefact(source, runtime, precision, folder / f"{runtime}-{precision}")
         except KdcError as error:
+            if error.exit_code == EXIT_MISSING:
+                raise  # it is missing for every candidate
             failures[f"{runtime}-{precision}"] = error.message
             continue
         entrants.append(_entrant(wish, model, macs, (runtime, precision), artefact, root))
     for drawn in folder.glob("*.npy"):
         drawn.unlink()
-    return Skeleton(wish, tuple(entrants), failures)
+    return Skeleton(wish=wish, entrants=tuple(entrants), failures=failures)
 
 
 def _artefact(source: Source, runtime: str, precision: str, folder: Path) -> Path:

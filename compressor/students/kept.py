@@ -5,10 +5,12 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from compressor.assets import runner_scripts
 from compressor.errors import KdcError, os_error
+from compressor.export.schemes import saturates
 from compressor.files.atomic import file_sha256
 from compressor.schema.base import read_json, write_json
 from compressor.schema.measurement import Machine
@@ -17,8 +19,19 @@ from compressor.schema.students import Figures
 
 __all__ = ["Kept", "machine_line"]
 
-SKELETONS = 1
+SKELETONS = 2
 """Goes up when candidates are exported in another way."""
+
+
+EXPORTERS = ("torch", "timm", "onnx", "onnxruntime", "openvino", "nncf")
+"""Packages on whose versions it depends what is exported."""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -66,8 +79,11 @@ class Kept:
                 machine.isa,
                 machine.cores,
                 machine.usable_cores,
-                machine.power_mode,
             ],
+            "power": [machine.power_mode, machine.governor],
+            "gpus": machine.gpus,
+            "weight_bits": 7 if saturates(profile) else 8,
+            "exported_by": {name: _version(name) for name in EXPORTERS},
             "made": SKELETONS,
             "scripts": {file: file_sha256(path) for file, path in sorted(runner_scripts().items())},
         }

@@ -1,85 +1,132 @@
 """Artefacts of drawn weights: how fast a network is does not depend on what it has learned. Made in processes."""
 
+import json
+import os
+import subprocess
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from compressor.errors import KdcError
+from compressor.errors import EXIT_MISSING, KdcError, os_error
+from compressor.processes.child_environment import child_environment
+from compressor.processes.python import kdc_code
 from compressor.progress import Progress
 from compressor.schema.profile import Profile
-from compressor.schema.students import Entrant
+from compressor.schema.students import Skeleton, Wish
 
-__all__ = ["CALIBRATION", "Skeleton", "Wish", "make_skeletons"]
+__all__ = ["CALIBRATION", "MEASURED", "answer_to", "make_skeletons"]
 
 CALIBRATION = 32
 """Drawn samples that int8 ranges come from. Their values decide nothing; runtimes want some."""
 MEASURED = 8
 """Drawn samples that the runner goes through."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """A candidate at an input size, and the (runtime, precision) pairs that are wanted of it."""
-
-    task: str
-    name: str
-    family: str
-    input_size: int
-    classes: int
-    variants: tuple[tuple[str, str], ...]
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}-{self.input_size}"
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """What came of a wish: its entrants, and for each variant without one the reason."""
-
-    wish: Wish
-    entrants: tuple[Entrant, ...]
-    failures: dict[str, str]
+WORKER = "from compressor.students.worker import main\nmain()"
 
 
 def make_skeletons(
     wishes: Sequence[Wish], profile: Profile, root: Path, processes: int, progress: Progress
 ) -> Iterator[Skeleton]:
-    """Export every wish into `root`, so many at a time, as they are done. Raises KdcError where nothing can be made."""
-    work = [(wish, profile.model_dump_json(), str(root)) for wish in wishes]
-    if processes == 1 or len(work) == 1:
-        for number, item in enumerate(work, 1):
-            progress.at("exporting candidates", number - 1, len(work))
-            yield _made(*item)
-        progress.end()
-        return
-    # Spawned: a fork of a process with threads may never come to itself.
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_one_thread) as pool:
-        waiting = [pool.submit(_made, *item) for item in work]
+    """Export every wish into `root`, so many at a time, as they are done. Raises KdcError: with exit code 4 where a
+    package is missing here."""
+    if processes == 1 or len(wishes) == 1:
         try:
-            for number, future in enumerate(as_completed(waiting), 1):
-                progress.at("exporting candidates", number, len(work))
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            for number, wish in enumerate(wishes):
+                progress.at("exporting candidates", number, len(wishes))
+                yield _skeleton(wish, answer_to(wish, profile, root))
         finally:
             progress.end()
+        return
+    workers = _Workers(profile, root)
+    try:
+        with ThreadPoolExecutor(processes) as threads:
+            waiting = [threads.submit(workers.export, wish) for wish in wishes]
+            try:
+                for number, future in enumerate(as_completed(waiting), 1):
+                    progress.at("exporting candidates", number, len(wishes))
+                    yield future.result()
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                workers.end()  # so that no thread waits for an answer
+                raise
+    finally:
+        workers.end()
+        progress.end()
 
 
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _made(wish: Wish, profile_json: str, root: str) -> Skeleton:
+def answer_to(wish: Wish, profile: Profile, root: Path) -> dict[str, Any]:
+    """What came of a wish, as JSON has it: {"skeleton": …}, or {"error": [message, hint, exit code]}."""
     from compressor.students.exporting import export_wish
 
-    profile = Profile.model_validate_json(profile_json)
     try:
-        return export_wish(wish, profile, Path(root))
+        return {"skeleton": export_wish(wish, profile, root).model_dump(mode="json")}
     except KdcError as error:
-        return Skeleton(wish, (), {f"{runtime}-{precision}": error.message for runtime, precision in wish.variants})
+        return {"error": [error.message, error.hint, error.exit_code]}
+
+
+def _skeleton(wish: Wish, answer: dict[str, Any]) -> Skeleton:
+    if "skeleton" in answer:
+        return Skeleton.model_validate(answer["skeleton"])
+    message, hint, code = answer["error"]
+    if code == EXIT_MISSING:  # it is missing for all of them
+        raise KdcError(message, hint, code)
+    return Skeleton(wish=wish, entrants=(), failures=dict.fromkeys(wish.names, message))
+
+
+class _Workers:
+    """A process a thread that asks. They stand in a session of their own: a Ctrl-C is for this process, which ends
+    them."""
+
+    def __init__(self, profile: Profile, root: Path) -> None:
+        self._first_line = json.dumps({"profile": profile.model_dump(mode="json"), "root": str(root)})
+        self._mine = threading.local()
+        self._started: list[subprocess.Popen[str]] = []
+
+    def export(self, wish: Wish) -> Skeleton:
+        process = getattr(self._mine, "process", None)
+        if process is None:
+            process = self._mine.process = self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        line = ""
+        with suppress(OSError):  # it has ended: it says nothing
+            process.stdin.write(wish.model_dump_json() + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        if not line:
+            self._mine.process = None
+            code = process.wait()
+            why = "; the system kills what needs more memory than there is" if code == -9 else ""
+            reason = f"the process that exported it ended with {code}{why}"
+            return Skeleton(wish=wish, entrants=(), failures=dict.fromkeys(wish.names, reason))
+        return _skeleton(wish, json.loads(line))
+
+    def _start(self) -> "subprocess.Popen[str]":
+        try:
+            process = subprocess.Popen(
+                kdc_code(WORKER),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={**child_environment(), "OMP_NUM_THREADS": "1"},
+                start_new_session=os.name == "posix",
+            )
+        except OSError as error:
+            raise os_error(error, "starting a process that exports candidates") from error
+        self._started.append(process)
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.write(self._first_line + "\n")
+        return process
+
+    def end(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(OSError):
+                        pipe.close()

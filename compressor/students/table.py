@@ -36,8 +36,10 @@ def over_budget(figures: Figures, budget: Budget) -> tuple[bool | None, tuple[st
 
 
 def unjudged(budget: Budget) -> tuple[str, ...]:
-    """The lines of the budget that only a trained student can be held to."""
-    return tuple(name for name in budget.model_fields_set if name not in (*LATENCY, *COSTS) and getattr(budget, name))
+    """The lines of the budget that only a trained student can be held to, the defaults on classes among them."""
+    given = [name for name in Budget.model_fields if getattr(budget, name) is not None]
+    by_default = budget.class_lines(against_teacher=True)
+    return tuple(name for name in dict.fromkeys([*given, *by_default]) if name not in (*LATENCY, *COSTS))
 
 
 def answered(rows: Sequence[Figures], budget: Budget) -> tuple[Student, ...]:
@@ -62,16 +64,16 @@ def _on_front(row: Figures, ran: Iterable[Figures]) -> bool:
         return False
     return not any(
         other.variant == row.variant
-        and other.macs >= row.macs
+        and _macs(other) >= _macs(row)
         and _p50(other) <= _p50(row)
-        and (other.macs > row.macs or _p50(other) < _p50(row))
+        and (_macs(other) > _macs(row) or _p50(other) < _p50(row))
         for other in ran
     )
 
 
-def rank_agreement(rows: Sequence[Figures]) -> dict[str, float]:
-    """Spearman's rank correlation of each variant's p50 with the first one's, over what both have; those of fewer than
-    three candidates are left out."""
+def rank_agreement(rows: Sequence[Figures]) -> dict[str, tuple[float, int]]:
+    """Spearman's rank correlation of each variant's p50 with the first one's, over what both have, and of how
+    many; those of fewer than three are left out."""
     from scipy.stats import spearmanr
 
     variants = list(dict.fromkeys(row.variant for row in rows))
@@ -84,8 +86,12 @@ def rank_agreement(rows: Sequence[Figures]) -> dict[str, float]:
         both = [key for key in times[variants[0]] if key in times[variant]]
         if len(both) >= 3:
             pairs = [times[variants[0]][key] for key in both], [times[variant][key] for key in both]
-            agreement[variant] = round(float(spearmanr(*pairs).statistic), 4)
+            agreement[variant] = round(float(spearmanr(*pairs).statistic), 4), len(both)
     return agreement
+
+
+def _macs(row: Figures) -> int:
+    return row.macs or 0
 
 
 def _p50(row: Figures) -> float:
@@ -100,13 +106,19 @@ def to_text(answer: Students) -> str:
         table(rows), "",
         f"{answer.device}: {answer.machine}; batch {answer.batch}, {answer.threads} threads, {answer.classes} classes; "
         "weights drawn, so no accuracy.",
-        "p50 [95 % interval]; model MB: memory above what the runner held before it loaded the model; "
+        f"p50 [95 % interval], of {_blocks(answer)} blocks; "
+        "model MB: memory above what the runner held before it loaded the model; "
         "* nothing else of that variant computes as much (MACs) in less time.",
     ]  # fmt: skip
     if answer.rank_agreement:
-        told = ", ".join(f"{variant} {value:.3f}" for variant, value in answer.rank_agreement.items())
-        first = next(row.figures.variant for row in answer.rows if row.figures.variant not in answer.rank_agreement)
-        lines.append(f"ranks by p50 against {first}, Spearman: {told}.")
+        told = ", ".join(f"{variant} {value:.3f} (n = {n})" for variant, (value, n) in answer.rank_agreement.items())
+        lines.append(f"ranks by p50 against {answer.ranked_against}, Spearman: {told}.")
+    days = sorted({row.figures.measured for row in answer.rows if row.figures.error is None})
+    if answer.kept:
+        lines.append(
+            f"{answer.kept} of {len(answer.rows)} rows were kept from an earlier call; measured "
+            f"{days[0]}{f' to {days[-1]}' if days[-1] != days[0] else ''}. --fresh measures them again."
+        )
     if answer.drift is not None:
         lines.append(f"the reference ran in {answer.sessions} sessions: slowest p50 / fastest p50 {answer.drift:.3f}.")
     if answer.not_screened:
@@ -114,6 +126,11 @@ def to_text(answer: Students) -> str:
     if answer.not_judged:
         lines.append(f"not judged before training: {', '.join(answer.not_judged)}.")
     return "\n".join(lines) + "\n"
+
+
+def _blocks(answer: Students) -> str:
+    numbers = sorted({row.figures.p50_ms.n for row in answer.rows if row.figures.p50_ms is not None})
+    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
 def _cells(row: Student) -> tuple[str, ...]:
@@ -129,9 +146,9 @@ def _cells(row: Student) -> tuple[str, ...]:
         f"{row.rank}{'*' if row.on_front else ''}",
         f"{p50.value:.3g} [{p50.low:.3g}, {p50.high:.3g}]",
         "-" if p90 is None else f"{p90.value:.3g}",
-        f"{figures.size_mb:.2f}",
-        f"{figures.parameters / 1e6:.2f}",
-        f"{figures.macs / 1e6:.0f}",
+        f"{figures.size_mb or 0:.2f}",
+        f"{(figures.parameters or 0) / 1e6:.2f}",
+        f"{_macs(figures) / 1e6:.0f}",
         "-" if figures.model_rss_mb is None else f"{figures.model_rss_mb:.0f}",
         verdict,
     )

@@ -10,12 +10,15 @@ import timm
 import torch
 
 from compressor.export.onnx.graph import to_onnx
+from compressor.export.onnx.qdq import plan_for
 from compressor.export.onnx.quick import quick_onnx
 from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.quantization import Scheme
 
 PREPROCESS = ImagePreprocess(input_size=(64, 64), resize=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 # The same pooling and flattening before the classifier, written in two ways; layouts that follow from them; and indices
 # that are constants when traced.
+SCHEME = Scheme(activations="uint8", weight_bits=8)
 CHEAP = {
     "GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "ReorderInput", "ReorderOutput", "Slice", "Squeeze",
     "Transpose", "Gather", "Split", "Identity",
@@ -42,6 +45,9 @@ def test_the_work_is_the_same(name: str, tmp_path: Path) -> None:
     quick_onnx(network, PREPROCESS, 1, 18, tmp_path / "quick.onnx")
     to_onnx(network, PREPROCESS.inputs, 1, 18, {}, tmp_path / "shipped.onnx")
     assert work(tmp_path / "quick.onnx") == work(tmp_path / "shipped.onnx")
+    quick, shipped = (onnx.load(tmp_path / f"{name}.onnx") for name in ("quick", "shipped"))
+    layers = [len(plan_for(model, SCHEME, bias_int32=True, gating=True).layers) for model in (quick, shipped)]
+    assert layers[0] == layers[1] > 10
 
 
 def test_networks_with_gelu_are_not_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

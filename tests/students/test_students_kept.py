@@ -34,11 +34,13 @@ def test_another_machine_version_or_setting_is_another(kept: Kept) -> None:
     others = [
         replace(kept, machine=MACHINE.model_copy(update={"cpu": "Cortex-A53"})),
         replace(kept, machine=MACHINE.model_copy(update={"usable_cores": 2})),
+        replace(kept, machine=MACHINE.model_copy(update={"gpus": ("NVIDIA L4",)})),
+        replace(kept, machine=MACHINE.model_copy(update={"governor": "powersave"})),
         replace(kept, versions={"onnxruntime": "1.33.0"}),
         replace(kept, profile=kept.profile.model_copy(update={"threads": 1})),
         replace(kept, profile=kept.profile.model_copy(update={"batch": 4})),
     ]
-    assert [other.find("net", 224, 10, [FP32]) for other in others] == [{}] * 5
+    assert [other.find("net", 224, 10, [FP32]) for other in others] == [{}] * len(others)
     same_otherwise = replace(kept, machine=MACHINE.model_copy(update={"load_1m": 9.0, "memory_available_gb": 1.0}))
     assert same_otherwise.find("net", 224, 10, [FP32]) == {FP32: figures("net")}
 

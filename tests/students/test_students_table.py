@@ -55,7 +55,10 @@ def test_what_was_not_measured_holds_no_line() -> None:
 
 
 def test_what_only_training_can_tell() -> None:
-    assert set(unjudged(Budget(p50_ms=3, min_retention=0.9, min_speedup=2))) == {"min_retention", "min_speedup"}
+    assert unjudged(Budget(p50_ms=3, min_retention=0.9, min_speedup=2)) == (
+        "min_speedup", "min_retention", "min_balanced_retention", "min_class_retention",
+    )  # fmt: skip
+    assert unjudged(Budget(min_balanced_retention=None, min_class_retention=None)) == ()
 
 
 def test_ranks_and_the_front_are_those_of_a_variant() -> None:
@@ -89,17 +92,18 @@ def test_rank_agreement_is_spearmans() -> None:
     fp32 = [figures(name, time) for name, time in (("a", 1), ("b", 2), ("c", 3), ("d", 4))]
     int8 = [figures(name, time, precision="int8") for name, time in (("a", 2), ("b", 1), ("c", 3), ("e", 9))]
     # Of a, b and c the ranks are 1 2 3 and 2 1 3: 1 - 6 * (1 + 1 + 0) / (3 * 8).
-    assert rank_agreement([*fp32, *int8]) == {"onnxruntime-int8": 0.5}
+    assert rank_agreement([*fp32, *int8]) == {"onnxruntime-int8": (0.5, 3)}
     assert rank_agreement([*fp32, *int8[:2]]) == {}
 
 
 @pytest.fixture
 def answer() -> Students:
-    rows = [figures("b", 2.0), figures("a", 1.0), figures("c", None, error="cannot, be exported")]
+    nothing: dict[str, Any] = {"error": "cannot, be exported", "parameters": None, "macs": None, "size_mb": None}
+    rows = [figures("b", 2.0), figures("a", 1.0), figures("c", None, **nothing)]
     return Students(
         profile="here", device="this machine", machine="a CPU", batch=1, threads=2, classes=10,
         rows=answered(rows, Budget(p50_ms=1.5)), not_judged=("min_retention",), not_screened=("litert-fp32",),
-        rank_agreement={}, sessions=2, drift=1.04,
+        ranked_against="onnxruntime-fp32", rank_agreement={"openvino-f32": (0.98, 41)}, kept=2, sessions=2, drift=1.04,
     )  # fmt: skip
 
 
@@ -112,7 +116,11 @@ def test_the_table(answer: Students) -> None:
     assert lines[3].startswith("timm:c")
     assert lines[3].endswith("cannot, be exported")
     rest = "\n".join(lines[4:])
-    for word in ("1.040", "min_retention", "litert-fp32", "a CPU", "batch 1, 2 threads, 10 classes", "no accuracy"):
+    for word in (
+        "1.040", "min_retention", "litert-fp32", "a CPU", "batch 1, 2 threads, 10 classes", "no accuracy",
+        "of 12 blocks", "against onnxruntime-fp32, Spearman: openvino-f32 0.980 (n = 41)",
+        "2 of 3 rows were kept from an earlier call; measured 2026-11-29.",
+    ):  # fmt: skip
         assert word in rest
 
 
@@ -123,4 +131,4 @@ def test_csv_has_every_figure(answer: Students) -> None:
     assert (first["p50_ms"], first["p50_low"], first["p50_high"], first["blocks"]) == ("1.0", "0.9", "1.1", "12")
     assert (first["admitted"], first["on_front"], first["rank"]) == ("True", "True", "1")
     assert rows[2]["error"] == "cannot, be exported"
-    assert rows[2]["p50_ms"] == ""
+    assert (rows[2]["p50_ms"], rows[2]["size_mb"], rows[2]["macs"]) == ("", "", "")

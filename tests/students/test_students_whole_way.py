@@ -85,6 +85,10 @@ def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkey
     merged, trained = rows["timm:mobileone_s0", "fp32"]["figures"], timm.create_model("mobileone_s0", num_classes=7)
     assert merged["parameters"] < 0.6 * sum(parameter.numel() for parameter in trained.parameters())
     assert merged["size_mb"] == pytest.approx(4 * merged["parameters"] / 1e6, rel=0.05)
+    # Most of it is weights, and nearly all of these are stored in 8 bits.
+    for name in ("lcnet_035", "mobileone_s0"):
+        small, large = (rows[f"timm:{name}", precision]["figures"]["size_mb"] for precision in ("int8", "fp32"))
+        assert small < 0.35 * large
     assert "int8" in rows["timm:mobileone_s0", "int8"]["figures"]["executed_precision"]
     assert rows["timm:mobileone_s0", "fp32"]["admitted"] is False
     assert rows["timm:lcnet_035", "fp32"]["admitted"] is True
@@ -163,14 +167,47 @@ def test_a_task_without_a_catalogue_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         candidates_of("bare")
 
 
+def test_a_profile_with_nothing_to_measure_before_training_says_so(kdc: Kdc, profile: Path) -> None:
+    ended = kdc("students", "--profile", profile, "--set", "targets=[{runtime: litert, precisions: [int8]}]")
+    assert ended.code == 2
+    assert "has nothing that can be measured before training" in ended.err
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_its_candidate_alone(
+    profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from compressor.progress import Silent
+    from compressor.schema.students import Wish
+    from compressor.students import skeletons
+
+    def wish(name: str) -> Wish:
+        pairs = (("onnxruntime", "fp32"),)
+        return Wish(task="image-classification", name=name, family="-", input_size=32, classes=5, variants=pairs)
+
+    # The first work that a process gets ends it, as the system does when memory runs out.
+    dying = "import os, signal, sys\nsys.stdin.readline(), sys.stdin.readline()\nos.kill(os.getpid(), signal.SIGKILL)"
+    wishes = [wish("lcnet_035"), wish("lcnet_050")]
+    with monkeypatch.context() as patch:
+        patch.setattr(skeletons, "WORKER", dying)
+        made = list(skeletons.make_skeletons(wishes, load_profile(str(profile)), tmp_path, 2, Silent()))
+    assert {skeleton.wish.name for skeleton in made} == {"lcnet_035", "lcnet_050"}
+    for skeleton in made:
+        assert "ended with -9; the system kills what needs more memory" in skeleton.failures["onnxruntime-fp32"]
+    made = list(skeletons.make_skeletons(wishes, load_profile(str(profile)), tmp_path, 2, Silent()))
+    assert [len(skeleton.entrants) for skeleton in made] == [1, 1]
+
+
 def test_what_a_kill_left_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from compressor.progress import Silent
 
     monkeypatch.setenv("KDC_CACHE", str(tmp_path))
-    left = tmp_path / "students-being-made" / "lcnet_035-224"
-    left.mkdir(parents=True)
-    (left / "model.onnx").write_bytes(b"half")
-    with students_api._workshop(Silent()) as folder:
-        assert not left.exists()
+    left = tmp_path / "students-being-made" / "of a killed call"
+    (left / "lcnet_035-224").mkdir(parents=True)
+    (left / "lcnet_035-224" / "model.onnx").write_bytes(b"half")
+    with students_api._workshop(Silent()) as folder, students_api._workshop(Silent()) as other:
+        assert list(left.iterdir()) == []
+        assert folder != other  # two devices may be screened at once
         (folder / "inputs.npy").write_bytes(b"1")
-    assert not (folder / "inputs.npy").exists()
+    assert not folder.exists()
+    assert not other.exists()

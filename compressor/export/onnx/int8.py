@@ -49,12 +49,14 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
 
 
 def _skeleton(source: Source, folder: Path) -> Path:
-    """The first rung's graph with the ranges of two samples: their signs tell what onnxruntime may fuse."""
+    """The first rung's graph with the ranges of one batch: their signs tell what onnxruntime may fuse."""
     model, scheme = onnx.load(source.onnx_file), onnxruntime_scheme(source.profile)
-    tensors = plan_for(model, scheme, bias_int32=True).activations
+    chosen = plan_for(model, scheme, bias_int32=True, gating=True)
+    if not chosen.layers:
+        raise KdcError("the network has no convolution or linear layer with constant weights, so nothing to quantize")
     samples = [source.calibration.fed(np.arange(source.profile.batch))]
-    ranges = activation_ranges(model, tensors, lambda: samples)["minmax"]
-    write_model(quantize(model, ranges, scheme), folder / "model.onnx")
+    ranges = activation_ranges(model, chosen.activations, lambda: samples)["minmax"]
+    write_model(quantize(model, ranges, scheme, gating=True), folder / "model.onnx")
     return folder / "model.onnx"
 
 

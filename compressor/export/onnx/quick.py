@@ -9,6 +9,7 @@ not traced. `tests/export/test_export_quick.py` holds the rest to it.
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
 
@@ -39,3 +40,31 @@ def quick_onnx(network: nn.Module, preprocess: Preprocess, batch: int, opset: in
             input_names=[spec.name for spec in preprocess.inputs],
             output_names=["logits"],
         )
+    _name_constants(path)
+
+
+def _name_constants(path: Path) -> None:
+    """Make every constant an initializer of its own. The tracer writes some as nodes, and equal ones (biases of drawn
+    weights are all 0) as Identity of the first: quantization would take neither for a bias, and leave the layer in
+    float."""
+    model = onnx.load(path)
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    kept = []
+    for node in graph.node:
+        value = None
+        if node.op_type == "Identity" and node.input[0] in constants:
+            value = constants[node.input[0]]
+        elif node.op_type == "Constant" and node.attribute[0].name == "value":
+            value = node.attribute[0].t
+        if value is None:
+            kept.append(node)
+            continue
+        constants[node.output[0]] = onnx.TensorProto.FromString(value.SerializeToString())
+        constants[node.output[0]].name = node.output[0]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    used = {name for node in nodes for name in node.input}
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
+    onnx.save(model, path)

@@ -1,7 +1,7 @@
 """The catalogue: networks of mobile size that `kdc students` measures, by their names in timm, family by family.
 
 Families span two to ten times in latency by their widths. Those with branches that are merged after training
-(MobileOne, RepVGG, RepViT, FastViT, GhostNetV3) are measured as they ship, merged.
+(MobileOne, RepVGG, RepViT, FastViT) are measured as they ship, merged.
 """
 
 from collections.abc import Sequence
