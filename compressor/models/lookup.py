@@ -6,6 +6,7 @@ from pathlib import Path
 
 from compressor.data.prediction_files import require_table
 from compressor.errors import KdcError
+from compressor.models.prediction_table import require_no_classes
 from compressor.models.references import NO_MODEL, class_file_names, parsed_model, require_own_size
 from compressor.models.runs import read_student
 from compressor.models.specialists import read_specialists
@@ -26,6 +27,7 @@ def require_found(request: Request) -> None:
             _require_teacher(reference)
         _require_students(request)
     if request.teacher_classes is not None and request.teacher not in NO_MODEL:
+        require_no_classes(request)
         class_file_names(Path(request.teacher_classes))
 
 

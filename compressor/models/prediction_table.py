@@ -20,13 +20,18 @@ class LoadedTable:
     weights: Weights
 
 
+def require_no_classes(request: Request) -> None:
+    """Raise KdcError where a table is told which classes it has."""
+    if request.teacher_classes is not None and is_table(request.teacher):
+        raise KdcError("--teacher-classes: a table of answers names its classes itself", "leave it out")
+
+
 def load_table(request: Request, class_names: Sequence[str]) -> LoadedTable | None:
     """The table that a request names, for these classes; None where its teacher is something else. Raises KdcError."""
     require_alone(request)
     if not is_table(request.teacher):
         return None
-    if request.teacher_classes is not None:
-        raise KdcError("--teacher-classes: a table of answers names its classes itself", "leave it out")
+    require_no_classes(request)
     answers = read_outputs(Path(request.teacher.removeprefix(TABLE)), class_names)
     teacher = answers.info.teacher if answers.info else None
     weights = Weights(
