@@ -9,7 +9,7 @@ from compressor.errors import EXIT_MISSING, KdcError
 from compressor.models.references import TABLE, is_table
 from compressor.schema.student import Request, Student, Weights
 
-__all__ = ["LoadedTable", "find_table", "load_table", "require_alone", "same_table"]
+__all__ = ["LoadedTable", "find_table", "load_table", "require_alone", "require_no_classes", "same_table"]
 
 
 @dataclass(frozen=True, eq=False)
