@@ -169,9 +169,9 @@ def run_sshd(folder: Path) -> Iterator[Board]:
     """An sshd with keys, users' keys and known hosts of its own, all in `folder`."""
     if SSHD is None or shutil.which("ssh") is None:
         pytest.skip("OpenSSH's client and server are needed: apt install openssh-client openssh-server")
-    made = os.getuid() == 0 and not SEPARATION.exists()
-    if made:
-        SEPARATION.mkdir(mode=0o755)
+    if os.getuid() == 0:
+        # It stays: another worker's sshd may need it, and every sshd that the system starts makes it.
+        SEPARATION.mkdir(mode=0o755, exist_ok=True)
     port = _free_port()
     with (folder / "sshd.log").open("wb") as log:
         process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(_server(folder, port))], stderr=log)
@@ -181,8 +181,6 @@ def run_sshd(folder: Path) -> Iterator[Board]:
     finally:
         process.terminate()
         process.wait()
-        if made:
-            SEPARATION.rmdir()
 
 
 def _listens(port: int) -> bool:
