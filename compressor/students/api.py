@@ -261,10 +261,13 @@ def _figures(wish: Wish, entrant: Entrant, measurement: Measurement) -> Figures:
     if contestant.error is not None:
         return nothing.model_copy(update=facts)
     blocks = [block.wall_ms for block in measurement.blocks if block.variant == entrant.name]
+    p50 = _estimate(blocks, 0.5)
+    if p50 is None:  # it would pass for one that holds every line
+        return nothing.model_copy(update=facts | {"error": f"measured in {len(blocks)} blocks, too few to tell"})
     return nothing.model_copy(
         update=facts
         | {
-            "p50_ms": _estimate(blocks, 0.5),
+            "p50_ms": p50,
             "p90_ms": _estimate(blocks, 0.9),
             "peak_rss_mb": contestant.peak_rss_mb,
             "model_rss_mb": _above_idle(contestant),

@@ -211,3 +211,24 @@ def test_what_a_kill_left_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (folder / "inputs.npy").write_bytes(b"1")
     assert not folder.exists()
     assert not other.exists()
+
+
+def test_a_session_that_was_cut_short_measures_nothing() -> None:
+    """Without a p50 there is a reason, so that nobody takes the candidate for one that holds, and nothing is kept."""
+    from types import SimpleNamespace as Plain
+
+    from compressor.schema.students import Wish
+    from compressor.students.table import over_budget
+    from tests.students.fields import field_of
+
+    entrant = field_of(candidates=1, variants=1).variants[0]
+    wish = Wish(
+        task=entrant.task, name="net0", family="-", input_size=32, classes=5, variants=(("onnxruntime", "fp32"),)
+    )
+    ran = Plain(variant=entrant.name, error=None, runtime_version="1", executed_precision="fp32", peak_rss_mb=9.0,
+                idle_rss_mb=5.0)  # fmt: skip
+    blocks = [Plain(variant=entrant.name, wall_ms=(1.0,) * 6)] * 3
+    figures = students_api._figures(wish, entrant, Plain(contestants=[ran], blocks=blocks))  # type: ignore[arg-type]
+    assert figures.p50_ms is None
+    assert figures.error == "measured in 3 blocks, too few to tell"
+    assert over_budget(figures, load_profile("x86-avx2").budget)[0] is False
