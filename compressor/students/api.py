@@ -25,7 +25,7 @@ from compressor.schema.report import Estimate
 from compressor.schema.students import Entrant, Field, Figures, Skeleton, Students, Wish
 from compressor.stats import percentile
 from compressor.students.exporting import entry
-from compressor.students.kept import Kept, machine_line
+from compressor.students.kept import Kept, machine_line, shelf
 from compressor.students.measuring import measure_field
 from compressor.students.skeletons import MEASURED, make_skeletons
 from compressor.students.table import answered, rank_agreement, unjudged
@@ -59,7 +59,7 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     runtimes = {runtime for runtime, _ in variants}
     targets = tuple(target for target in profile.targets if target.runtime in runtimes)
     machine, versions = _device(profile.model_copy(update={"targets": targets}), url, python, progress)
-    kept = Kept(cache_folder() / "students", machine, profile, versions)
+    kept = Kept(shelf(), machine, profile, versions)
     sizes = tuple(dict.fromkeys(wanted.input_sizes or (profile.input_size,)))
     figures, wishes = _known(wanted, kept, sizes, families, variants)
     known = len(figures)
@@ -67,10 +67,11 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
         f"{len(families) * len(sizes)} candidates, each as {', '.join('-'.join(variant) for variant in variants)}; "
         f"{len(wishes)} are to be exported and measured, of the others all figures are kept"
     )
-    drift: list[float] = []
-    for row in _measured(wishes, profile, url, python, drift, progress) if wishes else ():
-        kept.add(row)
+    references: list[tuple[str, float] | None] = []
+    for row in _measured(wishes, profile, url, python, references, progress) if wishes else ():
+        kept.add(row, references[-1] if references else None)
         figures[row.student.partition(":")[2], row.input_size, row.runtime, row.precision] = row
+    drift = [reference[1] for reference in references if reference is not None]
     order = product(variants, sizes, families)
     rows = [figures[name, size, runtime, precision] for (runtime, precision), size, name in order]
     if not any(row.p50_ms is not None for row in rows):
@@ -167,9 +168,15 @@ def _device(
 
 
 def _measured(
-    wishes: Sequence[Wish], profile: Profile, url: DeviceUrl, python: str | None, drift: list[float], progress: Progress
+    wishes: Sequence[Wish],
+    profile: Profile,
+    url: DeviceUrl,
+    python: str | None,
+    references: list[tuple[str, float] | None],
+    progress: Progress,
 ) -> Iterator[Figures]:
-    """Export all, then measure session by session, and tell after each; into `drift` goes the reference's p50."""
+    """Export all, then measure session by session, and tell after each; into `references` goes the reference of the
+    session and its p50."""
     with _workshop(progress) as folder:
         made = {
             skeleton.wish: skeleton for skeleton in make_skeletons(wishes, profile, folder, usable_cores(), progress)
@@ -186,8 +193,9 @@ def _measured(
             for entrant in group:
                 figures = _figures(by_label[entrant.candidate], entrant, measurement)
                 is_reference = entrant.name == field.reference
-                if is_reference and figures.p50_ms is not None:
-                    drift.append(figures.p50_ms.value)
+                if is_reference:  # the first of its session
+                    p50 = figures.p50_ms
+                    references.append((entrant.name, p50.value) if p50 is not None else None)
                 if number == 0 or not is_reference:
                     yield figures
 
