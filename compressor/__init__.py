@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compressor.api import (
         BundleResult,
         DoctorResult,
+        EstimatesResult,
         PredictionsResult,
         ReportResult,
         RunResult,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         check,
         distill,
         doctor,
+        estimate_students,
         export,
         measure,
         precompute,
@@ -46,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BundleResult",
     "DoctorResult",
+    "EstimatesResult",
     "KdcError",
     "KdcWarning",
     "PredictionsResult",
@@ -57,6 +60,7 @@ __all__ = [
     "check",
     "distill",
     "doctor",
+    "estimate_students",
     "export",
     "losses",
     "measure",

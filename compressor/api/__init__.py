@@ -2,7 +2,7 @@
 
 teach, specialists, distill, precompute, predict    training, and a teacher's predictions
 export, measure, report, check                      from a student to a verdict
-students                                            what a device can carry, before any training
+students, estimate_students                         what a device can carry, before any training
 doctor                                              what works on this machine, or on a device
 
 Keywords are the commands' options, with the same names and defaults: `--input-size 32` is `input_size=32`. Each call
@@ -15,6 +15,7 @@ there is none; either way it stands in the result's `warnings` too.
 from compressor.api.choosing import students
 from compressor.api.diagnosis import doctor
 from compressor.api.distillation import distill, precompute
+from compressor.api.estimates import EstimatesResult, estimate_students
 from compressor.api.results import (
     BundleResult,
     DoctorResult,
@@ -30,6 +31,7 @@ from compressor.api.train import predict, specialists, teach
 __all__ = [
     "BundleResult",
     "DoctorResult",
+    "EstimatesResult",
     "PredictionsResult",
     "ReportResult",
     "RunResult",
@@ -38,6 +40,7 @@ __all__ = [
     "check",
     "distill",
     "doctor",
+    "estimate_students",
     "export",
     "measure",
     "precompute",

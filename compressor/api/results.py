@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class _Result:
+class Result:
     """What they share. `summary`: one line; `to_dict`: what the command prints with --json."""
 
     @property
@@ -44,7 +44,7 @@ class _Result:
 
 
 @dataclass(frozen=True, repr=False)
-class RunResult(_Result):
+class RunResult(Result):
     """A run: the folder `out`, and its `student`, which for `teach` is the model that was taught."""
 
     out: Path
@@ -89,7 +89,7 @@ class RunResult(_Result):
 
 
 @dataclass(frozen=True, repr=False)
-class SpecialistsResult(_Result):
+class SpecialistsResult(Result):
     """Specialists and their generalist, in the folder `out`."""
 
     out: Path
@@ -118,7 +118,7 @@ class SpecialistsResult(_Result):
 
 
 @dataclass(frozen=True, repr=False)
-class PredictionsResult(_Result):
+class PredictionsResult(Result):
     """A teacher's predictions, in the table `out`."""
 
     out: Path
@@ -145,7 +145,7 @@ class PredictionsResult(_Result):
 
 
 @dataclass(frozen=True, repr=False)
-class BundleResult(_Result):
+class BundleResult(Result):
     """A bundle, in the folder `bundle`, and its `report`. `allow_unmeasured`: whether what was not measured is let
     through."""
 
@@ -231,7 +231,7 @@ class ReportResult(BundleResult):
 
 
 @dataclass(frozen=True, repr=False)
-class StudentsResult(_Result):
+class StudentsResult(Result):
     """Candidates for a student, measured: the `answer` as a noun, and as a table for people."""
 
     answer: "Students"
@@ -256,7 +256,7 @@ class StudentsResult(_Result):
 
 
 @dataclass(frozen=True, repr=False)
-class DoctorResult(_Result):
+class DoctorResult(Result):
     """What a machine or a device has: as a noun, as a text for people, and the install lines of what a profile needs
     and it lacks."""
 

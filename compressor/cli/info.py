@@ -69,7 +69,9 @@ def profiles_new(
         try:
             return facts_of(measure_constants(threads), date.today())
         except KdcError as error:
-            progress_for(quiet=True).warn(f"{error.message}; the profile says nothing of that, so nothing can be estimated from it")
+            progress_for(quiet=True).warn(
+                f"{error.message}; the profile says nothing of that, so nothing can be estimated from it"
+            )
             return {}
 
     path = write_new_profile(

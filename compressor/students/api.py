@@ -31,7 +31,7 @@ from compressor.students.skeletons import MEASURED, make_skeletons
 from compressor.students.table import answered, rank_agreement, unjudged
 from compressor.tasks.table import DEFAULT, candidates_of
 
-__all__ = ["Wanted", "students"]
+__all__ = ["Wanted", "families_of", "screened", "students"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     What is kept of the same machine, runtimes and settings is not measured again. Raises KdcError: for a name that
     nobody knows, before anything is made; exit 4 where a runtime is missing on the device.
     """
-    families, variants = _families(wanted), screened(profile)
+    families, variants = families_of(wanted), screened(profile)
     if not variants:
         reason = f"profile {profile.name} has nothing that can be measured before training"
         raise KdcError(reason, "add a float precision to one of its targets")
@@ -132,7 +132,7 @@ def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def _families(wanted: Wanted) -> dict[str, str]:
+def families_of(wanted: Wanted) -> dict[str, str]:
     """Candidate -> its family, in the catalogue's order."""
     catalogue: dict[str, Sequence[str]] = candidates_of(wanted.task).CATALOGUE
     known = {name: family for family, names in catalogue.items() for name in names}

@@ -16,7 +16,7 @@ from compressor.schema.measurement import Machine, Measurement, Round
 from compressor.schema.profile import Profile
 from compressor.stats import Interval, look_confidence
 
-__all__ = ["Grounds", "disturbances", "grounds_of"]
+__all__ = ["Grounds", "disturbances", "grounds_of", "machine_differences"]
 
 ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
@@ -64,7 +64,7 @@ def grounds_of(results: Results) -> Grounds:
     confidence = look_confidence(measurement.looks)
     aa = aa_of(measurement, confidence)
     return Grounds(
-        elsewhere=tuple(_machine_differences(profile, measurement)),
+        elsewhere=(*machine_differences(profile, measurement.machine_before), *_machine_changes(measurement)),
         otherwise=tuple(_setting_differences(profile, measurement)),
         disturbed=disturbances(measurement),
         slower=not _shifts(measurement),
@@ -75,8 +75,9 @@ def grounds_of(results: Results) -> Grounds:
     )
 
 
-def _machine_differences(profile: Profile, measurement: Measurement) -> Iterator[str]:
-    expected, machine, after = profile.fingerprint, measurement.machine_before, measurement.machine_after
+def machine_differences(profile: Profile, machine: Machine) -> Iterator[str]:
+    """How `machine` differs from the profile's device; nothing where it is that device."""
+    expected = profile.fingerprint
     arch = machine.arch.lower()
     if ARCHITECTURES.get(arch, arch) != ARCHITECTURES.get(expected.arch.lower(), expected.arch.lower()):
         yield f"arch is {machine.arch}, the profile's {expected.arch}"
@@ -94,6 +95,10 @@ def _machine_differences(profile: Profile, measurement: Measurement) -> Iterator
         yield f"the power mode is {machine.power_mode}, the profile's {mode}"
     if machine.usable_cores < profile.threads:
         yield f"usable cores are {machine.usable_cores}, fewer than the profile's {profile.threads} threads"
+
+
+def _machine_changes(measurement: Measurement) -> Iterator[str]:
+    machine, after = measurement.machine_before, measurement.machine_after
     if (machine.arch, machine.cpu, machine.cores) != (after.arch, after.cpu, after.cores):
         yield f"the machine changed while it measured, to {after.cpu} ({after.arch}, {after.cores} cores)"
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from compressor.schema.tensors import TensorSpec
 from compressor.tasks.base import example_inputs
 
-__all__ = ["KINDS", "Layer", "layers_of"]
+__all__ = ["KINDS", "PRODUCTS", "Layer", "layers_of"]
 
 OPERATORS: dict[str, tuple[str, ...]] = {
     "elementwise": (
@@ -37,24 +37,24 @@ OPERATORS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Kind -> operators of aten without matrix products. What stands nowhere is a view, which costs nothing."""
 BY_OPERATOR = {operator: kind for kind, operators in OPERATORS.items() for operator in operators}
-KINDS = ("dense", "pointwise", "depthwise", "grouped", "vector", "matrix", *OPERATORS)
+PRODUCTS = ("dense", "pointwise", "depthwise", "grouped", "vector", "matrix")
 """Convolutions by what they mix: neighbours and channels, channels alone, neighbours alone, groups of channels. Products of a
-matrix with one vector (linear layers, convolutions of one pixel), and of two matrices. Then what only passes over values."""
+matrix with one vector (linear layers, convolutions of one pixel), and of two matrices."""
+KINDS = (*PRODUCTS, *OPERATORS)
+"""Of layers: products, and what only passes over values."""
 FOLDED = {"native_batch_norm", "_native_batch_norm_legit_no_training"}
 CLIPPING = {"relu", "hardtanh", "clamp"}
-COMPUTING = {"dense", "pointwise", "depthwise", "grouped", "vector", "matrix", "elementwise"}
+COMPUTING = {*PRODUCTS, "elementwise"}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """`macs`: multiply-accumulates; `weights`: their number; `values`: how many it reads and writes beside its weights;
-    `channels`: input and output channels of a convolution's group, of which a vector unit takes so many at a time."""
+    """`macs`: multiply-accumulates; `weights`: their number; `values`: how many it reads and writes beside its weights."""
 
     kind: str
     macs: int
     weights: int
     values: int
-    channels: tuple[int, int] = (1, 1)
 
 
 def layers_of(network: nn.Module, inputs: Sequence[TensorSpec], batch: int = 1) -> tuple[Layer, ...]:
@@ -107,27 +107,22 @@ def _layer(operator: Any, name: str, source: str, args: Any, out: Any, taken: li
     weights = sum(value.numel() for value in _tensors(args)) - sum(value.numel() for value in taken)
     if operator in flop_registry:
         macs = int(flop_registry[operator](*args, out_val=out)) // 2
-        kind, channels = _kind(name, args, results[0])
-        return Layer(kind, macs, weights, values, channels)
-    if (name in FOLDED and source in ("dense", "pointwise", "depthwise", "grouped", "vector")) or (
-        name in CLIPPING and source in COMPUTING
-    ):
+        return Layer(_kind(name, args, results[0]), macs, weights, values)
+    if name in FOLDED and source in PRODUCTS or name in CLIPPING and source in COMPUTING:
         return None
     if name in ("split", "split_with_sizes"):
         values = 2 * taken[0].numel()
     return Layer(BY_OPERATOR[name], 0, weights, values) if name in BY_OPERATOR else None
 
 
-def _kind(name: str, args: Any, out: Tensor) -> tuple[str, tuple[int, int]]:
-    """The kind of a product, and the channels of a group, in and out."""
+def _kind(name: str, args: Any, out: Tensor) -> str:
+    """The kind of a product."""
     if name != "convolution":
-        rows = out.numel() // out.shape[-1]
-        shared = args[1] if name == "addmm" else args[0]
-        return ("vector" if rows == 1 else "matrix"), (int(shared.shape[-1]), int(out.shape[-1]))
+        return "vector" if out.numel() == out.shape[-1] else "matrix"
     weight, groups = args[1], args[8]
-    inside, outside = int(weight.shape[1]), int(weight.shape[0]) // groups
-    if out[0, 0].numel() == 1 and groups == 1:
-        return "vector", (inside * weight[0, 0].numel(), outside)
-    if groups == 1:
-        return ("pointwise" if weight[0, 0].numel() == 1 else "dense"), (inside, outside)
-    return ("depthwise" if inside == 1 else "grouped"), (inside, outside)
+    is_one_pixel = weight[0, 0].numel() == 1
+    if groups > 1:
+        return "depthwise" if weight.shape[1] == 1 else "grouped"
+    if out[0, 0].numel() == 1:
+        return "vector"
+    return "pointwise" if is_one_pixel else "dense"

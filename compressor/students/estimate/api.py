@@ -1,0 +1,94 @@
+"""`kdc students --estimate`: candidates for a device that is not at hand, ranked by the roofline. Nothing is measured, and
+nothing judged."""
+
+from collections.abc import Mapping
+from itertools import product
+
+import torch
+
+from compressor.errors import KdcError
+from compressor.export.quiet import quiet
+from compressor.progress import Progress
+from compressor.schema.estimates import EstimatedStudent, Estimates
+from compressor.schema.profile import Profile
+from compressor.students.api import Wanted, families_of, screened
+from compressor.students.estimate.basis import Looked, arithmetic_of, basis_of, why_not
+from compressor.students.estimate.layers import layers_of
+from compressor.students.estimate.roofline import latencies_ms, work_of
+from compressor.tasks.table import candidates_of
+
+__all__ = ["Layers", "estimate_students"]
+
+
+class Layers:
+    """Candidates as they ship, looked at without running them, each once."""
+
+    def __init__(self, task: str, batch: int) -> None:
+        self._candidates, self._batch = candidates_of(task), batch
+        self._known: dict[tuple[str, int, int], Looked] = {}
+
+    def __call__(self, name: str, input_size: int, classes: int) -> Looked:
+        """Raises KdcError where it cannot be made, or its layers depend on values."""
+        key = name, input_size, classes
+        if key not in self._known:
+            torch.manual_seed(0)
+            with quiet(f"{name} cannot be looked at"):
+                model = self._candidates.create(name, classes, input_size)
+                parameters = sum(parameter.numel() for parameter in model.network.parameters())
+                self._known[key] = Looked(layers_of(model.network, model.preprocess.inputs, self._batch), parameters)
+        return self._known[key]
+
+
+def estimate_students(profile: Profile, wanted: Wanted, progress: Progress) -> Estimates:
+    """Estimate the p50 of candidates on `profile`'s device, without reaching it.
+
+    Calibrated on what `kdc students` has kept of that device; else by the profile's facts, and the shares of them that are usual.
+    Raises KdcError: for a name that nobody knows; where nothing of the profile can be estimated.
+    """
+    families, variants = families_of(wanted), screened(profile)
+    reasons = {"-".join(variant): why for variant in variants if (why := why_not(profile, *variant))}
+    variants = tuple(variant for variant in variants if "-".join(variant) not in reasons)
+    if not variants:
+        told = "; ".join(f"{variant}: {why}" for variant, why in reasons.items()) or "it has no float precision"
+        raise KdcError(
+            f"nothing can be estimated for profile {profile.name}: {told}",
+            "kdc profiles new NAME, run on the device, measures these facts; or add them with their source (docs/own-device.md); "
+            "or measure the candidates: kdc students --device …",
+        )
+    layers = Layers(wanted.task, profile.batch)
+    chosen: dict[tuple[str, int], Looked] = {}
+    keys = list(product(families, dict.fromkeys(wanted.input_sizes or (profile.input_size,))))
+    for name, size in progress.track(keys, len(keys), "looking at candidates"):
+        try:
+            chosen[name, size] = layers(name, size, wanted.classes)
+        except KdcError as error:
+            reasons[f"timm:{name} at {size} px"] = error.message
+    if not chosen:
+        raise KdcError(f"none of the candidates can be estimated: {next(iter(reasons.values()))}")
+    rows: list[EstimatedStudent] = []
+    bases = []
+    for variant in variants:
+        basis, constants = basis_of(profile, *variant, layers)
+        work = work_of([looked.layers for looked in chosen.values()])
+        times = latencies_ms(work, constants, arithmetic_of(*variant))
+        rows += _ranked(chosen, families, variant, [float(time) for time in times])
+        bases.append(basis)
+    return Estimates(
+        profile=profile.name, batch=profile.batch, threads=profile.threads, classes=wanted.classes, rows=tuple(rows),
+        bases=tuple(bases), not_estimated=reasons,
+    )  # fmt: skip
+
+
+def _ranked(
+    chosen: Mapping[tuple[str, int], Looked], families: Mapping[str, str], variant: tuple[str, str], times: list[float]
+) -> list[EstimatedStudent]:
+    """A row a candidate, the fastest first. Three digits: an estimate has no more."""
+    runtime, precision = variant
+    ordered = sorted(zip(times, chosen.items(), strict=True), key=lambda row: (row[0], row[1][0]))
+    return [
+        EstimatedStudent(
+            student=f"timm:{name}", family=families[name], input_size=size, runtime=runtime, precision=precision,
+            rank=rank, estimated_p50_ms=float(f"{time:.3g}"), parameters=looked.parameters, macs=looked.macs,
+        )
+        for rank, (time, ((name, size), looked)) in enumerate(ordered, 1)
+    ]  # fmt: skip

@@ -1,0 +1,135 @@
+"""What estimates rest on: the figures that are kept of the device, or, without them, the facts of its profile."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from compressor.report.checks.conditions import machine_differences
+from compressor.runtimes import RUNTIMES
+from compressor.schema.estimates import Accuracy, Basis
+from compressor.schema.profile import Profile
+from compressor.schema.students import KeptFigures
+from compressor.students.estimate.calibration import (
+    FOLDS,
+    LEAST,
+    LEAST_FAMILIES,
+    Measured,
+    accuracy_of,
+    calibrated,
+    left_out,
+    split_families,
+)
+from compressor.students.estimate.layers import Layer
+from compressor.students.estimate.roofline import Constants, missing_facts, peaks_of, start
+from compressor.students.kept import all_kept, machine_line, shelf
+
+__all__ = [
+    "ELSEWHERE", "Looked", "Looking", "arithmetic_of", "basis_of", "held_out_accuracy", "kept_of", "measured_of", "why_not",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A candidate's layers, and the number of its parameters."""
+
+    layers: tuple[Layer, ...]
+    parameters: int
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+
+Looking = Callable[[str, int, int], Looked]
+"""A candidate's name, input size and classes -> what it is made of."""
+
+WHERE, DAY = "TODO", "2026-11-30"
+"""On which machine ELSEWHERE was found, and when: docs/experiments/estimates.md."""
+LEFT_OUT = f"families left out of the calibration in turn, a {FOLDS}th of them at a time"
+ELSEWHERE: dict[tuple[str, str], Accuracy] = {}
+"""How far estimates without calibration were off on WHERE, by runtime and precision."""
+
+
+def arithmetic_of(runtime: str, precision: str) -> str:
+    """fp32, fp16, bf16 or int8: in what a variant computes."""
+    executed = RUNTIMES[runtime].precisions[precision]
+    return "fp" + executed[1:] if executed in ("f32", "f16") else executed
+
+
+def why_not(profile: Profile, runtime: str, precision: str) -> str:
+    """Why nothing can be estimated of a variant, in words; "" where it can."""
+    if RUNTIMES[runtime].on_gpu:
+        return "it runs on a GPU, and only what runs on a CPU is estimated"
+    missing = missing_facts(profile.device, arithmetic_of(runtime, precision))
+    if missing:
+        return f"the profile does not say {' and '.join(missing)}"
+    if (runtime, precision) not in ELSEWHERE and not _is_enough(kept_of(profile, runtime, precision)):
+        return "no figures of it are kept, and how far estimates without them are off was never measured"
+    return ""
+
+
+def kept_of(profile: Profile, runtime: str, precision: str) -> list[KeptFigures]:
+    """What is kept of the profile's device with its threads and batch, of the runtime's version that was measured last."""
+    kept = [
+        row
+        for row in all_kept(shelf())
+        if (row.figures.runtime, row.figures.precision) == (runtime, precision)
+        and (row.threads, row.batch) == (profile.threads, profile.batch)
+        and row.figures.p50_ms is not None
+        and not any(machine_differences(profile, row.machine))
+    ]
+    if not kept:
+        return []
+    newest = max(kept, key=lambda row: row.figures.measured).figures.runtime_version
+    return [row for row in kept if row.figures.runtime_version == newest]
+
+
+def basis_of(profile: Profile, runtime: str, precision: str, look: Looking) -> tuple[Basis, Constants]:
+    """The roofline's constants for a variant that can be estimated, and what they rest on."""
+    arithmetic, kept = arithmetic_of(runtime, precision), kept_of(profile, runtime, precision)
+    constants = start(peaks_of(profile.device, profile.threads, arithmetic), arithmetic)
+    if not _is_enough(kept):
+        return Basis(
+            runtime=runtime, precision=precision, calibrated=False, machine=WHERE, days=(DAY,), candidates=0, families=0,
+            accuracy=ELSEWHERE[runtime, precision], constants=constants.named(),
+        ), constants  # fmt: skip
+    rows = measured_of(kept, look)
+    accuracy = held_out_accuracy(rows, constants, arithmetic)
+    constants = calibrated(rows, constants, arithmetic)
+    days = sorted({row.figures.measured for row in kept})
+    return Basis(
+        runtime=runtime, precision=precision, calibrated=True, machine=machine_line(kept[0].machine),
+        days=tuple(dict.fromkeys((days[0], days[-1]))), candidates=len(rows), families=len({row.family for row in rows}),
+        accuracy=accuracy, constants=constants.named(),
+    ), constants  # fmt: skip
+
+
+def measured_of(kept: Sequence[KeptFigures], look: Looking) -> list[Measured]:
+    """The figures with the layers of their networks, and the drift that the reference shows, which ran in every session."""
+    sessions = defaultdict(set)
+    for row in kept:
+        if row.reference is not None and row.reference_ms is not None:
+            sessions[row.reference].add(row.reference_ms)
+    rows = []
+    for row in kept:
+        figures = row.figures
+        assert figures.p50_ms is not None, "kept_of leaves these out"
+        drift = row.reference_ms / median(sessions[row.reference]) if row.reference and row.reference_ms else 1.0
+        looked = look(figures.student.partition(":")[2], figures.input_size, figures.classes)
+        rows.append(Measured(figures.family, looked.layers, figures.p50_ms.value, drift))
+    return rows
+
+
+def held_out_accuracy(rows: Sequence[Measured], constants: Constants, arithmetic: str) -> Accuracy:
+    """How far the estimates of networks are off whose families had no part in the calibration."""
+    answers = left_out(rows, constants, arithmetic, split_families(rows, FOLDS, seed=0))
+    measured = np.array([row.p50_ms for row in rows])
+    numbers = np.concatenate([numbers for numbers, _ in answers])
+    return accuracy_of(np.concatenate([estimates for _, estimates in answers]), measured[numbers], LEFT_OUT)
+
+
+def _is_enough(kept: Sequence[KeptFigures]) -> bool:
+    return len(kept) >= LEAST and len({row.figures.family for row in kept}) >= LEAST_FAMILIES
