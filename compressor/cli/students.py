@@ -28,8 +28,8 @@ def students(
         bool,
         typer.Option(
             "--estimate",
-            help="Measure nothing and reach no device: rank them by estimated p50, and say how far such estimates are off. "
-            "Nothing is judged by them.",
+            help="Measure nothing and reach no device: rank them by estimated p50, and say how far such estimates are "
+            "off. Nothing is judged by them.",
         ),
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write all figures to this file as CSV.")] = None,

@@ -6,14 +6,14 @@ from pydantic import Field as Key
 
 from compressor.schema.base import Noun
 
-__all__ = ["Accuracy", "Basis", "Estimates", "EstimatedStudent"]
+__all__ = ["Accuracy", "Basis", "EstimatedStudent", "Estimates"]
 
 
 class Accuracy(Noun):
     """How far estimates were from what was measured, of candidates that had no part in finding the constants.
 
-    `median_error`, `worst_error`: of |estimated / measured - 1|. `spearman`: the rank correlation of both. `n`: of how many
-    candidates; `of`: how they were left out.
+    `median_error`, `worst_error`: of |estimated / measured - 1|. `spearman`: the rank correlation of both. `n`: of how
+    many candidates; `of`: how they were left out.
     """
 
     median_error: float
@@ -24,10 +24,10 @@ class Accuracy(Noun):
 
 
 class Basis(Noun):
-    """What the estimates of a runtime and precision rest on. `calibrated`: on figures of this very device and setting; else on
-    the profile's facts and shares of them that another machine showed. `machine`: where was measured, and `days` when;
-    `candidates`, `families`: how many. `accuracy`: there, not on another device. `constants`: what the roofline has, in the
-    units that their names end in."""
+    """What the estimates of a runtime and precision rest on. `calibrated`: on figures of this very device and setting;
+    else on the profile's facts and shares of them that another machine showed. `machine`: where was measured, and
+    `days` when; `candidates`, `families`: how many. `accuracy`: there, not on another device. `constants`: what the
+    roofline has, in the units that their names end in."""
 
     runtime: str
     precision: str
@@ -45,8 +45,8 @@ class Basis(Noun):
 
 
 class EstimatedStudent(Noun):
-    """A candidate. `estimated_p50_ms`: of a call. `rank`: by that among all of its variant, the fastest first. `budget`: nothing
-    is judged by an estimate."""
+    """A candidate. `estimated_p50_ms`: of a call. `rank`: by that among all of its variant, the fastest first.
+    `budget`: nothing is judged by an estimate."""
 
     student: str
     family: str

@@ -103,8 +103,8 @@ class Figures(Noun):
 
 
 class KeptFigures(Noun):
-    """Figures with where and how they were measured. `reference`: the field's, and `reference_ms` its p50 in the same session;
-    null where it broke off."""
+    """Figures with where and how they were measured. `reference`: the field's, and `reference_ms` its p50 in the same
+    session; null where it broke off."""
 
     figures: Figures
     machine: Machine

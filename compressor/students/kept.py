@@ -57,8 +57,8 @@ class Kept:
         return figures
 
     def add(self, figures: Figures, reference: tuple[str, float] | None = None) -> None:
-        """Keep what was measured, with the field's reference and its p50 in that session; what failed is tried again the
-        next time."""
+        """Keep what was measured, with the field's reference and its p50 in that session; what failed is tried again
+        the next time."""
         if figures.error is None:
             path = self._path(
                 figures.student.partition(":")[2], figures.input_size, figures.classes, figures.runtime,

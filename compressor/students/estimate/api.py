@@ -1,5 +1,5 @@
-"""`kdc students --estimate`: candidates for a device that is not at hand, ranked by the roofline. Nothing is measured, and
-nothing judged."""
+"""`kdc students --estimate`: candidates for a device that is not at hand, ranked by the roofline. Nothing is measured,
+and nothing judged."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -12,9 +12,10 @@ from compressor.progress import Progress
 from compressor.schema.estimates import EstimatedStudent, Estimates
 from compressor.schema.profile import Profile
 from compressor.students.api import Wanted, families_of, screened
-from compressor.students.estimate.basis import Looked, arithmetic_of, basis_of, why_not
+from compressor.students.estimate.basis import Looked, arithmetic_of, basis_of, kept_of, why_not
 from compressor.students.estimate.layers import layers_of
 from compressor.students.estimate.roofline import latencies_ms, work_of
+from compressor.students.kept import all_kept, shelf
 from compressor.tasks.table import candidates_of
 
 __all__ = ["Layers", "estimate_students"]
@@ -42,18 +43,23 @@ class Layers:
 def estimate_students(profile: Profile, wanted: Wanted, progress: Progress) -> Estimates:
     """Estimate the p50 of candidates on `profile`'s device, without reaching it.
 
-    Calibrated on what `kdc students` has kept of that device; else by the profile's facts, and the shares of them that are usual.
-    Raises KdcError: for a name that nobody knows; where nothing of the profile can be estimated.
+    Calibrated on what `kdc students` has kept of that device; else by the profile's facts, and the shares of them that
+    are usual. Raises KdcError: for a name that nobody knows; where nothing of the profile can be estimated.
     """
     families, variants = families_of(wanted), screened(profile)
-    reasons = {"-".join(variant): why for variant in variants if (why := why_not(profile, *variant))}
+    everything = tuple(all_kept(shelf()))
+    kept = {variant: kept_of(profile, *variant, everything) for variant in variants}
+    reasons = {"-".join(variant): why for variant in variants if (why := why_not(profile, *variant, kept[variant]))}
     variants = tuple(variant for variant in variants if "-".join(variant) not in reasons)
     if not variants:
-        told = "; ".join(f"{variant}: {why}" for variant, why in reasons.items()) or "it has no float precision"
+        told = "; ".join(
+            f"{', '.join(name for name in reasons if reasons[name] == why)}: {why}"
+            for why in dict.fromkeys(reasons.values())
+        )
         raise KdcError(
-            f"nothing can be estimated for profile {profile.name}: {told}",
-            "kdc profiles new NAME, run on the device, measures these facts; or add them with their source (docs/own-device.md); "
-            "or measure the candidates: kdc students --device …",
+            f"nothing can be estimated for profile {profile.name}: {told or 'it has no float precision'}",
+            "kdc profiles new NAME, run on the device, measures these facts; or add them with their source "
+            "(docs/own-device.md); or measure the candidates: kdc students --device …",
         )
     layers = Layers(wanted.task, profile.batch)
     chosen: dict[tuple[str, int], Looked] = {}
@@ -68,7 +74,7 @@ def estimate_students(profile: Profile, wanted: Wanted, progress: Progress) -> E
     rows: list[EstimatedStudent] = []
     bases = []
     for variant in variants:
-        basis, constants = basis_of(profile, *variant, layers)
+        basis, constants = basis_of(profile, *variant, kept[variant], layers)
         work = work_of([looked.layers for looked in chosen.values()])
         times = latencies_ms(work, constants, arithmetic_of(*variant))
         rows += _ranked(chosen, families, variant, [float(time) for time in times])

@@ -24,10 +24,11 @@ from compressor.students.estimate.calibration import (
 )
 from compressor.students.estimate.layers import Layer
 from compressor.students.estimate.roofline import Constants, missing_facts, peaks_of, start
-from compressor.students.kept import all_kept, machine_line, shelf
+from compressor.students.kept import machine_line
 
 __all__ = [
-    "ELSEWHERE", "Looked", "Looking", "arithmetic_of", "basis_of", "held_out_accuracy", "kept_of", "measured_of", "why_not",
+    "ELSEWHERE", "Looked", "Looking", "arithmetic_of", "basis_of", "held_out_accuracy", "kept_of", "measured_of",
+    "why_not",
 ]  # fmt: skip
 
 
@@ -49,7 +50,16 @@ Looking = Callable[[str, int, int], Looked]
 WHERE, DAY = "TODO", "2026-11-30"
 """On which machine ELSEWHERE was found, and when: docs/experiments/estimates.md."""
 LEFT_OUT = f"families left out of the calibration in turn, a {FOLDS}th of them at a time"
-ELSEWHERE: dict[tuple[str, str], Accuracy] = {}
+AS_ELSEWHERE = "all candidates there, none of them measured for it"
+ELSEWHERE: dict[tuple[str, str], Accuracy] = {
+    variant: Accuracy(median_error=median_error, worst_error=worst, spearman=spearman, n=52, of=AS_ELSEWHERE)
+    for variant, median_error, worst, spearman in (
+        (("onnxruntime", "fp32"), 0.17, 0.53, 0.978),
+        (("onnxruntime", "int8"), 0.36, 0.73, 0.975),
+        (("openvino", "f32"), 0.19, 0.74, 0.983),
+        (("openvino", "int8"), 0.62, 1.21, 0.972),
+    )
+}
 """How far estimates without calibration were off on WHERE, by runtime and precision."""
 
 
@@ -59,56 +69,67 @@ def arithmetic_of(runtime: str, precision: str) -> str:
     return "fp" + executed[1:] if executed in ("f32", "f16") else executed
 
 
-def why_not(profile: Profile, runtime: str, precision: str) -> str:
-    """Why nothing can be estimated of a variant, in words; "" where it can."""
+def why_not(profile: Profile, runtime: str, precision: str, kept: Sequence[KeptFigures]) -> str:
+    """Why nothing can be estimated of a variant, in words; "" where it can. `kept`: what `kept_of` gives of it."""
     if RUNTIMES[runtime].on_gpu:
         return "it runs on a GPU, and only what runs on a CPU is estimated"
     missing = missing_facts(profile.device, arithmetic_of(runtime, precision))
     if missing:
         return f"the profile does not say {' and '.join(missing)}"
-    if (runtime, precision) not in ELSEWHERE and not _is_enough(kept_of(profile, runtime, precision)):
-        return "no figures of it are kept, and how far estimates without them are off was never measured"
+    if (runtime, precision) not in ELSEWHERE and not _is_enough(kept):
+        return "too few figures of it are kept, and how far estimates without them are off was never measured"
     return ""
 
 
-def kept_of(profile: Profile, runtime: str, precision: str) -> list[KeptFigures]:
-    """What is kept of the profile's device with its threads and batch, of the runtime's version that was measured last."""
+def kept_of(
+    profile: Profile, runtime: str, precision: str, everything: Sequence[KeptFigures]
+) -> tuple[KeptFigures, ...]:
+    """Of all that is kept, what was measured of a variant on the profile's device with its threads and batch; of the
+    machine and the version of the runtime that were measured last."""
     kept = [
         row
-        for row in all_kept(shelf())
+        for row in everything
         if (row.figures.runtime, row.figures.precision) == (runtime, precision)
         and (row.threads, row.batch) == (profile.threads, profile.batch)
         and row.figures.p50_ms is not None
         and not any(machine_differences(profile, row.machine))
     ]
-    if not kept:
-        return []
-    newest = max(kept, key=lambda row: row.figures.measured).figures.runtime_version
-    return [row for row in kept if row.figures.runtime_version == newest]
+    last = max(kept, key=lambda row: row.figures.measured, default=None)
+    return tuple(row for row in kept if last is not None and _setting(row) == _setting(last))
 
 
-def basis_of(profile: Profile, runtime: str, precision: str, look: Looking) -> tuple[Basis, Constants]:
-    """The roofline's constants for a variant that can be estimated, and what they rest on."""
-    arithmetic, kept = arithmetic_of(runtime, precision), kept_of(profile, runtime, precision)
+def basis_of(
+    profile: Profile, runtime: str, precision: str, kept: Sequence[KeptFigures], look: Looking
+) -> tuple[Basis, Constants]:
+    """The roofline's constants for a variant that can be estimated, and what they rest on. `kept`: what `kept_of` gives
+    of it."""
+    arithmetic = arithmetic_of(runtime, precision)
     constants = start(peaks_of(profile.device, profile.threads, arithmetic), arithmetic)
     if not _is_enough(kept):
-        return Basis(
-            runtime=runtime, precision=precision, calibrated=False, machine=WHERE, days=(DAY,), candidates=0, families=0,
-            accuracy=ELSEWHERE[runtime, precision], constants=constants.named(),
-        ), constants  # fmt: skip
+        basis = Basis(
+            runtime=runtime, precision=precision, calibrated=False, machine=WHERE, days=(DAY,), candidates=0,
+            families=0, accuracy=ELSEWHERE[runtime, precision], constants=constants.named(),
+        )  # fmt: skip
+        return basis, constants
     rows = measured_of(kept, look)
     accuracy = held_out_accuracy(rows, constants, arithmetic)
     constants = calibrated(rows, constants, arithmetic)
     days = sorted({row.figures.measured for row in kept})
-    return Basis(
+    basis = Basis(
         runtime=runtime, precision=precision, calibrated=True, machine=machine_line(kept[0].machine),
-        days=tuple(dict.fromkeys((days[0], days[-1]))), candidates=len(rows), families=len({row.family for row in rows}),
-        accuracy=accuracy, constants=constants.named(),
-    ), constants  # fmt: skip
+        days=tuple(dict.fromkeys((days[0], days[-1]))), candidates=len(rows),
+        families=len({row.family for row in rows}), accuracy=accuracy, constants=constants.named(),
+    )  # fmt: skip
+    return basis, constants
+
+
+def _setting(row: KeptFigures) -> tuple[str, int, str | None]:
+    return row.machine.cpu, row.machine.cores, row.figures.runtime_version
 
 
 def measured_of(kept: Sequence[KeptFigures], look: Looking) -> list[Measured]:
-    """The figures with the layers of their networks, and the drift that the reference shows, which ran in every session."""
+    """The figures with the layers of their networks, and the drift that the reference shows, which ran in every
+    session."""
     sessions = defaultdict(set)
     for row in kept:
         if row.reference is not None and row.reference_ms is not None:

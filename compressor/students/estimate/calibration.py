@@ -1,5 +1,5 @@
-"""The roofline's constants, moved as far as measured figures ask; and how far estimates are off for networks that had no
-part in it."""
+"""The roofline's constants, moved as far as measured figures ask; and how far estimates are off for networks that had
+no part in it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ LEAST, LEAST_FAMILIES = 8, 4
 """Networks and families without which nothing is calibrated."""
 FOLDS = 5
 NOISE = 0.1
-"""What estimates and figures differ by anyhow, as a logarithm. Beyond it a difference counts by its size, not its square, so that
-one odd network does not turn the others."""
+"""What estimates and figures differ by anyhow, as a logarithm. Beyond it a difference counts by its size, not its
+square, so that one odd network does not turn the others."""
 ALL_PRODUCTS = 1.0
 SPREADS = np.concatenate([np.full(len(PRODUCTS), 0.3), np.full(len(PASSES), 0.7), [0.5, 0.7], np.full(3, 0.7)])
-"""How far each constant may lie from where it starts, a standard deviation as a logarithm: the machine as a whole from its peak
-(ALL_PRODUCTS), and each kind of product from the others, bandwidths and overheads."""
+"""How far each constant may lie from where it starts, a standard deviation as a logarithm: the machine as a whole from
+its peak (ALL_PRODUCTS), and each kind of product from the others, bandwidths and overheads."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Measured:
 
 
 def calibrated(rows: Sequence[Measured], begin: Constants, arithmetic: str) -> Constants:
-    """The constants that explain the figures of `rows` best: those with the least squares of the differences of the logarithms,
-    weighed against how far the constants moved from `begin`."""
+    """The constants that explain the figures of `rows` best: those with the least squares of the differences of the
+    logarithms, weighed against how far the constants moved from `begin`."""
     from scipy.optimize import least_squares
 
     work, known = work_of([row.layers for row in rows]), np.log([row.p50_ms / row.drift for row in rows])
@@ -58,7 +58,8 @@ def calibrated(rows: Sequence[Measured], begin: Constants, arithmetic: str) -> C
 def left_out(
     rows: Sequence[Measured], begin: Constants, arithmetic: str, splits: Sequence[frozenset[str]]
 ) -> list[tuple[NDArray[np.int64], Floats]]:
-    """For each split, the networks of these families by their numbers, and their estimates (ms) by what the others calibrate."""
+    """For each split, the networks of these families by their numbers, and their estimates (ms) by what the others
+    calibrate."""
     answers = []
     for families in splits:
         out = np.array([number for number, row in enumerate(rows) if row.family in families], np.int64)

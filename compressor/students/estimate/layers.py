@@ -38,8 +38,8 @@ OPERATORS: dict[str, tuple[str, ...]] = {
 """Kind -> operators of aten without matrix products. What stands nowhere is a view, which costs nothing."""
 BY_OPERATOR = {operator: kind for kind, operators in OPERATORS.items() for operator in operators}
 PRODUCTS = ("dense", "pointwise", "depthwise", "grouped", "vector", "matrix")
-"""Convolutions by what they mix: neighbours and channels, channels alone, neighbours alone, groups of channels. Products of a
-matrix with one vector (linear layers, convolutions of one pixel), and of two matrices."""
+"""Convolutions by what they mix: neighbours and channels, channels alone, neighbours alone, groups of channels.
+Products of a matrix with one vector (linear layers, convolutions of one pixel), and of two matrices."""
 KINDS = (*PRODUCTS, *OPERATORS)
 """Of layers: products, and what only passes over values."""
 FOLDED = {"native_batch_norm", "_native_batch_norm_legit_no_training"}
@@ -49,7 +49,8 @@ COMPUTING = {*PRODUCTS, "elementwise"}
 
 @dataclass(frozen=True)
 class Layer:
-    """`macs`: multiply-accumulates; `weights`: their number; `values`: how many it reads and writes beside its weights."""
+    """`macs`: multiply-accumulates; `weights`: their number; `values`: how many it reads and writes beside its
+    weights."""
 
     kind: str
     macs: int
@@ -67,12 +68,12 @@ def layers_of(network: nn.Module, inputs: Sequence[TensorSpec], batch: int = 1) 
     return tuple(noting.layers)
 
 
-class _Noting(TorchDispatchMode):
+class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes a layer an operator. `sources`: the tensors that depend on the sample, each with the kind of what made it;
     they are held, so that no other gets their identity."""
 
     def __init__(self, samples: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.layers: list[Layer] = []
         self.sources: dict[int, tuple[Tensor, str]] = {id(sample): (sample, "") for sample in samples}
 
@@ -108,7 +109,7 @@ def _layer(operator: Any, name: str, source: str, args: Any, out: Any, taken: li
     if operator in flop_registry:
         macs = int(flop_registry[operator](*args, out_val=out)) // 2
         return Layer(_kind(name, args, results[0]), macs, weights, values)
-    if name in FOLDED and source in PRODUCTS or name in CLIPPING and source in COMPUTING:
+    if (name in FOLDED and source in PRODUCTS) or (name in CLIPPING and source in COMPUTING):
         return None
     if name in ("split", "split_with_sizes"):
         values = 2 * taken[0].numel()

@@ -1,7 +1,7 @@
 """The roofline: a layer takes as long as computing or moving takes, whichever is longer, and an overhead.
 
-After Williams, Waterman, Patterson, "Roofline: an insightful visual performance model", CACM 52(4), 2009; with a rate for
-each kind of layer, since no runtime reaches the machine's peak in all of them.
+After Williams, Waterman, Patterson, "Roofline: an insightful visual performance model", CACM 52(4), 2009; with a rate
+for each kind of layer, since no runtime reaches the machine's peak in all of them.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ VALUES_SHARE = 2.0
 OVERHEADS = (5.0, 2.5, 35.0)
 """A product, a pass and a call: how many times the machine's overhead a layer."""
 OVERHEAD_US_AT_PEAK = 90.0
-"""Where a profile does not say its overhead a layer: this many µs / the core's peak in fp32 in GFLOP/s, since cores that compute
-much at a time are quick in everything else, too."""
+"""Where a profile does not say its overhead a layer: this many µs / the core's peak in fp32 in GFLOP/s, since cores
+that compute much at a time are quick in everything else, too."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ def latencies_ms(work: Work, constants: Constants, arithmetic: str) -> Floats:
     moving = (work.weights / constants.weights_gbs + work.values / constants.values_gbs) * width * 1e-9
     overhead = np.where(is_product, constants.product_us, constants.pass_us) * 1e-6
     seconds = np.where(is_product, np.maximum(computing, moving), computing) + overhead
-    return np.bincount(work.owner, seconds, minlength=work.count) * 1e3 + constants.call_us * 1e-3
+    times: Floats = np.bincount(work.owner, seconds, minlength=work.count) * 1e3 + constants.call_us * 1e-3
+    return times
 
 
 def missing_facts(device: Device, arithmetic: str) -> tuple[str, ...]:

@@ -29,8 +29,8 @@ def to_text(answer: Estimates) -> str:
     lines = [
         table([header, *cells]),
         "",
-        f"ESTIMATES for {answer.profile}, batch {answer.batch}, {answer.threads} threads, {answer.classes} classes: nothing "
-        "here was measured, and no line of the budget is judged.",
+        f"ESTIMATES for {answer.profile}, batch {answer.batch}, {answer.threads} threads, {answer.classes} classes: "
+        "nothing here was measured, and no line of the budget is judged.",
         *(basis_text(basis) for basis in answer.bases),
         *(f"not estimated: {name}: {why}." for name, why in answer.not_estimated.items()),
         "rank: by the estimate, among all of the same variant. Measure the first of them on the device: "
@@ -53,8 +53,9 @@ def basis_text(basis: Basis) -> str:
             f"{basis.machine}, {days}. {error}."
         )
     return (
-        f"{basis.variant}: not calibrated, since too few figures of this device are kept: the profile's facts, and the shares "
-        f"of them that are usual. On {basis.machine}, {days}: {error}. On this device the error is not known."
+        f"{basis.variant}: not calibrated, since too few figures of this device are kept: from the profile's facts, "
+        f"and the shares of them that are usual. Elsewhere, on {basis.machine}, {days}: {error}. On this device the "
+        "error is not known."
     )
 
 
