@@ -5,7 +5,7 @@
     python -m benchmarks.estimate --profile here [--splits 20] [--seed 0]
 
 Reads the figures that `kdc students` has kept of the profile's device. For every runtime and precision: the roofline of
-the profile's facts alone (no shares, no overheads), the usual shares of them, and the calibrated one over so many splits
+the profile's facts alone (no shares, no overheads), the usual shares of them, and the calibrated one over so many
 of the families into halves. Errors are |estimated / measured - 1| against p50 as it was measured; the drift that the
 reference shows is divided out for the calibration alone. Takes a minute; measures nothing.
 """
@@ -25,22 +25,25 @@ from compressor.students.api import screened
 from compressor.students.estimate.api import Layers
 from compressor.students.estimate.basis import arithmetic_of, held_out_accuracy, kept_of, measured_of, why_not
 from compressor.students.estimate.calibration import Measured, accuracy_of, left_out, split_families
-from compressor.students.estimate.roofline import Constants, latencies_ms, missing_facts, peaks_of, start, work_of
+from compressor.students.estimate.roofline import (
+    Constants,
+    Peaks,
+    latencies_ms,
+    missing_facts,
+    peaks_of,
+    start,
+    work_of,
+)
 from compressor.students.kept import all_kept, machine_line, shelf
 from compressor.tasks.table import DEFAULT
 from compressor.terminal.tables import table
 
 
-def plain(constants: Constants, gflops: float, bandwidth_gbs: float) -> Constants:
-    """The roofline as in the textbook: the peak for all that computes, the bandwidth for all that moves."""
-    vector = np.concatenate(
-        [
-            np.full_like(constants.gmacs, gflops / 2),
-            np.full_like(constants.pass_gbs, bandwidth_gbs),
-            [bandwidth_gbs] * 2,
-        ]
-    )
-    return Constants.of(np.concatenate([vector, [0.0, 0.0, 0.0]]))
+def plain(constants: Constants, peaks: Peaks) -> Constants:
+    """The roofline as in the textbook: the peak for all that computes, the bandwidth for all that moves; and the
+    overhead that was measured, for every layer and call."""
+    gmacs, gbs = np.full_like(constants.gmacs, peaks.gflops / 2), np.full_like(constants.pass_gbs, peaks.bandwidth_gbs)
+    return Constants(gmacs, gbs, peaks.bandwidth_gbs, peaks.bandwidth_gbs, *[peaks.layer_overhead_us] * 3)
 
 
 def all_of(rows: Sequence[Measured], constants: Constants, arithmetic: str) -> Accuracy:
@@ -86,12 +89,14 @@ def report(profile: Profile, splits: int, seed: int) -> str:
             continue
         rows, names = measured_of(kept, look), [row.figures.student.partition(":")[2] for row in kept]
         peaks = peaks_of(profile.device, profile.threads, arithmetic)
-        begin = start(peaks, arithmetic)
-        textbook = plain(begin, peaks.gflops, peaks.bandwidth_gbs)
+        begin = start(peaks, arithmetic, runtime)
+        textbook = plain(begin, peaks)
         lines.append(cells(name, "the profile's facts alone", all_of(rows, textbook, arithmetic)))
         lines.append(cells("", "the usual shares of them", all_of(rows, begin, arithmetic)))
         tested = halves(rows, begin, arithmetic, splits, seed)
         lines.append(("", f"calibrated on half, {splits} splits", *spread(tested)))
+        from_facts = halves(rows, textbook, arithmetic, splits, seed)
+        lines.append(("", "the same, from the facts and not from shares", *spread(from_facts)))
         raw = halves([replace(row, drift=1.0) for row in rows], begin, arithmetic, splits, seed)
         lines.append(("", "the same, drift not divided out", *spread(raw)))
         lines.append(cells("", "calibrated on four fifths, in turn", held_out_accuracy(rows, begin, arithmetic)))

@@ -44,7 +44,8 @@ from tests.students.test_students_table import figures
 Kdc = Callable[..., Ended]
 SMALL = {
     "lcnet_035": "LCNet", "lcnet_050": "LCNet", "mobilenetv3_small_050": "MobileNetV3",
-    "mobilenetv2_035": "MobileNetV2", "mobilenetv4_conv_small_035": "MobileNetV4", "ghostnet_050": "GhostNet", "tinynet_e": "TinyNet",
+    "mobilenetv2_035": "MobileNetV2", "mobilenetv4_conv_small_035": "MobileNetV4", "ghostnet_050": "GhostNet",
+    "tinynet_e": "TinyNet",
     "mnasnet_small": "MNASNet",
 }  # fmt: skip
 PI = "raspberry-pi-5"

@@ -104,7 +104,7 @@ def basis_of(
     """The roofline's constants for a variant that can be estimated, and what they rest on. `kept`: what `kept_of` gives
     of it."""
     arithmetic = arithmetic_of(runtime, precision)
-    constants = start(peaks_of(profile.device, profile.threads, arithmetic), arithmetic)
+    constants = start(peaks_of(profile.device, profile.threads, arithmetic), arithmetic, runtime)
     if not _is_enough(kept):
         basis = Basis(
             runtime=runtime, precision=precision, calibrated=False, machine=WHERE, days=(DAY,), candidates=0,

@@ -20,14 +20,15 @@ Floats = NDArray[np.float64]
 PASSES = KINDS[len(PRODUCTS) :]
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 SHARES: dict[str, tuple[float, ...]] = {
-    "float": (0.9, 0.8, 0.3, 0.3, 0.3, 0.4),
-    "int8": (0.45, 0.4, 0.08, 0.08, 0.1, 0.1),
+    "float": (1.0, 0.9, 0.4, 0.3, 0.3, 0.5),
+    "int8": (0.4, 0.35, 0.05, 0.1, 0.1, 0.1),
+    "openvino-int8": (1.0, 0.9, 0.15, 0.2, 0.2, 0.3),
 }
-"""Of the peak, what each kind of product reaches: round numbers, which runtimes on CPUs come near to."""
-PASS_SHARES = (0.7, 1.0, 0.7, 0.4)
-"""Of the bandwidth, what each kind of pass reaches. Values may still lie in a cache: hence 2 for those of products."""
-VALUES_SHARE = 2.0
-OVERHEADS = (5.0, 2.5, 35.0)
+"""Of the peak, what each kind of product reaches: round numbers. For int8 onnxruntime's, whose kernels are the slower
+ones, where a runtime has no row of its own."""
+PASS_SHARES = (0.7, 3.0, 1.0, 0.5)
+"""Of the bandwidth, what each kind of pass reaches; activations mostly run within the convolution before them."""
+OVERHEADS = (4.0, 1.5, 30.0)
 """A product, a pass and a call: how many times the machine's overhead a layer."""
 OVERHEAD_US_AT_PEAK = 90.0
 """Where a profile does not say its overhead a layer: this many µs / the core's peak in fp32 in GFLOP/s, since cores
@@ -129,13 +130,13 @@ def peaks_of(device: Device, threads: int, arithmetic: str) -> Peaks:
     )
 
 
-def start(peaks: Peaks, arithmetic: str) -> Constants:
+def start(peaks: Peaks, arithmetic: str, runtime: str = "") -> Constants:
     """The constants before any calibration: the machine's peaks, and the usual shares of them."""
-    bandwidth = peaks.bandwidth_gbs
+    bandwidth, kind = peaks.bandwidth_gbs, "int8" if arithmetic == "int8" else "float"
     return Constants(
-        np.array(SHARES["int8" if arithmetic == "int8" else "float"]) * peaks.gflops / 2,
+        np.array(SHARES.get(f"{runtime}-{kind}", SHARES[kind])) * peaks.gflops / 2,
         np.array(PASS_SHARES) * bandwidth,
         bandwidth,
-        VALUES_SHARE * bandwidth,
+        bandwidth,
         *(times * peaks.layer_overhead_us for times in OVERHEADS),
     )
