@@ -18,7 +18,6 @@ from compressor.stats import Interval, look_confidence
 
 __all__ = ["Grounds", "disturbances", "grounds_of", "machine_differences"]
 
-ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 # Turbo steps come and go by some per cent; a tenth less clock is a tenth more latency.
 CLOCK_FELL = 0.9
@@ -75,6 +74,7 @@ def grounds_of(results: Results) -> Grounds:
     )
 
 
+<<<<<<< HEAD
 def machine_differences(profile: Profile, machine: Machine) -> Iterator[str]:
     """How `machine` differs from the profile's device; nothing where it is that device."""
     expected = profile.fingerprint
@@ -99,6 +99,11 @@ def machine_differences(profile: Profile, machine: Machine) -> Iterator[str]:
 
 def _machine_changes(measurement: Measurement) -> Iterator[str]:
     machine, after = measurement.machine_before, measurement.machine_after
+=======
+def _machine_differences(profile: Profile, measurement: Measurement) -> Iterator[str]:
+    machine, after = measurement.machine_before, measurement.machine_after
+    yield from profile.differences(machine)
+>>>>>>> main
     if (machine.arch, machine.cpu, machine.cores) != (after.arch, after.cpu, after.cores):
         yield f"the machine changed while it measured, to {after.cpu} ({after.arch}, {after.cores} cores)"
 
