@@ -16,7 +16,7 @@ from compressor.schema.measurement import Machine, Measurement, Round
 from compressor.schema.profile import Profile
 from compressor.stats import Interval, look_confidence
 
-__all__ = ["Grounds", "disturbances", "grounds_of", "machine_differences"]
+__all__ = ["Grounds", "disturbances", "grounds_of"]
 
 
 # Turbo steps come and go by some per cent; a tenth less clock is a tenth more latency.
@@ -63,7 +63,7 @@ def grounds_of(results: Results) -> Grounds:
     confidence = look_confidence(measurement.looks)
     aa = aa_of(measurement, confidence)
     return Grounds(
-        elsewhere=(*machine_differences(profile, measurement.machine_before), *_machine_changes(measurement)),
+        elsewhere=tuple(_machine_differences(profile, measurement)),
         otherwise=tuple(_setting_differences(profile, measurement)),
         disturbed=disturbances(measurement),
         slower=not _shifts(measurement),
@@ -74,36 +74,9 @@ def grounds_of(results: Results) -> Grounds:
     )
 
 
-<<<<<<< HEAD
-def machine_differences(profile: Profile, machine: Machine) -> Iterator[str]:
-    """How `machine` differs from the profile's device; nothing where it is that device."""
-    expected = profile.fingerprint
-    arch = machine.arch.lower()
-    if ARCHITECTURES.get(arch, arch) != ARCHITECTURES.get(expected.arch.lower(), expected.arch.lower()):
-        yield f"arch is {machine.arch}, the profile's {expected.arch}"
-    if expected.cpu is not None and expected.cpu.lower() not in machine.cpu.lower():
-        yield f"cpu is {machine.cpu}, the profile's {expected.cpu}"
-    lacking = sorted({flag.lower() for flag in expected.isa} - {flag.lower() for flag in machine.isa})
-    if lacking:
-        yield f"isa lacks {', '.join(lacking)}"
-    if expected.cores is not None and machine.cores != expected.cores:
-        yield f"cores are {machine.cores}, the profile's {expected.cores}"
-    if expected.gpu and not any(part.lower() in name.lower() for part in expected.gpu for name in machine.gpus):
-        yield f"gpu is {', '.join(machine.gpus) or 'none'}, the profile's {' or '.join(expected.gpu)}"
-    mode = profile.device.power_mode.value if profile.device.power_mode is not None else None
-    if mode is not None and machine.power_mode is not None and mode.lower() != machine.power_mode.lower():
-        yield f"the power mode is {machine.power_mode}, the profile's {mode}"
-    if machine.usable_cores < profile.threads:
-        yield f"usable cores are {machine.usable_cores}, fewer than the profile's {profile.threads} threads"
-
-
-def _machine_changes(measurement: Measurement) -> Iterator[str]:
-    machine, after = measurement.machine_before, measurement.machine_after
-=======
 def _machine_differences(profile: Profile, measurement: Measurement) -> Iterator[str]:
     machine, after = measurement.machine_before, measurement.machine_after
     yield from profile.differences(machine)
->>>>>>> main
     if (machine.arch, machine.cpu, machine.cores) != (after.arch, after.cpu, after.cores):
         yield f"the machine changed while it measured, to {after.cpu} ({after.arch}, {after.cores} cores)"
 

@@ -2,7 +2,6 @@
 and nothing judged."""
 
 from collections.abc import Mapping
-from itertools import product
 
 import torch
 
@@ -11,7 +10,7 @@ from compressor.export.quiet import quiet
 from compressor.progress import Progress
 from compressor.schema.estimates import EstimatedStudent, Estimates
 from compressor.schema.profile import Profile
-from compressor.students.api import Wanted, families_of, screened
+from compressor.students.api import Wanted, entries_of, screened
 from compressor.students.estimate.basis import Looked, arithmetic_of, basis_of, kept_of, why_not
 from compressor.students.estimate.layers import layers_of
 from compressor.students.estimate.roofline import latencies_ms, work_of
@@ -46,7 +45,7 @@ def estimate_students(profile: Profile, wanted: Wanted, progress: Progress) -> E
     Calibrated on what `kdc students` has kept of that device; else by the profile's facts, and the shares of them that
     are usual. Raises KdcError: for a name that nobody knows; where nothing of the profile can be estimated.
     """
-    families, variants = families_of(wanted), screened(profile)
+    entries, variants = entries_of(wanted, profile), screened(profile)
     everything = tuple(all_kept(shelf()))
     kept = {variant: kept_of(profile, *variant, everything) for variant in variants}
     reasons = {"-".join(variant): why for variant in variants if (why := why_not(profile, *variant, kept[variant]))}
@@ -63,8 +62,7 @@ def estimate_students(profile: Profile, wanted: Wanted, progress: Progress) -> E
         )
     layers = Layers(wanted.task, profile.batch)
     chosen: dict[tuple[str, int], Looked] = {}
-    keys = list(product(families, dict.fromkeys(wanted.input_sizes or (profile.input_size,))))
-    for name, size in progress.track(keys, len(keys), "looking at candidates"):
+    for name, size in progress.track(entries, len(entries), "looking at candidates"):
         try:
             chosen[name, size] = layers(name, size, wanted.classes)
         except KdcError as error:
@@ -77,7 +75,7 @@ def estimate_students(profile: Profile, wanted: Wanted, progress: Progress) -> E
         basis, constants = basis_of(profile, *variant, kept[variant], layers)
         work = work_of([looked.layers for looked in chosen.values()])
         times = latencies_ms(work, constants, arithmetic_of(*variant))
-        rows += _ranked(chosen, families, variant, [float(time) for time in times])
+        rows += _ranked(chosen, entries, variant, [float(time) for time in times])
         bases.append(basis)
     return Estimates(
         profile=profile.name, batch=profile.batch, threads=profile.threads, classes=wanted.classes, rows=tuple(rows),
@@ -86,14 +84,17 @@ def estimate_students(profile: Profile, wanted: Wanted, progress: Progress) -> E
 
 
 def _ranked(
-    chosen: Mapping[tuple[str, int], Looked], families: Mapping[str, str], variant: tuple[str, str], times: list[float]
+    chosen: Mapping[tuple[str, int], Looked],
+    families: Mapping[tuple[str, int], str],
+    variant: tuple[str, str],
+    times: list[float],
 ) -> list[EstimatedStudent]:
     """A row a candidate, the fastest first. Three digits: an estimate has no more."""
     runtime, precision = variant
     ordered = sorted(zip(times, chosen.items(), strict=True), key=lambda row: (row[0], row[1][0]))
     return [
         EstimatedStudent(
-            student=f"timm:{name}", family=families[name], input_size=size, runtime=runtime, precision=precision,
+            student=f"timm:{name}", family=families[name, size], input_size=size, runtime=runtime, precision=precision,
             rank=rank, estimated_p50_ms=float(f"{time:.3g}"), parameters=looked.parameters, macs=looked.macs,
         )
         for rank, (time, ((name, size), looked)) in enumerate(ordered, 1)

@@ -7,7 +7,6 @@ from statistics import median
 
 import numpy as np
 
-from compressor.report.checks.conditions import machine_differences
 from compressor.runtimes import RUNTIMES
 from compressor.schema.estimates import Accuracy, Basis
 from compressor.schema.profile import Profile
@@ -92,7 +91,7 @@ def kept_of(
         if (row.figures.runtime, row.figures.precision) == (runtime, precision)
         and (row.threads, row.batch) == (profile.threads, profile.batch)
         and row.figures.p50_ms is not None
-        and not any(machine_differences(profile, row.machine))
+        and not any(profile.differences(row.machine))
     ]
     last = max(kept, key=lambda row: row.figures.measured, default=None)
     return tuple(row for row in kept if last is not None and _setting(row) == _setting(last))
