@@ -56,7 +56,7 @@ def profiles_new(
     """Write a profile for the machine that this runs on, with what it computes and moves at most (some seconds)."""
     from datetime import date
 
-    from compressor.measure.constants import facts_of, measure_constants
+    from compressor.measure.constants import crowded, facts_of, measure_constants
     from compressor.measure.doctor import diagnose
     from compressor.profiles import free_path, load_profile, write_new_profile
     from compressor.terminal.console import progress_for, show_json, show_line
@@ -66,6 +66,8 @@ def profiles_new(
     working = {runtime.name: runtime.precisions for runtime in diagnosis.runtimes if runtime.works}
 
     def constants(threads: int) -> dict[str, Any]:
+        if told := crowded(diagnosis.machine):
+            progress_for(quiet=True).warn(told)
         try:
             return facts_of(measure_constants(threads), date.today())
         except KdcError as error:

@@ -1,7 +1,7 @@
 """kdc students: which networks a device can carry, measured before any is trained, or estimated."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,25 +40,15 @@ def students(
     from compressor import api
     from compressor.terminal.console import progress_for, show_json, show_result
 
-    if estimate:
-        if device != "local" or device_python is not None or fresh:
-            raise KdcError(
-                "--estimate reaches no device, so --device, --device-python and --fresh mean nothing with it"
-            )
-        estimated = api.estimate_students(
-            profile=profile, classes=classes, input_size=input_size or (), student=student or (), set=assignments or (),
-            csv=csv, progress=progress_for(quiet),
-        )  # fmt: skip
-        if as_json:
-            show_json(estimated.answer.model_dump_json(indent=2))
-        else:
-            show_result(estimated.text)
-        return
-    answer = api.students(
-        profile=profile, classes=classes, input_size=input_size or (), student=student or (), device=device,
-        device_python=device_python, set=assignments or (), fresh=fresh, csv=csv, progress=progress_for(quiet),
-    )  # fmt: skip
+    asked: dict[str, Any] = {
+        "profile": profile, "classes": classes, "input_size": input_size or (), "student": student or (),
+        "set": assignments or (), "csv": csv, "progress": progress_for(quiet),
+    }  # fmt: skip
+    if estimate and (device != "local" or device_python is not None or fresh):
+        raise KdcError("--estimate reaches no device, so --device, --device-python and --fresh mean nothing with it")
+    measuring = {"device": device, "device_python": device_python, "fresh": fresh}
+    result = api.estimate_students(**asked) if estimate else api.students(**asked, **measuring)
     if as_json:
-        show_json(answer.answer.model_dump_json(indent=2))
+        show_json(result.answer.model_dump_json(indent=2))
     else:
-        show_result(answer.text)
+        show_result(result.text)

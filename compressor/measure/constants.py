@@ -15,8 +15,9 @@ from compressor.errors import EXIT_MISSING, KdcError
 from compressor.files.reading import json_value
 from compressor.measure.machine import run_script
 from compressor.runtimes import RUNTIMES
+from compressor.schema.measurement import Machine
 
-__all__ = ["Constants", "facts_of", "measure_constants"]
+__all__ = ["Constants", "crowded", "facts_of", "measure_constants"]
 
 ROWS, DEPTH, COLUMNS = 512, 1024, 1024
 """A matrix product that needs few bytes for what it computes: 1.07 GFLOP."""
@@ -58,6 +59,16 @@ def measure_constants(threads: int) -> Constants:
         core_gflops={name: product / times[name] / 1e6 / threads for name in ("fp32", "int8")},
         bandwidth_gbs=2 * 4 * COPIED / times["copy"] / 1e6,
         layer_overhead_us=times["chain"] / CHAIN * 1e3,
+    )
+
+
+def crowded(machine: Machine) -> str:
+    """What to tell where others keep the machine busy, so that it seems slower than it is; "" where nobody does."""
+    if machine.load_1m is None or machine.load_1m <= machine.usable_cores / 2:
+        return ""
+    return (
+        f"the machine is busy (load {machine.load_1m:.1f} on {machine.usable_cores} cores), so that core_gflops, "
+        "bandwidth_gbs and layer_overhead_us may say that it is slower than it is: measure again when it is quiet"
     )
 
 

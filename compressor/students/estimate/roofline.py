@@ -19,17 +19,26 @@ Floats = NDArray[np.float64]
 
 PASSES = KINDS[len(PRODUCTS) :]
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-SHARES: dict[str, tuple[float, ...]] = {
-    "float": (1.0, 0.9, 0.4, 0.3, 0.3, 0.5),
-    "int8": (0.4, 0.35, 0.05, 0.1, 0.1, 0.1),
-    "openvino-int8": (1.0, 0.9, 0.15, 0.2, 0.2, 0.3),
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What runtimes usually reach: of the peak, each kind of product; of the bandwidth, each kind of pass (activations
+    mostly run within the convolution before them); and how many times the machine's overhead a product, a pass and a
+    call take."""
+
+    products: tuple[float, ...]
+    passes: tuple[float, ...]
+    overheads: tuple[float, float, float]
+
+
+USUAL = {
+    "float": Usual((1.0, 0.9, 0.4, 0.3, 0.3, 0.5), (0.5, 2.0, 0.6, 0.3), (4.0, 1.5, 30.0)),
+    "int8": Usual((0.4, 0.35, 0.05, 0.1, 0.1, 0.1), (0.5, 0.4, 0.6, 0.3), (15.0, 3.0, 30.0)),
+    "openvino-int8": Usual((1.0, 0.9, 0.15, 0.2, 0.2, 0.3), (0.5, 2.0, 0.6, 0.5), (6.0, 1.5, 30.0)),
 }
-"""Of the peak, what each kind of product reaches: round numbers. For int8 onnxruntime's, whose kernels are the slower
-ones, where a runtime has no row of its own."""
-PASS_SHARES = (0.7, 3.0, 1.0, 0.5)
-"""Of the bandwidth, what each kind of pass reaches; activations mostly run within the convolution before them."""
-OVERHEADS = (4.0, 1.5, 30.0)
-"""A product, a pass and a call: how many times the machine's overhead a layer."""
+"""Round numbers, from the figures of docs/experiments/estimates.md. For int8 those of onnxruntime, which leaves
+activations in float, where a runtime has no row of its own."""
 OVERHEAD_US_AT_PEAK = 90.0
 """Where a profile does not say its overhead a layer: this many µs / the core's peak in fp32 in GFLOP/s, since cores
 that compute much at a time are quick in everything else, too."""
@@ -133,10 +142,11 @@ def peaks_of(device: Device, threads: int, arithmetic: str) -> Peaks:
 def start(peaks: Peaks, arithmetic: str, runtime: str = "") -> Constants:
     """The constants before any calibration: the machine's peaks, and the usual shares of them."""
     bandwidth, kind = peaks.bandwidth_gbs, "int8" if arithmetic == "int8" else "float"
+    usual = USUAL.get(f"{runtime}-{kind}", USUAL[kind])
     return Constants(
-        np.array(SHARES.get(f"{runtime}-{kind}", SHARES[kind])) * peaks.gflops / 2,
-        np.array(PASS_SHARES) * bandwidth,
+        np.array(usual.products) * peaks.gflops / 2,
+        np.array(usual.passes) * bandwidth,
         bandwidth,
         bandwidth,
-        *(times * peaks.layer_overhead_us for times in OVERHEADS),
+        *(times * peaks.layer_overhead_us for times in usual.overheads),
     )
