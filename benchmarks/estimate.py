@@ -19,8 +19,8 @@ from statistics import mean, median
 import numpy as np
 
 from compressor.profiles import load_profile
-from compressor.schema.estimates import Accuracy
 from compressor.schema.profile import Profile
+from compressor.schema.unmeasured import Accuracy
 from compressor.students.api import screened
 from compressor.students.estimate.api import Layers
 from compressor.students.estimate.basis import arithmetic_of, held_out_accuracy, kept_of, measured_of, why_not

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.api.call import StrPath, api_call, listener
-from compressor.api.results import Result
+from compressor.api.shown import Shown
 from compressor.api.values import Assignments, assignments, optional_path, profile_of, several
 from compressor.progress import Progress
 
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike
-    from compressor.schema.estimates import Estimates
+    from compressor.schema.unmeasured import Estimates
 
 __all__ = ["EstimatesResult", "estimate_students"]
 
 
 @dataclass(frozen=True, repr=False)
-class EstimatesResult(Result):
+class EstimatesResult(Shown):
     """Candidates for a student, estimated and not measured: the `answer` as a noun, and as a table for people."""
 
     answer: "Estimates"

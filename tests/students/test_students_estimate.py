@@ -18,9 +18,9 @@ import compressor
 from compressor.errors import KdcError
 from compressor.export.bundle.macs import count_macs
 from compressor.profiles import load_profile
-from compressor.schema.estimates import EstimatedStudent
 from compressor.schema.students import KeptFigures
 from compressor.schema.tensors import TensorSpec
+from compressor.schema.unmeasured import EstimatedStudent
 from compressor.students.estimate import basis as basis_module
 from compressor.students.estimate.api import Layers
 from compressor.students.estimate.basis import arithmetic_of, kept_of, measured_of

@@ -8,8 +8,8 @@ import torch
 from compressor.errors import KdcError
 from compressor.export.quiet import quiet
 from compressor.progress import Progress
-from compressor.schema.estimates import EstimatedStudent, Estimates
 from compressor.schema.profile import Profile
+from compressor.schema.unmeasured import EstimatedStudent, Estimates
 from compressor.students.api import Wanted, entries_of, screened
 from compressor.students.estimate.basis import Looked, arithmetic_of, basis_of, kept_of, why_not
 from compressor.students.estimate.layers import layers_of

@@ -8,9 +8,9 @@ from statistics import median
 import numpy as np
 
 from compressor.runtimes import RUNTIMES
-from compressor.schema.estimates import Accuracy, Basis
 from compressor.schema.profile import Profile
 from compressor.schema.students import KeptFigures
+from compressor.schema.unmeasured import Accuracy, Basis
 from compressor.students.estimate.calibration import (
     FOLDS,
     LEAST,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.schema.estimates import Accuracy
+from compressor.schema.unmeasured import Accuracy
 from compressor.students.estimate.layers import PRODUCTS, Layer
 from compressor.students.estimate.roofline import PASSES, Constants, Floats, latencies_ms, work_of
 

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from compressor.schema.estimates import Basis, Estimates
+from compressor.schema.unmeasured import Basis, Estimates
 from compressor.terminal.tables import table
 
 __all__ = ["basis_text", "to_csv", "to_text"]
