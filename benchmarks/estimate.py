@@ -65,7 +65,7 @@ def halves(rows: Sequence[Measured], begin: Constants, arithmetic: str, splits: 
 
 def odd(names: Sequence[str], rows: Sequence[Measured], begin: Constants, arithmetic: str, seed: int) -> str:
     """The candidates that are furthest off where their family has no part in the calibration."""
-    errors = {}
+    errors: dict[str, float] = {}
     for tested, estimates in left_out(rows, begin, arithmetic, split_families(rows, 5, seed)):
         errors |= {names[row]: estimate / rows[row].p50_ms - 1 for row, estimate in zip(tested, estimates, strict=True)}
     worst = sorted(errors, key=lambda name: -abs(errors[name]))[:5]
@@ -79,7 +79,7 @@ def cells(name: str, what: str, accuracy: Accuracy) -> tuple[str, ...]:
 
 def report(profile: Profile, splits: int, seed: int) -> str:
     look, everything = Layers(DEFAULT, profile.batch), tuple(all_kept(shelf()))
-    lines = [("variant", "estimated by", "median error", "worst", "Spearman", "n")]
+    lines: list[tuple[str, ...]] = [("variant", "estimated by", "median error", "worst", "Spearman", "n")]
     notes = []
     for runtime, precision in screened(profile):
         name, arithmetic = f"{runtime}-{precision}", arithmetic_of(runtime, precision)

@@ -46,7 +46,7 @@ def students(
     }  # fmt: skip
     if estimate and (device != "local" or device_python is not None or fresh):
         raise KdcError("--estimate reaches no device, so --device, --device-python and --fresh mean nothing with it")
-    measuring = {"device": device, "device_python": device_python, "fresh": fresh}
+    measuring: dict[str, Any] = {"device": device, "device_python": device_python, "fresh": fresh}
     result = api.estimate_students(**asked) if estimate else api.students(**asked, **measuring)
     if as_json:
         show_json(result.answer.model_dump_json(indent=2))

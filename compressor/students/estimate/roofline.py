@@ -117,8 +117,8 @@ def latencies_ms(work: Work, constants: Constants, arithmetic: str) -> Floats:
     moving = (work.weights / constants.weights_gbs + work.values / constants.values_gbs) * width * 1e-9
     overhead = np.where(is_product, constants.product_us, constants.pass_us) * 1e-6
     seconds = np.where(is_product, np.maximum(computing, moving), computing) + overhead
-    times: Floats = np.bincount(work.owner, seconds, minlength=work.count) * 1e3 + constants.call_us * 1e-3
-    return times
+    by_network = np.bincount(work.owner, seconds, minlength=work.count).astype(np.float64)
+    return by_network * 1e3 + constants.call_us * 1e-3
 
 
 def missing_facts(device: Device, arithmetic: str) -> tuple[str, ...]:
