@@ -105,6 +105,20 @@ def test_the_layers_of_candidates_have_all_macs_of_the_merged_network(name: str)
     assert looked.macs == count_macs(model.network, model.preprocess.inputs)
     assert looked.parameters == sum(parameter.numel() for parameter in model.network.parameters())
     assert {layer.kind for layer in looked.layers} <= set(KINDS)
+    # A call of four samples computes four times as much, with the same weights.
+    of_four = Layers("image-classification", 4)(name, 64, 10)
+    assert of_four.macs == looked.macs
+    assert sum(layer.macs for layer in of_four.layers) == 4 * looked.macs
+    assert sum(layer.weights for layer in of_four.layers) == sum(layer.weights for layer in looked.layers)
+
+
+def test_a_network_that_cannot_run_without_values_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("it depends on\nits values")
+
+    monkeypatch.setattr("compressor.students.estimate.api.layers_of", fail)
+    with pytest.raises(KdcError, match="lcnet_035 cannot be looked at: it depends on"):
+        Layers("image-classification", 1)("lcnet_035", 64, 10)
 
 
 HAND = Constants(
@@ -202,6 +216,12 @@ def test_families_that_were_left_out_are_estimated_as_well() -> None:
     accuracy = accuracy_of(estimates, times(rows)[numbers], "half")
     assert accuracy.median_error < 0.02
     assert accuracy.n == 20
+
+
+def test_fewer_families_than_parts_make_fewer_parts() -> None:
+    parts = split_families(synthetic(TRUE, 8, 4), 5, seed=0)
+    assert sorted(name for part in parts for name in part) == [f"family {number}" for number in range(4)]
+    assert len(parts) == 4
 
 
 def test_one_odd_network_does_not_turn_the_others() -> None:

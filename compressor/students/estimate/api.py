@@ -1,12 +1,12 @@
 """`kdc students --estimate`: candidates for a device that is not at hand, ranked by the roofline. Nothing is measured,
 and nothing judged."""
 
+import warnings
 from collections.abc import Mapping
 
 import torch
 
-from compressor.errors import KdcError
-from compressor.export.quiet import quiet
+from compressor.errors import KdcError, first_line
 from compressor.progress import Progress
 from compressor.schema.profile import Profile
 from compressor.schema.unmeasured import EstimatedStudent, Estimates
@@ -31,12 +31,22 @@ class Layers:
         """Raises KdcError where it cannot be made, or its layers depend on values."""
         key = name, input_size, classes
         if key not in self._known:
-            torch.manual_seed(0)
-            with quiet(f"{name} cannot be looked at"):
-                model = self._candidates.create(name, classes, input_size)
-                parameters = sum(parameter.numel() for parameter in model.network.parameters())
-                self._known[key] = Looked(layers_of(model.network, model.preprocess.inputs, self._batch), parameters)
+            try:
+                self._known[key] = self._look(name, input_size, classes)
+            except KdcError:
+                raise
+            except Exception as error:  # of any type: networks are others' code
+                raise KdcError(f"{name} cannot be looked at: {first_line(error)}") from error
         return self._known[key]
+
+    def _look(self, name: str, input_size: int, classes: int) -> Looked:
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = self._candidates.create(name, classes, input_size)
+            parameters = sum(parameter.numel() for parameter in model.network.parameters())
+            layers = layers_of(model.network, model.preprocess.inputs, self._batch)
+        return Looked(layers, parameters, sum(layer.macs for layer in layers) // self._batch)
 
 
 def estimate_students(profile: Profile, wanted: Wanted, progress: Progress) -> Estimates:

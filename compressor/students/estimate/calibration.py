@@ -70,10 +70,11 @@ def left_out(
 
 
 def split_families(rows: Sequence[Measured], parts: int, seed: int) -> list[frozenset[str]]:
-    """The families of `rows`, drawn into so many parts."""
+    """The families of `rows`, drawn into so many parts; fewer where there are not as many."""
     families = sorted({row.family for row in rows})
     order = np.random.default_rng(seed).permutation(len(families))
-    return [frozenset(families[number] for number in order[part::parts]) for part in range(parts)]
+    split = [frozenset(families[number] for number in order[part::parts]) for part in range(parts)]
+    return [part for part in split if part]
 
 
 def accuracy_of(estimates: Floats, measured: Floats, of: str) -> Accuracy:
