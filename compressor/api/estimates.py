@@ -50,6 +50,7 @@ def estimate_students(
     classes: int = 1000,
     input_size: int | Sequence[int] = (),
     student: str | Sequence[str] = (),
+    allow_surgery: bool = False,
     set: Assignments | None = None,
     csv: StrPath | None = None,
     progress: bool | Progress = False,
@@ -61,6 +62,7 @@ def estimate_students(
         classes: of the task.
         input_size: pixels, one or several; none: the profile's.
         student: only these, as "timm:NAME"; none: the whole catalogue.
+        allow_surgery: those changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out.
         set: values of the profile, `{"threads": 1}` or `["threads=1"]`.
         csv: a file that all estimates are written to.
 
@@ -74,7 +76,7 @@ def estimate_students(
 
     heard, out = listener(progress), optional_path(csv, "--csv")
     sizes = (input_size,) if isinstance(input_size, int) else tuple(input_size)
-    wanted = Wanted(classes, sizes, tuple(several(student, "--student")))
+    wanted = Wanted(classes, sizes, tuple(several(student, "--student")), surgery=allow_surgery)
     answer = run(profile_of(profile, assignments(set)), wanted, heard)
     if out is not None:
         write_text(out, to_csv(answer))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compressor.cli.options import AsJson, Device, DevicePython, Quiet, SetProfile
+from compressor.cli.options import AllowSurgery, AsJson, Device, DevicePython, Quiet, SetProfile
 from compressor.errors import KdcError
 
 __all__ = ["students"]
@@ -20,6 +20,7 @@ def students(
     student: Annotated[
         list[str] | None, typer.Option(help="Only this one, timm:NAME; may be given several times.")
     ] = None,
+    allow_surgery: AllowSurgery = False,
     device: Device = "local",
     device_python: DevicePython = None,
     assignments: SetProfile = None,
@@ -42,7 +43,7 @@ def students(
 
     asked: dict[str, Any] = {
         "profile": profile, "classes": classes, "input_size": input_size or (), "student": student or (),
-        "set": assignments or (), "csv": csv, "progress": progress_for(quiet),
+        "allow_surgery": allow_surgery, "set": assignments or (), "csv": csv, "progress": progress_for(quiet),
     }  # fmt: skip
     if estimate and (device != "local" or device_python is not None or fresh):
         raise KdcError("--estimate reaches no device, so --device, --device-python and --fresh mean nothing with it")
