@@ -21,6 +21,7 @@ from compressor.profiles import load_profile
 from compressor.schema.students import KeptFigures
 from compressor.schema.tensors import TensorSpec
 from compressor.schema.unmeasured import EstimatedStudent
+from compressor.students.estimate import api as api_module
 from compressor.students.estimate import basis as basis_module
 from compressor.students.estimate.api import Layers
 from compressor.students.estimate.basis import arithmetic_of, kept_of, measured_of
@@ -116,7 +117,7 @@ def test_a_network_that_cannot_run_without_values_is_told(monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise RuntimeError("it depends on\nits values")
 
-    monkeypatch.setattr("compressor.students.estimate.api.layers_of", fail)
+    monkeypatch.setattr(api_module, "layers_of", fail)
     with pytest.raises(KdcError, match="lcnet_035 cannot be looked at: it depends on"):
         Layers("image-classification", 1)("lcnet_035", 64, 10)
 
