@@ -285,7 +285,9 @@ class DoctorResult(_Result):
 
 
 def _scored(accuracy: "Accuracy") -> str:
-    return f"{accuracy.accuracy:.2%} [{accuracy.low:.2%}–{accuracy.high:.2%}] (n={accuracy.n})"
+    from compressor.stats import scored
+
+    return f"{scored(accuracy)} (n={accuracy.n})"
 
 
 def _html(value: object) -> str:

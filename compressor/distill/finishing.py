@@ -108,7 +108,7 @@ def _record(
         data=plan.data.info,
         recipe=plan.request.recipe,
         kept_epoch=trained.position.kept_epoch,
-        kept_rule=_rule(len(plan.data.validation)),
+        kept_rule=_rule(len(plan.data.validation), plan.recipe.keep_by),
         validation=validation,
         test=test,
         teacher_validation=origin.validation if origin else measured,
@@ -120,7 +120,8 @@ def _record(
     )
 
 
-def _rule(n: int) -> str:
+def _rule(n: int, keep_by: str) -> str:
     if n >= MIN_TO_CHOOSE:
-        return f"best validation accuracy (n={n} >= {MIN_TO_CHOOSE})"
+        measure = {"accuracy": "accuracy", "balanced": "balanced accuracy", "auc": "AUC"}[keep_by]
+        return f"best validation {measure} (n={n} >= {MIN_TO_CHOOSE})"
     return f"last epoch (validation n={n} < {MIN_TO_CHOOSE} is too small to choose on)"

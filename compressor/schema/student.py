@@ -111,8 +111,10 @@ class LostClass(Noun):
 
 
 class Accuracy(Noun):
-    """Top-1 on one split, with the number of samples and the 95 % Wilson interval; balanced: mean recall a class.
-    `lost`: classes whose recall is near zero, and not by chance (`stats.judge_classes`)."""
+    """Top-1 on one split, with the number of samples and the 95 % Wilson interval. `balanced`: mean recall a class;
+    `auc`: of two classes, the area under the ROC curve of either's probability, null where a class has no sample there
+    or a logit is not finite; each with its 95 % interval (`stats.accuracy`), null in runs of an earlier kdc. `lost`:
+    classes whose recall is near zero, and not by chance (`stats.judge_classes`)."""
 
     split: str
     n: int
@@ -121,6 +123,11 @@ class Accuracy(Noun):
     low: float
     high: float
     balanced: float
+    balanced_low: float | None = None
+    balanced_high: float | None = None
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
     lost: tuple[LostClass, ...] = ()
 
 

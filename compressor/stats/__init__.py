@@ -4,7 +4,7 @@ numpy only. Every interval is two-sided, 95 % unless told otherwise, and a close
 and honest for few samples (a bootstrap of perfect predictions has no width).
 """
 
-from compressor.stats.accuracy import accuracy_of, auc, balanced_accuracy, per_class_recall, top1
+from compressor.stats.accuracy import accuracy_of, auc, balanced_accuracy, per_class_recall, scored, top1
 from compressor.stats.classes import (
     LOST,
     NEAR_ZERO,
@@ -69,6 +69,7 @@ __all__ = [
     "retention_per_class",
     "score_counts",
     "score_parity",
+    "scored",
     "smallest_detectable",
     "teacher_card",
     "top1",

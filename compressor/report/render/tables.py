@@ -50,7 +50,7 @@ def _ran_as(row: Row) -> str:
 
 
 def rows_table(report: Report) -> list[str]:
-    """What each variant costs and keeps, at most 12 columns, and the n of each figure."""
+    """What each variant costs and keeps, at most 12 columns, of two classes 13, and the n of each figure."""
     disturbed = " **(disturbed)**" if report.session is not None and report.session.disturbed else ""
     columns: list[Column] = [
         ("size (MB)", lambda row: number(megabytes(row.size_bytes))),
@@ -66,10 +66,15 @@ def rows_table(report: Report) -> list[str]:
     columns += [
         ("accuracy %", lambda row: estimate(row.accuracy, percent=True)),
         ("balanced %", lambda row: estimate(row.balanced_accuracy, percent=True)),
+        *_area(report),
         ("retention %", lambda row: "100" if _is_base(row) else estimate(row.retention, percent=True)),
         ("ran as", _ran_as),
     ]
     return [_table(report, columns, of_table=_table_keeps(report.teacher_table)), _sample_sizes(report)]
+
+
+def _area(report: Report) -> list[Column]:
+    return [("AUC", lambda row: estimate(row.auc))] if len(report.class_names) == 2 else []
 
 
 def _table_keeps(table: TableRow | None) -> dict[str, str]:
@@ -80,6 +85,7 @@ def _table_keeps(table: TableRow | None) -> dict[str, str]:
         "p50 / baseline's": "–",
         "accuracy %": estimate(table.accuracy, percent=True),
         "balanced %": estimate(table.balanced_accuracy, percent=True),
+        "AUC": estimate(table.auc),
         "retention %": "100",
         "ran as": f"a table: {table.kind}",
     }
@@ -121,7 +127,7 @@ def _sample_sizes(report: Report) -> str:
         "times as fast": "p50_ratio",
         "times as fast as fp32": "fp32_ratio",
         "p50 / baseline's": "slowdown",
-        "accuracy, balanced, retention": "accuracy",
+        f"accuracy, balanced, {'AUC, ' if _area(report) else ''}retention": "accuracy",
     }
     for label, field in fields.items():
         sizes = {row.name: getattr(row, field) for row in report.rows if getattr(row, field) is not None}
@@ -247,8 +253,6 @@ def _answers(report: Report) -> list[Column]:
             lambda row: _beside_baseline(row, points(row.baseline_difference)),
         )
         columns.append(to_baseline)
-    if len(report.class_names) == 2:
-        columns.append(("AUC", lambda row: estimate(row.auc)))
     return columns
 
 
@@ -263,8 +267,8 @@ def _table_answers(table: TableRow | None) -> dict[str, str]:
         "top-1 as the teacher %",
         "least retained class, %",
     )
-    figures = {"lowest recall, %": _class(table.worst_class), "AUC": estimate(table.auc)}
-    return {**dict.fromkeys((*compared, "to the baseline, points"), "–"), **figures}
+    unmatched = dict.fromkeys((*compared, "to the baseline, points"), "–")
+    return {**unmatched, "lowest recall, %": _class(table.worst_class)}
 
 
 def _or_base(figure: Callable[[Row], str]) -> Callable[[Row], str]:
