@@ -52,11 +52,14 @@ def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
 
 
 def distill(request: Request, out: "Destination", *, resources: "Resources", progress: Progress) -> Student:
-    """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization."""
+    """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization; with
+    `request.control` the student's control is trained, too."""
     from compressor.distill import distill_chain as in_float
-    from compressor.distill import distill_quantized
+    from compressor.distill import distill_controlled, distill_quantized
 
     run = in_float if request.qat is None else distill_quantized
+    if request.control:
+        return distill_controlled(request, out, resources=resources, progress=progress)
     return run(request, out, resources=resources, progress=progress)
 
 

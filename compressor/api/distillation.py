@@ -41,6 +41,7 @@ def distill(
     student_init: str = "pretrained",
     assistant: str | Sequence[str] | None = None,
     qat: bool = False,
+    control: bool = False,
     teacher_classes: StrPath | None = None,
     unlabelled: str | None = None,
     recipe: "RecipeLike | None" = None,
@@ -67,6 +68,8 @@ def distill(
         student_init: "pretrained", "random", or the path of a checkpoint.
         assistant: models between teacher and student, that learn first.
         qat: then train on under the fake quantization of the profile's int8 kernels.
+        control: then train the same student on labels alone too, for the same steps; the result's `student.gain` says
+            what distillation gained.
         teacher_classes: a file with the names of the teacher's outputs, one a line, where its weights have none.
         unlabelled: more images to learn from, without labels.
         teacher_cache: folder for the teacher's answers, or "off"; None: the user's cache folder.
@@ -83,7 +86,7 @@ def distill(
     asked = _Asked(
         several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile,
         several(assistant, "--assistant"), qat, optional_path(teacher_classes, "--teacher-classes"), unlabelled,
-        input_size, skip_bad,
+        input_size, skip_bad, control,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
@@ -160,6 +163,7 @@ class _Asked:
     unlabelled: str | None
     input_size: int | None
     skip_bad: bool
+    control: bool = False
 
     def request(
         self, recipe: Path | Mapping[str, Any] | None, flags: dict[str, int | None], sets: list[str], heard: Progress
@@ -191,6 +195,7 @@ class _Asked:
             "recipe": distillation_recipe(self.teachers, student, self.student_init, recipe, flags, sets, heard),
             "qat": scheme() if self.qat else None,
             "assistants": self.assistants,
+            "control": self.control,
         }
         return parse(Request, values, "distill")
 

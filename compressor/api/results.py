@@ -66,8 +66,15 @@ class RunResult(_Result):
         student = self.student
         return (
             f"{self.out}: {student.architecture}, {student.weights.parameters:,} parameters, test accuracy "
-            f"{_scored(student.test)}, kept epoch {student.kept_epoch}"
+            f"{_scored(student.test)}, kept epoch {student.kept_epoch}{self._gain}"
         )
+
+    @property
+    def _gain(self) -> str:
+        from compressor.stats import gain_line, gained_interval
+
+        gain = self.student.gain
+        return "" if gain is None else f"; {gain_line(gained_interval(gain.test), gain.test.split)}"
 
     def to_dict(self) -> dict[str, Any]:
         return {"out": str(self.out), **self.student.model_dump(mode="json")}
@@ -85,6 +92,9 @@ class RunResult(_Result):
             rows.insert(3, ("teacher", student.teacher.source))
         if student.teacher_validation is not None:
             rows.append(("teacher's validation accuracy", _scored(student.teacher_validation)))
+        if student.gain is not None:
+            rows.append(("the same student on labels alone, test accuracy", _scored(student.gain.control_test)))
+            rows.append(("gain of distillation", self._gain.removeprefix("; ")))
         return _table((), rows)
 
 

@@ -68,6 +68,9 @@ Assistant = Annotated[
 Qat = Annotated[
     bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
 ]
+Control = Annotated[
+    bool, typer.Option("--control", help="Also train the student on labels alone: what did distillation gain?")
+]
 Precompute = Annotated[
     bool, typer.Option("--precompute", help="Only compute and keep the teacher's predictions; trains nothing.")
 ]

@@ -11,6 +11,7 @@ from compressor.cli.options import (
     AsJson,
     Assistant,
     BatchSize,
+    Control,
     Data,
     DecodeCache,
     Epochs,
@@ -122,6 +123,7 @@ def distill(
     student_init: Annotated[str, typer.Option(help="pretrained, random, or the PATH of a checkpoint.")] = "pretrained",
     assistant: Assistant = None,
     qat: Qat = False,
+    control: Control = False,
     teacher_classes: TeacherClasses = None,
     unlabelled: Unlabelled = None,
     recipe: Recipe = None,
@@ -146,6 +148,7 @@ def distill(
 
     if precompute:
         _refuse_with_precompute(makes_run=resume or overwrite or as_json, assistant=bool(assistant))
+        _refuse_control_of_none(control)
     asked: dict[str, Any] = {
         "teacher": teacher, "data": data, "out": out, "profile": profile, "student": student,
         "student_init": student_init, "qat": qat, "teacher_classes": teacher_classes, "unlabelled": unlabelled,
@@ -156,7 +159,8 @@ def distill(
     if precompute:
         api.precompute(**asked)
     else:
-        _show_run(api.distill(**asked, assistant=assistant, resume=resume, overwrite=overwrite), as_json)
+        done = api.distill(**asked, assistant=assistant, control=control, resume=resume, overwrite=overwrite)
+        _show_run(done, as_json)
 
 
 def _refuse_with_precompute(*, makes_run: bool, assistant: bool) -> None:
@@ -164,6 +168,11 @@ def _refuse_with_precompute(*, makes_run: bool, assistant: bool) -> None:
         raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
     if assistant:
         raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
+
+
+def _refuse_control_of_none(control: bool) -> None:
+    if control:
+        raise KdcError("--precompute trains nothing, so there is nothing to compare: --control has no meaning with it")
 
 
 def predict(

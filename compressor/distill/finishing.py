@@ -17,11 +17,12 @@ from compressor.distill.teacher.card import card_of, shown, tell_lost_classes
 from compressor.distill.teacher.gap import tell_gap
 from compressor.distill.teacher.setup import scored
 from compressor.models import LoadedModel, load_run, save_run
+from compressor.models.right_answers import save_right
 from compressor.models.trained_on import Images as Contents
 from compressor.models.trained_on import save_trained_on
 from compressor.schema.quantization import Quantization
 from compressor.schema.student import Accuracy, Student, TeacherCard
-from compressor.stats import accuracy_of
+from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["Trained", "finish"]
@@ -57,6 +58,7 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
     student.taps = None
     student.network.cpu().eval()
     finished = _record(trained, card, validation, test, context)
+    finished = finished.model_copy(update={"steps_per_epoch": feed.steps_per_epoch})
     if row:
         finished = finished.model_copy(update={"bias_correction": row["bias_correction"]})
     if accelerator.is_main_process:
@@ -64,6 +66,9 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
         if trained.before is not None:
             learned = np.concatenate([learned, trained.before])
         finished = finished.model_copy(update={"trained_on": save_trained_on(out, learned)})
+        if plan.request.is_compared:
+            right = {"validation": feed.right[student.key, "validation"], "test": top1(answers) == plan.data.test.labels}
+            save_right(out, plan.data, right)
         save_run(out, trained.model, finished)
         discard_backup(out)
     accelerator.wait_for_everyone()

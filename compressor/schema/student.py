@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
@@ -15,9 +15,11 @@ from compressor.schema.recipe import Recipe
 
 __all__ = [
     "Accuracy",
+    "Advantage",
     "Confusion",
     "DataInfo",
     "Environment",
+    "Gain",
     "LostClass",
     "Request",
     "Softened",
@@ -168,6 +170,40 @@ class TeacherCard(Noun):
     why: str
 
 
+class Advantage(Noun):
+    """The student's accuracy less that of its control on the `n` samples of a split, which both answered.
+    `only_student`, `only_control`: samples that one alone has right; `low`, `high`: the 95 % interval, paired by sample
+    (Bonett & Price 2012: `stats.difference`)."""
+
+    split: str
+    n: Annotated[int, Field(ge=1)]
+    only_student: Annotated[int, Field(ge=0)]
+    only_control: Annotated[int, Field(ge=0)]
+    difference: float
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _counted(self) -> "Advantage":
+        if self.only_student + self.only_control > self.n:
+            raise ValueError("only_student and only_control are more than n")
+        return self
+
+
+class Gain(Noun):
+    """What distillation gained over labels alone. The control, in RUN/control, is the same student from the same start,
+    with the same seed, views, optimizer and number of `steps`, taught by the labels of `samples` training samples.
+    `control_sha256`: of its weights; `control_validation`, `control_test`: what it has right."""
+
+    validation: Advantage
+    test: Advantage
+    control_validation: Accuracy
+    control_test: Accuracy
+    control_sha256: str
+    steps: int
+    samples: int
+
+
 class Environment(Noun):
     """Where it was made: versions and machine, without names or paths."""
 
@@ -205,7 +241,9 @@ class Request(Noun):
     itself. `qat`: how the student learns to round, after it was trained in float: by the same command, in
     RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the classes that a specialist is taught, as
     typed; all others become one. `assistants`: models as `student` names them, between teacher and student: each
-    learns from the one before, in RUN/assistants/1 …, and the student from the last.
+    learns from the one before, in RUN/assistants/1 …, and the student from the last. `control`: the same student is
+    then trained on labels alone too, in RUN/control. `steps_per_epoch`: of such a control, as many as its student's,
+    however few samples have a label; null: once through the data.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -224,6 +262,13 @@ class Request(Noun):
     qat: Scheme | None = None
     specialty: tuple[str, ...] | None = None
     assistants: tuple[str, ...] = ()
+    control: bool = False
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its model is held against another one sample by sample: a student with a control, and the control."""
+        return self.control or self.steps_per_epoch is not None
 
     @classmethod
     def made_anew(cls, path: Path) -> str:
@@ -239,7 +284,8 @@ class Student(Noun):
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
     `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
     one it learned from; of a model that `kdc teach` made, its own. `trained_on`: sha256 of RUN/trained_on.npy, which
-    says what images its weights have learned from; null in runs of an earlier kdc.
+    says what images its weights have learned from; null in runs of an earlier kdc. `steps_per_epoch`: steps of the
+    optimizer; likewise. `gain`: over a control, where one was asked for and is trained.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -266,6 +312,8 @@ class Student(Noun):
     specialty: Specialty | None = None
     assistants: tuple[Weights, ...] = ()
     trained_on: str | None = None
+    steps_per_epoch: int | None = None
+    gain: Gain | None = None
 
     @classmethod
     def made_anew(cls, path: Path) -> str:
@@ -273,12 +321,14 @@ class Student(Noun):
 
 
 def trained_anew(path: Path) -> str:
-    """The hint for what lies at `path`, in a run or a part of one: RUN/float, RUN/assistants/1, DIR/specialists/1."""
+    """The hint for what lies at `path`, in a run or a part of one: RUN/float, RUN/control, RUN/assistants/1,
+    DIR/specialists/1, and parts of these."""
     run = path.parent
-    if run.parent.name in ("assistants", "specialists"):
-        run = run.parent.parent
-    elif run.name == "float":
-        run = run.parent
+    while run.parent.name in ("assistants", "specialists") or run.name in ("float", "control"):
+        whole = run.parent if run.name in ("float", "control") else run.parent.parent
+        if run.name == "control" and not (whole / "run.json").exists():  # a folder that somebody called so
+            break
+        run = whole
     return (
         "if another version of kdc made the run, this one trains it anew: the command that made it, with "
         f"--out {run} --overwrite"

@@ -16,6 +16,7 @@ from compressor.stats.classes import (
     keeps,
     score_counts,
 )
+from compressor.stats.gain import advantage, gain_line, gained_interval
 from compressor.stats.intervals import Interval, wilson_interval
 from compressor.stats.latency import MIN_BLOCKS, paired_ratio, percentile, percentile_needs
 from compressor.stats.paired import McNemar, agreement, difference, mcnemar, retention, retention_per_class
@@ -44,6 +45,7 @@ __all__ = [
     "Parity",
     "ParityFigures",
     "accuracy_of",
+    "advantage",
     "agreement",
     "auc",
     "balanced_accuracy",
@@ -53,6 +55,8 @@ __all__ = [
     "class_counts",
     "closeness",
     "difference",
+    "gain_line",
+    "gained_interval",
     "judge",
     "judge_classes",
     "keeps",

@@ -1,0 +1,161 @@
+"""What distillation gains: the same student is trained on labels alone too, and both are held against each other.
+
+    RUN            the student, as without a control; whole before its control begins
+    RUN/control    the same network from the same start, seed, views, optimizer and steps; only the labels teach it
+
+The gain is the difference of their accuracies, paired by sample, on validation and on test. Each is measured once there,
+at its end, and nothing is chosen by the difference.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from compressor.data.samples import Dataset
+from compressor.distill.api import already_finished, has_teacher, training_data
+from compressor.distill.host.resources import Resources
+from compressor.distill.loop.learner import bind_losses
+from compressor.distill.methods.assistants import distill_chain, require_possible
+from compressor.distill.methods.qat import distill_quantized
+from compressor.distill.run_folder import Destination, acquire, acquired
+from compressor.errors import KdcError
+from compressor.models import load_run
+from compressor.models.right_answers import Right, read_right
+from compressor.models.runs import read_student
+from compressor.processes.interruption import uninterrupted
+from compressor.processes.team import team
+from compressor.progress import Muted, Progress
+from compressor.schema.base import write_json
+from compressor.schema.recipe import Ensemble, LossTerm, Recipe, TeacherAnswers
+from compressor.schema.student import Gain, Request, Student
+from compressor.stats import advantage, gain_line, gained_interval
+from compressor.tasks.plain_feed import batch_size_of
+
+__all__ = ["control_of", "distill_controlled"]
+
+FOLDER = "control"
+
+
+def distill_controlled(
+    request: Request, out: Destination, *, progress: Progress, resources: Resources | None = None
+) -> Student:
+    """Distill as without `request.control`; then train the control, and write the gain into student.json.
+
+    Interrupted anywhere, it goes on with `resume`: a student that is whole is not trained again. Raises KdcError before
+    anything is trained for whatever would stop the control.
+    """
+    assert request.control
+    _refuse_labels_only(request)
+    if acquire(out, request):
+        return already_finished(out.folder, progress)
+    if not (out.resume and (out.folder / "student.json").is_file()):
+        _train(request, out, progress, resources, None if out.resume else _require_possible(request, progress))
+    with acquired(replace(out, resume=True), request, progress):
+        return _controlled(request, out.folder, progress, resources)
+
+
+def control_of(request: Request, steps_per_epoch: int) -> Request:
+    """The control's own request: the labels teach it, as the recipe's cross_entropy would but with weight 1, and nothing
+    else does."""
+    recipe = request.recipe
+    given = next((term for term in recipe.losses if term.name == "cross_entropy"), LossTerm(name="cross_entropy"))
+    alone = recipe.model_copy(
+        update={
+            "losses": (given.model_copy(update={"weight": 1.0}),),
+            "peers": (),
+            "ensemble": Ensemble(),
+            "teacher_answers": TeacherAnswers(),
+        }
+    )
+    changes = {
+        "teacher": "self",
+        "other_teachers": (),
+        "teacher_classes": None,
+        "assistants": (),
+        "unlabelled": None,
+        "recipe": alone,
+        "control": False,
+        "steps_per_epoch": steps_per_epoch,
+    }
+    return request.model_copy(update=changes)
+
+
+def _train(
+    request: Request, out: Destination, progress: Progress, resources: Resources | None, data: Dataset | None
+) -> Student:
+    how = distill_chain if request.qat is None else distill_quantized
+    return how(request, out, progress=progress, resources=resources, data=data)
+
+
+def _refuse_labels_only(request: Request) -> None:
+    terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
+    if all(term.row.knowledge == "labels" for term in terms):
+        names = ", ".join(term.name for term in terms)
+        raise KdcError(
+            f"--control trains on labels alone, and so does the recipe ({names}): there is nothing to compare",
+            "leave --control out, or add kd to its losses",
+        )
+
+
+def _require_possible(request: Request, progress: Progress) -> Dataset:
+    """The data, once it is known that neither the student nor the control will be stopped."""
+    data = require_possible(request.model_copy(update={"qat": None}), progress)
+    labelled = int((data.train.labels >= 0).sum())
+    batch_size_of(_labels_alone(request), labelled, team().num_processes)
+    return data
+
+
+def _labels_alone(request: Request) -> Recipe:
+    return control_of(request, 1).recipe
+
+
+def _controlled(request: Request, folder: Path, progress: Progress, resources: Resources | None) -> Student:
+    record = read_student(folder)
+    taught = read_right(folder, record)
+    assert record.steps_per_epoch is not None
+    ask = control_of(request, record.steps_per_epoch)
+    terms = bind_losses(ask.recipe, has_teacher=True)
+    data = training_data(ask, terms, Muted(progress))
+    _require_same(data, record, taught)
+    epochs = ask.recipe.epochs + (ask.recipe.qat.epochs if ask.qat is not None else 0)
+    samples, steps = len(data.train), epochs * record.steps_per_epoch
+    _say_control(request, samples, steps, progress)
+    place = folder / FOLDER
+    control = _train(ask, Destination(place, resume=(place / "run.json").is_file()), progress, resources, data)
+    plain = read_right(place, control)
+    gains = [advantage(taught[name]["right"], plain[name]["right"], name) for name in ("validation", "test")]
+    gain = Gain(
+        validation=gains[0], test=gains[1], control_validation=control.validation, control_test=control.test,
+        control_sha256=control.weights.sha256, steps=steps, samples=samples,
+    )  # fmt: skip
+    for found in gains:
+        progress.note(gain_line(gained_interval(found), found.split))
+    if team().is_main_process:
+        with uninterrupted():
+            write_json(folder / "student.json", record.model_copy(update={"gain": gain}))
+    team().wait_for_everyone()
+    return load_run(folder)[1]
+
+
+def _say_control(request: Request, samples: int, steps: int, progress: Progress) -> None:
+    passes = ""
+    if request.unlabelled is not None or request.recipe.transfer.labelled < 1:
+        passes = ", over and over, since the student's epochs hold samples without a label too"
+    assistants = ", without assistants" if request.assistants else ""
+    progress.note(
+        f"the control: {request.student} learns from the labels of {samples:,} samples alone{assistants}, for as many "
+        f"steps as the student ({steps:,}){passes}"
+    )
+
+
+def _require_same(data: Dataset, record: Student, taught: Right) -> None:
+    """Both are held against each other on the same samples, and learned from the same."""
+    same = data.info.fingerprint == record.data.fingerprint
+    for name in ("validation", "test"):
+        same = same and np.array_equal(getattr(data, name).contents, taught[name]["content"])
+    if not same:
+        raise KdcError(
+            "--resume: since the student was trained, the data changed, which its control is to be trained on",
+            "put it back as it was, or start again with --overwrite",
+        )
