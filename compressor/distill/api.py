@@ -214,7 +214,9 @@ def _refuse_unkeepable(recipe: Recipe, data: Dataset, progress: Progress) -> Non
         raise KdcError(f"recipe keep_by: auc is for two classes, and the data has {len(names)}", "keep_by: balanced")
     if recipe.keep_by == "auc" and (data.validation.labels == data.validation.labels[0]).all():
         (only,) = {names[label] for label in data.validation.labels.tolist()}
-        raise KdcError(f"recipe keep_by: auc needs both classes in validation, which has only {only}", "more data there")
+        raise KdcError(
+            f"recipe keep_by: auc needs both classes in validation, which has only {only}", "more data there"
+        )
     if recipe.keep_by != "accuracy" and n < MIN_TO_CHOOSE:
         progress.warn(
             f"keep_by {recipe.keep_by}: validation has {n} samples, and on fewer than {MIN_TO_CHOOSE} no epoch is "

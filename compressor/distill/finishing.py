@@ -67,7 +67,10 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
             learned = np.concatenate([learned, trained.before])
         finished = finished.model_copy(update={"trained_on": save_trained_on(out, learned)})
         if plan.request.is_compared:
-            right = {"validation": feed.right[student.key, "validation"], "test": top1(answers) == plan.data.test.labels}
+            right = {
+                "validation": feed.right[student.key, "validation"],
+                "test": top1(answers) == plan.data.test.labels,
+            }
             save_right(out, plan.data, right)
         save_run(out, trained.model, finished)
         discard_backup(out)

@@ -10,7 +10,19 @@ from compressor.schema.measurement import Machine
 from compressor.schema.predictions import Kind
 from compressor.schema.quantization import Rung, Score
 
-__all__ = ["Check", "ClassShare", "Estimate", "Gained", "Report", "Row", "Session", "Spread", "TableRow", "Throughput", "Verdict"]
+__all__ = [
+    "Check",
+    "ClassShare",
+    "Estimate",
+    "Gained",
+    "Report",
+    "Row",
+    "Session",
+    "Spread",
+    "TableRow",
+    "Throughput",
+    "Verdict",
+]
 
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]
 

@@ -3,8 +3,8 @@
     RUN            the student, as without a control; whole before its control begins
     RUN/control    the same network from the same start, seed, views, optimizer and steps; only the labels teach it
 
-The gain is the difference of their accuracies, paired by sample, on validation and on test. Each is measured once there,
-at its end, and nothing is chosen by the difference.
+The gain is the difference of their accuracies, paired by sample, on validation and on test. Each is measured once
+there, at its end, and nothing is chosen by the difference.
 """
 
 from dataclasses import replace
@@ -56,8 +56,7 @@ def distill_controlled(
 
 
 def control_of(request: Request, steps_per_epoch: int) -> Request:
-    """The control's own request: the labels teach it, as the recipe's cross_entropy would but with weight 1, and nothing
-    else does."""
+    """The control's own request: only the labels teach it, as the recipe's cross_entropy would with weight 1."""
     recipe = request.recipe
     given = next((term for term in recipe.losses if term.name == "cross_entropy"), LossTerm(name="cross_entropy"))
     alone = recipe.model_copy(
