@@ -25,6 +25,10 @@ Column = tuple[str, Callable[[Row], str]]
 ROLES = {"student": "", "teacher": " (teacher)", "reference": " (fp32 reference)", "baseline": " (baseline)"}
 
 
+BALANCED, BALANCED_AUC = "balanced %", "balanced %; AUC"
+"""Titles of one column: two classes have an AUC."""
+
+
 def named(row: Row) -> str:
     """The row's name, and its role where it is not judged."""
     return code(row.name) + ROLES[row.role]
@@ -50,7 +54,7 @@ def _ran_as(row: Row) -> str:
 
 
 def rows_table(report: Report) -> list[str]:
-    """What each variant costs and keeps, at most 12 columns, of two classes 13, and the n of each figure."""
+    """What each variant costs and keeps, at most 12 columns, and the n of each figure."""
     disturbed = " **(disturbed)**" if report.session is not None and report.session.disturbed else ""
     columns: list[Column] = [
         ("size (MB)", lambda row: number(megabytes(row.size_bytes))),
@@ -65,16 +69,20 @@ def rows_table(report: Report) -> list[str]:
         columns.append((f"images/s{disturbed}", _images_per_s))
     columns += [
         ("accuracy %", lambda row: estimate(row.accuracy, percent=True)),
-        ("balanced %", lambda row: estimate(row.balanced_accuracy, percent=True)),
-        *_area(report),
+        (BALANCED_AUC, _balanced_and_auc) if len(report.class_names) == 2 else (BALANCED, _balanced),
         ("retention %", lambda row: "100" if _is_base(row) else estimate(row.retention, percent=True)),
         ("ran as", _ran_as),
     ]
     return [_table(report, columns, of_table=_table_keeps(report.teacher_table)), _sample_sizes(report)]
 
 
-def _area(report: Report) -> list[Column]:
-    return [("AUC", lambda row: estimate(row.auc))] if len(report.class_names) == 2 else []
+def _balanced(row: Row | TableRow) -> str:
+    return estimate(row.balanced_accuracy, percent=True)
+
+
+def _balanced_and_auc(row: Row | TableRow) -> str:
+    """In one cell: the table stays narrow."""
+    return f"{_balanced(row)}; {estimate(row.auc)}"
 
 
 def _table_keeps(table: TableRow | None) -> dict[str, str]:
@@ -84,8 +92,8 @@ def _table_keeps(table: TableRow | None) -> dict[str, str]:
         "times as fast as fp32": "–",
         "p50 / baseline's": "–",
         "accuracy %": estimate(table.accuracy, percent=True),
-        "balanced %": estimate(table.balanced_accuracy, percent=True),
-        "AUC": estimate(table.auc),
+        BALANCED: _balanced(table),
+        BALANCED_AUC: _balanced_and_auc(table),
         "retention %": "100",
         "ran as": f"a table: {table.kind}",
     }
@@ -127,7 +135,7 @@ def _sample_sizes(report: Report) -> str:
         "times as fast": "p50_ratio",
         "times as fast as fp32": "fp32_ratio",
         "p50 / baseline's": "slowdown",
-        f"accuracy, balanced, {'AUC, ' if _area(report) else ''}retention": "accuracy",
+        f"accuracy, balanced, {'AUC, ' if len(report.class_names) == 2 else ''}retention": "accuracy",
     }
     for label, field in fields.items():
         sizes = {row.name: getattr(row, field) for row in report.rows if getattr(row, field) is not None}

@@ -328,7 +328,7 @@ def test_the_best_epoch_is_kept_where_validation_is_large(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(("keep_by", "kept", "score"), [("accuracy", 1, 0.9), ("balanced", 3, 0.8), ("auc", 2, 0.7)])
 def test_the_epoch_is_kept_by_what_the_recipe_says(keep_by: str, kept: int, score: float, tmp_path: Path) -> None:
-    figures = [
+    figures: list[dict[str, float | None]] = [
         {"accuracy": 0.9, "balanced": 0.4, "auc": None},
         {"accuracy": 0.8, "balanced": 0.5, "auc": 0.7},
         {"accuracy": 0.7, "balanced": 0.8, "auc": 0.6},
