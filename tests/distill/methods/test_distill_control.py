@@ -310,6 +310,7 @@ def test_nothing_of_the_teacher_is_in_the_controls_request() -> None:
     assert control_of(request_of([{"name": "kd"}]), 12).recipe.losses[0].name == "cross_entropy"
 
 
+@pytest.mark.slow
 def test_too_few_labels_for_the_parts_of_a_step_are_known_before(tmp_path: Path, ask_distill: Ask) -> None:
     request = controlled(ask_distill(transfer={"labelled": 0.01}, accumulate=16))
     with pytest.raises(KdcError, match="4 training samples are too few for 16 parts of a step"):
