@@ -17,7 +17,7 @@ from compressor.distill.teacher.card import card_of, shown, tell_lost_classes
 from compressor.distill.teacher.gap import tell_gap
 from compressor.distill.teacher.setup import scored
 from compressor.models import LoadedModel, load_run, save_run
-from compressor.models.right_answers import save_right
+from compressor.models.compared import save_right
 from compressor.models.trained_on import Images as Contents
 from compressor.models.trained_on import save_trained_on
 from compressor.schema.quantization import Quantization
@@ -125,6 +125,7 @@ def _record(
         quantization=trained.quantization,
         specialty=plan.specialty,
         assistants=origin.assistants if origin else (),
+        race=plan.race,
     )
 
 

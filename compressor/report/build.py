@@ -63,6 +63,7 @@ def build_report(bundle_dir: Path) -> Report:
         teacher_licence=bundle.teacher.licence if bundle.teacher else "none",
         teacher_table=table_row(results),
         gain=gained(bundle.student.gain),
+        race=bundle.student.race,
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )
 

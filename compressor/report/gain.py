@@ -1,7 +1,7 @@
 """What distillation gained over labels alone, from the student's record in the bundle."""
 
+from compressor.schema.accuracy import Advantage, Gain
 from compressor.schema.report import Estimate, Gained
-from compressor.schema.student import Advantage, Gain
 from compressor.stats import gained_interval, wilson_interval
 
 __all__ = ["gained"]
@@ -26,5 +26,5 @@ def gained(gain: Gain | None) -> Gained | None:
 
 
 def _paired(counted: Advantage) -> Estimate:
-    found = gained_interval(counted)
-    return Estimate(value=found.value, low=found.low, high=found.high, n=found.n, of=f"{counted.split} samples, paired")
+    gap = gained_interval(counted)
+    return Estimate(value=gap.value, low=gap.low, high=gap.high, n=gap.n, of=f"{counted.split} samples, paired")

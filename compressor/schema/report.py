@@ -6,9 +6,11 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
+from compressor.schema.estimate import Estimate
 from compressor.schema.measurement import Machine
 from compressor.schema.predictions import Kind
 from compressor.schema.quantization import Rung, Score
+from compressor.schema.race import Race
 
 __all__ = [
     "Check",
@@ -25,17 +27,6 @@ __all__ = [
 ]
 
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]
-
-
-class Estimate(Noun):
-    """A measured figure with its 95 % interval and the number of samples behind it (of blocks, for latency: see
-    `of`)."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    of: str
 
 
 class Spread(Noun):
@@ -206,7 +197,8 @@ class Report(Noun):
     `kdc`: the version that made this report. `device`: the profile's CPU. `matches`: the session ran on the profile's
     device and under its conditions; `differences`: where it did not, and then latency and memory are not judged.
     `kept`: which epoch's weights the student is, and by what rule. `teacher_table`: of a teacher that is a table with
-    answers to the test samples; a teacher that runs is one of `rows`. `gain`: where the student has a control.
+    answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen.
+    `gain`: where it has a control.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -233,5 +225,6 @@ class Report(Noun):
     teacher: str
     teacher_licence: str
     teacher_table: TableRow | None = None
+    race: Race | None = None
     gain: Gained | None = None
     notes: tuple[str, ...]

@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from compressor.schema.accuracy import Accuracy, Gain, LostClass
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
 from compressor.schema.preprocess import OfTask, TaskName
 from compressor.schema.quantization import Quantization, Scheme
+from compressor.schema.race import Race, RaceRequest
 from compressor.schema.recipe import Recipe
 
 __all__ = [
     "Accuracy",
-    "Advantage",
     "Confusion",
     "DataInfo",
     "Environment",
-    "Gain",
     "LostClass",
     "Request",
     "Softened",
@@ -104,35 +104,6 @@ class DataInfo(Noun):
     unlabelled: UnlabelledInfo | None = None
 
 
-class LostClass(Noun):
-    """A class, by its number, of whose `n` samples hardly one or none is `right`."""
-
-    number: int
-    right: int
-    n: int
-
-
-class Accuracy(Noun):
-    """Top-1 on one split, with the number of samples and the 95 % Wilson interval. `balanced`: mean recall a class;
-    `auc`: of two classes, the area under the ROC curve of either's probability, null where a class has no sample there
-    or a logit is not finite; each with its 95 % interval (`stats.accuracy`), null in runs of an earlier kdc. `lost`:
-    classes whose recall is near zero, and not by chance (`stats.judge_classes`)."""
-
-    split: str
-    n: int
-    correct: int
-    accuracy: float
-    low: float
-    high: float
-    balanced: float
-    balanced_low: float | None = None
-    balanced_high: float | None = None
-    auc: float | None = None
-    auc_low: float | None = None
-    auc_high: float | None = None
-    lost: tuple[LostClass, ...] = ()
-
-
 class Softened(Noun):
     """A teacher's answers at a temperature, in the mean over samples: entropy in nats, and the probability of the
     class that is the most probable."""
@@ -168,40 +139,6 @@ class TeacherCard(Noun):
     evenness: float | None
     temperature: float
     why: str
-
-
-class Advantage(Noun):
-    """The student's accuracy less that of its control on the `n` samples of a split, which both answered.
-    `only_student`, `only_control`: samples that one alone has right; `low`, `high`: the 95 % interval, paired by sample
-    (Bonett & Price 2012: `stats.difference`)."""
-
-    split: str
-    n: Annotated[int, Field(ge=1)]
-    only_student: Annotated[int, Field(ge=0)]
-    only_control: Annotated[int, Field(ge=0)]
-    difference: float
-    low: float
-    high: float
-
-    @model_validator(mode="after")
-    def _counted(self) -> "Advantage":
-        if self.only_student + self.only_control > self.n:
-            raise ValueError("only_student and only_control are more than n")
-        return self
-
-
-class Gain(Noun):
-    """What distillation gained over labels alone. The control, in RUN/control, is the same student from the same start,
-    with the same seed, views, optimizer and number of `steps`, taught by the labels of `samples` training samples.
-    `control_sha256`: of its weights; `control_validation`, `control_test`: what it has right."""
-
-    validation: Advantage
-    test: Advantage
-    control_validation: Accuracy
-    control_test: Accuracy
-    control_sha256: str
-    steps: int
-    samples: int
 
 
 class Environment(Noun):
@@ -241,9 +178,10 @@ class Request(Noun):
     itself. `qat`: how the student learns to round, after it was trained in float: by the same command, in
     RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the classes that a specialist is taught, as
     typed; all others become one. `assistants`: models as `student` names them, between teacher and student: each
-    learns from the one before, in RUN/assistants/1 …, and the student from the last. `control`: the same student is
-    then trained on labels alone too, in RUN/control. `steps_per_epoch`: of such a control, as many as its student's,
-    however few samples have a label; null: once through the data.
+    learns from the one before, in RUN/assistants/1 …, and the student from the last. `race`: several students of which
+    one is to be taken; `student` is null then. `control`: the same student is then trained on labels alone too, in
+    RUN/control. `steps_per_epoch`: of such a control, as many as its student's, however few samples have a label; null:
+    once through the data.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -262,8 +200,16 @@ class Request(Noun):
     qat: Scheme | None = None
     specialty: tuple[str, ...] | None = None
     assistants: tuple[str, ...] = ()
+    race: RaceRequest | None = None
     control: bool = False
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def raced(self) -> tuple[str, ...]:
+        """The students that race, as they are known so far."""
+        if self.race is None:
+            return ()
+        return tuple(contender.student for contender in self.race.contenders) or self.race.named
 
     @property
     def is_compared(self) -> bool:
@@ -284,8 +230,9 @@ class Student(Noun):
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
     `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
     one it learned from; of a model that `kdc teach` made, its own. `trained_on`: sha256 of RUN/trained_on.npy, which
-    says what images its weights have learned from; null in runs of an earlier kdc. `steps_per_epoch`: steps of the
-    optimizer; likewise. `gain`: over a control, where one was asked for and is trained.
+    says what images its weights have learned from; null in runs of an earlier kdc. `race`: how the student was chosen,
+    where several ran. `steps_per_epoch`: steps of the optimizer; null in runs of an earlier kdc. `gain`: over a
+    control, where one was asked for and is trained.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -312,6 +259,7 @@ class Student(Noun):
     specialty: Specialty | None = None
     assistants: tuple[Weights, ...] = ()
     trained_on: str | None = None
+    race: Race | None = None
     steps_per_epoch: int | None = None
     gain: Gain | None = None
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.schema.student import Accuracy, LostClass
+from compressor.schema.accuracy import Accuracy, LostClass
 from compressor.stats.classes import NEAR_ZERO, class_counts, judge_classes
 from compressor.stats.intervals import (
     CONFIDENCE,

@@ -1,6 +1,6 @@
 """What distillation gained over labels alone, from the same samples, and how that is said."""
 
-from compressor.schema.student import Advantage
+from compressor.schema.accuracy import Advantage
 from compressor.stats.intervals import Bools, Interval
 from compressor.stats.paired import difference, differing
 
@@ -10,15 +10,15 @@ __all__ = ["advantage", "gain_line", "gained_interval"]
 def advantage(student: Bools, control: Bools, split: str) -> Advantage:
     """The student's accuracy less the control's on the same samples of `split`; right or wrong, bool [N]. Raises
     ValueError where N is 0."""
-    found = difference(student, control)
+    gap = difference(student, control)
     return Advantage(
         split=split,
-        n=found.n,
+        n=gap.n,
         only_student=int((student & ~control).sum()),
         only_control=int((control & ~student).sum()),
-        difference=found.value,
-        low=found.low,
-        high=found.high,
+        difference=gap.value,
+        low=gap.low,
+        high=gap.high,
     )
 
 
@@ -27,14 +27,14 @@ def gained_interval(counted: Advantage) -> Interval:
     return differing(counted.only_student, counted.only_control, counted.n)
 
 
-def gain_line(found: Interval, split: str) -> str:
+def gain_line(gap: Interval, split: str) -> str:
     """`distillation gained +1.9 points [+0.8, +3.0] over labels alone, n=1,000 test samples`. That it gained, or lost,
     is said only where the whole interval (95 %) says so."""
-    value, low, high = (_points(part) for part in (found.value, found.low, found.high))
-    figures, of = f"{value} points [{low}, {high}]", f"n={found.n:,} {split} samples"
-    if found.low > 0:
+    value, low, high = (_points(part) for part in (gap.value, gap.low, gap.high))
+    figures, of = f"{value} points [{low}, {high}]", f"n={gap.n:,} {split} samples"
+    if gap.low > 0:
         return f"distillation gained {figures} over labels alone, {of}"
-    if found.high < 0:
+    if gap.high < 0:
         return f"distillation lost: {figures} against labels alone, {of}"
     return f"whether distillation gains over labels alone cannot be told: {figures}, {of}"
 

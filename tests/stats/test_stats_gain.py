@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from compressor.schema.student import Advantage
+from compressor.schema.accuracy import Advantage
 from compressor.stats import Interval, advantage, difference, gain_line, gained_interval
 
 

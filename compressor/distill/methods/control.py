@@ -21,14 +21,15 @@ from compressor.distill.methods.qat import distill_quantized
 from compressor.distill.run_folder import Destination, acquire, acquired
 from compressor.errors import KdcError
 from compressor.models import load_run
-from compressor.models.right_answers import Right, read_right
+from compressor.models.compared import Right, read_right
 from compressor.models.runs import read_student
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import team
 from compressor.progress import Muted, Progress
+from compressor.schema.accuracy import Gain
 from compressor.schema.base import write_json
-from compressor.schema.recipe import Ensemble, LossTerm, Recipe, TeacherAnswers
-from compressor.schema.student import Gain, Request, Student
+from compressor.schema.recipe import Ensemble, LossTerm, TeacherAnswers
+from compressor.schema.student import Request, Student
 from compressor.stats import advantage, gain_line, gained_interval
 from compressor.tasks.plain_feed import batch_size_of
 
@@ -38,25 +39,33 @@ FOLDER = "control"
 
 
 def distill_controlled(
-    request: Request, out: Destination, *, progress: Progress, resources: Resources | None = None
+    request: Request,
+    out: Destination,
+    *,
+    progress: Progress,
+    resources: Resources | None = None,
+    data: Dataset | None = None,
 ) -> Student:
     """Distill as without `request.control`; then train the control, and write the gain into student.json.
 
-    Interrupted anywhere, it goes on with `resume`: a student that is whole is not trained again. Raises KdcError before
-    anything is trained for whatever would stop the control.
+    Interrupted anywhere, it goes on with `resume`: a student that is whole is not trained again. `data`: where the
+    caller has opened it already. Raises KdcError before anything is trained for whatever would stop the control.
     """
     assert request.control
     _refuse_labels_only(request)
     if acquire(out, request):
         return already_finished(out.folder, progress)
     if not (out.resume and (out.folder / "student.json").is_file()):
-        _train(request, out, progress, resources, None if out.resume else _require_possible(request, progress))
+        data = data if out.resume else _require_possible(request, progress, data)
+        _train(request, out, progress, resources, data)
+        data = None  # the control's is another
     with acquired(replace(out, resume=True), request, progress):
         return _controlled(request, out.folder, progress, resources)
 
 
-def control_of(request: Request, steps_per_epoch: int) -> Request:
-    """The control's own request: only the labels teach it, as the recipe's cross_entropy would with weight 1."""
+def control_of(request: Request, student: str | None, steps_per_epoch: int) -> Request:
+    """The request of the control of `student`: only the labels teach it, as the recipe's cross_entropy would with
+    weight 1."""
     recipe = request.recipe
     given = next((term for term in recipe.losses if term.name == "cross_entropy"), LossTerm(name="cross_entropy"))
     alone = recipe.model_copy(
@@ -71,6 +80,8 @@ def control_of(request: Request, steps_per_epoch: int) -> Request:
         "teacher": "self",
         "other_teachers": (),
         "teacher_classes": None,
+        "student": student,
+        "race": None,
         "assistants": (),
         "unlabelled": None,
         "recipe": alone,
@@ -83,8 +94,8 @@ def control_of(request: Request, steps_per_epoch: int) -> Request:
 def _train(
     request: Request, out: Destination, progress: Progress, resources: Resources | None, data: Dataset | None
 ) -> Student:
-    how = distill_chain if request.qat is None else distill_quantized
-    return how(request, out, progress=progress, resources=resources, data=data)
+    train = distill_chain if request.qat is None else distill_quantized
+    return train(request, out, progress=progress, resources=resources, data=data)
 
 
 def _refuse_labels_only(request: Request) -> None:
@@ -97,39 +108,34 @@ def _refuse_labels_only(request: Request) -> None:
         )
 
 
-def _require_possible(request: Request, progress: Progress) -> Dataset:
+def _require_possible(request: Request, progress: Progress, data: Dataset | None) -> Dataset:
     """The data, once it is known that neither the student nor the control will be stopped."""
-    data = require_possible(request.model_copy(update={"qat": None}), progress)
-    labelled = int((data.train.labels >= 0).sum())
-    batch_size_of(_labels_alone(request), labelled, team().num_processes)
+    data = require_possible(request.model_copy(update={"qat": None}), progress, data)
+    batch_size_of(request.recipe, int((data.train.labels >= 0).sum()), team().num_processes)
     return data
-
-
-def _labels_alone(request: Request) -> Recipe:
-    return control_of(request, 1).recipe
 
 
 def _controlled(request: Request, folder: Path, progress: Progress, resources: Resources | None) -> Student:
     record = read_student(folder)
     taught = read_right(folder, record)
     assert record.steps_per_epoch is not None
-    ask = control_of(request, record.steps_per_epoch)
+    ask = control_of(request, _student_of(request, folder, record), record.steps_per_epoch)
     terms = bind_losses(ask.recipe, has_teacher=True)
     data = training_data(ask, terms, Muted(progress))
     _require_same(data, record, taught)
     epochs = ask.recipe.epochs + (ask.recipe.qat.epochs if ask.qat is not None else 0)
     samples, steps = len(data.train), epochs * record.steps_per_epoch
-    _say_control(request, samples, steps, progress)
-    place = folder / FOLDER
-    control = _train(ask, Destination(place, resume=(place / "run.json").is_file()), progress, resources, data)
-    plain = read_right(place, control)
+    _say_control(request, str(ask.student), samples, steps, progress)
+    beside = folder / FOLDER
+    control = _train(ask, Destination(beside, resume=(beside / "run.json").is_file()), progress, resources, data)
+    plain = read_right(beside, control)
     gains = [advantage(taught[name]["right"], plain[name]["right"], name) for name in ("validation", "test")]
     gain = Gain(
         validation=gains[0], test=gains[1], control_validation=control.validation, control_test=control.test,
         control_sha256=control.weights.sha256, steps=steps, samples=samples,
     )  # fmt: skip
-    for found in gains:
-        progress.note(gain_line(gained_interval(found), found.split))
+    for counted in gains:
+        progress.note(gain_line(gained_interval(counted), counted.split))
     if team().is_main_process:
         with uninterrupted():
             write_json(folder / "student.json", record.model_copy(update={"gain": gain}))
@@ -137,13 +143,22 @@ def _controlled(request: Request, folder: Path, progress: Progress, resources: R
     return load_run(folder)[1]
 
 
-def _say_control(request: Request, samples: int, steps: int, progress: Progress) -> None:
+def _student_of(request: Request, folder: Path, record: Student) -> str | None:
+    """As the user named it, or as it won its race, which is kept where the student was trained in float."""
+    if request.race is None:
+        return request.student
+    race = record.race if request.qat is None else read_student(folder / "float").race
+    assert race is not None
+    return race.winner
+
+
+def _say_control(request: Request, student: str, samples: int, steps: int, progress: Progress) -> None:
     passes = ""
     if request.unlabelled is not None or request.recipe.transfer.labelled < 1:
         passes = ", over and over, since the student's epochs hold samples without a label too"
     assistants = ", without assistants" if request.assistants else ""
     progress.note(
-        f"the control: {request.student} learns from the labels of {samples:,} samples alone{assistants}, for as many "
+        f"the control: {student} learns from the labels of {samples:,} samples alone{assistants}, for as many "
         f"steps as the student ({steps:,}){passes}"
     )
 

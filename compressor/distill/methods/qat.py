@@ -91,7 +91,7 @@ def distill_quantized(
     """Distill as `distill_chain` does, into float/ in the folder, and go on from there for `request.qat`. With
     assistants, too, the teacher of this part is the one that the chain began with, which the student is held against.
 
-    Interrupted anywhere, it goes on with `resume`. `data`: see `distill_chain`.
+    Interrupted anywhere, it goes on with `resume`. `data`: where the caller has opened it already.
     """
     assert request.qat is not None
     _refuse_corrected(request.recipe)
@@ -107,8 +107,8 @@ def _quantized(
     qat_recipe(request.recipe, has_teacher(request))
     in_float = request.model_copy(update={"qat": None, "control": False})
     # What is mistyped must not cost the run that stood here.
-    if data is None and not out.resume:
-        data = require_possible(in_float, progress)
+    if not out.resume:
+        data = require_possible(in_float, progress, data)
     if team().is_main_process:
         start(out, request)
     team().wait_for_everyone()

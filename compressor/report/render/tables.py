@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from compressor.report.render.markdown import code, table, text
+from compressor.report.render.race import race_table
 from compressor.report.render.text import (
     NOT_MEASURED,
     estimate,
@@ -23,10 +24,6 @@ __all__ = ["check_table", "details", "named", "rows_table"]
 Column = tuple[str, Callable[[Row], str]]
 
 ROLES = {"student": "", "teacher": " (teacher)", "reference": " (fp32 reference)", "baseline": " (baseline)"}
-
-
-BALANCED, BALANCED_AUC = "balanced %", "balanced %; AUC"
-"""Titles of one column: two classes have an AUC."""
 
 
 def named(row: Row) -> str:
@@ -69,20 +66,20 @@ def rows_table(report: Report) -> list[str]:
         columns.append((f"images/s{disturbed}", _images_per_s))
     columns += [
         ("accuracy %", lambda row: estimate(row.accuracy, percent=True)),
-        (BALANCED_AUC, _balanced_and_auc) if len(report.class_names) == 2 else (BALANCED, _balanced),
+        (f"balanced %{'; AUC' if _two(report) else ''}", lambda row: _balanced(row, _two(report))),
         ("retention %", lambda row: "100" if _is_base(row) else estimate(row.retention, percent=True)),
         ("ran as", _ran_as),
     ]
     return [_table(report, columns, of_table=_table_keeps(report.teacher_table)), _sample_sizes(report)]
 
 
-def _balanced(row: Row | TableRow) -> str:
-    return estimate(row.balanced_accuracy, percent=True)
+def _two(report: Report) -> bool:
+    return len(report.class_names) == 2
 
 
-def _balanced_and_auc(row: Row | TableRow) -> str:
-    """In one cell: the table stays narrow."""
-    return f"{_balanced(row)}; {estimate(row.auc)}"
+def _balanced(row: Row | TableRow, and_auc: bool) -> str:
+    """Both in one cell: the table stays narrow."""
+    return estimate(row.balanced_accuracy, percent=True) + (f"; {estimate(row.auc)}" if and_auc else "")
 
 
 def _table_keeps(table: TableRow | None) -> dict[str, str]:
@@ -92,8 +89,8 @@ def _table_keeps(table: TableRow | None) -> dict[str, str]:
         "times as fast as fp32": "–",
         "p50 / baseline's": "–",
         "accuracy %": estimate(table.accuracy, percent=True),
-        BALANCED: _balanced(table),
-        BALANCED_AUC: _balanced_and_auc(table),
+        "balanced %": _balanced(table, False),
+        "balanced %; AUC": _balanced(table, True),
         "retention %": "100",
         "ran as": f"a table: {table.kind}",
     }
@@ -135,7 +132,7 @@ def _sample_sizes(report: Report) -> str:
         "times as fast": "p50_ratio",
         "times as fast as fp32": "fp32_ratio",
         "p50 / baseline's": "slowdown",
-        f"accuracy, balanced, {'AUC, ' if len(report.class_names) == 2 else ''}retention": "accuracy",
+        f"accuracy, balanced, {'AUC, ' if _two(report) else ''}retention": "accuracy",
     }
     for label, field in fields.items():
         sizes = {row.name: getattr(row, field) for row in report.rows if getattr(row, field) is not None}
@@ -173,6 +170,10 @@ def details(report: Report) -> list[str]:
             parts[full_tilt] = _table(report, _full_tilt())
         parts[answers] = _table(report, _answers(report), of_table=_table_answers(report.teacher_table))
         parts[f"Parity with torch (n = {report.test_n} test samples)"] = _table(report, _parity())
+    if report.race is not None:
+        parts["The race of students (on validation; measured with drawn weights, before training)"] = race_table(
+            report.race
+        )
     if any(row.rungs for row in report.rows):
         parts["The ladder to int8 (scores on validation; made one after the other until one held)"] = _ladder(report)
     body = [block for title, content in parts.items() for block in (f"**{title}**", content)]

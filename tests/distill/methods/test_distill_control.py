@@ -16,7 +16,7 @@ from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.export.bundle.identity import without_paths
 from compressor.models import load_run
-from compressor.models.right_answers import read_right
+from compressor.models.compared import read_right
 from compressor.progress import Progress, Silent
 from compressor.schema.base import read_json, write_json
 from compressor.schema.quantization import Scheme
@@ -80,10 +80,10 @@ def test_student_and_control_are_what_two_commands_make(
     alone = ask_distill(epochs=3, teacher="self", losses=[{"name": "cross_entropy", "weight": 1.0}])
     distill(alone, Destination(tmp_path / "control"), progress=Silent())
     assert weights(out / "control") == weights(tmp_path / "control")
-    parts = ["history.jsonl", "right.npy", "run.json", "student.json", "student.safetensors", "trained_on.npy"]
+    parts = ["compared.npy", "history.jsonl", "run.json", "student.json", "student.safetensors", "trained_on.npy"]
     assert files(out) == sorted([*parts, "control"])
     assert files(out / "control") == parts
-    assert "right.npy" not in files(tmp_path / "student"), "only what is compared keeps it"
+    assert "compared.npy" not in files(tmp_path / "student"), "only what is compared keeps it"
     asked = read_json(out / "control" / "run.json", Request)
     assert asked == alone.model_copy(update={"steps_per_epoch": STEPS})
 
@@ -170,13 +170,13 @@ def test_a_control_is_not_held_against_a_student_of_other_data(
         values["data"]["fingerprint"] = "0" * 64
     (out / "student.json").write_text(json.dumps(values))
     if changed != "data":
-        rows = np.load(out / "right.npy")
+        rows = np.load(out / "compared.npy")
         if changed == "samples":
             rows["content"][[0, 1]] = rows["content"][[1, 0]]
         else:
             rows["right"] = ~rows["right"]
-        np.save(out / "right.npy", rows)
-    said = "right.npy was changed" if changed == "answers" else "since the student was trained, the data changed"
+        np.save(out / "compared.npy", rows)
+    said = "compared.npy was changed" if changed == "answers" else "since the student was trained, the data changed"
     with pytest.raises(KdcError, match=said):
         run(controlled(ask_distill(epochs=3)), out, resume=True)
     assert not (out / "control").exists()
@@ -194,7 +194,7 @@ def test_overwriting_takes_the_control_along_and_brings_it_back(
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == everything
     distill_chain(ask_distill(), Destination(out, overwrite=True), progress=Silent())
     assert "control" not in files(out)
-    assert "right.npy" not in files(out)
+    assert "compared.npy" not in files(out)
 
 
 class Stopping(Silent):
@@ -238,7 +238,7 @@ def test_a_student_that_rounds_has_a_control_that_rounds(tmp_path: Path, ask_dis
     assert control.quantization is not None
     assert student.gain is not None
     assert (student.gain.steps, student.gain.control_test) == (3 * STEPS, control.test)
-    assert files(out / "control" / "float") == sorted({*files(out / "float"), "right.npy"})
+    assert files(out / "control" / "float") == sorted({*files(out / "float"), "compared.npy"})
     by_hand = request.model_copy(update={"control": False})
     distill_quantized(by_hand, Destination(tmp_path / "hand"), progress=Silent())
     assert weights(out) == weights(tmp_path / "hand")
@@ -298,7 +298,7 @@ def test_nothing_of_the_teacher_is_in_the_controls_request() -> None:
         "seed": 7, "transfer": {"without": ["3"]},
     }  # fmt: skip
     asked = request_of([], recipe=recipe, other_teachers=["run:b"], teacher_classes="c.txt", unlabelled="folder:u")
-    control = control_of(asked, 12)
+    control = control_of(asked, asked.student, 12)
     left = (control.teacher, control.other_teachers, control.teacher_classes, control.unlabelled)
     assert left == ("self", (), None, None)
     assert (control.control, control.steps_per_epoch, control.is_compared) == (False, 12, True)
@@ -307,7 +307,7 @@ def test_nothing_of_the_teacher_is_in_the_controls_request() -> None:
     assert control.recipe == type(asked.recipe).model_validate(expected), (
         "views, seed and transfer set are the student's"
     )
-    assert control_of(request_of([{"name": "kd"}]), 12).recipe.losses[0].name == "cross_entropy"
+    assert control_of(request_of([{"name": "kd"}]), "timm:test_resnet", 12).recipe.losses[0].name == "cross_entropy"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Which validation and test samples a model has right: RUN/right.npy, a row a sample, validation first.
+"""Which validation and test samples a model has right: RUN/compared.npy, a row a sample, validation first.
 
 It lies in a run that is compared with another one by sample: a student and its control (`distill.methods.control`).
 """
@@ -18,7 +18,7 @@ from compressor.schema.student import Student
 
 __all__ = ["FILE", "Right", "read_right", "save_right"]
 
-FILE = "right.npy"
+FILE = "compared.npy"
 SPLITS = ("validation", "test")
 ROW = np.dtype([("content", "<u8"), ("right", "?")])
 """`content`: what the sample shows (`Split.contents`), so that no two different ones are taken for a pair."""
