@@ -20,6 +20,7 @@ from compressor.models.compared import read_right
 from compressor.progress import Progress, Silent
 from compressor.schema.base import read_json, write_json
 from compressor.schema.quantization import Scheme
+from compressor.schema.race import Contender, RaceRequest
 from compressor.schema.student import Request, Student, trained_anew
 from compressor.stats import difference
 from compressor.tasks.image_classification import open_data
@@ -262,6 +263,22 @@ def test_learning_from_oneself_or_from_peers_has_a_control_too(
     student = run(controlled(ask_distill(epochs=1, **changes)), tmp_path / "run")
     assert student.gain is not None
     assert [row["loss"].keys() for row in history(tmp_path / "run" / "control")] == [{"cross_entropy"}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("qat", [None, Scheme(activations="uint8")])
+def test_who_won_a_race_has_a_control_without_one(qat: Scheme | None, tmp_path: Path, ask_distill: Ask) -> None:
+    names = ("timm:test_efficientnet", "timm:test_resnet")
+    contenders = tuple(Contender(student=name) for name in names)
+    race = RaceRequest(named=names, contenders=contenders, why="named by --students")
+    request = controlled(ask_distill(epochs=1, qat=QAT))
+    request, out = request.model_copy(update={"student": None, "race": race, "qat": qat}), tmp_path / "run"
+    student = run(request, out)
+    control = read_json(out / "control" / "student.json", Student)
+    assert student.gain is not None
+    assert (control.architecture, control.race) == (student.architecture, None)
+    assert read_json(out / "control" / "run.json", Request).student == f"timm:{student.architecture}"
+    assert "race" not in files(out / "control")
 
 
 @pytest.mark.parametrize(
