@@ -23,6 +23,7 @@ __all__ = [
     "InputSize",
     "Overwrite",
     "OverwriteFile",
+    "Plan",
     "Precompute",
     "ProfileName",
     "Qat",
@@ -82,6 +83,9 @@ Qat = Annotated[
 ]
 Control = Annotated[
     bool, typer.Option("--control", help="Also train the student on labels alone: what did distillation gain?")
+]
+Plan = Annotated[
+    bool, typer.Option("--plan", help="Only check everything, time a few steps, and say what would be done.")
 ]
 Precompute = Annotated[
     bool, typer.Option("--precompute", help="Only compute and keep the teacher's predictions; trains nothing.")

@@ -33,7 +33,7 @@ from compressor.schema.student import Request, Student
 from compressor.stats import advantage, gain_line, gained_interval
 from compressor.tasks.plain_feed import batch_size_of
 
-__all__ = ["control_of", "distill_controlled"]
+__all__ = ["control_of", "distill_controlled", "require_controllable"]
 
 FOLDER = "control"
 
@@ -52,11 +52,11 @@ def distill_controlled(
     caller has opened it already. Raises KdcError before anything is trained for whatever would stop the control.
     """
     assert request.control
-    _refuse_labels_only(request)
+    require_comparable(request)
     if acquire(out, request):
         return already_finished(out.folder, progress)
     if not (out.resume and (out.folder / "student.json").is_file()):
-        data = data if out.resume else _require_possible(request, progress, data)
+        data = data if out.resume else require_controllable(request, progress, data)
         _train(request, out, progress, resources, data)
         data = None  # the control's is another
     with acquired(replace(out, resume=True), request, progress):
@@ -98,7 +98,8 @@ def _train(
     return train(request, out, progress=progress, resources=resources, data=data)
 
 
-def _refuse_labels_only(request: Request) -> None:
+def require_comparable(request: Request) -> None:
+    """Raise KdcError where the student would learn as its control does."""
     terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
     if all(term.row.knowledge == "labels" for term in terms):
         names = ", ".join(term.name for term in terms)
@@ -108,8 +109,9 @@ def _refuse_labels_only(request: Request) -> None:
         )
 
 
-def _require_possible(request: Request, progress: Progress, data: Dataset | None) -> Dataset:
-    """The data, once it is known that neither the student nor the control will be stopped."""
+def require_controllable(request: Request, progress: Progress, data: Dataset | None = None) -> Dataset:
+    """The data, once it is known that neither the student nor its control will be stopped. Raises KdcError."""
+    require_comparable(request)
     data = require_possible(request.model_copy(update={"qat": None}), progress, data)
     batch_size_of(request.recipe, int((data.train.labels >= 0).sum()), team().num_processes)
     return data
