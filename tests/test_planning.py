@@ -105,8 +105,10 @@ def test_the_parts_of_a_control(ask: Callable[..., object]) -> None:
     request = request.model_copy(update={"control": True, "qat": Scheme(activations="uint8")})
     told = [(each.name, each.student, each.epochs, round(each.seconds)) for each in module._parts(request, timed)]
     assert told == [
-        ("student", "timm:a", 40, 440), ("under fake quantization", "timm:a", 3, 33), ("the control", "timm:a", 43, 473),
-    ]  # fmt: skip
+        ("student", "timm:a", 40, 440),
+        ("under fake quantization", "timm:a", 3, 33),
+        ("the control", "timm:a", 43, 473),
+    ]
 
 
 @pytest.fixture
