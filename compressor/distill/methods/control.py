@@ -3,8 +3,8 @@
     RUN            the student, as without a control; whole before its control begins
     RUN/control    the same network from the same start, seed, views, optimizer and steps; only the labels teach it
 
-The gain is the difference of their accuracies, paired by sample, on validation and on test. Each is measured once
-there, at its end, and nothing is chosen by the difference.
+The gain is the difference of their accuracies, paired by sample, on validation and on test. Each is measured on test
+once, at its end, and nothing is chosen by the difference.
 """
 
 from dataclasses import replace
@@ -127,7 +127,7 @@ def _controlled(request: Request, folder: Path, progress: Progress, resources: R
     _require_same(data, record, taught)
     epochs = ask.recipe.epochs + (ask.recipe.qat.epochs if ask.qat is not None else 0)
     samples, steps = len(data.train), epochs * record.steps_per_epoch
-    _say_control(request, str(ask.student), samples, steps, progress)
+    _say_control(ask, samples, steps, progress)
     beside = folder / FOLDER
     control = _train(ask, Destination(beside, resume=(beside / "run.json").is_file()), progress, resources, data)
     plain = read_right(beside, control)
@@ -154,14 +154,12 @@ def _student_of(request: Request, folder: Path, record: Student) -> str | None:
     return race.winner
 
 
-def _say_control(request: Request, student: str, samples: int, steps: int, progress: Progress) -> None:
-    passes = ""
-    if request.unlabelled is not None or request.recipe.transfer.labelled < 1:
-        passes = ", over and over, since the student's epochs hold samples without a label too"
-    assistants = ", without assistants" if request.assistants else ""
+def _say_control(ask: Request, samples: int, steps: int, progress: Progress) -> None:
+    batch, _ = batch_size_of(ask.recipe, samples, team().num_processes)
+    passes = "" if samples // batch == ask.steps_per_epoch else ", over and over: an epoch is as long as the student's"
     progress.note(
-        f"the control: {student} learns from the labels of {samples:,} samples alone{assistants}, for as many "
-        f"steps as the student ({steps:,}){passes}"
+        f"the control: {ask.student} learns from the labels of {samples:,} samples alone, for as many steps as the "
+        f"student ({steps:,}){passes}"
     )
 
 

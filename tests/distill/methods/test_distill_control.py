@@ -220,7 +220,7 @@ def test_labelled_samples_alone_teach_it_for_as_many_steps(
     assert (student.steps_per_epoch, control.steps_per_epoch, student.gain.steps) == (STEPS, STEPS, 2 * STEPS)
     assert [row["steps"] for row in history(out / "control")] == [STEPS, STEPS]
     assert len(np.load(out / "control" / "trained_on.npy")) <= labelled
-    told = "over and over, since the student's epochs hold samples without a label too"
+    told = f"for as many steps as the student ({2 * STEPS}), over and over: an epoch is as long as the student's"
     assert any(told in line for line in heard.notes)
     again = tmp_path / "again"
     with pytest.raises(KeyboardInterrupt):
