@@ -54,7 +54,8 @@ def distill_controlled(
     assert request.control
     require_comparable(request)
     if acquire(out, request):
-        return already_finished(out.folder, progress)
+        with acquired(out, request, progress):  # a kill may have left its lock
+            return already_finished(out.folder, progress)
     if not (out.resume and (out.folder / "student.json").is_file()):
         data = data if out.resume else require_controllable(request, progress, data)
         _train(request, out, progress, resources, data)
