@@ -136,20 +136,12 @@ def _prepared(given: Mapping[str, Any]) -> _Way:
 
     heard, profile, start = listener(given["progress"]), given["profile"], given["student_init"]
     asked = _Asked(
-        several(given["teacher"], "--teacher"),
-        text_of(given["data"], "--data"),
-        _race(given["student"], given["students"], given["race_share"], profile),
-        given["student"],
-        start,
-        profile,
-        several(given["assistant"], "--assistant"),
-        given["qat"],
-        optional_path(given["teacher_classes"], "--teacher-classes"),
-        given["unlabelled"],
-        given["input_size"],
-        given["skip_bad"],
-        given["control"],
-    )
+        several(given["teacher"], "--teacher"), text_of(given["data"], "--data"),
+        _race(given["student"], given["students"], given["race_share"], profile), given["student"], start, profile,
+        several(given["assistant"], "--assistant"), given["qat"],
+        optional_path(given["teacher_classes"], "--teacher-classes"), given["unlabelled"], given["input_size"],
+        given["skip_bad"], given["control"],
+    )  # fmt: skip
     _refuse_without_choice(given)
     flags = {name: given[name] for name in ("epochs", "batch_size", "seed")}
     to = Destination(path_of(given["out"], "--out"), resume=given["resume"], overwrite=given["overwrite"])
