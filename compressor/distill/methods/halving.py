@@ -13,7 +13,8 @@ LEAST_STEPS = 200
 
 def rounds_of(students: int, steps_per_epoch: int, epochs: int, share: float) -> list[tuple[int, int]]:
     """(students, epochs of each) of every round: each has half of those of the one before, down to two, and all
-    rounds take about equally long.
+    rounds take about equally long. A round that is no longer than the one before it is left out: with the same seed its
+    trials would be the same ones again.
 
     Args:
         students: how many begin.
@@ -28,7 +29,11 @@ def rounds_of(students: int, steps_per_epoch: int, epochs: int, share: float) ->
         return []
     least = math.ceil(LEAST_STEPS / steps_per_epoch)
     lengths = [max(1, least, math.floor(share * epochs / len(counts) / count)) for count in counts]
-    return [(count, min(epochs, length)) for count, length in zip(counts, lengths, strict=True)]
+    rounds: list[tuple[int, int]] = []
+    for count, length in zip(counts, lengths, strict=True):
+        if not rounds or min(epochs, length) > rounds[-1][1]:
+            rounds.append((count, min(epochs, length)))
+    return rounds
 
 
 def trial_recipe(recipe: Recipe, epochs: int, most: int) -> Recipe:

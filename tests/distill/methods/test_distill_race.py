@@ -10,6 +10,7 @@ import pytest
 from compressor.data.samples import Dataset
 from compressor.distill import distill, distill_chain, distill_quantized, trainer
 from compressor.distill.loop.guards import LearningError
+from compressor.distill.methods import halving
 from compressor.distill.methods import race as race_module
 from compressor.distill.methods.halving import LEAST_STEPS, rounds_of, trial_recipe
 from compressor.distill.run_folder import Destination
@@ -48,8 +49,10 @@ def run(request: Request, out: Path, progress: Progress | None = None, resume: b
         (2, 1000, 30, 0.5, [(2, 7)]),
         (1, 1000, 30, 0.5, []),
         # An epoch and 200 steps at least; never more than the training itself.
-        (4, 50, 30, 0.5, [(4, 4), (2, 4)]),
-        (4, 10, 12, 0.5, [(4, 12), (2, 12)]),
+        # A second round of the same length would only repeat the first one's trials.
+        (4, 50, 30, 0.5, [(4, 4)]),
+        (4, 10, 12, 0.5, [(4, 12)]),
+        (8, 100, 24, 1.0, [(8, 2), (2, 4)]),
     ],
 )
 def test_the_rounds(students: int, steps: int, epochs: int, share: float, expected: list[tuple[int, int]]) -> None:
@@ -87,19 +90,20 @@ def test_the_best_is_taken_and_trained_as_if_it_had_been_named(
         return result
 
     monkeypatch.setattr(race_module, "_race", race)
-    out, progress, request = tmp_path / "run", Hearing(), raced(ask_distill(epochs=4))
+    monkeypatch.setattr(halving, "LEAST_STEPS", 6)  # an epoch
+    out, progress, request = tmp_path / "run", Hearing(), raced(ask_distill(epochs=4), share=2.0)
     student = run(request, out, progress)
     assert read_json(out / "run.json", Request) == request
     assert student.race is not None
-    # 6 steps an epoch: a trial is as long as the training. All three, then the two best.
-    assert [[trial.epochs for trial in trials] for trials in student.race.rounds] == [[4, 4, 4], [4, 4]]
+    # All three, then the two best for longer.
+    assert [[trial.epochs for trial in trials] for trials in student.race.rounds] == [[1, 1, 1], [2, 2]]
     first, second = student.race.rounds
     values = [trial.accuracy.value for trial in first]
     assert values == sorted(values, reverse=True)
     assert {trial.student for trial in first} == set(FIELD)
     assert {trial.student for trial in second} == {trial.student for trial in first[:2]}
     assert student.race.winner == second[0].student == f"timm:{student.architecture}"
-    assert (student.race.planned, student.race.failed) == (20, {})
+    assert (student.race.planned, student.race.failed) == (7, {})
     assert f"the race: {student.race.reason}" in progress.notes
     # The lead is that of the very answers.
     folders = {read_json(path, Trial).student: path.parent for path in sorted(out.glob("race/*/trial.json"))}
