@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import KdcError
 from compressor.progress import Progress
 from compressor.schema.profile import Profile
-from compressor.schema.race import Contender
+from compressor.schema.race import Contender, RaceRequest
 from compressor.schema.student import Request
 
 if TYPE_CHECKING:
@@ -31,6 +31,16 @@ class Choosing:
     python: str | None = None
     any_start: bool = False
     surgery: bool = False
+
+    def asked(self, share: float | None) -> list[str]:
+        """The options that say how to choose, and that were given. `share`: what all trials of a race may take."""
+        options = {
+            "--allow-surgery": self.surgery,
+            "--device-python": self.python is not None,
+            "--device": self.device != "local",
+            "--race-share": share not in (None, RaceRequest().share),
+        }
+        return [name for name, given in options.items() if given]
 
 
 def with_contenders(
@@ -53,7 +63,7 @@ def with_contenders(
         ), None
     why = _nothing_decides(choosing)
     if why is not None:
-        return _default(request, why, progress), None
+        return _default(request, choosing, why, progress), None
     return _measured(request, choosing, progress)
 
 
@@ -63,9 +73,15 @@ def _with(request: Request, contenders: tuple[Contender, ...], why: str) -> Requ
     return request.model_copy(update={"race": race})
 
 
-def _default(request: Request, why: str, progress: Progress) -> Request:
+def _default(request: Request, choosing: Choosing, why: str, progress: Progress) -> Request:
     from compressor.distill.recipes import DEFAULT_STUDENT
 
+    assert request.race is not None
+    if asked := choosing.asked(request.race.share):
+        raise KdcError(
+            f"{asked[0]} says how a student is chosen, and none is: {why}",
+            "--profile NAME with a budget, or leave it out",
+        )
     progress.note(f"student {DEFAULT_STUDENT} (the default, {why}; --student names one, --students lets several race)")
     return request.model_copy(update={"student": DEFAULT_STUDENT, "race": None})
 
@@ -115,6 +131,11 @@ def _measured(request: Request, choosing: Choosing, progress: Progress) -> "tupl
 
     profile = choosing.profile
     assert profile is not None
+    if request.init not in ("pretrained", "random"):
+        raise KdcError(
+            f"--student-init {request.init} is of one network, and several would race",
+            "name the student: --student timm:NAME",
+        )
     if team().num_processes > 1:
         raise KdcError("a race of students runs in one process", "name the student: --student timm:NAME")
     device = _device(choosing)

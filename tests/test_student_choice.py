@@ -51,10 +51,19 @@ def test_when_a_measurement_decides(
         (("--student", "timm:lcnet_035", "--allow-surgery"), "timm:NAME+relu"),
         (("--students", "timm:lcnet_035", "--device", "ssh://pi"), "--device is for candidates that kdc chooses among"),
         (("--precompute", "--students", "timm:lcnet_035"), "--precompute asks the teacher for one student"),
+        (("--precompute", "--race-share", "0.2"), "--precompute asks the teacher for one student"),
+        (("--student", "timm:lcnet_035", "--race-share", "0.2"), "--race-share is for candidates that kdc chooses"),
+        (("--teacher", "peers", "--device", "ssh://pi"), "with --teacher peers no student is chosen"),
+        # Without a profile nothing is measured, and the default student does not race.
+        (("--allow-surgery",), "--allow-surgery says how a student is chosen, and none is: without --profile"),
+        (("--device", "ssh://pi"), "--device says how a student is chosen, and none is"),
+        (("--device-python", "python3"), "--device-python says how a student is chosen, and none is"),
+        (("--race-share", "0.2"), "--race-share says how a student is chosen, and none is"),
     ],
 )
 def test_what_is_refused(kdc: Kdc, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     teacher = ("--teacher", "timm:test_resnet@nowhere.pth") if "did you" not in message else ("--teacher", "self")
+    teacher = () if "--teacher" in options else teacher
     ended = kdc("distill", *teacher, "--data", "digits", "--out", tmp_path / "run", *options)
     assert ended.code == 2
     assert message in ended.err

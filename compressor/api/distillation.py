@@ -297,14 +297,16 @@ def _race(
 
 def _refuse_without_choice(given: Mapping[str, Any]) -> None:
     """Raise KdcError for what is asked of a choice where there is none."""
+    from compressor.choice import Choosing
+
     named = "--student names it" if given["student"] is not None else None
-    if named is None and given["students"]:
-        named = "--students names the field"
-    asked = [name for name in ("allow_surgery", "device_python") if given[name]]
-    asked += ["device"] if given["device"] != "local" else []
+    if named is None and (given["students"] or "peers" in several(given["teacher"], "--teacher")):
+        named = "--students names the field" if given["students"] else "with --teacher peers no student is chosen"
+    share = None if given["students"] else given["race_share"]
+    asked = Choosing(None, given["device"], given["device_python"], surgery=given["allow_surgery"]).asked(share)
     if named and asked:
-        hint = "a change stands in the name: timm:NAME+relu" if asked[0] == "allow_surgery" else "leave it out"
-        raise KdcError(f"--{asked[0].replace('_', '-')} is for candidates that kdc chooses among, and {named}", hint)
+        hint = "a change stands in the name: timm:NAME+relu" if asked[0] == "--allow-surgery" else "leave it out"
+        raise KdcError(f"{asked[0]} is for candidates that kdc chooses among, and {named}", hint)
 
 
 def _refuse_teachers(teachers: list[str]) -> None:

@@ -165,7 +165,7 @@ def distill(
         _refuse_with_precompute(
             makes_run=resume or overwrite or as_json or plan,
             assistant=bool(assistant),
-            race=bool(students),
+            race=bool(students or allow_surgery or device != "local" or device_python) or race_share != 0.5,
             control=control,
         )
     asked: dict[str, Any] = {
@@ -192,7 +192,9 @@ def _refuse_with_precompute(*, makes_run: bool, assistant: bool, race: bool, con
     if assistant:
         raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
     if race:
-        raise KdcError("--precompute asks the teacher for one student", "--student timm:NAME in place of --students")
+        raise KdcError(
+            "--precompute asks the teacher for one student: none race, and none are measured", "--student timm:NAME"
+        )
     if control:
         raise KdcError("--precompute trains nothing, so there is nothing to compare: --control has no meaning with it")
 
