@@ -31,6 +31,7 @@ __all__ = [
     "doctor",
     "export",
     "measure",
+    "require_measurable",
     "scheme_for",
 ]
 
@@ -120,6 +121,16 @@ class Building:
     dynamic_batch: bool = False
 
 
+def require_measurable(measuring: Measuring) -> None:
+    """Raise KdcError for a device that cannot be one, and for a baseline that is no bundle. Reaches no device."""
+    from compressor.measure.devices import parse_device
+    from compressor.report import verify
+
+    _device_python_needs_a_device(parse_device(measuring.device).kind, measuring.python)
+    if measuring.baseline is not None:
+        verify(measuring.baseline)
+
+
 def export(
     run: Path,
     profile: Profile,
@@ -135,13 +146,9 @@ def export(
     from compressor.export import Delivery, export_bundle
     from compressor.files.bundle_change import settle
     from compressor.files.bundle_folder import claim
-    from compressor.measure.devices import parse_device
-    from compressor.report import verify
 
     # What cannot go well is known before minutes of work: a mistyped device, a folder that may not be written.
-    _device_python_needs_a_device(parse_device(measuring.device).kind, measuring.python)
-    if measuring.baseline is not None:
-        verify(measuring.baseline)
+    require_measurable(measuring)
     claim(out, overwrite)
     with locked(out, "kdc export", warn=progress.warn):
         claim(out, overwrite)  # another command may have ended just before

@@ -201,3 +201,12 @@ def test_the_plan_of_an_export(kdc: Kdc, student_run: Path, here: Path, tmp_path
     moved = kdc(*asked, "--plan", "--teacher", "run:nowhere")
     assert moved.code == 2
     assert "nowhere does not exist" in moved.err
+    # What the command itself refuses at once, its plan refuses too.
+    for option, value, message in (
+        ("--device", "telnet://pi", "telnet"),
+        ("--device-python", "python3", "there is no --device"),
+        ("--baseline", tmp_path / "none", "none"),
+    ):
+        refused = kdc(*asked, "--plan", option, value)
+        assert refused.code == 2
+        assert message in refused.err

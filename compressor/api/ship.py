@@ -89,6 +89,8 @@ def plan_export(**keywords: Any) -> PlanResult:
     from compressor import pipeline, planning
 
     given, heard = keywords, listener(keywords["progress"])
+    names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput")
+    pipeline.require_measurable(_measuring(*(given[name] for name in names)))
     building = pipeline.Building(given["qat"], given["bake_preprocessing"], given["dynamic_batch"])
     plan = planning.plan_export(
         path_of(given["run"], "run"),
