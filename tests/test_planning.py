@@ -79,7 +79,7 @@ def test_the_parts_of_a_race(ask: Callable[..., object]) -> None:
     from compressor.schema.student import Request
 
     timed = {
-        name: module._Timed(100, Spread(median=step, lowest=step, highest=step, n=3), 1.0, 2.0, 10, 10)
+        name: module._Timed(100, Spread(median=step, lowest=step, highest=step, n=3), 1.0, 2.0, 10, 10, "224")
         for name, step in (("a", 0.1), ("b", 0.3), ("c", 0.2))
     }
     race = RaceRequest(named=("a", "b", "c"), contenders=tuple(Contender(student=name) for name in "abc"), why="named")
@@ -99,7 +99,7 @@ def test_the_parts_of_a_control(ask: Callable[..., object]) -> None:
     from compressor.schema.quantization import Scheme
     from compressor.schema.student import Request
 
-    timed = {"timm:a": module._Timed(100, Spread(median=0.1, lowest=0.1, highest=0.1, n=3), 1.0, 2.0, 10, 10)}
+    timed = {"timm:a": module._Timed(100, Spread(median=0.1, lowest=0.1, highest=0.1, n=3), 1.0, 2.0, 10, 10, "224")}
     request = ask(epochs=40)
     assert isinstance(request, Request)
     request = request.model_copy(update={"control": True, "qat": Scheme(activations="uint8")})
@@ -109,6 +109,29 @@ def test_the_parts_of_a_control(ask: Callable[..., object]) -> None:
         ("under fake quantization", "timm:a", 3, 33),
         ("the control", "timm:a", 43, 473),
     ]
+
+
+def test_images_are_decoded_for_every_training_and_for_a_race(ask: Callable[..., object]) -> None:
+    """Two of those who race see them alike; what lies there for a race lies there together."""
+    from compressor.schema.quantization import Scheme
+    from compressor.schema.race import Contender, RaceRequest
+    from compressor.schema.student import Request
+
+    timed = {
+        name: module._Timed(100, Spread(median=step, lowest=step, highest=step, n=3), 1.0, decode_s, decoded, 10, feed)
+        for name, step, decode_s, decoded, feed in (("a", 0.1, 2.0, 10, "x"), ("b", 0.3, 3.0, 25, "y"),
+                                                    ("c", 0.2, 2.0, 10, "x"))
+    }  # fmt: skip
+    race = RaceRequest(named=("a", "b", "c"), contenders=tuple(Contender(student=name) for name in "abc"), why="named")
+    request = ask(epochs=40)
+    assert isinstance(request, Request)
+    raced = request.model_copy(update={"student": None, "race": race})
+    assert sum(each.decode_s for each in module._decodings(raced, timed)) == 2 + 3 + 3
+    assert module._decoded_at_once(raced, timed) == 35
+    both = request.model_copy(update={"student": "a", "assistants": ("b",), "qat": Scheme(activations="uint8")})
+    assert sum(each.decode_s for each in module._decodings(both, timed)) == 3 + 2 + 2
+    assert sum(each.decode_s for each in module._decodings(both.model_copy(update={"control": True}), timed)) == 11
+    assert module._decoded_at_once(both, timed) == 25
 
 
 @pytest.fixture
@@ -147,6 +170,12 @@ def test_a_plan_trains_nothing_and_counts_all(
     assert (training.epochs, training.steps, training.step_s.n) == (5, told.counts["train"] // 16, 3)
     assert training.seconds == pytest.approx(5 * (training.steps * training.step_s.median + training.validation_s))
     assert told.seconds == pytest.approx(training.seconds + told.decode_s)
+    assert told.disk["decoded images"] > 0
+    anew = kdc(*asked, "--student", "timm:test_efficientnet", "--decode-cache", "off", "--json")
+    assert anew.code == 0, anew.err
+    never = Forecast.model_validate_json(anew.out)
+    assert (never.disk["decoded images"], never.decode_s) == (0, 0)
+    assert "images are decoded anew in every epoch, since they may not lie on disk (--decode-cache)" in never.notes
     assert told.stops == ()
     assert told.disk["checkpoint"] > 0
     assert not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,7 +43,8 @@ STATES = 2 * 5
 
 @dataclass(frozen=True)
 class _Timed:
-    """What was timed of one student."""
+    """What was timed of one student. `decoded`: bytes of all images, and whether they are `kept`, or decoded anew each
+    time; `feed`: how it sees them, by which those who race share what is decoded."""
 
     steps: int
     step_s: Spread
@@ -51,6 +52,8 @@ class _Timed:
     decode_s: float
     decoded: int
     parameters: int
+    feed: str
+    kept: bool = True
 
 
 def forecast(
@@ -72,15 +75,14 @@ def forecast(
             context = context_for(Path(scratch), replace(resources, tracker=None), progress)
             for number, student in enumerate(dict.fromkeys(students)):
                 progress.note(f"timing {(PASSES + 1) * STEPS} steps of {student}")
-                timed[student] = _time(request, student, data, Path(scratch) / str(number), context)
+                timed[student] = _time(request, student, data, Path(scratch) / str(number), context, out.folder)
     except OSError as error:
         raise os_error(error, "timing a few steps") from error
     parts = tuple(_parts(request, timed))
-    slowest = max(timed.values(), key=lambda each: each.decoded)
     parameters = max(each.parameters for each in timed.values())
-    disk = {"decoded images": slowest.decoded, "checkpoint": 4 * STATES * parameters}
+    disk = {"decoded images": _decoded_at_once(request, timed), "checkpoint": 4 * STATES * parameters}
     free = _free(out.folder)
-    decode_s = max(each.decode_s for each in timed.values())
+    decode_s = sum(each.decode_s for each in _decodings(request, timed))
     return Forecast(
         out=str(out.folder),
         teacher=" + ".join((request.teacher, *request.other_teachers)),
@@ -92,13 +94,16 @@ def forecast(
         disk=disk,
         free=free,
         seconds=sum(part.seconds for part in parts) + decode_s,
-        notes=tuple(_notes(request, students)),
+        notes=tuple(_notes(request, timed)),
         stops=tuple(_stops(disk, free)),
     )
 
 
-def _time(request: Request, student: str, data: Dataset, folder: Path, context: RunContext) -> _Timed:
-    """Train `student` for a few passes over a few steps, in `folder`."""
+def _time(
+    request: Request, student: str, data: Dataset, folder: Path, context: RunContext, out: Path
+) -> _Timed:  # fmt: skip
+    """Train `student` for a few passes over a few steps, in `folder`. Images are kept there where the run in `out`
+    would keep its own."""
     plan = distillation(
         request.model_copy(update={"student": student, "race": None, "assistants": (), "qat": None}), Silent(), data
     )
@@ -108,7 +113,10 @@ def _time(request: Request, student: str, data: Dataset, folder: Path, context: 
     views = plan.recipe.views.model_copy(update={"distinct": None})
     changes = {"epochs": PASSES + 1, "head_epochs": 0, "views": views}
     short = replace(plan, data=few, recipe=plan.recipe.model_copy(update=changes))
-    quiet = replace(context, progress=Muted(context.progress))
+    stored = task_named(request.task).stored_bytes(data, plan.inputs)
+    kept, _ = context.resources.may_decode(stored, out)
+    resources = context.resources if kept else replace(context.resources, decode_cache=0)
+    quiet = replace(context, progress=Muted(context.progress), resources=resources)
     folder.mkdir()
     started = time.perf_counter()
     feed = feed_for(few, short.inputs, short.recipe, folder / "decoded", quiet)
@@ -124,14 +132,42 @@ def _time(request: Request, student: str, data: Dataset, folder: Path, context: 
     started = time.perf_counter()
     feed.evaluate(fitted.student, "validation")
     looking = time.perf_counter() - started
+    whole = len(data.train) + len(data.validation) + len(data.test)
     return _Timed(
         steps=len(data.train) // batch,
         step_s=Spread(median=float(np.median(passes)), lowest=min(passes), highest=max(passes), n=len(passes)),
         validation_s=looking * len(data.validation) / len(few.validation),
-        decode_s=decoding * len(data.train) / len(few.train),
-        decoded=task_named(request.task).stored_bytes(data, plan.inputs),
+        decode_s=decoding * whole / (len(few.train) + len(few.validation)) if kept else 0.0,
+        decoded=stored if kept else 0,
         parameters=sum(each.numel() for each in plan.student.network.parameters()),
+        feed=plan.student.preprocess.model_dump_json(),
+        kept=kept,
     )
+
+
+def _last(request: Request, timed: dict[str, _Timed]) -> str:
+    """The student that is trained in the end; of those who race, the slowest is taken for it."""
+    return max(timed, key=lambda name: timed[name].step_s.median) if request.race else str(request.student)
+
+
+def _before(request: Request, timed: dict[str, _Timed]) -> list[_Timed]:
+    """For whom images are decoded before the student's own training."""
+    if request.race is None:
+        return [timed[name] for name in request.assistants]
+    return list({each.feed: each for each in timed.values()}.values()) if len(timed) > 1 else []
+
+
+def _decodings(request: Request, timed: dict[str, _Timed]) -> list[_Timed]:
+    """For whom images are decoded, as often as they are: every training has its own, and a race one of each kind."""
+    trainings = (1 if request.qat is None else 2) * (2 if request.control else 1)
+    return _before(request, timed) + [timed[_last(request, timed)]] * trainings
+
+
+def _decoded_at_once(request: Request, timed: dict[str, _Timed]) -> int:
+    """Bytes of decoded images at most at a time: those of a race lie there together."""
+    each = [one.decoded for one in _decodings(request, timed)]
+    together = sum(one.decoded for one in _before(request, timed)) if request.race is not None else 0
+    return max(*each, together)
 
 
 def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
@@ -150,7 +186,7 @@ def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
             yield _part("assistant", name, epochs, timed[name])
         assert request.student is not None
         yield _part("student", request.student, epochs, timed[request.student])
-    last = max(timed, key=lambda name: timed[name].step_s.median) if request.race else str(request.student)
+    last = _last(request, timed)
     if request.qat is not None:
         yield _part("under fake quantization", last, request.recipe.qat.epochs, timed[last])
     if request.control:
@@ -171,8 +207,11 @@ def _part(name: str, student: str, epochs: int, timed: _Timed) -> Part:
     )
 
 
-def _notes(request: Request, students: Sequence[str]) -> Iterator[str]:
+def _notes(request: Request, timed: dict[str, _Timed]) -> Iterator[str]:
     """What the figures leave out, or take for something else."""
+    students = [*timed]
+    if any(not each.kept for each in timed.values()):
+        yield "images are decoded anew in every epoch, since they may not lie on disk (--decode-cache)"
     if request.recipe.views.distinct is not None:
         yield "timed with the teacher answering anew; once its answers are kept, a step takes less"
     if request.race is not None and len(students) > 2:
