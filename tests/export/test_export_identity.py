@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from compressor.export.bundle.identity import without_paths
+from compressor.schema.race import Contender, Race, Trial
 from compressor.schema.recipe import Peer
+from compressor.schema.report import Estimate
 from compressor.schema.student import UnlabelledInfo
 from tests.models.test_models_runs import record, saved
 
@@ -29,3 +31,25 @@ def test_teachers_of_an_ensemble_and_peers_are_named_without_their_folders(tmp_p
     assert public.teacher.source == "run:a + hf:owner/name + timm:resnet18@b.pth"
     assert public.recipe.peers == (Peer(student="timm:local-dir:net", init="w.pth"),)
     assert "/home" not in public.model_dump_json()
+
+
+def test_those_who_raced_are_named_without_their_folders_and_stay_apart(tmp_path: Path) -> None:
+    """Two folders of one name, and one whose path begins as another's."""
+    a, b, c = (f"timm:local-dir:/home/somebody/{path}" for path in ("a/net", "b/net", "a/net-large/1"))
+    share = Estimate(value=0.5, low=0.4, high=0.6, n=100, of="validation samples")
+    trials = tuple(
+        Trial(student=name, epochs=1, steps=9, accuracy=share, seconds=1.0, inputs={}) for name in (b, a, c, "timm:x")
+    )
+    race = Race(
+        contenders=tuple(Contender(student=name) for name in (a, b, c, "timm:x")), why="named by --students", share=0.5,
+        planned=4, rounds=(trials,), failed={c: f"{c} could not learn"}, winner=b, lead=None,
+        reason=f"{b} has the highest validation accuracy, against {a}",
+    )  # fmt: skip
+    public = without_paths(record(saved(tmp_path / "run")).model_copy(update={"race": race})).race
+    assert public is not None
+    first, second, third = "timm:local-dir:net", "timm:local-dir:net (2)", "timm:local-dir:1"
+    assert [contender.student for contender in public.contenders] == [first, second, third, "timm:x"]
+    assert [trial.student for trial in public.rounds[0]] == [second, first, third, "timm:x"]
+    assert public.winner == second
+    assert public.reason == f"{second} has the highest validation accuracy, against {first}"
+    assert public.failed == {third: f"{third} could not learn"}

@@ -1,6 +1,7 @@
 """What an exported model says of itself and of what it was made from, without telling about this machine."""
 
 import json
+import re
 
 from compressor import __version__
 from compressor.export.onnx.graph import metadata_json
@@ -50,11 +51,16 @@ def without_paths(record: Student) -> Student:
 
 
 def _race(race: Race) -> Race:
-    """With the contenders' names in place of where they lay, in what was said of them, too."""
-    text = race.model_dump_json()
-    for contender in race.contenders:
-        text = text.replace(_in_json(contender.student), _in_json(last_part(contender.student)))
-    return Race.model_validate_json(text)
+    """With the contenders' names in place of where they lay, in what was said of them, too. Of folders of one name the
+    later ones are numbered."""
+    names: dict[str, str] = {}
+    public_names = [last_part(contender.student) for contender in race.contenders]
+    for number, (contender, name) in enumerate(zip(race.contenders, public_names, strict=True)):
+        same = public_names[:number].count(name)
+        names[_in_json(contender.student)] = _in_json(f"{name} ({same + 1})" if same else name)
+    longest_first = sorted(names, key=len, reverse=True)  # one may begin as another does
+    anyone = re.compile("|".join(map(re.escape, longest_first)))
+    return Race.model_validate_json(anyone.sub(lambda found: names[found[0]], race.model_dump_json()))
 
 
 def _in_json(text: str) -> str:
