@@ -216,6 +216,19 @@ def test_a_plan_is_refused_as_the_run_would_be(kdc: Kdc, asked: tuple[object, ..
     assert sorted(student_run.rglob("*")) == before
 
 
+def test_of_a_run_to_resume_it_is_said_that_all_is_counted(tmp_path: Path) -> None:
+    from compressor.distill.run_folder import Destination
+
+    def told(finished: bool, resume: bool) -> list[str]:
+        return [*module._notes_on_done(Destination(tmp_path, resume=resume), finished)]
+
+    assert told(True, True) == [
+        f"{tmp_path} is finished already, so that nothing would be done: counted is a run from the start"
+    ]
+    assert told(False, True) == [f"what is done already in {tmp_path} is counted, too"]
+    assert told(False, False) == []
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("asked_once")
 def test_the_plan_of_an_export(kdc: Kdc, student_run: Path, here: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def forecast(
     Nothing is written where the run would be. Raises KdcError for whatever would stop it.
     """
     resources = resources or Resources()
-    acquire(out, request)
+    finished = acquire(out, request)
     require = require_controllable if request.control else require_possible
     data = require(request, progress, data)
     students = request.raced or tuple(filter(None, (*request.assistants, request.student)))
@@ -94,7 +94,7 @@ def forecast(
         disk=disk,
         free=free,
         seconds=sum(part.seconds for part in parts) + decode_s,
-        notes=tuple(_notes(request, timed)),
+        notes=(*_notes_on_done(out, finished), *_notes(request, timed)),
         stops=tuple(_stops(disk, free)),
     )
 
@@ -165,9 +165,9 @@ def _decodings(request: Request, timed: dict[str, _Timed]) -> list[_Timed]:
 
 def _decoded_at_once(request: Request, timed: dict[str, _Timed]) -> int:
     """Bytes of decoded images at most at a time: those of a race lie there together."""
-    each = [one.decoded for one in _decodings(request, timed)]
-    together = sum(one.decoded for one in _before(request, timed)) if request.race is not None else 0
-    return max(*each, together)
+    alone = max(each.decoded for each in _decodings(request, timed))
+    together = sum(each.decoded for each in _before(request, timed)) if request.race is not None else 0
+    return max(alone, together)
 
 
 def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
@@ -205,6 +205,14 @@ def _part(name: str, student: str, epochs: int, timed: _Timed) -> Part:
         validation_s=timed.validation_s,
         seconds=seconds,
     )
+
+
+def _notes_on_done(out: Destination, finished: bool) -> Iterator[str]:
+    """Of a run to be resumed: the figures are those of one from the start."""
+    if finished:
+        yield f"{out.folder} is finished already, so that nothing would be done: counted is a run from the start"
+    elif out.resume:
+        yield f"what is done already in {out.folder} is counted, too"
 
 
 def _notes(request: Request, timed: dict[str, _Timed]) -> Iterator[str]:

@@ -5,6 +5,7 @@ checkpoint holds other weights beside these, it would silently pass over average
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compressor.errors import KdcError
+from compressor.files.reading import JSON_BYTES, json_value, read_text
 from compressor.models.checkpoints.files import load_content, plain, stored_in_half
 from compressor.models.checkpoints.search import Candidate, parts_of, unloadable, weights_in
 
@@ -25,7 +27,8 @@ TIMM = ("state_dict_ema", "model_ema", "state_dict", "model")
 @dataclass(frozen=True)
 class Checkpoint:
     """`state`: names -> tensors, as they were stored. `notes`: lines for people: which weights were taken of several,
-    and how they were stored. `architecture`: of which network it says that they are, as timm's train.py does."""
+    and how they were stored. `architecture`: of which network it says that they are, as timm's train.py does, or the
+    student.json beside a run's weights."""
 
     state: dict[str, Tensor]
     notes: tuple[str, ...] = ()
@@ -55,7 +58,7 @@ def read_checkpoint(path: Path, names: Collection[str], key: str | None = None) 
     would run code, and where it is not clear which weights are meant.
     """
     content = load_content(path)
-    stated = content.get("arch") if isinstance(content, Mapping) else None
+    stated = _stated(content, path)
     names = {name for name in names if not name.endswith("num_batches_tracked")}
     if key is not None:
         content = _under(content, key, path)
@@ -72,6 +75,18 @@ def read_checkpoint(path: Path, names: Collection[str], key: str | None = None) 
     stored = stored_in_half({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()})
     notes += [f"{path.name}: {stored}"] if stored else []
     return Checkpoint(state, tuple(notes), stated if isinstance(stated, str) else None)
+
+
+def _stated(content: Any, path: Path) -> Any:
+    """Of which network the weights in `path` are said to be."""
+    if isinstance(content, Mapping) and "arch" in content:
+        return content["arch"]
+    beside = path.with_name("student.json")
+    if path.name != "student.safetensors" or not beside.is_file():
+        return None
+    with suppress(KdcError, LookupError, TypeError):  # whoever loads the run tells of a damaged one
+        return json_value(read_text(beside, most=JSON_BYTES), str(beside))["architecture"]
+    return None
 
 
 def _is_state(content: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressor.errors import KdcError, first_line
-from compressor.tasks.image_classification.models.surgery import base_of
+from compressor.tasks.image_classification.models.surgery import architecture_of, base_of
 
 __all__ = ["classifier_names", "fill", "other_architecture", "registered"]
 
@@ -24,13 +24,16 @@ def registered(name: str) -> Any:
 
 def other_architecture(stated: str | None, name: str, path: Path) -> tuple[str, ...]:
     """What to say where a checkpoint was saved by another architecture of timm's than `name`: the weights of
-    tf_efficientnet_b0 fit efficientnet_b0, which answers otherwise with them."""
+    tf_efficientnet_b0 fit efficientnet_b0, which answers otherwise with them. So do those of a network that was changed
+    (`surgery`), in one that was not; where `name` changes more, that is said when it is made."""
     import timm
 
-    base = base_of(name).split(".")[0]
-    if stated is None or not timm.is_model(stated.split(".")[0]) or stated.split(".")[0] == base:
+    if stated is None:
         return ()
-    return (f"{path.name}: these are weights of {stated}, and are loaded into {base}",)
+    (theirs, *changed), (ours, *asked) = (architecture_of(text).split("+") for text in (stated, name))
+    if not timm.is_model(theirs) or (theirs == ours and set(changed) <= {*asked}):
+        return ()
+    return (f"{path.name}: these are weights of {stated}, and are loaded into {architecture_of(name)}",)
 
 
 def fill(

@@ -1,5 +1,6 @@
 """Networks changed for speed or cut shorter: what is changed, whose weights they have, that a run brings them back."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compressor.errors import KdcError
-from compressor.models import load_run
+from compressor.models import load_model, load_run
 from compressor.tasks.image_classification.models.students import create_student
 from compressor.tasks.image_classification.models.surgery import CURVED, architecture_of, base_of, possible
 from tests.kit import TRAINING, Ended
@@ -80,6 +81,28 @@ def test_layers_of_a_transformer_are_left_out_with_their_weights(tmp_path: Path)
         for key, value in theirs.state_dict().items():
             assert torch.equal(mine.state_dict()[key], value)
     assert cut(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("trained", "named", "said"),
+    [
+        ("+relu", "", True),
+        ("+relu", "+relu", False),
+        ("", "+relu", False),  # what is changed is said as it is
+        ("", "", False),
+    ],
+)
+def test_weights_of_a_changed_network_in_one_that_is_not(trained: str, named: str, said: bool, tmp_path: Path) -> None:
+    """Their names fit. Of a run, the student.json beside its weights says whose they are."""
+    network, _, architecture = made(f"{WITH_SE}{trained}")
+    save_file(network.state_dict(), tmp_path / "student.safetensors")
+    (tmp_path / "student.json").write_text(json.dumps({"architecture": architecture}))
+    line = f"student.safetensors: these are weights of {WITH_SE}{trained}, and are loaded into {WITH_SE}{named}"
+    weights = tmp_path / "student.safetensors"
+    assert (line in made(f"{WITH_SE}{named}", str(weights))[1]) == said
+    assert (line in load_model(f"timm:{WITH_SE}{named}@{weights}", 32).notes) == said
+    (tmp_path / "student.json").write_text("{")
+    assert line not in made(f"{WITH_SE}{named}", str(weights))[1]
 
 
 @pytest.mark.parametrize("whole", [True, False])
