@@ -7,7 +7,7 @@ from pydantic import Field
 from compressor.schema.base import Noun
 from compressor.schema.estimate import Estimate
 
-__all__ = ["Contender", "Neighbour", "Race", "RaceRequest", "Trial"]
+__all__ = ["Contender", "Failure", "Neighbour", "Race", "RaceRequest", "Trial"]
 
 
 class Neighbour(Noun):
@@ -58,6 +58,15 @@ class Trial(Noun):
     steps: int
     accuracy: Estimate
     seconds: float
+    inputs: dict[str, str]
+
+
+class Failure(Noun):
+    """That a student could not learn, and why: RUN/race/NUMBER/failed.json. The rest as in a `Trial`."""
+
+    student: str
+    epochs: int
+    error: str
     inputs: dict[str, str]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ from compressor.files.atomic import write_atomically
 from compressor.processes.team import team
 from compressor.progress import Muted, Progress, Silent
 from compressor.schema.base import read_json, write_json
-from compressor.schema.race import Contender, Race, Trial
+from compressor.schema.race import Contender, Failure, Race, Trial
 from compressor.schema.report import Estimate
 from compressor.schema.student import Request, Student
 from compressor.stats import difference
@@ -41,6 +42,9 @@ from compressor.stats.intervals import wilson_interval
 from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["distill_raced", "require_raceable"]
+
+
+Ended = TypeVar("Ended", Trial, Failure)
 
 
 def distill_raced(
@@ -206,14 +210,23 @@ def _trial(track: _Track, number: int, contender: Contender, epochs: int, rounds
     recipe = trial_recipe(track.request.recipe, epochs, max(length for _, length in rounds))
     request = _with(track.request, contender.student).model_copy(update={"recipe": recipe})
     plan = distillation(request, Silent(), track.data)
+    if (folder / "failed.json").exists():
+        raise LearningError(_known(folder / "failed.json", Failure, contender.student, epochs, inputs_of(plan)).error)
     if (folder / "trial.json").exists():
-        return _known(folder / "trial.json", contender.student, epochs, inputs_of(plan))
+        return _known(folder / "trial.json", Trial, contender.student, epochs, inputs_of(plan))
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
     feed = track.feed(plan)
     sides = looked_at(plan, context)
     require_trainable(plan)
-    fitted = fit(plan, folder, feed, _teacher(track, plan, feed), sides, context)
+    try:
+        fitted = fit(plan, folder, feed, _teacher(track, plan, feed), sides, context)
+    except LearningError as error:
+        # Kept: with more memory it might learn another time, and another student would win a race that is resumed.
+        failure = Failure(student=contender.student, epochs=epochs, error=error.message, inputs=inputs_of(plan))
+        write_json(folder / "failed.json", failure)
+        remove(folder, ["checkpoint"])
+        raise
     answers, labels = feed.answers_on(fitted.student, "validation")
     right = answers.argmax(axis=1) == labels
     _save(folder / "right.npy", right)
@@ -248,9 +261,9 @@ def _teacher(track: _Track, plan: TrainingPlan, feed: Feed) -> Teacher | None:
     return signal_for(plan, first.teacher, model, plan.sides, feed, context, every_view=True)
 
 
-def _known(path: Path, student: str, epochs: int, inputs: dict[str, str]) -> Trial:
-    """The trial that is finished. Raises KdcError where it learned from something else than is there now."""
-    trial = read_json(path, Trial)
+def _known(path: Path, noun: type[Ended], student: str, epochs: int, inputs: dict[str, str]) -> Ended:
+    """How a trial ended. Raises KdcError where it learned from something else than is there now."""
+    trial = read_json(path, noun)
     changed = [name for name in inputs if trial.inputs.get(name) != inputs[name]]
     if (trial.student, trial.epochs) != (student, epochs):
         changed.append("the field")

@@ -60,7 +60,7 @@ def _race(race: Race) -> Race:
         names[_in_json(contender.student)] = _in_json(f"{name} ({same + 1})" if same else name)
     longest_first = sorted(names, key=len, reverse=True)  # one may begin as another does
     anyone = re.compile("|".join(map(re.escape, longest_first)))
-    return Race.model_validate_json(anyone.sub(lambda found: names[found[0]], race.model_dump_json()))
+    return Race.model_validate_json(anyone.sub(lambda match: names[match[0]], race.model_dump_json()))
 
 
 def _in_json(text: str) -> str:

@@ -174,8 +174,20 @@ def test_who_cannot_learn_is_out_and_the_others_go_on(
         return fit(plan, *rest)
 
     monkeypatch.setattr(race_module, "fit", failing)
-    progress = Hearing()
-    student = run(raced(ask_distill()), tmp_path / "run", progress)
+    progress, out = Hearing(), tmp_path / "run"
+    whole = race_module.train_and_save
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(race_module, "train_and_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(raced(ask_distill()), out, progress)
+    assert [path.parent.name for path in out.glob("race/*/failed.json")] == ["2"]
+    # Whatever it was, memory perhaps, the race that is resumed is the same race.
+    monkeypatch.setattr(race_module, "train_and_save", whole)
+    monkeypatch.setattr(race_module, "fit", fit)
+    student = run(raced(ask_distill()), out, resume=True)
     assert student.race is not None
     assert list(student.race.failed) == ["timm:test_resnet"]
     assert student.race.winner != "timm:test_resnet"
