@@ -209,6 +209,11 @@ def test_a_plan_is_refused_as_the_run_would_be(kdc: Kdc, asked: tuple[object, ..
     ended = kdc(*asked, "--student", "timm:test_efficientnt")
     assert ended.code == 2
     assert "did you mean test_efficientnet" in ended.err
+    corrected = ("--set", "transfer.without=['red']", "--set", "transfer.correct_bias=true")
+    for way in ((*asked, "--qat", *corrected), (*(word for word in asked if word != "--plan"), "--qat", *corrected)):
+        rounded = kdc(*way, "--student", "timm:test_efficientnet", "--profile", "x86-avx2")
+        assert rounded.code == 2
+        assert "transfer.correct_bias is for a student in float" in rounded.err
     before = sorted(student_run.rglob("*"))
     there = kdc(*asked, "--student", "timm:test_efficientnet", "--out", student_run)
     assert there.code == 2

@@ -16,6 +16,7 @@ from compressor.distill.host.resources import Resources
 from compressor.distill.methods.assistants import require_possible
 from compressor.distill.methods.control import require_controllable
 from compressor.distill.methods.halving import rounds_of
+from compressor.distill.methods.qat import require_quantizable
 from compressor.distill.run_folder import Destination, acquire
 from compressor.distill.teacher.predictions import taught_by
 from compressor.distill.teacher.setup import measured
@@ -66,6 +67,8 @@ def forecast(
     """
     resources = resources or Resources()
     finished = acquire(out, request)
+    if request.qat is not None:
+        require_quantizable(request)
     require = require_controllable if request.control else require_possible
     data = require(request, progress, data)
     students = request.raced or tuple(filter(None, (*request.assistants, request.student)))
