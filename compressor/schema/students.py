@@ -57,7 +57,8 @@ class Wish(Noun):
 
     @property
     def label(self) -> str:
-        return f"{self.name}-{self.input_size}"
+        """What its files and variants are called, where a "+" may not stand."""
+        return f"{self.name.replace('+', '--')}-{self.input_size}"
 
     @property
     def names(self) -> tuple[str, ...]:

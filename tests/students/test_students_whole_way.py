@@ -68,6 +68,23 @@ def test_numbers_out_of_range_are_refused(kdc: Kdc, profile: Path, option: tuple
 
 
 @pytest.mark.slow
+def test_networks_changed_for_speed_are_measured_by_their_names(
+    kdc: Kdc, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDC_CACHE", str(tmp_path / "cache"))
+    asked = ("students", "--profile", profile, "--classes", 7, "--student", "timm:test_efficientnet", "--json")
+    ended = kdc(*asked, "--allow-surgery", "--student", "timm:test_vit+depth2")
+    assert ended.code == 0, ended.err
+    rows = [row["figures"] for row in json.loads(ended.out)["rows"]]
+    forms = ("test_efficientnet", "test_efficientnet+relu", "test_efficientnet+no_se", "test_efficientnet+relu+no_se")
+    assert {row["student"] for row in rows} == {f"timm:{name}" for name in (*forms, "test_vit+depth2")}
+    assert [row["error"] for row in rows] == [None] * 10  # in fp32 and in int8
+    one = kdc(*asked[:5], "--student", "timm:test_efficientnet+relu+no_se", "--json")
+    assert one.code == 0, one.err
+    assert json.loads(one.out)["kept"] == 2
+
+
+@pytest.mark.slow
 def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDC_CACHE", str(tmp_path / "cache"))
     asked = ("students", "--profile", profile, "--classes", 7, *TWO)
