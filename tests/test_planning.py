@@ -179,6 +179,12 @@ def test_a_plan_trains_nothing_and_counts_all(
     assert told.stops == ()
     assert told.disk["checkpoint"] > 0
     assert not (tmp_path / "run").exists()
+    peers = compressor.plan_distill(
+        teacher="peers", data=f"folder:{colours}", out=tmp_path / "run", student_init="random", epochs=4,
+        student="timm:test_efficientnet", input_size=32, batch_size=16,
+    )  # fmt: skip
+    # Its twin is in the checkpoint, too.
+    assert peers.plan.disk["checkpoint"] == 2 * told.disk["checkpoint"]
     result = compressor.plan_distill(
         teacher=f"run:{teacher_run}", data=f"folder:{colours}", out=tmp_path / "run", student_init="random", epochs=4,
         students=["timm:test_efficientnet", "timm:test_resnet"], input_size=32, batch_size=16,

@@ -142,7 +142,9 @@ def _time(
         validation_s=looking * len(data.validation) / len(few.validation),
         decode_s=decoding * whole / (len(few.train) + len(few.validation)) if kept else 0.0,
         decoded=stored if kept else 0,
-        parameters=sum(each.numel() for each in plan.student.network.parameters()),
+        parameters=sum(
+            weights.numel() for model in (plan.student, *plan.peers) for weights in model.network.parameters()
+        ),
         feed=plan.student.preprocess.model_dump_json(),
         kept=kept,
     )
