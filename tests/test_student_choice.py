@@ -62,8 +62,9 @@ def test_when_a_measurement_decides(
     ],
 )
 def test_what_is_refused(kdc: Kdc, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
-    teacher = ("--teacher", "timm:test_resnet@nowhere.pth") if "did you" not in message else ("--teacher", "self")
-    teacher = () if "--teacher" in options else teacher
+    teacher: tuple[str, ...] = ("--teacher", "self" if "did you" in message else "timm:test_resnet@nowhere.pth")
+    if "--teacher" in options:
+        teacher = ()
     ended = kdc("distill", *teacher, "--data", "digits", "--out", tmp_path / "run", *options)
     assert ended.code == 2
     assert message in ended.err

@@ -175,7 +175,7 @@ def test_who_cannot_learn_is_out_and_the_others_go_on(
 
     monkeypatch.setattr(race_module, "fit", failing)
     progress, out = Hearing(), tmp_path / "run"
-    whole = race_module.train_and_save
+    whole = trainer.train_and_save
 
     def killed(*_: Any) -> Any:
         raise KeyboardInterrupt
