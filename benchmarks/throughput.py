@@ -30,7 +30,7 @@ from compressor.distill.features.layers import layer_pairs_of, taps_of
 from compressor.distill.host.device import set_up
 from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner, bind_losses
-from compressor.distill.recipes import LAYERS
+from compressor.distill.regimes import built_in
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Cached, Online, Teacher
@@ -162,7 +162,7 @@ class Engine:
 
     def epoch_of_default(self, student: nn.Module, teacher: nn.Module) -> float:
         """The same with the default losses, which look at layers of both networks."""
-        recipe = self._recipe(LAYERS["losses"])
+        recipe = self._recipe(built_in("large")["losses"])
         terms = bind_losses(recipe, has_teacher=True)
         own, other = self._loaded(student), self._loaded(teacher)
         sides, left_out = layer_pairs_of(terms, own, other, classes=CLASSES, samples=self.samples)

@@ -19,7 +19,7 @@ from compressor.schema.report import Report
 from compressor.schema.student import Request, Student
 
 if TYPE_CHECKING:
-    from compressor.distill import Destination, Resources
+    from compressor.distill import Destination, Resources, Undecided
     from compressor.measure.devices import DeviceUrl
 
 __all__ = [
@@ -51,13 +51,17 @@ def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
     raise KdcError(f"--qat: profile {profile.name} has no target with int8", "choose another, or leave --qat out")
 
 
-def distill(request: Request, out: "Destination", *, resources: "Resources", progress: Progress) -> Student:
-    """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization."""
-    from compressor.distill import distill_chain as in_float
-    from compressor.distill import distill_quantized
+def distill(
+    request: Request, out: "Destination", *, resources: "Resources", progress: Progress,
+    undecided: "Undecided | None" = None,
+) -> Student:  # fmt: skip
+    """Distill, by way of assistants if any, and with `request.qat` go on under fake quantization. `undecided`: the
+    recipe is a default, which goes by the data."""
+    from compressor.distill import decided, distill_chain, distill_quantized
 
-    run = in_float if request.qat is None else distill_quantized
-    return run(request, out, resources=resources, progress=progress)
+    request, data = (request, None) if undecided is None else decided(request, undecided, out, progress)
+    run = distill_chain if request.qat is None else distill_quantized
+    return run(request, out, resources=resources, progress=progress, data=data)
 
 
 def narrow(profile: Profile, targets: Sequence[str], precisions: Sequence[str]) -> Profile:

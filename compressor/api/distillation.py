@@ -23,7 +23,7 @@ from compressor.progress import Progress
 
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
-    from compressor.distill import Resources
+    from compressor.distill import Resources, Undecided
     from compressor.schema.quantization import Scheme
     from compressor.schema.student import Request
 
@@ -86,10 +86,10 @@ def distill(
         input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
+    request, undecided = asked.request(recipe_of(recipe), flags, assignments(set), heard)
     resources = _resources(decode_cache, teacher_cache, tracker)
     to = Destination(folder, resume=resume, overwrite=overwrite)
-    done = pipeline.distill(request, to, resources=resources, progress=heard)
+    done = pipeline.distill(request, to, resources=resources, progress=heard, undecided=undecided)
     return RunResult(folder, done, heard.warnings)
 
 
@@ -126,6 +126,7 @@ def precompute(
     Raises:
         KdcError: see `teach`, and where nothing may be kept.
     """
+    from compressor.distill import decided
     from compressor.distill import precompute as run
 
     heard, folder = listener(progress), path_of(out, "--out")
@@ -134,8 +135,10 @@ def precompute(
         optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
-    run(request, folder, progress=heard, resources=_resources(decode_cache, teacher_cache, tracker))
+    request, undecided = asked.request(recipe_of(recipe), flags, assignments(set), heard)
+    decide = None if undecided is None else lambda provisional: decided(provisional, undecided, None, heard)
+    resources = _resources(decode_cache, teacher_cache, tracker)
+    run(request, folder, progress=heard, resources=resources, decide=decide)
 
 
 def _resources(decode_cache: str | int | None, teacher_cache: StrPath | None, tracker: str | None) -> "Resources":
@@ -163,9 +166,9 @@ class _Asked:
 
     def request(
         self, recipe: Path | Mapping[str, Any] | None, flags: dict[str, int | None], sets: list[str], heard: Progress
-    ) -> "Request":
-        """The same, wholly resolved."""
-        from compressor.distill.recipes import DEFAULT_STUDENT, distillation_recipe
+    ) -> "tuple[Request, Undecided | None]":
+        """The same, wholly resolved but for what is undecided: a default recipe goes by the data."""
+        from compressor.distill.recipes import DEFAULT_STUDENT, Undecided, distillation_recipe
         from compressor.schema.base import parse
         from compressor.schema.student import Request
         from compressor.tasks.table import name_for_data
@@ -192,7 +195,9 @@ class _Asked:
             "qat": scheme() if self.qat else None,
             "assistants": self.assistants,
         }
-        return parse(Request, values, "distill")
+        own = recipe is not None
+        undecided = None if own else Undecided(self.teachers, student, self.student_init, flags, sets)
+        return parse(Request, values, "distill"), undecided
 
     def _for_device(self, heard: Progress) -> "tuple[int | None, Callable[[], Scheme]]":
         """The input size, and how the int8 kernels of the profile round."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from compressor.data.samples import Dataset
 from compressor.data.transfer import transfer_set
 from compressor.distill.api import already_finished, has_teacher, labels_only
 from compressor.distill.host.resources import Resources
@@ -39,7 +40,7 @@ from compressor.schema.recipe import LossTerm, Recipe
 from compressor.schema.student import Request, Student
 from compressor.tasks.base import BatchModel, Feed, example_inputs, inputs_of
 
-__all__ = ["distill_quantized", "qat_recipe", "quantization_aware"]
+__all__ = ["distill_quantized", "qat_recipe", "quantization_aware", "require_quantizable"]
 
 
 def quantization_aware(
@@ -84,25 +85,27 @@ def distill_quantized(
     *,
     progress: Progress,
     resources: Resources | None = None,
+    data: Dataset | None = None,
 ) -> Student:
     """Distill as `distill_chain` does, into float/ in the folder, and go on from there for `request.qat`. With
     assistants, too, the teacher of this part is the one that the chain began with, which the student is held against.
 
-    Interrupted anywhere, it goes on with `resume`.
+    Interrupted anywhere, it goes on with `resume`. `data`: where `require_possible` has opened it already.
     """
-    assert request.qat is not None
-    _refuse_corrected(request.recipe)
+    require_quantizable(request)
     with acquired(out, request, progress) as finished:
         if finished:
             return already_finished(out.folder, progress)
-        return _quantized(request, out, progress, resources)
+        return _quantized(request, out, progress, resources, data)
 
 
-def _quantized(request: Request, out: Destination, progress: Progress, resources: Resources | None) -> Student:
-    qat_recipe(request.recipe, has_teacher(request))
+def _quantized(
+    request: Request, out: Destination, progress: Progress, resources: Resources | None, data: Dataset | None
+) -> Student:
     in_float = request.model_copy(update={"qat": None})
     # What is mistyped must not cost the run that stood here.
-    data = None if out.resume else require_possible(in_float, progress)
+    if data is None and not out.resume:
+        data = require_possible(in_float, progress)
     if team().is_main_process:
         start(out, request)
     team().wait_for_everyone()
@@ -156,6 +159,13 @@ def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
 def _ended(term: LossTerm) -> LossTerm:
     """With the weight that it had at the training's end, which this goes on from."""
     return term.model_copy(update={"weight": term.weight_at(1.0)})
+
+
+def require_quantizable(request: Request) -> None:
+    """Raise KdcError where `request.qat` could not be held once the student was trained in float."""
+    assert request.qat is not None
+    _refuse_corrected(request.recipe)
+    qat_recipe(request.recipe, has_teacher(request))
 
 
 def _refuse_corrected(recipe: Recipe) -> None:
