@@ -19,7 +19,7 @@ from compressor.schema.report import Report
 from compressor.schema.student import Request, Student
 
 if TYPE_CHECKING:
-    from compressor.distill import Destination, Resources, Undecided
+    from compressor.distill import Destination, Resources, Wanted
     from compressor.measure.devices import DeviceUrl
 
 __all__ = [
@@ -53,13 +53,13 @@ def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
 
 def distill(
     request: Request, out: "Destination", *, resources: "Resources", progress: Progress,
-    undecided: "Undecided | None" = None,
+    wanted: "Wanted | None" = None,
 ) -> Student:  # fmt: skip
-    """Distill, by way of assistants if any, and with `request.qat` go on under fake quantization. `undecided`: the
+    """Distill, by way of assistants if any, and with `request.qat` go on under fake quantization. `wanted`: the
     recipe is a default, which goes by the data."""
     from compressor.distill import decided, distill_chain, distill_quantized
 
-    request, data = (request, None) if undecided is None else decided(request, undecided, out, progress)
+    request, data = (request, None) if wanted is None else decided(request, wanted, out, progress)
     run = distill_chain if request.qat is None else distill_quantized
     return run(request, out, resources=resources, progress=progress, data=data)
 
@@ -313,7 +313,7 @@ def _measured(folder: Path, bundle: Path, measuring: Measuring, url: "DeviceUrl"
             rounds=measuring.rounds,
             seconds=measuring.seconds,
             throughput=measuring.throughput,
-            undecided=lambda measurement: open_lines(results_with(results, measurement)),
+            wanted=lambda measurement: open_lines(results_with(results, measurement)),
             progress=progress,
         )
         verify_made(following)  # a model that was changed meanwhile is not sealed

@@ -23,7 +23,7 @@ from compressor.progress import Progress
 
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
-    from compressor.distill import Resources, Undecided
+    from compressor.distill import Resources, Wanted
     from compressor.schema.quantization import Scheme
     from compressor.schema.student import Request
 
@@ -86,10 +86,10 @@ def distill(
         input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    request, undecided = asked.request(recipe_of(recipe), flags, assignments(set), heard)
+    request, wanted = asked.request(recipe_of(recipe), flags, assignments(set), heard)
     resources = _resources(decode_cache, teacher_cache, tracker)
     to = Destination(folder, resume=resume, overwrite=overwrite)
-    done = pipeline.distill(request, to, resources=resources, progress=heard, undecided=undecided)
+    done = pipeline.distill(request, to, resources=resources, progress=heard, wanted=wanted)
     return RunResult(folder, done, heard.warnings)
 
 
@@ -135,8 +135,8 @@ def precompute(
         optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    request, undecided = asked.request(recipe_of(recipe), flags, assignments(set), heard)
-    decide = None if undecided is None else lambda provisional: decided(provisional, undecided, None, heard)
+    request, wanted = asked.request(recipe_of(recipe), flags, assignments(set), heard)
+    decide = None if wanted is None else lambda provisional: decided(provisional, wanted, None, heard)
     resources = _resources(decode_cache, teacher_cache, tracker)
     run(request, folder, progress=heard, resources=resources, decide=decide)
 
@@ -166,9 +166,9 @@ class _Asked:
 
     def request(
         self, recipe: Path | Mapping[str, Any] | None, flags: dict[str, int | None], sets: list[str], heard: Progress
-    ) -> "tuple[Request, Undecided | None]":
-        """The same, wholly resolved but for what is undecided: a default recipe goes by the data."""
-        from compressor.distill.recipes import DEFAULT_STUDENT, Undecided, distillation_recipe
+    ) -> "tuple[Request, Wanted | None]":
+        """The same, wholly resolved; and what a default recipe is to be made of, once the data are open."""
+        from compressor.distill.recipes import DEFAULT_STUDENT, Wanted
         from compressor.schema.base import parse
         from compressor.schema.student import Request
         from compressor.tasks.table import name_for_data
@@ -179,6 +179,7 @@ class _Asked:
             student = DEFAULT_STUDENT
             heard.note(f"student {student} (the default; choose another with --student)")
         input_size, scheme = self._for_device(heard)
+        wanted = Wanted(self.teachers, student, self.student_init, recipe, flags, sets)
         values = {
             "task": name_for_data(self.data),
             "command": "distill",
@@ -191,13 +192,11 @@ class _Asked:
             "unlabelled": self.unlabelled,
             "skip_bad": self.skip_bad,
             "input_size": input_size,
-            "recipe": distillation_recipe(self.teachers, student, self.student_init, recipe, flags, sets, heard),
+            "recipe": wanted.recipe(heard),
             "qat": scheme() if self.qat else None,
             "assistants": self.assistants,
         }
-        own = recipe is not None
-        undecided = None if own else Undecided(self.teachers, student, self.student_init, flags, sets)
-        return parse(Request, values, "distill"), undecided
+        return parse(Request, values, "distill"), wanted if recipe is None else None
 
     def _for_device(self, heard: Progress) -> "tuple[int | None, Callable[[], Scheme]]":
         """The input size, and how the int8 kernels of the profile round."""

@@ -7,7 +7,7 @@ from compressor.distill.api import counted, early_checked, require_one_process, 
 from compressor.distill.loop.learner import Term
 from compressor.distill.methods.assistants import require_chain, require_possible
 from compressor.distill.methods.qat import require_quantizable
-from compressor.distill.recipes import Undecided
+from compressor.distill.recipes import Wanted
 from compressor.distill.run_folder import Destination, acquire
 from compressor.errors import KdcError
 from compressor.progress import Progress
@@ -18,7 +18,7 @@ __all__ = ["decided"]
 
 
 def decided(
-    request: Request, undecided: Undecided, out: Destination | None, progress: Progress
+    request: Request, wanted: Wanted, out: Destination | None, progress: Progress
 ) -> tuple[Request, Dataset | None]:
     """`request` with the default recipe for its data, and the data, which were opened for that.
 
@@ -28,12 +28,12 @@ def decided(
     """
     before = _recorded(out) if out is not None and out.resume else None
     if before is not None:
-        return undecided.decided(request, before.images, before.labelled, progress), None
+        return wanted.decided(request, before.images, before.labelled, progress), None
     if out is not None and not out.resume:
         acquire(out, request)
     data = training_data(request, _checked(request), progress)
     images, labelled = counted(data)
-    request = undecided.decided(request, images, labelled, progress)
+    request = wanted.decided(request, images, labelled, progress)
     if out is not None and (request.assistants or request.qat is not None):
         data = require_possible(request.model_copy(update={"qat": None}), progress, data)
     return request, data

@@ -18,9 +18,8 @@ from compressor.schema.student import Regime, Request
 __all__ = [
     "DEFAULT_STUDENT",
     "PROVISIONAL",
-    "Undecided",
+    "Wanted",
     "default_for",
-    "distillation_recipe",
     "has_layers",
     "recipe_from",
     "without_layers",
@@ -85,77 +84,62 @@ def recipe_from(
     return _scaled(parse(Recipe, apply_overrides({**values, **given}, sets, where), where))
 
 
-def distillation_recipe(
-    teachers: Sequence[str],
-    student: str,
-    student_init: str,
-    file: Path | Mapping[str, Any] | None,
-    flags: dict[str, Any],
-    sets: Sequence[str],
-    progress: Progress,
-    facts: Facts | None = None,
-) -> Recipe:
-    """The recipe of `kdc distill`: `file`, or the default for those who teach. `facts`: of the data, which the default
-    goes by; None: they are not known yet.
-
-    Views that come again are asked for so that answers are kept, and layers are not: there the default is to learn from
-    answers alone, and that is said.
-    """
-
-    def recipe_of(*, kept: bool) -> Recipe:
-        regime = PROVISIONAL if facts is None else choose(facts)[0]
-        values = default_for(teachers, student, student_init, regime=regime, kept=kept)
-        if facts is not None:
-            own = parse(Recipe, apply_overrides({**values, **_given(flags)}, sets, "recipe"), "recipe")
-            batch_size = own.batch_size if "batch_size" in _own(flags, sets) else None
-            values = with_steps(values, facts.images, batch_size)
-        return recipe_from(values, file, flags, sets)
-
-    recipe = recipe_of(kept=False)
-    names_layers = any(text.startswith(f"losses.{LAYERS_AT}.") for text in sets)
-    if file is not None or recipe.views.distinct is None or names_layers or not has_layers(teachers):
-        return recipe
-    answers = recipe_of(kept=True)
-    if answers != recipe and facts is None:
-        progress.note(
-            "losses: kd and cross_entropy, which learn from answers that are kept (views.distinct); where each view is "
-            "new the default adds pkd, which looks at the teacher's layers"
-        )
-    return answers
-
-
 @dataclass(frozen=True)
-class Undecided:
-    """The default recipe of a request, decided once its data are open: who teaches, what learns and from which weights;
-    flags and --set, which are laid over it and always win."""
+class Wanted:
+    """What is asked of the recipe of `kdc distill`: who teaches, what learns and from which weights; `file`, the user's
+    own recipe, or its keys and values; flags and --set, which are laid over it, or over the default, and always win."""
 
     teachers: Sequence[str]
     student: str
     init: str
+    file: Path | Mapping[str, Any] | None
     flags: dict[str, Any]
     sets: Sequence[str]
 
+    @property
+    def overrides(self) -> list[str]:
+        """The keys of the recipe that flags and --set give."""
+        return sorted({*_given(self.flags), *(text.partition("=")[0].strip() for text in self.sets)})
+
+    def recipe(self, progress: Progress, facts: Facts | None = None) -> Recipe:
+        """The user's own, or the default for those who teach. `facts`: of the data, which the default goes by; None:
+        they are not known yet.
+
+        Views that come again are asked for so that answers are kept, and layers are not: there the default is to learn
+        from answers alone, and that is said.
+        """
+        recipe = self._recipe(facts, kept=False)
+        names_layers = any(text.startswith(f"losses.{LAYERS_AT}.") for text in self.sets)
+        if self.file is not None or recipe.views.distinct is None or names_layers or not has_layers(self.teachers):
+            return recipe
+        answers = self._recipe(facts, kept=True)
+        if answers != recipe and facts is None:
+            progress.note(
+                "losses: kd and cross_entropy, which learn from answers that are kept (views.distinct); where each "
+                "view is new the default adds pkd, which looks at the teacher's layers"
+            )
+        return answers
+
     def decided(self, request: Request, images: int, labelled: int, progress: Progress) -> Request:
-        """`request` with the recipe for so many training images, and why it is this one; said in one line."""
+        """`request` with the default recipe for so many training images, and why it is this one; said in one line."""
         facts = Facts(images, labelled, pretrained=self.init != "random")
         name, why = choose(facts)
-        own = tuple(_own(self.flags, self.sets))
-        recipe = distillation_recipe(
-            self.teachers, self.student, self.init, None, self.flags, self.sets, progress, facts
-        )
-        said = f"; over it: {', '.join(own)}" if own else ""
-        progress.note(f"recipe: the default for the regime {name} ({why}){said}")
-        regime = Regime(name=name, why=why, images=images, labelled=labelled, own=own)
-        return request.model_copy(update={"recipe": recipe, "regime": regime})
+        regime = Regime(name=name, why=why, images=images, labelled=labelled, overrides=tuple(self.overrides))
+        over = f"; over it: {', '.join(regime.overrides)}" if regime.overrides else ""
+        progress.note(f"recipe: the default for the regime {name} ({why}){over}")
+        return request.model_copy(update={"recipe": self.recipe(progress, facts), "regime": regime})
+
+    def _recipe(self, facts: Facts | None, *, kept: bool) -> Recipe:
+        regime = PROVISIONAL if facts is None else choose(facts)[0]
+        values = default_for(self.teachers, self.student, self.init, regime=regime, kept=kept)
+        if facts is not None and self.file is None:
+            chosen = recipe_from(values, None, self.flags, self.sets).batch_size
+            values = with_steps(values, facts.images, chosen if "batch_size" in self.overrides else None)
+        return recipe_from(values, self.file, self.flags, self.sets)
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flags.items() if value is not None}
-
-
-def _own(flags: dict[str, Any], sets: Sequence[str]) -> list[str]:
-    """The keys of the recipe that the user gives."""
-    return sorted({*_given(flags), *(text.partition("=")[0].strip() for text in sets)})
 
 
 def _scaled(recipe: Recipe) -> Recipe:

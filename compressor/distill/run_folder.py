@@ -232,7 +232,7 @@ def rollback(folder: Path, kind: Kind = RUN) -> None:
 
 
 def _differences(before: Request | SpecialistsRequest, now: Request | SpecialistsRequest) -> list[str]:
-    old, new = (flat(request.model_dump(mode="json", exclude={"regime": {"why"}})) for request in (before, now))
+    old, new = (flat(request.model_dump(mode="json", exclude={"regime"})) for request in (before, now))
     return [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

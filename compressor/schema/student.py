@@ -193,14 +193,14 @@ class Specialty(Noun):
 
 class Regime(Noun):
     """Which default recipe was taken (`name`, of distill/regimes/), and `why`: by the training `images`, those of them
-    that are `labelled`, and what the student begins with. `own`: the keys of the recipe that the user gave, which it
-    does not touch."""
+    that are `labelled`, and what the student begins with. `overrides`: the keys of the recipe that the user
+    gave, which it does not touch."""
 
     name: str
     why: str
     images: int
     labelled: int
-    own: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
 
 class Request(Noun):
