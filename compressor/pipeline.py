@@ -313,7 +313,7 @@ def _measured(folder: Path, bundle: Path, measuring: Measuring, url: "DeviceUrl"
             rounds=measuring.rounds,
             seconds=measuring.seconds,
             throughput=measuring.throughput,
-            wanted=lambda measurement: open_lines(results_with(results, measurement)),
+            undecided=lambda measurement: open_lines(results_with(results, measurement)),
             progress=progress,
         )
         verify_made(following)  # a model that was changed meanwhile is not sealed
