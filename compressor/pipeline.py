@@ -19,7 +19,7 @@ from compressor.schema.report import Report
 from compressor.schema.student import Request, Student
 
 if TYPE_CHECKING:
-    from compressor.distill import Destination, Resources, Wanted
+    from compressor.distill import Destination, Resources, RecipeAsked
     from compressor.measure.devices import DeviceUrl
 
 __all__ = [
@@ -53,7 +53,7 @@ def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
 
 def distill(
     request: Request, out: "Destination", *, resources: "Resources", progress: Progress,
-    wanted: "Wanted | None" = None,
+    wanted: "RecipeAsked | None" = None,
 ) -> Student:  # fmt: skip
     """Distill, by way of assistants if any, and with `request.qat` go on under fake quantization. `wanted`: the
     recipe is a default, which goes by the data."""

@@ -23,7 +23,7 @@ from compressor.progress import Progress
 
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
-    from compressor.distill import Resources, Wanted
+    from compressor.distill import Resources, RecipeAsked
     from compressor.schema.quantization import Scheme
     from compressor.schema.student import Request
 
@@ -166,9 +166,9 @@ class _Asked:
 
     def request(
         self, recipe: Path | Mapping[str, Any] | None, flags: dict[str, int | None], sets: list[str], heard: Progress
-    ) -> "tuple[Request, Wanted | None]":
+    ) -> "tuple[Request, RecipeAsked | None]":
         """The same, wholly resolved; and what a default recipe is to be made of, once the data are open."""
-        from compressor.distill.recipes import DEFAULT_STUDENT, Wanted
+        from compressor.distill.recipes import DEFAULT_STUDENT, RecipeAsked
         from compressor.schema.base import parse
         from compressor.schema.student import Request
         from compressor.tasks.table import name_for_data
@@ -179,7 +179,7 @@ class _Asked:
             student = DEFAULT_STUDENT
             heard.note(f"student {student} (the default; choose another with --student)")
         input_size, scheme = self._for_device(heard)
-        wanted = Wanted(self.teachers, student, self.student_init, recipe, flags, sets)
+        wanted = RecipeAsked(self.teachers, student, self.student_init, recipe, flags, sets)
         values = {
             "task": name_for_data(self.data),
             "command": "distill",

@@ -7,13 +7,13 @@ from compressor.distill.methods.assistants import distill_chain
 from compressor.distill.methods.predict import predict
 from compressor.distill.methods.qat import distill_quantized, quantization_aware
 from compressor.distill.methods.specialists import specialists
-from compressor.distill.recipes import Wanted
+from compressor.distill.recipes import RecipeAsked
 from compressor.distill.run_folder import Destination
 
 __all__ = [
     "Destination",
     "Resources",
-    "Wanted",
+    "RecipeAsked",
     "decided",
     "distill",
     "distill_chain",

@@ -7,7 +7,7 @@ from compressor.distill.api import counted, early_checked, require_one_process, 
 from compressor.distill.loop.learner import Term
 from compressor.distill.methods.assistants import require_chain, require_possible
 from compressor.distill.methods.qat import require_quantizable
-from compressor.distill.recipes import Wanted
+from compressor.distill.recipes import RecipeAsked
 from compressor.distill.run_folder import Destination, acquire
 from compressor.errors import KdcError
 from compressor.progress import Progress
@@ -18,7 +18,7 @@ __all__ = ["decided"]
 
 
 def decided(
-    request: Request, wanted: Wanted, out: Destination | None, progress: Progress
+    request: Request, wanted: RecipeAsked, out: Destination | None, progress: Progress
 ) -> tuple[Request, Dataset | None]:
     """`request` with the default recipe for its data, and the data, which were opened for that.
 

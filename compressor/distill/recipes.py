@@ -18,7 +18,7 @@ from compressor.schema.student import Regime, Request
 __all__ = [
     "DEFAULT_STUDENT",
     "PROVISIONAL",
-    "Wanted",
+    "RecipeAsked",
     "default_for",
     "has_layers",
     "recipe_from",
@@ -85,7 +85,7 @@ def recipe_from(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RecipeAsked:
     """What is asked of the recipe of `kdc distill`: who teaches, what learns and from which weights; `file`, the user's
     own recipe, or its keys and values; flags and --set, which are laid over it, or over the default, and always win."""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.distill.recipes import Wanted
+from compressor.distill.recipes import RecipeAsked
 from compressor.progress import Silent
 from tests.kit import Hearing
 
@@ -31,7 +31,7 @@ def test_the_default_looks_at_layers_where_one_network_answers_anew(
     teachers: list[str], sets: list[str], losses: list[str], says: bool
 ) -> None:
     progress = Hearing()
-    recipe = Wanted(teachers, "timm:a", "random", None, {"epochs": 3}, sets).recipe(progress)
+    recipe = RecipeAsked(teachers, "timm:a", "random", None, {"epochs": 3}, sets).recipe(progress)
     assert [term.name for term in recipe.losses] == losses
     assert recipe.epochs == 3
     assert any("answers that are kept (views.distinct)" in line for line in progress.notes) is says
@@ -42,6 +42,6 @@ def test_the_default_looks_at_layers_where_one_network_answers_anew(
 def test_a_recipe_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("schema: 1\nlosses: [{name: kd}, {name: hint}]\nviews: {distinct: 2}\n", encoding="utf-8")
-    recipe = Wanted(["run:teacher"], "timm:a", "random", file, {}, []).recipe(Silent())
+    recipe = RecipeAsked(["run:teacher"], "timm:a", "random", file, {}, []).recipe(Silent())
     assert [term.name for term in recipe.losses] == ["kd", "hint"]
     assert recipe.views.distinct == 2
