@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
     from compressor.distill import Resources, RecipeAsked
     from compressor.schema.quantization import Scheme
+    from compressor.schema.race import RaceRequest
     from compressor.schema.student import Request
 
 __all__ = ["distill", "precompute"]
@@ -38,7 +39,11 @@ def distill(
     out: StrPath,
     profile: "ProfileLike | None" = None,
     student: str | None = None,
-    student_init: str = "pretrained",
+    students: str | Sequence[str] | None = None,
+    race_share: float = 0.5,
+    device: str = "local",
+    device_python: str | None = None,
+    student_init: str | None = None,
     assistant: str | Sequence[str] | None = None,
     qat: bool = False,
     teacher_classes: StrPath | None = None,
@@ -62,9 +67,14 @@ def distill(
     Args:
         teacher: e.g. "run:DIR", "timm:NAME", "outputs:FILE", "self"; several: an ensemble.
         out: folder for the run, which `export` takes.
-        profile: name, path or Profile: train at its input size.
-        student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: the default one.
-        student_init: "pretrained", "random", or the path of a checkpoint.
+        profile: name, path or Profile: train at its input size, and for its budget.
+        student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: those that the budget admits race.
+        students: who races instead, as `student`.
+        race_share: how long all trials of a race may take together, in trainings.
+        device: where candidates are measured, "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
+        device_python: the interpreter on the device.
+        student_init: "pretrained", "random", or the path of a checkpoint; None: pretrained, or random where the student
+            is chosen and weights are not to be had.
         assistant: models between teacher and student, that learn first.
         qat: then train on under the fake quantization of the profile's int8 kernels.
         teacher_classes: a file with the names of the teacher's outputs, one a line, where its weights have none.
@@ -77,19 +87,21 @@ def distill(
         KdcError: see `teach`.
     """
     from compressor import pipeline
+    from compressor.choice import Choosing
     from compressor.distill import Destination
 
     heard, folder = listener(progress), path_of(out, "--out")
     asked = _Asked(
-        several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile,
-        several(assistant, "--assistant"), qat, optional_path(teacher_classes, "--teacher-classes"), unlabelled,
-        input_size, skip_bad,
+        several(teacher, "--teacher"), text_of(data, "--data"), _race(student, students, race_share, profile),
+        student, student_init, profile, several(assistant, "--assistant"), qat,
+        optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request, wanted = asked.request(recipe_of(recipe), flags, assignments(set), heard)
     resources = _resources(decode_cache, teacher_cache, tracker)
     to = Destination(folder, resume=resume, overwrite=overwrite)
-    done = pipeline.distill(request, to, resources=resources, progress=heard, wanted=wanted)
+    choosing = Choosing(None if profile is None else profile_of(profile), device, device_python, student_init is None)
+    done = pipeline.distill(request, to, choosing, resources=resources, progress=heard, wanted=wanted)
     return RunResult(folder, done, heard.warnings)
 
 
@@ -101,7 +113,7 @@ def precompute(
     out: StrPath,
     profile: "ProfileLike | None" = None,
     student: str | None = None,
-    student_init: str = "pretrained",
+    student_init: str | None = None,
     qat: bool = False,
     teacher_classes: StrPath | None = None,
     unlabelled: str | None = None,
@@ -131,7 +143,7 @@ def precompute(
 
     heard, folder = listener(progress), path_of(out, "--out")
     asked = _Asked(
-        several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile, [], qat,
+        several(teacher, "--teacher"), text_of(data, "--data"), None, student, student_init, profile, [], qat,
         optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
@@ -154,8 +166,9 @@ class _Asked:
 
     teachers: list[str]
     data: str
+    race: "RaceRequest | None"
     student: str | None
-    student_init: str
+    student_init: str | None
     profile: "ProfileLike | None"
     assistants: list[str]
     qat: bool
@@ -174,20 +187,21 @@ class _Asked:
         from compressor.tasks.table import name_for_data
 
         _refuse_teachers(self.teachers)
-        student = self.student
-        if student is None:
-            student = DEFAULT_STUDENT
+        race = None if self.teachers == ["peers"] and self.race and not self.race.named else self.race
+        student, init = self.student or DEFAULT_STUDENT, self.student_init or "pretrained"
+        if self.student is None and race is None:
             heard.note(f"student {student} (the default; choose another with --student)")
         input_size, scheme = self._for_device(heard)
-        wanted = RecipeAsked(self.teachers, student, self.student_init, recipe, flags, sets)
+        wanted = RecipeAsked(self.teachers, student, init, recipe, flags, sets)
         values = {
             "task": name_for_data(self.data),
             "command": "distill",
             "teacher": self.teachers[0],
             "other_teachers": self.teachers[1:],
             "teacher_classes": str(self.teacher_classes) if self.teacher_classes else None,
-            "student": student,
-            "init": self.student_init,
+            "student": student if race is None else None,
+            "race": race,
+            "init": init,
             "data": self.data,
             "unlabelled": self.unlabelled,
             "skip_bad": self.skip_bad,
@@ -210,6 +224,26 @@ class _Asked:
             named = self.profile if isinstance(self.profile, str | os.PathLike) else device.name
             heard.note(f"input size {size} ({said} profile {named})")
         return size, lambda: pipeline.scheme_for(device, heard)
+
+
+def _race(
+    student: str | None, students: str | Sequence[str] | None, share: float, profile: "ProfileLike | None"
+) -> "RaceRequest | None":
+    """What races where no student is named. `students`: each text may hold several, with commas between them."""
+    from compressor.schema.base import parse
+    from compressor.schema.race import RaceRequest
+
+    named = [name.strip() for text in several(students, "--students") for name in text.split(",")]
+    if named and student is not None:
+        raise KdcError("--student names one, and --students several that race", "give one of them")
+    if student is not None:
+        return None
+    if not all(named) or len({*named}) < len(named):
+        raise KdcError(
+            f"--students {','.join(named)}: a name is empty, or stands there twice", "--students timm:A,timm:B"
+        )
+    device = None if profile is None else profile_of(profile).name
+    return parse(RaceRequest, {"named": named, "profile": device, "share": share}, "--race-share")
 
 
 def _refuse_teachers(teachers: list[str]) -> None:

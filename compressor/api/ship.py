@@ -62,10 +62,11 @@ def export(
         KdcError: for what the caller can mend. A budget that does not hold raises nothing: see `passed`.
     """
     from compressor import pipeline
+    from compressor.narrowing import narrow
 
     heard, folder = listener(progress), path_of(out, "--out")
     device_profile = profile_of(profile, assignments(set))
-    chosen = pipeline.narrow(device_profile, several(target, "--target"), several(precision, "--precision"))
+    chosen = narrow(device_profile, several(target, "--target"), several(precision, "--precision"))
     made = pipeline.export(
         path_of(run, "run"), chosen, folder,
         _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput),

@@ -27,6 +27,7 @@ __all__ = [
     "ProfileName",
     "Qat",
     "Quiet",
+    "RaceShare",
     "Recipe",
     "Resume",
     "Rounds",
@@ -36,6 +37,7 @@ __all__ = [
     "SetProfile",
     "SkipBad",
     "Student",
+    "Students",
     "TeacherCache",
     "TeacherClasses",
     "Teachers",
@@ -61,6 +63,16 @@ TeacherCache = Annotated[
     typer.Option(metavar="DIR|off", help="Where the teacher's predictions are kept. Default: the user's cache folder."),
 ]
 Student = Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")]
+Students = Annotated[
+    list[str] | None,
+    typer.Option(metavar="A,B,C", help="Let these race, and take the best. Default: those that the budget admits."),
+]
+RaceShare = Annotated[
+    float,
+    typer.Option(
+        min=0.01, max=100, callback=_number, help="How long all trials of the race may take together, in trainings."
+    ),
+]
 Assistant = Annotated[
     list[str] | None,
     typer.Option(metavar="timm:NAME", help="A model between teacher and student, that learns first; repeatable."),

@@ -13,6 +13,8 @@ from compressor.cli.options import (
     BatchSize,
     Data,
     DecodeCache,
+    Device,
+    DevicePython,
     Epochs,
     InputSize,
     Overwrite,
@@ -20,12 +22,14 @@ from compressor.cli.options import (
     Precompute,
     Qat,
     Quiet,
+    RaceShare,
     Recipe,
     Resume,
     Seed,
     Set,
     SkipBad,
     Student,
+    Students,
     TeacherCache,
     TeacherClasses,
     Teachers,
@@ -117,9 +121,15 @@ def distill(
     teacher: Teachers,
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run, which kdc export takes.")],
-    profile: Annotated[str | None, typer.Option(help="Train at this profile's input size.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Train at this profile's input size, and for its budget.")] = None,
     student: Student = None,
-    student_init: Annotated[str, typer.Option(help="pretrained, random, or the PATH of a checkpoint.")] = "pretrained",
+    students: Students = None,
+    race_share: RaceShare = 0.5,
+    device: Device = "local",
+    device_python: DevicePython = None,
+    student_init: Annotated[
+        str | None, typer.Option(help="pretrained (the default), random, or the PATH of a checkpoint.")
+    ] = None,
     assistant: Assistant = None,
     qat: Qat = False,
     teacher_classes: TeacherClasses = None,
@@ -145,7 +155,9 @@ def distill(
     from compressor.terminal.console import progress_for
 
     if precompute:
-        _refuse_with_precompute(makes_run=resume or overwrite or as_json, assistant=bool(assistant))
+        _refuse_with_precompute(
+            makes_run=resume or overwrite or as_json, assistant=bool(assistant), race=bool(students)
+        )
     asked: dict[str, Any] = {
         "teacher": teacher, "data": data, "out": out, "profile": profile, "student": student,
         "student_init": student_init, "qat": qat, "teacher_classes": teacher_classes, "unlabelled": unlabelled,
@@ -156,14 +168,17 @@ def distill(
     if precompute:
         api.precompute(**asked)
     else:
+        asked |= {"students": students, "race_share": race_share, "device": device, "device_python": device_python}
         _show_run(api.distill(**asked, assistant=assistant, resume=resume, overwrite=overwrite), as_json)
 
 
-def _refuse_with_precompute(*, makes_run: bool, assistant: bool) -> None:
+def _refuse_with_precompute(*, makes_run: bool, assistant: bool, race: bool) -> None:
     if makes_run:
         raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
     if assistant:
         raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
+    if race:
+        raise KdcError("--precompute asks the teacher for one student", "--student timm:NAME in place of --students")
 
 
 def predict(

@@ -18,24 +18,24 @@ __all__ = ["decided"]
 
 
 def decided(
-    request: Request, wanted: RecipeAsked, out: Destination | None, progress: Progress
+    request: Request, wanted: RecipeAsked, out: Destination | None, progress: Progress, data: Dataset | None = None
 ) -> tuple[Request, Dataset | None]:
-    """`request` with the default recipe for its data, and the data, which were opened for that.
+    """`request` with the default recipe for its data, and the data, which were opened for that unless they are open.
 
     A run that is resumed goes by the counts that it recorded, so that it gets the same recipe without its data being
-    opened; None then. `out`: where the run goes; None: nowhere. Raises KdcError for what would stop one of several
-    trainings later, and before anything is opened where `out` may not be written.
+    opened. `out`: where the run goes; None: nowhere. Raises KdcError for what is wrong with the request, and before
+    anything is opened where `out` may not be written.
     """
     before = _recorded(out) if out is not None and out.resume else None
     if before is not None:
-        return wanted.decided(request, before.images, before.labelled, progress), None
+        return wanted.decided(request, before.images, before.labelled, progress), data
     if out is not None and not out.resume:
         acquire(out, request)
-    data = training_data(request, _checked(request), progress)
-    images, labelled = counted(data)
-    request = wanted.decided(request, images, labelled, progress)
-    if out is not None and (request.assistants or request.qat is not None):
-        data = require_possible(request.model_copy(update={"qat": None}), progress, data)
+    if data is None:
+        data = training_data(request, _checked(request), progress)
+    request = wanted.decided(request, *counted(data), progress)
+    if request.assistants and request.qat is None:
+        data = require_possible(request, progress, data)
     return request, data
 
 

@@ -122,7 +122,7 @@ class RecipeAsked:
 
     def decided(self, request: Request, images: int, labelled: int, progress: Progress) -> Request:
         """`request` with the default recipe for so many training images, and why it is this one; said in one line."""
-        facts = Facts(images, labelled, pretrained=self.init != "random")
+        facts = Facts(images, labelled, pretrained=request.init != "random")
         name, why = choose(facts)
         regime = Regime(name=name, why=why, images=images, labelled=labelled, overrides=tuple(self.overrides))
         over = f"; over it: {', '.join(regime.overrides)}" if regime.overrides else ""

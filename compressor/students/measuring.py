@@ -34,7 +34,7 @@ def sessions_of(field: Field) -> list[tuple[Entrant, ...]]:
 
 
 def measure_field(
-    folder: Path, field: Field, url: DeviceUrl, python: str | None, progress: Progress
+    folder: Path, field: Field, url: DeviceUrl, python: str | None, rounds: int, progress: Progress
 ) -> Iterator[tuple[Sequence[Entrant], Measurement]]:
     """Measure every entrant of the field that lies in `folder`, session by session. Raises KdcError."""
     sessions = sessions_of(field)
@@ -42,6 +42,6 @@ def measure_field(
         for number, entrants in enumerate(sessions, 1):
             progress.note(f"measuring {len(entrants)} artefacts, session {number} of {len(sessions)}")
             names = tuple(entrant.name for entrant in entrants)
-            samples = Samples(target=ROUNDS, seconds=600.0, throughput=False, predict=False, only=names, fresh_starts=1)
+            samples = Samples(target=rounds, seconds=600.0, throughput=False, predict=False, only=names, fresh_starts=1)
             listen(link, samples, lambda measurement: (), progress)
             yield entrants, samples.measurement(url.kind)

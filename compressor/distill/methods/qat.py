@@ -90,7 +90,7 @@ def distill_quantized(
     """Distill as `distill_chain` does, into float/ in the folder, and go on from there for `request.qat`. With
     assistants, too, the teacher of this part is the one that the chain began with, which the student is held against.
 
-    Interrupted anywhere, it goes on with `resume`. `data`: where `require_possible` has opened it already.
+    Interrupted anywhere, it goes on with `resume`. `data`: where the caller has opened it already.
     """
     require_quantizable(request)
     with acquired(out, request, progress) as finished:
@@ -104,8 +104,8 @@ def _quantized(
 ) -> Student:
     in_float = request.model_copy(update={"qat": None})
     # What is mistyped must not cost the run that stood here.
-    if data is None and not out.resume:
-        data = require_possible(in_float, progress)
+    if not out.resume:
+        data = require_possible(in_float, progress, data)
     if team().is_main_process:
         start(out, request)
     team().wait_for_everyone()
