@@ -20,7 +20,7 @@ from compressor.schema.report import Report
 from compressor.schema.student import Request, Student
 
 if TYPE_CHECKING:
-    from compressor.distill import Destination, Resources, RecipeAsked
+    from compressor.distill import Destination, RecipeAsked, Resources
     from compressor.measure.devices import DeviceUrl
 
 __all__ = [

@@ -23,7 +23,7 @@ from compressor.progress import Progress
 
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
-    from compressor.distill import Resources, RecipeAsked
+    from compressor.distill import RecipeAsked, Resources
     from compressor.schema.quantization import Scheme
     from compressor.schema.race import RaceRequest
     from compressor.schema.student import Request

@@ -12,8 +12,8 @@ from compressor.distill.run_folder import Destination
 
 __all__ = [
     "Destination",
-    "Resources",
     "RecipeAsked",
+    "Resources",
     "decided",
     "distill",
     "distill_chain",
