@@ -196,11 +196,12 @@ def steps_of(run: Path) -> int:
     return sum(row["steps"] for row in rows)
 
 
-def logits_of(run: Path, data: str) -> dict[str, NDArray[np.float32]]:
+def logits_of(run: Path, data: str) -> dict[str, NDArray[Any]]:
     """What a run answers to validation and test, and their labels; kept beside it."""
     kept = run.with_suffix(".npz")
     if not kept.is_file():
-        dataset, model, values = open_data(data), load_model(f"run:{run}"), {}
+        dataset, model = open_data(data), load_model(f"run:{run}")
+        values: dict[str, Any] = {}
         inputs = of_images(model.preprocess)
         for split in (dataset.validation, dataset.test):
             rows, answers = np.array_split(np.arange(len(split)), max(1, len(split) // 256)), []
@@ -241,7 +242,8 @@ def scores_of(work: Path, arm: str, seeds: Sequence[int], data: str) -> Scores:
         scores.right.append(right)
         scores.labels = given["test_labels"]
         if given["test"].shape[1] == 2:
-            scores.auc.append(100 * auc(given["test"][:, 1] - given["test"][:, 0], given["test_labels"] == 1).value)
+            margins = (given["test"][:, 1] - given["test"][:, 0]).astype(np.float64)
+            scores.auc.append(100 * auc(margins, given["test_labels"] == 1).value)
     return scores
 
 

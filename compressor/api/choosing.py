@@ -46,13 +46,13 @@ def students(
     """
     from compressor.files.atomic import write_text
     from compressor.measure.devices import parse_device
-    from compressor.students import RecipeAsked, to_csv, to_text
+    from compressor.students import Wanted, to_csv, to_text
     from compressor.students import students as run
 
     heard, out = listener(progress), optional_path(csv, "--csv")
     chosen = profile_of(profile, assignments(set))
     sizes = (input_size,) if isinstance(input_size, int) else tuple(input_size)
-    wanted = RecipeAsked(classes, sizes, tuple(several(student, "--student")), fresh)
+    wanted = Wanted(classes, sizes, tuple(several(student, "--student")), fresh)
     answer = run(chosen, wanted, parse_device(device), python=device_python, progress=heard)
     if out is not None:
         write_text(out, to_csv(answer))
