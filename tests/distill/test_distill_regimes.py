@@ -54,7 +54,7 @@ def test_the_regime_goes_by_counts(images: int, labelled: int, pretrained: bool,
         ("pretrained", 1_300, None, 32, 50),
         ("pretrained", 5_400, None, 64, 30),  # 128: 42 steps an epoch, 1,260 in all; 64: 84 and 2,520
         ("pretrained", 54_000, None, 128, 30),
-        ("few_labels", 21_000, None, 128, 30),
+        ("few_labels", 21_000, None, 64, 30),
         ("small", 1_300, 128, 128, 200),  # 10 steps an epoch
         ("small", 20, None, 32, 300),  # never more epochs than these
     ],
