@@ -92,13 +92,16 @@ def kept(share: float) -> tuple[str, str]:
 PAIR = ("--student", "timm:tf_efficientnet_lite0", "--student-init", "{lite0}/model.safetensors", "--input-size", "32")
 LITE2 = ("--teacher", "timm:local-dir:{lite2}", "--input-size", "32", "--batch-size", "32",
          "--set", "optimizer.lr=0.0005")  # fmt: skip
+LITE0 = ("--teacher", "timm:local-dir:{lite0}", "--batch-size", "32", "--set", "optimizer.lr=0.0005")
 TWO, TEN, FEW = kept(0.1204), kept(0.09), kept(0.0476)
 CASES = {
     "two": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "6", "--batch-size", "64"),
                 (*STUDENT, *SIZE, *TWO), two_classes, needs=("fashion",)),
     "two-weak": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "20", "--batch-size", "32", *TWO),
                      (*STUDENT, *SIZE, *TWO), two_classes, needs=("fashion",)),
-    "few": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "30", "--batch-size", "32", *FEW),
+    "few": Case("idx:{work}/data", (*LITE0, *SIZE, "--epochs", "8", *FEW), (*STUDENT, *SIZE, "--epochs", "2"),
+                few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion", "lite0")),
+    "few-weak": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "30", "--batch-size", "32", *FEW),
                 (*STUDENT, *SIZE, "--epochs", "2"), few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion",)),
     "pretrained-two": Case("idx:{work}/data", (*LITE2, "--epochs", "4", *TWO), (*PAIR, "--epochs", "4", *TWO),
                            two_classes, needs=("fashion", "lite0", "lite2")),
