@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressor.choice import Choosing, with_contenders
+from compressor.choice import Choosing, settled
 from compressor.errors import KdcError
 from compressor.files.atomic import file_sha256
 from compressor.files.locks import locked
@@ -20,7 +20,7 @@ from compressor.schema.report import Report
 from compressor.schema.student import Request, Student
 
 if TYPE_CHECKING:
-    from compressor.distill import Destination, RecipeAsked, Resources
+    from compressor.distill import Destination, Resources
     from compressor.measure.devices import DeviceUrl
 
 __all__ = [
@@ -52,19 +52,15 @@ def scheme_for(profile: Profile | None, progress: Progress) -> Scheme:
 
 
 def distill(
-    request: Request, out: "Destination", choosing: Choosing, *, resources: "Resources", progress: Progress,
-    wanted: "RecipeAsked | None" = None,
-) -> Student:  # fmt: skip
+    request: Request, out: "Destination", choosing: Choosing, *, resources: "Resources", progress: Progress
+) -> Student:
     """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization. Where
-    no student is named, one is chosen first. `wanted`: the recipe is a default, which goes by the data."""
-    from compressor.distill import decided, distill_chain, distill_quantized
+    no student is named, one is chosen first; where no recipe is given, a default."""
+    from compressor.distill import distill_chain as in_float
+    from compressor.distill import distill_quantized
 
-    data = None
-    if request.race is not None:
-        request, data = with_contenders(request, choosing, out, progress)
-    if wanted is not None:
-        request, data = decided(request, wanted, out, progress, data)
-    run = distill_chain if request.qat is None else distill_quantized
+    request, data = settled(request, choosing, out, progress)
+    run = in_float if request.qat is None else distill_quantized
     return run(request, out, resources=resources, progress=progress, data=data)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.api.call import StrPath, api_call, listener
-from compressor.api.results import RunResult
+from compressor.api.call import Listener, StrPath, api_call, called_like, listener
+from compressor.api.results import PlanResult, RunResult
 from compressor.api.values import (
     Assignments,
     assignments,
@@ -23,12 +23,13 @@ from compressor.progress import Progress
 
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
-    from compressor.distill import RecipeAsked, Resources
+    from compressor.choice import Choosing
+    from compressor.distill import Destination, RecipeAsked, Resources
     from compressor.schema.quantization import Scheme
     from compressor.schema.race import RaceRequest
     from compressor.schema.student import Request
 
-__all__ = ["distill", "precompute"]
+__all__ = ["distill", "plan_distill", "precompute"]
 
 
 @api_call
@@ -87,22 +88,72 @@ def distill(
         KdcError: see `teach`.
     """
     from compressor import pipeline
+
+    way = _prepared(locals())
+    done = pipeline.distill(way.request, way.out, way.choosing, resources=way.resources, progress=way.heard)
+    return RunResult(way.out.folder, done, way.heard.warnings)
+
+
+@api_call
+@called_like(distill)
+def plan_distill(**keywords: Any) -> PlanResult:
+    """What `distill` with the same keywords would do: checked, a few steps timed, nothing written where it would be.
+
+    Args:
+        keywords: those of `distill`.
+
+    Raises:
+        KdcError: see `distill`.
+    """
+    from compressor import planning
+
+    way = _prepared(keywords)
+    plan = planning.plan_distill(way.request, way.out, way.choosing, resources=way.resources, progress=way.heard)
+    return PlanResult(plan, planning.to_text(plan), planning.exit_code(plan), way.heard.warnings)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What the keywords of `distill` come to."""
+
+    request: "Request"
+    out: "Destination"
+    choosing: "Choosing"
+    resources: "Resources"
+    heard: Listener
+
+
+def _prepared(given: Mapping[str, Any]) -> _Way:
+    """`given`: all keywords of `distill`."""
     from compressor.choice import Choosing
     from compressor.distill import Destination
 
-    heard, folder = listener(progress), path_of(out, "--out")
+    heard, profile, start = listener(given["progress"]), given["profile"], given["student_init"]
     asked = _Asked(
-        several(teacher, "--teacher"), text_of(data, "--data"), _race(student, students, race_share, profile),
-        student, student_init, profile, several(assistant, "--assistant"), qat,
-        optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
-    )  # fmt: skip
-    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    request, wanted = asked.request(recipe_of(recipe), flags, assignments(set), heard)
-    resources = _resources(decode_cache, teacher_cache, tracker)
-    to = Destination(folder, resume=resume, overwrite=overwrite)
-    choosing = Choosing(None if profile is None else profile_of(profile), device, device_python, student_init is None)
-    done = pipeline.distill(request, to, choosing, resources=resources, progress=heard, wanted=wanted)
-    return RunResult(folder, done, heard.warnings)
+        several(given["teacher"], "--teacher"),
+        text_of(given["data"], "--data"),
+        _race(given["student"], given["students"], given["race_share"], profile),
+        given["student"],
+        start,
+        profile,
+        several(given["assistant"], "--assistant"),
+        given["qat"],
+        optional_path(given["teacher_classes"], "--teacher-classes"),
+        given["unlabelled"],
+        given["input_size"],
+        given["skip_bad"],
+    )
+    flags = {name: given[name] for name in ("epochs", "batch_size", "seed")}
+    to = Destination(path_of(given["out"], "--out"), resume=given["resume"], overwrite=given["overwrite"])
+    request, wanted = asked.request(recipe_of(given["recipe"]), flags, assignments(given["set"]), heard)
+    device = None if profile is None else profile_of(profile)
+    return _Way(
+        request,
+        to,
+        Choosing(device, given["device"], given["device_python"], start is None, wanted),
+        _resources(given["decode_cache"], given["teacher_cache"], given["tracker"]),
+        heard,
+    )
 
 
 @api_call

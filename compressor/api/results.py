@@ -10,6 +10,7 @@ from compressor.errors import EXIT_MISSING, EXIT_PASS
 
 if TYPE_CHECKING:
     from compressor.schema.base import Noun
+    from compressor.schema.forecast import ExportForecast, Forecast
     from compressor.schema.predictions import Predictions
     from compressor.schema.report import Report, Row
     from compressor.schema.specialists import Specialists
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BundleResult",
     "DoctorResult",
+    "PlanResult",
     "PredictionsResult",
     "ReportResult",
     "RunResult",
@@ -86,6 +88,27 @@ class RunResult(_Result):
         if student.teacher_validation is not None:
             rows.append(("teacher's validation accuracy", _scored(student.teacher_validation)))
         return _table((), rows)
+
+
+@dataclass(frozen=True, repr=False)
+class PlanResult(_Result):
+    """What a command would do: its `plan`, and as a `text`. `exit_code`: 0 where nothing that can be checked now would
+    stop it, or the export after it."""
+
+    plan: "Forecast | ExportForecast"
+    text: str
+    exit_code: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        return self.text.rstrip().splitlines()[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.plan.model_dump(mode="json")
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{_html(self.text)}</pre>"
 
 
 @dataclass(frozen=True, repr=False)

@@ -23,6 +23,7 @@ __all__ = [
     "InputSize",
     "Overwrite",
     "OverwriteFile",
+    "Plan",
     "Precompute",
     "ProfileName",
     "Qat",
@@ -79,6 +80,9 @@ Assistant = Annotated[
 ]
 Qat = Annotated[
     bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
+]
+Plan = Annotated[
+    bool, typer.Option("--plan", help="Only check everything, time a few steps, and say what would be done.")
 ]
 Precompute = Annotated[
     bool, typer.Option("--precompute", help="Only compute and keep the teacher's predictions; trains nothing.")
