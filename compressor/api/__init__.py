@@ -16,16 +16,8 @@ there is none; either way it stands in the result's `warnings` too.
 from compressor.api.choosing import students
 from compressor.api.diagnosis import doctor
 from compressor.api.distillation import distill, plan_distill, precompute
-from compressor.api.results import (
-    BundleResult,
-    DoctorResult,
-    PlanResult,
-    PredictionsResult,
-    ReportResult,
-    RunResult,
-    SpecialistsResult,
-    StudentsResult,
-)
+from compressor.api.results import BundleResult, PredictionsResult, ReportResult, RunResult, SpecialistsResult
+from compressor.api.results_before import DoctorResult, PlanResult, StudentsResult
 from compressor.api.ship import check, export, measure, plan_export, report
 from compressor.api.train import predict, specialists, teach
 

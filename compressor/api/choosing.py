@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compressor.api.call import StrPath, api_call, listener
-from compressor.api.results import StudentsResult
+from compressor.api.results_before import StudentsResult
 from compressor.api.values import Assignments, assignments, optional_path, profile_of, several
 from compressor.progress import Progress
 

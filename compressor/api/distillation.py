@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.api.call import Listener, StrPath, api_call, called_like, listener
-from compressor.api.results import PlanResult, RunResult
+from compressor.api.results import RunResult
+from compressor.api.results_before import PlanResult
 from compressor.api.values import (
     Assignments,
     assignments,

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.api.call import StrPath, api_call, called_like, listener
-from compressor.api.results import BundleResult, PlanResult, ReportResult
+from compressor.api.results import BundleResult, ReportResult
+from compressor.api.results_before import PlanResult
 from compressor.api.values import Assignments, assignments, optional_path, path_of, profile_of, several
 from compressor.errors import KdcError
 from compressor.files.writing import is_stream, refuse_existing, write_output
