@@ -38,7 +38,7 @@ from compressor.tasks.image_classification.pixel_cache import Decoding
 from compressor.tasks.image_classification.preprocessing import of_images
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-SIZE = ("--input-size", "24")
+SIZE = ("--input-size", "16")
 STUDENT = ("--student", "timm:test_efficientnet", "--student-init", "random")
 FROM_RANDOM = ("--teacher", "timm:test_resnet", "--teacher-init", "random", "--set", "head_epochs=0")
 Arrays = list[NDArray[np.uint8]]
@@ -92,23 +92,22 @@ def kept(share: float) -> tuple[str, str]:
 PAIR = ("--student", "timm:tf_efficientnet_lite0", "--student-init", "{lite0}/model.safetensors", "--input-size", "32")
 LITE2 = ("--teacher", "timm:local-dir:{lite2}", "--input-size", "32", "--batch-size", "32",
          "--set", "optimizer.lr=0.0005")  # fmt: skip
-LITE0 = ("--teacher", "timm:local-dir:{lite0}", "--batch-size", "32", "--set", "optimizer.lr=0.0005")
 TWO, TEN, FEW = kept(0.1204), kept(0.09), kept(0.0476)
 CASES = {
-    "two": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "6", "--batch-size", "64"),
-                (*STUDENT, *SIZE, *TWO), two_classes, needs=("fashion",)),
+    "two": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "4", "--batch-size", "64"),
+                (*STUDENT, *SIZE, "--epochs", "20", *TWO), two_classes, needs=("fashion",)),
     "two-weak": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "20", "--batch-size", "32", *TWO),
                      (*STUDENT, *SIZE, *TWO), two_classes, needs=("fashion",)),
-    "few": Case("idx:{work}/data", (*LITE0, *SIZE, "--epochs", "8", *FEW), (*STUDENT, *SIZE, "--epochs", "2"),
-                few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion", "lite0")),
+    "few": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "3", "--batch-size", "64"),
+                (*STUDENT, *SIZE, "--epochs", "2"), few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion",)),
     "few-weak": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "30", "--batch-size", "32", *FEW),
                 (*STUDENT, *SIZE, "--epochs", "2"), few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion",)),
     "pretrained-two": Case("idx:{work}/data", (*LITE2, "--epochs", "4", *TWO), (*PAIR, "--epochs", "4", *TWO),
                            two_classes, needs=("fashion", "lite0", "lite2")),
     "pretrained": Case("idx:{work}/data", (*LITE2, "--epochs", "4", *TEN), (*PAIR, "--epochs", "3", *TEN), ten_classes,
                        needs=("fashion", "lite0", "lite2")),
-    "digits": Case("digits", (*FROM_RANDOM, "--input-size", "16", "--epochs", "20", "--batch-size", "64"),
-                   (*STUDENT, "--input-size", "16", "--epochs", "20")),
+    "digits": Case("digits", (*FROM_RANDOM, *SIZE, "--epochs", "20", "--batch-size", "64"),
+                   (*STUDENT, *SIZE, "--epochs", "20")),
     "all": Case("idx:{fashion}", (*FROM_RANDOM, *SIZE, "--epochs", "2"), (*STUDENT, *SIZE, "--epochs", "1"),
                 needs=("fashion",)),
 }  # fmt: skip
