@@ -97,7 +97,7 @@ CASES = {
     "two": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "4", "--batch-size", "64"),
                 (*STUDENT, *SIZE, "--epochs", "20", *TWO), two_classes, needs=("fashion",)),
     "two-weak": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "20", "--batch-size", "32", *TWO),
-                     (*STUDENT, *SIZE, *TWO), two_classes, needs=("fashion",)),
+                     (*STUDENT, *SIZE, "--epochs", "20", *TWO), two_classes, needs=("fashion",)),
     "few": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "3", "--batch-size", "64"),
                 (*STUDENT, *SIZE, "--epochs", "2"), few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion",)),
     "few-weak": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "30", "--batch-size", "32", *FEW),
