@@ -92,7 +92,7 @@ def kept(share: float) -> tuple[str, str]:
 PAIR = ("--student", "timm:tf_efficientnet_lite0", "--student-init", "{lite0}/model.safetensors", "--input-size", "32")
 LITE2 = ("--teacher", "timm:local-dir:{lite2}", "--input-size", "32", "--batch-size", "32",
          "--set", "optimizer.lr=0.0005")  # fmt: skip
-TWO, TEN, FEW = kept(0.1204), kept(0.09), kept(0.0476)
+TWO, TEN, FEW, SMALL = kept(0.1204), kept(0.09), kept(0.0476), kept(0.0619)
 CASES = {
     "two": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "4", "--batch-size", "64"),
                 (*STUDENT, *SIZE, "--epochs", "20", *TWO), two_classes, needs=("fashion",)),
@@ -100,6 +100,8 @@ CASES = {
                      (*STUDENT, *SIZE, "--epochs", "20", *TWO), two_classes, needs=("fashion",)),
     "few": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "3", "--batch-size", "64"),
                 (*STUDENT, *SIZE, "--epochs", "2"), few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion",)),
+    "small": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "3", "--batch-size", "64"),
+                  (*STUDENT, *SIZE, "--epochs", "20", *SMALL), few_labels, needs=("fashion",)),
     "few-weak": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "30", "--batch-size", "32", *FEW),
                 (*STUDENT, *SIZE, "--epochs", "2"), few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion",)),
     "pretrained-two": Case("idx:{work}/data", (*LITE2, "--epochs", "4", *TWO), (*PAIR, "--epochs", "4", *TWO),
