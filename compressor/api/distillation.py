@@ -43,6 +43,7 @@ def distill(
     student: str | None = None,
     students: str | Sequence[str] | None = None,
     race_share: float = 0.5,
+    allow_surgery: bool = False,
     device: str = "local",
     device_python: str | None = None,
     student_init: str | None = None,
@@ -73,6 +74,7 @@ def distill(
         student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: those that the budget admits race.
         students: who races instead, as `student`.
         race_share: how long all trials of a race may take together, in trainings.
+        allow_surgery: candidates changed for speed may race, too.
         device: where candidates are measured, "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
         device_python: the interpreter on the device.
         student_init: "pretrained", "random", or the path of a checkpoint; None: pretrained, or random where the student
@@ -144,6 +146,7 @@ def _prepared(given: Mapping[str, Any]) -> _Way:
         given["input_size"],
         given["skip_bad"],
     )
+    _refuse_without_choice(given)
     flags = {name: given[name] for name in ("epochs", "batch_size", "seed")}
     to = Destination(path_of(given["out"], "--out"), resume=given["resume"], overwrite=given["overwrite"])
     request, wanted = asked.request(recipe_of(given["recipe"]), flags, assignments(given["set"]), heard)
@@ -151,7 +154,7 @@ def _prepared(given: Mapping[str, Any]) -> _Way:
     return _Way(
         request,
         to,
-        Choosing(device, given["device"], given["device_python"], start is None, wanted),
+        Choosing(device, given["device"], given["device_python"], start is None, given["allow_surgery"], wanted),
         _resources(given["decode_cache"], given["teacher_cache"], given["tracker"]),
         heard,
     )
@@ -296,6 +299,18 @@ def _race(
         )
     device = None if profile is None else profile_of(profile).name
     return parse(RaceRequest, {"named": named, "profile": device, "share": share}, "--race-share")
+
+
+def _refuse_without_choice(given: Mapping[str, Any]) -> None:
+    """Raise KdcError for what is asked of a choice where there is none."""
+    named = "--student names it" if given["student"] is not None else None
+    if named is None and given["students"]:
+        named = "--students names the field"
+    asked = [name for name in ("allow_surgery", "device_python") if given[name]]
+    asked += ["device"] if given["device"] != "local" else []
+    if named and asked:
+        hint = "a change stands in the name: timm:NAME+relu" if asked[0] == "allow_surgery" else "leave it out"
+        raise KdcError(f"--{asked[0].replace('_', '-')} is for candidates that kdc chooses among, and {named}", hint)
 
 
 def _refuse_teachers(teachers: list[str]) -> None:

@@ -9,6 +9,7 @@ import typer
 from compressor.references import DATA, TEACHERS
 
 __all__ = [
+    "AllowSurgery",
     "AllowUnmeasured",
     "AsJson",
     "Assistant",
@@ -67,6 +68,12 @@ Student = Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or 
 Students = Annotated[
     list[str] | None,
     typer.Option(metavar="A,B,C", help="Let these race, and take the best. Default: those that the budget admits."),
+]
+AllowSurgery = Annotated[
+    bool,
+    typer.Option(
+        "--allow-surgery", help="Candidates changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out."
+    ),
 ]
 RaceShare = Annotated[
     float,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor.cli.options import (
+    AllowSurgery,
     AsJson,
     Assistant,
     BatchSize,
@@ -127,6 +128,7 @@ def distill(
     student: Student = None,
     students: Students = None,
     race_share: RaceShare = 0.5,
+    allow_surgery: AllowSurgery = False,
     device: Device = "local",
     device_python: DevicePython = None,
     student_init: Annotated[
@@ -172,7 +174,8 @@ def distill(
         api.precompute(**asked)
     else:
         asked |= {"assistant": assistant, "resume": resume, "overwrite": overwrite}
-        asked |= {"students": students, "race_share": race_share, "device": device, "device_python": device_python}
+        asked |= {"students": students, "race_share": race_share, "allow_surgery": allow_surgery}
+        asked |= {"device": device, "device_python": device_python}
         if plan:
             show_plan(api.plan_distill(**asked), as_json)
         _show_run(api.distill(**asked), as_json)

@@ -36,7 +36,8 @@ __all__ = ["Wanted", "students"]
 class Wanted:
     """What to measure. `names`: candidates, as "timm:NAME" or NAME; none: the whole catalogue. `input_sizes`: pixels;
     none: the profile's. `fresh`: measure what is kept, too. `beside`: more networks, each at its input size.
-    `rounds`: blocks of each artefact; what is kept of fewer is measured again."""
+    `rounds`: blocks of each artefact; what is kept of fewer is measured again. `surgery`: the catalogue's networks
+    changed for speed, too."""
 
     classes: int = 1000
     input_sizes: tuple[int, ...] = ()
@@ -45,6 +46,7 @@ class Wanted:
     task: str = DEFAULT
     beside: tuple[tuple[str, int], ...] = ()
     rounds: int = ROUNDS
+    surgery: bool = False
 
 
 def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | None, progress: Progress) -> Students:
@@ -141,19 +143,19 @@ def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
 
 def _families(wanted: Wanted) -> dict[str, str]:
     """Candidate -> its family, in the catalogue's order."""
-    catalogue: dict[str, Sequence[str]] = candidates_of(wanted.task).CATALOGUE
+    task = candidates_of(wanted.task)
+    catalogue: dict[str, Sequence[str]] = task.CATALOGUE
     known = {name: family for family, names in catalogue.items() for name in names}
-    if not wanted.names:
-        return known
-    chosen = {}
-    for typed in wanted.names:
+    chosen: dict[str, str] = {}
+    for typed in wanted.names or known:
         name = typed.removeprefix("timm:")
-        if name not in known and not candidates_of(wanted.task).is_known(name):
+        if name not in known and not task.is_known(name):
             raise KdcError(
                 f"--student {typed} is no candidate{did_you_mean(name, known)}",
                 f"the catalogue has: {', '.join(known)}; any other model of timm may be named too",
             )
-        chosen[name] = known.get(name, "-")
+        forms = (name, *task.possible(name)) if wanted.surgery and "+" not in name else (name,)
+        chosen |= dict.fromkeys(forms, known.get(task.base_of(name), "-"))
     return chosen
 
 

@@ -117,12 +117,14 @@ def _rounded(limit: float) -> float:
 
 
 def _field(rows: Sequence[Student]) -> list[Student]:
-    """The contenders, the most computing first, each as the fastest variant that the budget admits."""
+    """The contenders, the most computing first, each as the fastest variant that the budget admits. A network that was
+    changed for speed runs only where the one that it was made from does not hold the budget."""
     fastest: dict[str, Student] = {}
     for row in rows:  # the fastest first
         if row.admitted:
             fastest.setdefault(row.figures.student, row)
-    ordered = sorted(fastest.values(), key=lambda row: -(row.figures.macs or 0))
+    needed = [row for name, row in fastest.items() if "+" not in name or name.split("+")[0] not in fastest]
+    ordered = sorted(needed, key=lambda row: -(row.figures.macs or 0))
     largest = {row.figures.family: row for row in reversed(ordered)}
     of_families = [row for row in ordered if largest[row.figures.family] is row]
     others = [row for row in ordered if largest[row.figures.family] is not row]
