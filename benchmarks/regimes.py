@@ -46,9 +46,9 @@ Arrays = list[NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Case:
-    """`teach` and `distill`: options of the commands, in which {data}, {work}, {lite0}, {lite2} are filled in. `cut`:
-    makes its data of Fashion-MNIST's four arrays; None: `data` as it is. `only_default`: options that the arm of labels
-    alone must not have."""
+    """`teach` and `distill`: options of the commands, in which {work}, {fashion}, {lite0}, {lite2} are filled in. `cut`:
+    makes its data of Fashion-MNIST's four arrays; None: `data` as it is. `taught_on`: where the teacher's are others.
+    `only_default`: options that the arm of labels alone must not have. `teacher`: the case whose teacher it shares."""
 
     data: str
     teach: Sequence[str]
@@ -56,6 +56,8 @@ class Case:
     cut: Callable[[Arrays], dict[str, Arrays]] | None = None
     only_default: Sequence[str] = ()
     needs: Sequence[str] = ()
+    taught_on: str | None = None
+    teacher: str | None = None
 
 
 def drawn(labels: NDArray[np.uint8], classes: Sequence[int], each: int) -> NDArray[np.int64]:
@@ -98,10 +100,10 @@ CASES = {
                 (*STUDENT, *SIZE, "--epochs", "20", *TWO), two_classes, needs=("fashion",)),
     "two-weak": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "20", "--batch-size", "32", *TWO),
                      (*STUDENT, *SIZE, "--epochs", "20", *TWO), two_classes, needs=("fashion",)),
-    "few": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "3", "--batch-size", "64"),
-                (*STUDENT, *SIZE, "--epochs", "2"), few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion",)),
-    "small": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "3", "--batch-size", "64"),
-                  (*STUDENT, *SIZE, "--epochs", "20", *SMALL), few_labels, needs=("fashion",)),
+    "few": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "3"), (*STUDENT, *SIZE, "--epochs", "2"),
+                few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion",), "idx:{fashion}"),
+    "small": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "3"),
+                  (*STUDENT, *SIZE, "--epochs", "20", *SMALL), few_labels, (), ("fashion",), "idx:{fashion}", "few"),
     "few-weak": Case("idx:{work}/data", (*FROM_RANDOM, *SIZE, "--epochs", "30", "--batch-size", "32", *FEW),
                 (*STUDENT, *SIZE, "--epochs", "2"), few_labels, ("--set", "transfer.labelled=0.0476"), ("fashion",)),
     "pretrained-two": Case("idx:{work}/data", (*LITE2, "--epochs", "4", *TWO), (*PAIR, "--epochs", "4", *TWO),
@@ -133,15 +135,16 @@ class Bench:
         if case.cut is not None:
             write_data(work, case.cut, Path(self.places["fashion"]))
         data = ["--data", case.data.format(**fills)]
-        teach = ["teach", *(part.format(**fills) for part in case.teach), *data]
-        if not self.train(teach, work / "teacher"):
+        teach = ["teach", *(part.format(**fills) for part in (*case.teach, "--data", case.taught_on or case.data))]
+        teacher = self.work / (case.teacher or name) / "teacher"
+        if not self.train(teach, teacher):
             return None
         distill = ["distill", *data, *(part.format(**fills) for part in case.distill)]
         extra = [part.format(**fills) for part in case.only_default]
         for seed in self.seeds:
             for arm, options in self.arms.items():
                 out = work / f"{arm}-{seed}"
-                own = ["--teacher", f"run:{work / 'teacher'}", *extra, *options]
+                own = ["--teacher", f"run:{teacher}", *extra, *options]
                 if arm == "labels":
                     recipe = alone(work / f"default-{seed}", work / f"labels-{seed}.json")
                     if recipe is None:
