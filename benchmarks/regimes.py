@@ -46,9 +46,10 @@ Arrays = list[NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Case:
-    """`teach` and `distill`: options of the commands, in which {work}, {fashion}, {lite0}, {lite2} are filled in. `cut`:
-    makes its data of Fashion-MNIST's four arrays; None: `data` as it is. `taught_on`: where the teacher's are others.
-    `only_default`: options that the arm of labels alone must not have. `teacher`: the case whose teacher it shares."""
+    """`teach` and `distill`: options of the commands, in which {work}, {fashion}, {lite0}, {lite2} are filled in.
+    `cut`: makes its data of Fashion-MNIST's four arrays; None: `data` as it is. `only_default`: options that the arm of
+    labels alone must not have. `taught_on`: the teacher's data, where they are others. `teacher`: the case whose
+    teacher it shares."""
 
     data: str
     teach: Sequence[str]

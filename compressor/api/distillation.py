@@ -249,22 +249,14 @@ class _Asked:
         input_size, scheme = self._for_device(heard)
         wanted = RecipeAsked(self.teachers, student, init, recipe, flags, sets)
         values = {
-            "task": name_for_data(self.data),
-            "command": "distill",
-            "teacher": self.teachers[0],
-            "other_teachers": self.teachers[1:],
+            "task": name_for_data(self.data), "command": "distill",
+            "teacher": self.teachers[0], "other_teachers": self.teachers[1:],
             "teacher_classes": str(self.teacher_classes) if self.teacher_classes else None,
-            "student": student if race is None else None,
-            "race": race,
-            "init": init,
-            "data": self.data,
-            "unlabelled": self.unlabelled,
-            "skip_bad": self.skip_bad,
-            "input_size": input_size,
-            "recipe": wanted.recipe(heard),
-            "qat": scheme() if self.qat else None,
-            "assistants": self.assistants,
-        }
+            "student": student if race is None else None, "race": race, "init": init,
+            "data": self.data, "unlabelled": self.unlabelled, "skip_bad": self.skip_bad,
+            "input_size": input_size, "recipe": wanted.recipe(heard),
+            "qat": scheme() if self.qat else None, "assistants": self.assistants,
+        }  # fmt: skip
         return parse(Request, values, "distill"), wanted if recipe is None else None
 
     def _for_device(self, heard: Progress) -> "tuple[int | None, Callable[[], Scheme]]":
