@@ -49,6 +49,7 @@ def distill(
     student_init: str | None = None,
     assistant: str | Sequence[str] | None = None,
     qat: bool = False,
+    control: bool = False,
     teacher_classes: StrPath | None = None,
     unlabelled: str | None = None,
     recipe: "RecipeLike | None" = None,
@@ -81,6 +82,8 @@ def distill(
             is chosen and weights are not to be had.
         assistant: models between teacher and student, that learn first.
         qat: then train on under the fake quantization of the profile's int8 kernels.
+        control: then train the same student on labels alone too, for the same steps; the result's `student.gain` says
+            what distillation gained.
         teacher_classes: a file with the names of the teacher's outputs, one a line, where its weights have none.
         unlabelled: more images to learn from, without labels.
         teacher_cache: folder for the teacher's answers, or "off"; None: the user's cache folder.
@@ -133,19 +136,12 @@ def _prepared(given: Mapping[str, Any]) -> _Way:
 
     heard, profile, start = listener(given["progress"]), given["profile"], given["student_init"]
     asked = _Asked(
-        several(given["teacher"], "--teacher"),
-        text_of(given["data"], "--data"),
-        _race(given["student"], given["students"], given["race_share"], profile),
-        given["student"],
-        start,
-        profile,
-        several(given["assistant"], "--assistant"),
-        given["qat"],
-        optional_path(given["teacher_classes"], "--teacher-classes"),
-        given["unlabelled"],
-        given["input_size"],
-        given["skip_bad"],
-    )
+        several(given["teacher"], "--teacher"), text_of(given["data"], "--data"),
+        _race(given["student"], given["students"], given["race_share"], profile), given["student"], start, profile,
+        several(given["assistant"], "--assistant"), given["qat"],
+        optional_path(given["teacher_classes"], "--teacher-classes"), given["unlabelled"], given["input_size"],
+        given["skip_bad"], given["control"],
+    )  # fmt: skip
     _refuse_without_choice(given)
     flags = {name: given[name] for name in ("epochs", "batch_size", "seed")}
     to = Destination(path_of(given["out"], "--out"), resume=given["resume"], overwrite=given["overwrite"])
@@ -231,6 +227,7 @@ class _Asked:
     unlabelled: str | None
     input_size: int | None
     skip_bad: bool
+    control: bool = False
 
     def request(
         self, recipe: Path | Mapping[str, Any] | None, flags: dict[str, int | None], sets: list[str], heard: Progress
@@ -254,7 +251,7 @@ class _Asked:
             "teacher_classes": str(self.teacher_classes) if self.teacher_classes else None,
             "student": student if race is None else None, "race": race, "init": init,
             "data": self.data, "unlabelled": self.unlabelled, "skip_bad": self.skip_bad,
-            "input_size": input_size, "recipe": wanted.recipe(heard),
+            "input_size": input_size, "recipe": wanted.recipe(heard), "control": self.control,
             "qat": scheme() if self.qat else None, "assistants": self.assistants,
         }  # fmt: skip
         return parse(Request, values, "distill"), wanted if recipe is None else None

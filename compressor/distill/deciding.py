@@ -6,6 +6,7 @@ from compressor.data.samples import Dataset
 from compressor.distill.api import counted, early_checked, require_one_process, training_data
 from compressor.distill.loop.learner import Term
 from compressor.distill.methods.assistants import require_chain, require_possible
+from compressor.distill.methods.control import require_comparable
 from compressor.distill.methods.qat import require_quantizable
 from compressor.distill.recipes import RecipeAsked
 from compressor.distill.run_folder import Destination, acquire
@@ -49,6 +50,8 @@ def _recorded(out: Destination) -> Regime | None:
 def _checked(request: Request) -> list[Term]:
     """What is wrong with the request is said before data are opened for it: the losses are the same in all regimes."""
     require_one_process(request)
+    if request.control:
+        require_comparable(request)
     if request.assistants:
         require_chain(request)
     if request.qat is not None:
