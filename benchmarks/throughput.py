@@ -1,12 +1,14 @@
 """Does a distillation step cost what the student costs? The engine against bare loops, side by side in one run.
 
     python -m benchmarks.throughput [--teacher tf_efficientnet_lite2] [--teacher …] [--size 64]
-        [--size 128] [--rounds 7] [--steps 16] [--batch 64]
+        [--size 128] [--rounds 7] [--steps 16] [--batch 64] [--peers]
 
-The bare loops are written out below: images decoded in memory, the same networks, batch, augmentation, losses and
-optimizer, and nothing else; they are the limit. Teachers have random weights and the student's input size. A round runs
-one epoch of every contestant in random order, each with a fresh student; printed are images/s (median over rounds) and
-the ratios with the median and the range of the rounds.
+The bare loops are written out below: images decoded in memory, the same networks, batch, augmentation, soft targets and
+labels, optimizer, and nothing else; they are the limit. The default recipe learns from layers (pkd), clips and averages
+besides. Teachers have random weights and the student's input size. A round runs one epoch of every contestant in random
+order, each with a fresh student; printed are images/s (median over rounds) and the ratios with the median and the range
+of the rounds. `--peers`: timm's task with timm's loader, and torchdistill's box where it is installed, run along, from
+JPEG files (benchmarks/peers.py).
 """
 
 import argparse
@@ -15,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from compressor.data.samples import Dataset, Split
-from compressor.distill.features.layers import layer_pairs_of, taps_of
+from compressor.distill.features.layers import kept_layers, layer_pairs_of, taps_of
 from compressor.distill.host.device import set_up
 from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner, bind_losses
@@ -147,12 +150,24 @@ class Engine:
     def online(self, teacher: nn.Module) -> Online:
         return Online(freeze(BatchModel(teacher, "teacher")), Codec(CLASSES))
 
-    def cached(self, teacher: nn.Module) -> Cached:
-        codec = Codec(CLASSES)
-        store = AnswerStore(self.work / "answers", {"teacher": "this"}, views=1, samples=self.samples, size=codec.bytes)
-        signal = Cached(self.online(teacher), store, self.task, Silent())
+    def cached(self, online: Online, name: str = "answers") -> Cached:
+        """The same teacher, its answers kept: all of them are there."""
+        size = online.codec.bytes
+        store = AnswerStore(self.work / name, {"teacher": "this"}, views=1, samples=self.samples, size=size)
+        signal = Cached(online, store, self.task, Silent())
         signal.precompute()
         return signal
+
+    def looking(self, student: nn.Module, teacher: nn.Module) -> tuple[Learner, Online]:
+        """Both with the default losses, which look at layers of both."""
+        terms = bind_losses(self._recipe(LAYERS["losses"]), has_teacher=True)
+        own, other = self._loaded(student), self._loaded(teacher)
+        sides, left_out = layer_pairs_of(terms, own, other, classes=CLASSES, samples=self.samples)
+        terms = [term for term in terms if term.name not in left_out]
+        taps, of_teacher = taps_of(sides, own, other)
+        learner = Learner(BatchModel(student, "student", taps), terms, layers=sides)
+        codec = Codec.of(self.recipe.teacher_answers, CLASSES, kept_layers(terms, sides))
+        return learner, Online(freeze(BatchModel(teacher, "teacher", of_teacher)), codec)
 
     def epoch(self, student: nn.Module, teacher: Teacher | None) -> float:
         """Seconds of one epoch, without its validation."""
@@ -160,17 +175,10 @@ class Engine:
         learner = Learner(BatchModel(student, "student"), bind_losses(recipe, has_teacher=teacher is not None))
         return self._seconds(learner, teacher, recipe)
 
-    def epoch_of_default(self, student: nn.Module, teacher: nn.Module) -> float:
-        """The same with the default losses, which look at layers of both networks."""
-        recipe = self._recipe(LAYERS["losses"])
-        terms = bind_losses(recipe, has_teacher=True)
-        own, other = self._loaded(student), self._loaded(teacher)
-        sides, left_out = layer_pairs_of(terms, own, other, classes=CLASSES, samples=self.samples)
-        terms = [term for term in terms if term.name not in left_out]
-        taps, of_teacher = taps_of(sides, own, other)
-        learner = Learner(BatchModel(student, "student", taps), terms, layers=sides)
-        online = Online(freeze(BatchModel(teacher, "teacher", of_teacher)), Codec(CLASSES))
-        return self._seconds(learner, online, recipe)
+    def epoch_of_default(self, student: nn.Module, teacher: nn.Module, kept: Cached | None = None) -> float:
+        """The same with the default losses; `kept`: with the teacher's answers from there."""
+        learner, online = self.looking(student, teacher)
+        return self._seconds(learner, kept or online, self._recipe(LAYERS["losses"]))
 
     def _loaded(self, network: nn.Module) -> LoadedModel:
         weights = Weights(source="timm:it", architecture="it", sha256="0", licence="unknown", parameters=0)
@@ -205,7 +213,9 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         work / "default",
     )
     tensors, targets = torch.from_numpy(images), torch.from_numpy(labels)
-    cached, online = engine.cached(teacher), engine.online(teacher)
+    online = engine.online(teacher)
+    cached = engine.cached(online)
+    with_layers = default.cached(default.looking(network(STUDENT, size), teacher)[1])
     contestants: dict[str, Callable[[nn.Module], float]] = {
         "bare, student alone": lambda student: bare(tensors, targets, student, None, given.batch, recipe),
         "kdc, student alone": lambda student: engine.epoch(student, None),
@@ -214,8 +224,17 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         "bare, teacher online": lambda student: bare(tensors, targets, student, teacher, given.batch, recipe),
         "kdc, teacher online": lambda student: engine.epoch(student, online),
         "kdc, teacher online, average and clipping": lambda student: default.epoch(student, online),
-        "kdc, the default recipe": lambda student: default.epoch_of_default(student, teacher),
+        "kdc, the default recipe, teacher online": lambda student: default.epoch_of_default(student, teacher),
+        "kdc, the default recipe, answers kept": lambda student: default.epoch_of_default(student, teacher, with_layers),
     }
+    if given.peers:
+        from benchmarks import input_path, peers
+
+        input_path.write_folder(work / "files", samples)
+        each = argparse.Namespace(**{**vars(given), "size": size})
+        contestants["timm's task, timm's loader"] = lambda _: peers.timm_epoch(work / "files", each, teacher)
+        if find_spec("torchdistill"):
+            contestants["torchdistill's box"] = lambda _: peers.torchdistill_epoch(work / "files", each, teacher)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(given.rounds + 1):
         for name in random.Random(number).sample(list(contestants), len(contestants)):
@@ -231,7 +250,14 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         ("kdc, answers kept", "bare, student alone", 0.95),
         ("kdc, answers kept, average and clipping", "bare, student alone", None),
         ("kdc, teacher online", "bare, teacher online", 0.97),
-        ("kdc, the default recipe", "kdc, teacher online, average and clipping", None),
+        ("kdc, the default recipe, teacher online", "bare, teacher online", 0.95),
+        ("kdc, the default recipe, answers kept", "bare, student alone", 0.95),
+    ]
+    pairs += [
+        (f"kdc, the default recipe, {how}", peer, None)
+        for how in ("teacher online", "answers kept")
+        for peer in ("timm's task, timm's loader", "torchdistill's box")
+        if peer in contestants
     ]
     for one, other, aim in pairs:
         ratios = [b / a for a, b in zip(seconds[one], seconds[other], strict=True)]
@@ -247,6 +273,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--peers", action="store_true")
     given = parser.parse_args()
     for line in set_up().lines:
         print(line)

@@ -9,7 +9,7 @@ import torch
 from compressor.data.labels import listed
 from compressor.data.samples import Dataset
 from compressor.distill.features.connectors import LayerPairs
-from compressor.distill.features.layers import described, taps_of
+from compressor.distill.features.layers import described, kept_layers, taps_of, whole_layers
 from compressor.distill.finishing import Trained, finish
 from compressor.distill.host.context import RunContext, context_for, feed_for, store_in
 from compressor.distill.host.resources import Resources
@@ -24,7 +24,6 @@ from compressor.distill.teacher.setup import measured, on_device, signal_of, tea
 from compressor.distill.teacher.sources import Cached, Teacher
 from compressor.errors import KdcError
 from compressor.models import LoadedModel
-from compressor.models.features import POOLED
 from compressor.models.trained_on import learned_before
 from compressor.models.weights import head_parameters
 from compressor.progress import Muted, Progress
@@ -35,13 +34,7 @@ from compressor.schema.student import Student, TeacherCard
 from compressor.tasks.base import BatchModel, Feed
 from compressor.tasks.table import task_named
 
-__all__ = ["log_sizes", "not_kept", "precompute_answers", "train_and_save"]
-
-
-def not_kept() -> KdcError:
-    return KdcError(
-        "--precompute keeps logits and pooled features, and a loss of the recipe looks at other layers", "leave it out"
-    )
+__all__ = ["log_sizes", "precompute_answers", "train_and_save"]
 
 
 def log_sizes(data: Dataset, progress: Progress) -> None:
@@ -68,7 +61,7 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
             teacher, card = measured(plan.teacher, feed, plan.data, context, known=known)
         signal: Teacher | None = None
         if plan.teacher is not None and teacher is not None and any(term.asks_teacher for term in plan.terms):
-            signal = _signal(plan, plan.teacher, teacher, sides, feed, context, every_view=False)
+            signal = _signal(plan, plan.teacher, teacher, sides, feed, context, ahead=False)
         if plan.table is not None:
             signal, card = taught_by(plan.table, plan.data, Muted(progress) if plan.quantize is not None else progress)
         if accelerator.is_main_process:
@@ -85,26 +78,32 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
 
 def precompute_answers(plan: TrainingPlan, out: Path, resources: Resources, progress: Progress) -> None:
     """Ask the teacher for its answers to all views of all samples, and keep them; nothing stays in `out`."""
+    whole = whole_layers(plan.terms, plan.sides)
+    if whole:
+        term, layer = next(iter(whole.items()))
+        raise KdcError(
+            f"--precompute: {term} looks at all of the teacher's {layer}, and what is kept are logits, pooled features "
+            "and coarse maps (of pkd)",
+            "leave --precompute out: that teacher runs in every epoch",
+        )
     context = context_for(out, resources, progress)
     with store_in(out, context) as store:
         feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
         assert plan.teacher is not None
         teacher, _ = measured(plan.teacher, feed, plan.data, context)
-        signal = _signal(plan, plan.teacher, teacher, plan.sides, feed, context, every_view=True)
-        if not isinstance(signal, Cached):
-            raise not_kept()
+        signal = _signal(plan, plan.teacher, teacher, _looked_at(plan, context), feed, context, ahead=True)
+        assert isinstance(signal, Cached)
         signal.precompute()
 
 
 def _signal(
     plan: TrainingPlan, loaded: LoadedModel, model: BatchModel, sides: dict[str, LayerPairs], feed: Feed,
-    context: RunContext, *, every_view: bool,
+    context: RunContext, *, ahead: bool,
 ) -> Teacher:  # fmt: skip
     """The teacher, with what the losses look at."""
-    pooled = {layer.shape[0] for side in sides.values() for layer in side.teacher if layer.name == POOLED}
     return signal_of(
         loaded, model, plan.recipe, plan.data, feed, context,
-        taps=taps_of(sides, plan.student, loaded)[1], pooled=max(pooled, default=0), every_view=every_view,
+        taps=taps_of(sides, plan.student, loaded)[1], kept=kept_layers(plan.terms, sides), ahead=ahead,
     )  # fmt: skip
 
 

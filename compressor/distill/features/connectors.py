@@ -4,7 +4,7 @@ exported. Adding a connector is a class and a row of CONNECTORS; `losses.LOSSES`
 A connector is called with the pairs of features, the labels and the samples' numbers, and names what the loss takes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,12 @@ class Connector(nn.Module):
     def __init__(self, sides: LayerPairs) -> None:
         super().__init__()
 
+    @classmethod
+    def coarse(cls, student: Layer, teacher: Layer) -> tuple[int, ...] | None:
+        """The shape that the teacher's side of a pair may be brought to before it comes here, without changing what
+        goes on to the loss; None where it must come whole."""
+        return teacher.shape if len(teacher.shape) == 1 else None
+
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
         """The loss's arguments by name. `student`, `teacher`: features of each layer, [B, …]; `labels` int64 [B] (-1:
         none) or probabilities [B, C]; `index` int64 [B], the samples' numbers, on the CPU."""
@@ -91,9 +97,14 @@ def _regressor(student: Layer, teacher: Layer) -> nn.Module:
 
 class ProjectCoarse(Project):
     """The same of coarse maps: at full resolution the early stages of a large teacher, such as 256×56×56, would cost as
-    much as the student itself."""
+    much as the student itself, and fill a disk where they are kept."""
 
     most = 14
+
+    @classmethod
+    def coarse(cls, student: Layer, teacher: Layer) -> tuple[int, ...] | None:
+        sides = zip(student.shape[1:], teacher.shape[1:], strict=True)
+        return teacher.shape[0], *(min(*pair, cls.most) for pair in sides)
 
 
 class ProjectPooled(Connector):
@@ -249,7 +260,7 @@ def _sized(features: Tensor, size: tuple[int, int]) -> Tensor:
     return features if tuple(features.shape[2:]) == size else F.adaptive_avg_pool2d(features, size)
 
 
-CONNECTORS: Mapping[str | None, Callable[[LayerPairs], Connector]] = {
+CONNECTORS: Mapping[str | None, type[Connector]] = {
     None: Connector,
     "resize": Resize,
     "project": Project,

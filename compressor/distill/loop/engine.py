@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from compressor.distill.loop.average import Average, clip_gradients
 from compressor.distill.loop.checkpoint import Position, load_state, save_state
 from compressor.distill.loop.guards import out_of_memory_explained, require_finite
 from compressor.distill.loop.interrupt import stop_requests
@@ -61,7 +62,7 @@ class Training:
     task: Feed
     recipe: Recipe
     optimizer: AdamW
-    average: ModelEmaV3 | None
+    average: Average | None
     accelerator: Accelerator
     inputs: Mapping[str, str]
     checkpoint: Path
@@ -73,6 +74,11 @@ class Training:
     @property
     def student(self) -> BatchModel:
         return self.learner.student
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return list(self.learner.parameters())
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -114,7 +120,7 @@ def train(
     """
     student = learner.student
     accelerator = accelerator or Accelerator(cpu=next(student.parameters()).device.type == "cpu")
-    average = ModelEmaV3(student, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+    average = Average(student, recipe.ema_decay) if recipe.ema_decay else None
     run = Training(
         learner, learner, teacher if learner.asks_teacher else None, task, recipe,
         AdamW(_groups(learner, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr, fused=True),
@@ -201,7 +207,7 @@ def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + loss.detach() / len(parts)
     if recipe.optimizer.clip_norm:
-        nn.utils.clip_grad_norm_(run.learner.parameters(), recipe.optimizer.clip_norm)
+        clip_gradients(run.parameters, recipe.optimizer.clip_norm)
     run.optimizer.step()
     if run.average:
         run.average.update(run.student, step=step)
