@@ -210,7 +210,7 @@ def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
         clip_gradients(run.parameters, recipe.optimizer.clip_norm)
     run.optimizer.step()
     if run.average:
-        run.average.update(run.student, step=step)
+        run.average.update(run.student, step)
     return sums
 
 
