@@ -2,12 +2,14 @@
 
     python -m benchmarks.throughput [--teacher tf_efficientnet_lite2] [--teacher …] [--size 64]
         [--size 128] [--rounds 7] [--steps 16] [--batch 64] [--peers]
+        [--cpu-time]
 
 The bare loops are written out below: images decoded in memory, the same networks, batch, augmentation, soft targets and
 labels, optimizer, and nothing else; they are the limit. The default recipe learns from layers (pkd), clips and averages
 besides. Teachers have random weights and the student's input size. A round runs one epoch of every contestant in random
 order, each with a fresh student; printed are images/s (median over rounds) and the ratios with the median and the range
-of the rounds. `--peers`: timm's task with timm's loader, and torchdistill's box where it is installed, run along, from
+of the rounds. `--cpu-time`: the process's CPU time in place of the wall clock, for a machine that does other work as well
+(with OMP_NUM_THREADS=1: threads that wait for others spin). `--peers`: timm's task with timm's loader, and torchdistill's box where it is installed, run along, from
 JPEG files (benchmarks/peers.py).
 """
 
@@ -19,6 +21,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import timm
@@ -31,7 +34,7 @@ from torch import Tensor, nn
 from compressor.data.samples import Dataset, Split
 from compressor.distill.features.layers import kept_layers, layer_pairs_of, taps_of
 from compressor.distill.host.device import set_up
-from compressor.distill.loop.engine import train
+from compressor.distill.loop import engine
 from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.distill.recipes import LAYERS
 from compressor.distill.teacher.cache import AnswerStore
@@ -96,7 +99,7 @@ def bare(
     """Seconds of one epoch, written by hand."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, fused=True)
     student.train()
-    begin = time.perf_counter()
+    begin = engine.time.perf_counter()
     order = torch.randperm(len(labels))
     for start in range(0, len(labels) - batch + 1, batch):
         index = order[start : start + batch]
@@ -116,7 +119,7 @@ def bare(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return time.perf_counter() - begin
+    return engine.time.perf_counter() - begin
 
 
 def augmented(images: Tensor, recipe: Recipe) -> Tensor:
@@ -189,7 +192,7 @@ class Engine:
 
     def _seconds(self, learner: Learner, teacher: Teacher | None, recipe: Recipe) -> float:
         self.runs += 1
-        position = train(
+        position = engine.train(
             learner, teacher, self.task, recipe, head=[], validation_size=16, inputs={},
             folder=self.work / f"run{self.runs}", progress=Silent(),
         )  # fmt: skip
@@ -204,7 +207,7 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
     values = {**plain, "optimizer": {"lr": 1e-3, "clip_norm": None}, "views": {"distinct": 1}}
     recipe = Recipe.model_validate(values)
     teacher = freeze(network(teacher_name, size))
-    engine = Engine(images, labels, size, recipe, work)
+    plainly = Engine(images, labels, size, recipe, work)
     default = Engine(
         images,
         labels,
@@ -213,16 +216,16 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         work / "default",
     )
     tensors, targets = torch.from_numpy(images), torch.from_numpy(labels)
-    online = engine.online(teacher)
-    cached = engine.cached(online)
+    online = plainly.online(teacher)
+    cached = plainly.cached(online)
     with_layers = default.cached(default.looking(network(STUDENT, size), teacher)[1])
     contestants: dict[str, Callable[[nn.Module], float]] = {
         "bare, student alone": lambda student: bare(tensors, targets, student, None, given.batch, recipe),
-        "kdc, student alone": lambda student: engine.epoch(student, None),
-        "kdc, answers kept": lambda student: engine.epoch(student, cached),
+        "kdc, student alone": lambda student: plainly.epoch(student, None),
+        "kdc, answers kept": lambda student: plainly.epoch(student, cached),
         "kdc, answers kept, average and clipping": lambda student: default.epoch(student, cached),
         "bare, teacher online": lambda student: bare(tensors, targets, student, teacher, given.batch, recipe),
-        "kdc, teacher online": lambda student: engine.epoch(student, online),
+        "kdc, teacher online": lambda student: plainly.epoch(student, online),
         "kdc, teacher online, average and clipping": lambda student: default.epoch(student, online),
         "kdc, the default recipe, teacher online": lambda student: default.epoch_of_default(student, teacher),
         "kdc, the default recipe, answers kept": lambda student: default.epoch_of_default(student, teacher, with_layers),
@@ -242,7 +245,7 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
             if number:  # the first is to warm up
                 seconds[name].append(took)
     print(f"\n{teacher_name} -> {STUDENT}, {size} px, batch {given.batch}, {torch.get_num_threads()} threads, "
-          f"n = {given.rounds} rounds of {given.steps} steps")  # fmt: skip
+          f"{'CPU time, ' if given.cpu_time else ''}n = {given.rounds} rounds of {given.steps} steps")  # fmt: skip
     for name, taken in seconds.items():
         print(f"  {name:42} {samples / statistics.median(taken):8.1f} images/s")
     pairs = [
@@ -274,7 +277,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true")
     given = parser.parse_args()
+    if given.peers and given.cpu_time:
+        parser.error("--cpu-time does not see the processes of timm's loader")
+    if given.cpu_time:  # what an epoch's seconds come from
+        engine.time = SimpleNamespace(perf_counter=time.process_time, monotonic=time.monotonic)  # type: ignore[assignment]
     for line in set_up().lines:
         print(line)
     with tempfile.TemporaryDirectory() as folder:
