@@ -228,7 +228,9 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         "kdc, teacher online": lambda student: plainly.epoch(student, online),
         "kdc, teacher online, average and clipping": lambda student: default.epoch(student, online),
         "kdc, the default recipe, teacher online": lambda student: default.epoch_of_default(student, teacher),
-        "kdc, the default recipe, answers kept": lambda student: default.epoch_of_default(student, teacher, with_layers),
+        "kdc, the default recipe, answers kept": lambda student: default.epoch_of_default(
+            student, teacher, with_layers
+        ),
     }
     if given.peers:
         from benchmarks import input_path, peers

@@ -93,7 +93,9 @@ def signal_of(
         store = AnswerStore(folder, key, views=distinct, samples=len(data.train), size=codec.bytes)
     size = f"{store.bytes / 1e6:,.1f} MB for {distinct} views of {store.samples:,} samples"
     if codec.bytes_of_maps:
-        size += f", {codec.bytes / 1e3:,.1f} kB each, of which {codec.bytes_of_maps / 1e3:,.1f} kB are maps of its layers"
+        size += (
+            f", {codec.bytes / 1e3:,.1f} kB each, of which {codec.bytes_of_maps / 1e3:,.1f} kB are maps of its layers"
+        )
     progress.note(f"the teacher's answers: {'new in' if store.new else 'in'} {store.folder} ({size})")
     if store.new and store.nearest is not None:
         progress.note(f"  answers that lie there already are others' in: {', '.join(store.nearest)}")
@@ -105,9 +107,7 @@ def signal_of(
     return cached
 
 
-def _why_anew(
-    recipe: Recipe, taps: Taps | None, kept: Sequence[Layer], folder: Path | None, ahead: bool
-) -> str | None:
+def _why_anew(recipe: Recipe, taps: Taps | None, kept: Sequence[Layer], folder: Path | None, ahead: bool) -> str | None:
     """Why answers are not kept; None where they are."""
     distinct = recipe.views.distinct
     if distinct is None:
@@ -134,9 +134,7 @@ def _no_room(folder: Path, key: dict[str, object], codec: Codec, answers: int) -
     )
 
 
-def _cache_key(
-    loaded: LoadedModel, recipe: Recipe, feed: Feed, context: RunContext, codec: Codec
-) -> dict[str, object]:
+def _cache_key(loaded: LoadedModel, recipe: Recipe, feed: Feed, context: RunContext, codec: Codec) -> dict[str, object]:
     """All that an answer depends on."""
     answers = recipe.teacher_answers.model_dump(mode="json")
     maps_dtype = answers.pop("maps_dtype")

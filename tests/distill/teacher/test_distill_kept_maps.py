@@ -106,7 +106,9 @@ def test_coarse_maps_are_kept_with_the_answers(tmp_path: Path, ask_distill: Ask,
     # Half of the 8x8, 4x4, 2x2 and 1x1 of test_resnet's stages at 32 px, where the student has such maps too.
     values = 32 * 4 * 4 + 48 * 2 * 2 + 192 + 96
     maps = values * (4 if answers else 2)
-    size = f"{(maps + (2 * 4 + 3 * 2 if answers else 4 * 4)) / 1e3:,.1f} kB each, of which {maps / 1e3:,.1f} kB are maps"
+    size = (
+        f"{(maps + (2 * 4 + 3 * 2 if answers else 4 * 4)) / 1e3:,.1f} kB each, of which {maps / 1e3:,.1f} kB are maps"
+    )
     assert any(size in line for line in notes["kept"]), notes["kept"]
     assert any("the teacher answers anew in every epoch: --teacher-cache off" in line for line in notes["anew"])
 
@@ -134,9 +136,7 @@ def test_other_layers_are_kept_apart(tmp_path: Path, ask_distill: Ask) -> None:
 
 
 @pytest.mark.slow
-def test_maps_kept_ahead_spare_the_teacher(
-    tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_maps_kept_ahead_spare_the_teacher(tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     request, resources = ask_distill(**OF_LAYERS), Resources(teacher_cache=tmp_path / "cache")
     precompute(request, tmp_path / "run", progress=Silent(), resources=resources)
     asked, real = [], Online.encoded
