@@ -11,7 +11,8 @@ from compressor import pipeline
 from compressor.assets import asset_dir
 from compressor.errors import EXIT_USAGE, KdcError
 from compressor.files.bundle_folder import UNMEASURED
-from compressor.pipeline import _retraining, narrow, scheme_for
+from compressor.narrowing import narrow
+from compressor.pipeline import _retraining, scheme_for
 from compressor.profiles import load_profile
 from compressor.progress import Silent
 from compressor.schema.profile import Profile

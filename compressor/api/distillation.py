@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.api.call import StrPath, api_call, listener
+from compressor.api.call import Listener, StrPath, api_call, called_like, listener
 from compressor.api.results import RunResult
+from compressor.api.results_before import PlanResult
 from compressor.api.values import (
     Assignments,
     assignments,
@@ -23,11 +24,13 @@ from compressor.progress import Progress
 
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
-    from compressor.distill import Resources
+    from compressor.choice import Choosing
+    from compressor.distill import Destination, Resources
     from compressor.schema.quantization import Scheme
+    from compressor.schema.race import RaceRequest
     from compressor.schema.student import Request
 
-__all__ = ["distill", "precompute"]
+__all__ = ["distill", "plan_distill", "precompute"]
 
 
 @api_call
@@ -38,7 +41,12 @@ def distill(
     out: StrPath,
     profile: "ProfileLike | None" = None,
     student: str | None = None,
-    student_init: str = "pretrained",
+    students: str | Sequence[str] | None = None,
+    race_share: float = 0.5,
+    allow_surgery: bool = False,
+    device: str = "local",
+    device_python: str | None = None,
+    student_init: str | None = None,
     assistant: str | Sequence[str] | None = None,
     qat: bool = False,
     teacher_classes: StrPath | None = None,
@@ -62,9 +70,15 @@ def distill(
     Args:
         teacher: e.g. "run:DIR", "timm:NAME", "outputs:FILE", "self"; several: an ensemble.
         out: folder for the run, which `export` takes.
-        profile: name, path or Profile: train at its input size.
-        student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: the default one.
-        student_init: "pretrained", "random", or the path of a checkpoint.
+        profile: name, path or Profile: train at its input size, and for its budget.
+        student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: those that the budget admits race.
+        students: who races instead, as `student`.
+        race_share: how long all trials of a race may take together, in trainings.
+        allow_surgery: candidates changed for speed may race, too.
+        device: where candidates are measured, "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
+        device_python: the interpreter on the device.
+        student_init: "pretrained", "random", or the path of a checkpoint; None: pretrained, or random where the student
+            is chosen and weights are not to be had.
         assistant: models between teacher and student, that learn first.
         qat: then train on under the fake quantization of the profile's int8 kernels.
         teacher_classes: a file with the names of the teacher's outputs, one a line, where its weights have none.
@@ -77,20 +91,73 @@ def distill(
         KdcError: see `teach`.
     """
     from compressor import pipeline
+
+    way = _prepared(locals())
+    done = pipeline.distill(way.request, way.out, way.choosing, resources=way.resources, progress=way.heard)
+    return RunResult(way.out.folder, done, way.heard.warnings)
+
+
+@api_call
+@called_like(distill)
+def plan_distill(**keywords: Any) -> PlanResult:
+    """What `distill` with the same keywords would do: checked, a few steps timed, nothing written where it would be.
+
+    Args:
+        keywords: those of `distill`.
+
+    Raises:
+        KdcError: see `distill`.
+    """
+    from compressor import planning
+
+    way = _prepared(keywords)
+    plan = planning.plan_distill(way.request, way.out, way.choosing, resources=way.resources, progress=way.heard)
+    return PlanResult(plan, planning.to_text(plan), planning.exit_code(plan), way.heard.warnings)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What the keywords of `distill` come to."""
+
+    request: "Request"
+    out: "Destination"
+    choosing: "Choosing"
+    resources: "Resources"
+    heard: Listener
+
+
+def _prepared(given: Mapping[str, Any]) -> _Way:
+    """`given`: all keywords of `distill`."""
+    from compressor.choice import Choosing
     from compressor.distill import Destination
 
-    heard, folder = listener(progress), path_of(out, "--out")
+    heard, profile, start = listener(given["progress"]), given["profile"], given["student_init"]
     asked = _Asked(
-        several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile,
-        several(assistant, "--assistant"), qat, optional_path(teacher_classes, "--teacher-classes"), unlabelled,
-        input_size, skip_bad,
-    )  # fmt: skip
-    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
-    resources = _resources(decode_cache, teacher_cache, tracker)
-    to = Destination(folder, resume=resume, overwrite=overwrite)
-    done = pipeline.distill(request, to, resources=resources, progress=heard)
-    return RunResult(folder, done, heard.warnings)
+        several(given["teacher"], "--teacher"),
+        text_of(given["data"], "--data"),
+        _race(given["student"], given["students"], given["race_share"], profile),
+        given["student"],
+        start,
+        profile,
+        several(given["assistant"], "--assistant"),
+        given["qat"],
+        optional_path(given["teacher_classes"], "--teacher-classes"),
+        given["unlabelled"],
+        given["input_size"],
+        given["skip_bad"],
+    )
+    _refuse_without_choice(given)
+    flags = {name: given[name] for name in ("epochs", "batch_size", "seed")}
+    to = Destination(path_of(given["out"], "--out"), resume=given["resume"], overwrite=given["overwrite"])
+    request = asked.request(recipe_of(given["recipe"]), flags, assignments(given["set"]), heard)
+    device = None if profile is None else profile_of(profile)
+    return _Way(
+        request,
+        to,
+        Choosing(device, given["device"], given["device_python"], start is None, given["allow_surgery"]),
+        _resources(given["decode_cache"], given["teacher_cache"], given["tracker"]),
+        heard,
+    )
 
 
 @api_call
@@ -101,7 +168,7 @@ def precompute(
     out: StrPath,
     profile: "ProfileLike | None" = None,
     student: str | None = None,
-    student_init: str = "pretrained",
+    student_init: str | None = None,
     qat: bool = False,
     teacher_classes: StrPath | None = None,
     unlabelled: str | None = None,
@@ -130,7 +197,7 @@ def precompute(
 
     heard, folder = listener(progress), path_of(out, "--out")
     asked = _Asked(
-        several(teacher, "--teacher"), text_of(data, "--data"), student, student_init, profile, [], qat,
+        several(teacher, "--teacher"), text_of(data, "--data"), None, student, student_init, profile, [], qat,
         optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
@@ -151,8 +218,9 @@ class _Asked:
 
     teachers: list[str]
     data: str
+    race: "RaceRequest | None"
     student: str | None
-    student_init: str
+    student_init: str | None
     profile: "ProfileLike | None"
     assistants: list[str]
     qat: bool
@@ -171,9 +239,9 @@ class _Asked:
         from compressor.tasks.table import name_for_data
 
         _refuse_teachers(self.teachers)
-        student = self.student
-        if student is None:
-            student = DEFAULT_STUDENT
+        race = None if self.teachers == ["peers"] and self.race and not self.race.named else self.race
+        student, init = self.student or DEFAULT_STUDENT, self.student_init or "pretrained"
+        if self.student is None and race is None:
             heard.note(f"student {student} (the default; choose another with --student)")
         input_size, scheme = self._for_device(heard)
         values = {
@@ -182,13 +250,14 @@ class _Asked:
             "teacher": self.teachers[0],
             "other_teachers": self.teachers[1:],
             "teacher_classes": str(self.teacher_classes) if self.teacher_classes else None,
-            "student": student,
-            "init": self.student_init,
+            "student": student if race is None else None,
+            "race": race,
+            "init": init,
             "data": self.data,
             "unlabelled": self.unlabelled,
             "skip_bad": self.skip_bad,
             "input_size": input_size,
-            "recipe": distillation_recipe(self.teachers, student, self.student_init, recipe, flags, sets, heard),
+            "recipe": distillation_recipe(self.teachers, student, init, recipe, flags, sets, heard),
             "qat": scheme() if self.qat else None,
             "assistants": self.assistants,
         }
@@ -206,6 +275,38 @@ class _Asked:
             named = self.profile if isinstance(self.profile, str | os.PathLike) else device.name
             heard.note(f"input size {size} ({said} profile {named})")
         return size, lambda: pipeline.scheme_for(device, heard)
+
+
+def _race(
+    student: str | None, students: str | Sequence[str] | None, share: float, profile: "ProfileLike | None"
+) -> "RaceRequest | None":
+    """What races where no student is named. `students`: each text may hold several, with commas between them."""
+    from compressor.schema.base import parse
+    from compressor.schema.race import RaceRequest
+
+    named = [name.strip() for text in several(students, "--students") for name in text.split(",")]
+    if named and student is not None:
+        raise KdcError("--student names one, and --students several that race", "give one of them")
+    if student is not None:
+        return None
+    if not all(named) or len({*named}) < len(named):
+        raise KdcError(
+            f"--students {','.join(named)}: a name is empty, or stands there twice", "--students timm:A,timm:B"
+        )
+    device = None if profile is None else profile_of(profile).name
+    return parse(RaceRequest, {"named": named, "profile": device, "share": share}, "--race-share")
+
+
+def _refuse_without_choice(given: Mapping[str, Any]) -> None:
+    """Raise KdcError for what is asked of a choice where there is none."""
+    named = "--student names it" if given["student"] is not None else None
+    if named is None and given["students"]:
+        named = "--students names the field"
+    asked = [name for name in ("allow_surgery", "device_python") if given[name]]
+    asked += ["device"] if given["device"] != "local" else []
+    if named and asked:
+        hint = "a change stands in the name: timm:NAME+relu" if asked[0] == "allow_surgery" else "leave it out"
+        raise KdcError(f"--{asked[0].replace('_', '-')} is for candidates that kdc chooses among, and {named}", hint)
 
 
 def _refuse_teachers(teachers: list[str]) -> None:

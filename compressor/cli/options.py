@@ -9,6 +9,7 @@ import typer
 from compressor.references import DATA, TEACHERS
 
 __all__ = [
+    "AllowSurgery",
     "AllowUnmeasured",
     "AsJson",
     "Assistant",
@@ -23,10 +24,12 @@ __all__ = [
     "InputSize",
     "Overwrite",
     "OverwriteFile",
+    "Plan",
     "Precompute",
     "ProfileName",
     "Qat",
     "Quiet",
+    "RaceShare",
     "Recipe",
     "Resume",
     "Rounds",
@@ -36,6 +39,7 @@ __all__ = [
     "SetProfile",
     "SkipBad",
     "Student",
+    "Students",
     "TeacherCache",
     "TeacherClasses",
     "Teachers",
@@ -61,12 +65,31 @@ TeacherCache = Annotated[
     typer.Option(metavar="DIR|off", help="Where the teacher's predictions are kept. Default: the user's cache folder."),
 ]
 Student = Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")]
+Students = Annotated[
+    list[str] | None,
+    typer.Option(metavar="A,B,C", help="Let these race, and take the best. Default: those that the budget admits."),
+]
+AllowSurgery = Annotated[
+    bool,
+    typer.Option(
+        "--allow-surgery", help="Candidates changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out."
+    ),
+]
+RaceShare = Annotated[
+    float,
+    typer.Option(
+        min=0.01, max=100, callback=_number, help="How long all trials of the race may take together, in trainings."
+    ),
+]
 Assistant = Annotated[
     list[str] | None,
     typer.Option(metavar="timm:NAME", help="A model between teacher and student, that learns first; repeatable."),
 ]
 Qat = Annotated[
     bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
+]
+Plan = Annotated[
+    bool, typer.Option("--plan", help="Only check everything, time a few steps, and say what would be done.")
 ]
 Precompute = Annotated[
     bool, typer.Option("--precompute", help="Only compute and keep the teacher's predictions; trains nothing.")

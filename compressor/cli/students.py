@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import AsJson, Device, DevicePython, Quiet, SetProfile
+from compressor.cli.options import AllowSurgery, AsJson, Device, DevicePython, Quiet, SetProfile
 
 __all__ = ["students"]
 
@@ -19,6 +19,7 @@ def students(
     student: Annotated[
         list[str] | None, typer.Option(help="Only this one, timm:NAME; may be given several times.")
     ] = None,
+    allow_surgery: AllowSurgery = False,
     device: Device = "local",
     device_python: DevicePython = None,
     assignments: SetProfile = None,
@@ -32,7 +33,8 @@ def students(
     from compressor.terminal.console import progress_for, show_json, show_result
 
     answer = api.students(
-        profile=profile, classes=classes, input_size=input_size or (), student=student or (), device=device,
+        profile=profile, classes=classes, input_size=input_size or (), student=student or (),
+        allow_surgery=allow_surgery, device=device,
         device_python=device_python, set=assignments or (), fresh=fresh, csv=csv, progress=progress_for(quiet),
     )  # fmt: skip
     if as_json:

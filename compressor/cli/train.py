@@ -8,30 +8,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor.cli.options import (
+    AllowSurgery,
     AsJson,
     Assistant,
     BatchSize,
     Data,
     DecodeCache,
+    Device,
+    DevicePython,
     Epochs,
     InputSize,
     Overwrite,
     OverwriteFile,
+    Plan,
     Precompute,
     Qat,
     Quiet,
+    RaceShare,
     Recipe,
     Resume,
     Seed,
     Set,
     SkipBad,
     Student,
+    Students,
     TeacherCache,
     TeacherClasses,
     Teachers,
     Tracker,
     Unlabelled,
 )
+from compressor.cli.plan import show_plan
 from compressor.errors import KdcError
 from compressor.references import MODELS, TRAINABLE
 
@@ -117,9 +124,16 @@ def distill(
     teacher: Teachers,
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run, which kdc export takes.")],
-    profile: Annotated[str | None, typer.Option(help="Train at this profile's input size.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Train at this profile's input size, and for its budget.")] = None,
     student: Student = None,
-    student_init: Annotated[str, typer.Option(help="pretrained, random, or the PATH of a checkpoint.")] = "pretrained",
+    students: Students = None,
+    race_share: RaceShare = 0.5,
+    allow_surgery: AllowSurgery = False,
+    device: Device = "local",
+    device_python: DevicePython = None,
+    student_init: Annotated[
+        str | None, typer.Option(help="pretrained (the default), random, or the PATH of a checkpoint.")
+    ] = None,
     assistant: Assistant = None,
     qat: Qat = False,
     teacher_classes: TeacherClasses = None,
@@ -133,6 +147,7 @@ def distill(
     skip_bad: SkipBad = False,
     teacher_cache: TeacherCache = None,
     precompute: Precompute = False,
+    plan: Plan = False,
     decode_cache: DecodeCache = None,
     tracker: Tracker = None,
     resume: Resume = False,
@@ -145,7 +160,9 @@ def distill(
     from compressor.terminal.console import progress_for
 
     if precompute:
-        _refuse_with_precompute(makes_run=resume or overwrite or as_json, assistant=bool(assistant))
+        _refuse_with_precompute(
+            makes_run=resume or overwrite or as_json or plan, assistant=bool(assistant), race=bool(students)
+        )
     asked: dict[str, Any] = {
         "teacher": teacher, "data": data, "out": out, "profile": profile, "student": student,
         "student_init": student_init, "qat": qat, "teacher_classes": teacher_classes, "unlabelled": unlabelled,
@@ -156,14 +173,21 @@ def distill(
     if precompute:
         api.precompute(**asked)
     else:
-        _show_run(api.distill(**asked, assistant=assistant, resume=resume, overwrite=overwrite), as_json)
+        asked |= {"assistant": assistant, "resume": resume, "overwrite": overwrite}
+        asked |= {"students": students, "race_share": race_share, "allow_surgery": allow_surgery}
+        asked |= {"device": device, "device_python": device_python}
+        if plan:
+            show_plan(api.plan_distill(**asked), as_json)
+        _show_run(api.distill(**asked), as_json)
 
 
-def _refuse_with_precompute(*, makes_run: bool, assistant: bool) -> None:
+def _refuse_with_precompute(*, makes_run: bool, assistant: bool, race: bool) -> None:
     if makes_run:
-        raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
+        raise KdcError("--precompute makes no run: --plan, --resume, --overwrite and --json have no meaning with it")
     if assistant:
         raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
+    if race:
+        raise KdcError("--precompute asks the teacher for one student", "--student timm:NAME in place of --students")
 
 
 def predict(

@@ -117,6 +117,7 @@ def _record(
         quantization=trained.quantization,
         specialty=plan.specialty,
         assistants=origin.assistants if origin else (),
+        race=plan.race,
     )
 
 

@@ -12,6 +12,7 @@ from compressor.models import LoadedModel
 from compressor.models.prediction_table import LoadedTable
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.quantization import Quantization
+from compressor.schema.race import Race
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, Request, Specialty, Weights
 from compressor.tasks.base import Feed
@@ -32,7 +33,7 @@ class Origin:
 class TrainingPlan:
     """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
     images to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
-    assistant. `table`: a teacher's answers, in place of a teacher."""
+    assistant. `table`: a teacher's answers, in place of a teacher. `race`: how the student was chosen."""
 
     request: Request
     recipe: Recipe
@@ -45,6 +46,7 @@ class TrainingPlan:
     table: LoadedTable | None = None
     specialty: Specialty | None = None
     origin: Origin | None = None
+    race: Race | None = None
 
     @property
     def classes(self) -> int:

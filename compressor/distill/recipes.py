@@ -37,9 +37,9 @@ ANSWERS: dict[str, Any] = {
     ],
 }
 
-# What wins where one network teaches (docs/experiments/what-a-student-learns-from.md), and can be kept with its answers.
-# The weight holds for every network: pkd does not see the scale of its features. A plain transformer's stages say a CNN
-# nothing.
+# What wins where one network teaches (docs/experiments/what-a-student-learns-from.md), and can be kept with its
+# answers. The weight holds for every network: pkd does not see the scale of its features. A plain transformer's stages
+# say a CNN nothing.
 LAYERS: dict[str, Any] = {
     **ANSWERS,
     "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 10.0, "at": "same_stride"}],

@@ -17,17 +17,17 @@ __all__ = [
 
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
-    "assistants", "trained_on.npy",
+    "assistants", "race", "trial.json", "right.npy", "trained_on.npy",
 )  # fmt: skip
 """What lies in a run's folder."""
 
 WITHIN = {"checkpoint": ("state.pt", "before.pt"), "hf": ("config.json",), "float": LEAVES}
 """What lies in its folders. A tracker's is its own; a run each is in those of `NUMBERED`, and its log beside it."""
 
-NUMBERED = ("assistants", "specialists")
+NUMBERED = ("assistants", "race", "specialists")
 
 PARTS = ("float", *NUMBERED)
-"""Runs within a run, which are trained first."""
+"""Runs within a run, which are trained first, and the trials of a race."""
 
 BEFORE = ".before"
 """What --overwrite replaces, in the run's own folder (which may be a mount point), until the new run is finished. It is

@@ -51,7 +51,7 @@ def refuse_needed(folder: Path, request: Request | SpecialistsRequest) -> None:
     named = [request.teacher, request.data]
     if isinstance(request, Request):
         optional = (request.student, request.init, request.unlabelled, request.teacher_classes)
-        named += [*request.other_teachers, *request.assistants, *(text for text in optional if text)]
+        named += [*request.other_teachers, *request.assistants, *request.raced, *(text for text in optional if text)]
     named += [text for peer in request.recipe.peers for text in (peer.student, peer.init)]
     for reference in [*named, *filter(None, map(_generalist, named))]:
         source = _local_path(reference)

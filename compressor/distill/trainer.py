@@ -1,6 +1,7 @@
 """One training, from loaded models and data to a finished run on disk."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -13,7 +14,7 @@ from compressor.distill.features.layers import described, kept_layers, taps_of, 
 from compressor.distill.finishing import Trained, finish
 from compressor.distill.host.context import RunContext, context_for, feed_for, store_in
 from compressor.distill.host.resources import Resources
-from compressor.distill.loop.checkpoint import is_saved
+from compressor.distill.loop.checkpoint import Position, is_saved
 from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner
 from compressor.distill.plan import TrainingPlan
@@ -29,12 +30,23 @@ from compressor.models.weights import head_parameters
 from compressor.progress import Muted, Progress
 from compressor.quantization.fake_quant import restore_channels
 from compressor.schema.base import flat
+from compressor.schema.quantization import Quantization
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Student, TeacherCard
 from compressor.tasks.base import BatchModel, Feed
 from compressor.tasks.table import task_named
 
-__all__ = ["log_sizes", "precompute_answers", "train_and_save"]
+__all__ = [
+    "Fitted",
+    "fit",
+    "inputs_of",
+    "log_sizes",
+    "looked_at",
+    "precompute_answers",
+    "require_trainable",
+    "signal_for",
+    "train_and_save",
+]
 
 
 def log_sizes(data: Dataset, progress: Progress) -> None:
@@ -54,14 +66,14 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
     with store_in(folder, context) as store:
         feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
         teacher, card = None, None
-        sides = _looked_at(plan, context)
-        _require_trainable(plan)
+        sides = looked_at(plan, context)
+        require_trainable(plan)
         if plan.teacher is not None:
             known = plan.quantize is not None  # the training in float has measured the same one
             teacher, card = measured(plan.teacher, feed, plan.data, context, known=known)
         signal: Teacher | None = None
         if plan.teacher is not None and teacher is not None and any(term.asks_teacher for term in plan.terms):
-            signal = _signal(plan, plan.teacher, teacher, sides, feed, context, ahead=False)
+            signal = signal_for(plan, plan.teacher, teacher, sides, feed, context, every_view=False)
         if plan.table is not None:
             signal, card = taught_by(plan.table, plan.data, Muted(progress) if plan.quantize is not None else progress)
         if accelerator.is_main_process:
@@ -91,30 +103,35 @@ def precompute_answers(plan: TrainingPlan, out: Path, resources: Resources, prog
         feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
         assert plan.teacher is not None
         teacher, _ = measured(plan.teacher, feed, plan.data, context)
-        signal = _signal(plan, plan.teacher, teacher, _looked_at(plan, context), feed, context, ahead=True)
-        assert isinstance(signal, Cached)
+        signal = signal_for(plan, plan.teacher, teacher, looked_at(plan, context), feed, context, every_view=True)
+        if not isinstance(signal, Cached):
+            raise KdcError(
+                "--precompute: there is no room for the teacher's answers, with the maps of its layers, in "
+                f"{resources.teacher_cache}",
+                "--teacher-cache DIR with more room, or fewer views: --set views.distinct=2",
+            )
         signal.precompute()
 
 
-def _signal(
+def signal_for(
     plan: TrainingPlan, loaded: LoadedModel, model: BatchModel, sides: dict[str, LayerPairs], feed: Feed,
-    context: RunContext, *, ahead: bool,
+    context: RunContext, *, every_view: bool,
 ) -> Teacher:  # fmt: skip
     """The teacher, with what the losses look at."""
     return signal_of(
         loaded, model, plan.recipe, plan.data, feed, context,
-        taps=taps_of(sides, plan.student, loaded)[1], kept=kept_layers(plan.terms, sides), ahead=ahead,
+        taps=taps_of(sides, plan.student, loaded)[1], kept=kept_layers(plan.terms, sides), every_view=every_view,
     )  # fmt: skip
 
 
-def _require_trainable(plan: TrainingPlan) -> None:
+def require_trainable(plan: TrainingPlan) -> None:
     """Raise KdcError for what would stop the training once it has begun."""
     Codec.of(plan.recipe.teacher_answers, plan.classes)
     if plan.recipe.head_epochs:
         head_parameters(plan.student.network, plan.classes)
 
 
-def _looked_at(plan: TrainingPlan, context: RunContext) -> dict[str, LayerPairs]:
+def looked_at(plan: TrainingPlan, context: RunContext) -> dict[str, LayerPairs]:
     """The layers that the losses on features look at, said for people."""
     sides = plan.sides
     for name, side in sides.items():
@@ -128,8 +145,28 @@ def _trained(
     plan: TrainingPlan, out: Path, feed: Feed, teacher: Teacher | None, sides: dict[str, LayerPairs],
     card: TeacherCard | None, context: RunContext,
 ) -> Student:  # fmt: skip
-    recipe, before = plan.recipe, learned_before(plan.request)
-    model, quantization = plan.student, None
+    before = learned_before(plan.request)
+    fitted = fit(plan, out, feed, teacher, sides, context)
+    trained = Trained(plan, fitted.model, fitted.quantization, card, fitted.position, before)
+    return finish(trained, fitted.student, feed, out, context)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the loop leaves: `student` has the weights to keep, of `model`; `position`: the epoch that was kept."""
+
+    student: BatchModel
+    model: LoadedModel
+    quantization: Quantization | None
+    position: Position
+
+
+def fit(
+    plan: TrainingPlan, out: Path, feed: Feed, teacher: Teacher | None, sides: dict[str, LayerPairs],
+    context: RunContext,
+) -> Fitted:  # fmt: skip
+    """Train the student of `plan` in the folder `out`, whose checkpoint it goes on from."""
+    recipe, model, quantization = plan.recipe, plan.student, None
     if plan.quantize is not None:
         model, quantization = plan.quantize(feed)
     learner = _learner(plan, model, sides, context)
@@ -143,11 +180,11 @@ def _trained(
     position = train(
         learner, teacher, feed, recipe,
         head=head_parameters(model.network, plan.classes) if recipe.head_epochs else [],
-        validation_size=len(plan.data.validation), inputs=_inputs(plan), folder=out, progress=context.progress,
+        validation_size=len(plan.data.validation), inputs=inputs_of(plan), folder=out, progress=context.progress,
         accelerator=context.accelerator,
     )  # fmt: skip
     restore_channels(model.network)
-    return finish(Trained(plan, model, quantization, card, position, before), learner.student, feed, out, context)
+    return Fitted(learner.student, model, quantization, position)
 
 
 def _learner(plan: TrainingPlan, model: LoadedModel, sides: dict[str, LayerPairs], context: RunContext) -> Learner:
@@ -163,7 +200,7 @@ def _learner(plan: TrainingPlan, model: LoadedModel, sides: dict[str, LayerPairs
     return Learner(student, plan.terms, layers=sides, peers=peers, autocast=context.speed.autocast).to(device)
 
 
-def _inputs(plan: TrainingPlan) -> dict[str, str]:
+def inputs_of(plan: TrainingPlan) -> dict[str, str]:
     """What a resumed training must find as it was."""
     data = plan.data
     # A view is a function of the sample's number: with the same samples in another order it would be another one's.

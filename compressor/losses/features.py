@@ -42,14 +42,14 @@ def pkd(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) 
     for student, teacher in pairs(student_features, teacher_features):
         # Position after position: what networks on CPU have in memory, so that nothing is copied.
         rows = (maps.flatten(2).transpose(1, 2) for maps in (student, teacher))
-        loss.append(1 - _Correlation.apply(*rows).mean())  # type: ignore[no-untyped-call]
+        loss.append(1 - _Correlation.apply(*rows).mean())
     return torch.stack(loss).sum()
 
 
 class _Correlation(torch.autograd.Function):
     """Pearson's correlation of the channels of [B, positions, C], over the first two; 0 where one does not vary.
 
-    With its own derivative: `dr/ds = (t / |t| − r s / |s|) / |s|` of the centred ones, in two passes over the maps where
+    With its own derivative: `dr/ds = (t / |t| − r s / |s|) / |s|` of the centred ones, in two passes over the maps;
     that of the single operations takes nine.
     """
 

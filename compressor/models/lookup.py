@@ -67,7 +67,7 @@ def require_model(reference: str, permitted: str, input_size: int | None) -> Non
 
 def _require_students(request: Request) -> None:
     task = task_named(request.task)
-    for student in filter(None, (*request.assistants, request.student)):
+    for student in filter(None, (*request.assistants, request.student, *request.raced)):
         task.require_student(student, request.init, request.input_size)
     for number, peer in enumerate(request.recipe.peers):
         with of_peer(number):

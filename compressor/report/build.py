@@ -61,6 +61,7 @@ def build_report(bundle_dir: Path) -> Report:
         teacher=bundle.teacher.source if bundle.teacher else "none",
         teacher_licence=bundle.teacher.licence if bundle.teacher else "none",
         teacher_table=table_row(results),
+        race=bundle.student.race,
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )
 

@@ -1,10 +1,12 @@
 """Profile: a device as data, its facts with their sources, the runtimes to build for, and the budget to hold."""
 
+from collections.abc import Iterator
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from compressor.schema.base import Noun
+from compressor.schema.measurement import Machine
 from compressor.terminal.printable import in_short
 
 __all__ = ["CLASS_LINES", "Budget", "Device", "Fact", "Fingerprint", "Profile", "Target"]
@@ -23,6 +25,9 @@ POSSIBLE = (
     ("sm", 10, 999),
 )
 """Facts of a device beyond which they are slips."""
+
+ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
+"""Other names of an architecture."""
 
 
 class Fact(Noun, Generic[T]):
@@ -192,3 +197,23 @@ class Profile(Noun):
     def asks_for(self, precision: str) -> bool:
         """Whether a model may run in `precision` on any of the targets."""
         return any(precision in target.precisions for target in self.targets)
+
+    def differences(self, machine: Machine) -> Iterator[str]:
+        """What makes `machine` another one than this device, a line each."""
+        expected, arch = self.fingerprint, machine.arch.lower()
+        if ARCHITECTURES.get(arch, arch) != ARCHITECTURES.get(expected.arch.lower(), expected.arch.lower()):
+            yield f"arch is {machine.arch}, the profile's {expected.arch}"
+        if expected.cpu is not None and expected.cpu.lower() not in machine.cpu.lower():
+            yield f"cpu is {machine.cpu}, the profile's {expected.cpu}"
+        lacking = sorted({flag.lower() for flag in expected.isa} - {flag.lower() for flag in machine.isa})
+        if lacking:
+            yield f"isa lacks {', '.join(lacking)}"
+        if expected.cores is not None and machine.cores != expected.cores:
+            yield f"cores are {machine.cores}, the profile's {expected.cores}"
+        if expected.gpu and not any(part.lower() in name.lower() for part in expected.gpu for name in machine.gpus):
+            yield f"gpu is {', '.join(machine.gpus) or 'none'}, the profile's {' or '.join(expected.gpu)}"
+        mode = self.device.power_mode.value if self.device.power_mode is not None else None
+        if mode is not None and machine.power_mode is not None and mode.lower() != machine.power_mode.lower():
+            yield f"the power mode is {machine.power_mode}, the profile's {mode}"
+        if machine.usable_cores < self.threads:
+            yield f"usable cores are {machine.usable_cores}, fewer than the profile's {self.threads} threads"

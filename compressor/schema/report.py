@@ -6,33 +6,15 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
+from compressor.schema.estimate import Estimate, Spread
 from compressor.schema.measurement import Machine
 from compressor.schema.predictions import Kind
 from compressor.schema.quantization import Rung, Score
+from compressor.schema.race import Race
 
 __all__ = ["Check", "ClassShare", "Estimate", "Report", "Row", "Session", "Spread", "TableRow", "Throughput", "Verdict"]
 
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]
-
-
-class Estimate(Noun):
-    """A measured figure with its 95 % interval and the number of samples behind it (of blocks, for latency: see
-    `of`)."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    of: str
-
-
-class Spread(Noun):
-    """A figure that was measured a few times: median, lowest, highest and how often. No interval is claimed."""
-
-    median: float
-    lowest: float
-    highest: float
-    n: int
 
 
 class ClassShare(Noun):
@@ -182,7 +164,7 @@ class Report(Noun):
     `kdc`: the version that made this report. `device`: the profile's CPU. `matches`: the session ran on the profile's
     device and under its conditions; `differences`: where it did not, and then latency and memory are not judged.
     `kept`: which epoch's weights the student is, and by what rule. `teacher_table`: of a teacher that is a table with
-    answers to the test samples; a teacher that runs is one of `rows`.
+    answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -209,4 +191,5 @@ class Report(Noun):
     teacher: str
     teacher_licence: str
     teacher_table: TableRow | None = None
+    race: Race | None = None
     notes: tuple[str, ...]

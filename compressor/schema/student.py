@@ -11,6 +11,7 @@ from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
 from compressor.schema.preprocess import OfTask, TaskName
 from compressor.schema.quantization import Quantization, Scheme
+from compressor.schema.race import Race, RaceRequest
 from compressor.schema.recipe import Recipe
 
 __all__ = [
@@ -198,7 +199,8 @@ class Request(Noun):
     itself. `qat`: how the student learns to round, after it was trained in float: by the same command, in
     RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the classes that a specialist is taught, as
     typed; all others become one. `assistants`: models as `student` names them, between teacher and student: each
-    learns from the one before, in RUN/assistants/1 …, and the student from the last.
+    learns from the one before, in RUN/assistants/1 …, and the student from the last. `race`: several students of which
+    one is to be taken; `student` is null then.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -217,6 +219,14 @@ class Request(Noun):
     qat: Scheme | None = None
     specialty: tuple[str, ...] | None = None
     assistants: tuple[str, ...] = ()
+    race: RaceRequest | None = None
+
+    @property
+    def raced(self) -> tuple[str, ...]:
+        """The students that race, as they are known so far."""
+        if self.race is None:
+            return ()
+        return tuple(contender.student for contender in self.race.contenders) or self.race.named
 
     @classmethod
     def made_anew(cls, path: Path) -> str:
@@ -232,7 +242,8 @@ class Student(Noun):
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.
     `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
     one it learned from; of a model that `kdc teach` made, its own. `trained_on`: sha256 of RUN/trained_on.npy, which
-    says what images its weights have learned from; null in runs of an earlier kdc.
+    says what images its weights have learned from; null in runs of an earlier kdc. `race`: how the student was chosen,
+    where several ran.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -259,6 +270,7 @@ class Student(Noun):
     specialty: Specialty | None = None
     assistants: tuple[Weights, ...] = ()
     trained_on: str | None = None
+    race: Race | None = None
 
     @classmethod
     def made_anew(cls, path: Path) -> str:

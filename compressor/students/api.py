@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import date
 from itertools import product
 from pathlib import Path
 
@@ -19,14 +18,13 @@ from compressor.processes.cores import usable_cores
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.schema.base import write_json
-from compressor.schema.measurement import Contestant, Machine, Measurement
+from compressor.schema.measurement import Machine
 from compressor.schema.profile import Profile
-from compressor.schema.report import Estimate
-from compressor.schema.students import Entrant, Field, Figures, Skeleton, Students, Wish
-from compressor.stats import percentile
+from compressor.schema.students import Entrant, Field, Figures, Students, Wish
 from compressor.students.exporting import entry
+from compressor.students.figures import failures, figures_of
 from compressor.students.kept import Kept, machine_line
-from compressor.students.measuring import measure_field
+from compressor.students.measuring import ROUNDS, measure_field
 from compressor.students.skeletons import MEASURED, make_skeletons
 from compressor.students.table import answered, rank_agreement, unjudged
 from compressor.tasks.table import DEFAULT, candidates_of
@@ -37,13 +35,18 @@ __all__ = ["Wanted", "students"]
 @dataclass(frozen=True)
 class Wanted:
     """What to measure. `names`: candidates, as "timm:NAME" or NAME; none: the whole catalogue. `input_sizes`: pixels;
-    none: the profile's. `fresh`: measure what is kept, too."""
+    none: the profile's. `fresh`: measure what is kept, too. `beside`: more networks, each at its input size.
+    `rounds`: blocks of each artefact; what is kept of fewer is measured again. `surgery`: the catalogue's networks
+    changed for speed, too."""
 
     classes: int = 1000
     input_sizes: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     fresh: bool = False
     task: str = DEFAULT
+    beside: tuple[tuple[str, int], ...] = ()
+    rounds: int = ROUNDS
+    surgery: bool = False
 
 
 def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | None, progress: Progress) -> Students:
@@ -52,7 +55,7 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     What is kept of the same machine, runtimes and settings is not measured again. Raises KdcError: for a name that
     nobody knows, before anything is made; exit 4 where a runtime is missing on the device.
     """
-    families, variants = _families(wanted), screened(profile)
+    entries, variants = _entries(wanted, profile), screened(profile)
     if not variants:
         reason = f"profile {profile.name} has nothing that can be measured before training"
         raise KdcError(reason, "add a float precision to one of its targets")
@@ -60,19 +63,17 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     targets = tuple(target for target in profile.targets if target.runtime in runtimes)
     machine, versions = _device(profile.model_copy(update={"targets": targets}), url, python, progress)
     kept = Kept(cache_folder() / "students", machine, profile, versions)
-    sizes = tuple(dict.fromkeys(wanted.input_sizes or (profile.input_size,)))
-    figures, wishes = _known(wanted, kept, sizes, families, variants)
+    figures, wishes = _known(wanted, kept, entries, variants)
     known = len(figures)
     progress.note(
-        f"{len(families) * len(sizes)} candidates, each as {', '.join('-'.join(variant) for variant in variants)}; "
+        f"{len(entries)} candidates, each as {', '.join('-'.join(variant) for variant in variants)}; "
         f"{len(wishes)} are to be exported and measured, of the others all figures are kept"
     )
     drift: list[float] = []
-    for row in _measured(wishes, profile, url, python, drift, progress) if wishes else ():
+    for row in _measured(wishes, profile, url, python, drift, wanted.rounds, progress) if wishes else ():
         kept.add(row)
         figures[row.student.partition(":")[2], row.input_size, row.runtime, row.precision] = row
-    order = product(variants, sizes, families)
-    rows = [figures[name, size, runtime, precision] for (runtime, precision), size, name in order]
+    rows = [figures[(name, size, *variant)] for variant, (name, size) in product(variants, entries)]
     if not any(row.p50_ms is not None for row in rows):
         raise KdcError(f"none of the candidates could be measured: {rows[0].error}", exit_code=EXIT_INCONCLUSIVE)
     return Students(
@@ -94,13 +95,14 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
 
 
 def _known(
-    wanted: Wanted, kept: Kept, sizes: Sequence[int], families: dict[str, str], variants: Sequence[tuple[str, str]]
+    wanted: Wanted, kept: Kept, entries: dict[tuple[str, int], str], variants: Sequence[tuple[str, str]]
 ) -> tuple[dict[tuple[str, int, str, str], Figures], list[Wish]]:
     """What is kept, by name, input size, runtime and precision; and what is to be made for the rest."""
     figures: dict[tuple[str, int, str, str], Figures] = {}
     wishes = []
-    for size, (name, family) in product(sizes, families.items()):
+    for (name, size), family in entries.items():
         known = {} if wanted.fresh else kept.find(name, size, wanted.classes, variants)
+        known = {variant: row for variant, row in known.items() if row.p50_ms and row.p50_ms.n >= wanted.rounds}
         figures |= {(name, size, *variant): row for variant, row in known.items()}
         missing = tuple(variant for variant in variants if variant not in known)
         wish = Wish(
@@ -108,6 +110,14 @@ def _known(
         )  # fmt: skip
         wishes += [wish] if missing else []
     return figures, wishes
+
+
+def _entries(wanted: Wanted, profile: Profile) -> dict[tuple[str, int], str]:
+    """(Candidate, input size) -> its family, in the catalogue's order."""
+    sizes = tuple(dict.fromkeys(wanted.input_sizes or (profile.input_size,)))
+    families = _families(wanted)
+    entries = {(name, size): family for size, (name, family) in product(sizes, families.items())}
+    return entries | {entry: families.get(entry[0], "-") for entry in wanted.beside}
 
 
 def _left_out(profile: Profile, variants: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -133,19 +143,19 @@ def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
 
 def _families(wanted: Wanted) -> dict[str, str]:
     """Candidate -> its family, in the catalogue's order."""
-    catalogue: dict[str, Sequence[str]] = candidates_of(wanted.task).CATALOGUE
+    task = candidates_of(wanted.task)
+    catalogue: dict[str, Sequence[str]] = task.CATALOGUE
     known = {name: family for family, names in catalogue.items() for name in names}
-    if not wanted.names:
-        return known
-    chosen = {}
-    for typed in wanted.names:
+    chosen: dict[str, str] = {}
+    for typed in wanted.names or known:
         name = typed.removeprefix("timm:")
-        if name not in known and not candidates_of(wanted.task).is_known(name):
+        if name not in known and not task.is_known(name):
             raise KdcError(
                 f"--student {typed} is no candidate{did_you_mean(name, known)}",
                 f"the catalogue has: {', '.join(known)}; any other model of timm may be named too",
             )
-        chosen[name] = known.get(name, "-")
+        forms = (name, *task.possible(name)) if wanted.surgery and "+" not in name else (name,)
+        chosen |= dict.fromkeys(forms, known.get(task.base_of(name), "-"))
     return chosen
 
 
@@ -167,8 +177,9 @@ def _device(
 
 
 def _measured(
-    wishes: Sequence[Wish], profile: Profile, url: DeviceUrl, python: str | None, drift: list[float], progress: Progress
-) -> Iterator[Figures]:
+    wishes: Sequence[Wish], profile: Profile, url: DeviceUrl, python: str | None, drift: list[float], rounds: int,
+    progress: Progress,
+) -> Iterator[Figures]:  # fmt: skip
     """Export all, then measure session by session, and tell after each; into `drift` goes the reference's p50."""
     with _workshop(progress) as folder:
         made = {
@@ -176,15 +187,15 @@ def _measured(
         }
         skeletons = [made[wish] for wish in wishes]  # in the order asked for, whichever was done first
         for skeleton in skeletons:
-            yield from _failures(skeleton)
+            yield from failures(skeleton)
         entrants = [entrant for skeleton in skeletons for entrant in skeleton.entrants]
         if not entrants:
             return
         by_label = {wish.label: wish for wish in wishes}
         field = _field(folder, profile, wishes[0].task, entrants)
-        for number, (group, measurement) in enumerate(measure_field(folder, field, url, python, progress)):
+        for number, (group, measurement) in enumerate(measure_field(folder, field, url, python, rounds, progress)):
             for entrant in group:
-                figures = _figures(by_label[entrant.candidate], entrant, measurement)
+                figures = figures_of(by_label[entrant.candidate], entrant, measurement)
                 is_reference = entrant.name == field.reference
                 if is_reference and figures.p50_ms is not None:
                     drift.append(figures.p50_ms.value)
@@ -229,61 +240,3 @@ def _field(folder: Path, profile: Profile, task: str, entrants: Sequence[Entrant
     field = Field(profile=profile, reference=entrants[0].name, variants=tuple(entrants), support=tuple(support))
     write_json(folder / "bundle.json", field)
     return field
-
-
-def _failures(skeleton: Skeleton) -> list[Figures]:
-    return [
-        _nothing(skeleton.wish, *variant, reason)
-        for variant in skeleton.wish.variants
-        if (reason := skeleton.failures.get("-".join(variant))) is not None
-    ]
-
-
-def _nothing(wish: Wish, runtime: str, precision: str, reason: str) -> Figures:
-    return Figures(
-        student=f"timm:{wish.name}", family=wish.family, input_size=wish.input_size, classes=wish.classes,
-        runtime=runtime, runtime_version=None, precision=precision, executed_precision=None, parameters=None, macs=None,
-        size_mb=None, p50_ms=None, p90_ms=None, peak_rss_mb=None, model_rss_mb=None, error=reason,
-        measured=date.today().isoformat(),
-    )  # fmt: skip
-
-
-def _figures(wish: Wish, entrant: Entrant, measurement: Measurement) -> Figures:
-    contestant = next(row for row in measurement.contestants if row.variant == entrant.name)
-    nothing = _nothing(wish, entrant.runtime, entrant.precision, contestant.error or "")
-    facts = {
-        "parameters": entrant.parameters,
-        "macs": entrant.macs,
-        "size_mb": sum(file.bytes for file in entrant.files) / 1e6,
-        "runtime_version": contestant.runtime_version,
-        "executed_precision": contestant.executed_precision,
-    }
-    if contestant.error is not None:
-        return nothing.model_copy(update=facts)
-    blocks = [block.wall_ms for block in measurement.blocks if block.variant == entrant.name]
-    p50 = _estimate(blocks, 0.5)
-    if p50 is None:  # it would pass for one that holds every line
-        return nothing.model_copy(update=facts | {"error": f"measured in {len(blocks)} blocks, too few to tell"})
-    return nothing.model_copy(
-        update=facts
-        | {
-            "p50_ms": p50,
-            "p90_ms": _estimate(blocks, 0.9),
-            "peak_rss_mb": contestant.peak_rss_mb,
-            "model_rss_mb": _above_idle(contestant),
-            "error": None,
-        }
-    )
-
-
-def _above_idle(contestant: Contestant) -> float | None:
-    peak, idle = contestant.peak_rss_mb, contestant.idle_rss_mb
-    return None if peak is None or idle is None else round(peak - idle, 3)
-
-
-def _estimate(blocks: Sequence[Sequence[float]], q: float) -> Estimate | None:
-    try:
-        interval = percentile(blocks, q)
-    except ValueError:  # the session was cut short
-        return None
-    return Estimate(value=interval.value, low=interval.low, high=interval.high, n=interval.n, of="blocks")

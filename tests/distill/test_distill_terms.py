@@ -286,11 +286,8 @@ def test_answers_are_not_kept_ahead_where_layers_are_wanted_whole(tmp_path: Path
     with pytest.raises(KdcError, match="--precompute: pkd looks at all of the teacher's stage2, and what is kept are"):
         precompute(request, tmp_path / "run", progress=Silent())
     progress = Hearing()
-    run(
-        ask_distill(losses=LAYERS["losses"][:2] + [{"name": "hint"}], views={"distinct": 1}),
-        tmp_path / "run",
-        progress=progress,
-    )
+    with_hint = [*LAYERS["losses"][:2], {"name": "hint"}]
+    run(ask_distill(losses=with_hint, views={"distinct": 1}), tmp_path / "run", progress=progress)
     anew = "the teacher answers anew in every epoch: a loss looks at all of its stage2"
     assert any(line.startswith(anew) for line in progress.notes)
     with pytest.raises(KdcError, match="learns along with the student"):

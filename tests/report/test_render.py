@@ -45,6 +45,49 @@ def test_the_markdown(report: Report) -> None:
     assert to_markdown(report).splitlines() == expected.splitlines()
 
 
+def test_the_race(report: Report) -> None:
+    """Who came further first; what the neighbours cost; nothing that a name could break."""
+    from compressor.schema.race import Contender, Neighbour, Race, Trial
+
+    def share(value: float) -> Estimate:
+        return Estimate(value=value, low=value - 0.05, high=value + 0.05, n=1000, of="validation samples")
+
+    def trial(student: str, epochs: int, value: float) -> Trial:
+        return Trial(student=student, epochs=epochs, steps=9, accuracy=share(value), seconds=1.0, inputs={})
+
+    p50 = Estimate(value=2.0, low=1.9, high=2.1, n=30, of="blocks")
+    larger = Neighbour(student="timm:huge", p50_ms=p50, size_mb=9.0, over=("p50_ms 1.9 > 1.5",))
+    a, b, c = "timm:a", "timm:b", "timm:c|d"
+    race = Race(
+        contenders=(
+            Contender(student=a),
+            Contender(student=b, variant="onnxruntime-int8", p50_ms=p50, size_mb=1.25, larger=larger),
+            Contender(student=c),
+        ),
+        why="of 9 candidates the budget admits 3",
+        share=0.5,
+        planned=7,
+        rounds=((trial(a, 1, 0.9), trial(b, 1, 0.8)), (trial(b, 3, 0.93), trial(a, 3, 0.91))),
+        failed={c: "loss kd is not finite"},
+        winner=b,
+        lead=share(0.02),
+        reason="timm:b has the highest validation accuracy",
+    )
+    said = to_markdown(report.model_copy(update={"race": race}))
+    part = said[said.index("**The race of students") :].split("</details>")[0]
+    assert part.splitlines()[2:7] == [
+        "| student | ran as | p50 ms | size (MB) | validation % after 1 epoch (n = 1000) | validation % after 3 epochs "
+        "(n = 1000) |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| `timm:b` | onnxruntime-int8 | 2.00 [1.90–2.10] | 1.25 | 80.0 [75.0–85.0] | 93.0 [88.0–98.0] |",
+        "| `timm:a` | not measured | not measured | not measured | 90.0 [85.0–95.0] | 91.0 [86.0–96.0] |",
+        "| `timm:c\\|d` | not measured | not measured | not measured | – | – |",
+    ]
+    assert "The next larger one: `timm:huge`, p50 2.00 [1.90–2.10] ms, 9.00 MB, which breaks p50_ms 1.9 > 1.5." in part
+    assert "`timm:c\\|d` could not learn: loss kd is not finite." in part
+    assert "The race of students" not in to_markdown(report)
+
+
 def test_throughput_that_nobody_asked_for_is_one_line(make_bundle: Make, edit_json: Edit) -> None:
     def left_out(measurement: dict[str, Any]) -> None:
         measurement["with_throughput"] = False

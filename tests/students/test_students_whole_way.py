@@ -218,6 +218,7 @@ def test_a_session_that_was_cut_short_measures_nothing() -> None:
     from types import SimpleNamespace as Plain
 
     from compressor.schema.students import Wish
+    from compressor.students.figures import figures_of
     from compressor.students.table import over_budget
     from tests.students.fields import field_of
 
@@ -228,7 +229,7 @@ def test_a_session_that_was_cut_short_measures_nothing() -> None:
     ran = Plain(variant=entrant.name, error=None, runtime_version="1", executed_precision="fp32", peak_rss_mb=9.0,
                 idle_rss_mb=5.0)  # fmt: skip
     blocks = [Plain(variant=entrant.name, wall_ms=(1.0,) * 6)] * 3
-    figures = students_api._figures(wish, entrant, Plain(contestants=[ran], blocks=blocks))  # type: ignore[arg-type]
+    figures = figures_of(wish, entrant, Plain(contestants=[ran], blocks=blocks))  # type: ignore[arg-type]
     assert figures.p50_ms is None
     assert figures.error == "measured in 3 blocks, too few to tell"
     assert over_budget(figures, load_profile("x86-avx2").budget)[0] is False

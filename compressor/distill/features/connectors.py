@@ -274,12 +274,12 @@ def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sized(features: Tensor, size: Sequence[int]) -> Tensor:
     """Averages of cells; those of one size take half as long when they are called so."""
-    height, width = features.shape[2:]
-    if (height, width) == tuple(size):
+    height, width, (rows, columns) = *features.shape[2:], size
+    if (height, width) == (rows, columns):
         return features
-    if height % size[0] or width % size[1]:
-        return F.adaptive_avg_pool2d(features, tuple(size))
-    return F.avg_pool2d(features, (height // size[0], width // size[1]))
+    if height % rows or width % columns:
+        return F.adaptive_avg_pool2d(features, (rows, columns))
+    return F.avg_pool2d(features, (height // rows, width // columns))
 
 
 CONNECTORS: Mapping[str | None, type[Connector]] = {

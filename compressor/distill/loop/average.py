@@ -1,18 +1,19 @@
-"""What follows the gradients of every step, at little more than the memory traffic that it needs: the gradients' norm is
-clipped, and the weights are averaged."""
+"""What every step does beside the optimizer: the norm of its gradients is clipped, and the weights are averaged."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["Average", "clip_gradients"]
 
-Slot = tuple[dict[str, Tensor | None], str]
+T = TypeVar("T", bound=nn.Module)
+Slot = tuple[Mapping[str, Any], str]
 
 
-class Average(nn.Module):
+class Average(nn.Module, Generic[T]):
     """The exponential moving average of a model's weights and buffers, warmed up: with the decay
     `min(decay, 1 - step^(-2/3))`, so that the first steps do not weigh for ever.
 
@@ -21,9 +22,9 @@ class Average(nn.Module):
     once.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: T, decay: float) -> None:
         super().__init__()
-        self.module = copy.deepcopy(model).eval()
+        self.module: T = copy.deepcopy(model).eval()
         self._decay = decay
         self._slots: list[tuple[Slot, Slot]] | None = None
 
@@ -38,11 +39,12 @@ class Average(nn.Module):
             self._slots = list(zip(_slots(self.module), _slots(model), strict=True))
         # Looked up anew: a model may put another tensor in a place.
         pairs = [(own[name], other[key]) for (own, name), (other, key) in self._slots]
-        averaged = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
-        copied = [(ours, theirs) for ours, theirs in pairs if not ours.is_floating_point()]
-        if copied:
-            torch._foreach_copy_(*map(list, zip(*copied, strict=True)))
-        torch._foreach_lerp_(*map(list, zip(*averaged, strict=True)), weight=1.0 - self.decay_at(step))
+        floats = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
+        others = [(ours, theirs) for ours, theirs in pairs if not ours.is_floating_point()]
+        if others:
+            torch._foreach_copy_([ours for ours, _ in others], [theirs for _, theirs in others])
+        weight = 1.0 - self.decay_at(step)
+        torch._foreach_lerp_([ours for ours, _ in floats], [theirs for _, theirs in floats], weight=weight)
 
 
 def _slots(model: nn.Module) -> list[Slot]:
@@ -65,12 +67,12 @@ def _slots(model: nn.Module) -> list[Slot]:
 def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> None:
     """Scale all gradients together so that their norm is `most` at the most (Pascanu et al. 2013, arXiv 1211.5063), as
     `torch.nn.utils.clip_grad_norm_` does."""
-    gradients: Sequence[Tensor] = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return
-    norm = torch.nn.utils.get_total_norm(gradients, foreach=None)
+    norm = torch.nn.utils.get_total_norm(gradients)
     factor = (most / (norm + 1e-6)).clamp(max=1.0)
     # Multiplying by 1 changes nothing; on a GPU, to ask whether it is 1 would wait for the norm.
     if norm.device.type == "cpu" and factor.item() == 1.0:
         return
-    torch._foreach_mul_(list(gradients), factor)
+    torch._foreach_mul_(gradients, factor)

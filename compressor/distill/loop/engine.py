@@ -62,7 +62,7 @@ class Training:
     task: Feed
     recipe: Recipe
     optimizer: AdamW
-    average: Average | None
+    average: Average[BatchModel] | None
     accelerator: Accelerator
     inputs: Mapping[str, str]
     checkpoint: Path

@@ -12,16 +12,20 @@ from compressor.errors import KdcError
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import Feed
 
-__all__ = ["out_of_memory_explained", "require_finite"]
+__all__ = ["LearningError", "out_of_memory_explained", "require_finite"]
 
 NAMED = 5
 
 
+class LearningError(KdcError):
+    """It is this network, with this recipe: another one might learn."""
+
+
 def require_finite(sums: Mapping[str, Tensor], bad: Tensor, position: Position, task: Feed) -> None:
-    """Raise KdcError where a loss of this epoch is not finite. `bad`: the first step that was so, or -1."""
+    """Raise LearningError where a loss of this epoch is not finite. `bad`: the first step that was so, or -1."""
     for name, total in sums.items():
         if not math.isfinite(float(total)):
-            raise KdcError(
+            raise LearningError(
                 f"loss {name} is not finite at step {int(bad) + 1} of epoch {position.epoch + 1}: "
                 f"{_samples(task, position.epoch, int(bad))}",
                 "look at these samples, or lower the learning rate: --set optimizer.lr=…",
@@ -47,8 +51,8 @@ def out_of_memory_explained(recipe: Recipe) -> Iterator[None]:
         raise _explained(recipe) from error
 
 
-def _explained(recipe: Recipe) -> KdcError:
-    return KdcError(
+def _explained(recipe: Recipe) -> LearningError:
+    return LearningError(
         f"out of memory with batch_size {recipe.batch_size} in {recipe.accumulate} part(s)",
         f"--set accumulate={2 * recipe.accumulate} takes half of it for the same batch; or a smaller --input-size",
     )

@@ -23,6 +23,7 @@ from compressor.distill.features.layers import layer_pairs_of
 from compressor.distill.host.resources import Resources
 from compressor.distill.loop.learner import bind_losses
 from compressor.distill.methods.bias_correction import require_correctable
+from compressor.distill.methods.race import distill_raced, require_raceable
 from compressor.distill.plan import Origin
 from compressor.distill.run_folder import Destination, acquired, rollback, start
 from compressor.distill.trainer import train_and_save
@@ -48,12 +49,14 @@ def distill_chain(
     resources: Resources | None = None,
     data: Dataset | None = None,
 ) -> Student:
-    """Distill as `distill` does, by way of `request.assistants`. Interrupted anywhere, it goes on with `resume`: an
-    assistant that is finished is not trained again.
+    """Distill as `distill` does, by way of `request.assistants`, or after `request.race`. Interrupted anywhere,
+    it goes on with `resume`: an assistant that is finished is not trained again.
 
     `data`: where `require_possible` has opened it already. Raises KdcError before the first is trained for whatever
     would stop a later one.
     """
+    if request.race is not None:
+        return distill_raced(request, out, progress=progress, resources=resources, data=data)
     if not request.assistants:
         return distill(request, out, progress=progress, resources=resources, data=data)
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
@@ -142,16 +145,18 @@ def _require_chain(request: Request) -> None:
         )
 
 
-def require_possible(request: Request, progress: Progress) -> Dataset:
-    """Open the data, make every model of the chain once (without assistants: of the distillation), and find the layers
-    that losses look at. Only the data is kept. Raises KdcError for whatever would stop a training later; changes
-    nothing."""
+def require_possible(request: Request, progress: Progress, data: Dataset | None = None) -> Dataset:
+    """Open the data (or take it, where it is open), make every model of the chain once (without assistants: of the
+    distillation), and find the layers that losses look at. Only the data is kept. Raises KdcError for whatever would
+    stop a training later; changes nothing."""
     recipe = request.recipe
+    if request.race is not None:
+        return require_raceable(request, progress, data)
     if request.assistants:
         _require_chain(request)
     require_alone(request)
     terms = bind_losses(recipe, has_teacher=has_teacher(request))
-    data = training_data(request, terms, progress)
+    data = data or training_data(request, terms, progress)
     if not request.assistants:
         distillation(request, Silent(), data)
         return data

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from compressor.data.samples import Dataset
 from compressor.data.transfer import transfer_set
 from compressor.distill.api import already_finished, has_teacher, labels_only
 from compressor.distill.host.resources import Resources
@@ -84,25 +85,29 @@ def distill_quantized(
     *,
     progress: Progress,
     resources: Resources | None = None,
+    data: Dataset | None = None,
 ) -> Student:
     """Distill as `distill_chain` does, into float/ in the folder, and go on from there for `request.qat`. With
     assistants, too, the teacher of this part is the one that the chain began with, which the student is held against.
 
-    Interrupted anywhere, it goes on with `resume`.
+    Interrupted anywhere, it goes on with `resume`. `data`: where the caller has opened it already.
     """
     assert request.qat is not None
     _refuse_corrected(request.recipe)
     with acquired(out, request, progress) as finished:
         if finished:
             return already_finished(out.folder, progress)
-        return _quantized(request, out, progress, resources)
+        return _quantized(request, out, progress, resources, data)
 
 
-def _quantized(request: Request, out: Destination, progress: Progress, resources: Resources | None) -> Student:
+def _quantized(
+    request: Request, out: Destination, progress: Progress, resources: Resources | None, data: Dataset | None
+) -> Student:
     qat_recipe(request.recipe, has_teacher(request))
     in_float = request.model_copy(update={"qat": None})
     # What is mistyped must not cost the run that stood here.
-    data = None if out.resume else require_possible(in_float, progress)
+    if not out.resume:
+        data = require_possible(in_float, progress, data)
     if team().is_main_process:
         start(out, request)
     team().wait_for_everyone()

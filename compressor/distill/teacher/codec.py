@@ -31,8 +31,8 @@ class Codec:
     2021, arXiv 2112.01528, keep them so), and the mass of all others, which `decode` spreads evenly over them; class
     numbers are kept as float32, exact up to 2^24. Any temperature can be applied afterwards. `dtype`: of what is kept.
 
-    `features`: layers whose outputs are kept too, each with the shape to keep: pooled ones as they are, in `dtype`; maps
-    (C, h, w) brought to that size by adaptive average pooling, in `maps_dtype`.
+    `features`: layers whose outputs are kept too, each with the shape to keep: pooled ones as they are, in `dtype`;
+    maps (C, h, w) brought to that size by adaptive average pooling, in `maps_dtype`.
     """
 
     classes: int
@@ -92,8 +92,9 @@ class Codec:
         """[B, values]; of a map position after position, as networks on CPU have it in memory (channels last)."""
         if not _is_map(layer):
             return feature.to(self.dtype).float()
-        if feature.shape[2:] != layer.shape[1:]:
-            feature = F.adaptive_avg_pool2d(feature, layer.shape[1:])
+        _, height, width = layer.shape
+        if feature.shape[2:] != (height, width):
+            feature = F.adaptive_avg_pool2d(feature, (height, width))
         return feature.permute(0, 2, 3, 1).flatten(1).to(self.maps_dtype).float()
 
     def _answer(self, logits: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class Codec:
             start += values.shape[1]
             if _is_map(layer):
                 channels, height, width = layer.shape
-                values = values.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+                values = values.view(-1, height, width, channels).permute(0, 3, 1, 2)
             features[layer.name] = values
         return features
 
@@ -129,7 +130,7 @@ class Codec:
         """uint8 [B, bytes] of what `encode` gave (on CPU)."""
         raw = []
         for values, (count, dtype), (what, key) in zip(
-            encoded.split([count for count, _ in self._parts], 1), self._parts, NAMED, strict=True
+            torch.split(encoded, [count for count, _ in self._parts], 1), self._parts, NAMED, strict=True
         ):
             if not values.isfinite().all():
                 raise KdcError(

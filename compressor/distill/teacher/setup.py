@@ -66,19 +66,18 @@ def signal_of(
     *,
     taps: Taps | None = None,
     kept: Sequence[Layer] = (),
-    ahead: bool = False,
+    every_view: bool = False,
 ) -> Teacher:
     """The teacher as the loop asks it: with its answers kept, where a view comes more than once and they may be.
 
     `taps`: what the losses look at beside its logits; `kept`: those of these layers that can be kept, each with the
-    shape to keep. `ahead`: keep answers even where this training shows each view once; raises KdcError where there is
-    no room for them.
+    shape to keep. `every_view`: keep answers even where this training shows each view once.
     """
     progress = context.progress
     codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), kept)
     online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, context.speed.autocast)
     distinct, folder = recipe.views.distinct, context.resources.teacher_cache
-    why = _why_anew(recipe, taps, kept, folder, ahead)
+    why = _why_anew(recipe, taps, kept, folder, every_view)
     if why is not None or distinct is None or folder is None:
         progress.note(f"the teacher answers anew in every epoch: {why}")
         return online
@@ -86,8 +85,6 @@ def signal_of(
     with context.accelerator.main_process_first():
         full = _no_room(folder, key, codec, distinct * len(data.train))
         if full is not None:
-            if ahead:
-                raise KdcError(f"--precompute: {full}", "--teacher-cache DIR with more room, or fewer views.distinct")
             progress.note(f"the teacher answers anew in every epoch: {full}")
             return online
         store = AnswerStore(folder, key, views=distinct, samples=len(data.train), size=codec.bytes)
@@ -107,7 +104,9 @@ def signal_of(
     return cached
 
 
-def _why_anew(recipe: Recipe, taps: Taps | None, kept: Sequence[Layer], folder: Path | None, ahead: bool) -> str | None:
+def _why_anew(
+    recipe: Recipe, taps: Taps | None, kept: Sequence[Layer], folder: Path | None, every_view: bool
+) -> str | None:
     """Why answers are not kept; None where they are."""
     distinct = recipe.views.distinct
     if distinct is None:
@@ -117,7 +116,7 @@ def _why_anew(recipe: Recipe, taps: Taps | None, kept: Sequence[Layer], folder: 
         return f"a loss looks at all of its {whole[0]}; pooled features and coarse maps (of pkd) can be kept"
     if folder is None:
         return "--teacher-cache off"
-    if recipe.epochs <= distinct and not ahead:
+    if recipe.epochs <= distinct and not every_view:
         return f"{recipe.epochs} epochs show {distinct} views once each"
     return None
 

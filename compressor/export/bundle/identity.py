@@ -1,9 +1,12 @@
 """What an exported model says of itself and of what it was made from, without telling about this machine."""
 
+import json
+
 from compressor import __version__
 from compressor.export.onnx.graph import metadata_json
 from compressor.models import LoadedModel
 from compressor.models.lineage import last_part, public
+from compressor.schema.race import Race
 from compressor.schema.student import Student
 
 __all__ = ["metadata_of", "public", "without_paths"]
@@ -42,4 +45,17 @@ def without_paths(record: Student) -> Student:
         for peer in record.recipe.peers
     )
     recipe = record.recipe.model_copy(update={"peers": peers})
-    return record.model_copy(update={**changes, "assistants": assistants, "recipe": recipe})
+    race = None if record.race is None else _race(record.race)
+    return record.model_copy(update={**changes, "assistants": assistants, "recipe": recipe, "race": race})
+
+
+def _race(race: Race) -> Race:
+    """With the contenders' names in place of where they lay, in what was said of them, too."""
+    text = race.model_dump_json()
+    for contender in race.contenders:
+        text = text.replace(_in_json(contender.student), _in_json(last_part(contender.student)))
+    return Race.model_validate_json(text)
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]

@@ -18,7 +18,6 @@ from compressor.stats import Interval, look_confidence
 
 __all__ = ["Grounds", "disturbances", "grounds_of"]
 
-ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 # Turbo steps come and go by some per cent; a tenth less clock is a tenth more latency.
 CLOCK_FELL = 0.9
@@ -76,24 +75,8 @@ def grounds_of(results: Results) -> Grounds:
 
 
 def _machine_differences(profile: Profile, measurement: Measurement) -> Iterator[str]:
-    expected, machine, after = profile.fingerprint, measurement.machine_before, measurement.machine_after
-    arch = machine.arch.lower()
-    if ARCHITECTURES.get(arch, arch) != ARCHITECTURES.get(expected.arch.lower(), expected.arch.lower()):
-        yield f"arch is {machine.arch}, the profile's {expected.arch}"
-    if expected.cpu is not None and expected.cpu.lower() not in machine.cpu.lower():
-        yield f"cpu is {machine.cpu}, the profile's {expected.cpu}"
-    lacking = sorted({flag.lower() for flag in expected.isa} - {flag.lower() for flag in machine.isa})
-    if lacking:
-        yield f"isa lacks {', '.join(lacking)}"
-    if expected.cores is not None and machine.cores != expected.cores:
-        yield f"cores are {machine.cores}, the profile's {expected.cores}"
-    if expected.gpu and not any(part.lower() in name.lower() for part in expected.gpu for name in machine.gpus):
-        yield f"gpu is {', '.join(machine.gpus) or 'none'}, the profile's {' or '.join(expected.gpu)}"
-    mode = profile.device.power_mode.value if profile.device.power_mode is not None else None
-    if mode is not None and machine.power_mode is not None and mode.lower() != machine.power_mode.lower():
-        yield f"the power mode is {machine.power_mode}, the profile's {mode}"
-    if machine.usable_cores < profile.threads:
-        yield f"usable cores are {machine.usable_cores}, fewer than the profile's {profile.threads} threads"
+    machine, after = measurement.machine_before, measurement.machine_after
+    yield from profile.differences(machine)
     if (machine.arch, machine.cpu, machine.cores) != (after.arch, after.cpu, after.cores):
         yield f"the machine changed while it measured, to {after.cpu} ({after.arch}, {after.cores} cores)"
 

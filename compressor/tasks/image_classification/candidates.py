@@ -12,10 +12,12 @@ import numpy as np
 
 from compressor.models.loaded import LoadedModel
 from compressor.schema.preprocess import ImagePreprocess, Preprocess
+from compressor.tasks.image_classification.models.surgery import base_of, possible, require_operations
+from compressor.tasks.image_classification.preprocessing import of_images
 from compressor.tasks.image_classification.stored import StoredImages
 from compressor.tasks.image_classification.task import TASK
 
-__all__ = ["CATALOGUE", "create", "drawn", "is_known"]
+__all__ = ["CATALOGUE", "as_candidate", "base_of", "create", "drawn", "has_weights", "is_known", "possible"]
 
 CATALOGUE: dict[str, tuple[str, ...]] = {
     "MobileNetV2": ("mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075", "mobilenetv2_100", "mobilenetv2_140"),
@@ -45,10 +47,27 @@ CATALOGUE: dict[str, tuple[str, ...]] = {
 
 
 def is_known(name: str) -> bool:
-    """Whether timm has a network of that name."""
+    """Whether timm has a network of that name. Raises KdcError for a change after "+" that kdc does not make."""
     import timm
 
-    return bool(timm.is_model(name))
+    require_operations(name)
+    return bool(timm.is_model(base_of(name)))
+
+
+def has_weights(name: str) -> bool:
+    """Whether timm has weights for it, which the hub would be asked for."""
+    import timm
+
+    return bool(timm.is_model_pretrained(base_of(name)))
+
+
+def as_candidate(model: LoadedModel) -> tuple[str, int] | None:
+    """The name and the input size by which `create` makes a network that takes as long as `model`, whatever its weights
+    are. None where it is not one of timm's, or not square."""
+    sizes = set(of_images(model.preprocess).input_size)
+    if model.family != "timm" or len(sizes) != 1 or not is_known(model.weights.architecture):
+        return None
+    return model.weights.architecture, sizes.pop()
 
 
 def create(name: str, classes: int, input_size: int) -> LoadedModel:

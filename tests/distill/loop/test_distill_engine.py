@@ -350,7 +350,7 @@ def test_the_average_warms_up_over_the_whole_run(tmp_path: Path, monkeypatch: py
     """It counts the steps of all epochs: beginning again with each, it would forget the earlier ones."""
     steps, update = [], Average.update
 
-    def watched(average: Average, model: nn.Module, step: int) -> None:
+    def watched(average: Average[BatchModel], model: BatchModel, step: int) -> None:
         steps.append(step)
         update(average, model, step)
 

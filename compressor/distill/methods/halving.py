@@ -1,0 +1,45 @@
+"""Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943), but that every trial has a whole schedule of its
+own: a student that was stopped while the rate was high says little about where it would have ended."""
+
+import math
+
+from compressor.schema.recipe import Recipe
+
+__all__ = ["LEAST_STEPS", "rounds_of", "trial_recipe"]
+
+LEAST_STEPS = 200
+"""Steps of a trial, or all that the training itself has: after fewer, students of a small data set all look alike."""
+
+
+def rounds_of(students: int, steps_per_epoch: int, epochs: int, share: float) -> list[tuple[int, int]]:
+    """(students, epochs of each) of every round: each has half of those of the one before, down to two, and all
+    rounds take about equally long.
+
+    Args:
+        students: how many begin.
+        steps_per_epoch: of the training data.
+        epochs: of the training that the winner is for.
+        share: what all trials may take together, in trainings. More, where a trial would have fewer than LEAST_STEPS.
+    """
+    counts = [students]
+    while counts[-1] > 2:
+        counts.append(math.ceil(counts[-1] / 2))
+    if students < 2:
+        return []
+    least = math.ceil(LEAST_STEPS / steps_per_epoch)
+    lengths = [max(1, least, math.floor(share * epochs / len(counts) / count)) for count in counts]
+    return [(count, min(epochs, length)) for count, length in zip(counts, lengths, strict=True)]
+
+
+def trial_recipe(recipe: Recipe, epochs: int, most: int) -> Recipe:
+    """The recipe of a trial of so many epochs: its own schedule, and the views of a trial of `most` epochs, so that a
+    teacher answers once for all of them."""
+    warmup = min(recipe.optimizer.warmup_epochs, epochs / 5)
+    views = recipe.views if recipe.views.distinct else recipe.views.model_copy(update={"distinct": most})
+    changes = {
+        "epochs": epochs,
+        "head_epochs": min(recipe.head_epochs, epochs - 1),
+        "optimizer": recipe.optimizer.model_copy(update={"warmup_epochs": warmup}),
+        "views": views,
+    }
+    return recipe.model_copy(update=changes)

@@ -1,0 +1,58 @@
+"""How the student was chosen: who raced, who won, and what the next larger and smaller ones cost."""
+
+from compressor.report.render.markdown import code, table, text
+from compressor.report.render.text import NOT_MEASURED, estimate, number
+from compressor.schema.race import Contender, Neighbour, Race, Trial
+
+__all__ = ["race_table"]
+
+
+def race_table(race: Race) -> str:
+    """A row a contender, the winner first, and a column a round; below it why this one, and its neighbours."""
+    titles = ["student", "ran as", "p50 ms", "size (MB)", *(_round(trials) for trials in race.rounds)]
+    scores = [{trial.student: trial for trial in trials} for trials in race.rounds]
+    ordered = sorted(race.contenders, key=lambda contender: _place(contender, race))
+    rows = [
+        [
+            code(contender.student),
+            text(contender.variant or NOT_MEASURED),
+            estimate(contender.p50_ms),
+            NOT_MEASURED if contender.size_mb is None else number(contender.size_mb),
+            *(_accuracy(trials.get(contender.student)) for trials in scores),
+        ]
+        for contender in ordered
+    ]
+    winner = next(contender for contender in race.contenders if contender.student == race.winner)
+    lines = [
+        f"{len(race.contenders)} students: {text(race.why)}.",
+        f"Taken: {text(race.reason)}.",
+        *(f"The next larger one: {_neighbour(other)}." for other in (winner.larger,) if other is not None),
+        *(f"The next smaller one: {_neighbour(other)}." for other in (winner.smaller,) if other is not None),
+        *(f"{code(student)} could not learn: {text(why)}." for student, why in race.failed.items()),
+    ]
+    if race.rounds:
+        lines.append(f"All trials together: {race.planned} epochs.")
+    return table(titles, rows, len(titles) - 2) + "\n\n" + "  \n".join(lines)
+
+
+def _place(contender: Contender, race: Race) -> tuple[int, int]:
+    """Who came further stands before who did not."""
+    for back, trials in enumerate(reversed(race.rounds)):
+        for rank, trial in enumerate(trials):
+            if trial.student == contender.student:
+                return back, rank
+    return len(race.rounds), 0
+
+
+def _round(trials: tuple[Trial, ...]) -> str:
+    epochs, n = trials[0].epochs, trials[0].accuracy.n
+    return f"validation % after {epochs} epoch{'' if epochs == 1 else 's'} (n = {n})"
+
+
+def _accuracy(trial: Trial | None) -> str:
+    return "–" if trial is None else estimate(trial.accuracy, percent=True)
+
+
+def _neighbour(other: Neighbour) -> str:
+    over = f", which breaks {text('; '.join(other.over))}" if other.over else ""
+    return f"{code(other.student)}, p50 {estimate(other.p50_ms)} ms, {number(other.size_mb)} MB{over}"

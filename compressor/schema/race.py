@@ -1,0 +1,78 @@
+"""A race of students: what was asked for (in RUN/run.json), and what came of it (in RUN/student.json)."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from compressor.schema.base import Noun
+from compressor.schema.estimate import Estimate
+
+__all__ = ["Contender", "Neighbour", "Race", "RaceRequest", "Trial"]
+
+
+class Neighbour(Noun):
+    """What lies next to a contender on the front of what was measured: a network of another size, and what it costs.
+    `over`: the lines of the budget that it does not hold, in words."""
+
+    student: str
+    p50_ms: Estimate
+    size_mb: float
+    over: tuple[str, ...]
+
+
+class Contender(Noun):
+    """A student that may be taken. `variant`: the fastest of those that the budget admits; its `p50_ms` and `size_mb`,
+    measured before training on the day `measured`; null where nothing was measured. `larger`, `smaller`: the next ones
+    on that variant's front of computing against time."""
+
+    student: str
+    family: str = "-"
+    parameters: int | None = None
+    macs: int | None = None
+    variant: str | None = None
+    p50_ms: Estimate | None = None
+    size_mb: float | None = None
+    measured: str | None = None
+    larger: Neighbour | None = None
+    smaller: Neighbour | None = None
+
+
+class RaceRequest(Noun):
+    """Request.race. `named`: the students as typed; none: the ones that the budget of `profile` admits. `share`: how
+    long the race may take, in epochs of the training itself. `contenders`, the most computing first, and `why` it is
+    these: filled in before the run begins, and taken from there by --resume."""
+
+    named: tuple[str, ...] = ()
+    profile: str | None = None
+    share: Annotated[float, Field(gt=0, le=100)] = 0.5
+    contenders: tuple[Contender, ...] = ()
+    why: str = ""
+
+
+class Trial(Noun):
+    """What a student came to in a round: RUN/race/NUMBER/trial.json. `accuracy`: top-1 on the validation split;
+    `inputs`: what it learned from, each with a fingerprint."""
+
+    student: str
+    epochs: int
+    steps: int
+    accuracy: Estimate
+    seconds: float
+    inputs: dict[str, str]
+
+
+class Race(Noun):
+    """Student.race. `rounds`: every trial, the best of each round first; `planned`: epochs of all trials together, and
+    `share` what they were to take at most, in trainings. `failed`: who could not learn, and why. `lead`: the
+    winner's accuracy in the last round - the next one's, paired by sample; null where nobody else ran. `reason`: why
+    the winner was taken."""
+
+    contenders: tuple[Contender, ...]
+    why: str
+    share: float
+    planned: int
+    rounds: tuple[tuple[Trial, ...], ...]
+    failed: dict[str, str]
+    winner: str
+    lead: Estimate | None
+    reason: str

@@ -1,0 +1,145 @@
+"""Who races: what the budget admits, a family each, measured for longer; and the cases in which nobody does."""
+
+from typing import Any
+
+import pytest
+
+from compressor.errors import KdcError
+from compressor.measure.devices import parse_device
+from compressor.profiles import load_profile
+from compressor.progress import Silent
+from compressor.schema.profile import Profile
+from compressor.schema.report import Estimate
+from compressor.schema.students import Figures
+from compressor.students import contenders as module
+from compressor.students.api import Wanted
+from compressor.students.contenders import LONG, Device, choose_contenders, deciding
+from tests.kit import Hearing
+
+# name, family, MMACs, p50 of fp32 and of int8 (None: it could not be made), MB
+CANDIDATES = (
+    ("tiny", "A", 10, 1.0, 0.9, 1.0),
+    ("small", "A", 50, 2.0, 1.8, 4.0),
+    ("slow", "B", 60, 6.0, 5.5, 3.0),
+    ("wide", "B", 80, 3.0, None, 9.0),
+    ("deep", "C", 90, 3.9, 3.0, 5.0),
+    ("huge", "D", 900, 20.0, 9.0, 60.0),
+    ("quick", "E", 40, 0.8, 0.7, 2.0),
+    ("other", "F", 30, 0.9, 0.8, 2.0),
+)
+
+
+def row(name: str, family: str, macs: int, p50: float | None, precision: str, size: float, n: int = 12) -> Figures:
+    estimate = None if p50 is None else Estimate(value=p50, low=0.97 * p50, high=1.03 * p50, n=n, of="blocks")
+    return Figures(
+        student=f"timm:{name}", family=family, input_size=224, classes=10, runtime="onnxruntime", runtime_version="1",
+        precision=precision, executed_precision=precision, parameters=macs * 1000, macs=macs * 10**6, size_mb=size,
+        p50_ms=estimate, p90_ms=estimate, peak_rss_mb=50.0, model_rss_mb=9.0, error=None if p50 else "no such operator",
+        measured="2026-11-30",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Wanted]:
+    """What was measured, in order; the teacher takes 10 ms."""
+    calls: list[Wanted] = []
+
+    def figures(profile: Profile, wanted: Wanted, device: Device, progress: Any) -> dict[Any, Figures]:
+        calls.append(wanted)
+        rows = []
+        for name, family, macs, fp32, int8, size in CANDIDATES:
+            if not wanted.names or f"timm:{name}" in wanted.names:
+                rows.append(row(name, family, macs, fp32, "fp32", size, wanted.rounds))
+                rows.append(row(name, family, macs, int8, "int8", size / 4, wanted.rounds))
+        teachers = [row(name, "-", 2000, 10.0, "fp32", 90.0) for name, _ in wanted.beside]
+        rows += [each.model_copy(update={"input_size": 260}) for each in teachers]
+        return {(each.student, each.input_size, each.variant): each for each in rows}
+
+    monkeypatch.setattr(module, "_figures", figures)
+    return calls
+
+
+def chosen(budget: dict[str, float], teacher: tuple[str, int] | None = None, progress: Any = None) -> Any:
+    profile = load_profile("x86-avx2", [f"budget={{{', '.join(f'{key}: {value}' for key, value in budget.items())}}}"])
+    device = Device(parse_device("local"))
+    return choose_contenders(profile, Wanted(classes=10), teacher, device, progress or Silent())
+
+
+def test_of_each_family_the_one_that_computes_most(asked: list[Wanted]) -> None:
+    """4.5 ms less a tenth: deep holds them, in int8 the faster; wide only in fp32; huge does not."""
+    contenders, why = chosen({"p50_ms": 4.5})
+    told = [(each.student, each.variant, each.p50_ms.value) for each in contenders]
+    assert told == [
+        ("timm:deep", "onnxruntime-int8", 3.0), ("timm:wide", "onnxruntime-fp32", 3.0),
+        ("timm:small", "onnxruntime-int8", 1.8), ("timm:quick", "onnxruntime-int8", 0.7),
+    ]  # fmt: skip
+    assert why == (
+        "of 8 candidates the budget of x86-avx2 (p50_ms) admits 6 with 10% to spare, and of their families these "
+        "compute most"
+    )
+    # Coarsely all of them, then those that may be trained, for longer.
+    assert [(each.rounds, len(each.names)) for each in asked] == [(12, 0), (LONG, 4)]
+    assert contenders[0].p50_ms.n == LONG
+    # What the next ones on the front cost: of int8, what computes more takes 9 ms.
+    larger, smaller = contenders[0].larger, contenders[0].smaller
+    assert (larger.student, larger.p50_ms.value, larger.over) == ("timm:huge", 9.0, ("p50_ms 8.73 > 4.5",))
+    assert (smaller.student, smaller.p50_ms.value, smaller.over) == ("timm:small", 1.8, ())
+
+
+def test_where_few_families_hold_it_their_others_run_too(asked: list[Wanted]) -> None:
+    contenders, _ = chosen({"p50_ms": 1.2, "size_mb": 1.2})
+    assert [each.student for each in contenders] == ["timm:quick", "timm:other", "timm:tiny"]
+    contenders, _ = chosen({"p50_ms": 4.5, "size_mb": 1.1})
+    assert [each.student for each in contenders] == ["timm:small", "timm:quick", "timm:other", "timm:tiny"]
+
+
+def test_a_line_on_the_teachers_time(asked: list[Wanted]) -> None:
+    """Twice as fast as 10 ms, with a tenth to spare: 4.55 ms."""
+    contenders, _ = chosen({"min_speedup": 2}, ("teacher", 260))
+    assert [each.student for each in contenders] == ["timm:deep", "timm:wide", "timm:small", "timm:quick"]
+    assert asked[0].beside == (("teacher", 260),)
+    progress = Hearing()
+    contenders, _ = chosen({"min_speedup": 2, "size_mb": 100}, None, progress)
+    assert contenders[0].student == "timm:huge"
+    assert progress.warnings == [
+        "budget.min_speedup is not judged before training: the teacher is none of timm's networks"
+    ]
+
+
+def test_who_falls_in_the_longer_look_is_replaced(asked: list[Wanted], monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = module._figures
+
+    def slower(profile: Profile, wanted: Wanted, device: Device, progress: Any) -> dict[Any, Figures]:
+        measured = figures(profile, wanted, device, progress)
+        if wanted.rounds == LONG:
+            for key, each in measured.items():
+                if each.student == "timm:deep":
+                    measured[key] = row("deep", "C", 90, 5.0, each.precision, 5.0, LONG)
+        return measured
+
+    monkeypatch.setattr(module, "_figures", slower)
+    contenders, _ = chosen({"p50_ms": 4.5})
+    assert [each.student for each in contenders] == ["timm:wide", "timm:small", "timm:quick", "timm:other"]
+    assert [each.p50_ms.n for each in contenders] == [LONG] * 4
+
+
+def test_a_changed_network_runs_only_where_the_whole_one_cannot(
+    asked: list[Wanted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forms = (("deep+relu", "C", 90, 2.5, 2.4, 5.0), ("huge+relu", "D", 900, 12.0, 3.9, 60.0))
+    monkeypatch.setitem(globals(), "CANDIDATES", (*CANDIDATES, *forms))
+    contenders, _ = chosen({"p50_ms": 4.5})
+    assert [each.student for each in contenders] == ["timm:huge+relu", "timm:deep", "timm:wide", "timm:small"]
+
+
+def test_no_candidate_holds_it(asked: list[Wanted]) -> None:
+    with pytest.raises(KdcError, match="no candidate certainly holds the budget of x86-avx2") as caught:
+        chosen({"p50_ms": 0.5})
+    assert "timm:quick as onnxruntime-int8: p50_ms 0.679 > 0.455" in caught.value.message
+    assert caught.value.exit_code == 1
+
+
+def test_what_decides_before_training() -> None:
+    budget = load_profile("x86-avx2", ["budget={min_retention: 0.9, min_speedup: 2, size_mb: 3}"]).budget
+    assert deciding(budget) == ("size_mb", "min_speedup")
+    assert deciding(load_profile("x86-avx2", ["budget={min_retention: 0.9}"]).budget) == ()
