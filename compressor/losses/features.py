@@ -69,8 +69,8 @@ class _Correlation(torch.autograd.Function):
         student, teacher, student_energy, teacher_energy, inverse, correlation = ctx.saved_tensors
         (gradient,) = gradients
 
-        def towards(own: Tensor, other: Tensor, energy: Tensor) -> Tensor:
-            return torch.addcmul(other * (gradient * inverse), own, -gradient * correlation / energy)
+        def towards(side: Tensor, other: Tensor, energy: Tensor) -> Tensor:
+            return torch.addcmul(other * (gradient * inverse), side, -gradient * correlation / energy)
 
         wanted = ctx.needs_input_grad
         return (

@@ -38,7 +38,7 @@ class Average(nn.Module, Generic[T]):
         if self._slots is None:
             self._slots = list(zip(_slots(self.module), _slots(model), strict=True))
         # Looked up anew: a model may put another tensor in a place.
-        pairs = [(own[name], other[key]) for (own, name), (other, key) in self._slots]
+        pairs = [(ours[name], theirs[key]) for (ours, name), (theirs, key) in self._slots]
         floats = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
         others = [(ours, theirs) for ours, theirs in pairs if not ours.is_floating_point()]
         if others:
