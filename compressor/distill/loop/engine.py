@@ -83,12 +83,9 @@ class Training:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """What has a state: all that is trained, the average, and a teacher that changes."""
-        modules: dict[str, nn.Module] = {"learner": self.learner}
-        if self.average:
-            modules["average"] = self.average
-        if isinstance(self.teacher, Itself):
-            modules["teacher"] = self.teacher
-        return modules
+        changing = self.teacher if isinstance(self.teacher, Itself) else None
+        modules = {"learner": self.learner, "average": self.average, "teacher": changing}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
