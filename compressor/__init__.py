@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compressor.api import (
         BundleResult,
         DoctorResult,
+        EstimatesResult,
         PlanResult,
         PredictionsResult,
         ReportResult,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         check,
         distill,
         doctor,
+        estimate_students,
         export,
         measure,
         plan_distill,
@@ -49,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BundleResult",
     "DoctorResult",
+    "EstimatesResult",
     "KdcError",
     "KdcWarning",
     "PlanResult",
@@ -61,6 +64,7 @@ __all__ = [
     "check",
     "distill",
     "doctor",
+    "estimate_students",
     "export",
     "losses",
     "measure",

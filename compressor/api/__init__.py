@@ -3,7 +3,7 @@
 teach, specialists, distill, precompute, predict    training, and a teacher's predictions
 export, measure, report, check                      from a student to a verdict
 plan_distill, plan_export                           what distill and export would do: --plan
-students                                            what a device can carry, before any training
+students, estimate_students                         what a device can carry, before any training
 doctor                                              what works on this machine, or on a device
 
 Keywords are the commands' options, with the same names and defaults: `--input-size 32` is `input_size=32`. Each call
@@ -16,6 +16,7 @@ there is none; either way it stands in the result's `warnings` too.
 from compressor.api.choosing import students
 from compressor.api.diagnosis import doctor
 from compressor.api.distillation import distill, plan_distill, precompute
+from compressor.api.estimates import EstimatesResult, estimate_students
 from compressor.api.results import BundleResult, PredictionsResult, ReportResult, RunResult, SpecialistsResult
 from compressor.api.results_before import DoctorResult, PlanResult, StudentsResult
 from compressor.api.ship import check, export, measure, plan_export, report
@@ -24,6 +25,7 @@ from compressor.api.train import predict, specialists, teach
 __all__ = [
     "BundleResult",
     "DoctorResult",
+    "EstimatesResult",
     "PlanResult",
     "PredictionsResult",
     "ReportResult",
@@ -33,6 +35,7 @@ __all__ = [
     "check",
     "distill",
     "doctor",
+    "estimate_students",
     "export",
     "measure",
     "plan_distill",

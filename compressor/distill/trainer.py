@@ -17,6 +17,7 @@ from compressor.distill.host.resources import Resources
 from compressor.distill.loop.checkpoint import Position, is_saved
 from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner
+from compressor.distill.loop.passes import Passes
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import Destination, rollback, start
 from compressor.distill.teacher.codec import Codec
@@ -65,6 +66,8 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
     accelerator, progress = context.accelerator, context.progress
     with store_in(folder, context) as store:
         feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
+        if plan.request.steps_per_epoch is not None:
+            feed = Passes(feed, plan.request.steps_per_epoch, plan.recipe.accumulate)
         teacher, card = None, None
         sides = looked_at(plan, context)
         require_trainable(plan)

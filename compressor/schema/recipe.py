@@ -247,6 +247,9 @@ class Recipe(Noun):
     """AdamW and its schedule."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Of the averaged weights, which are what is measured and kept; 0: off."""
+    keep_by: Literal["accuracy", "balanced", "auc"] = "accuracy"
+    """What the kept epoch is the best by, on a validation split that is large enough to choose on: accuracy, the mean
+    recall of the classes, or, for two classes, the area under the ROC curve."""
     views: Views = Views()
     """The augmentation."""
     teacher_answers: TeacherAnswers = TeacherAnswers()

@@ -26,6 +26,7 @@ from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import any_of, mean_of, same_buffers
 from compressor.progress import Progress
 from compressor.schema.recipe import Recipe
+from compressor.schema.student import Accuracy
 from compressor.tasks.base import Batch, BatchModel, Feed
 
 __all__ = ["MIN_TO_CHOOSE", "rate", "train"]
@@ -241,16 +242,24 @@ def _finish_epoch(run: Training, choose: bool, started: float) -> None:
             "epoch": position.epoch + 1,
             "steps": steps,
             "loss": {name: round(total / steps, 6) for name, total in position.sums.items()},
-            "validation": {"accuracy": score.accuracy, "balanced": score.balanced, "n": score.n},
+            "validation": _figures(score),
             "seconds": round(training_s, 2),
         }
     )
     position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
-    if not choose:
+    # An epoch whose answers are not finite has no AUC.
+    by = {"accuracy": score.accuracy, "balanced": score.balanced, "auc": score.auc}[run.recipe.keep_by]
+    if not choose or (by is None and position.kept is None):
         position.kept_epoch = position.epoch
-    elif score.accuracy > position.kept_accuracy:
-        position.kept_epoch, position.kept_accuracy = position.epoch, score.accuracy
+    elif by is not None and by > position.kept_score:
+        position.kept_epoch, position.kept_score = position.epoch, by
         position.kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _figures(score: Accuracy) -> dict[str, float | int]:
+    """What history.jsonl has of an epoch; the intervals stand in student.json, of the one that is kept."""
+    area = {} if score.auc is None else {"auc": score.auc}
+    return {"accuracy": score.accuracy, "balanced": score.balanced, **area, "n": score.n}
 
 
 def _write_history(run: Training, folder: Path) -> None:
@@ -259,7 +268,7 @@ def _write_history(run: Training, folder: Path) -> None:
     if run.accelerator.is_main_process:
         write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in run.position.history))
     losses = {f"loss/{name}": value for name, value in row["loss"].items()}
-    scores = {f"validation/{name}": row["validation"][name] for name in ("accuracy", "balanced")}
+    scores = {f"validation/{name}": row["validation"][name] for name in row["validation"] if name != "n"}
     lr = run.optimizer.param_groups[0]["lr"]
     run.accelerator.log({**losses, **scores, "lr": lr, "seconds": row["seconds"]}, step=row["epoch"])
 
@@ -295,5 +304,6 @@ def _shared(learner: Learner, accelerator: Accelerator) -> nn.Module:
 def _line(row: dict[str, object], epochs: int) -> str:
     losses = ", ".join(f"{name} {value:.4f}" for name, value in row["loss"].items())  # type: ignore[attr-defined]
     score: dict[str, float] = row["validation"]  # type: ignore[assignment]
-    validation = f"validation {score['accuracy']:.2%} (n={score['n']})"
+    area = f", AUC {score['auc']:.4f}" if "auc" in score else ""
+    validation = f"validation {score['accuracy']:.2%}, balanced {score['balanced']:.2%}{area} (n={score['n']})"
     return f"epoch {row['epoch']}/{epochs}: {losses}; {validation}; {row['seconds']} s"

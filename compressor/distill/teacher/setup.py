@@ -24,6 +24,7 @@ from compressor.modes import freeze
 from compressor.progress import Muted
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, TeacherCard
+from compressor.stats import scored as figures
 from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
@@ -166,7 +167,7 @@ def on_device(model: BatchModel, device: torch.device) -> BatchModel:
 
 
 def scored(score: Accuracy) -> str:
-    return f"{score.split} accuracy {score.accuracy:.2%} [{score.low:.2%}–{score.high:.2%}], n={score.n}"
+    return f"{score.split} accuracy {figures(score)}, n={score.n}"
 
 
 def is_chance(score: Accuracy, classes: int) -> bool:
