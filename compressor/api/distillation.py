@@ -251,7 +251,7 @@ class _Asked:
             "teacher_classes": str(self.teacher_classes) if self.teacher_classes else None,
             "student": student if race is None else None, "race": race, "init": init,
             "data": self.data, "unlabelled": self.unlabelled, "skip_bad": self.skip_bad,
-            "input_size": input_size, "recipe": wanted.recipe(heard), "control": self.control,
+            "input_size": input_size, "recipe": wanted.recipe(), "control": self.control,
             "qat": scheme() if self.qat else None, "assistants": self.assistants,
         }  # fmt: skip
         return parse(Request, values, "distill"), wanted if recipe is None else None

@@ -17,7 +17,7 @@ from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import Destination, acquired, discard_backup, held
 from compressor.distill.run_refusals import refuse_place
 from compressor.distill.teacher.predictions import require_teachable
-from compressor.distill.trainer import log_sizes, not_kept, precompute_answers, train_and_save
+from compressor.distill.trainer import log_sizes, precompute_answers, train_and_save
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
@@ -146,10 +146,7 @@ def precompute(
     refuse_place(out, request)
     with held(out, "kdc distill --precompute", progress):
         request, data = decide(request) if decide is not None else (request, None)
-        plan = distillation(request, progress, data)
-        if any(term.row.taps not in (None, "pooled") for term in plan.terms if term.asks_teacher):
-            raise not_kept()
-        precompute_answers(plan, out, resources, progress)
+        precompute_answers(distillation(request, progress, data), out, resources, progress)
 
 
 def already_finished(out: Path, progress: Progress) -> Student:

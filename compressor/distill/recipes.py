@@ -41,19 +41,19 @@ def has_layers(teachers: Sequence[str]) -> bool:
 
 
 def without_layers(values: dict[str, Any]) -> dict[str, Any]:
-    """A regime's recipe for teachers of whom there are only predictions: a table, several models, kept ones."""
+    """A regime's recipe for teachers of whom there are only predictions: a table, several models."""
     return {**values, "losses": values["losses"][:LAYERS_AT]}
 
 
 def default_for(
-    teachers: Sequence[str], student: str, student_init: str, *, regime: str = PROVISIONAL, kept: bool = False
+    teachers: Sequence[str], student: str, student_init: str, *, regime: str = PROVISIONAL
 ) -> dict[str, Any]:
-    """The recipe of `regime` for `--teacher`, which may be given several times. `kept`: the teacher's answers will be,
-    and of its layers nothing. A peer is the student's twin, and begins as it does where that is not a file."""
+    """The recipe of `regime` for `--teacher`, which may be given several times. A peer is the student's twin, and
+    begins as it does where that is not a file."""
     values = built_in(regime)
     if teachers[0] in NO_MODEL:
         values |= built_in(teachers[0])
-    elif kept or not has_layers(teachers):
+    elif not has_layers(teachers):
         values = without_layers(values)
     if teachers[0] == "peers":
         init = student_init if student_init in ("pretrained", "random") else "random"
@@ -101,24 +101,15 @@ class RecipeAsked:
         """The keys of the recipe that flags and --set give."""
         return sorted({*_given(self.flags), *(text.partition("=")[0].strip() for text in self.sets)})
 
-    def recipe(self, progress: Progress, facts: Facts | None = None) -> Recipe:
+    def recipe(self, facts: Facts | None = None) -> Recipe:
         """The user's own, or the default for those who teach. `facts`: of the data, which the default goes by; None:
-        they are not known yet.
-
-        Views that come again are asked for so that answers are kept, and layers are not: there the default is to learn
-        from answers alone, and that is said.
-        """
-        recipe = self._recipe(facts, kept=False)
-        names_layers = any(text.startswith(f"losses.{LAYERS_AT}.") for text in self.sets)
-        if self.file is not None or recipe.views.distinct is None or names_layers or not has_layers(self.teachers):
-            return recipe
-        answers = self._recipe(facts, kept=True)
-        if answers != recipe and facts is None:
-            progress.note(
-                "losses: kd and cross_entropy, which learn from answers that are kept (views.distinct); where each "
-                "view is new the default adds pkd, which looks at the teacher's layers"
-            )
-        return answers
+        they are not known yet."""
+        regime = PROVISIONAL if facts is None else choose(facts)[0]
+        values = default_for(self.teachers, self.student, self.init, regime=regime)
+        if facts is not None and self.file is None:
+            chosen = recipe_from(values, None, self.flags, self.sets).batch_size
+            values = with_steps(values, facts.images, chosen if "batch_size" in self.overrides else None)
+        return recipe_from(values, self.file, self.flags, self.sets)
 
     def decided(self, request: Request, images: int, labelled: int, progress: Progress) -> Request:
         """`request` with the default recipe for so many training images, and why it is this one; said in one line."""
@@ -127,15 +118,7 @@ class RecipeAsked:
         regime = Regime(name=name, why=why, images=images, labelled=labelled, overrides=tuple(self.overrides))
         over = f"; over it: {', '.join(regime.overrides)}" if regime.overrides else ""
         progress.note(f"recipe: the default for the regime {name} ({why}){over}")
-        return request.model_copy(update={"recipe": self.recipe(progress, facts), "regime": regime})
-
-    def _recipe(self, facts: Facts | None, *, kept: bool) -> Recipe:
-        regime = PROVISIONAL if facts is None else choose(facts)[0]
-        values = default_for(self.teachers, self.student, self.init, regime=regime, kept=kept)
-        if facts is not None and self.file is None:
-            chosen = recipe_from(values, None, self.flags, self.sets).batch_size
-            values = with_steps(values, facts.images, chosen if "batch_size" in self.overrides else None)
-        return recipe_from(values, self.file, self.flags, self.sets)
+        return request.model_copy(update={"recipe": self.recipe(facts), "regime": regime})
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

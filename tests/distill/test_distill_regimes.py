@@ -92,23 +92,23 @@ def wanted(*sets: str, teachers: tuple[str, ...] = ("timm:a",), **changes: Any) 
 def test_what_the_user_gives_wins_in_every_regime() -> None:
     sets = ("losses.0.weight=0.2", "optimizer.lr=0.1", "views.hflip=false", "ema_decay=0.5")
     for facts in (Facts(300, 300, False), Facts(300, 300, True), Facts(3_000, 30, False), Facts(50_000, 50_000, False)):
-        recipe = wanted(*sets, flags={"epochs": 3, "batch_size": 8, "seed": None}).recipe(Silent(), facts)
+        recipe = wanted(*sets, flags={"epochs": 3, "batch_size": 8, "seed": None}).recipe(facts)
         assert (recipe.epochs, recipe.batch_size, recipe.optimizer.lr) == (3, 8, 0.1)
         assert (recipe.losses[0].weight, recipe.views.hflip, recipe.ema_decay) == (0.2, False, 0.5)
-        assert wanted("epochs=3").recipe(Silent(), facts).epochs == 3
+        assert wanted("epochs=3").recipe(facts).epochs == 3
     # The epochs follow the user's batch: 300 // 100 = 3 steps an epoch would take more than 300 epochs.
-    assert wanted("batch_size=100").recipe(Silent(), Facts(300, 300, False)).epochs == 300
+    assert wanted("batch_size=100").recipe(Facts(300, 300, False)).epochs == 300
 
 
 def test_a_recipe_of_ones_own_knows_no_regime() -> None:
     own = {"epochs": 4, "losses": [{"name": "kd"}]}
     asked = wanted(file=own)
-    assert asked.recipe(Silent(), Facts(300, 300, False)) == asked.recipe(Silent()) == Recipe.model_validate(own)
+    assert asked.recipe(Facts(300, 300, False)) == asked.recipe() == Recipe.model_validate(own)
 
 
 @pytest.mark.parametrize("teachers", [("timm:a",), ("run:a", "run:b"), ("outputs:x.csv",), ("self",), ("peers",)])
 def test_who_teaches_decides_the_losses_and_the_data_the_rest(teachers: tuple[str, ...]) -> None:
-    recipe = wanted(teachers=teachers).recipe(Silent(), Facts(1_300, 1_300, False))
+    recipe = wanted(teachers=teachers).recipe(Facts(1_300, 1_300, False))
     small = Recipe.model_validate(built_in("small"))
     assert (recipe.batch_size, recipe.epochs, recipe.optimizer) == (32, 50, small.optimizer)
     names = [term.name for term in recipe.losses]
