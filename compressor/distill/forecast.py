@@ -221,7 +221,9 @@ def _notes_on_done(out: Destination, finished: bool) -> Iterator[str]:
 
 
 def _notes(request: Request, timed: dict[str, _Timed]) -> Iterator[str]:
-    """What the figures leave out, or take for something else."""
+    """Which recipe it is; what the figures leave out, or take for something else."""
+    if request.regime is not None:
+        yield f"the default recipe for the regime {request.regime.name}: {request.regime.why}"
     students = [*timed]
     if any(not each.kept for each in timed.values()):
         yield "images are decoded anew in every epoch, since they may not lie on disk (--decode-cache)"

@@ -96,7 +96,9 @@ class TeacherAnswers(Noun):
     The same holds where they are not kept: what is learned does not depend on the cache."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    """What they are rounded to."""
+    """What they are rounded to, and pooled features with them."""
+    maps_dtype: Literal["float32", "float16"] = "float16"
+    """What coarse maps are rounded to, where a loss (`pkd`) looks at some."""
     top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """How many of the most probable classes are kept; null: all logits."""
 

@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from compressor.distill.loop.average import Average, clip_gradients
 from compressor.distill.loop.checkpoint import Position, load_state, save_state
 from compressor.distill.loop.guards import out_of_memory_explained, require_finite
 from compressor.distill.loop.interrupt import stop_requests
@@ -62,7 +63,7 @@ class Training:
     task: Feed
     recipe: Recipe
     optimizer: AdamW
-    average: ModelEmaV3 | None
+    average: Average[BatchModel] | None
     accelerator: Accelerator
     inputs: Mapping[str, str]
     checkpoint: Path
@@ -75,15 +76,17 @@ class Training:
     def student(self) -> BatchModel:
         return self.learner.student
 
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return list(self.learner.parameters())
+
     @property
     def modules(self) -> dict[str, nn.Module]:
         """What has a state: all that is trained, the average, and a teacher that changes."""
-        modules: dict[str, nn.Module] = {"learner": self.learner}
-        if self.average:
-            modules["average"] = self.average
-        if isinstance(self.teacher, Itself):
-            modules["teacher"] = self.teacher
-        return modules
+        changing = self.teacher if isinstance(self.teacher, Itself) else None
+        modules = {"learner": self.learner, "average": self.average, "teacher": changing}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
@@ -115,7 +118,7 @@ def train(
     """
     student = learner.student
     accelerator = accelerator or Accelerator(cpu=next(student.parameters()).device.type == "cpu")
-    average = ModelEmaV3(student, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+    average = Average(student, recipe.ema_decay) if recipe.ema_decay else None
     run = Training(
         learner, learner, teacher if learner.asks_teacher else None, task, recipe,
         AdamW(_groups(learner, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr, fused=True),
@@ -202,10 +205,10 @@ def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + loss.detach() / len(parts)
     if recipe.optimizer.clip_norm:
-        nn.utils.clip_grad_norm_(run.learner.parameters(), recipe.optimizer.clip_norm)
+        clip_gradients(run.parameters, recipe.optimizer.clip_norm)
     run.optimizer.step()
     if run.average:
-        run.average.update(run.student, step=step)
+        run.average.update(run.student, step)
     return sums
 
 

@@ -93,18 +93,11 @@ def distill_quantized(
 
     Interrupted anywhere, it goes on with `resume`. `data`: where the caller has opened it already.
     """
-    assert request.qat is not None
     require_quantizable(request)
     with acquired(out, request, progress) as finished:
         if finished:
             return already_finished(out.folder, progress)
         return _quantized(request, out, progress, resources, data)
-
-
-def require_quantizable(request: Request) -> None:
-    """Raise KdcError for a recipe that cannot go on under fake quantization."""
-    _refuse_corrected(request.recipe)
-    qat_recipe(request.recipe, has_teacher(request))
 
 
 def _quantized(
@@ -167,6 +160,13 @@ def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
 def _ended(term: LossTerm) -> LossTerm:
     """With the weight that it had at the training's end, which this goes on from."""
     return term.model_copy(update={"weight": term.weight_at(1.0)})
+
+
+def require_quantizable(request: Request) -> None:
+    """Raise KdcError where `request.qat` could not be held once the student was trained in float."""
+    assert request.qat is not None
+    _refuse_corrected(request.recipe)
+    qat_recipe(request.recipe, has_teacher(request))
 
 
 def _refuse_corrected(recipe: Recipe) -> None:

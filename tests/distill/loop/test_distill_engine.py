@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from compressor.data.randomness import keyed_order
 from compressor.distill.loop import engine
+from compressor.distill.loop.average import Average
 from compressor.distill.loop.checkpoint import Position
 from compressor.distill.loop.engine import rate, train
 from compressor.distill.loop.learner import Learner, bind_losses
@@ -374,13 +374,13 @@ def test_the_average_is_what_is_kept_and_measured(tmp_path: Path) -> None:
 
 def test_the_average_warms_up_over_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts the steps of all epochs: beginning again with each, it would forget the earlier ones."""
-    steps, update = [], ModelEmaV3.update
+    steps, update = [], Average.update
 
-    def watched(average: Any, model: nn.Module, step: int) -> None:
+    def watched(average: Average[BatchModel], model: BatchModel, step: int) -> None:
         steps.append(step)
-        update(average, model, step=step)
+        update(average, model, step)
 
-    monkeypatch.setattr(ModelEmaV3, "update", watched)
+    monkeypatch.setattr(Average, "update", watched)
     run(tmp_path, recipe())
     assert steps == list(range(4 * STEPS))
 
