@@ -62,7 +62,8 @@ def choose_contenders(
         if set(names) <= long:
             break
         progress.note(f"measured for longer: {', '.join(names)}")
-        measured |= _figures(profile, replace(wanted, names=tuple(names), rounds=LONG), device, progress)
+        longer = replace(wanted, names=tuple(names), rounds=LONG, surgery=False)  # these alone, as they are named
+        measured |= _figures(profile, longer, device, progress)
         long |= set(names)
     ran = {row.figures.student for row in rows if row.figures.p50_ms is not None}
     admitted = {row.figures.student for row in rows if row.admitted}

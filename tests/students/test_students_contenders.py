@@ -65,6 +65,15 @@ def chosen(budget: dict[str, float], teacher: tuple[str, int] | None = None, pro
     return choose_contenders(profile, Wanted(classes=10), teacher, device, progress or Silent())
 
 
+def test_only_those_who_may_run_are_measured_for_longer(asked: list[Wanted]) -> None:
+    """Not their changed forms again, which were looked at."""
+    profile = load_profile("x86-avx2", ["budget={p50_ms: 4.5}"])
+    device = Device(parse_device("local"))
+    choose_contenders(profile, Wanted(classes=10, surgery=True), None, device, Silent())
+    assert [wanted.surgery for wanted in asked] == [True] + [False] * (len(asked) - 1)
+    assert asked[-1].rounds == LONG
+
+
 def test_of_each_family_the_one_that_computes_most(asked: list[Wanted]) -> None:
     """4.5 ms less a tenth: deep holds them, in int8 the faster; wide only in fp32; huge does not."""
     contenders, why = chosen({"p50_ms": 4.5})
