@@ -252,12 +252,13 @@ def load_checkpoint(name: str, spelt: str, source: str, input_size: int | None) 
     is a backbone. Its licence is not that of timm's weights of the same name, and so unknown."""
     require_known(name)
     path, key = split_key(spelt)
-    network = create(name, input_size=input_size)
+    network = create(base_of(name), input_size=input_size)
+    told = operate(network, name)
     checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
     rows = [checkpoint.state.get(f"{head}.weight") for head in classifier_names(name)]
     shapes = {len(row) for row in rows if row is not None and row.ndim > 0}
     if len(shapes) == 1:
         network = create(name, classes=shapes.pop(), input_size=input_size)
     left = fill(network, checkpoint.state, name, f"checkpoint {path}")
-    notes = checkpoint.notes + other_architecture(checkpoint.architecture, name, path)
+    notes = told + checkpoint.notes + other_architecture(checkpoint.architecture, name, path)
     return _loaded(network, source, input_size, licence="unknown", notes=notes, left=left)
