@@ -14,8 +14,10 @@ import pytest
 
 from compressor.measure import doctor, session
 from compressor.measure.machine import runtime_info, this_machine
+from compressor.processes import python as processes
 from compressor.profiles import write_new_profile
 from compressor.schema.doctor import Diagnosis
+from tests.forked import python
 from tests.kit import TRAINING, Ended, call, write_colours
 from tests.shared import KEPT_GRAPHS, made_once, shared_folder
 
@@ -103,6 +105,18 @@ def _caches_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _programs_of_kdc_are_forked() -> Iterator[None]:
+    """Where kdc starts kdc. test_processes_python has the real commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "python_command", forked_command)
+        yield
+
+
+def forked_command(code: str) -> list[str]:
+    return [*python(), "-c", f"{processes.SAFE}\n{code}"]
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _few_fresh_starts() -> Iterator[None]:
     """bench.py starts each contestant once beside the process that it measures in, and not twice: starting is most of
     what measuring something tiny takes, and how long it takes counts for nothing here."""
@@ -126,7 +140,15 @@ def kdc(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 
 @pytest.fixture(scope="session")
 def _diagnosis() -> Callable[[], Diagnosis]:
-    return functools.cache(doctor.diagnose)
+    """Of a torch that is imported already: test_measure_doctor asks as kdc does."""
+    diagnose = doctor.diagnose
+
+    def asked() -> Diagnosis:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(doctor, "python_command", forked_command)
+            return diagnose()
+
+    return functools.cache(asked)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ LIBRARIES = (
 """Not onnxruntime, OpenVINO and pyarrow, which start a thread when they are imported: only one thread is forked. Not
 pytest and its plugins, which it rewrites."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
 LENGTH = struct.Struct("!I")
 
 
@@ -81,8 +83,8 @@ def stand_for(place: str, arguments: list[str]) -> None:
             waiting.append(number)
 
     ignored = [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN]
-    for number in set(FORWARDED) - set(ignored):
-        signal.signal(number, forward)
+    for wanted in set(FORWARDED) - set(ignored):
+        signal.signal(wanted, forward)
     umask = os.umask(0)
     files = [number for number in range(3) if is_open(number)]
     asked = json.dumps({
@@ -95,8 +97,8 @@ def stand_for(place: str, arguments: list[str]) -> None:
         link.sendall(asked)
         answers = link.makefile("r")
         program = int(answers.readline())
-        for number in waiting:
-            forward(number, None)
+        for came in waiting:
+            forward(came, None)
         code = os.waitstatus_to_exitcode(int(answers.readline()))
     if code < 0:
         end_by(-code)
@@ -107,6 +109,11 @@ def end_by(number: int) -> None:
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def places(environment: Mapping[str, str]) -> list[str]:
+    """Of PYTHONPATH."""
+    return [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
 
 
 def is_open(number: int) -> bool:
@@ -143,7 +150,7 @@ def serve(place: str) -> dict[str, Any] | None:
                     if program == 0:
                         for other in (*programs.values(), link):
                             other.close()
-                        return {**asked, "given": files}
+                        return {**asked, "given": files, "own_paths": places(os.environ)}
                     for number in files:
                         os.close(number)
                     link.sendall(b"%d\n" % program)
@@ -217,10 +224,12 @@ def become(asked: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     tempfile.tempdir = None
-    sys.stdin = sys.__stdin__ = stream(0, "r", "strict")
-    sys.stdout = sys.__stdout__ = stream(1, "w", "strict")
-    sys.stderr = sys.__stderr__ = stream(2, "w", "backslashreplace")
+    for number, (name, mode, errors) in enumerate(STREAMS):
+        setattr(sys, name, stream(number, mode, errors))
+        setattr(sys, f"__{name}__", getattr(sys, name))
     first, *arguments = asked["arguments"]
+    own, wanted = asked["own_paths"], places(os.environ)
+    sys.path[1:] = [*wanted, *(place for place in sys.path[1:] if place not in own)]
     if first == "-m":
         sys.argv[:], sys.path[0] = arguments, asked["folder"]
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
