@@ -24,12 +24,13 @@ __all__ = ["Choosing", "with_contenders"]
 @dataclass(frozen=True)
 class Choosing:
     """For which `profile` a student is chosen, and on which device candidates are measured. `any_start`: neither
-    pretrained nor random weights were asked for."""
+    pretrained nor random weights were asked for. `surgery`: networks changed for speed may run, too."""
 
     profile: Profile | None = None
     device: str = "local"
     python: str | None = None
     any_start: bool = False
+    surgery: bool = False
 
 
 def with_contenders(
@@ -132,6 +133,7 @@ def _measured(request: Request, choosing: Choosing, progress: Progress) -> "tupl
         input_sizes=(request.input_size or profile.input_size,),
         names=tuple(names),
         task=request.task,
+        surgery=choosing.surgery,
     )
     beside = catalogue.as_candidate(teacher) if teacher is not None else None
     contenders, why = choose_contenders(profile, wanted, beside, device, progress)

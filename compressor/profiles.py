@@ -1,7 +1,7 @@
 """Profiles by name or path: find, read, check against the table of runtimes, list, and write one for this machine."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -111,11 +111,14 @@ def write_new_profile(
     overrides: Sequence[str] = (),
     day: date | None = None,
     overwrite: bool = False,
+    *,
+    facts: Callable[[int], Mapping[str, Any]] = lambda threads: {},
 ) -> Path:
     """Write `folder`/NAME.yaml that describes `machine`, and return its path.
 
     `available`: runtime -> the precisions that really work on it. `day`: the date in the header (today's).
-    `overwrite`: in place of a profile that stands there, which stays until the new one is whole.
+    `overwrite`: in place of a profile that stands there, which stays until the new one is whole. `facts`: measures
+    what else is to be said of the device, with so many threads; what `overrides` say themselves stays.
     """
     path = free_path(name, folder, overwrite)
     targets = [{"runtime": runtime, "precisions": list(names)} for runtime, names in available.items() if names]
@@ -131,7 +134,8 @@ def write_new_profile(
             f"{where}: --set name={values.get('name')} contradicts the name given",
             f"kdc profiles new {values.get('name')}",
         )
-    profile = _checked(values, where)
+    threads = _checked(values, where).threads  # and nothing is measured for a profile that is refused
+    profile = _checked(values | {"device": {**facts(threads), **values["device"]}}, where)
     with locked(path, "kdc profiles new", file=True):
         free_path(name, folder, overwrite)  # now that nobody else makes it
         write_text(path, _render(profile, day or date.today()))

@@ -30,8 +30,8 @@ from tests.kit import MARKUP, MARKUP_SHOWN, Ended, Hearing
 Kdc = Callable[..., Ended]
 
 COMMANDS = ("teach", "specialists", "distill", "predict", "export", "measure", "report", "check", "doctor")
-OF_THE_TERMINAL = {"help", "json", "quiet", "precompute"}
-"""Options that say how a result is shown, and --precompute, which is a function of its own."""
+OF_THE_TERMINAL = {"help", "json", "quiet", "plan", "precompute"}
+"""Options that say how a result is shown, and --plan and --precompute, which are functions of their own."""
 
 
 def function(name: str) -> Callable[..., Any]:
@@ -76,7 +76,8 @@ def test_numbers_have_the_limits_of_the_command_line(command: str) -> None:
 
 def test_precompute_has_the_options_of_distill_but_those_that_mean_nothing_without_a_run() -> None:
     precompute, distill = (inspect.signature(function(name)).parameters for name in ("precompute", "distill"))
-    assert [name for name in distill if name not in precompute] == ["assistant", "resume", "overwrite"]
+    of_a_race = ["students", "race_share", "allow_surgery", "device", "device_python"]
+    assert [name for name in distill if name not in precompute] == [*of_a_race, "assistant", "resume", "overwrite"]
     assert {name: parameter.default for name, parameter in precompute.items()} == {
         name: distill[name].default for name in precompute
     }

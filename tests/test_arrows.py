@@ -238,7 +238,7 @@ def takers(path: Path, more_than: int) -> Iterator[str]:
 
 LONG = {
     # A parameter an option.
-    "compressor/api/distillation.py distill",
+    "compressor/cli/ship.py export",
     "compressor/cli/train.py distill",
     # One value after the other into a noun; parts of it would mean nothing alone.
     "compressor/deploy/folder.py _written",

@@ -48,6 +48,8 @@ def test_when_a_measurement_decides(
         (("--students", "timm:lcnet_035,timm:lcnet_035"), "a name is empty, or stands there twice"),
         (("--students", "timm:lcnet_035,timm:lcnt_050"), "did you mean lcnet_050?"),
         (("--race-share", "0"), "--race-share"),
+        (("--student", "timm:lcnet_035", "--allow-surgery"), "timm:NAME+relu"),
+        (("--students", "timm:lcnet_035", "--device", "ssh://pi"), "--device is for candidates that kdc chooses among"),
         (("--precompute", "--students", "timm:lcnet_035"), "--precompute asks the teacher for one student"),
     ],
 )

@@ -2,7 +2,8 @@
 
 teach, specialists, distill, precompute, predict    training, and a teacher's predictions
 export, measure, report, check                      from a student to a verdict
-students                                            what a device can carry, before any training
+plan_distill, plan_export                           what distill and export would do: --plan
+students, estimate_students                         what a device can carry, before any training
 doctor                                              what works on this machine, or on a device
 
 Keywords are the commands' options, with the same names and defaults: `--input-size 32` is `input_size=32`. Each call
@@ -14,22 +15,18 @@ there is none; either way it stands in the result's `warnings` too.
 
 from compressor.api.choosing import students
 from compressor.api.diagnosis import doctor
-from compressor.api.distillation import distill, precompute
-from compressor.api.results import (
-    BundleResult,
-    DoctorResult,
-    PredictionsResult,
-    ReportResult,
-    RunResult,
-    SpecialistsResult,
-    StudentsResult,
-)
-from compressor.api.ship import check, export, measure, report
+from compressor.api.distillation import distill, plan_distill, precompute
+from compressor.api.estimates import EstimatesResult, estimate_students
+from compressor.api.results import BundleResult, PredictionsResult, ReportResult, RunResult, SpecialistsResult
+from compressor.api.results_before import DoctorResult, PlanResult, StudentsResult
+from compressor.api.ship import check, export, measure, plan_export, report
 from compressor.api.train import predict, specialists, teach
 
 __all__ = [
     "BundleResult",
     "DoctorResult",
+    "EstimatesResult",
+    "PlanResult",
     "PredictionsResult",
     "ReportResult",
     "RunResult",
@@ -38,8 +35,11 @@ __all__ = [
     "check",
     "distill",
     "doctor",
+    "estimate_students",
     "export",
     "measure",
+    "plan_distill",
+    "plan_export",
     "precompute",
     "predict",
     "report",

@@ -13,7 +13,7 @@ from compressor.errors import KdcError, KdcWarning, limit_error, os_error
 from compressor.progress import Progress, Silent
 from compressor.terminal.spelling import TYPED
 
-__all__ = ["LIMITS", "Listener", "StrPath", "api_call", "listener"]
+__all__ = ["LIMITS", "Listener", "StrPath", "api_call", "called_like", "listener"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +30,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "count": (1, 10_000),
     "jobs": (1, 1_000),
     "top_k": (1, 1_000_000),
+    "race_share": (0.01, 100),
     "rounds": (11, 100_000),
     "seconds": (1, 1_000_000),
 }
@@ -111,6 +112,25 @@ def api_call(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def called_like(other: Callable[..., Any]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """For a function that takes the keywords of `other`, and gets all of them, also those that were left out."""
+    signature = inspect.signature(other)
+
+    def decorated(function: Callable[..., R]) -> Callable[..., R]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> R:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return function(**bound.arguments)
+
+        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            return_annotation=inspect.signature(function).return_annotation
+        )
+        return call
+
+    return decorated
+
+
 def _shown(progress: "bool | Progress") -> Progress | None:
     if isinstance(progress, bool):
         from compressor.terminal.console import progress_for
@@ -125,7 +145,7 @@ def _number(name: str, value: Any) -> Any:
     low, high = LIMITS[name]
     if value is None:
         return None  # where that is no default, it fails where it is used
-    is_integer = name != "seconds"
+    is_integer = name not in ("race_share", "seconds")
     try:
         if isinstance(value, bool):
             raise TypeError

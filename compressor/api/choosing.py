@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compressor.api.call import StrPath, api_call, listener
-from compressor.api.results import StudentsResult
+from compressor.api.results_before import StudentsResult
 from compressor.api.values import Assignments, assignments, optional_path, profile_of, several
 from compressor.progress import Progress
 
@@ -21,6 +21,7 @@ def students(
     classes: int = 1000,
     input_size: int | Sequence[int] = (),
     student: str | Sequence[str] = (),
+    allow_surgery: bool = False,
     device: str = "local",
     device_python: str | None = None,
     set: Assignments | None = None,
@@ -35,6 +36,7 @@ def students(
         classes: of the task.
         input_size: pixels, one or several; none: the profile's.
         student: only these, as "timm:NAME"; none: the whole catalogue.
+        allow_surgery: those changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out.
         device: "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
         device_python: the interpreter on the device.
         set: values of the profile, `{"budget.p90_ms": 20}` or `["budget.p90_ms=20"]`.
@@ -52,7 +54,7 @@ def students(
     heard, out = listener(progress), optional_path(csv, "--csv")
     chosen = profile_of(profile, assignments(set))
     sizes = (input_size,) if isinstance(input_size, int) else tuple(input_size)
-    wanted = Wanted(classes, sizes, tuple(several(student, "--student")), fresh)
+    wanted = Wanted(classes, sizes, tuple(several(student, "--student")), fresh, surgery=allow_surgery)
     answer = run(chosen, wanted, parse_device(device), python=device_python, progress=heard)
     if out is not None:
         write_text(out, to_csv(answer))

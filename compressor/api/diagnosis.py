@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from compressor.api.call import api_call, listener
-from compressor.api.results import DoctorResult
+from compressor.api.results_before import DoctorResult
 from compressor.progress import Progress
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.api.call import StrPath, api_call, listener
+from compressor.api.call import Listener, StrPath, api_call, called_like, listener
 from compressor.api.results import RunResult
+from compressor.api.results_before import PlanResult
 from compressor.api.values import (
     Assignments,
     assignments,
@@ -23,12 +24,13 @@ from compressor.progress import Progress
 
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
-    from compressor.distill import Resources
+    from compressor.choice import Choosing
+    from compressor.distill import Destination, Resources
     from compressor.schema.quantization import Scheme
     from compressor.schema.race import RaceRequest
     from compressor.schema.student import Request
 
-__all__ = ["distill", "precompute"]
+__all__ = ["distill", "plan_distill", "precompute"]
 
 
 @api_call
@@ -41,6 +43,7 @@ def distill(
     student: str | None = None,
     students: str | Sequence[str] | None = None,
     race_share: float = 0.5,
+    allow_surgery: bool = False,
     device: str = "local",
     device_python: str | None = None,
     student_init: str | None = None,
@@ -71,6 +74,7 @@ def distill(
         student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: those that the budget admits race.
         students: who races instead, as `student`.
         race_share: how long all trials of a race may take together, in trainings.
+        allow_surgery: candidates changed for speed may race, too.
         device: where candidates are measured, "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
         device_python: the interpreter on the device.
         student_init: "pretrained", "random", or the path of a checkpoint; None: pretrained, or random where the student
@@ -87,22 +91,73 @@ def distill(
         KdcError: see `teach`.
     """
     from compressor import pipeline
+
+    way = _prepared(locals())
+    done = pipeline.distill(way.request, way.out, way.choosing, resources=way.resources, progress=way.heard)
+    return RunResult(way.out.folder, done, way.heard.warnings)
+
+
+@api_call
+@called_like(distill)
+def plan_distill(**keywords: Any) -> PlanResult:
+    """What `distill` with the same keywords would do: checked, a few steps timed, nothing written where it would be.
+
+    Args:
+        keywords: those of `distill`.
+
+    Raises:
+        KdcError: see `distill`.
+    """
+    from compressor import planning
+
+    way = _prepared(keywords)
+    plan = planning.plan_distill(way.request, way.out, way.choosing, resources=way.resources, progress=way.heard)
+    return PlanResult(plan, planning.to_text(plan), planning.exit_code(plan), way.heard.warnings)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What the keywords of `distill` come to."""
+
+    request: "Request"
+    out: "Destination"
+    choosing: "Choosing"
+    resources: "Resources"
+    heard: Listener
+
+
+def _prepared(given: Mapping[str, Any]) -> _Way:
+    """`given`: all keywords of `distill`."""
     from compressor.choice import Choosing
     from compressor.distill import Destination
 
-    heard, folder = listener(progress), path_of(out, "--out")
+    heard, profile, start = listener(given["progress"]), given["profile"], given["student_init"]
     asked = _Asked(
-        several(teacher, "--teacher"), text_of(data, "--data"), _race(student, students, race_share, profile),
-        student, student_init, profile, several(assistant, "--assistant"), qat,
-        optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
-    )  # fmt: skip
-    flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
-    resources = _resources(decode_cache, teacher_cache, tracker)
-    to = Destination(folder, resume=resume, overwrite=overwrite)
-    choosing = Choosing(None if profile is None else profile_of(profile), device, device_python, student_init is None)
-    done = pipeline.distill(request, to, choosing, resources=resources, progress=heard)
-    return RunResult(folder, done, heard.warnings)
+        several(given["teacher"], "--teacher"),
+        text_of(given["data"], "--data"),
+        _race(given["student"], given["students"], given["race_share"], profile),
+        given["student"],
+        start,
+        profile,
+        several(given["assistant"], "--assistant"),
+        given["qat"],
+        optional_path(given["teacher_classes"], "--teacher-classes"),
+        given["unlabelled"],
+        given["input_size"],
+        given["skip_bad"],
+    )
+    _refuse_without_choice(given)
+    flags = {name: given[name] for name in ("epochs", "batch_size", "seed")}
+    to = Destination(path_of(given["out"], "--out"), resume=given["resume"], overwrite=given["overwrite"])
+    request = asked.request(recipe_of(given["recipe"]), flags, assignments(given["set"]), heard)
+    device = None if profile is None else profile_of(profile)
+    return _Way(
+        request,
+        to,
+        Choosing(device, given["device"], given["device_python"], start is None, given["allow_surgery"]),
+        _resources(given["decode_cache"], given["teacher_cache"], given["tracker"]),
+        heard,
+    )
 
 
 @api_call
@@ -240,6 +295,18 @@ def _race(
         )
     device = None if profile is None else profile_of(profile).name
     return parse(RaceRequest, {"named": named, "profile": device, "share": share}, "--race-share")
+
+
+def _refuse_without_choice(given: Mapping[str, Any]) -> None:
+    """Raise KdcError for what is asked of a choice where there is none."""
+    named = "--student names it" if given["student"] is not None else None
+    if named is None and given["students"]:
+        named = "--students names the field"
+    asked = [name for name in ("allow_surgery", "device_python") if given[name]]
+    asked += ["device"] if given["device"] != "local" else []
+    if named and asked:
+        hint = "a change stands in the name: timm:NAME+relu" if asked[0] == "allow_surgery" else "leave it out"
+        raise KdcError(f"--{asked[0].replace('_', '-')} is for candidates that kdc chooses among, and {named}", hint)
 
 
 def _refuse_teachers(teachers: list[str]) -> None:

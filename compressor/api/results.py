@@ -1,50 +1,30 @@
 """What the calls of the API return: where the result lies, its figures, and how a notebook shows it."""
 
-import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from compressor.errors import EXIT_MISSING, EXIT_PASS
+from compressor.api.shown import Shown, html_table
+from compressor.errors import EXIT_PASS
 
 if TYPE_CHECKING:
-    from compressor.schema.base import Noun
     from compressor.schema.predictions import Predictions
     from compressor.schema.report import Report, Row
     from compressor.schema.specialists import Specialists
     from compressor.schema.student import Accuracy, Student
-    from compressor.schema.students import Students
 
 __all__ = [
     "BundleResult",
-    "DoctorResult",
     "PredictionsResult",
     "ReportResult",
     "RunResult",
     "SpecialistsResult",
-    "StudentsResult",
 ]
 
 
-class _Result:
-    """What they share. `summary`: one line; `to_dict`: what the command prints with --json."""
-
-    @property
-    def summary(self) -> str:
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        from compressor.terminal.printable import printable
-
-        return f"<{type(self).__name__} {printable(self.summary)}>"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{_html(self.summary)}</p>"
-
-
 @dataclass(frozen=True, repr=False)
-class RunResult(_Result):
+class RunResult(Shown):
     """A run: the folder `out`, and its `student`, which for `teach` is the model that was taught."""
 
     out: Path
@@ -85,11 +65,11 @@ class RunResult(_Result):
             rows.insert(3, ("teacher", student.teacher.source))
         if student.teacher_validation is not None:
             rows.append(("teacher's validation accuracy", _scored(student.teacher_validation)))
-        return _table((), rows)
+        return html_table((), rows)
 
 
 @dataclass(frozen=True, repr=False)
-class SpecialistsResult(_Result):
+class SpecialistsResult(Shown):
     """Specialists and their generalist, in the folder `out`."""
 
     out: Path
@@ -114,11 +94,11 @@ class SpecialistsResult(_Result):
 
     def _repr_html_(self) -> str:
         rows = [(row.run, ", ".join(row.classes), _scored(row.validation)) for row in self.specialists.specialists]
-        return super()._repr_html_() + _table(("specialist", "classes", "validation accuracy"), rows)
+        return super()._repr_html_() + html_table(("specialist", "classes", "validation accuracy"), rows)
 
 
 @dataclass(frozen=True, repr=False)
-class PredictionsResult(_Result):
+class PredictionsResult(Shown):
     """A teacher's predictions, in the table `out`."""
 
     out: Path
@@ -145,7 +125,7 @@ class PredictionsResult(_Result):
 
 
 @dataclass(frozen=True, repr=False)
-class BundleResult(_Result):
+class BundleResult(Shown):
     """A bundle, in the folder `bundle`, and its `report`. `allow_unmeasured`: whether what was not measured is let
     through."""
 
@@ -202,7 +182,7 @@ class BundleResult(_Result):
                 )
             )
         header = ("variant", "size (MB)", "p50 (ms)", "accuracy (%)", "retention (%)", "verdict")
-        return super()._repr_html_() + _table(header, shown)
+        return super()._repr_html_() + html_table(header, shown)
 
     def _verdict_on(self, row: "Row") -> str:
         verdicts = [f"{check.verdict} {check.line}" for check in self.report.checks if check.variant == row.name]
@@ -230,78 +210,5 @@ class ReportResult(BundleResult):
         return (to_json if self.format == "json" else to_junit)(self.report)
 
 
-@dataclass(frozen=True, repr=False)
-class StudentsResult(_Result):
-    """Candidates for a student, measured: the `answer` as a noun, and as a table for people."""
-
-    answer: "Students"
-    text: str
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def admitted(self) -> tuple[str, ...]:
-        """Those that hold the budget in some runtime and precision, as "timm:NAME", the fastest first."""
-        return tuple(dict.fromkeys(row.figures.student for row in self.answer.rows if row.admitted))
-
-    @property
-    def summary(self) -> str:
-        students = {row.figures.student for row in self.answer.rows}
-        return f"{len(self.admitted)} of {len(students)} candidates hold the budget of {self.answer.profile}"
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.answer.model_dump(mode="json")
-
-    def _repr_html_(self) -> str:
-        return f"{super()._repr_html_()}<pre>{html.escape(self.text)}</pre>"
-
-
-@dataclass(frozen=True, repr=False)
-class DoctorResult(_Result):
-    """What a machine or a device has: as a noun, as a text for people, and the install lines of what a profile needs
-    and it lacks."""
-
-    diagnosis: "Noun"
-    text: str
-    missing: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def exit_code(self) -> int:
-        return EXIT_MISSING if self.missing else EXIT_PASS
-
-    @property
-    def passed(self) -> bool:
-        return not self.missing
-
-    @property
-    def summary(self) -> str:
-        return f"missing: {'; '.join(self.missing)}" if self.missing else "nothing that was asked for is missing"
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.diagnosis.model_dump(mode="json")
-
-    def _repr_html_(self) -> str:
-        return f"{super()._repr_html_()}<pre>{html.escape(self.text)}</pre>"
-
-
 def _scored(accuracy: "Accuracy") -> str:
     return f"{accuracy.accuracy:.2%} [{accuracy.low:.2%}–{accuracy.high:.2%}] (n={accuracy.n})"
-
-
-def _html(value: object) -> str:
-    """Text that no name of a class, a file or a model can make into markup."""
-    from compressor.terminal.printable import printable
-
-    return html.escape(printable(value))
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """`rows` as an HTML table; without a `header`, the first cell of each row is one."""
-    lines = ["".join(f"<th>{_html(cell)}</th>" for cell in header)] if header else []
-    for row in rows:
-        first, *cells = map(_html, row)
-        lines.append(
-            f"<{'td' if header else 'th'}>{first}</{'td' if header else 'th'}>"
-            + "".join(f"<td>{cell}</td>" for cell in cells)
-        )
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

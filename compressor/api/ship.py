@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from compressor.api.call import StrPath, api_call, listener
+from compressor.api.call import StrPath, api_call, called_like, listener
 from compressor.api.results import BundleResult, ReportResult
+from compressor.api.results_before import PlanResult
 from compressor.api.values import Assignments, assignments, optional_path, path_of, profile_of, several
 from compressor.errors import KdcError
 from compressor.files.writing import is_stream, refuse_existing, write_output
@@ -14,8 +15,9 @@ from compressor.progress import Progress
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike
     from compressor.pipeline import Measuring
+    from compressor.schema.profile import Profile
 
-__all__ = ["check", "export", "measure", "report"]
+__all__ = ["check", "export", "measure", "plan_export", "report"]
 
 
 @api_call
@@ -62,18 +64,52 @@ def export(
         KdcError: for what the caller can mend. A budget that does not hold raises nothing: see `passed`.
     """
     from compressor import pipeline
-    from compressor.narrowing import narrow
 
     heard, folder = listener(progress), path_of(out, "--out")
-    device_profile = profile_of(profile, assignments(set))
-    chosen = narrow(device_profile, several(target, "--target"), several(precision, "--precision"))
     made = pipeline.export(
-        path_of(run, "run"), chosen, folder,
+        path_of(run, "run"), _narrowed(profile, set, target, precision), folder,
         _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput),
         teacher=teacher, building=pipeline.Building(qat, bake_preprocessing, dynamic_batch), overwrite=overwrite,
         progress=heard,
     )  # fmt: skip
     return BundleResult(folder, made, allow_unmeasured, heard.warnings)
+
+
+@api_call
+@called_like(export)
+def plan_export(**keywords: Any) -> PlanResult:
+    """What `export` with the same keywords would build: checked, the data opened, nothing written.
+
+    Args:
+        keywords: those of `export`.
+
+    Raises:
+        KdcError: see `export`.
+    """
+    from compressor import pipeline, planning
+
+    given, heard = keywords, listener(keywords["progress"])
+    building = pipeline.Building(given["qat"], given["bake_preprocessing"], given["dynamic_batch"])
+    plan = planning.plan_export(
+        path_of(given["run"], "run"),
+        _narrowed(given["profile"], given["set"], given["target"], given["precision"]),
+        path_of(given["out"], "--out"),
+        building,
+        teacher=given["teacher"],
+        overwrite=given["overwrite"],
+        progress=heard,
+    )
+    return PlanResult(plan, planning.to_text(plan), planning.exit_code(plan), heard.warnings)
+
+
+def _narrowed(
+    profile: "ProfileLike", sets: Assignments | None, target: str | Sequence[str] | None,
+    precision: str | Sequence[str] | None,
+) -> "Profile":  # fmt: skip
+    from compressor.narrowing import narrow
+
+    chosen = profile_of(profile, assignments(sets))
+    return narrow(chosen, several(target, "--target"), several(precision, "--precision"))
 
 
 @api_call

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,15 +53,32 @@ def profiles_new(
     overwrite: OverwriteFile = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a profile for the machine that this runs on."""
+    """Write a profile for the machine that this runs on, with what it computes and moves at most (some seconds)."""
+    from datetime import date
+
+    from compressor.measure.constants import crowded, facts_of, measure_constants
     from compressor.measure.doctor import diagnose
     from compressor.profiles import free_path, load_profile, write_new_profile
-    from compressor.terminal.console import show_json, show_line
+    from compressor.terminal.console import progress_for, show_json, show_line
 
     free_path(name, Path(), overwrite)  # before every runtime is started
     diagnosis = diagnose()
     working = {runtime.name: runtime.precisions for runtime in diagnosis.runtimes if runtime.works}
-    path = write_new_profile(name, Path(), diagnosis.machine, working, assignments or [], overwrite=overwrite)
+
+    def constants(threads: int) -> dict[str, Any]:
+        if told := crowded(diagnosis.machine):
+            progress_for(quiet=True).warn(told)
+        try:
+            return facts_of(measure_constants(threads), date.today())
+        except KdcError as error:
+            progress_for(quiet=True).warn(
+                f"{error.message}; the profile says nothing of that, so nothing can be estimated from it"
+            )
+            return {}
+
+    path = write_new_profile(
+        name, Path(), diagnosis.machine, working, assignments or [], overwrite=overwrite, facts=constants
+    )
     if as_json:
         show_json(json.dumps({"path": str(path)}))
     else:

@@ -9,6 +9,7 @@ import typer
 from compressor.references import DATA, TEACHERS
 
 __all__ = [
+    "AllowSurgery",
     "AllowUnmeasured",
     "AsJson",
     "Assistant",
@@ -23,6 +24,7 @@ __all__ = [
     "InputSize",
     "Overwrite",
     "OverwriteFile",
+    "Plan",
     "Precompute",
     "ProfileName",
     "Qat",
@@ -67,6 +69,12 @@ Students = Annotated[
     list[str] | None,
     typer.Option(metavar="A,B,C", help="Let these race, and take the best. Default: those that the budget admits."),
 ]
+AllowSurgery = Annotated[
+    bool,
+    typer.Option(
+        "--allow-surgery", help="Candidates changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out."
+    ),
+]
 RaceShare = Annotated[
     float,
     typer.Option(
@@ -79,6 +87,9 @@ Assistant = Annotated[
 ]
 Qat = Annotated[
     bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
+]
+Plan = Annotated[
+    bool, typer.Option("--plan", help="Only check everything, time a few steps, and say what would be done.")
 ]
 Precompute = Annotated[
     bool, typer.Option("--precompute", help="Only compute and keep the teacher's predictions; trains nothing.")

@@ -1,7 +1,7 @@
 """kdc export, measure, report and check: from a student to a verdict."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from compressor.cli.options import (
     DevicePython,
     Overwrite,
     OverwriteFile,
+    Plan,
     ProfileName,
     Quiet,
     Rounds,
@@ -21,6 +22,7 @@ from compressor.cli.options import (
     SetProfile,
     Throughput,
 )
+from compressor.cli.plan import show_plan
 
 if TYPE_CHECKING:
     from compressor.api import BundleResult
@@ -57,6 +59,7 @@ def export(
     allow_unmeasured: AllowUnmeasured = False,
     assignments: SetProfile = None,
     overwrite: Overwrite = False,
+    plan: Plan = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -64,13 +67,16 @@ def export(
     from compressor import api
     from compressor.terminal.console import progress_for
 
-    done = api.export(
-        run, profile=profile, out=out, target=target, precision=precision, qat=qat, bake_preprocessing=bake,
-        dynamic_batch=dynamic_batch, teacher=teacher, device=device, device_python=device_python, baseline=baseline,
-        rounds=rounds, seconds=seconds, throughput=throughput, allow_unmeasured=allow_unmeasured, set=assignments,
-        overwrite=overwrite, progress=progress_for(quiet),
-    )  # fmt: skip
-    judge(done, as_json)
+    asked: dict[str, Any] = {
+        "run": run, "profile": profile, "out": out, "target": target, "precision": precision, "qat": qat,
+        "bake_preprocessing": bake, "dynamic_batch": dynamic_batch, "teacher": teacher, "device": device,
+        "device_python": device_python, "baseline": baseline, "rounds": rounds, "seconds": seconds,
+        "throughput": throughput, "allow_unmeasured": allow_unmeasured, "set": assignments, "overwrite": overwrite,
+        "progress": progress_for(quiet),
+    }  # fmt: skip
+    if plan:
+        show_plan(api.plan_export(**asked), as_json)
+    judge(api.export(**asked), as_json)
 
 
 def measure(

@@ -1,11 +1,12 @@
-"""kdc students: which networks a device can carry, measured before any is trained."""
+"""kdc students: which networks a device can carry, measured before any is trained, or estimated."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from compressor.cli.options import AsJson, Device, DevicePython, Quiet, SetProfile
+from compressor.cli.options import AllowSurgery, AsJson, Device, DevicePython, Quiet, SetProfile
+from compressor.errors import KdcError
 
 __all__ = ["students"]
 
@@ -19,10 +20,19 @@ def students(
     student: Annotated[
         list[str] | None, typer.Option(help="Only this one, timm:NAME; may be given several times.")
     ] = None,
+    allow_surgery: AllowSurgery = False,
     device: Device = "local",
     device_python: DevicePython = None,
     assignments: SetProfile = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what is kept, too.")] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate",
+            help="Measure nothing and reach no device: rank them by estimated p50, and say how far such estimates are "
+            "off. Nothing is judged by them.",
+        ),
+    ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write all figures to this file as CSV.")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -31,11 +41,15 @@ def students(
     from compressor import api
     from compressor.terminal.console import progress_for, show_json, show_result
 
-    answer = api.students(
-        profile=profile, classes=classes, input_size=input_size or (), student=student or (), device=device,
-        device_python=device_python, set=assignments or (), fresh=fresh, csv=csv, progress=progress_for(quiet),
-    )  # fmt: skip
+    asked: dict[str, Any] = {
+        "profile": profile, "classes": classes, "input_size": input_size or (), "student": student or (),
+        "allow_surgery": allow_surgery, "set": assignments or (), "csv": csv, "progress": progress_for(quiet),
+    }  # fmt: skip
+    if estimate and (device != "local" or device_python is not None or fresh):
+        raise KdcError("--estimate reaches no device, so --device, --device-python and --fresh mean nothing with it")
+    measuring: dict[str, Any] = {"device": device, "device_python": device_python, "fresh": fresh}
+    result = api.estimate_students(**asked) if estimate else api.students(**asked, **measuring)
     if as_json:
-        show_json(answer.answer.model_dump_json(indent=2))
+        show_json(result.answer.model_dump_json(indent=2))
     else:
-        show_result(answer.text)
+        show_result(result.text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor.cli.options import (
+    AllowSurgery,
     AsJson,
     Assistant,
     BatchSize,
@@ -19,6 +20,7 @@ from compressor.cli.options import (
     InputSize,
     Overwrite,
     OverwriteFile,
+    Plan,
     Precompute,
     Qat,
     Quiet,
@@ -36,6 +38,7 @@ from compressor.cli.options import (
     Tracker,
     Unlabelled,
 )
+from compressor.cli.plan import show_plan
 from compressor.errors import KdcError
 from compressor.references import MODELS, TRAINABLE
 
@@ -125,6 +128,7 @@ def distill(
     student: Student = None,
     students: Students = None,
     race_share: RaceShare = 0.5,
+    allow_surgery: AllowSurgery = False,
     device: Device = "local",
     device_python: DevicePython = None,
     student_init: Annotated[
@@ -143,6 +147,7 @@ def distill(
     skip_bad: SkipBad = False,
     teacher_cache: TeacherCache = None,
     precompute: Precompute = False,
+    plan: Plan = False,
     decode_cache: DecodeCache = None,
     tracker: Tracker = None,
     resume: Resume = False,
@@ -156,7 +161,7 @@ def distill(
 
     if precompute:
         _refuse_with_precompute(
-            makes_run=resume or overwrite or as_json, assistant=bool(assistant), race=bool(students)
+            makes_run=resume or overwrite or as_json or plan, assistant=bool(assistant), race=bool(students)
         )
     asked: dict[str, Any] = {
         "teacher": teacher, "data": data, "out": out, "profile": profile, "student": student,
@@ -168,13 +173,17 @@ def distill(
     if precompute:
         api.precompute(**asked)
     else:
-        asked |= {"students": students, "race_share": race_share, "device": device, "device_python": device_python}
-        _show_run(api.distill(**asked, assistant=assistant, resume=resume, overwrite=overwrite), as_json)
+        asked |= {"assistant": assistant, "resume": resume, "overwrite": overwrite}
+        asked |= {"students": students, "race_share": race_share, "allow_surgery": allow_surgery}
+        asked |= {"device": device, "device_python": device_python}
+        if plan:
+            show_plan(api.plan_distill(**asked), as_json)
+        _show_run(api.distill(**asked), as_json)
 
 
 def _refuse_with_precompute(*, makes_run: bool, assistant: bool, race: bool) -> None:
     if makes_run:
-        raise KdcError("--precompute makes no run: --resume, --overwrite and --json have no meaning with it")
+        raise KdcError("--precompute makes no run: --plan, --resume, --overwrite and --json have no meaning with it")
     if assistant:
         raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
     if race:

@@ -15,7 +15,7 @@ from compressor.schema.base import parse
 from compressor.schema.measurement import Machine
 from compressor.terminal.printable import one_line
 
-__all__ = ["RuntimeInfo", "last_line", "runtime_info", "this_machine"]
+__all__ = ["RuntimeInfo", "last_line", "run_script", "runtime_info", "this_machine"]
 
 # A cold import of a runtime from a slow card takes tens of seconds.
 TIMEOUT_S = 120.0
@@ -34,13 +34,13 @@ class RuntimeInfo:
 def this_machine() -> Machine:
     """The machine that this process runs on, as targets/bench.py reads it."""
     script = "bench.py"
-    return parse(Machine, _json(_run(script, ["--info"], ""), script), f"targets/{script} --info")
+    return parse(Machine, _json(run_script(script, ["--info"], ""), script), f"targets/{script} --info")
 
 
 def runtime_info(runtime: str) -> RuntimeInfo:
     """The version of `runtime` and the precisions that work here; raises KdcError (exit 4) where it does not work."""
     row = runtime_for(runtime, "kdc")
-    answer = _json(_run(row.runner, [], '{"op": "info"}\n'), row.runner)
+    answer = _json(run_script(row.runner, [], '{"op": "info"}\n'), row.runner)
     if answer.get("ok") is not True:
         # "pip install … (cannot import …)" is what a runner says on a bare device; here the hint has the install line.
         message = str(answer.get("message") or "it gave no reason")
@@ -58,7 +58,7 @@ def last_line(text: str) -> str:
     return lines[-1][:LONGEST_LINE] if lines else "it said nothing"
 
 
-def _run(script: str, arguments: Sequence[str], stdin: str) -> str:
+def run_script(script: str, arguments: Sequence[str], stdin: str) -> str:
     """What targets/`script` prints, run in a fresh interpreter like this one; raises KdcError where it fails."""
     command = [sys.executable, str(asset_dir("targets") / script), *arguments]
     try:

@@ -24,13 +24,14 @@ from compressor.schema.bundle import Bundle
 from compressor.schema.measurement import Block, Contestant, Measurement, Round
 from compressor.terminal.printable import one_line
 
-__all__ = ["Samples", "Undecided", "listen", "measure_bundle"]
+__all__ = ["RETRY_AFTER_S", "Samples", "Undecided", "listen", "measure_bundle"]
 
 Undecided = Callable[[Measurement], tuple[str, ...]]
 """What more rounds could decide, in words; nothing: it is enough. Raises KdcError for a measurement of something
 else."""
 
 RETRY_AFTER_S = (2.0, 4.0, 8.0, 16.0, 30.0)
+"""Before each attempt to reach a device again."""
 PUBLISHED = "measurement.json"
 MOST_EVENTS = 20_000_000
 MOST_BLOCKS = 1_000

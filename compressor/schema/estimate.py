@@ -1,8 +1,8 @@
-"""A measured figure."""
+"""Measured figures."""
 
 from compressor.schema.base import Noun
 
-__all__ = ["Estimate"]
+__all__ = ["Estimate", "Spread"]
 
 
 class Estimate(Noun):
@@ -14,3 +14,12 @@ class Estimate(Noun):
     high: float
     n: int
     of: str
+
+
+class Spread(Noun):
+    """A figure that was measured a few times: median, lowest, highest and how often. No interval is claimed."""
+
+    median: float
+    lowest: float
+    highest: float
+    n: int

@@ -22,6 +22,7 @@ POSSIBLE = (
     ("memory_gb", 0.001, 1e6),
     ("bandwidth_gbs", 0.001, 1e6),
     ("dense_int8_tops", 0.001, 1e6),
+    ("layer_overhead_us", 0.001, 1e5),
     ("sm", 10, 999),
 )
 """Facts of a device beyond which they are slips."""
@@ -54,6 +55,10 @@ class Device(Noun):
     """GiB."""
     bandwidth_gbs: Fact[float] | None = None
     """Memory bandwidth, GB/s."""
+    core_gflops: Fact[dict[Literal["fp32", "fp16", "bf16", "int8"], float]] | None = None
+    """By precision, what one core computes at most, GFLOP/s: a multiply-accumulate is two."""
+    layer_overhead_us: Fact[float] | None = None
+    """What a runtime takes for a layer that computes next to nothing, µs."""
     power_mode: Fact[str] | None = None
     """The mode that the other facts hold for."""
     dense_int8_tops: Fact[float] | None = None
@@ -67,6 +72,9 @@ class Device(Noun):
             fact = getattr(self, name)
             if fact is not None and not low <= fact.value <= high:
                 raise ValueError(f"{name} must be from {low:,g} to {high:,g}, found {in_short(fact.value)}")
+        for precision, peak in self.core_gflops.value.items() if self.core_gflops else ():
+            if not 0.001 <= peak <= 1e6:
+                raise ValueError(f"core_gflops.{precision} must be from 0.001 to 1,000,000, found {in_short(peak)}")
         return self
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
-from compressor.schema.estimate import Estimate
+from compressor.schema.estimate import Estimate, Spread
 from compressor.schema.measurement import Machine
 from compressor.schema.predictions import Kind
 from compressor.schema.quantization import Rung, Score
@@ -15,15 +15,6 @@ from compressor.schema.race import Race
 __all__ = ["Check", "ClassShare", "Estimate", "Report", "Row", "Session", "Spread", "TableRow", "Throughput", "Verdict"]
 
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]
-
-
-class Spread(Noun):
-    """A figure that was measured a few times: median, lowest, highest and how often. No interval is claimed."""
-
-    median: float
-    lowest: float
-    highest: float
-    n: int
 
 
 class ClassShare(Noun):

@@ -6,11 +6,12 @@ from pydantic import Field as Key
 
 from compressor.schema.base import Noun
 from compressor.schema.bundle import FileEntry
+from compressor.schema.measurement import Machine
 from compressor.schema.preprocess import OfTask, TaskName
 from compressor.schema.profile import Profile
 from compressor.schema.report import Estimate
 
-__all__ = ["Entrant", "Field", "Figures", "Skeleton", "Student", "Students", "Wish"]
+__all__ = ["Entrant", "Field", "Figures", "KeptFigures", "Skeleton", "Student", "Students", "Wish"]
 
 
 class Entrant(Noun):
@@ -99,6 +100,18 @@ class Figures(Noun):
     @property
     def variant(self) -> str:
         return f"{self.runtime}-{self.precision}"
+
+
+class KeptFigures(Noun):
+    """Figures with where and how they were measured. `reference`: the field's, and `reference_ms` its p50 in the same
+    session; null where it broke off."""
+
+    figures: Figures
+    machine: Machine
+    threads: int
+    batch: int
+    reference: str | None
+    reference_ms: float | None
 
 
 class Student(Noun):

@@ -23,20 +23,21 @@ from compressor.schema.profile import Profile
 from compressor.schema.students import Entrant, Field, Figures, Students, Wish
 from compressor.students.exporting import entry
 from compressor.students.figures import failures, figures_of
-from compressor.students.kept import Kept, machine_line
+from compressor.students.kept import Kept, machine_line, shelf
 from compressor.students.measuring import ROUNDS, measure_field
 from compressor.students.skeletons import MEASURED, make_skeletons
 from compressor.students.table import answered, rank_agreement, unjudged
 from compressor.tasks.table import DEFAULT, candidates_of
 
-__all__ = ["Wanted", "students"]
+__all__ = ["Wanted", "entries_of", "screened", "students"]
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What to measure. `names`: candidates, as "timm:NAME" or NAME; none: the whole catalogue. `input_sizes`: pixels;
     none: the profile's. `fresh`: measure what is kept, too. `beside`: more networks, each at its input size.
-    `rounds`: blocks of each artefact; what is kept of fewer is measured again."""
+    `rounds`: blocks of each artefact; what is kept of fewer is measured again. `surgery`: the catalogue's networks
+    changed for speed, too."""
 
     classes: int = 1000
     input_sizes: tuple[int, ...] = ()
@@ -45,6 +46,7 @@ class Wanted:
     task: str = DEFAULT
     beside: tuple[tuple[str, int], ...] = ()
     rounds: int = ROUNDS
+    surgery: bool = False
 
 
 def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | None, progress: Progress) -> Students:
@@ -53,24 +55,25 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     What is kept of the same machine, runtimes and settings is not measured again. Raises KdcError: for a name that
     nobody knows, before anything is made; exit 4 where a runtime is missing on the device.
     """
-    entries, variants = _entries(wanted, profile), screened(profile)
+    entries, variants = entries_of(wanted, profile), screened(profile)
     if not variants:
         reason = f"profile {profile.name} has nothing that can be measured before training"
         raise KdcError(reason, "add a float precision to one of its targets")
     runtimes = {runtime for runtime, _ in variants}
     targets = tuple(target for target in profile.targets if target.runtime in runtimes)
     machine, versions = _device(profile.model_copy(update={"targets": targets}), url, python, progress)
-    kept = Kept(cache_folder() / "students", machine, profile, versions)
+    kept = Kept(shelf(), machine, profile, versions)
     figures, wishes = _known(wanted, kept, entries, variants)
     known = len(figures)
     progress.note(
         f"{len(entries)} candidates, each as {', '.join('-'.join(variant) for variant in variants)}; "
         f"{len(wishes)} are to be exported and measured, of the others all figures are kept"
     )
-    drift: list[float] = []
-    for row in _measured(wishes, profile, url, python, drift, wanted.rounds, progress) if wishes else ():
-        kept.add(row)
+    references: list[tuple[str, float] | None] = []
+    for row in _measured(wishes, profile, url, python, references, wanted.rounds, progress) if wishes else ():
+        kept.add(row, references[-1] if references else None)
         figures[row.student.partition(":")[2], row.input_size, row.runtime, row.precision] = row
+    drift = [reference[1] for reference in references if reference is not None]
     rows = [figures[(name, size, *variant)] for variant, (name, size) in product(variants, entries)]
     if not any(row.p50_ms is not None for row in rows):
         raise KdcError(f"none of the candidates could be measured: {rows[0].error}", exit_code=EXIT_INCONCLUSIVE)
@@ -110,7 +113,7 @@ def _known(
     return figures, wishes
 
 
-def _entries(wanted: Wanted, profile: Profile) -> dict[tuple[str, int], str]:
+def entries_of(wanted: Wanted, profile: Profile) -> dict[tuple[str, int], str]:
     """(Candidate, input size) -> its family, in the catalogue's order."""
     sizes = tuple(dict.fromkeys(wanted.input_sizes or (profile.input_size,)))
     families = _families(wanted)
@@ -141,19 +144,19 @@ def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
 
 def _families(wanted: Wanted) -> dict[str, str]:
     """Candidate -> its family, in the catalogue's order."""
-    catalogue: dict[str, Sequence[str]] = candidates_of(wanted.task).CATALOGUE
+    task = candidates_of(wanted.task)
+    catalogue: dict[str, Sequence[str]] = task.CATALOGUE
     known = {name: family for family, names in catalogue.items() for name in names}
-    if not wanted.names:
-        return known
-    chosen = {}
-    for typed in wanted.names:
+    chosen: dict[str, str] = {}
+    for typed in wanted.names or known:
         name = typed.removeprefix("timm:")
-        if name not in known and not candidates_of(wanted.task).is_known(name):
+        if name not in known and not task.is_known(name):
             raise KdcError(
                 f"--student {typed} is no candidate{did_you_mean(name, known)}",
                 f"the catalogue has: {', '.join(known)}; any other model of timm may be named too",
             )
-        chosen[name] = known.get(name, "-")
+        forms = (name, *task.possible(name)) if wanted.surgery and "+" not in name else (name,)
+        chosen |= dict.fromkeys(forms, known.get(task.base_of(name), "-"))
     return chosen
 
 
@@ -175,10 +178,11 @@ def _device(
 
 
 def _measured(
-    wishes: Sequence[Wish], profile: Profile, url: DeviceUrl, python: str | None, drift: list[float], rounds: int,
-    progress: Progress,
+    wishes: Sequence[Wish], profile: Profile, url: DeviceUrl, python: str | None,
+    references: list[tuple[str, float] | None], rounds: int, progress: Progress,
 ) -> Iterator[Figures]:  # fmt: skip
-    """Export all, then measure session by session, and tell after each; into `drift` goes the reference's p50."""
+    """Export all, then measure session by session, and tell after each; into `references` goes the reference of the
+    session and its p50."""
     with _workshop(progress) as folder:
         made = {
             skeleton.wish: skeleton for skeleton in make_skeletons(wishes, profile, folder, usable_cores(), progress)
@@ -195,8 +199,9 @@ def _measured(
             for entrant in group:
                 figures = figures_of(by_label[entrant.candidate], entrant, measurement)
                 is_reference = entrant.name == field.reference
-                if is_reference and figures.p50_ms is not None:
-                    drift.append(figures.p50_ms.value)
+                if is_reference:  # the first of its session
+                    p50 = figures.p50_ms
+                    references.append((entrant.name, p50.value) if p50 is not None else None)
                 if number == 0 or not is_reference:
                     yield figures
 

@@ -21,8 +21,6 @@ LONG = 30
 """Blocks of an artefact that may be trained, where the coarse look has 12."""
 MARGIN = 0.1
 """What a contender's latency must have to spare: it is measured again when it is trained, perhaps on a slower day."""
-TEACHERS_VARIANT = "onnxruntime-fp32"
-"""As which a bundle's teacher is measured."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def choose_contenders(
     measured = _figures(profile, wanted, device, progress)
     long: set[str] = set()
     while True:
-        budget = _budget(measured, profile.budget, teacher)
+        budget = _budget(measured, profile, teacher)
         rows = _judged(measured, budget, teacher)
         field = _field(rows)
         names = [row.figures.student for row in field]
@@ -89,12 +87,16 @@ def _is(row: Figures, teacher: tuple[str, int] | None) -> bool:
     return teacher is not None and (row.student, row.input_size) == (f"timm:{teacher[0]}", teacher[1])
 
 
-def _budget(measured: _Measured, budget: Budget, teacher: tuple[str, int] | None) -> Budget:
-    """`budget`, with its line on the teacher's time as one on milliseconds."""
+def _budget(measured: _Measured, profile: Profile, teacher: tuple[str, int] | None) -> Budget:
+    """The budget, with its line on the teacher's time as one on milliseconds. A bundle has the teacher as the profile's
+    first float variant."""
+    budget = profile.budget
     if teacher is None or budget.min_speedup is None:
         return budget
     theirs = [row for row in measured.values() if _is(row, teacher)]
-    base = next((row for row in theirs if row.variant == TEACHERS_VARIANT), theirs[0])
+    pairs = (f"{target.runtime}-{name}" for target in profile.targets for name in target.precisions if name != "int8")
+    first = next(pairs, None)
+    base = next((row for row in theirs if row.variant == first), theirs[0])
     if base.p50_ms is None:
         raise KdcError(f"the teacher could not be measured as the candidates are: {base.error}")
     limit = _rounded(base.p50_ms.value / budget.min_speedup)
@@ -115,12 +117,14 @@ def _rounded(limit: float) -> float:
 
 
 def _field(rows: Sequence[Student]) -> list[Student]:
-    """The contenders, the most computing first, each as the fastest variant that the budget admits."""
+    """The contenders, the most computing first, each as the fastest variant that the budget admits. A network that was
+    changed for speed runs only where the one that it was made from does not hold the budget."""
     fastest: dict[str, Student] = {}
     for row in rows:  # the fastest first
         if row.admitted:
             fastest.setdefault(row.figures.student, row)
-    ordered = sorted(fastest.values(), key=lambda row: -(row.figures.macs or 0))
+    needed = [row for name, row in fastest.items() if "+" not in name or name.split("+")[0] not in fastest]
+    ordered = sorted(needed, key=lambda row: -(row.figures.macs or 0))
     largest = {row.figures.family: row for row in reversed(ordered)}
     of_families = [row for row in ordered if largest[row.figures.family] is row]
     others = [row for row in ordered if largest[row.figures.family] is not row]

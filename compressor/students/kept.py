@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -12,12 +12,13 @@ from compressor.assets import runner_scripts
 from compressor.errors import KdcError, os_error
 from compressor.export.schemes import saturates
 from compressor.files.atomic import file_sha256
+from compressor.files.cache import cache_folder
 from compressor.schema.base import read_json, write_json
 from compressor.schema.measurement import Machine
 from compressor.schema.profile import Profile
-from compressor.schema.students import Figures
+from compressor.schema.students import Figures, KeptFigures
 
-__all__ = ["Kept", "machine_line"]
+__all__ = ["Kept", "all_kept", "machine_line", "shelf"]
 
 SKELETONS = 2
 """Goes up when candidates are exported in another way."""
@@ -52,11 +53,12 @@ class Kept:
             path = self._path(name, input_size, classes, *variant)
             # Of another version of kdc, or damaged: measured anew.
             with suppress(KdcError):
-                figures[variant] = read_json(path, Figures)
+                figures[variant] = read_json(path, KeptFigures).figures
         return figures
 
-    def add(self, figures: Figures) -> None:
-        """Keep what was measured; what failed is tried again the next time."""
+    def add(self, figures: Figures, reference: tuple[str, float] | None = None) -> None:
+        """Keep what was measured, with the field's reference and its p50 in that session; what failed is tried again
+        the next time."""
         if figures.error is None:
             path = self._path(
                 figures.student.partition(":")[2], figures.input_size, figures.classes, figures.runtime,
@@ -66,7 +68,12 @@ class Kept:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise os_error(error, f"keeping figures in {self.folder}") from error
-            write_json(path, figures)
+            name, p50_ms = reference or (None, None)
+            kept = KeptFigures(
+                figures=figures, machine=self.machine, threads=self.profile.threads, batch=self.profile.batch,
+                reference=name, reference_ms=p50_ms,
+            )  # fmt: skip
+            write_json(path, kept)
 
     def _path(self, name: str, input_size: int, classes: int, runtime: str, precision: str) -> Path:
         profile, machine = self.profile, self.machine
@@ -89,6 +96,18 @@ class Kept:
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{name}-{input_size}-{runtime}-{precision}-{key[:16]}.json"
+
+
+def shelf() -> Path:
+    """The folder that figures are kept in."""
+    return cache_folder() / "students"
+
+
+def all_kept(folder: Path) -> Iterator[KeptFigures]:
+    """Everything that is kept, of whatever machine; what another version of kdc wrote is left out."""
+    for path in sorted(folder.glob("*.json")):
+        with suppress(KdcError):
+            yield read_json(path, KeptFigures)
 
 
 def machine_line(machine: Machine) -> str:

@@ -1,11 +1,14 @@
 """A field of candidates, measured in the tournament that `kdc measure` has: so many at a time, one session after the
 other, with the reference in each, so that a machine that drifts is seen to."""
 
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from compressor.errors import EXIT_INCONCLUSIVE, KdcError
 from compressor.measure.devices import DeviceUrl, open_link
-from compressor.measure.session import Samples, listen
+from compressor.measure.session import RETRY_AFTER_S, Samples, listen
 from compressor.progress import Progress
 from compressor.schema.measurement import Measurement
 from compressor.schema.students import Entrant, Field
@@ -36,12 +39,32 @@ def sessions_of(field: Field) -> list[tuple[Entrant, ...]]:
 def measure_field(
     folder: Path, field: Field, url: DeviceUrl, python: str | None, rounds: int, progress: Progress
 ) -> Iterator[tuple[Sequence[Entrant], Measurement]]:
-    """Measure every entrant of the field that lies in `folder`, session by session. Raises KdcError."""
-    sessions = sessions_of(field)
-    with open_link(url, folder, field, python=python, progress=progress) as link:
-        for number, entrants in enumerate(sessions, 1):
-            progress.note(f"measuring {len(entrants)} artefacts, session {number} of {len(sessions)}")
-            names = tuple(entrant.name for entrant in entrants)
-            samples = Samples(target=rounds, seconds=600.0, throughput=False, predict=False, only=names, fresh_starts=1)
-            listen(link, samples, lambda measurement: (), progress)
-            yield entrants, samples.measurement(url.kind)
+    """Measure every entrant of the field that lies in `folder`, session by session. A connection that is lost is taken
+    up again where it broke off. Raises KdcError."""
+    waiting = deque((entrants, _samples(entrants, rounds)) for entrants in sessions_of(field))
+    total, pauses = len(waiting), iter(() if url.kind == "local" else RETRY_AFTER_S)
+    while waiting:
+        begun = False
+        try:
+            with open_link(url, folder, field, python=python, progress=progress) as link:
+                while waiting:
+                    entrants, samples = waiting[0]
+                    begun = True
+                    number = total - len(waiting) + 1
+                    progress.note(f"measuring {len(entrants)} artefacts, session {number} of {total}")
+                    listen(link, samples, lambda measurement: (), progress)
+                    waiting.popleft()
+                    pauses = iter(() if url.kind == "local" else RETRY_AFTER_S)
+                    yield entrants, samples.measurement(url.kind)
+        except KdcError as error:
+            first = len(waiting) == total and waiting[0][1].state is None
+            pause = None if first or (begun and error.exit_code != EXIT_INCONCLUSIVE) else next(pauses, None)
+            if pause is None:
+                raise
+            progress.warn(f"{error.message}; trying again in {pause:g} s")
+            time.sleep(pause)
+
+
+def _samples(entrants: Sequence[Entrant], rounds: int) -> Samples:
+    names = tuple(entrant.name for entrant in entrants)
+    return Samples(target=rounds, seconds=600.0, throughput=False, predict=False, only=names, fresh_starts=1)

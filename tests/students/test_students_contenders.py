@@ -123,6 +123,15 @@ def test_who_falls_in_the_longer_look_is_replaced(asked: list[Wanted], monkeypat
     assert [each.p50_ms.n for each in contenders] == [LONG] * 4
 
 
+def test_a_changed_network_runs_only_where_the_whole_one_cannot(
+    asked: list[Wanted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forms = (("deep+relu", "C", 90, 2.5, 2.4, 5.0), ("huge+relu", "D", 900, 12.0, 3.9, 60.0))
+    monkeypatch.setitem(globals(), "CANDIDATES", (*CANDIDATES, *forms))
+    contenders, _ = chosen({"p50_ms": 4.5})
+    assert [each.student for each in contenders] == ["timm:huge+relu", "timm:deep", "timm:wide", "timm:small"]
+
+
 def test_no_candidate_holds_it(asked: list[Wanted]) -> None:
     with pytest.raises(KdcError, match="no candidate certainly holds the budget of x86-avx2") as caught:
         chosen({"p50_ms": 0.5})

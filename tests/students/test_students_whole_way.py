@@ -15,6 +15,7 @@ from compressor.profiles import load_profile
 from compressor.students import Wanted, exporting, students
 from compressor.students import api as students_api
 from compressor.students.api import screened
+from compressor.students.kept import all_kept
 from compressor.students.measuring import AT_ONCE, sessions_of
 from compressor.tasks.image_classification.candidates import CATALOGUE
 from tests.kit import Ended
@@ -75,6 +76,9 @@ def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkey
     first = json.loads(ended.out)
     rows = {(row["figures"]["student"], row["figures"]["precision"]): row for row in first["rows"]}
     assert set(rows) == {(f"timm:{name}", p) for name in ("lcnet_035", "mobileone_s0") for p in ("fp32", "int8")}
+    kept = list(all_kept(tmp_path / "cache" / "students"))
+    assert {(row.reference, row.threads, row.batch) for row in kept} == {("lcnet_035-32-onnxruntime-fp32", 1, 1)}
+    assert {row.reference_ms for row in kept} == {rows["timm:lcnet_035", "fp32"]["figures"]["p50_ms"]["value"]}
     for row in rows.values():
         figures = row["figures"]
         assert figures["error"] is None

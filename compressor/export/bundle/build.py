@@ -28,7 +28,7 @@ from compressor.schema.bundle import Bundle, FileEntry, TeacherTable, Variant
 from compressor.schema.profile import Profile
 from compressor.schema.student import Request, Student
 
-__all__ = ["export_bundle", "require_exporters"]
+__all__ = ["Sources", "export_bundle", "require_exporters", "sources_of"]
 
 WORK = f"{TEMPORARY}work"
 
@@ -50,6 +50,28 @@ def export_bundle(
     `teacher`: where the teacher lies now, if it was moved since the distillation. `retrain`: the top rung of the ladder
     to int8, where it may be climbed. Raises KdcError.
     """
+    sources = sources_of(run, profile, teacher=teacher, retrain=retrain, delivery=delivery)
+    if sources.teacher is None and sources.table is None:
+        why = "is no network of its own: none is measured, so no retention, no speed-up"
+        progress.warn(f"teacher {sources.request.teacher} {why}")
+    temporary = None
+    try:
+        temporary = new_folder(out, "export")
+        bundle = _fill(temporary, profile, sources, delivery, progress)
+        write_json(temporary / "bundle.json", bundle)
+        return deliver(temporary, out)
+    except OSError as error:
+        raise os_error(error, f"writing {out}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sources_of(
+    run: Path, profile: Profile, *, teacher: str | None, retrain: Retrain | None, delivery: Delivery
+) -> "Sources":
+    """What `export_bundle` builds from, but for the data. Raises KdcError for what cannot be built, and for what is not
+    there any more."""
     delivery.require_possible(profile)
     student, record = load_run(run)
     delivery.require_normalization(record.preprocess)
@@ -61,22 +83,7 @@ def export_bundle(
     require_exporters(profile)
     request = read_json(run / "run.json", Request)
     teacher_model = teacher_of(request, record, teacher, "if it lies elsewhere now: kdc export … --teacher REFERENCE")
-    table = find_table(request, record, teacher)
-    if teacher_model is None and table is None:
-        why = "is no network of its own: none is measured, so no retention, no speed-up"
-        progress.warn(f"teacher {request.teacher} {why}")
-    temporary = None
-    try:
-        temporary = new_folder(out, "export")
-        sources = _Sources(run, request, student, record, teacher_model, table, retrain)
-        bundle = _fill(temporary, profile, sources, delivery, progress)
-        write_json(temporary / "bundle.json", bundle)
-        return deliver(temporary, out)
-    except OSError as error:
-        raise os_error(error, f"writing {out}") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    return Sources(run, request, student, record, teacher_model, find_table(request, record, teacher), retrain)
 
 
 def require_exporters(profile: Profile) -> None:
@@ -92,7 +99,7 @@ def require_exporters(profile: Profile) -> None:
 
 
 @dataclass(frozen=True)
-class _Sources:
+class Sources:
     """What a bundle is made of. `teacher`: None where it cannot be run; `table`: see `find_table`; `retrain`: see
     `export_bundle`."""
 
@@ -105,7 +112,7 @@ class _Sources:
     retrain: Retrain | None
 
 
-def _fill(root: Path, profile: Profile, sources: _Sources, delivery: Delivery, progress: Progress) -> Bundle:
+def _fill(root: Path, profile: Profile, sources: Sources, delivery: Delivery, progress: Progress) -> Bundle:
     """Everything but bundle.json. Test images and a table's answers to them are written for whoever measures; no choice
     here sees them."""
     student, teacher, record = sources.student, sources.teacher, sources.record
@@ -149,7 +156,7 @@ def _teacher_table(workspace: Workspace, table: LoadedTable | str | None) -> tup
     return written, matched_by_ids_alone(table, teacher.source, data)
 
 
-def _retrain(workspace: Workspace, sources: _Sources) -> Retrain | None:
+def _retrain(workspace: Workspace, sources: Sources) -> Retrain | None:
     """`sources.retrain`, but where the table that it would learn from is not there."""
     if sources.retrain is None or workspace.record.teacher is None or not isinstance(sources.table, str):
         return sources.retrain

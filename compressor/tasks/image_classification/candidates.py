@@ -12,11 +12,12 @@ import numpy as np
 
 from compressor.models.loaded import LoadedModel
 from compressor.schema.preprocess import ImagePreprocess, Preprocess
+from compressor.tasks.image_classification.models.surgery import base_of, possible, require_operations
 from compressor.tasks.image_classification.preprocessing import of_images
 from compressor.tasks.image_classification.stored import StoredImages
 from compressor.tasks.image_classification.task import TASK
 
-__all__ = ["CATALOGUE", "as_candidate", "create", "drawn", "has_weights", "is_known"]
+__all__ = ["CATALOGUE", "as_candidate", "base_of", "create", "drawn", "has_weights", "is_known", "possible"]
 
 CATALOGUE: dict[str, tuple[str, ...]] = {
     "MobileNetV2": ("mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075", "mobilenetv2_100", "mobilenetv2_140"),
@@ -46,17 +47,18 @@ CATALOGUE: dict[str, tuple[str, ...]] = {
 
 
 def is_known(name: str) -> bool:
-    """Whether timm has a network of that name."""
+    """Whether timm has a network of that name. Raises KdcError for a change after "+" that kdc does not make."""
     import timm
 
-    return bool(timm.is_model(name))
+    require_operations(name)
+    return bool(timm.is_model(base_of(name)))
 
 
 def has_weights(name: str) -> bool:
     """Whether timm has weights for it, which the hub would be asked for."""
     import timm
 
-    return bool(timm.is_model_pretrained(name))
+    return bool(timm.is_model_pretrained(base_of(name)))
 
 
 def as_candidate(model: LoadedModel) -> tuple[str, int] | None:

@@ -17,6 +17,8 @@ from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models import hf_models, timm_models
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.tasks.image_classification.models.lookup import require_init, require_student_name
+from compressor.tasks.image_classification.models.surgery import architecture_of, base_of, operate
+from compressor.tasks.image_classification.models.timm_weights import classifier_names, fill, other_architecture
 from compressor.tasks.image_classification.preprocessing import of_images
 
 __all__ = ["create_student", "create_trainee"]
@@ -36,16 +38,17 @@ def create_student(
         backbone = _pretrained(reference, name, input_size)
         return create_trainee(backbone, class_names, crop_pct)
     architecture = _architecture(name, reference)
-    network = timm_models.create(architecture, classes=len(class_names), input_size=input_size)
+    network = timm_models.create(base_of(architecture), classes=len(class_names), input_size=input_size)
     small_head(network, len(class_names))
     source, licence = f"random:{architecture}", "none (trained from scratch)"
-    notes: tuple[str, ...] = ()
-    if init != "random":
+    if init == "random":
+        notes = operate(network, architecture)
+    else:
         notes = _fill_from(network, init, architecture)
         source, licence = f"{architecture}@{Path(init).name}", "unknown"
     weights = Weights(
         source=source,
-        architecture=architecture.split(".")[0],
+        architecture=architecture_of(architecture),
         sha256=tensors_sha256(network.state_dict()),
         licence=licence,
         parameters=sum(p.numel() for p in network.parameters()),
@@ -135,12 +138,19 @@ def _architecture(name: str, reference: str) -> str:
 
 
 def _fill_from(network: nn.Module, init: str, architecture: str) -> tuple[str, ...]:
-    """Load a checkpoint; its classifier is left out where it has none or other classes, everything else must fit.
-    Returns what there is to say."""
+    """Load a checkpoint, and change the network where `architecture` says so: before or after, as the checkpoint is of
+    the changed one or of the whole. Its classifier is left out where it has none or other classes, everything else must
+    fit. Returns what there is to say."""
     path, key = split_key(init)
     require_init(path)
+    where = f"--student-init {path}"
     checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
-    left = timm_models.fill(network, checkpoint.state, architecture, f"--student-init {path}", new_classes=True)
-    require_finite(network, f"--student-init {path}")
-    notes = checkpoint.notes + timm_models.other_architecture(checkpoint.architecture, architecture, path)
+    head = classifier_names(architecture)
+    lacking = [name for name in network.state_dict().keys() - checkpoint.state.keys() if not name.startswith(head)]
+    told = operate(network, architecture) if lacking else ()
+    left = fill(network, checkpoint.state, architecture, where, new_classes=True)
+    told = told or operate(network, architecture)
+    require_finite(network, where)
+    notes = (*told, *checkpoint.notes)
+    notes += other_architecture(checkpoint.architecture, architecture, path)
     return (*notes, f"{path.name}: the classifier is new") if left else notes

@@ -6,7 +6,7 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.errors import KdcError, did_you_mean, first_line
 from compressor.hub import from_hub
@@ -25,28 +25,35 @@ from compressor.tasks.image_classification.models.building import (
     require_size,
     weights_file,
 )
+from compressor.tasks.image_classification.models.surgery import base_of, operate, require_operations
+from compressor.tasks.image_classification.models.timm_weights import (
+    classifier_names,
+    fill,
+    other_architecture,
+    registered,
+)
 
 __all__ = [
     "create",
-    "fill",
     "load_checkpoint",
     "load_hub",
     "load_local",
     "local_config",
-    "other_architecture",
     "preprocess_of",
     "require_known",
 ]
 
 
 def require_known(name: str) -> None:
-    """Raise KdcError unless timm has an architecture of that name (a weights tag after "." is permitted)."""
+    """Raise KdcError unless timm has an architecture of that name (a weights tag after "." is permitted), and what is
+    changed in it after "+" is something that kdc changes."""
     import timm
 
-    architecture = name.split(".")[0]
+    architecture = base_of(name).split(".")[0]
     if not timm.is_model(architecture):
         near = did_you_mean(architecture, timm.list_models())
         raise KdcError(f"timm has no model {architecture}{near}", "python -c 'import timm; print(timm.list_models())'")
+    require_operations(name)
 
 
 def preprocess_of(
@@ -99,28 +106,20 @@ def require_scale(std: Sequence[float], where: str) -> None:
 
 
 def create(name: str, classes: int | None = None, input_size: int | None = None, pretrained: bool = False) -> nn.Module:
-    """`timm.create_model`, at another input size also for networks whose position embedding fixes it."""
+    """`timm.create_model`, at another input size also for networks whose position embedding fixes it, and changed where
+    the name says so (`surgery`)."""
     import timm
 
     require_size(input_size)
     arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    if input_size and _registered(name).fixed_input_size:
+    if input_size and registered(name).fixed_input_size:
         arguments["img_size"] = input_size
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+        model: nn.Module = timm.create_model(base_of(name), pretrained=pretrained, **arguments)
     except (RuntimeError, AssertionError) as error:
         raise KdcError(f"timm:{name}: {first_line(error)}") from None
+    operate(model, name)
     return model
-
-
-def _registered(name: str) -> Any:
-    """timm's own pretrained_cfg of a model, which need not be built for it."""
-    import timm
-
-    try:
-        return timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError as error:
-        raise KdcError(f"timm:{name}: {first_line(error)}") from None
 
 
 def _loaded(
@@ -163,8 +162,10 @@ def load_hub(name: str, input_size: int | None) -> LoadedModel:
     with from_hub(
         f"timm:{name}", "use timm:local-dir:PATH or timm:NAME@CHECKPOINT for weights that lie on this machine"
     ):
-        network = create(name, input_size=input_size, pretrained=True)
-    return _loaded(network, f"timm:{name}", input_size, getattr(network, "pretrained_cfg", {}).get("label_names"))
+        network = create(base_of(name), input_size=input_size, pretrained=True)
+    names = getattr(network, "pretrained_cfg", {}).get("label_names")
+    told = operate(network, name)
+    return _loaded(network, f"timm:{name}", input_size, names, notes=told)
 
 
 @dataclass(frozen=True)
@@ -260,59 +261,3 @@ def load_checkpoint(name: str, spelt: str, source: str, input_size: int | None) 
     left = fill(network, checkpoint.state, name, f"checkpoint {path}")
     notes = checkpoint.notes + other_architecture(checkpoint.architecture, name, path)
     return _loaded(network, source, input_size, licence="unknown", notes=notes, left=left)
-
-
-def other_architecture(stated: str | None, name: str, path: Path) -> tuple[str, ...]:
-    """What to say where a checkpoint was saved by another architecture of timm's than `name`: the weights of
-    tf_efficientnet_b0 fit efficientnet_b0, which answers otherwise with them."""
-    import timm
-
-    base = name.split(".")[0]
-    if stated is None or not timm.is_model(stated.split(".")[0]) or stated.split(".")[0] == base:
-        return ()
-    return (f"{path.name}: these are weights of {stated}, and are loaded into {base}",)
-
-
-def fill(
-    network: nn.Module, state: Mapping[str, Tensor], name: str, where: str, *, new_classes: bool = False
-) -> frozenset[str]:
-    """Load `state` into timm's model `name`: all of it, but for the classifier where `state` has none (`new_classes`:
-    or one of other classes). Returns the names that were left as they are; raises KdcError for anything else."""
-    expected = network.state_dict()
-    head = tuple(f"{part}." for part in classifier_names(name))
-    missing = {key for key in expected.keys() - state.keys() if not key.endswith("num_batches_tracked")}
-    misshapen = {key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape}
-    lacking = {key for key in missing if key.startswith(head)}
-    left = frozenset(key for key in expected if key.startswith(head))
-    body_complete = not missing - lacking and (lacking == left or not lacking)
-    wrong = sorted(missing - lacking if body_complete else missing)
-    wrong += sorted(key for key in misshapen if not (new_classes and key.startswith(head)))
-    wrong += sorted(state.keys() - expected.keys())
-    if wrong:
-        raise KdcError(f"{where} does not fit {name}: {_differences(wrong, expected, state)}")
-    if lacking or misshapen:
-        state = {
-            **{key: value for key, value in state.items() if key not in left},
-            **{key: expected[key] for key in left},
-        }
-    else:
-        left = frozenset()
-    network.load_state_dict(dict(state))
-    return left
-
-
-def _differences(wrong: Sequence[str], expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    def difference(key: str) -> str:
-        if key not in state:
-            return f"it has no {key}"
-        if key not in expected:
-            return f"{key} is no part of it"
-        return f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
-
-    return "; ".join(difference(key) for key in wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-
-
-def classifier_names(name: str) -> tuple[str, ...]:
-    """What the classifier of timm's model `name` is called in its state dict; some models have two."""
-    named = _registered(name).classifier
-    return tuple(named) if isinstance(named, (tuple, list)) else (str(named),)

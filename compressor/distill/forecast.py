@@ -1,0 +1,199 @@
+"""`kdc distill --plan`: all that can be checked before a training, and how long it takes, from a few steps of it."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compressor.data.samples import Dataset, Split
+from compressor.distill.api import distillation
+from compressor.distill.host.context import RunContext, context_for, feed_for
+from compressor.distill.host.resources import Resources
+from compressor.distill.methods.assistants import require_possible
+from compressor.distill.methods.halving import rounds_of
+from compressor.distill.run_folder import Destination, acquire
+from compressor.distill.teacher.predictions import taught_by
+from compressor.distill.teacher.setup import measured
+from compressor.distill.teacher.sources import Teacher
+from compressor.distill.trainer import fit, require_trainable, signal_for
+from compressor.errors import os_error
+from compressor.progress import Muted, Progress, Silent
+from compressor.schema.estimate import Spread
+from compressor.schema.forecast import Forecast, Part
+from compressor.schema.student import Request
+from compressor.tasks.plain_feed import batch_size_of
+from compressor.tasks.table import task_named
+
+__all__ = ["forecast"]
+
+STEPS = 6
+"""Steps of a pass that is timed."""
+PASSES = 3
+"""Passes that are timed, after one that is not: it warms up."""
+VALIDATION = 512
+"""Validation samples that the time of a look is taken from."""
+STATES = 2 * 5
+"""Weights, two moments, the average and the best so far; and the state before beside the last."""
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What was timed of one student."""
+
+    steps: int
+    step_s: Spread
+    validation_s: float
+    decode_s: float
+    decoded: int
+    parameters: int
+
+
+def forecast(
+    request: Request, out: Destination, *, progress: Progress, resources: Resources | None = None,
+    data: Dataset | None = None,
+) -> Forecast:  # fmt: skip
+    """Check what `distill` with the same arguments would check, time a few steps, and say what would be done.
+
+    Nothing is written where the run would be. Raises KdcError for whatever would stop it.
+    """
+    resources = resources or Resources()
+    acquire(out, request)
+    data = require_possible(request, progress, data)
+    students = request.raced or tuple(filter(None, (*request.assistants, request.student)))
+    timed: dict[str, _Timed] = {}
+    try:
+        with tempfile.TemporaryDirectory(prefix="kdc-plan-") as scratch:
+            context = context_for(Path(scratch), replace(resources, tracker=None), progress)
+            for number, student in enumerate(dict.fromkeys(students)):
+                progress.note(f"timing {(PASSES + 1) * STEPS} steps of {student}")
+                timed[student] = _time(request, student, data, Path(scratch) / str(number), context)
+    except OSError as error:
+        raise os_error(error, "timing a few steps") from error
+    parts = tuple(_parts(request, timed))
+    slowest = max(timed.values(), key=lambda each: each.decoded)
+    parameters = max(each.parameters for each in timed.values())
+    disk = {"decoded images": slowest.decoded, "checkpoint": 4 * STATES * parameters}
+    free = _free(out.folder)
+    decode_s = max(each.decode_s for each in timed.values())
+    return Forecast(
+        out=str(out.folder),
+        teacher=" + ".join((request.teacher, *request.other_teachers)),
+        data=data.info.source,
+        counts=data.info.counts,
+        timed=f"on {context.speed.device}, {PASSES} passes of {STEPS} steps each, after one that warmed up",
+        decode_s=decode_s,
+        parts=parts,
+        disk=disk,
+        free=free,
+        seconds=sum(part.seconds for part in parts) + decode_s,
+        notes=tuple(_notes(request, students)),
+        stops=tuple(_stops(disk, free)),
+    )
+
+
+def _time(request: Request, student: str, data: Dataset, folder: Path, context: RunContext) -> _Timed:
+    """Train `student` for a few passes over a few steps, in `folder`."""
+    plan = distillation(
+        request.model_copy(update={"student": student, "race": None, "assistants": (), "qat": None}), Silent(), data
+    )
+    require_trainable(plan)
+    batch, _ = batch_size_of(plan.recipe, len(data.train), 1)
+    few = replace(data, train=_some(data.train, STEPS * batch), validation=_some(data.validation, VALIDATION))
+    views = plan.recipe.views.model_copy(update={"distinct": None})
+    changes = {"epochs": PASSES + 1, "head_epochs": 0, "views": views}
+    short = replace(plan, data=few, recipe=plan.recipe.model_copy(update=changes))
+    quiet = replace(context, progress=Muted(context.progress))
+    folder.mkdir()
+    started = time.perf_counter()
+    feed = feed_for(few, short.inputs, short.recipe, folder / "decoded", quiet)
+    decoding = time.perf_counter() - started
+    teacher: Teacher | None = None
+    if short.teacher is not None and any(term.asks_teacher for term in short.terms):
+        model, _ = measured(short.teacher, feed, few, quiet)
+        teacher = signal_for(short, short.teacher, model, short.sides, feed, quiet, every_view=False)
+    if short.table is not None:
+        teacher, _ = taught_by(short.table, few, quiet.progress)
+    fitted = fit(short, folder, feed, teacher, short.sides, quiet)
+    passes = [float(row["seconds"]) / feed.steps_per_epoch for row in fitted.position.history[1:]]
+    started = time.perf_counter()
+    feed.evaluate(fitted.student, "validation")
+    looking = time.perf_counter() - started
+    return _Timed(
+        steps=len(data.train) // batch,
+        step_s=Spread(median=float(np.median(passes)), lowest=min(passes), highest=max(passes), n=len(passes)),
+        validation_s=looking * len(data.validation) / len(few.validation),
+        decode_s=decoding * len(data.train) / len(few.train),
+        decoded=task_named(request.task).stored_bytes(data, plan.inputs),
+        parameters=sum(each.numel() for each in plan.student.network.parameters()),
+    )
+
+
+def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
+    """Every training, in the order in which they run."""
+    epochs = request.recipe.epochs
+    if request.race is not None:
+        names = list(timed)
+        rounds = rounds_of(len(names), next(iter(timed.values())).steps, epochs, request.race.share)
+        slowest = sorted(names, key=lambda name: -timed[name].step_s.median)
+        for turn, (count, length) in enumerate(rounds, 1):
+            for name in names if count == len(names) else slowest[:count]:
+                yield _part(f"race, round {turn}", name, length, timed[name])
+        yield _part("the winner", slowest[0], epochs, timed[slowest[0]])
+    else:
+        for name in request.assistants:
+            yield _part("assistant", name, epochs, timed[name])
+        assert request.student is not None
+        yield _part("student", request.student, epochs, timed[request.student])
+    if request.qat is not None:
+        last = max(timed, key=lambda name: timed[name].step_s.median) if request.race else str(request.student)
+        yield _part("under fake quantization", last, request.recipe.qat.epochs, timed[last])
+
+
+def _part(name: str, student: str, epochs: int, timed: _Timed) -> Part:
+    seconds = epochs * (timed.steps * timed.step_s.median + timed.validation_s)
+    return Part(
+        name=name,
+        student=student,
+        epochs=epochs,
+        steps=timed.steps,
+        step_s=timed.step_s,
+        validation_s=timed.validation_s,
+        seconds=seconds,
+    )
+
+
+def _notes(request: Request, students: Sequence[str]) -> Iterator[str]:
+    """What the figures leave out, or take for something else."""
+    if request.recipe.views.distinct is not None:
+        yield "timed with the teacher answering anew; once its answers are kept, a step takes less"
+    if request.race is not None and len(students) > 2:
+        yield "who goes on in the race is not known yet: the slowest are counted"
+    elif request.race is not None:
+        yield "who wins the race is not known yet: the slower one is counted"
+    if request.assistants:
+        yield "each is timed with the teacher, which teaches the first of them alone"
+    if request.qat is not None:
+        yield "steps under fake quantization are counted as steps in float, and take longer"
+    yield "other work on this machine, a hot CPU or a GPU that is shared make it longer"
+
+
+def _stops(disk: dict[str, int], free: int) -> Iterator[str]:
+    if disk["checkpoint"] > free:
+        yield f"the checkpoint takes about {disk['checkpoint'] / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free"
+
+
+def _free(folder: Path) -> int:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        return shutil.disk_usage(existing).free
+    except OSError as error:
+        raise os_error(error, f"looking for space in {existing}") from error
+
+
+def _some(split: Split, count: int) -> Split:
+    """`count` samples from all over the split."""
+    return split.part(np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64)))

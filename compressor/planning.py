@@ -1,0 +1,135 @@
+"""`--plan`: what `kdc distill` and `kdc export` would do, checked as far as it can be, and told."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ByteSize
+
+from compressor.choice import Choosing, with_contenders
+from compressor.errors import EXIT_MISSING, EXIT_PASS, EXIT_USAGE
+from compressor.progress import Progress
+from compressor.schema.forecast import ExportForecast, Forecast
+from compressor.schema.profile import Profile
+from compressor.schema.student import Request
+from compressor.terminal.tables import table
+
+if TYPE_CHECKING:
+    from compressor.distill import Destination, Resources
+    from compressor.pipeline import Building
+
+__all__ = ["exit_code", "plan_distill", "plan_export", "to_text"]
+
+
+def plan_distill(
+    request: Request, out: "Destination", choosing: Choosing, *, resources: "Resources", progress: Progress
+) -> Forecast:
+    """What `pipeline.distill` with the same arguments would do, and what would stop an export for the profile then."""
+    from compressor.distill.forecast import forecast
+
+    data = None
+    if request.race is not None:
+        request, data = with_contenders(request, choosing, out, progress)
+    made = forecast(request, out, progress=progress, resources=resources, data=data)
+    if choosing.profile is not None:
+        stops = _stops(choosing.profile, made.counts["train"])
+        made = made.model_copy(update={"stops": (*made.stops, *stops)})
+    return made
+
+
+def plan_export(
+    run: Path, profile: Profile, out: Path, building: "Building", *, teacher: str | None, overwrite: bool,
+    progress: Progress,
+) -> ExportForecast:  # fmt: skip
+    """What `pipeline.export` would build. Raises KdcError for what would stop it at once; the data is opened, too."""
+    from compressor.export.bundle.build import sources_of
+    from compressor.export.bundle.variants import REFERENCE, Delivery
+    from compressor.files.bundle_folder import claim
+    from compressor.models.lineage import data_of
+
+    claim(out, overwrite)
+    delivery = Delivery(building.bake, building.dynamic_batch)
+    sources = sources_of(run, profile, teacher=teacher, retrain=None, delivery=delivery)
+    data = data_of(sources.request, sources.record, progress)
+    asked = [(target.runtime, name) for target in profile.targets for name in target.precisions]
+    notes = []
+    if REFERENCE not in asked:
+        notes.append(f"{'-'.join(REFERENCE)} is built and measured too, as the reference")
+    if sources.teacher is not None:
+        notes.append(f"the teacher {teacher or sources.request.teacher} is exported and measured beside the student")
+    if profile.asks_for("int8"):
+        last = "; its last rung trains the student on" if building.qat else ""
+        notes.append(f"int8 climbs a ladder until accuracy holds{last}: how far is not known before")
+    models = [model for model in (sources.student, sources.teacher) if model is not None]
+    weights = [4 * sum(each.numel() for each in model.network.parameters()) for model in models]
+    inputs = {model.preprocess.model_dump_json(): model.preprocess.inputs for model in models}
+    samples = sum(spec.values for specs in inputs.values() for spec in specs) * len(data.test)
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    return ExportForecast(
+        out=str(out),
+        run=str(run),
+        profile=profile.name,
+        variants=tuple("-".join(pair) for pair in asked),
+        disk={"models": weights[0] * len(asked) + sum(weights[1:]), "test samples": samples},
+        free=shutil.disk_usage(existing).free,
+        notes=tuple(notes),
+        stops=tuple(_stops(profile, len(data.train))),
+    )
+
+
+def _stops(profile: Profile, train: int) -> Iterator[str]:
+    """What would stop an export for `profile`."""
+    from compressor.export.calibration import FEWEST
+    from compressor.measure.doctor import diagnose, missing_for
+
+    for line in missing_for(profile, diagnose()):
+        yield f"kdc export: a runtime of {profile.name} does not work here: {line}"
+    least = max(FEWEST, profile.batch)
+    if profile.asks_for("int8") and train < least:
+        yield f"kdc export: {train} training images are too few for the calibration of int8, which takes {least}"
+
+
+def exit_code(plan: Forecast | ExportForecast) -> int:
+    """0; 4 where a runtime is missing; 2 where something else would stop the command, or the export after it."""
+    if not plan.stops:
+        return EXIT_PASS
+    return EXIT_MISSING if all("does not work here" in line for line in plan.stops) else EXIT_USAGE
+
+
+def to_text(plan: Forecast | ExportForecast) -> str:
+    """For a terminal and a log."""
+    body = _of_distill(plan) if isinstance(plan, Forecast) else _of_export(plan)
+    needed = ", ".join(f"{what} {_size(count)}" for what, count in plan.disk.items())
+    lines = [*body, f"disk, about: {needed}; {_size(plan.free)} are free for {plan.out}"]
+    lines += [f"note: {note}" for note in plan.notes]
+    lines += [f"would stop: {line}" for line in plan.stops] or ["nothing that can be checked now would stop it"]
+    return "\n".join(lines) + "\n"
+
+
+def _of_distill(plan: Forecast) -> Iterator[str]:
+    counts = ", ".join(f"{name} {count:,}" for name, count in plan.counts.items())
+    yield f"{plan.teacher} teaches on {plan.data} ({counts})"
+    rows = [("training", "student", "epochs", "steps", "s a step [lowest, highest]", "time")]
+    for part in plan.parts:
+        step = part.step_s
+        spread = f"{step.median:.3g} [{step.lowest:.3g}, {step.highest:.3g}]"
+        steps = f"{part.epochs * part.steps:,}"
+        rows.append((part.name, part.student, str(part.epochs), steps, spread, _time(part.seconds)))
+    yield table(rows)
+    yield f"decoding {_time(plan.decode_s)}; in all {_time(plan.seconds)}. Timed {plan.timed}."
+
+
+def _of_export(plan: ExportForecast) -> Iterator[str]:
+    yield f"{plan.run} for {plan.profile}: {', '.join(plan.variants)}"
+
+
+def _size(count: int) -> str:
+    return ByteSize(count).human_readable(decimal=True, separator=" ")
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,186 @@
+"""--plan: what it counts, what it says would stop, and that it leaves nothing behind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import compressor
+from compressor import planning
+from compressor.api.call import called_like
+from compressor.distill import forecast as module
+from compressor.profiles import load_profile
+from compressor.schema.estimate import Spread
+from compressor.schema.forecast import Forecast, Part
+from tests.kit import TRAINING, Ended
+
+Kdc = Callable[..., Ended]
+
+
+def part(seconds: float, epochs: int = 30) -> Part:
+    return Part(
+        name="student", student="timm:lcnet_035", epochs=epochs, steps=421, validation_s=2.0, seconds=seconds,
+        step_s=Spread(median=0.25, lowest=0.2, highest=0.3, n=3),
+    )  # fmt: skip
+
+
+def plan(stops: tuple[str, ...] = ()) -> Forecast:
+    return Forecast(
+        out="run", teacher="run:teacher", data="digits", counts={"train": 54_000, "validation": 6_000, "test": 10_000},
+        timed="on cpu, 3 passes of 6 steps each, after one that warmed up", decode_s=61.0, parts=(part(4000.0),),
+        disk={"decoded images": 2_200_000_000, "checkpoint": 23_100_000}, free=37_000_000_000, seconds=4061.0,
+        notes=("who wins is not known yet",), stops=stops,
+    )  # fmt: skip
+
+
+def test_the_text_has_what_will_be_done() -> None:
+    assert planning.to_text(plan()).splitlines() == [
+        "run:teacher teaches on digits (train 54,000, validation 6,000, test 10,000)",
+        "training  student         epochs  steps   s a step [lowest, highest]  time",
+        "student   timm:lcnet_035  30      12,630  0.25 [0.2, 0.3]             67 min",
+        "decoding 61 s; in all 68 min. Timed on cpu, 3 passes of 6 steps each, after one that warmed up.",
+        "disk, about: decoded images 2.2 GB, checkpoint 23.1 MB; 37.0 GB are free for run",
+        "note: who wins is not known yet",
+        "nothing that can be checked now would stop it",
+    ]
+    assert "would stop: no space" in planning.to_text(plan(("no space",)))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0 s"), (89.4, "89 s"), (90, "2 min"), (5340, "89 min"), (5430, "1 h 30 min")]
+)
+def test_times(seconds: float, told: str) -> None:
+    assert planning._time(seconds) == told
+
+
+def test_the_exit_code() -> None:
+    missing = "kdc export: a runtime of here does not work here: pip install openvino"
+    assert [planning.exit_code(plan(stops)) for stops in ((), (missing,), (missing, "no space"))] == [0, 4, 2]
+
+
+def test_keywords_of_another_function() -> None:
+    def add(first: int, *, second: int = 2) -> int:
+        return first + second
+
+    @called_like(add)
+    def told(**keywords: int) -> dict[str, int]:
+        return keywords
+
+    assert told(1) == {"first": 1, "second": 2}
+    assert told(first=5, second=6) == {"first": 5, "second": 6}
+    with pytest.raises(TypeError, match="third"):
+        told(1, third=3)
+
+
+def test_the_parts_of_a_race(ask: Callable[..., object]) -> None:
+    """Three for 4 epochs, then the two slowest; the winner is taken to be the slowest."""
+    from compressor.schema.race import Contender, RaceRequest
+    from compressor.schema.student import Request
+
+    timed = {
+        name: module._Timed(100, Spread(median=step, lowest=step, highest=step, n=3), 1.0, 2.0, 10, 10)
+        for name, step in (("a", 0.1), ("b", 0.3), ("c", 0.2))
+    }
+    race = RaceRequest(named=("a", "b", "c"), contenders=tuple(Contender(student=name) for name in "abc"), why="named")
+    request = ask(epochs=40)
+    assert isinstance(request, Request)
+    parts = [*module._parts(request.model_copy(update={"student": None, "race": race}), timed)]
+    told = [(each.name, each.student, each.epochs, round(each.seconds)) for each in parts]
+    assert told == [
+        ("race, round 1", "a", 3, 33), ("race, round 1", "b", 3, 93), ("race, round 1", "c", 3, 63),
+        ("race, round 2", "b", 5, 155), ("race, round 2", "c", 5, 105),
+        ("the winner", "b", 40, 1240),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def ask() -> Callable[..., object]:
+    from compressor.schema.student import Request
+    from tests.distill.conftest import recipe
+
+    def request(epochs: int) -> Request:
+        return Request(
+            task="image-classification", command="distill", teacher="timm:test_resnet", student="timm:a", init="random",
+            data="digits", skip_bad=False, input_size=32, recipe=recipe(epochs=epochs),
+        )  # fmt: skip
+
+    return request
+
+
+@pytest.fixture
+def asked(teacher_run: Path, colours: Path, tmp_path: Path) -> tuple[object, ...]:
+    teacher, data = f"run:{teacher_run}", f"folder:{colours}"
+    return (
+        "distill", "--teacher", teacher, "--data", data, "--student-init", "random", *TRAINING, "--plan",
+        "--out", tmp_path / "run", "--epochs", 5,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
+def test_a_plan_trains_nothing_and_counts_all(
+    kdc: Kdc, asked: tuple[object, ...], here: Path, tmp_path: Path, teacher_run: Path, colours: Path
+) -> None:
+    ended = kdc(*asked, "--student", "timm:test_efficientnet", "--profile", here, "--json")
+    assert ended.code == 0, ended.err
+    told = Forecast.model_validate_json(ended.out)
+    (training,) = told.parts
+    # 84 images in steps of 16.
+    assert (training.epochs, training.steps, training.step_s.n) == (5, told.counts["train"] // 16, 3)
+    assert training.seconds == pytest.approx(5 * (training.steps * training.step_s.median + training.validation_s))
+    assert told.seconds == pytest.approx(training.seconds + told.decode_s)
+    assert told.stops == ()
+    assert told.disk["checkpoint"] > 0
+    assert not (tmp_path / "run").exists()
+    result = compressor.plan_distill(
+        teacher=f"run:{teacher_run}", data=f"folder:{colours}", out=tmp_path / "run", student_init="random", epochs=4,
+        students=["timm:test_efficientnet", "timm:test_resnet"], input_size=32, batch_size=16,
+    )  # fmt: skip
+    assert [(each.name, each.epochs) for each in result.plan.parts] == [  # type: ignore[union-attr]
+        ("race, round 1", 4), ("race, round 1", 4), ("the winner", 4),
+    ]  # fmt: skip
+    assert "who wins the race is not known yet" in result.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
+def test_what_would_stop_the_export_is_said_before_the_training(
+    kdc: Kdc, asked: tuple[object, ...], here: Path, tmp_path: Path
+) -> None:
+    values = load_profile(str(here)).model_dump(mode="json", exclude_none=True)
+    changes = {"name": "strict", "batch": 500, "targets": [{"runtime": "onnxruntime", "precisions": ["fp32", "int8"]}]}
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(json.dumps(values | changes))
+    ended = kdc(*asked, "--student", "timm:test_efficientnet", "--profile", strict)
+    assert ended.code == 2
+    assert "would stop: kdc export: " in ended.out
+    assert "are too few for the calibration of int8, which takes 500" in ended.out
+
+
+@pytest.mark.slow
+def test_a_plan_is_refused_as_the_run_would_be(kdc: Kdc, asked: tuple[object, ...], student_run: Path) -> None:
+    ended = kdc(*asked, "--student", "timm:test_efficientnt")
+    assert ended.code == 2
+    assert "did you mean test_efficientnet" in ended.err
+    before = sorted(student_run.rglob("*"))
+    there = kdc(*asked, "--student", "timm:test_efficientnet", "--out", student_run)
+    assert there.code == 2
+    assert "holds a finished run" in there.err
+    assert sorted(student_run.rglob("*")) == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
+def test_the_plan_of_an_export(kdc: Kdc, student_run: Path, here: Path, tmp_path: Path) -> None:
+    asked = ("export", student_run, "--profile", here, "--target", "onnxruntime", "--out", tmp_path / "bundle")
+    ended = kdc(*asked, "--plan", "--json")
+    assert ended.code == 0, ended.err
+    told = json.loads(ended.out)
+    assert told["variants"] == ["onnxruntime-fp32"]
+    # Images of 32 x 32 in three colours, once for both models.
+    assert told["disk"]["test samples"] % (32 * 32 * 3) == 0
+    assert not (tmp_path / "bundle").exists()
+    moved = kdc(*asked, "--plan", "--teacher", "run:nowhere")
+    assert moved.code == 2
+    assert "nowhere does not exist" in moved.err
