@@ -19,7 +19,7 @@ from compressor.profiles import write_new_profile
 from compressor.schema.doctor import Diagnosis
 from tests.forked import python
 from tests.kit import TRAINING, Ended, call, write_colours
-from tests.shared import KEPT_GRAPHS, made_once, shared_folder
+from tests.shared import KEPT_GRAPHS, each_registry_once, made_once, shared_folder
 
 pytest_plugins = ["tests.image_fixtures", "tests.model_fixtures"]
 
@@ -101,6 +101,12 @@ def _caches_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         graphs = shared_folder(tmp_path_factory) / "graphs"
         graphs.mkdir(exist_ok=True)
         patch.setenv(KEPT_GRAPHS, str(graphs))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_exports() -> Iterator[None]:
+    with each_registry_once():
         yield
 
 
