@@ -5,7 +5,8 @@ kdc command takes is importing torch, timm and onnx, again and again.
 
 in place of `sys.executable`. The process that this starts is a small one: it hands what it was given (arguments,
 environment, folder, umask, standard streams, signals that are ignored) to a server, which forks the program, and then
-stands for it: signals sent to it reach the program, its end is the program's, and where it is killed the program is.
+stands for it: signals sent to it reach the program, and its end is the program's. Where it is killed, the program is
+soon after.
 kdc itself is not imported beforehand: a copy of the checkout runs its own.
 
 A program that is to be really started stays with `sys.executable`: where it is about starting (what is imported, and
@@ -153,13 +154,15 @@ def serve(place: str) -> dict[str, Any] | None:
                         return {**asked, "given": files, "own_paths": places(os.environ)}
                     for number in files:
                         os.close(number)
-                    link.sendall(b"%d\n" % program)
+                    with suppress(OSError):  # who stood for it is gone already
+                        link.sendall(b"%d\n" % program)
                     programs[program] = link
                     selector.register(link, selectors.EVENT_READ, program)
                     selector.register(os.pidfd_open(program), selectors.EVENT_READ, program)
-                elif key.fileobj is programs.get(key.data):  # who stood for it is gone
-                    os.kill(key.data, signal.SIGKILL)
-                    selector.unregister(key.fileobj)
+                elif isinstance(key.fileobj, socket.socket):  # who stood for it is gone, or it has ended right now
+                    if key.data in programs:
+                        os.kill(key.data, signal.SIGKILL)
+                        selector.unregister(key.fileobj)
                 else:
                     selector.unregister(key.fileobj)
                     os.close(key.fd)
@@ -198,11 +201,11 @@ def run(asked: dict[str, Any]) -> None:
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for file in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # it is closed
-            try:
+        try:
+            if file is not None and not file.closed:
                 file.flush()
-            except (OSError, ValueError):
-                code = code or 120
+        except OSError:
+            code = code or 120
     if code == -signal.SIGINT:
         end_by(signal.SIGINT)
     os._exit((code or 0) & 0xFF)
@@ -261,5 +264,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "--serve":
         if (asked := serve(sys.argv[2])) is not None:
             run(asked)
+        os._exit(0)
     else:
         stand_for(sys.argv[1], sys.argv[2:])
