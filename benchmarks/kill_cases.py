@@ -91,7 +91,29 @@ def _trainings(work: Path) -> dict[str, Case]:
         made[name] = case
         made[f"{name} --resume"] = replace(case, begin=_half(case, work / f"half-{name}"), arguments=case.resume)
         made[f"{name} --overwrite"] = _overwriting(case, work, older)
+    made["distill --control"] = _controlled(work)
     return made
+
+
+def _controlled(work: Path) -> Case:
+    """A student and its control: each is whole where its record is there, and the gain is that of both."""
+    case = _training((*_distill(work), "--seed", 7, "--control"), ("--teacher-cache", "cache"), work)
+
+    def parts(place: Path) -> list[bytes]:
+        runs = [place / "run" / name for name in ("", "control") if (place / "run" / name / "student.json").exists()]
+        weights = [(run / "student.safetensors").read_bytes() for run in runs]
+        gains = [json.loads((run / "student.json").read_text(encoding="utf-8"))["gain"] for run in runs[:1]]
+        return [*weights, *(json.dumps(gain).encode() for gain in gains if gain is not None)]
+
+    def made(place: Path) -> bytes | None:
+        found = parts(place)
+        return b"".join(found) if len(found) == 3 else None
+
+    def sound(place: Path, new: bytes | None) -> str | None:
+        known = new or b""
+        return None if all(part in known for part in parts(place)) else "a part that is finished is another one"
+
+    return replace(case, sound=sound, made=made)
 
 
 def _training(command: Command, cache: tuple[str, ...], work: Path) -> Case:

@@ -1,12 +1,16 @@
 """Does a distillation step cost what the student costs? The engine against bare loops, side by side in one run.
 
     python -m benchmarks.throughput [--teacher tf_efficientnet_lite2] [--teacher …] [--size 64]
-        [--size 128] [--rounds 7] [--steps 16] [--batch 64]
+        [--size 128] [--rounds 7] [--steps 16] [--batch 64] [--peers]
+        [--cpu-time]
 
-The bare loops are written out below: images decoded in memory, the same networks, batch, augmentation, losses and
-optimizer, and nothing else; they are the limit. Teachers have random weights and the student's input size. A round runs
-one epoch of every contestant in random order, each with a fresh student; printed are images/s (median over rounds) and
-the ratios with the median and the range of the rounds.
+The bare loops are written out below: images decoded in memory, the same networks, batch, augmentation, soft targets and
+labels, optimizer, and nothing else; they are the limit. The default recipe learns from layers (pkd), clips and averages
+besides. Teachers have random weights and the student's input size. A round runs one epoch of every contestant in random
+order, each with a fresh student; printed are images/s (median over rounds) and the ratios with the median and the range
+of the rounds. `--cpu-time`: the process's CPU time in place of the wall clock, for a machine that does other work as
+well (with OMP_NUM_THREADS=1: threads that wait for others spin). `--peers`: timm's task with timm's loader, and
+torchdistill's box where it is installed, run along, from JPEG files (benchmarks/peers.py).
 """
 
 import argparse
@@ -15,7 +19,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import timm
@@ -26,9 +32,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from compressor.data.samples import Dataset, Split
-from compressor.distill.features.layers import layer_pairs_of, taps_of
+from compressor.distill.features.layers import kept_layers, layer_pairs_of, taps_of
 from compressor.distill.host.device import set_up
-from compressor.distill.loop.engine import train
+from compressor.distill.loop import engine
 from compressor.distill.loop.learner import Learner, bind_losses
 from compressor.distill.recipes import LAYERS
 from compressor.distill.teacher.cache import AnswerStore
@@ -43,6 +49,7 @@ from compressor.schema.student import DataInfo, Weights
 from compressor.tasks.base import BatchModel
 from compressor.tasks.image_classification.feed import ImageFeed
 
+clock = time.perf_counter
 CLASSES = 10
 STUDENT = "mobilenetv3_small_100"
 MEAN = STD = 0.5
@@ -93,7 +100,7 @@ def bare(
     """Seconds of one epoch, written by hand."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, fused=True)
     student.train()
-    begin = time.perf_counter()
+    begin = clock()
     order = torch.randperm(len(labels))
     for start in range(0, len(labels) - batch + 1, batch):
         index = order[start : start + batch]
@@ -113,7 +120,7 @@ def bare(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
 def augmented(images: Tensor, recipe: Recipe) -> Tensor:
@@ -147,12 +154,24 @@ class Engine:
     def online(self, teacher: nn.Module) -> Online:
         return Online(freeze(BatchModel(teacher, "teacher")), Codec(CLASSES))
 
-    def cached(self, teacher: nn.Module) -> Cached:
-        codec = Codec(CLASSES)
-        store = AnswerStore(self.work / "answers", {"teacher": "this"}, views=1, samples=self.samples, size=codec.bytes)
-        signal = Cached(self.online(teacher), store, self.task, Silent())
+    def cached(self, online: Online, name: str = "answers") -> Cached:
+        """The same teacher, its answers kept: all of them are there."""
+        size = online.codec.bytes
+        store = AnswerStore(self.work / name, {"teacher": "this"}, views=1, samples=self.samples, size=size)
+        signal = Cached(online, store, self.task, Silent())
         signal.precompute()
         return signal
+
+    def looking(self, student: nn.Module, teacher: nn.Module) -> tuple[Learner, Online]:
+        """Both with the default losses, which look at layers of both."""
+        terms = bind_losses(self._recipe(LAYERS["losses"]), has_teacher=True)
+        own, other = self._loaded(student), self._loaded(teacher)
+        sides, left_out = layer_pairs_of(terms, own, other, classes=CLASSES, samples=self.samples)
+        terms = [term for term in terms if term.name not in left_out]
+        taps, of_teacher = taps_of(sides, own, other)
+        learner = Learner(BatchModel(student, "student", taps), terms, layers=sides)
+        codec = Codec.of(self.recipe.teacher_answers, CLASSES, kept_layers(terms, sides))
+        return learner, Online(freeze(BatchModel(teacher, "teacher", of_teacher)), codec)
 
     def epoch(self, student: nn.Module, teacher: Teacher | None) -> float:
         """Seconds of one epoch, without its validation."""
@@ -160,17 +179,10 @@ class Engine:
         learner = Learner(BatchModel(student, "student"), bind_losses(recipe, has_teacher=teacher is not None))
         return self._seconds(learner, teacher, recipe)
 
-    def epoch_of_default(self, student: nn.Module, teacher: nn.Module) -> float:
-        """The same with the default losses, which look at layers of both networks."""
-        recipe = self._recipe(LAYERS["losses"])
-        terms = bind_losses(recipe, has_teacher=True)
-        own, other = self._loaded(student), self._loaded(teacher)
-        sides, left_out = layer_pairs_of(terms, own, other, classes=CLASSES, samples=self.samples)
-        terms = [term for term in terms if term.name not in left_out]
-        taps, of_teacher = taps_of(sides, own, other)
-        learner = Learner(BatchModel(student, "student", taps), terms, layers=sides)
-        online = Online(freeze(BatchModel(teacher, "teacher", of_teacher)), Codec(CLASSES))
-        return self._seconds(learner, online, recipe)
+    def epoch_of_default(self, student: nn.Module, teacher: nn.Module, kept: Cached | None = None) -> float:
+        """The same with the default losses; `kept`: with the teacher's answers from there."""
+        learner, online = self.looking(student, teacher)
+        return self._seconds(learner, kept or online, self._recipe(LAYERS["losses"]))
 
     def _loaded(self, network: nn.Module) -> LoadedModel:
         weights = Weights(source="timm:it", architecture="it", sha256="0", licence="unknown", parameters=0)
@@ -181,7 +193,7 @@ class Engine:
 
     def _seconds(self, learner: Learner, teacher: Teacher | None, recipe: Recipe) -> float:
         self.runs += 1
-        position = train(
+        position = engine.train(
             learner, teacher, self.task, recipe, head=[], validation_size=16, inputs={},
             folder=self.work / f"run{self.runs}", progress=Silent(),
         )  # fmt: skip
@@ -196,7 +208,7 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
     values = {**plain, "optimizer": {"lr": 1e-3, "clip_norm": None}, "views": {"distinct": 1}}
     recipe = Recipe.model_validate(values)
     teacher = freeze(network(teacher_name, size))
-    engine = Engine(images, labels, size, recipe, work)
+    plainly = Engine(images, labels, size, recipe, work)
     default = Engine(
         images,
         labels,
@@ -205,17 +217,30 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         work / "default",
     )
     tensors, targets = torch.from_numpy(images), torch.from_numpy(labels)
-    cached, online = engine.cached(teacher), engine.online(teacher)
+    online = plainly.online(teacher)
+    cached = plainly.cached(online)
+    with_layers = default.cached(default.looking(network(STUDENT, size), teacher)[1])
     contestants: dict[str, Callable[[nn.Module], float]] = {
         "bare, student alone": lambda student: bare(tensors, targets, student, None, given.batch, recipe),
-        "kdc, student alone": lambda student: engine.epoch(student, None),
-        "kdc, answers kept": lambda student: engine.epoch(student, cached),
+        "kdc, student alone": lambda student: plainly.epoch(student, None),
+        "kdc, answers kept": lambda student: plainly.epoch(student, cached),
         "kdc, answers kept, average and clipping": lambda student: default.epoch(student, cached),
         "bare, teacher online": lambda student: bare(tensors, targets, student, teacher, given.batch, recipe),
-        "kdc, teacher online": lambda student: engine.epoch(student, online),
+        "kdc, teacher online": lambda student: plainly.epoch(student, online),
         "kdc, teacher online, average and clipping": lambda student: default.epoch(student, online),
-        "kdc, the default recipe": lambda student: default.epoch_of_default(student, teacher),
+        "kdc, the default recipe, teacher online": lambda student: default.epoch_of_default(student, teacher),
+        "kdc, the default recipe, answers kept": lambda student: default.epoch_of_default(
+            student, teacher, with_layers
+        ),
     }
+    if given.peers:
+        from benchmarks import input_path, peers
+
+        input_path.write_folder(work / "files", samples)
+        each = argparse.Namespace(**{**vars(given), "size": size})
+        contestants["timm's task, timm's loader"] = lambda _: peers.timm_epoch(work / "files", each, teacher)
+        if find_spec("torchdistill"):
+            contestants["torchdistill's box"] = lambda _: peers.torchdistill_epoch(work / "files", each, teacher)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(given.rounds + 1):
         for name in random.Random(number).sample(list(contestants), len(contestants)):
@@ -223,7 +248,7 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
             if number:  # the first is to warm up
                 seconds[name].append(took)
     print(f"\n{teacher_name} -> {STUDENT}, {size} px, batch {given.batch}, {torch.get_num_threads()} threads, "
-          f"n = {given.rounds} rounds of {given.steps} steps")  # fmt: skip
+          f"{'CPU time, ' if given.cpu_time else ''}n = {given.rounds} rounds of {given.steps} steps")  # fmt: skip
     for name, taken in seconds.items():
         print(f"  {name:42} {samples / statistics.median(taken):8.1f} images/s")
     pairs = [
@@ -231,7 +256,14 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         ("kdc, answers kept", "bare, student alone", 0.95),
         ("kdc, answers kept, average and clipping", "bare, student alone", None),
         ("kdc, teacher online", "bare, teacher online", 0.97),
-        ("kdc, the default recipe", "kdc, teacher online, average and clipping", None),
+        ("kdc, the default recipe, teacher online", "bare, teacher online", 0.95),
+        ("kdc, the default recipe, answers kept", "bare, student alone", 0.95),
+    ]
+    pairs += [
+        (f"kdc, the default recipe, {how}", peer, None)
+        for how in ("teacher online", "answers kept")
+        for peer in ("timm's task, timm's loader", "torchdistill's box")
+        if peer in contestants
     ]
     for one, other, aim in pairs:
         ratios = [b / a for a, b in zip(seconds[one], seconds[other], strict=True)]
@@ -247,7 +279,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true")
     given = parser.parse_args()
+    if given.peers and given.cpu_time:
+        parser.error("--cpu-time does not see the processes of timm's loader")
+    if given.cpu_time:
+        global clock
+        clock = time.process_time
+        vars(engine)["time"] = SimpleNamespace(perf_counter=clock, monotonic=time.monotonic)  # of an epoch's seconds
     for line in set_up().lines:
         print(line)
     with tempfile.TemporaryDirectory() as folder:

@@ -55,14 +55,16 @@ def distill(
     request: Request, out: "Destination", choosing: Choosing, *, resources: "Resources", progress: Progress
 ) -> Student:
     """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization. Where
-    no student is named, one is chosen first."""
+    no student is named, one is chosen first; with `request.control` the same is trained on labels alone, too."""
     from compressor.distill import distill_chain as in_float
-    from compressor.distill import distill_quantized
+    from compressor.distill import distill_controlled, distill_quantized
 
     data = None
     if request.race is not None:
         request, data = with_contenders(request, choosing, out, progress)
     run = in_float if request.qat is None else distill_quantized
+    if request.control:
+        run = distill_controlled
     return run(request, out, resources=resources, progress=progress, data=data)
 
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
         ("teach", 19, True),
         ("distill --resume", 17, True),
         ("distill --overwrite", 13, True),
+        ("distill --control", 60, True),
         ("predict --overwrite", 1, True),
         ("measure --baseline", 50, False),
     ],

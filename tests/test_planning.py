@@ -94,6 +94,23 @@ def test_the_parts_of_a_race(ask: Callable[..., object]) -> None:
     ]  # fmt: skip
 
 
+def test_the_parts_of_a_control(ask: Callable[..., object]) -> None:
+    """As many epochs as its student, those under fake quantization too."""
+    from compressor.schema.quantization import Scheme
+    from compressor.schema.student import Request
+
+    timed = {"timm:a": module._Timed(100, Spread(median=0.1, lowest=0.1, highest=0.1, n=3), 1.0, 2.0, 10, 10)}
+    request = ask(epochs=40)
+    assert isinstance(request, Request)
+    request = request.model_copy(update={"control": True, "qat": Scheme(activations="uint8")})
+    told = [(each.name, each.student, each.epochs, round(each.seconds)) for each in module._parts(request, timed)]
+    assert told == [
+        ("student", "timm:a", 40, 440),
+        ("under fake quantization", "timm:a", 3, 33),
+        ("the control", "timm:a", 43, 473),
+    ]
+
+
 @pytest.fixture
 def ask() -> Callable[..., object]:
     from compressor.schema.student import Request

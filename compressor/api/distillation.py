@@ -49,6 +49,7 @@ def distill(
     student_init: str | None = None,
     assistant: str | Sequence[str] | None = None,
     qat: bool = False,
+    control: bool = False,
     teacher_classes: StrPath | None = None,
     unlabelled: str | None = None,
     recipe: "RecipeLike | None" = None,
@@ -81,6 +82,8 @@ def distill(
             is chosen and weights are not to be had.
         assistant: models between teacher and student, that learn first.
         qat: then train on under the fake quantization of the profile's int8 kernels.
+        control: then train the same student on labels alone too, for the same steps; the result's `student.gain` says
+            what distillation gained.
         teacher_classes: a file with the names of the teacher's outputs, one a line, where its weights have none.
         unlabelled: more images to learn from, without labels.
         teacher_cache: folder for the teacher's answers, or "off"; None: the user's cache folder.
@@ -133,19 +136,12 @@ def _prepared(given: Mapping[str, Any]) -> _Way:
 
     heard, profile, start = listener(given["progress"]), given["profile"], given["student_init"]
     asked = _Asked(
-        several(given["teacher"], "--teacher"),
-        text_of(given["data"], "--data"),
-        _race(given["student"], given["students"], given["race_share"], profile),
-        given["student"],
-        start,
-        profile,
-        several(given["assistant"], "--assistant"),
-        given["qat"],
-        optional_path(given["teacher_classes"], "--teacher-classes"),
-        given["unlabelled"],
-        given["input_size"],
-        given["skip_bad"],
-    )
+        several(given["teacher"], "--teacher"), text_of(given["data"], "--data"),
+        _race(given["student"], given["students"], given["race_share"], profile), given["student"], start, profile,
+        several(given["assistant"], "--assistant"), given["qat"],
+        optional_path(given["teacher_classes"], "--teacher-classes"), given["unlabelled"], given["input_size"],
+        given["skip_bad"], given["control"],
+    )  # fmt: skip
     _refuse_without_choice(given)
     flags = {name: given[name] for name in ("epochs", "batch_size", "seed")}
     to = Destination(path_of(given["out"], "--out"), resume=given["resume"], overwrite=given["overwrite"])
@@ -228,6 +224,7 @@ class _Asked:
     unlabelled: str | None
     input_size: int | None
     skip_bad: bool
+    control: bool = False
 
     def request(
         self, recipe: Path | Mapping[str, Any] | None, flags: dict[str, int | None], sets: list[str], heard: Progress
@@ -260,6 +257,7 @@ class _Asked:
             "recipe": distillation_recipe(self.teachers, student, init, recipe, flags, sets, heard),
             "qat": scheme() if self.qat else None,
             "assistants": self.assistants,
+            "control": self.control,
         }
         return parse(Request, values, "distill")
 

@@ -46,8 +46,15 @@ class RunResult(Shown):
         student = self.student
         return (
             f"{self.out}: {student.architecture}, {student.weights.parameters:,} parameters, test accuracy "
-            f"{_scored(student.test)}, kept epoch {student.kept_epoch}"
+            f"{_scored(student.test)}, kept epoch {student.kept_epoch}{self._gain}"
         )
+
+    @property
+    def _gain(self) -> str:
+        from compressor.stats import gain_line, gained_interval
+
+        gain = self.student.gain
+        return "" if gain is None else f"; {gain_line(gained_interval(gain.test), gain.test.split)}"
 
     def to_dict(self) -> dict[str, Any]:
         return {"out": str(self.out), **self.student.model_dump(mode="json")}
@@ -65,6 +72,9 @@ class RunResult(Shown):
             rows.insert(3, ("teacher", student.teacher.source))
         if student.teacher_validation is not None:
             rows.append(("teacher's validation accuracy", _scored(student.teacher_validation)))
+        if student.gain is not None:
+            rows.append(("the same student on labels alone, test accuracy", _scored(student.gain.control_test)))
+            rows.append(("gain of distillation", self._gain.removeprefix("; ")))
         return html_table((), rows)
 
 
@@ -211,4 +221,6 @@ class ReportResult(BundleResult):
 
 
 def _scored(accuracy: "Accuracy") -> str:
-    return f"{accuracy.accuracy:.2%} [{accuracy.low:.2%}–{accuracy.high:.2%}] (n={accuracy.n})"
+    from compressor.stats import scored
+
+    return f"{scored(accuracy)} (n={accuracy.n})"

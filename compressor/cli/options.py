@@ -88,6 +88,9 @@ Assistant = Annotated[
 Qat = Annotated[
     bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
 ]
+Control = Annotated[
+    bool, typer.Option("--control", help="Also train the student on labels alone: what did distillation gain?")
+]
 Plan = Annotated[
     bool, typer.Option("--plan", help="Only check everything, time a few steps, and say what would be done.")
 ]

@@ -12,6 +12,7 @@ from compressor.cli.options import (
     AsJson,
     Assistant,
     BatchSize,
+    Control,
     Data,
     DecodeCache,
     Device,
@@ -136,6 +137,7 @@ def distill(
     ] = None,
     assistant: Assistant = None,
     qat: Qat = False,
+    control: Control = False,
     teacher_classes: TeacherClasses = None,
     unlabelled: Unlabelled = None,
     recipe: Recipe = None,
@@ -161,7 +163,10 @@ def distill(
 
     if precompute:
         _refuse_with_precompute(
-            makes_run=resume or overwrite or as_json or plan, assistant=bool(assistant), race=bool(students)
+            makes_run=resume or overwrite or as_json or plan,
+            assistant=bool(assistant),
+            race=bool(students),
+            control=control,
         )
     asked: dict[str, Any] = {
         "teacher": teacher, "data": data, "out": out, "profile": profile, "student": student,
@@ -173,7 +178,7 @@ def distill(
     if precompute:
         api.precompute(**asked)
     else:
-        asked |= {"assistant": assistant, "resume": resume, "overwrite": overwrite}
+        asked |= {"assistant": assistant, "control": control, "resume": resume, "overwrite": overwrite}
         asked |= {"students": students, "race_share": race_share, "allow_surgery": allow_surgery}
         asked |= {"device": device, "device_python": device_python}
         if plan:
@@ -181,13 +186,15 @@ def distill(
         _show_run(api.distill(**asked), as_json)
 
 
-def _refuse_with_precompute(*, makes_run: bool, assistant: bool, race: bool) -> None:
+def _refuse_with_precompute(*, makes_run: bool, assistant: bool, race: bool, control: bool) -> None:
     if makes_run:
         raise KdcError("--precompute makes no run: --plan, --resume, --overwrite and --json have no meaning with it")
     if assistant:
         raise KdcError("--precompute asks the teacher for the student, and with --assistant another one teaches it")
     if race:
         raise KdcError("--precompute asks the teacher for one student", "--student timm:NAME in place of --students")
+    if control:
+        raise KdcError("--precompute trains nothing, so there is nothing to compare: --control has no meaning with it")
 
 
 def predict(

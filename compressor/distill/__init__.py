@@ -3,6 +3,7 @@
 from compressor.distill.api import distill, precompute, teach
 from compressor.distill.host.resources import Resources
 from compressor.distill.methods.assistants import distill_chain
+from compressor.distill.methods.control import distill_controlled
 from compressor.distill.methods.predict import predict
 from compressor.distill.methods.qat import distill_quantized, quantization_aware
 from compressor.distill.methods.specialists import specialists
@@ -13,6 +14,7 @@ __all__ = [
     "Resources",
     "distill",
     "distill_chain",
+    "distill_controlled",
     "distill_quantized",
     "precompute",
     "predict",

@@ -9,6 +9,7 @@ from compressor.data.samples import Dataset
 from compressor.data.specialty import specialised
 from compressor.data.transfer import transfer_set
 from compressor.distill.host.resources import Resources
+from compressor.distill.loop.engine import MIN_TO_CHOOSE
 from compressor.distill.loop.learner import Term, bind_losses
 from compressor.distill.methods.bias_correction import require_correctable
 from compressor.distill.overlap import seen_before, tell_table_overlap, with_notes
@@ -16,7 +17,7 @@ from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import Destination, acquired, discard_backup, held
 from compressor.distill.run_refusals import refuse_place
 from compressor.distill.teacher.predictions import require_teachable
-from compressor.distill.trainer import log_sizes, not_kept, precompute_answers, train_and_save
+from compressor.distill.trainer import log_sizes, precompute_answers, train_and_save
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
@@ -70,6 +71,7 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
     if request.specialty is not None:
         data, specialty = specialised(data, request.specialty, request.recipe.seed)
         progress.note(data.info.notes[-1])
+    _refuse_unkeepable(request.recipe, data, progress)
     names, recipe, task = data.info.class_names, request.recipe, task_named(request.task)
     if request.init == "random":
         torch.manual_seed(recipe.seed)
@@ -132,10 +134,7 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
     refuse_place(out, request)
     with held(out, "kdc distill --precompute", progress):
-        plan = distillation(request, progress)
-        if any(term.row.taps not in (None, "pooled") for term in plan.terms if term.asks_teacher):
-            raise not_kept()
-        precompute_answers(plan, out, resources, progress)
+        precompute_answers(distillation(request, progress), out, resources, progress)
 
 
 def already_finished(out: Path, progress: Progress) -> Student:
@@ -157,6 +156,7 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     terms = bind_losses(recipe, has_teacher=has_teacher(request))
     _refuse_without_effect(request, terms)
     data = data or training_data(request, terms, progress)
+    _refuse_unkeepable(recipe, data, progress)
     names = data.info.class_names
     teacher, table = load_teacher(request, names, progress=progress), load_table(request, names)
     if table is not None:
@@ -202,6 +202,23 @@ def _refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:
         raise KdcError(f"{raw[0]} takes each logit by itself, and this teacher answers probabilities", "kd")
     if not request.other_teachers and recipe.ensemble != Ensemble():
         raise KdcError("recipe ensemble says how several teachers answer as one, and there is one", "leave it out")
+
+
+def _refuse_unkeepable(recipe: Recipe, data: Dataset, progress: Progress) -> None:
+    """Raise KdcError where no epoch could be chosen by the recipe's `keep_by`; say so where none will be."""
+    names, n = data.info.class_names, len(data.validation)
+    if recipe.keep_by == "auc" and len(names) != 2:
+        raise KdcError(f"recipe keep_by: auc is for two classes, and the data has {len(names)}", "keep_by: balanced")
+    if recipe.keep_by == "auc" and (data.validation.labels == data.validation.labels[0]).all():
+        (only,) = {names[label] for label in data.validation.labels.tolist()}
+        raise KdcError(
+            f"recipe keep_by: auc needs both classes in validation, which has only {only}", "more data there"
+        )
+    if recipe.keep_by != "accuracy" and n < MIN_TO_CHOOSE:
+        progress.warn(
+            f"keep_by {recipe.keep_by}: validation has {n} samples, and on fewer than {MIN_TO_CHOOSE} no epoch is "
+            "chosen: the last one is kept"
+        )
 
 
 def made_from_weights(reference: str, backbone: LoadedModel) -> str:

@@ -17,11 +17,12 @@ from compressor.distill.teacher.card import card_of, shown, tell_lost_classes
 from compressor.distill.teacher.gap import tell_gap
 from compressor.distill.teacher.setup import scored
 from compressor.models import LoadedModel, load_run, save_run
+from compressor.models.compared import save_right
 from compressor.models.trained_on import Images as Contents
 from compressor.models.trained_on import save_trained_on
 from compressor.schema.quantization import Quantization
 from compressor.schema.student import Accuracy, Student, TeacherCard
-from compressor.stats import accuracy_of
+from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["Trained", "finish"]
@@ -57,6 +58,7 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
     student.taps = None
     student.network.cpu().eval()
     finished = _record(trained, card, validation, test, context)
+    finished = finished.model_copy(update={"steps_per_epoch": feed.steps_per_epoch})
     if row:
         finished = finished.model_copy(update={"bias_correction": row["bias_correction"]})
     if accelerator.is_main_process:
@@ -64,6 +66,12 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
         if trained.before is not None:
             learned = np.concatenate([learned, trained.before])
         finished = finished.model_copy(update={"trained_on": save_trained_on(out, learned)})
+        if plan.request.is_compared:
+            right = {
+                "validation": feed.right[student.key, "validation"],
+                "test": top1(answers) == plan.data.test.labels,
+            }
+            save_right(out, plan.data, right)
         save_run(out, trained.model, finished)
         discard_backup(out)
     accelerator.wait_for_everyone()
@@ -108,7 +116,7 @@ def _record(
         data=plan.data.info,
         recipe=plan.request.recipe,
         kept_epoch=trained.position.kept_epoch,
-        kept_rule=_rule(len(plan.data.validation)),
+        kept_rule=_rule(len(plan.data.validation), plan.recipe.keep_by),
         validation=validation,
         test=test,
         teacher_validation=origin.validation if origin else measured,
@@ -121,7 +129,8 @@ def _record(
     )
 
 
-def _rule(n: int) -> str:
+def _rule(n: int, keep_by: str) -> str:
     if n >= MIN_TO_CHOOSE:
-        return f"best validation accuracy (n={n} >= {MIN_TO_CHOOSE})"
+        measure = {"accuracy": "accuracy", "balanced": "balanced accuracy", "auc": "AUC"}[keep_by]
+        return f"best validation {measure} (n={n} >= {MIN_TO_CHOOSE})"
     return f"last epoch (validation n={n} < {MIN_TO_CHOOSE} is too small to choose on)"

@@ -14,6 +14,7 @@ from compressor.distill.api import distillation
 from compressor.distill.host.context import RunContext, context_for, feed_for
 from compressor.distill.host.resources import Resources
 from compressor.distill.methods.assistants import require_possible
+from compressor.distill.methods.control import require_controllable
 from compressor.distill.methods.halving import rounds_of
 from compressor.distill.run_folder import Destination, acquire
 from compressor.distill.teacher.predictions import taught_by
@@ -62,7 +63,8 @@ def forecast(
     """
     resources = resources or Resources()
     acquire(out, request)
-    data = require_possible(request, progress, data)
+    require = require_controllable if request.control else require_possible
+    data = require(request, progress, data)
     students = request.raced or tuple(filter(None, (*request.assistants, request.student)))
     timed: dict[str, _Timed] = {}
     try:
@@ -148,9 +150,12 @@ def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
             yield _part("assistant", name, epochs, timed[name])
         assert request.student is not None
         yield _part("student", request.student, epochs, timed[request.student])
+    last = max(timed, key=lambda name: timed[name].step_s.median) if request.race else str(request.student)
     if request.qat is not None:
-        last = max(timed, key=lambda name: timed[name].step_s.median) if request.race else str(request.student)
         yield _part("under fake quantization", last, request.recipe.qat.epochs, timed[last])
+    if request.control:
+        more = request.recipe.qat.epochs if request.qat is not None else 0
+        yield _part("the control", last, epochs + more, timed[last])
 
 
 def _part(name: str, student: str, epochs: int, timed: _Timed) -> Part:
@@ -178,6 +183,8 @@ def _notes(request: Request, students: Sequence[str]) -> Iterator[str]:
         yield "each is timed with the teacher, which teaches the first of them alone"
     if request.qat is not None:
         yield "steps under fake quantization are counted as steps in float, and take longer"
+    if request.control:
+        yield "the control's steps are counted as the student's, and take less: no teacher answers"
     yield "other work on this machine, a hot CPU or a GPU that is shared make it longer"
 
 

@@ -37,9 +37,9 @@ ANSWERS: dict[str, Any] = {
     ],
 }
 
-# What wins where one network teaches, and answers anew each time (docs/experiments/what-a-student-learns-from.md). The
-# weight holds for every network: pkd does not see the scale of its features. A plain transformer's stages say a CNN
-# nothing.
+# What wins where one network teaches (docs/experiments/what-a-student-learns-from.md), and can be kept with its
+# answers. The weight holds for every network: pkd does not see the scale of its features. A plain transformer's stages
+# say a CNN nothing.
 LAYERS: dict[str, Any] = {
     **ANSWERS,
     "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 10.0, "at": "same_stride"}],
@@ -78,15 +78,15 @@ def has_layers(teachers: Sequence[str]) -> bool:
     return len(teachers) == 1 and teachers[0] not in NO_MODEL and not teachers[0].startswith(("specialists:", TABLE))
 
 
-def default_for(teachers: Sequence[str], student: str, student_init: str, *, kept: bool = False) -> dict[str, Any]:
-    """The recipe for `--teacher`, which may be given several times. `kept`: the teacher's answers will be, and of its
-    layers nothing. A peer is the student's twin, and begins as it does where that is not a file."""
+def default_for(teachers: Sequence[str], student: str, student_init: str) -> dict[str, Any]:
+    """The recipe for `--teacher`, which may be given several times. A peer is the student's twin, and begins as it does
+    where that is not a file."""
     if teachers[0] == "self":
         return SELF
     if teachers[0] == "peers":
         init = student_init if student_init in ("pretrained", "random") else "random"
         return {**PEERS, "peers": [{"student": student, "init": init}]}
-    return LAYERS if has_layers(teachers) and not kept else ANSWERS
+    return LAYERS if has_layers(teachers) else ANSWERS
 
 
 def recipe_from(
@@ -121,22 +121,8 @@ def distillation_recipe(
     sets: Sequence[str],
     progress: Progress,
 ) -> Recipe:
-    """The recipe of `kdc distill`: `file`, or the default for those who teach.
-
-    Views that come again are asked for so that answers are kept, and layers are not: there the default is to learn from
-    answers alone, and that is said.
-    """
-    recipe = recipe_from(default_for(teachers, student, student_init), file, flags, sets)
-    names_layers = any(text.startswith(f"losses.{len(ANSWERS['losses'])}.") for text in sets)
-    if file is not None or recipe.views.distinct is None or names_layers or not has_layers(teachers):
-        return recipe
-    answers = recipe_from(default_for(teachers, student, student_init, kept=True), file, flags, sets)
-    if answers != recipe:
-        progress.note(
-            "losses: kd and cross_entropy, which learn from answers that are kept (views.distinct); where each view is "
-            "new the default adds pkd, which looks at the teacher's layers"
-        )
-    return answers
+    """The recipe of `kdc distill`: `file`, or the default for those who teach."""
+    return recipe_from(default_for(teachers, student, student_init), file, flags, sets)
 
 
 def _scaled(recipe: Recipe) -> Recipe:

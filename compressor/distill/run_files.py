@@ -17,11 +17,12 @@ __all__ = [
 
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
-    "assistants", "race", "trial.json", "right.npy", "trained_on.npy",
+    "assistants", "race", "trial.json", "right.npy", "trained_on.npy", "control",
+    "compared.npy",
 )  # fmt: skip
 """What lies in a run's folder."""
 
-WITHIN = {"checkpoint": ("state.pt", "before.pt"), "hf": ("config.json",), "float": LEAVES}
+WITHIN = {"checkpoint": ("state.pt", "before.pt"), "hf": ("config.json",), "float": LEAVES, "control": LEAVES}
 """What lies in its folders. A tracker's is its own; a run each is in those of `NUMBERED`, and its log beside it."""
 
 NUMBERED = ("assistants", "race", "specialists")

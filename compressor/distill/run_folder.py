@@ -30,7 +30,7 @@ from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.base import flat, read_json, write_json
 from compressor.schema.specialists import SpecialistsRequest
-from compressor.schema.student import Request
+from compressor.schema.student import Request, Student
 
 __all__ = ["Destination", "acquire", "acquired", "discard_backup", "held", "rollback", "start"]
 
@@ -109,7 +109,7 @@ def acquire(out: Destination, request: Request | SpecialistsRequest) -> bool:
     if not folder.is_dir() or not request_file.is_file():
         raise KdcError(f"--out {folder} exists and is no run of kdc, so it is left alone", "choose another --out")
     refuse_other_command(folder, request, kind, resume=resume)
-    finished = (folder / kind.last).is_file()
+    finished = (folder / kind.last).is_file() and not _awaits_control(folder, request)
     if overwrite and not resume:
         refuse_foreign(folder, kind)
         refuse_needed(folder, request)
@@ -128,6 +128,16 @@ def acquire(out: Destination, request: Request | SpecialistsRequest) -> bool:
             "--out",
         )
     return finished
+
+
+def _awaits_control(folder: Path, request: Request | SpecialistsRequest) -> bool:
+    """Whether the student in `folder` is whole, and the control that was asked for is not held against it yet. Of a
+    damaged student.json whoever loads it tells."""
+    if not isinstance(request, Request) or not request.control:
+        return False
+    with suppress(KdcError):
+        return read_json(folder / "student.json", Student).gain is None
+    return False
 
 
 def _goes_on(folder: Path, request: Request | SpecialistsRequest) -> bool:

@@ -10,13 +10,14 @@ import torch
 from compressor.data.labels import listed
 from compressor.data.samples import Dataset
 from compressor.distill.features.connectors import LayerPairs
-from compressor.distill.features.layers import described, taps_of
+from compressor.distill.features.layers import described, kept_layers, taps_of, whole_layers
 from compressor.distill.finishing import Trained, finish
 from compressor.distill.host.context import RunContext, context_for, feed_for, store_in
 from compressor.distill.host.resources import Resources
 from compressor.distill.loop.checkpoint import Position, is_saved
 from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner
+from compressor.distill.loop.passes import Passes
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import Destination, rollback, start
 from compressor.distill.teacher.codec import Codec
@@ -25,7 +26,6 @@ from compressor.distill.teacher.setup import measured, on_device, signal_of, tea
 from compressor.distill.teacher.sources import Cached, Teacher
 from compressor.errors import KdcError
 from compressor.models import LoadedModel
-from compressor.models.features import POOLED
 from compressor.models.trained_on import learned_before
 from compressor.models.weights import head_parameters
 from compressor.progress import Muted, Progress
@@ -43,18 +43,11 @@ __all__ = [
     "inputs_of",
     "log_sizes",
     "looked_at",
-    "not_kept",
     "precompute_answers",
     "require_trainable",
     "signal_for",
     "train_and_save",
 ]
-
-
-def not_kept() -> KdcError:
-    return KdcError(
-        "--precompute keeps logits and pooled features, and a loss of the recipe looks at other layers", "leave it out"
-    )
 
 
 def log_sizes(data: Dataset, progress: Progress) -> None:
@@ -73,6 +66,8 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
     accelerator, progress = context.accelerator, context.progress
     with store_in(folder, context) as store:
         feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
+        if plan.request.steps_per_epoch is not None:
+            feed = Passes(feed, plan.request.steps_per_epoch, plan.recipe.accumulate)
         teacher, card = None, None
         sides = looked_at(plan, context)
         require_trainable(plan)
@@ -98,14 +93,26 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
 
 def precompute_answers(plan: TrainingPlan, out: Path, resources: Resources, progress: Progress) -> None:
     """Ask the teacher for its answers to all views of all samples, and keep them; nothing stays in `out`."""
+    whole = whole_layers(plan.terms, plan.sides)
+    if whole:
+        term, layer = next(iter(whole.items()))
+        raise KdcError(
+            f"--precompute: {term} looks at all of the teacher's {layer}, and what is kept are logits, pooled features "
+            "and coarse maps (of pkd)",
+            "leave --precompute out: that teacher runs in every epoch",
+        )
     context = context_for(out, resources, progress)
     with store_in(out, context) as store:
         feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
         assert plan.teacher is not None
         teacher, _ = measured(plan.teacher, feed, plan.data, context)
-        signal = signal_for(plan, plan.teacher, teacher, plan.sides, feed, context, every_view=True)
+        signal = signal_for(plan, plan.teacher, teacher, looked_at(plan, context), feed, context, every_view=True)
         if not isinstance(signal, Cached):
-            raise not_kept()
+            raise KdcError(
+                "--precompute: there is no room for the teacher's answers, with the maps of its layers, in "
+                f"{resources.teacher_cache}",
+                "--teacher-cache DIR with more room, or fewer views: --set views.distinct=2",
+            )
         signal.precompute()
 
 
@@ -114,10 +121,9 @@ def signal_for(
     context: RunContext, *, every_view: bool,
 ) -> Teacher:  # fmt: skip
     """The teacher, with what the losses look at."""
-    pooled = {layer.shape[0] for side in sides.values() for layer in side.teacher if layer.name == POOLED}
     return signal_of(
         loaded, model, plan.recipe, plan.data, feed, context,
-        taps=taps_of(sides, plan.student, loaded)[1], pooled=max(pooled, default=0), every_view=every_view,
+        taps=taps_of(sides, plan.student, loaded)[1], kept=kept_layers(plan.terms, sides), every_view=every_view,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from compressor.report.checks.artefact import parity_verdict
 from compressor.report.checks.conditions import Grounds, grounds_of
 from compressor.report.checks.interference import rounds_text
 from compressor.report.choice import choose
+from compressor.report.gain import gained
 from compressor.report.gate import base_checks, checks_for, verdict_of
 from compressor.report.latency import teacher_of
 from compressor.report.read import Results, read_results
@@ -61,6 +62,7 @@ def build_report(bundle_dir: Path) -> Report:
         teacher=bundle.teacher.source if bundle.teacher else "none",
         teacher_licence=bundle.teacher.licence if bundle.teacher else "none",
         teacher_table=table_row(results),
+        gain=gained(bundle.student.gain),
         race=bundle.student.race,
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )

@@ -96,7 +96,9 @@ class TeacherAnswers(Noun):
     The same holds where they are not kept: what is learned does not depend on the cache."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    """What they are rounded to."""
+    """What they are rounded to, and pooled features with them."""
+    maps_dtype: Literal["float32", "float16"] = "float16"
+    """What coarse maps are rounded to, where a loss (`pkd`) looks at some."""
     top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """How many of the most probable classes are kept; null: all logits."""
 
@@ -245,6 +247,9 @@ class Recipe(Noun):
     """AdamW and its schedule."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Of the averaged weights, which are what is measured and kept; 0: off."""
+    keep_by: Literal["accuracy", "balanced", "auc"] = "accuracy"
+    """What the kept epoch is the best by, on a validation split that is large enough to choose on: accuracy, the mean
+    recall of the classes, or, for two classes, the area under the ROC curve."""
     views: Views = Views()
     """The augmentation."""
     teacher_answers: TeacherAnswers = TeacherAnswers()

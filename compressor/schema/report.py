@@ -12,7 +12,19 @@ from compressor.schema.predictions import Kind
 from compressor.schema.quantization import Rung, Score
 from compressor.schema.race import Race
 
-__all__ = ["Check", "ClassShare", "Estimate", "Report", "Row", "Session", "Spread", "TableRow", "Throughput", "Verdict"]
+__all__ = [
+    "Check",
+    "ClassShare",
+    "Estimate",
+    "Gained",
+    "Report",
+    "Row",
+    "Session",
+    "Spread",
+    "TableRow",
+    "Throughput",
+    "Verdict",
+]
 
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]
 
@@ -114,6 +126,18 @@ class TableRow(Noun):
     worst_class: ClassShare | None
 
 
+class Gained(Noun):
+    """What distillation gained over labels alone: the student's accuracy less that of its control, paired by sample,
+    both in torch as they were trained, before any export. `steps`, `samples`: see `student.Gain`; `control_accuracy`:
+    the control's on test."""
+
+    validation: Estimate
+    test: Estimate
+    control_accuracy: Estimate
+    steps: int
+    samples: int
+
+
 class Check(Noun):
     """One line of the budget (or of kdc's own: parity, executed precision) held against one variant. `limit` and
     `value` as people read them, with units; `reason` says why the verdict is what it is."""
@@ -165,6 +189,7 @@ class Report(Noun):
     device and under its conditions; `differences`: where it did not, and then latency and memory are not judged.
     `kept`: which epoch's weights the student is, and by what rule. `teacher_table`: of a teacher that is a table with
     answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen.
+    `gain`: where it has a control.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -192,4 +217,5 @@ class Report(Noun):
     teacher_licence: str
     teacher_table: TableRow | None = None
     race: Race | None = None
+    gain: Gained | None = None
     notes: tuple[str, ...]

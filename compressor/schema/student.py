@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from compressor.schema.accuracy import Accuracy, Gain, LostClass
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
 from compressor.schema.preprocess import OfTask, TaskName
@@ -103,28 +104,6 @@ class DataInfo(Noun):
     unlabelled: UnlabelledInfo | None = None
 
 
-class LostClass(Noun):
-    """A class, by its number, of whose `n` samples hardly one or none is `right`."""
-
-    number: int
-    right: int
-    n: int
-
-
-class Accuracy(Noun):
-    """Top-1 on one split, with the number of samples and the 95 % Wilson interval; balanced: mean recall a class.
-    `lost`: classes whose recall is near zero, and not by chance (`stats.judge_classes`)."""
-
-    split: str
-    n: int
-    correct: int
-    accuracy: float
-    low: float
-    high: float
-    balanced: float
-    lost: tuple[LostClass, ...] = ()
-
-
 class Softened(Noun):
     """A teacher's answers at a temperature, in the mean over samples: entropy in nats, and the probability of the
     class that is the most probable."""
@@ -200,7 +179,9 @@ class Request(Noun):
     RUN/float, or in the run that `init` names, "run:DIR". `specialty`: the classes that a specialist is taught, as
     typed; all others become one. `assistants`: models as `student` names them, between teacher and student: each
     learns from the one before, in RUN/assistants/1 …, and the student from the last. `race`: several students of which
-    one is to be taken; `student` is null then.
+    one is to be taken; `student` is null then. `control`: the same student is then trained on labels alone too, in
+    RUN/control. `steps_per_epoch`: of such a control, as many as its student's, however few samples have a label; null:
+    once through the data.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -220,6 +201,8 @@ class Request(Noun):
     specialty: tuple[str, ...] | None = None
     assistants: tuple[str, ...] = ()
     race: RaceRequest | None = None
+    control: bool = False
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def raced(self) -> tuple[str, ...]:
@@ -227,6 +210,11 @@ class Request(Noun):
         if self.race is None:
             return ()
         return tuple(contender.student for contender in self.race.contenders) or self.race.named
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its model is held against another one sample by sample: a student with a control, and the control."""
+        return self.control or self.steps_per_epoch is not None
 
     @classmethod
     def made_anew(cls, path: Path) -> str:
@@ -243,7 +231,8 @@ class Student(Noun):
     `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
     one it learned from; of a model that `kdc teach` made, its own. `trained_on`: sha256 of RUN/trained_on.npy, which
     says what images its weights have learned from; null in runs of an earlier kdc. `race`: how the student was chosen,
-    where several ran.
+    where several ran. `steps_per_epoch`: steps of the optimizer; null in runs of an earlier kdc. `gain`: over a
+    control, where one was asked for and is trained.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -271,6 +260,8 @@ class Student(Noun):
     assistants: tuple[Weights, ...] = ()
     trained_on: str | None = None
     race: Race | None = None
+    steps_per_epoch: int | None = None
+    gain: Gain | None = None
 
     @classmethod
     def made_anew(cls, path: Path) -> str:
@@ -278,12 +269,14 @@ class Student(Noun):
 
 
 def trained_anew(path: Path) -> str:
-    """The hint for what lies at `path`, in a run or a part of one: RUN/float, RUN/assistants/1, DIR/specialists/1."""
+    """The hint for what lies at `path`, in a run or a part of one: RUN/float, RUN/control, RUN/assistants/1,
+    DIR/specialists/1, and parts of these."""
     run = path.parent
-    if run.parent.name in ("assistants", "specialists"):
-        run = run.parent.parent
-    elif run.name == "float":
-        run = run.parent
+    while run.parent.name in ("assistants", "specialists") or run.name in ("float", "control"):
+        whole = run.parent if run.name in ("float", "control") else run.parent.parent
+        if run.name == "control" and not (whole / "run.json").exists():  # a folder that somebody called so
+            break
+        run = whole
     return (
         "if another version of kdc made the run, this one trains it anew: the command that made it, with "
         f"--out {run} --overwrite"

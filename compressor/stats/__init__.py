@@ -4,7 +4,7 @@ numpy only. Every interval is two-sided, 95 % unless told otherwise, and a close
 and honest for few samples (a bootstrap of perfect predictions has no width).
 """
 
-from compressor.stats.accuracy import accuracy_of, auc, balanced_accuracy, per_class_recall, top1
+from compressor.stats.accuracy import accuracy_of, auc, balanced_accuracy, per_class_recall, scored, top1
 from compressor.stats.classes import (
     LOST,
     NEAR_ZERO,
@@ -16,6 +16,7 @@ from compressor.stats.classes import (
     keeps,
     score_counts,
 )
+from compressor.stats.gain import advantage, gain_line, gained_interval
 from compressor.stats.intervals import Interval, wilson_interval
 from compressor.stats.latency import MIN_BLOCKS, paired_ratio, percentile, percentile_needs
 from compressor.stats.paired import McNemar, agreement, difference, mcnemar, retention, retention_per_class
@@ -44,6 +45,7 @@ __all__ = [
     "Parity",
     "ParityFigures",
     "accuracy_of",
+    "advantage",
     "agreement",
     "auc",
     "balanced_accuracy",
@@ -53,6 +55,8 @@ __all__ = [
     "class_counts",
     "closeness",
     "difference",
+    "gain_line",
+    "gained_interval",
     "judge",
     "judge_classes",
     "keeps",
@@ -69,6 +73,7 @@ __all__ = [
     "retention_per_class",
     "score_counts",
     "score_parity",
+    "scored",
     "smallest_detectable",
     "teacher_card",
     "top1",

@@ -7,7 +7,7 @@ import numpy as np
 
 from compressor.stats.intervals import CONFIDENCE, Bools, Interval, Ints, normal_quantile, wilson, wilson_interval
 
-__all__ = ["McNemar", "agreement", "difference", "mcnemar", "retained", "retention", "retention_per_class"]
+__all__ = ["McNemar", "agreement", "difference", "differing", "mcnemar", "retained", "retention", "retention_per_class"]
 
 
 def retention(student: Bools, teacher: Bools, confidence: float = CONFIDENCE) -> Interval:
@@ -58,10 +58,14 @@ def difference(student: Bools, teacher: Bools, confidence: float = CONFIDENCE) -
     0.999) it never covers less than 94.5 %, and more than 99 % where hardly a sample tells the two models apart; method
     10 of Newcombe (1998) is wider there. Raises ValueError where N is 0.
     """
-    n = len(student)
+    gained, lost = int((student & ~teacher).sum()), int((teacher & ~student).sum())
+    return differing(gained, lost, len(student), confidence)
+
+
+def differing(gained: int, lost: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """`difference` from counts: of `n` samples the first model alone has `gained` right, the second alone `lost`."""
     if n == 0:
         raise ValueError("no samples")
-    gained, lost = int((student & ~teacher).sum()), int((teacher & ~student).sum())
     p, q = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     reach = normal_quantile(confidence) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
     return Interval((gained - lost) / n, max(-1.0, p - q - reach), min(1.0, p - q + reach), n)

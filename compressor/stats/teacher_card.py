@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from compressor.errors import KdcError
 from compressor.schema.predictions import Kind
 from compressor.schema.student import Confusion, Softened, TeacherCard
-from compressor.stats.accuracy import accuracy_of, top1
+from compressor.stats.accuracy import accuracy_of, scored, top1
 from compressor.stats.intervals import Floats, Ints
 from compressor.stats.softmax import log_softmax
 
@@ -98,8 +98,7 @@ def calibration_error(logits: NDArray[Any], labels: Ints, bins: int = BINS) -> f
 def card_lines(card: TeacherCard) -> Iterator[str]:
     """The card for people, a line each."""
     score = card.accuracy
-    accuracy = f"{score.accuracy:.2%} [{score.low:.2%}–{score.high:.2%}]"
-    yield f"teacher card, from {score.split} (n={score.n}): accuracy {accuracy}, balanced {score.balanced:.2%}"
+    yield f"teacher card, from {score.split} (n={score.n}): accuracy {scored(score)}"
     if card.not_finite:
         yield f"  {card.not_finite} answers are not finite numbers: they count as wrong"
     if card.calibration_error is not None:

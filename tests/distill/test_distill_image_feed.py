@@ -19,11 +19,12 @@ from compressor.progress import Silent
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import BatchModel
-from compressor.tasks.image_classification import open_data
+from compressor.tasks.image_classification import feed, open_data
 from compressor.tasks.image_classification.feed import ImageFeed
 from compressor.tasks.image_classification.models.answering import logits_of
 from compressor.tasks.image_classification.models.students import create_student
 from compressor.tasks.image_classification.preprocessing import of_images
+from compressor.tasks.image_classification.views import random_views
 from compressor.tasks.plain_feed import batch_size_of
 
 CPU = torch.device("cpu")
@@ -244,6 +245,27 @@ def test_a_models_input_is_a_function_of_sample_and_view(data: Dataset, tmp_path
         assert torch.equal(next(task.batches(3, 2, {key}))[key], batch[key])
         assert torch.equal(task.input_of(key, samples[[7, 3, 3]], 3)[key], batch[key][[7, 3, 3]])
         assert not torch.equal(task.input_of(key, samples, 4)[key], batch[key])
+
+
+@pytest.mark.parametrize(("size", "made"), [(32, 1), (16, 2)])
+def test_a_view_that_two_models_see_alike_is_made_once(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, made: int
+) -> None:
+    """Images of one size are decoded once, too; each model still has its own tensor, which it may change in place."""
+    inputs = {"teacher": how(32, mean=0.2, std=0.4), "student": how(size)}
+    task, sizes = task_of(data, inputs, tmp_path), []
+
+    def watched(images: Tensor, numbers: Any, views: Any, size: tuple[int, int]) -> Tensor:
+        sizes.append(size)
+        return random_views(images, numbers, views, size)
+
+    monkeypatch.setattr(feed, "random_views", watched)
+    batch = next(task.batches(0, 0))
+    assert len(sizes) == made
+    assert len(list(tmp_path.glob("train-*.npy"))) == made
+    before = batch["student"].clone()
+    batch["teacher"].zero_()
+    assert torch.equal(batch["student"], before)
 
 
 def test_a_students_view_does_not_depend_on_the_size_of_the_store(data: Dataset, tmp_path: Path) -> None:

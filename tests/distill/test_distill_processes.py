@@ -28,7 +28,7 @@ def command(out: Path, student: str, data: str, teacher: Path, *changes: str) ->
     return [
         "distill", "--teacher", f"run:{teacher}", "--data", data, "--student", student, "--student-init", "random",
         "--input-size", "32", "--epochs", "9", "--batch-size", "32", "--set", "crop_pct=1.0", "--set", "ema_decay=0.9",
-        "--out", str(out), *(f"--set={change}" for change in changes),
+        "--out", str(out), *(change if change.startswith("--") else f"--set={change}" for change in changes),
     ]  # fmt: skip
 
 
@@ -83,6 +83,18 @@ def test_two_processes_learn_what_one_learns(
     assert both.stdout.count("test accuracy") == 1, "one process speaks"
     assert "2 processes share each batch; each BatchNorm takes its statistics over its process's part" in both.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_two_processes_train_a_control_and_one_writes_the_gain(tmp_path: Path, digits4: str, teacher_run: Path) -> None:
+    out = tmp_path / "run"
+    done = in_two(out, "timm:test_vit", digits4, teacher_run, "--control")
+    (_, student), (_, control) = load_run(out), load_run(out / "control")
+    assert student.gain is not None
+    assert (student.gain.control_sha256, student.gain.steps) == (control.weights.sha256, STEPS)
+    gap = student.gain.test
+    assert gap.only_student - gap.only_control == student.test.correct - control.test.correct
+    assert done.stdout.count("over labels alone") + done.stdout.count("against labels alone") == 1, "one process speaks"
+    assert sorted(path.name for path in out.rglob(".kdc*")) == []
 
 
 def test_a_batch_that_two_processes_cannot_share_is_refused(tmp_path: Path, digits4: str, teacher_run: Path) -> None:

@@ -281,10 +281,15 @@ def test_answers_are_kept_ahead_where_no_layer_is_looked_at_after_all(
     assert len(list((tmp_path / "cache").glob("*/key.json"))) == 1
 
 
-def test_answers_are_not_kept_ahead_where_features_are_wanted(tmp_path: Path, ask_distill: Ask) -> None:
-    request = ask_distill(losses=[{"name": "kd"}, {"name": "hint"}], views={"distinct": 2})
-    with pytest.raises(KdcError, match="--precompute keeps logits and pooled features"):
+def test_answers_are_not_kept_ahead_where_layers_are_wanted_whole(tmp_path: Path, ask_distill: Ask) -> None:
+    request = ask_distill(losses=[*LAYERS["losses"], {"name": "hint"}], views={"distinct": 2})
+    with pytest.raises(KdcError, match="--precompute: pkd looks at all of the teacher's stage2, and what is kept are"):
         precompute(request, tmp_path / "run", progress=Silent())
+    progress = Hearing()
+    with_hint = [*LAYERS["losses"][:2], {"name": "hint"}]
+    run(ask_distill(losses=with_hint, views={"distinct": 1}), tmp_path / "run", progress=progress)
+    anew = "the teacher answers anew in every epoch: a loss looks at all of its stage2"
+    assert any(line.startswith(anew) for line in progress.notes)
     with pytest.raises(KdcError, match="learns along with the student"):
         precompute(ask_distill(teacher="self", views={"distinct": 2}), tmp_path / "run", progress=Silent())
 

@@ -1,3 +1,4 @@
+import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pytest
 from compressor.report import build_report, finish, to_json, to_junit, to_markdown, verdict_line
 from compressor.report.render.text import (
     confidence_percent,
+    estimate,
     megabytes,
     number,
     p_value,
@@ -213,8 +215,47 @@ def test_details_say_what_was_not_measured(make_bundle: Make, edit_json: Edit) -
 
 
 def test_two_classes_show_their_auc(make_bundle: Make) -> None:
-    assert "| AUC |" in to_markdown(build_report(make_bundle(classes=2)))
+    report = build_report(make_bundle(classes=2))
+    area, said = report.rows[0].auc, to_markdown(report)
+    assert area is not None
+    assert "| balanced %; AUC | retention % |" in said
+    assert f"; {estimate(area)} | " in said
+    assert "accuracy, balanced, AUC, retention: n = 200 test samples" in said
     assert "AUC" not in to_markdown(build_report(make_bundle()))
+
+
+ADVANTAGE = {"split": "test", "n": 1000, "only_student": 40, "only_control": 21}
+"""19 points in a thousand; with one more of each, (41 - 22) / 1002 ± 1.96 sqrt((63 / 1002 - 0.018962^2) / 1002)."""
+
+
+def test_what_distillation_gained_is_told_from_the_counts(make_bundle: Make, edit_json: Edit) -> None:
+    def tell(bundle: dict[str, Any]) -> None:
+        student = bundle["student"]
+        figures = {"difference": 0.5, "low": 0.4, "high": 0.6}  # what is written there is not taken on trust
+        student["gain"] = {
+            "test": {**ADVANTAGE, **figures},
+            "validation": {**ADVANTAGE, **figures, "split": "validation", "n": 145, "only_student": 2},
+            "control_validation": student["validation"],
+            "control_test": {**student["test"], "n": 1000, "correct": 844},
+            "control_sha256": "0" * 64,
+            "steps": 4680,
+            "samples": 1300,
+        }
+
+    bundle = make_bundle()
+    assert build_report(bundle).gain is None
+    assert "Gain" not in to_markdown(build_report(bundle))
+    edit_json(bundle / "bundle.json", tell)
+    report = build_report(bundle)
+    assert report.gain is not None
+    found = report.gain.test
+    assert (found.value, found.low, found.high) == pytest.approx((0.019, 0.0034809, 0.0344433), abs=2e-7)
+    assert (found.n, found.of, report.gain.control_accuracy.value) == (1000, "test samples, paired", 0.844)
+    said = to_markdown(report)
+    assert "**Gain:** distillation gained +1.9 points [+0.3, +3.4] over labels alone, n=1,000 test samples; " in said
+    assert "distillation lost: −13.1 points [" in said
+    assert "on the labels of 1,300 samples alone for as many steps (4,680), has 84.4 [82.0–86.5] % of the test" in said
+    assert json.loads(to_json(report))["gain"]["test"]["n"] == 1000
 
 
 def test_every_n_is_said_where_they_differ(make_bundle: Make) -> None:

@@ -13,6 +13,7 @@ from compressor.stats import (
     auc,
     balanced_accuracy,
     per_class_recall,
+    scored,
     top1,
     wilson_interval,
 )
@@ -134,3 +135,38 @@ def test_accuracy_of() -> None:
     wilson = wilson_interval(3, 4)
     assert (found.split, found.n, found.correct, found.accuracy, found.balanced) == ("val", 4, 3, 0.75, 0.75)
     assert (found.low, found.high) == (wilson.low, wilson.high)
+
+
+def test_the_auc_beside_accuracy_by_hand() -> None:
+    """Second logit less first, of the second class 2, 1, 0, of the first 1, 0, -1. Of the nine pairs the second class
+    wins 3 + 2 + 1, and two are ties: 7 / 9. The shares of won pairs are 1, 5/6, 1/2 a sample of either class, each of
+    variance 0.064815 * 2; so 0.0432099 in all, 2.357194 on the logit scale."""
+    margins = np.array([2.0, 1.0, 0.0, 1.0, 0.0, -1.0])
+    labels = np.array([1, 1, 1, 0, 0, 0])
+    found = accuracy_of(np.stack([-margins / 2, margins / 2], axis=1), labels, "val")
+    assert found.auc == pytest.approx(7 / 9)
+    assert (found.auc_low, found.auc_high) == pytest.approx((0.248910, 0.973660), abs=2e-6)
+    turned = accuracy_of(np.stack([margins / 2, -margins / 2], axis=1), 1 - labels, "val")
+    assert (turned.auc, turned.auc_low) == pytest.approx((found.auc, found.auc_low)), "whichever class is asked for"
+    shifted = accuracy_of(np.stack([1000 - margins, 1000 + margins], axis=1), labels, "val")
+    assert shifted.auc == found.auc, "of logits whose probabilities round to 1"
+
+
+def test_where_there_is_no_auc() -> None:
+    logits = np.array([[0.0, 1.0], [1.0, 0.0], [np.nan, 0.0]])
+    assert accuracy_of(logits, np.array([1, 0, 1]), "val").auc is None
+    one_class = accuracy_of(logits[:2], np.array([1, 1]), "val")
+    assert (one_class.auc, one_class.auc_low, one_class.auc_high) == (None, None, None)
+    assert accuracy_of(np.eye(3), np.arange(3), "val").auc is None
+
+
+def test_the_figures_of_a_model_in_one_text() -> None:
+    logits = np.array([[-1.0, 1.0], [1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+    found = accuracy_of(logits, np.array([1, 0, 0, 0]), "val")
+    recalls = balanced_accuracy(top1(logits), np.array([1, 0, 0, 0]), 2)
+    assert (found.balanced, found.balanced_low, found.balanced_high) == (recalls.value, recalls.low, recalls.high)
+    balanced = f"balanced {recalls.value:.2%} [{recalls.low:.2%}–{recalls.high:.2%}]"
+    area = f"AUC {found.auc:.4f} [{found.auc_low:.4f}–{found.auc_high:.4f}]"
+    assert scored(found) == f"75.00% [{found.low:.2%}–{found.high:.2%}], {balanced}, {area}"
+    earlier = found.model_copy(update=dict.fromkeys(("balanced_low", "balanced_high", "auc", "auc_low", "auc_high")))
+    assert scored(earlier) == f"75.00% [{found.low:.2%}–{found.high:.2%}], balanced {recalls.value:.2%}"

@@ -4,7 +4,7 @@ exported. Adding a connector is a class and a row of CONNECTORS; `losses.LOSSES`
 A connector is called with the pairs of features, the labels and the samples' numbers, and names what the loss takes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,12 @@ class Connector(nn.Module):
     def __init__(self, sides: LayerPairs) -> None:
         super().__init__()
 
+    @classmethod
+    def coarse(cls, student: Layer, teacher: Layer) -> tuple[int, ...] | None:
+        """The shape that the teacher's side of a pair may be brought to before it comes here, without changing what
+        goes on to the loss; None where it must come whole."""
+        return teacher.shape if len(teacher.shape) == 1 else None
+
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
         """The loss's arguments by name. `student`, `teacher`: features of each layer, [B, …]; `labels` int64 [B] (-1:
         none) or probabilities [B, C]; `index` int64 [B], the samples' numbers, on the CPU."""
@@ -57,17 +63,14 @@ class Connector(nn.Module):
 
 
 class Resize(Connector):
-    """The larger map of a pair is brought to the smaller one's size, by adaptive average pooling; both of them to
-    `most` positions a side, where they have more."""
-
-    most: int | None = None
+    """The larger map of a pair is brought to the smaller one's size, by adaptive average pooling."""
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
-        pairs = [_same_size(s, t, self.most) for s, t in zip(student, teacher, strict=True)]
+        pairs = [_same_size(s, t) for s, t in zip(student, teacher, strict=True)]
         return {"student_features": [s for s, _ in pairs], "teacher_features": [t for _, t in pairs]}
 
 
-class Project(Resize):
+class Project(Connector):
     """Maps: the student's go through a 1×1 convolution to the teacher's channels (Romero et al. 2015, arXiv 1412.6550,
     have a regressor there), at the smaller of the two sizes. Tokens, rows [n, D]: through a linear layer."""
 
@@ -76,9 +79,13 @@ class Project(Resize):
         self.regressors = nn.ModuleList(_regressor(s, t) for s, t in sides.pairs)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
-        pairs = [_same_size(s, t, self.most) for s, t in zip(student, teacher, strict=True)]
-        projected = [layer(s.float()) for layer, (s, _) in zip(self.regressors, pairs, strict=True)]
+        pairs = self.sized(student, teacher)
+        projected = [_projected(layer, s.float()) for layer, (s, _) in zip(self.regressors, pairs, strict=True)]
         return {"student_features": projected, "teacher_features": [t for _, t in pairs]}
+
+    def sized(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """The pairs, each at one size."""
+        return [_same_size(s, t) for s, t in zip(student, teacher, strict=True)]
 
 
 def _regressor(student: Layer, teacher: Layer) -> nn.Module:
@@ -90,10 +97,23 @@ def _regressor(student: Layer, teacher: Layer) -> nn.Module:
 
 
 class ProjectCoarse(Project):
-    """The same of coarse maps: at full resolution the early stages of a large teacher, such as 256×56×56, would cost as
-    much as the student itself."""
+    """The same of coarse maps, each side half as long as the smaller map's, and 7 at most. Whole, the early stages of a
+    large teacher, such as 256×56×56, would cost as much as the student itself, and fill a disk where they are kept."""
 
-    most = 14
+    MOST = 7
+
+    def __init__(self, sides: LayerPairs) -> None:
+        super().__init__(sides)
+        # From the whole maps: those that come here may be coarse already.
+        self.sizes = [self.coarse(*pair)[1:] for pair in sides.pairs]
+
+    @classmethod
+    def coarse(cls, student: Layer, teacher: Layer) -> tuple[int, ...]:
+        sides = zip(student.shape[1:], teacher.shape[1:], strict=True)
+        return teacher.shape[0], *(min(-(-min(pair) // 2), cls.MOST) for pair in sides)
+
+    def sized(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        return [(_sized(s, size), _sized(t, size)) for s, t, size in zip(student, teacher, self.sizes, strict=True)]
 
 
 class ProjectPooled(Connector):
@@ -231,7 +251,16 @@ def _exit(channels: int, classes: int) -> nn.Module:
     )  # fmt: skip
 
 
-def _same_size(student: Tensor, teacher: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
+def _projected(layer: nn.Module, features: Tensor) -> Tensor:
+    """A 1×1 convolution as the matrix product that it is: for maps that lie position after position in memory, as they
+    do on CPU, it takes two thirds of the time."""
+    if not isinstance(layer, nn.Conv2d):
+        projected: Tensor = layer(features)
+        return projected
+    return F.linear(features.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias).permute(0, 3, 1, 2)
+
+
+def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.ndim == 2:  # tokens, position by position
         if len(student) != len(teacher):
             raise KdcError(
@@ -240,16 +269,20 @@ def _same_size(student: Tensor, teacher: Tensor, most: int | None = None) -> tup
             )
         return student, teacher
     size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
-    if most is not None:
-        size = min(size[0], most), min(size[1], most)
     return _sized(student, size), _sized(teacher, size)
 
 
-def _sized(features: Tensor, size: tuple[int, int]) -> Tensor:
-    return features if tuple(features.shape[2:]) == size else F.adaptive_avg_pool2d(features, size)
+def _sized(features: Tensor, size: Sequence[int]) -> Tensor:
+    """Averages of cells; those of one size take half as long when they are called so."""
+    height, width, (rows, columns) = *features.shape[2:], size
+    if (height, width) == (rows, columns):
+        return features
+    if height % rows or width % columns:
+        return F.adaptive_avg_pool2d(features, (rows, columns))
+    return F.avg_pool2d(features, (height // rows, width // columns))
 
 
-CONNECTORS: Mapping[str | None, Callable[[LayerPairs], Connector]] = {
+CONNECTORS: Mapping[str | None, type[Connector]] = {
     None: Connector,
     "resize": Resize,
     "project": Project,

@@ -1,6 +1,6 @@
 """Which layers of student and teacher a loss on features looks at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from compressor.distill.features.connectors import CONNECTORS, LayerPairs
@@ -12,7 +12,7 @@ from compressor.models.features import Taps, inner_of
 from compressor.models.loaded import Several
 from compressor.models.stages import Layer, layers_of, match, named_layer, same_strides, taps_for
 
-__all__ = ["described", "layer_pairs_of", "taps_of"]
+__all__ = ["described", "kept_layers", "layer_pairs_of", "taps_of", "whole_layers"]
 
 
 def layer_pairs_of(
@@ -126,6 +126,33 @@ def taps_of(sides: dict[str, LayerPairs], student: LoadedModel, teacher: LoadedM
         taps_for(student, student_names) if student_names else None,
         taps_for(teacher, teacher_names) if teacher_names and teacher is not None else None,
     )
+
+
+def kept_layers(terms: Sequence[Term], sides: Mapping[str, LayerPairs]) -> list[Layer]:
+    """The teacher's layers that can be kept with its answers, each with the shape that is enough of it: those that no
+    loss wants to see whole, or at two sizes."""
+    wanted = _wanted(terms, sides)
+    return [Layer(name, shapes[0]) for name, shapes in wanted.items() if len(set(shapes)) == 1 and shapes[0]]
+
+
+def whole_layers(terms: Sequence[Term], sides: Mapping[str, LayerPairs]) -> dict[str, str]:
+    """Of each loss that looks at some which cannot be kept, by its name, the first of them."""
+    kept = {layer.name for layer in kept_layers(terms, sides)}
+    layers = {
+        term.name: [layer.name for layer in sides[term.name].teacher if layer.name not in kept]
+        for term in terms if term.name in sides
+    }  # fmt: skip
+    return {term: names[0] for term, names in layers.items() if names}
+
+
+def _wanted(terms: Sequence[Term], sides: Mapping[str, LayerPairs]) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes at which losses want each of the teacher's layers; (): whole."""
+    wanted: dict[str, list[tuple[int, ...]]] = {}
+    for term in terms:
+        for student, teacher in sides[term.name].pairs if term.asks_teacher and term.name in sides else ():
+            shape = CONNECTORS[term.row.connector].coarse(student, teacher)
+            wanted.setdefault(teacher.name, []).append(shape or ())
+    return wanted
 
 
 def described(name: str, sides: LayerPairs) -> str:

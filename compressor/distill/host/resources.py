@@ -9,7 +9,7 @@ from pydantic import ByteSize, TypeAdapter
 from compressor.errors import KdcError, needs, os_error
 from compressor.files.cache import cache_folder
 
-__all__ = ["Resources", "size_in_bytes"]
+__all__ = ["Resources", "free_bytes", "size_in_bytes"]
 
 SIZE = TypeAdapter(ByteSize)
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
@@ -45,10 +45,7 @@ class Resources:
         """Whether `size` bytes of decoded images may lie beside a run, and a line that says why."""
         budget, rule = self.decode_cache, "--decode-cache"
         if budget is None:
-            try:
-                budget = int(shutil.disk_usage(_existing(beside)).free * SHARE_OF_FREE)
-            except OSError as error:
-                raise os_error(error, f"looking for space in {beside}") from error
+            budget = int(free_bytes(beside) * SHARE_OF_FREE)
             rule = "half of what is free"
         sizes = f"{_readable(size)} of decoded images, {_readable(budget)} permitted ({rule})"
         if size <= budget:
@@ -64,6 +61,14 @@ def size_in_bytes(text: str, option: str) -> int:
         return int(SIZE.validate_python(text))
     except (ValueError, OverflowError):  # pydantic's own is a ValueError
         raise KdcError(f"{option} {text!r} is no size", f"{option} 20GB, or {option} off") from None
+
+
+def free_bytes(path: Path) -> int:
+    """What is free where `path` is, or will be."""
+    try:
+        return shutil.disk_usage(_existing(path)).free
+    except OSError as error:
+        raise os_error(error, f"looking for space in {path}") from error
 
 
 def _existing(path: Path) -> Path:

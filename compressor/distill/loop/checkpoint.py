@@ -25,14 +25,14 @@ STATE, BEFORE = "state.pt", "before.pt"
 @dataclass
 class Position:
     """Where a training stands. `step` steps of `epoch` are done; `sums` are their losses, summed; `history` has a row a
-    finished epoch; `kept` are the weights to keep so far (None: the last ones)."""
+    finished epoch; `kept` are the weights to keep so far (None: the last ones), and `kept_score` what chose them."""
 
     epoch: int = 0
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     kept_epoch: int = 0
-    kept_accuracy: float = -1.0
+    kept_score: float = -1.0
     kept: dict[str, Tensor] | None = None
 
 

@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from compressor.distill.loop.average import Average, clip_gradients
 from compressor.distill.loop.checkpoint import Position, load_state, save_state
 from compressor.distill.loop.guards import out_of_memory_explained, require_finite
 from compressor.distill.loop.interrupt import stop_requests
@@ -25,6 +26,7 @@ from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import any_of, mean_of, same_buffers
 from compressor.progress import Progress
 from compressor.schema.recipe import Recipe
+from compressor.schema.student import Accuracy
 from compressor.tasks.base import Batch, BatchModel, Feed
 
 __all__ = ["MIN_TO_CHOOSE", "rate", "train"]
@@ -61,7 +63,7 @@ class Training:
     task: Feed
     recipe: Recipe
     optimizer: AdamW
-    average: ModelEmaV3 | None
+    average: Average[BatchModel] | None
     accelerator: Accelerator
     inputs: Mapping[str, str]
     checkpoint: Path
@@ -74,15 +76,17 @@ class Training:
     def student(self) -> BatchModel:
         return self.learner.student
 
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
+        return list(self.learner.parameters())
+
     @property
     def modules(self) -> dict[str, nn.Module]:
         """What has a state: all that is trained, the average, and a teacher that changes."""
-        modules: dict[str, nn.Module] = {"learner": self.learner}
-        if self.average:
-            modules["average"] = self.average
-        if isinstance(self.teacher, Itself):
-            modules["teacher"] = self.teacher
-        return modules
+        changing = self.teacher if isinstance(self.teacher, Itself) else None
+        modules = {"learner": self.learner, "average": self.average, "teacher": changing}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def save(self) -> None:
         if self.accelerator.is_main_process:
@@ -114,7 +118,7 @@ def train(
     """
     student = learner.student
     accelerator = accelerator or Accelerator(cpu=next(student.parameters()).device.type == "cpu")
-    average = ModelEmaV3(student, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+    average = Average(student, recipe.ema_decay) if recipe.ema_decay else None
     run = Training(
         learner, learner, teacher if learner.asks_teacher else None, task, recipe,
         AdamW(_groups(learner, recipe.optimizer.weight_decay), lr=recipe.optimizer.lr, fused=True),
@@ -201,10 +205,10 @@ def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0.0) + loss.detach() / len(parts)
     if recipe.optimizer.clip_norm:
-        nn.utils.clip_grad_norm_(run.learner.parameters(), recipe.optimizer.clip_norm)
+        clip_gradients(run.parameters, recipe.optimizer.clip_norm)
     run.optimizer.step()
     if run.average:
-        run.average.update(run.student, step=step)
+        run.average.update(run.student, step)
     return sums
 
 
@@ -238,16 +242,24 @@ def _finish_epoch(run: Training, choose: bool, started: float) -> None:
             "epoch": position.epoch + 1,
             "steps": steps,
             "loss": {name: round(total / steps, 6) for name, total in position.sums.items()},
-            "validation": {"accuracy": score.accuracy, "balanced": score.balanced, "n": score.n},
+            "validation": _figures(score),
             "seconds": round(training_s, 2),
         }
     )
     position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
-    if not choose:
+    # An epoch whose answers are not finite has no AUC.
+    by = {"accuracy": score.accuracy, "balanced": score.balanced, "auc": score.auc}[run.recipe.keep_by]
+    if not choose or (by is None and position.kept is None):
         position.kept_epoch = position.epoch
-    elif score.accuracy > position.kept_accuracy:
-        position.kept_epoch, position.kept_accuracy = position.epoch, score.accuracy
+    elif by is not None and by > position.kept_score:
+        position.kept_epoch, position.kept_score = position.epoch, by
         position.kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _figures(score: Accuracy) -> dict[str, float | int]:
+    """What history.jsonl has of an epoch; the intervals stand in student.json, of the one that is kept."""
+    area = {} if score.auc is None else {"auc": score.auc}
+    return {"accuracy": score.accuracy, "balanced": score.balanced, **area, "n": score.n}
 
 
 def _write_history(run: Training, folder: Path) -> None:
@@ -256,7 +268,7 @@ def _write_history(run: Training, folder: Path) -> None:
     if run.accelerator.is_main_process:
         write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in run.position.history))
     losses = {f"loss/{name}": value for name, value in row["loss"].items()}
-    scores = {f"validation/{name}": row["validation"][name] for name in ("accuracy", "balanced")}
+    scores = {f"validation/{name}": row["validation"][name] for name in row["validation"] if name != "n"}
     lr = run.optimizer.param_groups[0]["lr"]
     run.accelerator.log({**losses, **scores, "lr": lr, "seconds": row["seconds"]}, step=row["epoch"])
 
@@ -292,5 +304,6 @@ def _shared(learner: Learner, accelerator: Accelerator) -> nn.Module:
 def _line(row: dict[str, object], epochs: int) -> str:
     losses = ", ".join(f"{name} {value:.4f}" for name, value in row["loss"].items())  # type: ignore[attr-defined]
     score: dict[str, float] = row["validation"]  # type: ignore[assignment]
-    validation = f"validation {score['accuracy']:.2%} (n={score['n']})"
+    area = f", AUC {score['auc']:.4f}" if "auc" in score else ""
+    validation = f"validation {score['accuracy']:.2%}, balanced {score['balanced']:.2%}{area} (n={score['n']})"
     return f"epoch {row['epoch']}/{epochs}: {losses}; {validation}; {row['seconds']} s"

@@ -115,7 +115,7 @@ def _folder(out: Path, number: int) -> Path:
 
 def _link(request: Request, number: int, out: Path) -> Request:
     """The distillation into assistant `number` (from 0), or after the last into the student."""
-    changes: dict[str, object] = {"assistants": ()}
+    changes: dict[str, object] = {"assistants": (), "control": False}
     if number < len(request.assistants):
         changes["student"] = request.assistants[number]
     if number > 0:

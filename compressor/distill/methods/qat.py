@@ -70,6 +70,7 @@ def quantization_aware(
         "init": f"run:{run}",
         "recipe": before.recipe.model_copy(update={"qat": qat}),
         "qat": scheme,
+        "control": False,
     }
     request = before.model_copy(update=changes)
     moved = "if it lies elsewhere now: kdc export … --teacher REFERENCE"
@@ -104,7 +105,7 @@ def _quantized(
     request: Request, out: Destination, progress: Progress, resources: Resources | None, data: Dataset | None
 ) -> Student:
     qat_recipe(request.recipe, has_teacher(request))
-    in_float = request.model_copy(update={"qat": None})
+    in_float = request.model_copy(update={"qat": None, "control": False})
     # What is mistyped must not cost the run that stood here.
     if not out.resume:
         data = require_possible(in_float, progress, data)
@@ -190,7 +191,9 @@ def _train_on(
         progress.note(f"under fake quantization the student learns without {', '.join(left_out)}")
     useless = labels_only(bind_losses(recipe, has_teacher=has_teacher(request)))
     data = transfer_set(data, recipe.transfer, labels_only=useless, progress=again)
-    plan = TrainingPlan(request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table)
+    plan = TrainingPlan(
+        request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table, race=record.race
+    )
     if record.assistants and record.teacher is not None and record.teacher_validation is not None:
         plan = replace(plan, origin=Origin(record.teacher, record.teacher_validation, record.assistants))
     torch.manual_seed(request.recipe.seed)

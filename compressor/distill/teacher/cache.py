@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,8 @@ FORMAT = 1
 
 ABSENT, WHOLE, DAMAGED = 0, 1, 2
 CHECKSUM = 8
-SCAN = 8192
+SCAN, SCAN_BYTES = 8192, 1 << 26
+"""How many records are looked at together, at most."""
 MAKING_ROOM_S = 600.0
 AGAIN, AGAIN_S = 2, 0.002
 """How often a damaged record is read again, and after how long: longer than a record takes to be written."""
@@ -58,9 +59,8 @@ class AnswerStore:
 
     def __init__(self, folder: Path, key: Mapping[str, object], *, views: int, samples: int, size: int) -> None:
         """Open the records, or make room for them: a disk that is too small is found now, not in the fifth epoch."""
-        text = json.dumps({"format": FORMAT, **key}, indent=2, sort_keys=True)
-        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
-        self.folder = folder / self.sha256[:32]
+        text = _text(key)
+        self.folder = _folder_of(folder, text)
         self.views, self.samples, self.size = views, samples, size
         self.bytes = views * samples * (CHECKSUM + size)
         path = self.folder / "records"
@@ -73,6 +73,11 @@ class AnswerStore:
         self._file = RowFile(path, CHECKSUM + size, writable=True)
         # Odd, so that no change of a single word can keep the sum (modulo 2^64).
         self._factors = np.random.Generator(np.random.PCG64(FORMAT)).integers(0, 2**64, -(-size // 8), U64) | U64(1)
+
+    @staticmethod
+    def is_there(folder: Path, key: Mapping[str, object]) -> bool:
+        """Whether there is room for the answers under `key` already."""
+        return (_folder_of(folder, _text(key)) / "records").exists()
 
     def read(self, view: int, samples: NDArray[np.int64]) -> Records:
         records = self._read(view, samples)
@@ -101,24 +106,41 @@ class AnswerStore:
 
     def missing(self, view: int) -> NDArray[np.int64]:
         """The samples whose answer to this view is not there, or damaged."""
-        parts = []
-        for start in range(0, self.samples, SCAN):
-            samples = np.arange(start, min(start + SCAN, self.samples))
-            parts.append(samples[self.read(view, samples).states != WHOLE])
-        return np.concatenate(parts)
+        return np.concatenate(list(self._missing(view)))
+
+    def lacks(self, view: int) -> bool:
+        """Whether an answer to this view is not there, or damaged."""
+        return any(len(samples) for samples in self._missing(view))
+
+    def _missing(self, view: int) -> Iterator[NDArray[np.int64]]:
+        scan = max(1, min(SCAN, SCAN_BYTES // self.size))
+        for start in range(0, self.samples, scan):
+            samples = np.arange(start, min(start + scan, self.samples))
+            yield samples[self.read(view, samples).states != WHOLE]
 
     def _rows(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         return view * self.samples + samples
 
     def _checksums(self, view: int, samples: NDArray[np.int64], answers: NDArray[np.uint8]) -> NDArray[np.uint64]:
         """uint64 [N], of the bytes and of where they belong; never 0, which marks a record that was not written."""
-        padded = np.zeros((len(answers), len(self._factors) * 8), np.uint8)
-        padded[:, : self.size] = answers
+        whole = self.size // 8
         position = (self._rows(view, samples) + 1).astype(U64) * U64(0x9E3779B97F4A7C15)
         with np.errstate(over="ignore"):
-            mixed = (padded.view(U64) * self._factors).sum(1, dtype=U64) + position
+            mixed = answers[:, : whole * 8].view(U64) @ self._factors[:whole] + position
+            if self.size % 8:
+                rest = np.zeros((len(answers), 8), np.uint8)
+                rest[:, : self.size % 8] = answers[:, whole * 8 :]
+                mixed += rest.view(U64)[:, 0] * self._factors[-1]
             mixed = (mixed ^ (mixed >> U64(31))) * U64(0x94D049BB133111EB)
         return np.where(mixed == 0, U64(1), mixed)
+
+
+def _text(key: Mapping[str, object]) -> str:
+    return json.dumps({"format": FORMAT, **key}, indent=2, sort_keys=True)
+
+
+def _folder_of(folder: Path, key: str) -> Path:
+    return folder / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _nearest(folder: Path, key: object) -> list[str] | None:

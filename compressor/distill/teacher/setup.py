@@ -1,5 +1,6 @@
 """The teacher of a training, as the loop asks it: measured first, then run online or read from kept answers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from compressor.data.samples import Dataset
 from compressor.distill.host.context import RunContext
+from compressor.distill.host.resources import free_bytes
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.card import card_of, shown
 from compressor.distill.teacher.codec import Codec
@@ -15,12 +17,14 @@ from compressor.distill.teacher.sources import Cached, Itself, Online, Teacher
 from compressor.errors import KdcError
 from compressor.models import LoadedModel
 from compressor.models.ensemble import Mixture
-from compressor.models.features import POOLED, Taps
+from compressor.models.features import Taps
 from compressor.models.references import is_table
+from compressor.models.stages import Layer
 from compressor.modes import freeze
 from compressor.progress import Muted
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, TeacherCard
+from compressor.stats import scored as figures
 from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
@@ -62,26 +66,34 @@ def signal_of(
     context: RunContext,
     *,
     taps: Taps | None = None,
-    pooled: int = 0,
+    kept: Sequence[Layer] = (),
     every_view: bool = False,
 ) -> Teacher:
     """The teacher as the loop asks it: with its answers kept, where a view comes more than once and they may be.
 
-    `taps`: what the losses look at beside its logits; of that, pooled features can be kept, of the width `pooled`.
-    `every_view`: keep answers even where this training shows each view once.
+    `taps`: what the losses look at beside its logits; `kept`: those of these layers that can be kept, each with the
+    shape to keep. `every_view`: keep answers even where this training shows each view once.
     """
     progress = context.progress
-    codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), pooled)
+    codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), kept)
     online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, context.speed.autocast)
     distinct, folder = recipe.views.distinct, context.resources.teacher_cache
-    why = _why_anew(recipe, taps, folder, every_view)
+    why = _why_anew(recipe, taps, kept, folder, every_view)
     if why is not None or distinct is None or folder is None:
         progress.note(f"the teacher answers anew in every epoch: {why}")
         return online
-    key = _cache_key(loaded, recipe, task, context, pooled)
+    key = _cache_key(loaded, recipe, task, context, codec)
     with context.accelerator.main_process_first():
+        full = _no_room(folder, key, codec, distinct * len(data.train))
+        if full is not None:
+            progress.note(f"the teacher answers anew in every epoch: {full}")
+            return online
         store = AnswerStore(folder, key, views=distinct, samples=len(data.train), size=codec.bytes)
     size = f"{store.bytes / 1e6:,.1f} MB for {distinct} views of {store.samples:,} samples"
+    if codec.bytes_of_maps:
+        size += (
+            f", {codec.bytes / 1e3:,.1f} kB each, of which {codec.bytes_of_maps / 1e3:,.1f} kB are maps of its layers"
+        )
     progress.note(f"the teacher's answers: {'new in' if store.new else 'in'} {store.folder} ({size})")
     if store.new and store.nearest is not None:
         progress.note(f"  answers that lie there already are others' in: {', '.join(store.nearest)}")
@@ -93,13 +105,16 @@ def signal_of(
     return cached
 
 
-def _why_anew(recipe: Recipe, taps: Taps | None, folder: Path | None, every_view: bool) -> str | None:
+def _why_anew(
+    recipe: Recipe, taps: Taps | None, kept: Sequence[Layer], folder: Path | None, every_view: bool
+) -> str | None:
     """Why answers are not kept; None where they are."""
     distinct = recipe.views.distinct
     if distinct is None:
         return "views never repeat (--set views.distinct=N)"
-    if taps is not None and taps.names != (POOLED,):
-        return "a loss looks at its layers, of which none but the pooled features are kept"
+    whole = [name for name in (taps.names if taps is not None else ()) if name not in {layer.name for layer in kept}]
+    if whole:
+        return f"a loss looks at all of its {whole[0]}; pooled features and coarse maps (of pkd) can be kept"
     if folder is None:
         return "--teacher-cache off"
     if recipe.epochs <= distinct and not every_view:
@@ -107,8 +122,22 @@ def _why_anew(recipe: Recipe, taps: Taps | None, folder: Path | None, every_view
     return None
 
 
-def _cache_key(loaded: LoadedModel, recipe: Recipe, feed: Feed, context: RunContext, pooled: int) -> dict[str, object]:
+def _no_room(folder: Path, key: dict[str, object], codec: Codec, answers: int) -> str | None:
+    """Why maps are not kept, which take much: more than half of what is free. None where they may be, or are there
+    already. Answers alone are small; where even they do not fit, the store says so."""
+    size, free = answers * codec.bytes, free_bytes(folder)
+    if not codec.bytes_of_maps or size <= free // 2 or AnswerStore.is_there(folder, key):
+        return None
+    return (
+        f"with the maps of its layers its answers would take {size / 1e9:,.1f} GB ({codec.bytes / 1e3:,.1f} kB each), "
+        f"more than half of the {free / 1e9:,.1f} GB free for {folder}"
+    )
+
+
+def _cache_key(loaded: LoadedModel, recipe: Recipe, feed: Feed, context: RunContext, codec: Codec) -> dict[str, object]:
     """All that an answer depends on."""
+    answers = recipe.teacher_answers.model_dump(mode="json")
+    maps_dtype = answers.pop("maps_dtype")
     key: dict[str, object] = {
         "teacher": {
             "sha256": loaded.weights.sha256,
@@ -118,10 +147,13 @@ def _cache_key(loaded: LoadedModel, recipe: Recipe, feed: Feed, context: RunCont
         },
         "classes": [names[0] for names in loaded.class_names or ()],
         "samples": feed.identity("teacher"),
-        "answers": recipe.teacher_answers.model_dump(mode="json"),
+        "answers": answers,
         "computed": {"autocast": str(context.speed.autocast), "torch": torch.__version__, "timm": timm.__version__},
     }
-    return key | ({"features": {POOLED: pooled}} if pooled else {})
+    pooled = {layer.name: layer.shape[0] for layer in codec.features if len(layer.shape) == 1}
+    maps = {layer.name: list(layer.shape) for layer in codec.features if len(layer.shape) == 3}
+    key |= {"features": pooled} if pooled else {}
+    return key | ({"maps": {"dtype": maps_dtype, "layers": maps}} if maps else {})
 
 
 def teaching_itself(student: BatchModel, recipe: Recipe, classes: int, context: RunContext) -> Teacher:
@@ -135,7 +167,7 @@ def on_device(model: BatchModel, device: torch.device) -> BatchModel:
 
 
 def scored(score: Accuracy) -> str:
-    return f"{score.split} accuracy {score.accuracy:.2%} [{score.low:.2%}–{score.high:.2%}], n={score.n}"
+    return f"{score.split} accuracy {figures(score)}, n={score.n}"
 
 
 def is_chance(score: Accuracy, classes: int) -> bool:

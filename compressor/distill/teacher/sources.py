@@ -49,8 +49,7 @@ class Teacher(Protocol):
 
 def outputs_of(codec: Codec, encoded: Tensor) -> Outputs:
     """What `codec` kept of answers."""
-    features = {"pooled": codec.pooled_of(encoded)} if codec.pooled else {}
-    return Outputs(codec.decode(encoded), features)
+    return Outputs(codec.decode(encoded), codec.features_of(encoded))
 
 
 class Online:
@@ -82,7 +81,7 @@ class Online:
         return self._kept(self._asked(batch))
 
     def _kept(self, answer: Outputs) -> Tensor:
-        return self.codec.encode(answer.logits, answer.features.get("pooled"))
+        return self.codec.encode(answer.logits, answer.features)
 
     def _asked(self, batch: Batch) -> Outputs:
         device = inputs_of(batch, self.model.key)[0].device
@@ -133,6 +132,7 @@ class Cached:
         self._rank, self._processes = share
         self._key = online.model.key
         self._wanted: tuple[int, bool] | None = None
+        self._whole: set[int] = set()
         self._pending: deque[tuple[int, NDArray[np.int64], Tensor, torch.cuda.Event | None]] = deque()
 
     @property
@@ -140,9 +140,15 @@ class Cached:
         return self._online.keys
 
     def wants(self, epoch: int) -> bool:
-        """Answered once an epoch: it reads all records of the view."""
+        """Answered once an epoch, and of a view that was whole not again: it reads all records. One that is damaged
+        afterwards costs its batch the teacher's input."""
+        view = epoch % self._store.views
+        if view in self._whole:
+            return False
         if self._wanted is None or self._wanted[0] != epoch:
-            self._wanted = epoch, len(self._store.missing(epoch % self._store.views)) > 0
+            self._wanted = epoch, self._store.lacks(view)
+            if not self._wanted[1]:
+                self._whole.add(view)
         return self._wanted[1]
 
     def answers(self, batch: Batch, epoch: int) -> Outputs:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from compressor.report.gate import broken, holding
 from compressor.report.render.markdown import code, text
 from compressor.report.render.tables import check_table, details, rows_table
-from compressor.report.render.text import confidence_percent, number, relative
-from compressor.schema.report import Report, Session
+from compressor.report.render.text import confidence_percent, estimate, number, relative
+from compressor.schema.report import Gained, Report, Session
+from compressor.stats import Interval, gain_line
 from compressor.terminal.printable import printable
 
 __all__ = ["to_json", "to_junit", "to_markdown", "verdict_line"]
@@ -79,7 +80,21 @@ def _head(report: Report, allow_unmeasured: bool) -> list[str]:
         )
     start = text(report.student_init)
     student = f"Student {code(report.student)} (start: {start}), teacher {code(report.teacher)}"
-    return [*parts, f"{student}.  \n{_how_measured(report)}"]
+    gained = () if report.gain is None else (_gain(report.gain),)
+    return [*parts, "  \n".join((f"{student}.", *gained, _how_measured(report)))]
+
+
+def _gain(gain: Gained) -> str:
+    """What distillation gained, on test first; the control is no variant, and has no row."""
+    test, validation = (
+        gain_line(Interval(figure.value, figure.low, figure.high, figure.n), split)
+        for figure, split in ((gain.test, "test"), (gain.validation, "validation"))
+    )
+    accuracy = f"{estimate(gain.control_accuracy, percent=True)} % of the test samples right"
+    return (
+        f"**Gain:** {test}; {validation} (95 %, paired by sample; in torch, before export). The control, the same "
+        f"student on the labels of {gain.samples:,} samples alone for as many steps ({gain.steps:,}), has {accuracy}."
+    )
 
 
 def _how_measured(report: Report) -> str:

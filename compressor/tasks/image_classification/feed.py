@@ -1,7 +1,7 @@
 """Image classification: the first user of the task seam."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ class ImageFeed:
 
     def prepare(self) -> None:
         """Decode now what training needs, so that a full disk or an interruption costs nothing yet."""
-        self._images(self._data.train, tuple(self._uncropped.values()))
+        self._images(self._data.train, tuple(dict.fromkeys(self._uncropped.values())))
         for preprocess in self._inputs.values():
             self._images(self._data.validation, (preprocess,))
 
@@ -95,13 +95,14 @@ class ImageFeed:
         wanted = [
             part if mix is None else np.concatenate([part, mix.partner]) for part, mix in zip(parts, mixes, strict=True)
         ]
-        images = self._images(self._data.train, tuple(self._uncropped[key] for key in keys)).batches(wanted)
+        ways = list(dict.fromkeys(self._uncropped[key] for key in keys))
+        images = self._images(self._data.train, tuple(ways)).batches(wanted)
         for number, (part, mix, pixels) in enumerate(zip(parts, mixes, images, strict=True)):
             targets = torch.from_numpy(labels[part]).to(self._device, non_blocking=True)
             if mix is not None:
                 partners = torch.from_numpy(labels[mix.partner]).to(self._device, non_blocking=True)
                 targets = mixed_labels(targets, partners, mix, len(self._data.info.class_names))
-            inputs = {key: self._views(key, part, view, mix, planes) for key, planes in zip(keys, pixels, strict=True)}
+            inputs = self._inputs_of(keys, dict(zip(ways, pixels, strict=True)), part, view, mix)
             labelled = {}
             if not self._has_label.all():
                 labelled = self._labelled(part, mix, steps[number // self._recipe.accumulate], view)
@@ -110,9 +111,9 @@ class ImageFeed:
     def input_of(self, key: str, samples: Rows, view: int) -> Batch:
         mix = self._mix(samples, view)
         rows = samples if mix is None else np.concatenate([samples, mix.partner])
-        images = self._images(self._data.train, tuple(self._uncropped.values()))
-        number = list(self._uncropped).index(key)
-        return {key: self._views(key, samples, view, mix, next(iter(images.batches([rows])))[number])}
+        ways = list(dict.fromkeys(self._uncropped.values()))
+        pixels = next(iter(self._images(self._data.train, tuple(ways)).batches([rows])))
+        return self._inputs_of([key], dict(zip(ways, pixels, strict=True)), samples, view, mix)
 
     def samples_of(self, epoch: int, step: int) -> Rows:
         return self._step(keyed_order(self._recipe.seed, len(self._data.train), epoch), step)
@@ -186,14 +187,23 @@ class ImageFeed:
     def _mix(self, samples: Rows, view: int) -> Mix | None:
         return mix_of(self._recipe.seed, samples, view, len(self._data.train), self._recipe.views)
 
-    def _views(self, key: str, samples: Rows, view: int, mix: Mix | None, pixels: NDArray[np.uint8]) -> Tensor:
-        """The model's input, from the images of `samples`, and of their partners after them."""
+    def _inputs_of(
+        self, keys: Sequence[str], pixels: Mapping[ImagePreprocess, NDArray[np.uint8]], samples: Rows, view: int,
+        mix: Mix | None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """The models' inputs, from the images of `samples`, and of their partners after them. Models that look at the
+        same pixels at the same size see one view, made once; each has it normalised in its own way."""
         rows = samples if mix is None else np.concatenate([samples, mix.partner])
         numbers = keyed_uniform(self._recipe.seed, rows, view, DRAWS)
-        views = random_views(_on(pixels, self._device), numbers, self._recipe.views, self._inputs[key].input_size)
-        if mix is not None:
-            views = mixed(views[: len(samples)], views[len(samples) :], mix)
-        return self._scales[key](views)
+        made: dict[tuple[ImagePreprocess, tuple[int, int]], Tensor] = {}
+        inputs = {}
+        for key in keys:
+            way, size = self._uncropped[key], self._inputs[key].input_size
+            if (way, size) not in made:
+                views = random_views(_on(pixels[way], self._device), numbers, self._recipe.views, size)
+                made[way, size] = views if mix is None else mixed(views[: len(samples)], views[len(samples) :], mix)
+            inputs[key] = self._scales[key](made[way, size])
+        return inputs
 
     def _images(self, split: Split, ways: tuple[ImagePreprocess, ...]) -> Images:
         if (split.name, ways) not in self._opened:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from compressor.data.randomness import keyed_order
 from compressor.distill.loop import engine
+from compressor.distill.loop.average import Average
 from compressor.distill.loop.checkpoint import Position
 from compressor.distill.loop.engine import rate, train
 from compressor.distill.loop.learner import Learner, bind_losses
@@ -221,7 +221,7 @@ def test_a_run_that_is_interrupted_at_every_step_still_ends_the_same(
     student, position = run(tmp_path / "parts", how, student=mlp(34))
     assert equal(student, whole)
     assert rows(position) == rows(expected)
-    assert (position.kept_epoch, position.kept_accuracy) == (expected.kept_epoch, expected.kept_accuracy)
+    assert (position.kept_epoch, position.kept_score) == (expected.kept_epoch, expected.kept_score)
 
 
 def test_after_an_interruption_ctrl_c_is_what_it_was(tmp_path: Path, interrupt_at: Callable[[int], Progress]) -> None:
@@ -322,8 +322,34 @@ def test_the_best_epoch_is_kept_where_validation_is_large(tmp_path: Path, monkey
         tmp_path, recipe(ema_decay=0), task=Scripted(), student=student, progress=seen,
         validation_size=engine.MIN_TO_CHOOSE,
     )  # fmt: skip
-    assert (position.kept_epoch, position.kept_accuracy) == (2, 0.9)  # the first of equals
+    assert (position.kept_epoch, position.kept_score) == (2, 0.9)  # the first of equals
     assert all(torch.equal(tensor, seen.states[1][name]) for name, tensor in student.state_dict().items())
+
+
+@pytest.mark.parametrize(("keep_by", "kept", "score"), [("accuracy", 1, 0.9), ("balanced", 3, 0.8), ("auc", 2, 0.7)])
+def test_the_epoch_is_kept_by_what_the_recipe_says(keep_by: str, kept: int, score: float, tmp_path: Path) -> None:
+    figures: list[dict[str, float | None]] = [
+        {"accuracy": 0.9, "balanced": 0.4, "auc": None},
+        {"accuracy": 0.8, "balanced": 0.5, "auc": 0.7},
+        {"accuracy": 0.7, "balanced": 0.8, "auc": 0.6},
+        {"accuracy": 0.8, "balanced": 0.7, "auc": None},
+    ]
+    scripted = iter(figures)
+
+    class Scripted(Vectors):
+        def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+            return super().evaluate(model, split).model_copy(update=next(scripted))
+
+    _, position = run(tmp_path, recipe(keep_by=keep_by), task=Scripted(), validation_size=engine.MIN_TO_CHOOSE)
+    assert (position.kept_epoch, position.kept_score) == (kept, score)
+    rows = [json.loads(line)["validation"] for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    expected = [{name: value for name, value in row.items() if value is not None} for row in figures]
+    assert [{name: row[name] for name in row if name != "n"} for row in rows] == expected
+
+
+def test_without_one_finite_auc_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    _, position = run(tmp_path, recipe(keep_by="auc"), validation_size=engine.MIN_TO_CHOOSE)  # of three classes
+    assert (position.kept_epoch, position.kept) == (4, None)
 
 
 def test_the_last_epoch_is_kept_where_validation_is_small(tmp_path: Path) -> None:
@@ -348,13 +374,13 @@ def test_the_average_is_what_is_kept_and_measured(tmp_path: Path) -> None:
 
 def test_the_average_warms_up_over_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts the steps of all epochs: beginning again with each, it would forget the earlier ones."""
-    steps, update = [], ModelEmaV3.update
+    steps, update = [], Average.update
 
-    def watched(average: Any, model: nn.Module, step: int) -> None:
+    def watched(average: Average[BatchModel], model: BatchModel, step: int) -> None:
         steps.append(step)
-        update(average, model, step=step)
+        update(average, model, step)
 
-    monkeypatch.setattr(ModelEmaV3, "update", watched)
+    monkeypatch.setattr(Average, "update", watched)
     run(tmp_path, recipe())
     assert steps == list(range(4 * STEPS))
 

@@ -169,21 +169,27 @@ def test_what_a_connector_gives_is_what_its_loss_takes(name: str) -> None:
     assert all(features.grad is None for features in others)
 
 
-def test_coarse_maps_are_compared_at_fourteen_positions_a_side_or_fewer() -> None:
-    """56x28 and 112x56 at 14x14, each the mean of its cells; what is coarser already as it is."""
+def test_coarse_maps_are_half_as_long_and_seven_at_most() -> None:
+    """56x28 and 112x56 at 7x7, 7x7 and 10x10 at 4x4, each the mean of its cells; and the same where the teacher's side
+    comes so coarse already, as it does when it was kept."""
     own = (Layer("stage2", (3, 56, 28), 4.0), Layer("stage5", (5, 7, 7), 32.0))
     others = (Layer("stage2", (4, 112, 56), 2.0), Layer("stage5", (6, 10, 10), 16.0))
     torch.manual_seed(0)
     connector = CONNECTORS["project_coarse"](LayerPairs(own, others, C, 20))
     ours, theirs = drawn(own, 1), drawn(others, 2)
     given = connector(ours, theirs, torch.arange(B) % C, torch.arange(B))
-    assert [tuple(one.shape[1:]) for one in given["student_features"]] == [(4, 14, 14), (6, 7, 7)]
-    cells = theirs[0].reshape(B, 4, 14, 8, 14, 4).mean((3, 5))
+    assert [tuple(one.shape[1:]) for one in given["student_features"]] == [(4, 7, 7), (6, 4, 4)]
+    cells = theirs[0].reshape(B, 4, 7, 16, 7, 8).mean((3, 5))
     assert torch.allclose(given["teacher_features"][0], cells, atol=1e-6)
     weight, bias = next(iter(connector.parameters())), list(connector.parameters())[1]
-    pooled = ours[0].reshape(B, 3, 14, 4, 14, 2).mean((3, 5))
+    pooled = ours[0].reshape(B, 3, 7, 8, 7, 4).mean((3, 5))
     expected = torch.einsum("oi,bihw->bohw", weight[:, :, 0, 0], pooled) + bias[:, None, None]
     assert torch.allclose(given["student_features"][0], expected, atol=1e-5)
+    shapes = [CONNECTORS["project_coarse"].coarse(*pair) for pair in zip(own, others, strict=True)]
+    assert shapes == [(4, 7, 7), (6, 4, 4)]
+    again = connector(ours, given["teacher_features"], torch.arange(B) % C, torch.arange(B))
+    for name in ("student_features", "teacher_features"):
+        assert all(torch.equal(a, b) for a, b in zip(given[name], again[name], strict=True))
 
 
 def test_attention_of_other_token_counts_is_refused() -> None:

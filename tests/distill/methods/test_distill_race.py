@@ -194,6 +194,7 @@ def test_with_int8_training_the_race_comes_first(tmp_path: Path, ask_distill: As
     record = read_json(tmp_path / "run" / "float" / "student.json", Student)
     assert record.race is not None
     assert student.architecture == record.race.winner.removeprefix("timm:")
+    assert student.race == record.race
 
 
 @pytest.mark.parametrize(

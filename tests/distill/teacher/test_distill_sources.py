@@ -260,6 +260,7 @@ def test_a_damaged_answer_is_named_and_answered_again(tmp_path: Path) -> None:
     signal, task = cached(tmp_path, progress=progress)
     signal.precompute()
     assert not signal.wants(1)
+    assert not signal.wants(1 + VIEWS)
     path = signal._store.folder / "records"
     raw = bytearray(path.read_bytes())
     raw[(N + 7) * 36 + 20] ^= 4
