@@ -22,6 +22,7 @@ import json
 import os
 import runpy
 import selectors
+import shlex
 import signal
 import socket
 import struct
@@ -34,7 +35,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["python"]
+__all__ = ["interpreter", "python"]
 
 LIBRARIES = (
     "accelerate", "numpy", "onnx", "onnxscript", "PIL.Image", "pydantic", "rich.console", "safetensors.torch",
@@ -70,6 +71,14 @@ def python() -> list[str]:
 
     atexit.register(end)
     return [sys.executable, "-I", "-S", __file__, str(place)]
+
+
+def interpreter(folder: Path) -> Path:
+    """The same as an executable file in `folder`, for what starts a program by the path of its interpreter."""
+    path = folder / "python"
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(python())} "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
 
 
 def stand_for(place: str, arguments: list[str]) -> None:

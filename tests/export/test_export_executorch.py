@@ -2,9 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,11 +29,21 @@ from compressor.processes.runner import open_runner
 from compressor.progress import Silent
 from compressor.quantization.fake_quant import add_fake_quant
 from compressor.schema.quantization import Scheme
+from tests.forked import interpreter
 
 pytest.importorskip("executorch")
 
 WEIGHTS = 3 * 8 * 9 + 8 * 9 + 2 * 8 * 4 + 8 * kit.CLASSES
 BIASES = 8 + 8 + 4 + 8 + kit.CLASSES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked_runners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """ExecuTorch's runtime imports torch; test_targets_mobile really starts it."""
+    with pytest.MonkeyPatch.context() as patch:
+        forked = SimpleNamespace(executable=str(interpreter(tmp_path_factory.mktemp("python"))))
+        patch.setattr("compressor.processes.runner.sys", forked)
+        yield
 
 
 def executed(model: Path) -> str:
