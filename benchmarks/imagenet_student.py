@@ -18,7 +18,8 @@ from PIL import Image
 from torch import nn
 
 from compressor.distill.host.environment import environment
-from compressor.distill.recipes import ANSWERS
+from compressor.distill.recipes import without_layers
+from compressor.distill.regimes import built_in
 from compressor.models import load_model, save_run
 from compressor.schema.base import write_json
 from compressor.schema.recipe import Recipe
@@ -85,7 +86,7 @@ def main() -> None:
         ]
         return accuracy_of(torch.cat(logits).numpy(), some.labels, split)
 
-    recipe = Recipe.model_validate({**ANSWERS, "epochs": 1})
+    recipe = Recipe.model_validate({**without_layers(built_in("large")), "epochs": 1})
     (given.out / "run").mkdir()
     request = Request(
         task="image-classification",

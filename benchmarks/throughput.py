@@ -36,7 +36,7 @@ from compressor.distill.features.layers import kept_layers, layer_pairs_of, taps
 from compressor.distill.host.device import set_up
 from compressor.distill.loop import engine
 from compressor.distill.loop.learner import Learner, bind_losses
-from compressor.distill.recipes import LAYERS
+from compressor.distill.regimes import built_in
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Cached, Online, Teacher
@@ -164,7 +164,7 @@ class Engine:
 
     def looking(self, student: nn.Module, teacher: nn.Module) -> tuple[Learner, Online]:
         """Both with the default losses, which look at layers of both."""
-        terms = bind_losses(self._recipe(LAYERS["losses"]), has_teacher=True)
+        terms = bind_losses(self._recipe(built_in("large")["losses"]), has_teacher=True)
         own, other = self._loaded(student), self._loaded(teacher)
         sides, left_out = layer_pairs_of(terms, own, other, classes=CLASSES, samples=self.samples)
         terms = [term for term in terms if term.name not in left_out]
@@ -182,7 +182,7 @@ class Engine:
     def epoch_of_default(self, student: nn.Module, teacher: nn.Module, kept: Cached | None = None) -> float:
         """The same with the default losses; `kept`: with the teacher's answers from there."""
         learner, online = self.looking(student, teacher)
-        return self._seconds(learner, kept or online, self._recipe(LAYERS["losses"]))
+        return self._seconds(learner, kept or online, self._recipe(built_in("large")["losses"]))
 
     def _loaded(self, network: nn.Module) -> LoadedModel:
         weights = Weights(source="timm:it", architecture="it", sha256="0", licence="unknown", parameters=0)

@@ -15,22 +15,38 @@ from compressor.schema.student import Request
 
 if TYPE_CHECKING:
     from compressor.data.samples import Dataset
-    from compressor.distill import Destination
+    from compressor.distill import Destination, RecipeAsked
     from compressor.students.contenders import Device
 
-__all__ = ["Choosing", "with_contenders"]
+__all__ = ["Choosing", "settled", "with_contenders"]
 
 
 @dataclass(frozen=True)
 class Choosing:
     """For which `profile` a student is chosen, and on which device candidates are measured. `any_start`: neither
-    pretrained nor random weights were asked for. `surgery`: networks changed for speed may run, too."""
+    pretrained nor random weights were asked for. `surgery`: networks changed for speed may run, too. `recipe`: it is a
+    default, which goes by the data; None: the user's own."""
 
     profile: Profile | None = None
     device: str = "local"
     python: str | None = None
     any_start: bool = False
     surgery: bool = False
+    recipe: "RecipeAsked | None" = None
+
+
+def settled(
+    request: Request, choosing: Choosing, out: "Destination", progress: Progress
+) -> "tuple[Request, Dataset | None]":
+    """`request` with who is trained, and how; and the data, where they had to be opened. Raises KdcError."""
+    from compressor.distill import decided
+
+    data = None
+    if request.race is not None:
+        request, data = with_contenders(request, choosing, out, progress)
+    if choosing.recipe is not None:
+        request, data = decided(request, choosing.recipe, out, progress, data)
+    return request, data
 
 
 def with_contenders(

@@ -85,7 +85,8 @@ def demo(out: Path, *, seed: int, overwrite: bool, progress: Progress) -> Report
 
 def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
     from compressor.distill import Destination, distill, teach
-    from compressor.distill.recipes import LAYERS, TEACH, recipe_from
+    from compressor.distill.recipes import recipe_from
+    from compressor.distill.regimes import built_in
     from compressor.distill.run_folder import acquire
     from compressor.measure.doctor import diagnose
     from compressor.profiles import load_profile, write_new_profile
@@ -100,9 +101,9 @@ def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
         "teacher_classes": None,
     }
     teacher = f"run:{out / 'teacher'}"
-    recipe = recipe_from(TEACH, None, {"seed": seed, "epochs": 8}, ["head_epochs=0", *DEMO_VIEWS])
+    recipe = recipe_from(built_in("teach"), None, {"seed": seed, "epochs": 8}, ["head_epochs=0", *DEMO_VIEWS])
     to_teach = Request(command="teach", teacher="timm:resnet10t", student=None, init="random", recipe=recipe, **common)
-    recipe = recipe_from(LAYERS, None, {"seed": seed, "epochs": 15}, DEMO_VIEWS)
+    recipe = recipe_from(built_in("large"), None, {"seed": seed, "epochs": 15}, DEMO_VIEWS)
     student = "timm:mobilenetv3_small_050"
     to_distill = Request(command="distill", teacher=teacher, student=student, init="random", recipe=recipe, **common)
     for name, request in (("teacher", to_teach), ("run", to_distill)):

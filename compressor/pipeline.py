@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressor.choice import Choosing, with_contenders
+from compressor.choice import Choosing, settled
 from compressor.errors import KdcError
 from compressor.files.atomic import file_sha256
 from compressor.files.locks import locked
@@ -55,13 +55,12 @@ def distill(
     request: Request, out: "Destination", choosing: Choosing, *, resources: "Resources", progress: Progress
 ) -> Student:
     """Distill, by way of assistants where there are some, and with `request.qat` go on under fake quantization. Where
-    no student is named, one is chosen first; with `request.control` the same is trained on labels alone, too."""
+    no student is named, one is chosen first; where no recipe is given, a default is; with `request.control` the same
+    is trained on labels alone, too."""
     from compressor.distill import distill_chain as in_float
     from compressor.distill import distill_controlled, distill_quantized
 
-    data = None
-    if request.race is not None:
-        request, data = with_contenders(request, choosing, out, progress)
+    request, data = settled(request, choosing, out, progress)
     run = in_float if request.qat is None else distill_quantized
     if request.control:
         run = distill_controlled

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ByteSize
 
-from compressor.choice import Choosing, with_contenders
+from compressor.choice import Choosing, settled
 from compressor.errors import EXIT_MISSING, EXIT_PASS, EXIT_USAGE
 from compressor.progress import Progress
 from compressor.schema.forecast import ExportForecast, Forecast
@@ -28,9 +28,7 @@ def plan_distill(
     """What `pipeline.distill` with the same arguments would do, and what would stop an export for the profile then."""
     from compressor.distill.forecast import forecast
 
-    data = None
-    if request.race is not None:
-        request, data = with_contenders(request, choosing, out, progress)
+    request, data = settled(request, choosing, out, progress)
     made = forecast(request, out, progress=progress, resources=resources, data=data)
     if choosing.profile is not None:
         stops = _stops(choosing.profile, made.counts["train"])

@@ -251,13 +251,15 @@ def test_what_is_no_assignment_is_refused(wrong: Any) -> None:
 
 
 def test_a_recipe_is_a_file_its_values_or_a_recipe(tmp_path: Path) -> None:
-    from compressor.distill.recipes import LAYERS, recipe_from
+    from compressor.distill.recipes import recipe_from
+    from compressor.distill.regimes import built_in
 
     values = {"epochs": 3, "losses": [{"name": "kd", "temperature": 2.0}]}
     recipe = Recipe.model_validate(values)
     (tmp_path / "recipe.yaml").write_text(json.dumps(values), encoding="utf-8")
+    default = built_in("large")
     for given in (values, recipe, tmp_path / "recipe.yaml", str(tmp_path / "recipe.yaml")):
-        assert recipe_from(LAYERS, recipe_of(given), {"seed": 1}, []) == recipe.model_copy(update={"seed": 1})
+        assert recipe_from(default, recipe_of(given), {"seed": 1}, []) == recipe.model_copy(update={"seed": 1})
 
 
 def test_a_profile_is_a_name_a_path_or_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,7 @@ import yaml
 
 from compressor.cli import app as cli
 from compressor.distill.loop.learner import bind_losses
-from compressor.distill.recipes import distillation_recipe
-from compressor.progress import Silent
+from compressor.distill.recipes import RecipeAsked
 from compressor.schema.recipe import Recipe
 from compressor.tasks.image_classification import open_data
 from tests.forked import python
@@ -58,7 +57,7 @@ def test_every_command_of_an_experiment_is_understood(file: Path) -> None:
         assert {argument for argument in arguments if argument.startswith("--")} <= options_of(verb)
         sets = [arguments[at + 1] for at, argument in enumerate(arguments) if argument == "--set"]
         teachers = [arguments[at + 1] for at, argument in enumerate(arguments) if argument == "--teacher"]
-        how = distillation_recipe(teachers, "timm:a", "random", None, {}, sets, Silent())
+        how = RecipeAsked(teachers, "timm:a", "random", None, {}, sets).recipe()
         bind_losses(how, has_teacher=teachers != ["peers"])
 
 

@@ -25,7 +25,7 @@ from compressor.progress import Progress
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
     from compressor.choice import Choosing
-    from compressor.distill import Destination, Resources
+    from compressor.distill import Destination, RecipeAsked, Resources
     from compressor.schema.quantization import Scheme
     from compressor.schema.race import RaceRequest
     from compressor.schema.student import Request
@@ -145,12 +145,12 @@ def _prepared(given: Mapping[str, Any]) -> _Way:
     _refuse_without_choice(given)
     flags = {name: given[name] for name in ("epochs", "batch_size", "seed")}
     to = Destination(path_of(given["out"], "--out"), resume=given["resume"], overwrite=given["overwrite"])
-    request = asked.request(recipe_of(given["recipe"]), flags, assignments(given["set"]), heard)
+    request, wanted = asked.request(recipe_of(given["recipe"]), flags, assignments(given["set"]), heard)
     device = None if profile is None else profile_of(profile)
     return _Way(
         request,
         to,
-        Choosing(device, given["device"], given["device_python"], start is None, given["allow_surgery"]),
+        Choosing(device, given["device"], given["device_python"], start is None, given["allow_surgery"], wanted),
         _resources(given["decode_cache"], given["teacher_cache"], given["tracker"]),
         heard,
     )
@@ -189,6 +189,7 @@ def precompute(
     Raises:
         KdcError: see `teach`, and where nothing may be kept.
     """
+    from compressor.distill import decided
     from compressor.distill import precompute as run
 
     heard, folder = listener(progress), path_of(out, "--out")
@@ -197,8 +198,10 @@ def precompute(
         optional_path(teacher_classes, "--teacher-classes"), unlabelled, input_size, skip_bad,
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    request = asked.request(recipe_of(recipe), flags, assignments(set), heard)
-    run(request, folder, progress=heard, resources=_resources(decode_cache, teacher_cache, tracker))
+    request, wanted = asked.request(recipe_of(recipe), flags, assignments(set), heard)
+    decide = None if wanted is None else lambda provisional: decided(provisional, wanted, None, heard)
+    resources = _resources(decode_cache, teacher_cache, tracker)
+    run(request, folder, progress=heard, resources=resources, decide=decide)
 
 
 def _resources(decode_cache: str | int | None, teacher_cache: StrPath | None, tracker: str | None) -> "Resources":
@@ -228,9 +231,9 @@ class _Asked:
 
     def request(
         self, recipe: Path | Mapping[str, Any] | None, flags: dict[str, int | None], sets: list[str], heard: Progress
-    ) -> "Request":
-        """The same, wholly resolved."""
-        from compressor.distill.recipes import DEFAULT_STUDENT, distillation_recipe
+    ) -> "tuple[Request, RecipeAsked | None]":
+        """The same, wholly resolved; and what a default recipe is to be made of, once the data are open."""
+        from compressor.distill.recipes import DEFAULT_STUDENT, RecipeAsked
         from compressor.schema.base import parse
         from compressor.schema.student import Request
         from compressor.tasks.table import name_for_data
@@ -241,25 +244,17 @@ class _Asked:
         if self.student is None and race is None:
             heard.note(f"student {student} (the default; choose another with --student)")
         input_size, scheme = self._for_device(heard)
+        wanted = RecipeAsked(self.teachers, student, init, recipe, flags, sets)
         values = {
-            "task": name_for_data(self.data),
-            "command": "distill",
-            "teacher": self.teachers[0],
-            "other_teachers": self.teachers[1:],
+            "task": name_for_data(self.data), "command": "distill",
+            "teacher": self.teachers[0], "other_teachers": self.teachers[1:],
             "teacher_classes": str(self.teacher_classes) if self.teacher_classes else None,
-            "student": student if race is None else None,
-            "race": race,
-            "init": init,
-            "data": self.data,
-            "unlabelled": self.unlabelled,
-            "skip_bad": self.skip_bad,
-            "input_size": input_size,
-            "recipe": distillation_recipe(self.teachers, student, init, recipe, flags, sets, heard),
-            "qat": scheme() if self.qat else None,
-            "assistants": self.assistants,
-            "control": self.control,
-        }
-        return parse(Request, values, "distill")
+            "student": student if race is None else None, "race": race, "init": init,
+            "data": self.data, "unlabelled": self.unlabelled, "skip_bad": self.skip_bad,
+            "input_size": input_size, "recipe": wanted.recipe(), "control": self.control,
+            "qat": scheme() if self.qat else None, "assistants": self.assistants,
+        }  # fmt: skip
+        return parse(Request, values, "distill"), wanted if recipe is None else None
 
     def _for_device(self, heard: Progress) -> "tuple[int | None, Callable[[], Scheme]]":
         """The input size, and how the int8 kernels of the profile round."""

@@ -190,10 +190,11 @@ def _teaching_recipe(
     sets: list[str],
     heard: Listener,
 ) -> "Recipe":
-    from compressor.distill.recipes import TEACH, recipe_from
+    from compressor.distill.recipes import recipe_from
+    from compressor.distill.regimes import built_in
 
     given = recipe_of(recipe)
     if flags["epochs"] == 1 and given is None and not any(text.startswith("head_epochs") for text in sets):
         heard.note("one epoch: it trains everything at once (head_epochs=0)")
         flags = {**flags, "head_epochs": 0}
-    return recipe_from(TEACH, given, flags, sets)
+    return recipe_from(built_in("teach"), given, flags, sets)

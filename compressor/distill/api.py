@@ -1,6 +1,6 @@
 """`kdc teach` and `kdc distill`: from a request to loaded models and data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -33,12 +33,15 @@ from compressor.tasks.table import TASKS, task_named
 
 __all__ = [
     "already_finished",
+    "counted",
     "distill",
     "distillation",
+    "early_checked",
     "has_teacher",
     "labels_only",
     "made_from_weights",
     "precompute",
+    "require_one_process",
     "teach",
     "training_data",
 ]
@@ -102,14 +105,14 @@ def distill(
     the caller has opened it already (`training_data`).
     """
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
-    _require_one_process(request)  # before the folder is there: of processes that fail, the launcher kills the others
+    require_one_process(request)  # before the folder is there: of processes that fail, the launcher kills the others
     with acquired(out, request, progress) as finished:
         if finished:
             return already_finished(out.folder, progress)
         return train_and_save(distillation(request, progress, data), out, resources or Resources(), progress)
 
 
-def _require_one_process(request: Request) -> None:
+def require_one_process(request: Request) -> None:
     """Raise KdcError in a run of several processes where a loss cannot be spread over them."""
     alone = [term.name for term in request.recipe.losses if term.name in LOSSES and LOSSES[term.name].one_process]
     if alone and team().num_processes > 1:
@@ -118,9 +121,17 @@ def _require_one_process(request: Request) -> None:
         )
 
 
-def precompute(request: Request, out: Path, *, progress: Progress, resources: Resources | None = None) -> None:
+def precompute(
+    request: Request,
+    out: Path,
+    *,
+    progress: Progress,
+    resources: Resources | None = None,
+    decide: Callable[[Request], tuple[Request, Dataset | None]] | None = None,
+) -> None:
     """Ask the teacher for its answers to all that `distill` would show it, and keep them for any run that shows it the
-    same. Nothing stays in `out`, where images may be decoded meanwhile. Raises KdcError where nothing may be kept."""
+    same. Nothing stays in `out`, where images may be decoded meanwhile. `decide`: how the request gets its recipe,
+    where that goes by the data (`deciding.decided`). Raises KdcError where nothing may be kept."""
     resources = resources or Resources()
     if request.recipe.views.distinct is None:
         raise KdcError(
@@ -134,7 +145,8 @@ def precompute(request: Request, out: Path, *, progress: Progress, resources: Re
         raise KdcError("--precompute keeps the teacher's answers, and --teacher-cache is off", "give it a folder")
     refuse_place(out, request)
     with held(out, "kdc distill --precompute", progress):
-        precompute_answers(distillation(request, progress), out, resources, progress)
+        request, data = decide(request) if decide is not None else (request, None)
+        precompute_answers(distillation(request, progress, data), out, resources, progress)
 
 
 def already_finished(out: Path, progress: Progress) -> Student:
@@ -151,10 +163,7 @@ def has_teacher(request: Request) -> bool:
 
 def distillation(request: Request, progress: Progress, data: Dataset | None = None) -> TrainingPlan:
     """The teacher, the student and the data of a request, checked against one another."""
-    recipe = request.recipe
-    require_alone(request)
-    terms = bind_losses(recipe, has_teacher=has_teacher(request))
-    _refuse_without_effect(request, terms)
+    recipe, terms = request.recipe, early_checked(request)
     data = data or training_data(request, terms, progress)
     _refuse_unkeepable(recipe, data, progress)
     names = data.info.class_names
@@ -178,6 +187,15 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
             "give kd a weight, or `at: auto`",
         )
     return plan
+
+
+def early_checked(request: Request) -> list[Term]:
+    """The losses of a distillation; raises KdcError for what is wrong with the request as far as that is known before
+    the data are open."""
+    require_alone(request)
+    terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
+    _refuse_without_effect(request, terms)
+    return terms
 
 
 def _peer(number: int, request: Request, names: tuple[str, ...]) -> LoadedModel:
@@ -258,7 +276,25 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
     data = seen_before(request, data, progress)
     data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     _warn_of_mixed(data, request.recipe, terms, progress)
+    _require_counted(request, data)
     return data
+
+
+def counted(data: Dataset) -> tuple[int, int]:
+    """The training samples, and how many of them have a label: what a default recipe goes by."""
+    return len(data.train), int((data.train.labels >= 0).sum())
+
+
+def _require_counted(request: Request, data: Dataset) -> None:
+    """Raise KdcError where a run is resumed whose default recipe was for other data."""
+    regime = request.regime
+    if regime is not None and (regime.images, regime.labelled) != counted(data):
+        images, labelled = counted(data)
+        raise KdcError(
+            f"--resume: the recipe is for {regime.images:,} training images, {regime.labelled:,} with a label, and now "
+            f"there are {images:,}, {labelled:,} with a label",
+            "put the data back as they were, or start again with --overwrite",
+        )
 
 
 def _warn_of_mixed(data: Dataset, recipe: Recipe, terms: Sequence[Term], progress: Progress) -> None:

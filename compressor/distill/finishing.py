@@ -115,6 +115,7 @@ def _record(
         teacher=origin.teacher if origin else plan.taught_by,
         data=plan.data.info,
         recipe=plan.request.recipe,
+        regime=plan.request.regime,
         kept_epoch=trained.position.kept_epoch,
         kept_rule=_rule(len(plan.data.validation), plan.recipe.keep_by),
         validation=validation,

@@ -172,7 +172,9 @@ def _part(name: str, student: str, epochs: int, timed: _Timed) -> Part:
 
 
 def _notes(request: Request, students: Sequence[str]) -> Iterator[str]:
-    """What the figures leave out, or take for something else."""
+    """Which recipe it is; what the figures leave out, or take for something else."""
+    if request.regime is not None:
+        yield f"the default recipe for the regime {request.regime.name}: {request.regime.why}"
     if request.recipe.views.distinct is not None:
         yield "timed with the teacher answering anew; once its answers are kept, a step takes less"
     if request.race is not None and len(students) > 2:

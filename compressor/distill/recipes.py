@@ -2,75 +2,37 @@
 `schema/recipe.py`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compressor.distill.regimes import Facts, built_in, choose, with_steps
 from compressor.errors import KdcError
 from compressor.models.references import NO_MODEL, TABLE
 from compressor.overrides import apply_overrides, read_yaml
 from compressor.progress import Progress
 from compressor.schema.base import parse
 from compressor.schema.recipe import Recipe
+from compressor.schema.student import Regime, Request
 
 __all__ = [
-    "ANSWERS",
     "DEFAULT_STUDENT",
-    "LAYERS",
-    "PEERS",
-    "SELF",
-    "TEACH",
+    "PROVISIONAL",
+    "RecipeAsked",
     "default_for",
-    "distillation_recipe",
     "has_layers",
     "recipe_from",
+    "without_layers",
 ]
 
 DEFAULT_STUDENT = "timm:mobilenetv3_small_100"
 
-# What can be learned from any teacher: a table, several models, answers that were kept.
-ANSWERS: dict[str, Any] = {
-    "schema": 1,
-    "optimizer": {"lr_for_batch": 128},
-    "losses": [
-        {"name": "kd", "weight": 0.9, "temperature": 4.0},
-        {"name": "cross_entropy", "weight": 0.1},
-    ],
-}
+PROVISIONAL = "large"
+"""The regime that a request is checked with before the data are counted. All regimes have the same losses, in the same
+order, and none has fewer epochs."""
 
-# What wins where one network teaches (docs/experiments/what-a-student-learns-from.md), and can be kept with its
-# answers. The weight holds for every network: pkd does not see the scale of its features. A plain transformer's stages
-# say a CNN nothing.
-LAYERS: dict[str, Any] = {
-    **ANSWERS,
-    "losses": [*ANSWERS["losses"], {"name": "pkd", "weight": 10.0, "at": "same_stride"}],
-}
-
-TEACH: dict[str, Any] = {
-    "schema": 1,
-    "epochs": 10,
-    "head_epochs": 1,
-    "optimizer": {"lr": 1e-3, "lr_for_batch": 128},
-    "losses": [{"name": "cross_entropy", "weight": 1.0, "label_smoothing": 0.0}],
-}
-
-SELF: dict[str, Any] = {
-    **ANSWERS,
-    # Exits on the student's stages, taught by its last layer (Zhang et al. 2019, arXiv 1905.08094): they gain most of
-    # the ways to learn from oneself (docs/experiments/what-a-student-learns-from.md).
-    "losses": [
-        {"name": "cross_entropy", "weight": 1.0},
-        {"name": "early_exits", "weight": 1.0, "temperature": 3.0, "alpha": 0.3},
-    ],
-}
-
-PEERS: dict[str, Any] = {
-    **ANSWERS,
-    # Deep mutual learning of two networks of the same kind (arXiv 1706.00384): labels and the peer, weighted alike.
-    "losses": [
-        {"name": "mutual", "weight": 1.0, "temperature": 1.0},
-        {"name": "cross_entropy", "weight": 1.0},
-    ],
-}
+LAYERS_AT = 2
+"""Where the loss that looks at layers stands among a regime's."""
 
 
 def has_layers(teachers: Sequence[str]) -> bool:
@@ -78,15 +40,25 @@ def has_layers(teachers: Sequence[str]) -> bool:
     return len(teachers) == 1 and teachers[0] not in NO_MODEL and not teachers[0].startswith(("specialists:", TABLE))
 
 
-def default_for(teachers: Sequence[str], student: str, student_init: str) -> dict[str, Any]:
-    """The recipe for `--teacher`, which may be given several times. A peer is the student's twin, and begins as it does
-    where that is not a file."""
-    if teachers[0] == "self":
-        return SELF
+def without_layers(values: dict[str, Any]) -> dict[str, Any]:
+    """A regime's recipe for teachers of whom there are only predictions: a table, several models."""
+    return {**values, "losses": values["losses"][:LAYERS_AT]}
+
+
+def default_for(
+    teachers: Sequence[str], student: str, student_init: str, *, regime: str = PROVISIONAL
+) -> dict[str, Any]:
+    """The recipe of `regime` for `--teacher`, which may be given several times. A peer is the student's twin, and
+    begins as it does where that is not a file."""
+    values = built_in(regime)
+    if teachers[0] in NO_MODEL:
+        values |= built_in(teachers[0])
+    elif not has_layers(teachers):
+        values = without_layers(values)
     if teachers[0] == "peers":
         init = student_init if student_init in ("pretrained", "random") else "random"
-        return {**PEERS, "peers": [{"student": student, "init": init}]}
-    return LAYERS if has_layers(teachers) else ANSWERS
+        values["peers"] = [{"student": student, "init": init}]
+    return values
 
 
 def recipe_from(
@@ -98,7 +70,7 @@ def recipe_from(
     holds what is used; one that --set names is taken as it is. Raises KdcError where the same key is given by a flag
     and by --set.
     """
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = _given(flags)
     for assignment in sets:
         key = assignment.partition("=")[0].strip()
         if key in given:
@@ -112,17 +84,45 @@ def recipe_from(
     return _scaled(parse(Recipe, apply_overrides({**values, **given}, sets, where), where))
 
 
-def distillation_recipe(
-    teachers: Sequence[str],
-    student: str,
-    student_init: str,
-    file: Path | Mapping[str, Any] | None,
-    flags: dict[str, Any],
-    sets: Sequence[str],
-    progress: Progress,
-) -> Recipe:
-    """The recipe of `kdc distill`: `file`, or the default for those who teach."""
-    return recipe_from(default_for(teachers, student, student_init), file, flags, sets)
+@dataclass(frozen=True)
+class RecipeAsked:
+    """What is asked of the recipe of `kdc distill`: who teaches, what learns and from which weights; `file`, the user's
+    own recipe, or its keys and values; flags and --set, which are laid over it, or over the default, and always win."""
+
+    teachers: Sequence[str]
+    student: str
+    init: str
+    file: Path | Mapping[str, Any] | None
+    flags: dict[str, Any]
+    sets: Sequence[str]
+
+    @property
+    def overrides(self) -> list[str]:
+        """The keys of the recipe that flags and --set give."""
+        return sorted({*_given(self.flags), *(text.partition("=")[0].strip() for text in self.sets)})
+
+    def recipe(self, facts: Facts | None = None) -> Recipe:
+        """The user's own, or the default for those who teach. `facts`: of the data, which the default goes by; None:
+        they are not known yet."""
+        regime = PROVISIONAL if facts is None else choose(facts)[0]
+        values = default_for(self.teachers, self.student, self.init, regime=regime)
+        if facts is not None and self.file is None:
+            chosen = recipe_from(values, None, self.flags, self.sets).batch_size
+            values = with_steps(values, facts.images, chosen if "batch_size" in self.overrides else None)
+        return recipe_from(values, self.file, self.flags, self.sets)
+
+    def decided(self, request: Request, images: int, labelled: int, progress: Progress) -> Request:
+        """`request` with the default recipe for so many training images, and why it is this one; said in one line."""
+        facts = Facts(images, labelled, pretrained=request.init != "random")
+        name, why = choose(facts)
+        regime = Regime(name=name, why=why, images=images, labelled=labelled, overrides=tuple(self.overrides))
+        over = f"; over it: {', '.join(regime.overrides)}" if regime.overrides else ""
+        progress.note(f"recipe: the default for the regime {name} ({why}){over}")
+        return request.model_copy(update={"recipe": self.recipe(facts), "regime": regime})
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flags.items() if value is not None}
 
 
 def _scaled(recipe: Recipe) -> Recipe:

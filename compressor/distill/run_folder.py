@@ -242,7 +242,7 @@ def rollback(folder: Path, kind: Kind = RUN) -> None:
 
 
 def _differences(before: Request | SpecialistsRequest, now: Request | SpecialistsRequest) -> list[str]:
-    old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
+    old, new = (flat(request.model_dump(mode="json", exclude={"regime"})) for request in (before, now))
     return [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

@@ -21,6 +21,7 @@ __all__ = [
     "DataInfo",
     "Environment",
     "LostClass",
+    "Regime",
     "Request",
     "Softened",
     "Specialty",
@@ -170,6 +171,18 @@ class Specialty(Noun):
         return math.log(odds[0] / odds[1])
 
 
+class Regime(Noun):
+    """Which default recipe was taken (`name`, of distill/regimes/), and `why`: by the training `images`, those of them
+    that are `labelled`, and what the student begins with. `overrides`: the keys of the recipe that the user
+    gave, which it does not touch."""
+
+    name: str
+    why: str
+    images: int
+    labelled: int
+    overrides: tuple[str, ...] = ()
+
+
 class Request(Noun):
     """RUN/run.json, written first: what was asked for, wholly resolved. `task`: what is learned (tasks.table).
     `--resume` continues only the same request. References (`teacher`, `student`, `data`, `unlabelled`) are as
@@ -181,7 +194,8 @@ class Request(Noun):
     learns from the one before, in RUN/assistants/1 …, and the student from the last. `race`: several students of which
     one is to be taken; `student` is null then. `control`: the same student is then trained on labels alone too, in
     RUN/control. `steps_per_epoch`: of such a control, as many as its student's, however few samples have a label; null:
-    once through the data.
+    once through the data. `regime`: where `recipe` is a default of `kdc distill`; null where it is the user's own, and
+    for teach.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -197,6 +211,7 @@ class Request(Noun):
     skip_bad: bool
     input_size: Annotated[int, Field(ge=8, le=4096)] | None
     recipe: Recipe
+    regime: Regime | None = None
     qat: Scheme | None = None
     specialty: tuple[str, ...] | None = None
     assistants: tuple[str, ...] = ()
@@ -247,6 +262,7 @@ class Student(Noun):
     teacher: Weights | None
     data: DataInfo
     recipe: Recipe
+    regime: Regime | None = None
     kept_epoch: int
     kept_rule: str
     validation: Accuracy

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.distill.recipes import distillation_recipe
-from compressor.progress import Silent
+from compressor.distill.recipes import RecipeAsked
 
 ALONE, LAYERS = ["kd", "cross_entropy"], ["kd", "cross_entropy", "pkd"]
 
@@ -29,7 +28,7 @@ def test_the_default_looks_at_layers_where_one_network_teaches(
     teachers: list[str], sets: list[str], losses: list[str]
 ) -> None:
     """Whether its answers are kept (views.distinct) or not: the layers are kept with them."""
-    recipe = distillation_recipe(teachers, "timm:a", "random", None, {"epochs": 3}, sets, Silent())
+    recipe = RecipeAsked(teachers, "timm:a", "random", None, {"epochs": 3}, sets).recipe()
     assert [term.name for term in recipe.losses] == losses
     assert recipe.epochs == 3
     if "losses.0.temperature=2" in sets:
@@ -39,6 +38,6 @@ def test_the_default_looks_at_layers_where_one_network_teaches(
 def test_a_recipe_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("schema: 1\nlosses: [{name: kd}, {name: hint}]\nviews: {distinct: 2}\n", encoding="utf-8")
-    recipe = distillation_recipe(["run:teacher"], "timm:a", "random", file, {}, [], Silent())
+    recipe = RecipeAsked(["run:teacher"], "timm:a", "random", file, {}, []).recipe()
     assert [term.name for term in recipe.losses] == ["kd", "hint"]
     assert recipe.views.distinct == 2

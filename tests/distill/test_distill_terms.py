@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from compressor.distill import Resources, distill, distill_quantized, precompute, teach
-from compressor.distill.recipes import LAYERS
+from compressor.distill.regimes import built_in
 from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
@@ -229,7 +229,7 @@ def history(out: Path) -> dict[str, float]:
 
 def test_the_default_compares_stages_of_equal_stride(tmp_path: Path, ask_distill: Ask) -> None:
     progress = Hearing()
-    run(ask_distill(losses=LAYERS["losses"], epochs=1), tmp_path / "run", progress=progress)
+    run(ask_distill(losses=built_in("large")["losses"], epochs=1), tmp_path / "run", progress=progress)
     assert any(line.startswith("pkd: stage2 (24×8×8) from stage2 (") for line in progress.notes)
     assert history(tmp_path / "run")["pkd"] > 0
 
@@ -246,7 +246,7 @@ WHY = {
 def test_the_default_leaves_layers_out_where_none_have_equal_stride(
     tmp_path: Path, ask_distill: Ask, transformer: Path, monkeypatch: pytest.MonkeyPatch, teacher: str
 ) -> None:
-    request = ask_distill(losses=LAYERS["losses"], epochs=1)
+    request = ask_distill(losses=built_in("large")["losses"], epochs=1)
     if teacher == "transformer":
         request = request.model_copy(update={"teacher": f"run:{transformer}"})
     elif teacher == "ensemble":
@@ -275,18 +275,18 @@ def test_what_is_left_out_may_not_be_all_that_the_teacher_is_asked_for(
 def test_answers_are_kept_ahead_where_no_layer_is_looked_at_after_all(
     tmp_path: Path, ask_distill: Ask, transformer: Path
 ) -> None:
-    request = ask_distill(teacher=f"run:{transformer}", losses=LAYERS["losses"], views={"distinct": 2})
+    request = ask_distill(teacher=f"run:{transformer}", losses=built_in("large")["losses"], views={"distinct": 2})
     resources = Resources(teacher_cache=tmp_path / "cache")
     precompute(request, tmp_path / "run", progress=Silent(), resources=resources)
     assert len(list((tmp_path / "cache").glob("*/key.json"))) == 1
 
 
 def test_answers_are_not_kept_ahead_where_layers_are_wanted_whole(tmp_path: Path, ask_distill: Ask) -> None:
-    request = ask_distill(losses=[*LAYERS["losses"], {"name": "hint"}], views={"distinct": 2})
+    request = ask_distill(losses=[*built_in("large")["losses"], {"name": "hint"}], views={"distinct": 2})
     with pytest.raises(KdcError, match="--precompute: pkd looks at all of the teacher's stage2, and what is kept are"):
         precompute(request, tmp_path / "run", progress=Silent())
     progress = Hearing()
-    with_hint = [*LAYERS["losses"][:2], {"name": "hint"}]
+    with_hint = [*built_in("large")["losses"][:2], {"name": "hint"}]
     run(ask_distill(losses=with_hint, views={"distinct": 1}), tmp_path / "run", progress=progress)
     anew = "the teacher answers anew in every epoch: a loss looks at all of its stage2"
     assert any(line.startswith(anew) for line in progress.notes)

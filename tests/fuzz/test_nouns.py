@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from compressor.assets import asset_dir
 from compressor.distill.loop.learner import bind_losses
-from compressor.distill.recipes import ANSWERS, LAYERS, PEERS, SELF, TEACH, recipe_from
+from compressor.distill.recipes import recipe_from
+from compressor.distill.regimes import REGIMES, built_in
 from compressor.errors import KdcError
 from compressor.files.reading import json_value
 from compressor.losses import bind
@@ -55,7 +56,7 @@ NOUNS = sorted(
 )
 SELDOM = {"Bundle", "Rung", "Score"}
 """Nouns whose parts must agree with each other, which what is drawn seldom does."""
-RECIPES = {"answers": ANSWERS, "layers": LAYERS, "peers": PEERS, "self": SELF, "teach": TEACH}
+RECIPES = {name: built_in(name) for name in (*REGIMES, "peers", "self", "teach")}
 
 
 def names_of(noun: type[Noun]) -> list[str]:
@@ -210,7 +211,7 @@ KEYS = sorted({*names_of(recipe.Recipe), "optimizer.lr", "views.scale", "losses.
 )
 def test_assignments(assignments: list[str]) -> None:
     try:
-        recipe_from(TEACH, None, {}, assignments)
+        recipe_from(RECIPES["teach"], None, {}, assignments)
     except KdcError as error:
         told(error)
     with contextlib.suppress(KdcError):

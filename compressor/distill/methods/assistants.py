@@ -38,7 +38,7 @@ from compressor.schema.recipe import Ensemble
 from compressor.schema.student import DataInfo, Request, Student, Weights
 from compressor.tasks.table import task_named
 
-__all__ = ["distill_chain", "require_possible"]
+__all__ = ["distill_chain", "require_chain", "require_possible"]
 
 
 def distill_chain(
@@ -60,7 +60,7 @@ def distill_chain(
     if not request.assistants:
         return distill(request, out, progress=progress, resources=resources, data=data)
     assert request.qat is None, "qat.distill_quantized goes on from the student in float"
-    _require_chain(request)
+    require_chain(request)
     with acquired(out, request, progress) as finished:
         if finished:
             return already_finished(out.folder, progress)
@@ -125,7 +125,7 @@ def _link(request: Request, number: int, out: Path) -> Request:
     return request.model_copy(update=changes)
 
 
-def _require_chain(request: Request) -> None:
+def require_chain(request: Request) -> None:
     require_alone(request)
     if request.teacher in NO_MODEL:
         raise KdcError(
@@ -153,7 +153,7 @@ def require_possible(request: Request, progress: Progress, data: Dataset | None 
     if request.race is not None:
         return require_raceable(request, progress, data)
     if request.assistants:
-        _require_chain(request)
+        require_chain(request)
     require_alone(request)
     terms = bind_losses(recipe, has_teacher=has_teacher(request))
     data = data or training_data(request, terms, progress)

@@ -33,7 +33,7 @@ from compressor.schema.student import Request, Student
 from compressor.stats import advantage, gain_line, gained_interval
 from compressor.tasks.plain_feed import batch_size_of
 
-__all__ = ["control_of", "distill_controlled", "require_controllable"]
+__all__ = ["control_of", "distill_controlled", "require_comparable", "require_controllable"]
 
 FOLDER = "control"
 
@@ -86,6 +86,7 @@ def control_of(request: Request, student: str | None, steps_per_epoch: int) -> R
         "assistants": (),
         "unlabelled": None,
         "recipe": alone,
+        "regime": None,
         "control": False,
         "steps_per_epoch": steps_per_epoch,
     }

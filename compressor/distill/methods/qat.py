@@ -40,7 +40,7 @@ from compressor.schema.recipe import LossTerm, Recipe
 from compressor.schema.student import Request, Student
 from compressor.tasks.base import BatchModel, Feed, example_inputs, inputs_of
 
-__all__ = ["distill_quantized", "qat_recipe", "quantization_aware"]
+__all__ = ["distill_quantized", "qat_recipe", "quantization_aware", "require_quantizable"]
 
 
 def quantization_aware(
@@ -93,8 +93,7 @@ def distill_quantized(
 
     Interrupted anywhere, it goes on with `resume`. `data`: where the caller has opened it already.
     """
-    assert request.qat is not None
-    _refuse_corrected(request.recipe)
+    require_quantizable(request)
     with acquired(out, request, progress) as finished:
         if finished:
             return already_finished(out.folder, progress)
@@ -104,7 +103,6 @@ def distill_quantized(
 def _quantized(
     request: Request, out: Destination, progress: Progress, resources: Resources | None, data: Dataset | None
 ) -> Student:
-    qat_recipe(request.recipe, has_teacher(request))
     in_float = request.model_copy(update={"qat": None, "control": False})
     # What is mistyped must not cost the run that stood here.
     if not out.resume:
@@ -162,6 +160,13 @@ def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
 def _ended(term: LossTerm) -> LossTerm:
     """With the weight that it had at the training's end, which this goes on from."""
     return term.model_copy(update={"weight": term.weight_at(1.0)})
+
+
+def require_quantizable(request: Request) -> None:
+    """Raise KdcError where `request.qat` could not be held once the student was trained in float."""
+    assert request.qat is not None
+    _refuse_corrected(request.recipe)
+    qat_recipe(request.recipe, has_teacher(request))
 
 
 def _refuse_corrected(recipe: Recipe) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compressor.distill import Resources, distill, precompute
-from compressor.distill.recipes import LAYERS
+from compressor.distill.regimes import built_in
 from compressor.distill.run_folder import Destination
 from compressor.distill.teacher import setup
 from compressor.distill.teacher.codec import Codec
@@ -77,7 +77,11 @@ def test_maps_that_float16_does_not_hold_are_refused() -> None:
     assert exact.to_bytes(exact.encode(torch.zeros(4, 3), given)).shape == (4, 4 * 3 + 4 * 24)
 
 
-OF_LAYERS: dict[str, Any] = {"losses": LAYERS["losses"], "epochs": 5, "views": {"distinct": 2, "hflip": False}}
+OF_LAYERS: dict[str, Any] = {
+    "losses": built_in("large")["losses"],
+    "epochs": 5,
+    "views": {"distinct": 2, "hflip": False},
+}
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 
 from compressor.data.prediction_files import MARK
 from compressor.distill import distill, distill_chain, precompute, predict, teach
-from compressor.distill.recipes import LAYERS
+from compressor.distill.regimes import built_in
 from compressor.distill.run_folder import Destination
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.predictions import Table
@@ -155,7 +155,11 @@ def test_the_default_of_a_network_leaves_layers_out(
 ) -> None:
     """examples/recipe.yaml names it, and suits every teacher."""
     progress = Hearing()
-    run(ask_distill(teacher=f"outputs:{tables['all']}", losses=LAYERS["losses"], epochs=1), tmp_path / "run", progress)
+    run(
+        ask_distill(teacher=f"outputs:{tables['all']}", losses=built_in("large")["losses"], epochs=1),
+        tmp_path / "run",
+        progress,
+    )
     assert any(line.startswith("pkd is left out: there is no one network") for line in progress.notes)
     row = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[0])
     assert row["loss"].keys() == {"kd", "cross_entropy"}
