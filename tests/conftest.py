@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from compressor.measure import doctor
+from compressor.measure import doctor, session
 from compressor.measure.machine import runtime_info, this_machine
+from compressor.processes import python as processes
 from compressor.profiles import write_new_profile
 from compressor.schema.doctor import Diagnosis
+from tests.forked import python
 from tests.kit import TRAINING, Ended, call, write_colours
-from tests.shared import KEPT_GRAPHS, made_once, shared_folder
+from tests.shared import KEPT_GRAPHS, each_registry_once, made_once, shared_folder
 
 pytest_plugins = ["tests.image_fixtures", "tests.model_fixtures"]
 
@@ -33,10 +35,13 @@ WHOLE_PROCESSES = {
 
 
 BEGUN_FIRST = (
-    "test_examples", "test_cli", "test_additions", "test_distill_processes", "test_every_precision",
-    "test_export_by_force", "test_kill_points", "test_export_executorch", "test_distill_api", "test_nouns",
-    "test_distill_run_folder", "test_targets_whole_way", "test_export_qat", "test_export_openvino_int8",
-    "test_predictions_whole_way", "test_distill_terms", "test_targets_agent", "test_targets_bench",
+    "test_kill_points", "test_every_precision", "test_cli", "test_export_executorch", "test_nouns", "test_additions",
+    "test_distill_api", "test_distill_processes", "test_export_by_force", "test_examples", "test_export_qat",
+    "test_quantization_squeeze_excite", "test_targets_whole_way", "test_distill_specialists",
+    "test_export_openvino_int8", "test_distill_kills", "test_students_whole_way", "test_distill_qat",
+    "test_distill_resources", "test_export_openvino", "test_bundle_change", "test_second_task",
+    "test_predictions_whole_way", "test_distill_terms", "test_deploy_clean", "test_distill_run_folder",
+    "test_targets_agent", "test_targets_bench",
 )  # fmt: skip
 """Modules that take longest, so that two workers, each with whole modules, come to their end together. The first needs
 nothing that the second makes."""
@@ -102,6 +107,33 @@ def _caches_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_exports() -> Iterator[None]:
+    with each_registry_once():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_of_kdc_are_forked() -> Iterator[None]:
+    """Where kdc starts kdc. test_processes_python has the real commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "python_command", forked_command)
+        yield
+
+
+def forked_command(code: str) -> list[str]:
+    return [*python(), "-c", f"{processes.SAFE}\n{code}"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_fresh_starts() -> Iterator[None]:
+    """bench.py starts each contestant once beside the process that it measures in, and not twice: starting is most of
+    what measuring something tiny takes, and how long it takes counts for nothing here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "Samples", functools.partial(session.Samples, fresh_starts=1))
+        yield
+
+
 @pytest.fixture
 def kdc(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """`kdc("check", "bundle")`: the command line, in this process."""
@@ -117,7 +149,15 @@ def kdc(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 
 @pytest.fixture(scope="session")
 def _diagnosis() -> Callable[[], Diagnosis]:
-    return functools.cache(doctor.diagnose)
+    """Of a torch that is imported already: test_measure_doctor asks as kdc does."""
+    diagnose = doctor.diagnose
+
+    def asked() -> Diagnosis:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(doctor, "python_command", forked_command)
+            return diagnose()
+
+    return functools.cache(asked)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from functools import cache
 from graphlib import TopologicalSorter
@@ -73,64 +73,72 @@ def ids(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", TARGETS, ids=ids)
-def test_targets_need_only_numpy_and_their_own_runtime(path: Path) -> None:
-    own = {row.module for row in TABLE.values() if path.name in scripts_of(row)}
-    if path.stem.startswith("classify_"):
-        own.add("PIL")  # Pillow reads the images of users
+def wrong(paths: Iterable[Path], offence: Callable[[Path], Collection[object]]) -> dict[str, list[object]]:
+    """What each of the files does that it may not; files that do nothing of the kind are left out."""
+    listed = list(paths)
+    assert listed, "no file is looked at"
+    return {ids(path): sorted(offences, key=str) for path in listed if (offences := offence(path))}
+
+
+def inside(*parts: str) -> list[Path]:
+    """The files of these parts of the package."""
+    return [path for path in PACKAGE if part(path) in parts]
+
+
+def outside(*parts: str) -> list[Path]:
+    return [path for path in PACKAGE if part(path) not in parts]
+
+
+def test_targets_need_only_numpy_and_their_own_runtime() -> None:
     beside = {script.stem for script in TARGETS} | {"targets"}
-    foreign = tops(imports(path)) - set(sys.stdlib_module_names) - {"numpy"} - own - beside
-    assert not foreign
+
+    def foreign(path: Path) -> set[str]:
+        own = {row.module for row in TABLE.values() if path.name in scripts_of(row)}
+        if path.stem.startswith("classify_"):
+            own.add("PIL")  # Pillow reads the images of users
+        return tops(imports(path)) - set(sys.stdlib_module_names) - {"numpy"} - own - beside
+
+    assert wrong(TARGETS, foreign) == {}
 
 
-@pytest.mark.parametrize("path", PACKAGE, ids=ids)
-def test_the_package_imports_no_script_and_runs_no_model(path: Path) -> None:
-    found = tops(imports(path))
-    assert "targets" not in found
-    if part(path) != "export":
-        assert not found & RUNTIMES
-    assert not tops(imports(path, module_level=True)) & RUNTIMES
+def test_the_package_imports_no_script_and_runs_no_model() -> None:
+    assert wrong(PACKAGE, lambda path: tops(imports(path)) & {"targets"}) == {}
+    assert wrong(outside("export"), lambda path: tops(imports(path)) & RUNTIMES) == {}
+    assert wrong(PACKAGE, lambda path: tops(imports(path, module_level=True)) & RUNTIMES) == {}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for p in PACKAGE if part(p) in {"schema", "errors", "report", "measure", "stats", "profiles"}],
-    ids=ids,
-)
-def test_the_gate_needs_no_learning_library(path: Path) -> None:
-    assert not tops(imports(path)) & LEARNING
+def test_the_gate_needs_no_learning_library() -> None:
+    gate = inside("schema", "errors", "report", "measure", "stats", "profiles")
+    assert wrong(gate, lambda path: tops(imports(path)) & LEARNING) == {}
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) == "losses"], ids=ids)
-def test_losses_see_tensors_only(path: Path) -> None:
-    assert package_parts(imports(path)) <= {"errors", "losses"}
+def test_losses_see_tensors_only() -> None:
+    assert wrong(inside("losses"), lambda path: package_parts(imports(path)) - {"errors", "losses"}) == {}
 
 
 VERBS = {"distill", "export", "measure", "report"}
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) in VERBS], ids=ids)
-def test_the_verbs_do_not_import_each_other(path: Path) -> None:
-    assert not package_parts(imports(path)) & (VERBS - {part(path)})
+def test_the_verbs_do_not_import_each_other() -> None:
+    assert wrong(inside(*VERBS), lambda path: package_parts(imports(path)) & (VERBS - {part(path)})) == {}
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "__main__"}], ids=ids)
-def test_nothing_imports_the_command_line(path: Path) -> None:
-    assert "cli" not in package_parts(imports(path))
+def test_nothing_imports_the_command_line() -> None:
+    assert wrong(outside("cli", "__main__"), lambda path: package_parts(imports(path)) & {"cli"}) == {}
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "terminal", "processes"}], ids=ids)
-def test_only_the_command_line_prints_or_exits(path: Path) -> None:
-    if ids(path) == "compressor/export/quiet.py":
-        pytest.skip("it keeps others from printing")
-    assert not list(printing(path))
+def test_only_the_command_line_prints_or_exits() -> None:
+    silent = [path for path in outside("cli", "terminal", "processes") if path != QUIET]
+    assert wrong(silent, lambda path: list(printing(path))) == {}
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) not in {"cli", "api", "__init__", "__main__"}], ids=ids)
-def test_only_the_command_line_is_built_on_the_python_api(path: Path) -> None:
-    assert "api" not in package_parts(imports(path))
+def test_only_the_command_line_is_built_on_the_python_api() -> None:
+    others = outside("cli", "api", "__init__", "__main__")
+    assert wrong(others, lambda path: package_parts(imports(path)) & {"api"}) == {}
 
 
+QUIET = ROOT / "compressor" / "export" / "quiet.py"
+"""It keeps others from printing."""
 PRINTING = {"sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
 
 
@@ -138,12 +146,7 @@ def printing(path: Path) -> Iterator[int]:
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Name) and node.id in {"print", "exit", "quit", "SystemExit"}:
             yield node.lineno
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in {
-            "sys.exit",
-            "os._exit",
-            "sys.stdout",
-            "sys.stderr",
-        }:
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in PRINTING:
             yield node.lineno
 
 
@@ -180,17 +183,20 @@ def test_heavy_libraries_stay_out(module: str) -> None:
 CONCRETE = sorted(path.parent.name for path in (ROOT / "compressor" / "tasks").glob("*/__init__.py"))
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if p.parent != ROOT / "compressor" / "tasks"], ids=ids)
-def test_nothing_imports_a_concrete_task(path: Path) -> None:
+def test_nothing_imports_a_concrete_task() -> None:
     """The table names them, and imports them when they are asked for."""
-    own = path.relative_to(ROOT / "compressor").parts[:2]
-    others = {f"compressor.tasks.{name}" for name in CONCRETE if own != ("tasks", name)}
-    assert not {name for name in imports(path) if any(name == one or name.startswith(f"{one}.") for one in others)}
+
+    def concrete(path: Path) -> set[str]:
+        own = path.relative_to(ROOT / "compressor").parts[:2]
+        others = {f"compressor.tasks.{name}" for name in CONCRETE if own != ("tasks", name)}
+        return {name for name in imports(path) if any(name == one or name.startswith(f"{one}.") for one in others)}
+
+    seam = ROOT / "compressor" / "tasks"
+    assert wrong([path for path in PACKAGE if path.parent != seam], concrete) == {}
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE if part(p) in {"losses", "schema", "stats"}], ids=ids)
-def test_what_is_below_the_tasks_knows_none(path: Path) -> None:
-    assert "tasks" not in package_parts(imports(path))
+def test_what_is_below_the_tasks_knows_none() -> None:
+    assert wrong(inside("losses", "schema", "stats"), lambda path: package_parts(imports(path)) & {"tasks"}) == {}
 
 
 def unit(path: Path) -> str:

@@ -20,6 +20,7 @@ from PIL import Image
 from compressor.export.onnx.graph import to_onnx
 from compressor.install import install_line
 from compressor.report import seal
+from tests.forked import python
 from tests.kit import TRAINING, Ended, call, version_of, write_colours
 from tests.targets.trt_graphs import needs_rtx
 
@@ -566,7 +567,7 @@ def test_measured_elsewhere_and_unfinished_say_what_to_do(kdc: Kdc, bundle: Path
 
 def kdc_process(*arguments: object) -> "subprocess.Popen[str]":
     """`kdc` in a process of its own. On one thread: the order in which threads add up shows in the last bits."""
-    command = (sys.executable, "-m", "compressor", *map(str, arguments))
+    command = (*python(), "-m", "compressor", *map(str, arguments))
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=one_thread, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -18,6 +18,7 @@ from compressor.profiles import load_profile
 from compressor.schema.bundle import FileEntry
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.tasks.image_classification.stored import StoredImages
+from tests.forked import python
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny
@@ -53,9 +54,9 @@ def test_the_program_prints_what_torch_answers(
     bundle = tiny.bundle.model_copy(update={"profile": profile})
     write_best(tiny.folder, bundle, tiny.variant("onnxruntime-fp32").model_copy(update=update))
     assert isinstance(source.calibration, StoredImages)
-    for image in source.calibration.pixels:
+    for begin, image in zip(([sys.executable], python()), source.calibration.pixels, strict=True):
         Image.fromarray(image).save(tmp_path / "it.png")
-        command = [sys.executable, str(tiny.folder / "best" / "classify.py"), str(tmp_path / "it.png")]
+        command = [*begin, str(tiny.folder / "best" / "classify.py"), str(tmp_path / "it.png")]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert ended.returncode == 0, ended.stderr
         with torch.no_grad():

@@ -24,6 +24,7 @@ from compressor.progress import Progress, Silent
 from compressor.schema.base import write_json
 from compressor.schema.specialists import SpecialistsRequest
 from compressor.schema.student import Request, Student
+from tests.forked import python
 from tests.kit import Hearing, diverging
 
 Ask = Callable[..., Request]
@@ -359,7 +360,7 @@ except KdcError as error:
     write_json(tmp_path / "request.json", ask_distill(epochs=3))
     pair = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "request.json"), str(tmp_path / "run")],
+            [*python(), "-c", code, str(tmp_path / "request.json"), str(tmp_path / "run")],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for _ in range(2)
@@ -395,7 +396,7 @@ request = Request.model_validate_json((folder / "request.json").read_text())
 resources = Resources(teacher_cache=folder / "cache")
 distill(request, Destination(folder / sys.argv[2]), progress=Silent(), resources=resources)
 """
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [*python(), "-c", code, str(tmp_path)]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that spin would wait for each other
     pair = [subprocess.Popen([*command, name], stderr=subprocess.PIPE, text=True, env=alone) for name in ("one", "two")]
     try:

@@ -79,7 +79,8 @@ def test_answers_as_the_onnx_file(tmp_path: Path, opset: int) -> None:
     np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", [SLOW("f32"), "f16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "f16"])
 def test_the_same_bytes_twice_and_nothing_of_this_machine(tmp_path: Path, precision: str) -> None:
     source = source_of(tmp_path)
     one, two = (convert(source, precision, tmp_path / name).model for name in ("one", "two"))
@@ -89,6 +90,7 @@ def test_the_same_bytes_twice_and_nothing_of_this_machine(tmp_path: Path, precis
         assert trace not in one.read_text()
 
 
+@pytest.mark.slow
 def test_a_broken_file_and_an_unknown_operation_are_one_line(tmp_path: Path) -> None:
     unknown = source_of(tmp_path, op="Deform")
     with pytest.raises(KdcError, match=r"^OpenVINO cannot convert the network: .*Deform") as caught:

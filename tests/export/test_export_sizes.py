@@ -50,6 +50,7 @@ def test_types_below_a_byte_are_packed(tmp_path: Path) -> None:
     assert weight_bytes(tmp_path / "model.onnx") == {"int4": 3}
 
 
+@pytest.mark.slow
 def test_openvino_f16_halves_the_weights_and_says_so(model: Path, tmp_path: Path) -> None:
     for half, kind, size in ((False, "float32", 24_000), (True, "float16", 12_000)):
         ov.save_model(ov.convert_model(model), tmp_path / "ir.xml", compress_to_fp16=half)

@@ -19,12 +19,14 @@ def planted(folder: Path, *names: str) -> Path:
     return marker
 
 
+@pytest.mark.slow
 def test_the_trap_works(tmp_path: Path) -> None:
     marker = planted(tmp_path, "sklearn")
     subprocess.run([sys.executable, "-c", "import sklearn"], cwd=tmp_path, check=True)
     assert marker.exists(), "or the tests below prove nothing"
 
 
+@pytest.mark.slow
 def test_code_does_not_import_from_the_current_folder(tmp_path: Path) -> None:
     marker = planted(tmp_path, "sklearn")
     done = subprocess.run(

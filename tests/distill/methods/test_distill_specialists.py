@@ -31,6 +31,7 @@ from compressor.schema.base import read_json, write_json
 from compressor.schema.specialists import Specialists, SpecialistsRequest
 from compressor.schema.student import Request
 from tests.distill.conftest import recipe
+from tests.forked import python
 from tests.kit import Hearing, pixels
 
 Ask = Callable[..., Request]
@@ -378,7 +379,7 @@ folder = pathlib.Path({str(tmp_path)!r})
 command = (sys.executable, str(folder / "sleeps.py"), str(folder / "a"))
 train_in_processes([Child("a", command, folder / "a", folder / "a.log", 1)], 1, Silent())
 """
-    with subprocess.Popen([sys.executable, "-c", parent]) as process:
+    with subprocess.Popen([*python(), "-c", parent]) as process:
         wait_for(tmp_path / "a" / "ready")
         process.kill()
     wait_for(tmp_path / "a" / "stopped")
