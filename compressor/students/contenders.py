@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compressor.errors import EXIT_GATE_FAILED, KdcError
+from compressor.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, KdcError
 from compressor.measure.devices import DeviceUrl
 from compressor.progress import Progress
 from compressor.schema.profile import Budget, Profile
@@ -168,6 +168,10 @@ def _p50(row: Student) -> float:
 
 def _none_holds(rows: Sequence[Student], profile: Profile) -> KdcError:
     ran = [row for row in rows if row.figures.p50_ms is not None]
+    if not ran:
+        return KdcError(
+            f"none of the candidates could be measured: {rows[0].figures.error}", exit_code=EXIT_INCONCLUSIVE
+        )
     nearest = min(ran, key=lambda row: (len(row.over), _p50(row)))
     what = "; ".join(nearest.over) or "an interval holds a limit"
     return KdcError(

@@ -148,6 +148,14 @@ def test_no_candidate_holds_it(asked: list[Wanted]) -> None:
     assert caught.value.exit_code == 1
 
 
+def test_no_candidate_could_be_measured(asked: list[Wanted], monkeypatch: pytest.MonkeyPatch) -> None:
+    """But the teacher."""
+    monkeypatch.setitem(globals(), "CANDIDATES", (("wide", "B", 80, None, None, 9.0),))
+    with pytest.raises(KdcError, match="none of the candidates could be measured: no such operator") as caught:
+        chosen({"min_speedup": 2}, ("teacher", 260))
+    assert caught.value.exit_code == 3
+
+
 def test_what_decides_before_training() -> None:
     budget = load_profile("x86-avx2", ["budget={min_retention: 0.9, min_speedup: 2, size_mb: 3}"]).budget
     assert deciding(budget) == ("size_mb", "min_speedup")
