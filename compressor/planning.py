@@ -1,11 +1,8 @@
 """`--plan`: what `kdc distill` and `kdc export` would do, checked as far as it can be, and told."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from pydantic import ByteSize
 
 from compressor.choice import Choosing, settled
 from compressor.errors import EXIT_MISSING, EXIT_PASS, EXIT_USAGE
@@ -32,7 +29,8 @@ def plan_distill(
     made = forecast(request, out, progress=progress, resources=resources, data=data)
     if choosing.profile is not None:
         stops = _stops(choosing.profile, made.counts["train"])
-        made = made.model_copy(update={"stops": (*made.stops, *stops)})
+        update = {"stops": (*made.stops, *stops), "missing": _missing(choosing.profile)}
+        made = made.model_copy(update=update)
     return made
 
 
@@ -41,6 +39,7 @@ def plan_export(
     progress: Progress,
 ) -> ExportForecast:  # fmt: skip
     """What `pipeline.export` would build. Raises KdcError for what would stop it at once; the data is opened, too."""
+    from compressor.distill.host.resources import free_bytes
     from compressor.export.bundle.build import sources_of
     from compressor.export.bundle.variants import REFERENCE, Delivery
     from compressor.files.bundle_folder import claim
@@ -63,45 +62,54 @@ def plan_export(
     weights = [4 * sum(each.numel() for each in model.network.parameters()) for model in models]
     inputs = {model.preprocess.model_dump_json(): model.preprocess.inputs for model in models}
     samples = sum(spec.values for specs in inputs.values() for spec in specs) * len(data.test)
-    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     return ExportForecast(
         out=str(out),
         run=str(run),
         profile=profile.name,
         variants=tuple("-".join(pair) for pair in asked),
         disk={"models": weights[0] * len(asked) + sum(weights[1:]), "test samples": samples},
-        free=shutil.disk_usage(existing).free,
+        free=free_bytes(out),
         notes=tuple(notes),
         stops=tuple(_stops(profile, len(data.train))),
+        missing=_missing(profile),
     )
 
 
 def _stops(profile: Profile, train: int) -> Iterator[str]:
-    """What would stop an export for `profile`."""
+    """What of the data would stop an export for `profile`."""
     from compressor.export.calibration import FEWEST
-    from compressor.measure.doctor import diagnose, missing_for
 
-    for line in missing_for(profile, diagnose()):
-        yield f"kdc export: a runtime of {profile.name} does not work here: {line}"
     least = max(FEWEST, profile.batch)
     if profile.asks_for("int8") and train < least:
         yield f"kdc export: {train} training images are too few for the calibration of int8, which takes {least}"
 
 
+def _missing(profile: Profile) -> tuple[str, ...]:
+    """The runtimes of `profile` that an export would miss here."""
+    from compressor.measure.doctor import diagnose, missing_for
+
+    lines = missing_for(profile, diagnose())
+    return tuple(f"kdc export: a runtime of {profile.name} does not work here: {line}" for line in lines)
+
+
 def exit_code(plan: Forecast | ExportForecast) -> int:
     """0; 4 where a runtime is missing; 2 where something else would stop the command, or the export after it."""
-    if not plan.stops:
-        return EXIT_PASS
-    return EXIT_MISSING if all("does not work here" in line for line in plan.stops) else EXIT_USAGE
+    if plan.stops:
+        return EXIT_USAGE
+    return EXIT_MISSING if plan.missing else EXIT_PASS
 
 
 def to_text(plan: Forecast | ExportForecast) -> str:
     """For a terminal and a log."""
+    from compressor.distill.host.resources import readable
+
     body = _of_distill(plan) if isinstance(plan, Forecast) else _of_export(plan)
-    needed = ", ".join(f"{what} {_size(count)}" for what, count in plan.disk.items())
-    lines = [*body, f"disk, about: {needed}; {_size(plan.free)} are free for {plan.out}"]
+    needed = ", ".join(f"{what} {readable(count)}" for what, count in plan.disk.items())
+    lines = [*body, f"disk, about: {needed}; {readable(plan.free)} are free for {plan.out}"]
     lines += [f"note: {note}" for note in plan.notes]
-    lines += [f"would stop: {line}" for line in plan.stops] or ["nothing that can be checked now would stop it"]
+    lines += [f"would stop: {line}" for line in (*plan.missing, *plan.stops)] or [
+        "nothing that can be checked now would stop it"
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -120,10 +128,6 @@ def _of_distill(plan: Forecast) -> Iterator[str]:
 
 def _of_export(plan: ExportForecast) -> Iterator[str]:
     yield f"{plan.run} for {plan.profile}: {', '.join(plan.variants)}"
-
-
-def _size(count: int) -> str:
-    return ByteSize(count).human_readable(decimal=True, separator=" ")
 
 
 def _time(seconds: float) -> str:

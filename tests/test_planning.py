@@ -25,12 +25,12 @@ def part(seconds: float, epochs: int = 30) -> Part:
     )  # fmt: skip
 
 
-def plan(stops: tuple[str, ...] = ()) -> Forecast:
+def plan(stops: tuple[str, ...] = (), missing: tuple[str, ...] = ()) -> Forecast:
     return Forecast(
         out="run", teacher="run:teacher", data="digits", counts={"train": 54_000, "validation": 6_000, "test": 10_000},
         timed="on cpu, 3 passes of 6 steps each, after one that warmed up", decode_s=61.0, parts=(part(4000.0),),
         disk={"decoded images": 2_200_000_000, "checkpoint": 23_100_000}, free=37_000_000_000, seconds=4061.0,
-        notes=("who wins is not known yet",), stops=stops,
+        notes=("who wins is not known yet",), stops=stops, missing=missing,
     )  # fmt: skip
 
 
@@ -56,7 +56,9 @@ def test_times(seconds: float, told: str) -> None:
 
 def test_the_exit_code() -> None:
     missing = "kdc export: a runtime of here does not work here: pip install openvino"
-    assert [planning.exit_code(plan(stops)) for stops in ((), (missing,), (missing, "no space"))] == [0, 4, 2]
+    plans = (plan(), plan(missing=(missing,)), plan(("no space",)), plan(("no space",), (missing,)))
+    assert [planning.exit_code(each) for each in plans] == [0, 4, 2, 2]
+    assert f"would stop: {missing}" in planning.to_text(plans[1])
 
 
 def test_keywords_of_another_function() -> None:

@@ -1,6 +1,5 @@
 """`kdc distill --plan`: all that can be checked before a training, and how long it takes, from a few steps of it."""
 
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import numpy as np
 from compressor.data.samples import Dataset, Split
 from compressor.distill.api import distillation
 from compressor.distill.host.context import RunContext, context_for, feed_for
-from compressor.distill.host.resources import Resources
+from compressor.distill.host.resources import Resources, free_bytes
 from compressor.distill.methods.assistants import require_possible
 from compressor.distill.methods.control import require_controllable
 from compressor.distill.methods.halving import rounds_of
@@ -84,7 +83,7 @@ def forecast(
     parts = tuple(_parts(request, timed))
     parameters = max(each.parameters for each in timed.values())
     disk = {"decoded images": _decoded_at_once(request, timed), "checkpoint": 4 * STATES * parameters}
-    free = _free(out.folder)
+    free = free_bytes(out.folder)
     decode_s = sum(each.decode_s for each in _decodings(request, timed))
     return Forecast(
         out=str(out.folder),
@@ -245,14 +244,6 @@ def _notes(request: Request, timed: dict[str, _Timed]) -> Iterator[str]:
 def _stops(disk: dict[str, int], free: int) -> Iterator[str]:
     if disk["checkpoint"] > free:
         yield f"the checkpoint takes about {disk['checkpoint'] / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free"
-
-
-def _free(folder: Path) -> int:
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        return shutil.disk_usage(existing).free
-    except OSError as error:
-        raise os_error(error, f"looking for space in {existing}") from error
 
 
 def _some(split: Split, count: int) -> Split:

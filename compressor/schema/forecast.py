@@ -28,7 +28,8 @@ class Forecast(Noun):
     """The plan of `kdc distill`. `timed`: where, and on how many steps. `decode_s`: to decode all images, as often as
     the trainings do, from a part of them. `disk`: about how many bytes the run needs, by what for; `free`: bytes that
     are free where it would be written. `seconds`: of all parts and of decoding. `notes`: what was not timed; `stops`:
-    what would stop this command or the export for the profile after the training."""
+    what would stop this command or the export for the profile after the training, but for runtimes that are `missing`.
+    """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     out: str
@@ -43,6 +44,7 @@ class Forecast(Noun):
     seconds: float
     notes: tuple[str, ...]
     stops: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 class ExportForecast(Noun):
@@ -57,3 +59,4 @@ class ExportForecast(Noun):
     free: int
     notes: tuple[str, ...]
     stops: tuple[str, ...]
+    missing: tuple[str, ...] = ()

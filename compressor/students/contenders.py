@@ -90,14 +90,14 @@ def _is(row: Figures, teacher: tuple[str, int] | None) -> bool:
 
 def _budget(measured: _Measured, profile: Profile, teacher: tuple[str, int] | None) -> Budget:
     """The budget, with its line on the teacher's time as one on milliseconds. A bundle has the teacher as the profile's
-    first float variant."""
+    first float variant; here it is the first of those that are measured before training."""
     budget = profile.budget
     if teacher is None or budget.min_speedup is None:
         return budget
     theirs = [row for row in measured.values() if _is(row, teacher)]
     pairs = (f"{target.runtime}-{name}" for target in profile.targets for name in target.precisions if name != "int8")
-    first = next(pairs, None)
-    base = next((row for row in theirs if row.variant == first), theirs[0])
+    ran = {row.variant: row for row in theirs}
+    base = next(ran[name] for name in pairs if name in ran)  # a slow runtime is not measured where there are others
     if base.p50_ms is None:
         raise KdcError(f"the teacher could not be measured as the candidates are: {base.error}")
     limit = _rounded(base.p50_ms.value / budget.min_speedup)

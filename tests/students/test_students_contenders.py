@@ -115,6 +115,15 @@ def test_a_line_on_the_teachers_time(asked: list[Wanted]) -> None:
     ]
 
 
+def test_the_teachers_time_is_of_a_float_variant_that_is_measured() -> None:
+    """LiteRT, which comes first in the profile, is not measured before training; int8 is not what a bundle has."""
+    targets = "targets=[{runtime: litert, precisions: [fp32]}, {runtime: onnxruntime, precisions: [int8, fp32]}]"
+    profile = load_profile("x86-avx2", ["budget={min_speedup: 2}", targets])
+    rows = [row("teacher", "-", 2000, p50, precision, 90.0) for precision, p50 in (("int8", 2.0), ("fp32", 10.0))]
+    measured = {(each.student, each.input_size, each.variant): each for each in rows}
+    assert module._budget(measured, profile, ("teacher", 224)).p50_ms == 5.0
+
+
 def test_who_falls_in_the_longer_look_is_replaced(asked: list[Wanted], monkeypatch: pytest.MonkeyPatch) -> None:
     figures = module._figures
 

@@ -9,7 +9,7 @@ from pydantic import ByteSize, TypeAdapter
 from compressor.errors import KdcError, needs, os_error
 from compressor.files.cache import cache_folder
 
-__all__ = ["Resources", "free_bytes", "size_in_bytes"]
+__all__ = ["Resources", "free_bytes", "readable", "size_in_bytes"]
 
 SIZE = TypeAdapter(ByteSize)
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
@@ -47,7 +47,7 @@ class Resources:
         if budget is None:
             budget = int(free_bytes(beside) * SHARE_OF_FREE)
             rule = "half of what is free"
-        sizes = f"{_readable(size)} of decoded images, {_readable(budget)} permitted ({rule})"
+        sizes = f"{readable(size)} of decoded images, {readable(budget)} permitted ({rule})"
         if size <= budget:
             return True, f"decoding once: {sizes}"
         return False, f"decoding anew in every epoch: {sizes}"
@@ -75,5 +75,6 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
-def _readable(size: int) -> str:
+def readable(size: int) -> str:
+    """Bytes as people read them, e.g. "2.2 GB"."""
     return ByteSize(size).human_readable(decimal=True, separator=" ")
