@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chain_bundle import NAME, write_chain_bundle
-from compressor.measure.baseline import attach_baseline
 from compressor.measure.machine import this_machine
 from compressor.report import seal
 from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle
 from compressor.schema.measurement import Measurement
 from compressor.schema.profile import Budget
-from tests.kit import Ended
+from tests.kit import Ended, attach
 
 Kdc = Callable[..., Ended]
 QUICK = ("--rounds", 11, "--no-throughput", "--quiet")
@@ -40,7 +39,7 @@ def test_a_baseline_that_was_not_measured_is_not_judged_by_another_ones_samples(
     assert len(set(variants.values())) == 2
     assert all(one.artefact_sha256 == variants[one.copy_of or one.variant] for one in told.contestants)
     # As an interrupted `kdc measure --baseline older` leaves it.
-    attach_baseline(bundles["new"], bundles["older"])
+    attach(bundles["new"], bundles["older"])
     seal(bundles["new"])
     refused = kdc("check", bundles["new"])
     assert refused.code == 2

@@ -23,7 +23,7 @@ from compressor.report.render.text import NOT_MEASURED, number
 from compressor.schema.report import Check, Row, Verdict
 from compressor.stats import LOST, Interval, class_counts, difference, judge, judge_classes, wilson_interval
 
-__all__ = ["release_lines"]
+__all__ = ["judge_loss", "release_lines"]
 
 Bools = NDArray[np.bool_]
 
@@ -79,11 +79,7 @@ def _loss_line(row: Row, limit: float, asked: bool, pair: _Pair | None, why: str
     shown = [f"{100 * part:+.2f}".replace("-", "−").replace("+0.00", "0.00").replace("−0.00", "0.00") for part in
              (loss.value, loss.low, loss.high)]  # fmt: skip
     value = f"{shown[0]} [{shown[1]} to {shown[2]}] points lost ({pair.counted})"
-    verdict: Verdict = judge(loss.low, loss.high, limit, at_most=True)
-    reason = REASONS[verdict]
-    if verdict == "inconclusive" and not asked and (loss.value <= limit or loss.low <= 0):
-        verdict = "pass"
-        reason = "the 95 % interval shows no such loss; it does not rule one out, which kdc's default does not ask for"
+    verdict, reason = judge_loss(loss, limit, asked)
     names = pair.results.bundle.student.class_names
     counts = class_counts(pair.now, pair.labels, len(names), pair.then)
     classes = judge_classes(counts, LOST)
@@ -94,6 +90,14 @@ def _loss_line(row: Row, limit: float, asked: bool, pair: _Pair | None, why: str
         reason = f"{word}: {found}; in all, {reason}"
     reason = "; ".join([f"{reason}; {pair.lost} were right and are wrong, {pair.gained} the reverse", *pair.caveats()])
     return check_of(row, "max_accuracy_loss", said, value, verdict, reason)
+
+
+def judge_loss(loss: Interval, limit: float, asked: bool) -> tuple[Verdict, str]:
+    """Whether so much may be lost, and why; `asked`: the profile says so, and it is no default."""
+    verdict: Verdict = judge(loss.low, loss.high, limit, at_most=True)
+    if verdict == "inconclusive" and not asked and (loss.value <= limit or loss.low <= 0):
+        return "pass", "the 95 % interval shows no such loss, and need not rule it out, since kdc's default is judged"
+    return verdict, REASONS[verdict]
 
 
 def _flip_line(row: Row, limit: float, pair: _Pair | None, why: str) -> Check:
