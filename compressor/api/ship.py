@@ -185,11 +185,11 @@ def report(
     if remembered is not None and remembered.resolve().is_relative_to(folder.resolve()):
         raise KdcError(f"--history {remembered} lies in the bundle, which is sealed", "choose a file outside of it")
     held_against = None if earlier is None else read_baseline(earlier, folder)
-    found = refresh(folder, allow_unmeasured)
+    made = refresh(folder, allow_unmeasured)
     if held_against is not None:
-        found = report_beside(counted(folder), held_against)
-    trend = None if remembered is None else remember(remembered, entry_of(counted(folder), found))
-    done = ReportResult(folder, found, allow_unmeasured, format=format, trend=trend)
+        made = report_beside(counted(folder), held_against)
+    trend = None if remembered is None else remember(remembered, entry_of(counted(folder), made))
+    done = ReportResult(folder, made, allow_unmeasured, format=format, trend=trend)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
     return done
@@ -236,13 +236,18 @@ def _refuse_out(
     refuse_existing(file, overwrite=overwrite)
 
 
+def _endings() -> dict[str, str]:
+    """What a name may end on, and the first format that is called so."""
+    return {ending: name for name in reversed(ReportResult.FORMATS) for ending in ReportResult.FORMATS[name]}
+
+
 def _refuse_ending(file: Path, format: str) -> None:
     """Raise KdcError where the name ends as that of another format, which the file would then not hold."""
     if not file.suffix or is_stream(file) or file.suffix.lower() in ReportResult.FORMATS[format]:
         return
-    formats = {ending: name for name, endings in ReportResult.FORMATS.items() for ending in endings}
-    permitted = ", ".join(f"{ending} ({name})" for ending, name in formats.items())
-    fitting = formats.get(file.suffix.lower())
+    pairs = ((ending, name) for name, endings in ReportResult.FORMATS.items() for ending in endings)
+    permitted = ", ".join(f"{ending} ({name})" for ending, name in pairs)
+    fitting = _endings().get(file.suffix.lower())
     raise KdcError(
         f"--out {file} does not hold a report in the format {format}, as its name says; permitted: {permitted}",
         f"--format {fitting}" if fitting else f"--out {file.with_suffix(ReportResult.FORMATS[format][0])}",

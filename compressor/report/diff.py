@@ -49,7 +49,7 @@ def release_diff(results: Results, rows: tuple[Row, ...], grounds: Grounds) -> R
     else:  # a bundle that an earlier kdc measured beside its baseline
         assert bundle.baseline is not None
         known, counts = (bundle.baseline.architecture, None, None), (n, 0, 0, 0)
-        theirs = [(one.runtime, one.precision) for one in bundle.variants if one.role == "baseline"]
+        theirs = [(variant.runtime, variant.precision) for variant in bundle.variants if variant.role == "baseline"]
     asked = {(row.runtime, row.precision) for row in rows if row.role in ("student", "reference")}
     names = _Names(results)
     return ReleaseDiff(
@@ -121,11 +121,11 @@ def _predicted(row: Row, results: Results, before: Before, changes: list[Change]
         positive_flips=_share(int((now & ~then).sum()), len(labels)),
         flips=tuple(
             Flip(
-                sample=names[int(before.rows[place])],
-                class_name=classes[labels[place]],
-                taken_for=None if answers[place] < 0 else classes[answers[place]],
+                sample=names[int(before.rows[index])],
+                class_name=classes[labels[index]],
+                taken_for=None if answers[index] < 0 else classes[answers[index]],
             )
-            for place in lost[:LISTED].tolist()
+            for index in lost[:LISTED].tolist()
         ),
     )
 

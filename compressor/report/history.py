@@ -103,7 +103,7 @@ def remember(path: Path, entry: HistoryEntry) -> Trend:
 
 
 def _trend(entries: tuple[HistoryEntry, ...], entry: HistoryEntry, added: bool) -> Trend:
-    return Trend(tuple(one for one in entries if one.profile == entry.profile), added)
+    return Trend(tuple(earlier for earlier in entries if earlier.profile == entry.profile), added)
 
 
 def sparkline(values: Sequence[float | None]) -> str:

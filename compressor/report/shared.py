@@ -55,7 +55,9 @@ class Shared:
     def released(self, runtime: str, precision: str) -> Released | None:
         """The same variant of the baseline."""
         asked = (runtime, precision)
-        return next((one for one in self.release.variants if (one.runtime, one.precision) == asked), None)
+        return next(
+            (variant for variant in self.release.variants if (variant.runtime, variant.precision) == asked), None
+        )
 
 
 def packed(values: NDArray[Any], dtype: Literal["<i4", "<u8"]) -> str:

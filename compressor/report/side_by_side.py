@@ -17,14 +17,14 @@ from compressor.schema.side_by_side import Column, SideBySide
 __all__ = ["side_by_side", "to_table"]
 
 
-def side_by_side(bundles: list[Path]) -> SideBySide:
+def side_by_side(folders: list[Path]) -> SideBySide:
     """The bundles, every file of them verified, and what each ships. Writes nothing. Raises KdcError."""
     seen: set[Path] = set()
-    for path in bundles:
+    for path in folders:
         if path.resolve() in seen:
             raise KdcError(f"{path} is named twice", "name each bundle once")
         seen.add(path.resolve())
-    return SideBySide(columns=tuple(_column(path) for path in bundles))
+    return SideBySide(columns=tuple(_column(path) for path in folders))
 
 
 def _column(path: Path) -> Column:
@@ -54,21 +54,21 @@ def _read(path: Path) -> Column:
     )
 
 
-def to_table(found: SideBySide) -> str:
+def to_table(bundles: SideBySide) -> str:
     """One markdown table, a column a bundle, and what must be known to compare them."""
-    columns = found.columns
+    columns = bundles.columns
     header = ["", *(code(column.bundle) for column in columns)]
     rows = [[title, *(cell(column) for column in columns)] for title, cell in LINES]
-    return "\n\n".join(["## kdc: bundles side by side", table(header, rows), *_caveats(found)]) + "\n"
+    return "\n\n".join(["## kdc: bundles side by side", table(header, rows), *_caveats(bundles)]) + "\n"
 
 
-def _caveats(found: SideBySide) -> list[str]:
+def _caveats(bundles: SideBySide) -> list[str]:
     said = [
         "What each ships. [low–high] are 95 % intervals. Each was measured in a session of its own, so small "
         "differences of latency mean nothing: `kdc measure BUNDLE --baseline EARLIER` lets two race."
     ]
-    tests = {(column.test, column.test_n) for column in found.columns}
-    if len(tests) > 1 or None in {column.test for column in found.columns}:
+    tests = {(column.test, column.test_n) for column in bundles.columns}
+    if len(tests) > 1 or None in {column.test for column in bundles.columns}:
         said.append(
             "They were not, or not for certain, tested on the same samples: `kdc report BUNDLE --baseline EARLIER` "
             "compares accuracy on what two bundles share."

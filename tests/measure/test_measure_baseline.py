@@ -10,8 +10,8 @@ import pytest
 from benchmarks.chain_bundle import write_chain_bundle
 from compressor.errors import KdcError
 from compressor.files.atomic import file_sha256
-from compressor.measure.machine import this_machine
 from compressor.measure.baseline import attach_baseline
+from compressor.measure.machine import this_machine
 from compressor.report import compared_with, read_baseline, read_unmeasured, release_of, seal, verify
 from compressor.schema.base import read_json, write_json
 from compressor.schema.bundle import Bundle, FileEntry
@@ -83,7 +83,7 @@ def test_what_cannot_be_compared_is_refused_and_nothing_changes(old: Path, new: 
     )
     refused("batch 2, this bundle for batch 1|made for batch 2")
     other = manifest.variants[0].model_copy(update={"precision": "int8", "name": "onnxruntime-int8"})
-    change(old, lambda bundle: manifest.model_copy(update={"variants": (other,)}))
+    change(old, lambda bundle: manifest.model_copy(update={"variants": (other,), "reference": other.name}))
     refused("no variant of this bundle .onnxruntime-fp32.; it has: onnxruntime-int8")
     write_json(old / "bundle.json", manifest)
     np.save(old / "eval" / "labels.npy", np.zeros(manifest.eval.n, np.int64))

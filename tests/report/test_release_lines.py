@@ -100,9 +100,7 @@ def test_two_points_of_ten_thousand_images_are_seen_and_an_equal_student_passes(
         before = first_release(random)
         equal = beside(before, retrained(before, random, CHURN, CHURN), budget)
         passed += (equal.verdict, exit_code_for(equal)) == ("pass", 0)
-        worse = (
-            damaged(before, random, 200) if seed % 2 else retrained(before, random, CHURN + 0.01, CHURN - 0.01)
-        )
+        worse = damaged(before, random, 200) if seed % 2 else retrained(before, random, CHURN + 0.01, CHURN - 0.01)
         report = beside(before, worse, budget)
         stopped += exit_code_for(report) == 1 and line(report, "max_accuracy_loss").verdict == "fail"
         assert {check.line for check in report.checks if check.verdict == "fail"} == {"max_accuracy_loss"}
@@ -202,7 +200,9 @@ def test_negative_flips_are_counted_and_listed_with_their_samples(beside: Callab
     assert "Right before, wrong now: 2 test samples" in shown
     assert "`photos/17\\|<b>.png`" in shown
     assert line(beside(before, now, {"max_negative_flips": 0.0005}, **made), "max_negative_flips").verdict == "fail"
-    assert line(beside(before, now, {"max_negative_flips": 0.002}, **made), "max_negative_flips").verdict == "inconclusive"
+    assert (
+        line(beside(before, now, {"max_negative_flips": 0.002}, **made), "max_negative_flips").verdict == "inconclusive"
+    )
     many = wrong_where(np.arange(1000) < 500, labels)
     assert len(of(beside(before, many, **made)).flips) == 50
 
@@ -229,8 +229,12 @@ def test_classes_that_changed_are_named_and_those_that_chance_explains_are_not(b
     before = wrong_where((LABELS == 3) & (np.arange(N) < 3000))
     now = wrong_where(((LABELS == 5) & (np.arange(N) < 2000)) | (np.arange(N) % 997 == 0))
     diff = of(beside(before, now))
-    assert [(one.class_name, one.n, one.before, one.now) for one in diff.worse_classes] == [("class 5", 1000, 1000, 799)]
-    assert [(one.class_name, one.n, one.before, one.now) for one in diff.better_classes] == [("class 3", 1000, 700, 999)]
+    assert [(one.class_name, one.n, one.before, one.now) for one in diff.worse_classes] == [
+        ("class 5", 1000, 1000, 799)
+    ]
+    assert [(one.class_name, one.n, one.before, one.now) for one in diff.better_classes] == [
+        ("class 3", 1000, 700, 999)
+    ]
 
 
 def test_growth_is_the_size_of_the_same_variant(make_bundle: Make) -> None:

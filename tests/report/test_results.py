@@ -54,7 +54,7 @@ def test_a_file_holds_what_its_name_says(
     ended = kdc("report", bundle, "--format", form, "--out", out)
     assert ended.code == 2
     assert f"{name} does not hold a report in the format {form}" in ended.err
-    assert "permitted: .md (md), .markdown (md), .txt (md), .json (json), .xml (junit)" in ended.err
+    assert "permitted: .md (md), .markdown (md), .txt (md), .json (json), .xml (junit), .json (release)" in ended.err
     assert hint.format(out.with_suffix("")) in ended.err
     assert not out.exists()
 

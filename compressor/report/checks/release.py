@@ -86,8 +86,8 @@ def _loss_line(row: Row, limit: float, asked: bool, pair: _Pair | None, why: str
     if classes.lost or classes.doubtful:
         verdict = "fail" if classes.lost or verdict == "fail" else "inconclusive"
         word = "lost" if classes.lost else "in doubt (too few samples to be sure, too low for chance)"
-        found = named_classes(counts, classes.lost or classes.doubtful, names, "test samples right", "the baseline")
-        reason = f"{word}: {found}; in all, {reason}"
+        named = named_classes(counts, classes.lost or classes.doubtful, names, "test samples right", "the baseline")
+        reason = f"{word}: {named}; in all, {reason}"
     reason = "; ".join([f"{reason}; {pair.lost} were right and are wrong, {pair.gained} the reverse", *pair.caveats()])
     return check_of(row, "max_accuracy_loss", said, value, verdict, reason)
 

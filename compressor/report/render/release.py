@@ -112,7 +112,7 @@ def _all_classes(variant: VariantDiff) -> str:
 
 
 def _classes(classes: tuple[ClassChange, ...]) -> str:
-    named = [f"class {one.class_name} {one.before} → {one.now} of {one.n}" for one in classes[:NAMED]]
+    named = [f"class {change.class_name} {change.before} → {change.now} of {change.n}" for change in classes[:NAMED]]
     return ", ".join([*named, *([f"{len(classes) - NAMED} more classes"] if len(classes) > NAMED else [])])
 
 
