@@ -238,7 +238,8 @@ def _refuse_out(
 
 def _endings() -> dict[str, str]:
     """What a name may end on, and the first format that is called so."""
-    return {ending: name for name in reversed(ReportResult.FORMATS) for ending in ReportResult.FORMATS[name]}
+    formats = ReportResult.FORMATS
+    return {ending: name for name in reversed(list(formats)) for ending in formats[name]}
 
 
 def _refuse_ending(file: Path, format: str) -> None:

@@ -109,7 +109,7 @@ def measure(
 
 def report(
     bundle: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE...", help="A folder that kdc export made; several: side by side.")
+        list[Path], typer.Argument(metavar="BUNDLE", help="A folder that kdc export made; several: side by side.")
     ],
     format_: Annotated[str, typer.Option("--format", help="md, json, junit or release (a baseline).")] = "md",
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,

@@ -43,7 +43,7 @@ def release_diff(results: Results, rows: tuple[Row, ...], grounds: Grounds) -> R
     n = len(results.labels)
     if shared is not None:
         release = shared.release
-        known = (release.student, release.kdc, release.measured)
+        known: tuple[str, str | None, str | None] = (release.student, release.kdc, release.measured)
         counts = (len(shared.now), n - len(shared.now), release.n - len(shared.now), shared.relabelled)
         theirs = [(variant.runtime, variant.precision) for variant in release.variants]
     else:  # a bundle that an earlier kdc measured beside its baseline

@@ -24,7 +24,8 @@ from compressor.schema.release import Release, Released
 __all__ = ["Shared", "digests_of", "packed", "predictions_of", "shared_with"]
 
 Ints = NDArray[np.int64]
-LABEL, DIGEST = "<i4", "<u8"
+LABEL: Literal["<i4"] = "<i4"
+DIGEST: Literal["<u8"] = "<u8"
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Shared:
 
     def released(self, runtime: str, precision: str) -> Released | None:
         """The same variant of the baseline."""
-        asked = (runtime, precision)
-        return next(
-            (variant for variant in self.release.variants if (variant.runtime, variant.precision) == asked), None
-        )
+        for variant in self.release.variants:
+            if (variant.runtime, variant.precision) == (runtime, precision):
+                return variant
+        return None
 
 
 def packed(values: NDArray[Any], dtype: Literal["<i4", "<u8"]) -> str:

@@ -14,7 +14,7 @@ from compressor.measure.baseline import attach_baseline
 from compressor.report import build_report, check, exit_code_for, finish, release_of, to_markdown
 from compressor.report.release import Baseline, report_beside
 from compressor.schema.profile import Budget
-from compressor.schema.release import VariantDiff
+from compressor.schema.release import ClassChange, VariantDiff
 from compressor.schema.report import Check, Report
 from compressor.stats import difference
 
@@ -128,8 +128,8 @@ def test_the_loss_is_paired_and_says_what_it_rests_on(beside: Callable[..., Repo
 
 
 def test_what_few_samples_show_of_a_loss(beside: Callable[..., Report]) -> None:
-    """Of 200 samples 3 fewer are right: by default that is no loss; asked for, more samples would tell. 8 fewer: a loss,
-    of which it is open whether it is more than a point."""
+    """Of 200 samples 3 fewer are right: by default that is no loss; asked for, more samples would tell. 8 fewer: a
+    loss, of which it is open whether it is more than a point."""
     labels, digests = LABELS[:200], DIGESTS[:200]
 
     def verdict(count: int, budget: dict[str, Any] | None = None) -> str:
@@ -199,10 +199,9 @@ def test_negative_flips_are_counted_and_listed_with_their_samples(beside: Callab
     shown = to_markdown(report)
     assert "Right before, wrong now: 2 test samples" in shown
     assert "`photos/17\\|<b>.png`" in shown
-    assert line(beside(before, now, {"max_negative_flips": 0.0005}, **made), "max_negative_flips").verdict == "fail"
-    assert (
-        line(beside(before, now, {"max_negative_flips": 0.002}, **made), "max_negative_flips").verdict == "inconclusive"
-    )
+    for limit, verdict in ((0.0005, "fail"), (0.002, "inconclusive")):
+        judged = beside(before, now, {"max_negative_flips": limit}, **made)
+        assert line(judged, "max_negative_flips").verdict == verdict
     many = wrong_where(np.arange(1000) < 500, labels)
     assert len(of(beside(before, many, **made)).flips) == 50
 
@@ -229,12 +228,8 @@ def test_classes_that_changed_are_named_and_those_that_chance_explains_are_not(b
     before = wrong_where((LABELS == 3) & (np.arange(N) < 3000))
     now = wrong_where(((LABELS == 5) & (np.arange(N) < 2000)) | (np.arange(N) % 997 == 0))
     diff = of(beside(before, now))
-    assert [(one.class_name, one.n, one.before, one.now) for one in diff.worse_classes] == [
-        ("class 5", 1000, 1000, 799)
-    ]
-    assert [(one.class_name, one.n, one.before, one.now) for one in diff.better_classes] == [
-        ("class 3", 1000, 700, 999)
-    ]
+    assert diff.worse_classes == (ClassChange(class_name="class 5", n=1000, before=1000, now=799),)
+    assert diff.better_classes == (ClassChange(class_name="class 3", n=1000, before=700, now=999),)
 
 
 def test_growth_is_the_size_of_the_same_variant(make_bundle: Make) -> None:

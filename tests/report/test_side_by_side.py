@@ -156,9 +156,7 @@ def test_commands_that_add_at_the_same_time_lose_nothing(bundles: tuple[Path, Pa
     assert {one.id for one in read_history(file)} == {entry.id, *(str(number) for number in range(6))}
 
 
-def test_the_trend_is_that_of_one_profile_and_names_cannot_break_out(
-    bundles: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_the_trend_is_that_of_one_profile_and_no_name_breaks_out(bundles: tuple[Path, Path], tmp_path: Path) -> None:
     entry = entry_of(bundles[0], build_report(bundles[0]))
     changes: list[dict[str, Any]] = [
         {"id": "1", "profile": "other"},

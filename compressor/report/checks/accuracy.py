@@ -25,7 +25,7 @@ from compressor.report.checks.conditions import Grounds
 from compressor.report.latency import teacher_of
 from compressor.report.read import Results
 from compressor.report.render.text import NOT_MEASURED, estimate, number
-from compressor.schema.profile import CLASS_LINES
+from compressor.schema.profile import CLASS_LINES, Budget
 from compressor.schema.report import Check, Estimate, Row, Verdict
 from compressor.stats import LOST, ClassCounts, Classes, judge_classes, keeps, score_counts
 
@@ -79,7 +79,32 @@ def accuracy_lines(row: Row, results: Results, grounds: Grounds, teacher: Row | 
         if line in lines:
             alone = line == "min_class_recall"
             checks.append(_class_line(row, line, lines[line], results, missing if alone else why, grounds))
+    if not why and "min_class_recall" not in (*lines, *budget.model_fields_set):
+        checks.extend(_untaught_line(row, results))
     return checks
+
+
+def _untaught_line(row: Row, results: Results) -> Iterator[Check]:
+    """Classes that the teacher knows nothing of have none to be held against, as where there is no teacher at all: the
+    default of min_class_recall, for these alone."""
+    bound = Budget().class_lines(against_teacher=False)["min_class_recall"]
+    beside, alone = counts_of(results, row.name), counts_of(results, row.name, alone=True)
+    if beside is None or alone is None or not (unknown := (beside.n > 0) & (beside.base == 0)).any():
+        return
+    judged = judge_classes(alone, bound)
+    lost, doubtful = (tuple(number for number in part if unknown[number]) for part in (judged.lost, judged.doubtful))
+    verdict: Verdict = "fail" if lost else "inconclusive" if doubtful else "pass"
+    names, count = results.bundle.student.class_names, int(unknown.sum())
+    recalls = np.where(unknown, alone.right / np.maximum(alone.n, 1), 2.0)
+    lowest = int(recalls.argmin())
+    value = f"lowest: {names[lowest]} {100 * recalls[lowest]:.1f} % (n = {alone.n[lowest]} of the class)"
+    reason = f"{_classes(count)} of which the teacher is right on no sample: "
+    if lost or doubtful:
+        word = "lost" if lost else "in doubt (too few samples to be sure, too low for chance)"
+        reason += f"{word}: {named_classes(alone, lost or doubtful, names, 'test samples right', '')}"
+    else:
+        reason += "none looks lost"
+    yield check_of(row, "min_class_recall", f"each class ≥ {100 * bound:g} %", value, verdict, reason)
 
 
 def _by_default(check: Check, figure: Estimate | None, limit: float) -> Check:
