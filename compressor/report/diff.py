@@ -94,7 +94,7 @@ def _variant(row: Row, results: Results, grounds: Grounds, names: _Names) -> Var
 def _predicted(row: Row, results: Results, before: Before, changes: list[Change], names: _Names) -> VariantDiff:
     classes, labels = results.bundle.student.class_names, results.labels[before.rows]
     answers = results.answers[row.name].top1[before.rows]
-    now, then = answers == labels, before.top1 == labels
+    now, then, identical = answers == labels, before.top1 == labels, np.array_equal(answers, before.top1)
     paired: tuple[tuple[Figure, float, float, Interval], ...] = (
         ("accuracy", then.mean(), now.mean(), difference(now, then)),
         (
@@ -105,7 +105,7 @@ def _predicted(row: Row, results: Results, before: Before, changes: list[Change]
         ),
     )
     for figure, old, new, change in paired:
-        outcome = _outcome(change, 0.0, more_is_better=True)
+        outcome = "same" if identical else _outcome(change, 0.0, more_is_better=True)
         told = _estimate(change, "test samples")
         changes.append(Change(figure=figure, before=float(old), now=float(new), change=told, outcome=outcome))
     worse, better = changed_classes(now, then, labels, len(classes))

@@ -48,7 +48,8 @@ class Release(Noun):
 
 class Change(Noun):
     """A figure before and now. `change`: of accuracies now less before, paired by sample; of size and p50 now /
-    before. `outcome`: "open" where the interval does not tell better from worse."""
+    before. `outcome`: "open" where the interval does not tell better from worse; "same" where every
+    prediction is."""
 
     figure: Literal["accuracy", "balanced_accuracy", "size_bytes", "p50_ms"]
     before: float

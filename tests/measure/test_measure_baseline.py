@@ -14,7 +14,7 @@ from compressor.measure.baseline import attach_baseline
 from compressor.measure.machine import this_machine
 from compressor.report import compared_with, read_baseline, read_unmeasured, release_of, seal, verify
 from compressor.schema.base import read_json, write_json
-from compressor.schema.bundle import Bundle, FileEntry
+from compressor.schema.bundle import Bundle
 from compressor.schema.profile import Budget
 from compressor.schema.release import Release
 from tests.kit import attach
@@ -86,12 +86,17 @@ def test_what_cannot_be_compared_is_refused_and_nothing_changes(old: Path, new: 
     change(old, lambda bundle: manifest.model_copy(update={"variants": (other,), "reference": other.name}))
     refused("no variant of this bundle .onnxruntime-fp32.; it has: onnxruntime-int8")
     write_json(old / "bundle.json", manifest)
+    shown(old, None)
+    shown(new, None)
+    before = (new / "bundle.json").read_bytes()
     np.save(old / "eval" / "labels.npy", np.zeros(manifest.eval.n, np.int64))
     refused("tested on other samples")
 
 
 def shown(bundle: Path, contents: str | None) -> None:
-    change(bundle, lambda one: one.model_copy(update={"eval": one.eval.model_copy(update={"contents": contents})}))
+    """As an earlier kdc made it, which said of all images together what they show, or nothing."""
+    tested = {"contents": contents, "digests": None}
+    change(bundle, lambda one: one.model_copy(update={"eval": one.eval.model_copy(update=tested)}))
 
 
 def test_other_images_under_the_same_names_are_not_compared(old: Path, new: Path) -> None:
@@ -103,6 +108,8 @@ def test_other_images_under_the_same_names_are_not_compared(old: Path, new: Path
 
 
 def test_the_same_images_under_other_names_are(old: Path, new: Path) -> None:
+    for bundle in (old, new):
+        shown(bundle, None)
     ids = old / "eval" / "ids.txt"
     ids.write_text("".join(f"elsewhere/{line}\n" for line in ids.read_text().splitlines()))
     with pytest.raises(KdcError, match="tested on other samples, and this bundle does not say what each"):
@@ -112,25 +119,9 @@ def test_the_same_images_under_other_names_are(old: Path, new: Path) -> None:
     assert attach(new, old).baseline is not None
 
 
-def digested(bundle: Path, digests: list[int]) -> None:
-    """The bundle says what each of its test samples shows."""
-    np.save(bundle / "eval" / "digests.npy", np.array(digests, np.uint64))
-    tested = {"digests": "eval/digests.npy", "contents": "".join(map(str, digests))[:64]}
-    entry = FileEntry(
-        path="eval/digests.npy", sha256=file_sha256(bundle / "eval" / "digests.npy"), bytes=128 + 8 * len(digests)
-    )
-    change(
-        bundle,
-        lambda one: one.model_copy(
-            update={"eval": one.eval.model_copy(update=tested), "support": (*one.support, entry)}
-        ),
-    )
-
-
 def test_a_test_set_that_grew_races_and_is_compared_on_what_both_have(old: Path, new: Path) -> None:
-    n = read_json(new / "bundle.json", Bundle).eval.n
-    digested(old, list(range(n)))
-    digested(new, [*range(2, n), 100, 101])
+    n = read_json(old / "bundle.json", Bundle).eval.n
+    write_chain_bundle(new, 5, 1, Budget(), this_machine(), range(2, n + 10))
     attached = attach(new, old)
     assert (attached.baseline_n, attached.release) == (n, "baseline/release.json")
     assert any(variant.role == "baseline" for variant in attached.variants)
@@ -138,10 +129,10 @@ def test_a_test_set_that_grew_races_and_is_compared_on_what_both_have(old: Path,
     assert shared is not None
     assert shared.now.tolist() == list(range(n - 2))
     assert shared.before.tolist() == list(range(2, n))
-    assert shared.text == f"{n - 2} test samples are in both: 2 are new, 2 are gone, and left out"
+    assert shared.text == f"{n - 2} test samples are in both: 10 are new, 2 are gone, and left out"
     seal(new)
     verify(new)
-    digested(new, list(range(1000, 1000 + n)))
+    write_chain_bundle(new, 5, 1, Budget(), this_machine(), range(1000, 1000 + n))
     with pytest.raises(KdcError, match="tested on other samples, of which none is in both"):
         attach(new, old)
 
