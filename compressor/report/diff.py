@@ -125,9 +125,16 @@ def _predicted(row: Row, results: Results, before: Before, changes: list[Change]
                 class_name=classes[labels[index]],
                 taken_for=None if answers[index] < 0 else classes[answers[index]],
             )
-            for index in lost[:LISTED].tolist()
+            for index in _some(lost)
         ),
     )
+
+
+def _some(rows: NDArray[np.int64]) -> list[int]:
+    """At most `LISTED` of them, from the first to the last: a test set that is sorted by class begins with one class."""
+    if len(rows) <= LISTED:
+        return rows.tolist()
+    return rows[np.linspace(0, len(rows) - 1, LISTED).astype(np.int64)].tolist()
 
 
 def _costs(row: Row, results: Results, grounds: Grounds) -> Iterator[Change]:

@@ -38,7 +38,7 @@ class Release(Noun):
     profile: str
     measured: str | None
     class_names: ClassNames
-    n: Annotated[int, Field(ge=1, le=100_000_000)]
+    n: Annotated[int, Field(ge=1, le=10_000_000)]
     labels: Packed
     digests: Packed | None
     contents: str | None
@@ -79,7 +79,7 @@ class Flip(Noun):
 class VariantDiff(Noun):
     """One student variant beside the same variant of the baseline. `predictions`: whether the baseline's were made in
     this session or when it was measured; null where there are none, and `missing` says why. `negative_flips`: share of
-    the shared samples that were right and are wrong; `positive_flips`: the reverse; `flips`: the first of the former.
+    the shared samples that were right and are wrong; `positive_flips`: the reverse; `flips`: some of the former.
     """
 
     variant: str

@@ -203,7 +203,8 @@ def test_negative_flips_are_counted_and_listed_with_their_samples(beside: Callab
         judged = beside(before, now, {"max_negative_flips": limit}, **made)
         assert line(judged, "max_negative_flips").verdict == verdict
     many = wrong_where(np.arange(1000) < 500, labels)
-    assert len(of(beside(before, many, **made)).flips) == 50
+    listed = [flip.sample for flip in of(beside(before, many, **made)).flips]
+    assert (len(set(listed)), listed[0], listed[-1]) == (50, ids[0], ids[499])
 
 
 @pytest.mark.parametrize(("right", "verdict"), [(30, "pass"), (16, "pass"), (0, "fail")])

@@ -120,8 +120,8 @@ def _flips(diff: VariantDiff | None) -> Iterator[str]:
     if diff is None or not diff.flips or diff.negative_flips is None:
         return
     count = round(diff.negative_flips.value * diff.negative_flips.n)
-    first = "" if count == len(diff.flips) else f", the first {len(diff.flips)}"
-    yield f"<details><summary>Right before, wrong now: {count} test samples{first}</summary>"
+    some = "" if count == len(diff.flips) else f"; {len(diff.flips)} of them"
+    yield f"<details><summary>Right before, wrong now: {count} test samples{some}</summary>"
     rows = [[code(flip.sample), text(flip.class_name), text(flip.taken_for or "no class")] for flip in diff.flips]
     yield table(["sample", "class", "taken for"], rows)
     yield "</details>"
