@@ -124,11 +124,11 @@ class Building:
 def require_measurable(measuring: Measuring) -> None:
     """Raise KdcError for a device that cannot be one, and for a baseline that is none. Reaches no device."""
     from compressor.measure.devices import parse_device
-    from compressor.report import read_baseline
+    from compressor.report import require_baseline
 
     _device_python_needs_a_device(parse_device(measuring.device).kind, measuring.python)
     if measuring.baseline is not None:
-        read_baseline(measuring.baseline)
+        require_baseline(measuring.baseline)
 
 
 def export(

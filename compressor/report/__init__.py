@@ -24,7 +24,14 @@ from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.history import Trend, entry_of, remember, trend_table
 from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
 from compressor.report.read import Results, read_unmeasured, results_with
-from compressor.report.release import Baseline, compared_with, read_baseline, release_of, report_beside
+from compressor.report.release import (
+    Baseline,
+    compared_with,
+    read_baseline,
+    release_of,
+    report_beside,
+    require_baseline,
+)
 from compressor.report.render.formats import to_json, to_junit, to_markdown, verdict_line
 from compressor.report.side_by_side import side_by_side
 from compressor.report.side_by_side import to_table as side_by_side_table
@@ -50,6 +57,7 @@ __all__ = [
     "release_of",
     "remember",
     "report_beside",
+    "require_baseline",
     "results_with",
     "seal",
     "seal_line",

@@ -15,7 +15,7 @@ from compressor.schema.base import parse
 from compressor.schema.release import Release, Released
 from compressor.schema.report import Report
 
-__all__ = ["Baseline", "compared_with", "read_baseline", "release_of", "report_beside"]
+__all__ = ["Baseline", "compared_with", "read_baseline", "release_of", "report_beside", "require_baseline"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,28 @@ class Baseline:
 def read_baseline(path: Path, bundle_dir: Path | None = None) -> Baseline:
     """The bundle in the folder `path` (or whose report.json that is), every file verified; or the release in the file
     `path`. Raises KdcError, also where it is the bundle that is held against it, in `bundle_dir`."""
-    where = f"--baseline {path}"
-    if path.name == "report.json" and (path.parent / "bundle.json").is_file():
-        path = path.parent
+    where, path = f"--baseline {path}", _bundle_of(path)
     if bundle_dir is not None and path.resolve() == bundle_dir.resolve():
         raise KdcError(f"{where} is the bundle itself", "give an earlier one")
     if path.is_dir():
         return Baseline(where, read_steadily(path, lambda: _of_bundle(path)), path)
+    return Baseline(where, _of_file(path, where), None)
+
+
+def require_baseline(path: Path) -> None:
+    """Raise KdcError for what `read_baseline` would refuse, but for a bundle's measurement, which is not read."""
+    if (folder := _bundle_of(path)).is_dir():
+        verify(folder)
+    else:
+        _of_file(path, f"--baseline {path}")
+
+
+def _bundle_of(path: Path) -> Path:
+    """The bundle whose report.json that is; anything else as it is."""
+    return path.parent if path.name == "report.json" and (path.parent / "bundle.json").is_file() else path
+
+
+def _of_file(path: Path, where: str) -> Release:
     if not path.exists():
         raise KdcError(
             f"{where} does not exist", "give an earlier bundle, or a file of `kdc report … --format release`"
@@ -48,7 +63,7 @@ def read_baseline(path: Path, bundle_dir: Path | None = None) -> Baseline:
         raise KdcError(
             f"{where} is {kind}", "give the bundle itself, or what `kdc report BUNDLE --format release` writes"
         )
-    return Baseline(where, parse(Release, values, where), None)
+    return parse(Release, values, where)
 
 
 def _is_report(values: object) -> bool:
