@@ -132,9 +132,8 @@ def _predicted(row: Row, results: Results, before: Before, changes: list[Change]
 
 def _some(rows: NDArray[np.int64]) -> list[int]:
     """At most `LISTED` of them, from the first to the last: a test set that is sorted begins with one class."""
-    if len(rows) <= LISTED:
-        return rows.tolist()
-    return rows[np.linspace(0, len(rows) - 1, LISTED).astype(np.int64)].tolist()
+    taken = np.linspace(0, len(rows) - 1, LISTED).astype(np.int64) if len(rows) > LISTED else np.arange(len(rows))
+    return [int(row) for row in rows[taken]]
 
 
 def _costs(row: Row, results: Results, grounds: Grounds) -> Iterator[Change]:
