@@ -15,6 +15,7 @@ there is none; either way it stands in the result's `warnings` too.
 """
 
 from compressor.api.choosing import students
+from compressor.api.comparing import compare
 from compressor.api.diagnosis import doctor
 from compressor.api.distillation import distill, plan_distill, precompute
 from compressor.api.estimates import EstimatesResult, estimate_students
@@ -27,7 +28,7 @@ from compressor.api.results import (
     SpecialistsResult,
 )
 from compressor.api.results_before import DoctorResult, PlanResult, StudentsResult
-from compressor.api.ship import check, compare, export, measure, plan_export, report
+from compressor.api.ship import check, export, measure, plan_export, report
 from compressor.api.train import predict, specialists, teach
 
 __all__ = [

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.api.call import StrPath, api_call, called_like, listener
-from compressor.api.results import BundleResult, ComparisonResult, ReportResult
+from compressor.api.results import BundleResult, ReportResult
 from compressor.api.results_before import PlanResult
 from compressor.api.values import Assignments, assignments, optional_path, path_of, profile_of, several
 from compressor.errors import KdcError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compressor.pipeline import Measuring
     from compressor.schema.profile import Profile
 
-__all__ = ["check", "compare", "export", "measure", "plan_export", "report"]
+__all__ = ["check", "export", "measure", "plan_export", "refuse_out", "report"]
 
 
 @api_call
@@ -181,7 +181,7 @@ def report(
 
     folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
     earlier, remembered = optional_path(baseline, "--baseline"), optional_path(history, "--history")
-    _refuse_out(file, format, ReportResult.FORMATS, [folder], overwrite)
+    refuse_out(file, format, ReportResult.FORMATS, [folder], overwrite)
     if remembered is not None and remembered.resolve().is_relative_to(folder.resolve()):
         raise KdcError(f"--history {remembered} lies in the bundle, which is sealed", "choose a file outside of it")
     held_against = None if earlier is None else read_baseline(earlier, folder)
@@ -193,47 +193,6 @@ def report(
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
     return done
-
-
-@api_call
-def compare(
-    bundles: Sequence[StrPath], *, format: str = "md", out: StrPath | None = None, overwrite: bool = False
-) -> ComparisonResult:
-    """What several bundles ship, side by side: `kdc report A B C`. Writes nothing into them.
-
-    Args:
-        bundles: folders that `export` made.
-        format: "md" or "json": of the result's `text`.
-        out: a file to write that text to.
-        overwrite: replace the file.
-
-    Raises:
-        KdcError: see `export`.
-    """
-    from compressor.report import side_by_side
-
-    folders, file = [path_of(bundle, "bundles") for bundle in bundles], optional_path(out, "--out")
-    if len(folders) < 2:
-        raise KdcError("bundles holds one, and two are needed to compare", "kdc report A B")
-    _refuse_out(file, format, ComparisonResult.FORMATS, folders, overwrite)
-    done = ComparisonResult(side_by_side(folders), format=format)
-    if file is not None:
-        write_output(file, done.text, "kdc report", overwrite=overwrite)
-    return done
-
-
-def _refuse_out(
-    file: Path | None, format: str, formats: Mapping[str, tuple[str, ...]], folders: Sequence[Path], overwrite: bool
-) -> None:
-    """Raise KdcError for a format that there is not, and for a file that may not hold it."""
-    if format not in formats:
-        raise KdcError(f"--format {format!r} is not one of {', '.join(formats)}")
-    if file is None:
-        return
-    if any(file.resolve().is_relative_to(folder.resolve()) for folder in folders):
-        raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
-    _refuse_ending(file, format)
-    refuse_existing(file, overwrite=overwrite)
 
 
 def _endings() -> dict[str, str]:
@@ -285,3 +244,17 @@ def _measuring(
 
     earlier = optional_path(baseline, "--baseline")
     return Measuring(device, device_python, earlier, rounds, seconds, allow_unmeasured, throughput)
+
+
+def refuse_out(
+    file: Path | None, format: str, formats: Mapping[str, tuple[str, ...]], folders: Sequence[Path], overwrite: bool
+) -> None:
+    """Raise KdcError for a format that there is not, and for a file that may not hold it."""
+    if format not in formats:
+        raise KdcError(f"--format {format!r} is not one of {', '.join(formats)}")
+    if file is None:
+        return
+    if any(file.resolve().is_relative_to(folder.resolve()) for folder in folders):
+        raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
+    _refuse_ending(file, format)
+    refuse_existing(file, overwrite=overwrite)
