@@ -2,10 +2,11 @@
 own: a student that was stopped while the rate was high says little about where it would have ended."""
 
 import math
+from collections.abc import Sequence
 
 from compressor.schema.recipe import Recipe
 
-__all__ = ["LEAST_STEPS", "rounds_of", "trial_recipe"]
+__all__ = ["LEAST_STEPS", "over_share", "rounds_of", "trial_recipe"]
 
 LEAST_STEPS = 200
 """Steps of a trial, or all that the training itself has: after fewer, students of a small data set all look alike."""
@@ -34,6 +35,17 @@ def rounds_of(students: int, steps_per_epoch: int, epochs: int, share: float) ->
         if not rounds or min(epochs, length) > rounds[-1][1]:
             rounds.append((count, min(epochs, length)))
     return rounds
+
+
+def over_share(rounds: Sequence[tuple[int, int]], epochs: int, share: float) -> str | None:
+    """That the trials take longer than they were to, in words; None where they do not."""
+    planned, permitted = sum(count * length for count, length in rounds), share * epochs
+    if planned <= permitted:
+        return None
+    return (
+        f"the race takes {planned} epochs, more than the {permitted:g} of --race-share {share:g}: a trial has an epoch "
+        f"and {LEAST_STEPS} steps at least, or the students could not be told apart"
+    )
 
 
 def trial_recipe(recipe: Recipe, epochs: int, most: int) -> Recipe:

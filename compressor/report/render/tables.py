@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from compressor.report.render.markdown import code, table, text
-from compressor.report.render.race import race_table
+from compressor.report.render.race import losses_table, race_table
 from compressor.report.render.text import (
     NOT_MEASURED,
     estimate,
@@ -174,6 +174,8 @@ def details(report: Report) -> list[str]:
         parts["The race of students (on validation; measured with drawn weights, before training)"] = race_table(
             report.race
         )
+    if report.losses is not None:
+        parts["How the losses are weighed (on validation, before the training)"] = losses_table(report.losses)
     if any(row.rungs for row in report.rows):
         parts["The ladder to int8 (scores on validation; made one after the other until one held)"] = _ladder(report)
     body = [block for title, content in parts.items() for block in (f"**{title}**", content)]
