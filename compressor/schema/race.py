@@ -92,11 +92,10 @@ class Race(Noun):
 
 class LossRace(Noun):
     """Student.losses: which weights of the losses won (`winner`, of `arms`: each loss's weight, by arm), after so many
-    `epochs` each; `own`: the regime's. `trials`: the best first. `failed`: which did not learn, and why. `lead`: the
-    winner's accuracy on validation - the regime's own, paired by sample, or, where that won, its lead over the next;
-    null where nothing else ran to its end. `reason`: why, in words."""
+    `epochs` each; the regime's own are "default". `trials`: the best first. `failed`: which did not learn, and why.
+    `lead`: the winner's accuracy on validation - the default's, paired by sample, or, where that won, its lead over the
+    next; null where nothing else ran to its end. `reason`: why, in words."""
 
-    own: str
     arms: dict[str, dict[str, float]]
     epochs: int
     trials: tuple[Trial, ...]

@@ -59,16 +59,15 @@ def race_of_losses(request: Request, track: Track, data: Dataset) -> LossRace:
     (trials,) = finished
     winner, reason = _winner(trials)
     others = [ran for ran in trials if ran is not winner]
-    own = next((ran for ran in others if ran.entrant.name == OWN), others[0] if others else None)
+    base = next((ran for ran in others if ran.entrant.name == OWN), others[0] if others else None)
     arms = arms_of(request.recipe)
     return LossRace(
-        own=OWN,
         arms={name: {term.name: term.weight_at(1.0) for term in arms[name]} for name in names},
         epochs=epochs,
         trials=tuple(ran.trial for ran in trials),
         failed=failed,
         winner=winner.entrant.name,
-        lead=None if own is None else lead_of(winner, own),
+        lead=None if base is None else lead_of(winner, base),
         reason=reason,
     )
 
@@ -76,15 +75,15 @@ def race_of_losses(request: Request, track: Track, data: Dataset) -> LossRace:
 def _winner(trials: Sequence[Ran]) -> tuple[Ran, str]:
     """Which is taken, and why. `trials`: the best first."""
     best = trials[0]
-    own = next((ran for ran in trials if ran.entrant.name == OWN), None)
+    base = next((ran for ran in trials if ran.entrant.name == OWN), None)
     if len(trials) == 1:
         return best, f"{best.entrant.name} is the only one left"
-    if own is None or own is best:
+    if base is None or base is best:
         return best, _highest(best, trials[1])
-    if lead_of(best, own, BEYOND).low > 0:
-        return best, _highest(best, own)
+    if lead_of(best, base, BEYOND).low > 0:
+        return best, _highest(best, base)
     why = f"{best.entrant.name} does not lead by more than a standard error"
-    return own, f"{OWN} stays, since {why}, {_against(best, own)}"
+    return base, f"{OWN} stays, since {why}, {_against(best, base)}"
 
 
 def _highest(best: Ran, other: Ran) -> str:

@@ -167,7 +167,7 @@ def _winner(
     first = last[0].trial
     if len(last) == 1:
         return first.student, None, f"{first.student} is the only one left"
-    lead, second = lead_of(*last[:2]), last[1].trial
+    lead, second = lead_of(last[0], last[1]), last[1].trial
     told = (
         f"{first.student} has the highest validation accuracy of the last round, {first.accuracy.value:.2%} against "
         f"{second.accuracy.value:.2%} of {second.student}: {points(lead)}"

@@ -4,8 +4,20 @@ were weighed."""
 from compressor.report.render.markdown import code, table, text
 from compressor.report.render.text import NOT_MEASURED, estimate, number
 from compressor.schema.race import Contender, LossRace, Neighbour, Race, Trial
+from compressor.schema.report import Report
 
-__all__ = ["losses_table", "race_table"]
+__all__ = ["chosen_by_trials", "losses_table", "race_table"]
+
+
+def chosen_by_trials(report: Report) -> dict[str, str]:
+    """A table for what was chosen by trials, by its title."""
+    tables = {}
+    if report.race is not None:
+        title = "The race of students (on validation; measured with drawn weights, before training)"
+        tables[title] = race_table(report.race)
+    if report.losses is not None:
+        tables["How the losses are weighed (on validation, before the training)"] = losses_table(report.losses)
+    return tables
 
 
 def race_table(race: Race) -> str:
@@ -41,7 +53,7 @@ def losses_table(losses: LossRace) -> str:
     names = list(next(iter(losses.arms.values())))
     accuracies = {trial.arm: _accuracy(trial) for trial in losses.trials}
     rows = [
-        [text(arm), *(number(losses.arms[arm].get(name, 0.0)) for name in names), accuracies[arm]]
+        [text(arm), *(f"{losses.arms[arm].get(name, 0.0):g}" for name in names), accuracies[arm]]
         for arm in (trial.arm for trial in losses.trials)
         if arm is not None
     ]
