@@ -28,7 +28,7 @@ from compressor.schema.race import Contender, LossRace, Race
 from compressor.schema.report import Estimate
 from compressor.schema.student import Request, Student
 
-__all__ = ["distill_raced", "require_raceable"]
+__all__ = ["distill_raced", "require_one_process_to_race", "require_raceable"]
 
 
 def distill_raced(
@@ -98,8 +98,7 @@ def require_raceable(request: Request, progress: Progress, data: Dataset | None 
         data = data or training_data(request, bind_losses(request.recipe, has_teacher=has_teacher(request)), progress)
         distillation(request, Silent(), data)
         return data
-    if team().num_processes > 1:
-        raise KdcError("a race of students runs in one process", "name the student: --student timm:NAME")
+    require_one_process_to_race()
     if request.assistants:
         raise KdcError(
             "--assistant stands between the teacher and one student, and several would race",
@@ -114,6 +113,11 @@ def require_raceable(request: Request, progress: Progress, data: Dataset | None 
     for contender in request.race.contenders:
         distillation(_with(request, contender.student), Silent(), data)
     return data
+
+
+def require_one_process_to_race() -> None:
+    if team().num_processes > 1:
+        raise KdcError("a race of students runs in one process", "name the student: --student timm:NAME")
 
 
 def _with(request: Request, student: str) -> Request:
