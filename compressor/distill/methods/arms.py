@@ -41,7 +41,7 @@ def weighed(request: Request, arm: str, data: Dataset) -> tuple[Request, Dataset
     over and over, so that it makes as many steps as the others."""
     losses = arms_of(request.recipe)[arm]
     changes: dict[str, object] = {"recipe": request.recipe.model_copy(update={"losses": losses}), "regime": None}
-    if [term.name for term in losses] == ["cross_entropy"]:
+    if [term.name for term in losses] == ["cross_entropy"] and (data.train.labels < 0).any():
         changes["steps_per_epoch"] = max(1, len(data.train) // request.recipe.batch_size)
         data = transfer_set(data, Transfer(), labels_only=True, progress=Silent())
     return request.model_copy(update=changes), data

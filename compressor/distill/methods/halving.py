@@ -48,11 +48,13 @@ def over_share(rounds: Sequence[tuple[int, int]], epochs: int, share: float) -> 
     )
 
 
-def trial_recipe(recipe: Recipe, epochs: int, most: int) -> Recipe:
+def trial_recipe(recipe: Recipe, epochs: int, most: int | None) -> Recipe:
     """The recipe of a trial of so many epochs: its own schedule, and the views of a trial of `most` epochs, so that a
-    teacher answers once for all of them."""
+    teacher answers once for all of them; None: the recipe's own views."""
     warmup = min(recipe.optimizer.warmup_epochs, epochs / 5)
-    views = recipe.views if recipe.views.distinct else recipe.views.model_copy(update={"distinct": most})
+    views = recipe.views
+    if most is not None and not views.distinct:
+        views = views.model_copy(update={"distinct": most})
     changes = {
         "epochs": epochs,
         "head_epochs": min(recipe.head_epochs, epochs - 1),

@@ -125,7 +125,9 @@ def epochs_text(count: int) -> str:
 def _run(track: Track, number: int, entrant: Entrant, epochs: int, rounds: Sequence[tuple[int, int]]) -> Ran:
     """Train an entrant for so many epochs in its folder, and measure it on validation; or what that came to."""
     folder, context = track.folder / str(number), track.context
-    recipe = trial_recipe(entrant.request.recipe, epochs, max(length for _, length in rounds))
+    # Who passes over few labels many times in an epoch asks no teacher, and sees new views each time.
+    most = None if entrant.request.steps_per_epoch is not None else max(length for _, length in rounds)
+    recipe = trial_recipe(entrant.request.recipe, epochs, most)
     plan = distillation(entrant.request.model_copy(update={"recipe": recipe}), Silent(), entrant.data)
     if (folder / "failed.json").exists():
         raise LearningError(_known(folder / "failed.json", Failure, entrant, epochs, inputs_of(plan)).error)

@@ -66,6 +66,7 @@ def test_a_trial_has_a_schedule_of_its_own_and_the_views_of_the_longest() -> Non
     assert (short.epochs, short.head_epochs, short.optimizer.warmup_epochs, short.views.distinct) == (1, 0, 0.2, 3)
     longer = trial_recipe(whole, 5, 5)
     assert (longer.epochs, longer.head_epochs, longer.optimizer.warmup_epochs) == (5, 2, 0.5)
+    assert trial_recipe(whole, 1, None).views == whole.views
     kept = recipe(epochs=30, views={"distinct": 10})
     assert trial_recipe(kept, 2, 3).views == kept.views
 
