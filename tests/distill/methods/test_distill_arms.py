@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compressor.distill import distill, distill_chain, distill_quantized, recipes
-from compressor.distill.methods import arms, halving
+from compressor.distill.methods import arms, halving, trials
 from compressor.distill.methods.arms import arm_epochs
 from compressor.distill.methods.trials import Entrant, Ran
 from compressor.distill.recipes import ENOUGH, RecipeAsked, arms_of
@@ -149,8 +149,8 @@ def test_one_that_is_left_is_taken(tmp_path: Path) -> None:
 def test_the_training_is_that_of_the_weights_that_won(
     winner: str, tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def best(trials: list[Ran]) -> tuple[Ran, str]:
-        return next(each for each in trials if each.entrant.name == winner), f"{winner} was wanted"
+    def best(ran: list[Ran]) -> tuple[Ran, str]:
+        return next(each for each in ran if each.entrant.name == winner), f"{winner} was wanted"
 
     monkeypatch.setattr(arms, "_winner", best)
     request, progress = tried(ask_distill()), Hearing()
@@ -179,9 +179,21 @@ def test_the_training_is_that_of_the_weights_that_won(
 def test_labels_alone_see_the_labelled_samples_for_as_many_steps(
     tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arms, "_winner", lambda trials: (next(t for t in trials if t.trial.arm == "labels"), "wanted"))
+    monkeypatch.setattr(
+        arms, "_winner", lambda ended: (next(each for each in ended if each.trial.arm == "labels"), "wanted")
+    )
+    views: dict[tuple[str, ...], int | None] = {}
+    fit = trials.fit
+
+    def seen(plan: Any, *rest: Any) -> Any:
+        views[tuple(term.name for term in plan.recipe.losses)] = plan.recipe.views.distinct
+        return fit(plan, *rest)
+
+    monkeypatch.setattr(trials, "fit", seen)
     request = tried(ask_distill(transfer={"labelled": 0.5}))
     student = run(request, tmp_path / "run")
+    # A view would come again in each pass over the few that have a label, if the trial had as many as it has epochs.
+    assert views == {("kd", "cross_entropy"): 2, ("cross_entropy",): None}
     assert student.losses is not None
     assert {trial.steps for trial in student.losses.trials} == {2 * 6}
     assert student.steps_per_epoch == 6  # of 216 images 110 have a label: 3 batches, twice
