@@ -19,10 +19,6 @@ from compressor.schema.student import Request
 
 __all__ = ["arm_epochs", "has_arms", "race_of_losses", "weighed"]
 
-BEYOND = 0.6827
-"""The confidence of an interval of one standard error to either side: by more than that another arm must lead the
-regime's own. Of two that are alike, the one that is known from other data is the better guess."""
-
 SHARE = 0.5
 """How long all arms may take together, in trainings."""
 
@@ -57,8 +53,7 @@ def race_of_losses(request: Request, track: Track, data: Dataset) -> LossRace:
     entrants = [Entrant(name, *weighed(request, name, data), arm=name) for name in names]
     finished, failed = run_rounds(track, entrants, [(len(names), epochs)], "losses")
     (trials,) = finished
-    winner, reason = _winner(trials)
-    others = [ran for ran in trials if ran is not winner]
+    winner, others = trials[0], trials[1:]
     base = next((ran for ran in others if ran.entrant.name == OWN), others[0] if others else None)
     arms = arms_of(request.recipe)
     return LossRace(
@@ -68,28 +63,19 @@ def race_of_losses(request: Request, track: Track, data: Dataset) -> LossRace:
         failed=failed,
         winner=winner.entrant.name,
         lead=None if base is None else lead_of(winner, base),
-        reason=reason,
+        reason=_reason(trials),
     )
 
 
-def _winner(trials: Sequence[Ran]) -> tuple[Ran, str]:
-    """Which is taken, and why. `trials`: the best first."""
+def _reason(trials: Sequence[Ran]) -> str:
+    """Why the first is taken. `trials`: the best first; of equals the regime's own weights, which were tried first."""
     best = trials[0]
-    base = next((ran for ran in trials if ran.entrant.name == OWN), None)
     if len(trials) == 1:
-        return best, f"{best.entrant.name} is the only one left"
-    if base is None or base is best:
-        return best, _highest(best, trials[1])
-    if lead_of(best, base, BEYOND).low > 0:
-        return best, _highest(best, base)
-    why = f"{best.entrant.name} does not lead by more than a standard error"
-    return base, f"{OWN} stays, since {why}, {_against(best, base)}"
-
-
-def _highest(best: Ran, other: Ran) -> str:
-    return f"{best.entrant.name} has the highest validation accuracy, {_against(best, other)}"
-
-
-def _against(best: Ran, other: Ran) -> str:
-    first, second = best.trial.accuracy.value, other.trial.accuracy.value
-    return f"{first:.2%} against {second:.2%} of {other.entrant.name}: {points(lead_of(best, other))}"
+        return f"{best.entrant.name} is the only one left"
+    base = next((ran for ran in trials[1:] if ran.entrant.name == OWN), trials[1])
+    lead = lead_of(best, base)
+    told = (
+        f"{best.entrant.name} has the highest validation accuracy, {best.trial.accuracy.value:.2%} against "
+        f"{base.trial.accuracy.value:.2%} of {base.entrant.name}: {points(lead)}"
+    )
+    return told if lead.low > 0 else f"{told}, which cannot be told from none"
