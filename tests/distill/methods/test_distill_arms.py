@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressor.distill import distill, distill_chain, distill_quantized, recipes
+from compressor.distill import distill, distill_chain, distill_quantized, recipes, trainer
 from compressor.distill.methods import arms, halving, trials
 from compressor.distill.methods.arms import arm_epochs
 from compressor.distill.methods.trials import Entrant, Ran
@@ -134,7 +134,7 @@ def test_the_reason_is_the_lead_over_the_default(tmp_path: Path) -> None:
 
 def let_win(arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it comes to on the few samples of these tests."""
-    rounds = arms.run_rounds
+    rounds = trials.run_rounds
 
     def sorted_so(*arguments: Any) -> Any:
         (trials,), failed = rounds(*arguments)
@@ -176,11 +176,9 @@ def test_the_training_is_that_of_the_weights_that_won(
 def test_labels_alone_see_the_labelled_samples_for_as_many_steps(
     tmp_path: Path, ask_distill: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        arms, "_winner", lambda ended: (next(each for each in ended if each.trial.arm == "labels"), "wanted")
-    )
+    let_win("labels", monkeypatch)
     views: dict[tuple[str, ...], int | None] = {}
-    fit = trials.fit
+    fit = trainer.fit
 
     def seen(plan: Any, *rest: Any) -> Any:
         views[tuple(term.name for term in plan.recipe.losses)] = plan.recipe.views.distinct
