@@ -174,6 +174,13 @@ class BundleResult(Shown):
 
         return to_markdown(self.report, self.allow_unmeasured)
 
+    def to_text(self) -> str:
+        """What a terminal shows of it, without colours: at most 80 signs wide."""
+        from compressor.report import summary
+        from compressor.terminal.console import rendered_text
+
+        return rendered_text(summary(self.report, str(self.bundle), self.allow_unmeasured))
+
     def _repr_html_(self) -> str:
         from compressor.report.render.text import estimate, megabytes, number
 
@@ -201,23 +208,26 @@ class BundleResult(Shown):
 
 @dataclass(frozen=True, repr=False)
 class ReportResult(BundleResult):
-    """A bundle's report, as `text` in the `format` that was asked for."""
+    """A bundle's report, as `text` in the `format` that was asked for. `pushed`: where it can be seen on the hub."""
 
     FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "md": (".md", ".markdown", ".txt"),
+        "text": (".txt",),
+        "md": (".md", ".markdown"),
         "json": (".json",),
         "junit": (".xml",),
+        "bencher": (".json",),
     }
     """Each with what the name of its file may end on."""
-    format: str = "md"
+    format: str = "text"
+    pushed: str | None = None
 
     @property
     def text(self) -> str:
-        from compressor.report import to_json, to_junit
+        from compressor.report import to_bencher, to_json, to_junit
 
-        if self.format == "md":
-            return self.to_markdown()
-        return (to_json if self.format == "json" else to_junit)(self.report)
+        if self.format in ("text", "md"):
+            return self.to_text() if self.format == "text" else self.to_markdown()
+        return {"json": to_json, "junit": to_junit, "bencher": to_bencher}[self.format](self.report)
 
 
 def _scored(accuracy: "Accuracy") -> str:

@@ -156,46 +156,66 @@ def measure(
 def report(
     bundle: StrPath,
     *,
-    format: str = "md",
+    format: str | None = None,
     out: StrPath | None = None,
     overwrite: bool = False,
     allow_unmeasured: bool = False,
+    push: str | None = None,
 ) -> ReportResult:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device.
 
     Args:
         bundle: a folder that `export` made.
-        format: "md", "json" or "junit": of the result's `text`.
+        format: "text" (a summary of 80 columns), "md", "json", "junit" or "bencher": of the result's `text`. None: as
+            the name of `out` ends, or "text".
         out: a file to write that text to.
         overwrite: replace the file.
         allow_unmeasured: do not judge lines of the budget that were not measured.
+        push: "hf:OWNER/NAME", a repository of the Hugging Face hub that gets model card, report and what ships; one
+            that does not exist is made, private. Nothing is sent anywhere without it.
 
     Raises:
         KdcError: see `export`.
     """
+    from compressor.report import push as send
     from compressor.report import refresh
+    from compressor.report.push import repository
 
     folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
-    if format not in ReportResult.FORMATS:
+    if format is not None and format not in ReportResult.FORMATS:
         raise KdcError(f"--format {format!r} is not one of {', '.join(ReportResult.FORMATS)}")
+    chosen = format or _format_of(file)
+    if push is not None:
+        repository(push)
     if file is not None:
         if file.resolve().is_relative_to(folder.resolve()):
             raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
-        _refuse_ending(file, format)
+        _refuse_ending(file, chosen)
         refuse_existing(file, overwrite=overwrite)
-    done = ReportResult(folder, refresh(folder, allow_unmeasured), allow_unmeasured, format=format)
+    found = refresh(folder, allow_unmeasured)
+    pushed = None if push is None else send(folder, found, push)
+    done = ReportResult(folder, found, allow_unmeasured, format=chosen, pushed=pushed)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
     return done
+
+
+def _endings() -> dict[str, str]:
+    """What a name may end on, and the first format that is called so."""
+    return {ending: name for name in reversed(ReportResult.FORMATS) for ending in ReportResult.FORMATS[name]}
+
+
+def _format_of(file: Path | None) -> str:
+    return "text" if file is None or is_stream(file) else _endings().get(file.suffix.lower(), "text")
 
 
 def _refuse_ending(file: Path, format: str) -> None:
     """Raise KdcError where the name ends as that of another format, which the file would then not hold."""
     if not file.suffix or is_stream(file) or file.suffix.lower() in ReportResult.FORMATS[format]:
         return
-    formats = {ending: name for name, endings in ReportResult.FORMATS.items() for ending in endings}
-    permitted = ", ".join(f"{ending} ({name})" for ending, name in formats.items())
-    fitting = formats.get(file.suffix.lower())
+    pairs = ((ending, name) for name, endings in ReportResult.FORMATS.items() for ending in endings)
+    permitted = ", ".join(f"{ending} ({name})" for ending, name in pairs)
+    fitting = _endings().get(file.suffix.lower())
     raise KdcError(
         f"--out {file} does not hold a report in the format {format}, as its name says; permitted: {permitted}",
         f"--format {fitting}" if fitting else f"--out {file.with_suffix(ReportResult.FORMATS[format][0])}",

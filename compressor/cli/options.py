@@ -29,6 +29,7 @@ __all__ = [
     "ProfileName",
     "Qat",
     "Quiet",
+    "QuietResult",
     "RaceShare",
     "Recipe",
     "Resume",
@@ -122,6 +123,7 @@ DecodeCache = Annotated[
 Tracker = Annotated[str | None, typer.Option(help="Also log epochs to tensorboard, wandb or mlflow.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+QuietResult = Annotated[bool, typer.Option("--quiet", help="Show no progress, and of the result one line.")]
 ProfileName = Annotated[str, typer.Option(help="A profile's name, or the path of its YAML.")]
 BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that kdc export made.")]
 AllowUnmeasured = Annotated[

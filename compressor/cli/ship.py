@@ -17,12 +17,14 @@ from compressor.cli.options import (
     Plan,
     ProfileName,
     Quiet,
+    QuietResult,
     Rounds,
     Seconds,
     SetProfile,
     Throughput,
 )
 from compressor.cli.plan import show_plan
+from compressor.errors import KdcError
 
 if TYPE_CHECKING:
     from compressor.api import BundleResult
@@ -61,7 +63,7 @@ def export(
     overwrite: Overwrite = False,
     plan: Plan = False,
     as_json: AsJson = False,
-    quiet: Quiet = False,
+    quiet: QuietResult = False,
 ) -> None:
     """Export for a device, measure, report; the exit code says whether the budget holds."""
     from compressor import api
@@ -76,7 +78,7 @@ def export(
     }  # fmt: skip
     if plan:
         show_plan(api.plan_export(**asked), as_json)
-    judge(api.export(**asked), as_json)
+    judge(api.export(**asked), as_json, quiet)
 
 
 def measure(
@@ -89,7 +91,7 @@ def measure(
     throughput: Throughput = True,
     allow_unmeasured: AllowUnmeasured = False,
     as_json: AsJson = False,
-    quiet: Quiet = False,
+    quiet: QuietResult = False,
 ) -> None:
     """Measure a bundle, here or on a device, and report. Nothing is installed on a device.
 
@@ -102,24 +104,52 @@ def measure(
         bundle, device=device, device_python=device_python, baseline=baseline, rounds=rounds, seconds=seconds,
         throughput=throughput, allow_unmeasured=allow_unmeasured, progress=progress_for(quiet),
     )  # fmt: skip
-    judge(done, as_json)
+    judge(done, as_json, quiet)
+
+
+def _schema(wanted: bool) -> None:
+    if wanted:
+        from compressor.report import report_schema
+        from compressor.terminal.console import show_json
+
+        show_json(report_schema())
+        raise typer.Exit
 
 
 def report(
     bundle: BundleDir,
-    format_: Annotated[str, typer.Option("--format", help="md, json or junit.")] = "md",
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="text, md, json, junit or bencher. Default: as --out ends, or text."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
     overwrite: OverwriteFile = False,
     allow_unmeasured: AllowUnmeasured = False,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="hf:REPO", help="Send model card, report and what ships to the Hugging Face hub."),
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", callback=_schema, is_eager=True, help="Print the JSON Schema of report.json.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: QuietResult = False,
 ) -> None:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device. Ends with 0
     whatever the verdict is: kdc check is the gate."""
     from compressor import api
-    from compressor.terminal.console import show_json, show_result
+    from compressor.terminal.console import show_json, show_line, show_result
 
-    done = api.report(bundle, format=format_, out=out, overwrite=overwrite, allow_unmeasured=allow_unmeasured)
-    if out is None:
-        (show_json if format_ == "json" else show_result)(done.text)
+    if as_json and format_ not in (None, "json"):
+        raise KdcError(f"--json and --format {format_} are two formats", "give one of them")
+    asked = "json" if as_json else format_
+    done = api.report(bundle, format=asked, out=out, overwrite=overwrite, allow_unmeasured=allow_unmeasured, push=push)
+    if out is None and done.format == "text":
+        _show(done, quiet)
+    elif out is None:
+        (show_json if done.format in ("json", "bencher") else show_result)(done.text)
+    if done.pushed is not None and not as_json:
+        show_line(f"pushed to {done.pushed}")
 
 
 def check(
@@ -142,12 +172,23 @@ def check(
     raise typer.Exit(done.exit_code)
 
 
-def judge(done: "BundleResult", as_json: bool) -> None:
+def judge(done: "BundleResult", as_json: bool, quiet: bool = False) -> None:
+    """Show a result, and end as its verdict says."""
     from compressor.report import to_json
-    from compressor.terminal.console import show_json, show_result
+    from compressor.terminal.console import show_json
 
     if as_json:
         show_json(to_json(done.report))
     else:
-        show_result(done.to_markdown())
+        _show(done, quiet)
     raise typer.Exit(done.exit_code)
+
+
+def _show(done: "BundleResult", quiet: bool) -> None:
+    from compressor.report import summary
+    from compressor.terminal.console import show_line, show_summary
+
+    if quiet:
+        show_line(done.summary)
+    else:
+        show_summary(summary(done.report, str(done.bundle), done.allow_unmeasured))

@@ -23,8 +23,15 @@ from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
 from compressor.report.read import Results, read_unmeasured, results_with
-from compressor.report.render.formats import to_json, to_junit, to_markdown, verdict_line
-from compressor.schema.base import write_json
+from compressor.report.push import push
+from compressor.report.render.bencher import to_bencher
+from compressor.report.render.card import to_card
+from compressor.report.render.formats import report_schema, to_json, verdict_line
+from compressor.report.render.junit import to_junit
+from compressor.report.render.page import to_markdown
+from compressor.report.render.summary import summary
+from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle
 from compressor.schema.report import Report
 
 __all__ = [
@@ -35,11 +42,15 @@ __all__ = [
     "finish",
     "must_hold_a_bundle",
     "open_lines",
+    "push",
     "read_unmeasured",
     "refresh",
+    "report_schema",
     "results_with",
     "seal",
     "seal_line",
+    "summary",
+    "to_bencher",
     "to_json",
     "to_junit",
     "to_markdown",
@@ -54,10 +65,20 @@ WAIT_S = 60.0
 """For a command that writes the same bundle to end. A report takes seconds; a measurement says who measures."""
 
 
+def texts_of(bundle_dir: Path, report: Report, allow_unmeasured: bool = False) -> dict[str, str]:
+    """The files that show a report, by their names in the bundle."""
+    return {
+        "report.json": to_json(report),
+        "report.md": to_markdown(report, allow_unmeasured),
+        "junit.xml": to_junit(report),
+        "README.md": to_card(report, read_json(bundle_dir / "bundle.json", Bundle)),
+    }
+
+
 def write_reports(bundle_dir: Path, report: Report, allow_unmeasured: bool = False) -> None:
-    """Write report.json and report.md into the bundle. Seal it afterwards."""
-    write_json(bundle_dir / "report.json", report)
-    write_text(bundle_dir / "report.md", to_markdown(report, allow_unmeasured))
+    """Write `texts_of` the report into the bundle. Seal it afterwards."""
+    for name, content in texts_of(bundle_dir, report, allow_unmeasured).items():
+        write_text(bundle_dir / name, content)
 
 
 def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
@@ -110,7 +131,7 @@ def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
     except KdcError:
         return None
     report = build_report(bundle_dir)
-    texts = {"report.json": to_json(report), "report.md": to_markdown(report, allow_unmeasured)}
+    texts = texts_of(folder, report, allow_unmeasured)
     written = all((folder / name).is_file() for name in texts) and all(
         read_text(folder / name, most=JSON_BYTES) == text for name, text in texts.items()
     )

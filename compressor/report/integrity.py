@@ -38,7 +38,7 @@ __all__ = [
 
 MEASUREMENT = "measurements/measurement.json"
 # What a measurement on the device replaces, and what is then made from it.
-REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml")
+REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml", "README.md")
 MOST_MEASURED = 64_000_000
 """Bytes of a measurement.json. A session of hours with twenty variants has 30 MB."""
 TOO_MANY = "bytes, more than it can have"

@@ -54,9 +54,7 @@ def _without_the_broken(report: Report, where: str) -> Step:
     if not rest:
         return Step(f"kdc doctor --profile {profile}", "what works on this machine, and what does not")
     targets = " ".join(f"--target {shlex.quote(f'{row.runtime}-{row.precision}')}" for row in rest)
-    return Step(
-        f"kdc export RUN --profile {profile} --out {where} --overwrite {targets}", "without what is at fault"
-    )
+    return Step(f"kdc export RUN --profile {profile} --out {where} --overwrite {targets}", "without what is at fault")
 
 
 def _for_a_failure(report: Report) -> Step:
@@ -66,7 +64,9 @@ def _for_a_failure(report: Report) -> Step:
     if failed & set(COSTS):
         if raced is not None and raced.smaller is not None:
             return _another(raced.smaller, "the next smaller student")
-        return Step(f"kdc students --profile {profile}", "which students the budget admits, measured before any training")
+        return Step(
+            f"kdc students --profile {profile}", "which students the budget admits, measured before any training"
+        )
     if "max_drop" in failed:
         return Step(f"kdc distill … --profile {profile} --qat", "a student that has learned to round as int8 does")
     if raced is not None and raced.larger is not None and not raced.larger.over:

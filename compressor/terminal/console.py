@@ -13,22 +13,27 @@ from compressor.errors import KdcError
 from compressor.terminal.printable import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress as Bar
 
     from compressor.progress import Progress
 
 __all__ = [
     "progress_for",
+    "rendered_text",
     "show_error",
     "show_json",
     "show_line",
     "show_result",
+    "show_summary",
     "show_usage",
     "steady_streams",
 ]
 
 T = TypeVar("T")
 PLAIN_EVERY_S = 15.0
+WIDTH = 80
+"""Signs in a line of a result, at most: what any terminal shows."""
 
 
 def progress_for(quiet: bool) -> "Progress":
@@ -46,6 +51,26 @@ def show_result(text: str) -> None:
 def show_line(text: str) -> None:
     """Print a command's result in one line, whatever the names in it hold."""
     _result(printable(text))
+
+
+def show_summary(rendered: "RenderableType") -> None:
+    """Print a command's result for people who look at a terminal: in colour where stdout is one (NO_COLOR is heeded),
+    and never wider than 80 signs. Names in it are made printable by who rendered it."""
+    _result(rendered_text(rendered, colours=sys.stdout is not None and sys.stdout.isatty()))
+
+
+def rendered_text(rendered: "RenderableType", *, colours: bool = False) -> str:
+    """What `show_summary` prints, without blanks at the ends of lines."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    terminal = Console()  # knows how wide it is, and whether colours are wanted
+    width = min(WIDTH, terminal.width) if colours else WIDTH
+    Console(
+        file=file, width=width, force_terminal=colours, no_color=terminal.no_color or not colours,
+        color_system="auto" if colours else None, markup=False, emoji=False, highlight=False, legacy_windows=False,
+    ).print(rendered)  # fmt: skip
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def show_json(text: str) -> None:

@@ -23,7 +23,13 @@ def report_schema() -> str:
     described = Report.model_json_schema(mode="serialization", by_alias=True)
     version = described["properties"]["schema"]["const"]
     head = {"$schema": DIALECT, "$id": f"urn:kdc:report:{version}", "title": f"report.json of kdc, version {version}"}
-    return json.dumps({**head, "$comment": f"as kdc {__version__} writes it", **_open(described), "title": head["title"]}, indent=2) + "\n"
+    return (
+        json.dumps(
+            {**head, "$comment": f"as kdc {__version__} writes it", **_open(described), "title": head["title"]},
+            indent=2,
+        )
+        + "\n"
+    )
 
 
 def _open(part: Any) -> Any:
