@@ -57,6 +57,13 @@ def _number(value: float) -> float:
     return value
 
 
+def _profiles_like(incomplete: str) -> list[str]:
+    """For a shell that completes a command line."""
+    from compressor.profiles import profile_names
+
+    return [name for name in profile_names() if name.startswith(incomplete)]
+
+
 Teachers = Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}; several: an ensemble.")]
 TeacherClasses = Annotated[
     Path | None, typer.Option(help="Names of the teacher's outputs, one a line, where its weights have none.")
@@ -124,7 +131,9 @@ Tracker = Annotated[str | None, typer.Option(help="Also log epochs to tensorboar
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 QuietResult = Annotated[bool, typer.Option("--quiet", help="Show no progress, and of the result one line.")]
-ProfileName = Annotated[str, typer.Option(help="A profile's name, or the path of its YAML.")]
+ProfileName = Annotated[
+    str, typer.Option(help="A profile's name, or the path of its YAML.", autocompletion=_profiles_like)
+]
 BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that kdc export made.")]
 AllowUnmeasured = Annotated[
     bool, typer.Option("--allow-unmeasured", help="Do not judge budget lines that were not measured.")

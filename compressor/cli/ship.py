@@ -138,7 +138,7 @@ def report(
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device. Ends with 0
     whatever the verdict is: kdc check is the gate."""
     from compressor import api
-    from compressor.terminal.console import show_json, show_line, show_result
+    from compressor.terminal.console import progress_for, show_json, show_result
 
     if as_json and format_ not in (None, "json"):
         raise KdcError(f"--json and --format {format_} are two formats", "give one of them")
@@ -148,8 +148,8 @@ def report(
         _show(done, quiet)
     elif out is None:
         (show_json if done.format in ("json", "bencher") else show_result)(done.text)
-    if done.pushed is not None and not as_json:
-        show_line(f"pushed to {done.pushed}")
+    if done.pushed is not None:
+        progress_for(quiet).note(f"pushed to {done.pushed}")
 
 
 def check(

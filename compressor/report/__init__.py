@@ -22,8 +22,8 @@ from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
-from compressor.report.read import Results, read_unmeasured, results_with
 from compressor.report.push import push
+from compressor.report.read import Results, read_unmeasured, results_with
 from compressor.report.render.bencher import to_bencher
 from compressor.report.render.card import to_card
 from compressor.report.render.formats import report_schema, to_json, verdict_line
@@ -50,7 +50,9 @@ __all__ = [
     "seal",
     "seal_line",
     "summary",
+    "texts_of",
     "to_bencher",
+    "to_card",
     "to_json",
     "to_junit",
     "to_markdown",
@@ -76,9 +78,17 @@ def texts_of(bundle_dir: Path, report: Report, allow_unmeasured: bool = False) -
 
 
 def write_reports(bundle_dir: Path, report: Report, allow_unmeasured: bool = False) -> None:
-    """Write `texts_of` the report into the bundle. Seal it afterwards."""
+    """Write `texts_of` the report into the bundle, where they are not there already. Seal it afterwards."""
     for name, content in texts_of(bundle_dir, report, allow_unmeasured).items():
-        write_text(bundle_dir / name, content)
+        if not _holds(bundle_dir / name, content):
+            write_text(bundle_dir / name, content)
+
+
+def _holds(file: Path, content: str) -> bool:
+    try:
+        return file.is_file() and read_text(file, most=JSON_BYTES) == content
+    except KdcError:  # not even text
+        return False
 
 
 def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
@@ -132,9 +142,7 @@ def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
         return None
     report = build_report(bundle_dir)
     texts = texts_of(folder, report, allow_unmeasured)
-    written = all((folder / name).is_file() for name in texts) and all(
-        read_text(folder / name, most=JSON_BYTES) == text for name, text in texts.items()
-    )
+    written = all(_holds(folder / name, content) for name, content in texts.items())
     return report if written and not problems_of_best(bundle_dir, report) else None
 
 

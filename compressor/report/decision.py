@@ -26,11 +26,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class OpenLine:
-    """A line that is no pass, and the variants of which it is the same. `excess`: by how much it fails, if it can be
-    said."""
+    """A line that is no pass, and the variants of which it is the same; or `lines` that were all not measured for the
+    same reason, and then `limit` is empty. `excess`: by how much it fails, if it can be said."""
 
     variants: tuple[str, ...]
-    line: str
+    lines: tuple[str, ...]
     limit: str
     value: str
     verdict: Verdict
@@ -116,15 +116,23 @@ def open_lines(report: Report) -> list[OpenLine]:
 
     groups: dict[tuple[str, ...], list[Check]] = {}
     for check in sorted(filter(decides, report.checks), key=place):
-        key = (check.line, check.limit, check.value, check.verdict, check.reason)
+        told = (check.value, check.reason, check.verdict)
+        key = told if check.verdict == "unmeasured" else (*told, check.line, check.limit)
         groups.setdefault(key, []).append(check)
-    return [
-        OpenLine(
-            tuple(check.variant for check in group), first.line, first.limit, first.value, first.verdict, first.reason,
-            excess(first) if first.verdict == "fail" else "",
-        )
-        for first, group in ((group[0], group) for group in groups.values())
-    ]  # fmt: skip
+    return [_grouped(group) for group in groups.values()]
+
+
+def _grouped(group: list[Check]) -> OpenLine:
+    first, lines = group[0], tuple(dict.fromkeys(check.line for check in group))
+    return OpenLine(
+        variants=tuple(dict.fromkeys(check.variant for check in group)),
+        lines=lines,
+        limit=first.limit if len(lines) == 1 else "",
+        value=first.value,
+        verdict=first.verdict,
+        reason=first.reason,
+        excess=excess(first) if first.verdict == "fail" else "",
+    )
 
 
 def excess(check: Check) -> str:

@@ -1,7 +1,7 @@
 """What of a bundle goes to the Hugging Face hub, when it is asked for: the model card, what ships, and the report.
 
-Neither the teacher's weights go, nor anything of the test data. The token is huggingface_hub's own: HF_TOKEN, or that of
-`hf auth login`; kdc neither reads nor takes one.
+Neither the teacher's weights go, nor anything of the test data. The token is huggingface_hub's own: HF_TOKEN, or that
+of `hf auth login`; kdc neither reads nor takes one.
 """
 
 import re

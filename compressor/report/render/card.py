@@ -96,7 +96,7 @@ def _metrics(report: Report, row: Row) -> Iterator[dict[str, Any]]:
 
 
 def _interval(figure: Estimate) -> dict[str, Any]:
-    return {"confidence": 0.95, "low": figure.low, "high": figure.high, "n": figure.n, "of": figure.of}
+    return {"confidence": 0.95, "low": figure.low, "high": figure.high, "n": figure.n, "of": _plain(figure.of)}
 
 
 def _plain(value: object) -> str:
@@ -115,7 +115,8 @@ def _body(report: Report, bundle: Bundle) -> Iterator[str]:
     if row is None:
         yield f"Nothing ships: {text(report.why)}."
     else:
-        yield f"What ships lies in `best/`, with labels, an example and its own README: {code(row.name)}, {text(report.why)}."
+        ships = "What ships lies in `best/`, with labels, an example and its own README"
+        yield f"{ships}: {code(row.name)}, {text(report.why)}."
         rows = [
             [
                 f"{figure.name} {figure.unit}".strip(),
@@ -131,7 +132,8 @@ def _body(report: Report, bundle: Bundle) -> Iterator[str]:
 def _facts(report: Report, bundle: Bundle) -> Iterator[str]:
     yield f"- Teacher: {code(report.teacher)}, licence: {text(report.teacher_licence)}"
     yield f"- Licence of the student's weights, before it was trained: {text(_weights(report, bundle).licence)}"
-    yield f"- Data: {code(report.data)}, {report.test_n} samples of its {text(report.test_split)} split are what accuracy is of"
+    split = f"the {report.test_n} samples of its {text(report.test_split)} split"
+    yield f"- Data: {code(report.data)}; accuracy is of {split}"
     shown = report.class_names[:MOST_CLASSES]
     more = (
         f", and {len(report.class_names) - len(shown)} more (`labels.txt`)"

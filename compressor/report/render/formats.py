@@ -18,18 +18,14 @@ def to_json(report: Report) -> str:
 
 
 def report_schema() -> str:
-    """The JSON Schema (draft 2020-12) of report.json. The number in its `$id` is that of the report's key `schema`: while
-    it stays, keys are only added, and none changes its meaning. So it admits keys that it does not know."""
+    """The JSON Schema (draft 2020-12) of report.json. The number in its `$id` is that of the report's key `schema`:
+    while it stays, keys are only added, and none changes its meaning. So it admits keys that it does not know."""
     described = Report.model_json_schema(mode="serialization", by_alias=True)
     version = described["properties"]["schema"]["const"]
-    head = {"$schema": DIALECT, "$id": f"urn:kdc:report:{version}", "title": f"report.json of kdc, version {version}"}
-    return (
-        json.dumps(
-            {**head, "$comment": f"as kdc {__version__} writes it", **_open(described), "title": head["title"]},
-            indent=2,
-        )
-        + "\n"
-    )
+    described["required"] = ["schema", *described["required"]]
+    title = f"report.json of kdc, schema {version}, as kdc {__version__} writes it"
+    head = {"$schema": DIALECT, "$id": f"urn:kdc:report:{version}", "title": title}
+    return json.dumps({**head, **_open(described)}, indent=2) + "\n"
 
 
 def _open(part: Any) -> Any:

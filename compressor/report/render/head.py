@@ -11,7 +11,6 @@ from compressor.schema.report import Report, Verdict
 __all__ = ["MOST_LINES", "TITLES", "head"]
 
 MOST_LINES = 25
-MOST_FAULTS = 3
 NAMED = 3
 
 TITLES: dict[Verdict, str] = {
@@ -34,16 +33,11 @@ def head(report: Report, allow_unmeasured: bool = False) -> list[str]:
 
 
 def _title(report: Report) -> str:
-    said = "an artefact is at fault for" if broken(report.checks) else TITLES[report.verdict]
+    said = "an artefact is at fault on" if broken(report.checks) else TITLES[report.verdict]
     return f"## kdc: {report.verdict.upper()} – {said} {code(report.profile)}"
 
 
 def _decision(report: Report, allow_unmeasured: bool) -> Iterator[str]:
-    faults = broken(report.checks)
-    for check in faults[:MOST_FAULTS]:
-        yield f"**At fault:** {code(check.variant)}, {check.line}: {text(check.reason)}"
-    if len(faults) > MOST_FAULTS:
-        yield f"**At fault:** {len(faults) - MOST_FAULTS} more, below"
     chosen = code(report.winner) if report.winner is not None else "none can be chosen"
     yield f"**To ship:** {chosen}: {text(report.why)}."
     for trouble, what in conditions(report):
@@ -83,8 +77,8 @@ def _open_table(lines: list[OpenLine], room: int) -> list[str]:
     rows = [
         [
             _names(line.variants),
-            line.line,
-            text(line.limit),
+            ", ".join(line.lines),
+            text(line.limit or "–"),
             text(f"{line.value}: {line.excess}" if line.excess else line.value),
             _marked(line.verdict),
             text(line.reason),

@@ -1,6 +1,7 @@
 """Report -> JUnit XML, which every CI shows: a case a line of the budget and variant."""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 
 from compressor.schema.report import Report
 from compressor.terminal.printable import printable
@@ -16,6 +17,9 @@ def to_junit(report: Report) -> str:
     counts = {"tests": str(len(report.checks)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
     suites = ET.Element("testsuites", counts)
     suite = ET.SubElement(suites, "testsuite", {"name": printable(f"kdc {report.profile}: {report.verdict}"), **counts})
+    properties = ET.SubElement(suite, "properties")
+    for name, value in _properties(report):
+        ET.SubElement(properties, "property", {"name": name, "value": printable(value)})
     for check in report.checks:
         case = ET.SubElement(suite, "testcase", {"classname": printable(check.variant), "name": printable(check.line)})
         said = printable(f"{check.verdict}: {check.value}, limit: {check.limit}. {check.reason}")
@@ -29,3 +33,13 @@ def to_junit(report: Report) -> str:
     # References in place of signs beyond ASCII: the file is the same one on a stdout that has not got them.
     text = str(ET.tostring(suites, encoding="us-ascii"), "ascii")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def _properties(report: Report) -> Iterator[tuple[str, str]]:
+    yield "verdict", report.verdict
+    yield "ships", report.winner or "nothing"
+    yield "profile", report.profile
+    if report.session is not None:
+        yield "measured on", report.session.machine.cpu
+        yield "measured", report.session.started
+    yield "kdc", report.kdc

@@ -1,5 +1,6 @@
 """Report -> what a terminal of 80 columns shows at the end of a command."""
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def _grid() -> "Table":
 def _verdict(report: Report) -> "RenderableType":
     from rich.text import Text
 
-    said = "an artefact is at fault for" if broken(report.checks) else TITLES[report.verdict]
+    said = "an artefact is at fault on" if broken(report.checks) else TITLES[report.verdict]
     line = Text(overflow="fold").append(report.verdict.upper(), style=STYLES[report.verdict])
     return line.append(f"  {said} {_words(report.profile, most=60)}")
 
@@ -87,7 +88,8 @@ def _limit(figure: Figure) -> "RenderableType":
 
 
 def _facts(report: Report, bundle: str, allow_unmeasured: bool) -> Iterator[tuple[str, "RenderableType"]]:
-    yield "ships", _words(f"{report.winner}: {report.why}" if report.winner else f"nothing: {report.why}", most=240)
+    chosen = f"{report.winner}, in {bundle}/best/" if report.winner else "nothing"
+    yield "ships", _words(f"{chosen}: {report.why}", most=240)
     for trouble, what in conditions(report):
         yield "note", _words(f"{trouble[0].lower()}{trouble[1:]}: {what}", "yellow")
     lines = open_lines(report)
@@ -104,16 +106,18 @@ def _facts(report: Report, bundle: str, allow_unmeasured: bool) -> Iterator[tupl
     if step is not None:
         yield "" if step.command else "next", _words(step.why, "dim" if step.command else "")
     yield "report", _command(f"{bundle}/report.md")
+    yield "", _command(f"kdc report {shlex.quote(bundle)} --format md")
 
 
 def _line(line: OpenLine) -> str:
     names = ", ".join(line.variants[:NAMED]) + (
         f" and {len(line.variants) - NAMED} more" if len(line.variants) > NAMED else ""
     )
+    names = f"{names} {', '.join(line.lines)}"
     if line.verdict == "fail":
         by = f" ({line.excess})" if line.excess else f": {line.reason}"
-        return f"{names} {line.line}: {line.value}, limit {line.limit}{by}"
-    return f"{names} {line.line}: {line.reason}"
+        return f"{names}: {line.value}, limit {line.limit}{by}"
+    return f"{names}: {line.reason}"
 
 
 def _command(command: str) -> "RenderableType":

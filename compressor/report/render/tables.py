@@ -136,7 +136,7 @@ def _sample_sizes(report: Report) -> str:
     }
     for label, field in fields.items():
         sizes = {row.name: getattr(row, field) for row in report.rows if getattr(row, field) is not None}
-        said = {name: f"n = {figure.n} {figure.of}" for name, figure in sizes.items()}
+        said = {name: f"n = {figure.n} {text(figure.of)}" for name, figure in sizes.items()}
         if len(set(said.values())) == 1:
             parts.append(f"{label}: {next(iter(said.values()))}")
         elif said:
