@@ -30,8 +30,8 @@ from tests.kit import MARKUP, MARKUP_SHOWN, Ended, Hearing
 Kdc = Callable[..., Ended]
 
 COMMANDS = ("teach", "specialists", "distill", "predict", "export", "measure", "report", "check", "doctor")
-OF_THE_TERMINAL = {"help", "json", "quiet", "plan", "precompute"}
-"""Options that say how a result is shown, and --plan and --precompute, which are functions of their own."""
+OF_THE_TERMINAL = {"help", "json", "quiet", "plan", "precompute", "schema"}
+"""Options that say how a result is shown or what it is, and --plan and --precompute, which are functions of their own."""
 
 
 def function(name: str) -> Callable[..., Any]:

@@ -212,7 +212,7 @@ class ReportResult(BundleResult):
 
     FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "text": (".txt",),
-        "md": (".md", ".markdown"),
+        "md": (".md", ".markdown", ".txt"),
         "json": (".json",),
         "junit": (".xml",),
         "bencher": (".json",),

@@ -7,10 +7,12 @@ from compressor.report.gate import broken
 from compressor.report.render.markdown import code, text
 from compressor.schema.race import Neighbour
 from compressor.schema.report import Report
+from compressor.terminal.printable import one_line
 
 __all__ = ["Step", "next_step"]
 
 LATENCY = ("p50_ms", "p90_ms", "min_speedup", "max_slowdown")
+LONGEST = 100
 COSTS = (*LATENCY, "size_mb", "peak_rss_mb", "model_rss_mb", "max_growth")
 
 
@@ -40,6 +42,11 @@ def next_step(report: Report, bundle: str = "BUNDLE") -> Step | None:
     return _for_an_open_verdict(report, where)
 
 
+def _typed(name: str, otherwise: str) -> str:
+    """A name as a shell takes it; one that nobody would type is left to the reader."""
+    return shlex.quote(name) if one_line(name) == name and len(name) <= LONGEST else otherwise
+
+
 def _decisive(report: Report, *verdicts: str) -> set[str]:
     """The lines with these verdicts of the variant to ship, or of all students where there is none."""
     students = {row.name for row in report.rows if row.role == "student"}
@@ -50,7 +57,7 @@ def _decisive(report: Report, *verdicts: str) -> set[str]:
 def _without_the_broken(report: Report, where: str) -> Step:
     at_fault = {check.variant for check in broken(report.checks)}
     rest = [row for row in report.rows if row.role == "student" and row.name not in at_fault]
-    profile = shlex.quote(report.profile)
+    profile = _typed(report.profile, "PROFILE")
     if not rest:
         return Step(f"kdc doctor --profile {profile}", "what works on this machine, and what does not")
     targets = " ".join(f"--target {shlex.quote(f'{row.runtime}-{row.precision}')}" for row in rest)
@@ -58,7 +65,7 @@ def _without_the_broken(report: Report, where: str) -> Step:
 
 
 def _for_a_failure(report: Report) -> Step:
-    failed, profile = _decisive(report, "fail"), shlex.quote(report.profile)
+    failed, profile = _decisive(report, "fail"), _typed(report.profile, "PROFILE")
     contenders = report.race.contenders if report.race is not None else ()
     raced = next((one for one in contenders if report.race is not None and one.student == report.race.winner), None)
     if failed & set(COSTS):
@@ -77,7 +84,7 @@ def _for_a_failure(report: Report) -> Step:
 
 
 def _another(other: Neighbour, why: str) -> Step:
-    return Step(f"kdc distill … --student {shlex.quote(other.student)}", why)
+    return Step(f"kdc distill … --student {_typed(other.student, 'STUDENT')}", why)
 
 
 def _for_an_open_verdict(report: Report, where: str) -> Step:

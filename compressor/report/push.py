@@ -16,7 +16,7 @@ from compressor.schema.report import Report
 __all__ = ["push", "repository"]
 
 PUSHED = ("README.md", "report.md", "report.json", "report.html")
-NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)", re.ASCII)
+NAME = re.compile(r"hf:([a-z0-9][\w.-]*/[a-z0-9][\w.-]*)", re.ASCII | re.IGNORECASE)
 
 
 def repository(reference: str) -> str:
