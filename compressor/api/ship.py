@@ -192,9 +192,9 @@ def report(
             raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
         _refuse_ending(file, chosen)
         refuse_existing(file, overwrite=overwrite)
-    found = refresh(folder, allow_unmeasured)
-    pushed = None if push is None else send(folder, found, push)
-    done = ReportResult(folder, found, allow_unmeasured, format=chosen, pushed=pushed)
+    made = refresh(folder, allow_unmeasured)
+    pushed = None if push is None else send(folder, made, push)
+    done = ReportResult(folder, made, allow_unmeasured, format=chosen, pushed=pushed)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
     return done

@@ -110,12 +110,12 @@ def open_lines(report: Report) -> list[OpenLine]:
     def decides(check: Check) -> bool:
         return check.verdict == "fail" or (check.verdict != "pass" and report.winner in (None, check.variant))
 
-    def place(check: Check) -> tuple[bool, int, bool]:
+    def rank(check: Check) -> tuple[bool, int, bool]:
         order = ("fail", "inconclusive", "unmeasured").index(check.verdict)
         return check not in faults, order, check.variant != report.winner
 
     groups: dict[tuple[str, ...], list[Check]] = {}
-    for check in sorted(filter(decides, report.checks), key=place):
+    for check in sorted(filter(decides, report.checks), key=rank):
         told = (check.value, check.reason, check.verdict)
         key = told if check.verdict == "unmeasured" else (*told, check.line, check.limit)
         groups.setdefault(key, []).append(check)
@@ -140,15 +140,15 @@ def excess(check: Check) -> str:
     limit, value = re.match(r"([≤≥]) ([\d.e+-]+)( %| points)?", check.limit), re.match(r"[+−-]?[\d.]+", check.value)
     if limit is None or value is None:
         return ""
-    bound, found = float(limit[2]), float(value[0].replace("−", "-"))
-    if found == bound:
+    bound, measured = float(limit[2]), float(value[0].replace("−", "-"))
+    if measured == bound:
         return ""  # as far as the digits that are shown can tell
     side = "over" if limit[1] == "≤" else "below"
     if limit[3]:
-        return f"{number(abs(found - bound), 2)} points {side}"
-    if side == "over" and found >= 2 * bound:
-        return f"{number(found / bound, 2)} times the limit"
-    return f"{number(100 * abs(found / bound - 1), 2)} % {side}"
+        return f"{number(abs(measured - bound), 2)} points {side}"
+    if side == "over" and measured >= 2 * bound:
+        return f"{number(measured / bound, 2)} times the limit"
+    return f"{number(100 * abs(measured / bound - 1), 2)} % {side}"
 
 
 def conditions(report: Report) -> Iterator[tuple[str, str]]:

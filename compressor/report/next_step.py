@@ -67,7 +67,7 @@ def _without_the_broken(report: Report, where: str) -> Step:
 def _for_a_failure(report: Report) -> Step:
     failed, profile = _decisive(report, "fail"), _typed(report.profile, "PROFILE")
     contenders = report.race.contenders if report.race is not None else ()
-    raced = next((one for one in contenders if report.race is not None and one.student == report.race.winner), None)
+    raced = next((each for each in contenders if report.race is not None and each.student == report.race.winner), None)
     if failed & set(COSTS):
         if raced is not None and raced.smaller is not None:
             return _another(raced.smaller, "the next smaller student")

@@ -1,4 +1,4 @@
-"""kdc report --push, against a server that speaks what huggingface_hub asks of the hub: what is sent, and what never is.
+"""kdc report --push, against a server that answers huggingface_hub as the hub does: what is sent, and what never is.
 
 Files go inline here, as the hub asks for small ones; how huggingface_hub sends large ones (LFS, xet) is its own.
 """
@@ -40,7 +40,7 @@ class Hub(ThreadingHTTPServer):
 class Answer(BaseHTTPRequestHandler):
     server: Hub
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         pass
 
     def _send(self, values: Any, status: int = 200) -> None:
@@ -52,15 +52,15 @@ class Answer(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._send({})
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.server.asked.append(f"GET {self.path.partition('?')[0]}")
         rows = [{"type": "file", "path": path, "size": 1, "oid": "0" * 40} for path in self.server.files]
         self._send(rows if "/tree/" in self.path else {"id": "me/model", "siblings": []})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         hub, body = self.server, self.rfile.read(int(self.headers["Content-Length"])).decode()
         place = self.path.partition("?")[0]
         hub.asked.append(f"POST {place}")

@@ -58,7 +58,7 @@ def _metadata(report: Report, bundle: Bundle) -> dict[str, Any]:
 
 
 def _weights(report: Report, bundle: Bundle) -> Weights:
-    chosen: Variant | None = next((one for one in bundle.variants if one.name == report.winner), None)
+    chosen: Variant | None = next((variant for variant in bundle.variants if variant.name == report.winner), None)
     return (chosen.weights if chosen is not None else None) or bundle.student.weights
 
 
