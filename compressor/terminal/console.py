@@ -194,7 +194,10 @@ class _Plain(_Quiet):
     """Lines that last: one when a long thing begins to take long, then one now and then."""
 
     def __init__(self) -> None:
+        from compressor.progress import TimeLeft
+
         self._spoke = time.monotonic()
+        self._time = TimeLeft()
 
     def note(self, text: str) -> None:
         _write(sys.stderr, printable(text) + "\n")
@@ -202,13 +205,19 @@ class _Plain(_Quiet):
 
     def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
         self._spoke = time.monotonic()
+        self._time.begin(doing)
         for done, item in enumerate(items):
-            self.at(doing, done, total)
+            if self._is_time():
+                left = self._time.left(done / max(1, total))
+                self.note(f"{doing}: {done}/{total}{f'; {left}' if left else ''}")
             yield item
 
     def at(self, doing: str, done: int, total: int) -> None:
-        if time.monotonic() - self._spoke > PLAIN_EVERY_S:
+        if self._is_time():
             self.note(f"{doing}: {done}/{total}")
+
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._spoke > PLAIN_EVERY_S
 
 
 class _Live(_Quiet):
@@ -217,9 +226,12 @@ class _Live(_Quiet):
     def __init__(self) -> None:
         from rich.console import Console
 
+        from compressor.progress import TimeLeft
+
         self._console = Console(file=cast(TextIO, _Steady(sys.stderr)), highlight=False, soft_wrap=True)
         self._bar: Bar | None = None
         self._doing = ""
+        self._time = TimeLeft()
 
     def note(self, text: str) -> None:
         self._console.print(printable(text), markup=False, emoji=False)
@@ -229,18 +241,19 @@ class _Live(_Quiet):
 
     def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
         bar = self._new_bar()
+        self._time.begin(doing)
         with bar:
-            task = bar.add_task(printable(doing), total=total)
-            for item in items:
+            task = bar.add_task(printable(doing), total=total, whole="")
+            for done, item in enumerate(items, start=1):
                 yield item
-                bar.advance(task)
+                bar.update(task, completed=done, whole=self._time.left(done / max(1, total)))
 
     def at(self, doing: str, done: int, total: int) -> None:
         if self._bar is None or doing != self._doing:
             self.end()
             self._bar, self._doing = self._new_bar(), doing
             self._bar.start()
-            self._bar.add_task(printable(doing), total=total)
+            self._bar.add_task(printable(doing), total=total, whole="")
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
         if done >= total:
             self.end()
@@ -258,5 +271,6 @@ class _Live(_Quiet):
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[whole]}", markup=False),
         )
         return Progress(*columns, console=self._console, transient=True)
