@@ -202,7 +202,8 @@ def report(
 
 def _endings() -> dict[str, str]:
     """What a name may end on, and the first format that is called so."""
-    return {ending: name for name in reversed(ReportResult.FORMATS) for ending in ReportResult.FORMATS[name]}
+    formats = [*ReportResult.FORMATS.items()]
+    return {ending: name for name, endings in reversed(formats) for ending in endings}
 
 
 def _format_of(file: Path | None) -> str:

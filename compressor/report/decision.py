@@ -1,6 +1,7 @@
 """What of a report fails or decides, for those who read only that: a pull request, a terminal."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,9 +57,10 @@ def figures(report: Report) -> list[Figure]:
     checks = {check.line: check for check in report.checks if check.variant == row.name}
     teacher, table = teacher_of(report), report.teacher_table
     accuracy = teacher.accuracy if teacher is not None else table.accuracy if table is not None else None
+    p50, p90 = (None, None) if teacher is None else (teacher.p50_ms, teacher.p90_ms)
     rows = [
-        ("p50", "ms", "p50_ms", estimate(row.p50_ms), _beside(teacher and teacher.p50_ms)),
-        ("p90", "ms", "p90_ms", estimate(row.p90_ms), _beside(teacher and teacher.p90_ms)),
+        ("p50", "ms", "p50_ms", estimate(row.p50_ms), _beside(p50)),
+        ("p90", "ms", "p90_ms", estimate(row.p90_ms), _beside(p90)),
         ("times as fast as the teacher", "", "min_speedup", estimate(row.p50_ratio), "1"),
         ("size", "MB", "size_mb", _mb(row), _mb(teacher) if teacher is not None else ""),
         ("accuracy", "%", "min_accuracy", estimate(row.accuracy, percent=True), _beside(accuracy, percent=True)),
@@ -103,16 +105,17 @@ def samples(report: Report) -> str:
 
 
 def open_lines(report: Report) -> list[OpenLine]:
-    """The lines that fail, those that no other variant makes up for first; and of the variant to ship, or of all where
-    there is none, those that are open."""
+    """The lines that fail, those that no other variant makes up for first, then those of the variant to ship, then of
+    whoever fails the fewest; and of the variant to ship, or of all where there is none, those that are open."""
     faults = broken(report.checks)
+    failed = Counter(check.variant for check in report.checks if check.verdict == "fail")
 
     def decides(check: Check) -> bool:
         return check.verdict == "fail" or (check.verdict != "pass" and report.winner in (None, check.variant))
 
-    def rank(check: Check) -> tuple[bool, int, bool]:
+    def rank(check: Check) -> tuple[bool, int, bool, int]:
         order = ("fail", "inconclusive", "unmeasured").index(check.verdict)
-        return check not in faults, order, check.variant != report.winner
+        return check not in faults, order, check.variant != report.winner, failed[check.variant]
 
     groups: dict[tuple[str, ...], list[Check]] = {}
     for check in sorted(filter(decides, report.checks), key=rank):
