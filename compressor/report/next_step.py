@@ -56,9 +56,10 @@ def _decisive(report: Report, *verdicts: str) -> set[str]:
 
 def _without_the_broken(report: Report, where: str) -> Step:
     at_fault = {check.variant for check in broken(report.checks)}
-    rest = [row for row in report.rows if row.role == "student" and row.name not in at_fault]
+    students = [row for row in report.rows if row.role == "student"]
+    rest = [row for row in students if row.name not in at_fault]
     profile = _typed(report.profile, "PROFILE")
-    if not rest:
+    if not rest or len(rest) == len(students):  # what is at fault may be what they are compared with
         return Step(f"kdc doctor --profile {profile}", "what works on this machine, and what does not")
     targets = " ".join(f"--target {shlex.quote(f'{row.runtime}-{row.precision}')}" for row in rest)
     return Step(f"kdc export RUN --profile {profile} --out {where} --overwrite {targets}", "without what is at fault")

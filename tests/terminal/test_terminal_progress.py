@@ -1,6 +1,7 @@
 """How far a command is: time left of all its trainings, and lines of the data that are said once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import pytest
 
@@ -13,6 +14,8 @@ from compressor.schema.student import Request
 from compressor.terminal import console
 from compressor.terminal.console import progress_for
 from tests.kit import Hearing
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -67,9 +70,9 @@ class Tracked(Silent):
     def __init__(self) -> None:
         self.parts: list[str] = []
 
-    def track(self, items: object, total: int, doing: str) -> Iterator[object]:  # type: ignore[override]
+    def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
         self.parts.append(f"{doing}: {doing.number} of {doing.of}" if isinstance(doing, Part) else doing)
-        yield from items  # type: ignore[misc]
+        yield from items
 
 
 def test_several_trainings_are_counted_together() -> None:
