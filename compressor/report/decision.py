@@ -140,7 +140,7 @@ def _grouped(group: list[Check]) -> OpenLine:
 
 def excess(check: Check) -> str:
     """By how much a measured value misses its limit: "35 % over", "3.2 points below"; empty where it is no number."""
-    limit, value = re.match(r"([≤≥]) ([\d.e+-]+)( %| points)?", check.limit), re.match(r"[+−-]?[\d.]+", check.value)
+    limit, value = re.match(r"([≤≥]) ([\d.e+-]+)( %| points?)?", check.limit), re.match(r"[+−-]?[\d.]+", check.value)
     if limit is None or value is None:
         return ""
     bound, measured = float(limit[2]), float(value[0].replace("−", "-"))

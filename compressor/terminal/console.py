@@ -15,6 +15,7 @@ from compressor.terminal.printable import printable, printable_json, printable_l
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress as Bar
+    from rich.progress import Task
 
     from compressor.progress import Progress
 
@@ -265,12 +266,14 @@ class _Live(_Quiet):
 
     def _new_bar(self) -> "Bar":
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
 
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[whole]}", markup=False),
-        )
+        class Left(TimeRemainingColumn):
+            """Of all parts, where that is known; else of what the bar shows."""
+
+            def render(self, task: "Task") -> Text:
+                whole = str(task.fields["whole"])
+                return Text(whole, style="progress.remaining") if whole else super().render(task)
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(12), MofNCompleteColumn(), Left())
         return Progress(*columns, console=self._console, transient=True)

@@ -183,7 +183,7 @@ def test_the_worst_report_stays_within_its_lines_and_a_comment(make_bundle: Make
         ("≥ 90 %", "86.8 [85.1–88.2] % (n = 10000 test samples)", "3.2 points below"),
         ("≥ 2 times as fast as the teacher", "1.60 [1.54–1.68] × (n = 30 rounds)", "20 % below"),
         ("≤ 0.5 points", "+0.69 points, balanced +0.67", "0.19 points over"),
-        ("≤ 0.5 points", "−0.10 points", "0.60 points over"),
+        ("≤ 1 point, no class lost", "+2.00 [1.5–2.5] points lost (n = 200 test samples)", "1.0 points over"),
         ("executed bf16", "f32", ""),
         ("each class ≥ 50 % of the teacher's recall", "lowest: 8 97.1", ""),
         ("≤ 2 ms", "not measured", ""),

@@ -120,3 +120,19 @@ def test_what_is_said_of_the_data_is_said_once_to_each() -> None:
     note_once(Muted(first), "for nobody")
     assert first.notes == ["test: 20 % of train split off", "validation: 10 % of train split off"]
     assert second.notes == ["test: 20 % of train split off"]
+
+
+def test_a_bar_with_the_time_left_fits_80_columns() -> None:
+    from rich.console import Console
+
+    bar = console._Live()._new_bar()
+    bar.add_task("epoch 12/15, validation 93.10%", total=2300, completed=450, whole="12 min left of 30 epochs")
+    bar.add_task("decoding train", total=2300, completed=450, whole="")
+    shown = Console(width=80)
+    with shown.capture() as capture:
+        shown.print(bar.get_renderable())
+    first, second = capture.get().splitlines()
+    for part in ("epoch 12/15, validation 93.10%", "450/2300", "12 min left of 30 epochs"):
+        assert part in first
+    assert second.startswith("decoding train")
+    assert "-:--:--" in second
