@@ -1,6 +1,6 @@
 """`kdc export`, `measure`, `report` and `check` as functions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,16 +182,10 @@ def report(
     from compressor.report.push import repository
 
     folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
-    if format is not None and format not in ReportResult.FORMATS:
-        raise KdcError(f"--format {format!r} is not one of {', '.join(ReportResult.FORMATS)}")
-    chosen = format or _format_of(file)
+    chosen = _format_of(file) if format is None else format
+    _refuse_out(file, chosen, ReportResult.FORMATS, [folder], overwrite)
     if push is not None:
         repository(push)
-    if file is not None:
-        if file.resolve().is_relative_to(folder.resolve()):
-            raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
-        _refuse_ending(file, chosen)
-        refuse_existing(file, overwrite=overwrite)
     made = refresh(folder, allow_unmeasured)
     pushed = None if push is None else send(folder, made, push)
     done = ReportResult(folder, made, allow_unmeasured, format=chosen, pushed=pushed)
@@ -200,10 +194,24 @@ def report(
     return done
 
 
+def _refuse_out(
+    file: Path | None, format: str, formats: Mapping[str, tuple[str, ...]], folders: Sequence[Path], overwrite: bool
+) -> None:
+    """Raise KdcError for a format that there is not, and for a file that may not hold it."""
+    if format not in formats:
+        raise KdcError(f"--format {format!r} is not one of {', '.join(formats)}")
+    if file is None:
+        return
+    if any(file.resolve().is_relative_to(folder.resolve()) for folder in folders):
+        raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
+    _refuse_ending(file, format)
+    refuse_existing(file, overwrite=overwrite)
+
+
 def _endings() -> dict[str, str]:
     """What a name may end on, and the first format that is called so."""
-    formats = [*ReportResult.FORMATS.items()]
-    return {ending: name for name, endings in reversed(formats) for ending in endings}
+    formats = ReportResult.FORMATS
+    return {ending: name for name in reversed(list(formats)) for ending in formats[name]}
 
 
 def _format_of(file: Path | None) -> str:

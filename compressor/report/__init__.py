@@ -19,19 +19,17 @@ from compressor.files.bundle_change import next_state, settle
 from compressor.files.bundle_folder import counted, must_hold_a_bundle, read_steadily
 from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, read_text
-from compressor.report.build import build_report
+from compressor.report.build import build_report, report_of
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
 from compressor.report.push import push
-from compressor.report.read import Results, read_unmeasured, results_with
+from compressor.report.read import Results, read_results, read_unmeasured, results_with
 from compressor.report.render.bencher import to_bencher
 from compressor.report.render.card import to_card
 from compressor.report.render.formats import report_schema, to_json, verdict_line
 from compressor.report.render.junit import to_junit
 from compressor.report.render.page import to_markdown
 from compressor.report.render.summary import summary
-from compressor.schema.base import read_json
-from compressor.schema.bundle import Bundle
 from compressor.schema.report import Report
 
 __all__ = [
@@ -59,7 +57,6 @@ __all__ = [
     "verdict_line",
     "verify",
     "verify_made",
-    "write_reports",
 ]
 
 
@@ -67,21 +64,14 @@ WAIT_S = 60.0
 """For a command that writes the same bundle to end. A report takes seconds; a measurement says who measures."""
 
 
-def texts_of(bundle_dir: Path, report: Report, allow_unmeasured: bool = False) -> dict[str, str]:
-    """The files that show a report, by their names in the bundle."""
+def texts_of(bundle_dir: Path, report: Report, results: Results, allow_unmeasured: bool = False) -> dict[str, str]:
+    """The files that a bundle holds of its report, by name. `results`: what the report was made from."""
     return {
         "report.json": to_json(report),
         "report.md": to_markdown(report, allow_unmeasured),
         "junit.xml": to_junit(report),
-        "README.md": to_card(report, read_json(bundle_dir / "bundle.json", Bundle)),
+        "README.md": to_card(report, results.bundle),
     }
-
-
-def write_reports(bundle_dir: Path, report: Report, allow_unmeasured: bool = False) -> None:
-    """Write `texts_of` the report into the bundle, where they are not there already. Seal it afterwards."""
-    for name, content in texts_of(bundle_dir, report, allow_unmeasured).items():
-        if not _holds(bundle_dir / name, content):
-            write_text(bundle_dir / name, content)
 
 
 def _holds(file: Path, content: str) -> bool:
@@ -94,8 +84,11 @@ def _holds(file: Path, content: str) -> bool:
 def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
     """Build the report of a bundle, write it, put what it chose into best/, and seal the bundle. For a bundle that does
     not count yet (see bundle_change): a kill on the way leaves one that is nothing."""
-    report = build_report(bundle_dir)
-    write_reports(bundle_dir, report, allow_unmeasured)
+    results = read_results(bundle_dir)
+    report = report_of(results)
+    for name, text in texts_of(bundle_dir, report, results, allow_unmeasured).items():
+        if not _holds(bundle_dir / name, text):
+            write_text(bundle_dir / name, text)
     ship(bundle_dir, report)
     seal(bundle_dir)
     return report
@@ -140,8 +133,9 @@ def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
         verify(bundle_dir)
     except KdcError:
         return None
-    report = build_report(bundle_dir)
-    texts = texts_of(folder, report, allow_unmeasured)
+    results = read_results(folder)
+    report = report_of(results)
+    texts = texts_of(folder, report, results, allow_unmeasured)
     written = all(_holds(folder / name, content) for name, content in texts.items())
     return report if written and not problems_of_best(bundle_dir, report) else None
 
