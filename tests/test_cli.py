@@ -85,9 +85,7 @@ def test_a_shell_completes_commands_options_and_profiles(
 
 
 def test_the_script_for_a_shell_is_shown(monkeypatch: pytest.MonkeyPatch, kdc: Kdc) -> None:
-    import shellingham
-
-    monkeypatch.setattr(shellingham, "detect_shell", lambda: ("bash", "/bin/bash"))
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
     ended = kdc("--show-completion")
     assert ended.code == 0
     assert "_KDC_COMPLETE=complete_bash" in ended.out
