@@ -5,6 +5,8 @@ of `hf auth login`; kdc neither reads nor takes one.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,27 @@ def push(bundle_dir: Path, report: Report, reference: str) -> str:
         if unreachable is not None:
             raise KdcError(f"--push {reference}: the Hugging Face hub cannot be reached: {unreachable}", "try it later")
         try:
-            return _committed(name, folder, paths, report)
+            with _without_bars():
+                return _committed(name, folder, paths, report)
         except KdcError:
             raise
         except Exception as error:  # huggingface_hub, httpx and requests each raise their own
             raise _refused(error, reference) from None
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Inside, huggingface_hub draws nothing on stderr."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _committed(name: str, folder: Path, paths: list[str], report: Report) -> str:
@@ -65,10 +83,11 @@ def _committed(name: str, folder: Path, paths: list[str], report: Report) -> str
 
 
 def _refused(error: Exception, reference: str) -> KdcError:
+    said = ": ".join(first_line(each).rstrip(".") for each in (error, error.__cause__) if isinstance(each, Exception))
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return KdcError(
-            f"--push {reference} is refused ({status}): {first_line(error)}",
+            f"--push {reference} is refused ({status}): {said}",
             "HF_TOKEN=… of somebody who may write there, or hf auth login",
         )
-    return KdcError(f"--push {reference} failed: {first_line(error)}", "nothing of the bundle was changed")
+    return KdcError(f"--push {reference} failed: {said}", "nothing of the bundle was changed")
