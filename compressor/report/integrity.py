@@ -261,9 +261,11 @@ def _read_sums(sums: Path) -> tuple[dict[str, str], list[str]]:
 
 def _against_sums(digests: dict[str, str], listed: dict[str, str], may_change: tuple[str, ...]) -> Iterable[str]:
     for path in sorted({*digests, *listed} - {SUMS}):
-        if any(path == free or (free.endswith("/") and path.startswith(free)) for free in may_change):
-            if path.startswith(f"{BEST}/") and path not in listed:
-                yield f"{path} is no file of the bundle, and {BEST}/ is made anew: put it elsewhere"
+        if free := next(
+            (name for name in may_change if path == name or (name[-1] == "/" and path.startswith(name))), ""
+        ):
+            if path.startswith((f"{BEST}/", "README.md")) and path not in listed:  # somebody's own
+                yield f"{path} is no file of the bundle, and {free} is made anew: put it elsewhere"
             continue
         if path not in digests:
             yield f"{path} is missing, though {SUMS} lists it"

@@ -423,6 +423,19 @@ def test_a_bundle_of_an_earlier_kdc_gets_them(make_bundle: Make) -> None:
     check(bundle)
 
 
+def test_a_readme_of_somebody_elses_is_not_replaced(make_bundle: Make) -> None:
+    from compressor.report import seal
+
+    bundle = make_bundle()
+    finish(bundle)
+    (bundle / "README.md").unlink()
+    seal(bundle)
+    (bundle / "README.md").write_text("my notes")
+    with pytest.raises(KdcError, match=r"README\.md is no file of the bundle, and README\.md is made anew"):
+        refresh(bundle)
+    assert (bundle / "README.md").read_text() == "my notes"
+
+
 # Names that are not ours
 
 
