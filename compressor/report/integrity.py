@@ -261,11 +261,9 @@ def _read_sums(sums: Path) -> tuple[dict[str, str], list[str]]:
 
 def _against_sums(digests: dict[str, str], listed: dict[str, str], may_change: tuple[str, ...]) -> Iterable[str]:
     for path in sorted({*digests, *listed} - {SUMS}):
-        if free := next(
-            (name for name in may_change if path == name or (name[-1] == "/" and path.startswith(name))), ""
-        ):
+        if any(path == free or (free.endswith("/") and path.startswith(free)) for free in may_change):
             if path.startswith((f"{BEST}/", "README.md")) and path not in listed:  # somebody's own
-                yield f"{path} is no file of the bundle, and {free} is made anew: put it elsewhere"
+                yield f"{path} is no file of the bundle, and {path[: path.find('/') + 1] or path} is made anew: move it"
             continue
         if path not in digests:
             yield f"{path} is missing, though {SUMS} lists it"
