@@ -11,6 +11,8 @@ from compressor.schema.report import Check, Estimate, Report, Row, Verdict
 
 __all__ = ["Figure", "OpenLine", "conditions", "excess", "figures", "open_lines", "samples", "shipped", "teacher_of"]
 
+LONGEST_CPU = 60
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -101,7 +103,9 @@ def samples(report: Report) -> str:
     if report.session is None:
         return f"95 % intervals; {said}" if said else "nothing was measured"
     threads = f", {row.threads} thread{'' if row.threads == 1 else 's'}" if row.threads is not None else ""
-    return f"95 % intervals; {said}; on {report.session.machine.cpu}{threads}, batch {report.session.batch}"
+    cpu = report.session.machine.cpu
+    cpu = cpu if len(cpu) <= LONGEST_CPU else f"{cpu[: LONGEST_CPU - 1]}…"
+    return f"95 % intervals; {said}; on {cpu}{threads}, batch {report.session.batch}"
 
 
 def open_lines(report: Report) -> list[OpenLine]:

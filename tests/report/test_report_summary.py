@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from compressor.report import build_report, finish, summary, to_json, verdict_line
+from compressor.report import build_report, finish, summary, to_json, to_markdown, verdict_line
 from compressor.schema.report import Verdict
 from compressor.terminal.console import rendered_text, show_summary
 from tests.kit import Ended
@@ -40,6 +40,23 @@ def test_it_fits_80_columns_and_says_what_matters(make_bundle: Make, verdict: Ve
     if verdict == "fail":
         assert "fails   ort-fp32 size_mb: 0.8000 MB, limit ≤ 0.5 MB (60 % over)" in text
         assert "next    kdc students --profile mini-pc" in text
+
+
+def test_what_the_figures_rest_on_is_said_to_its_end(make_bundle: Make) -> None:
+    report = build_report(
+        make_bundle(machine={"cpu": "A processor of a name that is longer than those of most, (R) (TM) 5.0 GHz"})
+    )
+    row = report.rows[0]
+    assert row.p50_ratio is not None
+    longer = "rounds, of each block the fastest 20 % of the calls"
+    row = row.model_copy(update={"p50_ratio": row.p50_ratio.model_copy(update={"of": longer})})
+    report = report.model_copy(update={"rows": (row, report.rows[1])})
+    said = " ".join(rendered_text(summary(report, "bundle")).split())
+    assert (
+        f"{longer}; accuracy: n = 200 test samples; on A processor of a name that is longer than those of most" in said
+    )
+    assert "…, 2 threads, batch 1." in said
+    assert "…, 2 threads, batch 1." in to_markdown(report).partition("<details>")[0]
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)

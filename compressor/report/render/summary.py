@@ -37,7 +37,10 @@ def summary(report: Report, bundle: str, allow_unmeasured: bool = False) -> "Gro
 
     rows: list[RenderableType] = [_verdict(report)]
     if figures(report):
-        rows += [Padding(_figures(report), (1, 0, 0, 2)), Padding(_words(f"{samples(report)}.", "dim"), (0, 0, 0, 2))]
+        rows += [
+            Padding(_figures(report), (1, 0, 0, 2)),
+            Padding(_words(f"{samples(report)}.", "dim", most=240), (0, 0, 0, 2)),
+        ]
     facts = _grid()
     for title, what in _facts(report, bundle, allow_unmeasured):
         facts.add_row(_words(title, "bold"), what)
