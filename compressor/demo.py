@@ -10,7 +10,7 @@ from compressor.errors import KdcError, os_error
 from compressor.files.atomic import is_temporary, write_text
 from compressor.files.locks import is_lock, locked
 from compressor.pipeline import Building, Measuring, export
-from compressor.progress import Progress
+from compressor.progress import InAll, Progress
 from compressor.schema.report import Report
 
 __all__ = ["demo"]
@@ -108,6 +108,7 @@ def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
     to_distill = Request(command="distill", teacher=teacher, student=student, init="random", recipe=recipe, **common)
     for name, request in (("teacher", to_teach), ("run", to_distill)):
         acquire(Destination(out / name, overwrite=again), request)
+    progress = InAll(progress, to_teach.recipe.epochs + to_distill.recipe.epochs)
     progress.note("1/3 a teacher, trained on the spot: timm:resnet10t")
     teach(to_teach, Destination(out / "teacher", overwrite=again), progress=progress)
     progress.note(f"2/3 a student, distilled from it: {student}")

@@ -12,7 +12,7 @@ from compressor.choice import Choosing, settled
 from compressor.errors import KdcError
 from compressor.files.atomic import file_sha256
 from compressor.files.locks import locked
-from compressor.progress import Progress
+from compressor.progress import InAll, Progress
 from compressor.schema.base import Noun
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Scheme
@@ -66,7 +66,17 @@ def distill(
     run = in_float if request.qat is None else distill_quantized
     if request.control:
         run = distill_controlled
+    tried = request.race is not None or (request.regime is not None and bool(request.regime.arms))
+    if not (out.resume or tried):  # else some of it is done already, or not yet known
+        progress = InAll(progress, _epochs_in_all(request))
     return run(request, out, resources=resources, progress=progress, data=data)
+
+
+def _epochs_in_all(request: Request) -> int:
+    """Of every training that `distill` goes through."""
+    trained_on = request.recipe.qat.epochs if request.qat is not None else 0
+    once = request.recipe.epochs + trained_on
+    return len(request.assistants) * request.recipe.epochs + (2 if request.control else 1) * once
 
 
 @dataclass(frozen=True)

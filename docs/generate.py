@@ -230,6 +230,13 @@ def _value(value: Any) -> str:
     return str(value) if value != "" else '""'
 
 
+def report_schema() -> str:
+    """What `kdc report --schema` prints."""
+    from compressor.report import report_schema
+
+    return report_schema()
+
+
 def experiments(prefix: str) -> str:
     """A line an experiment, the newest first; `prefix`: where the pages lie from there."""
     rows = []
@@ -249,6 +256,7 @@ torch 2.14.1, timm 1.0.31, onnxruntime 1.32.0, openvino 2026.4.1. Intervals are 
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/commands.md": commands_page,
     "docs/reference/schema.md": schema_page,
+    "docs/reference/report.schema.json": report_schema,
     "docs/experiments/index.md": lambda: experiments(""),
     "EXPERIMENTS.md": lambda: experiments("docs/experiments/"),
 }

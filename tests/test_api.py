@@ -30,8 +30,8 @@ from tests.kit import MARKUP, MARKUP_SHOWN, Ended, Hearing
 Kdc = Callable[..., Ended]
 
 COMMANDS = ("teach", "specialists", "distill", "predict", "export", "measure", "report", "check", "doctor")
-OF_THE_TERMINAL = {"help", "json", "quiet", "plan", "precompute"}
-"""Options that say how a result is shown, and --plan and --precompute, which are functions of their own."""
+OF_THE_TERMINAL = {"help", "json", "quiet", "plan", "precompute", "schema"}
+"""Options that say how a result is shown, or is to be read, and --plan and --precompute, functions of their own."""
 
 
 def function(name: str) -> Callable[..., Any]:
@@ -293,7 +293,7 @@ def test_paths_and_texts_are_what_they_should_be() -> None:
         (lambda: compressor.distill(teacher=[], data="digits", out="o"), "teacher names none"),
         (lambda: compressor.distill(teacher="x", data=cast(str, 3), out="o"), "data is 3, and is to be a text"),
         (lambda: compressor.teach(teacher="x", data="digits", out="o", teacher_init="no"), "teacher_init 'no'"),
-        (lambda: compressor.report("bundle", format="html"), "format 'html' is not one of md, json, junit"),
+        (lambda: compressor.report("bundle", format="pdf"), "format 'pdf' is not one of text, md, json"),
         (lambda: compressor.report("bundle", out="bundle/x.md"), "out bundle/x.md lies in the bundle"),
         (lambda: compressor.check(""), "bundle is empty"),
         (lambda: compressor.check("nowhere"), "nowhere"),

@@ -60,6 +60,39 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     assert done.stderr.strip() in ("", "0")
 
 
+def completed(words: str, monkeypatch: pytest.MonkeyPatch, kdc: Kdc) -> Ended:
+    """As bash asks how `words` go on."""
+    monkeypatch.setenv("_KDC_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    return kdc()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("kdc me", {"measure"}),
+        ("kdc report b --for", {"--format"}),
+        ("kdc profiles n", {"new"}),
+        ("kdc export r --profile x86-avx5", {"x86-avx512-vnni"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_profiles(
+    words: str, found: set[str], monkeypatch: pytest.MonkeyPatch, kdc: Kdc
+) -> None:
+    ended = completed(words, monkeypatch, kdc)
+    assert (ended.code, set(ended.out.split()), ended.err) == (0, found, "")
+
+
+def test_the_script_for_a_shell_is_shown(monkeypatch: pytest.MonkeyPatch, kdc: Kdc) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+    ended = kdc("--show-completion")
+    assert ended.code == 0
+    assert "_KDC_COMPLETE=complete_bash" in ended.out
+    monkeypatch.setenv("_KDC_COMPLETE", "nonsense")
+    assert kdc().code == 2, "1 would say that a gate fails"
+
+
 def test_losses(kdc: Kdc) -> None:
     rows = {row["name"]: row for row in json.loads(kdc("losses", "--json").out)}
     assert rows["kd"]["parameters"] == {"temperature": {"default": 4.0, "lowest": 0.001, "highest": 1000.0}}
@@ -465,13 +498,15 @@ def test_check_without_torch(bundle: Path) -> None:
 
 
 def test_report_formats(kdc: Kdc, bundle: Path, tmp_path: Path) -> None:
-    markdown = kdc("report", bundle)
-    assert markdown.code == 0
+    shown = kdc("report", bundle)
+    assert shown.code == 0
+    assert shown.out.startswith("PASS  the budget holds on here\n")
+    markdown = kdc("report", bundle, "--format", "md")
     assert markdown.out == (bundle / "report.md").read_text()
     assert json.loads(kdc("report", bundle, "--format", "json").out)["verdict"] == "pass"
     assert kdc("report", bundle, "--format", "junit", "--out", tmp_path / "junit.xml").code == 0
     assert (tmp_path / "junit.xml").read_text().startswith("<?xml")
-    refused(kdc("report", bundle, "--format", "pdf"), 2, "pdf", "md, json, junit")
+    refused(kdc("report", bundle, "--format", "pdf"), 2, "pdf", "text, md, json, junit, bencher")
     refused(kdc("report", tmp_path), 2, "no bundle")
 
 

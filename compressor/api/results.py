@@ -177,6 +177,13 @@ class BundleResult(Shown):
 
         return to_markdown(self.report, self.allow_unmeasured)
 
+    def to_text(self) -> str:
+        """What a terminal shows of it, without colours: at most 80 signs wide."""
+        from compressor.report import summary
+        from compressor.terminal.console import rendered_text
+
+        return rendered_text(summary(self.report, str(self.bundle), self.allow_unmeasured))
+
     def _repr_html_(self) -> str:
         from compressor.report.render.text import estimate, megabytes, number
 
@@ -204,28 +211,38 @@ class BundleResult(Shown):
 
 @dataclass(frozen=True, repr=False)
 class ReportResult(BundleResult):
-    """A bundle's report, as `text` in the `format` that was asked for. `trend`: of the history that it was added to."""
+    """A bundle's report, as `text` in the `format` that was asked for. `pushed`: where it can be seen on the hub;
+    `trend`: of the history that it was added to."""
 
     FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "text": (".txt",),
         "md": (".md", ".markdown", ".txt"),
         "json": (".json",),
         "junit": (".xml",),
+        "bencher": (".json",),
         "release": (".json",),
     }
     """Each with what the name of its file may end on."""
-    format: str = "md"
+    format: str = "text"
+    pushed: str | None = None
     trend: "Trend | None" = None
 
     @property
     def text(self) -> str:
-        from compressor.report import counted, release_of, to_json, to_junit, trend_table
+        from compressor.report import counted, release_of, to_bencher, to_json, to_junit
 
-        if self.format == "md":
-            history = "" if self.trend is None else f"\n{trend_table(self.trend)}\n"
-            return self.to_markdown() + history
+        if self.format in ("text", "md"):
+            return self.to_text() if self.format == "text" else self.to_markdown() + self.history
         if self.format == "release":
             return release_of(counted(self.bundle)).model_dump_json(indent=1) + "\n"
-        return (to_json if self.format == "json" else to_junit)(self.report)
+        return {"json": to_json, "junit": to_junit, "bencher": to_bencher}[self.format](self.report)
+
+    @property
+    def history(self) -> str:
+        """The trend of the history, as markdown; empty where none was asked for."""
+        from compressor.report import trend_table
+
+        return "" if self.trend is None else f"\n{trend_table(self.trend)}\n"
 
 
 @dataclass(frozen=True, repr=False)

@@ -156,40 +156,50 @@ def measure(
 def report(
     bundle: StrPath,
     *,
-    format: str = "md",
+    format: str | None = None,
     out: StrPath | None = None,
     overwrite: bool = False,
     allow_unmeasured: bool = False,
     baseline: StrPath | None = None,
     history: StrPath | None = None,
+    push: str | None = None,
 ) -> ReportResult:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device.
 
     Args:
         bundle: a folder that `export` made.
-        format: "md", "json" or "junit": of the result's `text`; or "release": what later bundles are held against.
+        format: "text" (a summary of 80 columns), "md", "json", "junit" or "bencher": of the result's `text`; or
+            "release": what later bundles are held against. None: as the name of `out` ends, or "text".
         out: a file to write that text to.
         overwrite: replace the file.
         allow_unmeasured: do not judge lines of the budget that were not measured.
         baseline: an earlier bundle or its release, to be held against what that predicted; the bundle stays as it is.
         history: a file of JSON lines that gets one for this bundle; the trend in it is part of "md".
+        push: "hf:OWNER/NAME", a repository of the Hugging Face hub that gets model card, report and what ships; one
+            that does not exist is made, private. Nothing is sent anywhere without it.
 
     Raises:
         KdcError: see `export`.
     """
     from compressor.report import counted, entry_of, read_baseline, refresh, remember, report_beside
+    from compressor.report import push as send
+    from compressor.report.push import repository
 
     folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
     earlier, remembered = optional_path(baseline, "--baseline"), optional_path(history, "--history")
-    refuse_out(file, format, ReportResult.FORMATS, [folder], overwrite)
+    chosen = _format_of(file) if format is None else format
+    refuse_out(file, chosen, ReportResult.FORMATS, [folder], overwrite)
+    if push is not None:
+        repository(push)
     if remembered is not None and remembered.resolve().is_relative_to(folder.resolve()):
         raise KdcError(f"--history {remembered} lies in the bundle, which is sealed", "choose a file outside of it")
     held_against = None if earlier is None else read_baseline(earlier, folder)
     made = refresh(folder, allow_unmeasured)
+    pushed = None if push is None else send(folder, made, push)
     if held_against is not None:
         made = report_beside(counted(folder), held_against)
     trend = None if remembered is None else remember(remembered, entry_of(counted(folder), made))
-    done = ReportResult(folder, made, allow_unmeasured, format=format, trend=trend)
+    done = ReportResult(folder, made, allow_unmeasured, format=chosen, pushed=pushed, trend=trend)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
     return done
@@ -199,6 +209,10 @@ def _endings() -> dict[str, str]:
     """What a name may end on, and the first format that is called so."""
     formats = ReportResult.FORMATS
     return {ending: name for name in reversed(list(formats)) for ending in formats[name]}
+
+
+def _format_of(file: Path | None) -> str:
+    return "text" if file is None or is_stream(file) else _endings().get(file.suffix.lower(), "text")
 
 
 def _refuse_ending(file: Path, format: str) -> None:

@@ -22,7 +22,6 @@ INTERRUPTED = KdcError("interrupted")
 app = typer.Typer(
     name="kdc",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Distill a large vision model into one that fits a device, and prove it.",
@@ -103,6 +102,8 @@ def _ended() -> tuple[int, KdcError | None]:
         _show_usage_error(error)
         return EXIT_USAGE, None
     except SystemExit as error:
+        if _completes():  # typer's own way to end it; its 1 would mean that a gate failed
+            return (EXIT_USAGE if error.code else EXIT_PASS), None
         # typer's, where the reader of --help has gone (`kdc --help | head -1`): it saw enough.
         if isinstance(error.__context__, BrokenPipeError):
             return EXIT_PASS, None
@@ -114,6 +115,12 @@ def _ended() -> tuple[int, KdcError | None]:
         if os.environ.get("KDC_DEBUG") and not isinstance(error, KdcError):
             raise
         return _told(error)
+
+
+def _completes() -> bool:
+    """Whether a shell asks how a command goes on, or somebody for that to be set up: then typer answers and ends."""
+    asked = {"--install-completion", "--show-completion"}
+    return "_KDC_COMPLETE" in os.environ or bool(asked & set(sys.argv[1:2]))
 
 
 def _told(error: Exception) -> tuple[int, KdcError]:

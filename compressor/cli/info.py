@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor.cli.options import AsJson, Device, DevicePython, Overwrite, OverwriteFile, Quiet, SetProfile
+from compressor.cli.options import AsJson, Device, DevicePython, Overwrite, OverwriteFile, QuietResult, SetProfile
 from compressor.cli.ship import judge
 from compressor.errors import EXIT_MISSING, KdcError
 
@@ -130,7 +130,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")] = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
-    quiet: Quiet = False,
+    quiet: QuietResult = False,
 ) -> None:
     """The whole way on scikit-learn's handwritten digits: teacher, student, export, report. Offline, minutes."""
     from compressor.api import BundleResult
@@ -138,7 +138,7 @@ def demo(
     from compressor.terminal.console import progress_for
 
     report = run(out, seed=seed, overwrite=overwrite, progress=progress_for(quiet))
-    judge(BundleResult(out / "bundle", report), as_json)
+    judge(BundleResult(out / "bundle", report), as_json, quiet)
 
 
 def _loss_cells(name: str, loss: "Loss") -> tuple[str, ...]:

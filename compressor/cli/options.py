@@ -29,6 +29,7 @@ __all__ = [
     "ProfileName",
     "Qat",
     "Quiet",
+    "QuietResult",
     "RaceLosses",
     "RaceShare",
     "Recipe",
@@ -55,6 +56,13 @@ def _number(value: float) -> float:
     if math.isnan(value):
         raise typer.BadParameter("nan is no number")
     return value
+
+
+def _profiles_like(incomplete: str) -> list[str]:
+    """For a shell that completes a command line."""
+    from compressor.profiles import profile_names
+
+    return [name for name in profile_names() if name.startswith(incomplete)]
 
 
 Teachers = Annotated[list[str], typer.Option(help=f"The teacher: {TEACHERS}; several: an ensemble.")]
@@ -130,7 +138,10 @@ DecodeCache = Annotated[
 Tracker = Annotated[str | None, typer.Option(help="Also log epochs to tensorboard, wandb or mlflow.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
-ProfileName = Annotated[str, typer.Option(help="A profile's name, or the path of its YAML.")]
+QuietResult = Annotated[bool, typer.Option("--quiet", help="Show no progress, and of the result one line.")]
+ProfileName = Annotated[
+    str, typer.Option(help="A profile's name, or the path of its YAML.", autocompletion=_profiles_like)
+]
 BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that kdc export made.")]
 AllowUnmeasured = Annotated[
     bool, typer.Option("--allow-unmeasured", help="Do not judge budget lines that were not measured.")

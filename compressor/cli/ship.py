@@ -18,6 +18,7 @@ from compressor.cli.options import (
     Plan,
     ProfileName,
     Quiet,
+    QuietResult,
     Rounds,
     Seconds,
     SetProfile,
@@ -27,7 +28,7 @@ from compressor.cli.plan import show_plan
 from compressor.errors import KdcError
 
 if TYPE_CHECKING:
-    from compressor.api import BundleResult, ComparisonResult, ReportResult
+    from compressor.api import BundleResult, ReportResult
 
 __all__ = ["check", "export", "judge", "measure", "report"]
 
@@ -63,7 +64,7 @@ def export(
     overwrite: Overwrite = False,
     plan: Plan = False,
     as_json: AsJson = False,
-    quiet: Quiet = False,
+    quiet: QuietResult = False,
 ) -> None:
     """Export for a device, measure, report; the exit code says whether the budget holds."""
     from compressor import api
@@ -78,7 +79,7 @@ def export(
     }  # fmt: skip
     if plan:
         show_plan(api.plan_export(**asked), as_json)
-    judge(api.export(**asked), as_json)
+    judge(api.export(**asked), as_json, quiet)
 
 
 def measure(
@@ -91,7 +92,7 @@ def measure(
     throughput: Throughput = True,
     allow_unmeasured: AllowUnmeasured = False,
     as_json: AsJson = False,
-    quiet: Quiet = False,
+    quiet: QuietResult = False,
 ) -> None:
     """Measure a bundle, here or on a device, and report. Nothing is installed on a device.
 
@@ -104,14 +105,26 @@ def measure(
         bundle, device=device, device_python=device_python, baseline=baseline, rounds=rounds, seconds=seconds,
         throughput=throughput, allow_unmeasured=allow_unmeasured, progress=progress_for(quiet),
     )  # fmt: skip
-    judge(done, as_json)
+    judge(done, as_json, quiet)
+
+
+def _schema(wanted: bool) -> None:
+    if wanted:
+        from compressor.report import report_schema
+        from compressor.terminal.console import show_json
+
+        show_json(report_schema())
+        raise typer.Exit
 
 
 def report(
     bundle: Annotated[
         list[Path], typer.Argument(metavar="BUNDLE", help="A folder that kdc export made; several: side by side.")
     ],
-    format_: Annotated[str, typer.Option("--format", help="md, json, junit or release (a baseline).")] = "md",
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="text, md, json, junit, bencher or release. Default: as --out ends, or text."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
     overwrite: OverwriteFile = False,
     allow_unmeasured: AllowUnmeasured = False,
@@ -119,29 +132,61 @@ def report(
     history: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Add a line for this bundle to FILE, and show the trend.")
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="hf:REPO", help="Send model card, report and what ships to the Hugging Face hub."),
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", callback=_schema, is_eager=True, help="Print the JSON Schema of report.json.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: QuietResult = False,
 ) -> None:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device. Ends with 0
     whatever the verdict is: kdc check is the gate."""
     from compressor import api
+    from compressor.terminal.console import progress_for
+
+    if as_json and format_ not in (None, "json"):
+        raise KdcError(f"--json and --format {format_} are two formats", "give one of them")
+    asked = "json" if as_json else format_
+    if len(bundle) > 1:
+        for_one = {"--baseline": baseline, "--history": history, "--push": push, "--allow-unmeasured": allow_unmeasured}
+        _side_by_side(bundle, asked or "md", out, overwrite, for_one)
+        return
+    done = api.report(
+        bundle[0], format=asked, out=out, overwrite=overwrite, allow_unmeasured=allow_unmeasured, baseline=baseline,
+        history=history, push=push,
+    )  # fmt: skip
+    if out is None:
+        _print(done, quiet)
+    if done.pushed is not None:
+        progress_for(quiet).note(f"pushed to {done.pushed}")
+
+
+def _print(done: "ReportResult", quiet: bool) -> None:
     from compressor.terminal.console import show_json, show_result
 
-    done: ComparisonResult | ReportResult
-    if len(bundle) > 1:
-        _for_one({"--baseline": baseline, "--history": history, "--allow-unmeasured": allow_unmeasured})
-        done = api.compare(bundle, format=format_, out=out, overwrite=overwrite)
-    else:
-        done = api.report(
-            bundle[0], format=format_, out=out, overwrite=overwrite, allow_unmeasured=allow_unmeasured,
-            baseline=baseline, history=history,
-        )  # fmt: skip
-    if out is None:
-        (show_json if format_ in ("json", "release") else show_result)(done.text)
+    if done.format != "text":
+        (show_json if done.format in ("json", "bencher", "release") else show_result)(done.text)
+        return
+    _show(done, quiet)
+    if done.history and not quiet:
+        show_result(done.history)
 
 
-def _for_one(given: dict[str, object]) -> None:
-    """Raise KdcError for options that mean nothing where several bundles stand side by side."""
-    if names := [name for name, value in given.items() if value]:
+def _side_by_side(
+    bundles: list[Path], form: str, out: Path | None, overwrite: bool, for_one: dict[str, object]
+) -> None:
+    """What several bundles ship. Raises KdcError for options that mean nothing there."""
+    from compressor import api
+    from compressor.terminal.console import show_json, show_result
+
+    if names := [name for name, value in for_one.items() if value]:
         raise KdcError(f"{', '.join(names)} is for one bundle", "name one, or leave the option out")
+    done = api.compare(bundles, format=form, out=out, overwrite=overwrite)
+    if out is None:
+        (show_json if done.format == "json" else show_result)(done.text)
 
 
 def check(
@@ -168,12 +213,23 @@ def check(
     raise typer.Exit(done.exit_code)
 
 
-def judge(done: "BundleResult", as_json: bool) -> None:
+def judge(done: "BundleResult", as_json: bool, quiet: bool = False) -> None:
+    """Show a result, and end as its verdict says."""
     from compressor.report import to_json
-    from compressor.terminal.console import show_json, show_result
+    from compressor.terminal.console import show_json
 
     if as_json:
         show_json(to_json(done.report))
     else:
-        show_result(done.to_markdown())
+        _show(done, quiet)
     raise typer.Exit(done.exit_code)
+
+
+def _show(done: "BundleResult", quiet: bool) -> None:
+    from compressor.report import summary
+    from compressor.terminal.console import show_line, show_summary
+
+    if quiet:
+        show_line(done.summary)
+    else:
+        show_summary(summary(done.report, str(done.bundle), done.allow_unmeasured))

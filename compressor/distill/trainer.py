@@ -28,7 +28,7 @@ from compressor.errors import KdcError
 from compressor.models import LoadedModel
 from compressor.models.trained_on import learned_before
 from compressor.models.weights import head_parameters
-from compressor.progress import Muted, Progress
+from compressor.progress import Muted, Progress, note_once
 from compressor.quantization.fake_quant import restore_channels
 from compressor.schema.base import flat
 from compressor.schema.quantization import Quantization
@@ -53,7 +53,7 @@ __all__ = [
 def log_sizes(data: Dataset, progress: Progress) -> None:
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.info.counts.items())
     names = data.info.class_names
-    progress.note(f"data {data.info.source}: {len(names)} classes ({listed(names, 6)}); {sizes}")
+    note_once(progress, f"data {data.info.source}: {len(names)} classes ({listed(names, 6)}); {sizes}")
 
 
 def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, progress: Progress) -> Student:

@@ -19,11 +19,12 @@ from compressor.files.bundle_change import next_state, settle
 from compressor.files.bundle_folder import counted, must_hold_a_bundle, read_steadily
 from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, read_text
-from compressor.report.build import build_report
+from compressor.report.build import build_report, report_of
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.history import Trend, entry_of, remember, trend_table
 from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
-from compressor.report.read import Results, read_unmeasured, results_with
+from compressor.report.push import push
+from compressor.report.read import Results, read_results, read_unmeasured, results_with
 from compressor.report.release import (
     Baseline,
     compared_with,
@@ -32,10 +33,14 @@ from compressor.report.release import (
     report_beside,
     require_baseline,
 )
-from compressor.report.render.formats import to_json, to_junit, to_markdown, verdict_line
+from compressor.report.render.bencher import to_bencher
+from compressor.report.render.card import to_card
+from compressor.report.render.formats import report_schema, to_json, verdict_line
+from compressor.report.render.junit import to_junit
+from compressor.report.render.page import to_markdown
+from compressor.report.render.summary import summary
 from compressor.report.side_by_side import side_by_side
 from compressor.report.side_by_side import to_table as side_by_side_table
-from compressor.schema.base import write_json
 from compressor.schema.report import Report
 
 __all__ = [
@@ -51,18 +56,24 @@ __all__ = [
     "finish",
     "must_hold_a_bundle",
     "open_lines",
+    "push",
     "read_baseline",
     "read_unmeasured",
     "refresh",
     "release_of",
     "remember",
     "report_beside",
+    "report_schema",
     "require_baseline",
     "results_with",
     "seal",
     "seal_line",
     "side_by_side",
     "side_by_side_table",
+    "summary",
+    "texts_of",
+    "to_bencher",
+    "to_card",
     "to_json",
     "to_junit",
     "to_markdown",
@@ -70,7 +81,6 @@ __all__ = [
     "verdict_line",
     "verify",
     "verify_made",
-    "write_reports",
 ]
 
 
@@ -78,17 +88,31 @@ WAIT_S = 60.0
 """For a command that writes the same bundle to end. A report takes seconds; a measurement says who measures."""
 
 
-def write_reports(bundle_dir: Path, report: Report, allow_unmeasured: bool = False) -> None:
-    """Write report.json and report.md into the bundle. Seal it afterwards."""
-    write_json(bundle_dir / "report.json", report)
-    write_text(bundle_dir / "report.md", to_markdown(report, allow_unmeasured))
+def texts_of(bundle_dir: Path, report: Report, results: Results, allow_unmeasured: bool = False) -> dict[str, str]:
+    """The files that a bundle holds of its report, by name. `results`: what the report was made from."""
+    return {
+        "report.json": to_json(report),
+        "report.md": to_markdown(report, allow_unmeasured),
+        "junit.xml": to_junit(report),
+        "README.md": to_card(report, results.bundle),
+    }
+
+
+def _holds(file: Path, content: str) -> bool:
+    try:
+        return file.is_file() and read_text(file, most=JSON_BYTES) == content
+    except KdcError:  # not even text
+        return False
 
 
 def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
     """Build the report of a bundle, write it, put what it chose into best/, and seal the bundle. For a bundle that does
     not count yet (see bundle_change): a kill on the way leaves one that is nothing."""
-    report = build_report(bundle_dir)
-    write_reports(bundle_dir, report, allow_unmeasured)
+    results = read_results(bundle_dir)
+    report = report_of(results)
+    for name, text in texts_of(bundle_dir, report, results, allow_unmeasured).items():
+        if not _holds(bundle_dir / name, text):
+            write_text(bundle_dir / name, text)
     ship(bundle_dir, report)
     seal(bundle_dir)
     return report
@@ -133,11 +157,10 @@ def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
         verify(bundle_dir)
     except KdcError:
         return None
-    report = build_report(bundle_dir)
-    texts = {"report.json": to_json(report), "report.md": to_markdown(report, allow_unmeasured)}
-    written = all((folder / name).is_file() for name in texts) and all(
-        read_text(folder / name, most=JSON_BYTES) == text for name, text in texts.items()
-    )
+    results = read_results(folder)
+    report = report_of(results)
+    texts = texts_of(folder, report, results, allow_unmeasured)
+    written = all(_holds(folder / name, content) for name, content in texts.items())
     return report if written and not problems_of_best(bundle_dir, report) else None
 
 

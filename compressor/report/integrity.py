@@ -38,7 +38,7 @@ __all__ = [
 
 MEASUREMENT = "measurements/measurement.json"
 # What a measurement on the device replaces, and what is then made from it.
-REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml")
+REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml", "README.md")
 MOST_MEASURED = 64_000_000
 """Bytes of a measurement.json. A session of hours with twenty variants has 30 MB."""
 TOO_MANY = "bytes, more than it can have"
@@ -262,8 +262,8 @@ def _read_sums(sums: Path) -> tuple[dict[str, str], list[str]]:
 def _against_sums(digests: dict[str, str], listed: dict[str, str], may_change: tuple[str, ...]) -> Iterable[str]:
     for path in sorted({*digests, *listed} - {SUMS}):
         if any(path == free or (free.endswith("/") and path.startswith(free)) for free in may_change):
-            if path.startswith(f"{BEST}/") and path not in listed:
-                yield f"{path} is no file of the bundle, and {BEST}/ is made anew: put it elsewhere"
+            if path.startswith((f"{BEST}/", "README.md")) and path not in listed:  # somebody's own
+                yield f"{path} is no file of the bundle, and {path[: path.find('/') + 1] or path} is made anew: move it"
             continue
         if path not in digests:
             yield f"{path} is missing, though {SUMS} lists it"

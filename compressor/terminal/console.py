@@ -13,22 +13,28 @@ from compressor.errors import KdcError
 from compressor.terminal.printable import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress as Bar
+    from rich.progress import Task
 
     from compressor.progress import Progress
 
 __all__ = [
     "progress_for",
+    "rendered_text",
     "show_error",
     "show_json",
     "show_line",
     "show_result",
+    "show_summary",
     "show_usage",
     "steady_streams",
 ]
 
 T = TypeVar("T")
 PLAIN_EVERY_S = 15.0
+WIDTH = 80
+"""Signs in a line of a result, at most: what any terminal shows."""
 
 
 def progress_for(quiet: bool) -> "Progress":
@@ -46,6 +52,26 @@ def show_result(text: str) -> None:
 def show_line(text: str) -> None:
     """Print a command's result in one line, whatever the names in it hold."""
     _result(printable(text))
+
+
+def show_summary(rendered: "RenderableType") -> None:
+    """Print a command's result for people who look at a terminal: in colour where stdout is one (NO_COLOR is heeded),
+    and never wider than 80 signs. Names in it are made printable by who rendered it."""
+    _result(rendered_text(rendered, colours=sys.stdout is not None and sys.stdout.isatty()))
+
+
+def rendered_text(rendered: "RenderableType", *, colours: bool = False) -> str:
+    """What `show_summary` prints, without blanks at the ends of lines."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    terminal = Console()  # knows how wide it is, and whether colours are wanted
+    width = min(WIDTH, terminal.width) if colours else WIDTH
+    Console(
+        file=file, width=width, force_terminal=colours, no_color=terminal.no_color or not colours,
+        color_system="auto" if colours else None, markup=False, emoji=False, highlight=False, legacy_windows=False,
+    ).print(rendered)  # fmt: skip
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def show_json(text: str) -> None:
@@ -169,7 +195,10 @@ class _Plain(_Quiet):
     """Lines that last: one when a long thing begins to take long, then one now and then."""
 
     def __init__(self) -> None:
+        from compressor.progress import TimeLeft
+
         self._spoke = time.monotonic()
+        self._time = TimeLeft()
 
     def note(self, text: str) -> None:
         _write(sys.stderr, printable(text) + "\n")
@@ -177,13 +206,19 @@ class _Plain(_Quiet):
 
     def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
         self._spoke = time.monotonic()
+        self._time.begin(doing)
         for done, item in enumerate(items):
-            self.at(doing, done, total)
+            if self._is_time():
+                left = self._time.left(done / max(1, total))
+                self.note(f"{doing}: {done}/{total}{f'; {left}' if left else ''}")
             yield item
 
     def at(self, doing: str, done: int, total: int) -> None:
-        if time.monotonic() - self._spoke > PLAIN_EVERY_S:
+        if self._is_time():
             self.note(f"{doing}: {done}/{total}")
+
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._spoke > PLAIN_EVERY_S
 
 
 class _Live(_Quiet):
@@ -192,9 +227,12 @@ class _Live(_Quiet):
     def __init__(self) -> None:
         from rich.console import Console
 
+        from compressor.progress import TimeLeft
+
         self._console = Console(file=cast(TextIO, _Steady(sys.stderr)), highlight=False, soft_wrap=True)
         self._bar: Bar | None = None
         self._doing = ""
+        self._time = TimeLeft()
 
     def note(self, text: str) -> None:
         self._console.print(printable(text), markup=False, emoji=False)
@@ -204,18 +242,19 @@ class _Live(_Quiet):
 
     def track(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
         bar = self._new_bar()
+        self._time.begin(doing)
         with bar:
-            task = bar.add_task(printable(doing), total=total)
-            for item in items:
+            task = bar.add_task(printable(doing), total=total, whole="")
+            for done, item in enumerate(items, start=1):
                 yield item
-                bar.advance(task)
+                bar.update(task, completed=done, whole=self._time.left(done / max(1, total)))
 
     def at(self, doing: str, done: int, total: int) -> None:
         if self._bar is None or doing != self._doing:
             self.end()
             self._bar, self._doing = self._new_bar(), doing
             self._bar.start()
-            self._bar.add_task(printable(doing), total=total)
+            self._bar.add_task(printable(doing), total=total, whole="")
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
         if done >= total:
             self.end()
@@ -227,11 +266,14 @@ class _Live(_Quiet):
 
     def _new_bar(self) -> "Bar":
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
 
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
+        class Left(TimeRemainingColumn):
+            """Of all parts, where that is known; else of what the bar shows."""
+
+            def render(self, task: "Task") -> Text:
+                whole = str(task.fields["whole"])
+                return Text(whole, style="progress.remaining") if whole else super().render(task)
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(12), MofNCompleteColumn(), Left())
         return Progress(*columns, console=self._console, transient=True)

@@ -225,7 +225,7 @@ def test_a_file_of_the_users_in_best_is_not_removed(kdc: Kdc, bundle: Path, comm
     (bundle / "measurements" / "log.txt").write_text("new", encoding="utf-8")
     refused = kdc(command, bundle, *(QUICK if command == "measure" else ()))
     assert refused.code == 2
-    assert "best/notes.txt is no file of the bundle, and best/ is made anew: put it elsewhere" in refused.err
+    assert "best/notes.txt is no file of the bundle, and best/ is made anew: move it" in refused.err
     assert (bundle / "best" / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 

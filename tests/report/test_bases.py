@@ -35,7 +35,7 @@ def test_a_teacher_stored_in_half_is_no_base(make_bundle: Make, weights: dict[st
         assert "did not run as it should" in line(report, name).reason
     assert (report.verdict, exit_code_for(report), exit_code_for(report, allow_unmeasured=True)) == ("fail", 1, 1)
     assert verdict_line(report).startswith("FAIL on profile mini-pc: teacher fails precision")
-    assert "**At fault:** `teacher`, precision" in to_markdown(report)
+    assert "\n| `teacher` | precision | executed fp32 | " in to_markdown(report).partition("<details>")[0]
 
 
 def test_elsewhere_what_a_file_holds_is_the_same(make_bundle: Make) -> None:

@@ -27,8 +27,9 @@ def test_a_bundle_is_checked_as_the_command_does(make_bundle: Make, kdc: Kdc, tm
     assert done.summary == kdc("check", bundle).out.splitlines()[0]
     assert done.passed == (typed.code == 0)
     assert done.verdict == done.report.verdict
-    for name, command in (("md", ()), ("json", ("--format", "json")), ("junit", ("--format", "junit"))):
-        assert compressor.report(bundle, format=name).text == kdc("report", bundle, *command).out
+    assert compressor.report(bundle).text == kdc("report", bundle).out == done.to_text()
+    for name in ("text", "md", "json", "junit", "bencher"):
+        assert compressor.report(bundle, format=name).text == kdc("report", bundle, "--format", name).out
     made = compressor.report(bundle, out=tmp_path / "report.md")
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == made.text
     with pytest.raises(KdcError) as caught:
@@ -54,16 +55,38 @@ def test_a_file_holds_what_its_name_says(
     ended = kdc("report", bundle, "--format", form, "--out", out)
     assert ended.code == 2
     assert f"{name} does not hold a report in the format {form}" in ended.err
-    assert "permitted: .md (md), .markdown (md), .txt (md), .json (json), .xml (junit), .json (release)" in ended.err
+    for pair in (".txt (text)", ".md (md)", ".markdown (md)", ".txt (md)", ".json (json)", ".xml (junit)"):
+        assert pair in ended.err.partition("permitted: ")[2]
     assert hint.format(out.with_suffix("")) in ended.err
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["report", "report.markdown", "report.TXT", ".hidden", "/dev/null"])
-def test_names_that_fit_markdown(make_bundle: Make, kdc: Kdc, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("report", "PASS  the budget"),
+        ("report.TXT", "PASS  the budget"),
+        (".hidden", "PASS  the budget"),
+        ("report.md", "## kdc: PASS"),
+        ("report.Markdown", "## kdc: PASS"),
+        ("junit.xml", "<?xml"),
+        ("report.json", "{\n"),
+    ],
+)
+def test_without_a_format_the_name_of_the_file_says_it(
+    make_bundle: Make, kdc: Kdc, tmp_path: Path, name: str, begins: str
+) -> None:
     bundle = make_bundle()
     finish(bundle)
-    assert kdc("report", bundle, "--out", tmp_path / name).code == 0
+    ended = kdc("report", bundle, "--out", tmp_path / name)
+    assert (ended.code, ended.out) == (0, "")
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
+
+
+def test_what_is_no_file_gets_the_summary(make_bundle: Make, kdc: Kdc) -> None:
+    bundle = make_bundle()
+    finish(bundle)
+    assert kdc("report", bundle, "--out", "/dev/null").code == 0
 
 
 def test_a_notebook_shows_a_bundle_and_nothing_in_it_is_markup(make_bundle: Make) -> None:

@@ -24,7 +24,7 @@ from compressor.distill.teacher.sources import Itself, Teacher
 from compressor.files.atomic import write_text
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import any_of, mean_of, same_buffers
-from compressor.progress import Progress
+from compressor.progress import Part, Progress
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
 from compressor.tasks.base import Batch, BatchModel, Feed
@@ -156,7 +156,7 @@ def _epoch(run: Training) -> bool:
     bad = torch.full((), -1, device=device)
     keys = run.learner.keys | set(teacher.keys if teacher and teacher.wants(position.epoch) else ())
     batches = task.batches(position.epoch, position.step, keys)
-    doing = f"epoch {position.epoch + 1}/{run.recipe.epochs}"
+    doing = _doing(run)
     steps = iter(lambda: list(islice(batches, run.recipe.accumulate)), [])
     for parts in run.progress.track(steps, task.steps_per_epoch - position.step, doing):
         losses = _step(run, parts)
@@ -299,6 +299,13 @@ def _shared(learner: Learner, accelerator: Accelerator) -> nn.Module:
         return learner
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(learner, device_ids=devices)
+
+
+def _doing(run: Training) -> Part:
+    """The epoch at hand, and what the one before came to."""
+    number, epochs = run.position.epoch + 1, run.recipe.epochs
+    score = f", validation {run.position.history[-1]['validation']['accuracy']:.2%}" if run.position.history else ""
+    return Part(f"epoch {number}/{epochs}{score}", number, epochs, "epochs")
 
 
 def _line(row: dict[str, object], epochs: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from compressor.report.render.markdown import code, table, text
+from compressor.report.render.markdown import code, fold, table, text
 from compressor.report.render.text import NOT_MEASURED, number, points
 from compressor.schema.release import Change, ClassChange, ReleaseDiff, VariantDiff
 from compressor.schema.report import Estimate, Report
@@ -15,17 +15,17 @@ NAMED = 3
 
 
 def release_section(report: Report) -> list[str]:
-    """Blocks of markdown; none where there is no baseline."""
+    """The whole of it as markdown, folded; none where there is no baseline."""
     diff = report.release
     if diff is None:
         return []
-    blocks = ["### Against the baseline", "  \n".join(_head(diff))]
+    blocks = ["  \n".join(_head(diff))]
     shipped = release_diff_of(report)
     if shipped is not None:
         blocks.append("  \n".join(f"**{title}:** {text(what)}." for title, what in in_words(shipped)))
     if diff.variants:
         blocks.append(_variants(diff))
-    return [*blocks, *_flips(shipped)]
+    return [fold("Against the baseline: what got better, worse, or cannot be told", [*blocks, *_flips(shipped)])]
 
 
 def release_diff_of(report: Report) -> VariantDiff | None:

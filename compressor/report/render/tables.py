@@ -1,8 +1,8 @@
 """The tables of the report: one that fits a pull request, the budget line by line, and the details behind both."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from compressor.report.render.markdown import code, table, text
+from compressor.report.render.markdown import code, fold, table, text
 from compressor.report.render.race import chosen_by_trials
 from compressor.report.render.text import (
     NOT_MEASURED,
@@ -136,7 +136,7 @@ def _sample_sizes(report: Report) -> str:
     }
     for label, field in fields.items():
         sizes = {row.name: getattr(row, field) for row in report.rows if getattr(row, field) is not None}
-        said = {name: f"n = {figure.n} {figure.of}" for name, figure in sizes.items()}
+        said = {name: f"n = {figure.n} {text(figure.of)}" for name, figure in sizes.items()}
         if len(set(said.values())) == 1:
             parts.append(f"{label}: {next(iter(said.values()))}")
         elif said:
@@ -147,9 +147,9 @@ def _sample_sizes(report: Report) -> str:
     return f"[low–high] are 95 % intervals. Samples: {'; '.join(parts) or 'nothing was measured'}."
 
 
-def check_table(report: Report) -> str:
-    """The budget and kdc's own lines, a row each; what is no pass is bold."""
-    return table(["variant", "line", "limit", "measured", "verdict", "reason"], map(_check_cells, report.checks))
+def check_table(checks: Iterable[Check]) -> str:
+    """Lines of the budget and kdc's own, a row each; what is no pass is bold."""
+    return table(["variant", "line", "limit", "measured", "verdict", "reason"], map(_check_cells, checks))
 
 
 def _check_cells(check: Check) -> list[str]:
@@ -157,7 +157,7 @@ def _check_cells(check: Check) -> list[str]:
     return [code(check.variant), check.line, *map(text, (check.limit, check.value)), verdict, text(check.reason)]
 
 
-def details(report: Report) -> list[str]:
+def details(report: Report) -> str:
     """What no verdict of most pull requests turns on, folded: a table a subject. Sizes need no measurement."""
     parts = {"Sizes": _table(report, _sizes(), texts=1)}
     if any(row.measured for row in report.rows):
@@ -174,7 +174,7 @@ def details(report: Report) -> list[str]:
     if any(row.rungs for row in report.rows):
         parts["The ladder to int8 (scores on validation; made one after the other until one held)"] = _ladder(report)
     body = [block for title, content in parts.items() for block in (f"**{title}**", content)]
-    return ["<details><summary>Details: " + _summary(list(parts)) + "</summary>", *body, "</details>"]
+    return fold(f"Details: {_summary(list(parts))}", body)
 
 
 def _summary(titles: list[str]) -> str:

@@ -12,7 +12,7 @@ from compressor.data.labels import listed
 from compressor.data.samples import UNLABELLED, Dataset, Found, Part, Sample, Split, contents_of
 from compressor.data.splits import WANTED, split_off
 from compressor.errors import KdcError
-from compressor.progress import Progress, Silent
+from compressor.progress import Progress, Silent, note_once
 from compressor.schema.preprocess import PixelRange
 from compressor.schema.student import DataInfo
 from compressor.tasks.image_classification.copies import copies_told
@@ -58,7 +58,7 @@ def open_data(
     kept, skipped = _checked(listing, skip_bad, progress, census)
     of_pixels = census.notes(pixel_range)
     for note in of_pixels:  # at once: it may be why the images look alike
-        progress.note(note)
+        note_once(progress, note)
     _every_class_in_train(kept["train"], names)
     splits, split_notes = _in_three(kept)
     notes = [*listing.notes, *of_pixels, *split_notes, *_absent(splits, names), *copies_told(splits)]
@@ -75,7 +75,7 @@ def open_data(
         made["train"] = _with_unlabelled(made["train"], unlabelled_samples)
     for note in notes:
         if note not in of_pixels:
-            progress.note(note)
+            note_once(progress, note)
     info = DataInfo(
         source=reference,
         fingerprint=fingerprint,

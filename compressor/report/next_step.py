@@ -1,0 +1,109 @@
+"""What to type next, where the budget does not hold or cannot be told."""
+
+import shlex
+from dataclasses import dataclass
+
+from compressor.report.gate import broken
+from compressor.report.render.markdown import code, text
+from compressor.schema.race import Neighbour
+from compressor.schema.report import Report
+from compressor.terminal.printable import one_line
+
+__all__ = ["Step", "next_step"]
+
+AGAINST_BASELINE = ("max_slowdown", "max_growth", "max_accuracy_loss", "max_negative_flips")
+LATENCY = ("p50_ms", "p90_ms", "min_speedup", "max_slowdown")
+LONGEST = 100
+COSTS = (*LATENCY, "size_mb", "peak_rss_mb", "model_rss_mb", "max_growth")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, empty where none would help, and what it is for."""
+
+    command: str
+    why: str
+
+    def in_markdown(self) -> str:
+        return f"{code(self.command)}: {text(self.why)}" if self.command else text(self.why)
+
+
+def next_step(report: Report, bundle: str = "BUNDLE") -> Step | None:
+    """The step that is most likely to lead to a verdict, or to a pass; None where the gate passes. `bundle`: what the
+    user called it."""
+    if report.verdict == "pass":
+        return None
+    where = shlex.quote(bundle)
+    if report.session is None:
+        return Step(f"kdc measure {where}", "it was not measured")
+    if broken(report.checks):
+        return _without_the_broken(report, where)
+    if report.verdict == "fail":
+        return _for_a_failure(report)
+    return _for_an_open_verdict(report, where)
+
+
+def _typed(name: str, otherwise: str) -> str:
+    """A name as a shell takes it; one that nobody would type is left to the reader."""
+    return shlex.quote(name) if one_line(name) == name and len(name) <= LONGEST else otherwise
+
+
+def _decisive(report: Report, *verdicts: str) -> set[str]:
+    """The lines with these verdicts of the variant to ship, or of all students where there is none."""
+    students = {row.name for row in report.rows if row.role == "student"}
+    judged = {report.winner} if report.winner is not None else students
+    return {check.line for check in report.checks if check.variant in judged and check.verdict in verdicts}
+
+
+def _without_the_broken(report: Report, where: str) -> Step:
+    at_fault = {check.variant for check in broken(report.checks)}
+    students = [row for row in report.rows if row.role == "student"]
+    rest = [row for row in students if row.name not in at_fault]
+    profile = _typed(report.profile, "PROFILE")
+    if not rest or len(rest) == len(students):  # what is at fault may be what they are compared with
+        return Step(f"kdc doctor --profile {profile}", "what works on this machine, and what does not")
+    targets = " ".join(f"--target {shlex.quote(f'{row.runtime}-{row.precision}')}" for row in rest)
+    return Step(f"kdc export RUN --profile {profile} --out {where} --overwrite {targets}", "without what is at fault")
+
+
+def _for_a_failure(report: Report) -> Step:
+    failed, profile = _decisive(report, "fail"), _typed(report.profile, "PROFILE")
+    contenders = report.race.contenders if report.race is not None else ()
+    raced = next((each for each in contenders if report.race is not None and each.student == report.race.winner), None)
+    if failed & set(COSTS):
+        if raced is not None and raced.smaller is not None:
+            return _another(raced.smaller, "the next smaller student")
+        return Step(
+            f"kdc students --profile {profile}", "which students the budget admits, measured before any training"
+        )
+    if "max_drop" in failed:
+        return Step(f"kdc distill … --profile {profile} --qat", "a student that has learned to round as int8 does")
+    if raced is not None and raced.larger is not None and not raced.larger.over:
+        return _another(raced.larger, "the next larger student, which the budget admits")
+    return Step(
+        "kdc distill … --epochs N", f"a longer training; or a larger student, of `kdc students --profile {profile}`"
+    )
+
+
+def _another(other: Neighbour, why: str) -> Step:
+    return Step(f"kdc distill … --student {_typed(other.student, 'STUDENT')}", why)
+
+
+def _for_an_open_verdict(report: Report, where: str) -> Step:
+    session, still_open = report.session, _decisive(report, "inconclusive", "unmeasured")
+    assert session is not None
+    again = f"kdc measure {where}"
+    if session.lost is not None:
+        return Step(again, "the session broke off")
+    if not report.matches:
+        return Step(f"{again} --device ssh://USER@HOST", "latency and memory are judged on the profile's device alone")
+    if still_open & set(AGAINST_BASELINE) and report.release is None:
+        return Step(f"{again} --baseline EARLIER_BUNDLE", "there is no baseline to be held against")
+    if still_open & set(LATENCY):
+        if session.disturbed:
+            return Step(again, "while nothing else runs there")
+        rounds = 2 * session.rounds
+        return Step(f"{again} --rounds {rounds} --seconds 600", f"more than {session.rounds} rounds may decide it")
+    if _decisive(report, "inconclusive"):
+        return Step("", f"More test samples would tell: there are {report.test_n}.")
+    return Step(again, "what was not measured")

@@ -1,0 +1,146 @@
+"""Report -> README.md of the bundle: a model card as the Hugging Face hub reads it
+(huggingface.co/docs/hub/model-cards), its figures with their intervals in the metadata."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from compressor.report.decision import figures, samples, shipped
+from compressor.report.render.head import TITLES
+from compressor.report.render.markdown import code, table, text
+from compressor.report.render.text import runtime_and_release
+from compressor.schema.bundle import Bundle, Variant
+from compressor.schema.report import Estimate, Report, Row
+from compressor.schema.student import Weights
+from compressor.terminal.printable import one_line
+
+__all__ = ["to_card"]
+
+LONGEST = 200
+"""Signs of a name in the metadata."""
+MOST_CLASSES = 40
+
+LICENCES = {
+    "afl-3.0", "agpl-3.0", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-4.0", "cc-by-sa-4.0", "cc0-1.0", "cdla-permissive-2.0", "gpl-3.0", "lgpl-3.0", "mit", "mpl-2.0",
+    "openrail", "unlicense",
+}  # fmt: skip
+"""As the hub spells those that it knows; another one is "other", and its name stands beside it."""
+
+LIBRARIES = {"onnxruntime": "onnx", "openvino": "openvino", "executorch": "executorch", "litert": "litert"}
+
+
+def to_card(report: Report, bundle: Bundle) -> str:
+    """The card. Its metadata has an `EvalResult` for each of accuracy, balanced accuracy, retention and p50 of the
+    variant that ships, with interval, n and device in `metric_args`; none where nothing is chosen or measured."""
+    metadata = yaml.safe_dump(_metadata(report, bundle), allow_unicode=True, sort_keys=False, width=1000)
+    return f"---\n{metadata}---\n\n" + "\n\n".join(_body(report, bundle)) + "\n"
+
+
+def _metadata(report: Report, bundle: Bundle) -> dict[str, Any]:
+    row = shipped(report)
+    weights = _weights(report, bundle)
+    known = weights.licence.lower() in LICENCES
+    licence = (
+        {"license": weights.licence.lower()} if known else {"license": "other", "license_name": _plain(weights.licence)}
+    )
+    teacher = _plain(report.teacher_licence)
+    library = {} if row is None or row.runtime not in LIBRARIES else {"library_name": LIBRARIES[row.runtime]}
+    return {
+        **licence,
+        **library,
+        "pipeline_tag": bundle.student.task,
+        "tags": ["knowledge-distillation", "kdc", *(() if row is None else map(_plain, (row.runtime, row.precision)))],
+        "teacher": {"source": _plain(report.teacher), "license": teacher},
+        "model-index": [_index(report, bundle, row)] if row is not None and list(_metrics(report, row)) else [],
+    }
+
+
+def _weights(report: Report, bundle: Bundle) -> Weights:
+    chosen: Variant | None = next((variant for variant in bundle.variants if variant.name == report.winner), None)
+    return (chosen.weights if chosen is not None else None) or bundle.student.weights
+
+
+def _index(report: Report, bundle: Bundle, row: Row) -> dict[str, Any]:
+    return {
+        "name": f"{_plain(report.student)}-{_plain(row.name)}",
+        "results": [
+            {
+                "task": {"type": bundle.student.task, "name": bundle.student.task.replace("-", " ").capitalize()},
+                "dataset": {
+                    "type": _plain(report.data),
+                    "name": _plain(report.data),
+                    "split": _plain(report.test_split),
+                },
+                "metrics": list(_metrics(report, row)),
+            }
+        ],
+    }
+
+
+def _metrics(report: Report, row: Row) -> Iterator[dict[str, Any]]:
+    session = report.session
+    where = {} if session is None else {"device": _plain(session.machine.cpu), "threads": row.threads}
+    of_latency = (
+        {} if session is None else {**where, "batch": session.batch, "runtime": _plain(runtime_and_release(row))}
+    )
+    for kind, name, figure, arguments in (
+        ("accuracy", "Top-1 accuracy", row.accuracy, where),
+        ("balanced_accuracy", "Balanced accuracy", row.balanced_accuracy, where),
+        ("retention", "Accuracy / the teacher's accuracy", row.retention, where),
+        ("latency", "p50 latency of one call, ms", row.p50_ms, of_latency),
+    ):
+        if figure is not None:
+            yield {"type": kind, "value": figure.value, "name": name, "args": {**_interval(figure), **arguments}}
+
+
+def _interval(figure: Estimate) -> dict[str, Any]:
+    return {"confidence": 0.95, "low": figure.low, "high": figure.high, "n": figure.n, "of": _plain(figure.of)}
+
+
+def _plain(value: object) -> str:
+    """A name as metadata has it: one line, in which nothing acts."""
+    line = one_line(value) or "unknown"
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def _body(report: Report, bundle: Bundle) -> Iterator[str]:
+    row, name = shipped(report), code(report.student)
+    yield f"# {text(report.student)}{'' if row is None else f', {text(row.name)}'}"
+    n = len(report.class_names)
+    yield f"{name}, distilled from {code(report.teacher)} for {n} classes, by kdc {text(report.kdc)}: " + (
+        f"{TITLES[report.verdict]} {code(report.profile)} (**{report.verdict}**)."
+    )
+    if row is None:
+        yield f"Nothing ships: {text(report.why)}."
+    else:
+        ships = "What ships lies in `best/`, with labels, an example and its own README"
+        yield f"{ships}: {code(row.name)}, {text(report.why)}."
+        rows = [
+            [
+                f"{figure.name} {figure.unit}".strip(),
+                *(text(cell or "–") for cell in (figure.measured, figure.limit, figure.teacher)),
+            ]
+            for figure in figures(report)
+        ]
+        yield table(["", code(row.name), "budget", "the teacher"], rows, 3)
+        yield text(f"{samples(report)[0].upper()}{samples(report)[1:]}.")
+    yield "\n".join(_facts(report, bundle))
+
+
+def _facts(report: Report, bundle: Bundle) -> Iterator[str]:
+    yield f"- Teacher: {code(report.teacher)}, licence: {text(report.teacher_licence)}"
+    yield f"- Licence of the student's weights, before it was trained: {text(_weights(report, bundle).licence)}"
+    split = f"the {report.test_n} samples of its {text(report.test_split)} split"
+    yield f"- Data: {code(report.data)}; accuracy is of {split}"
+    shown = report.class_names[:MOST_CLASSES]
+    more = (
+        f", and {len(report.class_names) - len(shown)} more (`labels.txt`)"
+        if len(shown) < len(report.class_names)
+        else ""
+    )
+    yield f"- Classes: {', '.join(map(code, shown))}{more}"
+    if report.session is not None:
+        yield f"- Measured {text(report.session.started)} on {text(report.session.machine.cpu)}"
+    yield "- Every figure, also of what does not ship: `report.md`"
