@@ -16,7 +16,9 @@ from compressor.measure import doctor, session
 from compressor.measure.machine import runtime_info, this_machine
 from compressor.processes import python as processes
 from compressor.profiles import write_new_profile
+from compressor.schema.base import read_json, write_json
 from compressor.schema.doctor import Diagnosis
+from compressor.students import api as students
 from tests.forked import python
 from tests.kit import TRAINING, Ended, call, write_colours
 from tests.shared import KEPT_GRAPHS, each_registry_once, made_once, shared_folder
@@ -148,22 +150,23 @@ def kdc(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
 
 
 @pytest.fixture(scope="session")
-def _diagnosis() -> Callable[[], Diagnosis]:
+def _diagnosis(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Diagnosis]:
     """Of a torch that is imported already: test_measure_doctor asks as kdc does."""
     diagnose = doctor.diagnose
 
-    def asked() -> Diagnosis:
+    def ask(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(doctor, "python_command", forked_command)
-            return diagnose()
+            write_json(folder / "doctor.json", diagnose())
 
-    return functools.cache(asked)
+    return lambda: read_json(made_once(tmp_path_factory, "doctor", ask) / "doctor.json", Diagnosis)
 
 
 @pytest.fixture
 def asked_once(_diagnosis: Callable[[], Diagnosis], monkeypatch: pytest.MonkeyPatch) -> None:
     """kdc asks every runtime of this machine, each in a process of its own; here once, and not in each test."""
-    monkeypatch.setattr(doctor, "diagnose", _diagnosis)
+    for module in (doctor, students):
+        monkeypatch.setattr(module, "diagnose", _diagnosis)
 
 
 @pytest.fixture(scope="session")
