@@ -1,14 +1,25 @@
 """A few of the kills of benchmarks/kill_points.py: the commands that replace something, killed and gone on with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from benchmarks import kill_points
 from benchmarks.kill_cases import cases
 from benchmarks.kill_points import attack
+from benchmarks.warm import Warm
+from tests.forked import python
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _of_a_process_that_has_imported_all() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, closing(Warm(python())) as warm:
+        patch.setattr(kill_points, "_warm", warm)
+        yield
 
 
 @pytest.mark.parametrize(
