@@ -14,10 +14,18 @@ from tests.forked import python
 
 pytestmark = pytest.mark.slow
 
+WARM = """
+import functools, runpy
+from compressor.measure import session
+session.Samples = functools.partial(session.Samples, fresh_starts=1)
+runpy.run_module("benchmarks.warm", run_name="__main__")
+"""
+"""Which starts each contestant once, as all that the tests measure (see conftest)."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _of_a_process_that_has_imported_all() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch, closing(Warm(python())) as warm:
+    with pytest.MonkeyPatch.context() as patch, closing(Warm([*python(), "-c", WARM])) as warm:
         patch.setattr(kill_points, "_warm", warm)
         yield
 

@@ -359,11 +359,20 @@ def test_an_empty_folder_is_used(tmp_path: Path, ask_distill: Ask) -> None:
     assert (tmp_path / "run" / "student.json").is_file()
 
 
-@pytest.fixture
-def unfinished(tmp_path: Path, ask_distill: Ask, interrupt_at: Callable[[int], Progress]) -> Path:
+@pytest.fixture(scope="module")
+def interrupted(
+    tmp_path_factory: pytest.TempPathFactory, ask_distill: Ask, interrupt_at: Callable[[int], Progress]
+) -> Path:
+    """A run that was interrupted in its third step. Never change it."""
+    out = tmp_path_factory.mktemp("interrupted") / "run"
     with pytest.raises(KeyboardInterrupt):
-        run(ask_distill(), tmp_path / "run", progress=interrupt_at(2))
-    return tmp_path / "run"
+        run(ask_distill(), out, progress=interrupt_at(2))
+    return out
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path, interrupted: Path) -> Path:
+    return Path(shutil.copytree(interrupted, tmp_path / "run"))
 
 
 def test_a_run_is_not_replaced_unasked(teacher_run: Path, unfinished: Path, ask_distill: Ask) -> None:
