@@ -1,5 +1,6 @@
 """Shared: `kdc` called in this process, and one small teacher, student and bundle that many tests look at."""
 
+import compileall
 import functools
 import gc
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from compressor.assets import asset_dir
 from compressor.measure import doctor, session
 from compressor.measure.machine import runtime_info, this_machine
 from compressor.processes import python as processes
@@ -67,8 +69,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What has been imported and collected stays to the end: looking through it for garbage takes half a second, each
-    time."""
+    time. And torch.export makes hundreds of thousands of objects, few of them garbage: they are looked through less
+    often than Python does by itself."""
     gc.freeze()
+    gc.set_threshold(50_000)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -116,6 +120,13 @@ def _caches_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 def _quick_exports() -> Iterator[None]:
     with each_registry_once():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runners_are_compiled() -> None:
+    """Once, and not in each of a thousand processes: they keep no bytecode themselves, since in a bundle it would be
+    this machine's."""
+    compileall.compile_dir(asset_dir("targets"), maxlevels=0, quiet=1)
 
 
 @pytest.fixture(scope="session", autouse=True)

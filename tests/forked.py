@@ -139,6 +139,7 @@ def serve(place: str) -> dict[str, Any] | None:
     for name in LIBRARIES:
         importlib.import_module(name)
     gc.freeze()
+    gc.set_threshold(50_000)
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "only one thread of several is forked"
     programs: dict[int, tuple[socket.socket, int]] = {}
     with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as listening:
