@@ -23,17 +23,6 @@ fuzzed: Callable[[Any], Any] = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-
-def seeded(holds: Callable[[int], object]) -> None:
-    """Call it with as many seeds: for what is drawn by `like`, of which Hypothesis would draw the seed alone, at several
-    times the price of all the rest."""
-    for seed in range(EXAMPLES):
-        try:
-            holds(seed)
-        except Exception as error:
-            raise AssertionError(f"with seed {seed}: {error!r}") from error
-
-
 ANY_TEXT = st.text(max_size=20)
 HOSTILE_VALUES: tuple[Any, ...] = (
     0, -1, 1, 2, 8, 10**9, 2**31, 2**63, -(2**63), 10**30, 10**400, 0.0, -0.0, 0.5, 1e-320, 1e308, -1e308,
@@ -48,6 +37,16 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
     max_leaves=12,
 )
+
+
+def seeded(holds: Callable[[int], object]) -> None:
+    """Call `holds` with as many seeds: for what is drawn by `like`, of which Hypothesis would draw the seed alone, at
+    several times the price of all the rest."""
+    for seed in range(EXAMPLES):
+        try:
+            holds(seed)
+        except Exception as error:
+            raise AssertionError(f"with seed {seed}: {error!r}") from error
 
 
 @st.composite
