@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from compressor.assets import asset_dir
-from compressor.measure import doctor, session
+from compressor.measure import constants, doctor, session
 from compressor.measure.machine import runtime_info, this_machine
 from compressor.processes import python as processes
 from compressor.profiles import write_new_profile
@@ -193,9 +193,11 @@ def _diagnosis(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Diagnos
 
 @pytest.fixture
 def asked_once(_diagnosis: Callable[[], Diagnosis], monkeypatch: pytest.MonkeyPatch) -> None:
-    """kdc asks every runtime of this machine, each in a process of its own; here once, and not in each test."""
+    """kdc asks every runtime of this machine, each in a process of its own; here once, and not in each test. And what
+    it computes at most is measured in one round, and not in five."""
     for module in (doctor, students):
         monkeypatch.setattr(module, "diagnose", _diagnosis)
+    monkeypatch.setattr(constants, "ROUNDS", 1)
 
 
 @pytest.fixture(scope="session")
