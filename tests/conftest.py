@@ -21,7 +21,6 @@ from compressor.profiles import write_new_profile
 from compressor.report.checks import conditions
 from compressor.schema.base import read_json, write_json
 from compressor.schema.doctor import Diagnosis
-from compressor.students import api as students
 from tests.forked import python
 from tests.kit import TRAINING, Ended, call, write_colours
 from tests.shared import KEPT_GRAPHS, each_registry_once, made_once, shared_folder
@@ -195,8 +194,8 @@ def _diagnosis(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Diagnos
 def asked_once(_diagnosis: Callable[[], Diagnosis], monkeypatch: pytest.MonkeyPatch) -> None:
     """kdc asks every runtime of this machine, each in a process of its own; here once, and not in each test. And what
     it computes at most is measured in one round, and not in five."""
-    for module in (doctor, students):
-        monkeypatch.setattr(module, "diagnose", _diagnosis)
+    for module in ("compressor.measure.doctor", "compressor.students.api"):
+        monkeypatch.setattr(f"{module}.diagnose", _diagnosis)
     monkeypatch.setattr(constants, "ROUNDS", 1)
 
 
