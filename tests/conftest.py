@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def asked_once(_diagnosis: Callable[[], Diagnosis], monkeypatch: pytest.MonkeyPa
     """kdc asks every runtime of this machine, each in a process of its own; here once, and not in each test. And what
     it computes at most is measured in one round, and not in five."""
     for module in ("compressor.measure.doctor", "compressor.students.api"):
-        monkeypatch.setattr(f"{module}.diagnose", _diagnosis)
+        monkeypatch.setattr(import_module(module), "diagnose", _diagnosis)
     monkeypatch.setattr(constants, "ROUNDS", 1)
 
 
