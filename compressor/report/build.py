@@ -64,6 +64,7 @@ def build_report(bundle_dir: Path) -> Report:
         teacher_table=table_row(results),
         gain=gained(bundle.student.gain),
         race=bundle.student.race,
+        losses=bundle.student.losses,
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )
 
