@@ -6,7 +6,7 @@ kdc command takes is importing torch, timm and onnx, again and again.
 in place of `sys.executable`. The process that this starts is a small one: it hands what it was given (arguments,
 environment, folder, umask, standard streams, signals that are ignored) to a server, which forks the program, and then
 stands for it: signals sent to it reach the program, and its end is the program's. Where it is killed, the program is
-soon after.
+soon after, and in any case before another is forked.
 kdc itself is not imported beforehand: a copy of the checkout runs its own.
 
 A program that is to be really started stays with `sys.executable`: where it is about starting (what is imported, and
