@@ -151,7 +151,8 @@ def report(
         raise KdcError(f"--json and --format {format_} are two formats", "give one of them")
     asked = "json" if as_json else format_
     if len(bundle) > 1:
-        for_one = {"--baseline": baseline, "--history": history, "--push": push, "--allow-unmeasured": allow_unmeasured}
+        for_one: dict[str, object] = {"--baseline": baseline, "--history": history, "--push": push}
+        for_one["--allow-unmeasured"] = allow_unmeasured
         _side_by_side(bundle, asked or "md", out, overwrite, for_one)
         return
     done = api.report(
