@@ -44,9 +44,11 @@ class Ended:
 
 
 class Warm:
-    """A process that runs kdc in children. Its environment, folder and umask are those of who asks, each time."""
+    """A process that runs kdc in children. Its environment, folder and umask are those of who asks, each time.
+    `command`: what starts it."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "benchmarks.warm")) -> None:
+        self._command = command
         self._process: subprocess.Popen[str] | None = None
         self._groups: list[int] = []
 
@@ -65,8 +67,8 @@ class Warm:
         at all."""
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                encoding="utf-8", env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parent.parent,
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
+                env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parent.parent,
             )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -6,7 +6,7 @@ kdc command takes is importing torch, timm and onnx, again and again.
 in place of `sys.executable`. The process that this starts is a small one: it hands what it was given (arguments,
 environment, folder, umask, standard streams, signals that are ignored) to a server, which forks the program, and then
 stands for it: signals sent to it reach the program, and its end is the program's. Where it is killed, the program is
-soon after.
+soon after, and in any case before another is forked.
 kdc itself is not imported beforehand: a copy of the checkout runs its own.
 
 A program that is to be really started stays with `sys.executable`: where it is about starting (what is imported, and
@@ -139,16 +139,29 @@ def serve(place: str) -> dict[str, Any] | None:
     for name in LIBRARIES:
         importlib.import_module(name)
     gc.freeze()
+    gc.set_threshold(50_000)
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "only one thread of several is forked"
-    programs: dict[int, socket.socket] = {}
+    programs: dict[int, tuple[socket.socket, int]] = {}
     with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)
         listening.listen(64)
         selector.register(listening, selectors.EVENT_READ)
         selector.register(0, selectors.EVENT_READ)
         os.write(1, b"ready\n")
+
+        def end(program: int) -> None:
+            """Of a program that has ended, or is ending."""
+            link, ended = programs.pop(program)
+            selector.unregister(link)
+            selector.unregister(ended)
+            os.close(ended)
+            status = os.waitpid(program, 0)[1]
+            with suppress(OSError), link:
+                link.sendall(b"%d\n" % status)
+
         while True:
-            for key, _ in selector.select():
+            # What comes anew comes last: who was killed before it is gone by then, with the files that it held locked.
+            for key, _ in sorted(selector.select(), key=lambda ready: ready[0].fileobj is listening):
                 if key.fileobj == 0:
                     for program in programs:
                         os.kill(program, signal.SIGKILL)
@@ -158,29 +171,20 @@ def serve(place: str) -> dict[str, Any] | None:
                     asked, files = received(link)
                     program = os.fork()
                     if program == 0:
-                        for other in (*programs.values(), link):
+                        for other in (*(other for other, _ in programs.values()), link):
                             other.close()
                         return {**asked, "given": files, "own_paths": places(os.environ)}
                     for number in files:
                         os.close(number)
                     with suppress(OSError):  # who stood for it is gone already
                         link.sendall(b"%d\n" % program)
-                    programs[program] = link
-                    selector.register(link, selectors.EVENT_READ, program)
-                    selector.register(os.pidfd_open(program), selectors.EVENT_READ, program)
-                elif isinstance(key.fileobj, socket.socket):  # who stood for it is gone, or it has ended right now
-                    if key.data in programs:
+                    programs[program] = link, os.pidfd_open(program)
+                    for event in programs[program]:
+                        selector.register(event, selectors.EVENT_READ, program)
+                elif key.data in programs:
+                    if key.fileobj is programs[key.data][0]:  # who stood for it is gone, or it has ended right now
                         os.kill(key.data, signal.SIGKILL)
-                        selector.unregister(key.fileobj)
-                else:
-                    selector.unregister(key.fileobj)
-                    os.close(key.fd)
-                    status = os.waitpid(key.data, 0)[1]
-                    link = programs.pop(key.data)
-                    with suppress(KeyError):
-                        selector.unregister(link)
-                    with suppress(OSError), link:
-                        link.sendall(b"%d\n" % status)
+                    end(key.data)
 
 
 def received(link: socket.socket) -> tuple[dict[str, Any], list[int]]:

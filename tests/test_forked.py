@@ -76,3 +76,24 @@ def test_a_signal_reaches_it(number: signal.Signals) -> None:
     while Path(f"/proc/{program}").exists():
         assert time.monotonic() < limit, "it goes on"
         time.sleep(0.01)
+
+
+HOLDS = """
+import fcntl, sys, time
+file = open(sys.argv[1])
+fcntl.flock(file, fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(60)
+"""
+TAKES = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+
+
+def test_who_is_killed_is_gone_before_another_is_forked(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.touch()
+    for _ in range(5):
+        with subprocess.Popen([*python(), "-c", HOLDS, lock], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.kill()
+        subprocess.run([*python(), "-c", TAKES, lock], check=True)

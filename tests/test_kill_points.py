@@ -1,14 +1,33 @@
 """A few of the kills of benchmarks/kill_points.py: the commands that replace something, killed and gone on with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from benchmarks import kill_points
 from benchmarks.kill_cases import cases
 from benchmarks.kill_points import attack
+from benchmarks.warm import Warm
+from tests.forked import python
 
 pytestmark = pytest.mark.slow
+
+WARM = """
+import functools, runpy
+from compressor.measure import session
+session.Samples = functools.partial(session.Samples, fresh_starts=1)
+runpy.run_module("benchmarks.warm", run_name="__main__")
+"""
+"""Which starts each contestant once, as all that the tests measure (see conftest)."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _of_a_process_that_has_imported_all() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, closing(Warm([*python(), "-c", WARM])) as warm:
+        patch.setattr(kill_points, "_warm", warm)
+        yield
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     drift = [reference[1] for reference in references if reference is not None]
     rows = [figures[(name, size, *variant)] for variant, (name, size) in product(variants, entries)]
     if not any(row.p50_ms is not None for row in rows):
-        raise KdcError(f"none of the candidates could be measured: {rows[0].error}", exit_code=EXIT_INCONCLUSIVE)
+        reasons = "; ".join(dict.fromkeys(row.error for row in rows if row.error))
+        raise KdcError(f"none of the candidates could be measured: {reasons}", exit_code=EXIT_INCONCLUSIVE)
     return Students(
         profile=profile.name,
         device="this machine" if url.kind == "local" else url.name,

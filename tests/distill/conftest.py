@@ -126,7 +126,7 @@ def ask_distill(digits4: str, teacher_run: Path) -> Ask:
     return ask
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def interrupt_at() -> type[InterruptAt]:
     """`interrupt_at(3)`: a progress that presses Ctrl-C in the middle of the fourth step."""
     return InterruptAt

@@ -359,11 +359,20 @@ def test_an_empty_folder_is_used(tmp_path: Path, ask_distill: Ask) -> None:
     assert (tmp_path / "run" / "student.json").is_file()
 
 
-@pytest.fixture
-def unfinished(tmp_path: Path, ask_distill: Ask, interrupt_at: Callable[[int], Progress]) -> Path:
+@pytest.fixture(scope="module")
+def interrupted(
+    tmp_path_factory: pytest.TempPathFactory, ask_distill: Ask, interrupt_at: Callable[[int], Progress]
+) -> Path:
+    """A run that was interrupted in its third step. Never change it."""
+    out = tmp_path_factory.mktemp("interrupted") / "run"
     with pytest.raises(KeyboardInterrupt):
-        run(ask_distill(), tmp_path / "run", progress=interrupt_at(2))
-    return tmp_path / "run"
+        run(ask_distill(), out, progress=interrupt_at(2))
+    return out
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path, interrupted: Path) -> Path:
+    return Path(shutil.copytree(interrupted, tmp_path / "run"))
 
 
 def test_a_run_is_not_replaced_unasked(teacher_run: Path, unfinished: Path, ask_distill: Ask) -> None:
@@ -731,18 +740,18 @@ def test_a_pretrained_backbone_becomes_a_teacher(tmp_path: Path, ask_teach: Ask,
     request = ask_teach(
         teacher=f"timm:local-dir:{tmp_path / 'lite0'}",
         init="pretrained",
-        epochs=6,
+        epochs=4,
         head_epochs=1,
         batch_size=16,
         optimizer={"lr": 3e-3},
-        input_size=64,
+        input_size=48,
     )
     teacher = run(request, tmp_path / "teacher")
     assert teacher.test.accuracy > 0.9
     assert (teacher.weights.licence, teacher.architecture) == ("apache-2.0", "tf_efficientnet_lite0")
     with pytest.raises(KdcError, match="do not match: it has no 'zero', 'one', 'two', 'three' among its 1000"):
         run(ask_distill(teacher=f"timm:local-dir:{tmp_path / 'lite0'}"), tmp_path / "run")
-    student = run(ask_distill(teacher=f"run:{tmp_path / 'teacher'}", epochs=8), tmp_path / "run")
+    student = run(ask_distill(teacher=f"run:{tmp_path / 'teacher'}", epochs=5), tmp_path / "run")
     assert student.teacher is not None
     assert student.teacher.licence == "apache-2.0"
     assert student.test.accuracy > 0.6

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["ANY_TEXT", "EXAMPLES", "HOSTILE", "HOSTILE_VALUES", "JSON", "SEEDS", "fuzzed", "mutated", "texts_of"]
+__all__ = ["ANY_TEXT", "EXAMPLES", "HOSTILE", "HOSTILE_VALUES", "JSON", "fuzzed", "mutated", "seeded", "texts_of"]
 
 EXAMPLES = int(os.environ.get("KDC_FUZZ_EXAMPLES", "500"))
 """Of each test. What a new noun or reader breaks is found in the first hundreds; KDC_FUZZ_EXAMPLES=20000 looks on."""
@@ -31,13 +31,22 @@ HOSTILE_VALUES: tuple[Any, ...] = (
     [1, 2], [1.0, 1.0], {"name": "kd"}, [{"name": "kd"}], "timm:resnet18", "run:x", "9" * 5_000,
 )  # fmt: skip
 HOSTILE: st.SearchStrategy[Any] = st.sampled_from(HOSTILE_VALUES).map(copy.deepcopy)  # `mutated` changes what is drawn
-SEEDS = st.integers(0, 2**64 - 1)
 SCALARS = HOSTILE | st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT
 JSON = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
     max_leaves=12,
 )
+
+
+def seeded(holds: Callable[[int], object]) -> None:
+    """Call `holds` with as many seeds: for what is drawn by `like`, of which Hypothesis would draw the seed alone, at
+    several times the price of all the rest."""
+    for seed in range(EXAMPLES):
+        try:
+            holds(seed)
+        except Exception as error:
+            raise AssertionError(f"with seed {seed}: {error!r}") from error
 
 
 @st.composite

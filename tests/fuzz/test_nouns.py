@@ -36,7 +36,7 @@ from compressor.schema import (
     student,
 )
 from compressor.schema.base import Noun, parse, read_json
-from tests.fuzz.kit import ANY_TEXT, EXAMPLES, HOSTILE, JSON, SEEDS, fuzzed, mutated, texts_of
+from tests.fuzz.kit import ANY_TEXT, EXAMPLES, HOSTILE, JSON, fuzzed, mutated, seeded, texts_of
 from tests.fuzz.like import like, text_like
 
 pytestmark = pytest.mark.slow
@@ -92,8 +92,6 @@ def test_every_noun(noun: type[Noun]) -> None:
     schema = noun.model_json_schema()
     taken = 0
 
-    @fuzzed
-    @given(SEEDS)
     def holds(seed: int) -> None:
         nonlocal taken
         try:
@@ -107,7 +105,7 @@ def test_every_noun(noun: type[Noun]) -> None:
         assert finite(found.model_dump())
         assert parse(noun, json.loads(found.model_dump_json()), "again") == found
 
-    holds()
+    seeded(holds)
     assert taken or noun.__name__ in SELDOM, f"none of {EXAMPLES} came so far"
 
 
@@ -116,8 +114,6 @@ def test_every_file(noun: type[Noun], tmp_path: Path) -> None:
     path = tmp_path / "it.json"
     schema = noun.model_json_schema()
 
-    @fuzzed
-    @given(SEEDS)
     def holds(seed: int) -> None:
         data = text_like(schema, seed)
         path.write_bytes(data)
@@ -132,7 +128,7 @@ def test_every_file(noun: type[Noun], tmp_path: Path) -> None:
         else:
             assert json.dumps(value) == json.dumps(json.loads(data))
 
-    holds()
+    seeded(holds)
 
 
 def checked_recipe(values: Any) -> None:

@@ -210,7 +210,7 @@ class Builder:
 
 
 @pytest.fixture
-def make_bundle(tmp_path: Path) -> Callable[..., Path]:
+def make_bundle(tmp_path: Path, honest_bias: None) -> Callable[..., Path]:
     """make_bundle(variants, budget, ...) -> an unsealed bundle. A variant: role, wrong, p50, precision, executed,
     logits, reference, rss, threads, error, runtime, repeat, unmeasured, throughput, weights, compressed, score, rungs,
     role baseline.

@@ -68,6 +68,7 @@ def test_numbers_out_of_range_are_refused(kdc: Kdc, profile: Path, option: tuple
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
 def test_networks_changed_for_speed_are_measured_by_their_names(
     kdc: Kdc, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def test_networks_changed_for_speed_are_measured_by_their_names(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
 def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDC_CACHE", str(tmp_path / "cache"))
     asked = ("students", "--profile", profile, "--classes", 7, *TWO)
@@ -124,6 +126,7 @@ def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
 def test_what_cannot_be_exported_stands_in_the_answer(
     profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
