@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from compressor.errors import KdcError
 from compressor.measure.baseline import attach_baseline
-from compressor.report import build_report, check, exit_code_for, finish, release_of, to_markdown
+from compressor.report import build_report, check, exit_code_for, finish, release_of, summary, to_markdown
 from compressor.report.release import Baseline, report_beside
 from compressor.schema.profile import Budget
 from compressor.schema.release import ClassChange, VariantDiff
 from compressor.schema.report import Check, Report
 from compressor.stats import difference
+from compressor.terminal.console import rendered_text
 
 Make = Callable[..., Path]
 Ints = NDArray[np.int64]
@@ -171,6 +172,10 @@ def test_a_grown_test_set_is_compared_on_what_both_have(make_bundle: Make) -> No
     assert "0 were right and are wrong, 0 the reverse" in lost.reason
     assert (lost.verdict, line(report, "max_negative_flips").verdict) == ("pass", "pass")
     assert "900 test samples are in both; 300 new and 100 gone ones are left out." in to_markdown(report)
+    both = "predictions on the 900 test samples that both have, of 1200"
+    said = f"**Against the baseline:** {both}; the same: size, accuracy, balanced accuracy."
+    assert said in to_markdown(report)
+    assert both in " ".join(rendered_text(summary(report, "bundle")).split())
 
 
 def test_the_same_image_twice_is_compared_twice(beside: Callable[..., Report]) -> None:

@@ -7,7 +7,7 @@ from compressor.report.render.text import NOT_MEASURED, number, points
 from compressor.schema.release import Change, ClassChange, ReleaseDiff, VariantDiff
 from compressor.schema.report import Estimate, Report
 
-__all__ = ["in_words", "release_diff_of", "release_section"]
+__all__ = ["in_words", "release_diff_of", "release_section", "shared_part"]
 
 OUTCOMES = {"better": "better", "worse": "**worse**", "same": "the same", "open": "cannot be told"}
 FIGURES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "size_bytes": "size", "p50_ms": "p50"}
@@ -47,8 +47,18 @@ def in_words(diff: VariantDiff) -> Iterator[tuple[str, str]]:
             said.append(_classes(classes))
         if said:
             yield title, ", ".join(said)
+    if same := [FIGURES[change.figure] for change in diff.changes if change.outcome == "same"]:
+        yield "The same", ", ".join(same)
     if diff.missing is not None:
         yield "Not compared", f"predictions: {diff.missing}"
+
+
+def shared_part(report: Report) -> str:
+    """On what of the test predictions are compared, where that is not all of it; empty else."""
+    diff = report.release
+    if diff is None or not (diff.added or diff.removed):
+        return ""
+    return f"predictions on the {diff.shared} test samples that both have, of {report.test_n}"
 
 
 def _head(diff: ReleaseDiff) -> Iterator[str]:

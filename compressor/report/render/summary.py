@@ -8,7 +8,7 @@ from compressor.report.decision import Figure, OpenLine, conditions, figures, op
 from compressor.report.gate import broken, holding
 from compressor.report.next_step import next_step
 from compressor.report.render.head import TITLES
-from compressor.report.render.release import in_words, release_diff_of
+from compressor.report.render.release import in_words, release_diff_of, shared_part
 from compressor.schema.report import Report, Verdict
 from compressor.terminal.printable import one_line
 
@@ -95,6 +95,8 @@ def _facts(report: Report, bundle: str, allow_unmeasured: bool) -> Iterator[tupl
     chosen = f"{report.winner}, in {bundle}/best/" if report.winner else "nothing"
     yield "ships", _words(f"{chosen}: {report.why}", most=240)
     diff = release_diff_of(report)
+    if part := shared_part(report):
+        yield "compared", _words(part)
     for title, what in in_words(diff) if diff is not None else ():
         yield title.lower(), _words(what, "red" if title == "Worse" else "", most=240)
     for trouble, what in conditions(report):
