@@ -19,7 +19,7 @@ from compressor.schema.profile import CLASS_LINES
 from compressor.schema.report import Check, Estimate, Report, Row, Session
 from compressor.stats import MIN_BLOCKS, percentile_needs, smallest_detectable
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "report_of"]
 
 
 def build_report(bundle_dir: Path) -> Report:
@@ -27,7 +27,11 @@ def build_report(bundle_dir: Path) -> Report:
 
     Raises KdcError naming the file for anything missing, damaged or contradictory. Compares no hashes: see `verify`.
     """
-    results = read_results(bundle_dir)
+    return report_of(read_results(bundle_dir))
+
+
+def report_of(results: Results) -> Report:
+    """The report on what was read of a bundle."""
     bundle, measurement = results.bundle, results.measurement
     teacher = teacher_of(results)
     rows = tuple(row_for(variant, results) for variant in bundle.variants)

@@ -37,7 +37,8 @@ class Results:
     checked but not read; `answers`: of the variants that ran. Logits are many and large, so none is kept.
 
     `contestants` by variant, without the second copy of the reference: that one is no variant, and its blocks in
-    `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test.
+    `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test, and
+    `table_file`: all of its answers.
     """
 
     bundle: Bundle
@@ -47,6 +48,7 @@ class Results:
     contestants: dict[str, Contestant]
     answers: dict[str, Answers]
     table: Answers | None
+    table_file: ArrayFile | None = None
 
 
 def read_results(bundle_dir: Path) -> Results:
@@ -80,7 +82,7 @@ def read_unmeasured(bundle_dir: Path) -> Results:
         variant.name: _logits(inside(bundle_dir, variant.reference_logits, "bundle.json"), shape)
         for variant in bundle.variants
     }
-    return Results(bundle, labels, references, None, {}, {}, _table(bundle_dir, bundle.teacher_table, shape))
+    return Results(bundle, labels, references, None, {}, {}, *_table(bundle_dir, bundle.teacher_table, shape))
 
 
 def results_with(results: Results, measurement: Measurement, where: str = "the measurement") -> Results:
@@ -93,13 +95,16 @@ def results_with(results: Results, measurement: Measurement, where: str = "the m
     return replace(results, measurement=measurement, contestants=contestants, answers={})
 
 
-def _table(bundle_dir: Path, table: TeacherTable | None, shape: tuple[int, int]) -> Answers | None:
+def _table(
+    bundle_dir: Path, table: TeacherTable | None, shape: tuple[int, int]
+) -> tuple[Answers | None, ArrayFile | None]:
     if table is None or table.answers is None:
-        return None
+        return None, None
     path = inside(bundle_dir, table.answers, "bundle.json")
     if table.kind in ("labels", "top-k"):
-        return Answers(_labels(path, *shape), None)
-    return _answers(_logits(path, shape))
+        return Answers(_labels(path, *shape), None), None
+    logits = _logits(path, shape)
+    return _answers(logits), logits
 
 
 def _answers(logits: ArrayFile, torchs: ArrayFile | None = None, precision: str = "") -> Answers:

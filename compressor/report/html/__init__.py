@@ -1,0 +1,12 @@
+"""report.html: one file that needs no network. It is what report.md says, drawn, and an instrument: limits can be moved.
+
+page         the whole page, from a template and the parts below
+figures      the drawings, plain SVG; svg: what they are made of
+instrument   what the browser judges with (judge.js), and the raw samples
+samples      what the student gets wrong and the teacher right; explorer: the teacher's answers at a temperature
+advice       what was not measured, and what to try next
+"""
+
+from compressor.report.html.page import to_html
+
+__all__ = ["to_html"]

@@ -1,0 +1,187 @@
+"""What the page judges with: of every student and line of the budget, what a limit is held against, so that judge.js
+decides in the browser what `kdc check` would decide of a bundle with that budget.
+
+No rule is written down twice here: each line is judged by the checks themselves, once with a limit that everything
+keeps to and once with one that everything breaks. Where both verdicts are the same, no limit changes it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from compressor.report.answers import counts_of
+from compressor.report.checks.artefact import REQUIRED_LINES
+from compressor.report.checks.conditions import Grounds, grounds_of
+from compressor.report.checks.latency import judged_interval
+from compressor.report.choice import ON_TEST_LABELS
+from compressor.report.gate import checks_for
+from compressor.report.html.text import shown
+from compressor.report.latency import teacher_of
+from compressor.report.read import Results
+from compressor.report.render.text import megabytes
+from compressor.schema.profile import Budget
+from compressor.schema.report import Check, Estimate, Report, Row
+from compressor.stats import CHANCE, ONE_SIDED, normal_quantile
+
+__all__ = ["LINES", "BudgetLine", "instrument", "raw_blocks"]
+
+MOST_SAMPLES = 48_000
+"""Raw samples in the page; of more, whole rounds are left out evenly, and the page says so."""
+
+
+@dataclass(frozen=True)
+class BudgetLine:
+    """A line of the budget that can be moved. `kind`: what is held against the limit: an exact figure, an interval of
+    a latency or of a share, or the counts of every class. `figure`: the field of Row that has it, where one has."""
+
+    name: str
+    kind: Literal["exact", "latency", "share", "classes"]
+    at_most: bool
+    unit: str
+    label: str
+    figure: str = ""
+
+
+LINES = (
+    BudgetLine("size_mb", "exact", True, "MB", "size"),
+    BudgetLine("p50_ms", "latency", True, "ms", "median latency", "p50_ms"),
+    BudgetLine("p90_ms", "latency", True, "ms", "latency, 90th percentile", "p90_ms"),
+    BudgetLine("min_speedup", "latency", False, "×", "times as fast as the teacher", "p50_ratio"),
+    BudgetLine("max_slowdown", "latency", True, "×", "p50 / the baseline's", "slowdown"),
+    BudgetLine("peak_rss_mb", "exact", True, "MB", "memory at its peak", "peak_rss_mb"),
+    BudgetLine("model_rss_mb", "exact", True, "MB", "memory that the model adds"),
+    BudgetLine("min_accuracy", "share", False, "%", "accuracy", "accuracy"),
+    BudgetLine("min_retention", "share", False, "%", "retention", "retention"),
+    BudgetLine("min_balanced_retention", "share", False, "%", "balanced retention", "balanced_retention"),
+    BudgetLine("min_class_retention", "classes", False, "%", "retention in every class"),
+    BudgetLine("min_class_recall", "classes", False, "%", "recall in every class"),
+)
+"""In the order of reports."""
+
+EASY = {line.name: 1e9 if line.at_most else 1e-9 for line in LINES}
+HARD = {line.name: 1e-9 if line.at_most else 1e9 for line in LINES if line.kind == "latency"}
+
+Judged = Mapping[tuple[str, str], Check]
+
+
+def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict[str, Any]:
+    """What judge.js takes, as JSON: names are shown as text, and numbers are exact."""
+    grounds = grounds_of(results)
+    students = [row for row in report.rows if row.role == "student"]
+    easy, hard = (_judged(limits, report, results, grounds) for limits in (EASY, HARD))
+    budget, movable = results.bundle.profile.budget, {line.name for line in LINES}
+    base = next((counts for row in students if (counts := counts_of(results, row.name)) is not None), None)
+    alone = next((counts for row in students if (counts := counts_of(results, row.name, alone=True))), None)
+    listed = []
+    for row in students:
+        against, own = counts_of(results, row.name), counts_of(results, row.name, alone=True)
+        fixed = [check for check in report.checks if check.variant == row.name and check.line not in movable]
+        listed.append(
+            {
+                "name": shown(row.name),
+                "p50": row.p50_ms.value if row.p50_ms else None,
+                "fixed": [{"line": check.line, **_outcome(check)} for check in fixed],
+                "bases": {line.name: _basis(line, row, easy, hard, (results, grounds)) for line in LINES},
+                "right": [] if own is None else own.right.tolist(),
+                "both": [] if against is None else against.both.tolist(),
+            }
+        )
+    return {
+        "allow_unmeasured": allow_unmeasured,
+        "elsewhere": bool(report.differences),
+        "budget": {name: getattr(budget, name) for name in budget.model_fields_set if name in movable},
+        "against_teacher": teacher_of(results) is not None or results.table is not None,
+        "lines": [
+            {"name": line.name, "kind": line.kind, "at_most": line.at_most, "unit": line.unit, "label": line.label}
+            for line in LINES
+        ],
+        "students": listed,
+        "base_checks": [
+            {"line": check.line, **_outcome(check)}
+            for check in report.checks
+            if check.variant not in {row.name for row in students}
+        ],
+        "counts": {
+            "n": [] if alone is None else alone.n.tolist(),
+            "base": [] if base is None else base.base.tolist(),
+        },
+        "class_names": [shown(name, 60) for name in report.class_names],
+        "rules": {"chance": CHANCE, "z": normal_quantile(ONE_SIDED)},
+        "on_test_labels": ON_TEST_LABELS,
+        "required_lines": REQUIRED_LINES,
+    }
+
+
+def _judged(limits: Mapping[str, float], report: Report, results: Results, grounds: Grounds) -> Judged:
+    """Every student held against a budget of these limits. They may lie beyond what a profile can ask for."""
+    profile = results.bundle.profile.model_copy(update={"budget": Budget.model_construct(set(limits), **limits)})
+    asked = replace(results, bundle=results.bundle.model_copy(update={"profile": profile}))
+    teacher = teacher_of(results)
+    teacher_row = next((row for row in report.rows if teacher is not None and row.name == teacher.name), None)
+    checks = (
+        check
+        for row in report.rows
+        if row.role == "student"
+        for check in checks_for(row, asked, grounds, teacher_row)
+    )
+    return {(check.variant, check.line): check for check in checks}
+
+
+def _outcome(check: Check) -> dict[str, str]:
+    return {"verdict": check.verdict, "reason": shown(check.reason, 400)}
+
+
+def _basis(
+    line: BudgetLine, row: Row, easy: Judged, hard: Judged, session: tuple[Results, Grounds]
+) -> dict[str, Any]:
+    check = easy[row.name, line.name]
+    broken = hard[row.name, line.name] if line.kind == "latency" else None
+    told = {"shown": shown(check.value)}
+    if check.verdict == "unmeasured" or (broken is not None and broken.verdict == check.verdict):
+        return {**told, "fixed": check.verdict, "reason": shown(check.reason, 400)}
+    if line.kind == "classes":
+        return told
+    if line.kind == "exact":
+        return {**told, "value": _exact(line.name, row)}
+    if broken is not None:
+        interval = judged_interval(line.name, row.name, *session)
+        assert interval is not None  # it was judged
+        ends = {"value": interval.value, "low": interval.low, "high": interval.high}
+        return {**told, **ends, "holds": check.verdict, "breaks": broken.verdict}
+    figure: Estimate = getattr(row, line.figure)
+    ends = {"value": figure.value, "low": figure.low, "high": figure.high}
+    return {**told, **ends, "holds": "pass", "breaks": "fail"}
+
+
+def _exact(line: str, row: Row) -> float | None:
+    if line == "size_mb":
+        return megabytes(row.size_bytes)
+    if row.peak_rss_mb is None or line == "peak_rss_mb":
+        return row.peak_rss_mb
+    return None if row.idle_rss_mb is None else round(row.peak_rss_mb - row.idle_rss_mb, 3)
+
+
+def raw_blocks(report: Report, results: Results) -> dict[str, Any]:
+    """The timed calls of every variant of the report, a list a round, in the order of measuring; `of`: how many there
+    are, `kept`: how many of them are here, `every`: of how many rounds one is here."""
+    if results.measurement is None:
+        return {"of": 0, "kept": 0, "every": 1, "confidence": 0.95, "variants": []}
+    names = {row.name: number for number, row in enumerate(report.rows) if row.measured}
+    blocks = [block for block in results.measurement.blocks if block.variant in names]
+    count = sum(len(block.wall_ms) for block in blocks)
+    every = -(-count // MOST_SAMPLES) or 1
+    variants: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
+    for block in _thinned(blocks, every):
+        variants[block.variant].append(block.wall_ms)
+    kept = sum(len(times) for rounds in variants.values() for times in rounds)
+    listed = [{"row": names[name], "blocks": rounds} for name, rounds in variants.items()]
+    confidence = report.session.confidence if report.session else 0.95
+    return {"of": count, "kept": kept, "every": every, "confidence": confidence, "variants": listed}
+
+
+def _thinned(blocks: Iterable[Any], every: int) -> list[Any]:
+    """Of all variants the same rounds, evenly over the session."""
+    listed = list(blocks)
+    rounds = sorted({block.round for block in listed})
+    wanted = set(rounds[::every])
+    return [block for block in listed if block.round in wanted]
