@@ -206,6 +206,7 @@ class ReportResult(BundleResult):
     FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "md": (".md", ".markdown", ".txt"),
         "json": (".json",),
+        "html": (".html", ".htm"),
         "junit": (".xml",),
     }
     """Each with what the name of its file may end on."""
@@ -213,10 +214,12 @@ class ReportResult(BundleResult):
 
     @property
     def text(self) -> str:
-        from compressor.report import to_json, to_junit
+        from compressor.report import to_html, to_json, to_junit
 
         if self.format == "md":
             return self.to_markdown()
+        if self.format == "html":
+            return to_html(self.bundle, self.report, allow_unmeasured=self.allow_unmeasured)
         return (to_json if self.format == "json" else to_junit)(self.report)
 
 

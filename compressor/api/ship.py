@@ -165,7 +165,7 @@ def report(
 
     Args:
         bundle: a folder that `export` made.
-        format: "md", "json" or "junit": of the result's `text`.
+        format: "md", "html", "json" or "junit": of the result's `text`.
         out: a file to write that text to.
         overwrite: replace the file.
         allow_unmeasured: do not judge lines of the budget that were not measured.

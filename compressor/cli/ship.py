@@ -107,7 +107,7 @@ def measure(
 
 def report(
     bundle: BundleDir,
-    format_: Annotated[str, typer.Option("--format", help="md, json or junit.")] = "md",
+    format_: Annotated[str, typer.Option("--format", help="md, html, json or junit.")] = "md",
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
     overwrite: OverwriteFile = False,
     allow_unmeasured: AllowUnmeasured = False,

@@ -19,12 +19,11 @@ from compressor.files.bundle_change import next_state, settle
 from compressor.files.bundle_folder import counted, must_hold_a_bundle, read_steadily
 from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, read_text
-from compressor.report.build import build_report
+from compressor.report.build import build_report, report_of
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
-from compressor.report.read import Results, read_unmeasured, results_with
+from compressor.report.read import Results, read_results, read_unmeasured, results_with
 from compressor.report.render.formats import to_json, to_junit, to_markdown, verdict_line
-from compressor.schema.base import write_json
 from compressor.schema.report import Report
 
 __all__ = [
@@ -40,13 +39,14 @@ __all__ = [
     "results_with",
     "seal",
     "seal_line",
+    "texts_of",
+    "to_html",
     "to_json",
     "to_junit",
     "to_markdown",
     "verdict_line",
     "verify",
     "verify_made",
-    "write_reports",
 ]
 
 
@@ -54,17 +54,30 @@ WAIT_S = 60.0
 """For a command that writes the same bundle to end. A report takes seconds; a measurement says who measures."""
 
 
-def write_reports(bundle_dir: Path, report: Report, allow_unmeasured: bool = False) -> None:
-    """Write report.json and report.md into the bundle. Seal it afterwards."""
-    write_json(bundle_dir / "report.json", report)
-    write_text(bundle_dir / "report.md", to_markdown(report, allow_unmeasured))
+def texts_of(bundle_dir: Path, report: Report, results: Results, allow_unmeasured: bool = False) -> dict[str, str]:
+    """The files that a bundle holds of its report, by name. `results`: what the report was made from."""
+    return {
+        "report.json": to_json(report),
+        "report.md": to_markdown(report, allow_unmeasured),
+        "report.html": to_html(bundle_dir, report, results, allow_unmeasured),
+    }
+
+
+def to_html(bundle_dir: Path, report: Report, results: Results | None = None, allow_unmeasured: bool = False) -> str:
+    """The report as one HTML file. `results`: what it was made from; read from the bundle where they are not given."""
+    from compressor.report.html import to_html as page  # jinja2 is not for `kdc check`
+
+    folder = counted(bundle_dir)
+    return page(folder, report, read_results(folder) if results is None else results, allow_unmeasured)
 
 
 def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
     """Build the report of a bundle, write it, put what it chose into best/, and seal the bundle. For a bundle that does
     not count yet (see bundle_change): a kill on the way leaves one that is nothing."""
-    report = build_report(bundle_dir)
-    write_reports(bundle_dir, report, allow_unmeasured)
+    results = read_results(bundle_dir)
+    report = report_of(results)
+    for name, text in texts_of(bundle_dir, report, results, allow_unmeasured).items():
+        write_text(bundle_dir / name, text)
     ship(bundle_dir, report)
     seal(bundle_dir)
     return report
@@ -109,8 +122,9 @@ def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
         verify(bundle_dir)
     except KdcError:
         return None
-    report = build_report(bundle_dir)
-    texts = {"report.json": to_json(report), "report.md": to_markdown(report, allow_unmeasured)}
+    results = read_results(folder)
+    report = report_of(results)
+    texts = texts_of(folder, report, results, allow_unmeasured)
     written = all((folder / name).is_file() for name in texts) and all(
         read_text(folder / name, most=JSON_BYTES) == text for name, text in texts.items()
     )

@@ -37,7 +37,7 @@ def not_measured(report: Report, results: Results) -> Iterator[tuple[str, str]]:
     if few:
         yield f"p90 of {_few(few)}", "too few timed calls"
     if results.bundle.student.gain is None:
-        yield "what distillation gained over labels alone", "no control was trained (`kdc distill --control`)"
+        yield "what distillation gained over labels alone", "no control was trained (kdc distill --control)"
 
 
 def _few(names: list[str]) -> str:

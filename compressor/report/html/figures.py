@@ -11,9 +11,9 @@ from compressor.report.html.text import shown
 from compressor.report.render.text import number
 from compressor.schema.report import Report, Row
 
-__all__ = ["curves", "distributions", "front", "pareto"]
+__all__ = ["curves", "distributions", "front", "pareto", "sizes", "softening"]
 
-WIDTH, LEFT, RIGHT = 480.0, 46.0, 12.0
+WIDTH, LEFT, RIGHT = 420.0, 44.0, 12.0
 BINS = 48
 
 
@@ -43,7 +43,7 @@ def pareto(report: Report) -> Markup | None:
     height = 300.0
     times = [value for row in placed if row.p50_ms for value in (row.p50_ms.low, row.p50_ms.high)]
     shares = [100 * value for row in placed if row.accuracy for value in (row.accuracy.low, row.accuracy.high)]
-    x, y = wide(times, LEFT, WIDTH - RIGHT, log=True), wide(shares, height - 40, 12)
+    x, y = wide(times, LEFT, WIDTH - RIGHT, log=True), wide(shares, height - 40, 26)
     x = Scale(x.low, x.high, x.start, x.end, log=x.high / x.low > 4)
     students = [row for row in placed if row.role in ("student", "reference")]
     best = front(students)
@@ -85,7 +85,23 @@ def _grid(x: Scale, y: Scale | None, x_label: str, y_label: str) -> Iterator[Mar
     for tick in y.ticks if y else []:
         yield line(x.start, y.at(tick) if y else 0, x.end, y.at(tick) if y else 0, "grid")
         yield text(x.start - 6, (y.at(tick) if y else 0) + 4, f"{tick:g}", "tick", "end")
-    yield text(4, top, y_label, "label")
+    yield text(4, top - 12, y_label, "label")
+
+
+def sizes(report: Report) -> Markup:
+    """A bar a variant: its files, and within it what they are when compressed."""
+    x = Scale(0.0, max(row.size_bytes for row in report.rows) / 1e6 * 1.02, 4, WIDTH - 70)
+    parts = []
+    for place, row in enumerate(report.rows):
+        top, name = 8 + 36.0 * place, "calls " + ("shipped" if row.name == report.winner else row.role)
+        bars = [
+            rect(x.start, top + 16, x.at(row.size_bytes / 1e6) - x.start, 12, "bar"),
+            rect(x.start, top + 20, x.at(row.compressed_bytes / 1e6) - x.start, 4, "inner"),
+            text(x.start, top + 12, shown(row.name, 48), "name"),
+            text(x.at(row.size_bytes / 1e6) + 6, top + 26, f"{number(row.size_bytes / 1e6)} MB", "tick"),
+        ]
+        parts.append(group(name, bars))
+    return drawing(WIDTH, 16 + 36.0 * len(report.rows), "The files of every variant in MB", parts, "sizes")
 
 
 def distributions(report: Report, raw: dict[str, Any]) -> Markup | None:
@@ -154,8 +170,25 @@ def _curve(epochs: Sequence[int], values: Sequence[float | None], title: str) ->
     x = Scale(float(epochs[0]), float(epochs[-1]), LEFT, WIDTH - RIGHT)
     known = [value for _, value in points]
     log = min(known, default=0) > 0 and max(known) / min(known) > 20
-    y = wide(known, 150, 14, log=log)
+    y = wide(known, 150, 12, log=log)
     places = [(x.at(epoch), y.at(value)) for epoch, value in points]
     last = f"{shown(title, 60)}: from {number(known[0])} to {number(known[-1])} over {len(epochs)} epochs"
     parts = [*_grid(x, y, "epoch", ""), path(places, "curve"), circle(*places[-1], 3, "dot")]
     return drawing(WIDTH, 190, last, parts, "curve")
+
+
+def softening(explored: dict[str, Any]) -> Markup | None:
+    """What the teacher's answers hold of the other classes at every temperature, in the mean; None where nothing is
+    known of them."""
+    if explored["missing"]:
+        return None
+    heat = explored["temperatures"]
+    dark = [1 - row["confidence"] for row in explored["mean"]]
+    x, y = Scale(heat[0], heat[-1], LEFT, WIDTH - RIGHT), Scale(0.0, 1.0, 158, 28)
+    parts = [
+        *_grid(x, y, "temperature", "share of the other classes"),
+        path([(x.at(t), y.at(share)) for t, share in zip(heat, dark, strict=True)], "curve"),
+        limit_line(x, "temperature", (y.end, y.start), upright=True),
+    ]
+    said = f"The share of all but the top class, in the mean over {explored['n']} samples, from T = 1 to T = 20"
+    return drawing(WIDTH, 198, said, parts, "curve")

@@ -79,6 +79,7 @@ def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict
         listed.append(
             {
                 "name": shown(row.name),
+                "row": report.rows.index(row),
                 "p50": row.p50_ms.value if row.p50_ms else None,
                 "fixed": [{"line": check.line, **_outcome(check)} for check in fixed],
                 "bases": {line.name: _basis(line, row, easy, hard, (results, grounds)) for line in LINES},
@@ -87,6 +88,7 @@ def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict
             }
         )
     return {
+        "profile": report.profile,
         "allow_unmeasured": allow_unmeasured,
         "elsewhere": bool(report.differences),
         "budget": {name: getattr(budget, name) for name in budget.model_fields_set if name in movable},
@@ -105,6 +107,7 @@ def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict
             "n": [] if alone is None else alone.n.tolist(),
             "base": [] if base is None else base.base.tolist(),
         },
+        "rows": [shown(row.name) for row in report.rows],
         "class_names": [shown(name, 60) for name in report.class_names],
         "rules": {"chance": CHANCE, "z": normal_quantile(ONE_SIDED)},
         "on_test_labels": ON_TEST_LABELS,

@@ -12,7 +12,7 @@ from compressor.report.html import tables
 from compressor.report.html.advice import next_steps, not_measured
 from compressor.report.html.course import history_of, weights_of
 from compressor.report.html.explorer import explorer
-from compressor.report.html.figures import curves, distributions, pareto
+from compressor.report.html.figures import curves, distributions, pareto, sizes, softening
 from compressor.report.html.head import cards, failures
 from compressor.report.html.instrument import instrument, raw_blocks
 from compressor.report.html.retained import classes_of
@@ -56,6 +56,7 @@ def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured
         steps=next_steps(report, results),
         pareto=pareto(report),
         spread=distributions(report, raw),
+        sizes=sizes(report) if report.rows else "",
         raw=raw,
         curves=curves(history, weights_of(results.bundle.student.recipe)),
         tables=tables.tables_of(report, results),
@@ -63,6 +64,7 @@ def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured
         lost=disagreements(bundle_dir, results, subject.name) if subject else None,
         card=results.bundle.student.teacher_card,
         explored=explored,
+        softening=softening(explored),
         provenance=tables.provenance(report, results),
         not_measured=list(not_measured(report, results)),
         confidence=confidence_percent(report.session.confidence) if report.session else "",

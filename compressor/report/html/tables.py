@@ -1,10 +1,11 @@
 """The tables of the page: cells that name the figure that they show, so that every number can be looked up."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from compressor.report.html.text import shown
 from compressor.report.read import Results
@@ -29,6 +30,7 @@ __all__ = ["Table", "figure", "provenance", "tables_of"]
 
 Column = tuple[str, str, Callable[[Row], str]]
 """What it is called, the figure's name, and the text."""
+INTERVAL = re.compile(r"(\[[^\[\]]{1,40}\])")
 ROLES = {"student": "", "teacher": "teacher", "reference": "fp32 reference", "baseline": "baseline"}
 
 
@@ -44,8 +46,10 @@ class Table:
 
 
 def figure(of: str, text: str) -> Markup:
-    """A figure that is measured or counted; `of`: which."""
-    return Markup('<span class="f" data-of="{}">{}</span>').format(of, text)
+    """A figure that is measured or counted; `of`: which. No line breaks within its interval."""
+    parts = [Markup('<span class="whole">{}</span>').format(part) if part[:1] == "[" else escape(part)
+             for part in INTERVAL.split(text)]  # fmt: skip
+    return Markup('<span class="f" data-of="{}">{}</span>').format(of, Markup("").join(parts))
 
 
 def tables_of(report: Report, results: Results) -> dict[str, Table]:
@@ -112,7 +116,7 @@ def _costs(report: Report) -> list[Column]:
         ("accuracy, %", "accuracy", _estimate("accuracy", percent=True)),
         ("balanced, %", "balanced_accuracy", _estimate("balanced_accuracy", percent=True)),
         ("retention, %", "retention", _or_dash("retention", percent=True)),
-        ("ran as", "executed", lambda row: shown(row.executed_precision or ("failed" if row.error else NOT_MEASURED))),
+        ("ran as", "executed", lambda row: shown(row.executed_precision or ("failed" if row.error else NOT_MEASURED), 30)),
     ]
     if any(row.role == "baseline" for row in report.rows):
         columns.insert(5, ("p50 / the baseline's", "slowdown", _or_dash("slowdown")))
@@ -154,7 +158,7 @@ def _memory(row: Row) -> str:
 
 
 STARTING: list[Column] = [
-    ("runtime", "runtime", lambda row: shown(runtime_and_release(row))),
+    ("runtime", "runtime", lambda row: shown(runtime_and_release(row), 30)),
     ("start, ms", "start_ms", lambda row: spread(row.start_ms)),
     ("of which load, ms", "load_ms", lambda row: spread(row.load_ms)),
     ("first call, ms", "first_ms", lambda row: spread(row.first_ms)),
@@ -170,7 +174,7 @@ def _class(name: str) -> Callable[[Row], str]:
         worst: ClassShare | None = getattr(row, name)
         if worst is None:
             return "–"
-        return f"{shown(worst.class_name, 60)}: {estimate(worst.share, percent=True)}, n = {worst.share.n}"
+        return f"{shown(worst.class_name, 24)}: {estimate(worst.share, percent=True)}, n = {worst.share.n}"
 
     return cell
 
