@@ -1,5 +1,5 @@
-"""What differs by task in BUNDLE/best/ (how the input is described, the example programs) and in a report (what a sample
-looks like). It needs no torch."""
+"""What differs by task in BUNDLE/best/, how the input is described and the example programs, and in a report, what a
+sample looks like. It needs no torch."""
 
 from typing import Any
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,35 @@ def chromium() -> str:
     return found
 
 
+# The browser reads from 3 and writes to 4, whatever numbers the pipes have here.
+PIPED = """
+import os, sys
+read, write = (os.dup2(int(number), 100 + place) for place, number in enumerate(sys.argv[1:3]))
+os.dup2(read, 3), os.dup2(write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
 class Browser:
     """One page. `complaints`: what it wrote to its console, what was thrown, and what was blocked or fetched."""
 
     def __init__(self, folder: Path, width: int = 1100, height: int = 900) -> None:
         self.complaints: list[str] = []
         self._answers: dict[int, Any] = {}
-        self._number, self._events, self._rest = 0, [], b""
+        self._events: list[str] = []
+        self._number, self._rest = 0, b""
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        flags = f"--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir={folder}"
-        # The browser reads from 3 and writes to 4, whatever numbers the pipes have here.
-        script = f'exec "$0" {flags} --window-size={width},{height} --remote-debugging-pipe 3<&{to_read} 4>&{to_write}'
-        self._process = subprocess.Popen(
-            ["sh", "-c", script, chromium()], pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL
-        )
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--remote-debugging-pipe",
+        ]
+        command = [chromium(), *flags, f"--user-data-dir={folder}", f"--window-size={width},{height}"]
+        started = [sys.executable, "-c", PIPED, str(to_read), str(to_write), *command]
+        self._process = subprocess.Popen(started, pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL)
         os.close(to_read)
         os.close(to_write)
         target = self.send("Target.createTarget", {"url": "about:blank"})["targetId"]

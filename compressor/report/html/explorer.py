@@ -36,11 +36,7 @@ def explorer(bundle_dir: Path, results: Results) -> dict[str, Any]:
     spread, rows = spread[finite], rows[finite]
     if not len(rows):
         return {"missing": "none of its answers is finite", "samples": [], "temperatures": TEMPERATURES}
-    softened = [log_softmax(rows, temperature) for temperature in TEMPERATURES]
-    mean = [
-        {"entropy": float(-(np.exp(logs) * logs).sum(axis=1).mean()), "confidence": float(np.exp(logs.max(axis=1)).mean())}
-        for logs in softened
-    ]  # fmt: skip
+    mean = [_mean(log_softmax(rows, temperature)) for temperature in TEMPERATURES]
     most = max(1, min(SHOWN, MOST_LOGITS // rows.shape[1]))
     chosen = _spread_by_entropy(rows, most)
     return {
@@ -50,9 +46,13 @@ def explorer(bundle_dir: Path, results: Results) -> dict[str, Any]:
         "n": len(rows),
         "of": count,
         "samples": _samples(bundle_dir, results, spread[chosen].tolist(), rows[chosen]),
-        "classes": [shown(name, 60) for name in results.bundle.student.class_names],
         **_balance(results),
     }
+
+
+def _mean(logs: NDArray[np.float64]) -> dict[str, float]:
+    entropy = float(-(np.exp(logs) * logs).sum(axis=1).mean())
+    return {"entropy": entropy, "confidence": float(np.exp(logs.max(axis=1)).mean())}
 
 
 def _logits(results: Results) -> tuple[ArrayFile | None, str]:

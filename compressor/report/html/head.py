@@ -26,13 +26,16 @@ def cards(report: Report, results: Results, subject: Row | None) -> list[Card]:
     teacher = next((row for row in report.rows if variant is not None and row.name == variant.name), None)
     index = report.rows.index(subject)
     verdicts = {check.line: check for check in report.checks if check.variant == subject.name}
+    latency = _figure(index, "p50_ms", estimate(subject.p50_ms))
+    size = _figure(index, "size", number(megabytes(subject.size_bytes)))
+    kept = _figure(index, "retention", estimate(subject.retention, percent=True))
     listed = [
-        _card("latency, p50", _figure(index, "p50_ms", estimate(subject.p50_ms)), "ms", _latency(report, teacher, index)),
-        _card("size", _figure(index, "size", number(megabytes(subject.size_bytes))), "MB", _size(report, teacher, index)),
-        _card("retention", _figure(index, "retention", estimate(subject.retention, percent=True)), "%",
-              _retention(report, teacher, index, results)),
-    ]  # fmt: skip
-    for card, lines in zip(listed, (("p50_ms", "p90_ms"), ("size_mb",), ("min_retention", "min_accuracy")), strict=True):
+        _card("latency, p50", latency, "ms", _latency(report, teacher, index)),
+        _card("size", size, "MB", _size(report, teacher, index)),
+        _card("retention", kept, "%", _retention(report, teacher, index)),
+    ]
+    held = (("p50_ms", "p90_ms"), ("size_mb",), ("min_retention", "min_accuracy"))
+    for card, lines in zip(listed, held, strict=True):
         card["lines"] = [_against(line, verdicts) for line in lines if line in verdicts]
     return listed
 
@@ -59,7 +62,8 @@ def _latency(report: Report, teacher: Row | None, index: int) -> list[Markup]:
         theirs = _figure(report.rows.index(teacher), "p50_ms", estimate(teacher.p50_ms))
         told.append(Markup("teacher: {} ms").format(theirs))
     if row.p50_ratio is not None:
-        told.append(Markup("{} times as fast as the teacher").format(_figure(index, "p50_ratio", estimate(row.p50_ratio))))
+        times = _figure(index, "p50_ratio", estimate(row.p50_ratio))
+        told.append(Markup("{} times as fast as the teacher").format(times))
     return told or [Markup("{}").format(NOT_MEASURED)]
 
 
@@ -73,7 +77,7 @@ def _size(report: Report, teacher: Row | None, index: int) -> list[Markup]:
     return told
 
 
-def _retention(report: Report, teacher: Row | None, index: int, results: Results) -> list[Markup]:
+def _retention(report: Report, teacher: Row | None, index: int) -> list[Markup]:
     row, told = report.rows[index], []
     if row.accuracy is not None:
         own = _figure(index, "accuracy", estimate(row.accuracy, percent=True))
@@ -82,7 +86,8 @@ def _retention(report: Report, teacher: Row | None, index: int, results: Results
         theirs = _figure(report.rows.index(teacher), "accuracy", estimate(teacher.accuracy, percent=True))
         told.append(Markup("teacher: {} %").format(theirs))
     elif report.teacher_table is not None:
-        told.append(Markup("teacher: {} %").format(figure("table/accuracy", estimate(report.teacher_table.accuracy, True))))
+        accuracy = figure("table/accuracy", estimate(report.teacher_table.accuracy, percent=True))
+        told.append(Markup("teacher: {} %").format(accuracy))
     if report.gain is not None:
         gain = report.gain.test
         points = f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f} to {100 * gain.high:+.1f}]".replace("-", "−")

@@ -5,7 +5,7 @@ No rule is written down twice here: each line is judged by the checks themselves
 keeps to and once with one that everything breaks. Where both verdicts are the same, no limit changes it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,8 +25,11 @@ from compressor.stats import CHANCE, ONE_SIDED, normal_quantile
 
 __all__ = ["LINES", "BudgetLine", "instrument", "raw_blocks"]
 
-MOST_SAMPLES = 48_000
-"""Raw samples in the page; of more, whole rounds are left out evenly, and the page says so."""
+MOST_SAMPLE_BYTES = 400_000
+"""Of raw samples in the page; of more, whole rounds are left out evenly, and the page says so."""
+MOST_COUNTS = 120_000
+"""Counts of classes in the page; of more, lines on classes stand as the report judges them."""
+MOST_NAMES = 5_000
 
 
 @dataclass(frozen=True)
@@ -66,27 +69,9 @@ Judged = Mapping[tuple[str, str], Check]
 
 def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict[str, Any]:
     """What judge.js takes, as JSON: names are shown as text, and numbers are exact."""
-    grounds = grounds_of(results)
     students = [row for row in report.rows if row.role == "student"]
-    easy, hard = (_judged(limits, report, results, grounds) for limits in (EASY, HARD))
+    names, classes = {row.name for row in students}, report.class_names
     budget, movable = results.bundle.profile.budget, {line.name for line in LINES}
-    base = next((counts for row in students if (counts := counts_of(results, row.name)) is not None), None)
-    alone = next((counts for row in students if (counts := counts_of(results, row.name, alone=True))), None)
-    listed = []
-    for row in students:
-        against, own = counts_of(results, row.name), counts_of(results, row.name, alone=True)
-        fixed = [check for check in report.checks if check.variant == row.name and check.line not in movable]
-        listed.append(
-            {
-                "name": shown(row.name),
-                "row": report.rows.index(row),
-                "p50": row.p50_ms.value if row.p50_ms else None,
-                "fixed": [{"line": check.line, **_outcome(check)} for check in fixed],
-                "bases": {line.name: _basis(line, row, easy, hard, (results, grounds)) for line in LINES},
-                "right": [] if own is None else own.right.tolist(),
-                "both": [] if against is None else against.both.tolist(),
-            }
-        )
     return {
         "profile": report.profile,
         "allow_unmeasured": allow_unmeasured,
@@ -97,21 +82,65 @@ def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict
             {"name": line.name, "kind": line.kind, "at_most": line.at_most, "unit": line.unit, "label": line.label}
             for line in LINES
         ],
-        "students": listed,
+        "students": _students(students, report, results),
         "base_checks": [
-            {"line": check.line, **_outcome(check)}
-            for check in report.checks
-            if check.variant not in {row.name for row in students}
+            {"line": check.line, **_outcome(check)} for check in report.checks if check.variant not in names
         ],
-        "counts": {
-            "n": [] if alone is None else alone.n.tolist(),
-            "base": [] if base is None else base.base.tolist(),
-        },
+        "counts": _counts(students, results),
         "rows": [shown(row.name) for row in report.rows],
-        "class_names": [shown(name, 60) for name in report.class_names],
+        "class_names": [shown(name, 60) for name in classes] if len(classes) <= MOST_NAMES else [],
         "rules": {"chance": CHANCE, "z": normal_quantile(ONE_SIDED)},
         "on_test_labels": ON_TEST_LABELS,
         "required_lines": REQUIRED_LINES,
+    }
+
+
+def _students(students: Sequence[Row], report: Report, results: Results) -> list[dict[str, Any]]:
+    session = results, grounds_of(results)
+    easy, hard = (_judged(limits, report, *session) for limits in (EASY, HARD))
+    movable = {line.name for line in LINES}
+    listed = []
+    for row in students:
+        against, own = counts_of(results, row.name), counts_of(results, row.name, alone=True)
+        if _too_many(students, report):
+            against = own = None
+        judged = {check.line: check for check in report.checks if check.variant == row.name}
+        bases = {line.name: _basis(line, row, easy, hard, session) for line in LINES}
+        if _too_many(students, report):
+            bases |= {line.name: _standing(judged.get(line.name)) for line in LINES if line.kind == "classes"}
+        listed.append(
+            {
+                "name": shown(row.name),
+                "row": report.rows.index(row),
+                "p50": row.p50_ms.value if row.p50_ms else None,
+                "fixed": [{"line": name, **_outcome(check)} for name, check in judged.items() if name not in movable],
+                "bases": bases,
+                "right": [] if own is None else own.right.tolist(),
+                "both": [] if against is None else against.both.tolist(),
+            }
+        )
+    return listed
+
+
+def _too_many(students: Sequence[Row], report: Report) -> bool:
+    return 2 * len(students) * len(report.class_names) > MOST_COUNTS
+
+
+def _standing(check: Check | None) -> dict[str, str]:
+    """A line on classes where their counts are too many for the page: as the report judges it, whatever the limit."""
+    why = "the counts of so many classes are not in this page"
+    if check is None:
+        return {"fixed": "unmeasured", "reason": why, "shown": ""}
+    return {"fixed": check.verdict, "reason": f"{shown(check.reason, 300)} ({why})", "shown": shown(check.value)}
+
+
+def _counts(students: Sequence[Row], results: Results) -> dict[str, list[int]]:
+    """Samples by class, and how many of them the teacher has right: the same for every student that left answers."""
+    against = next((found for row in students if (found := counts_of(results, row.name)) is not None), None)
+    alone = next((found for row in students if (found := counts_of(results, row.name, alone=True)) is not None), None)
+    return {
+        "n": [] if alone is None else alone.n.tolist(),
+        "base": [] if against is None else against.base.tolist(),
     }
 
 
@@ -122,10 +151,7 @@ def _judged(limits: Mapping[str, float], report: Report, results: Results, groun
     teacher = teacher_of(results)
     teacher_row = next((row for row in report.rows if teacher is not None and row.name == teacher.name), None)
     checks = (
-        check
-        for row in report.rows
-        if row.role == "student"
-        for check in checks_for(row, asked, grounds, teacher_row)
+        check for row in report.rows if row.role == "student" for check in checks_for(row, asked, grounds, teacher_row)
     )
     return {(check.variant, check.line): check for check in checks}
 
@@ -134,9 +160,7 @@ def _outcome(check: Check) -> dict[str, str]:
     return {"verdict": check.verdict, "reason": shown(check.reason, 400)}
 
 
-def _basis(
-    line: BudgetLine, row: Row, easy: Judged, hard: Judged, session: tuple[Results, Grounds]
-) -> dict[str, Any]:
+def _basis(line: BudgetLine, row: Row, easy: Judged, hard: Judged, session: tuple[Results, Grounds]) -> dict[str, Any]:
     check = easy[row.name, line.name]
     broken = hard[row.name, line.name] if line.kind == "latency" else None
     told = {"shown": shown(check.value)}
@@ -172,7 +196,7 @@ def raw_blocks(report: Report, results: Results) -> dict[str, Any]:
     names = {row.name: number for number, row in enumerate(report.rows) if row.measured}
     blocks = [block for block in results.measurement.blocks if block.variant in names]
     count = sum(len(block.wall_ms) for block in blocks)
-    every = -(-count // MOST_SAMPLES) or 1
+    every = -(-sum(len(repr(time)) + 1 for block in blocks for time in block.wall_ms) // MOST_SAMPLE_BYTES) or 1
     variants: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
     for block in _thinned(blocks, every):
         variants[block.variant].append(block.wall_ms)

@@ -11,6 +11,7 @@
     element.append(...children);
     return element;
   };
+  const className = (number) => data.class_names[number] ?? `class ${number}`;
   const chip = (verdict) => make("span", { className: `chip ${verdict}` }, verdict);
   const WORDS = { pass: "The budget holds", fail: "The budget does not hold" };
   Object.assign(WORDS, { inconclusive: "It cannot be told yet", unmeasured: "It is not measured" });
@@ -210,7 +211,7 @@
     if (!place || !explorer.samples.length) return;
     const pick = make("select", { id: "sample" });
     explorer.samples.forEach(({ name, label }, index) => {
-      pick.append(make("option", { value: index }, `${name} (${explorer.classes[label]})`));
+      pick.append(make("option", { value: index }, `${name} (${className(label)})`));
     });
     const heat = make("input", { type: "range", min: 1, max: 20, step: 0.5, id: "temperature" });
     heat.value = explorer.temperature ?? 4;
@@ -242,7 +243,7 @@
         make("span", {}, share.toFixed(4)),
       ];
       bars.replaceChildren(
-        ...most.flatMap((number) => bar(explorer.classes[number] + (number === sample.label ? " ✓" : ""), target[number], number === sample.label)),
+        ...most.flatMap((number) => bar(className(number) + (number === sample.label ? " ✓" : ""), target[number], number === sample.label)),
         ...(order.length > 10 ? bar(`${order.length - 10} other classes`, rest, false) : []),
       );
       const dark = 1 - soft.confidence;

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from compressor.report.html import tables
 from compressor.report.html.advice import next_steps, not_measured
 from compressor.report.html.course import history_of, weights_of
 from compressor.report.html.explorer import explorer
 from compressor.report.html.figures import curves, distributions, pareto, sizes, softening
 from compressor.report.html.head import cards, failures
 from compressor.report.html.instrument import instrument, raw_blocks
+from compressor.report.html.provenance import provenance
 from compressor.report.html.retained import classes_of
 from compressor.report.html.samples import disagreements
+from compressor.report.html.tables import tables_of
 from compressor.report.html.text import shown
 from compressor.report.read import Results
 from compressor.report.render.formats import verdict_line
@@ -59,13 +60,13 @@ def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured
         sizes=sizes(report) if report.rows else "",
         raw=raw,
         curves=curves(history, weights_of(results.bundle.student.recipe)),
-        tables=tables.tables_of(report, results),
+        tables=tables_of(report),
         classes=classes_of(report, results, subject),
         lost=disagreements(bundle_dir, results, subject.name) if subject else None,
         card=results.bundle.student.teacher_card,
         explored=explored,
         softening=softening(explored),
-        provenance=tables.provenance(report, results),
+        provenance=provenance(report, results),
         not_measured=list(not_measured(report, results)),
         confidence=confidence_percent(report.session.confidence) if report.session else "",
         shown=shown,
@@ -98,8 +99,7 @@ def _own(name: str) -> Markup:
 def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                              keep_trailing_newline=True)  # fmt: skip
     environment.filters["shown"] = shown
     return environment.from_string((resources.files(__package__) / "page.html").read_text(encoding="utf-8"))
-
-

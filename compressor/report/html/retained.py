@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from compressor.report.answers import counts_of
 from compressor.report.html.svg import Scale, circle, drawing, line
 from compressor.report.html.tables import figure

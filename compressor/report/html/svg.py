@@ -72,13 +72,12 @@ def line(x1: float, y1: float, x2: float, y2: float, name: str) -> Markup:
 
 def limit_line(scale: Scale, budget_line: str, across: tuple[float, float], *, upright: bool) -> Markup:
     """Where a limit of the budget lies, which the page's script moves along `scale`; hidden while there is none."""
-    ends = ("y1", "y2") if upright else ("x1", "x2")
+    first, last = ("y1", "y2") if upright else ("x1", "x2")
     given = f'data-line="{budget_line}" data-low="{scale.low!r}" data-high="{scale.high!r}" data-log="{int(scale.log)}"'
     along = f'data-start="{scale.start:.1f}" data-end="{scale.end:.1f}" data-upright="{int(upright)}"'
+    ends = f'{first}="{across[0]:.1f}" {last}="{across[1]:.1f}"'
     # budget_line is a name of ours, and everything else a number.
-    return Markup(
-        f'<line class="limit" visibility="hidden" {given} {along} {ends[0]}="{across[0]:.1f}" {ends[1]}="{across[1]:.1f}"/>'
-    )
+    return Markup(f'<line class="limit" visibility="hidden" {given} {along} {ends}/>')
 
 
 def rect(x: float, y: float, width: float, height: float, name: str) -> Markup:

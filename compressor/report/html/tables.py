@@ -1,23 +1,19 @@
 """The tables of the page: cells that name the figure that they show, so that every number can be looked up."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup, escape
 
 from compressor.report.html.text import shown
-from compressor.report.read import Results
 from compressor.report.render.text import (
     NOT_MEASURED,
-    confidence_percent,
     estimate,
     megabytes,
     number,
     p_value,
     points,
-    relative,
     runtime_and_release,
     share,
     spread,
@@ -26,7 +22,7 @@ from compressor.schema.race import Contender, Race
 from compressor.schema.report import ClassShare, Estimate, Report, Row
 from compressor.stats import closeness
 
-__all__ = ["Table", "figure", "provenance", "tables_of"]
+__all__ = ["Table", "figure", "tables_of"]
 
 Column = tuple[str, str, Callable[[Row], str]]
 """What it is called, the figure's name, and the text."""
@@ -52,7 +48,7 @@ def figure(of: str, text: str) -> Markup:
     return Markup('<span class="f" data-of="{}">{}</span>').format(of, Markup("").join(parts))
 
 
-def tables_of(report: Report, results: Results) -> dict[str, Table]:
+def tables_of(report: Report) -> dict[str, Table]:
     """By name, those that there is something to say in."""
     windows = "median [lowest–highest] of n"
     found = {
@@ -87,7 +83,7 @@ def _tag(row: Row, report: Report) -> str:
 def _intervals(report: Report) -> str:
     counted = {
         "p50 and p90": next((row.p50_ms for row in report.rows if row.p50_ms), None),
-        "ratios": next((row.p50_ratio or row.fp32_ratio for row in report.rows if row.p50_ratio or row.fp32_ratio), None),
+        "ratios": next((ratio for row in report.rows if (ratio := row.p50_ratio or row.fp32_ratio)), None),
         "shares": next((row.accuracy for row in report.rows if row.accuracy), None),
     }  # fmt: skip
     parts = [f"{name}: n = {found.n} {found.of}" for name, found in counted.items() if found is not None]
@@ -116,13 +112,21 @@ def _costs(report: Report) -> list[Column]:
         ("accuracy, %", "accuracy", _estimate("accuracy", percent=True)),
         ("balanced, %", "balanced_accuracy", _estimate("balanced_accuracy", percent=True)),
         ("retention, %", "retention", _or_dash("retention", percent=True)),
-        ("ran as", "executed", lambda row: shown(row.executed_precision or ("failed" if row.error else NOT_MEASURED), 30)),
+        (
+            "ran as",
+            "executed",
+            lambda row: shown(row.executed_precision or ("failed" if row.error else NOT_MEASURED), 30),
+        ),
     ]
     if any(row.role == "baseline" for row in report.rows):
         columns.insert(5, ("p50 / the baseline's", "slowdown", _or_dash("slowdown")))
     if len(report.class_names) == 2:
         columns.insert(-2, ("AUC", "auc", _estimate("auc")))
     return columns
+
+
+def _ran_as(row: Row) -> str:
+    return shown(row.executed_precision or ("failed" if row.error else NOT_MEASURED), 30)
 
 
 def _or_dash(name: str, percent: bool = False) -> Callable[[Row], str]:
@@ -188,10 +192,14 @@ ANSWERS: list[Column] = [
     ("lowest recall, %", "worst_class", _class("worst_class")),
 ]
 PARITY: list[Column] = [
-    ("lowest cosine", "cosine", lambda row: NOT_MEASURED if row.parity_cosine is None else f"{row.parity_cosine:.6f}"),
-    ("SQNR, dB", "sqnr", lambda row: NOT_MEASURED if row.parity_sqnr_db is None else f"{row.parity_sqnr_db:.1f}"),
-    ("top-1 as torch, %", "same", lambda row: NOT_MEASURED if row.parity_agreement is None else share(row.parity_agreement)),
-]  # fmt: skip
+    ("lowest cosine", "cosine", lambda row: _told(row.parity_cosine, "{:.6f}".format)),
+    ("SQNR, dB", "sqnr", lambda row: _told(row.parity_sqnr_db, "{:.1f}".format)),
+    ("top-1 as torch, %", "same", lambda row: _told(row.parity_agreement, share)),
+]
+
+
+def _told(value: float | None, spelled: Callable[[float], str]) -> str:
+    return NOT_MEASURED if value is None else spelled(value)
 
 
 def _ladder(report: Report) -> Table:
@@ -256,63 +264,3 @@ def _checks(report: Report) -> Table:
         for index, check in enumerate(report.checks)
     )
     return Table("The budget, line by line", "as the report judges it", ("limit", "measured", "reason"), rows, "line")
-
-
-def provenance(report: Report, results: Results) -> Iterator[tuple[str, str]]:
-    """Where everything comes from, a line a fact."""
-    student, bundle = results.bundle.student, results.bundle
-    yield "student", f"{shown(report.student)}, start: {shown(report.student_init)}; {shown(report.kept, 200)}"
-    yield "teacher", shown(report.teacher)
-    yield "teacher's licence", shown(report.teacher_licence)
-    if bundle.teacher is not None:
-        yield "teacher's weights", f"sha256 {shown(bundle.teacher.sha256)}"
-    yield "student's weights", f"sha256 {shown(student.weights.sha256)}"
-    yield "data", f"{shown(report.data)}, fingerprint {shown(student.data.fingerprint)}"
-    counts = ", ".join(f"{shown(split, 40)} {count:,}" for split, count in student.data.counts.items())
-    yield "samples", f"{counts or 'not told'}; tested on {report.test_n:,} of {shown(report.test_split)}"
-    seeds = f"training {student.recipe.seed}"
-    seeds += f", order of measuring {results.measurement.seed}" if results.measurement is not None else ""
-    yield "seeds", seeds
-    losses = ", ".join(f"{shown(term.name, 60)} {_weight(term.weight_at(0.0), term.weight_at(1.0))}" for term in student.recipe.losses)  # fmt: skip
-    yield "recipe", f"{student.recipe.epochs} epochs, batch {student.recipe.batch_size}; losses: {losses}"
-    versions = ", ".join(f"{shown(name, 40)} {shown(value, 40)}" for name, value in student.environment.packages.items())
-    yield "trained with", f"kdc {shown(student.environment.kdc)}, Python {shown(student.environment.python)}, {versions}"
-    yield "trained on", f"{shown(student.environment.cpu)}, {shown(student.environment.device)}"
-    yield from _machine(report)
-    for note in (*report.data_notes, *report.notes):
-        yield "note", shown(note, 600)
-    yield "made by", f"kdc {shown(report.kdc)}, from the raw samples in the bundle"
-
-
-def _weight(first: float, last: float) -> str:
-    return f"{first:g}" if first == last else f"{first:g} to {last:g}"
-
-
-def _machine(report: Report) -> Iterator[tuple[str, str]]:
-    session = report.session
-    if session is None:
-        yield "measured", "nothing was measured"
-        return
-    machine = session.machine
-    yield "measured", f"{shown(session.started)} over {session.device}, kdc's profile {shown(report.profile)}"
-    yield "machine", f"{shown(machine.cpu)}, {shown(machine.arch)}, {machine.cores} cores, {shown(machine.system)}"
-    if report.differences:
-        yield "not the profile's device", "; ".join(shown(difference) for difference in report.differences)
-    executed: Mapping[str, Any] = {row.name: row.executed_precision for row in report.rows if row.measured}
-    listed = "; ".join(f"{shown(name, 60)}: {shown(value or 'not told', 30)}" for name, value in executed.items())
-    yield "executed precision", listed or "nothing ran"
-    yield "session", (
-        f"{session.rounds} rounds, blocks of {session.block_length} calls of which the first {session.block_dropped} "
-        f"are dropped, batch {session.batch}, {session.distinct_inputs} distinct inputs, {session.looks} looks; verdicts "
-        f"on latency from {confidence_percent(session.confidence)} % intervals"
-    )
-    if session.aa is not None and session.smallest_effect is not None:
-        aa, least = session.aa, number(100 * session.smallest_effect, 2)
-        yield "A/A", (
-            f"the same artefact twice differs by {relative(aa.value)} % [{relative(aa.low)} to {relative(aa.high)}], "
-            f"n = {aa.n}; effects below {least} % cannot be told from noise"
-        )
-    for disturbance in session.disturbed:
-        yield "disturbed", shown(disturbance, 400)
-    if session.lost is not None:
-        yield "broke off", shown(session.lost, 400)
