@@ -454,7 +454,7 @@ def test_pictures_and_training_are_shown_where_the_bundle_has_them(make_bundle: 
     page = page_of(bundle)
     lost = sum((np.arange(N) >= 6) & (np.arange(N) < 13))
     assert len([given for tag, given in page.tags if tag == "img"]) == lost, "those of ort-int8, which ships"
-    assert "kd, weight 1" in page.words
+    assert "kd, weight 1: ends at 1.20 × 1 = 1.20" in page.words
     assert "accuracy on validation, % (n = 145)" in page.words
     (bundle / "history.jsonl").write_text("{" * 100_000)
     assert "Not in the bundle." in page_of(bundle).words

@@ -92,6 +92,21 @@ def test_keys_move_a_limit(browser: Browser, make_bundle: Make, tmp_path: Path) 
     assert browser.evaluate("window.kdc.result.limits.p50_ms") < before == 2.5
 
 
+def test_a_limit_is_dragged_in_the_drawing(browser: Browser, make_bundle: Make, tmp_path: Path) -> None:
+    browser.show_as()
+    browser.open(written(make_bundle(variants=VARIANTS, budget={"p50_ms": 2.5}), tmp_path / "report.html"))
+    grip = "document.querySelector('.pareto .grip[data-line=p50_ms]')"
+    browser.evaluate(f"{grip}.scrollIntoView({{ block: 'center' }})")
+    x, y = browser.evaluate(
+        f"(({{ x, y, width, height }}) => [x + width / 2, y + height / 2])({grip}.getBoundingClientRect())"
+    )
+    for kind, to in (("mousePressed", x), ("mouseMoved", x - 60), ("mouseReleased", x - 60)):
+        held = {"button": "left", "buttons": 1, "clickCount": 1}
+        browser.send("Input.dispatchMouseEvent", {"type": kind, "x": to, "y": y, **held})
+    assert browser.evaluate("window.kdc.result.limits.p50_ms") < 2.4
+    assert not browser.complaints
+
+
 def test_hostile_names_do_nothing(browser: Browser, make_bundle: Make, edit_json: Edit, tmp_path: Path) -> None:
     bundle = make_bundle(variants=VARIANTS, notes=(HOSTILE,))
 

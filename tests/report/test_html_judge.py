@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ def limits(rng: random.Random) -> dict[str, float | None]:
     return {**off, **{name: rng.uniform(*near[name]) for name in named}}
 
 
+def give(bundle: dict[str, Any], budget: dict[str, float | None]) -> None:
+    bundle["profile"]["budget"] = budget
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_fifty_drags(state: str, make_bundle: Make, edit_json: Edit) -> None:
     rng = random.Random(state)
@@ -111,7 +116,7 @@ def test_fifty_drags(state: str, make_bundle: Make, edit_json: Edit) -> None:
     decided = in_node("given.drags.map((budget) => judgeAll(given.data, budget))", {"data": data, "drags": drags})
     outcomes = set()
     for budget, page in zip(drags, decided, strict=True):
-        edit_json(bundle / "bundle.json", lambda values, to=budget: values["profile"].update(budget=to))
+        edit_json(bundle / "bundle.json", partial(give, budget=budget))
         report = build_report(bundle)
         names = [row.name for row in report.rows if row.role == "student"]
         for number, name in enumerate(names):

@@ -157,7 +157,9 @@ def curves(history: Sequence[dict[str, Any]], weights: dict[str, tuple[float, fl
         values = [row["loss"].get(term) for row in rows]
         first, last = weights.get(term, (1.0, 1.0))
         weight = f"{first:g}" if first == last else f"{first:g} to {last:g}"
-        drawn.append((f"{term}, weight {weight}", _curve(epochs, values, term)))
+        ends = next((value for value in reversed(values) if value is not None), 0.0)
+        share = f"ends at {number(ends)} × {last:g} = {number(ends * last)}"
+        drawn.append((f"{term}, weight {weight}: {share}", _curve(epochs, values, term)))
     scores = [100 * row["validation"]["accuracy"] for row in rows if "validation" in row]
     if len(scores) == len(epochs):
         n = rows[-1]["validation"]["n"]

@@ -147,6 +147,25 @@
     }
   }
 
+  // A limit's line in a drawing, held and moved; its slider does the same for keys.
+  function handle(line) {
+    const { low, high, start, end, log, upright, line: name } = line.dataset;
+    const svg = line.ownerSVGElement;
+    const grip = line.cloneNode();
+    grip.classList.add("grip");
+    line.after(grip);
+    grip.addEventListener("pointerdown", (event) => grip.setPointerCapture(event.pointerId));
+    grip.addEventListener("pointermove", (event) => {
+      if (!grip.hasPointerCapture(event.pointerId)) return;
+      const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+      const share = ((upright === "1" ? point.x : point.y) - start) / (end - start);
+      const inside = Math.min(0.999, Math.max(0.001, share));
+      const bounds = { low: Number(low), high: Number(high), log: log === "1" };
+      budget = { ...budget, [name]: rounded(at(bounds, STEPS * inside)) };
+      show();
+    });
+  }
+
   const moved = () => {
     const names = new Set([...Object.keys(budget), ...Object.keys(data.budget)]);
     return [...names].filter((name) => budget[name] !== data.budget[name]);
@@ -272,6 +291,7 @@
   const near = ({ name }) => name in first || ["p50_ms", "size_mb", "min_retention"].includes(name);
   byId("limits").append(...data.lines.filter(near).map(knob));
   byId("others").append(...data.lines.filter((line) => !near(line)).map(knob));
+  for (const line of [...document.querySelectorAll("line.limit")]) if (knobs.has(line.dataset.line)) handle(line);
   for (const button of document.querySelectorAll("button.reset")) button.addEventListener("click", reset);
   show();
   quantiles();
