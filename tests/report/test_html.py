@@ -537,3 +537,17 @@ def test_a_large_report_is_quick_and_small(make_bundle: Make) -> None:
     assert peak < 500, f"{peak:.0f} MB"
     assert size < 1_500_000
     assert thinned
+
+
+def test_of_too_many_classes_lines_stand_as_they_are(make_bundle: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their counts would not fit into the page."""
+    bundle = make_bundle(variants=VARIANTS, budget={"min_class_recall": 0.9})
+    report = build_report(bundle)
+    assert json.loads(page_of(bundle).data)["judge"]["students"][0]["right"]
+    monkeypatch.setattr("compressor.report.html.instrument.MOST_COUNTS", 5)
+    for student in json.loads(page_of(bundle).data)["judge"]["students"]:
+        assert not student["right"]
+        told = {check.line: check.verdict for check in report.checks if check.variant == student["name"]}
+        for line in ("min_class_retention", "min_class_recall"):
+            assert student["bases"][line]["fixed"] == told[line]
+            assert "not in this page" in student["bases"][line]["reason"]

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from compressor.report.gate import broken
 from compressor.report.html.text import shown
 from compressor.report.read import Results
-from compressor.schema.report import Check, Report
+from compressor.schema.report import Check, Report, Row
 
 __all__ = ["next_steps", "not_measured"]
 
@@ -45,13 +46,13 @@ def _few(names: list[str]) -> str:
     return f"{listed} and {len(names) - 4} more" if len(names) > 4 else listed
 
 
-def next_steps(report: Report, results: Results) -> list[Step]:
-    """What to type next, the nearest first; nothing where the budget holds."""
-    if report.verdict == "pass":
+def next_steps(report: Report, results: Results, subject: Row | None) -> list[Step]:
+    """What to type next, the nearest first; nothing where the budget holds. `subject`: the variant that is nearest to
+    holding it."""
+    if report.verdict == "pass" or subject is None:
         return []
-    students = {row.name for row in report.rows if row.role == "student"}
-    named = [check for check in report.checks if check.variant in students]
-    judged = [check for check in named if report.winner in (None, check.variant)]
+    judged = [check for check in report.checks if check.variant == subject.name]
+    judged += [check for check in broken(report.checks) if check not in judged]
     return list(dict.fromkeys(_steps(judged, report, results)))[:4]
 
 

@@ -1,18 +1,21 @@
 """The first screen: latency, size and retention beside the budget and the teacher, and what fails."""
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from markupsafe import Markup
 
+from compressor.report.gate import broken
 from compressor.report.html.tables import figure
 from compressor.report.html.text import shown
 from compressor.report.latency import teacher_of
 from compressor.report.read import Results
 from compressor.report.render.text import NOT_MEASURED, estimate, megabytes, number
-from compressor.schema.report import Report, Row
+from compressor.schema.report import Check, Report, Row
 
-__all__ = ["cards", "failures"]
+__all__ = ["cards", "failures", "subject_of"]
 
 Card = dict[str, Any]
 MOST_FAILURES = 6
@@ -95,25 +98,40 @@ def _retention(report: Report, teacher: Row | None, index: int) -> list[Markup]:
     return told or [Markup("{}").format(NOT_MEASURED)]
 
 
-def failures(report: Report) -> list[dict[str, str]]:
-    """The lines that decide against the budget, or leave it open, of the variant that ships or of all."""
+def subject_of(report: Report) -> Row | None:
+    """The variant that the page is about: the one that ships, else the student that fails the fewest lines, of these
+    the fastest; None where there is no student."""
+    students = [row for row in report.rows if row.role == "student"]
+    failed = Counter(check.variant for check in report.checks if check.verdict == "fail")
+
+    def far(row: Row) -> tuple[bool, int, float]:
+        return row.name != report.winner, failed[row.name], row.p50_ms.value if row.p50_ms else math.inf
+
+    return min(students, key=far, default=None)
+
+
+def failures(report: Report, subject: Row | None) -> list[dict[str, str]]:
+    """The lines that decide against the budget or leave it open: of the variant that the page is about, and the lines
+    that no other variant makes up for."""
     if report.verdict == "pass":
         return []
     order = {"fail": 0, "inconclusive": 1, "unmeasured": 2}
-    students = {row.name for row in report.rows if row.role == "student"}
-    bad = [check for check in report.checks if check.verdict in order]
-    wanted = [check for check in bad if report.winner in (None, check.variant) or check.variant not in students]
-    listed = sorted(wanted or bad, key=lambda check: order[check.verdict])
-    return list(_listed(listed[:MOST_FAILURES]))
+    own = [check for check in report.checks if subject is not None and check.variant == subject.name]
+    others = [check for check in broken(report.checks) if check not in own]
+    listed = sorted((check for check in own if check.verdict in order), key=lambda check: order[check.verdict])
+    return list(_listed([*others, *listed]))[:MOST_FAILURES]
 
 
-def _listed(checks: Any) -> Iterator[dict[str, str]]:
+def _listed(checks: list[Check]) -> Iterator[dict[str, str]]:
+    """A row a line; those that are open for the same reason in one."""
+    grouped: dict[tuple[str, str, str], list[Check]] = {}
     for check in checks:
+        grouped.setdefault((check.variant, check.verdict, check.reason), []).append(check)
+    for (variant, verdict, reason), lines in grouped.items():
+        figures = "" if len(lines) > 1 else f"{shown(lines[0].value)}, limit: {shown(lines[0].limit)}; "
         yield {
-            "variant": shown(check.variant),
-            "line": check.line,
-            "verdict": check.verdict,
-            "limit": shown(check.limit),
-            "value": shown(check.value),
-            "reason": shown(check.reason, 300),
+            "variant": shown(variant),
+            "verdict": verdict,
+            "lines": ", ".join(check.line for check in lines),
+            "reason": figures + shown(reason, 300),
         }

@@ -12,7 +12,7 @@ from compressor.report.html.advice import next_steps, not_measured
 from compressor.report.html.course import history_of, weights_of
 from compressor.report.html.explorer import explorer
 from compressor.report.html.figures import curves, distributions, pareto, sizes, softening
-from compressor.report.html.head import cards, failures
+from compressor.report.html.head import cards, failures, subject_of
 from compressor.report.html.instrument import instrument, raw_blocks
 from compressor.report.html.provenance import provenance
 from compressor.report.html.retained import classes_of
@@ -22,7 +22,7 @@ from compressor.report.html.text import shown
 from compressor.report.read import Results
 from compressor.report.render.formats import verdict_line
 from compressor.report.render.text import confidence_percent
-from compressor.schema.report import Report, Row
+from compressor.schema.report import Report
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -53,8 +53,8 @@ def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured
         line=shown(verdict_line(report, allow_unmeasured), 1200),
         subject=subject,
         cards=cards(report, results, subject),
-        failures=failures(report),
-        steps=next_steps(report, results),
+        failures=failures(report, subject),
+        steps=next_steps(report, results, subject),
         pareto=pareto(report),
         spread=distributions(report, raw),
         sizes=sizes(report) if report.rows else "",
@@ -74,14 +74,6 @@ def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured
         style=_own("style.css"),
         scripts=Markup("\n").join([_own("judge.js"), _own("page.js")]),
     )
-
-
-def subject_of(report: Report) -> Row | None:
-    """The variant that the page is about: the one that ships, else the first student that was measured, or the first
-    of all."""
-    students = [row for row in report.rows if row.role == "student"]
-    shipped = [row for row in students if row.name == report.winner]
-    return next(iter([*shipped, *(row for row in students if row.measured), *students]), None)
 
 
 def _embedded(values: dict[str, Any]) -> Markup:
