@@ -183,7 +183,7 @@ def test_what_the_api_itself_refuses_names_no_command() -> None:
         lambda: compressor.distill(teacher=["self", "timm:test_vit"], data="digits", out="x"),
         lambda: compressor.distill(teacher="", data="digits", out="x"),
         lambda: compressor.export("run", profile="", out="x"),
-        lambda: compressor.report("bundle", format="html"),
+        lambda: compressor.report("bundle", format="pdf"),
     ):
         with pytest.raises(KdcError) as caught:
             call()
@@ -293,7 +293,7 @@ def test_paths_and_texts_are_what_they_should_be() -> None:
         (lambda: compressor.distill(teacher=[], data="digits", out="o"), "teacher names none"),
         (lambda: compressor.distill(teacher="x", data=cast(str, 3), out="o"), "data is 3, and is to be a text"),
         (lambda: compressor.teach(teacher="x", data="digits", out="o", teacher_init="no"), "teacher_init 'no'"),
-        (lambda: compressor.report("bundle", format="html"), "format 'html' is not one of md, json, junit"),
+        (lambda: compressor.report("bundle", format="pdf"), "format 'pdf' is not one of md, json, html, junit"),
         (lambda: compressor.report("bundle", out="bundle/x.md"), "out bundle/x.md lies in the bundle"),
         (lambda: compressor.check(""), "bundle is empty"),
         (lambda: compressor.check("nowhere"), "nowhere"),

@@ -92,8 +92,8 @@ def sizes(report: Report) -> Markup:
     """A bar a variant: its files, and within it what they are when compressed."""
     x = Scale(0.0, max(row.size_bytes for row in report.rows) / 1e6 * 1.02, 4, WIDTH - 70)
     parts = []
-    for place, row in enumerate(report.rows):
-        top, name = 8 + 36.0 * place, "calls " + ("shipped" if row.name == report.winner else row.role)
+    for index, row in enumerate(report.rows):
+        top, name = 8 + 36.0 * index, "calls " + ("shipped" if row.name == report.winner else row.role)
         bars = [
             rect(x.start, top + 16, x.at(row.size_bytes / 1e6) - x.start, 12, "bar"),
             rect(x.start, top + 20, x.at(row.compressed_bytes / 1e6) - x.start, 4, "inner"),
@@ -116,9 +116,9 @@ def distributions(report: Report, raw: dict[str, Any]) -> Markup | None:
     x = wide([low, high], LEFT, WIDTH - RIGHT, log=True)
     step, bottom = 40.0, 12 + 40.0 * len(listed)
     parts: list[Markup] = []
-    for place, (variant, times) in enumerate(zip(listed, samples, strict=True)):
+    for index, (variant, times) in enumerate(zip(listed, samples, strict=True)):
         row = report.rows[variant["row"]]
-        parts.append(_distribution(row, np.clip(times, x.low, x.high), x, 12 + step * (place + 1)))
+        parts.append(_distribution(row, np.clip(times, x.low, x.high), x, 12 + step * (index + 1)))
     grid = [line(x.at(tick), 12, x.at(tick), bottom, "grid") for tick in x.ticks]
     ticks = [text(x.at(tick), bottom + 15, f"{tick:g}", "tick", "middle") for tick in x.ticks]
     limits = [limit_line(x, name, (12, bottom), upright=True) for name in ("p50_ms", "p90_ms")]

@@ -83,8 +83,8 @@ def _size(report: Report, teacher: Row | None, index: int) -> list[Markup]:
 def _retention(report: Report, teacher: Row | None, index: int) -> list[Markup]:
     row, told = report.rows[index], []
     if row.accuracy is not None:
-        own = _figure(index, "accuracy", estimate(row.accuracy, percent=True))
-        told += [Markup("accuracy {} %").format(own), Markup("n = {} {}").format(row.accuracy.n, row.accuracy.of)]
+        accuracy = _figure(index, "accuracy", estimate(row.accuracy, percent=True))
+        told += [Markup("accuracy {} %").format(accuracy), Markup("n = {} {}").format(row.accuracy.n, row.accuracy.of)]
     if teacher is not None and teacher.accuracy is not None:
         theirs = _figure(report.rows.index(teacher), "accuracy", estimate(teacher.accuracy, percent=True))
         told.append(Markup("teacher: {} %").format(theirs))
@@ -116,9 +116,9 @@ def failures(report: Report, subject: Row | None) -> list[dict[str, str]]:
     if report.verdict == "pass":
         return []
     order = {"fail": 0, "inconclusive": 1, "unmeasured": 2}
-    own = [check for check in report.checks if subject is not None and check.variant == subject.name]
-    others = [check for check in broken(report.checks) if check not in own]
-    listed = sorted((check for check in own if check.verdict in order), key=lambda check: order[check.verdict])
+    mine = [check for check in report.checks if subject is not None and check.variant == subject.name]
+    others = [check for check in broken(report.checks) if check not in mine]
+    listed = sorted((check for check in mine if check.verdict in order), key=lambda check: order[check.verdict])
     return list(_listed([*others, *listed]))[:MOST_FAILURES]
 
 

@@ -101,9 +101,9 @@ def _students(students: Sequence[Row], report: Report, results: Results) -> list
     movable = {line.name for line in LINES}
     listed = []
     for row in students:
-        against, own = counts_of(results, row.name), counts_of(results, row.name, alone=True)
+        against, alone = counts_of(results, row.name), counts_of(results, row.name, alone=True)
         if _too_many(students, report):
-            against = own = None
+            against = alone = None
         judged = {check.line: check for check in report.checks if check.variant == row.name}
         bases = {line.name: _basis(line, row, easy, hard, session) for line in LINES}
         if _too_many(students, report):
@@ -115,7 +115,7 @@ def _students(students: Sequence[Row], report: Report, results: Results) -> list
                 "p50": row.p50_ms.value if row.p50_ms else None,
                 "fixed": [{"line": name, **_outcome(check)} for name, check in judged.items() if name not in movable],
                 "bases": bases,
-                "right": [] if own is None else own.right.tolist(),
+                "right": [] if alone is None else alone.right.tolist(),
                 "both": [] if against is None else against.both.tolist(),
             }
         )
@@ -136,8 +136,8 @@ def _standing(check: Check | None) -> dict[str, str]:
 
 def _counts(students: Sequence[Row], results: Results) -> dict[str, list[int]]:
     """Samples by class, and how many of them the teacher has right: the same for every student that left answers."""
-    against = next((found for row in students if (found := counts_of(results, row.name)) is not None), None)
-    alone = next((found for row in students if (found := counts_of(results, row.name, alone=True)) is not None), None)
+    against = next((counts for row in students if (counts := counts_of(results, row.name)) is not None), None)
+    alone = next((counts for row in students if (counts := counts_of(results, row.name, alone=True)) is not None), None)
     return {
         "n": [] if alone is None else alone.n.tolist(),
         "base": [] if against is None else against.base.tolist(),

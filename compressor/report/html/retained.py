@@ -32,10 +32,10 @@ class ClassRows:
 
 def classes_of(report: Report, results: Results, subject: Row | None) -> ClassRows | None:
     """None where the variant left no answers."""
-    if subject is None or (own := counts_of(results, subject.name, alone=True)) is None:
+    if subject is None or (recalled := counts_of(results, subject.name, alone=True)) is None:
         return None
     against = counts_of(results, subject.name)
-    counts = own if against is None else against
+    counts = recalled if against is None else against
     alone = against is None
     kept: list[tuple[int, Interval]] = []
     for number in range(len(report.class_names)):

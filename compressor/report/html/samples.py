@@ -58,10 +58,10 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Disagreements:
-    """`found` samples that the teacher has right and the student wrong, `gained` the other way round, of `n`. `shown`:
+    """`lost` samples that the teacher has right and the student wrong, `gained` the other way round, of `n`. `shown`:
     some of the former, each with name, picture, label and both answers. `missing`: why there are no pictures."""
 
-    found: int
+    lost: int
     gained: int
     n: int
     shown: tuple[dict[str, Any], ...]

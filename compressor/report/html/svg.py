@@ -32,8 +32,8 @@ class Scale:
         if self.log and self.high / self.low > 5:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             for parts in ((1, 2, 5), (1, 3), (1,)):
-                found = [part * 10.0**decade for decade in decades for part in parts]
-                inside = [value for value in found if self.low <= value <= self.high]
+                round_values = [part * 10.0**decade for decade in decades for part in parts]
+                inside = [value for value in round_values if self.low <= value <= self.high]
                 if len(inside) <= 8:
                     return inside
             return inside[:: -(-len(inside) // 8)]

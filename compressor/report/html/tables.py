@@ -51,7 +51,7 @@ def figure(of: str, text: str) -> Markup:
 def tables_of(report: Report) -> dict[str, Table]:
     """By name, those that there is something to say in."""
     windows = "median [lowest–highest] of n"
-    found = {
+    tables = {
         "variants": _table("All variants", _intervals(report), report, _costs(report)),
         "sizes": _table("Sizes", "megabytes are 10^6 bytes", report, SIZES),
         "starting": _table("Starting, CPU, memory and throughput", f"{windows} processes or windows", report, STARTING),
@@ -59,13 +59,13 @@ def tables_of(report: Report) -> dict[str, Table]:
         "parity": _table("Parity with torch", f"n = {report.test_n} test samples", report, PARITY),
     }
     if not any(row.measured for row in report.rows):
-        found = {name: table for name, table in found.items() if name in ("variants", "sizes")}
+        tables = {name: table for name, table in tables.items() if name in ("variants", "sizes")}
     if any(row.rungs for row in report.rows):
-        found["ladder"] = _ladder(report)
+        tables["ladder"] = _ladder(report)
     if report.race is not None:
-        found["race"] = _race(report.race)
-    found["checks"] = _checks(report)
-    return found
+        tables["race"] = _race(report.race)
+    tables["checks"] = _checks(report)
+    return tables
 
 
 def _table(title: str, note: str, report: Report, columns: list[Column]) -> Table:
@@ -86,7 +86,7 @@ def _intervals(report: Report) -> str:
         "ratios": next((ratio for row in report.rows if (ratio := row.p50_ratio or row.fp32_ratio)), None),
         "shares": next((row.accuracy for row in report.rows if row.accuracy), None),
     }  # fmt: skip
-    parts = [f"{name}: n = {found.n} {found.of}" for name, found in counted.items() if found is not None]
+    parts = [f"{name}: n = {sample.n} {sample.of}" for name, sample in counted.items() if sample is not None]
     return "; ".join(["[low–high] are 95 % intervals", *parts])
 
 
