@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from compressor.export.bundle.history import write_history
 
@@ -10,7 +11,7 @@ def test_times_stay_behind(tmp_path: Path) -> None:
     run, root = tmp_path / "run", tmp_path / "bundle"
     run.mkdir()
     root.mkdir()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"epoch": 1, "steps": 20, "loss": {"kd": 6.0}, "validation": {"accuracy": 0.1, "n": 145}, "seconds": 1.12},
         {"epoch": 2, "steps": 20, "loss": {"kd": 2.5}, "validation": {"accuracy": 0.6, "n": 145}, "seconds": 1.10},
         {"bias_correction": {"class 3": 0.5}},
