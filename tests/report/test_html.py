@@ -402,6 +402,8 @@ def test_every_number_is_what_was_measured(make_bundle: Make) -> None:
             assert text == anew.line(told.variant, told.line), of
         else:
             assert text == anew.counted(of), of
+    drawn = re.findall(r"([\d.]+) MB</text>", to_html(bundle, report))
+    assert drawn == [number(row.size_bytes / 1e6) for row in report.rows]
     assert kinds == {"row", "check", "class", "counted", "lost", "gained", "rung", "smaller"}
     assert len(page.figures) > 150
     words = {"limit", "reason", "how"}

@@ -67,6 +67,10 @@ def sound() -> dict[str, dict[str, Any]]:
     return {name: changes for name, changes in VARIANTS.items() if name != "broken"}
 
 
+def alone() -> dict[str, dict[str, Any]]:
+    return {name: VARIANTS[name] for name in ("ort-fp32", "ort-int8")}
+
+
 def rare() -> dict[str, dict[str, Any]]:
     labels = np.arange(N) % 3
     weak = weak_class(labels, 30)
@@ -77,7 +81,8 @@ STATES: dict[str, dict[str, Any]] = {
     "sound": {"variants": sound()},
     "broken": {"variants": VARIANTS},
     "a weak class": {"variants": rare()},
-    "no teacher": {"variants": {name: VARIANTS[name] for name in ("ort-fp32", "ort-int8")}},
+    "a teacher that is a table": {"variants": alone(), "table": ("logits", logits_for(np.arange(N) % 3, 3, 6))},
+    "no teacher": {"variants": alone()},
     "disturbed": {"variants": sound(), "played": {"busy_cpu_s": 0.7}},
     "disturbed, and perhaps faster": {"variants": sound(), "after": {"governor": "powersave"}},
     "elsewhere": {"variants": sound(), "machine": {"cpu": "another"}},

@@ -39,6 +39,7 @@
       return { low: Math.max(0.01, Math.min(...values, 1) - 0.15), high: most, log: false };
     }
     const positive = values.filter((value) => value > 0);
+    if (!positive.length) positive.push(1);
     return { low: Math.min(...positive) / 2, high: Math.max(...positive) * 2, log: true };
   }
 
