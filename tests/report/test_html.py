@@ -22,6 +22,8 @@ from compressor.report.read import read_results
 from compressor.report.render.text import NOT_MEASURED, number, p_value, share
 from compressor.schema.base import read_json
 from compressor.schema.measurement import Measurement
+from compressor.schema.race import Contender, Race, Trial
+from compressor.schema.report import Estimate, Gained
 from compressor.stats import (
     Interval,
     agreement,
@@ -461,6 +463,39 @@ def test_pictures_and_training_are_shown_where_the_bundle_has_them(make_bundle: 
     assert "accuracy on validation, % (n = 145)" in page.words
     (bundle / "history.jsonl").write_text("{" * 100_000)
     assert "Not in the bundle." in page_of(bundle).words
+
+
+def test_the_race_and_the_gain(make_bundle: Make) -> None:
+    def share_of(value: float) -> Estimate:
+        return Estimate(value=value, low=value - 0.05, high=value + 0.05, n=1000, of="validation samples")
+
+    def trial(student: str, epochs: int, value: float) -> Trial:
+        return Trial(student=student, epochs=epochs, steps=9, accuracy=share_of(value), seconds=1.0, inputs={})
+
+    p50 = Estimate(value=2.0, low=1.9, high=2.1, n=30, of="blocks")
+    race = Race(
+        contenders=(Contender(student="timm:a"), Contender(student=HOSTILE, variant="x", p50_ms=p50, size_mb=1.25)),
+        why="of 9 candidates the budget admits 2",
+        share=0.5,
+        planned=7,
+        rounds=((trial("timm:a", 1, 0.9), trial(HOSTILE, 1, 0.8)), (trial(HOSTILE, 3, 0.93),)),
+        failed={},
+        winner=HOSTILE,
+        lead=None,
+        reason="it has the highest validation accuracy",
+    )
+    gain = Gained(validation=share_of(0.02), test=share_of(0.03), control_accuracy=share_of(0.9), steps=5, samples=9)
+    bundle = make_bundle(variants=VARIANTS)
+    results = read_results(bundle)
+    page = Page(to_html(bundle, build_report(bundle).model_copy(update={"race": race, "gain": gain}), results))
+    figures = dict(page.figures)
+    assert figures["gain"] == "+3.0 [−2.0 to +8.0]"
+    assert {of: text for of, text in figures.items() if of.startswith("race/")} == {
+        "race/1/p50": "2.00 [1.90–2.10]", "race/1/size": "1.25", "race/1/0": "80.0 [75.0–85.0]",
+        "race/1/1": "93.0 [88.0–98.0]", "race/0/p50": NOT_MEASURED, "race/0/size": NOT_MEASURED,
+        "race/0/0": "90.0 [85.0–95.0]", "race/0/1": "–",
+    }  # fmt: skip
+    assert "no control was trained" in page.words, "the record of the student has none"
 
 
 @pytest.mark.parametrize("kind", ["probabilities", "top-k", "labels"])

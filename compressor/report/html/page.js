@@ -167,10 +167,15 @@
     });
   }
 
-  const moved = () => {
-    const names = new Set([...Object.keys(budget), ...Object.keys(data.budget)]);
-    return [...names].filter((name) => budget[name] !== data.budget[name]);
-  };
+  // Lines that a `--set` would have to name: null and not given are the same, but for a line that has a default.
+  const defaults = limitsOf(data, {});
+  const moved = () =>
+    data.lines
+      .map(({ name }) => name)
+      .filter((name) => {
+        const [now, before] = [budget, data.budget].map((limits) => limits[name] ?? null);
+        return now !== before || (name in defaults && Object.hasOwn(budget, name) !== Object.hasOwn(data.budget, name));
+      });
 
   function show() {
     const result = judgeAll(data, budget);
