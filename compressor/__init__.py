@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compressor import profiles as profiles
     from compressor.api import (
         BundleResult,
+        ComparisonResult,
         DoctorResult,
         EstimatesResult,
         PlanResult,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         SpecialistsResult,
         StudentsResult,
         check,
+        compare,
         distill,
         doctor,
         estimate_students,
@@ -50,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BundleResult",
+    "ComparisonResult",
     "DoctorResult",
     "EstimatesResult",
     "KdcError",
@@ -62,6 +65,7 @@ __all__ = [
     "StudentsResult",
     "__version__",
     "check",
+    "compare",
     "distill",
     "doctor",
     "estimate_students",

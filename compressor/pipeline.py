@@ -22,6 +22,7 @@ from compressor.schema.student import Request, Student
 if TYPE_CHECKING:
     from compressor.distill import Destination, Resources
     from compressor.measure.devices import DeviceUrl
+    from compressor.report import Baseline
 
 __all__ = [
     "Building",
@@ -121,13 +122,13 @@ class Building:
 
 
 def require_measurable(measuring: Measuring) -> None:
-    """Raise KdcError for a device that cannot be one, and for a baseline that is no bundle. Reaches no device."""
+    """Raise KdcError for a device that cannot be one, and for a baseline that is none. Reaches no device."""
     from compressor.measure.devices import parse_device
-    from compressor.report import verify
+    from compressor.report import require_baseline
 
     _device_python_needs_a_device(parse_device(measuring.device).kind, measuring.python)
     if measuring.baseline is not None:
-        verify(measuring.baseline)
+        require_baseline(measuring.baseline)
 
 
 def export(
@@ -228,7 +229,7 @@ def _measured_in_place(bundle: Path, measuring: Measuring, progress: Progress) -
     from compressor.files.bundle_change import promote, settle
     from compressor.files.bundle_folder import UNMEASURED, holds_bundle
     from compressor.measure.devices import parse_device
-    from compressor.report import must_hold_a_bundle, verify
+    from compressor.report import must_hold_a_bundle
 
     url = parse_device(measuring.device)
     _device_python_needs_a_device(url.kind, measuring.python)
@@ -237,8 +238,6 @@ def _measured_in_place(bundle: Path, measuring: Measuring, progress: Progress) -
         must_hold_a_bundle(bundle)
     with locked(bundle, "kdc measure", warn=progress.warn):
         settle(bundle)
-        if measuring.baseline is not None:
-            verify(measuring.baseline)
         if not holds_bundle(waiting):
             return _measured(bundle, bundle, measuring, url, progress)
         settle(waiting)
@@ -250,18 +249,15 @@ def _measured_in_place(bundle: Path, measuring: Measuring, progress: Progress) -
 def _measured(folder: Path, bundle: Path, measuring: Measuring, url: "DeviceUrl", progress: Progress) -> Report:
     """Measure the bundle that lies in `folder`, which is `bundle` or waits in it."""
     from compressor.files.bundle_change import next_state
-    from compressor.files.bundle_folder import counted
-    from compressor.measure.baseline import attach_baseline
     from compressor.measure.session import measure_bundle
-    from compressor.report import finish, open_lines, read_unmeasured, results_with, verify_made
+    from compressor.report import finish, open_lines, read_baseline, read_unmeasured, results_with, verify_made
 
     verify_made(folder)
-    if measuring.baseline is not None and measuring.baseline.resolve() == folder.resolve():
-        raise KdcError(f"--baseline {measuring.baseline} is the bundle itself", "give an earlier one")
+    baseline = None if measuring.baseline is None else read_baseline(measuring.baseline, folder)
     progress.note(f"measuring {bundle} on {'this machine' if url.kind == 'local' else measuring.device}")
     with next_state(folder) as following:
-        if measuring.baseline is not None:
-            attach_baseline(following, counted(measuring.baseline))
+        if baseline is not None:
+            _attach(following, baseline, progress)
         results = read_unmeasured(following)
         measure_bundle(
             following,
@@ -275,3 +271,16 @@ def _measured(folder: Path, bundle: Path, measuring: Measuring, url: "DeviceUrl"
         )
         verify_made(following)  # a model that was changed meanwhile is not sealed
         return finish(following, measuring.allow_unmeasured)
+
+
+def _attach(folder: Path, baseline: "Baseline", progress: Progress) -> None:
+    """Put a baseline into the bundle that is to be measured, and say what of the test both have."""
+    from compressor.files.bundle_folder import counted
+    from compressor.measure.baseline import attach_baseline
+    from compressor.report import compared_with
+
+    shared = compared_with(folder, baseline)
+    earlier = None if baseline.folder is None else counted(baseline.folder)
+    attach_baseline(folder, earlier, shared.release, same_test=shared.is_whole)
+    if shared.text:
+        progress.note(f"{baseline.where}: {shared.text}")

@@ -95,10 +95,16 @@ def budget_text(budget: Budget) -> str:
         ("memory <= {:g} MB", budget.peak_rss_mb),
         ("memory of the model <= {:g} MB", budget.model_rss_mb),
         ("retention >= {:g}", budget.min_retention),
+        ("speed-up >= {:g}", budget.min_speedup),
         ("accuracy >= {:g}", budget.min_accuracy),
+        ("balanced accuracy >= {:g}", budget.min_balanced_accuracy),
         ("balanced retention >= {:g}", budget.min_balanced_retention),
         ("each class's retention >= {:g}", budget.min_class_retention),
         ("each class's recall >= {:g}", budget.min_class_recall),
+        ("slowdown <= {:g}", budget.max_slowdown),
+        ("growth <= {:g}", budget.max_growth),
+        ("accuracy loss <= {:g}", budget.max_accuracy_loss),
+        ("negative flips <= {:g}", budget.max_negative_flips),
     )
     return ", ".join(text.format(value) for text, value in lines if value is not None) or "none"
 
@@ -296,9 +302,14 @@ def _render_budget(budget: dict[str, float | None]) -> str:
         "peak_rss_mb": "peak_rss_mb: 300    # resident memory of the process at its peak, MB",
         "model_rss_mb": "model_rss_mb: 100   # what the model adds to that, MB: for an app without Python",
         "min_accuracy": "min_accuracy: 0.9   # top-1 accuracy",
+        "min_balanced_accuracy": "min_balanced_accuracy: 0.85  # mean recall over the classes",
         "min_balanced_retention": "min_balanced_retention: 0.7  # mean recall / the teacher's; this is the default",
         "min_class_retention": "min_class_retention: 0.5     # in every class; the default, null switches it off",
         "min_class_recall": "min_class_recall: 0.1        # in every class; the default where there is no teacher",
+        "max_accuracy_loss": "max_accuracy_loss: 0.01      # accuracy lost to --baseline; the default, null: off",
+        "max_negative_flips": "max_negative_flips: 0.02     # share right in the baseline, wrong now",
+        "max_growth": "max_growth: 1.1     # size / the baseline's",
+        "max_slowdown": "max_slowdown: 1.1   # p50 / the baseline's, raced in one session",
     }
     lines = "# What an artefact may cost and must keep. A line that is not given is not judged; those on classes are.\n"
     lines += yaml.safe_dump({"budget": budget}, sort_keys=False, default_flow_style=False)

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from compressor.cli import app as cli
+from compressor.measure.baseline import attach_baseline
 from compressor.progress import Silent
+from compressor.report import Baseline, compared_with, release_of
+from compressor.schema.bundle import Bundle
 from compressor.schema.measurement import Machine
 from compressor.schema.quantization import ByClass, Score
 from compressor.schema.student import Request
@@ -23,6 +26,7 @@ __all__ = [
     "MARKUP_SHOWN",
     "TRAINING",
     "Ended",
+    "attach",
     "by_classes",
     "call",
     "score_of",
@@ -110,6 +114,14 @@ class Hearing(Silent):
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
+
+
+def attach(bundle: Path, baseline: Path) -> Bundle:
+    """Put a bundle's baseline, sealed or not, into another bundle, as `kdc measure --baseline` does before it
+    measures."""
+    found = Baseline(f"--baseline {baseline}", release_of(baseline), baseline)
+    shared = compared_with(bundle, found)
+    return attach_baseline(bundle, baseline, shared.release, same_test=shared.is_whole)
 
 
 def by_classes(*rows: tuple[int, int, int]) -> ByClass:

@@ -167,6 +167,10 @@ def test_budget_text() -> None:
         "p50 <= 1.5 ms, p90 <= 2 ms, size <= 3 MB, memory <= 4 MB, memory of the model <= 2.5 MB, retention >= 0.95, "
         "accuracy >= 0.8"
     )
+    held = Budget(max_slowdown=1.1, max_growth=1.2, max_accuracy_loss=0.01, max_negative_flips=0.02)
+    assert budget_text(held) == "slowdown <= 1.1, growth <= 1.2, accuracy loss <= 0.01, negative flips <= 0.02"
+    beside = Budget(min_speedup=2, min_balanced_accuracy=0.7)
+    assert budget_text(beside) == "speed-up >= 2, balanced accuracy >= 0.7"
 
 
 def test_by_path_and_by_name_in_this_folder(tmp_path: Path) -> None:
@@ -301,13 +305,16 @@ def test_new_has_comments(tmp_path: Path) -> None:
     assert text.startswith(
         f"# A profile measured on this machine: Test CPU @ 2.0 GHz: fast. Written by kdc {__version__} on 2026-01-02.\n"
     )
-    for line in ("p50_ms", "p90_ms", "size_mb", "peak_rss_mb", "model_rss_mb", "min_accuracy", *CLASS_LINES):
+    against = ("max_accuracy_loss", "max_negative_flips", "max_growth", "max_slowdown")
+    keeps = ("min_accuracy", "min_balanced_accuracy", *CLASS_LINES)
+    for line in ("p50_ms", "p90_ms", "size_mb", "peak_rss_mb", "model_rss_mb", *keeps, *against):
         assert f"\n  # {line}: " in text
     # What a comment invites to add is right once its "# " is gone.
     (tmp_path / "box.yaml").write_text(re.sub(r"^  # (?=\w+: \d)", "  ", text, flags=re.M), encoding="utf-8")
     assert load_profile("box").budget == Budget(
         min_retention=0.9, p50_ms=20, p90_ms=33, size_mb=20, peak_rss_mb=300, model_rss_mb=100, min_accuracy=0.9,
-        min_balanced_retention=0.7, min_class_retention=0.5, min_class_recall=0.1,
+        min_balanced_retention=0.7, min_class_retention=0.5, min_class_recall=0.1, min_balanced_accuracy=0.85,
+        max_accuracy_loss=0.01, max_negative_flips=0.02, max_growth=1.1, max_slowdown=1.1,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 teach, specialists, distill, precompute, predict    training, and a teacher's predictions
 export, measure, report, check                      from a student to a verdict
+compare                                             several bundles side by side: kdc report A B C
 plan_distill, plan_export                           what distill and export would do: --plan
 students, estimate_students                         what a device can carry, before any training
 doctor                                              what works on this machine, or on a device
@@ -14,16 +15,25 @@ there is none; either way it stands in the result's `warnings` too.
 """
 
 from compressor.api.choosing import students
+from compressor.api.comparing import compare
 from compressor.api.diagnosis import doctor
 from compressor.api.distillation import distill, plan_distill, precompute
 from compressor.api.estimates import EstimatesResult, estimate_students
-from compressor.api.results import BundleResult, PredictionsResult, ReportResult, RunResult, SpecialistsResult
+from compressor.api.results import (
+    BundleResult,
+    ComparisonResult,
+    PredictionsResult,
+    ReportResult,
+    RunResult,
+    SpecialistsResult,
+)
 from compressor.api.results_before import DoctorResult, PlanResult, StudentsResult
 from compressor.api.ship import check, export, measure, plan_export, report
 from compressor.api.train import predict, specialists, teach
 
 __all__ = [
     "BundleResult",
+    "ComparisonResult",
     "DoctorResult",
     "EstimatesResult",
     "PlanResult",
@@ -33,6 +43,7 @@ __all__ = [
     "SpecialistsResult",
     "StudentsResult",
     "check",
+    "compare",
     "distill",
     "doctor",
     "estimate_students",

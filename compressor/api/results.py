@@ -9,13 +9,16 @@ from compressor.api.shown import Shown, html_table
 from compressor.errors import EXIT_PASS
 
 if TYPE_CHECKING:
+    from compressor.report import Trend
     from compressor.schema.predictions import Predictions
     from compressor.schema.report import Report, Row
+    from compressor.schema.side_by_side import SideBySide
     from compressor.schema.specialists import Specialists
     from compressor.schema.student import Accuracy, Student
 
 __all__ = [
     "BundleResult",
+    "ComparisonResult",
     "PredictionsResult",
     "ReportResult",
     "RunResult",
@@ -201,26 +204,57 @@ class BundleResult(Shown):
 
 @dataclass(frozen=True, repr=False)
 class ReportResult(BundleResult):
-    """A bundle's report, as `text` in the `format` that was asked for."""
+    """A bundle's report, as `text` in the `format` that was asked for. `trend`: of the history that it was added to."""
 
     FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "md": (".md", ".markdown", ".txt"),
         "json": (".json",),
         "html": (".html", ".htm"),
         "junit": (".xml",),
+        "release": (".json",),
     }
     """Each with what the name of its file may end on."""
     format: str = "md"
+    trend: "Trend | None" = None
 
     @property
     def text(self) -> str:
-        from compressor.report import to_html, to_json, to_junit
+        from compressor.report import counted, release_of, to_html, to_json, to_junit, trend_table
 
         if self.format == "md":
-            return self.to_markdown()
+            history = "" if self.trend is None else f"\n{trend_table(self.trend)}\n"
+            return self.to_markdown() + history
         if self.format == "html":
             return to_html(self.bundle, self.report, allow_unmeasured=self.allow_unmeasured)
+        if self.format == "release":
+            return release_of(counted(self.bundle)).model_dump_json(indent=1) + "\n"
         return (to_json if self.format == "json" else to_junit)(self.report)
+
+
+@dataclass(frozen=True, repr=False)
+class ComparisonResult(Shown):
+    """Several bundles side by side, as `text` in the `format` that was asked for."""
+
+    FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {"md": (".md", ".markdown", ".txt"), "json": (".json",)}
+    """Each with what the name of its file may end on."""
+    side_by_side: "SideBySide"
+    format: str = "md"
+
+    @property
+    def summary(self) -> str:
+        columns = self.side_by_side.columns
+        return "; ".join(f"{column.bundle}: {column.verdict} on profile {column.profile}" for column in columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.side_by_side.model_dump(mode="json")
+
+    @property
+    def text(self) -> str:
+        from compressor.report import side_by_side_table
+
+        if self.format == "md":
+            return side_by_side_table(self.side_by_side)
+        return self.side_by_side.model_dump_json(indent=2) + "\n"
 
 
 def _scored(accuracy: "Accuracy") -> str:

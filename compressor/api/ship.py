@@ -1,6 +1,6 @@
 """`kdc export`, `measure`, `report` and `check` as functions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compressor.pipeline import Measuring
     from compressor.schema.profile import Profile
 
-__all__ = ["check", "export", "measure", "plan_export", "report"]
+__all__ = ["check", "export", "measure", "plan_export", "refuse_out", "report"]
 
 
 @api_call
@@ -135,7 +135,7 @@ def measure(
         bundle: a folder that `export` made.
         device: "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
         device_python: the interpreter on the device, e.g. of a virtual environment there.
-        baseline: an earlier bundle, whose student races along.
+        baseline: an earlier bundle, whose student races along, or its release: what got worse fails the lines on it.
         rounds: rounds of latency blocks; more while a verdict is open.
         seconds: for the latency rounds in all.
         throughput: also try how many images a second go through.
@@ -160,42 +160,54 @@ def report(
     out: StrPath | None = None,
     overwrite: bool = False,
     allow_unmeasured: bool = False,
+    baseline: StrPath | None = None,
+    history: StrPath | None = None,
 ) -> ReportResult:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device.
 
     Args:
         bundle: a folder that `export` made.
-        format: "md", "html", "json" or "junit": of the result's `text`.
+        format: "md", "html", "json" or "junit": of the result's `text`; or "release": what later bundles are held against.
         out: a file to write that text to.
         overwrite: replace the file.
         allow_unmeasured: do not judge lines of the budget that were not measured.
+        baseline: an earlier bundle or its release, to be held against what that predicted; the bundle stays as it is.
+        history: a file of JSON lines that gets one for this bundle; the trend in it is part of "md".
 
     Raises:
         KdcError: see `export`.
     """
-    from compressor.report import refresh
+    from compressor.report import counted, entry_of, read_baseline, refresh, remember, report_beside
 
     folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
-    if format not in ReportResult.FORMATS:
-        raise KdcError(f"--format {format!r} is not one of {', '.join(ReportResult.FORMATS)}")
-    if file is not None:
-        if file.resolve().is_relative_to(folder.resolve()):
-            raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
-        _refuse_ending(file, format)
-        refuse_existing(file, overwrite=overwrite)
-    done = ReportResult(folder, refresh(folder, allow_unmeasured), allow_unmeasured, format=format)
+    earlier, remembered = optional_path(baseline, "--baseline"), optional_path(history, "--history")
+    refuse_out(file, format, ReportResult.FORMATS, [folder], overwrite)
+    if remembered is not None and remembered.resolve().is_relative_to(folder.resolve()):
+        raise KdcError(f"--history {remembered} lies in the bundle, which is sealed", "choose a file outside of it")
+    held_against = None if earlier is None else read_baseline(earlier, folder)
+    made = refresh(folder, allow_unmeasured)
+    if held_against is not None:
+        made = report_beside(counted(folder), held_against)
+    trend = None if remembered is None else remember(remembered, entry_of(counted(folder), made))
+    done = ReportResult(folder, made, allow_unmeasured, format=format, trend=trend)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
     return done
+
+
+def _endings() -> dict[str, str]:
+    """What a name may end on, and the first format that is called so."""
+    formats = ReportResult.FORMATS
+    return {ending: name for name in reversed(list(formats)) for ending in formats[name]}
 
 
 def _refuse_ending(file: Path, format: str) -> None:
     """Raise KdcError where the name ends as that of another format, which the file would then not hold."""
     if not file.suffix or is_stream(file) or file.suffix.lower() in ReportResult.FORMATS[format]:
         return
-    formats = {ending: name for name, endings in ReportResult.FORMATS.items() for ending in endings}
-    permitted = ", ".join(f"{ending} ({name})" for ending, name in formats.items())
-    fitting = formats.get(file.suffix.lower())
+    pairs = ((ending, name) for name, endings in ReportResult.FORMATS.items() for ending in endings)
+    permitted = ", ".join(f"{ending} ({name})" for ending, name in pairs)
+    fitting = _endings().get(file.suffix.lower())
     raise KdcError(
         f"--out {file} does not hold a report in the format {format}, as its name says; permitted: {permitted}",
         f"--format {fitting}" if fitting else f"--out {file.with_suffix(ReportResult.FORMATS[format][0])}",
@@ -203,22 +215,25 @@ def _refuse_ending(file: Path, format: str) -> None:
 
 
 @api_call
-def check(bundle: StrPath, *, allow_unmeasured: bool = False) -> BundleResult:
+def check(bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured: bool = False) -> BundleResult:
     """The gate alone: verify every file, and recompute every verdict. Needs no torch.
 
     A bundle is not signed: its seal shows damage and edits, not forgery.
 
     Args:
         bundle: a folder that `export` made.
+        baseline: an earlier bundle or its release, to be held against what that predicted.
         allow_unmeasured: do not judge lines of the budget that were not measured.
 
     Raises:
         KdcError: where a file is missing, damaged or edited. A budget that does not hold raises nothing: see `passed`.
     """
     from compressor.report import check as run
+    from compressor.report import read_baseline
 
-    folder = path_of(bundle, "bundle")
-    return BundleResult(folder, run(folder), allow_unmeasured)
+    folder, earlier = path_of(bundle, "bundle"), optional_path(baseline, "--baseline")
+    held_against = None if earlier is None else read_baseline(earlier, folder)
+    return BundleResult(folder, run(folder, held_against), allow_unmeasured)
 
 
 def _measuring(
@@ -229,3 +244,17 @@ def _measuring(
 
     earlier = optional_path(baseline, "--baseline")
     return Measuring(device, device_python, earlier, rounds, seconds, allow_unmeasured, throughput)
+
+
+def refuse_out(
+    file: Path | None, format: str, formats: Mapping[str, tuple[str, ...]], folders: Sequence[Path], overwrite: bool
+) -> None:
+    """Raise KdcError for a format that there is not, and for a file that may not hold it."""
+    if format not in formats:
+        raise KdcError(f"--format {format!r} is not one of {', '.join(formats)}")
+    if file is None:
+        return
+    if any(file.resolve().is_relative_to(folder.resolve()) for folder in folders):
+        raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
+    _refuse_ending(file, format)
+    refuse_existing(file, overwrite=overwrite)

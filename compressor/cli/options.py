@@ -142,4 +142,10 @@ Device = Annotated[
 DevicePython = Annotated[
     str | None, typer.Option(metavar="EXE", help="Python on the device, e.g. of a virtual environment there.")
 ]
-Baseline = Annotated[Path | None, typer.Option(metavar="BUNDLE", help="An earlier bundle, whose student races along.")]
+Baseline = Annotated[
+    Path | None, typer.Option(metavar="BUNDLE", help="An earlier bundle, whose student races along, or its release.")
+]
+HeldAgainst = Annotated[
+    Path | None,
+    typer.Option("--baseline", metavar="BUNDLE", help="An earlier bundle, or its release: what got better or worse?"),
+]

@@ -12,6 +12,7 @@ from compressor.cli.options import (
     BundleDir,
     Device,
     DevicePython,
+    HeldAgainst,
     Overwrite,
     OverwriteFile,
     Plan,
@@ -23,9 +24,10 @@ from compressor.cli.options import (
     Throughput,
 )
 from compressor.cli.plan import show_plan
+from compressor.errors import KdcError
 
 if TYPE_CHECKING:
-    from compressor.api import BundleResult
+    from compressor.api import BundleResult, ComparisonResult, ReportResult
 
 __all__ = ["check", "export", "judge", "measure", "report"]
 
@@ -106,24 +108,48 @@ def measure(
 
 
 def report(
-    bundle: BundleDir,
-    format_: Annotated[str, typer.Option("--format", help="md, html, json or junit.")] = "md",
+    bundle: Annotated[
+        list[Path], typer.Argument(metavar="BUNDLE", help="A folder that kdc export made; several: side by side.")
+    ],
+    format_: Annotated[str, typer.Option("--format", help="md, html, json, junit or release (a baseline).")] = "md",
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
     overwrite: OverwriteFile = False,
     allow_unmeasured: AllowUnmeasured = False,
+    baseline: HeldAgainst = None,
+    history: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Add a line for this bundle to FILE, and show the trend.")
+    ] = None,
 ) -> None:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device. Ends with 0
     whatever the verdict is: kdc check is the gate."""
     from compressor import api
     from compressor.terminal.console import show_json, show_result
 
-    done = api.report(bundle, format=format_, out=out, overwrite=overwrite, allow_unmeasured=allow_unmeasured)
+    done: ComparisonResult | ReportResult
+    if len(bundle) > 1:
+        _for_one({"--baseline": baseline, "--history": history, "--allow-unmeasured": allow_unmeasured})
+        done = api.compare(bundle, format=format_, out=out, overwrite=overwrite)
+    else:
+        done = api.report(
+            bundle[0], format=format_, out=out, overwrite=overwrite, allow_unmeasured=allow_unmeasured,
+            baseline=baseline, history=history,
+        )  # fmt: skip
     if out is None:
-        (show_json if format_ == "json" else show_result)(done.text)
+        (show_json if format_ in ("json", "release") else show_result)(done.text)
+
+
+def _for_one(given: dict[str, object]) -> None:
+    """Raise KdcError for options that mean nothing where several bundles stand side by side."""
+    if names := [name for name, value in given.items() if value]:
+        raise KdcError(f"{', '.join(names)} is for one bundle", "name one, or leave the option out")
 
 
 def check(
-    bundle: BundleDir, allow_unmeasured: AllowUnmeasured = False, as_json: AsJson = False, quiet: Quiet = False
+    bundle: BundleDir,
+    baseline: HeldAgainst = None,
+    allow_unmeasured: AllowUnmeasured = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """The gate alone: verify every file, recompute every verdict; the exit code says whether the budget holds.
 
@@ -133,7 +159,7 @@ def check(
     from compressor.report import seal_line, to_json
     from compressor.terminal.console import show_json, show_line
 
-    done = api.check(bundle, allow_unmeasured=allow_unmeasured)
+    done = api.check(bundle, baseline=baseline, allow_unmeasured=allow_unmeasured)
     if as_json:
         show_json(to_json(done.report))
     elif not quiet:

@@ -48,14 +48,15 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def written(path: Path, command: str) -> Iterator[Path]:
+def written(path: Path, command: str, *, wait_s: float = 0.0) -> Iterator[Path]:
     """A name to write to, for what is to become the file `path`, which no other command writes meanwhile. A link stays,
-    and the file that it leads to is replaced; a pipe or a device is the name itself."""
+    and the file that it leads to is replaced; a pipe or a device is the name itself. `wait_s`: for another command that
+    writes it to end, seconds."""
     if is_stream(path):
         yield path
         return
     path = path.resolve()
-    with locked(path, command, file=True):
+    with locked(path, command, file=True, wait_s=wait_s):
         with uninterrupted():
             _sweep(path)
         with write_atomically(path) as temporary:

@@ -21,29 +21,53 @@ from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report, report_of
 from compressor.report.gate import exit_code_for, open_lines
+from compressor.report.history import Trend, entry_of, remember, trend_table
 from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
 from compressor.report.read import Results, read_results, read_unmeasured, results_with
+from compressor.report.release import (
+    Baseline,
+    compared_with,
+    read_baseline,
+    release_of,
+    report_beside,
+    require_baseline,
+)
 from compressor.report.render.formats import to_json, to_junit, to_markdown, verdict_line
+from compressor.report.side_by_side import side_by_side
+from compressor.report.side_by_side import to_table as side_by_side_table
 from compressor.schema.report import Report
 
 __all__ = [
+    "Baseline",
     "Results",
+    "Trend",
     "build_report",
     "check",
+    "compared_with",
+    "counted",
+    "entry_of",
     "exit_code_for",
     "finish",
     "must_hold_a_bundle",
     "open_lines",
+    "read_baseline",
     "read_unmeasured",
     "refresh",
+    "release_of",
+    "remember",
+    "report_beside",
+    "require_baseline",
     "results_with",
     "seal",
     "seal_line",
+    "side_by_side",
+    "side_by_side_table",
     "texts_of",
     "to_html",
     "to_json",
     "to_junit",
     "to_markdown",
+    "trend_table",
     "verdict_line",
     "verify",
     "verify_made",
@@ -131,16 +155,16 @@ def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
     return report if written and not problems_of_best(bundle_dir, report) else None
 
 
-def check(bundle_dir: Path) -> Report:
+def check(bundle_dir: Path, baseline: Baseline | None = None) -> Report:
     """The report recomputed from a bundle in which every file is as it was sealed, and best/ is what that report
-    chooses; raises KdcError otherwise. Writes nothing."""
-    return read_steadily(bundle_dir, lambda: _check(bundle_dir))
+    chooses; raises KdcError otherwise. Writes nothing. `baseline`: another one to be held against."""
+    return read_steadily(bundle_dir, lambda: _check(bundle_dir, baseline))
 
 
-def _check(bundle_dir: Path) -> Report:
+def _check(bundle_dir: Path, baseline: Baseline | None) -> Report:
     verify(bundle_dir)
     folder = counted(bundle_dir)
-    report = build_report(folder)
+    report = build_report(folder) if baseline is None else report_beside(folder, baseline)
     if problems := problems_of_best(folder, report):
         raise KdcError("; ".join(f"{bundle_dir}/{problem}" for problem in problems), f"kdc report {bundle_dir}")
     return report

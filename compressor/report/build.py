@@ -9,6 +9,7 @@ from compressor.report.checks.artefact import parity_verdict
 from compressor.report.checks.conditions import Grounds, grounds_of
 from compressor.report.checks.interference import rounds_text
 from compressor.report.choice import choose
+from compressor.report.diff import release_diff
 from compressor.report.gain import gained
 from compressor.report.gate import base_checks, checks_for, verdict_of
 from compressor.report.latency import teacher_of
@@ -30,8 +31,8 @@ def build_report(bundle_dir: Path) -> Report:
     return report_of(read_results(bundle_dir))
 
 
-def report_of(results: Results) -> Report:
-    """The report on what was read of a bundle."""
+def report_of(results: Results, chosen: tuple[str | None, str] | None = None) -> Report:
+    """The report on what was read. `chosen`: which variant ships, and why, where that is settled already."""
     bundle, measurement = results.bundle, results.measurement
     teacher = teacher_of(results)
     rows = tuple(row_for(variant, results) for variant in bundle.variants)
@@ -40,7 +41,7 @@ def report_of(results: Results) -> Report:
     students = tuple(row for row in rows if row.role == "student")
     judged = (checks_for(row, results, grounds, teacher_row) for row in students)
     checks = (*(line for lines in judged for line in lines), *base_checks(rows, teacher_row, grounds))
-    winner, why = choose(rows, checks, elsewhere=bool(grounds.differences))
+    winner, why = chosen or choose(rows, checks, elsewhere=bool(grounds.differences))
     verdict, holds = verdict_of(checks, tuple(row.name for row in students), winner)
     return Report(
         kdc=__version__,
@@ -68,6 +69,7 @@ def report_of(results: Results) -> Report:
         teacher_table=table_row(results),
         gain=gained(bundle.student.gain),
         race=bundle.student.race,
+        release=release_diff(results, rows, grounds),
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )
 
@@ -133,7 +135,8 @@ def _default_notes(results: Results, checks: tuple[Check, ...]) -> Iterator[str]
     """Lines that the profile does not name, where one of them keeps a variant from passing."""
     given = results.bundle.profile.budget.model_fields_set
     open_lines = {check.line for check in checks if check.verdict in ("fail", "inconclusive")}
-    if lines := [line for line in CLASS_LINES if line in open_lines and line not in given]:
+    defaults = (*CLASS_LINES, "max_accuracy_loss")
+    if lines := [line for line in defaults if line in open_lines and line not in given]:
         yield (
             f"{' and '.join(lines)}: not in the profile, so kdc's own default was judged; for another limit "
             f"(null switches it off): kdc export … --set budget.{lines[0]}=…"

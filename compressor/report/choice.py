@@ -2,8 +2,8 @@
 
 A variant may be shipped if it fails none of the lines that do not rest on them: it runs, at the precision asked for,
 with torch's answers; it keeps its accuracy on validation, in all and in every class (max_drop); it fits the budget in
-size, latency and memory. What is decided on test labels (min_accuracy, min_retention and the lines on classes) judges
-the choice afterwards, and is no part of it.
+size, latency and memory. What is decided on test labels (accuracy, retention, classes, what was lost against the
+baseline) judges the choice afterwards, and is no part of it.
 """
 
 from compressor.report.render.text import number
@@ -12,7 +12,14 @@ from compressor.schema.report import Check, Row
 
 __all__ = ["ON_TEST_LABELS", "choose"]
 
-ON_TEST_LABELS = ("min_accuracy", "min_retention", *CLASS_LINES)
+ON_TEST_LABELS = (
+    "min_accuracy",
+    "min_balanced_accuracy",
+    "min_retention",
+    *CLASS_LINES,
+    "max_accuracy_loss",
+    "max_negative_flips",
+)
 
 
 def choose(rows: tuple[Row, ...], checks: tuple[Check, ...], elsewhere: bool) -> tuple[str | None, str]:

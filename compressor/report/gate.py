@@ -11,6 +11,7 @@ from compressor.report.checks.accuracy import accuracy_lines, drop_lines
 from compressor.report.checks.artefact import REQUIRED_LINES, memory_lines, required_lines, size_lines, standing_lines
 from compressor.report.checks.conditions import Grounds, grounds_of
 from compressor.report.checks.latency import latency_checks, more_would_tell
+from compressor.report.checks.release import release_lines
 from compressor.report.read import Results
 from compressor.schema.report import Check, Report, Row, Verdict
 
@@ -27,6 +28,7 @@ def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None
         *latency_checks(row, results, grounds, teacher),
         *memory_lines(row, budget, grounds),
         *accuracy_lines(row, results, grounds, teacher),
+        *release_lines(row, results, grounds),
     )
 
 

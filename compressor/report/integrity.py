@@ -278,7 +278,7 @@ def _against_bundle(bundle_dir: Path, digests: dict[str, str]) -> list[str]:
     entries = [*bundle.support, *(entry for variant in bundle.variants for entry in variant.files)]
     problems = [problem for entry in entries for problem in _entry_problems(bundle_dir, entry, digests)]
     listed = {entry.path for entry in entries}
-    used = [bundle.eval.labels, bundle.eval.ids]
+    used = [bundle.eval.labels, bundle.eval.ids, *filter(None, (bundle.eval.digests, bundle.release))]
     if bundle.teacher_table is not None and bundle.teacher_table.answers is not None:
         used.append(bundle.teacher_table.answers)
     for variant in bundle.variants:

@@ -13,9 +13,11 @@ from compressor.errors import KdcError
 from compressor.report.arrays import ArrayFile, open_array
 from compressor.report.consistency import bundle_fits, measurement_fits
 from compressor.report.integrity import MEASUREMENT, inside
+from compressor.report.shared import Shared, shared_with
 from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle, TeacherTable
 from compressor.schema.measurement import Contestant, Measurement
+from compressor.schema.release import Release
 from compressor.stats import ParityFigures, parity_figures, top1
 
 __all__ = ["Answers", "Results", "read_results", "read_unmeasured", "results_with"]
@@ -38,7 +40,8 @@ class Results:
 
     `contestants` by variant, without the second copy of the reference: that one is no variant, and its blocks in
     `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test, and
-    `table_file`: all of its answers.
+    `table_file`: all of its answers. `ids`: the file with the samples' names. `shared`: what of the test a baseline has,
+    of which predictions are known.
     """
 
     bundle: Bundle
@@ -48,6 +51,8 @@ class Results:
     contestants: dict[str, Contestant]
     answers: dict[str, Answers]
     table: Answers | None
+    ids: Path
+    shared: Shared | None
     table_file: ArrayFile | None = None
 
 
@@ -59,6 +64,7 @@ def read_results(bundle_dir: Path) -> Results:
         return results
     shape = (results.bundle.eval.n, len(results.bundle.student.class_names))
     results = results_with(results, read_json(inside(bundle_dir, MEASUREMENT, "kdc"), Measurement), str(path))
+    elsewhere = _tested_elsewhere(results.bundle)
     answers = {
         name: _answers(
             _logits(inside(bundle_dir, f"measurements/{contestant.logits}", MEASUREMENT), shape),
@@ -66,7 +72,7 @@ def read_results(bundle_dir: Path) -> Results:
             contestant.requested_precision,
         )
         for name, contestant in results.contestants.items()
-        if contestant.logits is not None and contestant.error is None
+        if contestant.logits is not None and contestant.error is None and name not in elsewhere
     }
     return replace(results, answers=answers)
 
@@ -78,11 +84,26 @@ def read_unmeasured(bundle_dir: Path) -> Results:
     bundle_fits(bundle, bundle_dir / "bundle.json")
     shape = (bundle.eval.n, len(bundle.student.class_names))
     labels = _labels(inside(bundle_dir, bundle.eval.labels, "bundle.json"), *shape)
+    elsewhere = _tested_elsewhere(bundle)
     references = {
         variant.name: _logits(inside(bundle_dir, variant.reference_logits, "bundle.json"), shape)
         for variant in bundle.variants
+        if variant.name not in elsewhere
     }
-    return Results(bundle, labels, references, None, {}, {}, *_table(bundle_dir, bundle.teacher_table, shape))
+    ids, shared = inside(bundle_dir, bundle.eval.ids, "bundle.json"), None
+    if bundle.release is not None:
+        path = inside(bundle_dir, bundle.release, "bundle.json")
+        shared = shared_with(bundle_dir, bundle, labels, read_json(path, Release), str(path))
+    table, table_file = _table(bundle_dir, bundle.teacher_table, shape)
+    return Results(bundle, labels, references, None, {}, {}, table, ids, shared, table_file)
+
+
+def _tested_elsewhere(bundle: Bundle) -> set[str]:
+    """The variants whose inputs are other samples than the bundle's: those of a baseline with another test set. They
+    race, and what they predict there says nothing here."""
+    if bundle.baseline_n is None:
+        return set()
+    return {variant.name for variant in bundle.variants if variant.role == "baseline"}
 
 
 def results_with(results: Results, measurement: Measurement, where: str = "the measurement") -> Results:

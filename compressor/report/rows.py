@@ -35,7 +35,7 @@ def row_for(variant: Variant, results: Results) -> Row:
         error=contestant.error if contestant else None,
         parameters=variant.parameters,
         macs=variant.macs,
-        size_bytes=sum({entry.path: entry.bytes for entry in variant.files}.values()),
+        size_bytes=variant.size_bytes,
         weight_bytes=variant.weight_bytes,
         compressed_bytes=variant.compressed_bytes,
         calls=sum(len(times) for times in blocks.values()),

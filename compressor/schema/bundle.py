@@ -2,7 +2,7 @@
 
 bundle.json            this manifest           model.onnx, labels.txt   the student, fp32, and its classes
 openvino-f16/ …        one folder a variant    teacher/model.onnx       the teacher, measured in the same way
-baseline/              an earlier student, to race along (--baseline)
+baseline/              an earlier student, to race along, and what it predicted (--baseline)
 eval/                  test inputs, labels, the torch reference's logits, the answers of a teacher that is a table
 runners/               the scripts that run and measure it where kdc is not installed
 measurements/          raw samples             report.html, report.md, report.json   made from them
@@ -82,6 +82,11 @@ class Variant(Noun):
     build: str | None = None
 
     @property
+    def size_bytes(self) -> int:
+        """Of all the files that ship."""
+        return sum({entry.path: entry.bytes for entry in self.files}.values())
+
+    @property
     def artefact_sha256(self) -> str:
         """One sha256 for all the files: of the text that `sha256sum` prints for them, in their order."""
         lines = "".join(f"{entry.sha256}  {entry.path}\n" for entry in self.files)
@@ -90,14 +95,15 @@ class Variant(Noun):
 
 class EvalSet(Noun):
     """The whole test split. `labels`: int64 [N] in a .npy file, indices into `class_names`; `ids`: a text file.
-    `contents`: sha256 over what the images show, in their order (`Split.contents`, little-endian); null in bundles of
-    an earlier kdc."""
+    `contents`: sha256 over what the images show, in their order (`Split.contents`, little-endian); `digests`: the same
+    one by one, uint64 [N] in a .npy file; both null in bundles of an earlier kdc."""
 
     split: str
     n: int
     labels: str
     ids: str
     contents: str | None = None
+    digests: str | None = None
 
 
 class TeacherTable(Noun):
@@ -118,6 +124,8 @@ class Bundle(Noun):
     """The manifest. `kdc`: the version that made it. `support` lists the files that are no variant's: eval inputs,
     labels, runners. `reference`: the name of the variant that is the fp32 reference; a second copy of it runs along, to
     tell noise from effects (A/A). `baseline`: the student of the earlier bundle whose variants have the role baseline.
+    `baseline_n`: its test samples, where they are others than `eval`'s; then its predictions are not compared in this
+    session. `release`: a file of what the baseline cost and predicted when it was measured (`schema.release`).
     `teacher`: null where the student and its peers were the only ones; `teacher_table`: null where it was no table."""
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -127,6 +135,8 @@ class Bundle(Noun):
     teacher: Weights | None
     teacher_table: TeacherTable | None = None
     baseline: Student | None = None
+    baseline_n: Annotated[int, Field(ge=1)] | None = None
+    release: str | None = None
     reference: str
     eval: EvalSet
     variants: tuple[Variant, ...]

@@ -88,10 +88,10 @@ class Target(Noun):
 
 
 class Budget(Noun):
-    """What an artefact may cost and must keep. A line that is not given is not judged, but for the last three, which
-    have a default (`class_lines`); null switches any off. The ratios come from paired blocks, so that they can be
-    judged on any machine. The last two say whether a class is lost, which few samples can show
-    (`stats.judge_classes`)."""
+    """What an artefact may cost and must keep. A line that is not given is not judged, but for the lines on classes and
+    `max_accuracy_loss`, which have a default (`class_lines`, `accuracy_loss`); null switches any off. The ratios of
+    latencies come from paired blocks, so that they can be judged on any machine. `min_class_retention` and
+    `min_class_recall` say whether a class is lost, which few samples can show (`stats.judge_classes`)."""
 
     p50_ms: Positive | None = None
     """Median latency of one call, wall time, ms."""
@@ -109,10 +109,19 @@ class Budget(Noun):
     """The teacher's p50 / this p50."""
     max_slowdown: Positive | None = None
     """This p50 / the p50 of the same variant of the baseline."""
+    max_growth: Positive | None = None
+    """The size of this artefact's files / that of the same variant of the baseline."""
+    max_accuracy_loss: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The baseline's accuracy - this one's, 0.01 for a point, paired on the test samples that both have; and no class
+    may keep less than half of the recall that the baseline had."""
+    max_negative_flips: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of these samples that the baseline had right and this one has wrong."""
     min_retention: Annotated[float, Field(gt=0, le=2)] | None = None
     """Accuracy / the teacher's accuracy."""
     min_accuracy: Share | None = None
     """Top-1."""
+    min_balanced_accuracy: Share | None = None
+    """Mean recall over the classes."""
     min_balanced_retention: Annotated[float, Field(gt=0, le=2)] | None = None
     """Mean recall over the classes / the teacher's."""
     min_class_retention: Share | None = None
@@ -125,6 +134,10 @@ class Budget(Noun):
         """Only what was given: a line that was left out has its default, and null has none."""
         values: dict[str, object] = write(self)
         return {name: value for name, value in values.items() if name in self.model_fields_set}
+
+    def accuracy_loss(self) -> float | None:
+        """What may be lost against a baseline, where there is one: what was given, or one point; None if null was."""
+        return self.max_accuracy_loss if "max_accuracy_loss" in self.model_fields_set else ACCURACY_LOSS
 
     def class_lines(self, *, against_teacher: bool) -> dict[str, float]:
         """The lines on classes that are judged: those that were given, and the defaults of the others. Without a
@@ -141,6 +154,9 @@ class Budget(Noun):
         lines = {**lines, **given}
         return {name: lines[name] for name in CLASS_LINES if lines.get(name) is not None}
 
+
+ACCURACY_LOSS = 0.01
+"""What may be lost against a baseline where the profile does not say."""
 
 CLASS_LINES = ("min_balanced_retention", "min_class_retention", "min_class_recall")
 

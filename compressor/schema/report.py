@@ -11,6 +11,7 @@ from compressor.schema.measurement import Machine
 from compressor.schema.predictions import Kind
 from compressor.schema.quantization import Rung, Score
 from compressor.schema.race import Race
+from compressor.schema.release import ReleaseDiff
 
 __all__ = [
     "Check",
@@ -189,7 +190,7 @@ class Report(Noun):
     device and under its conditions; `differences`: where it did not, and then latency and memory are not judged.
     `kept`: which epoch's weights the student is, and by what rule. `teacher_table`: of a teacher that is a table with
     answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen.
-    `gain`: where it has a control.
+    `gain`: where it has a control. `release`: what differs from the baseline, where there is one.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -218,4 +219,5 @@ class Report(Noun):
     teacher_table: TableRow | None = None
     race: Race | None = None
     gain: Gained | None = None
+    release: ReleaseDiff | None = None
     notes: tuple[str, ...]

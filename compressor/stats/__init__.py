@@ -18,6 +18,7 @@ from compressor.stats.classes import (
     keeps,
     score_counts,
 )
+from compressor.stats.compared import balanced_difference, changed_classes
 from compressor.stats.gain import advantage, gain_line, gained_interval
 from compressor.stats.intervals import Interval, normal_quantile, wilson_interval
 from compressor.stats.latency import MIN_BLOCKS, paired_ratio, percentile, percentile_needs
@@ -53,9 +54,11 @@ __all__ = [
     "agreement",
     "auc",
     "balanced_accuracy",
+    "balanced_difference",
     "balanced_retention",
     "calibration_error",
     "card_lines",
+    "changed_classes",
     "class_counts",
     "closeness",
     "difference",

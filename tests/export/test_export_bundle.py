@@ -1,5 +1,6 @@
 """Before anything is exported: how many samples choices rest on, which ones, and what can be built in."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ from PIL import Image
 from compressor.data.samples import Split
 from compressor.errors import EXIT_USAGE, KdcError
 from compressor.export.bundle import build, items
-from compressor.export.bundle.eval_set import part_of
+from compressor.export.bundle.eval_set import eval_set, part_of
 from compressor.export.bundle.items import validation_size
 from compressor.export.bundle.variants import Delivery
 from compressor.profiles import load_profile
@@ -70,6 +71,16 @@ def test_part_of_a_split_is_always_the_same_samples_each_with_its_own_label_and_
     assert part.labels.max() >= 180
     assert list(part.labels) != sorted(part.labels)
     assert set(part_of(whole, 10).ids) < set(part.ids), "a smaller part is the beginning of a larger one"
+
+
+def test_the_test_split_says_what_each_of_its_samples_shows(tmp_path: Path) -> None:
+    (tmp_path / "eval").mkdir()
+    shown = np.array([3, 1, 2**64 - 1, 1], np.uint64)
+    told = eval_set(replace(split(4), contents=shown), tmp_path)
+    assert told.digests is not None
+    digests = np.load(tmp_path / told.digests)
+    assert (digests.dtype, digests.tolist()) == (np.uint64, shown.tolist())
+    assert told.contents == hashlib.sha256(digests.tobytes()).hexdigest()
 
 
 BAKE, DYNAMIC, BOTH = Delivery(bake=True), Delivery(dynamic_batch=True), Delivery(bake=True, dynamic_batch=True)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chain_bundle import NAME, write_chain_bundle
-from compressor.measure.baseline import attach_baseline
 from compressor.measure.machine import this_machine
 from compressor.report import seal
 from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle
 from compressor.schema.measurement import Measurement
 from compressor.schema.profile import Budget
-from tests.kit import Ended
+from compressor.schema.report import Report
+from tests.kit import Ended, attach
 
 Kdc = Callable[..., Ended]
 QUICK = ("--rounds", 11, "--no-throughput", "--quiet")
@@ -40,7 +40,7 @@ def test_a_baseline_that_was_not_measured_is_not_judged_by_another_ones_samples(
     assert len(set(variants.values())) == 2
     assert all(one.artefact_sha256 == variants[one.copy_of or one.variant] for one in told.contestants)
     # As an interrupted `kdc measure --baseline older` leaves it.
-    attach_baseline(bundles["new"], bundles["older"])
+    attach(bundles["new"], bundles["older"])
     seal(bundles["new"])
     refused = kdc("check", bundles["new"])
     assert refused.code == 2
@@ -106,3 +106,30 @@ def test_a_measurement_of_another_model_is_refused(kdc: Kdc, bundles: dict[str, 
     refused = kdc("report", place)
     assert refused.code == 2
     assert f"other files of {NAME}" in refused.err
+
+
+def test_a_baseline_with_another_test_set_races_and_is_compared_on_what_both_have(
+    kdc: Kdc, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    """32 images before; now 36, of which 24 are among them. The very same model: nothing is lost, whatever the new
+    images do; and the baseline's latency is measured on its own images."""
+    old, new = bundles["old"], bundles["new"]
+    assert kdc("measure", old, *QUICK).code == 3  # max_slowdown, without a baseline
+    budget = Budget(max_slowdown=5, max_accuracy_loss=0.2, max_negative_flips=0.3, max_growth=1.0)
+    write_chain_bundle(new, 3, 1, budget, this_machine(), range(8, 44))
+    seal(new)
+    done = kdc("measure", new, "--baseline", old, *QUICK)
+    assert done.code == 0, done.err + done.out
+    assert "24 test samples that both have, of 36" in done.out
+    report = read_json(new / "report.json", Report)
+    assert report.release is not None
+    assert (report.release.shared, report.release.added, report.release.removed) == (24, 12, 8)
+    [diff] = report.release.variants
+    assert (diff.predictions, diff.negative_flips is not None and diff.negative_flips.value) == ("stored", 0.0)
+    assert {change.figure for change in diff.changes} == {"size_bytes", "p50_ms", "accuracy", "balanced_accuracy"}
+    assert {check.verdict for check in report.checks if check.line.startswith("max_")} == {"pass"}
+    assert kdc("check", new, "--baseline", old).code == 0
+    release = tmp_path / "release.json"
+    assert kdc("report", old, "--format", "release", "--out", release).code == 0
+    again = kdc("measure", new, "--baseline", release, *QUICK)
+    assert (again.code, "the baseline did not race in this session" in again.out) == (3, True)

@@ -217,7 +217,8 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
 
     The reference is the first variant that may be one; a second copy of it runs along, `aa` times as long (None: no
     copy). `played`: what every round's record says; `after`: how the machine differs after the session. `table`: of a
-    teacher that is one, its kind, and its answers as the array that they are, or why they are missing."""
+    teacher that is one, its kind, and its answers as the array that they are, or why they are missing. `digests`: of
+    the test samples, which an earlier kdc did not keep; `ids`: their names."""
 
     def make(
         variants: dict[str, Values] | None = None,
@@ -236,6 +237,8 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         after: Values | None = None,
         notes: tuple[str, ...] = (),
         table: tuple[str, NDArray[Any]] | str | None = None,
+        digests: NDArray[np.uint64] | None = None,
+        ids: list[str] | None = None,
     ) -> Path:
         if variants is None:
             variants = {"ort-fp32": {"wrong": 10}, "teacher": {"role": "teacher", "wrong": 6, "p50": 6.0}}
@@ -245,7 +248,12 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         support = [entry for _, entries in made.values() for entry in entries]
         support.append(build.file("runners/run_ort.py", b"print('a runner')"))
         support.append(build.array("eval/labels.npy", build.labels))
-        support.append(build.file("eval/ids.txt", b"\n".join(b"id" for _ in build.labels)))
+        names = ["id"] * len(build.labels) if ids is None else ids
+        support.append(build.file("eval/ids.txt", "\n".join(names).encode()))
+        tested: Values = {"split": "test", "n": len(build.labels), "labels": "eval/labels.npy", "ids": "eval/ids.txt"}
+        if digests is not None:
+            support.append(build.array("eval/digests.npy", digests))
+            tested |= {"digests": "eval/digests.npy", "contents": hashlib.sha256(digests.tobytes()).hexdigest()}
         teacher_table: Values | None = {"missing": table} if isinstance(table, str) else None
         if isinstance(table, tuple):
             support.append(build.array("eval/table.npy", table[1]))
@@ -259,7 +267,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
             "teacher": student(classes)["teacher"],
             "baseline": old if any(changes.get("role") == "baseline" for changes in variants.values()) else None,
             "reference": own[0],
-            "eval": {"split": "test", "n": len(build.labels), "labels": "eval/labels.npy", "ids": "eval/ids.txt"},
+            "eval": tested,
             "variants": [values for values, _ in made.values()],
             "support": support,
             "notes": list(notes),

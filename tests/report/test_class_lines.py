@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError
+from compressor.profiles import load_profile, profile_names
 from compressor.report import build_report, check, exit_code_for, finish, to_markdown
 from compressor.schema.report import Check, Report
 from tests.kit import by_classes, score_of
@@ -33,8 +34,8 @@ def variant(rare: int, labels: NDArray[np.int64] = LABELS, **more: Any) -> dict[
     return {"logits": answers, "reference": answers, **more}
 
 
-def teacher(rare: int = RARE, **more: Any) -> dict[str, Any]:
-    return variant(rare, role="teacher", p50=6.0, **more)
+def teacher(rare: int = RARE, labels: NDArray[np.int64] = LABELS, **more: Any) -> dict[str, Any]:
+    return variant(rare, labels, role="teacher", p50=6.0, **more)
 
 
 def judged(make: Make, rare: int, budget: dict[str, Any] | None = None, taught: int = RARE) -> Report:
@@ -65,6 +66,18 @@ def test_a_student_that_never_answers_the_rare_class_fails(make_bundle: Make, bu
     assert "class 1: 0.0 [0.0–" in text
 
 
+@pytest.mark.parametrize("name", profile_names())
+def test_no_built_in_profile_passes_a_student_that_lost_a_class(make_bundle: Make, name: str) -> None:
+    """30 of 3,030 test samples: accuracy and retention are 99 %."""
+    labels, budget = np.repeat([0, 1], [3000, 30]), load_profile(name).budget.model_dump()
+    for taught in ({}, {"t": teacher(labels=labels, rare=30)}):
+        report = build_report(make_bundle({"s": variant(0, labels), **taught}, budget, classes=2, labels=labels))
+        lost = line(report, "min_class_retention" if taught else "min_class_recall")
+        assert (lost.verdict, report.verdict, exit_code_for(report, allow_unmeasured=True)) == ("fail", "fail", 1)
+        if taught:
+            assert line(report, "min_retention").verdict == "pass"
+
+
 def test_what_a_sound_student_does_on_six_samples_passes(make_bundle: Make) -> None:
     for rare in (6, 5, 4):
         report = judged(make_bundle, rare, {"min_retention": 0.9})
@@ -91,7 +104,29 @@ def test_what_few_samples_leave_open_is_no_pass(make_bundle: Make) -> None:
     assert exit_code_for(report) == 3
 
 
-def test_a_class_that_the_teacher_does_not_know_is_not_the_students_fault(make_bundle: Make) -> None:
+@pytest.mark.parametrize(
+    ("rare", "right", "verdict", "code"),
+    [(60, 0, "fail", 1), (6, 0, "inconclusive", 3), (6, 3, "pass", 0), (1, 0, "pass", 0)],
+)
+def test_a_class_that_neither_the_teacher_nor_the_student_knows_is_no_pass(
+    make_bundle: Make, rare: int, right: int, verdict: str, code: int
+) -> None:
+    """There is no teacher to hold it against, so it is judged as where there is none at all."""
+    labels = np.repeat([0, 1], [COMMON, rare])
+    variants = {"s": variant(right, labels), "t": teacher(0, labels)}
+    report = build_report(make_bundle(variants, classes=2, labels=labels))
+    found = line(report, "min_class_recall")
+    assert (found.verdict, exit_code_for(report)) == (verdict, code)
+    assert found.reason.startswith("1 class of which the teacher is right on no sample: ")
+    if verdict == "fail":
+        assert found.reason.endswith("lost: class class 1: 0 of 60 test samples right")
+        assert found.value == "lowest: class 1 0.0 % (n = 60 of the class)"
+    off = build_report(make_bundle(variants, {"min_class_recall": None}, classes=2, labels=labels))
+    assert not any(check.line == "min_class_recall" for check in off.checks)
+    assert exit_code_for(off) == 0
+
+
+def test_a_class_that_the_teacher_does_not_know_is_not_held_against_it(make_bundle: Make) -> None:
     report = judged(make_bundle, 0, taught=0)
     assert line(report, "min_class_retention").verdict == "pass"
     reason = "the only class that can be judged does not look lost"

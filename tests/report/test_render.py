@@ -271,7 +271,7 @@ def test_junit(report: Report) -> None:
     root = ET.fromstring(to_junit(report))
     [suite] = root
     cases = list(suite)
-    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("21", "2", "2")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("22", "2", "2")
     assert {(case.get("classname"), case.get("name")) for case in cases if case.find("failure") is not None} == {
         ("openvino-bf16", "precision"),
         ("openvino-bf16", "size_mb"),

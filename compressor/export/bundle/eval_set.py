@@ -27,15 +27,18 @@ def part_of(split: Split, most: int) -> Split:
 
 
 def eval_set(test: Split, root: Path) -> EvalSet:
-    """Write eval/labels.npy (int64 [N]) and eval/ids.txt (one a line) into the bundle in `root`, and describe them."""
+    """Write eval/labels.npy (int64 [N]), eval/digests.npy (uint64 [N]) and eval/ids.txt (one a line) into the bundle in
+    `root`, and describe them."""
     folder = root / "eval"
     try:
         np.save(folder / "labels.npy", test.labels.astype(np.int64), allow_pickle=False)
+        np.save(folder / "digests.npy", test.contents.astype("<u8"), allow_pickle=False)
         (folder / "ids.txt").write_text("".join(f"{sample}\n" for sample in test.ids), encoding="utf-8")
     except OSError as error:
         raise os_error(error, "writing the bundle's labels") from error
     contents = hashlib.sha256(test.contents.astype("<u8").tobytes()).hexdigest()
-    return EvalSet(split="test", n=len(test), labels="eval/labels.npy", ids="eval/ids.txt", contents=contents)
+    named = {"labels": "eval/labels.npy", "ids": "eval/ids.txt", "digests": "eval/digests.npy"}
+    return EvalSet(split="test", n=len(test), contents=contents, **named)
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """The lines on what a variant keeps of accuracy, each held against one variant.
 
     max_drop     on validation, against the student in fp32: accuracy, balanced accuracy, and no class lost
-    min_accuracy, min_retention, min_balanced_retention    on test, by their whole 95 % interval
-    min_class_retention, min_class_recall                  on test: no class is lost (`stats.judge_classes`)
+    min_accuracy, min_balanced_accuracy, min_retention, min_balanced_retention    on test, by their whole 95 % interval
+    min_class_retention, min_class_recall    on test: no class is lost (`stats.judge_classes`)
 
 The last three have a default (`Budget.class_lines`), since the others cannot see a class that is lost. As a default,
 min_balanced_retention passes where its figure keeps the limit, and fails where its whole interval breaks it.
@@ -25,11 +25,11 @@ from compressor.report.checks.conditions import Grounds
 from compressor.report.latency import teacher_of
 from compressor.report.read import Results
 from compressor.report.render.text import NOT_MEASURED, estimate, number
-from compressor.schema.profile import CLASS_LINES
+from compressor.schema.profile import CLASS_LINES, Budget
 from compressor.schema.report import Check, Estimate, Row, Verdict
 from compressor.stats import LOST, ClassCounts, Classes, judge_classes, keeps, score_counts
 
-__all__ = ["accuracy_lines", "drop_lines"]
+__all__ = ["accuracy_lines", "drop_lines", "named_classes"]
 
 NAMED = 3
 """Classes that a reason names."""
@@ -54,7 +54,7 @@ def drop_lines(row: Row, results: Results) -> list[Check]:
     counts = score_counts(score)
     outcome = judge_classes(counts, LOST)
     if classes := (*outcome.lost, *outcome.doubtful):
-        reason += f"; lost: {_named(counts, classes, names, 'samples right', 'in fp32')}"
+        reason += f"; lost: {named_classes(counts, classes, names, 'samples right', 'in fp32')}"
     return [check_of(row, "max_drop", limit, value, verdict, reason)]
 
 
@@ -64,6 +64,8 @@ def accuracy_lines(row: Row, results: Results, grounds: Grounds, teacher: Row | 
     missing = not_run(row.measured, row.error)
     if budget.min_accuracy is not None:
         checks.append(interval_line(row, "min_accuracy", row.accuracy, budget.min_accuracy, missing, grounds))
+    if (limit := budget.min_balanced_accuracy) is not None:
+        checks.append(interval_line(row, "min_balanced_accuracy", row.balanced_accuracy, limit, missing, grounds))
     why = missing or _no_teacher(teacher, results, grounds)
     if budget.min_retention is not None:
         checks.append(interval_line(row, "min_retention", row.retention, budget.min_retention, why, grounds))
@@ -77,7 +79,32 @@ def accuracy_lines(row: Row, results: Results, grounds: Grounds, teacher: Row | 
         if line in lines:
             alone = line == "min_class_recall"
             checks.append(_class_line(row, line, lines[line], results, missing if alone else why, grounds))
+    if not why and "min_class_recall" not in (*lines, *budget.model_fields_set):
+        checks.extend(_untaught_line(row, results))
     return checks
+
+
+def _untaught_line(row: Row, results: Results) -> Iterator[Check]:
+    """Classes that the teacher knows nothing of have none to be held against, as where there is no teacher at all: the
+    default of min_class_recall, for these alone."""
+    bound = Budget().class_lines(against_teacher=False)["min_class_recall"]
+    beside, alone = counts_of(results, row.name), counts_of(results, row.name, alone=True)
+    if beside is None or alone is None or not (unknown := (beside.n > 0) & (beside.base == 0)).any():
+        return
+    judged = judge_classes(alone, bound)
+    lost, doubtful = (tuple(number for number in part if unknown[number]) for part in (judged.lost, judged.doubtful))
+    verdict: Verdict = "fail" if lost else "inconclusive" if doubtful else "pass"
+    names, count = results.bundle.student.class_names, int(unknown.sum())
+    recalls = np.where(unknown, alone.right / np.maximum(alone.n, 1), 2.0)
+    lowest = int(recalls.argmin())
+    value = f"lowest: {names[lowest]} {100 * recalls[lowest]:.1f} % (n = {alone.n[lowest]} of the class)"
+    reason = f"{_classes(count)} of which the teacher is right on no sample: "
+    if lost or doubtful:
+        word = "lost" if lost else "in doubt (too few samples to be sure, too low for chance)"
+        reason += f"{word}: {named_classes(alone, lost or doubtful, names, 'test samples right', '')}"
+    else:
+        reason += "none looks lost"
+    yield check_of(row, "min_class_recall", f"each class ≥ {100 * bound:g} %", value, verdict, reason)
 
 
 def _by_default(check: Check, figure: Estimate | None, limit: float) -> Check:
@@ -107,10 +134,10 @@ def _class_reasons(outcome: Classes, counts: ClassCounts, results: Results) -> I
     names = results.bundle.student.class_names
     against = "" if counts.alone else "the teacher"
     if outcome.lost:
-        yield f"lost: {_named(counts, outcome.lost, names, 'test samples right', against)}"
+        yield f"lost: {named_classes(counts, outcome.lost, names, 'test samples right', against)}"
     if outcome.doubtful:
         few = "too few samples to be sure, too low for chance"
-        yield f"in doubt ({few}): {_named(counts, outcome.doubtful, names, 'test samples right', against)}"
+        yield f"in doubt ({few}): {named_classes(counts, outcome.doubtful, names, 'test samples right', against)}"
     if not outcome.lost and not outcome.doubtful:
         if outcome.verdict == "inconclusive":
             yield "all classes together are below the limit"
@@ -129,7 +156,9 @@ def _classes(count: int) -> str:
     return f"{count} class{'' if count == 1 else 'es'}"
 
 
-def _named(counts: ClassCounts, classes: tuple[int, ...], names: tuple[str, ...], right: str, against: str) -> str:
+def named_classes(
+    counts: ClassCounts, classes: tuple[int, ...], names: tuple[str, ...], right: str, against: str
+) -> str:
     """`class rare: 0 of 6 test samples right, the teacher 6`, for the first few."""
     said = [
         f"class {names[number]}: {counts.right[number]} of {counts.n[number]} {right}"

@@ -151,6 +151,8 @@ def _not_judged(name: str, variant: str, results: Results, grounds: Grounds) -> 
         return "the teacher is a table of answers, which has no latency"
     if name == "min_speedup":
         return _compared("the teacher", teacher_of(results), results) or grounds.no_aa
+    if results.bundle.baseline is None and results.shared is not None:
+        return "the baseline did not race in this session: kdc measure BUNDLE --baseline EARLIER_BUNDLE"
     if results.bundle.baseline is None:
         return "the bundle has no baseline to be held against: give one with --baseline BUNDLE"
     return _compared("the same variant of the baseline", baseline_of(results, variant), results) or grounds.no_aa

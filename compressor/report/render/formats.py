@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from compressor.report.gate import broken, holding
 from compressor.report.render.markdown import code, text
+from compressor.report.render.release import release_section
 from compressor.report.render.tables import check_table, details, rows_table
 from compressor.report.render.text import confidence_percent, estimate, number, relative
 from compressor.schema.report import Gained, Report, Session
@@ -49,6 +50,7 @@ def to_markdown(report: Report, allow_unmeasured: bool = False) -> str:
         *rows_table(report),
         "### The budget, line by line",
         check_table(report),
+        *release_section(report),
         *details(report),
         "### Facts",
         "\n".join(f"- {fact}" for fact in _facts(report)),

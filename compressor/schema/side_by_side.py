@@ -1,0 +1,36 @@
+"""Several bundles side by side: what `kdc report A B C --format json` prints."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from compressor.schema.base import Noun
+from compressor.schema.report import Row, Verdict
+
+__all__ = ["Column", "SideBySide"]
+
+
+class Column(Noun):
+    """One bundle. `failed`: the lines that what it ships fails; `shipped`: that variant, null where none could be
+    chosen; `measured`: when, on which `machine`; `test`: sha256 of what its `test_n` test samples show, null in bundles
+    of an earlier kdc."""
+
+    bundle: str
+    kdc: str
+    profile: str
+    verdict: Verdict
+    failed: tuple[str, ...]
+    student: str
+    teacher: str
+    measured: str | None
+    machine: str | None
+    test_n: int
+    test: str | None
+    shipped: Row | None
+
+
+class SideBySide(Noun):
+    """The bundles in the order in which they were named."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    columns: tuple[Column, ...]
