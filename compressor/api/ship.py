@@ -167,7 +167,8 @@ def report(
 
     Args:
         bundle: a folder that `export` made.
-        format: "md", "html", "json" or "junit": of the result's `text`; or "release": what later bundles are held against.
+        format: "md", "html", "json" or "junit": of the result's `text`; or "release": what later bundles are held
+            against.
         out: a file to write that text to.
         overwrite: replace the file.
         allow_unmeasured: do not judge lines of the budget that were not measured.

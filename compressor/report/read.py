@@ -40,8 +40,8 @@ class Results:
 
     `contestants` by variant, without the second copy of the reference: that one is no variant, and its blocks in
     `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test, and
-    `table_file`: all of its answers. `ids`: the file with the samples' names. `shared`: what of the test a baseline has,
-    of which predictions are known.
+    `table_file`: all of its answers. `ids`: the file with the samples' names. `shared`: what of the test a baseline
+    has, of which predictions are known.
     """
 
     bundle: Bundle

@@ -77,11 +77,23 @@ def rare() -> dict[str, dict[str, Any]]:
     return {**sound(), "ort-int8": {**VARIANTS["ort-int8"], "logits": weak, "reference": weak}}
 
 
+def unknown() -> dict[str, dict[str, Any]]:
+    weak = weak_class(np.arange(N) % 3, N)
+    return {**rare(), "teacher": {"role": "teacher", "p50": 6.0, "logits": weak, "reference": weak}}
+
+
+def forgotten() -> dict[str, dict[str, Any]]:
+    weak = weak_class(np.arange(N) % 3, 50)
+    return {**sound(), "ort-fp32": {"p50": 2.0, "logits": weak, "reference": weak}}
+
+
 STATES: dict[str, dict[str, Any]] = {
     "sound": {"variants": sound()},
     "broken": {"variants": VARIANTS},
     "a weak class": {"variants": rare()},
     "a teacher that is a table": {"variants": alone(), "table": ("logits", logits_for(np.arange(N) % 3, 3, 6))},
+    "a class that the teacher does not know": {"variants": unknown()},
+    "a class lost against the baseline": {"variants": forgotten()},
     "no teacher": {"variants": alone()},
     "disturbed": {"variants": sound(), "played": {"busy_cpu_s": 0.7}},
     "disturbed, and perhaps faster": {"variants": sound(), "after": {"governor": "powersave"}},
@@ -100,10 +112,15 @@ def limits(rng: random.Random) -> dict[str, float | None]:
         "size_mb": (0.2, 1.2), "p50_ms": (0.9, 2.4), "p90_ms": (1.0, 3.0), "min_speedup": (2, 6),
         "max_slowdown": (0.9, 1.2), "peak_rss_mb": (50, 70), "model_rss_mb": (10, 25), "min_accuracy": (0.85, 1.0),
         "min_retention": (0.9, 1.05), "min_balanced_retention": (0.85, 1.05), "min_class_retention": (0.3, 1.0),
-        "min_class_recall": (0.3, 1.0),
+        "min_class_recall": (0.3, 1.0), "min_balanced_accuracy": (0.85, 1.0), "max_growth": (0.3, 1.2),
+        "max_accuracy_loss": (0.0, 0.05), "max_negative_flips": (0.001, 0.05),
     }  # fmt: skip
-    named = rng.sample(sorted(near), rng.randint(0, 4))
-    off = {name: None for name in near if name.startswith(("min_balanced", "min_class")) and rng.random() < 0.2}
+    named = rng.sample(sorted(near), rng.randint(0, 5))
+    off = {
+        name: None
+        for name in near
+        if name.startswith(("min_balanced_r", "min_class", "max_acc")) and rng.random() < 0.2
+    }
     return {**off, **{name: rng.uniform(*near[name]) for name in named}}
 
 

@@ -56,7 +56,9 @@ def test_a_file_holds_what_its_name_says(
     ended = kdc("report", bundle, "--format", form, "--out", out)
     assert ended.code == 2
     assert f"{name} does not hold a report in the format {form}" in ended.err
-    permitted = ".md (md), .markdown (md), .txt (md), .json (json), .html (html), .htm (html), .xml (junit), .json (release)"
+    permitted = (
+        ".md (md), .markdown (md), .txt (md), .json (json), .html (html), .htm (html), .xml (junit), .json (release)"
+    )
     assert f"permitted: {permitted}" in ended.err
     assert hint.format(out.with_suffix("")) in ended.err
     assert not out.exists()

@@ -10,18 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from compressor.report.answers import counts_of
+from compressor.report.before import has_baseline, size_before
 from compressor.report.checks.artefact import REQUIRED_LINES
 from compressor.report.checks.conditions import Grounds, grounds_of
 from compressor.report.checks.latency import judged_interval
+from compressor.report.checks.release import Pair, pair_of
 from compressor.report.choice import ON_TEST_LABELS
 from compressor.report.gate import checks_for
 from compressor.report.html.text import shown
 from compressor.report.latency import teacher_of
 from compressor.report.read import Results
 from compressor.report.render.text import megabytes
-from compressor.schema.profile import Budget
+from compressor.schema.profile import ACCURACY_LOSS, Budget
 from compressor.schema.report import Check, Estimate, Report, Row
-from compressor.stats import CHANCE, ONE_SIDED, normal_quantile
+from compressor.stats import CHANCE, LOST, ONE_SIDED, Interval, judge_classes, normal_quantile
 
 __all__ = ["LINES", "BudgetLine", "instrument", "raw_blocks"]
 
@@ -35,10 +37,10 @@ MOST_NAMES = 5_000
 @dataclass(frozen=True)
 class BudgetLine:
     """A line of the budget that can be moved. `kind`: what is held against the limit: an exact figure, an interval of
-    a latency or of a share, or the counts of every class. `figure`: the field of Row that has it, where one has."""
+    a latency or of a share, the counts of every class, or what was lost against a baseline. `figure`: the field of Row that has it, where one has."""
 
     name: str
-    kind: Literal["exact", "latency", "share", "classes"]
+    kind: Literal["exact", "latency", "share", "classes", "loss"]
     at_most: bool
     unit: str
     label: str
@@ -54,10 +56,14 @@ LINES = (
     BudgetLine("peak_rss_mb", "exact", True, "MB", "memory at its peak", "peak_rss_mb"),
     BudgetLine("model_rss_mb", "exact", True, "MB", "memory that the model adds"),
     BudgetLine("min_accuracy", "share", False, "%", "accuracy", "accuracy"),
+    BudgetLine("min_balanced_accuracy", "share", False, "%", "balanced accuracy", "balanced_accuracy"),
     BudgetLine("min_retention", "share", False, "%", "retention", "retention"),
     BudgetLine("min_balanced_retention", "share", False, "%", "balanced retention", "balanced_retention"),
     BudgetLine("min_class_retention", "classes", False, "%", "retention in every class"),
     BudgetLine("min_class_recall", "classes", False, "%", "recall in every class"),
+    BudgetLine("max_accuracy_loss", "loss", True, "%", "accuracy lost against the baseline"),
+    BudgetLine("max_negative_flips", "share", True, "%", "right before and wrong now"),
+    BudgetLine("max_growth", "exact", True, "×", "size / the baseline's"),
 )
 """In the order of reports."""
 
@@ -92,12 +98,13 @@ def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict
         "rules": {"chance": CHANCE, "z": normal_quantile(ONE_SIDED)},
         "on_test_labels": ON_TEST_LABELS,
         "required_lines": REQUIRED_LINES,
+        "accuracy_loss": ACCURACY_LOSS,
     }
 
 
 def _students(students: Sequence[Row], report: Report, results: Results) -> list[dict[str, Any]]:
     session = results, grounds_of(results)
-    easy, hard = (_judged(limits, report, *session) for limits in (EASY, HARD))
+    easy, hard, unasked = (_judged(limits, report, *session) for limits in (EASY, HARD, {}))
     movable = {line.name for line in LINES}
     listed = []
     for row in students:
@@ -115,11 +122,20 @@ def _students(students: Sequence[Row], report: Report, results: Results) -> list
                 "p50": row.p50_ms.value if row.p50_ms else None,
                 "fixed": [{"line": name, **_outcome(check)} for name, check in judged.items() if name not in movable],
                 "bases": bases,
+                "has_baseline": has_baseline(results, row.name),
+                "untaught": _untaught(row, unasked, results),
                 "right": [] if alone is None else alone.right.tolist(),
                 "both": [] if against is None else against.both.tolist(),
             }
         )
     return listed
+
+
+def _untaught(row: Row, unasked: Judged, results: Results) -> dict[str, str] | None:
+    """Of classes that the teacher knows nothing of: a line that stands as long as nobody asks for min_class_recall."""
+    against_teacher = teacher_of(results) is not None or results.table is not None
+    check = unasked.get((row.name, "min_class_recall"))
+    return _outcome(check) if check is not None and against_teacher else None
 
 
 def _too_many(students: Sequence[Row], report: Report) -> bool:
@@ -169,20 +185,32 @@ def _basis(line: BudgetLine, row: Row, easy: Judged, hard: Judged, session: tupl
     if line.kind == "classes":
         return told
     if line.kind == "exact":
-        return {**told, "value": _exact(line.name, row)}
+        return {**told, "value": _exact(line.name, row, session[0])}
     if broken is not None:
         interval = judged_interval(line.name, row.name, *session)
         assert interval is not None  # it was judged
-        ends = {"value": interval.value, "low": interval.low, "high": interval.high}
-        return {**told, **ends, "holds": check.verdict, "breaks": broken.verdict}
-    figure: Estimate = getattr(row, line.figure)
-    ends = {"value": figure.value, "low": figure.low, "high": figure.high}
-    return {**told, **ends, "holds": "pass", "breaks": "fail"}
+        return {**told, **_ends(interval), "holds": check.verdict, "breaks": broken.verdict}
+    if line.figure:
+        return {**told, **_ends(getattr(row, line.figure)), "holds": "pass", "breaks": "fail"}
+    pair = pair_of(row, *session)
+    assert isinstance(pair, Pair)  # it was judged
+    if line.kind == "share":
+        return {**told, **_ends(pair.flips), "holds": "pass", "breaks": "fail"}
+    classes = judge_classes(pair.counts, LOST)
+    floor = "fail" if classes.lost else "inconclusive" if classes.doubtful else ""
+    return {**told, **_ends(pair.loss), "floor": floor, "reason": shown(check.reason, 400)}
 
 
-def _exact(line: str, row: Row) -> float | None:
+def _ends(figure: Interval | Estimate) -> dict[str, float]:
+    return {"value": figure.value, "low": figure.low, "high": figure.high}
+
+
+def _exact(line: str, row: Row, results: Results) -> float | None:
     if line == "size_mb":
         return megabytes(row.size_bytes)
+    if line == "max_growth":
+        before = size_before(results, row.name)
+        return row.size_bytes / before if before else None
     if row.peak_rss_mb is None or line == "peak_rss_mb":
         return row.peak_rss_mb
     return None if row.idle_rss_mb is None else round(row.peak_rss_mb - row.idle_rss_mb, 3)

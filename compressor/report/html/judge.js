@@ -61,13 +61,14 @@ function judgeClasses(counts, limit, rules) {
 }
 
 // The lines that are judged, in the order of reports -> their limits. `budget`: what was given, null switches a line
-// off (schema/profile.py, Budget.class_lines: three lines have a default).
+// off (schema/profile.py, Budget.class_lines: three lines have a default, and one where there is a baseline).
 function limitsOf(data, budget) {
   const given = (name) => Object.hasOwn(budget, name);
   const most = given("min_retention") && budget.min_retention !== null ? budget.min_retention : 1;
   const defaults = data.against_teacher
     ? { min_balanced_retention: Math.min(0.7, most), min_class_retention: Math.min(0.5, most) }
     : { min_class_recall: 0.1 };
+  if (data.students.some((student) => student.has_baseline)) defaults.max_accuracy_loss = data.accuracy_loss;
   const limits = {};
   for (const { name } of data.lines) {
     const limit = given(name) ? budget[name] : (defaults[name] ?? null);
@@ -94,6 +95,7 @@ function judgeLine(data, student, line, limit, asked) {
     return { verdict, reason: named.length ? `${word}: ${named.join(", ")}${more ? ` and ${more} more` : ""}` : none };
   }
   const judged = judge(basis.low, basis.high, limit, line.at_most);
+  if (line.kind === "loss") return judgeLoss(basis, judged, limit, asked);
   let verdict = { pass: basis.holds, fail: basis.breaks, inconclusive: "inconclusive" }[judged];
   let reason = { pass: "the whole interval keeps to the limit", fail: "the whole interval breaks the limit" }[judged];
   reason ??= "the interval straddles the limit: more samples would tell";
@@ -105,6 +107,15 @@ function judgeLine(data, student, line, limit, asked) {
   return { verdict, reason };
 }
 
+// What was lost against the baseline (report/checks/release.py, _loss_line): a class that is lost fails any limit.
+function judgeLoss(basis, judged, limit, asked) {
+  const unasked = judged === "inconclusive" && !asked && (basis.value <= limit || basis.low <= 0);
+  const verdict = unasked ? "pass" : judged;
+  if (basis.floor) return { verdict: verdict === "fail" ? "fail" : basis.floor, reason: basis.reason };
+  const why = { pass: "no such loss is shown", fail: "the whole interval breaks the limit" };
+  return { verdict, reason: why[verdict] ?? "the interval straddles the limit: more samples would tell" };
+}
+
 function countsOf(data, student, alone) {
   const { n, base } = data.counts;
   if (alone) return { n, right: student.right, base: n, both: student.right, alone: true };
@@ -114,15 +125,19 @@ function countsOf(data, student, alone) {
 // Every line of every student, in the order of the report.
 function checksOf(data, budget) {
   const limits = limitsOf(data, budget);
+  const given = (name) => Object.hasOwn(budget, name);
+  const concerns = (student, name) =>
+    name in limits && (name !== "max_accuracy_loss" || given(name) || student.has_baseline);
+  const untaught = (student, name) =>
+    name === "min_class_recall" && !(name in limits) && !given(name) && student.untaught !== null;
   const checks = data.students.map((student) => [
     ...student.fixed,
-    ...data.lines
-      .filter(({ name }) => name in limits)
-      .map((line) => ({
-        line: line.name,
-        limit: limits[line.name],
-        ...judgeLine(data, student, line, limits[line.name], Object.hasOwn(budget, line.name)),
-      })),
+    ...data.lines.flatMap((line) => {
+      const { name } = line;
+      if (untaught(student, name)) return [{ line: name, ...student.untaught }];
+      if (!concerns(student, name)) return [];
+      return [{ line: name, limit: limits[name], ...judgeLine(data, student, line, limits[name], given(name)) }];
+    }),
   ]);
   return { limits, checks };
 }

@@ -34,6 +34,7 @@
     const values = found.flatMap((basis) => [basis.low ?? basis.value, basis.high ?? basis.value]);
     const given = data.budget[line.name];
     if (given !== null && given !== undefined) values.push(given);
+    if (isShare(line) && line.at_most) return { low: 0.0001, high: Math.min(0.99, Math.max(0.05, ...values.map((v) => 2 * v))), log: false };
     if (isShare(line)) {
       const most = line.name === "min_accuracy" ? 1 : Math.min(2, Math.max(1.02, ...values));
       return { low: Math.max(0.01, Math.min(...values, 1) - 0.15), high: most, log: false };
@@ -116,6 +117,7 @@
       rest.firstChild.append(...(others.length ? others.map(({ line, verdict }) => `${line} ${verdict} `) : ["pass"]));
       const cells = lines.map(({ name }) => {
         const check = checks.find(({ line }) => line === name);
+        if (!check) return make("td", { dataset: { label: name } }, "–");
         const cell = make("td", { title: check.reason, dataset: { label: name } });
         const basis = student.bases[name];
         const told = make("span", { className: "note whole" }, interval(name, basis));
