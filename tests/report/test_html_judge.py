@@ -116,11 +116,8 @@ def limits(rng: random.Random) -> dict[str, float | None]:
         "max_accuracy_loss": (0.0, 0.05), "max_negative_flips": (0.001, 0.05),
     }  # fmt: skip
     named = rng.sample(sorted(near), rng.randint(0, 5))
-    off = {
-        name: None
-        for name in near
-        if name.startswith(("min_balanced_r", "min_class", "max_acc")) and rng.random() < 0.2
-    }
+    optional = ("min_balanced_retention", "min_class_retention", "min_class_recall", "max_accuracy_loss")
+    off = {name: None for name in optional if rng.random() < 0.2}
     return {**off, **{name: rng.uniform(*near[name]) for name in named}}
 
 

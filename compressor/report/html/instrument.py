@@ -37,7 +37,8 @@ MOST_NAMES = 5_000
 @dataclass(frozen=True)
 class BudgetLine:
     """A line of the budget that can be moved. `kind`: what is held against the limit: an exact figure, an interval of
-    a latency or of a share, the counts of every class, or what was lost against a baseline. `figure`: the field of Row that has it, where one has."""
+    a latency or of a share, the counts of every class, or what was lost against a baseline. `figure`: the field of Row
+    that has it, where one has."""
 
     name: str
     kind: Literal["exact", "latency", "share", "classes", "loss"]
