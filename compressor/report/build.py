@@ -68,6 +68,7 @@ def report_of(results: Results) -> Report:
         teacher_table=table_row(results),
         gain=gained(bundle.student.gain),
         race=bundle.student.race,
+        losses=bundle.student.losses,
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )
 
