@@ -138,9 +138,9 @@ def _measured(request: Request, choosing: Choosing, progress: Progress) -> "tupl
     """The contenders that the budget admits, for the classes of the data."""
     from compressor.distill.api import has_teacher, training_data
     from compressor.distill.loop.learner import bind_losses
+    from compressor.distill.methods.race import require_one_process_to_race
     from compressor.hub import offline_if_unreachable
     from compressor.models.lineage import load_teacher
-    from compressor.processes.team import team
     from compressor.students import Wanted
     from compressor.students.contenders import choose_contenders
     from compressor.tasks.table import candidates_of
@@ -152,8 +152,7 @@ def _measured(request: Request, choosing: Choosing, progress: Progress) -> "tupl
             f"--student-init {request.init} is of one network, and several would race",
             "name the student: --student timm:NAME",
         )
-    if team().num_processes > 1:
-        raise KdcError("a race of students runs in one process", "name the student: --student timm:NAME")
+    require_one_process_to_race()
     device = _device(choosing)
     data = training_data(request, bind_losses(request.recipe, has_teacher=has_teacher(request)), progress)
     catalogue = candidates_of(request.task)
@@ -180,14 +179,11 @@ def _measured(request: Request, choosing: Choosing, progress: Progress) -> "tupl
 
 
 def _device(choosing: Choosing) -> "Device":
-    from compressor.measure.devices import parse_device
+    from compressor.measure.devices import parse_device, refuse_python_here
     from compressor.students.contenders import Device
 
     url = parse_device(choosing.device)
-    if url.kind == "local" and choosing.python is not None:
-        raise KdcError(
-            "--device-python names an interpreter on a device, and there is no --device", "--device ssh://HOST"
-        )
+    refuse_python_here(url, choosing.python)
     return Device(url, choosing.python)
 
 

@@ -84,18 +84,12 @@ def doctor(device: str, python: str | None, profile: Profile | None, progress: P
     from compressor.measure.doctor import diagnose, missing_for, to_text
 
     url = devices.parse_device(device)
-    _device_python_needs_a_device(url.kind, python)
+    devices.refuse_python_here(url, python)
     if url.kind == "local":
         here = diagnose()
         return Doctor(here, to_text(here), missing_for(profile, here) if profile else ())
     there = devices.diagnose_device(url, python=python, progress=progress)
     return Doctor(there, devices.to_text(there), devices.missing_on(profile, there) if profile else ())
-
-
-def _device_python_needs_a_device(kind: str, python: str | None) -> None:
-    if kind == "local" and python is not None:
-        hint = "--device ssh://HOST --device-python EXE; here kdc's own Python is used"
-        raise KdcError("--device-python names an interpreter on a device, and there is no --device", hint)
 
 
 @dataclass(frozen=True)
@@ -123,10 +117,10 @@ class Building:
 
 def require_measurable(measuring: Measuring) -> None:
     """Raise KdcError for a device that cannot be one, and for a baseline that is none. Reaches no device."""
-    from compressor.measure.devices import parse_device
+    from compressor.measure.devices import parse_device, refuse_python_here
     from compressor.report import require_baseline
 
-    _device_python_needs_a_device(parse_device(measuring.device).kind, measuring.python)
+    refuse_python_here(parse_device(measuring.device), measuring.python)
     if measuring.baseline is not None:
         require_baseline(measuring.baseline)
 
@@ -228,11 +222,11 @@ def _measured_in_place(bundle: Path, measuring: Measuring, progress: Progress) -
     """`measure`, where what waits in the bundle need not be told of."""
     from compressor.files.bundle_change import promote, settle
     from compressor.files.bundle_folder import UNMEASURED, holds_bundle
-    from compressor.measure.devices import parse_device
+    from compressor.measure.devices import parse_device, refuse_python_here
     from compressor.report import must_hold_a_bundle
 
     url = parse_device(measuring.device)
-    _device_python_needs_a_device(url.kind, measuring.python)
+    refuse_python_here(url, measuring.python)
     waiting = bundle / UNMEASURED
     if not holds_bundle(waiting):
         must_hold_a_bundle(bundle)

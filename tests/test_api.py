@@ -76,7 +76,7 @@ def test_numbers_have_the_limits_of_the_command_line(command: str) -> None:
 
 def test_precompute_has_the_options_of_distill_but_those_that_mean_nothing_without_a_run() -> None:
     precompute, distill = (inspect.signature(function(name)).parameters for name in ("precompute", "distill"))
-    of_a_race = ["students", "race_share", "allow_surgery", "device", "device_python"]
+    of_a_race = ["students", "race_share", "race_losses", "allow_surgery", "device", "device_python"]
     of_a_run = ["assistant", "control", "resume", "overwrite"]
     assert [name for name in distill if name not in precompute] == [*of_a_race, *of_a_run]
     assert {name: parameter.default for name, parameter in precompute.items()} == {

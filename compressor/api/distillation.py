@@ -43,6 +43,7 @@ def distill(
     student: str | None = None,
     students: str | Sequence[str] | None = None,
     race_share: float = 0.5,
+    race_losses: bool = True,
     allow_surgery: bool = False,
     device: str = "local",
     device_python: str | None = None,
@@ -75,6 +76,8 @@ def distill(
         student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: those that the budget admits race.
         students: who races instead, as `student`.
         race_share: how long all trials of a race may take together, in trainings.
+        race_losses: try other weights of a default recipe's losses before the training, labels alone among them, where
+            validation has 1,000 samples or more; that takes at most half as long as the training.
         allow_surgery: candidates changed for speed may race, too.
         device: where candidates are measured, "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
         device_python: the interpreter on the device.
@@ -140,7 +143,7 @@ def _prepared(given: Mapping[str, Any]) -> _Way:
         _race(given["student"], given["students"], given["race_share"], profile), given["student"], start, profile,
         several(given["assistant"], "--assistant"), given["qat"],
         optional_path(given["teacher_classes"], "--teacher-classes"), given["unlabelled"], given["input_size"],
-        given["skip_bad"], given["control"],
+        given["skip_bad"], given["control"], given["race_losses"],
     )  # fmt: skip
     _refuse_without_choice(given)
     flags = {name: given[name] for name in ("epochs", "batch_size", "seed")}
@@ -228,6 +231,7 @@ class _Asked:
     input_size: int | None
     skip_bad: bool
     control: bool = False
+    race_losses: bool = False
 
     def request(
         self, recipe: Path | Mapping[str, Any] | None, flags: dict[str, int | None], sets: list[str], heard: Progress
@@ -244,7 +248,7 @@ class _Asked:
         if self.student is None and race is None:
             heard.note(f"student {student} (the default; choose another with --student)")
         input_size, scheme = self._for_device(heard)
-        wanted = RecipeAsked(self.teachers, student, init, recipe, flags, sets)
+        wanted = RecipeAsked(self.teachers, student, init, recipe, flags, sets, self.race_losses)
         values = {
             "task": name_for_data(self.data), "command": "distill",
             "teacher": self.teachers[0], "other_teachers": self.teachers[1:],

@@ -29,6 +29,7 @@ __all__ = [
     "ProfileName",
     "Qat",
     "Quiet",
+    "RaceLosses",
     "RaceShare",
     "Recipe",
     "Resume",
@@ -79,6 +80,13 @@ RaceShare = Annotated[
     float,
     typer.Option(
         min=0.01, max=100, callback=_number, help="How long all trials of the race may take together, in trainings."
+    ),
+]
+RaceLosses = Annotated[
+    bool,
+    typer.Option(
+        help="Before the training, try other weights of a default recipe's losses, labels alone among them, where "
+        "validation has 1,000 samples or more; that takes at most half as long as the training."
     ),
 ]
 Assistant = Annotated[

@@ -25,6 +25,7 @@ from compressor.cli.options import (
     Precompute,
     Qat,
     Quiet,
+    RaceLosses,
     RaceShare,
     Recipe,
     Resume,
@@ -129,6 +130,7 @@ def distill(
     student: Student = None,
     students: Students = None,
     race_share: RaceShare = 0.5,
+    race_losses: RaceLosses = True,
     allow_surgery: AllowSurgery = False,
     device: Device = "local",
     device_python: DevicePython = None,
@@ -179,8 +181,8 @@ def distill(
         api.precompute(**asked)
     else:
         asked |= {"assistant": assistant, "control": control, "resume": resume, "overwrite": overwrite}
-        asked |= {"students": students, "race_share": race_share, "allow_surgery": allow_surgery}
-        asked |= {"device": device, "device_python": device_python}
+        asked |= {"students": students, "race_share": race_share, "race_losses": race_losses}
+        asked |= {"allow_surgery": allow_surgery, "device": device, "device_python": device_python}
         if plan:
             show_plan(api.plan_distill(**asked), as_json)
         _show_run(api.distill(**asked), as_json)

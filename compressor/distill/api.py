@@ -179,7 +179,10 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
     peers = [_peer(number, request, names) for number, _ in enumerate(recipe.peers)]
-    plan = TrainingPlan(request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table)
+    plan = TrainingPlan(
+        request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table,
+        passes=request.steps_per_epoch,
+    )  # fmt: skip
     if plan.left_out and not any(term.asks_teacher for term in plan.terms):
         name, why = next(iter(plan.left_out.items()))
         raise KdcError(

@@ -29,12 +29,12 @@ def decided(
     """
     before = _recorded(out) if out is not None and out.resume else None
     if before is not None:
-        return wanted.decided(request, before.images, before.labelled, progress), data
+        return wanted.decided(request, before.images, before.labelled, before.validation or 0, progress), data
     if out is not None and not out.resume:
         acquire(out, request)
     if data is None:
         data = training_data(request, _checked(request), progress)
-    request = wanted.decided(request, *counted(data), progress)
+    request = wanted.decided(request, *counted(data), len(data.validation), progress)
     if request.assistants and request.qat is None:
         data = require_possible(request, progress, data)
     return request, data

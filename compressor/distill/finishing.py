@@ -114,7 +114,7 @@ def _record(
         preprocess=model.preprocess,
         teacher=origin.teacher if origin else plan.taught_by,
         data=plan.data.info,
-        recipe=plan.request.recipe,
+        recipe=plan.learned or plan.request.recipe,
         regime=plan.request.regime,
         kept_epoch=trained.position.kept_epoch,
         kept_rule=_rule(len(plan.data.validation), plan.recipe.keep_by),
@@ -127,6 +127,7 @@ def _record(
         specialty=plan.specialty,
         assistants=origin.assistants if origin else (),
         race=plan.race,
+        losses=plan.losses,
     )
 
 

@@ -12,9 +12,10 @@ from compressor.data.samples import Dataset, Split
 from compressor.distill.api import distillation
 from compressor.distill.host.context import RunContext, context_for, feed_for
 from compressor.distill.host.resources import Resources, free_bytes
+from compressor.distill.methods.arms import arm_epochs, has_arms
 from compressor.distill.methods.assistants import require_possible
 from compressor.distill.methods.control import require_controllable
-from compressor.distill.methods.halving import rounds_of
+from compressor.distill.methods.halving import over_share, rounds_of
 from compressor.distill.methods.qat import require_quantizable
 from compressor.distill.run_folder import Destination, acquire
 from compressor.distill.teacher.predictions import taught_by
@@ -184,11 +185,13 @@ def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
         for turn, (count, length) in enumerate(rounds, 1):
             for name in names if count == len(names) else slowest[:count]:
                 yield _part(f"race, round {turn}", name, length, timed[name])
+        yield from _arms(request, timed)
         yield _part("the winner", slowest[0], epochs, timed[slowest[0]])
     else:
         for name in request.assistants:
             yield _part("assistant", name, epochs, timed[name])
         assert request.student is not None
+        yield from _arms(request, timed)
         yield _part("student", request.student, epochs, timed[request.student])
     last = _last(request, timed)
     if request.qat is not None:
@@ -196,6 +199,16 @@ def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
     if request.control:
         more = request.recipe.qat.epochs if request.qat is not None else 0
         yield _part("the control", last, epochs + more, timed[last])
+
+
+def _arms(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
+    """The trials of the losses' weights, of which each is counted as the default."""
+    if has_arms(request):
+        assert request.regime is not None
+        last, arms = _last(request, timed), request.regime.arms
+        epochs = arm_epochs(len(arms), timed[last].steps, request.recipe.epochs)
+        for arm in arms:
+            yield _part(f"losses, {arm}", last, epochs, timed[last])
 
 
 def _part(name: str, student: str, epochs: int, timed: _Timed) -> Part:
@@ -228,6 +241,10 @@ def _notes(request: Request, timed: dict[str, _Timed]) -> Iterator[str]:
         yield "images are decoded anew in every epoch, since they may not lie on disk (--decode-cache)"
     if request.recipe.views.distinct is not None:
         yield "timed with the teacher answering anew; once its answers are kept, a step takes less"
+    if request.race is not None:
+        rounds = rounds_of(len(students), next(iter(timed.values())).steps, request.recipe.epochs, request.race.share)
+        if (over := over_share(rounds, request.recipe.epochs, request.race.share)) is not None:
+            yield over
     if request.race is not None and len(students) > 2:
         yield "who goes on in the race is not known yet: the slowest are counted"
     elif request.race is not None:

@@ -12,7 +12,7 @@ from compressor.models import LoadedModel
 from compressor.models.prediction_table import LoadedTable
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.quantization import Quantization
-from compressor.schema.race import Race
+from compressor.schema.race import LossRace, Race
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, Request, Specialty, Weights
 from compressor.tasks.base import Feed
@@ -33,7 +33,10 @@ class Origin:
 class TrainingPlan:
     """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
     images to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
-    assistant. `table`: a teacher's answers, in place of a teacher. `race`: how the student was chosen."""
+    assistant. `table`: a teacher's answers, in place of a teacher. `race`, `losses`: how the student was chosen, and
+    how its losses are weighed; `learned`: the recipe with those, that the run records, where it is not the request's.
+    `passes`: steps of an epoch, however few samples there are; None: once through the
+    data."""
 
     request: Request
     recipe: Recipe
@@ -47,6 +50,9 @@ class TrainingPlan:
     specialty: Specialty | None = None
     origin: Origin | None = None
     race: Race | None = None
+    losses: LossRace | None = None
+    learned: Recipe | None = None
+    passes: int | None = None
 
     @property
     def classes(self) -> int:

@@ -10,15 +10,19 @@ from compressor.distill.regimes import Facts, built_in, choose, with_steps
 from compressor.errors import KdcError
 from compressor.models.references import NO_MODEL, TABLE
 from compressor.overrides import apply_overrides, read_yaml
+from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.base import parse
-from compressor.schema.recipe import Recipe
+from compressor.schema.recipe import LossTerm, Recipe
 from compressor.schema.student import Regime, Request
 
 __all__ = [
     "DEFAULT_STUDENT",
+    "ENOUGH",
+    "OWN",
     "PROVISIONAL",
     "RecipeAsked",
+    "arms_of",
     "default_for",
     "has_layers",
     "recipe_from",
@@ -33,6 +37,33 @@ order, and none has fewer epochs."""
 
 LAYERS_AT = 2
 """Where the loss that looks at layers stands among a regime's."""
+
+
+ENOUGH = 1_000
+"""Validation samples from which on a point or two between weights of the losses can be told: one standard error of the
+difference of two models that disagree on a sample in ten is a point at 1,000."""
+
+OWN = "default"
+"""The regime's own weights of its losses."""
+
+
+OTHERS = {"logits": {"pkd": 0.0}, "labels": {"kd": 0.0, "cross_entropy": 1.0, "pkd": 0.0}}
+"""Other weights that are tried beside them. A loss that is not named keeps its weight; 0 leaves it out. Half for the
+teacher came to what the default came to, and is not among them (docs/experiments/regimes.md)."""
+
+
+def arms_of(recipe: Recipe) -> dict[str, tuple[LossTerm, ...]]:
+    """How the losses of a default may be weighed: its own way first; without those that would be the same again."""
+    arms = {OWN: recipe.losses}
+    for name, weights in OTHERS.items():
+        losses = tuple(
+            term.model_copy(update={"weight": weights.get(term.name, term.weight)})
+            for term in recipe.losses
+            if weights.get(term.name) != 0
+        )
+        if losses not in arms.values():
+            arms[name] = losses
+    return arms
 
 
 def has_layers(teachers: Sequence[str]) -> bool:
@@ -87,7 +118,8 @@ def recipe_from(
 @dataclass(frozen=True)
 class RecipeAsked:
     """What is asked of the recipe of `kdc distill`: who teaches, what learns and from which weights; `file`, the user's
-    own recipe, or its keys and values; flags and --set, which are laid over it, or over the default, and always win."""
+    own recipe, or its keys and values; flags and --set, which are laid over it, or over the default, and always win.
+    `arms`: whether other weights of a default's losses are tried, where validation is large enough."""
 
     teachers: Sequence[str]
     student: str
@@ -95,6 +127,7 @@ class RecipeAsked:
     file: Path | Mapping[str, Any] | None
     flags: dict[str, Any]
     sets: Sequence[str]
+    arms: bool = False
 
     @property
     def overrides(self) -> list[str]:
@@ -111,14 +144,32 @@ class RecipeAsked:
             values = with_steps(values, facts.images, chosen if "batch_size" in self.overrides else None)
         return recipe_from(values, self.file, self.flags, self.sets)
 
-    def decided(self, request: Request, images: int, labelled: int, progress: Progress) -> Request:
-        """`request` with the default recipe for so many training images, and why it is this one; said in one line."""
+    def decided(self, request: Request, images: int, labelled: int, validation: int, progress: Progress) -> Request:
+        """`request` with the default recipe for so many training images, and why it is this one; said in a line or two.
+        `validation`: samples to tell by how its losses are best weighed."""
         facts = Facts(images, labelled, pretrained=request.init != "random")
-        name, why = choose(facts)
-        regime = Regime(name=name, why=why, images=images, labelled=labelled, overrides=tuple(self.overrides))
+        (name, why), recipe = choose(facts), self.recipe(facts)
+        arms = self._arms(request, recipe, validation, progress)
+        regime = Regime(
+            name=name, why=why, images=images, labelled=labelled, overrides=tuple(self.overrides),
+            validation=validation, arms=arms,
+        )  # fmt: skip
         over = f"; over it: {', '.join(regime.overrides)}" if regime.overrides else ""
         progress.note(f"recipe: the default for the regime {name} ({why}){over}")
-        return request.model_copy(update={"recipe": self.recipe(facts), "regime": regime})
+        return request.model_copy(update={"recipe": recipe, "regime": regime})
+
+    def _arms(self, request: Request, recipe: Recipe, validation: int, progress: Progress) -> tuple[str, ...]:
+        """The weights of the losses that are tried; none where that was not asked for, or could tell nothing."""
+        weighed = any(key == "losses" or key.startswith("losses.") for key in self.overrides)
+        if not self.arms or weighed or request.teacher in NO_MODEL or request.assistants or team().num_processes > 1:
+            return ()
+        if validation < ENOUGH:
+            progress.note(
+                f"the losses have the default's weights: {validation:,} validation samples are too few to tell others "
+                f"from them (--control tells what they gain; {ENOUGH:,} are enough to try them)"
+            )
+            return ()
+        return tuple(arms_of(recipe))
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:

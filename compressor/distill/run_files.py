@@ -17,7 +17,7 @@ __all__ = [
 
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
-    "assistants", "race", "trial.json", "failed.json", "right.npy", "trained_on.npy", "control",
+    "assistants", "race", "arms", "trial.json", "failed.json", "right.npy", "trained_on.npy", "control",
     "compared.npy",
 )  # fmt: skip
 """What lies in a run's folder."""
@@ -25,7 +25,7 @@ LEAVES = (
 WITHIN = {"checkpoint": ("state.pt", "before.pt"), "hf": ("config.json",), "float": LEAVES, "control": LEAVES}
 """What lies in its folders. A tracker's is its own; a run each is in those of `NUMBERED`, and its log beside it."""
 
-NUMBERED = ("assistants", "race", "specialists")
+NUMBERED = ("assistants", "race", "arms", "specialists")
 
 PARTS = ("float", *NUMBERED)
 """Runs within a run, which are trained first, and the trials of a race."""

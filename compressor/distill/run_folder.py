@@ -242,7 +242,11 @@ def rollback(folder: Path, kind: Kind = RUN) -> None:
 
 
 def _differences(before: Request | SpecialistsRequest, now: Request | SpecialistsRequest) -> list[str]:
+    """Of the regime only what is tried: the rest says why the recipe, which is compared, is what it is."""
     old, new = (flat(request.model_dump(mode="json", exclude={"regime"})) for request in (before, now))
+    for request, values in ((before, old), (now, new)):
+        if isinstance(request, Request) and request.regime is not None and request.regime.arms:
+            values["regime.arms"] = ", ".join(request.regime.arms)
     return [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

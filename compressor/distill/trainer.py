@@ -66,8 +66,8 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
     accelerator, progress = context.accelerator, context.progress
     with store_in(folder, context) as store:
         feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
-        if plan.request.steps_per_epoch is not None:
-            feed = Passes(feed, plan.request.steps_per_epoch, plan.recipe.accumulate)
+        if plan.passes is not None:
+            feed = Passes(feed, plan.passes, plan.recipe.accumulate)
         teacher, card = None, None
         sides = looked_at(plan, context)
         require_trainable(plan)

@@ -69,6 +69,7 @@ def report_of(results: Results, chosen: tuple[str | None, str] | None = None) ->
         teacher_table=table_row(results),
         gain=gained(bundle.student.gain),
         race=bundle.student.race,
+        losses=bundle.student.losses,
         release=release_diff(results, rows, grounds),
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )

@@ -7,7 +7,7 @@ from pydantic import Field
 from compressor.schema.base import Noun
 from compressor.schema.estimate import Estimate
 
-__all__ = ["Contender", "Failure", "Neighbour", "Race", "RaceRequest", "Trial"]
+__all__ = ["Contender", "Failure", "LossRace", "Neighbour", "Race", "RaceRequest", "Trial"]
 
 
 class Neighbour(Noun):
@@ -50,10 +50,12 @@ class RaceRequest(Noun):
 
 
 class Trial(Noun):
-    """What a student came to in a round: RUN/race/NUMBER/trial.json. `accuracy`: top-1 on the validation split;
-    `inputs`: what it learned from, each with a fingerprint."""
+    """What a student came to in a round: RUN/race/NUMBER/trial.json, or RUN/arms/NUMBER/trial.json, and then `arm` says
+    how its losses were weighed. `accuracy`: top-1 on the validation split; `inputs`: what it learned from, each with a
+    fingerprint."""
 
     student: str
+    arm: str | None = None
     epochs: int
     steps: int
     accuracy: Estimate
@@ -65,6 +67,7 @@ class Failure(Noun):
     """That a student could not learn, and why: RUN/race/NUMBER/failed.json. The rest as in a `Trial`."""
 
     student: str
+    arm: str | None = None
     epochs: int
     error: str
     inputs: dict[str, str]
@@ -81,6 +84,21 @@ class Race(Noun):
     share: float
     planned: int
     rounds: tuple[tuple[Trial, ...], ...]
+    failed: dict[str, str]
+    winner: str
+    lead: Estimate | None
+    reason: str
+
+
+class LossRace(Noun):
+    """Student.losses: which weights of the losses won (`winner`, of `arms`: each loss's weight, by arm), after so many
+    `epochs` each; the regime's own are "default". `trials`: the best first. `failed`: which did not learn, and why.
+    `lead`: the winner's accuracy on validation - the default's, paired by sample, or, where that won, its lead over the
+    next; null where nothing else ran to its end. `reason`: why, in words."""
+
+    arms: dict[str, dict[str, float]]
+    epochs: int
+    trials: tuple[Trial, ...]
     failed: dict[str, str]
     winner: str
     lead: Estimate | None

@@ -10,7 +10,7 @@ from compressor.schema.estimate import Estimate, Spread
 from compressor.schema.measurement import Machine
 from compressor.schema.predictions import Kind
 from compressor.schema.quantization import Rung, Score
-from compressor.schema.race import Race
+from compressor.schema.race import LossRace, Race
 from compressor.schema.release import ReleaseDiff
 
 __all__ = [
@@ -189,7 +189,8 @@ class Report(Noun):
     `kdc`: the version that made this report. `device`: the profile's CPU. `matches`: the session ran on the profile's
     device and under its conditions; `differences`: where it did not, and then latency and memory are not judged.
     `kept`: which epoch's weights the student is, and by what rule. `teacher_table`: of a teacher that is a table with
-    answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen.
+    answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen;
+    `losses`: how its losses were weighed, where that was tried.
     `gain`: where it has a control. `release`: what differs from the baseline, where there is one.
     """
 
@@ -218,6 +219,7 @@ class Report(Noun):
     teacher_licence: str
     teacher_table: TableRow | None = None
     race: Race | None = None
+    losses: LossRace | None = None
     gain: Gained | None = None
     release: ReleaseDiff | None = None
     notes: tuple[str, ...]

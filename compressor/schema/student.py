@@ -12,7 +12,7 @@ from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
 from compressor.schema.preprocess import OfTask, TaskName
 from compressor.schema.quantization import Quantization, Scheme
-from compressor.schema.race import Race, RaceRequest
+from compressor.schema.race import LossRace, Race, RaceRequest
 from compressor.schema.recipe import Recipe
 
 __all__ = [
@@ -174,13 +174,16 @@ class Specialty(Noun):
 class Regime(Noun):
     """Which default recipe was taken (`name`, of distill/regimes/), and `why`: by the training `images`, those of them
     that are `labelled`, and what the student begins with. `overrides`: the keys of the recipe that the user
-    gave, which it does not touch."""
+    gave, which it does not touch. `validation`: samples to tell by how its losses are best weighed; `arms`: what is
+    tried for that, its own weights first; empty: nothing is tried."""
 
     name: str
     why: str
     images: int
     labelled: int
     overrides: tuple[str, ...] = ()
+    validation: int | None = None
+    arms: tuple[str, ...] = ()
 
 
 class Request(Noun):
@@ -246,7 +249,8 @@ class Student(Noun):
     `assistants`: through whom the student learned from its teacher, the last of them its own. `teacher_card`: of the
     one it learned from; of a model that `kdc teach` made, its own. `trained_on`: sha256 of RUN/trained_on.npy, which
     says what images its weights have learned from; null in runs of an earlier kdc. `race`: how the student was chosen,
-    where several ran. `steps_per_epoch`: steps of the optimizer; null in runs of an earlier kdc. `gain`: over a
+    where several ran; `losses`: how the regime's losses were weighed, where that was tried: `recipe` has what won.
+    `steps_per_epoch`: steps of the optimizer; null in runs of an earlier kdc. `gain`: over a
     control, where one was asked for and is trained.
     """
 
@@ -276,6 +280,7 @@ class Student(Noun):
     assistants: tuple[Weights, ...] = ()
     trained_on: str | None = None
     race: Race | None = None
+    losses: LossRace | None = None
     steps_per_epoch: int | None = None
     gain: Gain | None = None
 

@@ -1,6 +1,7 @@
 """Which candidates are worth training: those that the budget admits, measured coarsely first, and then for longer."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -169,9 +170,9 @@ def _p50(row: Student) -> float:
 def _none_holds(rows: Sequence[Student], profile: Profile) -> KdcError:
     ran = [row for row in rows if row.figures.p50_ms is not None]
     if not ran:
-        return KdcError(
-            f"none of the candidates could be measured: {rows[0].figures.error}", exit_code=EXIT_INCONCLUSIVE
-        )
+        reasons = Counter(row.figures.error for row in rows)
+        told = "; ".join(f"{reason} ({count} of {len(rows)})" for reason, count in reasons.most_common(3))
+        return KdcError(f"none of the candidates could be measured: {told}", exit_code=EXIT_INCONCLUSIVE)
     nearest = min(ran, key=lambda row: (len(row.over), _p50(row)))
     what = "; ".join(nearest.over) or "an interval holds a limit"
     return KdcError(

@@ -22,7 +22,7 @@ from compressor.report.read import read_results
 from compressor.report.render.text import NOT_MEASURED, number, p_value, share
 from compressor.schema.base import read_json
 from compressor.schema.measurement import Measurement
-from compressor.schema.race import Contender, Race, Trial
+from compressor.schema.race import Contender, LossRace, Race, Trial
 from compressor.schema.report import Estimate, Gained
 from compressor.stats import (
     Interval,
@@ -484,10 +484,24 @@ def test_the_race_and_the_gain(make_bundle: Make) -> None:
         lead=None,
         reason="it has the highest validation accuracy",
     )
+    losses = LossRace(
+        arms={"default": {"kd": 0.9, "pkd": 10.0}, "labels alone": {"kd": 0.0, "pkd": 0.0}},
+        epochs=4,
+        trials=tuple(
+            trial("a", 4, value).model_copy(update={"arm": arm})
+            for arm, value in (("labels alone", 0.8), ("default", 0.7))
+        ),
+        failed={"another": HOSTILE},
+        winner="labels alone",
+        lead=None,
+        reason="it was best on validation",
+    )
     gain = Gained(validation=share_of(0.02), test=share_of(0.03), control_accuracy=share_of(0.9), steps=5, samples=9)
     bundle = make_bundle(variants=VARIANTS)
     results = read_results(bundle)
-    page = Page(to_html(bundle, build_report(bundle).model_copy(update={"race": race, "gain": gain}), results))
+    page = Page(
+        to_html(bundle, build_report(bundle).model_copy(update={"race": race, "gain": gain, "losses": losses}), results)
+    )
     figures = dict(page.figures)
     assert figures["gain"] == "+3.0 [−2.0 to +8.0]"
     assert {of: text for of, text in figures.items() if of.startswith("race/")} == {
@@ -495,6 +509,8 @@ def test_the_race_and_the_gain(make_bundle: Make) -> None:
         "race/1/1": "93.0 [88.0–98.0]", "race/0/p50": NOT_MEASURED, "race/0/size": NOT_MEASURED,
         "race/0/0": "90.0 [85.0–95.0]", "race/0/1": "–",
     }  # fmt: skip
+    weighed = {of: text for of, text in figures.items() if of.startswith("losses/")}
+    assert list(weighed.values()) == ["0", "0", "80.0 [75.0–85.0]", "0.9", "10", "70.0 [65.0–75.0]"]
     assert "no control was trained" in page.words, "the record of the student has none"
 
 

@@ -22,6 +22,7 @@ from compressor.distill.api import (
 from compressor.distill.features.layers import layer_pairs_of
 from compressor.distill.host.resources import Resources
 from compressor.distill.loop.learner import bind_losses
+from compressor.distill.methods.arms import has_arms
 from compressor.distill.methods.bias_correction import require_correctable
 from compressor.distill.methods.race import distill_raced, require_raceable
 from compressor.distill.plan import Origin
@@ -55,7 +56,7 @@ def distill_chain(
     `data`: where `require_possible` has opened it already. Raises KdcError before the first is trained for whatever
     would stop a later one.
     """
-    if request.race is not None:
+    if request.race is not None or has_arms(request):
         return distill_raced(request, out, progress=progress, resources=resources, data=data)
     if not request.assistants:
         return distill(request, out, progress=progress, resources=resources, data=data)

@@ -2,10 +2,11 @@
 own: a student that was stopped while the rate was high says little about where it would have ended."""
 
 import math
+from collections.abc import Sequence
 
 from compressor.schema.recipe import Recipe
 
-__all__ = ["LEAST_STEPS", "rounds_of", "trial_recipe"]
+__all__ = ["LEAST_STEPS", "over_share", "rounds_of", "trial_recipe"]
 
 LEAST_STEPS = 200
 """Steps of a trial, or all that the training itself has: after fewer, students of a small data set all look alike."""
@@ -36,11 +37,24 @@ def rounds_of(students: int, steps_per_epoch: int, epochs: int, share: float) ->
     return rounds
 
 
-def trial_recipe(recipe: Recipe, epochs: int, most: int) -> Recipe:
+def over_share(rounds: Sequence[tuple[int, int]], epochs: int, share: float) -> str | None:
+    """That the trials take longer than they were to, in words; None where they do not."""
+    planned, permitted = sum(count * length for count, length in rounds), share * epochs
+    if planned <= permitted:
+        return None
+    return (
+        f"the race takes {planned} epochs, more than the {permitted:g} of --race-share {share:g}: a trial has an epoch "
+        f"and {LEAST_STEPS} steps at least, or the students could not be told apart"
+    )
+
+
+def trial_recipe(recipe: Recipe, epochs: int, most: int | None) -> Recipe:
     """The recipe of a trial of so many epochs: its own schedule, and the views of a trial of `most` epochs, so that a
-    teacher answers once for all of them."""
+    teacher answers once for all of them; None: the recipe's own views."""
     warmup = min(recipe.optimizer.warmup_epochs, epochs / 5)
-    views = recipe.views if recipe.views.distinct else recipe.views.model_copy(update={"distinct": most})
+    views = recipe.views
+    if most is not None and not views.distinct:
+        views = views.model_copy(update={"distinct": most})
     changes = {
         "epochs": epochs,
         "head_epochs": min(recipe.head_epochs, epochs - 1),

@@ -191,14 +191,19 @@ def _train_on(
     if table is not None:
         data = with_notes(data, tell_table_overlap(table, data, again))
     quantize = _quantize(student, record, request, progress)
-    recipe, left_out = qat_recipe(request.recipe, has_teacher(request))
+    # Where it was tried how the losses are best weighed, it goes on as that came out.
+    weighed = {} if record.losses is None else {"losses": record.recipe.losses}
+    learned = request.recipe.model_copy(update=weighed)
+    recipe, left_out = qat_recipe(learned, has_teacher(request))
     if left_out:
         progress.note(f"under fake quantization the student learns without {', '.join(left_out)}")
     useless = labels_only(bind_losses(recipe, has_teacher=has_teacher(request)))
     data = transfer_set(data, recipe.transfer, labels_only=useless, progress=again)
+    passes = record.steps_per_epoch if record.losses is not None and useless else request.steps_per_epoch
     plan = TrainingPlan(
-        request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table, race=record.race
-    )
+        request, recipe, data, student, teacher, f"run:{plain}", quantize, table=table, race=record.race,
+        losses=record.losses, learned=learned, passes=passes,
+    )  # fmt: skip
     if record.assistants and record.teacher is not None and record.teacher_validation is not None:
         plan = replace(plan, origin=Origin(record.teacher, record.teacher_validation, record.assistants))
     torch.manual_seed(request.recipe.seed)

@@ -7,7 +7,7 @@ from compressor import __version__
 from compressor.export.onnx.graph import metadata_json
 from compressor.models import LoadedModel
 from compressor.models.lineage import last_part, public
-from compressor.schema.race import Race
+from compressor.schema.race import LossRace, Race
 from compressor.schema.student import Student
 
 __all__ = ["metadata_of", "public", "without_paths"]
@@ -40,14 +40,23 @@ def without_paths(record: Student) -> Student:
     teacher = public(record.teacher) if record.teacher else None
     weights = public(record.weights)
     assistants = tuple(public(assistant) for assistant in record.assistants)
-    changes = {"data": data, "teacher": teacher, "weights": weights, "init": last_part(record.init)}
+    changes: dict[str, object] = {"data": data, "teacher": teacher, "weights": weights, "init": last_part(record.init)}
     peers = tuple(
         peer.model_copy(update={"student": last_part(peer.student), "init": last_part(peer.init)})
         for peer in record.recipe.peers
     )
     recipe = record.recipe.model_copy(update={"peers": peers})
     race = None if record.race is None else _race(record.race)
-    return record.model_copy(update={**changes, "assistants": assistants, "recipe": recipe, "race": race})
+    return record.model_copy(
+        update={**changes, "assistants": assistants, "recipe": recipe, "race": race, "losses": _losses(record)}
+    )
+
+
+def _losses(record: Student) -> LossRace | None:
+    if record.losses is None:
+        return None
+    trials = tuple(trial.model_copy(update={"student": last_part(trial.student)}) for trial in record.losses.trials)
+    return record.losses.model_copy(update={"trials": trials})
 
 
 def _race(race: Race) -> Race:

@@ -9,7 +9,7 @@ from compressor.measure.devices.link import Link
 from compressor.measure.devices.local import local_link
 from compressor.measure.devices.pipe import LostConnection
 from compressor.measure.devices.remote import DEFAULT_PYTHON, remote_link
-from compressor.measure.devices.url import DeviceUrl, Kind, parse_device
+from compressor.measure.devices.url import DeviceUrl, Kind, parse_device, refuse_python_here
 from compressor.progress import Progress
 from compressor.schema.bundle import Bundle
 from compressor.schema.students import Field
@@ -23,6 +23,7 @@ __all__ = [
     "missing_on",
     "open_link",
     "parse_device",
+    "refuse_python_here",
     "to_text",
 ]
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from compressor.errors import KdcError, did_you_mean
 
-__all__ = ["PERMITTED", "DeviceUrl", "Kind", "parse_device"]
+__all__ = ["PERMITTED", "DeviceUrl", "Kind", "parse_device", "refuse_python_here"]
 
 Kind = Literal["local", "ssh", "adb"]
 
@@ -38,6 +38,15 @@ class DeviceUrl:
     def name(self) -> str:
         """The device in a sentence."""
         return self.host or self.serial or "this machine"
+
+
+def refuse_python_here(url: DeviceUrl, python: str | None) -> None:
+    """Raise KdcError where an interpreter is named and there is no device that it could be on."""
+    if url.kind == "local" and python is not None:
+        raise KdcError(
+            "--device-python names an interpreter on a device, and there is no --device",
+            "--device ssh://HOST --device-python EXE; here kdc's own Python is used",
+        )
 
 
 def parse_device(url: str) -> DeviceUrl:

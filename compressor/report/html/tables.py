@@ -18,7 +18,7 @@ from compressor.report.render.text import (
     share,
     spread,
 )
-from compressor.schema.race import Contender, Race
+from compressor.schema.race import Contender, LossRace, Race
 from compressor.schema.report import ClassShare, Estimate, Report, Row
 from compressor.stats import closeness
 
@@ -64,6 +64,8 @@ def tables_of(report: Report) -> dict[str, Table]:
         tables["ladder"] = _ladder(report)
     if report.race is not None:
         tables["race"] = _race(report.race)
+    if report.losses is not None:
+        tables["losses"] = _losses(report.losses)
     tables["checks"] = _checks(report)
     return tables
 
@@ -244,6 +246,22 @@ def _race(race: Race) -> Table:
     failed = "".join(f"; {shown(name, 60)} could not learn: {shown(why)}" for name, why in race.failed.items())
     note = f"{len(race.contenders)} students: {shown(race.why, 300)}. Taken: {shown(race.reason, 300)}{failed}"
     return Table("The race of students", note, tuple(head), tuple(rows), "student")
+
+
+def _losses(losses: LossRace) -> Table:
+    names = list(next(iter(losses.arms.values())))
+    rows = []
+    for index, trial in enumerate(losses.trials):
+        weights = losses.arms.get(trial.arm or "", {})
+        cells = (
+            *(figure(f"losses/{index}/{name}", f"{weights.get(name, 0.0):g}") for name in names),
+            figure(f"losses/{index}/accuracy", estimate(trial.accuracy, percent=True)),
+        )
+        rows.append((shown(trial.arm or "default"), "taken" if trial.arm == losses.winner else "", cells))
+    failed = "".join(f"; {shown(arm, 60)} could not learn: {shown(why)}" for arm, why in losses.failed.items())
+    head = (*(f"weight of {shown(name, 40)}" for name in names), f"validation, %, after {losses.epochs} epochs")
+    note = f"on validation, before the training. Taken: {shown(losses.reason, 300)}{failed}"
+    return Table("How the losses are weighed", note, head, tuple(rows), "losses")
 
 
 def _place(contender: Contender, race: Race) -> tuple[int, int]:

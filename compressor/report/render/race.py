@@ -1,10 +1,23 @@
-"""How the student was chosen: who raced, who won, and what the next larger and smaller ones cost."""
+"""How the student was chosen: who raced, who won, and what the next larger and smaller ones cost; and how its losses
+were weighed."""
 
 from compressor.report.render.markdown import code, table, text
 from compressor.report.render.text import NOT_MEASURED, estimate, number
-from compressor.schema.race import Contender, Neighbour, Race, Trial
+from compressor.schema.race import Contender, LossRace, Neighbour, Race, Trial
+from compressor.schema.report import Report
 
-__all__ = ["race_table"]
+__all__ = ["chosen_by_trials", "losses_table", "race_table"]
+
+
+def chosen_by_trials(report: Report) -> dict[str, str]:
+    """A table for what was chosen by trials, by its title."""
+    tables = {}
+    if report.race is not None:
+        title = "The race of students (on validation; measured with drawn weights, before training)"
+        tables[title] = race_table(report.race)
+    if report.losses is not None:
+        tables["How the losses are weighed (on validation, before the training)"] = losses_table(report.losses)
+    return tables
 
 
 def race_table(race: Race) -> str:
@@ -33,6 +46,23 @@ def race_table(race: Race) -> str:
     if race.rounds:
         lines.append(f"All trials together: {race.planned} epochs.")
     return table(titles, rows, len(titles) - 2) + "\n\n" + "  \n".join(lines)
+
+
+def losses_table(losses: LossRace) -> str:
+    """A row for each way to weigh them, the best first, and below it why it is the one that was taken."""
+    names = list(next(iter(losses.arms.values())))
+    accuracies = {trial.arm: _accuracy(trial) for trial in losses.trials}
+    rows = [
+        [text(arm), *(f"{losses.arms[arm].get(name, 0.0):g}" for name in names), accuracies[arm]]
+        for arm in (trial.arm for trial in losses.trials)
+        if arm is not None
+    ]
+    lines = [
+        f"Taken: {text(losses.reason)}.",
+        *(f"{text(arm)} could not learn: {text(why)}." for arm, why in losses.failed.items()),
+    ]
+    titles = ["losses", *(f"weight of {code(name)}" for name in names), _round(losses.trials)]
+    return table(titles, rows, len(titles) - 1) + "\n\n" + "  \n".join(lines)
 
 
 def _place(contender: Contender, race: Race) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from compressor.report.render.markdown import code, table, text
-from compressor.report.render.race import race_table
+from compressor.report.render.race import chosen_by_trials
 from compressor.report.render.text import (
     NOT_MEASURED,
     estimate,
@@ -170,10 +170,7 @@ def details(report: Report) -> list[str]:
             parts[full_tilt] = _table(report, _full_tilt())
         parts[answers] = _table(report, _answers(report), of_table=_table_answers(report.teacher_table))
         parts[f"Parity with torch (n = {report.test_n} test samples)"] = _table(report, _parity())
-    if report.race is not None:
-        parts["The race of students (on validation; measured with drawn weights, before training)"] = race_table(
-            report.race
-        )
+    parts |= chosen_by_trials(report)
     if any(row.rungs for row in report.rows):
         parts["The ladder to int8 (scores on validation; made one after the other until one held)"] = _ladder(report)
     body = [block for title, content in parts.items() for block in (f"**{title}**", content)]

@@ -10,7 +10,7 @@ import pytest
 from compressor.data.samples import Dataset
 from compressor.distill import distill, distill_chain, distill_quantized, trainer
 from compressor.distill.loop.guards import LearningError
-from compressor.distill.methods import halving
+from compressor.distill.methods import halving, trials
 from compressor.distill.methods import race as race_module
 from compressor.distill.methods.halving import LEAST_STEPS, rounds_of, trial_recipe
 from compressor.distill.run_folder import Destination
@@ -66,6 +66,7 @@ def test_a_trial_has_a_schedule_of_its_own_and_the_views_of_the_longest() -> Non
     assert (short.epochs, short.head_epochs, short.optimizer.warmup_epochs, short.views.distinct) == (1, 0, 0.2, 3)
     longer = trial_recipe(whole, 5, 5)
     assert (longer.epochs, longer.head_epochs, longer.optimizer.warmup_epochs) == (5, 2, 0.5)
+    assert trial_recipe(whole, 1, None).views == whole.views
     kept = recipe(epochs=30, views={"distinct": 10})
     assert trial_recipe(kept, 2, 3).views == kept.views
 
@@ -82,14 +83,14 @@ def test_the_best_is_taken_and_trained_as_if_it_had_been_named(
         return logits(self, model, split)
 
     monkeypatch.setattr(ImageFeed, "logits", listening)
-    finished = race_module._race
+    finished = race_module._settled
 
-    def race(*arguments: Any) -> Any:
+    def settled(*arguments: Any) -> Any:
         result = finished(*arguments)
         assert "test" not in asked
         return result
 
-    monkeypatch.setattr(race_module, "_race", race)
+    monkeypatch.setattr(race_module, "_settled", settled)
     monkeypatch.setattr(halving, "LEAST_STEPS", 6)  # an epoch
     out, progress, request = tmp_path / "run", Hearing(), raced(ask_distill(epochs=4), share=2.0)
     student = run(request, out, progress)
@@ -173,7 +174,7 @@ def test_who_cannot_learn_is_out_and_the_others_go_on(
             raise LearningError("loss kd is not finite at step 3 of epoch 1: samples a")
         return fit(plan, *rest)
 
-    monkeypatch.setattr(race_module, "fit", failing)
+    monkeypatch.setattr(trials, "fit", failing)
     progress, out = Hearing(), tmp_path / "run"
     whole = trainer.train_and_save
 
@@ -186,13 +187,13 @@ def test_who_cannot_learn_is_out_and_the_others_go_on(
     assert [path.parent.name for path in out.glob("race/*/failed.json")] == ["2"]
     # Whatever it was, memory perhaps, the race that is resumed is the same race.
     monkeypatch.setattr(race_module, "train_and_save", whole)
-    monkeypatch.setattr(race_module, "fit", fit)
+    monkeypatch.setattr(trials, "fit", fit)
     student = run(raced(ask_distill()), out, resume=True)
     assert student.race is not None
     assert list(student.race.failed) == ["timm:test_resnet"]
     assert student.race.winner != "timm:test_resnet"
     assert any("timm:test_resnet is out of the race: loss kd is not finite" in line for line in progress.warnings)
-    monkeypatch.setattr(race_module, "fit", lambda plan, *rest: failing_all())
+    monkeypatch.setattr(trials, "fit", lambda plan, *rest: failing_all())
 
     def failing_all() -> Any:
         raise LearningError("loss kd is not finite")

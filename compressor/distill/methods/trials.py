@@ -1,0 +1,220 @@
+"""Trials: short trainings of several entrants, of which the better ones go on for longer.
+
+    RUN/race/1 …       of students (methods/race.py)
+    RUN/arms/1 …       of ways to weigh the losses (methods/arms.py)
+
+Nobody sees the test split. All learn from the same views, so that the teacher's answers are asked for once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.data.samples import Dataset
+from compressor.distill.api import distillation
+from compressor.distill.host.context import RunContext, feed_for
+from compressor.distill.loop.guards import LearningError
+from compressor.distill.loop.passes import Passes
+from compressor.distill.methods.halving import trial_recipe
+from compressor.distill.plan import TrainingPlan
+from compressor.distill.run_files import remove, sweep
+from compressor.distill.teacher.predictions import taught_by
+from compressor.distill.teacher.setup import measured
+from compressor.distill.teacher.sources import Teacher
+from compressor.distill.trainer import fit, inputs_of, looked_at, require_trainable, signal_for
+from compressor.errors import KdcError
+from compressor.files.atomic import write_atomically
+from compressor.progress import Muted, Silent
+from compressor.schema.base import read_json, write_json
+from compressor.schema.race import Failure, Trial
+from compressor.schema.report import Estimate
+from compressor.schema.student import Request
+from compressor.stats import difference
+from compressor.stats.intervals import CONFIDENCE, wilson_interval
+from compressor.tasks.base import BatchModel, Feed
+
+__all__ = ["Entrant", "Ran", "Track", "epochs_text", "lead_of", "points", "run_rounds"]
+
+Ended = TypeVar("Ended", Trial, Failure)
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """Who takes part. `name`: as people are told; `request`: the distillation that it would be, into one student;
+    `arm`: how the losses are weighed, where that is what is tried; `data`: what it learns from."""
+
+    name: str
+    request: Request
+    data: Dataset
+    arm: str | None = None
+
+    @property
+    def student(self) -> str:
+        assert self.request.student is not None
+        return self.request.student
+
+
+@dataclass
+class Track:
+    """Where the trials run: in `folder`, numbered. `feeds` and what is in them: by the student's preprocessing and
+    the samples, which entrants share."""
+
+    folder: Path
+    store: Path
+    context: RunContext
+    feeds: dict[tuple[str, int], Feed] = field(default_factory=dict)
+    teacher: tuple[TrainingPlan, BatchModel] | None = None
+    table: Teacher | None = None
+
+    def feed(self, plan: TrainingPlan) -> Feed:
+        key = plan.student.preprocess.model_dump_json(), len(plan.data.train)
+        if key not in self.feeds:
+            number = len(self.feeds) + 1
+            quiet = self.context if number == 1 else replace(self.context, progress=Muted(self.context.progress))
+            self.feeds[key] = feed_for(plan.data, plan.inputs, plan.recipe, self.store / str(number), quiet)
+        feed = self.feeds[key]
+        return feed if plan.passes is None else Passes(feed, plan.passes, plan.recipe.accumulate)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A trial that came to its end, in `folder`."""
+
+    trial: Trial
+    entrant: Entrant
+    folder: Path
+
+
+def run_rounds(
+    track: Track, entrants: Sequence[Entrant], rounds: Sequence[tuple[int, int]], of: str
+) -> tuple[list[list[Ran]], dict[str, str]]:
+    """All trials, the best of each round first; and who could not learn, by name.
+
+    Args:
+        rounds: how many run, and the epochs of each; see `halving.rounds_of`.
+        of: what the rounds are of, for people.
+    """
+    runners, finished, failed, number = list(entrants), [], {}, 0
+    for turn, (count, epochs) in enumerate(rounds, 1):
+        trials: list[Ran] = []
+        for entrant in runners[:count]:
+            number += 1
+            track.context.progress.note(f"{of}, round {turn} of {len(rounds)}: {entrant.name}, {epochs_text(epochs)}")
+            try:
+                trials.append(_run(track, number, entrant, epochs, rounds))
+            except LearningError as error:
+                failed[entrant.name] = error.message
+                track.context.progress.warn(f"{entrant.name} is out of the race: {error.message}")
+                if len(failed) == len(entrants):
+                    raise
+        # Stable: of equals, the one that stood first. Where a whole round failed, the one before decides.
+        trials.sort(key=lambda ran: -ran.trial.accuracy.value)
+        runners = [ran.entrant for ran in trials]
+        finished += [trials] if trials else []
+    return finished, failed
+
+
+def epochs_text(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
+
+
+def _run(track: Track, number: int, entrant: Entrant, epochs: int, rounds: Sequence[tuple[int, int]]) -> Ran:
+    """Train an entrant for so many epochs in its folder, and measure it on validation; or what that came to."""
+    folder, context = track.folder / str(number), track.context
+    # Who passes over few labels many times in an epoch asks no teacher, and sees new views each time.
+    most = None if entrant.request.steps_per_epoch is not None else max(length for _, length in rounds)
+    recipe = trial_recipe(entrant.request.recipe, epochs, most)
+    plan = distillation(entrant.request.model_copy(update={"recipe": recipe}), Silent(), entrant.data)
+    if (folder / "failed.json").exists():
+        raise LearningError(_known(folder / "failed.json", Failure, entrant, epochs, inputs_of(plan)).error)
+    if (folder / "trial.json").exists():
+        return Ran(_known(folder / "trial.json", Trial, entrant, epochs, inputs_of(plan)), entrant, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    feed = track.feed(plan)
+    sides = looked_at(plan, context)
+    require_trainable(plan)
+    try:
+        fitted = fit(plan, folder, feed, _teacher(track, plan, feed), sides, context)
+    except LearningError as error:
+        # Kept: with more memory it might learn another time, and another would win a race that is resumed.
+        failure = Failure(
+            student=entrant.student, arm=entrant.arm, epochs=epochs, error=error.message, inputs=inputs_of(plan)
+        )
+        write_json(folder / "failed.json", failure)
+        remove(folder, ["checkpoint"])
+        raise
+    answers, labels = feed.answers_on(fitted.student, "validation")
+    right = answers.argmax(axis=1) == labels
+    with write_atomically(folder / "right.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, right)
+    share = wilson_interval(int(right.sum()), len(right))
+    trial = Trial(
+        student=entrant.student,
+        arm=entrant.arm,
+        epochs=epochs,
+        steps=epochs * feed.steps_per_epoch,
+        accuracy=Estimate(value=share.value, low=share.low, high=share.high, n=share.n, of="validation samples"),
+        seconds=round(sum(float(row["seconds"]) for row in fitted.position.history), 2),
+        inputs=inputs_of(plan),
+    )
+    write_json(folder / "trial.json", trial)
+    remove(folder, ["checkpoint"])
+    return Ran(trial, entrant, folder)
+
+
+def _teacher(track: Track, plan: TrainingPlan, feed: Feed) -> Teacher | None:
+    """Measured and told once; its answers are kept for all of them, where they may be."""
+    context = track.context
+    if not any(term.asks_teacher for term in plan.terms):
+        return None
+    if plan.table is not None:
+        if track.table is None:
+            track.table, _ = taught_by(plan.table, plan.data, context.progress)
+        return track.table
+    if plan.teacher is None:
+        return None
+    if track.teacher is None:
+        model, _ = measured(plan.teacher, feed, plan.data, context)
+        track.teacher = plan, model
+    first, model = track.teacher
+    assert first.teacher is not None
+    return signal_for(plan, first.teacher, model, plan.sides, feed, context, every_view=True)
+
+
+def _known(path: Path, noun: type[Ended], entrant: Entrant, epochs: int, inputs: dict[str, str]) -> Ended:
+    """How a trial ended. Raises KdcError where it learned from something else than is there now."""
+    trial = read_json(path, noun)
+    changed = [name for name in inputs if trial.inputs.get(name) != inputs[name]]
+    if (trial.student, trial.arm, trial.epochs) != (entrant.student, entrant.arm, epochs):
+        changed.append("the field")
+    if changed:
+        raise KdcError(
+            f"--resume: since {path.parent} was run, {' and '.join(changed)} changed",
+            "put it back as it was, or start again with --overwrite",
+        )
+    return trial
+
+
+def lead_of(first: Ran, second: Ran, confidence: float = CONFIDENCE) -> Estimate:
+    """The accuracy of the first trial - the second's, paired by sample."""
+    gap = difference(_right(first), _right(second), confidence)
+    return Estimate(value=gap.value, low=gap.low, high=gap.high, n=gap.n, of="validation samples")
+
+
+def points(lead: Estimate) -> str:
+    """A difference of shares in points, for people."""
+    return f"{100 * lead.value:+.2f} points [{100 * lead.low:+.2f} to {100 * lead.high:+.2f}], n={lead.n}"
+
+
+def _right(ran: Ran) -> NDArray[np.bool_]:
+    """Which validation samples it answered rightly, bool [N]."""
+    try:
+        right: NDArray[np.bool_] = np.load(ran.folder / "right.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise KdcError(f"{ran.folder / 'right.npy'} is damaged", "start again with --overwrite") from error
+    return right
