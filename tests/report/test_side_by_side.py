@@ -98,8 +98,8 @@ def test_check_and_report_against_a_bundle_its_report_and_its_release(
     for baseline in (old, old / "report.json", release):
         done = kdc("check", new, "--baseline", baseline)
         assert (done.code, "s (fail max_accuracy_loss)" in done.out) == (1, True)
-    shown = kdc("report", new, "--baseline", release)
-    assert (shown.code, "**Worse:** " in shown.out, "### Against the baseline" in shown.out) == (0, True, True)
+    shown = kdc("report", new, "--baseline", release, "--format", "md")
+    assert (shown.code, "**Worse:** " in shown.out, "Against the baseline" in shown.out) == (0, True, True)
     assert kdc("check", old, "--baseline", new).code == 0
     assert content(new) == before
     refused = kdc("check", new, "--baseline", new)
