@@ -183,7 +183,7 @@ def test_what_the_api_itself_refuses_names_no_command() -> None:
         lambda: compressor.distill(teacher=["self", "timm:test_vit"], data="digits", out="x"),
         lambda: compressor.distill(teacher="", data="digits", out="x"),
         lambda: compressor.export("run", profile="", out="x"),
-        lambda: compressor.report("bundle", format="html"),
+        lambda: compressor.report("bundle", format="pdf"),
     ):
         with pytest.raises(KdcError) as caught:
             call()

@@ -506,7 +506,11 @@ def test_report_formats(kdc: Kdc, bundle: Path, tmp_path: Path) -> None:
     assert json.loads(kdc("report", bundle, "--format", "json").out)["verdict"] == "pass"
     assert kdc("report", bundle, "--format", "junit", "--out", tmp_path / "junit.xml").code == 0
     assert (tmp_path / "junit.xml").read_text().startswith("<?xml")
-    refused(kdc("report", bundle, "--format", "pdf"), 2, "pdf", "text, md, json, junit, bencher")
+    page = (bundle / "report.html").read_text(encoding="utf-8")
+    assert kdc("report", bundle, "--format", "html").out == page
+    assert "ends at" in page, "the course of the training came along"
+    assert "data:image/bmp;base64," in page, "so did the test images, of which the teacher's temperature shows some"
+    refused(kdc("report", bundle, "--format", "pdf"), 2, "pdf", "text, md, json, html, junit, bencher")
     refused(kdc("report", tmp_path), 2, "no bundle")
 
 

@@ -37,6 +37,8 @@ def test_one_name_and_everything_in_it(installed: Path) -> None:
     for name, pattern in (("profiles", "*.yaml"), ("targets", "*.py")):
         inside = {path.name for path in (installed / "compressor" / "_data" / name).glob(pattern)}
         assert inside >= {path.name for path in (ROOT / name).glob(pattern)} != set()
+    page = installed / "compressor" / "report" / "html"
+    assert {path.name for path in page.iterdir()} >= {"page.html", "style.css", "judge.js", "page.js"}
     digits = "compressor/tasks/image_classification/sources/digits.npz"
     assert (installed / digits).read_bytes() == (ROOT / digits).read_bytes()
     (info,) = installed.glob("*.dist-info")

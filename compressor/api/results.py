@@ -218,6 +218,7 @@ class ReportResult(BundleResult):
         "text": (".txt",),
         "md": (".md", ".markdown", ".txt"),
         "json": (".json",),
+        "html": (".html", ".htm"),
         "junit": (".xml",),
         "bencher": (".json",),
         "release": (".json",),
@@ -229,10 +230,12 @@ class ReportResult(BundleResult):
 
     @property
     def text(self) -> str:
-        from compressor.report import counted, release_of, to_bencher, to_json, to_junit
+        from compressor.report import counted, release_of, to_bencher, to_html, to_json, to_junit
 
         if self.format in ("text", "md"):
             return self.to_text() if self.format == "text" else self.to_markdown() + self.history
+        if self.format == "html":
+            return to_html(self.bundle, self.report, allow_unmeasured=self.allow_unmeasured)
         if self.format == "release":
             return release_of(counted(self.bundle)).model_dump_json(indent=1) + "\n"
         return {"json": to_json, "junit": to_junit, "bencher": to_bencher}[self.format](self.report)

@@ -168,7 +168,7 @@ def report(
 
     Args:
         bundle: a folder that `export` made.
-        format: "text" (a summary of 80 columns), "md", "json", "junit" or "bencher": of the result's `text`; or
+        format: "text" (a summary of 80 columns), "md", "json", "html", "junit" or "bencher": of the result's `text`; or
             "release": what later bundles are held against. None: as the name of `out` ends, or "text".
         out: a file to write that text to.
         overwrite: replace the file.

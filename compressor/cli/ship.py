@@ -123,7 +123,9 @@ def report(
     ],
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="text, md, json, junit, bencher or release. Default: as --out ends, or text."),
+        typer.Option(
+            "--format", help="text, md, json, html, junit, bencher or release. Default: as --out ends, or text."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
     overwrite: OverwriteFile = False,

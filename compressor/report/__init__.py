@@ -74,6 +74,7 @@ __all__ = [
     "texts_of",
     "to_bencher",
     "to_card",
+    "to_html",
     "to_json",
     "to_junit",
     "to_markdown",
@@ -93,9 +94,18 @@ def texts_of(bundle_dir: Path, report: Report, results: Results, allow_unmeasure
     return {
         "report.json": to_json(report),
         "report.md": to_markdown(report, allow_unmeasured),
+        "report.html": to_html(bundle_dir, report, results, allow_unmeasured),
         "junit.xml": to_junit(report),
         "README.md": to_card(report, results.bundle),
     }
+
+
+def to_html(bundle_dir: Path, report: Report, results: Results | None = None, allow_unmeasured: bool = False) -> str:
+    """The report as one HTML file. `results`: what it was made from; read from the bundle where they are not given."""
+    from compressor.report.html import to_html as page  # jinja2 is not for `kdc check`
+
+    folder = counted(bundle_dir)
+    return page(folder, report, read_results(folder) if results is None else results, allow_unmeasured)
 
 
 def _holds(file: Path, content: str) -> bool:

@@ -3,7 +3,7 @@ memory, however many samples and classes there are."""
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,19 @@ class ArrayFile:
     def read(self) -> NDArray[Any]:
         """The whole array."""
         return np.concatenate(list(self.parts())) if math.prod(self.shape) else np.empty(self.shape, self.dtype)
+
+    def rows(self, numbers: Sequence[int]) -> NDArray[Any]:
+        """Some of its rows, [len(numbers), ...]; the others are not read. Raises KdcError as `parts` does."""
+        row_shape = self.shape[1:]
+        size = math.prod(row_shape) * self.dtype.itemsize
+        with open_regular(self.path) as file:
+            read = []
+            for number in numbers:
+                file.seek(self.offset + number * size)
+                read.append(file.read(size))
+        if any(len(content) != size for content in read):
+            raise KdcError(f"{self.path} is damaged: it became shorter while it was read")
+        return np.frombuffer(b"".join(read), self.dtype).reshape(-1, *row_shape)
 
     def parts(self) -> Iterator[NDArray[Any]]:
         """The array, some rows after the other. Raises KdcError where the file shrank since it was opened first."""

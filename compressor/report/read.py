@@ -39,8 +39,9 @@ class Results:
     checked but not read; `answers`: of the variants that ran. Logits are many and large, so none is kept.
 
     `contestants` by variant, without the second copy of the reference: that one is no variant, and its blocks in
-    `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test.
-    `ids`: the file with the samples' names. `shared`: what of the test a baseline has, of which predictions are known.
+    `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test, and
+    `table_file`: all of its answers. `ids`: the file with the samples' names. `shared`: what of the test a baseline
+    has, of which predictions are known.
     """
 
     bundle: Bundle
@@ -52,6 +53,7 @@ class Results:
     table: Answers | None
     ids: Path
     shared: Shared | None
+    table_file: ArrayFile | None = None
 
 
 def read_results(bundle_dir: Path) -> Results:
@@ -92,8 +94,8 @@ def read_unmeasured(bundle_dir: Path) -> Results:
     if bundle.release is not None:
         path = inside(bundle_dir, bundle.release, "bundle.json")
         shared = shared_with(bundle_dir, bundle, labels, read_json(path, Release), str(path))
-    table = _table(bundle_dir, bundle.teacher_table, shape)
-    return Results(bundle, labels, references, None, {}, {}, table, ids, shared)
+    table, table_file = _table(bundle_dir, bundle.teacher_table, shape)
+    return Results(bundle, labels, references, None, {}, {}, table, ids, shared, table_file)
 
 
 def _tested_elsewhere(bundle: Bundle) -> set[str]:
@@ -114,13 +116,16 @@ def results_with(results: Results, measurement: Measurement, where: str = "the m
     return replace(results, measurement=measurement, contestants=contestants, answers={})
 
 
-def _table(bundle_dir: Path, table: TeacherTable | None, shape: tuple[int, int]) -> Answers | None:
+def _table(
+    bundle_dir: Path, table: TeacherTable | None, shape: tuple[int, int]
+) -> tuple[Answers | None, ArrayFile | None]:
     if table is None or table.answers is None:
-        return None
+        return None, None
     path = inside(bundle_dir, table.answers, "bundle.json")
     if table.kind in ("labels", "top-k"):
-        return Answers(_labels(path, *shape), None)
-    return _answers(_logits(path, shape))
+        return Answers(_labels(path, *shape), None), None
+    logits = _logits(path, shape)
+    return _answers(logits), logits
 
 
 def _answers(logits: ArrayFile, torchs: ArrayFile | None = None, precision: str = "") -> Answers:

@@ -6,8 +6,10 @@ and honest for few samples (a bootstrap of perfect predictions has no width).
 
 from compressor.stats.accuracy import accuracy_of, auc, balanced_accuracy, per_class_recall, scored, top1
 from compressor.stats.classes import (
+    CHANCE,
     LOST,
     NEAR_ZERO,
+    ONE_SIDED,
     ClassCounts,
     Classes,
     balanced_retention,
@@ -18,9 +20,9 @@ from compressor.stats.classes import (
 )
 from compressor.stats.compared import balanced_difference, changed_classes
 from compressor.stats.gain import advantage, gain_line, gained_interval
-from compressor.stats.intervals import Interval, wilson_interval
+from compressor.stats.intervals import Interval, normal_quantile, wilson_interval
 from compressor.stats.latency import MIN_BLOCKS, paired_ratio, percentile, percentile_needs
-from compressor.stats.paired import McNemar, agreement, difference, mcnemar, retention, retention_per_class
+from compressor.stats.paired import McNemar, agreement, difference, mcnemar, retained, retention, retention_per_class
 from compressor.stats.parity import (
     PARITY,
     Parity,
@@ -35,9 +37,11 @@ from compressor.stats.teacher_card import calibration_error, card_lines, teacher
 from compressor.stats.verdicts import judge, look_confidence, smallest_detectable, widen
 
 __all__ = [
+    "CHANCE",
     "LOST",
     "MIN_BLOCKS",
     "NEAR_ZERO",
+    "ONE_SIDED",
     "PARITY",
     "ClassCounts",
     "Classes",
@@ -66,12 +70,14 @@ __all__ = [
     "log_softmax",
     "look_confidence",
     "mcnemar",
+    "normal_quantile",
     "paired_ratio",
     "parity_figures",
     "parity_judged",
     "per_class_recall",
     "percentile",
     "percentile_needs",
+    "retained",
     "retention",
     "retention_per_class",
     "score_counts",

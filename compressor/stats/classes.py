@@ -16,8 +16,10 @@ from compressor.stats.intervals import CONFIDENCE, Bools, Interval, Ints, normal
 from compressor.stats.paired import retained
 
 __all__ = [
+    "CHANCE",
     "LOST",
     "NEAR_ZERO",
+    "ONE_SIDED",
     "ClassCounts",
     "Classes",
     "balanced_retention",

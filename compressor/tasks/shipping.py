@@ -1,4 +1,9 @@
-"""What of BUNDLE/best/ differs by task: how the input is described, and the example programs. It needs no torch."""
+"""What differs by task in BUNDLE/best/, how the input is described and the example programs, and in a report, what a
+sample looks like. It needs no torch."""
+
+from typing import Any
+
+from numpy.typing import NDArray
 
 from compressor.runtimes import Example
 from compressor.schema.bundle import Variant
@@ -24,6 +29,11 @@ class Shipping:
     def programs(self, example: Example) -> dict[str, str]:
         """The example's scripts in targets/, by the names under which they ship."""
         return {}
+
+    def picture(self, stored: NDArray[Any], most: int) -> tuple[str, bytes] | None:
+        """A sample as it lies in a bundle's inputs, as a file that a browser shows, with its media type: at most `most`
+        pixels high and wide. None where there is nothing to look at."""
+        return None
 
 
 SHIPPING = Shipping()

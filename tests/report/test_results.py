@@ -28,7 +28,7 @@ def test_a_bundle_is_checked_as_the_command_does(make_bundle: Make, kdc: Kdc, tm
     assert done.passed == (typed.code == 0)
     assert done.verdict == done.report.verdict
     assert compressor.report(bundle).text == kdc("report", bundle).out == done.to_text()
-    for name in ("text", "md", "json", "junit", "bencher"):
+    for name in ("text", "md", "json", "html", "junit", "bencher"):
         assert compressor.report(bundle, format=name).text == kdc("report", bundle, "--format", name).out
     made = compressor.report(bundle, out=tmp_path / "report.md")
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == made.text
@@ -40,11 +40,12 @@ def test_a_bundle_is_checked_as_the_command_does(make_bundle: Make, kdc: Kdc, tm
 @pytest.mark.parametrize(
     ("name", "form", "hint"),
     [
-        ("report.html", "md", "--out {}.md"),
+        ("report.html", "md", "--format html"),
         ("report.json", "md", "--format json"),
         ("report.XML", "json", "--format junit"),
         ("report.md", "junit", "--format md"),
-        ("report.html", "json", "--out {}.json"),
+        ("report.html", "json", "--format html"),
+        ("report.pdf", "json", "--out {}.json"),
     ],
 )
 def test_a_file_holds_what_its_name_says(
@@ -55,7 +56,15 @@ def test_a_file_holds_what_its_name_says(
     ended = kdc("report", bundle, "--format", form, "--out", out)
     assert ended.code == 2
     assert f"{name} does not hold a report in the format {form}" in ended.err
-    for pair in (".txt (text)", ".md (md)", ".markdown (md)", ".txt (md)", ".json (json)", ".xml (junit)"):
+    for pair in (
+        ".txt (text)",
+        ".md (md)",
+        ".markdown (md)",
+        ".txt (md)",
+        ".json (json)",
+        ".html (html)",
+        ".xml (junit)",
+    ):
         assert pair in ended.err.partition("permitted: ")[2]
     assert hint.format(out.with_suffix("")) in ended.err
     assert not out.exists()

@@ -9,6 +9,7 @@ from compressor import __version__
 from compressor.assets import runner_scripts
 from compressor.errors import KdcError, needs, os_error
 from compressor.export.bundle.eval_set import eval_set
+from compressor.export.bundle.history import write_history
 from compressor.export.bundle.identity import without_paths
 from compressor.export.bundle.items import Retrain, Workspace, student_item, teacher_item
 from compressor.export.bundle.teacher_predictions import matched_by_ids_alone, write_teacher_table
@@ -120,6 +121,7 @@ def _fill(root: Path, profile: Profile, sources: Sources, delivery: Delivery, pr
     workspace = Workspace(root, root / WORK, profile, without_paths(record), data, progress)
     (root / "eval").mkdir()
     workspace.work.mkdir()
+    write_history(sources.run, root)
     tested_on = eval_set(data.test, root)
     differs = scored_by_others(profile, machine_isa()) if profile.asks_for("int8") else ""
     if differs:

@@ -28,7 +28,7 @@ from compressor.schema.profile import Budget
 from compressor.schema.report import Check, Estimate, Row, Verdict
 from compressor.stats import MIN_BLOCKS, Interval, judge, percentile_needs, widen
 
-__all__ = ["latency_checks", "more_would_tell"]
+__all__ = ["judged_interval", "latency_checks", "more_would_tell"]
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,11 @@ def _judge(name: str, limit: float, variant: str, results: Results, grounds: Gro
     line = LINES[name]
     if why := _not_judged(name, variant, results, grounds):
         return Judgement("unmeasured", why)
-    interval = figure_at(line.figure, results, variant, grounds.confidence)
+    interval = judged_interval(name, variant, results, grounds)
     if interval is None:
         return Judgement("unmeasured", _too_few(name, variant, results, grounds))
     if broke := broke_off(grounds):
         return Judgement("inconclusive", broke)
-    if line.paired and grounds.aa is not None:
-        interval = widen(interval, grounds.aa)
     verdict = judge(interval.low, interval.high, limit, at_most=line.at_most)
     reason = _reason(verdict, interval, line, grounds)
     if line.paired or not grounds.disturbed:
@@ -123,6 +121,13 @@ def _judge(name: str, limit: float, variant: str, results: Results, grounds: Gro
         return Judgement("inconclusive", f"{reason}, but the session was {disturbed}, which may have made it faster")
     but = f"{reason}, though the session was {disturbed}" if verdict == "pass" else f"{reason}; {disturbed}"
     return Judgement(verdict, but, straddles=verdict == "inconclusive")
+
+
+def judged_interval(name: str, variant: str, results: Results, grounds: Grounds) -> Interval | None:
+    """The interval that is held against the limit of a line on latency; None where it cannot be told."""
+    line = LINES[name]
+    interval = figure_at(line.figure, results, variant, grounds.confidence)
+    return widen(interval, grounds.aa) if interval is not None and line.paired and grounds.aa is not None else interval
 
 
 def _reason(verdict: Verdict, interval: Interval, line: Line, grounds: Grounds) -> str:

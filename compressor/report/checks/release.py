@@ -21,9 +21,18 @@ from compressor.report.checks.conditions import Grounds
 from compressor.report.read import Results
 from compressor.report.render.text import NOT_MEASURED, number
 from compressor.schema.report import Check, Row, Verdict
-from compressor.stats import LOST, Interval, class_counts, difference, judge, judge_classes, wilson_interval
+from compressor.stats import (
+    LOST,
+    ClassCounts,
+    Interval,
+    class_counts,
+    difference,
+    judge,
+    judge_classes,
+    wilson_interval,
+)
 
-__all__ = ["judge_loss", "release_lines"]
+__all__ = ["Pair", "judge_loss", "pair_of", "release_lines"]
 
 Bools = NDArray[np.bool_]
 
@@ -32,11 +41,8 @@ def release_lines(row: Row, results: Results, grounds: Grounds) -> list[Check]:
     """The budget's lines against the baseline."""
     budget, checks = results.bundle.profile.budget, []
     loss, asked = budget.accuracy_loss(), "max_accuracy_loss" in budget.model_fields_set
-    before = before_of(results, row.name)
-    why = not_run(row.measured, row.error) or (before if isinstance(before, str) else "")
-    if not why and row.name not in results.answers:
-        why = broke_off(grounds) or "the runner left no logits"
-    pair = None if why or isinstance(before, str) else _Pair(row.name, results, before)
+    beside = pair_of(row, results, grounds)
+    pair, why = (None, beside) if isinstance(beside, str) else (beside, "")
     if loss is not None and (asked or has_baseline(results, row.name)):
         checks.append(_loss_line(row, loss, asked, pair, why))
     if budget.max_negative_flips is not None:
@@ -46,7 +52,17 @@ def release_lines(row: Row, results: Results, grounds: Grounds) -> list[Check]:
     return checks
 
 
-class _Pair:
+def pair_of(row: Row, results: Results, grounds: Grounds) -> "Pair | str":
+    """The variant's predictions beside the baseline's, or why there are none."""
+    before = before_of(results, row.name)
+    if why := not_run(row.measured, row.error) or (before if isinstance(before, str) else ""):
+        return why
+    if row.name not in results.answers or isinstance(before, str):
+        return broke_off(grounds) or "the runner left no logits"
+    return Pair(row.name, results, before)
+
+
+class Pair:
     """A variant beside the baseline's, on the samples that both have: right or wrong, bool [S]."""
 
     def __init__(self, name: str, results: Results, before: Before) -> None:
@@ -55,6 +71,22 @@ class _Pair:
         self.now: Bools = results.answers[name].top1[before.rows] == self.labels
         self.then: Bools = before.top1 == self.labels
         self.lost, self.gained = int((self.then & ~self.now).sum()), int((self.now & ~self.then).sum())
+
+    @property
+    def loss(self) -> Interval:
+        """The baseline's accuracy - this one's."""
+        change = difference(self.now, self.then)
+        return Interval(-change.value, -change.high, -change.low, change.n)
+
+    @property
+    def flips(self) -> Interval:
+        """The share that was right and is wrong."""
+        return wilson_interval(self.lost, len(self.labels))
+
+    @property
+    def counts(self) -> ClassCounts:
+        """By class, beside the baseline."""
+        return class_counts(self.now, self.labels, len(self.results.bundle.student.class_names), self.then)
 
     @property
     def counted(self) -> str:
@@ -70,18 +102,17 @@ class _Pair:
             yield f"{shared.relabelled} of these samples have another label now, which judges both"
 
 
-def _loss_line(row: Row, limit: float, asked: bool, pair: _Pair | None, why: str) -> Check:
+def _loss_line(row: Row, limit: float, asked: bool, pair: Pair | None, why: str) -> Check:
     said = f"≤ {100 * limit:g} point{'' if limit == 0.01 else 's'}, no class lost"
     if pair is None:
         return check_of(row, "max_accuracy_loss", said, NOT_MEASURED, "unmeasured", why)
-    change = difference(pair.now, pair.then)
-    loss = Interval(-change.value, -change.high, -change.low, change.n)
+    loss = pair.loss
     shown = [f"{100 * part:+.2f}".replace("-", "−").replace("+0.00", "0.00").replace("−0.00", "0.00") for part in
              (loss.value, loss.low, loss.high)]  # fmt: skip
     value = f"{shown[0]} [{shown[1]} to {shown[2]}] points lost ({pair.counted})"
     verdict, reason = judge_loss(loss, limit, asked)
     names = pair.results.bundle.student.class_names
-    counts = class_counts(pair.now, pair.labels, len(names), pair.then)
+    counts = pair.counts
     classes = judge_classes(counts, LOST)
     if classes.lost or classes.doubtful:
         verdict = "fail" if classes.lost or verdict == "fail" else "inconclusive"
@@ -100,11 +131,11 @@ def judge_loss(loss: Interval, limit: float, asked: bool) -> tuple[Verdict, str]
     return verdict, REASONS[verdict]
 
 
-def _flip_line(row: Row, limit: float, pair: _Pair | None, why: str) -> Check:
+def _flip_line(row: Row, limit: float, pair: Pair | None, why: str) -> Check:
     said = f"≤ {100 * limit:g} % right before, wrong now"
     if pair is None:
         return check_of(row, "max_negative_flips", said, NOT_MEASURED, "unmeasured", why)
-    share = wilson_interval(pair.lost, len(pair.labels))
+    share = pair.flips
     parts = (number(100 * part) for part in (share.value, share.low, share.high))
     value = "{} [{}–{}] %: {} of {}".format(*parts, pair.lost, pair.counted.removeprefix("n = "))
     verdict: Verdict = judge(share.low, share.high, limit, at_most=True)

@@ -1,0 +1,97 @@
+"""The whole page: what the template is filled with."""
+
+import json
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from compressor.report.html.advice import next_steps, not_measured
+from compressor.report.html.course import history_of, weights_of
+from compressor.report.html.explorer import explorer
+from compressor.report.html.figures import curves, distributions, pareto, sizes, softening
+from compressor.report.html.head import cards, failures, subject_of
+from compressor.report.html.instrument import instrument, raw_blocks
+from compressor.report.html.provenance import provenance
+from compressor.report.html.retained import classes_of
+from compressor.report.html.samples import disagreements
+from compressor.report.html.tables import tables_of
+from compressor.report.html.text import shown
+from compressor.report.read import Results
+from compressor.report.render.formats import verdict_line
+from compressor.report.render.text import confidence_percent
+from compressor.schema.report import Report
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["to_html"]
+
+WORDS = {
+    "pass": "The budget holds",
+    "fail": "The budget does not hold",
+    "inconclusive": "It cannot be told yet",
+    "unmeasured": "It is not measured",
+}
+
+
+def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured: bool = False) -> str:
+    """The report as one HTML file that needs no network. `results`: what the report was made from, read from the bundle
+    in `bundle_dir`. The same bundle gives the same text."""
+    subject = subject_of(report)
+    raw = raw_blocks(report, results)
+    judged = instrument(report, results, allow_unmeasured)
+    explored = explorer(bundle_dir, results)
+    history = history_of(bundle_dir, results)
+    return _template().render(
+        report=report,
+        student=results.bundle.student,
+        profile=results.bundle.profile,
+        word=WORDS[report.verdict],
+        line=shown(verdict_line(report, allow_unmeasured), 1200),
+        subject=subject,
+        cards=cards(report, results, subject),
+        failures=failures(report, subject),
+        steps=next_steps(report, results, subject),
+        pareto=pareto(report),
+        spread=distributions(report, raw),
+        sizes=sizes(report) if report.rows else "",
+        raw=raw,
+        curves=curves(history, weights_of(results.bundle.student.recipe)),
+        tables=tables_of(report),
+        classes=classes_of(report, results, subject),
+        lost=disagreements(bundle_dir, results, subject.name) if subject else None,
+        card=results.bundle.student.teacher_card,
+        explored=explored,
+        softening=softening(explored),
+        provenance=provenance(report, results),
+        not_measured=list(not_measured(report, results)),
+        confidence=confidence_percent(report.session.confidence) if report.session else "",
+        shown=shown,
+        data=_embedded({"judge": judged, "raw": raw, "explorer": explored}),
+        style=_own("style.css"),
+        scripts=Markup("\n").join([_own("judge.js"), _own("page.js")]),
+    )
+
+
+def _embedded(values: dict[str, Any]) -> Markup:
+    """JSON that ends no script element and begins no comment, whatever names it holds."""
+    text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _own(name: str) -> Markup:
+    """A file of ours, as it is: nothing of a bundle is in it."""
+    return Markup((resources.files(__package__) / name).read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
+def _template() -> "Template":
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                              keep_trailing_newline=True)  # fmt: skip
+    environment.filters["shown"] = shown
+    return environment.from_string((resources.files(__package__) / "page.html").read_text(encoding="utf-8"))

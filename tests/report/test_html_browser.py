@@ -1,0 +1,151 @@
+"""report.html in a browser: nothing complains, what can be moved moves, and it fits a phone, in light and dark."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compressor.report import build_report, to_html
+from tests.report.browser import Browser, chromium
+from tests.report.test_html import BUDGETS, CLASS, HOSTILE, VARIANTS
+
+pytestmark = pytest.mark.slow
+Make = Callable[..., Path]
+Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
+BAD = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    chromium()
+    opened = Browser(tmp_path_factory.mktemp("browser"))
+    yield opened
+    opened.close()
+
+
+def written(bundle: Path, to: Path) -> Path:
+    to.write_text(to_html(bundle, build_report(bundle)), encoding="utf-8")
+    return to
+
+
+def slide(browser: Browser, name: str, place: int) -> None:
+    """Move a slider as a hand or a key would."""
+    code = f"(() => {{ const knob = document.getElementById('{name}'); knob.value = {place}; "
+    browser.evaluate(code + "knob.dispatchEvent(new Event('input', { bubbles: true })); })()")
+
+
+@pytest.mark.parametrize("state", BUDGETS)
+def test_each_verdict(browser: Browser, make_bundle: Make, tmp_path: Path, state: str) -> None:
+    bundle = make_bundle(**{"variants": VARIANTS, **BUDGETS[state]})
+    report, page = build_report(bundle), written(bundle, tmp_path / "report.html")
+    browser.complaints.clear()
+    for width, dark in ((1100, False), (1100, True), (380, False), (380, True)):
+        browser.show_as(width=width, dark=dark, phone=width < 500)
+        browser.open(page)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width, f"at {width} px it scrolls sideways"
+        ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert ground == ("rgb(18, 21, 24)" if dark else "rgb(250, 250, 248)")
+        told = browser.evaluate("window.kdc.result")
+        assert (told["verdict"], told["why"]) == (report.verdict, report.why)
+        browser.evaluate("document.getElementById('theme').click()")
+        assert browser.evaluate("getComputedStyle(document.body).backgroundColor") != ground
+    assert not browser.complaints
+    assert page.stat().st_size < 1_500_000
+
+
+def test_limits_and_temperature_move(browser: Browser, make_bundle: Make, tmp_path: Path) -> None:
+    bundle = make_bundle(variants=VARIANTS, budget={"p50_ms": 2.5, "size_mb": 1})
+    browser.complaints.clear()
+    browser.open(written(bundle, tmp_path / "report.html"))
+    assert browser.evaluate("document.getElementById('moved').hidden")
+    slide(browser, "knob-p50_ms", 0)
+    assert browser.evaluate("document.getElementById('badge').textContent") == "fail"
+    assert browser.evaluate("document.getElementById('ships').textContent") == "none can be chosen"
+    assert "--set budget.p50_ms=" in browser.evaluate("document.getElementById('keep').textContent")
+    slide(browser, "knob-p50_ms", 500)
+    line = "[...document.querySelectorAll('.pareto .limit')].find((found) => found.dataset.line === 'p50_ms')"
+    first = browser.evaluate(f"{line}.getAttribute('x1')")
+    slide(browser, "knob-p50_ms", 560)
+    assert browser.evaluate(f"{line}.getAttribute('visibility')") == "visible"
+    assert float(browser.evaluate(f"{line}.getAttribute('x1')")) > float(first)
+    browser.evaluate("document.querySelector('button.reset').click()")
+    assert browser.evaluate("document.getElementById('badge').textContent") == "pass"
+    before = browser.evaluate("document.getElementById('softened').textContent")
+    slide(browser, "temperature", 20)
+    assert browser.evaluate("document.getElementById('softened').textContent") != before
+    slide(browser, "quantile", 50)
+    assert browser.evaluate("document.getElementById('quantiles').textContent").startswith("p50 of the raw samples")
+    browser.evaluate("document.getElementById('judge-min_class_retention').click()")
+    assert browser.evaluate("'min_class_retention' in window.kdc.result.limits") is False
+    assert not browser.complaints
+
+
+def test_keys_move_a_limit(browser: Browser, make_bundle: Make, tmp_path: Path) -> None:
+    browser.open(written(make_bundle(variants=VARIANTS, budget={"p50_ms": 2.5}), tmp_path / "report.html"))
+    browser.evaluate("document.getElementById('knob-p50_ms').focus()")
+    before = browser.evaluate("window.kdc.result.limits.p50_ms")
+    for kind in ("keyDown", "keyUp"):
+        key = {"type": kind, "key": "ArrowLeft", "code": "ArrowLeft", "windowsVirtualKeyCode": 37}
+        browser.send("Input.dispatchKeyEvent", key)
+    assert browser.evaluate("window.kdc.result.limits.p50_ms") < before == 2.5
+
+
+def test_a_limit_is_dragged_in_the_drawing(browser: Browser, make_bundle: Make, tmp_path: Path) -> None:
+    browser.show_as()
+    browser.open(written(make_bundle(variants=VARIANTS, budget={"p50_ms": 2.5}), tmp_path / "report.html"))
+    grip = "document.querySelector('.pareto .grip[data-line=p50_ms]')"
+    browser.evaluate(f"{grip}.scrollIntoView({{ block: 'center' }})")
+    x, y = browser.evaluate(
+        f"(({{ x, y, width, height }}) => [x + width / 2, y + height / 2])({grip}.getBoundingClientRect())"
+    )
+    for kind, to in (("mousePressed", x), ("mouseMoved", x - 60), ("mouseReleased", x - 60)):
+        held = {"button": "left", "buttons": 1, "clickCount": 1}
+        browser.send("Input.dispatchMouseEvent", {"type": kind, "x": to, "y": y, **held})
+    assert browser.evaluate("window.kdc.result.limits.p50_ms") < 2.4
+    assert not browser.complaints
+
+
+def test_hostile_names_do_nothing(browser: Browser, make_bundle: Make, edit_json: Edit, tmp_path: Path) -> None:
+    bundle = make_bundle(variants=VARIANTS, notes=(HOSTILE,))
+
+    def spoil(values: dict[str, Any]) -> None:
+        values["student"]["class_names"] = [f"{number} {CLASS}" for number in range(3)]
+        values["teacher"]["source"] = "x" * 10_000
+
+    edit_json(bundle / "bundle.json", spoil)
+    browser.complaints.clear()
+    browser.show_as(width=380, phone=True)
+    browser.open(written(bundle, tmp_path / "report.html"))
+    slide(browser, "temperature", 9)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 380
+    for width in (760, 1010, 1100):
+        browser.show_as(width=width)
+        browser.open(tmp_path / "report.html")
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert not browser.complaints, "nor was anything fetched, or a dialog opened"
+
+
+def test_it_prints(browser: Browser, make_bundle: Make, tmp_path: Path) -> None:
+    browser.open(written(make_bundle(variants=VARIANTS), tmp_path / "report.html"))
+    browser.pdf(tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    assert browser.evaluate("[...document.querySelectorAll('details')].every((found) => found.open)")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("state", BUDGETS)
+def test_axe_finds_no_serious_fault(
+    browser: Browser, make_bundle: Make, tmp_path: Path, state: str, dark: bool
+) -> None:
+    """KDC_AXE names axe.min.js of the npm package axe-core."""
+    script = os.environ.get("KDC_AXE")
+    if not script:
+        pytest.skip("needs axe-core: KDC_AXE=…/node_modules/axe-core/axe.min.js")
+    browser.show_as(dark=dark)
+    browser.open(written(make_bundle(**{"variants": VARIANTS, **BUDGETS[state]}), tmp_path / "report.html"))
+    browser.evaluate("document.querySelectorAll('details').forEach((found) => (found.open = true))")
+    browser.evaluate(Path(script).read_text(encoding="utf-8") + "; 0")
+    found = browser.evaluate("axe.run().then(({ violations }) => violations.map(({ id, impact }) => [id, impact]))")
+    assert [fault for fault in found if fault[1] in BAD] == []
