@@ -33,6 +33,7 @@ __all__ = [
     "RaceLosses",
     "RaceShare",
     "Recipe",
+    "ReportFormat",
     "Resume",
     "Rounds",
     "Seconds",
@@ -143,6 +144,10 @@ ProfileName = Annotated[
     str, typer.Option(help="A profile's name, or the path of its YAML.", autocompletion=_profiles_like)
 ]
 BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that kdc export made.")]
+ReportFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="text, md, json, html, junit, bencher or release. Default: as --out ends, or text."),
+]
 AllowUnmeasured = Annotated[
     bool, typer.Option("--allow-unmeasured", help="Do not judge budget lines that were not measured.")
 ]

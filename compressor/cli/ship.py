@@ -19,6 +19,7 @@ from compressor.cli.options import (
     ProfileName,
     Quiet,
     QuietResult,
+    ReportFormat,
     Rounds,
     Seconds,
     SetProfile,
@@ -121,12 +122,7 @@ def report(
     bundle: Annotated[
         list[Path], typer.Argument(metavar="BUNDLE", help="A folder that kdc export made; several: side by side.")
     ],
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="text, md, json, html, junit, bencher or release. Default: as --out ends, or text."
-        ),
-    ] = None,
+    format_: ReportFormat = None,
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of stdout.")] = None,
     overwrite: OverwriteFile = False,
     allow_unmeasured: AllowUnmeasured = False,

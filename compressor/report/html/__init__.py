@@ -5,7 +5,7 @@ figures      the drawings, plain SVG; svg: what they are made of
 instrument   what the browser judges with (judge.js), and the raw samples
 tables       the tables, with a name for every figure; head: the first screen; retained: class by class
 samples      what the student gets wrong and the teacher right; explorer: the teacher's answers at a temperature
-advice       what was not measured, and what to try next; provenance: where it comes from; course: of the training
+unmeasured   what was not measured, and why; provenance: where it comes from; course: of the training
 """
 
 from compressor.report.html.page import to_html

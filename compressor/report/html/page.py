@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from compressor.report.html.advice import next_steps, not_measured
 from compressor.report.html.course import history_of, weights_of
 from compressor.report.html.explorer import explorer
 from compressor.report.html.figures import curves, distributions, pareto, sizes, softening
@@ -19,6 +18,8 @@ from compressor.report.html.retained import classes_of
 from compressor.report.html.samples import disagreements
 from compressor.report.html.tables import tables_of
 from compressor.report.html.text import shown
+from compressor.report.html.unmeasured import not_measured
+from compressor.report.next_step import next_step
 from compressor.report.read import Results
 from compressor.report.render.formats import verdict_line
 from compressor.report.render.text import confidence_percent
@@ -54,7 +55,7 @@ def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured
         subject=subject,
         cards=cards(report, results, subject),
         failures=failures(report, subject),
-        steps=next_steps(report, results, subject),
+        step=next_step(report),
         pareto=pareto(report),
         spread=distributions(report, raw),
         sizes=sizes(report) if report.rows else "",

@@ -1,0 +1,42 @@
+"""What was not measured, and why."""
+
+from collections.abc import Iterator
+
+from compressor.report.html.text import shown
+from compressor.report.read import Results
+from compressor.schema.report import Report
+
+__all__ = ["not_measured"]
+
+
+def not_measured(report: Report, results: Results) -> Iterator[tuple[str, str]]:
+    """What was not, and why: figures and lines, those of several variants in one."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for check in report.checks:
+        if check.verdict == "unmeasured":
+            reasons.setdefault((check.line, check.reason), []).append(check.variant)
+    for (line, reason), names in reasons.items():
+        yield f"{line} of {_few(names)}", shown(reason, 300)
+    if report.session is None:
+        yield "latency, memory, accuracy on the device", "the bundle holds no measurement"
+        return
+    for row in report.rows:
+        if row.error is not None:
+            yield f"everything of {shown(row.name)}", shown(row.error, 300)
+    if report.session.aa is None:
+        yield "how far two runs of the same artefact differ (A/A)", "the session had no second copy of the reference"
+    if not report.session.with_throughput:
+        yield "throughput", "it was left out on request"
+    measured = [row for row in report.rows if row.measured]
+    if measured and not any(row.throughput and row.throughput.joules_per_image for row in measured):
+        yield "energy", "the machine has no counter that can be read, or throughput was left out"
+    few = [row.name for row in measured if row.p90_ms is None]
+    if few:
+        yield f"p90 of {_few(few)}", "too few timed calls"
+    if results.bundle.student.gain is None:
+        yield "what distillation gained over labels alone", "no control was trained (kdc distill --control)"
+
+
+def _few(names: list[str]) -> str:
+    listed = ", ".join(shown(name, 60) for name in names[:4])
+    return f"{listed} and {len(names) - 4} more" if len(names) > 4 else listed
