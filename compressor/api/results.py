@@ -140,12 +140,13 @@ class PredictionsResult(Shown):
 @dataclass(frozen=True, repr=False)
 class BundleResult(Shown):
     """A bundle, in the folder `bundle`, and its `report`. `allow_unmeasured`: whether what was not measured is let
-    through."""
+    through. `baseline`: what the report holds it against, where it was not measured beside that."""
 
     bundle: Path
     report: "Report"
     allow_unmeasured: bool = False
     warnings: tuple[str, ...] = ()
+    baseline: Path | None = None
 
     @property
     def verdict(self) -> str:
@@ -182,7 +183,7 @@ class BundleResult(Shown):
         from compressor.report import summary
         from compressor.terminal.console import rendered_text
 
-        return rendered_text(summary(self.report, str(self.bundle), self.allow_unmeasured))
+        return rendered_text(summary(self.report, str(self.bundle), self.allow_unmeasured, self.baseline))
 
     def _repr_html_(self) -> str:
         from compressor.report.render.text import estimate, megabytes, number

@@ -195,11 +195,11 @@ def report(
         raise KdcError(f"--history {remembered} lies in the bundle, which is sealed", "choose a file outside of it")
     held_against = None if earlier is None else read_baseline(earlier, folder)
     made = refresh(folder, allow_unmeasured)
-    pushed = None if push is None else send(folder, made, push)
+    pushed = None if push is None else send(folder, made, push, allow_unmeasured)
     if held_against is not None:
         made = report_beside(counted(folder), held_against)
     trend = None if remembered is None else remember(remembered, entry_of(counted(folder), made))
-    done = ReportResult(folder, made, allow_unmeasured, format=chosen, pushed=pushed, trend=trend)
+    done = ReportResult(folder, made, allow_unmeasured, baseline=earlier, format=chosen, pushed=pushed, trend=trend)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
     return done
@@ -247,7 +247,7 @@ def check(bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured:
 
     folder, earlier = path_of(bundle, "bundle"), optional_path(baseline, "--baseline")
     held_against = None if earlier is None else read_baseline(earlier, folder)
-    return BundleResult(folder, run(folder, held_against), allow_unmeasured)
+    return BundleResult(folder, run(folder, held_against), allow_unmeasured, baseline=earlier)
 
 
 def _measuring(

@@ -231,4 +231,4 @@ def _show(done: "BundleResult", quiet: bool) -> None:
     if quiet:
         show_line(done.summary)
     else:
-        show_summary(summary(done.report, str(done.bundle), done.allow_unmeasured))
+        show_summary(summary(done.report, str(done.bundle), done.allow_unmeasured, done.baseline))

@@ -3,15 +3,18 @@
 import shlex
 from dataclasses import dataclass
 
+from compressor.profiles import profile_names
 from compressor.report.gate import broken
 from compressor.report.render.markdown import code, text
 from compressor.schema.race import Neighbour
 from compressor.schema.report import Report
 from compressor.terminal.printable import one_line
 
-__all__ = ["Step", "next_step"]
+__all__ = ["Step", "next_step", "profile_to_type"]
 
 AGAINST_BASELINE = ("max_slowdown", "max_growth", "max_accuracy_loss", "max_negative_flips")
+ON_DEVICE = ("p50_ms", "p90_ms", "peak_rss_mb", "model_rss_mb")
+"""Judged on the profile's device alone."""
 LATENCY = ("p50_ms", "p90_ms", "min_speedup", "max_slowdown")
 LONGEST = 100
 COSTS = (*LATENCY, "size_mb", "peak_rss_mb", "model_rss_mb", "max_growth")
@@ -48,6 +51,11 @@ def _typed(name: str, otherwise: str) -> str:
     return shlex.quote(name) if one_line(name) == name and len(name) <= LONGEST else otherwise
 
 
+def profile_to_type(report: Report) -> str:
+    """What `--profile` takes: a built-in profile is found by its name anywhere, another one by its path."""
+    return report.profile if report.profile in profile_names() else "PROFILE.yaml"
+
+
 def _decisive(report: Report, *verdicts: str) -> set[str]:
     """The lines with these verdicts of the variant to ship, or of all students where there is none."""
     students = {row.name for row in report.rows if row.role == "student"}
@@ -59,7 +67,7 @@ def _without_the_broken(report: Report, where: str) -> Step:
     at_fault = {check.variant for check in broken(report.checks)}
     students = [row for row in report.rows if row.role == "student"]
     rest = [row for row in students if row.name not in at_fault]
-    profile = _typed(report.profile, "PROFILE")
+    profile = profile_to_type(report)
     if not rest or len(rest) == len(students):  # what is at fault may be what they are compared with
         return Step(f"kdc doctor --profile {profile}", "what works on this machine, and what does not")
     targets = " ".join(f"--target {shlex.quote(f'{row.runtime}-{row.precision}')}" for row in rest)
@@ -67,7 +75,7 @@ def _without_the_broken(report: Report, where: str) -> Step:
 
 
 def _for_a_failure(report: Report) -> Step:
-    failed, profile = _decisive(report, "fail"), _typed(report.profile, "PROFILE")
+    failed, profile = _decisive(report, "fail"), profile_to_type(report)
     contenders = report.race.contenders if report.race is not None else ()
     raced = next((each for each in contenders if report.race is not None and each.student == report.race.winner), None)
     if failed & set(COSTS):
@@ -90,20 +98,22 @@ def _another(other: Neighbour, why: str) -> Step:
 
 
 def _for_an_open_verdict(report: Report, where: str) -> Step:
-    session, still_open = report.session, _decisive(report, "inconclusive", "unmeasured")
+    session, undecided, missing = report.session, _decisive(report, "inconclusive"), _decisive(report, "unmeasured")
     assert session is not None
     again = f"kdc measure {where}"
     if session.lost is not None:
         return Step(again, "the session broke off")
-    if not report.matches:
+    if not report.matches and (undecided | missing) & set(ON_DEVICE):
         return Step(f"{again} --device ssh://USER@HOST", "latency and memory are judged on the profile's device alone")
-    if still_open & set(AGAINST_BASELINE) and report.release is None:
+    if missing & set(AGAINST_BASELINE) and report.release is None:
         return Step(f"{again} --baseline EARLIER_BUNDLE", "there is no baseline to be held against")
-    if still_open & set(LATENCY):
+    if "max_slowdown" in missing and not any(row.role == "baseline" for row in report.rows):
+        return Step(f"{again} --baseline EARLIER_BUNDLE", "the baseline did not race in this session")
+    if undecided & set(LATENCY):
         if session.disturbed:
             return Step(again, "while nothing else runs there")
         rounds = 2 * session.rounds
         return Step(f"{again} --rounds {rounds} --seconds 600", f"more than {session.rounds} rounds may decide it")
-    if _decisive(report, "inconclusive"):
+    if undecided:
         return Step("", f"More test samples would tell: there are {report.test_n}.")
     return Step(again, "what was not measured")

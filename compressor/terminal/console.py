@@ -70,7 +70,7 @@ def rendered_text(rendered: "RenderableType", *, colours: bool = False) -> str:
     Console(
         file=file, width=width, force_terminal=colours, no_color=terminal.no_color or not colours,
         color_system="auto" if colours else None, markup=False, emoji=False, highlight=False, legacy_windows=False,
-    ).print(rendered)  # fmt: skip
+    ).print(rendered, crop=False)  # fmt: skip
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 

@@ -293,8 +293,8 @@ def test_the_verdict_in_one_line(make_bundle: Make, report: Report) -> None:
     assert verdict_line(broken) == "FAIL on profile mini-pc: s fails runs (boom)"
     open_lines = build_report(make_bundle({"s": {"p50": 99}, "t": {}}, {"p50_ms": 2, "min_retention": 0.9}))
     assert verdict_line(open_lines) == (
-        "INCONCLUSIVE on profile mini-pc: s (fail p50_ms; unmeasured min_retention); "
-        "t (inconclusive p50_ms; unmeasured min_retention)"
+        "INCONCLUSIVE on profile mini-pc: t, which ships, is inconclusive on p50_ms and is unmeasured on "
+        "min_retention; s (fail p50_ms; unmeasured min_retention)"
     )
     allowed = build_report(make_bundle(measured=False))
     assert verdict_line(allowed, allow_unmeasured=True) == (
@@ -302,6 +302,26 @@ def test_the_verdict_in_one_line(make_bundle: Make, report: Report) -> None:
     )
     none = build_report(make_bundle({"reference": {"role": "reference"}, "teacher": {"role": "teacher"}}))
     assert verdict_line(none) == "UNMEASURED on profile mini-pc: the bundle has no student variant"
+
+
+def test_the_one_that_ships_comes_first_in_that_line(make_bundle: Make) -> None:
+    variants = {
+        "s": {"p50": 2.0},
+        "q": {"p50": 1.0, "precision": "fp16", "executed": "fp16", "repeat": 200_000},
+        "r": {"p50": 9.0},
+        "t": {"role": "teacher", "p50": 6.0},
+    }
+    report = build_report(make_bundle(variants, {"p50_ms": 4, "size_mb": 0.15, "max_slowdown": 1.1}))
+    kept = [check for check in report.checks if check.line != "max_slowdown" or check.variant == "q"]
+    failed = report.model_copy(update={"verdict": "fail", "winner": "q", "holds": ("s",), "checks": tuple(kept)})
+    assert verdict_line(failed) == (
+        "FAIL on profile mini-pc: q, which ships, fails size_mb and is unmeasured on max_slowdown; "
+        "s holds every line; r (fail p50_ms)"
+    )
+    none = failed.model_copy(update={"winner": None, "checks": ()})
+    assert verdict_line(none).endswith(
+        ": s is held against no line; q is held against no line; r is held against no line"
+    )
 
 
 def test_the_files(make_bundle: Make) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import junitparser
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard
@@ -19,6 +20,8 @@ from compressor.report import (
     check,
     finish,
     refresh,
+    release_of,
+    report_beside,
     report_schema,
     to_bencher,
     to_card,
@@ -28,6 +31,7 @@ from compressor.report import (
 )
 from compressor.report.decision import excess, figures, open_lines
 from compressor.report.next_step import next_step
+from compressor.report.release import Baseline
 from compressor.report.render.head import MOST_LINES
 from compressor.report.render.page import LONGEST
 from compressor.schema.base import read_json
@@ -120,7 +124,7 @@ def test_the_head_says_what_fails_by_how_much_and_what_to_type(make_bundle: Make
     said = "2.00 [1.98–2.01] ms (n = 40 blocks of 6 calls): 67 % over"
     assert any(f"| p50_ms | ≤ 1.2 ms | {said} | **fail** |" in line for line in lines)
     assert any("| size_mb | ≤ 0.5 MB | 0.8000 MB: 60 % over | **fail** |" in line for line in lines)
-    assert lines[-2].startswith("**Next:** `kdc students --profile mini-pc`")
+    assert lines[-2].startswith("**Next:** `kdc students --profile PROFILE.yaml`")
     passing = before_the_fold(to_markdown(state(make_bundle, "pass")))
     assert not any("| line |" in line or "Next" in line for line in passing), "nothing fails, and nothing is open"
 
@@ -175,6 +179,27 @@ def test_the_worst_report_stays_within_its_lines_and_a_comment(make_bundle: Make
     assert "Those that pass, 270, would not fit into a comment" in fitted
 
 
+def test_the_longest_head_stays_within_its_lines(make_bundle: Make) -> None:
+    """Measured elsewhere, disturbed, broken off, beside a baseline, all six figures, and unmeasured lines let through:
+    no line is left for a table of what is open."""
+    variants = {
+        "s": {"wrong": 10},
+        "baseline-s": {"role": "baseline", "wrong": 10, "p50": 1.0},
+        "teacher": {"role": "teacher", "p50": 6.0},
+    }
+    budget = {"p50_ms": 0.1, "p90_ms": 0.1, "min_speedup": 3, "min_accuracy": 0.9, "size_mb": 5}
+    report = build_report(
+        make_bundle(variants, budget, session={"lost": "gone"}, machine={"cpu": "another"}, played={"busy_cpu_s": 0.7})
+    )
+    assert len(figures(report)) == 6
+    lines = before_the_fold(to_markdown(report, allow_unmeasured=True))
+    titles = ("To ship", "Not the device", "Absolute figures", "The session broke", "Against the", "Unmeasured lines")
+    assert [line[2:].startswith(title) for line, title in zip(lines[2:8], titles, strict=True)] == 6 * [True]
+    assert len(lines) <= MOST_LINES
+    assert "**inconclusive**: `s` runs; 3 more, below." in lines
+    assert lines[-2].startswith("**Next:**")
+
+
 @pytest.mark.parametrize(
     ("limit", "value", "said"),
     [
@@ -219,14 +244,53 @@ def test_what_to_type_next(make_bundle: Make) -> None:
     assert command(budget={"p50_ms": 2.0}) == "kdc measure 'my bundle' --rounds 80 --seconds 600"
     busy = {"wall_s": 0.2, "own_cpu_s": 0.4, "busy_cpu_s": 0.7}
     assert command(budget={"p50_ms": 1.5}, played=busy) == "kdc measure 'my bundle'"
-    assert command(budget={"size_mb": 0.5}) == "kdc students --profile mini-pc"
+    assert command(budget={"size_mb": 0.5}) == "kdc students --profile PROFILE.yaml"
     assert command(budget={"min_accuracy": 0.99}) == "kdc distill … --epochs N"
     few = {"ort-fp32": {"wrong": 10}, "teacher": {"role": "teacher", "wrong": 6, "p50": 6.0}}
     assert command(variants=few, budget={"min_accuracy": 0.95}) == "", "more test samples would tell"
     two = {"a": {}, "b": {"precision": "int8", "executed": "fp32"}, "t": {"role": "teacher"}}
-    kept = "kdc export RUN --profile mini-pc --out 'my bundle' --overwrite --target onnxruntime-fp32"
+    kept = "kdc export RUN --profile PROFILE.yaml --out 'my bundle' --overwrite --target onnxruntime-fp32"
     assert command(variants=two) == kept
-    assert command(variants={"b": two["b"], "t": two["t"]}) == "kdc doctor --profile mini-pc"
+    assert command(variants={"b": two["b"], "t": two["t"]}) == "kdc doctor --profile PROFILE.yaml"
+
+
+def test_what_would_not_help_is_not_advised(make_bundle: Make) -> None:
+    def command(budget: Values, **arguments: Any) -> str:
+        step = next_step(build_report(make_bundle(budget=budget, **arguments)))
+        assert step is not None
+        return step.command
+
+    elsewhere: Values = {"cpu": "EPYC", "cores": 2}
+    doubtful: Values = {"s": {"wrong": 22}}
+    device = "kdc measure BUNDLE --device ssh://USER@HOST"
+    assert command({"min_accuracy": 0.9}, variants=doubtful, machine=elsewhere) == "", "accuracy is the same there"
+    assert command({"min_accuracy": 0.9, "peak_rss_mb": 99}, variants=doubtful, machine=elsewhere) == device
+    assert command({"p90_ms": 9}, machine=elsewhere) == device
+    # A ratio of latencies is judged anywhere.
+    close: Values = {"s": {}, "t": {"role": "teacher", "p50": 6.0}}
+    assert command({"min_speedup": 3.0}, variants=close, machine=elsewhere).endswith("--rounds 80 --seconds 600")
+    # More rounds would leave it unmeasured.
+    table = ("labels", np.arange(200) % 3)
+    assert command({"min_speedup": 2}, variants={"s": {}}, table=table) == "kdc measure BUNDLE"
+    assert command({"max_slowdown": 1.1}) == "kdc measure BUNDLE --baseline EARLIER_BUNDLE"
+
+
+def test_a_baseline_that_did_not_race_is_to_race(make_bundle: Make, tmp_path: Path) -> None:
+    bundle = make_bundle(budget={"max_slowdown": 1.1})
+    finish(bundle)
+    earlier = Baseline("--baseline old", release_of(bundle), None)
+    step = next_step(report_beside(bundle, earlier))
+    assert step is not None
+    assert step.command == "kdc measure BUNDLE --baseline EARLIER_BUNDLE"
+    assert step.why == "the baseline did not race in this session"
+
+
+def test_a_built_in_profile_is_named_and_another_one_is_a_file(make_bundle: Make) -> None:
+    report = state(make_bundle, "fail")
+    for name, said in (("x86-avx2", "x86-avx2"), ("mini-pc", "PROFILE.yaml"), ("a b\x1b[2J", "PROFILE.yaml")):
+        step = next_step(report.model_copy(update={"profile": name}))
+        assert step is not None
+        assert step.command == f"kdc students --profile {said}"
 
 
 def test_after_a_race_the_next_student_is_named(make_bundle: Make) -> None:

@@ -5,6 +5,7 @@ Small files go inline, large ones by LFS. By xet, which huggingface_hub prefers 
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,18 +13,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from huggingface_hub import constants
 
 import compressor
 from compressor import KdcError
+from compressor.files.atomic import file_sha256
 from compressor.report import finish
+from compressor.schema.base import parse
+from compressor.schema.report import Report
 from tests.kit import Ended
 
 # huggingface_hub's own, of its LFS upload by httpx.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 Make = Callable[..., Path]
+Edit = Callable[[Path, Callable[[dict[str, Any]], object]], None]
 Kdc = Callable[..., Ended]
 TOKEN = "hf_the_token_of_the_test"
 LARGE = 100_000
@@ -144,9 +150,8 @@ def test_card_report_and_what_ships_go_and_nothing_else(hub: Hub, sealed: Path, 
     ended = kdc("report", sealed, "--push", "hf:me/model", "--quiet")
     assert ended.code == 0, ended.err
     best = {path.relative_to(sealed).as_posix() for path in (sealed / "best").rglob("*") if path.is_file()}
-    shown = {path.name for path in sealed.glob("report.*")}
     assert hub.large, "the model is large"
-    assert set(hub.files) == {"notes.md", "README.md", *shown, *best}
+    assert set(hub.files) == {"notes.md", "README.md", "report.md", "report.json", *best}
     for path in set(hub.files) - {"notes.md"}:
         assert hub.files[path] == (sealed / path).read_bytes()
     assert not [path for path in hub.files if path.startswith(("eval/", "teacher/", "measurements/"))]
@@ -155,6 +160,44 @@ def test_card_report_and_what_ships_go_and_nothing_else(hub: Hub, sealed: Path, 
     assert hub.created.get("visibility") == "private" or hub.created.get("private") is True
     assert hub.message.startswith("ort-fp32: pass on mini-pc, kdc ")
     assert TOKEN not in ended.out + ended.err
+
+
+def stored_anew(found: dict[str, Any], file: Path) -> None:
+    """`file` is another than the manifest says."""
+    for entry in found["support"]:
+        if entry["path"] == f"eval/{file.name}":
+            entry.update(sha256=file_sha256(file), bytes=file.stat().st_size)
+
+
+def test_no_test_image_and_no_name_of_a_sample_goes(hub: Hub, make_bundle: Make, edit_json: Edit, kdc: Kdc) -> None:
+    """Whatever the bundle's own report shows of them."""
+    variants = {
+        "s": {"wrong": 30},
+        "baseline-s": {"role": "baseline", "wrong": 0},
+        "teacher": {"role": "teacher", "p50": 6.0},
+    }
+    names = [f"patient-{number}.png" for number in range(200)]
+    bundle = make_bundle(variants, {"p50_ms": 9, "max_accuracy_loss": None}, ids=names)
+    np.save(bundle / "eval/s-inputs.npy", np.zeros((200, 4, 4, 3), np.uint8))
+    edit_json(bundle / "bundle.json", lambda found: stored_anew(found, bundle / "eval/s-inputs.npy"))
+    finish(bundle)
+    own = {path.name: path.read_bytes() for path in bundle.glob("report.*")}
+    assert b"data:image" in own["report.html"]
+    assert all(b"patient-" in content for content in own.values())
+    ended = kdc("report", bundle, "--push", "hf:me/model", "--quiet", "--allow-unmeasured")
+    assert ended.code == 0, ended.err
+    assert {"README.md", "report.md", "report.json"} <= set(hub.files)
+    for path, content in hub.files.items():
+        assert not re.search(rb"data:image|patient-", content), path
+    told, pushed = (parse(Report, json.loads(text), "") for text in (own["report.json"], hub.files["report.json"]))
+    assert told.release is not None
+    assert pushed.release is not None
+    [before], [after] = told.release.variants, pushed.release.variants
+    assert before.flips
+    assert after == before.model_copy(update={"flips": ()})
+    assert pushed.model_copy(update={"release": told.release}) == told, "all else goes as it is"
+    assert "right before, wrong now %" in hub.files["report.md"].decode()
+    assert {path.name: path.read_bytes() for path in bundle.glob("report.*")} == own
 
 
 def test_where_it_went_is_said(hub: Hub, sealed: Path, kdc: Kdc) -> None:

@@ -1,6 +1,8 @@
 """What a terminal shows at the end of export, measure and report."""
 
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
+import compressor
 from compressor.report import build_report, finish, summary, to_json, to_markdown, verdict_line
 from compressor.schema.report import Verdict
 from compressor.terminal.console import rendered_text, show_summary
@@ -39,7 +42,7 @@ def test_it_fits_80_columns_and_says_what_matters(make_bundle: Make, verdict: Ve
         assert "on Intel(R) Processor N100, 2 threads" in text
     if verdict == "fail":
         assert "fails   ort-fp32 size_mb: 0.8000 MB, limit ≤ 0.5 MB (60 % over)" in text
-        assert "next    kdc students --profile mini-pc" in text
+        assert "next    kdc students --profile PROFILE.yaml" in text
 
 
 def test_what_the_figures_rest_on_is_said_to_its_end(make_bundle: Make) -> None:
@@ -92,7 +95,46 @@ def test_what_is_to_be_typed_can_be_pasted(make_bundle: Make) -> None:
             break
     assert len(command) > 1
     joined = "".join(part.removesuffix("\\") for part in command)
-    assert joined == "kdc export RUN --profile mini-pc --out 'my bundle' --overwrite" + 4 * " --target onnxruntime-fp32"
+    whole = "kdc export RUN --profile PROFILE.yaml --out 'my bundle' --overwrite" + 4 * " --target onnxruntime-fp32"
+    assert joined == whole
+
+
+SPACED = "/srv/models/of the students/" + "a long name/" * 9 + "it's   the bundle"
+
+
+def typed(text: str, title: str) -> list[list[str]]:
+    """What a shell makes of the commands beside `title`."""
+    lines = text.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.split()[:1] == [title])
+    end = next((index for index in range(start + 1, len(lines)) if lines[index][:4].strip()), len(lines))
+    indent = lines[start].index(lines[start].split(maxsplit=1)[1])
+    assert {line[2:indent].strip() for line in lines[start + 1 : end]} <= {""}
+    pasted = "\n".join(line[indent:] for line in lines[start:end]).replace("\\\n", "")
+    return [shlex.split(command) for command in pasted.splitlines()]
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_long_path_with_spaces_can_be_pasted(make_bundle: Make, colours: bool) -> None:
+    """Whatever the width of the terminal, no command is folded or cut."""
+    text = COLOUR.sub("", rendered_text(summary(state(make_bundle, "inconclusive"), SPACED), colours=colours))
+    assert typed(text, "next")[0] == ["kdc", "measure", SPACED, "--rounds", "80", "--seconds", "600"]
+    assert typed(text, "report") == [[f"{SPACED}/report.md"], ["kdc", "report", SPACED, "--format", "md"]]
+
+
+def test_after_a_comparison_the_command_that_shows_it_is_named(make_bundle: Make, tmp_path: Path, kdc: Kdc) -> None:
+    """report.md in the bundle does not hold it."""
+    bundle = make_bundle(budget={"p50_ms": 9})
+    finish(bundle)
+    earlier = tmp_path / "the earlier one"
+    shutil.copytree(bundle, earlier)
+    again = ["kdc", "report", str(bundle), "--format", "md", "--baseline", str(earlier)]
+    told = kdc("report", bundle, "--baseline", earlier)
+    assert told.code == 0, told.err
+    for text in (told.out, compressor.check(bundle, baseline=earlier).to_text()):
+        assert typed(text, "report") == [again]
+        assert "report.md" not in text
+    shown = kdc(*again[1:])
+    assert "**Against the baseline:**" in shown.out
 
 
 class Terminal:

@@ -19,6 +19,7 @@ from compressor.report.choice import ON_TEST_LABELS
 from compressor.report.gate import checks_for
 from compressor.report.html.text import shown
 from compressor.report.latency import teacher_of
+from compressor.report.next_step import profile_to_type
 from compressor.report.read import Results
 from compressor.report.render.text import megabytes
 from compressor.schema.profile import ACCURACY_LOSS, Budget
@@ -80,7 +81,7 @@ def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict
     names, classes = {row.name for row in students}, report.class_names
     budget, movable = results.bundle.profile.budget, {line.name for line in LINES}
     return {
-        "profile": report.profile,
+        "profile": profile_to_type(report),
         "allow_unmeasured": allow_unmeasured,
         "elsewhere": bool(report.differences),
         "budget": {name: getattr(budget, name) for name in budget.model_fields_set if name in movable},

@@ -47,13 +47,23 @@ def verdict_line(report: Report, allow_unmeasured: bool = False) -> str:
         return head + (f"ship {report.winner}; {all_lines}" if report.winner is not None else all_lines)
     if allow_unmeasured and (held := holding(report, allow_unmeasured)):
         return head + f"unmeasured lines are allowed and not judged; {', '.join(held)}: nothing else is missing"
-    parts = []
-    for name in [row.name for row in report.rows if row.role == "student"]:
-        open_lines = [(check.verdict, check.line) for check in report.checks if check.variant == name]
-        said = [
-            f"{verdict} {', '.join(line for outcome, line in open_lines if outcome == verdict)}"
-            for verdict in ("fail", "inconclusive", "unmeasured")
-            if any(outcome == verdict for outcome, _ in open_lines)
-        ]
-        parts.append(f"{name} ({'; '.join(said)})")
-    return head + ("; ".join(parts) or "the bundle has no student variant")
+    students = sorted(
+        (row.name for row in report.rows if row.role == "student"), key=lambda name: name != report.winner
+    )
+    return head + ("; ".join(_of_variant(report, name) for name in students) or "the bundle has no student variant")
+
+
+def _of_variant(report: Report, name: str) -> str:
+    """The lines that a variant does not pass; of the one to ship in words."""
+    checks = [check for check in report.checks if check.variant == name]
+    lines = {
+        verdict: ", ".join(check.line for check in checks if check.verdict == verdict)
+        for verdict in ("fail", "inconclusive", "unmeasured")
+    }
+    missed = {verdict: names for verdict, names in lines.items() if names}
+    if not missed:
+        return f"{name} holds every line" if checks else f"{name} is held against no line"
+    if name == report.winner:
+        words = {"fail": "fails", "inconclusive": "is inconclusive on", "unmeasured": "is unmeasured on"}
+        return f"{name}, which ships, {' and '.join(f'{words[verdict]} {names}' for verdict, names in missed.items())}"
+    return f"{name} ({'; '.join(f'{verdict} {names}' for verdict, names in missed.items())})"

@@ -79,7 +79,10 @@ def _open_table(lines: list[OpenLine], room: int) -> list[str]:
     """The lines that fail or are open, as many as `room` has lines for."""
     if not lines:
         return []
-    shown = lines if len(lines) <= room else lines[: room - 1]
+    if room < 1:  # not even for the head of a table
+        first, more = lines[0], f"; {len(lines) - 1} more, below" if len(lines) > 1 else ""
+        return [f"{_marked(first.verdict)}: {_names(first.variants)} {', '.join(first.lines)}{more}."]
+    shown = lines if len(lines) <= room else lines[: max(0, room - 1)]
     rows = [
         [
             _names(line.variants),

@@ -1,7 +1,10 @@
 """Report -> what a terminal of 80 columns shows at the end of a command."""
 
+import re
 import shlex
 from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.report.decision import Figure, OpenLine, conditions, figures, open_lines, samples
@@ -10,7 +13,7 @@ from compressor.report.next_step import next_step
 from compressor.report.render.head import TITLES
 from compressor.report.render.release import in_words, release_diff_of, shared_part
 from compressor.schema.report import Report, Verdict
-from compressor.terminal.printable import one_line
+from compressor.terminal.printable import one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -27,14 +30,18 @@ STYLES: dict[Verdict, str] = {
 MOST_LINES = 6
 LONGEST = 160
 NAMED = 2
-COMMAND_WIDTH = 64
+COMMAND_WIDTH = 62
+ARGUMENT = re.compile(r"""(?:'[^']*'|"[^"]*"|[^\s'"])+""")
+"""Of a command, as it is typed: with its quotes."""
 
 
-def summary(report: Report, bundle: str, allow_unmeasured: bool = False) -> "Group":
+def summary(report: Report, bundle: str, allow_unmeasured: bool = False, baseline: Path | None = None) -> "Group":
     """Verdict, what ships, its figures beside budget and teacher, what fails or is open, and the next command; for
-    rich. `bundle`: what the user called it."""
+    rich. `bundle`: what the user called it; `baseline`: likewise, where the bundle's own files do not hold the
+    comparison."""
     from rich.console import Group
     from rich.padding import Padding
+    from rich.text import Text
 
     rows: list[RenderableType] = [_verdict(report)]
     if figures(report):
@@ -42,10 +49,9 @@ def summary(report: Report, bundle: str, allow_unmeasured: bool = False) -> "Gro
             Padding(_figures(report), (1, 0, 0, 2)),
             Padding(_words(f"{samples(report)}.", "dim", most=240), (0, 0, 0, 2)),
         ]
-    facts = _grid()
-    for title, what in _facts(report, bundle, allow_unmeasured):
-        facts.add_row(_words(title, "bold"), what)
-    return Group(*rows, Padding(facts, (1, 0, 0, 2)))
+    facts = [*_facts(report, bundle, allow_unmeasured), *_where(bundle, baseline)]
+    width = max(len(title) for title, _ in facts)
+    return Group(*rows, Text(""), *(_fact(title, what, width) for title, what in facts))
 
 
 def _words(value: object, style: str = "", most: int = LONGEST) -> "RenderableType":
@@ -56,13 +62,24 @@ def _words(value: object, style: str = "", most: int = LONGEST) -> "RenderableTy
     return Text(line if len(line) <= most else line[: most - 1] + "…", style=style, overflow="fold")
 
 
-def _grid() -> "Table":
+def _fact(title: str, what: "RenderableType | list[str]", width: int) -> "RenderableType":
+    """A title of `width` and what it says. Lines that are to be typed stand beside it as they are, however long: one
+    that is folded in a table cannot be pasted."""
+    from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
+    if isinstance(what, list):
+        typed = Text(no_wrap=True, overflow="ignore")
+        for number, line in enumerate(what):
+            typed.append(f"  {'' if number else title:{width}}  ", style="bold").append(line, style="cyan")
+            typed.append("\n" if number < len(what) - 1 else "")
+        return typed
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, min_width=width)
     grid.add_column(ratio=1)
-    return grid
+    grid.add_row(_words(title, "bold"), what)
+    return Padding(grid, (0, 0, 0, 2))
 
 
 def _verdict(report: Report) -> "RenderableType":
@@ -91,7 +108,7 @@ def _limit(figure: Figure) -> "RenderableType":
     return _words(f"{figure.limit or '–'}{said}", style)
 
 
-def _facts(report: Report, bundle: str, allow_unmeasured: bool) -> Iterator[tuple[str, "RenderableType"]]:
+def _facts(report: Report, bundle: str, allow_unmeasured: bool) -> Iterator[tuple[str, "RenderableType | list[str]"]]:
     chosen = f"{report.winner}, in {bundle}/best/" if report.winner else "nothing"
     yield "ships", _words(f"{chosen}: {report.why}", most=240)
     diff = release_diff_of(report)
@@ -114,8 +131,16 @@ def _facts(report: Report, bundle: str, allow_unmeasured: bool) -> Iterator[tupl
         yield "next", _command(step.command)
     if step is not None:
         yield "" if step.command else "next", _words(step.why, "dim" if step.command else "")
-    yield "report", _command(f"{bundle}/report.md")
-    yield "", _command(f"kdc report {shlex.quote(bundle)} --format md")
+
+
+def _where(bundle: str, baseline: Path | None) -> Iterator[tuple[str, list[str]]]:
+    """Where all of it is."""
+    again = f"kdc report {shlex.quote(bundle)} --format md"
+    if baseline is not None:
+        yield "report", _command(f"{again} --baseline {shlex.quote(str(baseline))}")
+        return
+    yield "report", _command(shlex.quote(f"{bundle}/report.md"))
+    yield "", _command(again)
 
 
 def _line(line: OpenLine) -> str:
@@ -129,16 +154,20 @@ def _line(line: OpenLine) -> str:
     return f"{names}: {line.reason}"
 
 
-def _command(command: str) -> "RenderableType":
-    """What is to be typed: broken only before options, and so that it can still be pasted."""
-    from rich.text import Text
+def _command(command: str) -> list[str]:
+    """The lines of what is to be typed: broken only between arguments, and so that it can still be pasted."""
+    from rich.cells import cell_len
 
-    first, *options = one_line(command).split(" --")
-    lines = [first]
-    for option in options:
-        if len(lines[-1]) + len(option) + 3 > COMMAND_WIDTH:
+    lines: list[str] = []
+    arguments = [printable(argument) for argument in ARGUMENT.findall(command)]
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
+        paired = argument.startswith("--") and not following.startswith("--")
+        together = f"{argument} {following}" if paired else argument
+        if lines and cell_len(lines[-1]) + cell_len(together) + 3 <= COMMAND_WIDTH:
+            lines[-1] += f" {argument}"
+        elif lines:
             lines[-1] += " \\"
-            lines.append(f"  --{option}")
+            lines.append(f"  {argument}")
         else:
-            lines[-1] += f" --{option}"
-    return Text("\n".join(lines), style="cyan", overflow="fold")
+            lines.append(argument)
+    return lines
