@@ -184,7 +184,7 @@ def test_no_test_image_and_no_name_of_a_sample_goes(hub: Hub, make_bundle: Make,
     own = {path.name: path.read_bytes() for path in bundle.glob("report.*")}
     assert b"data:image" in own["report.html"]
     assert all(b"patient-" in content for content in own.values())
-    ended = kdc("report", bundle, "--push", "hf:me/model", "--quiet", "--allow-unmeasured")
+    ended = kdc("report", bundle, "--push", "hf:me/model", "--quiet")
     assert ended.code == 0, ended.err
     assert {"README.md", "report.md", "report.json"} <= set(hub.files)
     for path, content in hub.files.items():
