@@ -275,7 +275,9 @@ class GitHub:
         self._job.log += ended.stdout
         self._job.summary += files["GITHUB_STEP_SUMMARY"].read_text(encoding="utf-8")
         for kept, name in ((outputs, "GITHUB_OUTPUT"), (self._exported, "GITHUB_ENV")):
-            kept.update(line.split("=", 1) for line in files[name].read_text(encoding="utf-8").splitlines())
+            for line in files[name].read_text(encoding="utf-8").splitlines():
+                key, _, value = line.partition("=")
+                kept[key] = value
         if ended.returncode and self._status == "success":
             self._job.code = ended.returncode
         return "failure" if ended.returncode else "success"

@@ -68,7 +68,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Callable[..., Path]:
     """`checkout(size_mb=1)`: a fresh copy of the user's repository, with its budget."""
-    made = []
+    made = list[Path]()
 
     def make(size_mb: float = 20) -> Path:
         folder = tmp_path / f"checkout-{len(made)}"
