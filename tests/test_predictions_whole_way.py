@@ -57,7 +57,8 @@ def test_a_table_a_student_a_bundle_a_verdict(
     ended = kdc(*export, "--out", tmp_path / "bundle")
     assert ended.code == 0, ended.err
     assert f"teacher outputs:{table.name} is a table of answers, which holds those to all 24 test samples" in ended.err
-    assert "The teacher is a table (probabilities) that answers all 24 test samples" in ended.out
+    told_of_it = "The teacher is a table (probabilities) that answers all 24 test samples"
+    assert told_of_it in (tmp_path / "bundle" / "report.md").read_text(encoding="utf-8")
     bundle = read_json(tmp_path / "bundle" / "bundle.json", Bundle)
     assert bundle.teacher is not None
     assert bundle.teacher.source == f"outputs:{table.name}", "no path of this machine"

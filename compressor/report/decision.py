@@ -105,7 +105,8 @@ def samples(report: Report) -> str:
     threads = f", {row.threads} thread{'' if row.threads == 1 else 's'}" if row.threads is not None else ""
     cpu = report.session.machine.cpu
     cpu = cpu if len(cpu) <= LONGEST_CPU else f"{cpu[: LONGEST_CPU - 1]}…"
-    return f"95 % intervals; {said}; on {cpu}{threads}, batch {report.session.batch}"
+    over = "" if report.session.device == "local" else f" over {report.session.device}"
+    return f"95 % intervals; {said}; on {cpu}{over}{threads}, batch {report.session.batch}"
 
 
 def open_lines(report: Report) -> list[OpenLine]:
