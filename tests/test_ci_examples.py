@@ -1,5 +1,6 @@
 """The pipelines in examples/ci: their own steps, run in order on digits."""
 
+import copy
 import re
 import shutil
 from collections.abc import Callable
@@ -39,6 +40,8 @@ PULL_REQUEST: dict[str, Any] = {
         "pull_request": {"number": 5, "labels": [{"name": "bug"}], "head": {"repo": {"full_name": "o/r"}}},
     },
 }  # fmt: skip
+LABELLED = copy.deepcopy(PULL_REQUEST)
+LABELLED["event"]["pull_request"]["labels"].append({"name": "distill"})
 BY_HAND: dict[str, Any] = {"event_name": "workflow_dispatch", "ref": "refs/heads/main", "event": {}}
 
 MERGE_REQUEST = {
@@ -123,8 +126,12 @@ def test_github_goes_the_whole_way(tmp_path: Path, checkout: Callable[..., Path]
     assert comment.startswith("<!-- kdc: kdc -->\n## kdc: PASS")
     assert "(https://forge.example/o/r/actions/runs/2)" in comment
 
-    too_low = github.run(WORKFLOW, checkout(size_mb=0.01), PULL_REQUEST, inputs)
+    too_large = checkout(size_mb=0.01)
+    too_low = github.run(WORKFLOW, too_large, LABELLED, inputs)
     assert too_low.code == 1, too_low.log
+    assert too_low.steps["Distill"] == "success"
+    students = [(folder / "kdc-work" / "run" / "student.safetensors").read_bytes() for folder in (changed, too_large)]
+    assert students[0] == students[1], "the same settings, from the teacher's kept answers"
     assert too_low.steps["Export, measure, gate"] == "failure"
     assert LOW.search("\n".join(too_low.summary.splitlines()[:25])), too_low.summary
     assert comments_of(recorded)[0] == human
@@ -132,7 +139,8 @@ def test_github_goes_the_whole_way(tmp_path: Path, checkout: Callable[..., Path]
     assert comment.startswith("<!-- kdc: kdc -->\n## kdc: FAIL")
     assert (too_low.artefacts / "kdc-report" / "report.html").is_file()
     assert "<failure" in (too_low.artefacts / "kdc-report" / "junit.xml").read_text(encoding="utf-8")
-    assert len(github.caches.keys) == 3, "what fails is no release"
+    kinds = [key.split("/")[0] for key in github.caches.keys]
+    assert kinds == ["kdc-student", "kdc-cache", "kdc-released", "kdc-student", "kdc-cache"], "what fails is no release"
 
     other = github.run(WORKFLOW, checkout(), PULL_REQUEST, {**inputs, "student": "timm:test_resnet"})
     assert other.code == 2
