@@ -1,6 +1,7 @@
 """`kdc export`, `measure`, `report` and `check` as functions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +182,7 @@ def report(
     Raises:
         KdcError: see `export`.
     """
-    from compressor.report import counted, entry_of, read_baseline, refresh, remember, report_beside
+    from compressor.report import counted, entry_of, read_baseline, refresh, remember, results_beside
     from compressor.report import push as send
     from compressor.report.push import repository
 
@@ -190,19 +191,20 @@ def report(
     chosen = _format_of(file) if format is None else format
     refuse_out(file, chosen, ReportResult.FORMATS, [folder], overwrite)
     if push is not None:
+        if earlier is not None:
+            raise KdcError("--push sends what the bundle itself says, and --baseline is not in it", "give one of them")
         repository(push)
     if remembered is not None and remembered.resolve().is_relative_to(folder.resolve()):
         raise KdcError(f"--history {remembered} lies in the bundle, which is sealed", "choose a file outside of it")
     held_against = None if earlier is None else read_baseline(earlier, folder)
-    made = refresh(folder, allow_unmeasured)
-    pushed = None if push is None else send(folder, made, push, allow_unmeasured)
+    made, beside = refresh(folder, allow_unmeasured), None
     if held_against is not None:
-        made = report_beside(counted(folder), held_against)
+        beside, made = results_beside(counted(folder), held_against)
     trend = None if remembered is None else remember(remembered, entry_of(counted(folder), made))
-    done = ReportResult(folder, made, allow_unmeasured, baseline=earlier, format=chosen, pushed=pushed, trend=trend)
+    done = ReportResult(folder, made, allow_unmeasured, baseline=earlier, format=chosen, trend=trend, beside=beside)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
-    return done
+    return done if push is None else replace(done, pushed=send(folder, made, push, allow_unmeasured))
 
 
 def _endings() -> dict[str, str]:
