@@ -30,7 +30,9 @@ from compressor.report import (
     to_markdown,
 )
 from compressor.report.decision import excess, figures, open_lines
+from compressor.report.html.instrument import instrument
 from compressor.report.next_step import next_step
+from compressor.report.read import read_results
 from compressor.report.release import Baseline
 from compressor.report.render.head import MOST_LINES
 from compressor.report.render.page import LONGEST
@@ -291,6 +293,9 @@ def test_a_built_in_profile_is_named_and_another_one_is_a_file(make_bundle: Make
         step = next_step(report.model_copy(update={"profile": name}))
         assert step is not None
         assert step.command == f"kdc students --profile {said}"
+    bundle = make_bundle()
+    page = instrument(build_report(bundle), read_results(bundle), False)
+    assert page["profile"] == "PROFILE.yaml", "of the command that report.html offers"
 
 
 def test_after_a_race_the_next_student_is_named(make_bundle: Make) -> None:
