@@ -92,7 +92,7 @@ def test_which_lines_a_failed_bundle_fails(make_bundle: Make) -> None:
     for variants, budget, expected in (
         ({"s": {"wrong": 80}}, {"min_accuracy": 0.9}, ("min_accuracy",)),
         ({"s": {}, **broken}, {}, ("runs",)),
-        ({"s": slow, "q": small}, {"size_mb": 0.00001}, ("size_mb",)),
+        ({"s": slow, "q": small}, {"size_mb": 1e-6}, ("size_mb",)),
         ({"s": slow, "q": small}, {"size_mb": 0.01, "p50_ms": 3}, ("p50_ms", "size_mb")),
         ({"s": {}}, {}, ()),
     ):
