@@ -9,7 +9,7 @@ from compressor.api.shown import Shown, html_table
 from compressor.errors import EXIT_PASS
 
 if TYPE_CHECKING:
-    from compressor.report import Trend
+    from compressor.report import Results, Trend
     from compressor.schema.predictions import Predictions
     from compressor.schema.report import Report, Row
     from compressor.schema.side_by_side import SideBySide
@@ -212,7 +212,8 @@ class BundleResult(Shown):
 @dataclass(frozen=True, repr=False)
 class ReportResult(BundleResult):
     """A bundle's report, as `text` in the `format` that was asked for. `pushed`: where it can be seen on the hub;
-    `trend`: of the history that it was added to."""
+    `trend`: of the history that it was added to; `beside`: what the report was made from, where it is held against
+    another baseline than the bundle's own."""
 
     FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "text": (".txt",),
@@ -227,6 +228,7 @@ class ReportResult(BundleResult):
     format: str = "text"
     pushed: str | None = None
     trend: "Trend | None" = None
+    beside: "Results | None" = None
 
     @property
     def text(self) -> str:
@@ -235,7 +237,7 @@ class ReportResult(BundleResult):
         if self.format in ("text", "md"):
             return self.to_text() if self.format == "text" else self.to_markdown() + self.history
         if self.format == "html":
-            return to_html(self.bundle, self.report, allow_unmeasured=self.allow_unmeasured)
+            return to_html(self.bundle, self.report, self.beside, self.allow_unmeasured)
         if self.format == "release":
             return release_of(counted(self.bundle)).model_dump_json(indent=1) + "\n"
         return {"json": to_json, "junit": to_junit, "bencher": to_bencher}[self.format](self.report)

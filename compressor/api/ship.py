@@ -1,6 +1,7 @@
 """`kdc export`, `measure`, `report` and `check` as functions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +182,7 @@ def report(
     Raises:
         KdcError: see `export`.
     """
-    from compressor.report import counted, entry_of, read_baseline, refresh, remember, report_beside
+    from compressor.report import counted, entry_of, read_baseline, refresh, remember, results_beside
     from compressor.report import push as send
     from compressor.report.push import repository
     from compressor.report.release import bundle_of
@@ -192,21 +193,22 @@ def report(
     sealed = [folder] if earlier is None or not bundle_of(earlier).is_dir() else [folder, bundle_of(earlier)]
     refuse_out(file, chosen, ReportResult.FORMATS, sealed, overwrite)
     if push is not None:
+        if earlier is not None:
+            raise KdcError("--push sends what the bundle itself says, and --baseline is not in it", "give one of them")
         repository(push)
     if remembered is not None:
         _refuse_sealed("--history", remembered, sealed)
         if file is not None and file.resolve() == remembered.resolve():
             raise KdcError(f"--out and --history are both {file}", "name two files")
     held_against = None if earlier is None else read_baseline(earlier, folder)
-    made = refresh(folder, allow_unmeasured)
-    pushed = None if push is None else send(folder, made, push)
+    made, beside = refresh(folder, allow_unmeasured), None
     if held_against is not None:
-        made = report_beside(counted(folder), held_against)
+        beside, made = results_beside(counted(folder), held_against)
     trend = None if remembered is None else remember(remembered, entry_of(counted(folder), made))
-    done = ReportResult(folder, made, allow_unmeasured, format=chosen, pushed=pushed, trend=trend)
+    done = ReportResult(folder, made, allow_unmeasured, format=chosen, trend=trend, beside=beside)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
-    return done
+    return done if push is None else replace(done, pushed=send(folder, made, push))
 
 
 def _endings() -> dict[str, str]:

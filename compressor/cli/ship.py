@@ -201,6 +201,7 @@ def check(
     """
     from compressor import api
     from compressor.report import seal_line, to_json
+    from compressor.report.render.release import beside_baseline
     from compressor.terminal.console import show_json, show_line
 
     done = api.check(bundle, baseline=baseline, allow_unmeasured=allow_unmeasured)
@@ -208,6 +209,8 @@ def check(
         show_json(to_json(done.report))
     elif not quiet:
         show_line(done.summary)
+        if said := beside_baseline(done.report):
+            show_line(f"against the baseline: {said}")
         show_line(seal_line(bundle))
     raise typer.Exit(done.exit_code)
 

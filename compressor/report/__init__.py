@@ -32,6 +32,7 @@ from compressor.report.release import (
     release_of,
     report_beside,
     require_baseline,
+    results_beside,
 )
 from compressor.report.render.bencher import to_bencher
 from compressor.report.render.card import to_card
@@ -65,6 +66,7 @@ __all__ = [
     "report_beside",
     "report_schema",
     "require_baseline",
+    "results_beside",
     "results_with",
     "seal",
     "seal_line",

@@ -129,14 +129,19 @@ def compared_with(bundle_dir: Path, baseline: Baseline) -> Shared:
     return shared
 
 
-def report_beside(bundle_dir: Path, baseline: Baseline) -> Report:
-    """The report on a bundle, held against another baseline than the one that it was measured beside, if any: against
-    what that one predicted then. Which variant ships is settled, and what raced in this session is left out."""
+def results_beside(bundle_dir: Path, baseline: Baseline) -> tuple[Results, Report]:
+    """What a bundle holds, with another baseline than the one that it was measured beside, if any: what that one
+    predicted then; and the report on it. Which variant ships is settled, and what raced in this session is left out."""
     shared, results = compared_with(bundle_dir, baseline), read_results(bundle_dir)
     as_measured = report_of(results)
     if results.shared is not None and results.shared.release == shared.release:
-        return as_measured
+        return results, as_measured
     kept = tuple(variant for variant in results.bundle.variants if variant.role != "baseline")
     alone = {"variants": kept, "baseline": None, "baseline_n": None, "release": None}
     beside = replace(results, bundle=results.bundle.model_copy(update=alone), shared=shared)
-    return report_of(beside, chosen=(as_measured.winner, as_measured.why))
+    return beside, report_of(beside, chosen=(as_measured.winner, as_measured.why))
+
+
+def report_beside(bundle_dir: Path, baseline: Baseline) -> Report:
+    """The report on a bundle, held against a baseline: see `results_beside`."""
+    return results_beside(bundle_dir, baseline)[1]

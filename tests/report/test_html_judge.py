@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressor.report import build_report, exit_code_for
+import compressor
+from compressor.report import build_report, exit_code_for, finish
 from compressor.report.build import report_of
 from compressor.report.html.instrument import LINES, instrument, raw_blocks
 from compressor.report.latency import figure_at
@@ -227,3 +228,30 @@ def test_every_line_of_the_budget_can_be_moved() -> None:
     from compressor.schema.profile import Budget
 
     assert {line.name for line in LINES} == set(Budget.model_fields)
+
+
+def test_held_against_another_baseline_the_page_says_what_check_says(make_bundle: Make, tmp_path: Path) -> None:
+    """`kdc report B --baseline A --format html`: what ships is settled, and its loss fails."""
+    variants: dict[str, Any] = {
+        "s": {"p50": 1.1, "wrong": 60},
+        "q": {"p50": 2.0, "precision": "int8", "executed": "int8"},
+    }
+    old = make_bundle(variants={name: {**made, "wrong": 0} for name, made in variants.items()})
+    finish(old)
+    released = tmp_path / "old.json"
+    released.write_text(compressor.report(old, format="release").text, encoding="utf-8")
+    bundle = make_bundle(variants=variants)
+    finish(bundle)
+    checked = compressor.check(bundle, baseline=released)
+    assert (checked.exit_code, checked.report.winner) == (1, "s")
+    done = compressor.report(bundle, baseline=released, format="html")
+    assert done.beside is not None
+    given = instrument(done.report, done.beside, False)
+    judged = in_node("judgeAll(given, given.budget)", given)
+    assert (judged["exit_code"], judged["verdict"]) == (1, "fail")
+    assert given["students"][judged["winner"]]["name"] == "s"
+    assert judged["why"] == checked.report.why
+    assert "max_accuracy_loss" in {check["line"] for check in judged["checks"][0] if check["verdict"] == "fail"}
+    embedded = done.text[done.text.index('"judge":') :]
+    assert '"chosen":{"winner":' in embedded
+    assert '"chosen":null' in compressor.report(bundle, format="html").text

@@ -17,6 +17,7 @@ from compressor.report.build import report_of
 from compressor.report.checks.release import judge_loss
 from compressor.report.read import read_results
 from compressor.report.release import Baseline, report_beside
+from compressor.report.render.release import beside_baseline, release_diff_of
 from compressor.report.shared import packed, shared_with
 from compressor.schema.profile import Budget
 from compressor.schema.release import ClassChange, VariantDiff
@@ -178,7 +179,8 @@ def test_a_grown_test_set_is_compared_on_what_both_have(make_bundle: Make) -> No
     assert (lost.verdict, line(report, "max_negative_flips").verdict) == ("pass", "pass")
     assert "900 test samples are in both; 300 new and 100 gone ones are left out." in to_markdown(report)
     both = "predictions on the 900 test samples that both have, of 1200"
-    said = f"**Against the baseline:** {both}; the same: size, accuracy, balanced accuracy."
+    labels_now = "7 samples have another label now, which judges both"
+    said = f"**Against the baseline:** {both}; {labels_now}; the same: size, accuracy, balanced accuracy."
     assert said in to_markdown(report)
     assert both in " ".join(rendered_text(summary(report, "bundle")).split())
 
@@ -435,3 +437,17 @@ def test_the_bundle_keeps_what_it_is_held_against(make_bundle: Make) -> None:
     report = finish(bundle)
     assert report.verdict == "fail"
     assert report_beside(bundle, old) == report == check(bundle)
+
+
+def test_what_ships_and_is_not_in_the_baseline_is_said_to_be_compared_with_nothing(make_bundle: Make) -> None:
+    """An int8 that is exported for the first time, and ships: the figures of another variant are not its."""
+    old = baseline(make_bundle({"s": {"p50": 2.0}}))
+    report = report_beside(
+        make_bundle({"s": {"p50": 2.0}, "q": {"p50": 1.0, "precision": "int8", "executed": "int8"}}), old
+    )
+    assert report.winner == "q"
+    assert release_diff_of(report) is None
+    nothing = "q, which ships, is not in the baseline: it is held against nothing there"
+    assert f"**Against the baseline:** {nothing}." in to_markdown(report)
+    assert nothing in " ".join(rendered_text(summary(report, "bundle")).split())
+    assert beside_baseline(report) == nothing

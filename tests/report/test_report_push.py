@@ -202,3 +202,14 @@ def test_a_bundle_that_ships_nothing_is_not_pushed(hub: Hub, make_bundle: Make) 
     with pytest.raises(KdcError, match="ships nothing"):
         compressor.report(bundle, push="hf:me/model")
     assert hub.asked == []
+
+
+def test_nothing_is_sent_that_another_input_stops(hub: Hub, sealed: Path, kdc: Kdc, tmp_path: Path) -> None:
+    """What is held against a baseline is not what the bundle says of itself; and a damaged history is read first."""
+    both = kdc("report", sealed, "--push", "hf:somebody/student", "--baseline", sealed)
+    assert both.code == 2
+    assert "--push sends what the bundle itself says, and --baseline is not in it" in both.err
+    damaged = tmp_path / "history.jsonl"
+    damaged.write_text("{", encoding="utf-8")
+    assert kdc("report", sealed, "--push", "hf:somebody/student", "--history", damaged).code == 2
+    assert hub.files == {}

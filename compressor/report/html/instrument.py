@@ -100,7 +100,19 @@ def instrument(report: Report, results: Results, allow_unmeasured: bool) -> dict
         "on_test_labels": ON_TEST_LABELS,
         "required_lines": REQUIRED_LINES,
         "accuracy_loss": ACCURACY_LOSS,
+        "chosen": _chosen(report, students) if _settled(results) else None,
     }
+
+
+def _settled(results: Results) -> bool:
+    """Whether the bundle is held against another baseline than its own (`release.results_beside`): that does not
+    change what ships."""
+    return results.shared is not None and results.bundle.baseline is None and results.bundle.release is None
+
+
+def _chosen(report: Report, students: Sequence[Row]) -> dict[str, Any]:
+    names = [row.name for row in students]
+    return {"winner": None if report.winner is None else names.index(report.winner), "why": shown(report.why, 1200)}
 
 
 def _students(students: Sequence[Row], report: Report, results: Results) -> list[dict[str, Any]]:

@@ -211,7 +211,7 @@ function exitCode(data, checks, verdict, winner) {
 
 function judgeAll(data, budget) {
   const { limits, checks } = checksOf(data, budget);
-  const { winner, why } = choose(data, checks);
+  const { winner, why } = data.chosen ?? choose(data, checks);
   const { verdict, holds } = verdictOf(data, checks, winner);
   return { limits, checks, winner, why, verdict, holds, exit_code: exitCode(data, checks, verdict, winner) };
 }

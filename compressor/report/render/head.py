@@ -6,7 +6,7 @@ from compressor.report.decision import OpenLine, conditions, figures, open_lines
 from compressor.report.gate import broken, holding
 from compressor.report.next_step import next_step
 from compressor.report.render.markdown import code, table, text
-from compressor.report.render.release import in_words, release_diff_of, shared_part
+from compressor.report.render.release import beside_baseline
 from compressor.schema.report import Report, Verdict
 
 __all__ = ["MOST_LINES", "TITLES", "head"]
@@ -43,10 +43,7 @@ def _decision(report: Report, allow_unmeasured: bool) -> Iterator[str]:
     yield f"**To ship:** {chosen}: {text(report.why)}."
     for trouble, what in conditions(report):
         yield f"**{text(trouble)}:** {text(what)}."
-    diff = release_diff_of(report)
-    if diff is not None:
-        words = [f"{title.lower()}: {what}" for title, what in in_words(diff)]
-        said = "; ".join(filter(None, [shared_part(report), *words]))
+    if said := beside_baseline(report):
         yield f"**Against the baseline:** {text(said)}."
     if allow_unmeasured and any(check.verdict == "unmeasured" for check in report.checks):
         held = _names(holding(report, allow_unmeasured)) or "no variant"

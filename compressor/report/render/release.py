@@ -7,7 +7,7 @@ from compressor.report.render.text import NOT_MEASURED, number, points
 from compressor.schema.release import Change, ClassChange, ReleaseDiff, VariantDiff
 from compressor.schema.report import Estimate, Report
 
-__all__ = ["in_words", "release_diff_of", "release_section", "shared_part"]
+__all__ = ["beside_baseline", "in_words", "release_diff_of", "release_section", "shared_part"]
 
 OUTCOMES = {"better": "better", "worse": "**worse**", "same": "the same", "open": "cannot be told"}
 FIGURES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "size_bytes": "size", "p50_ms": "p50"}
@@ -29,10 +29,11 @@ def release_section(report: Report) -> list[str]:
 
 
 def release_diff_of(report: Report) -> VariantDiff | None:
-    """That of the variant to ship, or of the only one; None where there is none."""
+    """That of the variant to ship; where none is chosen, of the only one; None where there is none."""
     variants = report.release.variants if report.release is not None else ()
-    shipped = next((variant for variant in variants if variant.variant == report.winner), None)
-    return shipped or (variants[0] if len(variants) == 1 else None)
+    if report.winner is None:
+        return variants[0] if len(variants) == 1 else None
+    return next((variant for variant in variants if variant.variant == report.winner), None)
 
 
 def in_words(diff: VariantDiff) -> Iterator[tuple[str, str]]:
@@ -53,12 +54,26 @@ def in_words(diff: VariantDiff) -> Iterator[tuple[str, str]]:
         yield "Not compared", f"predictions: {diff.missing}"
 
 
+def beside_baseline(report: Report) -> str:
+    """In one line: what is compared where that is not all, and what of it is worse, better, open; empty without a
+    baseline."""
+    diff = release_diff_of(report)
+    words = [f"{title.lower()}: {what}" for title, what in in_words(diff)] if diff is not None else []
+    return "; ".join(filter(None, [shared_part(report), *words]))
+
+
 def shared_part(report: Report) -> str:
-    """On what of the test predictions are compared, where that is not all of it; empty else."""
-    diff = report.release
-    if diff is None or not (diff.added or diff.removed):
+    """What of it is compared, where that is not all, or by other labels; empty else."""
+    diff, said = report.release, []
+    if diff is None:
         return ""
-    return f"predictions on the {diff.shared} test samples that both have, of {report.test_n}"
+    if report.winner is not None and release_diff_of(report) is None:
+        said.append(f"{report.winner}, which ships, is not in the baseline: it is held against nothing there")
+    if diff.added or diff.removed:
+        said.append(f"predictions on the {diff.shared} test samples that both have, of {report.test_n}")
+    if diff.relabelled:
+        said.append(f"{diff.relabelled} samples have another label now, which judges both")
+    return "; ".join(said)
 
 
 def _head(diff: ReleaseDiff) -> Iterator[str]:
