@@ -43,7 +43,8 @@ WHOLE_PROCESSES = {
 
 BEGUN_FIRST = (
     "test_kill_points", "test_every_precision", "test_cli", "test_export_executorch", "test_additions",
-    "test_distill_api", "test_distill_processes", "test_export_by_force", "test_examples", "test_export_qat",
+    "test_distill_api", "test_ci_examples", "test_distill_processes", "test_export_by_force", "test_examples",
+    "test_export_qat",
     "test_quantization_squeeze_excite", "test_targets_whole_way", "test_distill_specialists",
     "test_export_openvino_int8", "test_nouns", "test_distill_kills", "test_students_whole_way", "test_distill_qat",
     "test_distill_resources", "test_export_openvino", "test_bundle_change", "test_second_task",

@@ -129,14 +129,10 @@ def command_of(words: list[str]) -> tuple[Any, list[str]]:
     return group, words
 
 
-def test_the_workflow_is_shown_as_it_is_and_its_commands_exist() -> None:
-    text = (ROOT / "examples" / "github-actions.yaml").read_text(encoding="utf-8")
+def test_the_workflow_is_shown_as_it_is() -> None:
+    text = (ROOT / "examples" / "ci" / "github" / "kdc.yml").read_text(encoding="utf-8")
     shown = (DOCS / "ci.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
     assert shown.strip() in re.sub(r"(?m)^ {6}", "", text)
-    runs = [step["run"] for step in yaml.safe_load(text)["jobs"]["student"]["steps"] if "run" in step]
-    commands = [words for run in runs for words in commands_in(f"```sh\n{run}```")]
-    assert [words[0] for words in commands] == ["doctor", "distill", "export", "measure"]
-    check_commands(commands)
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=ids)
