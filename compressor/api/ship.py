@@ -185,17 +185,21 @@ def report(
     from compressor.report import counted, entry_of, read_baseline, refresh, remember, results_beside
     from compressor.report import push as send
     from compressor.report.push import repository
+    from compressor.report.release import bundle_of
 
     folder, file = path_of(bundle, "bundle"), optional_path(out, "--out")
     earlier, remembered = optional_path(baseline, "--baseline"), optional_path(history, "--history")
     chosen = _format_of(file) if format is None else format
-    refuse_out(file, chosen, ReportResult.FORMATS, [folder], overwrite)
+    sealed = [folder] if earlier is None or not bundle_of(earlier).is_dir() else [folder, bundle_of(earlier)]
+    refuse_out(file, chosen, ReportResult.FORMATS, sealed, overwrite)
     if push is not None:
         if earlier is not None:
             raise KdcError("--push sends what the bundle itself says, and --baseline is not in it", "give one of them")
         repository(push)
-    if remembered is not None and remembered.resolve().is_relative_to(folder.resolve()):
-        raise KdcError(f"--history {remembered} lies in the bundle, which is sealed", "choose a file outside of it")
+    if remembered is not None:
+        _refuse_sealed("--history", remembered, sealed)
+        if file is not None and file.resolve() == remembered.resolve():
+            raise KdcError(f"--out and --history are both {file}", "name two files")
     held_against = None if earlier is None else read_baseline(earlier, folder)
     made, beside = refresh(folder, allow_unmeasured), None
     if held_against is not None:
@@ -270,7 +274,14 @@ def refuse_out(
         raise KdcError(f"--format {format!r} is not one of {', '.join(formats)}")
     if file is None:
         return
-    if any(file.resolve().is_relative_to(folder.resolve()) for folder in folders):
-        raise KdcError(f"--out {file} lies in the bundle, which is sealed", "choose a file outside of it")
+    _refuse_sealed("--out", file, folders)
     _refuse_ending(file, format)
     refuse_existing(file, overwrite=overwrite)
+
+
+def _refuse_sealed(option: str, file: Path, bundles: Sequence[Path]) -> None:
+    for folder in bundles:
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise KdcError(
+                f"{option} {file} lies in the bundle {folder}, which is sealed", "choose a file outside of it"
+            )

@@ -29,7 +29,7 @@ def decided(
     """
     before = _recorded(out) if out is not None and out.resume else None
     if before is not None:
-        return wanted.decided(request, before.images, before.labelled, before.validation or 0, progress), data
+        return wanted.decided(request, before.images, before.labelled, before.validation, progress), data
     if out is not None and not out.resume:
         acquire(out, request)
     if data is None:

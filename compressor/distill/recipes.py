@@ -144,9 +144,12 @@ class RecipeAsked:
             values = with_steps(values, facts.images, chosen if "batch_size" in self.overrides else None)
         return recipe_from(values, self.file, self.flags, self.sets)
 
-    def decided(self, request: Request, images: int, labelled: int, validation: int, progress: Progress) -> Request:
+    def decided(
+        self, request: Request, images: int, labelled: int, validation: int | None, progress: Progress
+    ) -> Request:
         """`request` with the default recipe for so many training images, and why it is this one; said in a line or two.
-        `validation`: samples to tell by how its losses are best weighed."""
+        `validation`: samples to tell by how its losses are best weighed; None: a run of an earlier kdc, which tried no
+        weights."""
         facts = Facts(images, labelled, pretrained=request.init != "random")
         (name, why), recipe = choose(facts), self.recipe(facts)
         arms = self._arms(request, recipe, validation, progress)
@@ -158,10 +161,17 @@ class RecipeAsked:
         progress.note(f"recipe: the default for the regime {name} ({why}){over}")
         return request.model_copy(update={"recipe": recipe, "regime": regime})
 
-    def _arms(self, request: Request, recipe: Recipe, validation: int, progress: Progress) -> tuple[str, ...]:
+    def _arms(self, request: Request, recipe: Recipe, validation: int | None, progress: Progress) -> tuple[str, ...]:
         """The weights of the losses that are tried; none where that was not asked for, or could tell nothing."""
         weighed = any(key == "losses" or key.startswith("losses.") for key in self.overrides)
-        if not self.arms or weighed or request.teacher in NO_MODEL or request.assistants or team().num_processes > 1:
+        if (
+            validation is None
+            or not self.arms
+            or weighed
+            or request.teacher in NO_MODEL
+            or request.assistants
+            or team().num_processes > 1
+        ):
             return ()
         if validation < ENOUGH:
             progress.note(

@@ -21,11 +21,13 @@ OTHER_VARIANT = "the bundle does not hold the same variant of the baseline"
 
 @dataclass(frozen=True)
 class Before:
-    """The baseline's top-1 of the samples in the `rows` of this bundle's test, both int [S], and when it was made."""
+    """The baseline's top-1 of the samples in the `rows` of this bundle's test, both int [S], and when it was made.
+    `instead`: why stored ones stand for those of this session, in which it raced; empty else."""
 
     rows: Ints
     top1: Ints
     made: Literal["this session", "stored"]
+    instead: str = ""
 
 
 def has_baseline(results: Results, name: str) -> bool:
@@ -47,22 +49,22 @@ def before_of(results: Results, name: str) -> Before | str:
     first: they were made on the same machine, by the same version of the runtime."""
     raced = baseline_of(results, name)
     contestant = None if raced is None else results.contestants.get(raced.name)
-    why = "the same variant of the baseline was not measured"
+    why, instead = "the same variant of the baseline was not measured", ""
     if raced is not None and contestant is not None and raced.name in results.answers:
         executed = contestant.executed_precision
         verdict, reason = ran_as_asked(raced.runtime, raced.precision, executed, raced.weight_bytes)
         if verdict == "pass":
             answers = results.answers[raced.name].top1
             return Before(np.arange(len(answers)), answers, "this session")
-        why = f"the same variant of the baseline did not run as it should: {reason}"
+        why = instead = f"the same variant of the baseline did not run as it should: {reason}"
     elif contestant is not None and contestant.error is not None:
-        why += f": {contestant.error}"
+        why = instead = f"{why}: {contestant.error}"
     released = _released(results, name)
     if results.shared is not None and released is not None:
         stored = predictions_of(results.shared, released)
         if stored is not None:
-            return Before(results.shared.now, stored, "stored")
-        return f"{why}, neither here nor before"
+            return Before(results.shared.now, stored, "stored", instead)
+        return f"{why}, and its release has no predictions of it: it was not measured then, or not in its precision"
     if raced is not None:
         return why
     return NO_BASELINE if results.bundle.baseline is None and results.shared is None else OTHER_VARIANT

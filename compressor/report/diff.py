@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.before import Before, before_of, size_before
+from compressor.report.checks.artefact import ran_as_asked
 from compressor.report.checks.conditions import Grounds
 from compressor.report.latency import baseline_of, figure_at
 from compressor.report.read import Results
@@ -152,17 +153,25 @@ def _costs(row: Row, results: Results, grounds: Grounds) -> Iterator[Change]:
     raced = baseline_of(results, row.name)
     then = None if raced is None else figure_at("p50_ms", results, raced.name, SHOWN)
     ratio_of_p50 = figure_at("slowdown", results, row.name, SHOWN)
-    if row.p50_ms is None or then is None or ratio_of_p50 is None:
+    if raced is None or row.p50_ms is None or then is None or ratio_of_p50 is None:
         return
     # What A/A differs by, this may too; without one, nothing tells noise from effects.
     shown = None if grounds.aa is None else widen(ratio_of_p50, grounds.aa)
+    sound = grounds.lost is None and _as_asked(results, row.name) and _as_asked(results, raced.name)
     yield Change(
         figure="p50_ms",
         before=then.value,
         now=row.p50_ms.value,
         change=_estimate(shown or ratio_of_p50, "rounds"),
-        outcome="open" if shown is None else _outcome(shown, 1.0, more_is_better=False),
+        outcome=_outcome(shown, 1.0, more_is_better=False) if shown is not None and sound else "open",
     )
+
+
+def _as_asked(results: Results, name: str) -> bool:
+    """Whether a variant ran in its own precision: the latency of another says nothing of it."""
+    variant = next(variant for variant in results.bundle.variants if variant.name == name)
+    executed = results.contestants[name].executed_precision
+    return ran_as_asked(variant.runtime, variant.precision, executed, variant.weight_bytes)[0] == "pass"
 
 
 def _outcome(change: Interval, none: float, *, more_is_better: bool) -> Outcome:

@@ -15,7 +15,16 @@ from compressor.report.checks.release import release_lines
 from compressor.report.read import Results
 from compressor.schema.report import Check, Report, Row, Verdict
 
-__all__ = ["base_checks", "broken", "checks_for", "exit_code_for", "holding", "open_lines", "verdict_of"]
+__all__ = [
+    "base_checks",
+    "broken",
+    "checks_for",
+    "exit_code_for",
+    "failed_lines",
+    "holding",
+    "open_lines",
+    "verdict_of",
+]
 
 
 def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None) -> tuple[Check, ...]:
@@ -51,6 +60,21 @@ def open_lines(results: Results) -> tuple[str, ...]:
 def broken(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     """The failed lines that no other variant makes up for: an artefact that was asked for is not what it says it is."""
     return tuple(check for check in checks if check.line in REQUIRED_LINES and check.verdict == "fail")
+
+
+def failed_lines(report: Report) -> tuple[str, ...]:
+    """The lines that make it fail: those of the variant to ship, and those that no other variant makes up for. Where
+    nothing can be shipped: what every student variant fails, or else whatever one does."""
+    failed = {name: set[str]() for name in (row.name for row in report.rows if row.role == "student")}
+    for check in report.checks:
+        if check.verdict == "fail" and check.variant in failed:
+            failed[check.variant].add(check.line)
+    lines = {check.line for check in broken(report.checks)}
+    if report.winner is not None:
+        lines |= failed[report.winner]
+    elif failed and all(failed.values()):
+        lines |= set.intersection(*failed.values()) or set.union(*failed.values())
+    return tuple(sorted(lines))
 
 
 def verdict_of(

@@ -1,6 +1,7 @@
 """`kdc report --history FILE`: a file with one line of JSON a bundle, and the trend in it."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from compressor.errors import KdcError, os_error
 from compressor.files.reading import JSON_BYTES, json_value, read_text
 from compressor.files.writing import written
+from compressor.report.gate import failed_lines
 from compressor.report.integrity import MEASUREMENT
 from compressor.report.render.markdown import code, table, text
 from compressor.report.render.text import NOT_MEASURED, estimate, megabytes, number, share
@@ -21,6 +23,9 @@ __all__ = ["Trend", "entry_of", "read_history", "remember", "sparkline", "trend_
 BARS = "▁▂▃▄▅▆▇█"
 WAIT_S = 60.0
 """For another command that adds to the same history to end."""
+
+NONE = "–"
+"""Where nothing ships."""
 
 SHOWN = 12
 """Entries of the trend's table; its lines of bars go four times as far back."""
@@ -39,7 +44,10 @@ def entry_of(bundle_dir: Path, report: Report) -> HistoryEntry:
     digest = hashlib.sha256((bundle_dir / "bundle.json").read_bytes())
     if (bundle_dir / MEASUREMENT).is_file():
         digest.update((bundle_dir / MEASUREMENT).read_bytes())
-    failed = {check.line for check in report.checks if check.variant == report.winner and check.verdict == "fail"}
+    # The same measurement, held against another baseline, may have another verdict.
+    beside = report.release and report.release.model_dump(include={"student", "kdc", "measured", "shared"})
+    failed = failed_lines(report)
+    digest.update(json.dumps([beside, report.verdict, failed], sort_keys=True).encode())
     return HistoryEntry(
         id=digest.hexdigest(),
         kdc=report.kdc,
@@ -48,7 +56,7 @@ def entry_of(bundle_dir: Path, report: Report) -> HistoryEntry:
         machine=report.session.machine.cpu if report.session is not None else None,
         student=report.student,
         verdict=report.verdict,
-        failed=tuple(sorted(failed)),
+        failed=failed,
         winner=report.winner,
         test_n=report.test_n,
         test=read_json(bundle_dir / "bundle.json", Bundle).eval.contents,
@@ -125,7 +133,15 @@ def trend_table(trend: Trend) -> str:
         values = [None if variant is None else value(variant) for variant in shipped][-4 * SHOWN :]
         told = [figure for figure in values if figure is not None]
         if told:
-            bars.append([title, sparkline(values), shown(min(told)), shown(max(told)), shown(told[-1])])
+            bars.append(
+                [
+                    title,
+                    sparkline(values),
+                    shown(min(told)),
+                    shown(max(told)),
+                    NONE if values[-1] is None else shown(values[-1]),
+                ]
+            )
     header = ["measured", "kdc", "student", "ships", "size MB", "p50 ms", "accuracy %", "balanced %", "test", "verdict"]
     rows = [_row(entry) for entry in entries[-SHOWN:]]
     head = f"### History on {code(entries[-1].profile)}: {len(entries)} bundle{'s' if len(entries) != 1 else ''}"
@@ -139,7 +155,7 @@ def trend_table(trend: Trend) -> str:
 
 def _row(entry: HistoryEntry) -> list[str]:
     variant = entry.shipped
-    figures = ["–"] * 4
+    figures = [NONE] * 4
     if variant is not None:
         accuracies = (estimate(figure, percent=True) for figure in (variant.accuracy, variant.balanced_accuracy))
         figures = [number(megabytes(variant.size_bytes)), estimate(variant.p50_ms), *accuracies]

@@ -8,14 +8,16 @@ from compressor.files.atomic import file_sha256
 from compressor.files.bundle_folder import counted, read_steadily
 from compressor.files.reading import JSON_BYTES, json_value, read_bytes
 from compressor.report.build import report_of
+from compressor.report.checks.artefact import ran_as_asked
 from compressor.report.integrity import verify
 from compressor.report.read import Results, read_results, read_unmeasured
 from compressor.report.shared import Shared, digests_of, packed, shared_with
 from compressor.schema.base import parse
+from compressor.schema.bundle import Variant
 from compressor.schema.release import Release, Released
 from compressor.schema.report import Report
 
-__all__ = ["Baseline", "compared_with", "read_baseline", "release_of", "report_beside", "require_baseline"]
+__all__ = ["Baseline", "bundle_of", "compared_with", "read_baseline", "release_of", "report_beside", "require_baseline"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Baseline:
 def read_baseline(path: Path, bundle_dir: Path | None = None) -> Baseline:
     """The bundle in the folder `path` (or whose report.json that is), every file verified; or the release in the file
     `path`. Raises KdcError, also where it is the bundle that is held against it, in `bundle_dir`."""
-    where, path = f"--baseline {path}", _bundle_of(path)
+    where, path = f"--baseline {path}", bundle_of(path)
     if bundle_dir is not None and path.resolve() == bundle_dir.resolve():
         raise KdcError(f"{where} is the bundle itself", "give an earlier one")
     if path.is_dir():
@@ -41,13 +43,13 @@ def read_baseline(path: Path, bundle_dir: Path | None = None) -> Baseline:
 
 def require_baseline(path: Path) -> None:
     """Raise KdcError for what `read_baseline` would refuse, but for a bundle's measurement, which is not read."""
-    if (folder := _bundle_of(path)).is_dir():
+    if (folder := bundle_of(path)).is_dir():
         verify(folder)
     else:
         _of_file(path, f"--baseline {path}")
 
 
-def _bundle_of(path: Path) -> Path:
+def bundle_of(path: Path) -> Path:
     """The bundle whose report.json that is; anything else as it is."""
     return path.parent if path.name == "report.json" and (path.parent / "bundle.json").is_file() else path
 
@@ -96,12 +98,22 @@ def release_of(bundle_dir: Path) -> Release:
                 runtime=variant.runtime,
                 precision=variant.precision,
                 size_bytes=variant.size_bytes,
-                top1=packed(results.answers[variant.name].top1, "<i4") if variant.name in results.answers else None,
+                top1=_top1(results, variant),
             )
             for variant in bundle.variants
             if variant.role in ("student", "reference")
         ),
     )
+
+
+def _top1(results: Results, variant: Variant) -> str | None:
+    """What it predicted; None where it was not measured, or ran in another precision, of which that says nothing."""
+    if variant.name not in results.answers:
+        return None
+    executed = results.contestants[variant.name].executed_precision
+    if ran_as_asked(variant.runtime, variant.precision, executed, variant.weight_bytes)[0] == "fail":
+        return None
+    return packed(results.answers[variant.name].top1, "<i4")
 
 
 def compared_with(bundle_dir: Path, baseline: Baseline) -> Shared:

@@ -92,12 +92,27 @@ def digests_of(bundle_dir: Path, bundle: Bundle) -> NDArray[np.uint64] | None:
 
 def shared_with(bundle_dir: Path, bundle: Bundle, labels: Ints, release: Release, where: str) -> Shared:
     """`release`, read at `where`, beside the bundle with its test `labels` [N]. Raises KdcError for other classes, test
-    samples of which none is shared, and for what is damaged."""
+    samples of which none is shared, and for what is damaged or impossible."""
     if release.class_names != bundle.student.class_names:
         raise KdcError(f"{where} cannot be compared: it has other classes, or another order of them")
-    theirs = unpacked(release.labels, LABEL, release.n, f"{where}: labels").astype(np.int64)
+    theirs = _classes_of(release, release.labels, 0, f"{where}: labels")
+    seen: set[tuple[str, str]] = set()
+    for variant in release.variants:
+        if (variant.runtime, variant.precision) in seen:
+            raise KdcError(f"{where} is damaged: it lists {variant.runtime}-{variant.precision} twice")
+        seen.add((variant.runtime, variant.precision))
+        if variant.top1 is not None:
+            _classes_of(release, variant.top1, -1, f"{where}: top1 of {variant.name}")
     now, before = _rows(bundle_dir, bundle, labels, release, theirs, where)
     return Shared(release, len(labels), now, before, int((labels[now] != theirs[before]).sum()))
+
+
+def _classes_of(release: Release, text: str, least: int, where: str) -> Ints:
+    """A class for each sample of a release. Raises KdcError where one is not from `least` to the last class."""
+    values, last = unpacked(text, LABEL, release.n, where).astype(np.int64), len(release.class_names) - 1
+    if values.min() < least or values.max() > last:
+        raise KdcError(f"{where} is damaged: classes must lie in {least}..{last}, found {values.min()}..{values.max()}")
+    return values
 
 
 def _rows(
@@ -153,5 +168,6 @@ def predictions_of(shared: Shared, variant: Released) -> Ints | None:
     """What the baseline's variant predicted for the shared samples, int [S]; None where it was not measured."""
     if variant.top1 is None:
         return None
-    where = f"the baseline's release: top1 of {variant.name}"
-    return unpacked(variant.top1, LABEL, shared.release.n, where).astype(np.int64)[shared.before]
+    return _classes_of(shared.release, variant.top1, -1, f"the baseline's release: top1 of {variant.name}")[
+        shared.before
+    ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from compressor.errors import KdcError
 from compressor.files.bundle_folder import counted, must_hold_a_bundle, read_steadily
 from compressor.report.build import build_report
+from compressor.report.gate import failed_lines
 from compressor.report.integrity import REMADE, verify
 from compressor.report.render.markdown import code, table, text
 from compressor.report.render.text import NOT_MEASURED, estimate, megabytes, number
@@ -37,17 +38,18 @@ def _read(path: Path) -> Column:
     folder = counted(path)
     report, bundle = build_report(folder), read_json(folder / "bundle.json", Bundle)
     shipped = next((row for row in report.rows if row.name == report.winner), None)
-    failed = {check.line for check in report.checks if check.variant == report.winner and check.verdict == "fail"}
     return Column(
         bundle=str(path),
         kdc=bundle.kdc,
         profile=report.profile,
         verdict=report.verdict,
-        failed=tuple(sorted(failed)),
+        failed=failed_lines(report),
         student=report.student,
         teacher=report.teacher,
         measured=report.session.finished if report.session is not None else None,
         machine=report.session.machine.cpu if report.session is not None else None,
+        batch=report.session.batch if report.session is not None else None,
+        threads=shipped.threads if shipped is not None else None,
         test_n=report.test_n,
         test=bundle.eval.contents,
         shipped=shipped,
@@ -67,6 +69,17 @@ def _caveats(bundles: SideBySide) -> list[str]:
         "What each ships. [low–high] are 95 % intervals. Each was measured in a session of its own, so small "
         "differences of latency mean nothing: `kdc measure BUNDLE --baseline EARLIER` lets two race."
     ]
+    differing = [
+        title
+        for title, values in (
+            ("batch", {column.batch for column in bundles.columns}),
+            ("threads", {column.threads for column in bundles.columns if column.shipped is not None}),
+            ("the machine", {column.machine for column in bundles.columns}),
+        )
+        if len(values - {None}) > 1
+    ]
+    if differing:
+        said.append(f"Their latencies do not compare: {', '.join(differing)} differ{'s' * (len(differing) == 1)}.")
     tests = {(column.test, column.test_n) for column in bundles.columns}
     if len(tests) > 1 or None in {column.test for column in bundles.columns}:
         said.append(
@@ -106,6 +119,8 @@ LINES: tuple[tuple[str, Callable[[Column], str]], ...] = (
     ("lowest recall %", _shipped(lambda row: _class(row.worst_class))),
     ("test samples", lambda column: str(column.test_n)),
     ("measured", lambda column: text(column.measured or NOT_MEASURED)),
-    ("on", lambda column: text(column.machine or NOT_MEASURED)),
+    ("machine", lambda column: text(column.machine or NOT_MEASURED)),
+    ("batch", lambda column: str(column.batch or NOT_MEASURED)),
+    ("threads", _shipped(lambda row: str(row.threads or NOT_MEASURED))),
     ("made by kdc", lambda column: text(column.kdc)),
 )

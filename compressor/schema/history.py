@@ -25,8 +25,9 @@ class HistoryVariant(Noun):
 
 
 class HistoryEntry(Noun):
-    """One bundle. `id`: sha256 of what was made and what was measured of it, so that none stands there twice;
-    `measured`: when, null where it was not; `winner`: the variant that ships; `test`: see Column."""
+    """One bundle. `id`: sha256 of what was made, what was measured of it, the baseline and the verdict, so that none
+    stands there twice; `measured`: when, null where it was not; `winner`: the variant that ships; `failed`, `test`: see
+    Column."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     id: str

@@ -16,7 +16,7 @@ Packed = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 
 class Released(Noun):
     """A student variant. `top1`: int32 [N], the predicted class of each test sample, -1 where a logit was not finite;
-    null where it was not measured."""
+    null where it was not measured, or did not run in its precision."""
 
     name: str
     runtime: str
@@ -48,8 +48,8 @@ class Release(Noun):
 
 class Change(Noun):
     """A figure before and now. `change`: of accuracies now less before, paired by sample; of size and p50 now /
-    before. `outcome`: "open" where the interval does not tell better from worse; "same" where every
-    prediction is."""
+    before. `outcome`: "open" where the interval does not tell better from worse, and for p50 where the session broke
+    off or either did not run in its precision; "same" where every prediction is."""
 
     figure: Literal["accuracy", "balanced_accuracy", "size_bytes", "p50_ms"]
     before: float

@@ -11,9 +11,10 @@ __all__ = ["Column", "SideBySide"]
 
 
 class Column(Noun):
-    """One bundle. `failed`: the lines that what it ships fails; `shipped`: that variant, null where none could be
-    chosen; `measured`: when, on which `machine`; `test`: sha256 of what its `test_n` test samples show, null in bundles
-    of an earlier kdc."""
+    """One bundle. `failed`: the lines that what it ships fails, or, where nothing can be shipped, what every variant
+    fails, or else any; `shipped`: that variant, null where none could be chosen; `measured`: when, on which `machine`,
+    with `batch` images a call and, of what ships, so many `threads`; `test`: sha256 of what its `test_n` test samples
+    show, null in bundles of an earlier kdc."""
 
     bundle: str
     kdc: str
@@ -24,6 +25,8 @@ class Column(Noun):
     teacher: str
     measured: str | None
     machine: str | None
+    batch: int | None
+    threads: int | None
     test_n: int
     test: str | None
     shipped: Row | None

@@ -10,13 +10,15 @@ import pytest
 
 import compressor
 from compressor.distill import regimes
+from compressor.distill.deciding import decided
 from compressor.distill.recipes import PROVISIONAL, RecipeAsked, has_layers
 from compressor.distill.regimes import REGIMES, Facts, built_in, choose, with_steps
+from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.progress import Silent
 from compressor.schema.base import parse, read_json
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Request, Student
+from compressor.schema.student import Regime, Request, Student
 from tests.kit import Hearing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +119,24 @@ def test_who_teaches_decides_the_losses_and_the_data_the_rest(teachers: tuple[st
     else:
         assert names == ["kd", "cross_entropy", "pkd"][: 3 if has_layers(teachers) else 2]
         assert recipe.losses == small.losses[: len(names)]
+
+
+def test_a_run_of_an_earlier_kdc_is_not_said_to_have_too_few_validation_samples(tmp_path: Path) -> None:
+    """It did not record how many it has: 0 is not what it has."""
+    asked = wanted(arms=True)
+    request = Request(
+        task="image-classification", command="distill", teacher="timm:a", student="timm:b", init="random",
+        data="folder:x", skip_bad=False, input_size=None, recipe=asked.recipe(),
+    )  # fmt: skip
+    recorded = request.model_copy(update={"regime": Regime(name="small", why="few", images=300, labelled=300)})
+    (tmp_path / "run.json").write_text(recorded.model_dump_json(), encoding="utf-8")
+    progress = Hearing()
+    resumed, _ = decided(request, asked, Destination(tmp_path, resume=True), progress)
+    assert resumed.regime is not None
+    assert (resumed.regime.validation, resumed.regime.arms) == (None, ())
+    assert not [note for note in progress.notes if "validation samples" in note]
+    asked.decided(request, 300, 300, 7, progress)
+    assert [note for note in progress.notes if "7 validation samples are too few" in note]
 
 
 @pytest.fixture

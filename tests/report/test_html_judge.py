@@ -200,6 +200,30 @@ def test_softening() -> None:
         assert found["entropy"] == pytest.approx(-float((np.exp(logs) * logs).sum()), rel=1e-12)
 
 
+def test_no_share_can_be_moved_beyond_what_the_schema_permits() -> None:
+    from pydantic import ValidationError
+
+    from compressor.schema.profile import Budget
+
+    kept = [line for line in LINES if line.unit == "%" and not line.at_most]
+    found = in_node("given.map((line) => highestShare(line, [0.9, 3]))", [vars(line) for line in kept])
+    assert len(kept) == 6
+    for line, most in zip(kept, found, strict=True):
+        assert getattr(Budget.model_validate({line.name: most}), line.name) == most
+        with pytest.raises(ValidationError):
+            Budget.model_validate({line.name: most + 0.01})
+
+
+def test_a_lost_class_is_named_where_the_page_holds_no_names(make_bundle: Make) -> None:
+    results = read_results(make_bundle(alone(), {"min_class_recall": 0.9}))
+    data = instrument(report_of(results), results, allow_unmeasured=False)
+    data["students"][0]["right"][2] = 0
+    for names, word in ((data["class_names"], "class 2"), ([], "class 2"), (["a", "b", "c"], "c")):
+        checks = in_node("judgeAll(given, given.budget).checks[0]", {**data, "class_names": names})
+        [reason] = [check["reason"] for check in checks if check["line"] == "min_class_recall"]
+        assert reason == f"lost: {word}"
+
+
 def test_every_line_of_the_budget_can_be_moved() -> None:
     from compressor.schema.profile import Budget
 

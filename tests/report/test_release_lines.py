@@ -2,6 +2,7 @@
 shared, and what cannot be told is told so."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 from compressor.errors import KdcError
 from compressor.measure.baseline import attach_baseline
 from compressor.report import build_report, check, exit_code_for, finish, release_of, summary, to_markdown
+from compressor.report.build import report_of
+from compressor.report.checks.release import judge_loss
+from compressor.report.read import read_results
 from compressor.report.release import Baseline, report_beside
 from compressor.report.render.release import beside_baseline, release_diff_of
+from compressor.report.shared import packed, shared_with
 from compressor.schema.profile import Budget
 from compressor.schema.release import ClassChange, VariantDiff
 from compressor.schema.report import Check, Report
-from compressor.stats import difference
+from compressor.stats import Interval, difference
 from compressor.terminal.console import rendered_text
 
 Make = Callable[..., Path]
@@ -276,7 +281,10 @@ def test_a_variant_or_predictions_that_the_baseline_lacks_are_unmeasured(make_bu
         assert line(report, name, "q").verdict == "unmeasured"
     assert report.release is not None
     assert (report.release.added_variants, report.release.removed_variants) == (("q",), ("onnxruntime-bf16",))
-    assert of(report).missing == "the same variant of the baseline was not measured, neither here nor before"
+    assert of(report).missing == (
+        "the same variant of the baseline was not measured, and its release has no predictions of it: it was not "
+        "measured then, or not in its precision"
+    )
     # As a default it is judged only where the baseline has the variant.
     report = report_beside(make_bundle({"s": {}, "q": {"precision": "fp16", "executed": "fp16"}}, **made), old)
     assert [check.variant for check in report.checks if check.line == "max_accuracy_loss"] == ["s"]
@@ -326,6 +334,63 @@ def test_a_baseline_that_raced_is_compared_with_what_it_answered_in_the_race(mak
     assert "all 200 test samples are in both." in shown
 
 
+@pytest.mark.parametrize(
+    ("made", "ours", "theirs", "outcome"),
+    [
+        ({}, {}, {}, "worse"),
+        ({"session": {"lost": "the connection was lost"}}, {}, {}, "open"),
+        ({}, {}, {"executed": "int8"}, "open"),
+        ({}, {"executed": "int8"}, {}, "open"),
+    ],
+)
+def test_p50_is_told_only_where_both_ran_as_asked_to_the_end(
+    make_bundle: Make, made: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any], outcome: str
+) -> None:
+    report = build_report(make_bundle({"s": ours, "baseline-s": {"role": "baseline", "p50": 1.0, **theirs}}, **made))
+    [p50] = [change for change in of(report).changes if change.figure == "p50_ms"]
+    assert (p50.outcome, p50.before == pytest.approx(1, rel=0.02)) == (outcome, True)
+
+
+def test_predictions_of_another_precision_are_not_released(make_bundle: Make) -> None:
+    made: dict[str, Any] = {"digests": np.arange(200, dtype=np.uint64)}
+    fell_back = {"precision": "int8", "executed": "fp32"}
+    old = baseline(make_bundle({"s": {}, "q": fell_back}, **made))
+    assert [variant.top1 is None for variant in old.release.variants] == [False, True]
+    new = make_bundle({"s": {}, "q": {"precision": "int8", "executed": "int8", "wrong": 60}}, **made)
+    lost = line(report_beside(new, old), "max_accuracy_loss", "q")
+    assert (lost.verdict, "or not in its precision" in lost.reason) == ("unmeasured", True)
+
+
+def test_why_stored_predictions_stand_for_those_of_the_race_is_said(make_bundle: Make) -> None:
+    made: dict[str, Any] = {"digests": np.arange(200, dtype=np.uint64)}
+    old = baseline(make_bundle({"s": {}}, **made))
+    raced = {"role": "baseline", "executed": "int8", "wrong": 60}
+    bundle = make_bundle({"s": {"wrong": 1}, "baseline-s": raced}, **made)
+    results = read_results(bundle)
+    shared = shared_with(bundle, results.bundle, results.labels, old.release, "old")
+    lost = line(report_of(replace(results, shared=shared)), "max_accuracy_loss")
+    assert lost.value.startswith("+0.500 [") or lost.value.startswith("+0.50 [")
+    assert lost.reason.endswith(
+        "in this session the same variant of the baseline did not run as it should: asked fp32, executed int8"
+    )
+
+
+def test_what_the_default_says_of_an_interval() -> None:
+    none, some = (
+        judge_loss(Interval(value, low, 0.05, 200), 0.01, asked=False) for value, low in ((0, -0.05), (0.01, 0.001))
+    )
+    assert none == (
+        "pass",
+        "the samples show no loss beyond chance, and do not rule out up to 5.00 points (kdc's default asks for no "
+        "proof)",
+    )
+    assert some[0] == "pass"
+    assert some[1].startswith(
+        "the samples show a loss, whose figure keeps to the limit, and do not rule out up to 5.00"
+    )
+    assert judge_loss(Interval(0, -0.05, 0.05, 200), 0.01, asked=True)[0] == "inconclusive"
+
+
 def test_what_cannot_be_told_is_told_so(beside: Callable[..., Report]) -> None:
     random = np.random.default_rng(3)
     before = first_release(random)
@@ -341,6 +406,23 @@ def test_a_damaged_release_and_other_classes_are_refused(make_bundle: Make) -> N
     short = old.release.model_copy(update={"n": 201})
     with pytest.raises(KdcError, match="--baseline old: labels is damaged: it does not hold 201 numbers"):
         report_beside(bundle, Baseline("--baseline old", short, None))
+    [variant] = old.release.variants
+    high, low = (packed(np.full(200, value), "<i4") for value in (3, -2))
+    impossible: list[tuple[dict[str, Any], str]] = [
+        ({"labels": high}, r"labels is damaged: classes must lie in 0\.\.2, found 3\.\.3"),
+        ({"variants": (variant.model_copy(update={"top1": high}),)}, r"top1 of s is damaged: .* -1\.\.2, found 3\.\.3"),
+        (
+            {"variants": (variant.model_copy(update={"top1": low}),)},
+            r"top1 of s is damaged: .* -1\.\.2, found -2\.\.-2",
+        ),
+        ({"variants": (variant, variant)}, "is damaged: it lists onnxruntime-fp32 twice"),
+    ]
+    for update, message in impossible:
+        with pytest.raises(KdcError, match=message):
+            report_beside(bundle, Baseline("--baseline old", old.release.model_copy(update=update), None))
+    not_finite = variant.model_copy(update={"top1": packed(np.full(200, -1), "<i4")})
+    passed = old.release.model_copy(update={"variants": (not_finite,)})
+    assert report_beside(bundle, Baseline("--baseline old", passed, None)).verdict == "pass"
     other = old.release.model_copy(update={"class_names": ("a", "b", "c")})
     with pytest.raises(KdcError, match="cannot be compared: it has other classes"):
         report_beside(bundle, Baseline("--baseline old", other, None))

@@ -13,6 +13,7 @@ import pytest
 import compressor
 from compressor import KdcError
 from compressor.report import build_report, entry_of, finish, remember, trend_table
+from compressor.report.gate import failed_lines
 from compressor.report.history import read_history, sparkline
 from compressor.schema.base import parse
 from compressor.schema.history import HistoryEntry
@@ -60,7 +61,42 @@ def test_other_test_samples_and_failures_are_said(bundles: tuple[Path, Path], ma
     finish(third)
     done = kdc("report", bundles[0], third)
     assert "tested on the same samples" in done.out
-    assert "| verdict | pass | **fail** |" in done.out  # nothing can be shipped, so no line of what ships fails
+    assert "| verdict | pass | **fail**: size_mb |" in done.out  # nothing can be shipped: what every variant fails
+
+
+def test_latencies_of_other_conditions_are_said_not_to_compare(
+    bundles: tuple[Path, Path], make_bundle: Make, kdc: Kdc
+) -> None:
+    same = kdc("report", *bundles).out
+    assert "do not compare" not in same
+    assert "| batch | 1 | 1 |" in same
+    assert "| threads | 2 | 2 |" in same
+    third = make_bundle(
+        {"s": {"threads": 8}}, digests=DIGESTS, classes=2, profile_changes={"batch": 8, "threads": 8},
+        session={"batch": 8}, machine={"cpu": "another"},
+    )  # fmt: skip
+    finish(third)
+    done = kdc("report", bundles[0], third).out
+    assert "Their latencies do not compare: batch, threads, the machine differ." in done
+    assert "| batch | 1 | 8 |" in done
+    assert "| threads | 2 | 8 |" in done
+    assert "| machine | Intel(R) Processor N100 | another |" in done
+
+
+def test_which_lines_a_failed_bundle_fails(make_bundle: Make) -> None:
+    """What ships fails its own; what no other makes up for; what all fail, where nothing ships; any, where each fails
+    another."""
+    broken = {"q": {"precision": "fp16", "executed": "fp16", "error": "it does not load"}}
+    slow = {"p50": 9.0, "repeat": 10}
+    small = {"precision": "fp16", "executed": "fp16", "p50": 1.0, "rss": 10.0}
+    for variants, budget, expected in (
+        ({"s": {"wrong": 80}}, {"min_accuracy": 0.9}, ("min_accuracy",)),
+        ({"s": {}, **broken}, {}, ("runs",)),
+        ({"s": slow, "q": small}, {"size_mb": 1e-6}, ("size_mb",)),
+        ({"s": slow, "q": small}, {"size_mb": 0.01, "p50_ms": 3}, ("p50_ms", "size_mb")),
+        ({"s": {}}, {}, ()),
+    ):
+        assert failed_lines(build_report(make_bundle(variants, budget))) == expected
 
 
 @pytest.mark.parametrize(
@@ -125,6 +161,40 @@ def test_a_history_grows_by_a_line_and_shows_the_trend(bundles: tuple[Path, Path
     assert [entry.verdict for entry in read_history(file)] == ["pass", "pass"]
     assert read_history(file)[0] == entry_of(bundles[0], build_report(bundles[0]))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_another_baseline_is_another_entry(bundles: tuple[Path, Path], kdc: Kdc, tmp_path: Path) -> None:
+    old, new = bundles
+    file = tmp_path / "history.jsonl"
+    for more in ([], ["--baseline", old], [], ["--baseline", old]):
+        assert kdc("report", new, "--history", file, *more).code == 0
+    assert [(entry.verdict, entry.failed) for entry in read_history(file)] == [
+        ("pass", ()),
+        ("fail", ("max_accuracy_loss",)),
+    ]
+
+
+def test_now_is_that_of_the_last_bundle(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    entry = entry_of(bundles[0], build_report(bundles[0]))
+    remember(tmp_path / "h.jsonl", entry)
+    trend = remember(tmp_path / "h.jsonl", entry.model_copy(update={"id": "2", "winner": None, "verdict": "fail"}))
+    assert "| p50 ms | ▁· | 2.00 | 2.00 | – |" in trend_table(trend)
+
+
+@pytest.mark.parametrize("option", ["--out", "--history"])
+def test_nothing_is_written_into_a_sealed_baseline(bundles: tuple[Path, Path], kdc: Kdc, option: str) -> None:
+    old, new = bundles
+    before = content(old)
+    for baseline in (old, old / "report.json"):
+        done = kdc("report", new, "--baseline", baseline, option, old / "added.md")
+        assert (done.code, f"lies in the bundle {old}, which is sealed" in " ".join(done.err.split())) == (2, True)
+    assert content(old) == before
+
+
+def test_out_and_history_are_two_files(bundles: tuple[Path, Path], kdc: Kdc, tmp_path: Path) -> None:
+    file = tmp_path / "both.md"
+    done = kdc("report", bundles[0], "--out", file, "--history", tmp_path / "old" / ".." / "both.md")
+    assert (done.code, "--out and --history are both" in done.err, file.exists()) == (2, True, False)
 
 
 def test_a_file_that_is_no_history_is_left_alone(bundles: tuple[Path, Path], kdc: Kdc, tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ class Pair:
         shared = self.results.shared
         if self.before.made == "stored":
             yield "the baseline's predictions are those that it made when it was measured"
+        if self.before.instead:
+            yield f"in this session {self.before.instead}"
         if self.before.made == "stored" and shared is not None and shared.relabelled:
             yield f"{shared.relabelled} of these samples have another label now, which judges both"
 
@@ -127,7 +129,9 @@ def judge_loss(loss: Interval, limit: float, asked: bool) -> tuple[Verdict, str]
     """Whether so much may be lost, and why; `asked`: the profile says so, and it is no default."""
     verdict: Verdict = judge(loss.low, loss.high, limit, at_most=True)
     if verdict == "inconclusive" and not asked and (loss.value <= limit or loss.low <= 0):
-        return "pass", "the 95 % interval shows no such loss, and need not rule it out, since kdc's default is judged"
+        shown = "no loss beyond chance," if loss.low <= 0 else "a loss, whose figure keeps to the limit,"
+        most = f"up to {number(100 * loss.high)} points"
+        return "pass", f"the samples show {shown} and do not rule out {most} (kdc's default asks for no proof)"
     return verdict, REASONS[verdict]
 
 

@@ -77,6 +77,17 @@ function limitsOf(data, budget) {
   return limits;
 }
 
+// A class by its name, where the page holds the names: of very many classes it does not.
+function classNamed(data, number) {
+  return data.class_names[number] ?? `class ${number}`;
+}
+
+// How far a limit on a share may be moved: what is kept of the teacher's may be more than all of it, as the budget's
+// schema says too (schema/profile.py, Budget).
+function highestShare(line, values) {
+  return line.name.endsWith("retention") && line.kind !== "classes" ? Math.min(2, Math.max(1.02, ...values)) : 1;
+}
+
 // One line of one student: its verdict and why.
 function judgeLine(data, student, line, limit, asked) {
   const basis = student.bases[line.name];
@@ -88,7 +99,7 @@ function judgeLine(data, student, line, limit, asked) {
   if (line.kind === "classes") {
     const counts = countsOf(data, student, line.name === "min_class_recall");
     const { verdict, lost, doubtful } = judgeClasses(counts, limit, data.rules);
-    const named = [...lost, ...doubtful].slice(0, 3).map((number) => data.class_names[number]);
+    const named = [...lost, ...doubtful].slice(0, 3).map((number) => classNamed(data, number));
     const more = lost.length + doubtful.length - named.length;
     const word = lost.length ? "lost" : "in doubt";
     const none = verdict === "pass" ? "no class looks lost" : "all classes together are below the limit";

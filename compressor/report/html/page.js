@@ -11,7 +11,7 @@
     element.append(...children);
     return element;
   };
-  const className = (number) => data.class_names[number] ?? `class ${number}`;
+  const className = (number) => classNamed(data, number);
   const chip = (verdict) => make("span", { className: `chip ${verdict}` }, verdict);
   const WORDS = { pass: "The budget holds", fail: "The budget does not hold" };
   Object.assign(WORDS, { inconclusive: "It cannot be told yet", unmeasured: "It is not measured" });
@@ -36,8 +36,7 @@
     if (given !== null && given !== undefined) values.push(given);
     if (isShare(line) && line.at_most) return { low: 0.0001, high: Math.min(0.99, Math.max(0.05, ...values.map((v) => 2 * v))), log: false };
     if (isShare(line)) {
-      const most = line.name === "min_accuracy" ? 1 : Math.min(2, Math.max(1.02, ...values));
-      return { low: Math.max(0.01, Math.min(...values, 1) - 0.15), high: most, log: false };
+      return { low: Math.max(0.01, Math.min(...values, 1) - 0.15), high: highestShare(line, values), log: false };
     }
     const positive = values.filter((value) => value > 0);
     if (!positive.length) positive.push(1);
@@ -164,7 +163,9 @@
       const share = ((upright === "1" ? point.x : point.y) - start) / (end - start);
       const inside = Math.min(0.999, Math.max(0.001, share));
       const bounds = { low: Number(low), high: Number(high), log: log === "1" };
-      budget = { ...budget, [name]: rounded(at(bounds, STEPS * inside)) };
+      const kept = data.lines.find((known) => known.name === name && isShare(known) && !known.at_most);
+      const most = kept ? highestShare(kept, []) : Infinity;
+      budget = { ...budget, [name]: rounded(Math.min(most, at(bounds, STEPS * inside))) };
       show();
     });
   }
