@@ -133,7 +133,7 @@ def test_check_and_report_against_a_bundle_its_report_and_its_release(
     assert parse(Release, json.loads(release.read_text()), "release").n == 200
     for baseline in (old, old / "report.json", release):
         done = kdc("check", new, "--baseline", baseline)
-        assert (done.code, "s (fail max_accuracy_loss)" in done.out) == (1, True)
+        assert (done.code, "s, which ships, fails max_accuracy_loss" in done.out) == (1, True)
     shown = kdc("report", new, "--baseline", release, "--format", "md")
     assert (shown.code, "**Worse:** " in shown.out, "Against the baseline" in shown.out) == (0, True, True)
     assert kdc("check", old, "--baseline", new).code == 0
