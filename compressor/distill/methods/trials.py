@@ -34,7 +34,7 @@ from compressor.schema.race import Failure, Trial
 from compressor.schema.report import Estimate
 from compressor.schema.student import Request
 from compressor.stats import difference
-from compressor.stats.intervals import CONFIDENCE, wilson_interval
+from compressor.stats.intervals import wilson_interval
 from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["Entrant", "Ran", "Track", "epochs_text", "lead_of", "points", "run_rounds"]
@@ -200,9 +200,9 @@ def _known(path: Path, noun: type[Ended], entrant: Entrant, epochs: int, inputs:
     return trial
 
 
-def lead_of(first: Ran, second: Ran, confidence: float = CONFIDENCE) -> Estimate:
+def lead_of(first: Ran, second: Ran) -> Estimate:
     """The accuracy of the first trial - the second's, paired by sample."""
-    gap = difference(_right(first), _right(second), confidence)
+    gap = difference(_right(first), _right(second))
     return Estimate(value=gap.value, low=gap.low, high=gap.high, n=gap.n, of="validation samples")
 
 

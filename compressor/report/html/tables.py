@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from compressor.report.html.text import shown
+from compressor.report.render.race import rank_of
 from compressor.report.render.text import (
     NOT_MEASURED,
     estimate,
@@ -18,7 +19,7 @@ from compressor.report.render.text import (
     share,
     spread,
 )
-from compressor.schema.race import Contender, LossRace, Race
+from compressor.schema.race import LossRace, Race
 from compressor.schema.report import ClassShare, Estimate, Report, Row
 from compressor.stats import closeness
 
@@ -230,7 +231,7 @@ def _race(race: Race) -> Table:
     scores = [{trial.student: trial for trial in trials} for trials in race.rounds]
     head = ["ran as", "p50, ms", "size, MB"]
     head += [f"validation, %, after {trials[0].epochs} epochs" for trials in race.rounds]
-    order = sorted(race.contenders, key=lambda contender: _place(contender, race))
+    order = sorted(race.contenders, key=lambda contender: rank_of(contender, race))
     rows = []
     for contender in order:
         at = f"race/{race.contenders.index(contender)}"
@@ -262,14 +263,6 @@ def _losses(losses: LossRace) -> Table:
     head = (*(f"weight of {shown(name, 40)}" for name in names), f"validation, %, after {losses.epochs} epochs")
     note = f"on validation, before the training. Taken: {shown(losses.reason, 300)}{failed}"
     return Table("How the losses are weighed", note, head, tuple(rows), "losses")
-
-
-def _place(contender: Contender, race: Race) -> tuple[int, int]:
-    for back, trials in enumerate(reversed(race.rounds)):
-        for rank, trial in enumerate(trials):
-            if trial.student == contender.student:
-                return back, rank
-    return len(race.rounds), 0
 
 
 def _checks(report: Report) -> Table:

@@ -6,7 +6,7 @@ from compressor.report.render.text import NOT_MEASURED, estimate, number
 from compressor.schema.race import Contender, LossRace, Neighbour, Race, Trial
 from compressor.schema.report import Report
 
-__all__ = ["chosen_by_trials", "losses_table", "race_table"]
+__all__ = ["chosen_by_trials", "losses_table", "race_table", "rank_of"]
 
 
 def chosen_by_trials(report: Report) -> dict[str, str]:
@@ -24,7 +24,7 @@ def race_table(race: Race) -> str:
     """A row a contender, the winner first, and a column a round; below it why this one, and its neighbours."""
     titles = ["student", "ran as", "p50 ms", "size (MB)", *(_round(trials) for trials in race.rounds)]
     scores = [{trial.student: trial for trial in trials} for trials in race.rounds]
-    ordered = sorted(race.contenders, key=lambda contender: _place(contender, race))
+    ordered = sorted(race.contenders, key=lambda contender: rank_of(contender, race))
     rows = [
         [
             code(contender.student),
@@ -65,7 +65,7 @@ def losses_table(losses: LossRace) -> str:
     return table(titles, rows, len(titles) - 1) + "\n\n" + "  \n".join(lines)
 
 
-def _place(contender: Contender, race: Race) -> tuple[int, int]:
+def rank_of(contender: Contender, race: Race) -> tuple[int, int]:
     """Who came further stands before who did not."""
     for back, trials in enumerate(reversed(race.rounds)):
         for rank, trial in enumerate(trials):
