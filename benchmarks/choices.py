@@ -95,8 +95,8 @@ def row_of(number: int, limit: float, asked: argparse.Namespace) -> dict[str, ob
             )  # fmt: skip
         except compressor.KdcError as error:  # nobody holds the budget: counts as one that is not held
             print(error.message)
-            none = {"limit": limit, "winner": "none", "before": np.nan, "after": np.nan, "holds": False, "outdone": None}
-            return none
+            nobody = {"winner": "none", "before": np.nan, "after": np.nan, "holds": False, "outdone": None}
+            return {"limit": limit, **nobody}
         bundle = compressor.export(
             run, profile=profile, out=asked.work / f"bundle{number}", overwrite=True, qat=False, throughput=False,
             progress=True,
