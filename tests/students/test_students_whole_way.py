@@ -10,9 +10,8 @@ import timm
 import torch
 
 from compressor.errors import KdcError
-from compressor.export.onnx.quick import quick_onnx
 from compressor.profiles import load_profile
-from compressor.students import Wanted, exporting, students
+from compressor.students import Wanted, students
 from compressor.students import api as students_api
 from compressor.students.api import screened
 from compressor.students.kept import all_kept
@@ -125,6 +124,22 @@ def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkey
     assert json.loads(again.out)["rows"] == first["rows"]
 
 
+REFUSING = """
+from compressor.errors import KdcError
+from compressor.students import exporting
+
+quick_onnx = exporting.quick_onnx
+
+def refuse_one(network, *rest):
+    if type(network).__name__ == "ResNet":
+        raise KdcError("the network cannot be exported to ONNX: no such operator")
+    quick_onnx(network, *rest)
+
+exporting.quick_onnx = refuse_one
+"""
+"""In front of a worker's code: one of the two networks is refused."""
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("asked_once")
 def test_what_cannot_be_exported_stands_in_the_answer(
@@ -133,15 +148,10 @@ def test_what_cannot_be_exported_stands_in_the_answer(
     """The others are measured all the same; the next call tries it again."""
     from compressor.measure.devices import parse_device
     from compressor.progress import Silent
-
-    def refuse_one(network: torch.nn.Module, *rest: object) -> None:
-        if type(network).__name__ == "ResNet":
-            raise KdcError("the network cannot be exported to ONNX: no such operator")
-        quick_onnx(network, *rest)  # type: ignore[arg-type]
+    from compressor.students import skeletons
 
     monkeypatch.setenv("KDC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(students_api, "usable_cores", lambda: 1)  # in this process
-    monkeypatch.setattr(exporting, "quick_onnx", refuse_one)
+    monkeypatch.setattr(skeletons, "WORKER", REFUSING + skeletons.WORKER)
     wanted = Wanted(5, (32,), ("timm:resnet10t", "timm:lcnet_035"))
     answer = students(load_profile(str(profile)), wanted, parse_device("local"), python=None, progress=Silent())
     errors = {row.figures.student: row.figures.error for row in answer.rows}
@@ -217,7 +227,8 @@ def test_a_worker_that_is_killed_costs_its_candidate_alone(
         made = list(skeletons.make_skeletons(wishes, load_profile(str(profile)), tmp_path, 2, Silent()))
     assert {skeleton.wish.name for skeleton in made} == {"lcnet_035", "lcnet_050"}
     for skeleton in made:
-        assert "ended with -9; the system kills what needs more memory" in skeleton.failures["onnxruntime-fp32"]
+        said = "its process died (signal 9) while it was exported; the system kills what needs more memory than there is"
+        assert skeleton.failures["onnxruntime-fp32"] == said
     made = list(skeletons.make_skeletons(wishes, load_profile(str(profile)), tmp_path, 2, Silent()))
     assert [len(skeleton.entrants) for skeleton in made] == [1, 1]
 
