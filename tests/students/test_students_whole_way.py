@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import timm
 import torch
 
 from compressor.errors import KdcError
+from compressor.export.base import Builder
+from compressor.export.builders import builder_of
 from compressor.profiles import load_profile
 from compressor.students import Wanted, students
 from compressor.students import api as students_api
@@ -47,9 +50,40 @@ def test_what_is_screened() -> None:
     assert screened(load_profile("x86-avx2")) == (
         ("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "f32"), ("openvino", "int8"),
     )  # fmt: skip
-    assert screened(load_profile("jetson-orin-nano")) == (("onnxruntime", "fp32"), ("tensorrt", "fp32"))
+    jetson = (("onnxruntime", "fp32"), ("tensorrt", "fp32"), ("tensorrt", "int8"))
+    assert screened(load_profile("jetson-orin-nano")) == jetson
     phone = load_profile("x86-avx2", ["targets=[{runtime: litert, precisions: [fp32, int8]}]"])
-    assert screened(phone) == (("litert", "fp32"),)
+    assert screened(phone) == (("litert", "fp32"), ("litert", "int8"))
+
+
+def test_what_is_not_screened_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the profile's variants is left out in silence."""
+    for name in ("android-snapdragon-8gen3", "jetson-orin-nano", "x86-avx2", "rtx-ada", "raspberry-pi-5"):
+        profile = load_profile(name)
+        asked = {"-".join((target.runtime, each)) for target in profile.targets for each in target.precisions}
+        measured = screened(profile)
+        told = students_api._left_out(profile, measured)
+        assert {"-".join(pair) for pair in measured} | told.keys() == asked
+        assert not {"-".join(pair) for pair in measured} & told.keys()
+    phone, jetson = load_profile("android-snapdragon-8gen3"), load_profile("jetson-orin-nano")
+    long = "an export for executorch takes tens of seconds a candidate, and the profile has another runtime"
+    assert students_api._left_out(phone, screened(phone))["executorch-int8"] == long
+    told = students_api._left_out(jetson, screened(jetson))
+    assert told == {"tensorrt-fp16": "tensorrt-fp32 stands for tensorrt in float"}
+    without_skeletons(monkeypatch)
+    told = students_api._left_out(jetson, screened(jetson))
+    assert told["tensorrt-int8"] == "there is no quick way to tensorrt's int8"
+
+
+def without_skeletons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a runtime that somebody adds."""
+
+    def bare(name: str) -> Builder:
+        builder = builder_of(name)
+        quantizer = builder.quantizer and replace(builder.quantizer, skeleton=None)
+        return replace(builder, quantizer=quantizer)
+
+    monkeypatch.setattr(students_api, "builder_of", bare)
 
 
 def test_a_name_that_nobody_knows_is_refused_before_anything_is_asked(
@@ -126,6 +160,8 @@ def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkey
 
 REFUSING = """
 from compressor.errors import KdcError
+from compressor.export.base import Builder
+from compressor.export.builders import builder_of
 from compressor.students import exporting
 
 quick_onnx = exporting.quick_onnx
@@ -201,7 +237,10 @@ def test_a_task_without_a_catalogue_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         candidates_of("bare")
 
 
-def test_a_profile_with_nothing_to_measure_before_training_says_so(kdc: Kdc, profile: Path) -> None:
+def test_a_profile_with_nothing_to_measure_before_training_says_so(
+    kdc: Kdc, profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_skeletons(monkeypatch)
     ended = kdc("students", "--profile", profile, "--set", "targets=[{runtime: litert, precisions: [int8]}]")
     assert ended.code == 2
     assert "has nothing that can be measured before training" in ended.err
