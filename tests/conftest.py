@@ -3,7 +3,6 @@
 import compileall
 import functools
 import gc
-import os
 import shutil
 import signal
 import tempfile

@@ -277,8 +277,16 @@ def test_the_answers_that_are_kept_are_counted(
     fields = {
         "named": ("--student", "timm:test_efficientnet", "--set", "views.distinct=2"),
         "raced": ("--students", "timm:test_efficientnet,timm:test_resnet"),
-        "chain": ("--student", "timm:test_efficientnet", "--assistant", "timm:test_vit", "--set",
-                  "views.distinct=2", "--set", "losses.2.weight=0"),
+        "chain": (
+            "--student",
+            "timm:test_efficientnet",
+            "--assistant",
+            "timm:test_vit",
+            "--set",
+            "views.distinct=2",
+            "--set",
+            "losses.2.weight=0",
+        ),
     }
     cache = tmp_path / "answers"
     asked = (
@@ -299,9 +307,7 @@ def test_the_answers_that_are_kept_are_counted(
     else:
         assert "teacher answers" not in again.disk
         assert f"the teacher's answers have their room already in {cache}" in again.notes
-    off = Forecast.model_validate_json(
-        kdc(*asked, "--plan", "--json", "--overwrite", "--teacher-cache", "off").out
-    )
+    off = Forecast.model_validate_json(kdc(*asked, "--plan", "--json", "--overwrite", "--teacher-cache", "off").out)
     assert "teacher answers" not in off.disk
 
 
@@ -326,7 +332,9 @@ def test_the_disk_of_an_export_is_about_what_the_bundle_takes(finished_bundle: P
     told = json.loads(
         kdc("export", student_run, "--profile", here, "--out", tmp_path / "bundle", "--plan", "--json").out
     )["disk"]
-    sizes = {path.relative_to(finished_bundle): path.stat().st_size for path in finished_bundle.rglob("*") if path.is_file()}
+    sizes = {
+        path.relative_to(finished_bundle): path.stat().st_size for path in finished_bundle.rglob("*") if path.is_file()
+    }
     answers = [size for path, size in sizes.items() if path.suffix == ".npy" and "inputs" not in path.name
                and path.stem not in ("labels", "digests")]  # fmt: skip
     samples = [size for path, size in sizes.items() if path.name.endswith("inputs.npy")]

@@ -19,7 +19,7 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Request
 from compressor.tasks.table import task_named
 
-__all__ = ["Ahead", "answers_ahead", "notes_on", "to_be_kept"]
+__all__ = ["NOTHING_KEPT", "Ahead", "answers_ahead", "notes_on", "to_be_kept"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Ahead:
     students: tuple[Keeping, ...] = ()
     after: tuple[Keeping, ...] = ()
     anew: str | None = None
+
+
+NOTHING_KEPT = Ahead()
 
 
 def answers_ahead(request: Request, plan: TrainingPlan, steps: int, context: RunContext) -> Ahead:

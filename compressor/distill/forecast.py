@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor.data.samples import Dataset, Split
-from compressor.distill.answers_ahead import Ahead, answers_ahead, notes_on, to_be_kept
+from compressor.distill.answers_ahead import NOTHING_KEPT, Ahead, answers_ahead, notes_on, to_be_kept
 from compressor.distill.api import distillation
 from compressor.distill.host.context import RunContext, context_for, feed_for
 from compressor.distill.host.resources import Resources, free_bytes
@@ -58,7 +58,7 @@ class _Timed:
     parameters: int
     feed: str
     kept: bool = True
-    ahead: Ahead = Ahead()
+    ahead: Ahead = NOTHING_KEPT
 
 
 def forecast(

@@ -80,7 +80,7 @@ def climb(
     tried: list[_Tried] = []
     dead: list[_Dead] = []
     try:
-        for attempt in _candidates(source, runtime, quantizer, workshop, judge, top, progress):
+        for attempt in _candidates(_Way(source, runtime, quantizer, workshop, judge), top, progress):
             if isinstance(attempt, _Dead):
                 dead.append(attempt)
                 made = attempt.candidate
@@ -106,58 +106,62 @@ def climb(
         shutil.rmtree(workshop, ignore_errors=True)
 
 
-def _candidates(
-    source: Source,
-    runtime: str,
-    quantizer: Quantizer,
-    workshop: Path,
-    judge: Judge,
-    top: TopRung,
-    progress: Progress,
-) -> Iterator["_Tried | _Dead"]:
-    """Every candidate with its score, each made when it is asked for."""
-    scheme, student = quantizer.scheme(source.profile), top.student
+@dataclass(frozen=True)
+class _Way:
+    """From a candidate to its score. `workshop`: the folder that candidates are made in."""
+
+    source: Source
+    runtime: str
+    quantizer: Quantizer
+    workshop: Path
+    judge: Judge
 
     def scored(
-        candidate: Candidate, began: float, network: nn.Module | None = None, qat: QatModel | None = None
-    ) -> _Tried | _Dead:
+        self, candidate: Candidate, began: float, network: nn.Module | None = None, qat: QatModel | None = None
+    ) -> "_Tried | _Dead":
         try:
-            score = _score(candidate, runtime, judge, network)
+            score = _score(candidate, self.runtime, self.judge, network)
         except RunnerDiedError as error:
             return _Dead(candidate, error.message, qat)
         return _Tried(candidate, score, time.perf_counter() - began, qat)
 
-    def from_qat(qat: QatModel, began: float) -> _Tried | _Dead:
-        assert quantizer.from_qat is not None
-        folder = workshop / "qat"
+    def from_qat(self, qat: QatModel, began: float) -> "_Tried | _Dead":
+        assert self.quantizer.from_qat is not None
+        folder = self.workshop / "qat"
         folder.mkdir()
-        return scored(quantizer.from_qat(source, qat, folder), began, qat.network, qat)
+        return self.scored(self.quantizer.from_qat(self.source, qat, folder), began, qat.network, qat)
 
+
+def _candidates(way: _Way, top: TopRung, progress: Progress) -> Iterator["_Tried | _Dead"]:
+    """Every candidate with its score, each made when it is asked for."""
+    quantizer, judge = way.quantizer, way.judge
+    scheme, student = quantizer.scheme(way.source.profile), top.student
     enters_at_top = student is not None and student.record.scheme == scheme and quantizer.from_qat is not None
     if student is not None and not enters_at_top:
         progress.warn(
-            f"the student was trained for {_rounding(student.record.scheme)}, and {runtime} needs {_rounding(scheme)}: "
-            "it is quantized as any other student"
+            f"the student was trained for {_rounding(student.record.scheme)}, and {way.runtime} needs "
+            f"{_rounding(scheme)}: it is quantized as any other student"
         )
     if student is not None and enters_at_top:
-        entered = from_qat(student, time.perf_counter())
+        entered = way.from_qat(student, time.perf_counter())
         yield entered
         if _is_enough(entered, judge):
             return
     enough, began = False, time.perf_counter()
-    for candidate in _until_one_dies(quantizer.candidates(source, workshop, judge, progress), progress):
+    made = quantizer.candidates(way.source, way.workshop, judge, progress)
+    for candidate in _until_one_dies(made, progress):
         if candidate is None:  # the end of a rung
             if enough:
                 return
             continue
-        attempt = scored(candidate, began)
+        attempt = way.scored(candidate, began)
         enough, began = enough or _is_enough(attempt, judge), time.perf_counter()
         yield attempt
     if enough or enters_at_top or quantizer.from_qat is None:
         return
     began, qat = time.perf_counter(), top.retrain(scheme)
     if qat is not None:
-        yield from_qat(qat, began)
+        yield way.from_qat(qat, began)
 
 
 def _is_enough(attempt: "_Tried | _Dead", judge: Judge) -> bool:

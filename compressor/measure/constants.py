@@ -12,6 +12,7 @@ import numpy as np
 
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.files.reading import json_value
+from compressor.files.scratch import scratch
 from compressor.measure.machine import run_script
 from compressor.runtimes import RUNTIMES
 from compressor.schema.measurement import Machine

@@ -107,9 +107,7 @@ def _without_what_a_table_lacks(report: Report, where: str) -> Step | None:
     """No measurement judges lines that need of the teacher what a table of answers has not: they are to be taken
     out."""
     lacking = [
-        check
-        for check in _judged(report)
-        if check.verdict == "unmeasured" and check.reason.startswith(IS_A_TABLE)
+        check for check in _judged(report) if check.verdict == "unmeasured" and check.reason.startswith(IS_A_TABLE)
     ]
     if not lacking:
         return None

@@ -104,9 +104,7 @@ def _kind(value: Any) -> str:
     return "[ranked]" if ranked else "[plain]"
 
 
-AnyTrial = Annotated[
-    Annotated[Trial, Tag("[plain]")] | Annotated[RankedTrial, Tag("[ranked]")], Discriminator(_kind)
-]
+AnyTrial = Annotated[Annotated[Trial, Tag("[plain]")] | Annotated[RankedTrial, Tag("[ranked]")], Discriminator(_kind)]
 
 
 class Failure(Noun):

@@ -23,7 +23,9 @@ from compressor.tasks.table import candidates_of
 __all__ = ["entry", "export_wish"]
 
 
-def export_wish(wish: Wish, profile: Profile, root: Path, tell: Callable[[str], None] = lambda variant: None) -> Skeleton:
+def export_wish(
+    wish: Wish, profile: Profile, root: Path, tell: Callable[[str], None] = lambda variant: None
+) -> Skeleton:
     """Its artefacts in ROOT/LABEL. What cannot be made is a reason in words. `tell`: called with each variant before it
     is made. Raises KdcError where none can be."""
     catalogue, folder = candidates_of(wish.task), root / wish.label

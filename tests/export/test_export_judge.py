@@ -145,6 +145,7 @@ def test_within_a_rung_parity_comes_before_right_answers(tmp_path: Path) -> None
     judge = judge_of(tmp_path, reference, labels)
     rungs = ladder([("ptq", "mirrored", mirrored(reference, labels)), ("ptq", "one wrong", wrong)])
     taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), Hearing())
+    assert taken.score is not None
     assert (taken.candidate.description, taken.score.correct) == ("one wrong", 29)
 
 
@@ -205,6 +206,7 @@ def test_a_retrained_student_is_compared_with_itself(tmp_path: Path) -> None:
     taken = climb(
         source(), "onnxruntime", quantizer, tmp_path / "out", judge, TopRung(retrain=lambda scheme: qat), Hearing()
     )
+    assert taken.score is not None
     assert taken.score.cosine == pytest.approx(1, abs=1e-5)
     assert (taken.score.same, taken.score.n) == (40, 40)
 

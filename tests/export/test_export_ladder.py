@@ -11,8 +11,8 @@ from compressor.errors import KdcError
 from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Rank, Source, TopRung
 from compressor.export.bundle.items import needed
 from compressor.export.ladder import climb
-from compressor.profiles import load_profile
 from compressor.processes.runner import RunnerDiedError
+from compressor.profiles import load_profile
 from compressor.progress import Progress, Silent
 from compressor.schema.quantization import Quantization, Scheme, Score
 from compressor.schema.student import Accuracy
@@ -153,6 +153,7 @@ def test_a_stand_in_is_judged_in_its_place(tmp_path: Path) -> None:
     quantizer = Quantizer(lambda profile: SCHEME, one)
     taken = climb(source(), "tensorrt", quantizer, tmp_path / "out", judge, TopRung(), Silent())
     assert judge.asked == [("minmax", "onnxruntime")]
+    assert taken.score is not None
     assert taken.score.stand_in == "onnxruntime"
 
 
@@ -220,9 +221,7 @@ def test_where_all_die_the_first_is_kept_without_a_score(tmp_path: Path) -> None
     taken, heard = climbed(tmp_path, MortalJudge(80, tuple(RIGHT)))
     assert (taken.score, taken.rungs, taken.candidate.rung) == (None, (), "ptq")
     assert (tmp_path / "out" / "model.txt").read_text() == "minmax"
-    assert heard.warnings[-1] == (
-        "out: none could be scored; the first is kept, and a measurement tells if it runs"
-    )
+    assert heard.warnings[-1] == ("out: none could be scored; the first is kept, and a measurement tells if it runs")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 

@@ -13,7 +13,6 @@ from compressor.files.locks import LOCK, locked
 from compressor.files.scratch import scratch
 
 
-
 @pytest.fixture(autouse=True)
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where temporary files lie."""

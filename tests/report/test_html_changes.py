@@ -58,7 +58,7 @@ def test_the_page_says_what_report_md_says(held: Callable[..., tuple[Path, Repor
     for title, what in told:
         assert f"{title}{what}." in words
         assert f"**{title}:** {what}." in markdown
-    assert "Baseline net (kdc" in words
+    assert "Baseline small_net (kdc" in words
     assert "all 1000 test samples are in both." in words
     assert "Variants new here: t." in words
     gap, now, then = difference(NOW == LABELS, BEFORE == LABELS), NOW == LABELS, BEFORE == LABELS

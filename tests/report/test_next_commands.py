@@ -85,6 +85,6 @@ def test_a_table_that_does_not_answer_the_test_cannot_be_measured_either(make_bu
     step = told(build_report(make_bundle({"s": {}}, {"min_retention": 0.5, "min_speedup": 2}, table=why)))
     assert step[0].endswith("--set budget.min_speedup=null --set budget.min_retention=null")
     assert step[1] == (
-        "min_speedup, min_retention cannot be judged, since the teacher is a table of answers, which has no latency and "
-        f"the teacher is a table of answers: {why}; p50_ms can"
+        "min_speedup, min_retention cannot be judged, since the teacher is a table of answers, which has no latency "
+        f"and the teacher is a table of answers: {why}; p50_ms can"
     )

@@ -266,7 +266,9 @@ def test_a_worker_that_is_killed_costs_its_candidate_alone(
         made = list(skeletons.make_skeletons(wishes, load_profile(str(profile)), tmp_path, 2, Silent()))
     assert {skeleton.wish.name for skeleton in made} == {"lcnet_035", "lcnet_050"}
     for skeleton in made:
-        said = "its process died (signal 9) while it was exported; the system kills what needs more memory than there is"
+        said = (
+            "its process died (signal 9) while it was exported; the system kills what needs more memory than there is"
+        )
         assert skeleton.failures["onnxruntime-fp32"] == said
     made = list(skeletons.make_skeletons(wishes, load_profile(str(profile)), tmp_path, 2, Silent()))
     assert [len(skeleton.entrants) for skeleton in made] == [1, 1]

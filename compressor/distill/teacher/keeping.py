@@ -39,9 +39,7 @@ class Keeping:
 
     def store(self) -> AnswerStore:
         """Open it, or make room. Raises KdcError where the disk is full."""
-        return AnswerStore(
-            self.folder, self.key, views=self.views, samples=self.samples, size=self.codec.bytes
-        )
+        return AnswerStore(self.folder, self.key, views=self.views, samples=self.samples, size=self.codec.bytes)
 
 
 def keeping(

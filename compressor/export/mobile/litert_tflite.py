@@ -121,8 +121,7 @@ class Operator:
 
 
 class Float:
-    """A network converted in float (`model`, where that was done before) and calibrated once, to be quantized in several
-    ways."""
+    """A network converted in float (`model`: done before) and calibrated once, to be quantized in several ways."""
 
     def __init__(self, source: Source, network: nn.Module, model: bytes | None = None) -> None:
         self._network = network

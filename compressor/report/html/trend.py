@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -62,7 +63,7 @@ def _drawn(name: str, points: Sequence[tuple[int, HistoryEntry, Point]], of_test
     y = wide((end for _, _, point in points for end in point), HEIGHT - 40, 24)
     lines = [
         line(x.at(a), y.at(p[0]), x.at(b), y.at(q[0]), "curve")
-        for (a, before, p), (b, now, q) in zip(points, points[1:], strict=False)
+        for (a, before, p), (b, now, q) in pairwise(points)
         if not of_test or before.test == now.test  # figures on other samples are no trend
     ]
     marks = [

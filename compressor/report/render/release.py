@@ -58,7 +58,9 @@ def in_words(diff: VariantDiff) -> Iterator[tuple[str, str]]:
         ("Better", "better", diff.better_classes),
         ("Cannot be told", "open", ()),
     ):
-        said = [f"{TITLES[change.figure]} {change_text(change)}" for change in diff.changes if change.outcome == outcome]
+        said = [
+            f"{TITLES[change.figure]} {change_text(change)}" for change in diff.changes if change.outcome == outcome
+        ]
         if classes:
             said.append(_classes(classes))
         if said:

@@ -21,7 +21,7 @@ from compressor.progress import Progress, Silent
 from compressor.report.render.race import losses_table, race_table
 from compressor.schema.base import read_json, write_json
 from compressor.schema.estimate import Estimate
-from compressor.schema.race import Contender, RaceRequest, RankedTrial, Trial
+from compressor.schema.race import Contender, LossRace, Race, RaceRequest, RankedTrial, Trial
 from compressor.schema.recipe import KeepBy
 from compressor.schema.student import Regime, Request, Student
 from compressor.stats import accuracy_of, auc, auc_difference, balanced_accuracy, balanced_difference, difference, top1
@@ -83,9 +83,9 @@ def test_each_figure_and_its_paired_interval_are_those_of_stats(tmp_path: Path) 
     right = [top1(answers) == LABELS for answers in (even, lazy)]
     margins = [answers[:, 1].astype(np.float64) - answers[:, 0] for answers in (even, lazy)]
     expected = {
-        "accuracy": difference(*right),
-        "balanced": balanced_difference(*right, LABELS, 2),
-        "auc": auc_difference(*margins, LABELS == 1),
+        "accuracy": difference(right[0], right[1]),
+        "balanced": balanced_difference(right[0], right[1], LABELS, 2),
+        "auc": auc_difference(margins[0], margins[1], LABELS == 1),
     }
     score = accuracy_of(even, LABELS, "validation")
     alone = {"balanced": balanced_accuracy(top1(even), LABELS, 2), "auc": auc(margins[0], LABELS == 1)}
@@ -105,7 +105,9 @@ def test_what_is_not_finite_has_no_auc_and_damage_is_told(tmp_path: Path) -> Non
     spoilt[3, 0] = np.nan
     score = accuracy_of(spoilt, LABELS, "validation")
     assert estimate_of("balanced", score).value == score.balanced
-    with pytest.raises(LearningError, match="its answers on validation are not finite numbers, so that they have no AU"):
+    with pytest.raises(
+        LearningError, match="its answers on validation are not finite numbers, so that they have no AU"
+    ):
         estimate_of("auc", score)
     for name in ("1", "2"):
         (tmp_path / name).mkdir()
@@ -141,12 +143,12 @@ def test_a_trial_by_accuracy_is_written_as_before_and_others_are_read_again(tmp_
         "student", "arm", "epochs", "steps", "accuracy", "seconds", "inputs",
     ]  # fmt: skip
     contenders = (Contender(student="a"),)
-    held = race.Race(
+    held = Race(
         contenders=contenders, why="", share=0.5, planned=2, rounds=((plain,), (other,)), failed={}, winner="a",
         lead=None, reason="",
     )  # fmt: skip
     write_json(tmp_path / "race.json", held)
-    again = read_json(tmp_path / "race.json", race.Race)
+    again = read_json(tmp_path / "race.json", Race)
     assert again == held
     assert [type(turn[0]) for turn in again.rounds] == [Trial, RankedTrial]
 
@@ -166,11 +168,11 @@ def share(value: float) -> Estimate:
 def test_the_tables_show_what_was_ranked_by(by: KeepBy, title: str, cell: str) -> None:
     plain = Trial(student="a", arm="default", epochs=2, steps=1, accuracy=share(0.7), seconds=1.0, inputs={})
     trial = ranked(plain, by, share(0.9))
-    held = race.Race(
+    held = Race(
         contenders=(Contender(student="a"),), why="w", share=0.5, planned=2, rounds=((trial,),), failed={},
         winner="a", lead=None, reason="r",
     )  # fmt: skip
-    losses = race.LossRace(
+    losses = LossRace(
         arms={"default": {"kd": 1.0}}, epochs=2, trials=(trial,), failed={}, winner="default", lead=None, reason="r"
     )
     for table in (race_table(held), losses_table(losses)):
