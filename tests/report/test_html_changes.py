@@ -75,7 +75,7 @@ def test_the_page_says_what_report_md_says(held: Callable[..., tuple[Path, Repor
     assert [figures[f"release/0/{name}"].split(" ")[0] for name in ("negative", "positive")] == [
         f"{100 * part.value:.2f}" for part in shares
     ]
-    assert figures["release/0/size_bytes"] == "1 ×"
+    assert figures["release/0/size_bytes"] == "1.00 ×"
     assert figures["release/0/p50_ms"] == "not measured", "the baseline did not race"
     for of, text in figures.items():
         if of.startswith("release/") and text != "not measured":
