@@ -1,6 +1,6 @@
 """`--plan`: what `kdc distill` and `kdc export` would do, checked as far as it can be, and told."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from compressor.schema.student import Request
 from compressor.terminal.tables import table
 
 if TYPE_CHECKING:
+    from compressor.data.samples import Split
     from compressor.distill import Destination, Resources
+    from compressor.export.bundle.build import Sources
     from compressor.pipeline import Building
 
 __all__ = ["exit_code", "plan_distill", "plan_export", "to_text"]
@@ -58,21 +60,36 @@ def plan_export(
     if profile.asks_for("int8"):
         last = "; its last rung trains the student on" if building.qat else ""
         notes.append(f"int8 climbs a ladder until accuracy holds{last}: how far is not known before")
-    models = [model for model in (sources.student, sources.teacher) if model is not None]
-    weights = [4 * sum(each.numel() for each in model.network.parameters()) for model in models]
-    inputs = {model.preprocess.model_dump_json(): model.preprocess.inputs for model in models}
-    samples = sum(spec.values for specs in inputs.values() for spec in specs) * len(data.test)
     return ExportForecast(
         out=str(out),
         run=str(run),
         profile=profile.name,
         variants=tuple("-".join(pair) for pair in asked),
-        disk={"models": weights[0] * len(asked) + sum(weights[1:]), "test samples": samples},
+        disk=_disk(sources, dict.fromkeys((*asked, REFERENCE)), data.test),
         free=free_bytes(out),
         notes=tuple(notes),
         stops=tuple(_stops(profile, len(data.train))),
         missing=_missing(profile),
     )
+
+
+STORED = {"int8": 1, "fp16": 2, "f16": 2, "bf16": 2}
+"""Bytes of a weight, where it is not 4."""
+
+
+def _disk(sources: "Sources", variants: Collection[tuple[str, str]], test: "Split") -> dict[str, int]:
+    """About what a bundle takes: every variant and the teacher, and what ships once more; the test samples, as each
+    kind of model takes them; torch's and every variant's answers to them, in float32."""
+    models = [model for model in (sources.student, sources.teacher) if model is not None]
+    student, *others = (sum(each.numel() for each in model.network.parameters()) for model in models)
+    stored = sum(STORED.get(precision, 4) for _, precision in variants)
+    inputs = {model.preprocess.model_dump_json(): model.preprocess.inputs for model in models}
+    answered = len(variants) + 1 + 2 * len(others)
+    return {
+        "models": student * (stored + 4) + 4 * sum(others),
+        "test samples": sum(spec.values for specs in inputs.values() for spec in specs) * len(test),
+        "answers": 4 * len(test) * len(sources.record.class_names) * answered,
+    }
 
 
 def _stops(profile: Profile, train: int) -> Iterator[str]:

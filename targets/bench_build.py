@@ -86,7 +86,7 @@ def build(contestant: Contestant, plan: Plan, folder: Path, teller: Teller) -> P
 
 def last_words(done: subprocess.CompletedProcess[str]) -> str:
     lines = [" ".join(line.split()) for line in done.stderr.splitlines() if line.strip()]
-    ending = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    ending = f"its process died (signal {-done.returncode})" if done.returncode < 0 else f"exit code {done.returncode}"
     return lines[-1][:500] if lines else f"the model was not built: {ending}, without a word"
 
 

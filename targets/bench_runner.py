@@ -98,8 +98,8 @@ class Runner:
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return f"the runner {ending} during {op}" + (f": {lines[-1][:300]}" if lines else "")
+        ending = f"died (signal {-code})" if code < 0 else f"ended with exit code {code}"
+        return f"its process {ending} during {op}" + (f": {lines[-1][:300]}" if lines else "")
 
     def close(self) -> None:
         self._process.kill()

@@ -3,7 +3,6 @@
 import compileall
 import functools
 import gc
-import os
 import shutil
 import signal
 import tempfile
@@ -94,10 +93,8 @@ def ignored(number: signal.Signals) -> bool:
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_files_of_a_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Each worker has its own, and with them its own lock for measurements: figures count for nothing here, so that two
-    workers may measure at once. In one process nothing changes."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        yield
-        return
+    workers may measure at once. In one process too: else its tests would wait for whatever else measures on this
+    machine, and fail where that takes more than ten minutes."""
     folder = tmp_path_factory.getbasetemp() / "tmp"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:

@@ -265,3 +265,123 @@ def test_the_plan_of_an_export(kdc: Kdc, student_run: Path, here: Path, tmp_path
         refused = kdc(*asked, "--plan", option, value)
         assert refused.code == 2
         assert message in refused.err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
+@pytest.mark.parametrize("way", ["named", "raced", "chain"])
+def test_the_answers_that_are_kept_are_counted(
+    way: str, kdc: Kdc, teacher_run: Path, colours: Path, tmp_path: Path
+) -> None:
+    """As many bytes as the run then takes; what is there already needs no room."""
+    fields = {
+        "named": ("--student", "timm:test_efficientnet", "--set", "views.distinct=2"),
+        "raced": ("--students", "timm:test_efficientnet,timm:test_resnet"),
+        "chain": (
+            "--student",
+            "timm:test_efficientnet",
+            "--assistant",
+            "timm:test_vit",
+            "--set",
+            "views.distinct=2",
+            "--set",
+            "losses.2.weight=0",
+        ),
+    }
+    cache = tmp_path / "answers"
+    asked = (
+        "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}", "--student-init", "random",
+        *TRAINING, "--epochs", 3, "--out", tmp_path / "run", "--teacher-cache", cache, *fields[way],
+    )  # fmt: skip
+    ended = kdc(*asked, "--plan", "--json")
+    assert ended.code == 0, ended.err
+    told = Forecast.model_validate_json(ended.out)
+    assert any(f"are kept in {cache}" in note for note in told.notes)
+    assert not cache.exists()
+    done = kdc(*asked)
+    assert done.code == 0, done.err
+    assert told.disk["teacher answers"] == sum(path.stat().st_size for path in cache.glob("*/records"))
+    again = Forecast.model_validate_json(kdc(*asked[:-1], asked[-1], "--plan", "--json", "--overwrite").out)
+    if way == "chain":  # the assistant is a teacher, too, and will be another one
+        assert again.disk["teacher answers"] == told.disk["teacher answers"] / 2
+    else:
+        assert "teacher answers" not in again.disk
+        assert f"the teacher's answers have their room already in {cache}" in again.notes
+    off = Forecast.model_validate_json(kdc(*asked, "--plan", "--json", "--overwrite", "--teacher-cache", "off").out)
+    assert "teacher answers" not in off.disk
+
+
+def test_answers_that_do_not_fit_would_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compressor.distill.teacher.codec import Codec
+    from compressor.distill.teacher.keeping import Keeping
+
+    kept = Keeping(tmp_path, {}, Codec(10), views=2, samples=1_000_000)
+    assert kept.bytes == 2 * 1_000_000 * (8 + 40)
+    monkeypatch.setattr(module, "free_bytes", lambda folder: 95_000_000)
+    assert [*module._stopped_by_answers([kept])] == [
+        f"the teacher's answers take 96 MB, and 95 MB are free in {tmp_path}: --teacher-cache DIR, or --teacher-cache "
+        "off"
+    ]
+    monkeypatch.setattr(module, "free_bytes", lambda folder: 97_000_000)
+    assert [*module._stopped_by_answers([kept])] == []
+
+
+@pytest.mark.slow
+def test_the_disk_of_an_export_is_about_what_the_bundle_takes(finished_bundle: Path, student_run: Path, here: Path,
+                                                              kdc: Kdc, tmp_path: Path) -> None:  # fmt: skip
+    told = json.loads(
+        kdc("export", student_run, "--profile", here, "--out", tmp_path / "bundle", "--plan", "--json").out
+    )["disk"]
+    sizes = {
+        path.relative_to(finished_bundle): path.stat().st_size for path in finished_bundle.rglob("*") if path.is_file()
+    }
+    answers = [size for path, size in sizes.items() if path.suffix == ".npy" and "inputs" not in path.name
+               and path.stem not in ("labels", "digests")]  # fmt: skip
+    samples = [size for path, size in sizes.items() if path.name.endswith("inputs.npy")]
+    header = 128  # of each .npy
+    assert told["answers"] == sum(answers) - header * len(answers)
+    assert told["test samples"] == sum(samples) - header * len(samples)
+    # Graphs and names weigh more than the weights of networks as small as these.
+    models = sum(size for path, size in sizes.items() if path.suffix in (".onnx", ".bin", ".xml"))
+    assert 0.5 * told["models"] < models < 4 * told["models"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
+@pytest.mark.parametrize(
+    ("fields", "trainings"),
+    [
+        (("--students", "timm:test_efficientnet,timm:test_resnet"), 2 + 3 + 1),
+        (("--student", "timm:test_efficientnet", "--assistant", "timm:test_vit"), 2),
+        (("--student", "timm:test_efficientnet", "--qat", "--control"), 3 + 2 + 2),
+    ],
+    ids=["raced", "chain", "rounded and controlled"],
+)
+def test_what_is_planned_is_what_is_done(
+    fields: tuple[object, ...], trainings: int, kdc: Kdc, teacher_run: Path, colours: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Every training and every step of it, the trials of the losses' weights among them."""
+    from compressor.distill import recipes
+
+    monkeypatch.setattr(recipes, "ENOUGH", 5)
+    out, profile = tmp_path / "run", ("--profile", "x86-avx2") if "--qat" in fields else ()
+    asked = (
+        "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}", "--student-init", "random",
+        *TRAINING, "--epochs", 3, "--set", "qat.epochs=2", "--out", out, *profile, *fields,
+    )  # fmt: skip
+    ended = kdc(*asked, "--plan", "--json")
+    assert ended.code in (0, 4), ended.err  # a runtime that is not here
+    told = Forecast.model_validate_json(ended.out)
+    done = kdc(*asked)
+    assert done.code == 0, done.err
+    histories = [
+        [json.loads(line) for line in path.read_text().splitlines()] for path in sorted(out.rglob("history.jsonl"))
+    ]
+    assert len(histories) == trainings
+    made = sorted((len(rows), row["steps"]) for rows in histories for row in rows[:1])
+    planned = [(part.epochs, part.steps) for part in told.parts]
+    for part in [part for part in told.parts if part.name == "the control" and "--qat" in fields]:
+        planned.remove((part.epochs, part.steps))
+        planned += [(part.epochs - 2, part.steps), (2, part.steps)]
+    assert sorted(planned) == made

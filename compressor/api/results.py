@@ -238,7 +238,7 @@ class ReportResult(BundleResult):
         if self.format in ("text", "md"):
             return self.to_text() if self.format == "text" else self.to_markdown() + self.history
         if self.format == "html":
-            return to_html(self.bundle, self.report, self.beside, self.allow_unmeasured)
+            return to_html(self.bundle, self.report, self.beside, self.allow_unmeasured, self.trend)
         if self.format == "release":
             return release_of(counted(self.bundle)).model_dump_json(indent=1) + "\n"
         return {"json": to_json, "junit": to_junit, "bencher": to_bencher}[self.format](self.report)

@@ -175,7 +175,7 @@ def report(
         overwrite: replace the file.
         allow_unmeasured: do not judge lines of the budget that were not measured.
         baseline: an earlier bundle or its release, to be held against what that predicted; the bundle stays as it is.
-        history: a file of JSON lines that gets one for this bundle; the trend in it is part of "md".
+        history: a file of JSON lines that gets one for this bundle; the trend in it is part of "md" and "html".
         push: "hf:OWNER/NAME", a repository of the Hugging Face hub that gets model card, report and what ships; one
             that does not exist is made, private. Nothing is sent anywhere without it.
 

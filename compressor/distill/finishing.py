@@ -11,6 +11,7 @@ from compressor.distill.host.environment import environment
 from compressor.distill.loop.checkpoint import Position
 from compressor.distill.loop.engine import MIN_TO_CHOOSE
 from compressor.distill.methods.bias_correction import correct_bias, unseen_recall, write_history
+from compressor.distill.methods.ranking import FIGURES
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import discard_backup
 from compressor.distill.teacher.card import card_of, shown, tell_lost_classes
@@ -21,6 +22,7 @@ from compressor.models.compared import save_right
 from compressor.models.trained_on import Images as Contents
 from compressor.models.trained_on import save_trained_on
 from compressor.schema.quantization import Quantization
+from compressor.schema.recipe import KeepBy
 from compressor.schema.student import Accuracy, Student, TeacherCard
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import BatchModel, Feed
@@ -131,8 +133,7 @@ def _record(
     )
 
 
-def _rule(n: int, keep_by: str) -> str:
+def _rule(n: int, keep_by: KeepBy) -> str:
     if n >= MIN_TO_CHOOSE:
-        measure = {"accuracy": "accuracy", "balanced": "balanced accuracy", "auc": "AUC"}[keep_by]
-        return f"best validation {measure} (n={n} >= {MIN_TO_CHOOSE})"
+        return f"best validation {FIGURES[keep_by]} (n={n} >= {MIN_TO_CHOOSE})"
     return f"last epoch (validation n={n} < {MIN_TO_CHOOSE} is too small to choose on)"

@@ -1,14 +1,14 @@
 """`kdc distill --plan`: all that can be checked before a training, and how long it takes, from a few steps of it."""
 
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from compressor.data.samples import Dataset, Split
+from compressor.distill.answers_ahead import NOTHING_KEPT, Ahead, answers_ahead, notes_on, to_be_kept
 from compressor.distill.api import distillation
 from compressor.distill.host.context import RunContext, context_for, feed_for
 from compressor.distill.host.resources import Resources, free_bytes
@@ -18,11 +18,13 @@ from compressor.distill.methods.control import require_controllable
 from compressor.distill.methods.halving import over_share, rounds_of
 from compressor.distill.methods.qat import require_quantizable
 from compressor.distill.run_folder import Destination, acquire
+from compressor.distill.teacher.keeping import Keeping
 from compressor.distill.teacher.predictions import taught_by
 from compressor.distill.teacher.setup import measured
 from compressor.distill.teacher.sources import Teacher
 from compressor.distill.trainer import fit, require_trainable, signal_for
 from compressor.errors import os_error
+from compressor.files.scratch import scratch
 from compressor.progress import Muted, Progress, Silent
 from compressor.schema.estimate import Spread
 from compressor.schema.forecast import Forecast, Part
@@ -45,7 +47,8 @@ STATES = 2 * 5
 @dataclass(frozen=True)
 class _Timed:
     """What was timed of one student. `decoded`: bytes of all images, and whether they are `kept`, or decoded anew each
-    time; `feed`: how it sees them, by which those who race share what is decoded."""
+    time; `feed`: how it sees them, by which those who race share what is decoded; `ahead`: the teacher's answers that
+    are kept for it."""
 
     steps: int
     step_s: Spread
@@ -55,6 +58,7 @@ class _Timed:
     parameters: int
     feed: str
     kept: bool = True
+    ahead: Ahead = NOTHING_KEPT
 
 
 def forecast(
@@ -74,16 +78,21 @@ def forecast(
     students = request.raced or tuple(filter(None, (*request.assistants, request.student)))
     timed: dict[str, _Timed] = {}
     try:
-        with tempfile.TemporaryDirectory(prefix="kdc-plan-") as scratch:
-            context = context_for(Path(scratch), replace(resources, tracker=None), progress)
+        with scratch("plan", "kdc distill --plan") as folder:
+            context = context_for(folder, replace(resources, tracker=None), progress)
             for number, student in enumerate(dict.fromkeys(students)):
                 progress.note(f"timing {(PASSES + 1) * STEPS} steps of {student}")
-                timed[student] = _time(request, student, data, Path(scratch) / str(number), context, out.folder)
+                timed[student] = _time(request, student, data, folder / str(number), context, out.folder)
     except OSError as error:
         raise os_error(error, "timing a few steps") from error
     parts = tuple(_parts(request, timed))
     parameters = max(each.parameters for each in timed.values())
-    disk = {"decoded images": _decoded_at_once(request, timed), "checkpoint": 4 * STATES * parameters}
+    answers = to_be_kept(request, {name: each.ahead for name, each in timed.items()}, _last(request, timed))
+    disk = {
+        "decoded images": _decoded_at_once(request, timed),
+        "checkpoint": 4 * STATES * parameters,
+        **({"teacher answers": sum(each.bytes for each in answers)} if answers else {}),
+    }
     free = free_bytes(out.folder)
     decode_s = sum(each.decode_s for each in _decodings(request, timed))
     return Forecast(
@@ -97,8 +106,8 @@ def forecast(
         disk=disk,
         free=free,
         seconds=sum(part.seconds for part in parts) + decode_s,
-        notes=(*_notes_on_done(out, finished), *_notes(request, timed)),
-        stops=tuple(_stops(disk, free)),
+        notes=(*_notes_on_done(out, finished), *_notes(request, timed, answers)),
+        stops=(*_stops(disk, free), *_stopped_by_answers(answers)),
     )
 
 
@@ -147,6 +156,7 @@ def _time(
         ),
         feed=plan.student.preprocess.model_dump_json(),
         kept=kept,
+        ahead=answers_ahead(request, plan, len(data.train) // batch, context),
     )
 
 
@@ -232,15 +242,14 @@ def _notes_on_done(out: Destination, finished: bool) -> Iterator[str]:
         yield f"what is done already in {out.folder} is counted, too"
 
 
-def _notes(request: Request, timed: dict[str, _Timed]) -> Iterator[str]:
+def _notes(request: Request, timed: dict[str, _Timed], answers: Sequence[Keeping]) -> Iterator[str]:
     """Which recipe it is; what the figures leave out, or take for something else."""
     if request.regime is not None:
         yield f"the default recipe for the regime {request.regime.name}: {request.regime.why}"
     students = [*timed]
     if any(not each.kept for each in timed.values()):
         yield "images are decoded anew in every epoch, since they may not lie on disk (--decode-cache)"
-    if request.recipe.views.distinct is not None:
-        yield "timed with the teacher answering anew; once its answers are kept, a step takes less"
+    yield from notes_on(answers, timed[_last(request, timed)].ahead)
     if request.race is not None:
         rounds = rounds_of(len(students), next(iter(timed.values())).steps, request.recipe.epochs, request.race.share)
         if (over := over_share(rounds, request.recipe.epochs, request.race.share)) is not None:
@@ -261,6 +270,15 @@ def _notes(request: Request, timed: dict[str, _Timed]) -> Iterator[str]:
 def _stops(disk: dict[str, int], free: int) -> Iterator[str]:
     if disk["checkpoint"] > free:
         yield f"the checkpoint takes about {disk['checkpoint'] / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free"
+
+
+def _stopped_by_answers(answers: Sequence[Keeping]) -> Iterator[str]:
+    size = sum(each.bytes for each in answers)
+    if answers and size > (free := free_bytes(answers[0].folder)):
+        yield (
+            f"the teacher's answers take {size / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free in "
+            f"{answers[0].folder}: --teacher-cache DIR, or --teacher-cache off"
+        )
 
 
 def _some(split: Split, count: int) -> Split:

@@ -17,7 +17,7 @@ __all__ = [
 
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
-    "assistants", "race", "arms", "trial.json", "failed.json", "right.npy", "trained_on.npy", "control",
+    "assistants", "race", "arms", "trial.json", "failed.json", "right.npy", "margins.npy", "trained_on.npy", "control",
     "compared.npy",
 )  # fmt: skip
 """What lies in a run's folder."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from compressor.export.base import Rank
 from compressor.export.bundle.eval_set import write_reference
-from compressor.processes.runner import open_runner
+from compressor.processes.runner import RunnerDiedError, open_runner
 from compressor.progress import Silent
 from compressor.schema.quantization import ByClass, Score
 from compressor.stats import class_counts, keeps, parity_figures, parity_judged, score_parity, top1
@@ -49,13 +49,20 @@ class ValidationJudge:
         self._batch, self._threads = batch, threads
         self.needed, self.max_drop = needed, max_drop
         self._scores: dict[tuple[Path, str, str], Score] = {}
+        self._deaths: dict[tuple[Path, str, str], RunnerDiedError] = {}
 
     def __call__(self, model: Path, runtime: str, precision: str, network: nn.Module | None = None) -> Score:
         """Run the artefact on all the images, once. `network`: in torch, where its logits should be those of another
-        than the student in fp32. Raises RunnerError where it does not run."""
+        than the student in fp32. Raises RunnerError where it does not run; one whose process died is not run again."""
         key = (model.resolve(), runtime, precision)
+        if key in self._deaths:
+            raise self._deaths[key]
         if key not in self._scores:
-            logits = self.logits(model, runtime, precision, len(self._labels))
+            try:
+                logits = self.logits(model, runtime, precision, len(self._labels))
+            except RunnerDiedError as error:
+                self._deaths[key] = error
+                raise
             torchs = self._reference if network is None else self._torchs(network)
             self._scores[key] = self._score(logits, torchs, precision)
         return self._scores[key]

@@ -14,13 +14,14 @@ and the report says that it loses too much, or that its answers are not torch's.
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from compressor.errors import KdcError
 from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source, TopRung
+from compressor.processes.runner import RunnerDiedError
 from compressor.progress import Progress
 from compressor.schema.quantization import Rung, Scheme, Score
 from compressor.stats import closeness, parity_judged, score_parity
@@ -34,10 +35,10 @@ STAND_IN = "onnxruntime"
 @dataclass(frozen=True)
 class Taken:
     """The candidate that was taken, its files moved into the variant's folder. `qat`: the student behind it, where it
-    is a retrained one."""
+    is a retrained one; `score`: null where its runner died."""
 
     candidate: Candidate
-    score: Score
+    score: Score | None
     rungs: tuple[Rung, ...]
     qat: QatModel | None
 
@@ -47,6 +48,15 @@ class _Tried:
     candidate: Candidate
     score: Score
     seconds: float
+    qat: QatModel | None
+
+
+@dataclass(frozen=True)
+class _Dead:
+    """A candidate whose runner's process died: `reason`."""
+
+    candidate: Candidate
+    reason: str
     qat: QatModel | None
 
 
@@ -68,12 +78,21 @@ def climb(
     workshop = folder.parent / f".{folder.name}.rungs"
     workshop.mkdir(parents=True)
     tried: list[_Tried] = []
+    dead: list[_Dead] = []
     try:
-        for attempt in _candidates(source, runtime, quantizer, workshop, judge, top, progress):
+        for attempt in _candidates(_Way(source, runtime, quantizer, workshop, judge), top, progress):
+            if isinstance(attempt, _Dead):
+                dead.append(attempt)
+                made = attempt.candidate
+                progress.warn(f"{folder.name}, {made.rung}: {made.description}: {attempt.reason}: it is out")
+                continue
             tried.append(attempt)
             progress.note(f"{folder.name}, {_line(attempt)}")
-        if not tried:
+        if not tried and not dead:
             raise KdcError(f"{runtime} made no int8 candidate of this network")
+        if not tried:
+            progress.warn(f"{folder.name}: none could be scored; the first is kept, and a measurement tells if it runs")
+            return Taken(_moved(dead[0].candidate, folder), None, (), dead[0].qat)
         best = _best(tried, judge)
         if source.profile.max_drop * best.score.n < 1:
             progress.note(f"{folder.name}: {_few(best.score, source.profile.max_drop)}")
@@ -87,50 +106,74 @@ def climb(
         shutil.rmtree(workshop, ignore_errors=True)
 
 
-def _candidates(
-    source: Source,
-    runtime: str,
-    quantizer: Quantizer,
-    workshop: Path,
-    judge: Judge,
-    top: TopRung,
-    progress: Progress,
-) -> Iterator[_Tried]:
-    """Every candidate with its score, each made when it is asked for."""
-    scheme, student = quantizer.scheme(source.profile), top.student
+@dataclass(frozen=True)
+class _Way:
+    """From a candidate to its score. `workshop`: the folder that candidates are made in."""
 
-    def from_qat(qat: QatModel) -> _Tried:
-        assert quantizer.from_qat is not None
-        began, folder = time.perf_counter(), workshop / "qat"
+    source: Source
+    runtime: str
+    quantizer: Quantizer
+    workshop: Path
+    judge: Judge
+
+    def scored(
+        self, candidate: Candidate, began: float, network: nn.Module | None = None, qat: QatModel | None = None
+    ) -> "_Tried | _Dead":
+        try:
+            score = _score(candidate, self.runtime, self.judge, network)
+        except RunnerDiedError as error:
+            return _Dead(candidate, error.message, qat)
+        return _Tried(candidate, score, time.perf_counter() - began, qat)
+
+    def from_qat(self, qat: QatModel, began: float) -> "_Tried | _Dead":
+        assert self.quantizer.from_qat is not None
+        folder = self.workshop / "qat"
         folder.mkdir()
-        candidate = quantizer.from_qat(source, qat, folder)
-        return _Tried(candidate, _score(candidate, runtime, judge, qat.network), time.perf_counter() - began, qat)
+        return self.scored(self.quantizer.from_qat(self.source, qat, folder), began, qat.network, qat)
 
+
+def _candidates(way: _Way, top: TopRung, progress: Progress) -> Iterator["_Tried | _Dead"]:
+    """Every candidate with its score, each made when it is asked for."""
+    quantizer, judge = way.quantizer, way.judge
+    scheme, student = quantizer.scheme(way.source.profile), top.student
     enters_at_top = student is not None and student.record.scheme == scheme and quantizer.from_qat is not None
     if student is not None and not enters_at_top:
         progress.warn(
-            f"the student was trained for {_rounding(student.record.scheme)}, and {runtime} needs {_rounding(scheme)}: "
-            "it is quantized as any other student"
+            f"the student was trained for {_rounding(student.record.scheme)}, and {way.runtime} needs "
+            f"{_rounding(scheme)}: it is quantized as any other student"
         )
     if student is not None and enters_at_top:
-        entered = from_qat(student)
+        entered = way.from_qat(student, time.perf_counter())
         yield entered
-        if judge.holds(entered.score):
+        if _is_enough(entered, judge):
             return
     enough, began = False, time.perf_counter()
-    for candidate in quantizer.candidates(source, workshop, judge, progress):
+    made = quantizer.candidates(way.source, way.workshop, judge, progress)
+    for candidate in _until_one_dies(made, progress):
         if candidate is None:  # the end of a rung
             if enough:
                 return
             continue
-        attempt = _Tried(candidate, _score(candidate, runtime, judge), time.perf_counter() - began, None)
-        enough, began = enough or judge.holds(attempt.score), time.perf_counter()
+        attempt = way.scored(candidate, began)
+        enough, began = enough or _is_enough(attempt, judge), time.perf_counter()
         yield attempt
     if enough or enters_at_top or quantizer.from_qat is None:
         return
     began, qat = time.perf_counter(), top.retrain(scheme)
     if qat is not None:
-        yield replace(from_qat(qat), seconds=time.perf_counter() - began)
+        yield way.from_qat(qat, began)
+
+
+def _is_enough(attempt: "_Tried | _Dead", judge: Judge) -> bool:
+    return isinstance(attempt, _Tried) and judge.holds(attempt.score)
+
+
+def _until_one_dies(candidates: Iterator[Candidate | None], progress: Progress) -> Iterator[Candidate | None]:
+    """A rung may be built on what runs: where that dies, there are no more."""
+    try:
+        yield from candidates
+    except RunnerDiedError as error:
+        progress.warn(f"no higher rung after training: {error.message}")
 
 
 def _rounding(scheme: Scheme) -> str:

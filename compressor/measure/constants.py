@@ -1,7 +1,6 @@
 """What this machine computes and moves at most: a few operators, timed in onnxruntime's runner. Takes seconds."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.files.reading import json_value
+from compressor.files.scratch import scratch
 from compressor.measure.machine import run_script
 from compressor.runtimes import RUNTIMES
 from compressor.schema.measurement import Machine
@@ -44,11 +44,11 @@ class Constants:
 def measure_constants(threads: int) -> Constants:
     """Time a matrix product in fp32 and in int8, an addition that streams through memory, and a chain of tiny
     convolutions, on `threads` threads. Raises KdcError where the runner does not answer."""
-    with tempfile.TemporaryDirectory(prefix="kdc-constants-") as folder:
+    with scratch("constants", "kdc profiles new") as folder:
         for name in _MODELS:
-            _write_model(Path(folder), name)
+            _write_model(folder, name)
         names = [name for _ in range(ROUNDS) for name in _MODELS]
-        lines = [json.dumps(request) for name in names for request in _requests(Path(folder), name, threads)]
+        lines = [json.dumps(request) for name in names for request in _requests(folder, name, threads)]
         answers = run_script(RUNTIME.runner, [], "\n".join(lines) + "\n").splitlines()
     times = dict.fromkeys(_MODELS, float("inf"))
     for name, time in zip(names, _fastest(answers), strict=True):

@@ -19,7 +19,7 @@ from compressor.errors import EXIT_MISSING, EXIT_USAGE, KdcError, os_error
 from compressor.processes.child_environment import child_environment
 from compressor.runtimes import Runtime, runtime_for
 
-__all__ = ["Runner", "RunnerError", "open_runner"]
+__all__ = ["Runner", "RunnerDiedError", "RunnerError", "open_runner"]
 
 ANSWER_S = 900.0
 """What any request may take, as bench.py waits too: a runtime imported from a slow disk, a model compiled for the
@@ -27,6 +27,10 @@ device."""
 PIXEL_S = 20e-6
 """What each pixel of the images may take beside that: 1 s an image of 224 px, many times what a student needs on one
 slow core. A hang is an endless wait otherwise; a limit that is too short would throw away an hour's work."""
+
+
+ENDING_S = 5.0
+"""What a process that has closed its end may take to be gone, so that it is known how it ended."""
 
 
 class RunnerError(KdcError):
@@ -37,11 +41,16 @@ class RunnerError(KdcError):
         self.kind = kind
 
 
+class RunnerDiedError(RunnerError):
+    """Its process died by a signal: a fault of the runtime's, or of the machine's."""
+
+
 class Runner:
     """A running process: the runner of `runtime`."""
 
     def __init__(self, process: "subprocess.Popen[str]", errors: IO[bytes], runtime: Runtime) -> None:
         self._process, self._errors, self._runtime = process, errors, runtime
+        self._ended = False  # by this process
 
     def ask(self, op: str, pixels: int = 0, /, **fields: Any) -> dict[str, Any]:
         """The reply to a request, without `ok`. `pixels`: of all the images that it has to go through.
@@ -72,6 +81,7 @@ class Runner:
 
         def end() -> None:
             late.set()
+            self._ended = True
             self._process.kill()
 
         timer = threading.Timer(limit, end)
@@ -99,17 +109,26 @@ class Runner:
         except (ValueError, RecursionError):
             reply = None
         if not isinstance(reply, dict) or "ok" not in reply:
-            raise RunnerError(f"{self._runtime.name}: its runner ended: {self._last_words()}", "")
+            code, said = self._end(silent=not line)
+            if code < 0 and not line and not self._ended:
+                ending = f"its process died (signal {-code})"
+                raise RunnerDiedError(f"{self._runtime.name}: {ending}{f': {said}' if said else ''}", "")
+            said = said or f"exit status {code}, without a word"
+            raise RunnerError(f"{self._runtime.name}: its runner ended: {said}", "")
         return reply
 
-    def _last_words(self) -> str:
+    def _end(self, silent: bool) -> tuple[int, str]:
+        """How the process ended, which is ended here where it has not (`silent`: it says nothing any more), and its
+        last words."""
+        if silent:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDING_S)
         self._process.kill()
-        self._process.wait()
+        code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").split("\n")
         said = [" ".join(line.split()) for line in lines if line.strip()]
-        code = self._process.returncode
-        return said[-1] if said else f"exit status {code}, without a word"
+        return code, said[-1] if said else ""
 
 
 @contextmanager

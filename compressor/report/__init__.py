@@ -102,12 +102,16 @@ def texts_of(bundle_dir: Path, report: Report, results: Results, allow_unmeasure
     }
 
 
-def to_html(bundle_dir: Path, report: Report, results: Results | None = None, allow_unmeasured: bool = False) -> str:
-    """The report as one HTML file. `results`: what it was made from; read from the bundle where they are not given."""
+def to_html(
+    bundle_dir: Path, report: Report, results: Results | None = None, allow_unmeasured: bool = False,
+    trend: Trend | None = None,
+) -> str:  # fmt: skip
+    """The report as one HTML file. `results`: what it was made from; read from the bundle where they are not given.
+    `trend`: of a history, to be drawn."""
     from compressor.report.html import to_html as page  # jinja2 is not for `kdc check`
 
     folder = counted(bundle_dir)
-    return page(folder, report, read_results(folder) if results is None else results, allow_unmeasured)
+    return page(folder, report, read_results(folder) if results is None else results, allow_unmeasured, trend)
 
 
 def _holds(file: Path, content: str) -> bool:

@@ -25,10 +25,12 @@ from compressor.stats import (
     wilson_interval,
 )
 
-__all__ = ["Compared", "Parity", "answers_of", "counts_of", "parity_of", "table_row"]
+__all__ = ["IS_A_TABLE", "Compared", "Parity", "answers_of", "counts_of", "parity_of", "table_row"]
 
 Ints = NDArray[np.int64]
 SAMPLES, OF_CLASS = "test samples", "test samples of the class"
+IS_A_TABLE = "the teacher is a table of answers"
+"""How reasons begin for which something cannot be judged, whatever is measured."""
 
 
 class Figures(TypedDict):

@@ -18,7 +18,7 @@ from compressor.schema.bundle import Bundle
 from compressor.schema.history import HistoryEntry, HistoryVariant
 from compressor.schema.report import Estimate, Report
 
-__all__ = ["Trend", "entry_of", "read_history", "remember", "sparkline", "trend_table"]
+__all__ = ["NONE", "SHOWN", "Trend", "entry_of", "read_history", "remember", "sparkline", "trend_note", "trend_table"]
 
 BARS = "▁▂▃▄▅▆▇█"
 WAIT_S = 60.0
@@ -127,7 +127,6 @@ def sparkline(values: Sequence[float | None]) -> str:
 def trend_table(trend: Trend) -> str:
     """The trend of what ships on one profile, as markdown: bars over time, then the last entries."""
     entries, shipped = trend.entries, [entry.shipped for entry in trend.entries]
-    known = "" if trend.added else " The last measurement stood there already, and was not added again."
     bars = []
     for title, value, shown in FIGURES:
         values = [None if variant is None else value(variant) for variant in shipped][-4 * SHOWN :]
@@ -145,12 +144,17 @@ def trend_table(trend: Trend) -> str:
     header = ["measured", "kdc", "student", "ships", "size MB", "p50 ms", "accuracy %", "balanced %", "test", "verdict"]
     rows = [_row(entry) for entry in entries[-SHOWN:]]
     head = f"### History on {code(entries[-1].profile)}: {len(entries)} bundle{'s' if len(entries) != 1 else ''}"
-    note = (
+    drawn = [table(["of what ships", "oldest to newest", "lowest", "highest", "now"], bars, 3)] if bars else []
+    return "\n\n".join([head, *drawn, table(header, rows), trend_note(trend)])
+
+
+def trend_note(trend: Trend) -> str:
+    """What the figures are, and whether the last one is new."""
+    known = "" if trend.added else " The last measurement stood there already, and was not added again."
+    return (
         "Each was measured in a session of its own; accuracies compare only where `test` is the same. [low–high] are "
         f"95 % intervals.{known}"
     )
-    drawn = [table(["of what ships", "oldest to newest", "lowest", "highest", "now"], bars, 3)] if bars else []
-    return "\n\n".join([head, *drawn, table(header, rows), note])
 
 
 def _row(entry: HistoryEntry) -> list[str]:

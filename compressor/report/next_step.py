@@ -4,10 +4,11 @@ import shlex
 from dataclasses import dataclass
 
 from compressor.profiles import profile_names
+from compressor.report.answers import IS_A_TABLE
 from compressor.report.gate import broken
-from compressor.report.render.markdown import code, text
+from compressor.report.render.markdown import command, text
 from compressor.schema.race import Neighbour
-from compressor.schema.report import Report
+from compressor.schema.report import Check, Report
 from compressor.terminal.printable import one_line
 
 __all__ = ["Step", "next_step", "profile_to_type"]
@@ -28,7 +29,7 @@ class Step:
     why: str
 
     def in_markdown(self) -> str:
-        return f"{code(self.command)}: {text(self.why)}" if self.command else text(self.why)
+        return f"{command(self.command)}: {text(self.why)}" if self.command else text(self.why)
 
 
 def next_step(report: Report, bundle: str = "BUNDLE") -> Step | None:
@@ -56,11 +57,16 @@ def profile_to_type(report: Report) -> str:
     return report.profile if report.profile in profile_names() else "PROFILE.yaml"
 
 
-def _decisive(report: Report, *verdicts: str) -> set[str]:
-    """The lines with these verdicts of the variant to ship, or of all students where there is none."""
+def _judged(report: Report) -> list[Check]:
+    """What is said of the variant to ship, or of all students where there is none."""
     students = {row.name for row in report.rows if row.role == "student"}
     judged = {report.winner} if report.winner is not None else students
-    return {check.line for check in report.checks if check.variant in judged and check.verdict in verdicts}
+    return [check for check in report.checks if check.variant in judged]
+
+
+def _decisive(report: Report, *verdicts: str) -> set[str]:
+    """The lines with these verdicts."""
+    return {check.line for check in _judged(report) if check.verdict in verdicts}
 
 
 def _without_the_broken(report: Report, where: str) -> Step:
@@ -97,10 +103,29 @@ def _another(other: Neighbour, why: str) -> Step:
     return Step(f"kdc distill … --student {_typed(other.student, 'STUDENT')}", why)
 
 
+def _without_what_a_table_lacks(report: Report, where: str) -> Step | None:
+    """No measurement judges lines that need of the teacher what a table of answers has not: they are to be taken
+    out."""
+    lacking = [
+        check for check in _judged(report) if check.verdict == "unmeasured" and check.reason.startswith(IS_A_TABLE)
+    ]
+    if not lacking:
+        return None
+    lines, why = (list(dict.fromkeys(getattr(check, name) for check in lacking)) for name in ("line", "reason"))
+    other = "; p50_ms can" if "min_speedup" in lines else ""
+    sets = " ".join(f"--set budget.{line}=null" for line in lines)
+    return Step(
+        f"kdc export RUN --profile {profile_to_type(report)} --out {where} --overwrite {sets}",
+        f"{', '.join(lines)} cannot be judged, since {' and '.join(why)}{other}",
+    )
+
+
 def _for_an_open_verdict(report: Report, where: str) -> Step:
     session, undecided, missing = report.session, _decisive(report, "inconclusive"), _decisive(report, "unmeasured")
     assert session is not None
     again = f"kdc measure {where}"
+    if (step := _without_what_a_table_lacks(report, where)) is not None:
+        return step
     if session.lost is not None:
         return Step(again, "the session broke off")
     if not report.matches and (undecided | missing) & set(ON_DEVICE):

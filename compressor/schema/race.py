@@ -1,13 +1,24 @@
 """A race of students: what was asked for (in RUN/run.json), and what came of it (in RUN/student.json)."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from compressor.schema.base import Noun
 from compressor.schema.estimate import Estimate
+from compressor.schema.recipe import KeepBy
 
-__all__ = ["Contender", "Failure", "LossRace", "Neighbour", "Race", "RaceRequest", "Trial"]
+__all__ = [
+    "AnyTrial",
+    "Contender",
+    "Failure",
+    "LossRace",
+    "Neighbour",
+    "Race",
+    "RaceRequest",
+    "RankedTrial",
+    "Trial",
+]
 
 
 class Neighbour(Noun):
@@ -62,6 +73,39 @@ class Trial(Noun):
     seconds: float
     inputs: dict[str, str]
 
+    @property
+    def ranked_by(self) -> KeepBy:
+        """Which figure decides: the recipe's `keep_by`."""
+        return "accuracy"
+
+    @property
+    def rank_score(self) -> Estimate:
+        """That figure, on validation."""
+        return self.accuracy
+
+
+class RankedTrial(Trial):
+    """A trial of a recipe whose `keep_by` is not accuracy: `score` is the figure `by` which it is ranked."""
+
+    by: Literal["balanced", "auc"]
+    score: Estimate
+
+    @property
+    def ranked_by(self) -> KeepBy:
+        return self.by
+
+    @property
+    def rank_score(self) -> Estimate:
+        return self.score
+
+
+def _kind(value: Any) -> str:
+    ranked = "by" in value if isinstance(value, dict) else isinstance(value, RankedTrial)
+    return "[ranked]" if ranked else "[plain]"
+
+
+AnyTrial = Annotated[Annotated[Trial, Tag("[plain]")] | Annotated[RankedTrial, Tag("[ranked]")], Discriminator(_kind)]
+
 
 class Failure(Noun):
     """That a student could not learn, and why: RUN/race/NUMBER/failed.json. The rest as in a `Trial`."""
@@ -76,14 +120,14 @@ class Failure(Noun):
 class Race(Noun):
     """Student.race. `rounds`: every trial, the best of each round first; `planned`: epochs of all trials together, and
     `share` what they were to take at most, in trainings. `failed`: who could not learn, and why. `lead`: the
-    winner's accuracy in the last round - the next one's, paired by sample; null where nobody else ran. `reason`: why
-    the winner was taken."""
+    winner's figure (`keep_by`) in the last round - the next one's, paired by sample; null where nobody else ran.
+    `reason`: why the winner was taken."""
 
     contenders: tuple[Contender, ...]
     why: str
     share: float
     planned: int
-    rounds: tuple[tuple[Trial, ...], ...]
+    rounds: tuple[tuple[AnyTrial, ...], ...]
     failed: dict[str, str]
     winner: str
     lead: Estimate | None
@@ -93,12 +137,12 @@ class Race(Noun):
 class LossRace(Noun):
     """Student.losses: which weights of the losses won (`winner`, of `arms`: each loss's weight, by arm), after so many
     `epochs` each; the regime's own are "default". `trials`: the best first. `failed`: which did not learn, and why.
-    `lead`: the winner's accuracy on validation - the default's, paired by sample, or, where that won, its lead over the
-    next; null where nothing else ran to its end. `reason`: why, in words."""
+    `lead`: the winner's figure (`keep_by`) on validation - the default's, paired by sample, or, where that won, its
+    lead over the next; null where nothing else ran to its end. `reason`: why, in words."""
 
     arms: dict[str, dict[str, float]]
     epochs: int
-    trials: tuple[Trial, ...]
+    trials: tuple[AnyTrial, ...]
     failed: dict[str, str]
     winner: str
     lead: Estimate | None

@@ -10,6 +10,7 @@ from compressor.schema.preprocess import PixelRange
 
 __all__ = [
     "Ensemble",
+    "KeepBy",
     "LossTerm",
     "Optimizer",
     "Peer",
@@ -29,6 +30,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0, le=100)]
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Images = Annotated[int, Field(ge=1, le=1_000_000)]
+KeepBy = Literal["accuracy", "balanced", "auc"]
 
 
 class Optimizer(Noun):
@@ -247,9 +249,10 @@ class Recipe(Noun):
     """AdamW and its schedule."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Of the averaged weights, which are what is measured and kept; 0: off."""
-    keep_by: Literal["accuracy", "balanced", "auc"] = "accuracy"
+    keep_by: KeepBy = "accuracy"
     """What the kept epoch is the best by, on a validation split that is large enough to choose on: accuracy, the mean
-    recall of the classes, or, for two classes, the area under the ROC curve."""
+    recall of the classes, or, for two classes, the area under the ROC curve. Trials of students and of the losses'
+    weights before a training are ranked by it, however large the split is."""
     views: Views = Views()
     """The augmentation."""
     teacher_answers: TeacherAnswers = TeacherAnswers()

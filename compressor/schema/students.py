@@ -130,7 +130,7 @@ class Student(Noun):
 
 class Students(Noun):
     """The answer of `kdc students`. `not_judged`: lines of the budget that need a trained student; `not_screened`:
-    variants of the profile that were not measured. `rank_agreement`:
+    variants of the profile that were not measured, and why. `rank_agreement`:
     Spearman's correlation of the p50 of each variant with that of `ranked_against`, over the candidates that both have,
     and of how many. `kept`: how many rows were measured by an earlier call.
     `drift`: the p50 of the reference in the session where it was slowest / where it was fastest; null with one
@@ -145,7 +145,7 @@ class Students(Noun):
     classes: int
     rows: tuple[Student, ...]
     not_judged: tuple[str, ...]
-    not_screened: tuple[str, ...]
+    not_screened: dict[str, str]
     ranked_against: str
     rank_agreement: dict[str, tuple[float, int]]
     kept: int

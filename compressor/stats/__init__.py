@@ -4,7 +4,15 @@ numpy only. Every interval is two-sided, 95 % unless told otherwise, and a close
 and honest for few samples (a bootstrap of perfect predictions has no width).
 """
 
-from compressor.stats.accuracy import accuracy_of, auc, balanced_accuracy, per_class_recall, scored, top1
+from compressor.stats.accuracy import (
+    accuracy_of,
+    auc,
+    auc_difference,
+    balanced_accuracy,
+    per_class_recall,
+    scored,
+    top1,
+)
 from compressor.stats.classes import (
     CHANCE,
     LOST,
@@ -53,6 +61,7 @@ __all__ = [
     "advantage",
     "agreement",
     "auc",
+    "auc_difference",
     "balanced_accuracy",
     "balanced_difference",
     "balanced_retention",

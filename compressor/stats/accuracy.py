@@ -18,8 +18,12 @@ from compressor.stats.intervals import (
     wilson,
     wilson_interval,
 )
+from compressor.stats.paired import differing
 
-__all__ = ["accuracy_of", "auc", "balanced_accuracy", "per_class_recall", "scored", "top1"]
+__all__ = ["accuracy_of", "auc", "auc_difference", "balanced_accuracy", "per_class_recall", "scored", "top1"]
+
+ROUNDING = 1e-18
+"""A variance of areas below this is that of rounding."""
 
 
 def top1(logits: NDArray[Any]) -> Ints:
@@ -76,14 +80,10 @@ def auc(scores: Floats, positive: Bools, confidence: float = CONFIDENCE) -> Inte
     of m stands in, m being the size of the smaller class: wider than need be. Raises ValueError where a class is
     missing or a score is NaN.
     """
-    m, n = int(positive.sum()), int((~positive).sum())
-    if not m or not n or np.isnan(scores).any():
-        raise ValueError(f"needs samples of both classes and scores that are numbers, found {m} and {n} samples")
-    ranks = _midranks(scores)
-    value = float((ranks[positive].sum() - m * (m + 1) / 2) / (m * n))
-    beaten = (ranks[positive] - _midranks(scores[positive])) / n
-    losing = 1 - (ranks[~positive] - _midranks(scores[~positive])) / m
-    spread = sum(float(part.var(ddof=1)) / len(part) for part in (beaten, losing) if len(part) > 1)
+    beaten, losing = _placements(scores, positive)
+    m, n = len(beaten), len(losing)
+    value = float((_midranks(scores)[positive].sum() - m * (m + 1) / 2) / (m * n))
+    spread = _spread(beaten, losing)
     if spread == 0 or not 0 < value < 1:
         low, high = wilson(value * min(m, n), min(m, n), normal_quantile(confidence))
         return Interval(value, low, high, m + n)
@@ -92,6 +92,43 @@ def auc(scores: Floats, positive: Bools, confidence: float = CONFIDENCE) -> Inte
         normal_quantile(confidence) * math.sqrt(spread) / (value * (1 - value)),
     )
     return Interval(value, 1 / (1 + math.exp(step - centre)), 1 / (1 + math.exp(-step - centre)), m + n)
+
+
+def auc_difference(first: Floats, second: Floats, positive: Bools, confidence: float = CONFIDENCE) -> Interval:
+    """The area under the ROC curve of the scores `first` - that of `second`, of the same samples. All: [N].
+
+    Interval: DeLong, DeLong & Clarke-Pearson (1988), from the paired placements of the samples. Where their variance is
+    0 (both order all samples alike, or perfectly) it says nothing, and that of `differing` for m samples, none of which
+    tells the two apart, stands in, m being the size of the smaller class. Raises ValueError as `auc` does.
+    """
+    pairs = zip(_placements(first, positive), _placements(second, positive), strict=True)
+    beaten, losing = (now - before for now, before in pairs)
+    value, fewest = float(beaten.mean()), min(len(beaten), len(losing))
+    spread = _spread(beaten, losing)
+    if spread < ROUNDING:
+        alike = differing(0, 0, fewest, confidence)
+        low, high = value + alike.low, value + alike.high
+    else:
+        reach = normal_quantile(confidence) * math.sqrt(spread)
+        low, high = value - reach, value + reach
+    return Interval(value, max(-1.0, low), min(1.0, high), len(positive))
+
+
+def _placements(scores: Floats, positive: Bools) -> tuple[Floats, Floats]:
+    """For every positive the share of negatives that it beats, and for every negative that of positives it loses to;
+    equal ones count half. Raises ValueError where a class is missing or a score is NaN."""
+    m, n = int(positive.sum()), int((~positive).sum())
+    if not m or not n or np.isnan(scores).any():
+        raise ValueError(f"needs samples of both classes and scores that are numbers, found {m} and {n} samples")
+    ranks = _midranks(scores)
+    beaten: Floats = (ranks[positive] - _midranks(scores[positive])) / n
+    losing: Floats = 1 - (ranks[~positive] - _midranks(scores[~positive])) / m
+    return beaten, losing
+
+
+def _spread(*placements: Floats) -> float:
+    """The variance of an area, or of the difference of two."""
+    return sum(float(part.var(ddof=1)) / len(part) for part in placements if len(part) > 1)
 
 
 def accuracy_of(logits: NDArray[Any], labels: Ints, split: str) -> Accuracy:

@@ -124,10 +124,20 @@ def entries_of(wanted: Wanted, profile: Profile) -> dict[tuple[str, int], str]:
     return entries | {entry: families.get(entry[0], "-") for entry in wanted.beside}
 
 
-def _left_out(profile: Profile, variants: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """The profile's variants that are not screened."""
+def _left_out(profile: Profile, variants: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The profile's variants that are not screened, and why."""
     pairs = [(target.runtime, precision) for target in profile.targets for precision in target.precisions]
-    return tuple("-".join(pair) for pair in pairs if pair not in variants)
+    return {"-".join(pair): _why_not(pair, variants) for pair in pairs if pair not in variants}
+
+
+def _why_not(pair: tuple[str, str], variants: Sequence[tuple[str, str]]) -> str:
+    runtime, precision = pair
+    others = [name for name, _ in variants]
+    if RUNTIMES[runtime].slow_export and runtime not in others:
+        return f"an export for {runtime} takes tens of seconds a candidate, and the profile has another runtime"
+    if precision == "int8":
+        return f"there is no quick way to {runtime}'s int8"
+    return f"{'-'.join(variants[others.index(runtime)])} stands for {runtime} in float"
 
 
 def screened(profile: Profile) -> tuple[tuple[str, str], ...]:

@@ -1,5 +1,6 @@
 """One candidate, from its name to the artefacts of every runtime and precision."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,8 +23,11 @@ from compressor.tasks.table import candidates_of
 __all__ = ["entry", "export_wish"]
 
 
-def export_wish(wish: Wish, profile: Profile, root: Path) -> Skeleton:
-    """Its artefacts in ROOT/LABEL. What cannot be made is a reason in words. Raises KdcError where none can be."""
+def export_wish(
+    wish: Wish, profile: Profile, root: Path, tell: Callable[[str], None] = lambda variant: None
+) -> Skeleton:
+    """Its artefacts in ROOT/LABEL. What cannot be made is a reason in words. `tell`: called with each variant before it
+    is made. Raises KdcError where none can be."""
     catalogue, folder = candidates_of(wish.task), root / wish.label
     folder.mkdir()
     torch.manual_seed(0)
@@ -37,6 +41,7 @@ def export_wish(wish: Wish, profile: Profile, root: Path) -> Skeleton:
     macs = count_macs(model.network, model.preprocess.inputs)
     entrants, failures = [], {}
     for runtime, precision in wish.variants:
+        tell(f"{runtime}-{precision}")
         try:
             artefact = _artefact(source, runtime, precision, folder / f"{runtime}-{precision}")
         except KdcError as error:

@@ -13,6 +13,7 @@ from compressor.errors import KdcError, os_error
 from compressor.export.schemes import saturates
 from compressor.files.atomic import file_sha256
 from compressor.files.cache import cache_folder
+from compressor.runtimes import RUNTIMES
 from compressor.schema.base import read_json, write_json
 from compressor.schema.measurement import Machine
 from compressor.schema.profile import Profile
@@ -76,7 +77,7 @@ class Kept:
             write_json(path, kept)
 
     def _path(self, name: str, input_size: int, classes: int, runtime: str, precision: str) -> Path:
-        profile, machine = self.profile, self.machine
+        profile, machine, row = self.profile, self.machine, RUNTIMES[runtime]
         facts = {
             "candidate": [name, input_size, classes, runtime, precision, self.versions.get(runtime)],
             "profile": [profile.threads, profile.batch, profile.opset],
@@ -90,7 +91,7 @@ class Kept:
             "power": [machine.power_mode, machine.governor],
             "gpus": machine.gpus,
             "weight_bits": 7 if saturates(profile) else 8,
-            "exported_by": {name: _version(name) for name in EXPORTERS},
+            "exported_by": {name: _version(name) for name in (*EXPORTERS, *row.exports_with, *row.quantizes_with)},
             "made": SKELETONS,
             "scripts": {file: file_sha256(path) for file, path in sorted(runner_scripts().items())},
         }

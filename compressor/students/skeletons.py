@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
@@ -30,18 +31,13 @@ def make_skeletons(
     wishes: Sequence[Wish], profile: Profile, root: Path, processes: int, progress: Progress
 ) -> Iterator[Skeleton]:
     """Export every wish into `root`, so many at a time, as they are done. Raises KdcError: with exit code 4 where a
-    package is missing here."""
-    if processes == 1 or len(wishes) == 1:
-        try:
-            for number, wish in enumerate(wishes):
-                progress.at("exporting candidates", number, len(wishes))
-                yield _skeleton(wish, answer_to(wish, profile, root))
-        finally:
-            progress.end()
-        return
+    package is missing here.
+
+    Never in this process: what a runtime compiles may end the process that it runs in.
+    """
     workers = _Workers(profile, root)
     try:
-        with ThreadPoolExecutor(processes) as threads:
+        with ThreadPoolExecutor(min(processes, len(wishes))) as threads:
             waiting = [threads.submit(workers.export, wish) for wish in wishes]
             try:
                 for number, future in enumerate(as_completed(waiting), 1):
@@ -56,12 +52,15 @@ def make_skeletons(
         progress.end()
 
 
-def answer_to(wish: Wish, profile: Profile, root: Path) -> dict[str, Any]:
-    """What came of a wish, as JSON has it: {"skeleton": …}, or {"error": [message, hint, exit code]}."""
+def answer_to(
+    wish: Wish, profile: Profile, root: Path, tell: Callable[[str], None] = lambda variant: None
+) -> dict[str, Any]:
+    """What came of a wish, as JSON has it: {"skeleton": …}, or {"error": [message, hint, exit code]}. `tell`: called
+    with each variant before it is made."""
     from compressor.students.exporting import export_wish
 
     try:
-        return {"skeleton": export_wish(wish, profile, root).model_dump(mode="json")}
+        return {"skeleton": export_wish(wish, profile, root, tell).model_dump(mode="json")}
     except KdcError as error:
         return {"error": [error.message, error.hint, error.exit_code]}
 
@@ -81,48 +80,78 @@ class _Workers:
 
     def __init__(self, profile: Profile, root: Path) -> None:
         self._first_line = json.dumps({"profile": profile.model_dump(mode="json"), "root": str(root)})
+        self._root = root
         self._mine = threading.local()
         self._started: list[subprocess.Popen[str]] = []
+        self._starting, self._over = threading.Lock(), False
 
     def export(self, wish: Wish) -> Skeleton:
+        """What came of a wish. A variant at which the process died is left out, and the others are made anew in another
+        process."""
+        answer, at = self._asked(wish)
+        if answer is not None:
+            return _skeleton(wish, answer)
+        code = self._buried()
+        died = f"its process died (signal {-code})" if code < 0 else f"its process ended with exit code {code}"
+        why = "; the system kills what needs more memory than there is" if code == -9 else ""
+        reason = f"{died} while it was exported{why}"
+        rest = tuple(variant for variant in wish.variants if "-".join(variant) != at)
+        if not at or not rest:
+            return Skeleton(wish=wish, entrants=(), failures=dict.fromkeys(wish.names, reason))
+        shutil.rmtree(self._root / wish.label, ignore_errors=True)
+        others = self.export(wish.model_copy(update={"variants": rest}))
+        return Skeleton(wish=wish, entrants=others.entrants, failures={**others.failures, at: reason})
+
+    def _asked(self, wish: Wish) -> tuple[dict[str, Any] | None, str]:
+        """The answer to a wish, None where the process ended before; and the variant that it was at."""
         process = getattr(self._mine, "process", None)
         if process is None:
             process = self._mine.process = self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        line = ""
+        at = ""
         with suppress(OSError):  # it has ended: it says nothing
             process.stdin.write(wish.model_dump_json() + "\n")
             process.stdin.flush()
-            line = process.stdout.readline()
-        if not line:
-            self._mine.process = None
-            code = process.wait()
-            why = "; the system kills what needs more memory than there is" if code == -9 else ""
-            reason = f"the process that exported it ended with {code}{why}"
-            return Skeleton(wish=wish, entrants=(), failures=dict.fromkeys(wish.names, reason))
-        return _skeleton(wish, json.loads(line))
+            while (line := process.stdout.readline()).endswith("\n"):
+                answer: dict[str, Any] = json.loads(line)
+                if "at" not in answer:
+                    return answer, at
+                at = answer["at"]
+        return None, at
+
+    def _buried(self) -> int:
+        """How the process of this thread ended."""
+        process, self._mine.process = self._mine.process, None
+        code: int = process.wait()
+        return code
 
     def _start(self) -> "subprocess.Popen[str]":
-        try:
-            process = subprocess.Popen(
-                kdc_code(WORKER),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env={**child_environment(), "OMP_NUM_THREADS": "1"},
-                start_new_session=os.name == "posix",
-            )
-        except OSError as error:
-            raise os_error(error, "starting a process that exports candidates") from error
-        self._started.append(process)
+        with self._starting:
+            if self._over:
+                raise KdcError("interrupted")
+            try:
+                process = subprocess.Popen(
+                    kdc_code(WORKER),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                    env={**child_environment(), "OMP_NUM_THREADS": "1"},
+                    start_new_session=os.name == "posix",
+                )
+            except OSError as error:
+                raise os_error(error, "starting a process that exports candidates") from error
+            self._started.append(process)
         assert process.stdin is not None
         with suppress(OSError):
             process.stdin.write(self._first_line + "\n")
         return process
 
     def end(self) -> None:
+        """End all of them; none is started any more, in place of one that died, say."""
+        with self._starting:
+            self._over = True
         for process in self._started:
             process.kill()
             process.wait()

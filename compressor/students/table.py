@@ -122,7 +122,9 @@ def to_text(answer: Students) -> str:
     if answer.drift is not None:
         lines.append(f"the reference ran in {answer.sessions} sessions: slowest p50 / fastest p50 {answer.drift:.3f}.")
     if answer.not_screened:
-        lines.append(f"not measured here: {', '.join(answer.not_screened)}.")
+        reasons = dict.fromkeys(answer.not_screened.values())
+        named = {why: ", ".join(name for name, of in answer.not_screened.items() if of == why) for why in reasons}
+        lines += [f"not screened: {names}: {why}." for why, names in named.items()]
     if answer.not_judged:
         lines.append(f"not judged before training: {', '.join(answer.not_judged)}.")
     return "\n".join(lines) + "\n"

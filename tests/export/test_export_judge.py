@@ -13,6 +13,7 @@ from torch import nn
 from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Source, TopRung
 from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import climb
+from compressor.processes.runner import RunnerDiedError
 from compressor.profiles import load_profile
 from compressor.progress import Progress
 from compressor.schema.preprocess import ImagePreprocess
@@ -144,6 +145,7 @@ def test_within_a_rung_parity_comes_before_right_answers(tmp_path: Path) -> None
     judge = judge_of(tmp_path, reference, labels)
     rungs = ladder([("ptq", "mirrored", mirrored(reference, labels)), ("ptq", "one wrong", wrong)])
     taken = climb(source(), "onnxruntime", rungs, tmp_path / "out", judge, TopRung(), Hearing())
+    assert taken.score is not None
     assert (taken.candidate.description, taken.score.correct) == ("one wrong", 29)
 
 
@@ -204,5 +206,23 @@ def test_a_retrained_student_is_compared_with_itself(tmp_path: Path) -> None:
     taken = climb(
         source(), "onnxruntime", quantizer, tmp_path / "out", judge, TopRung(retrain=lambda scheme: qat), Hearing()
     )
+    assert taken.score is not None
     assert taken.score.cosine == pytest.approx(1, abs=1e-5)
     assert (taken.score.same, taken.score.n) == (40, 40)
+
+
+def test_an_artefact_whose_process_died_is_not_run_again(tmp_path: Path) -> None:
+    asked: list[Path] = []
+
+    class Dying(Answering):
+        def logits(self, model: Path, runtime: str, precision: str, most: int) -> Floats:
+            asked.append(model)
+            raise RunnerDiedError("openvino: its process died (signal 11)", "")
+
+    answers, labels = torchs(12)
+    judge = judge_of(tmp_path, answers, labels)
+    judge.__class__ = Dying
+    for _ in range(3):
+        with pytest.raises(RunnerDiedError, match=r"died \(signal 11\)"):
+            judge(artefact(tmp_path, "x", answers) if not asked else asked[0], "openvino", "int8")
+    assert len(asked) == 1

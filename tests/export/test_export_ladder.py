@@ -11,12 +11,13 @@ from compressor.errors import KdcError
 from compressor.export.base import Candidate, Judge, QatModel, Quantizer, Rank, Source, TopRung
 from compressor.export.bundle.items import needed
 from compressor.export.ladder import climb
+from compressor.processes.runner import RunnerDiedError
 from compressor.profiles import load_profile
 from compressor.progress import Progress, Silent
 from compressor.schema.quantization import Quantization, Scheme, Score
 from compressor.schema.student import Accuracy
 from compressor.tasks.image_classification.stored import StoredImages
-from tests.kit import score_of
+from tests.kit import Hearing, score_of
 
 SCHEME = Scheme(activations="uint8")
 RIGHT = {"minmax": 80, "entropy": 85, "corrected": 88, "one layer": 91, "qat": 95}
@@ -152,6 +153,7 @@ def test_a_stand_in_is_judged_in_its_place(tmp_path: Path) -> None:
     quantizer = Quantizer(lambda profile: SCHEME, one)
     taken = climb(source(), "tensorrt", quantizer, tmp_path / "out", judge, TopRung(), Silent())
     assert judge.asked == [("minmax", "onnxruntime")]
+    assert taken.score is not None
     assert taken.score.stand_in == "onnxruntime"
 
 
@@ -185,3 +187,55 @@ def test_how_much_is_needed(retention: float | None, teacher_accuracy: float, ex
     assert needed(profile, 850, 1000, teacher(teacher_accuracy)) == pytest.approx(expected)
     assert needed(profile, 850, 1000, None) == 847.5
     assert needed(profile, 85, 100, None) == 84.0, "one sample may always be lost"
+
+
+class MortalJudge(FakeJudge):
+    """Of some candidates the runner's process dies."""
+
+    def __init__(self, needed: int, deadly: tuple[str, ...]) -> None:
+        super().__init__(needed)
+        self.deadly = deadly
+
+    def __call__(self, model: Path, runtime: str, precision: str, network: Any = None) -> Score:
+        score = super().__call__(model, runtime, precision, network)
+        if model.read_text() in self.deadly:
+            raise RunnerDiedError("onnxruntime: its process died (signal 11)", "")
+        return score
+
+
+def climbed(tmp_path: Path, judge: FakeJudge, made: Any = rungs) -> tuple[Any, Hearing]:
+    heard, quantizer = Hearing(), Quantizer(lambda profile: SCHEME, made)
+    return climb(source(), "onnxruntime", quantizer, tmp_path / "out", judge, TopRung(), heard), heard
+
+
+def test_a_candidate_whose_runner_dies_is_out_and_the_others_are_tried(tmp_path: Path) -> None:
+    judge = MortalJudge(86, ("entropy",))
+    taken, heard = climbed(tmp_path, judge)
+    assert taken.candidate.model.read_text() == "corrected"
+    assert [rung.how for rung in taken.rungs] == ["minmax", "corrected"]
+    assert [asked for asked, _ in judge.asked] == ["minmax", "entropy", "corrected"], "each of them once"
+    assert heard.warnings == ["out, ptq: entropy: onnxruntime: its process died (signal 11): it is out"]
+
+
+def test_where_all_die_the_first_is_kept_without_a_score(tmp_path: Path) -> None:
+    taken, heard = climbed(tmp_path, MortalJudge(80, tuple(RIGHT)))
+    assert (taken.score, taken.rungs, taken.candidate.rung) == (None, (), "ptq")
+    assert (tmp_path / "out" / "model.txt").read_text() == "minmax"
+    assert heard.warnings[-1] == ("out: none could be scored; the first is kept, and a measurement tells if it runs")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_rung_that_rests_on_what_dies_is_the_end(tmp_path: Path) -> None:
+    """As where the better of two is to be corrected."""
+
+    def ranked(source: Source, folder: Path, judge: Judge, progress: Progress) -> Iterator[Candidate | None]:
+        first = candidate("ptq", "minmax", folder)
+        yield first
+        yield None
+        judge(candidate("ptq", "entropy", folder).model, "onnxruntime", "int8")
+        yield candidate("bias-correction", "corrected", folder)
+        yield None
+
+    taken, heard = climbed(tmp_path, MortalJudge(99, ("entropy",)), ranked)
+    assert taken.candidate.model.read_text() == "minmax"
+    assert "no higher rung after training: onnxruntime: its process died (signal 11)" in heard.warnings

@@ -237,11 +237,11 @@ def test_logits_that_did_not_arrive_are_not_named(play: Play, bundle: Path, monk
 def test_a_contestant_that_broke_off_before_the_connection_did_stays_failed(play: Play) -> None:
     def fails(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
         yield state()
-        yield {**one_round(0), "failed": {NAME: "the runner was ended by signal 9"}}
+        yield {**one_round(0), "failed": {NAME: "its process died (signal 9) during block"}}
         raise LostConnection("the connection to the device was lost")
 
     measured, _ = play(fails, whole)
-    assert measured.contestants[0].error == "the runner was ended by signal 9"
+    assert measured.contestants[0].error == "its process died (signal 9) during block"
     assert (measured.blocks, measured.connections) == ((), 2)
 
 
@@ -254,7 +254,7 @@ def test_a_local_bench_that_dies_is_not_started_again(play: Play) -> None:
 def test_blocks_of_a_contestant_that_broke_off_do_not_count(play: Play) -> None:
     def breaks(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
         for event in whole(pipe, arguments):
-            yield state(error="the runner was ended by signal 9") if "state" in event else event
+            yield state(error="its process died (signal 9) during block") if "state" in event else event
 
     measured, _ = play(breaks)
     assert (len(measured.rounds), measured.blocks) == (11, ())

@@ -1,6 +1,7 @@
 """A runner as a process: what it is asked, what it refuses, and that none can hang an export."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from compressor.errors import EXIT_USAGE
 from compressor.processes import runner as module
-from compressor.processes.runner import RunnerError, open_runner
+from compressor.processes.runner import RunnerDiedError, RunnerError, open_runner
 
 ANSWERS = """
 import json, os, sys, time
@@ -16,6 +17,9 @@ for line in sys.stdin:
     request = json.loads(line)
     if request["op"] == "sleep":
         time.sleep(60)
+    elif request["op"] == "die":
+        print("last words", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), int(request["number"]))
     elif request["op"] == "end":
         sys.exit("out of words")
     print(json.dumps({"ok": request["op"] != "refuse", "pid": os.getpid(), "message": "no", **request}), flush=True)
@@ -67,3 +71,22 @@ def test_refusals_and_ends_are_told_in_a_line() -> None:
             runner.ask("refuse")
         with pytest.raises(RunnerError, match=r"^onnxruntime: its runner ended: out of words$"):
             runner.ask("end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+def test_one_that_dies_is_told_from_one_that_ends(number: signal.Signals) -> None:
+    """And one that is ended here, because it does not answer, did not die."""
+    with open_runner("onnxruntime") as runner:
+        said = rf"^onnxruntime: its process died \(signal {number.value}\): last words$"
+        with pytest.raises(RunnerDiedError, match=said) as raised:
+            runner.ask("die", number=number.value)
+    assert raised.value.exit_code == EXIT_USAGE
+
+
+def test_one_that_is_ended_here_did_not_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_S", 0.3)
+    with open_runner("onnxruntime") as runner:
+        for op in ("sleep", "anything"):
+            with pytest.raises(RunnerError) as raised:
+                runner.ask(op)
+            assert not isinstance(raised.value, RunnerDiedError)

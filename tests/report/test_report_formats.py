@@ -271,9 +271,11 @@ def test_what_would_not_help_is_not_advised(make_bundle: Make) -> None:
     # A ratio of latencies is judged anywhere.
     close: Values = {"s": {}, "t": {"role": "teacher", "p50": 6.0}}
     assert command({"min_speedup": 3.0}, variants=close, machine=elsewhere).endswith("--rounds 80 --seconds 600")
-    # More rounds would leave it unmeasured.
+    # No measurement would judge it.
     table = ("labels", np.arange(200) % 3)
-    assert command({"min_speedup": 2}, variants={"s": {}}, table=table) == "kdc measure BUNDLE"
+    without = "kdc export RUN --profile PROFILE.yaml --out BUNDLE --overwrite --set budget.min_speedup=null"
+    assert command({"min_speedup": 2}, variants={"s": {}}, table=table) == without
+    assert command({"min_speedup": 2, "p50_ms": 9}, variants={"s": {}}, table=table, machine=elsewhere) == without
     assert command({"max_slowdown": 1.1}) == "kdc measure BUNDLE --baseline EARLIER_BUNDLE"
 
 

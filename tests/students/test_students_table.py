@@ -100,9 +100,11 @@ def test_rank_agreement_is_spearmans() -> None:
 def answer() -> Students:
     nothing: dict[str, Any] = {"error": "cannot, be exported", "parameters": None, "macs": None, "size_mb": None}
     rows = [figures("b", 2.0), figures("a", 1.0), figures("c", None, **nothing)]
+    long = "it takes long"
+    not_screened = {"litert-fp32": long, "litert-int8": long, "tensorrt-fp16": "fp32 stands for it"}
     return Students(
         profile="here", device="this machine", machine="a CPU", batch=1, threads=2, classes=10,
-        rows=answered(rows, Budget(p50_ms=1.5)), not_judged=("min_retention",), not_screened=("litert-fp32",),
+        rows=answered(rows, Budget(p50_ms=1.5)), not_judged=("min_retention",), not_screened=not_screened,
         ranked_against="onnxruntime-fp32", rank_agreement={"openvino-f32": (0.98, 41)}, kept=2, sessions=2, drift=1.04,
     )  # fmt: skip
 
@@ -117,7 +119,8 @@ def test_the_table(answer: Students) -> None:
     assert lines[3].endswith("cannot, be exported")
     rest = "\n".join(lines[4:])
     for word in (
-        "1.040", "min_retention", "litert-fp32", "a CPU", "batch 1, 2 threads, 10 classes", "no accuracy",
+        "not screened: litert-fp32, litert-int8: it takes long.", "not screened: tensorrt-fp16: fp32 stands for it.",
+        "1.040", "min_retention", "a CPU", "batch 1, 2 threads, 10 classes", "no accuracy",
         "of 12 blocks", "against onnxruntime-fp32, Spearman: openvino-f32 0.980 (n = 41)",
         "2 of 3 rows were kept from an earlier call; measured 2026-11-29.",
     ):  # fmt: skip

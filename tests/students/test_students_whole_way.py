@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import timm
 import torch
 
 from compressor.errors import KdcError
-from compressor.export.onnx.quick import quick_onnx
+from compressor.export.base import Builder
+from compressor.export.builders import builder_of
 from compressor.profiles import load_profile
-from compressor.students import Wanted, exporting, students
+from compressor.students import Wanted, students
 from compressor.students import api as students_api
 from compressor.students.api import screened
 from compressor.students.kept import all_kept
@@ -48,9 +50,40 @@ def test_what_is_screened() -> None:
     assert screened(load_profile("x86-avx2")) == (
         ("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "f32"), ("openvino", "int8"),
     )  # fmt: skip
-    assert screened(load_profile("jetson-orin-nano")) == (("onnxruntime", "fp32"), ("tensorrt", "fp32"))
+    jetson = (("onnxruntime", "fp32"), ("tensorrt", "fp32"), ("tensorrt", "int8"))
+    assert screened(load_profile("jetson-orin-nano")) == jetson
     phone = load_profile("x86-avx2", ["targets=[{runtime: litert, precisions: [fp32, int8]}]"])
-    assert screened(phone) == (("litert", "fp32"),)
+    assert screened(phone) == (("litert", "fp32"), ("litert", "int8"))
+
+
+def test_what_is_not_screened_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of the profile's variants is left out in silence."""
+    for name in ("android-snapdragon-8gen3", "jetson-orin-nano", "x86-avx2", "rtx-ada", "raspberry-pi-5"):
+        profile = load_profile(name)
+        asked = {"-".join((target.runtime, each)) for target in profile.targets for each in target.precisions}
+        measured = screened(profile)
+        told = students_api._left_out(profile, measured)
+        assert {"-".join(pair) for pair in measured} | told.keys() == asked
+        assert not {"-".join(pair) for pair in measured} & told.keys()
+    phone, jetson = load_profile("android-snapdragon-8gen3"), load_profile("jetson-orin-nano")
+    long = "an export for executorch takes tens of seconds a candidate, and the profile has another runtime"
+    assert students_api._left_out(phone, screened(phone))["executorch-int8"] == long
+    told = students_api._left_out(jetson, screened(jetson))
+    assert told == {"tensorrt-fp16": "tensorrt-fp32 stands for tensorrt in float"}
+    without_skeletons(monkeypatch)
+    told = students_api._left_out(jetson, screened(jetson))
+    assert told["tensorrt-int8"] == "there is no quick way to tensorrt's int8"
+
+
+def without_skeletons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a runtime that somebody adds."""
+
+    def bare(name: str) -> Builder:
+        builder = builder_of(name)
+        quantizer = builder.quantizer and replace(builder.quantizer, skeleton=None)
+        return replace(builder, quantizer=quantizer)
+
+    monkeypatch.setattr(students_api, "builder_of", bare)
 
 
 def test_a_name_that_nobody_knows_is_refused_before_anything_is_asked(
@@ -125,6 +158,24 @@ def test_measured_once_then_kept(kdc: Kdc, profile: Path, tmp_path: Path, monkey
     assert json.loads(again.out)["rows"] == first["rows"]
 
 
+REFUSING = """
+from compressor.errors import KdcError
+from compressor.export.base import Builder
+from compressor.export.builders import builder_of
+from compressor.students import exporting
+
+quick_onnx = exporting.quick_onnx
+
+def refuse_one(network, *rest):
+    if type(network).__name__ == "ResNet":
+        raise KdcError("the network cannot be exported to ONNX: no such operator")
+    quick_onnx(network, *rest)
+
+exporting.quick_onnx = refuse_one
+"""
+"""In front of a worker's code: one of the two networks is refused."""
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("asked_once")
 def test_what_cannot_be_exported_stands_in_the_answer(
@@ -133,15 +184,10 @@ def test_what_cannot_be_exported_stands_in_the_answer(
     """The others are measured all the same; the next call tries it again."""
     from compressor.measure.devices import parse_device
     from compressor.progress import Silent
-
-    def refuse_one(network: torch.nn.Module, *rest: object) -> None:
-        if type(network).__name__ == "ResNet":
-            raise KdcError("the network cannot be exported to ONNX: no such operator")
-        quick_onnx(network, *rest)  # type: ignore[arg-type]
+    from compressor.students import skeletons
 
     monkeypatch.setenv("KDC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(students_api, "usable_cores", lambda: 1)  # in this process
-    monkeypatch.setattr(exporting, "quick_onnx", refuse_one)
+    monkeypatch.setattr(skeletons, "WORKER", REFUSING + skeletons.WORKER)
     wanted = Wanted(5, (32,), ("timm:resnet10t", "timm:lcnet_035"))
     answer = students(load_profile(str(profile)), wanted, parse_device("local"), python=None, progress=Silent())
     errors = {row.figures.student: row.figures.error for row in answer.rows}
@@ -191,7 +237,10 @@ def test_a_task_without_a_catalogue_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         candidates_of("bare")
 
 
-def test_a_profile_with_nothing_to_measure_before_training_says_so(kdc: Kdc, profile: Path) -> None:
+def test_a_profile_with_nothing_to_measure_before_training_says_so(
+    kdc: Kdc, profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_skeletons(monkeypatch)
     ended = kdc("students", "--profile", profile, "--set", "targets=[{runtime: litert, precisions: [int8]}]")
     assert ended.code == 2
     assert "has nothing that can be measured before training" in ended.err
@@ -217,7 +266,10 @@ def test_a_worker_that_is_killed_costs_its_candidate_alone(
         made = list(skeletons.make_skeletons(wishes, load_profile(str(profile)), tmp_path, 2, Silent()))
     assert {skeleton.wish.name for skeleton in made} == {"lcnet_035", "lcnet_050"}
     for skeleton in made:
-        assert "ended with -9; the system kills what needs more memory" in skeleton.failures["onnxruntime-fp32"]
+        said = (
+            "its process died (signal 9) while it was exported; the system kills what needs more memory than there is"
+        )
+        assert skeleton.failures["onnxruntime-fp32"] == said
     made = list(skeletons.make_skeletons(wishes, load_profile(str(profile)), tmp_path, 2, Silent()))
     assert [len(skeleton.entrants) for skeleton in made] == [1, 1]
 

@@ -134,7 +134,7 @@ def test_a_runner_that_dies_is_an_error_of_its_variant(bench: "Bench", bundle: P
     write_bundle(bundle, (A, stub("dying", "load!!"), stub("refusing", "memory!")))
     assert bench("bundle", "--rounds", "1", *LATENCY).returncode == 0
     a, again, dead, refused = measured(bundle).contestants
-    assert dead.error == f"the runner was ended by signal {signal.SIGABRT.value} during load: too big"
+    assert dead.error == f"its process died (signal {signal.SIGABRT.value}) during load: too big"
     assert (refused.error, refused.starts, refused.executed_precision) == ("no memory", (), None)
     assert (a.error, again.error) == (None, None)
     assert {block.variant for block in measured(bundle).blocks} == {"a", "a-again"}

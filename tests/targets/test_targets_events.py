@@ -44,7 +44,7 @@ def test_every_event_is_one_of_those_in_the_readme(bench: "Bench", bundle: Path,
         "64 threads asked for, more than the cores that may be used"
     ]
     assert [event["warning"] for event in events if "warning" in event] == [
-        "dying: the runner was ended by signal 6 during block: too big",
+        "dying: its process died (signal 6) during block: too big",
         "weak: no throughput: no throughput",
     ]
     doing = [event["doing"] for event in events if "doing" in event]

@@ -132,7 +132,7 @@ def test_a_script_that_is_not_there_is_named(bench: "Bench", bundle: Path) -> No
     [
         ("import time; time.sleep(60)", "build_it.py was not done within 1 s"),
         ("import sys; print('no room', file=sys.stderr); sys.exit(3)", "no room"),
-        ("import os; os.abort()", "the model was not built: was ended by signal 6, without a word"),
+        ("import os; os.abort()", "the model was not built: its process died (signal 6), without a word"),
         ("pass", "the model was not built: exit code 0, without a word"),  # it claims to be done
     ],
 )

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from compressor.data.samples import Dataset
 from compressor.data.transfer import transfer_set
 from compressor.distill.methods.halving import LEAST_STEPS
-from compressor.distill.methods.trials import Entrant, Ran, Track, epochs_text, lead_of, points, run_rounds
+from compressor.distill.methods.ranking import FIGURES, told, told_lead
+from compressor.distill.methods.trials import Entrant, Ran, Track, epochs_text, lead_of, run_rounds
 from compressor.distill.recipes import OWN, arms_of
 from compressor.progress import Silent
 from compressor.schema.race import LossRace
@@ -73,9 +74,10 @@ def _reason(trials: Sequence[Ran]) -> str:
     if len(trials) == 1:
         return f"{best.entrant.name} is the only one left"
     base = next((ran for ran in trials[1:] if ran.entrant.name == OWN), trials[1])
-    lead = lead_of(best, base)
-    told = (
-        f"{best.entrant.name} has the highest validation accuracy, {best.trial.accuracy.value:.2%} against "
-        f"{base.trial.accuracy.value:.2%} of {base.entrant.name}: {points(lead)}"
+    lead, by = lead_of(best, base), best.trial.ranked_by
+    reason = (
+        f"{best.entrant.name} has the highest validation {FIGURES[by]}, "
+        f"{told(by, best.trial.rank_score.value)} against {told(by, base.trial.rank_score.value)} of "
+        f"{base.entrant.name}: {told_lead(by, lead)}"
     )
-    return told if lead.low > 0 else f"{told}, which cannot be told from none"
+    return reason if lead.low > 0 else f"{reason}, which cannot be told from none"

@@ -18,7 +18,8 @@ from compressor.distill.loop.checkpoint import is_saved
 from compressor.distill.loop.learner import bind_losses
 from compressor.distill.methods.arms import has_arms, race_of_losses, weighed
 from compressor.distill.methods.halving import over_share, rounds_of
-from compressor.distill.methods.trials import Entrant, Ran, Track, epochs_text, lead_of, points, run_rounds
+from compressor.distill.methods.ranking import FIGURES, told, told_lead
+from compressor.distill.methods.trials import Entrant, Ran, Track, epochs_text, lead_of, run_rounds
 from compressor.distill.run_folder import Destination, acquired, rollback, start
 from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
@@ -171,11 +172,12 @@ def _winner(
     first = last[0].trial
     if len(last) == 1:
         return first.student, None, f"{first.student} is the only one left"
-    lead, second = lead_of(last[0], last[1]), last[1].trial
-    told = (
-        f"{first.student} has the highest validation accuracy of the last round, {first.accuracy.value:.2%} against "
-        f"{second.accuracy.value:.2%} of {second.student}: {points(lead)}"
+    lead, by, second = lead_of(last[0], last[1]), first.ranked_by, last[1].trial
+    reason = (
+        f"{first.student} has the highest validation {FIGURES[by]} of the last round, "
+        f"{told(by, first.rank_score.value)} against {told(by, second.rank_score.value)} of {second.student}: "
+        f"{told_lead(by, lead)}"
     )
     if lead.low <= 0:
-        told += ", which cannot be told from none"
-    return first.student, lead, told
+        reason += ", which cannot be told from none"
+    return first.student, lead, reason

@@ -11,33 +11,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from compressor.data.samples import Dataset
 from compressor.distill.api import distillation
 from compressor.distill.host.context import RunContext, feed_for
 from compressor.distill.loop.guards import LearningError
 from compressor.distill.loop.passes import Passes
 from compressor.distill.methods.halving import trial_recipe
+from compressor.distill.methods.ranking import estimate_of, keep_answers, lead_between, ranked
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_files import remove, sweep
 from compressor.distill.teacher.predictions import taught_by
 from compressor.distill.teacher.setup import measured
 from compressor.distill.teacher.sources import Teacher
-from compressor.distill.trainer import fit, inputs_of, looked_at, require_trainable, signal_for
+from compressor.distill.trainer import Fitted, fit, inputs_of, looked_at, require_trainable, signal_for
 from compressor.errors import KdcError
-from compressor.files.atomic import write_atomically
 from compressor.progress import Muted, Silent
 from compressor.schema.base import read_json, write_json
-from compressor.schema.race import Failure, Trial
+from compressor.schema.race import AnyTrial, Failure, RankedTrial, Trial
 from compressor.schema.report import Estimate
 from compressor.schema.student import Request
-from compressor.stats import difference
-from compressor.stats.intervals import wilson_interval
+from compressor.stats import accuracy_of
 from compressor.tasks.base import BatchModel, Feed
 
-__all__ = ["Entrant", "Ran", "Track", "epochs_text", "lead_of", "points", "run_rounds"]
+__all__ = ["Entrant", "Ran", "Track", "epochs_text", "lead_of", "run_rounds"]
 
 Ended = TypeVar("Ended", Trial, Failure)
 
@@ -84,7 +80,7 @@ class Track:
 class Ran:
     """A trial that came to its end, in `folder`."""
 
-    trial: Trial
+    trial: AnyTrial
     entrant: Entrant
     folder: Path
 
@@ -112,7 +108,7 @@ def run_rounds(
                 if len(failed) == len(entrants):
                     raise
         # Stable: of equals, the one that stood first. Where a whole round failed, the one before decides.
-        trials.sort(key=lambda ran: -ran.trial.accuracy.value)
+        trials.sort(key=lambda ran: -ran.trial.rank_score.value)
         runners = [ran.entrant for ran in trials]
         finished += [trials] if trials else []
     return finished, failed
@@ -132,7 +128,8 @@ def _run(track: Track, number: int, entrant: Entrant, epochs: int, rounds: Seque
     if (folder / "failed.json").exists():
         raise LearningError(_known(folder / "failed.json", Failure, entrant, epochs, inputs_of(plan)).error)
     if (folder / "trial.json").exists():
-        return Ran(_known(folder / "trial.json", Trial, entrant, epochs, inputs_of(plan)), entrant, folder)
+        kind = Trial if recipe.keep_by == "accuracy" else RankedTrial
+        return Ran(_known(folder / "trial.json", kind, entrant, epochs, inputs_of(plan)), entrant, folder)
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
     feed = track.feed(plan)
@@ -140,6 +137,7 @@ def _run(track: Track, number: int, entrant: Entrant, epochs: int, rounds: Seque
     require_trainable(plan)
     try:
         fitted = fit(plan, folder, feed, _teacher(track, plan, feed), sides, context)
+        trial = _measured(fitted, folder, feed, plan, entrant)
     except LearningError as error:
         # Kept: with more memory it might learn another time, and another would win a race that is resumed.
         failure = Failure(
@@ -148,23 +146,28 @@ def _run(track: Track, number: int, entrant: Entrant, epochs: int, rounds: Seque
         write_json(folder / "failed.json", failure)
         remove(folder, ["checkpoint"])
         raise
+    write_json(folder / "trial.json", trial)
+    remove(folder, ["checkpoint"])
+    return Ran(trial, entrant, folder)
+
+
+def _measured(fitted: Fitted, folder: Path, feed: Feed, plan: TrainingPlan, entrant: Entrant) -> AnyTrial:
+    """What a trial came to on validation; what it answered there is kept."""
+    by, epochs = plan.recipe.keep_by, plan.recipe.epochs
     answers, labels = feed.answers_on(fitted.student, "validation")
-    right = answers.argmax(axis=1) == labels
-    with write_atomically(folder / "right.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, right)
-    share = wilson_interval(int(right.sum()), len(right))
+    score = accuracy_of(answers, labels, "validation")
+    figure = estimate_of(by, score)
+    keep_answers(folder, by, answers, labels)
     trial = Trial(
         student=entrant.student,
         arm=entrant.arm,
         epochs=epochs,
         steps=epochs * feed.steps_per_epoch,
-        accuracy=Estimate(value=share.value, low=share.low, high=share.high, n=share.n, of="validation samples"),
+        accuracy=estimate_of("accuracy", score),
         seconds=round(sum(float(row["seconds"]) for row in fitted.position.history), 2),
         inputs=inputs_of(plan),
     )
-    write_json(folder / "trial.json", trial)
-    remove(folder, ["checkpoint"])
-    return Ran(trial, entrant, folder)
+    return ranked(trial, by, figure)
 
 
 def _teacher(track: Track, plan: TrainingPlan, feed: Feed) -> Teacher | None:
@@ -201,20 +204,6 @@ def _known(path: Path, noun: type[Ended], entrant: Entrant, epochs: int, inputs:
 
 
 def lead_of(first: Ran, second: Ran) -> Estimate:
-    """The accuracy of the first trial - the second's, paired by sample."""
-    gap = difference(_right(first), _right(second))
-    return Estimate(value=gap.value, low=gap.low, high=gap.high, n=gap.n, of="validation samples")
-
-
-def points(lead: Estimate) -> str:
-    """A difference of shares in points, for people."""
-    return f"{100 * lead.value:+.2f} points [{100 * lead.low:+.2f} to {100 * lead.high:+.2f}], n={lead.n}"
-
-
-def _right(ran: Ran) -> NDArray[np.bool_]:
-    """Which validation samples it answered rightly, bool [N]."""
-    try:
-        right: NDArray[np.bool_] = np.load(ran.folder / "right.npy", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise KdcError(f"{ran.folder / 'right.npy'} is damaged", "start again with --overwrite") from error
-    return right
+    """The figure that the first trial is ranked by - the second's, paired by sample."""
+    labels = first.entrant.data.validation.labels
+    return lead_between(first.trial.ranked_by, first.folder, second.folder, labels)

@@ -62,7 +62,7 @@ class AnswerStore:
         text = _text(key)
         self.folder = _folder_of(folder, text)
         self.views, self.samples, self.size = views, samples, size
-        self.bytes = views * samples * (CHECKSUM + size)
+        self.bytes = self.bytes_of(views, samples, size)
         path = self.folder / "records"
         self.new, self.nearest = not path.exists(), _nearest(folder, json.loads(text))
         if self.new or not (self.folder / "key.json").exists() or _unfinished(self.folder):  # killed in between
@@ -73,6 +73,11 @@ class AnswerStore:
         self._file = RowFile(path, CHECKSUM + size, writable=True)
         # Odd, so that no change of a single word can keep the sum (modulo 2^64).
         self._factors = np.random.Generator(np.random.PCG64(FORMAT)).integers(0, 2**64, -(-size // 8), U64) | U64(1)
+
+    @staticmethod
+    def bytes_of(views: int, samples: int, size: int) -> int:
+        """What answers of `size` bytes take on disk."""
+        return views * samples * (CHECKSUM + size)
 
     @staticmethod
     def is_there(folder: Path, key: Mapping[str, object]) -> bool:

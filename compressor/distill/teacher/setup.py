@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import timm
 import torch
 
 from compressor.data.samples import Dataset
 from compressor.distill.host.context import RunContext
-from compressor.distill.host.resources import free_bytes
-from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.card import card_of, shown
 from compressor.distill.teacher.codec import Codec
+from compressor.distill.teacher.keeping import keeping
 from compressor.distill.teacher.sources import Cached, Itself, Online, Teacher
 from compressor.errors import KdcError
 from compressor.models import LoadedModel
@@ -77,19 +74,16 @@ def signal_of(
     progress = context.progress
     codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), kept)
     online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, context.speed.autocast)
-    distinct, folder = recipe.views.distinct, context.resources.teacher_cache
-    why = _why_anew(recipe, taps, kept, folder, every_view)
-    if why is not None or distinct is None or folder is None:
-        progress.note(f"the teacher answers anew in every epoch: {why}")
-        return online
-    key = _cache_key(loaded, recipe, task, context, codec)
+    names = taps.names if taps is not None else ()
     with context.accelerator.main_process_first():
-        full = _no_room(folder, key, codec, distinct * len(data.train))
-        if full is not None:
-            progress.note(f"the teacher answers anew in every epoch: {full}")
+        place_or_why = keeping(
+            loaded, recipe, task, context, codec, samples=len(data.train), looked_at=names, every_view=every_view
+        )
+        if isinstance(place_or_why, str):
+            progress.note(f"the teacher answers anew in every epoch: {place_or_why}")
             return online
-        store = AnswerStore(folder, key, views=distinct, samples=len(data.train), size=codec.bytes)
-    size = f"{store.bytes / 1e6:,.1f} MB for {distinct} views of {store.samples:,} samples"
+        store = place_or_why.store()
+    size = f"{store.bytes / 1e6:,.1f} MB for {store.views} views of {store.samples:,} samples"
     if codec.bytes_of_maps:
         size += (
             f", {codec.bytes / 1e3:,.1f} kB each, of which {codec.bytes_of_maps / 1e3:,.1f} kB are maps of its layers"
@@ -103,57 +97,6 @@ def signal_of(
     if compared:
         progress.note(f"  {compared} of them asked again: the teacher still answers so")
     return cached
-
-
-def _why_anew(
-    recipe: Recipe, taps: Taps | None, kept: Sequence[Layer], folder: Path | None, every_view: bool
-) -> str | None:
-    """Why answers are not kept; None where they are."""
-    distinct = recipe.views.distinct
-    if distinct is None:
-        return "views never repeat (--set views.distinct=N)"
-    whole = [name for name in (taps.names if taps is not None else ()) if name not in {layer.name for layer in kept}]
-    if whole:
-        return f"a loss looks at all of its {whole[0]}; pooled features and coarse maps (of pkd) can be kept"
-    if folder is None:
-        return "--teacher-cache off"
-    if recipe.epochs <= distinct and not every_view:
-        return f"{recipe.epochs} epochs show {distinct} views once each"
-    return None
-
-
-def _no_room(folder: Path, key: dict[str, object], codec: Codec, answers: int) -> str | None:
-    """Why maps are not kept, which take much: more than half of what is free. None where they may be, or are there
-    already. Answers alone are small; where even they do not fit, the store says so."""
-    size, free = answers * codec.bytes, free_bytes(folder)
-    if not codec.bytes_of_maps or size <= free // 2 or AnswerStore.is_there(folder, key):
-        return None
-    return (
-        f"with the maps of its layers its answers would take {size / 1e9:,.1f} GB ({codec.bytes / 1e3:,.1f} kB each), "
-        f"more than half of the {free / 1e9:,.1f} GB free for {folder}"
-    )
-
-
-def _cache_key(loaded: LoadedModel, recipe: Recipe, feed: Feed, context: RunContext, codec: Codec) -> dict[str, object]:
-    """All that an answer depends on."""
-    answers = recipe.teacher_answers.model_dump(mode="json")
-    maps_dtype = answers.pop("maps_dtype")
-    key: dict[str, object] = {
-        "teacher": {
-            "sha256": loaded.weights.sha256,
-            "architecture": loaded.weights.architecture,
-            "preprocess": loaded.weights.preprocess_sha256,
-            "classes": loaded.weights.classes_sha256,
-        },
-        "classes": [names[0] for names in loaded.class_names or ()],
-        "samples": feed.identity("teacher"),
-        "answers": answers,
-        "computed": {"autocast": str(context.speed.autocast), "torch": torch.__version__, "timm": timm.__version__},
-    }
-    pooled = {layer.name: layer.shape[0] for layer in codec.features if len(layer.shape) == 1}
-    maps = {layer.name: list(layer.shape) for layer in codec.features if len(layer.shape) == 3}
-    key |= {"features": pooled} if pooled else {}
-    return key | ({"maps": {"dtype": maps_dtype, "layers": maps}} if maps else {})
 
 
 def teaching_itself(student: BatchModel, recipe: Recipe, classes: int, context: RunContext) -> Teacher:

@@ -17,7 +17,7 @@ from compressor.export.judge import ValidationJudge
 from compressor.export.ladder import climb
 from compressor.files.atomic import file_sha256
 from compressor.models import LoadedModel
-from compressor.processes.runner import RunnerError
+from compressor.processes.runner import RunnerDiedError, RunnerError
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.schema.bundle import FileEntry, Role, Variant
@@ -175,11 +175,15 @@ def _baked(made: _Made, item: ExportItem, runtime: str, folder: Path) -> _Made:
 def _score(
     judge: ValidationJudge | None, model: Path, runtime: str, precision: str, progress: Progress
 ) -> Score | None:
-    """The float artefact's answers on validation; null where its runtime is missing here, or the GPU that it needs."""
+    """The float artefact's answers on validation; null where its runtime is missing here, or the GPU that it needs, and
+    where its process dies: a measurement tells then whether it runs."""
     if judge is None:
         return None
     try:
         return judge(model, runtime, precision)
+    except RunnerDiedError as error:
+        progress.warn(f"{runtime}-{precision} is not scored on validation: {error.message}")
+        return None
     except RunnerError as error:
         if error.kind != "missing" and not RUNTIMES[runtime].on_gpu:
             raise  # an artefact that its runtime does not run

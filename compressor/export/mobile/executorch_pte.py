@@ -10,7 +10,7 @@ zero point, ranges from histograms of training images.
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from compressor.export.mobile.torch_rounding import bias_corrected, layers_by_co
 from compressor.export.quiet import quiet
 from compressor.export.sensitivity import growing_sets
 from compressor.progress import Progress
+from compressor.quantization.folding import fold_batchnorm
 from compressor.runtimes import RUNTIMES
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Quantization, Scheme
+from compressor.tasks.base import example_inputs
 
 __all__ = ["BUILDER", "EXECUTORCH", "executorch_scheme", "to_executorch"]
 
@@ -98,7 +100,15 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
     return Candidate("qat", "retrained under fake quantization; XNNPACKQuantizer with the trained ranges", model)
 
 
-EXECUTORCH = Quantizer(executorch_scheme, candidates, from_qat)
+def _skeleton(source: Source, folder: Path) -> Path:
+    """The first rung's program, from one batch."""
+    _needed()
+    few = replace(source, calibration=source.calibration.first(source.profile.batch, source.onnx_file.parent))
+    network = fold_batchnorm(source.network, example_inputs(source.preprocess.inputs)).requires_grad_(False)
+    return quantized(few, network, Plan(), folder)
+
+
+EXECUTORCH = Quantizer(executorch_scheme, candidates, from_qat, _skeleton)
 BUILDER = Builder(to_executorch, pte_constants, EXECUTORCH)
 
 

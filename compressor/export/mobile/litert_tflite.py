@@ -12,7 +12,7 @@ quantization specification"). The model takes NCHW, as all the models of a bundl
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,16 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
     return Candidate("qat", "retrained under fake quantization; AI Edge Quantizer with the trained ranges", model)
 
 
-LITERT = Quantizer(litert_scheme, candidates, from_qat)
+def _skeleton(source: Source, folder: Path) -> Path:
+    """The first rung's model, from one batch; of the float one, where that was made for the same network beside it."""
+    _needed()
+    few = replace(source, calibration=source.calibration.first(source.profile.batch, source.onnx_file.parent))
+    beside = folder.with_name("litert-fp32") / MODEL
+    plain = Float(few, source.network, beside.read_bytes() if beside.is_file() else None)
+    return plain.quantized(frozenset(), None, folder)
+
+
+LITERT = Quantizer(litert_scheme, candidates, from_qat, _skeleton)
 BUILDER = Builder(to_litert, tflite_constants, LITERT)
 
 
@@ -112,11 +121,11 @@ class Operator:
 
 
 class Float:
-    """A network converted in float and calibrated once, to be quantized in several ways."""
+    """A network converted in float (`model`: done before) and calibrated once, to be quantized in several ways."""
 
-    def __init__(self, source: Source, network: nn.Module) -> None:
+    def __init__(self, source: Source, network: nn.Module, model: bytes | None = None) -> None:
         self._network = network
-        self._model = _converted(source, network)
+        self._model = _converted(source, network) if model is None else model
         self._operators = _operators(self._model)
         self._layers, self._nameless = _by_layer(network, self._operators)
         self._calibrated = self._calibrate(source)

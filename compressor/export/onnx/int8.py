@@ -16,8 +16,9 @@ from compressor.export.onnx.qdq_plan import heavy_layers
 from compressor.export.onnx.qdq_strip import strip
 from compressor.export.schemes import onnxruntime_scheme
 from compressor.progress import Progress
+from compressor.schema.quantization import Scheme
 
-__all__ = ["ORT", "from_qat", "qdq_candidates"]
+__all__ = ["ORT", "from_qat", "qdq_candidates", "qdq_skeleton"]
 
 
 def _candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -> Iterator[Candidate | None]:
@@ -48,16 +49,21 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
     return Candidate("qat", line, folder / "model.onnx")
 
 
-def _skeleton(source: Source, folder: Path) -> Path:
-    """The first rung's graph with the ranges of one batch: their signs tell what onnxruntime may fuse."""
-    model, scheme = onnx.load(source.onnx_file), onnxruntime_scheme(source.profile)
-    chosen = plan_for(model, scheme, bias_int32=True, gating=True)
+def qdq_skeleton(source: Source, folder: Path, scheme: Scheme, *, bias_int32: bool = True) -> Path:
+    """The first rung's graph with the ranges of one batch: their signs tell what a runtime may fuse. `bias_int32`: see
+    `qdq_candidates`."""
+    model, gating = onnx.load(source.onnx_file), bias_int32
+    chosen = plan_for(model, scheme, bias_int32=bias_int32, gating=gating)
     if not chosen.layers:
         raise KdcError("the network has no convolution or linear layer with constant weights, so nothing to quantize")
     samples = [source.calibration.fed(np.arange(source.profile.batch))]
     ranges = activation_ranges(model, chosen.activations, lambda: samples)["minmax"]
-    write_model(quantize(model, ranges, scheme, gating=True), folder / "model.onnx")
+    write_model(quantize(model, ranges, scheme, bias_int32=bias_int32, gating=gating), folder / "model.onnx")
     return folder / "model.onnx"
+
+
+def _skeleton(source: Source, folder: Path) -> Path:
+    return qdq_skeleton(source, folder, onnxruntime_scheme(source.profile))
 
 
 ORT = Quantizer(onnxruntime_scheme, _candidates, from_qat, _skeleton)

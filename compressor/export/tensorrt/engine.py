@@ -17,7 +17,7 @@ from compressor.errors import KdcError
 from compressor.export.base import Artefact, Builder, Candidate, Judge, QatModel, Quantizer, Source
 from compressor.export.onnx.fp16 import to_fp16
 from compressor.export.onnx.graph import onnx_constants
-from compressor.export.onnx.int8 import qdq_candidates
+from compressor.export.onnx.int8 import qdq_candidates, qdq_skeleton
 from compressor.export.onnx.qdq import quantize, write_model
 from compressor.export.onnx.qdq_plan import heavy_layers
 from compressor.export.onnx.qdq_strip import strip
@@ -90,6 +90,13 @@ def _from_qat(finish: Finish) -> Callable[[Source, QatModel, Path], Candidate]:
     return from_qat
 
 
+def _skeleton(finish: Finish) -> Callable[[Source, Path], Path]:
+    def skeleton(source: Source, folder: Path) -> Path:
+        return finish(source, qdq_skeleton(source, folder, SCHEME, bias_int32=False), folder)
+
+    return skeleton
+
+
 def _placed(rounded: onnx.ModelProto) -> onnx.ModelProto:
     """Training also rounds what convolutions write. Here only what layers read stays rounded, in the trained ranges, so
     that TensorRT can fuse what follows a convolution into it."""
@@ -122,7 +129,8 @@ def _engine_bytes(engine: Path) -> list[tuple[str, int]]:
 
 
 def _builder(finish: Finish, constants: Callable[[Path], Iterable[tuple[str, int]]]) -> Builder:
-    return Builder(_float(finish), constants, Quantizer(_scheme, _candidates(finish), _from_qat(finish)))
+    quantizer = Quantizer(_scheme, _candidates(finish), _from_qat(finish), _skeleton(finish))
+    return Builder(_float(finish), constants, quantizer)
 
 
 TENSORRT = _builder(_checked, onnx_constants)

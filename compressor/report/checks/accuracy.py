@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from compressor.report.answers import counts_of
+from compressor.report.answers import IS_A_TABLE, counts_of
 from compressor.report.checks.artefact import (
     broke_off,
     check_of,
@@ -174,7 +174,7 @@ def _no_teacher(teacher: Row | None, results: Results, grounds: Grounds) -> str:
     table = results.bundle.teacher_table
     if table is not None:
         if results.table is None:
-            return f"the teacher is a table of answers: {table.missing}"
+            return f"{IS_A_TABLE}: {table.missing}"
         return "" if (results.table.top1 == results.labels).any() else "the teacher is right on no test sample"
     if teacher is None or not teacher.measured or teacher.accuracy is None:
         return f"the teacher was not measured{f': {teacher.error}' if teacher is not None and teacher.error else ''}"

@@ -11,6 +11,7 @@ A session that broke off decides none of them.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from compressor.report.answers import IS_A_TABLE
 from compressor.report.checks.artefact import broke_off, elsewhere, not_run, parity_verdict, ran_as_asked
 from compressor.report.checks.conditions import Grounds
 from compressor.report.latency import (
@@ -148,7 +149,7 @@ def _not_judged(name: str, variant: str, results: Results, grounds: Grounds) -> 
     if grounds.otherwise:
         return f"not measured as the profile says: {'; '.join(grounds.otherwise)}"
     if name == "min_speedup" and results.bundle.teacher_table is not None:
-        return "the teacher is a table of answers, which has no latency"
+        return f"{IS_A_TABLE}, which has no latency"
     if name == "min_speedup":
         return _compared("the teacher", teacher_of(results), results) or grounds.no_aa
     if results.bundle.baseline is None and results.shared is not None:

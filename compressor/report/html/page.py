@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from compressor.report.history import Trend
+from compressor.report.html.changes import changes_of
 from compressor.report.html.course import history_of, weights_of
 from compressor.report.html.explorer import explorer
 from compressor.report.html.figures import curves, distributions, pareto, sizes, softening
@@ -18,6 +20,7 @@ from compressor.report.html.retained import classes_of
 from compressor.report.html.samples import disagreements
 from compressor.report.html.tables import tables_of
 from compressor.report.html.text import shown
+from compressor.report.html.trend import history_drawn
 from compressor.report.html.unmeasured import not_measured
 from compressor.report.next_step import next_step
 from compressor.report.read import Results
@@ -38,9 +41,11 @@ WORDS = {
 }
 
 
-def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured: bool = False) -> str:
+def to_html(
+    bundle_dir: Path, report: Report, results: Results, allow_unmeasured: bool = False, trend: Trend | None = None
+) -> str:
     """The report as one HTML file that needs no network. `results`: what the report was made from, read from the bundle
-    in `bundle_dir`. The same bundle gives the same text."""
+    in `bundle_dir`; `trend`: of a history, to be drawn. The same bundle gives the same text."""
     subject = subject_of(report)
     raw = raw_blocks(report, results)
     judged = instrument(report, results, allow_unmeasured)
@@ -55,12 +60,14 @@ def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured
         subject=subject,
         cards=cards(report, results, subject),
         failures=failures(report, subject),
+        changes=changes_of(bundle_dir, report, results),
         step=next_step(report),
         pareto=pareto(report),
         spread=distributions(report, raw),
         sizes=sizes(report) if report.rows else "",
         raw=raw,
         curves=curves(history, weights_of(results.bundle.student.recipe)),
+        trend=history_drawn(trend) if trend is not None else None,
         tables=tables_of(report),
         classes=classes_of(report, results, subject),
         lost=disagreements(bundle_dir, results, subject.name) if subject else None,

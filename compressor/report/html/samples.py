@@ -19,7 +19,7 @@ from compressor.report.read import Results
 from compressor.schema.bundle import Variant
 from compressor.tasks.table import shipping_of
 
-__all__ = ["Disagreements", "Pictures", "disagreements", "sample_names", "teacher_answers"]
+__all__ = ["Disagreements", "Pictures", "disagreements", "pictured", "sample_names", "teacher_answers"]
 
 SHOWN = 16
 PIXELS = 56
@@ -77,7 +77,17 @@ def disagreements(bundle_dir: Path, results: Results, name: str) -> Disagreement
     ours, labels = results.answers[name].top1, results.labels
     lost = np.flatnonzero((ours != labels) & (theirs == labels))
     gained = int(((ours == labels) & (theirs != labels)).sum())
-    chosen = _by_turns(lost, labels)[:SHOWN]
+    listed, missing = pictured(bundle_dir, results, name, lost)
+    return Disagreements(len(lost), gained, len(labels), listed, missing)
+
+
+def pictured(
+    bundle_dir: Path, results: Results, name: str, numbers: NDArray[np.int64]
+) -> tuple[tuple[dict[str, Any], ...], str]:
+    """Some of these test samples, in turns by class: name, picture, label, and what the variant `name` answers; and why
+    there are no pictures."""
+    ours, labels = results.answers[name].top1, results.labels
+    chosen = _by_turns(numbers, labels)[:SHOWN]
     variant = next(variant for variant in results.bundle.variants if variant.name == name)
     pictures = Pictures(bundle_dir, results, variant)
     names, classes = sample_names(bundle_dir, results), results.bundle.student.class_names
@@ -90,7 +100,7 @@ def disagreements(bundle_dir: Path, results: Results, name: str) -> Disagreement
         }
         for number, picture in zip(chosen, pictures.of(chosen), strict=True)
     )
-    return Disagreements(len(lost), gained, len(labels), listed, pictures.missing)
+    return listed, pictures.missing
 
 
 def _by_turns(numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from compressor.report.html.text import shown
-from compressor.report.render.race import rank_of
+from compressor.report.render.race import UNITS, rank_of, rank_score
 from compressor.report.render.text import (
     NOT_MEASURED,
     estimate,
@@ -230,7 +230,7 @@ def _ladder(report: Report) -> Table:
 def _race(race: Race) -> Table:
     scores = [{trial.student: trial for trial in trials} for trials in race.rounds]
     head = ["ran as", "p50, ms", "size, MB"]
-    head += [f"validation, %, after {trials[0].epochs} epochs" for trials in race.rounds]
+    head += [f"validation, {UNITS[trials[0].ranked_by]}, after {trials[0].epochs} epochs" for trials in race.rounds]
     order = sorted(race.contenders, key=lambda contender: rank_of(contender, race))
     rows = []
     for contender in order:
@@ -241,8 +241,7 @@ def _race(race: Race) -> Table:
             figure(f"{at}/size", NOT_MEASURED if contender.size_mb is None else number(contender.size_mb)),
         ]
         for turn, trials in enumerate(scores):
-            trial = trials.get(contender.student)
-            cells.append(figure(f"{at}/{turn}", "–" if trial is None else estimate(trial.accuracy, percent=True)))
+            cells.append(figure(f"{at}/{turn}", rank_score(trials.get(contender.student))))
         rows.append((shown(contender.student), "taken" if contender.student == race.winner else "", tuple(cells)))
     failed = "".join(f"; {shown(name, 60)} could not learn: {shown(why)}" for name, why in race.failed.items())
     note = f"{len(race.contenders)} students: {shown(race.why, 300)}. Taken: {shown(race.reason, 300)}{failed}"
@@ -256,11 +255,12 @@ def _losses(losses: LossRace) -> Table:
         weights = losses.arms.get(trial.arm or "", {})
         cells = (
             *(figure(f"losses/{index}/{name}", f"{weights.get(name, 0.0):g}") for name in names),
-            figure(f"losses/{index}/accuracy", estimate(trial.accuracy, percent=True)),
+            figure(f"losses/{index}/accuracy", rank_score(trial)),
         )
         rows.append((shown(trial.arm or "default"), "taken" if trial.arm == losses.winner else "", cells))
     failed = "".join(f"; {shown(arm, 60)} could not learn: {shown(why)}" for arm, why in losses.failed.items())
-    head = (*(f"weight of {shown(name, 40)}" for name in names), f"validation, %, after {losses.epochs} epochs")
+    unit = UNITS[losses.trials[0].ranked_by]
+    head = (*(f"weight of {shown(name, 40)}" for name in names), f"validation, {unit}, after {losses.epochs} epochs")
     note = f"on validation, before the training. Taken: {shown(losses.reason, 300)}{failed}"
     return Table("How the losses are weighed", note, head, tuple(rows), "losses")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from compressor.terminal.printable import one_line
 
-__all__ = ["code", "fold", "table", "text"]
+__all__ = ["code", "command", "fold", "table", "text"]
 
 LONGEST_CELL = 240
 LONGEST_NAME = 120
@@ -25,6 +25,14 @@ def code(value: object) -> str:
     """A name in code style; within it only the bar needs escaping, and only in tables."""
     line = _short(one_line(value), LONGEST_NAME).replace("`", "'").replace("|", "\\|")
     return f"`{line or ' '}`"
+
+
+def command(value: str) -> str:
+    """A command in code style, never cut and as it is typed; not for tables, whose cells end at a bar."""
+    line = one_line(value)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    edge = " " if len(fence) > 1 else ""
+    return f"{fence}{edge}{line}{edge}{fence}"
 
 
 def table(header: list[str], rows: Iterable[list[str]], figures: int = 0) -> str:

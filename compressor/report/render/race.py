@@ -4,9 +4,13 @@ were weighed."""
 from compressor.report.render.markdown import code, table, text
 from compressor.report.render.text import NOT_MEASURED, estimate, number
 from compressor.schema.race import Contender, LossRace, Neighbour, Race, Trial
+from compressor.schema.recipe import KeepBy
 from compressor.schema.report import Report
 
-__all__ = ["chosen_by_trials", "losses_table", "race_table", "rank_of"]
+__all__ = ["UNITS", "chosen_by_trials", "losses_table", "race_table", "rank_of", "rank_score"]
+
+UNITS: dict[KeepBy, str] = {"accuracy": "%", "balanced": "balanced %", "auc": "AUC"}
+"""What a figure that trials are ranked by is headed with; accuracy is the usual one, and goes without saying."""
 
 
 def chosen_by_trials(report: Report) -> dict[str, str]:
@@ -31,7 +35,7 @@ def race_table(race: Race) -> str:
             text(contender.variant or NOT_MEASURED),
             estimate(contender.p50_ms),
             NOT_MEASURED if contender.size_mb is None else number(contender.size_mb),
-            *(_accuracy(trials.get(contender.student)) for trials in scores),
+            *(rank_score(trials.get(contender.student)) for trials in scores),
         ]
         for contender in ordered
     ]
@@ -51,9 +55,9 @@ def race_table(race: Race) -> str:
 def losses_table(losses: LossRace) -> str:
     """A row for each way to weigh them, the best first, and below it why it is the one that was taken."""
     names = list(next(iter(losses.arms.values())))
-    accuracies = {trial.arm: _accuracy(trial) for trial in losses.trials}
+    scores = {trial.arm: rank_score(trial) for trial in losses.trials}
     rows = [
-        [text(arm), *(f"{losses.arms[arm].get(name, 0.0):g}" for name in names), accuracies[arm]]
+        [text(arm), *(f"{losses.arms[arm].get(name, 0.0):g}" for name in names), scores[arm]]
         for arm in (trial.arm for trial in losses.trials)
         if arm is not None
     ]
@@ -75,12 +79,13 @@ def rank_of(contender: Contender, race: Race) -> tuple[int, int]:
 
 
 def _round(trials: tuple[Trial, ...]) -> str:
-    epochs, n = trials[0].epochs, trials[0].accuracy.n
-    return f"validation % after {epochs} epoch{'' if epochs == 1 else 's'} (n = {n})"
+    epochs, n = trials[0].epochs, trials[0].rank_score.n
+    return f"validation {UNITS[trials[0].ranked_by]} after {epochs} epoch{'' if epochs == 1 else 's'} (n = {n})"
 
 
-def _accuracy(trial: Trial | None) -> str:
-    return "–" if trial is None else estimate(trial.accuracy, percent=True)
+def rank_score(trial: Trial | None) -> str:
+    """The figure that it is ranked by; an AUC is no share of samples."""
+    return "–" if trial is None else estimate(trial.rank_score, percent=trial.ranked_by != "auc")
 
 
 def _neighbour(other: Neighbour) -> str:

@@ -1,16 +1,31 @@
 """What got better, worse, or cannot be told, beside the baseline."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from compressor.report.render.markdown import code, fold, table, text
 from compressor.report.render.text import NOT_MEASURED, number, points
 from compressor.schema.release import Change, ClassChange, ReleaseDiff, VariantDiff
 from compressor.schema.report import Estimate, Report
 
-__all__ = ["beside_baseline", "in_words", "release_diff_of", "release_section", "shared_part"]
+__all__ = [
+    "OUTCOMES",
+    "TITLES",
+    "beside_baseline",
+    "change_text",
+    "changed_classes_text",
+    "head_lines",
+    "in_words",
+    "release_diff_of",
+    "release_section",
+    "share_text",
+    "shared_part",
+    "variants_note",
+]
 
-OUTCOMES = {"better": "better", "worse": "**worse**", "same": "the same", "open": "cannot be told"}
-FIGURES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "size_bytes": "size", "p50_ms": "p50"}
+Said = Callable[[str], str]
+
+OUTCOMES = {"better": "better", "worse": "worse", "same": "the same", "open": "cannot be told"}
+TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "size_bytes": "size", "p50_ms": "p50"}
 NAMED = 3
 
 
@@ -19,7 +34,7 @@ def release_section(report: Report) -> list[str]:
     diff = report.release
     if diff is None:
         return []
-    blocks = ["  \n".join(_head(diff))]
+    blocks = ["  \n".join(head_lines(diff))]
     shipped = release_diff_of(report)
     if shipped is not None:
         blocks.append("  \n".join(f"**{title}:** {text(what)}." for title, what in in_words(shipped)))
@@ -43,12 +58,14 @@ def in_words(diff: VariantDiff) -> Iterator[tuple[str, str]]:
         ("Better", "better", diff.better_classes),
         ("Cannot be told", "open", ()),
     ):
-        said = [f"{FIGURES[change.figure]} {_figure(change)}" for change in diff.changes if change.outcome == outcome]
+        said = [
+            f"{TITLES[change.figure]} {change_text(change)}" for change in diff.changes if change.outcome == outcome
+        ]
         if classes:
             said.append(_classes(classes))
         if said:
             yield title, ", ".join(said)
-    if same := [FIGURES[change.figure] for change in diff.changes if change.outcome == "same"]:
+    if same := [TITLES[change.figure] for change in diff.changes if change.outcome == "same"]:
         yield "The same", ", ".join(same)
     if diff.missing is not None:
         yield "Not compared", f"predictions: {diff.missing}"
@@ -76,7 +93,8 @@ def shared_part(report: Report) -> str:
     return "; ".join(said)
 
 
-def _head(diff: ReleaseDiff) -> Iterator[str]:
+def head_lines(diff: ReleaseDiff, named: Said = code, said: Said = text) -> Iterator[str]:
+    """What is compared with what. `named`, `said`: how a name and another text of a bundle are made harmless."""
     made = ", ".join(filter(None, (diff.kdc and f"kdc {diff.kdc}", diff.measured and f"measured {diff.measured}")))
     whole = not diff.added and not diff.removed
     both = (
@@ -84,33 +102,41 @@ def _head(diff: ReleaseDiff) -> Iterator[str]:
         if whole
         else f"{diff.shared} test samples are in both; {diff.added} new and {diff.removed} gone ones are left out"
     )
-    yield f"Baseline {code(diff.student)}{f' ({text(made)})' if made else ''}: {both}."
+    yield f"Baseline {named(diff.student)}{f' ({said(made)})' if made else ''}: {both}."
     if diff.relabelled:
         yield f"{diff.relabelled} of them have another label now, which judges both."
     for title, names in (("new here", diff.added_variants), ("only in the baseline", diff.removed_variants)):
         if names:
-            yield f"Variants {title}: {', '.join(map(code, names))}."
+            yield f"Variants {title}: {', '.join(map(named, names))}."
 
 
 def _variants(diff: ReleaseDiff) -> str:
-    header = ["variant", *FIGURES.values(), "right before, wrong now %", "wrong before, right now %", "classes"]
+    header = ["variant", *TITLES.values(), "right before, wrong now %", "wrong before, right now %", "classes"]
     rows = []
     for variant in diff.variants:
         changes: dict[str, Change] = {change.figure: change for change in variant.changes}
-        cells = [_cell(changes.get(figure)) for figure in FIGURES]
-        flips = [_percent(variant.negative_flips), _percent(variant.positive_flips)]
-        rows.append([code(variant.variant), *cells, *flips, text(_all_classes(variant))])
+        cells = [_cell(changes.get(figure)) for figure in TITLES]
+        flips = [share_text(variant.negative_flips), share_text(variant.positive_flips)]
+        rows.append([code(variant.variant), *cells, *flips, text(changed_classes_text(variant))])
+    return f"{table(header, rows, 0)}\n\n{variants_note(diff)}"
+
+
+def variants_note(diff: ReleaseDiff) -> str:
+    """Of how many samples the table is, and what its figures are."""
     n = next((variant.negative_flips.n for variant in diff.variants if variant.negative_flips is not None), 0)
     said = f"n = {n} test samples, paired; " if n else ""
     told = "accuracies in points, now less before; size and p50 now / before; [low to high] are 95 % intervals"
-    return table(header, rows, 0) + f"\n\n{said}{told}."
+    return f"{said}{told}."
 
 
 def _cell(change: Change | None) -> str:
-    return NOT_MEASURED if change is None else f"{text(_figure(change))} {OUTCOMES[change.outcome]}"
+    if change is None:
+        return NOT_MEASURED
+    outcome = OUTCOMES[change.outcome]
+    return f"{text(change_text(change))} {f'**{outcome}**' if change.outcome == 'worse' else outcome}"
 
 
-def _figure(change: Change) -> str:
+def change_text(change: Change) -> str:
     """`−2.0 [−2.4 to −1.6] points`, `1.05 [1.04–1.06] ×`."""
     if change.figure in ("accuracy", "balanced_accuracy"):
         return f"{points(change.change)} points"
@@ -118,14 +144,14 @@ def _figure(change: Change) -> str:
     return f"{value} ×" if low == high else f"{value} [{low}–{high}] ×"
 
 
-def _percent(share: Estimate | None) -> str:
+def share_text(share: Estimate | None) -> str:
     if share is None:
         return NOT_MEASURED
     value, low, high = (number(100 * part) for part in (share.value, share.low, share.high))
     return f"{value} [{low}–{high}]"
 
 
-def _all_classes(variant: VariantDiff) -> str:
+def changed_classes_text(variant: VariantDiff) -> str:
     if variant.predictions is None:
         return NOT_MEASURED
     said = [

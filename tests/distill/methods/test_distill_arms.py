@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,8 @@ def ran(folder: Path, arm: str, right: list[bool]) -> Ran:
     share = Estimate(value=float(np.mean(right)), low=0, high=1, n=len(right), of="validation samples")
     trial = Trial(student="timm:a", arm=arm, epochs=1, steps=1, accuracy=share, seconds=1.0, inputs={})
     nothing: Any = None
-    return Ran(trial, Entrant(arm, nothing, nothing, arm), folder)
+    data: Any = SimpleNamespace(validation=SimpleNamespace(labels=np.zeros(len(right), np.int64)))
+    return Ran(trial, Entrant(arm, nothing, data, arm), folder)
 
 
 def test_the_reason_is_the_lead_over_the_default(tmp_path: Path) -> None:

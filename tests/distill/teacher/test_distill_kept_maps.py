@@ -11,7 +11,7 @@ import torch
 from compressor.distill import Resources, distill, precompute
 from compressor.distill.regimes import built_in
 from compressor.distill.run_folder import Destination
-from compressor.distill.teacher import setup
+from compressor.distill.teacher import keeping
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.sources import Online
 from compressor.errors import KdcError
@@ -175,7 +175,7 @@ def test_maps_that_would_fill_the_disk_are_not_kept(
 ) -> None:
     """More than half of what is free: said, and the student is the same."""
     request, resources = ask_distill(**OF_LAYERS), Resources(teacher_cache=tmp_path / "cache")
-    monkeypatch.setattr(setup, "free_bytes", lambda folder: 500_000)
+    monkeypatch.setattr(keeping, "free_bytes", lambda folder: 500_000)
     progress = Hearing()
     distill(request, Destination(tmp_path / "run"), progress=progress, resources=resources)
     said = "with the maps of its layers its answers would take 0.0 GB (2.0 kB each), more than half of the 0.0 GB free"
