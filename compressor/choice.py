@@ -15,7 +15,7 @@ from compressor.schema.student import Request
 
 if TYPE_CHECKING:
     from compressor.data.samples import Dataset
-    from compressor.distill import Destination, RecipeAsked
+    from compressor.distill import Destination, RecipeAsked, Resources
     from compressor.students.contenders import Device
 
 __all__ = ["Choosing", "settled", "with_contenders"]
@@ -46,7 +46,7 @@ class Choosing:
 
 
 def settled(
-    request: Request, choosing: Choosing, out: "Destination", progress: Progress
+    request: Request, choosing: Choosing, out: "Destination", resources: "Resources", progress: Progress
 ) -> "tuple[Request, Dataset | None]":
     """`request` with who is trained, and how; and the data, where they had to be opened. Raises KdcError."""
     from compressor.distill import decided
@@ -55,7 +55,7 @@ def settled(
     if request.race is not None:
         request, data = with_contenders(request, choosing, out, progress)
     if choosing.recipe is not None:
-        request, data = decided(request, choosing.recipe, out, progress, data)
+        request, data = decided(request, choosing.recipe, out, progress, data, resources)
     return request, data
 
 

@@ -103,7 +103,7 @@ def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
     teacher = f"run:{out / 'teacher'}"
     recipe = recipe_from(built_in("teach"), None, {"seed": seed, "epochs": 8}, ["head_epochs=0", *DEMO_VIEWS])
     to_teach = Request(command="teach", teacher="timm:resnet10t", student=None, init="random", recipe=recipe, **common)
-    recipe = recipe_from(built_in("large"), None, {"seed": seed, "epochs": 15}, DEMO_VIEWS)
+    recipe = recipe_from(built_in("large"), None, {"seed": seed, "epochs": 15}, ["views.distinct=null", *DEMO_VIEWS])
     student = "timm:mobilenetv3_small_050"
     to_distill = Request(command="distill", teacher=teacher, student=student, init="random", recipe=recipe, **common)
     for name, request in (("teacher", to_teach), ("run", to_distill)):

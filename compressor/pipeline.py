@@ -61,8 +61,10 @@ def distill(
     is trained on labels alone, too."""
     from compressor.distill import distill_chain as in_float
     from compressor.distill import distill_controlled, distill_quantized
+    from compressor.distill.beside_run import answers_beside
 
-    request, data = settled(request, choosing, out, progress)
+    resources = answers_beside(out.folder, request, resources)
+    request, data = settled(request, choosing, out, resources, progress)
     run = in_float if request.qat is None else distill_quantized
     if request.control:
         run = distill_controlled

@@ -25,9 +25,11 @@ def plan_distill(
     request: Request, out: "Destination", choosing: Choosing, *, resources: "Resources", progress: Progress
 ) -> Forecast:
     """What `pipeline.distill` with the same arguments would do, and what would stop an export for the profile then."""
+    from compressor.distill.beside_run import answers_beside
     from compressor.distill.forecast import forecast
 
-    request, data = settled(request, choosing, out, progress)
+    resources = answers_beside(out.folder, request, resources)
+    request, data = settled(request, choosing, out, resources, progress)
     made = forecast(request, out, progress=progress, resources=resources, data=data)
     if choosing.profile is not None:
         stops = _stops(choosing.profile, made.counts["train"])

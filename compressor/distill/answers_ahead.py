@@ -68,8 +68,9 @@ def notes_on(kept: Sequence[Keeping], last: Ahead) -> Iterator[str]:
     elif last.after:
         yield "timed with the teacher answering anew; once its answers are kept, a step takes less"
     if kept:
-        size = readable(sum(each.bytes for each in kept))
-        yield f"the teacher's answers, {size}, are kept in {kept[0].folder}, for other runs too (--teacher-cache)"
+        size, folder = readable(sum(each.bytes for each in kept)), kept[0].folder
+        until = "until the run is finished" if kept[0].unasked else "for other runs too"
+        yield f"the teacher's answers, {size}, are kept in {folder}, {until} (--teacher-cache)"
     elif last.after:
         yield f"the teacher's answers have their room already in {last.after[0].folder}"
 

@@ -1,14 +1,14 @@
 """The recipes that hold where the user brings none, and what the user lays over them. What a key means stands in
 `schema/recipe.py`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compressor.distill.regimes import Facts, built_in, choose, with_steps
 from compressor.errors import KdcError
-from compressor.models.references import NO_MODEL, TABLE
+from compressor.models.references import NO_MODEL, TABLE, is_table
 from compressor.overrides import apply_overrides, read_yaml
 from compressor.processes.team import team
 from compressor.progress import Progress
@@ -24,8 +24,11 @@ __all__ = [
     "RecipeAsked",
     "arms_of",
     "default_for",
+    "gives_views",
     "has_layers",
     "recipe_from",
+    "repeats_by_default",
+    "with_new_views",
     "without_layers",
 ]
 
@@ -64,6 +67,22 @@ def arms_of(recipe: Recipe) -> dict[str, tuple[LossTerm, ...]]:
         if losses not in arms.values():
             arms[name] = losses
     return arms
+
+
+def gives_views(overrides: Collection[str]) -> bool:
+    """Whether these keys of a recipe, which the user gave, say how many views an image has."""
+    return "views" in overrides or "views.distinct" in overrides
+
+
+def repeats_by_default(request: Request) -> bool:
+    """Whether the same views come again since the regime says so."""
+    regime = request.regime
+    return regime is not None and request.recipe.views.distinct is not None and not gives_views(regime.overrides)
+
+
+def with_new_views(recipe: Recipe) -> Recipe:
+    """With new views in every epoch."""
+    return recipe.model_copy(update={"views": recipe.views.model_copy(update={"distinct": None})})
 
 
 def has_layers(teachers: Sequence[str]) -> bool:
@@ -142,7 +161,15 @@ class RecipeAsked:
         if facts is not None and self.file is None:
             chosen = recipe_from(values, None, self.flags, self.sets).batch_size
             values = with_steps(values, facts.images, chosen if "batch_size" in self.overrides else None)
-        return recipe_from(values, self.file, self.flags, self.sets)
+        recipe = recipe_from(values, self.file, self.flags, self.sets)
+        return recipe if self.file is not None else self._with_views(recipe, known=facts is not None)
+
+    def _with_views(self, recipe: Recipe, *, known: bool) -> Recipe:
+        """A default's views come again where a model is asked about each of them more than once, and that is known."""
+        distinct, asked = recipe.views.distinct, self.teachers[0] not in NO_MODEL and not is_table(self.teachers[0])
+        if distinct is None or gives_views(self.overrides) or (known and asked and recipe.epochs > distinct):
+            return recipe
+        return with_new_views(recipe)
 
     def decided(
         self, request: Request, images: int, labelled: int, validation: int | None, progress: Progress

@@ -11,16 +11,19 @@ from compressor.schema.specialists import SpecialistsRequest
 from compressor.schema.student import Request
 
 __all__ = [
-    "BEFORE", "PARTS", "RUN", "SPECIALISTS", "Kind", "foreign", "kind_of", "link_all", "remove", "remove_all",
-    "stands_in", "sweep",
+    "ANSWERS", "BEFORE", "PARTS", "RUN", "SPECIALISTS", "Kind", "foreign", "kind_of", "link_all", "remove",
+    "remove_all", "stands_in", "sweep",
 ]  # fmt: skip
 
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
     "assistants", "race", "arms", "trial.json", "failed.json", "right.npy", "margins.npy", "trained_on.npy", "control",
-    "compared.npy",
+    "compared.npy", "answers",
 )  # fmt: skip
 """What lies in a run's folder."""
+
+ANSWERS = "answers"
+"""Of the teacher, kept by default while a run is not finished. They can be asked for again."""
 
 WITHIN = {"checkpoint": ("state.pt", "before.pt"), "hf": ("config.json",), "float": LEAVES, "control": LEAVES}
 """What lies in its folders. A tracker's is its own; a run each is in those of `NUMBERED`, and its log beside it."""

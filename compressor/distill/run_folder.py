@@ -9,6 +9,7 @@ from accelerate.utils import broadcast_object_list
 
 from compressor.distill.loop.checkpoint import is_saved
 from compressor.distill.run_files import (
+    ANSWERS,
     BEFORE,
     PARTS,
     RUN,
@@ -180,7 +181,7 @@ def _set_aside(folder: Path, kind: Kind) -> None:
     made = temporary_beside(folder / BEFORE)
     try:
         made.mkdir()
-        link_all(folder, kind.leaves, made)
+        link_all(folder, [leaf for leaf in kind.leaves if leaf != ANSWERS], made)
         made.rename(folder / BEFORE)
     except BaseException:
         if made.exists():
@@ -222,7 +223,7 @@ def discard_backup(folder: Path, kind: Kind = RUN) -> None:
     try:
         with uninterrupted():
             _remove_aside(folder, kind)
-            remove(folder, ["checkpoint"])
+            remove(folder, ["checkpoint", ANSWERS])
     except OSError as error:
         raise os_error(error, f"removing what {folder} replaced") from error
 

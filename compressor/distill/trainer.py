@@ -75,14 +75,14 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
             known = plan.quantize is not None  # the training in float has measured the same one
             teacher, card = measured(plan.teacher, feed, plan.data, context, known=known)
         signal: Teacher | None = None
-        if plan.teacher is not None and teacher is not None and any(term.asks_teacher for term in plan.terms):
-            signal = signal_for(plan, plan.teacher, teacher, sides, feed, context, every_view=False)
         if plan.table is not None:
             signal, card = taught_by(plan.table, plan.data, Muted(progress) if plan.quantize is not None else progress)
         if accelerator.is_main_process:
             start(out, plan.request)
         accelerator.wait_for_everyone()
         try:
+            if plan.teacher is not None and teacher is not None and any(term.asks_teacher for term in plan.terms):
+                signal = signal_for(plan, plan.teacher, teacher, sides, feed, context, every_view=False)
             return _trained(plan, folder, feed, signal, sides, card, context)
         except BaseException:
             nothing = not is_saved(folder / "checkpoint") and not (folder / "student.json").exists()

@@ -1,16 +1,19 @@
 """What the processes of one run tell one another. In a run of one process nothing is sent."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, broadcast_object_list
 from torch import Tensor, nn
 
 from compressor.errors import KdcError, first_line
 from compressor.processes.launcher import HINT, check_launcher
 
-__all__ = ["any_of", "mean_of", "same_buffers", "team"]
+__all__ = ["any_of", "as_first", "mean_of", "same_buffers", "team"]
+
+Told = TypeVar("Told")
 
 
 def team() -> PartialState:
@@ -44,3 +47,11 @@ def same_buffers(accelerator: Accelerator, models: Iterable[nn.Module]) -> None:
     for model in models:
         for buffer in model.buffers():
             buffer.copy_(broadcast(buffer.detach().clone()))
+
+
+def as_first(value: Told) -> Told:
+    """What the first process has for it: the same in all of them."""
+    if team().num_processes == 1:
+        return value
+    said: Told = broadcast_object_list([value])[0]
+    return said

@@ -175,7 +175,8 @@ class Regime(Noun):
     """Which default recipe was taken (`name`, of distill/regimes/), and `why`: by the training `images`, those of them
     that are `labelled`, and what the student begins with. `overrides`: the keys of the recipe that the user
     gave, which it does not touch. `validation`: samples to tell by how its losses are best weighed; `arms`: what is
-    tried for that, its own weights first; empty: nothing is tried."""
+    tried for that, its own weights first; empty: nothing is tried. `views`: which it shows, the same ones again or new
+    ones, and why; null where it did not have to be settled."""
 
     name: str
     why: str
@@ -184,6 +185,7 @@ class Regime(Noun):
     overrides: tuple[str, ...] = ()
     validation: int | None = None
     arms: tuple[str, ...] = ()
+    views: str | None = None
 
 
 class Request(Noun):

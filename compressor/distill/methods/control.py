@@ -123,7 +123,10 @@ def _controlled(request: Request, folder: Path, progress: Progress, resources: R
     record = read_student(folder)
     taught = read_right(folder, record)
     assert record.steps_per_epoch is not None
-    ask = control_of(request, _student_of(request, folder, record), record.steps_per_epoch)
+    same = request.recipe.model_copy(update={"views": record.recipe.views})
+    ask = control_of(
+        request.model_copy(update={"recipe": same}), _student_of(request, folder, record), record.steps_per_epoch
+    )
     terms = bind_losses(ask.recipe, has_teacher=True)
     data = training_data(ask, terms, Muted(progress))
     _require_same(data, record, taught)

@@ -17,6 +17,7 @@ import torch
 from compressor.data.samples import Dataset
 from compressor.data.transfer import transfer_set
 from compressor.distill.api import already_finished, has_teacher, labels_only
+from compressor.distill.beside_run import answers_beside
 from compressor.distill.host.resources import Resources
 from compressor.distill.loop.learner import bind_losses
 from compressor.distill.methods.assistants import distill_chain, require_possible
@@ -77,7 +78,8 @@ def quantization_aware(
     with acquired(out, request, progress) as finished:
         if finished:
             return already_finished(out.folder, progress)
-        return _train_on(request, run, out, moved, resources or Resources(), progress)
+        beside = answers_beside(out.folder, request, resources or Resources.of(None, None, None))
+        return _train_on(request, run, out, moved, beside, progress)
 
 
 def distill_quantized(
@@ -192,7 +194,7 @@ def _train_on(
         data = with_notes(data, tell_table_overlap(table, data, again))
     quantize = _quantize(student, record, request, progress)
     # Where it was tried how the losses are best weighed, it goes on as that came out.
-    weighed = {} if record.losses is None else {"losses": record.recipe.losses}
+    weighed = {} if record.losses is None else {"losses": record.recipe.losses, "views": record.recipe.views}
     learned = request.recipe.model_copy(update=weighed)
     recipe, left_out = qat_recipe(learned, has_teacher(request))
     if left_out:

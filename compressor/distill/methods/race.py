@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from compressor.data.samples import Dataset
-from compressor.distill.api import already_finished, distillation, has_teacher, training_data
+from compressor.distill.api import already_finished, distillation, has_teacher, labels_only, training_data
 from compressor.distill.host.context import context_for, store_in
 from compressor.distill.host.resources import Resources
 from compressor.distill.loop.checkpoint import is_saved
@@ -20,6 +20,7 @@ from compressor.distill.methods.arms import has_arms, race_of_losses, weighed
 from compressor.distill.methods.halving import over_share, rounds_of
 from compressor.distill.methods.ranking import FIGURES, told, told_lead
 from compressor.distill.methods.trials import Entrant, Ran, Track, epochs_text, lead_of, run_rounds
+from compressor.distill.recipes import repeats_by_default, with_new_views
 from compressor.distill.run_folder import Destination, acquired, rollback, start
 from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
@@ -63,9 +64,24 @@ def distill_raced(
         named = request if race is None else _with(request, race.winner)
         if losses is not None:
             named, data = weighed(named, losses.winner, data)
+            request, named = _with_views(request, named, progress)
         plan = distillation(named, progress, data)
         plan = replace(plan, request=request, race=race, losses=losses, learned=named.recipe)
         return train_and_save(plan, replace(out, resume=True), resources, progress)
+
+
+def _with_views(request: Request, named: Request, progress: Progress) -> tuple[Request, Request]:
+    """Both with new views in every epoch, where labels alone came out to teach: no answers are kept then."""
+    terms = bind_losses(named.recipe, has_teacher=has_teacher(named))
+    if request.regime is None or not repeats_by_default(request) or not labels_only(terms):
+        return request, named
+    said = "new ones in every epoch: labels alone teach"
+    progress.note(f"views: {said}")
+    regime = request.regime.model_copy(update={"views": said})
+    return (
+        request.model_copy(update={"regime": regime}),
+        named.model_copy(update={"recipe": with_new_views(named.recipe)}),
+    )
 
 
 def _settled(

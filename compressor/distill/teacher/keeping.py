@@ -8,25 +8,27 @@ import timm
 import torch
 
 from compressor.distill.host.context import RunContext
-from compressor.distill.host.resources import free_bytes
+from compressor.distill.host.resources import free_bytes, readable, taken_bytes
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.codec import Codec
 from compressor.models import LoadedModel
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import Feed
 
-__all__ = ["Keeping", "keeping"]
+__all__ = ["Keeping", "keeping", "over_budget"]
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """Answers to `views` views of `samples` samples, as `codec` has them, under `key` in `folder`."""
+    """Answers to `views` views of `samples` samples, as `codec` has them, under `key` in `folder`. `unasked`: that is a
+    run's, since nobody asked to keep them."""
 
     folder: Path
     key: dict[str, object]
     codec: Codec
     views: int
     samples: int
+    unasked: bool = False
 
     @property
     def bytes(self) -> int:
@@ -63,8 +65,21 @@ def keeping(
         return "--teacher-cache off"
     if recipe.epochs <= distinct and not every_view:
         return f"{recipe.epochs} epochs show {distinct} views once each"
-    kept = Keeping(folder, _key(loaded, recipe, feed, context, codec), codec, distinct, samples)
-    return _no_room(kept) or kept
+    budget = context.resources.answers_budget
+    kept = Keeping(folder, _key(loaded, recipe, feed, context, codec), codec, distinct, samples, budget is not None)
+    return (_no_room(kept) if budget is None else over_budget([kept], budget)) or kept
+
+
+def over_budget(wanted: Sequence[Keeping], budget: int) -> str | None:
+    """Why answers are not kept that nobody asked to keep; None where they may be, or are there already. `budget`: of
+    all that lie in their folder."""
+    size = sum(kept.bytes for kept in wanted if not kept.is_there)
+    if not size or size + taken_bytes(wanted[0].folder) <= budget:
+        return None
+    return (
+        f"its answers would take {readable(size)}, more than what a run keeps unasked, a quarter of the free disk "
+        f"({readable(budget)}); --set views.distinct=10 has them kept in the cache folder"
+    )
 
 
 def _no_room(kept: Keeping) -> str | None:

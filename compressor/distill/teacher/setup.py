@@ -82,7 +82,13 @@ def signal_of(
         if isinstance(place_or_why, str):
             progress.note(f"the teacher answers anew in every epoch: {place_or_why}")
             return online
-        store = place_or_why.store()
+        try:
+            store = place_or_why.store()
+        except KdcError as error:
+            if context.resources.answers_budget is None:
+                raise
+            progress.warn(f"the teacher answers anew in every epoch, which takes longer: {error.message}")
+            return online
     size = f"{store.bytes / 1e6:,.1f} MB for {store.views} views of {store.samples:,} samples"
     if codec.bytes_of_maps:
         size += (
