@@ -246,6 +246,8 @@ def _notes(request: Request, timed: dict[str, _Timed], answers: Sequence[Keeping
     """Which recipe it is; what the figures leave out, or take for something else."""
     if request.regime is not None:
         yield f"the default recipe for the regime {request.regime.name}: {request.regime.why}"
+        if request.regime.views is not None:
+            yield f"views: {request.regime.views}"
     students = [*timed]
     if any(not each.kept for each in timed.values()):
         yield "images are decoded anew in every epoch, since they may not lie on disk (--decode-cache)"

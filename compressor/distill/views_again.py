@@ -25,9 +25,9 @@ __all__ = ["as_recorded", "settled_views"]
 def settled_views(request: Request, data: Dataset, out: Path, resources: Resources, progress: Progress) -> Request:
     """`request` with the views of its regime, where the teacher's answers to them can all be kept, or with new ones in
     every epoch; said, and recorded in the regime."""
-    if not repeats_by_default(request):
+    regime = request.regime
+    if regime is None or not repeats_by_default(request):
         return request
-    assert request.regime is not None
     size, why = as_first(_size_or_why(request, data, out, resources))
     distinct = request.recipe.views.distinct
     if why is None:
@@ -36,7 +36,7 @@ def settled_views(request: Request, data: Dataset, out: Path, resources: Resourc
         said = f"new ones in every epoch: {why}"
         request = request.model_copy(update={"recipe": with_new_views(request.recipe)})
     progress.note(f"views: {said}")
-    return request.model_copy(update={"regime": request.regime.model_copy(update={"views": said})})
+    return request.model_copy(update={"regime": regime.model_copy(update={"views": said})})
 
 
 def as_recorded(request: Request, before: Request) -> Request:

@@ -76,10 +76,7 @@ def over_budget(wanted: Sequence[Keeping], budget: int) -> str | None:
     size = sum(kept.bytes for kept in wanted if not kept.is_there)
     if not size or size + taken_bytes(wanted[0].folder) <= budget:
         return None
-    return (
-        f"its answers would take {readable(size)}, more than what a run keeps unasked, a quarter of the free disk "
-        f"({readable(budget)}); --set views.distinct=10 has them kept in the cache folder"
-    )
+    return f"its answers would take {readable(size)}, and a run keeps {readable(budget)} unasked, a quarter of the free disk"
 
 
 def _no_room(kept: Keeping) -> str | None:
