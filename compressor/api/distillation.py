@@ -89,7 +89,8 @@ def distill(
             what distillation gained.
         teacher_classes: a file with the names of the teacher's outputs, one a line, where its weights have none.
         unlabelled: more images to learn from, without labels.
-        teacher_cache: folder for the teacher's answers, or "off"; None: the user's cache folder.
+        teacher_cache: folder for the teacher's answers, or "off"; None: `out` until the run is finished, or the user's
+            cache folder where `views.distinct` is given.
         data, recipe, input_size, epochs, batch_size, seed, set, skip_bad, decode_cache, tracker, resume, overwrite,
             progress: see `teach`.
 

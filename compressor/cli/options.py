@@ -72,7 +72,11 @@ TeacherClasses = Annotated[
 ]
 TeacherCache = Annotated[
     str | None,
-    typer.Option(metavar="DIR|off", help="Where the teacher's predictions are kept. Default: the user's cache folder."),
+    typer.Option(
+        metavar="DIR|off",
+        help="Where the teacher's predictions are kept. Default: in the run until it is finished; with views.distinct "
+        "given, the user's cache folder.",
+    ),
 ]
 Student = Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")]
 Students = Annotated[

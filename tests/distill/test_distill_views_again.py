@@ -367,7 +367,7 @@ def test_the_plan_tells_what_they_take_and_writes_nothing(asked: Asked, tmp_path
 
 @pytest.mark.slow
 def test_to_compute_ahead_views_must_be_named(asked: Asked, tmp_path: Path) -> None:
-    with pytest.raises(KdcError, match="nothing to compute ahead") as caught:
+    with pytest.raises(KdcError, match="for one run, so there is nothing to compute ahead") as caught:
         compressor.precompute(**asked, out=tmp_path / "run")
     assert "views.distinct=10" in caught.value.hint
 
@@ -396,6 +396,6 @@ def test_two_processes_agree(asked: Asked, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("views: 2 of each image over and over") == 1
+    assert "views: 2 of each image over and over" in done.stderr
     assert f"the teacher's answers: new in {out / 'answers'}/" in done.stderr
     assert not (out / "answers").exists()

@@ -76,7 +76,10 @@ def over_budget(wanted: Sequence[Keeping], budget: int) -> str | None:
     size = sum(kept.bytes for kept in wanted if not kept.is_there)
     if not size or size + taken_bytes(wanted[0].folder) <= budget:
         return None
-    return f"its answers would take {readable(size)}, and a run keeps {readable(budget)} unasked, a quarter of the free disk"
+    return (
+        f"its answers would take {readable(size)}, and a run keeps {readable(budget)} unasked, a quarter of the free "
+        "disk"
+    )
 
 
 def _no_room(kept: Keeping) -> str | None:
