@@ -135,8 +135,8 @@ def precompute(
     resources = resources or Resources()
     if request.recipe.views.distinct is None:
         raise KdcError(
-            "--precompute: every epoch shows new views, or ones whose predictions are for one run, so there is nothing to "
-            "compute ahead",
+            "--precompute: every epoch shows new views, or ones whose predictions are for one run, so there is nothing "
+            "to compute ahead",
             "--set views.distinct=10",
         )
     if is_table(request.teacher):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -370,6 +371,14 @@ def test_the_average_is_what_is_kept_and_measured(tmp_path: Path) -> None:
     run(tmp_path / "raw", recipe(ema_decay=0), student=raw)
     assert not equal(student, raw)
     assert task.evaluate(student, "validation").accuracy == position.history[-1]["validation"]["accuracy"]
+
+
+def test_a_step_draws_what_its_number_says() -> None:
+    """On CPU, in the numbers that torch.manual_seed gives."""
+    engine._seed_step(2**31 - 1, 9_999, Accelerator(cpu=True))
+    drawn = torch.rand(3)
+    torch.manual_seed((((2**31 - 1) << 32) + 9_999 * 4096) % 2**63)
+    assert torch.equal(drawn, torch.rand(3))
 
 
 def test_the_average_warms_up_over_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
