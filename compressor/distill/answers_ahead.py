@@ -70,8 +70,8 @@ def notes_on(kept: Sequence[Keeping], last: Ahead) -> Iterator[str]:
     if kept:
         size = readable(sum(each.bytes for each in kept))
         yield f"the teacher's answers, {size}, are kept in {kept[0].folder}, for other runs too (--teacher-cache)"
-    elif last.after:
-        yield f"the teacher's answers have their room already in {last.after[0].folder}"
+    elif there := (*last.students, *last.after):
+        yield f"the teacher's answers have their room already in {there[0].folder}"
 
 
 def _of_race(request: Request, steps: int) -> Iterator[Recipe]:
