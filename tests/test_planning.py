@@ -301,7 +301,7 @@ def test_the_answers_that_are_kept_are_counted(
     done = kdc(*asked)
     assert done.code == 0, done.err
     assert told.disk["teacher answers"] == sum(path.stat().st_size for path in cache.glob("*/records"))
-    again = Forecast.model_validate_json(kdc(*asked[:-1], asked[-1], "--plan", "--json", "--overwrite").out)
+    again = Forecast.model_validate_json(kdc(*asked, "--plan", "--json", "--overwrite").out)
     if way == "chain":  # the assistant is a teacher, too, and will be another one
         assert again.disk["teacher answers"] == told.disk["teacher answers"] / 2
     else:

@@ -71,8 +71,8 @@ def notes_on(kept: Sequence[Keeping], last: Ahead) -> Iterator[str]:
         size, folder = readable(sum(each.bytes for each in kept)), kept[0].folder
         until = "until the run is finished" if kept[0].unasked else "for other runs too"
         yield f"the teacher's answers, {size}, are kept in {folder}, {until} (--teacher-cache)"
-    elif last.after:
-        yield f"the teacher's answers have their room already in {last.after[0].folder}"
+    elif there := (*last.students, *last.after):
+        yield f"the teacher's answers have their room already in {there[0].folder}"
 
 
 def _of_race(request: Request, steps: int) -> Iterator[Recipe]:

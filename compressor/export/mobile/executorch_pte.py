@@ -10,7 +10,7 @@ zero point, ranges from histograms of training images.
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,10 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
 
 
 def _skeleton(source: Source, folder: Path) -> Path:
-    """The first rung's program, from one batch."""
+    """The first rung's first program."""
     _needed()
-    few = replace(source, calibration=source.calibration.first(source.profile.batch, source.onnx_file.parent))
     network = fold_batchnorm(source.network, example_inputs(source.preprocess.inputs)).requires_grad_(False)
-    return quantized(few, network, Plan(), folder)
+    return quantized(source, network, Plan(), folder)
 
 
 EXECUTORCH = Quantizer(executorch_scheme, candidates, from_qat, _skeleton)

@@ -12,7 +12,7 @@ quantization specification"). The model takes NCHW, as all the models of a bundl
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,10 @@ def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
 
 
 def _skeleton(source: Source, folder: Path) -> Path:
-    """The first rung's model, from one batch; of the float one, where that was made for the same network beside it."""
+    """The first rung's first model; from the float one, where that was made of the same network beside it."""
     _needed()
-    few = replace(source, calibration=source.calibration.first(source.profile.batch, source.onnx_file.parent))
     beside = folder.with_name("litert-fp32") / MODEL
-    plain = Float(few, source.network, beside.read_bytes() if beside.is_file() else None)
+    plain = Float(source, source.network, beside.read_bytes() if beside.is_file() else None)
     return plain.quantized(frozenset(), None, folder)
 
 
