@@ -21,6 +21,7 @@ from compressor.distill.methods.halving import over_share, rounds_of
 from compressor.distill.methods.ranking import FIGURES, told, told_lead
 from compressor.distill.methods.trials import Entrant, Ran, Track, epochs_text, lead_of, run_rounds
 from compressor.distill.recipes import repeats_by_default, with_new_views
+from compressor.distill.run_files import ANSWERS, remove
 from compressor.distill.run_folder import Destination, acquired, rollback, start
 from compressor.distill.trainer import train_and_save
 from compressor.errors import KdcError
@@ -65,6 +66,8 @@ def distill_raced(
         if losses is not None:
             named, data = weighed(named, losses.winner, data)
             request, named = _with_views(request, named, progress)
+        if resources.answers_budget is not None and resources.teacher_cache and named.recipe.views.distinct is None:
+            remove(resources.teacher_cache.parent, [ANSWERS])  # the training has none: they were the trials' alone
         plan = distillation(named, progress, data)
         plan = replace(plan, request=request, race=race, losses=losses, learned=named.recipe)
         return train_and_save(plan, replace(out, resume=True), resources, progress)
