@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from compressor.report import build_report, to_html
@@ -149,3 +150,31 @@ def test_axe_finds_no_serious_fault(
     browser.evaluate(Path(script).read_text(encoding="utf-8") + "; 0")
     found = browser.evaluate("axe.run().then(({ violations }) => violations.map(({ id, impact }) => [id, impact]))")
     assert [fault for fault in found if fault[1] in BAD] == []
+
+
+def test_the_release_and_the_history_fit_a_phone(browser: Browser, make_bundle: Make, tmp_path: Path) -> None:
+    """With hostile names; and what is decided when a limit moves is decided beside the baseline."""
+    from compressor.report import exit_code_for, release_of
+    from compressor.report.release import Baseline, results_beside
+    from tests.report.test_html_changes import BEFORE, CLASSES, DIGESTS, LABELS, NOW, N, entry, trend_of
+    from tests.report.test_release_lines import predicted
+
+    made: dict[str, Any] = {"labels": LABELS, "classes": CLASSES, "digests": DIGESTS, "rounds": 12}
+    made["ids"] = [f"{number} {CLASS}" for number in range(N)]
+    old = Baseline("--baseline old", release_of(make_bundle({"s": predicted(BEFORE, CLASSES)}, **made)), None)
+    bundle = make_bundle({"s": predicted(NOW, CLASSES)}, {"max_accuracy_loss": 0.1, "p50_ms": 2.5}, **made)
+    np.save(bundle / "eval/s-inputs.npy", np.random.default_rng(0).integers(0, 256, (N, 8, 8, 3)).astype(np.uint8))
+    results, report = results_beside(bundle, old)
+    trend = trend_of(*(entry(number, student=HOSTILE, measured=HOSTILE) for number in range(1, 9)))
+    page = tmp_path / "report.html"
+    page.write_text(to_html(bundle, report, results, trend=trend), encoding="utf-8")
+    browser.complaints.clear()
+    for width, dark in ((1100, False), (380, True)):
+        browser.show_as(width=width, dark=dark, phone=width < 500)
+        browser.open(page)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        assert browser.evaluate("window.kdc.result.verdict") == report.verdict
+    assert exit_code_for(report) == browser.evaluate("window.kdc.result.exit_code")
+    assert browser.evaluate("document.querySelectorAll('#release img').length") == 16
+    assert browser.evaluate("document.querySelectorAll('#history circle').length") == 4 * 8
+    assert not browser.complaints
