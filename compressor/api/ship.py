@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from compressor.api.call import StrPath, api_call, called_like, listener
 from compressor.api.results import BundleResult, ReportResult
 from compressor.api.results_before import PlanResult
+from compressor.api.several import DevicesResult, refuse_for_several, reported, result_of
 from compressor.api.values import Assignments, assignments, optional_path, path_of, profile_of, several
 from compressor.errors import KdcError
 from compressor.files.writing import is_stream, refuse_existing, write_output
@@ -33,7 +34,7 @@ def export(
     bake_preprocessing: bool = False,
     dynamic_batch: bool = False,
     teacher: str | None = None,
-    device: str = "local",
+    device: str | Sequence[str] | None = None,
     device_python: str | None = None,
     baseline: StrPath | None = None,
     rounds: int = 30,
@@ -43,7 +44,7 @@ def export(
     set: Assignments | None = None,
     overwrite: bool = False,
     progress: bool | Progress = False,
-) -> BundleResult:
+) -> BundleResult | DevicesResult:
     """Export a run for a device, measure it, and report whether the budget holds.
 
     Args:
@@ -73,7 +74,7 @@ def export(
         teacher=teacher, building=pipeline.Building(qat, bake_preprocessing, dynamic_batch), overwrite=overwrite,
         progress=heard,
     )  # fmt: skip
-    return BundleResult(folder, made, allow_unmeasured, heard.warnings)
+    return result_of(folder, made, allow_unmeasured, heard.warnings)
 
 
 @api_call
@@ -119,7 +120,7 @@ def _narrowed(
 def measure(
     bundle: StrPath,
     *,
-    device: str = "local",
+    device: str | Sequence[str] | None = None,
     device_python: str | None = None,
     baseline: StrPath | None = None,
     rounds: int = 30,
@@ -127,14 +128,16 @@ def measure(
     throughput: bool = True,
     allow_unmeasured: bool = False,
     progress: bool | Progress = False,
-) -> BundleResult:
-    """Measure a bundle, here or on a device, and report. Nothing is installed on a device.
+) -> BundleResult | DevicesResult:
+    """Measure a bundle, here or on a device, or on several, and report. Nothing is installed on a device.
 
     Also finishes an export that was stopped before it was measured.
 
     Args:
         bundle: a folder that `export` made.
-        device: "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
+        device: "local" (None), "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]", with a name "NAME=URL"; several:
+            measured at a time, one verdict over all. Where the bundle has several and one of them is named, the others
+            stay as they were measured.
         device_python: the interpreter on the device, e.g. of a virtual environment there.
         baseline: an earlier bundle, whose student races along, or its release: what got worse fails the lines on it.
         rounds: rounds of latency blocks; more while a verdict is open.
@@ -150,7 +153,7 @@ def measure(
 
     heard, folder = listener(progress), path_of(bundle, "bundle")
     way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
-    return BundleResult(folder, pipeline.measure(folder, way, progress=heard), allow_unmeasured, heard.warnings)
+    return result_of(folder, pipeline.measure(folder, way, progress=heard), allow_unmeasured, heard.warnings)
 
 
 @api_call
@@ -164,7 +167,7 @@ def report(
     baseline: StrPath | None = None,
     history: StrPath | None = None,
     push: str | None = None,
-) -> ReportResult:
+) -> ReportResult | DevicesResult:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device.
 
     Args:
@@ -182,8 +185,8 @@ def report(
     Raises:
         KdcError: see `export`.
     """
-    from compressor.report import counted, entry_of, read_baseline, refresh, remember, results_beside
     from compressor.report import push as send
+    from compressor.report import read_baseline
     from compressor.report.push import repository
     from compressor.report.release import bundle_of
 
@@ -200,15 +203,14 @@ def report(
         _refuse_sealed("--history", remembered, sealed)
         if file is not None and file.resolve() == remembered.resolve():
             raise KdcError(f"--out and --history are both {file}", "name two files")
+    refuse_for_several(folder, chosen, {"--push": push, "--history": remembered})
     held_against = None if earlier is None else read_baseline(earlier, folder)
-    made, beside = refresh(folder, allow_unmeasured), None
-    if held_against is not None:
-        beside, made = results_beside(counted(folder), held_against)
-    trend = None if remembered is None else remember(remembered, entry_of(counted(folder), made))
-    done = ReportResult(folder, made, allow_unmeasured, baseline=earlier, format=chosen, trend=trend, beside=beside)
+    done = reported(folder, chosen, allow_unmeasured, (earlier, held_against), remembered)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
-    return done if push is None else replace(done, pushed=send(folder, made, push, allow_unmeasured))
+    if push is None or isinstance(done, DevicesResult):
+        return done
+    return replace(done, pushed=send(folder, done.report, push, allow_unmeasured))
 
 
 def _endings() -> dict[str, str]:
@@ -235,7 +237,9 @@ def _refuse_ending(file: Path, format: str) -> None:
 
 
 @api_call
-def check(bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured: bool = False) -> BundleResult:
+def check(
+    bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured: bool = False
+) -> BundleResult | DevicesResult:
     """The gate alone: verify every file, and recompute every verdict. Needs no torch.
 
     A bundle is not signed: its seal shows damage and edits, not forgery.
@@ -248,22 +252,22 @@ def check(bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured:
     Raises:
         KdcError: where a file is missing, damaged or edited. A budget that does not hold raises nothing: see `passed`.
     """
-    from compressor.report import check as run
-    from compressor.report import read_baseline
+    from compressor.report import check_each, read_baseline
 
     folder, earlier = path_of(bundle, "bundle"), optional_path(baseline, "--baseline")
     held_against = None if earlier is None else read_baseline(earlier, folder)
-    return BundleResult(folder, run(folder, held_against), allow_unmeasured, baseline=earlier)
+    return result_of(folder, check_each(folder, held_against), allow_unmeasured, baseline=earlier)
 
 
 def _measuring(
-    device: str, device_python: str | None, baseline: StrPath | None, rounds: int, seconds: float,
+    device: str | Sequence[str] | None, device_python: str | None, baseline: StrPath | None, rounds: int, seconds: float,
     allow_unmeasured: bool, throughput: bool,
 ) -> "Measuring":  # fmt: skip
     from compressor.pipeline import Measuring
 
     earlier = optional_path(baseline, "--baseline")
-    return Measuring(device, device_python, earlier, rounds, seconds, allow_unmeasured, throughput)
+    devices = tuple(several(device, "--device")) or ("local",)
+    return Measuring(devices, device_python, earlier, rounds, seconds, allow_unmeasured, throughput)
 
 
 def refuse_out(

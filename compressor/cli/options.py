@@ -20,6 +20,7 @@ __all__ = [
     "DecodeCache",
     "Device",
     "DevicePython",
+    "Devices",
     "Epochs",
     "InputSize",
     "Overwrite",
@@ -162,6 +163,15 @@ Throughput = Annotated[
 ]
 Device = Annotated[
     str, typer.Option(metavar="URL", help="local, ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER].")
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="[NAME=]URL",
+        help="local (the default), ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER]; repeatable: several devices "
+        "in one verdict.",
+    ),
 ]
 DevicePython = Annotated[
     str | None, typer.Option(metavar="EXE", help="Python on the device, e.g. of a virtual environment there.")
