@@ -42,10 +42,16 @@ class Prepared:
         if isinstance(what, BaseException):
             self.answers[name] = what
             return
+        aside = self._folder / "aside"  # `make_bundle` has one place for all that it makes
+        if (self._folder / "bundle").exists():
+            shutil.move(self._folder / "bundle", aside)
         bundle = self._make(budget={"p50_ms": 5.0}, **what)
         kept = self._folder / f"will-{len(self.answers)}-{name}"
         shutil.rmtree(kept, ignore_errors=True)
         shutil.move(bundle / "measurements", kept)
+        shutil.rmtree(bundle)
+        if aside.exists():
+            shutil.move(aside, bundle)
         self.answers[name] = kept
 
     def measure(
