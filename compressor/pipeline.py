@@ -27,6 +27,7 @@ __all__ = [
     "Building",
     "Doctor",
     "Measuring",
+    "built",
     "distill",
     "doctor",
     "export",
@@ -155,8 +156,6 @@ def export(
     progress: Progress,
 ) -> "tuple[OnDevice, ...]":
     """Export the run for the profile, measure it, and report: of several devices on each."""
-    from compressor.export import Delivery, export_bundle
-    from compressor.files.bundle_change import settle
     from compressor.files.bundle_folder import claim
 
     # What cannot go well is known before minutes of work: a mistyped device, a folder that may not be written.
@@ -164,23 +163,33 @@ def export(
     claim(out, overwrite)
     with locked(out, "kdc export", warn=progress.warn):
         claim(out, overwrite)  # another command may have ended just before
-        settle(out)
-        with _retraining(run, out, teacher, progress) as retrain:
-            made = export_bundle(
-                run,
-                profile,
-                out,
-                teacher=teacher,
-                retrain=retrain if building.qat else None,
-                delivery=Delivery(building.bake, building.dynamic_batch),
-                progress=progress,
-            )
+        made = built(run, profile, out, building, teacher=teacher, progress=progress)
         try:
             return _measured_in_place(out, measuring, progress)
         except (KeyboardInterrupt, KdcError):
             kept = "" if made == out else f", and waits in {made}, while the bundle before it stays"
             progress.warn(f"{out} is exported but not measured{kept}: kdc measure {out} finishes it")
             raise
+
+
+def built(
+    run: Path, profile: Profile, out: Path, building: Building, *, teacher: str | None, progress: Progress
+) -> Path:
+    """Export the run for the profile into `out`, which is locked, and not measure it; returns where it is."""
+    from compressor.export import Delivery, export_bundle
+    from compressor.files.bundle_change import settle
+
+    settle(out)
+    with _retraining(run, out, teacher, progress) as retrain:
+        return export_bundle(
+            run,
+            profile,
+            out,
+            teacher=teacher,
+            retrain=retrain if building.qat else None,
+            delivery=Delivery(building.bake, building.dynamic_batch),
+            progress=progress,
+        )
 
 
 @contextmanager

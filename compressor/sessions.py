@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from compressor.report import Baseline, OnDevice
     from compressor.schema.measurement import Measurement
 
-__all__ = ["measured_in"]
+__all__ = ["measured_in", "none_measured", "rows_of"]
 
 LONGEST = 2_000
 """Of why a device was not measured."""
@@ -43,9 +43,11 @@ class _Plan:
 
 
 def measured_in(
-    folder: Path, bundle: Path, measuring: "Measuring", devices: Sequence["NamedDevice"], progress: Progress
-) -> tuple["OnDevice", ...]:
-    """Measure the bundle that lies in `folder`, which is `bundle` or waits in it, report, and seal it."""
+    folder: Path, bundle: Path, measuring: "Measuring", devices: Sequence["NamedDevice"], progress: Progress,
+    stop: threading.Event | None = None,
+) -> tuple["OnDevice", ...]:  # fmt: skip
+    """Measure the bundle that lies in `folder`, which is `bundle` or waits in it, report, and seal it. `stop`: see
+    `measure_bundle`."""
     from compressor.files.bundle_change import next_state
     from compressor.measure.session import measure_bundle
     from compressor.report import finish_each, open_lines, read_baseline, read_unmeasured, results_with, verify_made
@@ -72,7 +74,7 @@ def measured_in(
         if plan.several:
             _each(following, bundle, plan, measuring, run, progress)
         else:
-            run(plan.devices[0].url, python=measuring.python, progress=progress)
+            run(plan.devices[0].url, python=measuring.python, progress=progress, stop=stop)
         verify_made(following)  # a model that was changed meanwhile is not sealed
         return finish_each(following, measuring.allow_unmeasured)
 
@@ -154,11 +156,11 @@ def _each(
         return run(device.url, python=python, progress=heard, into=into, stop=stop)
 
     results: dict[str, Any] = {}
-    for rows in _rows(plan.devices, progress):
+    for rows in rows_of(plan.devices, progress):
         results |= together([[Session(device.name, device) for device in row] for row in rows], measure, progress)
     failed = {name: result for name, result in results.items() if isinstance(result, KdcError)}
     if len(failed) == len(plan.devices):
-        raise _none_measured(list(failed.items()))
+        raise none_measured(list(failed.items()))
     for device in plan.devices:
         error = failed.get(device.name)
         why, code = None, None
@@ -172,7 +174,7 @@ def _each(
         write_json(following / DEVICES / device.name / DEVICE, told)
 
 
-def _rows(devices: Sequence["NamedDevice"], progress: Progress) -> Iterator[list[list["NamedDevice"]]]:
+def rows_of(devices: Sequence["NamedDevice"], progress: Progress) -> Iterator[list[list["NamedDevice"]]]:
     """Who is measured one after the other, in a row, and which rows at a time: those that are this machine first and
     alone, since it takes part in measuring the others."""
     from compressor.measure.devices import same_machines
@@ -192,7 +194,7 @@ def _rows(devices: Sequence["NamedDevice"], progress: Progress) -> Iterator[list
         yield others
 
 
-def _none_measured(failed: Sequence[tuple[str, KdcError]]) -> KdcError:
+def none_measured(failed: Sequence[tuple[str, KdcError]]) -> KdcError:
     """Of the devices, none was measured: with the exit code of all where it is one and the same."""
     codes = {error.exit_code for _, error in failed}
     if len(failed) == 1:

@@ -123,17 +123,17 @@ def refuse_for_several(bundle: Path, format: str, wanted: Mapping[str, object]) 
     """Raise KdcError where the bundle was measured on several devices, for options that are `wanted` and for a format
     that mean nothing there."""
     from compressor.files.bundle_folder import device_folders
-    from compressor.report import counted
+    from compressor.report import counted, holds_bundles
 
-    folders = device_folders(counted(bundle))
-    if not folders:
+    folders, inner = device_folders(counted(bundle)), holds_bundles(bundle)
+    if not folders and not inner:
         return
+    where = "has a bundle for each of several profiles" if inner else "was measured on several devices"
     if options := [option for option, value in wanted.items() if value is not None]:
-        names = ", ".join(folder.split("/")[1] for folder in folders)
-        raise KdcError(f"{', '.join(options)} is for one device, and {bundle} was measured on {names}", "leave it out")
-    if format not in DevicesResult.FORMATS:
-        pages = ", ".join(f"{bundle}/{folder}report.html" for folder in folders)
-        raise KdcError(f"--format {format} is a page about one device: {pages}", "open one of these")
+        raise KdcError(f"{', '.join(options)} is for one report, and {bundle} {where}", "leave it out")
+    if format not in DevicesResult.FORMATS or (inner and format == "release"):
+        said = ", ".join(f"{bundle}/{folder}report.html" for folder in folders) or f"{bundle}/PROFILE"
+        raise KdcError(f"--format {format} is about one, and {bundle} {where}", f"each has its own: {said}")
 
 
 def reported(
@@ -142,11 +142,23 @@ def reported(
 ) -> ReportResult | DevicesResult:  # fmt: skip
     """What `report` returns, once all that was asked for makes sense. `held_against`: what the user called a baseline,
     and that."""
-    from compressor.report import counted, entry_of, read_devices, refresh_each, remember, results_beside
+    from compressor.report import (
+        check_each,
+        counted,
+        entry_of,
+        holds_bundles,
+        read_devices,
+        refresh_each,
+        remember,
+        results_beside,
+    )
 
     (earlier, baseline), measured = held_against, refresh_each(folder, allow_unmeasured)
     if measured[0].folder:
-        measured = measured if baseline is None else read_devices(counted(folder), baseline)
+        if baseline is not None and holds_bundles(folder):
+            measured = check_each(folder, baseline)
+        elif baseline is not None:
+            measured = read_devices(counted(folder), baseline)
         return DevicesResult(folder, measured, allow_unmeasured, baseline=earlier, format=format)
     made, beside = measured[0].report, None
     if baseline is not None:

@@ -26,7 +26,7 @@ __all__ = ["check", "export", "measure", "plan_export", "refuse_out", "report"]
 def export(
     run: StrPath,
     *,
-    profile: "ProfileLike",
+    profile: "ProfileLike | Sequence[ProfileLike]",
     out: StrPath,
     target: str | Sequence[str] | None = None,
     precision: str | Sequence[str] | None = None,
@@ -49,7 +49,7 @@ def export(
 
     Args:
         run: a folder that `distill` made.
-        profile: name, path or Profile of the device.
+        profile: name, path or Profile of the device; several: a bundle for each in `out`/NAME, one verdict over all.
         out: folder for the bundle.
         target: only these of the profile's runtimes, each RUNTIME or RUNTIME-PRECISION.
         precision: only these precisions of the profile's targets.
@@ -59,22 +59,33 @@ def export(
         teacher: where the run's teacher lies now, if it was moved.
         set: values of the profile, `{"budget.p90_ms": 20}` or `["budget.p90_ms=20"]`.
         overwrite: replace what kdc made earlier in `out`.
-        device, device_python, baseline, rounds, seconds, throughput, allow_unmeasured: see `measure`.
+        device, device_python, baseline, rounds, seconds, throughput, allow_unmeasured: see `measure`. With several
+            profiles, `device` is one for all or one for each.
         progress: see `compressor.api`.
 
     Raises:
         KdcError: for what the caller can mend. A budget that does not hold raises nothing: see `passed`.
     """
-    from compressor import pipeline
+    from compressor import pipeline, profile_bundles
 
     heard, folder = listener(progress), path_of(out, "--out")
-    made = pipeline.export(
-        path_of(run, "run"), _narrowed(profile, set, target, precision), folder,
-        _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput),
-        teacher=teacher, building=pipeline.Building(qat, bake_preprocessing, dynamic_batch), overwrite=overwrite,
-        progress=heard,
-    )  # fmt: skip
+    narrowed = [_narrowed(each, set, target, precision) for each in _each_of(profile)]
+    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
+    building = pipeline.Building(qat, bake_preprocessing, dynamic_batch)
+    asked: dict[str, Any] = {"teacher": teacher, "building": building, "overwrite": overwrite, "progress": heard}
+    if len(narrowed) == 1:
+        made = pipeline.export(path_of(run, "run"), narrowed[0], folder, way, **asked)
+    else:
+        made = profile_bundles.export_each(path_of(run, "run"), narrowed, folder, way, **asked)
     return result_of(folder, made, allow_unmeasured, heard.warnings)
+
+
+def _each_of(profile: "ProfileLike | Sequence[ProfileLike]") -> "list[ProfileLike]":
+    """The profiles; one or more."""
+    named = list(profile) if isinstance(profile, (list, tuple)) else [profile]
+    if not named:
+        raise KdcError("profile names none", "a profile's name, or the path of its YAML")
+    return named
 
 
 @api_call
@@ -91,12 +102,15 @@ def plan_export(**keywords: Any) -> PlanResult:
     from compressor import pipeline, planning
 
     given, heard = keywords, listener(keywords["progress"])
+    profiles = _each_of(given["profile"])
+    if len(profiles) > 1:
+        raise KdcError(f"--plan is for one profile, and {len(profiles)} are named", "plan for one after the other")
     names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput")
     pipeline.require_measurable(_measuring(*(given[name] for name in names)))
     building = pipeline.Building(given["qat"], given["bake_preprocessing"], given["dynamic_batch"])
     plan = planning.plan_export(
         path_of(given["run"], "run"),
-        _narrowed(given["profile"], given["set"], given["target"], given["precision"]),
+        _narrowed(profiles[0], given["set"], given["target"], given["precision"]),
         path_of(given["out"], "--out"),
         building,
         teacher=given["teacher"],

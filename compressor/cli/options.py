@@ -28,6 +28,7 @@ __all__ = [
     "Plan",
     "Precompute",
     "ProfileName",
+    "ProfileNames",
     "Qat",
     "Quiet",
     "QuietResult",
@@ -143,6 +144,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 QuietResult = Annotated[bool, typer.Option("--quiet", help="Show no progress, and of the result one line.")]
 ProfileName = Annotated[
     str, typer.Option(help="A profile's name, or the path of its YAML.", autocompletion=_profiles_like)
+]
+ProfileNames = Annotated[
+    list[str],
+    typer.Option(
+        "--profile",
+        help="A profile's name, or the path of its YAML; repeatable: a bundle for each in OUT/NAME, one verdict over all.",
+        autocompletion=_profiles_like,
+    ),
 ]
 BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that kdc export made.")]
 ReportFormat = Annotated[

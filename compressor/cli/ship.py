@@ -16,7 +16,7 @@ from compressor.cli.options import (
     Overwrite,
     OverwriteFile,
     Plan,
-    ProfileName,
+    ProfileNames,
     Quiet,
     QuietResult,
     ReportFormat,
@@ -36,7 +36,7 @@ __all__ = ["check", "export", "judge", "measure", "report"]
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that kdc distill made.")],
-    profile: ProfileName,
+    profile: ProfileNames,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
     target: Annotated[
         list[str] | None, typer.Option(help="Only this runtime, or RUNTIME-PRECISION, of the profile; repeatable.")
@@ -214,7 +214,8 @@ def check(
         for name, report in devices.items():
             if said := beside_baseline(report):
                 show_line(f"{name} against the baseline: {said}".lstrip())
-        show_line(seal_line(bundle))
+        for folder in _sealed(done):
+            show_line(seal_line(folder))
     raise typer.Exit(done.exit_code)
 
 
@@ -227,6 +228,16 @@ def judge(done: "BundleResult | DevicesResult", as_json: bool, quiet: bool = Fal
     else:
         _show(done, quiet)
     raise typer.Exit(done.exit_code)
+
+
+def _sealed(done: "BundleResult | DevicesResult") -> list[Path]:
+    """The bundles that were checked: one, or one a profile, of which some may wait to be measured."""
+    from compressor.api import DevicesResult
+    from compressor.report import counted
+
+    inner = [each.bundle for each in done.measured] if isinstance(done, DevicesResult) else [""]
+    folders = [done.bundle / name for name in dict.fromkeys(inner)]
+    return [folder for folder in folders if (counted(folder) / "SHA256SUMS").is_file()]
 
 
 def _json(done: "BundleResult | DevicesResult") -> str:

@@ -208,6 +208,8 @@ def must_hold_a_bundle(bundle_dir: Path) -> None:
         raise KdcError(
             f"{bundle_dir} holds an export that is not measured yet", f"`kdc measure {bundle_dir}` finishes it"
         )
+    if (bundle_dir / MATRIX[0]).is_file():
+        raise KdcError(f"{bundle_dir} holds the bundles of several profiles", f"name one of them: {bundle_dir}/PROFILE")
     if not bundle_dir.exists():
         raise KdcError(f"the bundle {bundle_dir} does not exist", "kdc export RUN … --out DIR makes one")
     run = bundle_dir if (bundle_dir / "student.json").is_file() else "RUN"

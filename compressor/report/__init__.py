@@ -21,6 +21,7 @@ from compressor.files.bundle_folder import MATRIX, counted, must_hold_a_bundle, 
 from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report, report_of
+from compressor.report.bundles import holds_bundles, not_measured, of_profile, read_bundles, write_matrix
 from compressor.report.devices import OnDevice, devices_of, exit_code_over, read_devices
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.history import Trend, entry_of, remember, trend_table
@@ -65,10 +66,14 @@ __all__ = [
     "exit_code_over",
     "finish",
     "finish_each",
+    "holds_bundles",
     "must_hold_a_bundle",
+    "not_measured",
+    "of_profile",
     "open_lines",
     "push",
     "read_baseline",
+    "read_bundles",
     "read_devices",
     "read_unmeasured",
     "refresh",
@@ -97,6 +102,7 @@ __all__ = [
     "verdict_line",
     "verify",
     "verify_made",
+    "write_matrix",
 ]
 
 
@@ -190,7 +196,9 @@ def refresh(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
 
 
 def refresh_each(bundle_dir: Path, allow_unmeasured: bool = False) -> tuple[OnDevice, ...]:
-    """`refresh`, also for a bundle that was measured on several devices."""
+    """`refresh`, also for a bundle that was measured on several devices, and for the bundles of several profiles."""
+    if holds_bundles(bundle_dir):
+        return _refresh_bundles(bundle_dir, allow_unmeasured)
     must_hold_a_bundle(bundle_dir)
     done = read_steadily(bundle_dir, lambda: _as_sealed(bundle_dir, allow_unmeasured))
     if done is not None:
@@ -204,6 +212,14 @@ def refresh_each(bundle_dir: Path, allow_unmeasured: bool = False) -> tuple[OnDe
         verify(bundle_dir, may_change=remade_in(bundle_dir))
         with next_state(bundle_dir) as following:
             measured = finish_each(following, allow_unmeasured)
+    return measured
+
+
+def _refresh_bundles(folder: Path, allow_unmeasured: bool) -> tuple[OnDevice, ...]:
+    measured = read_bundles(folder, lambda bundle: refresh_each(bundle, allow_unmeasured))
+    if os.access(folder, os.W_OK):
+        with locked(folder, "kdc report", wait_s=WAIT_S):
+            write_matrix(folder, measured, allow_unmeasured)
     return measured
 
 
@@ -241,7 +257,9 @@ def check(bundle_dir: Path, baseline: Baseline | None = None) -> Report:
 
 
 def check_each(bundle_dir: Path, baseline: Baseline | None = None) -> tuple[OnDevice, ...]:
-    """`check`, also for a bundle that was measured on several devices."""
+    """`check`, also for a bundle that was measured on several devices, and for the bundles of several profiles."""
+    if holds_bundles(bundle_dir):
+        return read_bundles(bundle_dir, lambda bundle: check_each(bundle, baseline))
     return read_steadily(bundle_dir, lambda: _check(bundle_dir, baseline))
 
 

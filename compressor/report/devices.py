@@ -20,20 +20,20 @@ __all__ = ["OnDevice", "devices_of", "exit_code_over", "read_devices", "verdict_
 @dataclass(frozen=True)
 class OnDevice:
     """One of several devices: the report on it, and what that was made from. `name`: under which its figures stand;
-    `folder`: where in the bundle they lie, "devices/NAME/"."""
+    `folder`: where they lie, "devices/NAME/"; both empty for a bundle of one session. `bundle`: the folder of its own
+    bundle, where each profile has one. `why`: it was not measured; `error` says it only where that is so."""
 
     name: str
     folder: str
     report: Report
     results: Results
+    url: str = ""
+    bundle: str = ""
+    why: str | None = None
 
     @property
     def error(self) -> str | None:
-        """Why nothing was measured there."""
-        if self.report.session is not None:
-            return None
-        device = self.report.measured_on
-        return (device.error if device is not None else None) or "it was not measured"
+        return None if self.report.session is not None else self.why or "it was not measured"
 
 
 def read_devices(bundle_dir: Path, baseline: Baseline | None = None) -> tuple[OnDevice, ...]:
@@ -48,8 +48,9 @@ def _read(bundle_dir: Path, folder: str, baseline: Baseline | None) -> OnDevice:
         report = report_of(results)
     else:
         results, report = results_beside(bundle_dir, baseline, folder)
-    assert report.measured_on is not None
-    return OnDevice(report.measured_on.name, folder, report, results)
+    device = report.measured_on
+    assert device is not None
+    return OnDevice(device.name, folder, report, results, device.url, why=device.error)
 
 
 def exit_code_over(measured: Sequence[OnDevice], allow_unmeasured: bool = False) -> int:
@@ -91,7 +92,7 @@ def _of_device(each: OnDevice) -> OfDevice:
     report, session = each.report, each.report.session
     return OfDevice(
         name=each.name,
-        url=report.measured_on.url if report.measured_on is not None else "",
+        url=each.url,
         profile=report.profile,
         verdict=report.verdict,
         winner=report.winner,

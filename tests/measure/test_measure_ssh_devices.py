@@ -223,7 +223,7 @@ def test_ctrl_c_ends_every_session_and_loses_nothing(bundle: Path, tmp_path: Pat
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as process:
         try:
             folders = [tmp_path / f"disk-of-{host}" for host in ("board", "far")]
-            assert until(lambda: all(any(folder.glob("*/*")) for folder in folders if folder.exists()), 60)
+            assert until(lambda: all(folder.exists() and any(folder.glob("*/*")) for folder in folders), 60)
             assert until(lambda: len([line for line in left_there(tmp_path) if "run_ort" in line]) > 0, 60)
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)

@@ -195,8 +195,8 @@ def test_what_is_about_one_device_says_so(bundle: Path, kdc: Kdc, tmp_path: Path
     for arguments, said in (
         (("--format", "html"), "devices/pi/report.html"),
         (("--out", tmp_path / "x.html"), "devices/pi/report.html"),
-        (("--history", tmp_path / "h.jsonl"), "--history is for one device"),
-        (("--push", "hf:me/model"), "--push is for one device"),
+        (("--history", tmp_path / "h.jsonl"), "--history is for one report"),
+        (("--push", "hf:me/model"), "--push is for one report"),
     ):
         refused = kdc("report", bundle, *arguments)
         assert refused.code == 2

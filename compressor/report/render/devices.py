@@ -1,7 +1,9 @@
 """Several devices -> GitHub markdown for a pull request, and one line: the verdict on each, and what ships there."""
 
 import html
+import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from compressor.report.devices import OnDevice, devices_of
 from compressor.report.gate import broken
@@ -143,7 +145,14 @@ def next_of(measured: Sequence[OnDevice], bundle: str = "BUNDLE") -> Step | None
     order = ("fail", "inconclusive", "unmeasured")
     still = [each for each in measured if each.report.verdict in order]
     first = min(still, key=lambda each: order.index(each.report.verdict), default=None)
-    return None if first is None else next_step(first.report, bundle)
+    if first is None:
+        return None
+    step = next_step(first.report, f"{bundle}/{first.bundle}" if first.bundle else bundle)
+    if step is None or not first.bundle or first.url in ("", "local") or "--device" in step.command:
+        return step
+    if step.command.startswith("kdc measure"):
+        return replace(step, command=f"{step.command} --device {shlex.quote(first.url)}")
+    return step
 
 
 def devices_line(measured: Sequence[OnDevice]) -> str:

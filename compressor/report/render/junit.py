@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from compressor.schema.report import Check, Report
 from compressor.terminal.printable import printable
 
-__all__ = ["to_junit"]
+__all__ = ["labels_of", "to_junit"]
 
 
 def to_junit(*reports: Report) -> str:
@@ -14,7 +14,7 @@ def to_junit(*reports: Report) -> str:
     inconclusive and unmeasured are skipped, so a CI that reads only this file must also look at the exit code."""
     suites = ET.Element("testsuites", _counts([check for report in reports for check in report.checks]))
     for report in reports:
-        _add_suite(suites, report)
+        _add_suite(suites, report, ".".join((*labels_of(report, reports), "")))
     ET.indent(suites)
     # References in place of signs beyond ASCII: the file is the same one on a stdout that has not got them.
     text = str(ET.tostring(suites, encoding="us-ascii"), "ascii")
@@ -27,16 +27,21 @@ def _counts(checks: Sequence[Check]) -> dict[str, str]:
     return {"tests": str(len(checks)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
 
 
-def _add_suite(suites: ET.Element, report: Report) -> None:
+def labels_of(report: Report, reports: Sequence[Report]) -> list[str]:
+    """What tells it apart from the others: its profile, its device."""
+    profile = [report.profile] if len({each.profile for each in reports}) > 1 else []
+    return [*profile, *([] if report.measured_on is None else [report.measured_on.name])]
+
+
+def _add_suite(suites: ET.Element, report: Report, prefix: str) -> None:
     name = report.profile if report.measured_on is None else f"{report.profile} on {report.measured_on.name}"
     title = {"name": printable(f"kdc {name}: {report.verdict}")}
     suite = ET.SubElement(suites, "testsuite", title | _counts(report.checks))
     properties = ET.SubElement(suite, "properties")
     for name, value in _properties(report):
         ET.SubElement(properties, "property", {"name": name, "value": printable(value)})
-    device = "" if report.measured_on is None else f"{report.measured_on.name}."
     for check in report.checks:
-        named = {"classname": printable(f"{device}{check.variant}"), "name": printable(check.line)}
+        named = {"classname": printable(f"{prefix}{check.variant}"), "name": printable(check.line)}
         case = ET.SubElement(suite, "testcase", named)
         said = printable(f"{check.verdict}: {check.value}, limit: {check.limit}. {check.reason}")
         if check.verdict == "fail":
