@@ -104,8 +104,8 @@ def doctor(device: str, python: str | None, profile: Profile | None, progress: P
 
 @dataclass(frozen=True)
 class Measuring:
-    """How to measure: on which devices, each URL or NAME=URL, with which interpreter there, beside which earlier bundle,
-    for how long."""
+    """How to measure: on which devices, each URL or NAME=URL, with which interpreter there, beside which earlier
+    bundle, for how long."""
 
     devices: tuple[str, ...] = ("local",)
     python: str | None = None
@@ -233,7 +233,8 @@ def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -
 
 
 def measure(bundle: Path, measuring: Measuring, *, progress: Progress) -> "tuple[OnDevice, ...]":
-    """Measure a bundle on a device, or on several, report, and seal it. Rounds go on while a verdict on latency is open.
+    """Measure a bundle on a device, or on several, report, and seal it. Rounds go on while a verdict on latency is
+    open.
 
     What was measured, its report, best/ and the seal count together, or none of them. Where an export waits in the
     bundle to be measured, that one is, and takes the bundle's place.

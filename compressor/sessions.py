@@ -1,5 +1,5 @@
-"""What `kdc measure` makes of a bundle: one session, which takes the place of the one before, or one for each of several
-devices.
+"""What `kdc measure` makes of a bundle: one session, which takes the place of the one before, or one for each of
+several devices.
 
 The devices that a command names are those that the bundle has afterwards. Only where it names one of several, that one
 is measured again, and the others stay as they were.
@@ -94,7 +94,9 @@ def _planned(
                 f"kdc measure {bundle} {everyone} --baseline {measuring.baseline}",
             )
         names = ", ".join(device.name for device in beside)
-        progress.note(f"{names}, on which {bundle} was measured too, {'stay' if len(beside) > 1 else 'stays'} as before")
+        progress.note(
+            f"{names}, on which {bundle} was measured too, {'stay' if len(beside) > 1 else 'stays'} as before"
+        )
         return _Plan((again,), several=True, beside=beside)
     kept = {device.name for device in devices} if len(devices) > 1 else set[str]()
     if gone := [device.name for device in held if device.name not in kept]:
@@ -134,7 +136,7 @@ def _clear(following: Path, plan: _Plan) -> None:
     stale = [DEVICES, *MATRIX]
     if plan.several:
         stale = [*REMADE, *(f"{DEVICES}/{device.name}" for device in plan.devices)]
-        kept = {device.name for device in (*plan.beside, *plan.devices)}
+        kept = {device.name for device in plan.beside} | {device.name for device in plan.devices}
         stale += [folder for folder in device_folders(following) if folder.split("/")[1] not in kept]
     for path in stale:
         if (following / path).is_dir():

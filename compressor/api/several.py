@@ -18,9 +18,10 @@ __all__ = ["DevicesResult", "refuse_for_several", "reported", "result_of"]
 
 @dataclass(frozen=True, repr=False)
 class DevicesResult(Shown):
-    """A bundle that was measured on several devices, in the folder `bundle`: a report on each in `devices`, by name, and
-    one verdict over all. What each ships lies in `BUNDLE/devices/NAME/best/`. `allow_unmeasured`: see BundleResult;
-    `text`: of the `format` that `report` was asked for."""
+    """A bundle that was measured on several devices, or the bundles of several profiles, in the folder `bundle`: a
+    report on each in `devices`, by name, and one verdict over all. What each ships lies in the folder `best/` of its
+    own. `allow_unmeasured`: see BundleResult; `text`: in the `format` that `report` was asked for; `pushed`: None,
+    since only one report can be."""
 
     FORMATS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         name: endings for name, endings in ReportResult.FORMATS.items() if name != "html"
@@ -31,6 +32,7 @@ class DevicesResult(Shown):
     warnings: tuple[str, ...] = ()
     baseline: Path | None = None
     format: str = "text"
+    pushed: str | None = None
 
     @property
     def devices(self) -> "dict[str, Report]":

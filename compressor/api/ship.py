@@ -82,7 +82,7 @@ def export(
 
 def _each_of(profile: "ProfileLike | Sequence[ProfileLike]") -> "list[ProfileLike]":
     """The profiles; one or more."""
-    named = list(profile) if isinstance(profile, (list, tuple)) else [profile]
+    named: list[Any] = list(profile) if isinstance(profile, (list, tuple)) else [profile]
     if not named:
         raise KdcError("profile names none", "a profile's name, or the path of its YAML")
     return named
@@ -149,9 +149,9 @@ def measure(
 
     Args:
         bundle: a folder that `export` made.
-        device: "local" (None), "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]", with a name "NAME=URL"; several:
-            measured at a time, one verdict over all. Where the bundle has several and one of them is named, the others
-            stay as they were measured.
+        device: "local" (None), "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]", with a name "NAME=URL".
+            Several: measured at a time, one verdict over all. Where the bundle has several and one of them is named,
+            the others stay as they were measured.
         device_python: the interpreter on the device, e.g. of a virtual environment there.
         baseline: an earlier bundle, whose student races along, or its release: what got worse fails the lines on it.
         rounds: rounds of latency blocks; more while a verdict is open.
@@ -274,8 +274,8 @@ def check(
 
 
 def _measuring(
-    device: str | Sequence[str] | None, device_python: str | None, baseline: StrPath | None, rounds: int, seconds: float,
-    allow_unmeasured: bool, throughput: bool,
+    device: str | Sequence[str] | None, device_python: str | None, baseline: StrPath | None, rounds: int,
+    seconds: float, allow_unmeasured: bool, throughput: bool,
 ) -> "Measuring":  # fmt: skip
     from compressor.pipeline import Measuring
 

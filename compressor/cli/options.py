@@ -149,7 +149,7 @@ ProfileNames = Annotated[
     list[str],
     typer.Option(
         "--profile",
-        help="A profile's name, or the path of its YAML; repeatable: a bundle for each in OUT/NAME, one verdict over all.",
+        help="A profile's name, or the path of its YAML; repeatable: a bundle each in OUT/NAME, one verdict.",
         autocompletion=_profiles_like,
     ),
 ]
@@ -178,8 +178,8 @@ Devices = Annotated[
     typer.Option(
         "--device",
         metavar="[NAME=]URL",
-        help="local (the default), ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER]; repeatable: several devices "
-        "in one verdict.",
+        help="local (the default), ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER]; repeatable: several "
+        "devices in one verdict.",
     ),
 ]
 DevicePython = Annotated[

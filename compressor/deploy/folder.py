@@ -25,8 +25,8 @@ MANIFEST = "manifest.json"
 
 
 def ship(bundle_dir: Path, report: Report, device: str = "") -> None:
-    """Make BUNDLE/best/ of what the report chose, for one of several devices best/ in its folder `device`; where it chose
-    nothing, there is none. Raises KdcError."""
+    """Make BUNDLE/best/ of what the report chose, or best/ in the folder `device` of one of several devices; where it
+    chose nothing, there is none. Raises KdcError."""
     if report.winner is None:
         try:
             if (bundle_dir / device / BEST).exists():
@@ -83,7 +83,8 @@ def write_best(
 
 def problems_of_best(bundle_dir: Path, report: Report, device: str = "") -> list[str]:
     """What keeps BUNDLE/best/ from being the variant that `report`, just recomputed, chooses: a line each, that begins
-    with a path in the bundle; `device`: see `ship`. Of a best/ that another version of kdc made, its example programs are not compared.
+    with a path in the bundle; `device`: see `ship`. Of a best/ that another version of kdc made, its example programs
+    are not compared.
     """
     best, name = bundle_dir / device / BEST, f"{device}{BEST}"
     if report.winner is None:

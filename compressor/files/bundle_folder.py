@@ -45,8 +45,8 @@ WORKING = ".kdc-"
 
 DEVICES, DEVICE = "devices", "device.json"
 MATRIX = ("devices.json", "devices.md")
-"""Of a bundle that was measured on several devices: each has a folder in the one, with the other in it, and its session,
-its report and its best/; and what is said of all of them."""
+"""Of a bundle that was measured on several devices: each has a folder in the one, with the other in it, and its
+session, its report and its best/; and what is said of all of them."""
 
 MEASUREMENT = "measurements/measurement.json"
 REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml", "README.md")

@@ -232,7 +232,7 @@ def _tidy(bundle_dir: Path) -> None:
 
 
 def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> tuple[OnDevice, ...] | None:
-    """What was measured, where the bundle is sealed with its reports already; None where there is something to write."""
+    """What was measured, where the bundle is sealed with its reports; None where there is something to write."""
     folder = counted(bundle_dir)
     if folder != bundle_dir:
         return None

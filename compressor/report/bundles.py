@@ -30,8 +30,8 @@ def holds_bundles(folder: Path) -> bool:
 
 
 def read_bundles(folder: Path, look: Callable[[Path], Sequence[OnDevice]]) -> tuple[OnDevice, ...]:
-    """What was measured of each bundle in `folder`, by profile. `look`: what reads one that is sealed. One that waits to
-    be measured is not. Raises KdcError, also for a bundle there that no profile of devices.json has."""
+    """What was measured of each bundle in `folder`, by profile. `look`: what reads one that is sealed; one that waits
+    to be measured is not. Raises KdcError, also for a bundle there that devices.json does not list."""
     listed = list(_listed(folder))
     names = {name for name, _ in listed}
     for path in sorted(folder.iterdir()):
@@ -46,7 +46,9 @@ def _listed(folder: Path) -> Iterator[tuple[str, OfDevice]]:
     for entry in read_json(folder / MATRIX[0], Devices).devices:
         match = PROFILE.fullmatch(entry.report)
         if match is None:
-            raise KdcError(f"{folder / MATRIX[0]} names the report {entry.report!r}, which lies in no bundle of a profile")
+            raise KdcError(
+                f"{folder / MATRIX[0]} names the report {entry.report!r}, which lies in no bundle of a profile"
+            )
         if match[1] not in seen:
             seen.add(match[1])
             yield match[1], entry

@@ -114,7 +114,9 @@ def _for_an_open_verdict(report: Report, where: str) -> Step:
     if not report.matches and (undecided | missing) & set(ON_DEVICE):
         if report.measured_on is not None:
             name, profile = report.measured_on.name, report.profile
-            return Step("", f"{name} is not the device of profile {profile}: latency and memory are judged there alone.")
+            return Step(
+                "", f"{name} is not the device of profile {profile}: latency and memory are judged there alone."
+            )
         return Step(f"{again} --device ssh://USER@HOST", "latency and memory are judged on the profile's device alone")
     # A baseline is for all devices of a bundle.
     against = again if report.measured_on is None else f"kdc measure {where} --device … --device …"

@@ -132,8 +132,9 @@ def compared_with(bundle_dir: Path, baseline: Baseline) -> Shared:
 
 
 def results_beside(bundle_dir: Path, baseline: Baseline, device: str = "") -> tuple[Results, Report]:
-    """What a bundle holds, of one of several devices what lies in the folder `device`, with another baseline than the one that it was measured beside, if any: what that one
-    predicted then; and the report on it. Which variant ships is settled, and what raced in this session is left out."""
+    """What a bundle holds, of one of several devices what lies in the folder `device`, with another baseline than the
+    one that it was measured beside, if any: what that one predicted then; and the report on it. Which variant ships is
+    settled, and what raced in this session is left out."""
     shared, results = compared_with(bundle_dir, baseline), read_results(bundle_dir, device)
     as_measured = report_of(results)
     if results.shared is not None and results.shared.release == shared.release:

@@ -19,7 +19,8 @@ __all__ = ["side_by_side", "to_table"]
 
 
 def side_by_side(folders: list[Path]) -> SideBySide:
-    """The bundles, every file of them verified, and what each ships, of several devices on each. Writes nothing. Raises KdcError."""
+    """The bundles, every file of them verified, and what each ships, on each device. Writes nothing. Raises
+    KdcError."""
     seen: set[Path] = set()
     for path in folders:
         if path.resolve() in seen:

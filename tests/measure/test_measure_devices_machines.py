@@ -30,6 +30,9 @@ KNOWN = {
 }
 
 
+IS_HERE = machines._is_here
+
+
 @pytest.fixture(autouse=True)
 def _names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No name server is asked."""
@@ -40,7 +43,8 @@ def _names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise socket.gaierror(-2, "Name or service not known")
         return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (KNOWN[host], 0))]
 
-    monkeypatch.setattr(machines.socket, "getaddrinfo", known)
+    monkeypatch.setattr(socket, "getaddrinfo", known)
+    monkeypatch.setattr(machines, "_is_here", lambda family, address: address[0] == "127.0.0.1")
 
 
 def groups(*urls: str) -> list[list[str]]:
@@ -78,3 +82,8 @@ def test_without_ssh_the_name_alone_tells(monkeypatch: pytest.MonkeyPatch) -> No
         ["ssh://alias", "ssh://alias:23"],
         ["ssh://board.example"],
     ]
+
+
+def test_an_address_is_here_that_can_be_bound_to() -> None:
+    assert IS_HERE(socket.AF_INET, ("127.0.0.1", 0))
+    assert not IS_HERE(socket.AF_INET, ("255.255.255.255", 0)) or not IS_HERE(socket.AF_INET, ("203.0.113.77", 0))

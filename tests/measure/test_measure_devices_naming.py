@@ -23,7 +23,10 @@ def test_none_is_this_machine() -> None:
     [
         (("ssh://pi", "ssh://nano"), ["pi", "nano"]),
         (("local", "adb:R58M1234", "ssh://bob@pi:2222/mnt/disk"), ["local", "R58M1234", "pi"]),
-        (("ssh://pi", "ssh://bob@pi", "ssh://pi:2222", "ssh://pi/mnt/my disk"), ["pi", "bob-pi", "pi-2222", "pi-my-disk"]),
+        (
+            ("ssh://pi", "ssh://bob@pi", "ssh://pi:2222", "ssh://pi/mnt/my disk"),
+            ["pi", "bob-pi", "pi-2222", "pi-my-disk"],
+        ),
         (("ssh://PI", "ssh://pi"), ["PI", "pi-2"]),
         (("ssh://a@pi/x", "ssh://a@pi/y/x"), ["a-pi-x", "a-pi-x-2"]),
         (("kitchen=ssh://pi", "ssh://pi/mnt"), ["kitchen", "pi-mnt"]),
@@ -50,7 +53,23 @@ def test_a_url_keeps_its_own_equals_sign_and_a_name_is_no_part_of_it() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../x", "a b", "-o", ".hidden", "a/b", "x" * 65, "été", "a\u202eb", "a\nb", "a:b", "<script>", "a|b"],
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a b",
+        "-o",
+        ".hidden",
+        "a/b",
+        "x" * 65,
+        "été",
+        "a\u202eb",
+        "a\nb",
+        "a:b",
+        "<script>",
+        "a|b",
+    ],
 )
 def test_a_name_that_could_be_anything_else_is_refused(name: str) -> None:
     with pytest.raises(KdcError) as caught:

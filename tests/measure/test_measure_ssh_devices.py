@@ -148,7 +148,7 @@ def test_one_is_killed_in_the_middle(
     assert (bundle / "devices" / "board" / "best" / "manifest.json").is_file()
     assert (matrix["far"].verdict, matrix["far"].lost) == ("inconclusive", cut.lost)
     assert kdc("check", bundle).code == 3
-    suites = ET.fromstring(kdc("report", bundle, "--format", "junit").out)  # noqa: S314
+    suites = ET.fromstring(kdc("report", bundle, "--format", "junit").out)
     assert [suite.get("failures") for suite in suites] == ["0", "0"]
     assert until(lambda: left_there(tmp_path) == [])
     again = kdc("measure", bundle, "--device", url(tmp_path, "far"), *QUICK)

@@ -1,10 +1,9 @@
-"""Sessions at a time: each reports by its name, one that fails leaves the others alone, and an interruption ends all."""
+"""Sessions at a time: each reports by its name, one that fails leaves the others, and an interruption ends all."""
 
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -126,15 +125,14 @@ def test_an_interruption_ends_all_and_begins_none() -> None:
 
 
 @pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.05)
-    yield
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_impatient")
 def test_a_session_whose_device_says_nothing_is_ended_by_its_pipe() -> None:
-    started: list["subprocess.Popen[bytes]"] = []
+    started: list[subprocess.Popen[bytes]] = []
     others = Pipe([sys.executable, "-c", "import time; time.sleep(600)"])  # of a thread that has nothing to do with it
 
     def run(name: str, heard: Progress, stop: threading.Event) -> None:

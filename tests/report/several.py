@@ -17,7 +17,8 @@ TEACHER = {"role": "teacher", "wrong": 6, "p50": 6.0, **SMALL}
 
 def session_of(a: float, b: float, **changes: Any) -> dict[str, Any]:
     """What `make_bundle` takes for a session in which the variants `a` and `b` take so long."""
-    variants = {"a": {"p50": a, **SMALL}, "b": {"p50": b, **SMALL}, "teacher": TEACHER}
+    other = {"runtime": "openvino", "precision": "f32", "executed": "f32", **SMALL}
+    variants = {"a": {"p50": a, **SMALL}, "b": {"p50": b, **other}, "teacher": TEACHER}
     return {"variants": variants, **changes}
 
 

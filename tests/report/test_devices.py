@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -70,7 +69,9 @@ def test_each_device_has_its_own_report_winner_and_best(bundle: Path, make_bundl
         assert {"report.md", "report.html", "junit.xml", "README.md"} <= {path.name for path in folder.iterdir()}
         assert f"measured on `{name}`" in (folder / "report.md").read_text(encoding="utf-8").splitlines()[0]
     top = {path.name for path in bundle.iterdir() if path.is_file()}
-    assert top == {"bundle.json", "SHA256SUMS", "devices.json", "devices.md", "junit.xml"}, "no report of the one of them"
+    assert top == {"bundle.json", "SHA256SUMS", "devices.json", "devices.md", "junit.xml"}, (
+        "no report of the one of them"
+    )
     assert not (bundle / "best").exists()
 
 
@@ -169,13 +170,14 @@ def test_what_is_shown_of_all(bundle: Path, kdc: Kdc) -> None:
     assert md == (bundle / "devices.md").read_text(encoding="utf-8")
     assert md.startswith("## kdc: PASS – the budget holds on all 2 devices")
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in md.splitlines() if line.startswith("| ")}
-    assert re.fullmatch(r"\| `a` \| 2\.0\d \[[^|]*\] \| 1\.0\d \[[^|]*\], \*\*ships\*\* \|", rows["`a`"]) or (
-        re.fullmatch(r"\| `a` \| [12]\.\d+ \[[^|]*\] \| [01]\.\d+ \[[^|]*\], \*\*ships\*\* \|", rows["`a`"])
-    ), rows["`a`"]
+    _, nano, pi = rows["`a`"].removesuffix(" |").split(" | ")
+    assert float(nano.split()[0]) == pytest.approx(2.0, rel=0.05)
+    assert float(pi.split()[0]) == pytest.approx(1.0, rel=0.05)
+    assert (nano.endswith("**ships**"), pi.endswith("**ships**")) == (False, True)
     found = json.loads(kdc("report", bundle, "--format", "json").out)
     assert parse(Devices, found, "stdout") == read_json(bundle / "devices.json", Devices)
     assert found == json.loads(kdc("check", bundle, "--json").out)
-    suites = ET.fromstring(kdc("report", bundle, "--format", "junit").out)  # noqa: S314
+    suites = ET.fromstring(kdc("report", bundle, "--format", "junit").out)
     assert [suite.get("name") for suite in suites] == ["kdc mini-pc on nano: pass", "kdc mini-pc on pi: pass"]
     assert int(suites.get("tests", "0")) == sum(int(suite.get("tests", "0")) for suite in suites)
     assert {case.get("classname") for case in suites.iter("testcase")} >= {"nano.a", "pi.a", "pi.b"}
@@ -184,7 +186,7 @@ def test_what_is_shown_of_all(bundle: Path, kdc: Kdc) -> None:
     assert {"nano: a", "pi: a", "pi: teacher (teacher)"} <= set(bencher)
     text = kdc("report", bundle).out
     assert text.startswith("PASS  the budget holds on all 2 devices\n")
-    assert f"ships   {bundle}/devices/nano/best/" in text or f"{bundle.name}/devices/nano/best/" in text.replace("\n", "")
+    assert f"ships{bundle}/devices/nano/best/{bundle}/devices/pi/best/" in "".join(text.split())
     line = kdc("check", bundle).out.splitlines()
     assert line[0] == "PASS on 2 devices: nano pass, ships b; pi pass, ships a"
     assert line[1].startswith("seal ")
@@ -240,17 +242,12 @@ def test_hostile_texts_are_shown_as_text(make_bundle: Make, kdc: Kdc) -> None:
     evil = "<script>alert(1)</script> | `x` \x1b[31m \u202e @everyone\nPASS on all" + "y" * 5000
     made = several(make_bundle, {"nano": evil, "pi": A_FIRST})
     finish_each(made)
-    for text in (
-        (made / "devices.md").read_text(encoding="utf-8"),
-        kdc("report", made).out,
-        kdc("check", made).out,
-        kdc("report", made, "--format", "junit").out,
-    ):
-        assert "\x1b" not in text
-        assert "\u202e" not in text
+    markdown, junit = (made / "devices.md").read_text(encoding="utf-8"), kdc("report", made, "--format", "junit").out
+    for text in (markdown, junit, kdc("report", made).out, kdc("check", made).out):
+        nothing_acts(text)
         assert "\nPASS on all" not in text
-        assert "<script>" not in text.replace("\\<script>", "")
-    nothing_acts((made / "devices.md").read_text(encoding="utf-8"))
+    assert "<script>" not in markdown.replace("\\<script>", "") + junit
+    assert "@everyone" not in markdown
     assert max(map(cell_len, kdc("report", made).out.splitlines())) <= 80
     assert (made / "devices" / "nano" / "report.html").read_text(encoding="utf-8").count("<script>alert") == 0
 
@@ -340,7 +337,9 @@ def test_a_report_with_nothing_new_writes_nothing(bundle: Path) -> None:
     assert {path: (bundle / path).stat().st_mtime_ns for path in files_of(bundle)} == before
 
 
-def test_a_bundle_of_several_is_a_baseline_with_each_variant_once(bundle: Path, make_bundle: Make, tmp_path: Path) -> None:
+def test_a_bundle_of_several_is_a_baseline_with_each_variant_once(
+    bundle: Path, make_bundle: Make, tmp_path: Path
+) -> None:
     release = release_of(bundle)
     pi = read_results(bundle, "devices/pi/")
     assert pi.measurement is not None

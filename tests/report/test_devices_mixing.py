@@ -1,6 +1,7 @@
 """`kdc measure` on a bundle that was measured before, on one device or on several: what stays, what goes, what counts.
 
-What each device measures is prepared; how a session goes is test_measure_session's and test_measure_ssh_devices' matter.
+What each device measures is prepared; how a session goes is a matter of test_measure_session and
+test_measure_ssh_devices.
 """
 
 import shutil
@@ -221,7 +222,13 @@ def test_a_budget_that_fails_outweighs_a_device_that_does(there: Prepared, bundl
 
 @pytest.mark.parametrize(
     ("pi", "nano", "code"),
-    [(GONE, GONE, 3), (NO_RUNTIME, NO_RUNTIME, 4), (STRANGER, STRANGER, 2), (NO_RUNTIME, STRANGER, 3), (GONE, NO_RUNTIME, 3)],
+    [
+        (GONE, GONE, 3),
+        (NO_RUNTIME, NO_RUNTIME, 4),
+        (STRANGER, STRANGER, 2),
+        (NO_RUNTIME, STRANGER, 3),
+        (GONE, NO_RUNTIME, 3),
+    ],
 )
 def test_where_none_is_measured_nothing_changes(
     there: Prepared, bundle: Path, pi: KdcError, nano: KdcError, code: int
@@ -280,7 +287,9 @@ def test_an_export_that_waits_is_measured_on_several_and_takes_its_place(bundle:
     assert work_in(bundle) == []
 
 
-def test_names_and_python_are_told_to_each_session(there: Prepared, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_and_python_are_told_to_each_session(
+    there: Prepared, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pythons = {}
 
     def watched(folder: Path, url: devices.DeviceUrl, *, python: str | None, **more: Any) -> Measurement:

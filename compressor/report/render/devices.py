@@ -40,8 +40,8 @@ def _head(devices: Devices, measured: Sequence[OnDevice], allow_unmeasured: bool
     blocks = [f"## kdc: {devices.verdict.upper()} – {said_of_all(devices)}", _overview(devices)]
     if allow_unmeasured:
         blocks.append(
-            "**Unmeasured lines were allowed** (`--allow-unmeasured`): they are not judged, and are no pass. A device on "
-            "which nothing was measured stays open."
+            "**Unmeasured lines were allowed** (`--allow-unmeasured`): they are not judged, and are no pass. A device "
+            "on which nothing was measured stays open."
         )
     step = next_of(measured)
     last = [] if step is None else [f"**Next:** {step.in_markdown()}"]
@@ -137,7 +137,8 @@ def _facts(devices: Devices) -> Iterator[str]:
     yield "- [low–high] are 95 % intervals. Each device was measured in a session of its own"
     for device in devices.devices:
         when = f"measured {text(device.measured)} on {text(device.machine)}" if device.measured else NOT_MEASURED
-        yield f"- {code(device.name)} ({code(device.url)}, profile {code(device.profile)}): {when}; {code(device.report)}"
+        what = ", ".join([*([code(device.url)] if device.url else []), f"profile {code(device.profile)}"])
+        yield f"- {code(device.name)} ({what}): {when}; {code(device.report)}"
 
 
 def next_of(measured: Sequence[OnDevice], bundle: str = "BUNDLE") -> Step | None:

@@ -194,9 +194,7 @@ def devices_summary(measured: Sequence[OnDevice], bundle: str) -> "Group":
         if device.verdict != "pass"
     ]
     folders = [device.report.removesuffix("report.json") for device in devices.devices if device.winner is not None]
-    facts += [
-        ("" if number else "ships", _words(f"{bundle}/{folder}best/")) for number, folder in enumerate(folders)
-    ]
+    facts += [("" if number else "ships", _words(f"{bundle}/{folder}best/")) for number, folder in enumerate(folders)]
     step = next_of(measured, bundle)
     if step is not None and step.command:
         facts.append(("next", _command(step.command)))
