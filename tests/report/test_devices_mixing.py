@@ -331,7 +331,7 @@ def test_the_command_says_all_and_ends_by_all(there: Prepared, bundle: Path, kdc
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("way", ["to several", "to one"])
-def test_killed_at_any_call_the_old_or_the_new_counts(
+def test_killed_at_some_calls_the_old_or_the_new_counts(
     there: Prepared, bundle: Path, tmp_path: Path, make_bundle: Make, way: str
 ) -> None:
     """From one session to several and back: as `_take_over` puts a state in the place of another."""
@@ -357,7 +357,7 @@ def test_killed_at_any_call_the_old_or_the_new_counts(
         change()
     assert contents(work) == new
     calls, seen = KILLER.calls, set()
-    for at in range(1, calls + 1):
+    for at in (*range(1, calls, calls // 12), calls):
         shutil.rmtree(work)
         shutil.copytree(start, work)
         with killed_at(at):
@@ -371,7 +371,7 @@ def test_killed_at_any_call_the_old_or_the_new_counts(
         assert work_in(work) == [], at
         if left == new and way == "to one":
             assert device_folders(work) == []
-            assert only_one(work)
+            assert not [path for path in work.glob("devices/**/*") if path.is_file()]
     assert seen == {True, False}
 
 
