@@ -32,8 +32,8 @@ class Cell(Noun):
 
 
 class OfDevice(Noun):
-    """One device. `verdict`, `winner`, `why`: of the report on it, which lies at `report`; `failed`: the lines that
-    make it fail; `error`: why nothing was measured there, else null; `measured`: when, on which `machine`; `lost`: why
+    """One device. `verdict`, `winner`, `why`: of the report on it, which lies at `report`; `failed`: the lines on
+    which it fails; `error`: why nothing was measured there, else null; `measured`: when, on which `machine`; `lost`: why
     the session broke off."""
 
     name: str
