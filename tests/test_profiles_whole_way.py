@@ -21,7 +21,7 @@ def profiles(here: Path, tmp_path: Path) -> tuple[str, ...]:
     """Two of this machine, of which the second has a budget that nothing holds."""
     text = here.read_text(encoding="utf-8")
     (tmp_path / "strict.yaml").write_text(
-        text.replace("name: here", "name: strict").replace("size_mb: 20", "size_mb: 0.0001"), encoding="utf-8"
+        text.replace("name: here", "name: strict").replace("size_mb: 20.0", "size_mb: 0.0001"), encoding="utf-8"
     )
     assert "0.0001" in (tmp_path / "strict.yaml").read_text(encoding="utf-8")
     return ("--profile", str(here), "--profile", str(tmp_path / "strict.yaml"))
