@@ -32,9 +32,9 @@ class Cell(Noun):
 
 
 class OfDevice(Noun):
-    """One device. `verdict`, `winner`, `why`: of the report on it, which lies at `report`; `failed`: the lines on
-    which it fails; `error`: why nothing was measured there, else null; `measured`: when, on which `machine`; `lost`: why
-    the session broke off."""
+    """One device. `verdict`, `winner`, `why`: of the report on it, which lies at `report`; `failed`: the lines on which
+    it fails; `error`: why nothing was measured there, else null; `measured`: when, on which `machine`; `lost`: why the
+    session broke off."""
 
     name: str
     url: str

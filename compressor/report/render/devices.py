@@ -127,8 +127,9 @@ def _cell(cell: Cell | None) -> str:
 
 def _folds(devices: Devices, measured: Sequence[OnDevice]) -> Iterator[str]:
     for device, each in zip(devices.devices, measured, strict=True):
-        kept = tuple(check for check in each.report.checks if check.verdict != "pass")
-        blocks = [text(decides(device)), *([check_table(kept)] if kept else ["Every line holds."])]
+        told = ("fail",) if each.error is not None else ("fail", "inconclusive", "unmeasured")
+        kept = tuple(check for check in each.report.checks if check.verdict in told)
+        blocks = [text(decides(device)), *([check_table(kept)] if kept else [])]
         yield fold(f"{html.escape(device.name)}: {device.verdict}", blocks)
 
 
