@@ -103,7 +103,8 @@ class Outputs:
     mask: Tensor | None = None
 
     def flat(self, name: str) -> Tensor:
-        """A feature as a loss sees it: of tokens [B, N, D] the rows that count, [n, D]; all else as it is."""
+        """A feature as a loss sees it that takes no mask: of tokens [B, N, D] the rows that count, [n, D]; all else as it
+        is."""
         feature = self.features[name]
         if feature.ndim != 3:
             return feature
@@ -125,8 +126,11 @@ class BatchModel(nn.Module):
         inputs = inputs_of(batch, self.key)
         if self.taps is None:
             return Outputs(self.network(*inputs))
-        mask = None if self.mask is None else batch[f"{self.key}/{self.mask}"]
-        return Outputs(*self.taps(self.network, inputs), mask)
+        return Outputs(*self.taps(self.network, inputs), self.mask_of(batch))
+
+    def mask_of(self, batch: Batch) -> Tensor | None:
+        """Which tokens of a batch count, [B, N]; None: all, or what it takes are no tokens."""
+        return None if self.mask is None else batch[f"{self.key}/{self.mask}"]
 
 
 class Stored(Protocol):
@@ -178,7 +182,8 @@ class Feed(Protocol):
         probabilities [B, C]) and "index", the samples' numbers in the training data (int64 [B], always on the CPU).
         Where some samples of the training data have no label, "labelled" names the rows that have one (int64, on the
         CPU), and the others' label is -1, or a row of zeros; "labelled_share" is what the mean over the labelled rows
-        of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU)."""
+        of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU).
+        Where tokens were hidden, "token_labels" (int64 [B, N]) has them, and -100 elsewhere: for `masked_lm`."""
 
     def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
         """What `batches` gives the model `key` for these samples in an epoch that shows this view."""
