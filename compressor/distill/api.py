@@ -16,6 +16,7 @@ from compressor.distill.overlap import seen_before, tell_table_overlap, with_not
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import Destination, acquired, discard_backup, held
 from compressor.distill.run_refusals import refuse_place
+from compressor.distill.stages import bind_stages, require_learnable
 from compressor.distill.teacher.predictions import require_teachable
 from compressor.distill.trainer import log_sizes, precompute_answers, train_and_save
 from compressor.errors import KdcError
@@ -66,6 +67,8 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
     terms = bind_losses(request.recipe, has_teacher=False)
     if request.recipe.peers:
         raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
+    if request.recipe.stages:
+        raise KdcError("recipe stages: kdc teach learns in one", "kdc distill, or leave them out")
     _refuse_specialty_of_less(request)
     scheme = TASKS[request.task].named
     if request.init == "random" and (not request.teacher.startswith(f"{scheme}:") or "@" in request.teacher):
@@ -119,6 +122,8 @@ def require_one_process(request: Request) -> None:
         raise KdcError(
             f"{alone[0]} keeps a memory of all samples, which several processes would not share", "use one process"
         )
+    if request.recipe.stages and team().num_processes > 1:
+        raise KdcError("recipe stages: one that leaves the classifier out would stop several processes", "use one")
 
 
 def precompute(
@@ -183,6 +188,7 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
         request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table,
         passes=request.steps_per_epoch,
     )  # fmt: skip
+    require_learnable(plan)
     if plan.left_out and not any(term.asks_teacher for term in plan.terms):
         name, why = next(iter(plan.left_out.items()))
         raise KdcError(
@@ -193,10 +199,10 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
 
 
 def early_checked(request: Request) -> list[Term]:
-    """The losses of a distillation; raises KdcError for what is wrong with the request as far as that is known before
-    the data are open."""
+    """The losses of a distillation, of all its stages; raises KdcError for what is wrong with the request as far as
+    that is known before the data are open."""
     require_alone(request)
-    terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
+    terms = bind_stages(request.recipe, has_teacher=has_teacher(request))
     _refuse_without_effect(request, terms)
     return terms
 

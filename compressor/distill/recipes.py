@@ -13,7 +13,7 @@ from compressor.overrides import apply_overrides, read_yaml
 from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.base import parse
-from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.recipe import LossTerm, Optimizer, Recipe
 from compressor.schema.student import Regime, Request
 
 __all__ = [
@@ -163,7 +163,7 @@ class RecipeAsked:
 
     def _arms(self, request: Request, recipe: Recipe, validation: int | None, progress: Progress) -> tuple[str, ...]:
         """The weights of the losses that are tried; none where that was not asked for, or could tell nothing."""
-        weighed = any(key == "losses" or key.startswith("losses.") for key in self.overrides)
+        weighed = any(key.partition(".")[0] in ("losses", "stages") for key in self.overrides)
         if (
             validation is None
             or not self.arms
@@ -187,11 +187,16 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scaled(recipe: Recipe) -> Recipe:
-    """With the learning rate for its own batch size."""
-    optimizer = recipe.optimizer
-    if optimizer.lr_for_batch in (None, recipe.batch_size):
-        return recipe
-    lr = optimizer.lr * (recipe.batch_size / optimizer.lr_for_batch) ** 0.5
-    return recipe.model_copy(
-        update={"optimizer": optimizer.model_copy(update={"lr": lr, "lr_for_batch": recipe.batch_size})}
+    """With the learning rates for its own batch size."""
+    stages = tuple(
+        stage.model_copy(update={"optimizer": stage.optimizer and _rated(stage.optimizer, recipe.batch_size)})
+        for stage in recipe.stages
     )
+    return recipe.model_copy(update={"optimizer": _rated(recipe.optimizer, recipe.batch_size), "stages": stages})
+
+
+def _rated(optimizer: Optimizer, batch_size: int) -> Optimizer:
+    if optimizer.lr_for_batch in (None, batch_size):
+        return optimizer
+    lr = optimizer.lr * (batch_size / optimizer.lr_for_batch) ** 0.5
+    return optimizer.model_copy(update={"lr": lr, "lr_for_batch": batch_size})

@@ -108,6 +108,7 @@ def train(
     folder: Path,
     progress: Progress,
     accelerator: Accelerator | None = None,
+    more: bool = False,
 ) -> Position:
     """Train `learner` in place, and leave in its student the weights to keep (averaged over steps, where the recipe
     says so).
@@ -115,7 +116,7 @@ def train(
     Writes FOLDER/history.jsonl and FOLDER/checkpoint after every epoch, every ten minutes within one, and on a request
     to stop, which raises KeyboardInterrupt; continues from that state where there is one, if `inputs` (what it learns
     from, each with a fingerprint) are the same. `head`: trained alone for `recipe.head_epochs`. `accelerator`: its
-    processes share each batch, and its trackers get a row an epoch.
+    processes share each batch, and its trackers get a row an epoch. `more`: another stage follows, before which to stop.
     """
     student = learner.student
     accelerator = accelerator or Accelerator(cpu=next(student.parameters()).device.type == "cpu")
@@ -140,8 +141,7 @@ def train(
             _finish_epoch(run, validation_size >= MIN_TO_CHOOSE, started)
             run.save()
             _write_history(run, folder)
-            stop = any_of(accelerator, run.stop_requested())
-            if stop and run.position.epoch < recipe.epochs:
+            if any_of(accelerator, run.stop_requested()) and (more or run.position.epoch < recipe.epochs):
                 raise KeyboardInterrupt
     final = average.module if average else student
     student.load_state_dict(run.position.kept if run.position.kept is not None else final.state_dict())

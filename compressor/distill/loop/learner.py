@@ -43,11 +43,13 @@ def _asks_teacher(row: Row) -> bool:
     return any(name.startswith("teacher_") for name in row.needs)
 
 
-def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
-    """The recipe's losses, ready to call; raises KdcError for one that is unknown, or that cannot be had here."""
+def bind_losses(recipe: Recipe, *, has_teacher: bool, stage: int | None = None) -> list[Term]:
+    """The recipe's losses, ready to call; raises KdcError for one that is unknown, or that cannot be had here. `stage`:
+    which one it is of a training in several, from 1, where others follow; they may leave the classifier out."""
     terms = []
+    inside = "losses" if stage is None else f"stages.{stage - 1}.losses"
     for number, term in enumerate(recipe.losses):
-        where = f"recipe losses.{number}"
+        where = f"recipe {inside}.{number}"
         function, _ = bind(term.name, term.parameters, where)
         row = LOSSES[term.name]
         if _asks_teacher(row) and not has_teacher:
@@ -69,8 +71,8 @@ def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
     # One that never counts is not computed: its teacher need not run.
     terms = [term for term in terms if term.loss.ever]
     if not terms:
-        raise KdcError("recipe losses: every weight is 0, so nothing would be learned")
-    if not any("student_logits" in term.row.needs and term.row.knowledge != "self" for term in terms):
+        raise KdcError(f"recipe {inside}: every weight is 0, so nothing would be learned")
+    if stage is None and not any("student_logits" in term.row.needs and term.row.knowledge != "self" for term in terms):
         names = ", ".join(term.name for term in terms)
         raise KdcError(f"recipe losses: {names} teach the student's classifier nothing", "add kd or cross_entropy")
     if recipe.peers and recipe.head_epochs:

@@ -73,6 +73,8 @@ def control_of(request: Request, student: str | None, steps_per_epoch: int) -> R
         update={
             "losses": (given.model_copy(update={"weight": 1.0}),),
             "peers": (),
+            "stages": (),
+            "epochs": recipe.epochs_in_all,
             "ensemble": Ensemble(),
             "teacher_answers": TeacherAnswers(),
         }
