@@ -19,6 +19,7 @@ from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner
 from compressor.distill.loop.passes import Passes
 from compressor.distill.plan import TrainingPlan
+from compressor.distill.run_files import sweep
 from compressor.distill.run_folder import Destination, rollback, start
 from compressor.distill.stages import FOLDER, is_begun, stages_of
 from compressor.distill.teacher.codec import Codec
@@ -110,10 +111,13 @@ def _train_stage(
     teaches."""
     names = ", ".join(term.name for term in plan.terms)
     context.progress.note(f"stage {plan.stage} of {len(plan.request.recipe.stages) + 1}: {names}")
+    where = folder / FOLDER / str(plan.stage)
+    where.mkdir(parents=True, exist_ok=True)
+    sweep(where)
     sides = looked_at(plan, context)
     signal = table if plan.table is not None else _asked(plan, teacher, sides, feed, context)
     # Its classifier may know nothing, so that no epoch is chosen by what it answers: the last is kept.
-    fit(plan, folder / FOLDER / str(plan.stage), feed, signal, sides, context)
+    fit(plan, where, feed, signal, sides, context)
 
 
 def precompute_answers(plan: TrainingPlan, out: Path, resources: Resources, progress: Progress) -> None:

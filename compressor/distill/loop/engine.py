@@ -129,7 +129,8 @@ def train(
     before = load_state(run.checkpoint, run.modules, run.optimizer, inputs, progress)
     if before is not None:
         run.position = before
-        progress.note(f"resuming at epoch {before.epoch + 1} of {recipe.epochs}, step {before.step}")
+        if before.epoch < recipe.epochs:
+            progress.note(f"resuming at epoch {before.epoch + 1} of {recipe.epochs}, step {before.step}")
     with stop_requests() as run.stop_requested, out_of_memory_explained(recipe):
         while run.position.epoch < recipe.epochs:
             started = time.perf_counter()
