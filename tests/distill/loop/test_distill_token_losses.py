@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import AdamW
 
 from compressor.distill.features.layers import layer_pairs_of, taps_of
 from compressor.distill.loop import engine
@@ -112,8 +112,8 @@ def stepped(parts: int, monkeypatch: pytest.MonkeyPatch | None = None) -> tuple[
     if monkeypatch is not None:
         monkeypatch.setattr(engine, "shares_of", lambda counts, accelerator: [{} for _ in counts])
     run = engine.Training(
-        learner, learner, teacher, SimpleNamespace(steps_per_epoch=2), recipe,  # type: ignore[arg-type]
-        SGD(learner.parameters(), lr=0.0), None, Accelerator(cpu=True), {}, Path("nowhere"), Silent(),
+        learner, learner, teacher, SimpleNamespace(steps_per_epoch=2), recipe,
+        AdamW(learner.parameters(), lr=0.0, weight_decay=0.0), None, Accelerator(cpu=True), {}, Path("nowhere"), Silent(),
     )  # fmt: skip
     losses = engine._step(run, batches)
     gradients = [p.grad.clone() for p in learner.parameters() if p.grad is not None]
