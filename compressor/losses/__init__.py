@@ -34,13 +34,13 @@ class Loss:
     """A row of the table.
 
     `ranges`: lowest and highest value of each parameter. `formula`: one line of plain text. `knowledge`: what is
-    learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N, N]; of
-    sequences alone: tokens [B, N, D], scores [B, heads, N, N] (attention before the softmax), projections [B, 3, N, D]
-    (queries, keys, values), or logits over the vocabulary [B, N, V]. `tokens`: it takes tokens in place of maps, too.
-    Where it takes a `mask`, they come whole; else as rows [n, D], those that count. `connector`: the name of what makes
-    the student's features comparable with the teacher's. `mean_over`: what it is a mean over where samples are
-    sequences: the parts of a step are weighed by how much of it they hold. `auto`: which layers of a sequence it looks
-    at where the recipe names none. `layers`: the fewest pairs of features that it takes.
+    learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N, N];
+    of sequences alone tokens [B, N, D], scores [B, heads, N, N] (attention before the softmax), projections
+    [B, 3, N, D] (queries, keys, values), or logits over the vocabulary [B, N, V]. `tokens`: it takes tokens in place
+    of maps, too. Where it takes a `mask`, they come whole; else as rows [n, D], those that count. `connector`: the name
+    of what makes the student's features comparable with the teacher's. `mean_over`: what it is a mean over where
+    samples are sequences: the parts of a step are weighed by how much of it they hold. `auto`: which layers of a
+    sequence it looks at where the recipe names none. `layers`: the fewest pairs of features that it takes.
 
     Traits, which the tests hold against the function:
     `mixed_labels`: its labels may be probabilities; False where they must be classes, so that nothing mixed can be
@@ -103,7 +103,8 @@ LOSSES: dict[str, Loss] = {
     ),
     "soft_cross_entropy": Loss(
         soft_cross_entropy, {"temperature": TEMPERATURE}, "Jiao et al. 2020 (TinyBERT), arXiv 1909.10351",
-        "-T^2 sum_c softmax(z_t/T)_c log softmax(z_s/T)_c", "response", zero_at_agreement=False, zero_probabilities=True,
+        "-T^2 sum_c softmax(z_t/T)_c log softmax(z_s/T)_c", "response",
+        zero_at_agreement=False, zero_probabilities=True,
     ),
     "logit_mse": Loss(
         logit_mse, {}, "Bucilua, Caruana & Niculescu-Mizil 2006; as kd's limit: arXiv 1503.02531",

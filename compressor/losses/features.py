@@ -112,9 +112,9 @@ def attention_maps(
 ) -> Tensor:
     """TinyBERT's attention: `1/h Σ_heads MSE(A_s, A_t)`, the mean over all elements, summed over the layers.
 
-    Jiao et al. 2020 (arXiv 1909.10351), eq. 8. Attention matrices [B, heads, N, N] of as many heads; with `mask` [B, N],
-    1 where a token counts, the mean is over pairs of tokens that both do. Returns a scalar >= 0. Raises ValueError for
-    other shapes, or where they do not come in pairs of one shape.
+    Jiao et al. 2020 (arXiv 1909.10351), eq. 8. Attention matrices [B, heads, N, N] of as many heads; with `mask`
+    [B, N], 1 where a token counts, the mean is over pairs of tokens that both do. Returns a scalar >= 0. Raises
+    ValueError for other shapes, or where they do not come in pairs of one shape.
     """
     _require(student_features, 4, "attention matrices [B, heads, N, N]")
     if mask is None:

@@ -146,7 +146,7 @@ def _log_relations(vectors: Tensor, counts: Tensor, heads: int) -> Tensor:
     width = vectors.shape[-1]
     if width % heads:
         raise ValueError(f"relation_heads={heads} does not divide a width of {width}")
-    split = only(vectors, counts).unflatten(-1, (heads, width // heads)).transpose(1, 2)
+    split = only(vectors, counts).reshape(*vectors.shape[:-1], heads, width // heads).transpose(1, 2)
     scores = inner_products(split, split) / math.sqrt(width // heads)
     return scores.masked_fill(~counts[:, None, None], LOWEST).log_softmax(-1)
 

@@ -200,8 +200,8 @@ class Staged(nn.Module):
 def with_stages(
     inner: nn.Module, inputs: Sequence[Tensor], patches: Patches
 ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-    """Logits, and what comes out of each stage: maps [B, C, H, W], or where tokens are no patches, [B, N, D]; the same of
-    the embedding of a plain transformer, where it is shown."""
+    """Logits, and what comes out of each stage: maps [B, C, H, W], or where tokens are no patches, [B, N, D]; the same
+    of the embedding of a plain transformer, where it is shown."""
     inner = _with_its_stages(inner)
     if isinstance(inner, Staged):
         logits, states = inner.stages(*inputs)
@@ -288,8 +288,8 @@ def _pooled(inner: nn.Module, classes: int, features: dict[str, Tensor]) -> Iter
 
 @contextmanager
 def inside_of(inner: nn.Module, kind: str, tensors: list[Tensor]) -> Iterator[None]:
-    """Inside, a forward pass adds what the blocks compute to `tensors`. Fused attention never makes its matrix, so that it
-    is computed step by step meanwhile."""
+    """Inside, a forward pass adds what the blocks compute to `tensors`. Fused attention never makes its matrix, so that
+    it is computed step by step meanwhile."""
     if isinstance(inner, Staged):
         looking = {"attention": inner.attention, "scores": inner.scores, "projections": inner.projections}
         with looking[kind](tensors):

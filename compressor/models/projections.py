@@ -24,8 +24,8 @@ NAMES = (
 
 @contextmanager
 def projections_of(network: nn.Module, tensors: list[Tensor]) -> Iterator[None]:
-    """Inside, a forward pass adds the queries, keys and values of each block to `tensors`, [B, 3, N, D], before they are
-    split into heads. Raises KdcError at the end where there are none."""
+    """Inside, a forward pass adds the queries, keys and values of each block to `tensors`, [B, 3, N, D], before they
+    are split into heads. Raises KdcError at the end where there are none."""
     handles = []
     try:
         for block in network.modules():
@@ -45,9 +45,7 @@ def projections_of(network: nn.Module, tensors: list[Tensor]) -> Iterator[None]:
         raise KdcError(f"{type(network).__name__} shows no queries, keys and values", "choose a loss on stages")
 
 
-def _keep(
-    names: Sequence[str], name: str, seen: dict[str, Tensor], tensors: list[Tensor], *called: Any
-) -> None:
+def _keep(names: Sequence[str], name: str, seen: dict[str, Tensor], tensors: list[Tensor], *called: Any) -> None:
     """Of a block: the output of one of its layers; all three, once they are there."""
     seen[name] = called[-1]
     if len(seen) < len(names):

@@ -29,8 +29,8 @@ __all__ = ["Layer", "layers_of", "match", "named_layer", "same_strides", "taps_f
 class Layer:
     """A place in a network, and the shape of what comes out there, for one sample: (C, H, W) of a map, (N, D) of
     tokens, (N, V) of logits over a vocabulary, (heads, N, N) of attention and scores, (3, N, D) of projections, (D,) of
-    pooled features. N is that of an example where it varies. `stride`: pixels of the input a step of the map; 0: no map.
-    """
+    pooled features. N is that of an example where it varies. `stride`: pixels of the input a step of the map; 0: no
+    map."""
 
     name: str
     shape: tuple[int, ...]
@@ -68,7 +68,9 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
             f"{model.weights.source} answers otherwise when its stages are taken out", "name modules instead"
         )
     if taps == "tokens" and height:
-        raise KdcError(f"{model.weights.source} takes images, and this loss wants tokens", "hidden_states takes maps too")
+        raise KdcError(
+            f"{model.weights.source} takes images, and this loss wants tokens", "hidden_states takes maps too"
+        )
     wanted = 4 if height else 3
     layers = [
         Layer(f"stage{n}", tuple(tensor.shape[1:]), height / tensor.shape[2] if height else 0.0)

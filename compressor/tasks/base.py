@@ -103,8 +103,8 @@ class Outputs:
     mask: Tensor | None = None
 
     def flat(self, name: str) -> Tensor:
-        """A feature as a loss sees it that takes no mask: of tokens [B, N, D] the rows that count, [n, D]; all else as it
-        is."""
+        """A feature as a loss sees it that takes no mask: of tokens [B, N, D] the rows that count, [n, D]; all else as
+        it is."""
         feature = self.features[name]
         if feature.ndim != 3:
             return feature

@@ -72,7 +72,7 @@ def test_each_loss_finds_its_layers() -> None:
 
 
 def test_layers_may_be_named() -> None:
-    """0 is the embedding, 1 what comes out of the first block, -1 the last; MiniLM's teachers of 24 blocks, one before."""
+    """0 is the embedding, 1 what comes out of the first block, -1 the last: of 24, MiniLM takes one before."""
     student, teacher = encoder_of(16, 4), encoder_of(32, 6, seed=1)
     at = [["stage0", "stage0"], ["stage1", "stage1"], ["stage-1", "stage-2"]]
     assert pairs({"name": "hidden_states", "at": at}, student, teacher) == [tuple(pair) for pair in at]
@@ -99,7 +99,9 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"name": "attention_scores"}, {"heads": 2},
         "of 2 and 4 heads cannot be compared head by head: use relations .*relations needs neither",
     ),
-    "widths": ({"name": "token_cosine"}, {}, "stage2 is 16 wide and stage4 of the teacher 32: .*hidden_states.*relations"),
+    "widths": (
+        {"name": "token_cosine"}, {}, "stage2 is 16 wide and stage4 of the teacher 32, .*hidden_states.*relations",
+    ),
     "relation heads": (
         {"name": "relations", "relation_heads": 5}, {},
         "recipe losses, relations: relation_heads=5 does not divide a width of 16",
@@ -123,7 +125,9 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("loss", "changes", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_compared_is_refused_by_name(loss: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_compared_is_refused_by_name(
+    loss: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(KdcError, match=message):
         pairs(loss, encoder_of(**{**STUDENT, **changes}), encoder_of(**TEACHER, seed=1))
 

@@ -43,7 +43,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def distilled(teacher: Path, out: Path, losses: str, *more: object) -> int:
     student = "--student", "toy:16", "--student-init", "random", "--epochs", 4
-    return call("distill", "--teacher", f"run:{teacher}", *student, *HOW, "--out", out, "--set", f"losses=[{losses}]", *more)
+    return call(
+        "distill", "--teacher", f"run:{teacher}", *student, *HOW, "--out", out, "--set", f"losses=[{losses}]", *more
+    )
 
 
 TINYBERT = (

@@ -21,17 +21,23 @@ CONFIGS = {
 }
 
 
+def hooks(network: nn.Module) -> int:
+    return sum(len(module._forward_hooks) for module in network.modules())
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_block_shows_its_queries_keys_and_values(name: str) -> None:
     """Of ALBERT, whose blocks are one, as many as it goes through."""
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_config(CONFIGS[name]()).eval()
     ids = torch.randint(2, 40, (2, 7))
+    answer = model(input_ids=ids, output_hidden_states=True)
+    before = hooks(model)  # transformers leaves some of its own
     tensors: list[Tensor] = []
     with projections_of(model, tensors):
-        answer = model(input_ids=ids, output_hidden_states=True)
+        model(input_ids=ids)
     assert [tuple(tensor.shape) for tensor in tensors] == [(2, 3, 7, 16)] * 3
-    assert not any(module._forward_hooks for module in model.modules())
+    assert hooks(model) == before
     if name == "bert":
         for block, states, tensor in zip(model.bert.encoder.layer, answer.hidden_states, tensors, strict=False):
             own = block.attention.self
@@ -60,9 +66,10 @@ def test_keys_narrower_than_queries_are_refused() -> None:
             self.q_proj, self.k_proj, self.v_proj = nn.Linear(8, 8), nn.Linear(8, 4), nn.Linear(8, 4)
 
         def forward(self, states: Tensor) -> Tensor:
-            return self.v_proj(states) + self.k_proj(states) + self.q_proj(states).sum()
+            summed: Tensor = self.v_proj(states) + self.k_proj(states) + self.q_proj(states).sum()
+            return summed
 
     network = Grouped()
     with pytest.raises(KdcError, match="queries are 8 wide and its keys 4"), projections_of(network, []):
         network(torch.zeros(1, 3, 8))
-    assert not any(module._forward_hooks for module in network.modules())
+    assert hooks(network) == 0

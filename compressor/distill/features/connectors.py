@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compressor.distill.features.base import Connector, Given, LayerPairs
 from compressor.distill.features.token_connectors import SameHeads, SameWidth, Vocabulary
 from compressor.errors import KdcError
+from compressor.losses.numbers import full
 from compressor.models.stages import Layer
 
 __all__ = ["CONNECTORS", "Connector", "LayerPairs"]
@@ -44,7 +45,7 @@ class Project(Connector):
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
         pairs = self.sized(student, teacher)
-        projected = [_projected(self.regressor(number), s.float()) for number, (s, _) in enumerate(pairs)]
+        projected = [_projected(self.regressor(number), s.to(full(s))) for number, (s, _) in enumerate(pairs)]
         return {"student_features": projected, "teacher_features": [t for _, t in pairs]}
 
     def regressor(self, number: int) -> nn.Module:

@@ -34,8 +34,8 @@ class SameWidth(Connector):
         for student, teacher in sides.pairs:
             if student.shape[-1] != teacher.shape[-1]:
                 raise KdcError(
-                    f"{student.name} is {student.shape[-1]} wide and {teacher.name} of the teacher {teacher.shape[-1]}: "
-                    "there is no cosine between them",
+                    f"{student.name} is {student.shape[-1]} wide and {teacher.name} of the teacher {teacher.shape[-1]}"
+                    ", and there is no cosine between them",
                     "hidden_states, which learns a projector, or relations, which needs none",
                 )
 
@@ -48,8 +48,8 @@ class Vocabulary(Connector):
         for student, teacher in sides.pairs if sides.teacher else ():
             if student.shape[-1] != teacher.shape[-1]:
                 raise KdcError(
-                    f"a vocabulary of {student.shape[-1]:,} and the teacher's of {teacher.shape[-1]:,} tokens cannot be "
-                    "compared token by token",
+                    f"a vocabulary of {student.shape[-1]:,} and the teacher's of {teacher.shape[-1]:,} tokens cannot "
+                    "be compared token by token",
                     "a student with the teacher's tokenizer",
                 )
 

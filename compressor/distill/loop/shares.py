@@ -10,8 +10,8 @@ __all__ = ["shares_of", "weighed"]
 
 
 def shares_of(counts: Sequence[Mapping[str, Tensor]], accelerator: Accelerator) -> list[dict[str, Tensor]]:
-    """For each part of this process, what its losses are multiplied by, so that their mean over all parts of the step is
-    one over its tokens. `counts`: over how many of them each loss of a part is a mean (`Learner.counts`).
+    """For each part of this process, what its losses are multiplied by, so that their mean over all parts of the step
+    is one over its tokens. `counts`: over how many of them each loss of a part is a mean (`Learner.counts`).
 
     A mean of means would let a token in a part of few weigh more than one in a part of many; the gradient would then
     depend on how the step is cut.

@@ -167,7 +167,12 @@ def test_what_a_connector_gives_is_what_its_loss_takes(name: str) -> None:
     labels, index = torch.arange(B) % C, torch.arange(B)
     given = connector(own, others, labels, index)
     logits = torch.randn(B, C, requires_grad=True)
-    given |= {"labels": labels, "student_logits": logits, "mask": None, "token_labels": torch.arange(B * 5).view(B, 5) % 9}
+    given |= {
+        "labels": labels,
+        "student_logits": logits,
+        "mask": None,
+        "token_labels": torch.arange(B * 5).view(B, 5) % 9,
+    }
     loss: Tensor = row.function(**{key: given[key] for key in row.needs})
     assert loss.isfinite()
     loss.backward()  # type: ignore[no-untyped-call]

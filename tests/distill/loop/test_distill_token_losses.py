@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import AdamW
 
 from compressor.distill.features.layers import layer_pairs_of, taps_of
 from compressor.distill.loop import engine
@@ -69,9 +69,7 @@ def test_one_projector_serves_all_layers_and_the_embedding_and_is_not_the_studen
     learner, _, _ = learner_of()
     of_projector = dict(learner.connectors["hidden_states"].named_parameters())
     assert [tuple(p.shape) for p in of_projector.values()] == [(32, 16), (32,)]
-    assert learner.student.state_dict().keys() == {
-        f"network.{name}" for name in encoder_of(16, 2).network.state_dict()
-    }
+    assert learner.student.state_dict().keys() == {f"network.{name}" for name in encoder_of(16, 2).network.state_dict()}
 
 
 def test_every_loss_of_a_batch_is_the_function_of_what_the_networks_show() -> None:
@@ -114,8 +112,8 @@ def stepped(parts: int, monkeypatch: pytest.MonkeyPatch | None = None) -> tuple[
     if monkeypatch is not None:
         monkeypatch.setattr(engine, "shares_of", lambda counts, accelerator: [{} for _ in counts])
     run = engine.Training(
-        learner, learner, teacher, SimpleNamespace(steps_per_epoch=2), recipe,  # type: ignore[arg-type]
-        SGD(learner.parameters(), lr=0.0), None, Accelerator(cpu=True), {}, Path("nowhere"), Silent(),  # type: ignore[arg-type]
+        learner, learner, teacher, SimpleNamespace(steps_per_epoch=2), recipe,
+        AdamW(learner.parameters(), lr=0.0, weight_decay=0.0), None, Accelerator(cpu=True), {}, Path("nowhere"), Silent(),
     )  # fmt: skip
     losses = engine._step(run, batches)
     gradients = [p.grad.clone() for p in learner.parameters() if p.grad is not None]
@@ -135,7 +133,9 @@ def test_a_step_in_parts_of_unequal_lengths_has_the_gradient_of_the_whole_step(p
 def test_without_shares_it_would_have_another(monkeypatch: pytest.MonkeyPatch) -> None:
     losses, gradients = stepped(1)
     in_parts, of_parts = stepped(4, monkeypatch)
-    assert in_parts["kd"] == pytest.approx(losses["kd"], rel=1e-9), "a mean over samples, of which each part has as many"
+    assert in_parts["kd"] == pytest.approx(losses["kd"], rel=1e-9), (
+        "a mean over samples, of which each part has as many"
+    )
     for name in losses.keys() - {"kd"}:
         assert in_parts[name] != pytest.approx(losses[name], rel=1e-3), name
     assert not all(torch.allclose(a, b, atol=1e-4) for a, b in zip(gradients, of_parts, strict=True))
@@ -156,7 +156,7 @@ class Team:
 
 def test_shares_go_by_the_step_of_all_processes() -> None:
     counts = [{"a": torch.tensor(3.0), "b": torch.tensor(0.0)}, {"a": torch.tensor(5.0), "b": torch.tensor(2.0)}]
-    shares = shares_of(counts, Team(torch.tensor([8.0, 0.0])))  # type: ignore[arg-type]
+    shares = shares_of(counts, Team(torch.tensor([8.0, 0.0])))
     assert [{name: value.item() for name, value in part.items()} for part in shares] == [
         {"a": 3 * 4 / 16, "b": 0.0}, {"a": 5 * 4 / 16, "b": 2 * 4 / 2},
     ]  # fmt: skip
