@@ -113,7 +113,8 @@ def stepped(parts: int, monkeypatch: pytest.MonkeyPatch | None = None) -> tuple[
         monkeypatch.setattr(engine, "shares_of", lambda counts, accelerator: [{} for _ in counts])
     run = engine.Training(
         learner, learner, teacher, SimpleNamespace(steps_per_epoch=2), recipe,
-        AdamW(learner.parameters(), lr=0.0, weight_decay=0.0), None, Accelerator(cpu=True), {}, Path("nowhere"), Silent(),
+        AdamW(learner.parameters(), lr=0.0, weight_decay=0.0), None, Accelerator(cpu=True), {}, Path("nowhere"),
+        Silent(),
     )  # fmt: skip
     losses = engine._step(run, batches)
     gradients = [p.grad.clone() for p in learner.parameters() if p.grad is not None]
