@@ -51,7 +51,9 @@ def require_learnable(plan: TrainingPlan) -> None:
     for stage in stages_of(plan):
         if not stage.terms:
             name, why = next(iter(stage.left_out.items()))
-            raise KdcError(f"recipe stages.{(stage.stage or 1) - 1}: {name} would be left out, and nothing is left: {why}")
+            raise KdcError(
+                f"recipe stages.{(stage.stage or 1) - 1}: {name} would be left out, and nothing is left: {why}"
+            )
 
 
 def is_begun(folder: Path) -> bool:

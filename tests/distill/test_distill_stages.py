@@ -1,5 +1,5 @@
-"""Trainings in stages: hints first, then logits. Each resumes byte for byte, and the answers that one has kept serve the
-next."""
+"""Trainings in stages: hints first, then logits. Each resumes byte for byte, and the answers that one has kept serve
+the next."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,9 @@ FITNETS: dict[str, Any] = {
 STEPS = 6
 
 
-def run(request: Request, out: Path, *, resume: bool = False, progress: Progress | None = None, cache: Path | None = None) -> Student:
+def run(
+    request: Request, out: Path, *, resume: bool = False, progress: Progress | None = None, cache: Path | None = None
+) -> Student:
     resources = Resources(teacher_cache=cache)
     return distill(request, Destination(out, resume=resume), progress=progress or Silent(), resources=resources)
 
@@ -93,7 +95,7 @@ def test_other_stages_are_another_run(
     with pytest.raises(KeyboardInterrupt):
         run(ask_distill(**FITNETS), tmp_path / "run", progress=interrupt_at(3))
     longer = {**FITNETS, "stages": [{**FITNETS["stages"][0], "epochs": 3}]}
-    with pytest.raises(KdcError, match="started with other settings: .*stages"):
+    with pytest.raises(KdcError, match=r"started with other settings: .*stages"):
         run(ask_distill(**longer), tmp_path / "run", resume=True)
 
 
@@ -146,7 +148,9 @@ def test_a_stage_is_the_recipe_but_for_its_own_keys() -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "an unknown loss": ({"stages": [{"losses": [{"name": "hnt"}], "epochs": 1}]}, r"recipe stages\.0\.losses\.0: unknown loss"),
+    "an unknown loss": (
+        {"stages": [{"losses": [{"name": "hnt"}], "epochs": 1}]}, r"recipe stages\.0\.losses\.0: unknown loss",
+    ),
     "a layer that is not there": (
         {"stages": [{"losses": [{"name": "hint", "at": [["stage9", "stage1"]]}], "epochs": 1}]}, "there is no stage9",
     ),

@@ -116,7 +116,7 @@ def train(
     Writes FOLDER/history.jsonl and FOLDER/checkpoint after every epoch, every ten minutes within one, and on a request
     to stop, which raises KeyboardInterrupt; continues from that state where there is one, if `inputs` (what it learns
     from, each with a fingerprint) are the same. `head`: trained alone for `recipe.head_epochs`. `accelerator`: its
-    processes share each batch, and its trackers get a row an epoch. `more`: another stage follows, before which to stop.
+    processes share each batch, and its trackers get a row an epoch. `more`: another stage follows: stop before it.
     """
     student = learner.student
     accelerator = accelerator or Accelerator(cpu=next(student.parameters()).device.type == "cpu")
