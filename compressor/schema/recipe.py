@@ -224,8 +224,9 @@ class Qat(Noun):
 
 class Stage(Noun):
     """What the student learns before it learns by the recipe's own losses: FitNets' hints, TinyBERT's hidden states.
-    All but these keys is the recipe's; views begin again, so that kept predictions serve every stage. What a loss trains
-    between two networks goes with its stage; the weights that go on are the last ones (averaged, with `ema_decay`)."""
+    All but these keys is the recipe's; views begin again, so that kept predictions serve every stage. What a loss
+    trains between two networks goes with its stage; the weights that go on are the last (averaged, with `ema_decay`).
+    """
 
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
     """Their weighted sum is learned from. They may leave the classifier out."""
