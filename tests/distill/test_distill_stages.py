@@ -77,7 +77,7 @@ def test_hints_come_first_and_logits_go_on_from_there(staged: Path, tmp_path: Pa
 def test_interrupted_in_any_stage_it_goes_on_byte_for_byte(
     staged: Path, tmp_path: Path, ask_distill: Ask, interrupt_at: Callable[[int], Progress], step: int
 ) -> None:
-    """Pitfalls, "Resumed is not the same": within the first stage, in its last step, in the first after it, and later."""
+    """Pitfalls, "Resumed is not the same": within the first stage, at its end, in the next one, and later."""
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run(ask_distill(**FITNETS), out, progress=interrupt_at(step))
