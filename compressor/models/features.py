@@ -1,7 +1,7 @@
 """What a network computes on the way to its logits, by name: stages, pooled features, attention maps, any module.
 
     stage1 … stageN     the output of a stage: of each block of a transformer, of the last block at each stride of a CNN
-    stage0              of a plain transformer: the embedding, which the first block takes
+    embedding           of a plain transformer: what its first block takes
     attention1 …        the attention matrices of each block of a transformer, after the softmax
     scores1 …           of a sequence: the same before the softmax, `Q Kᵀ / √d`
     projections1 …      of a sequence: each block's queries, keys and values, one behind the other
@@ -44,7 +44,7 @@ Patches = Literal["square", "oblong", "none"]
 """What the tokens of a network are: patches of a square image, which are a map; of one that is not square, so that
 nothing says how they lie; or a sequence, which stays one."""
 
-POOLED, EMBEDDING, VOCABULARY = "pooled", "stage0", "vocabulary"
+POOLED, EMBEDDING, VOCABULARY = "pooled", "embedding", "vocabulary"
 
 INSIDE = "attention", "scores", "projections"
 """What blocks of attention compute on their way."""
@@ -135,7 +135,7 @@ def _beside(
     beside = {}
     if EMBEDDING in names:
         if embedding is None:
-            raise KdcError(f"{type(inner).__name__} gives no embedding, {EMBEDDING}", "stage1 is the first")
+            raise KdcError(f"{type(inner).__name__} gives no embedding that could be told apart", "stage1 is the first")
         beside[EMBEDDING] = embedding
     if VOCABULARY in names:
         if not isinstance(inner, Staged):

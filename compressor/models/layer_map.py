@@ -33,7 +33,7 @@ def even_map(student: int, teacher: int) -> LayerMap:
     if student < 1 or teacher % student:
         raise KdcError(
             f"{student} blocks do not share out the teacher's {teacher} evenly",
-            "name the pairs: at: [[stage1, stage1], …]; stage0 is the embedding, stage-1 the last",
+            "name the pairs: at: [[stage1, stage1], …]; `embedding` is what the first takes, stage-1 the last",
         )
     k = teacher // student
     return LayerMap(

@@ -58,7 +58,7 @@ EVEN = [("stage1", "stage2"), ("stage2", "stage4"), ("stage3", "stage6")]
 def test_each_loss_finds_its_layers() -> None:
     """The map is the paper's; the last hidden state is compared alone by the cosine, the last block's by relations."""
     student, teacher = encoder_of(16, 3), encoder_of(32, 6, seed=1)
-    assert pairs({"name": "hidden_states"}, student, teacher) == [("stage0", "stage0"), *EVEN]
+    assert pairs({"name": "hidden_states"}, student, teacher) == [("embedding", "embedding"), *EVEN]
     assert pairs({"name": "hint"}, student, teacher) == EVEN
     scores = [("scores1", "scores2"), ("scores2", "scores4"), ("scores3", "scores6")]
     assert pairs({"name": "attention_scores"}, student, teacher) == scores
@@ -74,7 +74,7 @@ def test_each_loss_finds_its_layers() -> None:
 def test_layers_may_be_named() -> None:
     """0 is the embedding, 1 what comes out of the first block, -1 the last: of 24, MiniLM takes one before."""
     student, teacher = encoder_of(16, 4), encoder_of(32, 6, seed=1)
-    at = [["stage0", "stage0"], ["stage1", "stage1"], ["stage-1", "stage-2"]]
+    at = [["embedding", "embedding"], ["stage1", "stage1"], ["stage-1", "stage-2"]]
     assert pairs({"name": "hidden_states", "at": at}, student, teacher) == [tuple(pair) for pair in at]
     at = [["projections-1", "projections-2"]]
     assert pairs({"name": "relations", "at": at, "relation_heads": 4}, student, teacher) == [tuple(at[0])]
@@ -86,7 +86,7 @@ def test_the_map_is_said_without_the_length_of_an_example() -> None:
     recipe = Recipe.model_validate({"schema": 1, "losses": [*losses, {"name": "masked_lm"}, {"name": "kd"}]})
     sides, _ = layer_pairs_of(bind_losses(recipe, has_teacher=True), student, teacher, classes=3, samples=20)
     assert [described(name, side) for name, side in sides.items()] == [
-        "hidden_states: stage0 (16 wide) from stage0 (32 wide), stage1 (16 wide) from stage2 (32 wide)",
+        "hidden_states: embedding (16 wide) from embedding (32 wide), stage1 (16 wide) from stage2 (32 wide)",
         "attention_scores: scores1 (4 heads) from scores2 (4 heads)",
         "relations: projections1 (16 wide) from projections2 (32 wide)",
         "masked_lm looks at vocabulary (18 wide)",
@@ -146,10 +146,10 @@ def test_what_blocks_compute_comes_out_by_name() -> None:
     model = encoder_of(16, 2)
     network: Any = model.network.eval()
     inputs = example(model)
-    names = ["stage0", "stage-1", "attention2", "scores2", "projections2", "vocabulary", "pooled"]
+    names = ["embedding", "stage-1", "attention2", "scores2", "projections2", "vocabulary", "pooled"]
     logits, features = taps_for(model, names)(network, inputs)
     assert torch.equal(logits, network(*inputs))
-    assert torch.equal(features["stage0"], network.tokens(inputs[0]))
+    assert torch.equal(features["embedding"], network.tokens(inputs[0]))
     query, key, _ = features["projections2"].unbind(1)
     assert features["projections2"].shape == (3, 3, 6, 16)
     first = query[0, :, :4] @ key[0, :, :4].T / 4**0.5
@@ -171,7 +171,7 @@ def test_networks_that_do_not_show_it_say_so() -> None:
     ):
         with pytest.raises(KdcError, match=message):
             layers_of(cnn, kind)
-    with pytest.raises(KdcError, match="ResNet gives no embedding, stage0"):
-        taps_for(cnn, ["stage0"])(cnn.network.eval(), (torch.zeros(1, 3, 32, 32),))
-    plain = Taps(Encoder(8, 1), ["stage0"], 3, patches="none")
-    assert plain.names == ("stage0",)
+    with pytest.raises(KdcError, match="ResNet gives no embedding"):
+        taps_for(cnn, ["embedding"])(cnn.network.eval(), (torch.zeros(1, 3, 32, 32),))
+    plain = Taps(Encoder(8, 1), ["embedding"], 3, patches="none")
+    assert plain.names == ("embedding",)

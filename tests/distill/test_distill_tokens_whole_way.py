@@ -60,7 +60,9 @@ def test_it_learns_what_the_teacher_computes_and_keeps_no_projector(
     out = tmp_path / "student"
     assert distilled(teacher, out, TINYBERT, "--set", "accumulate=2") == 0
     said = capsys.readouterr().err
-    assert "hidden_states: stage0 (16 wide) from stage0 (32 wide), stage1 (16 wide) from stage2 (32 wide), " in said
+    assert (
+        "hidden_states: embedding (16 wide) from embedding (32 wide), stage1 (16 wide) from stage2 (32 wide), " in said
+    )
     assert "relations: projections2 (16 wide) from projections4 (32 wide)" in said
     rows = [json.loads(line)["loss"] for line in (out / "history.jsonl").read_text().splitlines()]
     for name in ("hidden_states", "relations", "kd"):

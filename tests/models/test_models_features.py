@@ -134,7 +134,7 @@ def test_hugging_face_models_have_stages_pooled_features_and_attention() -> None
         (lambda: named_layer(model("test_resnet"), "stage9"), "there is no stage9: the network has 5 of them"),
         (lambda: named_layer(model("test_resnet"), "layer1.7"), r"no layer layer1.7; did you mean layer1"),
         (lambda: layers_of(model("test_resnet"), "attention"), "has no attention"),
-        (lambda: named_layer(model("test_resnet"), "stage0"), "ResNet gives no embedding, stage0"),
+        (lambda: named_layer(model("test_resnet"), "stage0"), "no layer stage0"),
         (lambda: named_layer(model("test_resnet"), "stage--1"), "no layer stage--1"),
         (lambda: named_layer(model("test_vit"), "blocks.0.attn.attn_drop"), "is never called"),
     ],

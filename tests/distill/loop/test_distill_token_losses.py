@@ -79,7 +79,7 @@ def test_every_loss_of_a_batch_is_the_function_of_what_the_networks_show() -> No
     losses = learner(batch, answers)
     ours = learner.student(batch)
     project = next(iter(learner.connectors["hidden_states"].children()))[0]  # type: ignore[index]
-    pairs = [("stage0", "stage0"), ("stage1", "stage2"), ("stage2", "stage4")]
+    pairs = [("embedding", "embedding"), ("stage1", "stage2"), ("stage2", "stage4")]
     expected = hidden_states(
         [project(ours.features[name]) for name, _ in pairs], [answers.features[name] for _, name in pairs], ours.mask
     )
