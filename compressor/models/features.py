@@ -2,6 +2,8 @@
 
     stage1 … stageN     the output of a stage: of each block of a transformer, of the last block at each stride of a CNN
     attention1 …        the attention matrices of each block of a transformer, after the softmax
+    scores1 …           the same before the mask and the softmax, of a transformer on tokens
+    embedding           what the first block of a transformer on tokens takes
     pooled              what the classifier takes
     blocks.3.conv       the output of a module, by its path in the network
 
@@ -21,13 +23,24 @@ from compressor.errors import KdcError, did_you_mean
 from compressor.models.loaded import SelectClasses
 from compressor.models.weights import heads
 
-__all__ = ["POOLED", "Patches", "Staged", "Taps", "attention_of", "inner_of", "is_attention", "with_stages"]
+__all__ = [
+    "EMBEDDING",
+    "POOLED",
+    "Patches",
+    "Staged",
+    "Taps",
+    "attention_of",
+    "inner_of",
+    "is_attention",
+    "with_stages",
+]
 
 Patches = Literal["square", "oblong", "none"]
 """What the tokens of a network are: patches of a square image, which are a map; of one that is not square, so that
 nothing says how they lie; or a sequence, which stays one."""
 
 POOLED = "pooled"
+EMBEDDING = "embedding"
 BEFORE_IMAGE = (0, 1, 2, 4, 5)
 """Tokens before those of the image: class, distillation, registers."""
 
@@ -38,12 +51,13 @@ class Taps:
     def __init__(self, network: nn.Module, names: Sequence[str], classes: int, *, patches: Patches = "square") -> None:
         """`classes`: the width of the classifier, by which it is found. `patches`: what its tokens are."""
         self.names, self._classes, self._patches = tuple(dict.fromkeys(names)), classes, patches
-        self._stages = any(_is_stage(name) for name in self.names)
+        self._stages = any(_is_stage(name) or name == EMBEDDING for name in self.names)
         self._attention = any(is_attention(name) for name in self.names)
+        self._scores = any(_is_score(name) for name in self.names)
         inner = inner_of(network)
         known = dict(inner.named_modules())
         for name in self.names:
-            if name != POOLED and not _is_stage(name) and not is_attention(name) and name not in known:
+            if _is_module(name) and name not in known:
                 near = did_you_mean(name, known)
                 raise KdcError(
                     f"{type(inner).__name__} has no layer {name}{near}",
@@ -59,18 +73,25 @@ class Taps:
             if POOLED in self.names:
                 stack.enter_context(_pooled(inner, self._classes, features))
             for name in self.names:
-                if name != POOLED and not _is_stage(name) and not is_attention(name):
+                if _is_module(name):
                     stack.enter_context(_output(inner.get_submodule(name), name, features, self._patches))
             attention: list[Tensor] = []
+            scores: list[Tensor] = []
             if self._attention:
                 stack.enter_context(attention_of(inner, attention))
+            if self._scores:
+                stack.enter_context(_scores_of(inner, scores))
             if self._stages:
-                logits, stages = with_stages(inner, inputs, self._patches)
+                logits, stages, embedding = _all_stages(inner, inputs, self._patches)
                 features.update(_numbered("stage", stages, self.names))
+                if embedding is not None:
+                    features[EMBEDDING] = embedding
             else:
                 logits = inner(*inputs)
             if self._attention:
                 features.update(_numbered("attention", attention, self.names))
+            if self._scores:
+                features.update(_numbered("scores", scores, self.names))
         missing = [name for name in self.names if name not in features]
         if missing:
             raise KdcError(f"{missing[0]} of {type(inner).__name__} is never called, so nothing comes out of it")
@@ -99,6 +120,14 @@ def _selected(network: nn.Module, logits: Tensor) -> Tensor:
 
 def _is_stage(name: str) -> bool:
     return _number(name, "stage") is not None
+
+
+def _is_module(name: str) -> bool:
+    return name not in (POOLED, EMBEDDING) and not (_is_stage(name) or is_attention(name) or _is_score(name))
+
+
+def _is_score(name: str) -> bool:
+    return _number(name, "scores") is not None
 
 
 def is_attention(name: str) -> bool:
@@ -141,20 +170,34 @@ class Staged(nn.Module):
         raise KdcError(f"{type(self).__name__} shows no attention matrices", "choose a loss on stages")
 
 
+    @contextmanager
+    def scores(self, matrices: list[Tensor]) -> Iterator[None]:
+        """As `attention`, before the mask and the softmax."""
+        yield
+        raise KdcError(f"{type(self).__name__} shows no attention scores", "choose a loss on stages")
+
+
 def with_stages(inner: nn.Module, inputs: Sequence[Tensor], patches: Patches) -> tuple[Tensor, list[Tensor]]:
     """Logits, and what comes out of each stage: maps [B, C, H, W], or where tokens are no patches, [B, N, D]."""
+    logits, stages, _ = _all_stages(inner, inputs, patches)
+    return logits, stages
+
+
+def _all_stages(
+    inner: nn.Module, inputs: Sequence[Tensor], patches: Patches
+) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    """The same, and the embedding, which a plain transformer gives first: no block has seen it."""
     inner = _with_its_stages(inner)
     if isinstance(inner, Staged):
         logits, states = inner.stages(*inputs)
         maps = [_as_map(state, patches) for state in states]
-        # A plain transformer gives its embedding first, which no block has seen.
         plain = len(maps) > 1 and len({_places(stage_map) for stage_map in maps}) == 1
-        return logits, _one_a_stage(maps[1:] if plain else maps)
+        return logits, _one_a_stage(maps[1:] if plain else maps), maps[0] if plain else None
     if not hasattr(inner, "forward_intermediates"):
         raise KdcError(f"{type(inner).__name__} has no stages that can be told apart", "name modules by their path")
     network: Any = inner
     final, maps = network.forward_intermediates(*inputs)
-    return network.forward_head(final), _one_a_stage([_as_map(stage_map, patches) for stage_map in maps])
+    return network.forward_head(final), _one_a_stage([_as_map(stage_map, patches) for stage_map in maps]), None
 
 
 def _one_a_stage(maps: list[Tensor]) -> list[Tensor]:
@@ -253,3 +296,11 @@ def attention_of(inner: nn.Module, matrices: list[Tensor]) -> Iterator[None]:
         for block, fused, handle in zip(blocks, before, handles, strict=True):
             block.fused_attn = fused
             handle.remove()
+
+
+@contextmanager
+def _scores_of(inner: nn.Module, matrices: list[Tensor]) -> Iterator[None]:
+    if not isinstance(inner, Staged):
+        raise KdcError(f"{type(inner).__name__} shows no attention scores", "choose a loss on stages")
+    with inner.scores(matrices):
+        yield

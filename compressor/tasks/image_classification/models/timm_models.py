@@ -18,7 +18,7 @@ from compressor.models.weights import require_finite, tensors_sha256
 from compressor.schema.base import parse
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
-from compressor.tasks.image_classification.models.building import (
+from compressor.models.building import (
     config_in,
     described_by,
     require_files,

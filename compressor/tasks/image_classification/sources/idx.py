@@ -20,7 +20,7 @@ from compressor.errors import KdcError, os_error
 from compressor.files.reading import open_regular, read_text
 from compressor.names import lines_of
 from compressor.progress import Progress
-from compressor.tasks.image_classification.sources.folder import entries, present_path
+from compressor.data.places import entries, present_path
 
 __all__ = ["find_idx"]
 
