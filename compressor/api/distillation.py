@@ -1,13 +1,11 @@
 """`kdc distill` and `kdc distill --precompute` as functions."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.api.call import Listener, StrPath, api_call, called_like, listener
 from compressor.api.asked import Asked, race_of, refuse_without_choice
+from compressor.api.call import Listener, StrPath, api_call, called_like, listener
 from compressor.api.results import RunResult
 from compressor.api.results_before import PlanResult
 from compressor.api.task import task_asked
@@ -21,15 +19,12 @@ from compressor.api.values import (
     several,
     text_of,
 )
-from compressor.errors import KdcError
 from compressor.progress import Progress
 
 if TYPE_CHECKING:
     from compressor.api.values import ProfileLike, RecipeLike
     from compressor.choice import Choosing
-    from compressor.distill import Destination, RecipeAsked, Resources
-    from compressor.schema.quantization import Scheme
-    from compressor.schema.race import RaceRequest
+    from compressor.distill import Destination, Resources
     from compressor.schema.student import Request
 
 __all__ = ["distill", "plan_distill", "precompute"]
@@ -224,5 +219,3 @@ def _resources(decode_cache: str | int | None, teacher_cache: StrPath | None, tr
 
     kept = None if teacher_cache is None else str(path_of(teacher_cache, "--teacher-cache"))
     return Resources.of(decode_cache, kept, tracker)
-
-

@@ -35,15 +35,16 @@ class TaskAsked:
         if told.said:
             heard.note(f"task {told.name} ({told.why})")
         if not TASKS[told.name].columns:
-            given = {"--text-column": self.text_column, "--label-column": self.label_column}
-            given |= {"--max-length": self.max_length}
+            given: dict[str, object] = {"--text-column": self.text_column, "--label-column": self.label_column}
+            given["--max-length"] = self.max_length
             for option, value in given.items():
                 if value:
                     raise KdcError(f"{option} is of texts, and this is {told.name}", "leave it out, or state --task")
             return told.name
         if len(self.text_column) > 2:
             raise KdcError(
-                f"--text-column is given {len(self.text_column)} times, and a sample has one text, or two", "one, or two"
+                f"--text-column is given {len(self.text_column)} times, and a sample has one text, or two",
+                "one, or two",
             )
         unfit = [*(["--input-size"] if self.input_size is not None else []), *self.unfit]
         if unfit:

@@ -83,13 +83,12 @@ def teach(
     task = asked.named(data, [teacher], [], heard)
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
-        "task": task, "columns": asked.columns, "command": "teach", "teacher": teacher, "student": None, "init": teacher_init,
-        "data": data, "skip_bad": skip_bad, "input_size": asked.size,
+        "task": task, "columns": asked.columns, "command": "teach", "teacher": teacher, "student": None,
+        "init": teacher_init, "data": data, "skip_bad": skip_bad, "input_size": asked.size,
         "recipe": _teaching_recipe(recipe, flags, assignments(set), heard, task),
         "specialty": several(specialty, "--specialty") or None,
     }  # fmt: skip
-    resources = Resources.of(decode_cache, None, tracker)
-    request = parse(Request, values, "teach")
+    resources, request = Resources.of(decode_cache, None, tracker), parse(Request, values, "teach")
     to = Destination(folder, resume=resume, overwrite=overwrite)
     done = run(request, to, progress=heard, resources=resources)
     return RunResult(folder, done, heard.warnings)

@@ -80,7 +80,9 @@ TeacherCache = Annotated[
 ]
 Student = Annotated[
     str | None,
-    typer.Option(help="Of images any timm model, timm:NAME or timm:local-dir:PATH; of texts layers:N, layers:0,2,5 or hf:PATH."),
+    typer.Option(
+        help="Of images any timm model, timm:NAME or timm:local-dir:PATH; of texts layers:N, layers:0,2,5 or hf:PATH."
+    ),
 ]
 Students = Annotated[
     list[str] | None,

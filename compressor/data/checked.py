@@ -76,9 +76,7 @@ def in_three(
     return dict(kept) | {name: [train[row] for row in rows] for name, rows in rows_of.items()}, notes
 
 
-def absent_classes(
-    splits: Mapping[str, Sequence[Sample]], names: Sequence[str], called: str = "images"
-) -> list[str]:
+def absent_classes(splits: Mapping[str, Sequence[Sample]], names: Sequence[str], called: str = "images") -> list[str]:
     """Classes that a held-out split has no samples of, so that it does not tell how well they are known."""
     remarks = []
     for split in ("validation", "test"):
@@ -89,9 +87,7 @@ def absent_classes(
     return remarks
 
 
-def split_from(
-    name: str, samples: Sequence[Sample], names: Sequence[str], load: Callable[[Part, int], Any]
-) -> Split:
+def split_from(name: str, samples: Sequence[Sample], names: Sequence[str], load: Callable[[Part, int], Any]) -> Split:
     """A split of these samples; `load`: one as its task works with it."""
     index = {label: number for number, label in enumerate(names)}
     return Split(

@@ -40,7 +40,9 @@ class Kind:
 
     @property
     def expected(self) -> str:
-        return f"expected one folder a class, with {self.samples} in it, directly or under train/, validation/ and test/"
+        return (
+            f"expected one folder a class, with {self.samples} in it, directly or under train/, validation/ and test/"
+        )
 
     def has(self, name: str) -> bool:
         return Path(name).suffix.lower() in self.suffixes

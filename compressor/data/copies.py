@@ -31,15 +31,15 @@ def copies_told(splits: Mapping[str, Sequence[Sample]], sample: str = "image", c
     return notes + [note for name in splits for note in _several_labels(name, shown[name], sample, called)]
 
 
-def _several_labels(
-    split: str, shown: Mapping[bytes, Mapping[str, Sample]], called_one: str, called: str
-) -> list[str]:
+def _several_labels(split: str, shown: Mapping[bytes, Mapping[str, Sample]], called_one: str, called: str) -> list[str]:
     """What shows the same and is called otherwise can neither be learned nor answered rightly."""
     several = [under for under in shown.values() if len(under) > 1]
     if not several:
         return []
     (label, sample), (other_label, other_sample), *_ = several[0].items()
-    subject = f"1 {called_one} of {split} stands" if len(several) == 1 else f"{len(several):,} {called} of {split} stand"
+    subject = (
+        f"1 {called_one} of {split} stands" if len(several) == 1 else f"{len(several):,} {called} of {split} stand"
+    )
     return [f"{subject} under several labels, e.g. {_id(sample)} as {label} and {_id(other_sample)} as {other_label}"]
 
 

@@ -92,5 +92,3 @@ def _cannot_load(error: Exception, location: str, local: bool) -> KdcError:
         f"hf:{location} cannot be loaded, the Hugging Face hub cannot be reached: {reason}",
         "check the network (and HF_HUB_OFFLINE), or name a local folder: hf:PATH",
     )
-
-

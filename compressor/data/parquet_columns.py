@@ -58,5 +58,3 @@ def hugging_face_names(schema: Any, label: str, path: Path) -> tuple[str, ...] |
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise KdcError(f"{path}: what Hugging Face wrote into it is damaged: the names of column {label} are no texts")
     return tuple(names)
-
-

@@ -95,8 +95,8 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Checked data: every sample can be read, every class stands in train, no sample stands in two splits. `samples`: what
-    these are called."""
+    """Checked data: every sample can be read, every class stands in train, no sample stands in two splits. `samples`:
+    what these are called."""
 
     info: DataInfo
     train: Split

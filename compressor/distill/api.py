@@ -298,8 +298,8 @@ def _require_counted(request: Request, data: Dataset) -> None:
     if regime is not None and (regime.images, regime.labelled) != counted(data):
         images, labelled = counted(data)
         raise KdcError(
-            f"--resume: the recipe is for {regime.images:,} training {data.samples}, {regime.labelled:,} with a label, and now "
-            f"there are {images:,}, {labelled:,} with a label",
+            f"--resume: the recipe is for {regime.images:,} training {data.samples}, {regime.labelled:,} with a label, "
+            f"and now there are {images:,}, {labelled:,} with a label",
             "put the data back as they were, or start again with --overwrite",
         )
 

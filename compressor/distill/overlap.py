@@ -49,7 +49,9 @@ def tell_overlap(teachers: Sequence[str], data: Dataset, progress: Progress, *, 
             continue
         name = f"teacher {last_part(reference)}"
         if overlap := _overlap(images, data):
-            notes.append(f"{name} was trained on {overlap}: its accuracy on them says nothing about other {data.samples}")
+            notes.append(
+                f"{name} was trained on {overlap}: its accuracy on them says nothing about other {data.samples}"
+            )
             progress.warn(notes[-1])
         elif other_data := _other_data(images, data):
             notes.append(f"{name} was trained on other {data.samples} too: {other_data}")

@@ -169,7 +169,6 @@ class Staged(nn.Module):
         yield
         raise KdcError(f"{type(self).__name__} shows no attention matrices", "choose a loss on stages")
 
-
     @contextmanager
     def scores(self, matrices: list[Tensor]) -> Iterator[None]:
         """As `attention`, before the mask and the softmax."""

@@ -147,5 +147,3 @@ def licence_of(reference: str, config: Any) -> str:
     if not stated and card.is_file():
         stated = licence_in(card)
     return str(stated)[:200] if isinstance(stated, (str, list)) and stated else "unknown"
-
-

@@ -49,7 +49,10 @@ def load_teacher(
     if moved_to and request.other_teachers:
         raise KdcError("the teacher of this run is an ensemble, so that one place is not enough", "put them back")
     models = []
-    for model in told(progress, *_named([load_model(reference, task=request.task) for reference in references], request.teacher_classes)):
+    for model in told(
+        progress,
+        *_named([load_model(reference, task=request.task) for reference in references], request.teacher_classes),
+    ):
         chosen = with_classes(model, map_classes(model, class_names), class_names)
         models.append(task_named(request.task).with_range(chosen, request.recipe.pixel_range, progress))
     ensemble = combined(models, request.recipe.ensemble)

@@ -50,8 +50,8 @@ def _require_teacher(reference: str, task: str) -> None:
 
 
 def require_model(reference: str, permitted: str, input_size: int | None, task: str | None = None) -> None:
-    """Raise KdcError as `require_found`, of one model. `permitted`: the forms that a wrong one is to be told; `task`: what
-    it is for, where its reference does not tell."""
+    """Raise KdcError as `require_found`, of one model. `permitted`: the forms that a wrong one is to be told; `task`:
+    what it is for, where its reference does not tell."""
     parsed = parsed_model(reference, permitted)
     require_own_size(parsed, input_size)
     if (run := parsed.folder("run")) is not None:

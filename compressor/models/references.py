@@ -72,7 +72,10 @@ def parsed_model(reference: str, permitted: str = MODELS) -> Reference:
 def require_own_size(parsed: Reference, input_size: int | None) -> None:
     """Raise KdcError where a model that kdc trained is asked for another input size than its own."""
     if parsed.scheme in OWN and input_size is not None:
-        raise KdcError(f"{parsed.text} keeps the input size that it was trained at", "leave out --input-size (of texts, --max-length)")
+        raise KdcError(
+            f"{parsed.text} keeps the input size that it was trained at",
+            "leave out --input-size (of texts, --max-length)",
+        )
 
 
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:

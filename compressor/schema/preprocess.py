@@ -114,12 +114,12 @@ class ImagePreprocess(Preprocess):
 
 
 class TextPreprocess(Preprocess):
-    """Text, or a pair of texts -> the ids of its tokens, int64 [tokens], of which at most `max_length` are kept, special
-    ones included; of a pair the longer text is cut first. A batch is filled up with `pad_id` to its longest text, and
-    the mask leaves that out.
+    """Text, or a pair of texts -> the ids of its tokens, int64 [tokens], of which at most `max_length` are kept,
+    special ones included; of a pair the longer text is cut first. A batch is filled up with `pad_id` to its longest
+    text, and the mask leaves that out.
 
-    `tokenizer`: sha256 of the tokenizer.json that lies beside the model, without its own padding and truncation. `pair`:
-    whether a sample has two texts; null: one or two.
+    `tokenizer`: sha256 of the tokenizer.json that lies beside the model, without its own padding and truncation.
+    `pair`: whether a sample has two texts; null: one or two.
     `vocabulary`: ids are below it. `token_types`: how many kinds of tokens the model tells apart (which of a pair's
     texts they are of); 0: it is not told.
     """

@@ -232,7 +232,12 @@ class Task(Protocol):
         """Raise KdcError for what `create_student` would, as far as that is known without loading anything."""
 
     def create_student(
-        self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None,
+        self,
+        reference: str,
+        init: str,
+        class_names: Sequence[str],
+        input_size: int | None,
+        crop_pct: float | None,
         teacher: "LoadedModel | None" = None,
     ) -> "LoadedModel":
         """A network to be trained, with a new classifier for `class_names` unless its weights fit. `teacher`: whose
@@ -243,11 +248,9 @@ class Task(Protocol):
     ) -> "LoadedModel":
         """`backbone` with a new classifier for `class_names`. Raises KdcError."""
 
-    def fitted(
-        self, model: "LoadedModel", data: Dataset, input_size: int | None, progress: Progress
-    ) -> "LoadedModel":
-        """`model`, which is to be trained, with what its preprocessing takes from the training split, where `input_size`
-        does not say it; said. Raises KdcError where it cannot take these data."""
+    def fitted(self, model: "LoadedModel", data: Dataset, input_size: int | None, progress: Progress) -> "LoadedModel":
+        """`model`, which is to be trained, with what its preprocessing takes from the training split, where
+        `input_size` does not say it; said. Raises KdcError where it cannot take these data."""
 
     def with_range(self, model: "LoadedModel", pixel_range: PixelRange | None, progress: Progress) -> "LoadedModel":
         """`model` for samples that are read so (`Recipe.pixel_range`). Raises KdcError where it learned from others."""

@@ -1,7 +1,8 @@
 """Which task is meant: as it is stated, or else as models and data tell.
 
 A scheme that one task alone has tells by itself, as timm: does. Of those that several have, the start of the data and a
-model's config.json are looked at (the `signs` of a row). What cannot be read tells nothing: who opens it later says why.
+model's config.json are looked at (the `signs` of a row). What cannot be read tells nothing: who opens it later says
+why.
 """
 
 import importlib
@@ -49,7 +50,7 @@ def inferred(
         raise KdcError(f"--task {task!r} is none that kdc knows", f"known: {', '.join(TASKS)}")
     votes = [*_of_models(teachers, "teacher", _of_teacher), *_of_models(students, "student", _of_student)]
     claims = _of_data(data)
-    if stated_columns:
+    if stated_columns and not votes:
         claims = {name: "--text-column" for name, row in TASKS.items() if row.columns}
     if task is not None:
         votes.insert(0, (task, f"--task {task}"))
@@ -71,7 +72,6 @@ def inferred(
     for name, sign in claims.items():
         return Inferred(name, f"{data}: {sign}", said=name != DEFAULT)
     return Inferred(DEFAULT, "the default", said=False)
-
 
 
 def task_of_model(reference: str, task: str | None = None) -> "Task | None":
@@ -109,8 +109,8 @@ def _of_student(reference: str) -> str | None:
 def _by_scheme(named: Reference, knowing: list[str]) -> str | None:
     if len(knowing) < 2:
         return knowing[0] if knowing else None
-    place = Path(named.rest or "")
-    config = _json(place if place.suffix == ".json" else place / "config.json")
+    path = Path(named.rest or "")
+    config = _json(path if path.suffix == ".json" else path / "config.json")
     claiming = [name for name in knowing if config and _signs(name).of_config(config)]
     return claiming[0] if len(claiming) == 1 else None
 

@@ -102,5 +102,3 @@ def require_able(task: str, what: str) -> None:
     """Raise KdcError where kdc cannot do `what` with the task yet, as "kdc export"."""
     if task in TASKS and what in TASKS[task].lacks:
         raise KdcError(f"{what}: kdc cannot do that for {task} yet", "docs/text.md says what it can")
-
-

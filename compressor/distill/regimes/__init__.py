@@ -36,7 +36,7 @@ SMALLEST_BATCH = 32
 MOST_EPOCHS = 300
 
 BOUNDS = {"text": (700, 30)}
-"""Of regimes that have other bounds: steps, and the most epochs. Transformers that were trained before learn in fewer."""
+"""Of regimes that have other bounds: steps, and the most epochs. Pretrained transformers learn in fewer."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,7 @@ def built_in(name: str) -> dict[str, Any]:
     return copy.deepcopy(_read(name))
 
 
-def with_steps(
-    recipe: dict[str, Any], images: int, batch_size: int | None, regime: str = ""
-) -> dict[str, Any]:
+def with_steps(recipe: dict[str, Any], images: int, batch_size: int | None, regime: str = "") -> dict[str, Any]:
     """`recipe` with a batch and epochs that give `STEPS` steps on so many training images: the batch is halved down to
     `SMALLEST_BATCH`, and then the epochs are raised up to `MOST_EPOCHS`. `batch_size`: the user's own, which stays."""
     batch, epochs = batch_size or recipe["batch_size"], recipe["epochs"]

@@ -90,8 +90,8 @@ def _require_answers(table: LoadedTable, data: Dataset) -> None:
     mismatched = [sample_id for sample_id in missing if sample_id in answers.rows]
     if mismatched:
         raise KdcError(
-            f"{source} answered other {data.samples} under the names of {len(mismatched):,} of {len(data.train):,} training "
-            f"samples, the first {mismatched[0]}",
+            f"{source} answered other {data.samples} under the names of {len(mismatched):,} of {len(data.train):,} "
+            f"training samples, the first {mismatched[0]}",
             "make it anew: kdc predict --data …",
         )
     rule = "matched by what they show" if answers.contents is not None else "ids are those of kdc predict --data …"

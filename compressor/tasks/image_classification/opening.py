@@ -5,11 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from compressor.data.checked import absent_classes, class_names_of, every_class_in_train, fingerprint_of, in_three, split_from
+from compressor.data.checked import (
+    absent_classes,
+    class_names_of,
+    every_class_in_train,
+    fingerprint_of,
+    in_three,
+    split_from,
+)
 from compressor.data.copies import copies_told
-from compressor.data.samples import UNLABELLED, Dataset, Found, Part, Sample, Split, contents_of
+from compressor.data.samples import UNLABELLED, Dataset, Found, Sample, Split, contents_of
 from compressor.data.splits import WANTED
-from compressor.errors import KdcError
 from compressor.progress import Progress, Silent, note_once
 from compressor.schema.preprocess import PixelRange
 from compressor.schema.student import DataInfo

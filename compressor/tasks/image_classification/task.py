@@ -52,7 +52,9 @@ class ImageClassification:
         columns: Columns | None = None,
     ) -> Dataset:
         if columns is not None and columns != Columns():
-            raise KdcError("--text-column and --label-column are of texts; images have columns of known names", "kdc teach --help")
+            raise KdcError(
+                "--text-column and --label-column are of texts; images have columns of known names", "kdc teach --help"
+            )
         return open_data(
             reference, skip_bad=skip_bad, progress=progress, class_names=class_names, unlabelled=unlabelled,
             pixel_range=pixel_range,
@@ -75,7 +77,12 @@ class ImageClassification:
         lookup.require_student(reference, init, input_size)
 
     def create_student(
-        self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None,
+        self,
+        reference: str,
+        init: str,
+        class_names: Sequence[str],
+        input_size: int | None,
+        crop_pct: float | None,
         teacher: LoadedModel | None = None,
     ) -> LoadedModel:
         return students.create_student(reference, init, class_names, input_size or DEFAULT_INPUT_SIZE, crop_pct)
@@ -83,9 +90,7 @@ class ImageClassification:
     def create_trainee(self, backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
         return students.create_trainee(backbone, class_names, crop_pct)
 
-    def fitted(
-        self, model: LoadedModel, data: Dataset, input_size: int | None, progress: Progress
-    ) -> LoadedModel:
+    def fitted(self, model: LoadedModel, data: Dataset, input_size: int | None, progress: Progress) -> LoadedModel:
         return model
 
     def with_range(self, model: LoadedModel, pixel_range: PixelRange | None, progress: Progress) -> LoadedModel:

@@ -37,6 +37,9 @@ def fitted(model: LoadedModel, data: Dataset, max_length: int | None, limit: int
     """`model` for these data: pairs or single texts, and of how many tokens, `limit` at most. `max_length`: as stated;
     None: as many as 95 % of the training texts have, rounded up to 16, and 128 at most. A run keeps what it has."""
     preprocess = of_texts(model.preprocess)
+    if max_length is not None and max_length > limit:
+        source = model.weights.source
+        raise KdcError(f"--max-length {max_length}: {source} takes {limit} tokens at most", f"--max-length {limit}")
     pair = is_pair(data.train)
     require_texts(preprocess, data.train, model.weights.source)
     lengths = _lengths(preprocess, data, model.weights.source, progress)

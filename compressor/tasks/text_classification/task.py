@@ -1,7 +1,6 @@
 """Text classification as a task: what the table of tasks names."""
 
 from collections.abc import Iterator, Mapping, Sequence
-
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,9 @@ class TextClassification:
         return network, "" if same else f"(up to {theirs.max_length} tokens, not {ours.max_length})"
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
-        return TextFeed(data, {key: of_texts(preprocess) for key, preprocess in inputs.items()}, recipe, where["device"])
+        return TextFeed(
+            data, {key: of_texts(preprocess) for key, preprocess in inputs.items()}, recipe, where["device"]
+        )
 
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
         return 0

@@ -1,7 +1,7 @@
 """Texts -> ids of tokens, by the library `tokenizers` and a tokenizer.json alone.
 
-A tokenizer.json may say that every text is filled up to one length, or where it is cut. Neither is done here: a batch is
-only as long as its longest text, and `max_length` is the model's (`TextPreprocess`). What is kept of the file says
+A tokenizer.json may say that every text is filled up to one length, or where it is cut. Neither is done here: a batch
+is only as long as its longest text, and `max_length` is the model's (`TextPreprocess`). What is kept of the file says
 neither.
 """
 

@@ -31,9 +31,7 @@ def texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
     rows: dict[str, str] = {}
     while len(rows) < count:
         topic = [*TOPICS][len(rows) % 3]
-        words = [
-            str(rng.choice(TOPICS[topic] if rng.random() < 0.4 else COMMON)) for _ in range(rng.integers(4, 21))
-        ]
+        words = [str(rng.choice(TOPICS[topic] if rng.random() < 0.4 else COMMON)) for _ in range(rng.integers(4, 21))]
         words[rng.integers(len(words))] = str(rng.choice(TOPICS[topic]))
         rows.setdefault(" ".join(words), topic)
     return list(rows.items())

@@ -26,13 +26,15 @@ from tests.tasks.text_classification.kit import ENCODER, encoder, hf_model, text
 NAMES = ("food", "space", "sport")
 TASK = task_named("text-classification")
 VOCABULARY = TextTokenizer(tokenizer_json(), "here").size
+FAR: dict[str, Any] = {"id2label": dict(enumerate(NAMES)), "initializer_range": 0.3}
+"""Weights that make logits of a size at which a difference is one."""
 
 
 def classifier(folder: Path, layers: int = 4, **changes: Any) -> Path:
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(1)
-    settings = {"vocab_size": VOCABULARY, "num_hidden_layers": layers, "id2label": dict(enumerate(NAMES)), **ENCODER}
+    settings = {"vocab_size": VOCABULARY, "num_hidden_layers": layers, **FAR, **ENCODER}
     return hf_model(folder, BertForSequenceClassification(BertConfig(**settings | changes)))
 
 
@@ -80,12 +82,10 @@ def of_kind(folder: Path, kind: str) -> Path:
     import transformers
 
     torch.manual_seed(2)
-    common = {"vocab_size": VOCABULARY, "id2label": dict(enumerate(NAMES))}
+    common = {"vocab_size": VOCABULARY, **FAR}
     if kind == "distilbert":
         distil = {"dim": 32, "n_heads": 4, "hidden_dim": 48, "n_layers": 3, "max_position_embeddings": 64}
-        model: Any = transformers.DistilBertForSequenceClassification(
-            transformers.DistilBertConfig(**common, **distil)
-        )
+        model: Any = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig(**common, **distil))
     elif kind == "roberta":
         model = transformers.RobertaForSequenceClassification(
             transformers.RobertaConfig(**common, **ENCODER, num_hidden_layers=3, type_vocab_size=1, pad_token_id=0)
@@ -104,7 +104,7 @@ def test_positions_end_where_they_end(tmp_path: Path, kind: str, limit: int) -> 
     assert isinstance(network, TextClassifier)
     assert position_limit(network.model, 512) == limit
     assert logits(model, [("goal " * 200,)]).isfinite().all()
-    with pytest.raises(KdcError, match=f"--max-length 200: .* takes {limit} tokens at most"):
+    with pytest.raises(KdcError, match=rf"--max-length 200: .* takes {limit} tokens at most"):
         load_model(f"hf:{folder}", 200, "text-classification")
     assert of_texts(load_model(f"hf:{folder}", 16, "text-classification").preprocess).max_length == 16
 
@@ -199,7 +199,7 @@ def test_what_is_no_network_cannot_be_cut(tmp_path: Path) -> None:
         for name in ("a", "b")
     ]
     both = combined(models, Ensemble())
-    with pytest.raises(KdcError, match="is cut out of one teacher, and .* is several networks"):
+    with pytest.raises(KdcError, match=r"is cut out of one teacher, and .* is several networks"):
         TASK.create_student("layers:2", "pretrained", NAMES, None, None, both)
     with pytest.raises(KdcError, match="takes no checkpoints"):
         TASK.create_student("layers:2", "weights.pth", NAMES, None, None, models[0])
@@ -236,9 +236,7 @@ def test_an_encoder_is_no_classifier_until_it_is_taught(tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], value) for name, value in theirs.items() if "classifier" not in name)
     # Another head for as many classes, too.
     again = TASK.create_trainee(trainee, NAMES, None)
-    assert not torch.equal(
-        again.network.state_dict()["model.classifier.weight"], ours["model.classifier.weight"]
-    )
+    assert not torch.equal(again.network.state_dict()["model.classifier.weight"], ours["model.classifier.weight"])
 
 
 def test_a_drawn_student_of_a_configuration(tmp_path: Path) -> None:
@@ -252,8 +250,8 @@ def test_a_drawn_student_of_a_configuration(tmp_path: Path) -> None:
     assert logits_of(student).shape == (12, 3)
     with pytest.raises(KdcError, match="is a configuration, without weights"):
         TASK.create_student(f"hf:{tmp_path / 'small.json'}", "pretrained", NAMES, None, None, teacher)
-    with pytest.raises(KdcError, match="its tokenizer has .* tokens, and the model 20"):
-        (tmp_path / "few.json").write_text(json.dumps(config | {"vocab_size": 20}))
+    (tmp_path / "few.json").write_text(json.dumps(config | {"vocab_size": 20}))
+    with pytest.raises(KdcError, match=r"its tokenizer has .* tokens, and the model 20"):
         TASK.create_student(f"hf:{tmp_path / 'few.json'}", "random", NAMES, None, None, teacher)
 
 
@@ -308,7 +306,7 @@ def test_a_network_that_padding_changes_is_refused(tmp_path: Path) -> None:
 
     config = GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, n_positions=64, pad_token_id=None)
     folder = hf_model(tmp_path / "gpt", GPT2ForSequenceClassification(config))
-    with pytest.raises(KdcError, match="answers otherwise where a text is filled up|cannot be loaded|does not take"):
+    with pytest.raises(KdcError, match=r"answers otherwise where a text is filled up"):
         load_model(f"hf:{folder}", task="text-classification")
 
 

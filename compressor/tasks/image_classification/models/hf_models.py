@@ -13,15 +13,9 @@ from torch import nn
 from compressor.errors import KdcError
 from compressor.files.atomic import write_text
 from compressor.hub import from_hub
+from compressor.models.building import described_by, require_files, require_size
 from compressor.models.checkpoints.files import stored_in_half
 from compressor.models.classes import spellings_of
-from compressor.models.loaded import LoadedModel, check_input
-from compressor.models.weights import heads, require_finite, tensors_sha256
-from compressor.schema.base import parse
-from compressor.schema.preprocess import ImagePreprocess
-from compressor.schema.student import Weights
-from compressor.models.building import described_by, require_files, require_size
-from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.models.hugging_face import (
     as_float32,
     class_names_in,
@@ -32,6 +26,12 @@ from compressor.models.hugging_face import (
     stored_in,
     transformers_library,
 )
+from compressor.models.loaded import LoadedModel, check_input
+from compressor.models.weights import heads, require_finite, tensors_sha256
+from compressor.schema.base import parse
+from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.student import Weights
+from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.tasks.image_classification.models.timm_models import preprocess_of, require_scale, require_three
 from compressor.tasks.image_classification.preprocessing import normalise, resize_and_crop
 

@@ -3,15 +3,14 @@
 from pathlib import Path
 
 from compressor.errors import KdcError
+from compressor.models.building import require_size, weights_file
 from compressor.models.checkpoints.files import require_checkpoint
 from compressor.models.checkpoints.state_dict import split_key
+from compressor.models.hugging_face import require_hf
 from compressor.references import Reference
 from compressor.tasks.image_classification.models import timm_models
-from compressor.models.building import require_size, weights_file
-from compressor.models.hugging_face import require_hf
 
 __all__ = ["require_init", "require_model", "require_student", "require_student_name"]
-
 
 
 def require_model(reference: str, input_size: int | None) -> None:

@@ -92,5 +92,3 @@ def path_table(
             raise KdcError(f"{where(row)}: {error.message}") from error
 
     return Table(file, labels, named, splits, content, where, names, note)
-
-

@@ -44,7 +44,8 @@ def kept_layers(asked: str, count: int, reference: str) -> list[int]:
         layers = [int(number) for number in asked.split(",")]
         if layers != sorted({*layers}) or layers[-1] >= count:
             raise KdcError(
-                f"student {reference!r}: the teacher has the layers 0 to {count - 1}, and they stay in their order", HINT
+                f"student {reference!r}: the teacher has the layers 0 to {count - 1}, and they stay in their order",
+                HINT,
             )
         return layers
     number = (count + 1) // 2 if asked == "half" else int(asked)
@@ -120,14 +121,14 @@ def _state(network: TextClassifier, stack: str, layers: Sequence[int], index: li
     model: Any = network.model
     outputs = {id(p) for layer in heads(network, model.config.num_labels) for p in layer.parameters()}
     state: dict[str, Any] = {}
-    own = dict(network.named_parameters())
+    parameters = dict(network.named_parameters())
     for name, value in network.state_dict().items():
         if name.startswith(f"{stack}."):
             prefix = ".".join(name.split(".")[: stack.count(".") + 2]) + "."
             if prefix not in renumbered:
                 continue
             name = renumbered[prefix] + name.removeprefix(prefix)
-        elif index is not None and name in own and id(own[name]) in outputs:
+        elif index is not None and name in parameters and id(parameters[name]) in outputs:
             value = value.index_select(0, torch.tensor(index))
         state[name] = value.clone()
     return state

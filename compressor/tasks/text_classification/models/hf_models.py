@@ -124,7 +124,8 @@ def preprocess_for(
     rows, limit = model.get_input_embeddings().num_embeddings, position_limit(model, LONGEST)
     if tokenizer.size > rows or (tokenizer.size < LEAST_OF_VOCABULARY * rows and not drawn):
         raise KdcError(
-            f"{source}: its tokenizer has {tokenizer.size:,} tokens, and the model {rows:,}: it is that of another model",
+            f"{source}: its tokenizer has {tokenizer.size:,} tokens, and the model {rows:,}: it is that of another "
+            "model",
             f"put the {FILE} beside it that it was trained with",
         )
     if max_length is not None and max_length > limit:
@@ -140,8 +141,8 @@ def preprocess_for(
     network.eval()
     if padding_matters(network, drawn_inputs(preprocess.inputs, 0), preprocess.pad_id):
         raise KdcError(
-            f"{source} ({model.config.model_type}) answers otherwise where a text is filled up, so that it cannot learn "
-            "in batches",
+            f"{source} ({model.config.model_type}) answers otherwise where a text is filled up, so that it cannot "
+            "learn in batches",
             "take an encoder: BERT, RoBERTa, DistilBERT, ModernBERT and their like",
         )
     return preprocess
@@ -157,16 +158,16 @@ def from_run(folder: Path, classes: int, numbers: int, tokenizer: TextTokenizer)
         return TextClassifier(built(config), tokenizer.text)
 
 
-def config_from(place: Path) -> Any:
+def config_from(path: Path) -> Any:
     """The configuration in a folder, or that file."""
     transformers = transformers_library()
-    folder = place if place.is_dir() else place.parent
-    if place.is_dir() or place.name == "config.json":
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir() or path.name == "config.json":
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    values = json_value(read_text(place, most=CONFIG_BYTES), str(place))
+    values = json_value(read_text(path, most=CONFIG_BYTES), str(path))
     kind = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(kind, str):
-        raise KdcError(f"{place} is no configuration of a model: it has no model_type")
+        raise KdcError(f"{path} is no configuration of a model: it has no model_type")
     values.pop("model_type")
     return transformers.AutoConfig.for_model(kind, **values)
 

@@ -106,24 +106,22 @@ def _cut(
         parameters=_count(network),
     )
     names = tuple((name,) for name in class_names)
-    return check_input(
-        LoadedModel(network, before.model_copy(update=changes), names, weights, "hf", notes=(note,))
-    )
+    return check_input(LoadedModel(network, before.model_copy(update=changes), names, weights, "hf", notes=(note,)))
 
 
 def _drawn(
-    reference: str, place: Path, class_names: Sequence[str], max_length: int | None, teacher: LoadedModel | None
+    reference: str, path: Path, class_names: Sequence[str], max_length: int | None, teacher: LoadedModel | None
 ) -> LoadedModel:
     """The network that a configuration describes. It reads texts by the tokenizer beside it, or else its teacher's."""
-    if not place.exists():
+    if not path.exists():
         raise KdcError(f"student {reference}: a drawn network needs a folder or a config.json here", FORMS)
-    folder = place if place.is_dir() else place.parent
-    if place.is_dir():
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
         require_files(folder)
-    require_plain_config(folder / "config.json" if place.is_dir() else place, reference)
+    require_plain_config(folder / "config.json" if path.is_dir() else path, reference)
     tokenizer, note = _tokenizer(folder, reference, teacher)
     with described_by(reference, None):
-        config: Any = config_from(place)
+        config: Any = config_from(path)
         config.num_labels = len(class_names)
         network = TextClassifier(built(config), tokenizer.text)
     weights = Weights(

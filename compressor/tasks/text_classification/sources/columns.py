@@ -41,8 +41,8 @@ class Chosen:
 
     @property
     def note(self) -> str:
-        one = len(self.text) == 1
-        return f"texts from {'column' if one else 'columns'} {' and '.join(self.text)}, labels from column {self.label}"
+        kind = "column" if len(self.text) == 1 else "columns"
+        return f"texts from {kind} {' and '.join(self.text)}, labels from column {self.label}"
 
 
 def choose(columns: Sequence[str], asked: Columns, where: object) -> Chosen:
