@@ -21,7 +21,7 @@ from compressor.distill.trainer import log_sizes, precompute_answers, train_and_
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
-from compressor.models.lineage import load_teacher, told
+from compressor.models.lineage import cut_from, load_teacher, told
 from compressor.models.lookup import of_peer, require_found
 from compressor.models.prediction_table import load_table, require_alone
 from compressor.models.references import NO_MODEL, is_table
@@ -174,7 +174,8 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     torch.manual_seed(request.recipe.seed)
     assert request.student is not None
     task = task_named(request.task)
-    made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct, teacher)
+    origin = cut_from(request, names, teacher)
+    made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct, origin)
     (student,) = told(progress, task.with_range(made, recipe.pixel_range, Silent()))
     student = task.fitted(student, data, request.input_size, progress)
     if recipe.transfer.correct_bias:

@@ -13,7 +13,7 @@ from compressor.progress import Progress, Silent
 from compressor.schema.student import DataInfo, Request, Student, Weights
 from compressor.tasks.table import task_named
 
-__all__ = ["data_of", "last_part", "load_teacher", "public", "teacher_of", "told"]
+__all__ = ["cut_from", "data_of", "last_part", "load_teacher", "public", "teacher_of", "told"]
 
 SILENT = Silent()
 
@@ -59,6 +59,14 @@ def load_teacher(
     for line in resized_members(models, ensemble):
         progress.note(line)
     return ensemble
+
+
+def cut_from(request: Request, class_names: tuple[str, ...], teacher: LoadedModel | None) -> LoadedModel | None:
+    """Whose layers a student may be made of: its teacher's, or those that `request.cut_from` names."""
+    if request.cut_from is None:
+        return teacher
+    changes = {"teacher": request.cut_from, "other_teachers": ()}
+    return load_teacher(request.model_copy(update=changes), class_names)
 
 
 def told(progress: Progress, *models: LoadedModel) -> tuple[LoadedModel, ...]:

@@ -94,7 +94,7 @@ def learned_before(request: Request) -> Images | None:
     if request.command == "teach":
         return None if request.init == "random" else images_of(request.teacher)
     if request.student is not None and request.student.startswith(CUT) and request.init == "pretrained":
-        return images_of(request.teacher)
+        return images_of(request.cut_from or request.teacher)
     return images_of(request.init)
 
 

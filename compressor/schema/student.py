@@ -206,8 +206,8 @@ class Request(Noun):
     learns from the one before, in RUN/assistants/1 …, and the student from the last. `race`: several students of which
     one is to be taken; `student` is null then. `control`: the same student is then trained on labels alone too, in
     RUN/control. `steps_per_epoch`: of such a control, as many as its student's, however few samples have a label; null:
-    once through the data. `input_size`: pixels of images, or the most tokens of texts (--max-length). `regime`: where
-    `recipe` is a default of `kdc distill`; null where it is the user's own, and
+    once through the data. `cut_from`: of a control, whose layers it begins with. `input_size`: pixels of images, or
+    the most tokens of texts (--max-length). `regime`: where `recipe` is a default of `kdc distill`; null where it is the user's own, and
     for teach.
     """
 
@@ -232,6 +232,7 @@ class Request(Noun):
     race: RaceRequest | None = None
     control: bool = False
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    cut_from: str | None = None
 
     @property
     def raced(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 Which texts make a batch is drawn once, by the seed: they are sorted by length, those of equal length at random, and cut
 into batches. Every epoch shows these batches in an order of its own. So little is filled up, and a batch, and with it
 what a teacher answers to it, is the same in every epoch, whether the answers are kept or not. Every text is shown in
-every epoch: the last batch takes what it lacks from the one before.
+every epoch: batches may differ by a text or so in their size.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.data.randomness import keyed_order
 from compressor.data.samples import Dataset, Split
@@ -26,7 +26,8 @@ from compressor.schema.student import Accuracy
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.plain_feed import batch_size_of
-from compressor.tasks.text_classification.lengths import require_texts, texts_of
+from compressor.tasks.text_classification.lengths import is_pair, require_texts, texts_of
+from compressor.tasks.text_classification.models.classifier import Member
 from compressor.tasks.text_classification.tokenization import Encoded, tokenizer_of
 
 __all__ = ["TextFeed", "by_length", "encoded_split", "evaluation_batches", "stacked"]
@@ -52,7 +53,8 @@ class TextFeed:
         self._has_label = data.train.labels >= 0
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
         lengths = [len(row.ids) for row in self._tokens("train", next(iter(inputs)))]
-        self._batches = by_length(np.array(lengths), self._global, recipe.seed)
+        parts = recipe.accumulate * self._team.num_processes
+        self._batches = by_length(np.array(lengths), self._global, recipe.seed, parts)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -67,7 +69,7 @@ class TextFeed:
             "data": self._data.info.fingerprint,
             "order": hashlib.sha256(self._data.train.contents.tobytes()).hexdigest(),
             # An answer depends in its last digits on what it was computed beside.
-            "batches": hashlib.sha256(self._batches.tobytes()).hexdigest(),
+            "batches": hashlib.sha256(repr([rows.tolist() for rows in self._batches]).encode()).hexdigest(),
             "preprocess": preprocess,
         }
 
@@ -89,13 +91,13 @@ class TextFeed:
 
     def samples_of(self, epoch: int, step: int) -> Rows:
         order = keyed_order(self._recipe.seed, len(self._batches), epoch)
-        rows: Rows = self._batches[order[step]]
-        return rows
+        return self._batches[order[step]]
 
     def names(self, samples: Rows) -> list[str]:
         return [self._data.train.ids[row] for row in samples]
 
     def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
+        _refuse_single(model.network, self._data)
         encoded = self._tokens(split, model.key)
         batches = evaluation_batches([len(row.ids) for row in encoded])
         answers: list[tuple[list[int], NDArray[np.float32]]] = []
@@ -143,17 +145,15 @@ class TextFeed:
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
 
 
-def by_length(lengths: Rows, size: int, seed: int) -> Rows:
-    """Batches of `size` samples that are about as long, int64 [batches, size]: each sample in one of them, and some of
-    the longest in two."""
+def by_length(lengths: Rows, size: int, seed: int, parts: int = 1) -> list[Rows]:
+    """Batches of at most `size` samples that are about as long, each sample in one of them. Their sizes are multiples
+    of `parts`, for which up to `parts` - 1 of the longest may stand in a batch twice."""
     drawn = keyed_order(seed, len(lengths), 0)
     ordered = drawn[np.argsort(lengths[drawn], kind="stable")]
-    starts = [*range(0, len(ordered) - size + 1, size)]
-    if len(ordered) % size:
-        starts.append(len(ordered) - size)
-    batches: Rows = np.stack([ordered[start : start + size] for start in starts])
-    shuffled: Rows = batches[:, keyed_order(seed, size, 1)]  # its parts are as long, too
-    return shuffled
+    ordered = np.concatenate([ordered, ordered[len(ordered) - (-len(ordered) % parts) :]])
+    groups = ordered.reshape(-1, parts)
+    batches = np.array_split(groups, -(-len(ordered) // size))
+    return [batch.ravel()[keyed_order(seed, batch.size, 1)] for batch in batches]
 
 
 def encoded_split(split: Split, preprocess: TextPreprocess) -> list[Encoded]:
@@ -183,6 +183,12 @@ def evaluation_batches(lengths: Sequence[int]) -> list[list[int]]:
             batches.append([])
         batches[-1].append(row)
     return batches
+
+
+def _refuse_single(network: nn.Module, data: Dataset) -> None:
+    """Raise KdcError where one of several teachers was taught single texts, and the data has pairs."""
+    if is_pair(data.train) and any(isinstance(member, Member) and member.single for member in network.modules()):
+        raise KdcError("one of the teachers reads single texts, and the data has pairs of texts", "leave it out")
 
 
 def _refuse_views(views: Views) -> None:

@@ -23,7 +23,7 @@ from compressor.tasks.base import Feed, Stored
 from compressor.tasks.text_classification import lengths
 from compressor.tasks.text_classification.feed import TextFeed, encoded_split, stacked
 from compressor.tasks.text_classification.models import hf_models, students
-from compressor.tasks.text_classification.models.classifier import TextClassifier, position_limit
+from compressor.tasks.text_classification.models.classifier import Member, TextClassifier, position_limit
 from compressor.tasks.text_classification.opening import open_data
 from compressor.tasks.text_classification.tokenization import FILE, of_texts, read_tokenizer
 
@@ -97,12 +97,16 @@ class TextClassification:
 
     def adapted(self, network: nn.Module, expected: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
         ours, theirs = of_texts(expected), of_texts(given)
-        if ours.model_copy(update={"max_length": theirs.max_length}) != theirs:
+        alike = (ours.tokenizer, ours.pad_id) == (theirs.tokenizer, theirs.pad_id)
+        told = ours.token_types == 0 or theirs.token_types > 0
+        if not alike or not told or (True in (ours.pair, theirs.pair) and False in (ours.pair, theirs.pair)):
             raise KdcError(
-                "teachers that split texts into other tokens than each other cannot answer as one yet",
+                "teachers that read texts otherwise, as other tokens or as pairs, cannot answer as one yet",
                 "kdc predict with each, or take teachers of one tokenizer",
             )
         same = ours.max_length == theirs.max_length
+        untold, single = theirs.token_types > ours.token_types == 0, ours.pair is False and theirs.pair is None
+        network = Member(network, untold=untold, single=single) if untold or single else network
         return network, "" if same else f"(up to {theirs.max_length} tokens, not {ours.max_length})"
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:

@@ -221,7 +221,7 @@ def test_teachers_answer_as_one_where_they_read_the_same_tokens(tmp_path: Path) 
     folder = classifier(tmp_path / "other")
     (folder / "tokenizer.json").write_text(json.dumps(other))
     third = with_classes(load_model(f"hf:{folder}", task="text-classification"), [0, 1, 2], NAMES)
-    with pytest.raises(KdcError, match="into other tokens than each other cannot answer as one"):
+    with pytest.raises(KdcError, match="as other tokens or as pairs, cannot answer as one"):
         combined([first, third], Ensemble())
 
 

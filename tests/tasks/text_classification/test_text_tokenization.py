@@ -87,18 +87,24 @@ def test_tokenizers_that_are_none_are_refused(tmp_path: Path) -> None:
             read_tokenizer(tmp_path, "hf:here").encode([("a",)])
 
 
-@pytest.mark.parametrize(("count", "size"), [(64, 16), (70, 16), (16, 16), (17, 16), (5, 2)])
-def test_batches_are_of_one_length_and_hold_every_text(count: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "size", "parts"),
+    [(64, 16, 1), (70, 16, 1), (16, 16, 1), (17, 16, 1), (5, 2, 1), (70, 16, 4), (69, 16, 2)],
+)
+def test_batches_are_of_one_length_and_hold_every_text(count: int, size: int, parts: int) -> None:
     lengths = np.random.default_rng(0).integers(3, 120, count)
-    batches = by_length(lengths, size, 7)
-    assert batches.shape == (-(-count // size), size)
-    assert {*batches.ravel().tolist()} == {*range(count)}
-    assert all(len({*row.tolist()}) == size for row in batches)
-    assert (batches == by_length(lengths, size, 7)).all()
-    filled = sum(int(lengths[row].max()) * size for row in batches) if count > 2 * size else 0
-    assert filled < 1.5 * lengths[batches].sum()
-    if count > 2 * size and size > 2:
-        assert (batches != by_length(lengths, size, 8)).any()
+    batches = by_length(lengths, size, 7, parts)
+    assert len(batches) == -(-count // size)
+    assert all(len(row) <= size and len(row) % parts == 0 for row in batches)
+    shown = np.concatenate(batches)
+    assert {*shown.tolist()} == {*range(count)}
+    assert len(shown) == count + -count % parts  # once each, but for what makes the parts whole
+    again, other = by_length(lengths, size, 7, parts), by_length(lengths, size, 8, parts)
+    assert all((row == same).all() for row, same in zip(batches, again, strict=True))
+    if len(batches) > 3:
+        filled = sum(int(lengths[row].max()) * len(row) for row in batches)
+        assert filled < 1.5 * lengths[shown].sum()
+        assert any((row != another).any() for row, another in zip(batches, other, strict=True))
 
 
 def test_evaluation_takes_every_text_once_in_bounded_batches() -> None:

@@ -12,7 +12,7 @@ from compressor.errors import KdcError
 from compressor.models.features import Staged
 from compressor.tasks.text_classification.models.scores import raw_scores
 
-__all__ = ["TextClassifier", "padding_matters", "position_limit", "token_types"]
+__all__ = ["Member", "TextClassifier", "padding_matters", "position_limit", "token_types"]
 
 
 class TextClassifier(Staged):
@@ -43,6 +43,19 @@ class TextClassifier(Staged):
             yield
         if not matrices:
             raise KdcError(f"{type(self.model).__name__} shows no attention scores", "choose a loss on hidden states")
+
+
+class Member(nn.Module):
+    """One of several teachers, for inputs as another of them reads them. `untold`: it is not told the kinds of tokens,
+    which these have; `single`: it was taught single texts, and is not to be shown pairs."""
+
+    def __init__(self, network: nn.Module, *, untold: bool, single: bool) -> None:
+        super().__init__()
+        self.network, self.untold, self.single = network, untold, single
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.network(inputs[0], inputs[-1]) if self.untold else self.network(*inputs)
+        return logits
 
 
 def _named(inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
