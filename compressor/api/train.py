@@ -89,8 +89,7 @@ def teach(
         "specialty": several(specialty, "--specialty") or None,
     }  # fmt: skip
     resources, request = Resources.of(decode_cache, None, tracker), parse(Request, values, "teach")
-    to = Destination(folder, resume=resume, overwrite=overwrite)
-    done = run(request, to, progress=heard, resources=resources)
+    done = run(request, Destination(folder, resume=resume, overwrite=overwrite), progress=heard, resources=resources)
     return RunResult(folder, done, heard.warnings)
 
 

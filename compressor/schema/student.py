@@ -207,8 +207,8 @@ class Request(Noun):
     one is to be taken; `student` is null then. `control`: the same student is then trained on labels alone too, in
     RUN/control. `steps_per_epoch`: of such a control, as many as its student's, however few samples have a label; null:
     once through the data. `cut_from`: of a control, whose layers it begins with. `input_size`: pixels of images, or
-    the most tokens of texts (--max-length). `regime`: where `recipe` is a default of `kdc distill`; null where it is the user's own, and
-    for teach.
+    the most tokens of texts (--max-length). `regime`: where `recipe` is a default of `kdc distill`; null where it is
+    the user's own, and for teach.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1

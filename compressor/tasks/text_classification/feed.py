@@ -91,7 +91,8 @@ class TextFeed:
 
     def samples_of(self, epoch: int, step: int) -> Rows:
         order = keyed_order(self._recipe.seed, len(self._batches), epoch)
-        return self._batches[order[step]]
+        rows: Rows = self._batches[int(order[step])]
+        return rows
 
     def names(self, samples: Rows) -> list[str]:
         return [self._data.train.ids[row] for row in samples]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, with_classes
@@ -50,7 +50,7 @@ def logits(model: LoadedModel, samples: list[tuple[str, ...]]) -> Tensor:
     return answer
 
 
-SAMPLES = [(text,) for text, _ in texts(12)]
+SAMPLES: list[tuple[str, ...]] = [(text,) for text, _ in texts(12)]
 
 
 def test_a_folder_of_transformers_answers_as_there(tmp_path: Path) -> None:
@@ -342,9 +342,8 @@ def test_hidden_states_embedding_and_scores_are_tapped(tmp_path: Path) -> None:
 
 def test_what_is_tapped_trains(tmp_path: Path) -> None:
     model = load_model(f"hf:{classifier(tmp_path / 'model', 2)}", task="text-classification")
-    inputs, network = inputs_of(model, SAMPLES), model.network.train()
+    inputs = inputs_of(model, SAMPLES)
+    network: Any = model.network.train()
     _, features = Taps(network, ["scores1", "stage1", "embedding"], 3, patches="none")(network, inputs)
     sum(feature.square().mean() for feature in features.values()).backward()  # type: ignore[union-attr]
-    query: nn.Linear = network.model.bert.encoder.layer[0].attention.self.query  # type: ignore[union-attr, assignment]
-    assert query.weight.grad is not None
-    assert query.weight.grad.abs().sum() > 0
+    assert network.model.bert.encoder.layer[0].attention.self.query.weight.grad.abs().sum() > 0
