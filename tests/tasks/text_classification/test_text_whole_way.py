@@ -1,6 +1,7 @@
 """kdc teach, distill and predict on texts: from a CSV to a trained student, which can be resumed."""
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -73,25 +74,56 @@ def test_a_student_is_the_same_whether_answers_are_kept_or_not(made: Path, tmp_p
     assert weights(tmp_path / "without") == weights(tmp_path / "filling") == weights(tmp_path / "filled")
 
 
+class KilledError(BaseException):
+    """Nothing is saved where it comes, as where the process is killed."""
+
+
+@pytest.mark.parametrize(("how_it_ends", "saved"), [("interrupted", 130), ("killed", None)])
 def test_a_stopped_training_goes_on_to_the_same_student(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how_it_ends: str, saved: int | None
 ) -> None:
+    """In the middle of the second epoch of four."""
     from compressor.distill.loop import engine
 
+    cache = ("--teacher-cache", tmp_path / "cache")
     assert call(*distilling(made, tmp_path / "whole", "--teacher-cache", "off")) == 0
     step, done = engine._step, []
 
     def stopping(run: Any, parts: Any) -> Any:
         done.append(1)
+        if len(done) == 17 and how_it_ends == "killed":
+            raise KilledError
         if len(done) == 17:
             signal.raise_signal(signal.SIGINT)
         return step(run, parts)
 
     monkeypatch.setattr(engine, "_step", stopping)
-    assert call(*distilling(made, tmp_path / "stopped", "--teacher-cache", "off")) == 130
+    if saved is None:
+        with pytest.raises(KilledError):
+            call(*distilling(made, tmp_path / "stopped", *cache))
+    else:
+        assert call(*distilling(made, tmp_path / "stopped", *cache)) == saved
     assert not (tmp_path / "stopped" / "student.json").exists()
-    assert call(*distilling(made, tmp_path / "stopped", "--teacher-cache", "off"), "--resume") == 0
+    assert call(*distilling(made, tmp_path / "stopped", *cache), "--resume") == 0
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    # Eleven steps an epoch: the interrupted one goes on within its epoch, the killed one at its beginning.
+    assert len(done) == 44 + (0 if saved else 6)
+
+
+def test_a_stated_length_cuts_and_parts_of_a_step_learn_the_same(made: Path, kdc: Kdc, tmp_path: Path) -> None:
+    ended = kdc(*distilling(made, tmp_path / "short", "--max-length", 12, epochs=1))
+    assert ended.code == 0, ended.err
+    assert of_texts(load_run(tmp_path / "short")[1].preprocess).max_length == 12
+    (said,) = [line for line in ended.err.splitlines() if "max length" in line]
+    assert re.search(r"max length 12 tokens \(--max-length\): [1-9]\d* of 174 training texts are cut", said)
+    plain = ("--set", "optimizer.clip_norm=null", "--set", "losses=[{name: kd}]")
+    rows = []
+    for name, parts in (("whole", 1), ("parts", 4)):
+        still = ("--student-init", "random", "--set", f"accumulate={parts}")
+        assert call(*distilling(made, tmp_path / name, *plain, *still, epochs=1)) == 0
+        rows.append(json.loads((tmp_path / name / "history.jsonl").read_text().splitlines()[0]))
+    assert rows[0]["steps"] == rows[1]["steps"]
+    assert abs(rows[0]["loss"]["kd"] - rows[1]["loss"]["kd"]) < 0.2 * rows[0]["loss"]["kd"]
 
 
 def test_the_logit_family_and_hint_learn_from_texts(made: Path, tmp_path: Path) -> None:
@@ -190,8 +222,6 @@ def test_pairs_are_taught_and_cut(kdc: Kdc, tmp_path: Path) -> None:
 def test_what_texts_do_not_have_is_refused(
     made: Path, kdc: Kdc, tmp_path: Path, more: tuple[str, ...], said: str
 ) -> None:
-    import re
-
     ended = kdc(*distilling(made, tmp_path / "run"), *more)
     assert ended.code == 2, ended.err
     assert re.search(said, " ".join(ended.err.split())), ended.err
