@@ -22,7 +22,7 @@ from compressor.distill.trainer import log_sizes, precompute_answers, train_and_
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
-from compressor.models.lineage import load_teacher, told
+from compressor.models.lineage import cut_from, load_teacher, told
 from compressor.models.lookup import of_peer, require_found
 from compressor.models.prediction_table import load_table, require_alone
 from compressor.models.references import NO_MODEL, is_table
@@ -84,11 +84,11 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
         made_from = "random"
         trainee = task.create_student(request.teacher, "random", names, request.input_size, recipe.crop_pct)
     else:
-        (backbone,) = told(progress, load_model(request.teacher, request.input_size))
+        (backbone,) = told(progress, load_model(request.teacher, request.input_size, request.task))
         torch.manual_seed(recipe.seed)
         trainee = task.create_trainee(backbone, names, recipe.crop_pct)
         made_from = made_from_weights(request.teacher, backbone)
-    trainee = task.with_range(trainee, recipe.pixel_range, progress)
+    trainee = task.fitted(task.with_range(trainee, recipe.pixel_range, progress), data, request.input_size, progress)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
     return TrainingPlan(request, recipe, data, trainee, None, made_from, specialty=specialty)
@@ -179,11 +179,13 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     torch.manual_seed(request.recipe.seed)
     assert request.student is not None
     task = task_named(request.task)
-    made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct)
+    origin = cut_from(request, names, teacher)
+    made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct, origin)
     (student,) = told(progress, task.with_range(made, recipe.pixel_range, Silent()))
+    student = task.fitted(student, data, request.input_size, progress)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
-    peers = [_peer(number, request, names) for number, _ in enumerate(recipe.peers)]
+    peers = [_peer(number, request, data) for number, _ in enumerate(recipe.peers)]
     plan = TrainingPlan(
         request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table,
         passes=request.steps_per_epoch,
@@ -207,10 +209,12 @@ def early_checked(request: Request) -> list[Term]:
     return terms
 
 
-def _peer(number: int, request: Request, names: tuple[str, ...]) -> LoadedModel:
+def _peer(number: int, request: Request, data: Dataset) -> LoadedModel:
     peer, task = request.recipe.peers[number], task_named(request.task)
     with of_peer(number):
+        names = data.info.class_names
         model = task.create_student(peer.student, peer.init, names, request.input_size, request.recipe.crop_pct)
+        model = task.fitted(model, data, request.input_size, Silent())
         return task.with_range(model, request.recipe.pixel_range, Silent())
 
 
@@ -280,6 +284,7 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
         progress=progress,
         unlabelled=request.unlabelled,
         pixel_range=request.recipe.pixel_range,
+        columns=request.columns,
     )
     log_sizes(data, progress)
     data = seen_before(request, data, progress)
@@ -300,8 +305,8 @@ def _require_counted(request: Request, data: Dataset) -> None:
     if regime is not None and (regime.images, regime.labelled) != counted(data):
         images, labelled = counted(data)
         raise KdcError(
-            f"--resume: the recipe is for {regime.images:,} training images, {regime.labelled:,} with a label, and now "
-            f"there are {images:,}, {labelled:,} with a label",
+            f"--resume: the recipe is for {regime.images:,} training {data.samples}, {regime.labelled:,} with a label, "
+            f"and now there are {images:,}, {labelled:,} with a label",
             "put the data back as they were, or start again with --overwrite",
         )
 

@@ -22,7 +22,12 @@ LEAVES = (
 )  # fmt: skip
 """What lies in a run's folder."""
 
-WITHIN = {"checkpoint": ("state.pt", "before.pt"), "hf": ("config.json",), "float": LEAVES, "control": LEAVES}
+WITHIN = {
+    "checkpoint": ("state.pt", "before.pt"),
+    "hf": ("config.json", "tokenizer.json"),
+    "float": LEAVES,
+    "control": LEAVES,
+}
 """What lies in its folders. A tracker's is its own; a run each is in those of `NUMBERED`, and its log beside it."""
 
 NUMBERED = ("assistants", "race", "arms", "stages", "specialists")

@@ -33,7 +33,7 @@ Images = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Optimizer(Noun):
-    """AdamW (Loshchilov & Hutter 2019). The rate rises linearly for `warmup_epochs`, then falls along half a cosine to
+    """AdamW (Loshchilov & Hutter 2019). The rate rises linearly for `warmup_epochs`, then falls as `schedule` says to
     `final_lr_share` of `lr`."""
 
     lr: Rate = 3e-3
@@ -47,6 +47,8 @@ class Optimizer(Noun):
     """Epochs in which the rate rises."""
     final_lr_share: Share = 0.01
     """The share of `lr` that it ends with."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """Along half a cosine, or along a line."""
     clip_norm: Norm | None = 5.0
     """The largest norm of the gradients of a step; null: they are not clipped."""
 

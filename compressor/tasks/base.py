@@ -18,7 +18,7 @@ from compressor.data.samples import Dataset, Split
 from compressor.progress import Progress
 from compressor.schema.preprocess import PixelRange, Preprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy, Student
+from compressor.schema.student import Accuracy, Columns, Student
 from compressor.schema.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -222,9 +222,10 @@ class Task(Protocol):
         class_names: Sequence[str] | None = None,
         unlabelled: str | None = None,
         pixel_range: PixelRange | None = None,
+        columns: Columns | None = None,
     ) -> Dataset:
         """The data that `reference` names, checked and in three splits. With `class_names` it must have exactly these,
-        and labels follow their order. Raises KdcError."""
+        and labels follow their order. `columns`: which ones of tables count, where that was stated. Raises KdcError."""
 
     def load_model(self, reference: str, input_size: int | None) -> "LoadedModel":
         """The model that `reference` names, of one of its schemes. Raises KdcError."""
@@ -236,14 +237,25 @@ class Task(Protocol):
         """Raise KdcError for what `create_student` would, as far as that is known without loading anything."""
 
     def create_student(
-        self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None
+        self,
+        reference: str,
+        init: str,
+        class_names: Sequence[str],
+        input_size: int | None,
+        crop_pct: float | None,
+        teacher: "LoadedModel | None" = None,
     ) -> "LoadedModel":
-        """A network to be trained, with a new classifier for `class_names` unless its weights fit. Raises KdcError."""
+        """A network to be trained, with a new classifier for `class_names` unless its weights fit. `teacher`: whose
+        layers it may be made of. Raises KdcError."""
 
     def create_trainee(
         self, backbone: "LoadedModel", class_names: Sequence[str], crop_pct: float | None
     ) -> "LoadedModel":
         """`backbone` with a new classifier for `class_names`. Raises KdcError."""
+
+    def fitted(self, model: "LoadedModel", data: Dataset, input_size: int | None, progress: Progress) -> "LoadedModel":
+        """`model`, which is to be trained, with what its preprocessing takes from the training split, where
+        `input_size` does not say it; said. Raises KdcError where it cannot take these data."""
 
     def with_range(self, model: "LoadedModel", pixel_range: PixelRange | None, progress: Progress) -> "LoadedModel":
         """`model` for samples that are read so (`Recipe.pixel_range`). Raises KdcError where it learned from others."""

@@ -81,6 +81,12 @@ def _pairs(term: Term, student: LoadedModel, teacher: LoadedModel | None) -> lis
     for student_layer, teacher_layer in pairs:
         _require_kind(student_layer, term.row, at, student)
         _require_kind(teacher_layer, term.row, at, teacher)
+        if teacher_layer.is_tokens and student.preprocess != teacher.preprocess:
+            raise KdcError(
+                f"{at}: it compares token by token, and the student reads {student.preprocess.described} and the "
+                f"teacher {teacher.preprocess.described}, or other tokens",
+                "one tokenizer, and one --max-length; or losses on logits (kdc losses)",
+            )
     if len(pairs) < term.row.layers:
         raise KdcError(
             f"{at}: it compares {term.row.layers} pairs of layers or more, and there are {len(pairs)}",

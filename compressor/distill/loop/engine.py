@@ -43,15 +43,15 @@ SAVE_EVERY_S = 600.0
 
 
 def rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
-    """The learning rate of a step: linear warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983)."""
+    """The learning rate of a step: linear warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983), or
+    a line."""
     optimizer, total = recipe.optimizer, recipe.epochs * steps_per_epoch
     warmup = min(round(optimizer.warmup_epochs * steps_per_epoch), total - 1)
     if step < warmup:
         return optimizer.lr * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, total - warmup)
-    return optimizer.lr * (
-        optimizer.final_lr_share + (1 - optimizer.final_lr_share) * 0.5 * (1 + math.cos(math.pi * progress))
-    )
+    left = 1 - progress if optimizer.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return optimizer.lr * (optimizer.final_lr_share + (1 - optimizer.final_lr_share) * left)
 
 
 @dataclass
