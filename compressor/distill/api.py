@@ -16,7 +16,7 @@ from compressor.distill.overlap import seen_before, tell_table_overlap, with_not
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import Destination, acquired, discard_backup, held
 from compressor.distill.run_refusals import refuse_place
-from compressor.distill.stages import bind_stages, require_learnable
+from compressor.distill.stages import bind_stages, refuse_stages, require_learnable
 from compressor.distill.teacher.predictions import require_teachable
 from compressor.distill.trainer import log_sizes, precompute_answers, train_and_save
 from compressor.errors import KdcError
@@ -67,8 +67,7 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
     terms = bind_losses(request.recipe, has_teacher=False)
     if request.recipe.peers:
         raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
-    if request.recipe.stages:
-        raise KdcError("recipe stages: kdc teach learns in one", "kdc distill, or leave them out")
+    refuse_stages(request.recipe)
     _refuse_specialty_of_less(request)
     scheme = TASKS[request.task].named
     if request.init == "random" and (not request.teacher.startswith(f"{scheme}:") or "@" in request.teacher):
@@ -122,8 +121,6 @@ def require_one_process(request: Request) -> None:
         raise KdcError(
             f"{alone[0]} keeps a memory of all samples, which several processes would not share", "use one process"
         )
-    if request.recipe.stages and team().num_processes > 1:
-        raise KdcError("recipe stages: one that leaves the classifier out would stop several processes", "use one")
 
 
 def precompute(

@@ -15,9 +15,10 @@ from compressor.distill.loop.checkpoint import is_saved
 from compressor.distill.loop.learner import Term, bind_losses
 from compressor.distill.plan import TrainingPlan
 from compressor.errors import KdcError
+from compressor.processes.team import team
 from compressor.schema.recipe import Recipe
 
-__all__ = ["FOLDER", "bind_stages", "is_begun", "recipe_of", "require_learnable", "stages_of"]
+__all__ = ["FOLDER", "bind_stages", "is_begun", "recipe_of", "refuse_stages", "require_learnable", "stages_of"]
 
 FOLDER = "stages"
 
@@ -47,13 +48,22 @@ def stages_of(plan: TrainingPlan) -> list[TrainingPlan]:
 
 
 def require_learnable(plan: TrainingPlan) -> None:
-    """Raise KdcError for a stage that would find nothing to learn from."""
+    """Raise KdcError for a stage that would find nothing to learn from, and for several processes: each would wait for
+    gradients that a stage which leaves the classifier out does not make."""
+    if plan.recipe.stages and team().num_processes > 1:
+        raise KdcError("recipe stages: several processes cannot share a training in stages yet", "use one process")
     for stage in stages_of(plan):
         if not stage.terms:
             name, why = next(iter(stage.left_out.items()))
             raise KdcError(
                 f"recipe stages.{(stage.stage or 1) - 1}: {name} would be left out, and nothing is left: {why}"
             )
+
+
+def refuse_stages(recipe: Recipe) -> None:
+    """Raise KdcError for a training that learns in one."""
+    if recipe.stages:
+        raise KdcError("recipe stages: kdc teach learns in one", "kdc distill, or leave them out")
 
 
 def is_begun(folder: Path) -> bool:
