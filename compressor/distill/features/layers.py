@@ -10,7 +10,7 @@ from compressor.distill.loop.learner import Term
 from compressor.errors import KdcError
 from compressor.losses import Loss
 from compressor.models import LoadedModel
-from compressor.models.features import EMBEDDING, INSIDE, VOCABULARY, Taps, inner_of, kind_of
+from compressor.models.features import EMBEDDING, INSIDE, POOLED, VOCABULARY, Taps, inner_of, kind_of
 from compressor.models.layer_map import even_map
 from compressor.models.loaded import Several
 from compressor.models.stages import Layer, height_of, layers_of, match, named_layer, same_strides, taps_for
@@ -81,7 +81,8 @@ def _pairs(term: Term, student: LoadedModel, teacher: LoadedModel | None) -> lis
     for student_layer, teacher_layer in pairs:
         _require_kind(student_layer, term.row, at, student)
         _require_kind(teacher_layer, term.row, at, teacher)
-        if teacher_layer.is_tokens and student.preprocess != teacher.preprocess:
+        by_token = not height_of(teacher) and kind_of(teacher_layer.name) != POOLED
+        if by_token and student.preprocess != teacher.preprocess:
             raise KdcError(
                 f"{at}: it compares token by token, and the student reads {student.preprocess.described} and the "
                 f"teacher {teacher.preprocess.described}, or other tokens",
