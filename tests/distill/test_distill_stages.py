@@ -22,7 +22,7 @@ from compressor.models.runs import read_student
 from compressor.pipeline import _epochs_in_all
 from compressor.progress import Progress, Silent
 from compressor.schema.base import parse
-from compressor.schema.forecast import Spread
+from compressor.schema.estimate import Spread
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Request, Student
 from tests.kit import Hearing
