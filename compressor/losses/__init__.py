@@ -104,7 +104,7 @@ LOSSES: dict[str, Loss] = {
     "soft_cross_entropy": Loss(
         soft_cross_entropy, {"temperature": TEMPERATURE}, "Jiao et al. 2020 (TinyBERT), arXiv 1909.10351",
         "-T^2 sum_c softmax(z_t/T)_c log softmax(z_s/T)_c", "response",
-        zero_at_agreement=False, zero_probabilities=True,
+        zero_probabilities=True, zero_at_agreement=False,
     ),
     "logit_mse": Loss(
         logit_mse, {}, "Bucilua, Caruana & Niculescu-Mizil 2006; as kd's limit: arXiv 1503.02531",

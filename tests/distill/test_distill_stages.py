@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from compressor.distill import Resources, distill, distill_controlled, teach
+from compressor.distill.forecast import _notes, _parts, _Timed
 from compressor.distill.methods.control import control_of
 from compressor.distill.methods.qat import qat_recipe
 from compressor.distill.recipes import recipe_from
@@ -18,8 +19,10 @@ from compressor.distill.stages import recipe_of
 from compressor.errors import KdcError
 from compressor.models import load_run
 from compressor.models.runs import read_student
+from compressor.pipeline import _epochs_in_all
 from compressor.progress import Progress, Silent
 from compressor.schema.base import parse
+from compressor.schema.estimate import Spread
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Request, Student
 from tests.kit import Hearing
@@ -197,3 +200,14 @@ def test_teaching_has_no_stages(tmp_path: Path, ask_teach: Ask) -> None:
     stages = [{"losses": [{"name": "cross_entropy"}], "epochs": 1}]
     with pytest.raises(KdcError, match="recipe stages: kdc teach learns in one"):
         teach(ask_teach(stages=stages), Destination(tmp_path / "run"), progress=Silent())
+
+
+def test_a_forecast_and_progress_count_every_stage(ask_distill: Ask) -> None:
+    request = ask_distill(**FITNETS).model_copy(update={"control": True})
+    spread = Spread(median=0.5, lowest=0.5, highest=0.5, n=2)
+    timed = _Timed(STEPS, spread, 0.0, 0.0, 0, 1, "", True)
+    parts = list(_parts(request, {str(request.student): timed}))
+    assert [(part.name, part.epochs) for part in parts] == [("student, stage 1", 2), ("student", 2), ("the control", 4)]
+    assert sum(part.seconds for part in parts) == pytest.approx(8 * STEPS * 0.5)
+    assert any("stage is counted as one of the last" in line for line in _notes(request, {str(request.student): timed}))
+    assert _epochs_in_all(request) == 8
