@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -353,3 +354,14 @@ def test_a_cut_has_learned_from_what_its_teacher_has(made: Path, kdc: Kdc, tmp_p
     assert before is not None
     assert len(before) == 174
     assert {*before.tolist()} < {*seen.tolist()}
+
+
+def test_weights_of_the_losses_are_tried_on_texts_too(
+    made: Path, kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("compressor.distill.recipes"), "ENOUGH", 10)
+    ended = kdc(*distilling(made, tmp_path / "run", epochs=2))
+    assert ended.code == 0, ended.err
+    record = load_run(tmp_path / "run")[1]
+    assert record.losses is not None
+    assert {*record.losses.arms} == {"default", "labels"}
