@@ -103,6 +103,9 @@ def _of_teacher(reference: str) -> str | None:
 
 def _of_student(reference: str) -> str | None:
     named = Reference.parse(reference)
+    models = [name for name, row in TASKS.items() if named.scheme in row.models]
+    if len(models) > 1:  # hf: of whatever task
+        return _by_scheme(named, models)
     return _by_scheme(named, [name for name, row in TASKS.items() if named.scheme in row.students])
 
 

@@ -144,6 +144,32 @@ def test_a_cut_keeps_the_middle_layers_that_it_names(tmp_path: Path) -> None:
     assert numbers == [0, 1, 2]
 
 
+def test_a_cut_keeps_the_kind_of_each_layer(tmp_path: Path) -> None:
+    """Layers that attend to all tokens alternate with such as see their neighbours alone: config.layer_types."""
+    from transformers import ModernBertConfig, ModernBertForSequenceClassification
+
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "max_position_embeddings": 64}
+    special = {"pad_token_id": 0, "bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3}
+    config = ModernBertConfig(
+        vocab_size=VOCABULARY,
+        num_hidden_layers=6,
+        global_attn_every_n_layers=3,
+        local_attention=8,
+        **sizes,
+        **special,
+        **FAR,
+    )
+    if getattr(config, "layer_types", None) is None:
+        pytest.skip("this transformers has no layer_types there")
+    folder = hf_model(tmp_path / "model", ModernBertForSequenceClassification(config))
+    model = load_model(f"hf:{folder}", task="text-classification")
+    assert same(TASK.create_student("layers:6", "pretrained", NAMES, None, None, model), model)
+    cut: Any = TASK.create_student("layers:0,3,5", "pretrained", NAMES, None, None, model).network
+    assert cut.model.config.layer_types == [config.layer_types[number] for number in (0, 3, 5)]
+    assert len(cut.model.model.layers) == cut.model.config.num_hidden_layers == 3
+
+
 def test_a_cut_answers_the_classes_of_the_data_in_their_order(tmp_path: Path) -> None:
     model = load_model(f"hf:{classifier(tmp_path / 'model')}", task="text-classification")
     chosen = with_classes(model, [2, 0], ("sport", "food"))

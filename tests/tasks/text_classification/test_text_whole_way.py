@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -326,3 +327,41 @@ def test_a_real_sentence_encoder_is_taught_and_cut(tmp_path: Path, kdc: Kdc) -> 
     assert ended.code == 0, ended.err
     assert "layers 0, 3, 5 of the 6 of" in " ".join(ended.err.split())
     assert of_texts(load_run(tmp_path / "run")[1].preprocess).max_length == 32
+
+
+def test_few_labels_and_answers_that_are_asked_for_ahead(made: Path, kdc: Kdc, tmp_path: Path) -> None:
+    few = ("--set", "transfer.labelled=0.1", "--teacher-cache", tmp_path / "cache")
+    ended = kdc(*distilling(made, tmp_path / "run", *few), "--precompute")
+    assert ended.code == 0, ended.err
+    ended = kdc(*distilling(made, tmp_path / "run", *few))
+    assert ended.code == 0, ended.err
+    assert "training texts keep their label" in ended.err
+    assert "the teacher's answers: in" in ended.err
+    assert load_run(tmp_path / "run")[1].test.accuracy > 0.7
+
+
+def test_a_cut_has_learned_from_what_its_teacher_has(made: Path, kdc: Kdc, tmp_path: Path) -> None:
+    from compressor.models.trained_on import images_of
+
+    other = write_csv(tmp_path / "other.csv", texts(90, seed=5))
+    ended = kdc(
+        "distill", "--teacher", f"run:{made / 'teacher'}", "--data", f"csv:{other}", "--student", "layers:2",
+        "--epochs", 1, "--out", tmp_path / "run", *SPEED,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    seen, before = images_of(f"run:{tmp_path / 'run'}"), images_of(f"run:{made / 'teacher'}")
+    assert seen is not None
+    assert before is not None
+    assert len(before) == 174
+    assert {*before.tolist()} < {*seen.tolist()}
+
+
+def test_weights_of_the_losses_are_tried_on_texts_too(
+    made: Path, kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("compressor.distill.recipes"), "ENOUGH", 10)
+    ended = kdc(*distilling(made, tmp_path / "run", epochs=2))
+    assert ended.code == 0, ended.err
+    record = load_run(tmp_path / "run")[1]
+    assert record.losses is not None
+    assert {*record.losses.arms} == {"default", "labels"}
