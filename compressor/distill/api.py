@@ -14,6 +14,7 @@ from compressor.distill.loop.learner import Term, bind_losses
 from compressor.distill.methods.bias_correction import require_correctable
 from compressor.distill.overlap import seen_before, tell_table_overlap, with_notes
 from compressor.distill.plan import TrainingPlan
+from compressor.distill.recipes import refuse_new_views
 from compressor.distill.run_folder import Destination, acquired, discard_backup, held
 from compressor.distill.run_refusals import refuse_place
 from compressor.distill.stages import bind_stages, refuse_stages, require_learnable
@@ -136,7 +137,7 @@ def precompute(
     where that goes by the data (`deciding.decided`). Raises KdcError where nothing may be kept."""
     resources = resources or Resources()
     if decide is None or resources.unnamed:
-        _refuse_new_views(request.recipe)
+        refuse_new_views(request.recipe)
     if is_table(request.teacher):
         raise KdcError(f"--precompute: {request.teacher} holds the teacher's answers already", "leave it out")
     if request.teacher in NO_MODEL:
@@ -146,17 +147,8 @@ def precompute(
     refuse_place(out, request)
     with held(out, "kdc distill --precompute", progress):
         request, data = decide(request) if decide is not None else (request, None)
-        _refuse_new_views(request.recipe)
+        refuse_new_views(request.recipe)
         precompute_answers(distillation(request, progress, data), out, resources, progress)
-
-
-def _refuse_new_views(recipe: Recipe) -> None:
-    if recipe.views.distinct is None:
-        raise KdcError(
-            "--precompute: every epoch shows new views, or ones whose predictions are for one run, so there is nothing "
-            "to compute ahead",
-            "--set views.distinct=10",
-        )
 
 
 def already_finished(out: Path, progress: Progress) -> Student:

@@ -27,6 +27,7 @@ __all__ = [
     "gives_views",
     "has_layers",
     "recipe_from",
+    "refuse_new_views",
     "repeats_by_default",
     "with_new_views",
     "without_layers",
@@ -81,6 +82,16 @@ def repeats_by_default(request: Request) -> bool:
 def with_new_views(recipe: Recipe) -> Recipe:
     """With new views in every epoch."""
     return recipe.model_copy(update={"views": recipe.views.model_copy(update={"distinct": None})})
+
+
+def refuse_new_views(recipe: Recipe) -> None:
+    """Raise KdcError where there is nothing that `--precompute` could keep."""
+    if recipe.views.distinct is None:
+        raise KdcError(
+            "--precompute: every epoch shows new views, or ones whose predictions are for one run, so there is nothing "
+            "to compute ahead",
+            "--set views.distinct=10",
+        )
 
 
 def has_layers(teachers: Sequence[str]) -> bool:
