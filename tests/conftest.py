@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from compressor.profiles import write_new_profile
 from compressor.report.checks import conditions
 from compressor.schema.base import read_json, write_json
 from compressor.schema.doctor import Diagnosis
-from tests.forked import python
+from tests.forked import FOLDER, interpreter, python
+from tests.kept_graphs import KEPT_GRAPHS
 from tests.kit import TRAINING, Ended, call, write_colours
-from tests.shared import KEPT_GRAPHS, each_registry_once, made_once, shared_folder
+from tests.shared import each_registry_once, made_once, shared_folder
 
 pytest_plugins = ["tests.image_fixtures", "tests.model_fixtures"]
 
@@ -39,6 +40,13 @@ WHOLE_PROCESSES = {
     "test_targets_agent", "test_targets_bench", "test_targets_events", "test_targets_lock", "test_targets_runners",
 }  # fmt: skip
 """Modules whose tests export networks or start programs (runtimes, servers, bench.py): all of them are slow."""
+REALLY_STARTED = {
+    "test_measure_by_force", "test_measure_devices_local", "test_measure_local", "test_measure_machine",
+    "test_processes_runner",
+}  # fmt: skip
+"""Modules about the processes of bench.py and of the runners."""
+STARTERS = ("compressor.measure.devices.local", "compressor.measure.machine", "compressor.processes.runner")
+"""The modules of kdc that start them."""
 
 
 BEGUN_FIRST = (
@@ -53,6 +61,35 @@ BEGUN_FIRST = (
 )  # fmt: skip
 """Modules that take longest, so that two workers, each with whole modules, come to their end together. The first needs
 nothing that the second makes."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A place for the servers that fork programs (forked.py), of all worker processes."""
+    if FOLDER not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="kdc-", ignore_cleanup_errors=True)
+        os.environ[FOLDER] = folder.name
+        config.add_cleanup(lambda: os.environ.pop(FOLDER))
+        config.add_cleanup(folder.cleanup)
+
+
+class Forking:
+    """What those modules need of `sys`. The servers are started where it is asked for."""
+
+    @property
+    def executable(self) -> str:
+        return str(interpreter())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """bench.py and the runners are forked where a slow test is not about them: importing a runtime is most of what
+    they do. Those that they start are forked too. What is quick forks nothing."""
+    if item.get_closest_marker("slow") is None or item.path.stem in REALLY_STARTED:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in STARTERS:
+            patch.setattr(f"{module}.sys", Forking())
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,124 +1,119 @@
-"""Programs in Python, started as forks of one process that has imported their libraries already: most of what a small
-kdc command takes is importing torch, timm and onnx, again and again.
+"""Programs in Python, started as forks of a process that has imported their libraries already: most of what a small
+kdc command takes is importing torch, timm and onnx, and most of what a runner takes is importing its runtime, again and
+again.
 
     subprocess.run([*python(), "-m", "compressor", "losses"])
 
-in place of `sys.executable`. The process that this starts is a small one: it hands what it was given (arguments,
-environment, folder, umask, standard streams, signals that are ignored) to a server, which forks the program, and then
-stands for it: signals sent to it reach the program, and its end is the program's. Where it is killed, the program is
-soon after, and in any case before another is forked.
+in place of `sys.executable`. The process that this starts is a small one (stand_in.py): it hands what it was given
+(arguments, environment, folder, umask, standard streams, signals that are ignored) to a server, which forks the
+program, and then stands for it: signals sent to it reach the program, and its end is the program's. Where it is killed,
+the program is soon after, and in any case before another is forked. `sys.executable` of such a program is
+`interpreter()`, so that what it starts in turn is forked too.
+There are two servers, one with all that kdc imports and one with the runtimes alone, for all processes of a test run.
 kdc itself is not imported beforehand: a copy of the checkout runs its own.
 
 A program that is to be really started stays with `sys.executable`: where it is about starting (what is imported, and
-when), process groups or limits, and once for each command.
+when), process groups, memory or limits, and once for each command.
 """
 
 import atexit
+import fcntl
 import functools
 import gc
 import importlib
 import io
-import json
+import marshal
 import os
 import runpy
 import selectors
 import shlex
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["interpreter", "python"]
+__all__ = ["FOLDER", "interpreter", "python"]
 
-LIBRARIES = (
-    "accelerate", "numpy", "onnx", "onnxscript", "PIL.Image", "pydantic", "rich.console", "safetensors.torch",
-    "scipy.stats", "timm", "torch.distributed.run", "torch.export", "torch.onnx", "torchvision", "typer", "yaml",
-)  # fmt: skip
-"""Not onnxruntime, OpenVINO and pyarrow, which start a thread when they are imported: only one thread is forked. Not
-pytest and its plugins, which it rewrites."""
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+FOLDER = "KDC_TESTS_FORKED"
+"""The environment variable with the folder of the servers of a test run."""
+LIBRARIES = {
+    "kdc": (
+        "accelerate", "numpy", "onnx", "onnxscript", "PIL.Image", "pydantic", "rich.console", "safetensors.torch",
+        "scipy.stats", "timm", "torch.distributed.run", "torch.export", "torch.onnx", "torchvision", "typer", "yaml",
+    ),
+    "runtimes": ("numpy", "onnxruntime", "openvino"),
+}  # fmt: skip
+"""Of each server. Only one thread is forked, so that of those that start threads when they are imported (pyarrow, and
+onnxruntime for what it reports to its makers) only what can do without them is here. Not pytest and its plugins, which
+it rewrites."""
+QUIET = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
-LENGTH = struct.Struct("!I")
+STAND_IN = Path(__file__).with_name("stand_in.py")
+SIZE = 4
+"""Bytes that say how long what is asked is; none for who only wants the server to stay."""
+
+
+def python() -> list[str]:
+    """The command to put before `-m MODULE …`, `-c CODE …` or `SCRIPT …`; the interpreter itself where nothing can be
+    forked so."""
+    folder = served()
+    return [sys.executable] if folder is None else [REAL, "-I", "-S", str(STAND_IN), str(folder)]
+
+
+def interpreter() -> Path:
+    """The same as an executable file, for what starts a program by the path of its interpreter."""
+    folder = served()
+    return Path(sys.executable) if folder is None else folder / "python"
+
+
+REAL = sys.executable
 
 
 @functools.cache
-def python() -> list[str]:
-    """The command to put before `-m MODULE …`, `-c CODE …` or `SCRIPT …`; the interpreter itself where a process cannot
-    be forked so."""
+def served() -> Path | None:
+    """The folder of the servers, which the first process that asks starts, and which end after the last."""
     if not hasattr(os, "pidfd_open"):
-        return [sys.executable]
-    folder = tempfile.TemporaryDirectory(prefix="kdc-")
-    place = Path(folder.name) / "socket"
-    server = subprocess.Popen(
-        [sys.executable, __file__, "--serve", str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert server.stdin is not None
-    assert server.stdout is not None
-    told = server.stdout.readline()
-    assert told == b"ready\n", told
+        return None
+    folder = Path(os.environ[FOLDER])
+    path = folder / "python"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            servers = [start(folder, name) for name in LIBRARIES]
+            for server in servers:
+                assert server.stdout is not None
+                told = server.stdout.readline()
+                assert told == b"ready\n", told
+            forks, starts = shlex.join([REAL, "-I", "-S", str(STAND_IN), str(folder)]), shlex.quote(REAL)
+            # What has options of the interpreter's own is started.
+            choice = f'case "$1" in -[cm] | [!-]*) exec {forks} "$@" ;; *) exec {starts} "$@" ;; esac'
+            path.write_text(f"#!/bin/sh\n{choice}\n", encoding="utf-8")
+            path.chmod(0o755)
+        for name in LIBRARIES:
+            link = socket.socket(socket.AF_UNIX)
+            link.connect(str(folder / name))
+            link.sendall(bytes(SIZE))
+            atexit.register(link.close)
+    return folder
+
+
+def start(folder: Path, name: str) -> "subprocess.Popen[bytes]":
+    command = [REAL, __file__, f"{folder}/{name}", *LIBRARIES[name]]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **QUIET})
 
     def end() -> None:
-        server.communicate()  # which closes what it listens to
-        folder.cleanup()
+        """It goes on while others need it."""
+        assert server.stdin is not None
+        server.stdin.close()
 
     atexit.register(end)
-    return [sys.executable, "-I", "-S", __file__, str(place)]
-
-
-def interpreter(folder: Path) -> Path:
-    """The same as an executable file in `folder`, for what starts a program by the path of its interpreter."""
-    path = folder / "python"
-    path.write_text(f'#!/bin/sh\nexec {shlex.join(python())} "$@"\n', encoding="utf-8")
-    path.chmod(0o755)
-    return path
-
-
-def stand_for(place: str, arguments: list[str]) -> None:
-    """Have the program forked, and be what it is until it ends."""
-    program, waiting = 0, list[int]()
-
-    def forward(number: int, frame: object) -> None:
-        if program:
-            with suppress(ProcessLookupError):
-                os.kill(program, number)
-        else:
-            waiting.append(number)
-
-    ignored = [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN]
-    for wanted in set(FORWARDED) - set(ignored):
-        signal.signal(wanted, forward)
-    umask = os.umask(0)
-    files = [number for number in range(3) if is_open(number)]
-    asked = json.dumps({
-        "arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd()), "umask": umask,
-        "files": files, "ignored": ignored,
-    }).encode()  # fmt: skip
-    with socket.socket(socket.AF_UNIX) as link:
-        link.connect(place)
-        socket.send_fds(link, [LENGTH.pack(len(asked))], files)
-        link.sendall(asked)
-        answers = link.makefile("r")
-        program = int(answers.readline())
-        for came in waiting:
-            forward(came, None)
-        code = os.waitstatus_to_exitcode(int(answers.readline()))
-    if code < 0:
-        end_by(-code)
-    os._exit(code)
-
-
-def end_by(number: int) -> None:
-    if number != signal.SIGKILL:
-        signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    return server
 
 
 def places(environment: Mapping[str, str]) -> list[str]:
@@ -126,22 +121,15 @@ def places(environment: Mapping[str, str]) -> list[str]:
     return [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
 
 
-def is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
-
-
-def serve(place: str) -> dict[str, Any] | None:
-    """Forks what it is asked to until its stdin ends; returns in each program what was asked, at the end None."""
-    for name in LIBRARIES:
+def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
+    """Forks what it is asked to, until nobody needs it; returns in each program what was asked, at the end None."""
+    for name in libraries:
         importlib.import_module(name)
     gc.freeze()
     gc.set_threshold(50_000)
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "only one thread of several is forked"
     programs: dict[int, tuple[socket.socket, int]] = {}
+    users: set[Any] = {0}
     with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)
         listening.listen(64)
@@ -162,18 +150,27 @@ def serve(place: str) -> dict[str, Any] | None:
         while True:
             # What comes anew comes last: who was killed before it is gone by then, with the files that it held locked.
             for key, _ in sorted(selector.select(), key=lambda ready: ready[0].fileobj is listening):
-                if key.fileobj == 0:
-                    for program in programs:
-                        os.kill(program, signal.SIGKILL)
-                    return None
-                if key.fileobj is listening:
+                if key.fileobj in users:
+                    selector.unregister(key.fileobj)
+                    users.remove(key.fileobj)
+                    if not users:
+                        for program in programs:
+                            os.kill(program, signal.SIGKILL)
+                        return None
+                elif key.fileobj is listening:
                     link, _ = listening.accept()
                     asked, files = received(link)
+                    if asked is None:
+                        users.add(link)
+                        selector.register(link, selectors.EVENT_READ)
+                        continue
                     program = os.fork()
                     if program == 0:
-                        for other in (*(other for other, _ in programs.values()), link):
+                        others = [other for other, _ in programs.values()]
+                        for other in (*others, *(user for user in users if user != 0), link):
                             other.close()
-                        return {**asked, "given": files, "own_paths": places(os.environ)}
+                        here = {"own_paths": places(os.environ), "executable": str(Path(place).with_name("python"))}
+                        return {**asked, **here, "given": files}
                     for number in files:
                         os.close(number)
                     with suppress(OSError):  # who stood for it is gone already
@@ -187,14 +184,18 @@ def serve(place: str) -> dict[str, Any] | None:
                     end(key.data)
 
 
-def received(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    head, files, _, _ = socket.recv_fds(link, LENGTH.size, 3)
-    (left,) = LENGTH.unpack(head)
-    parts = []
-    while left:
-        parts.append(link.recv(min(left, 1 << 16)))
-        left -= len(parts[-1])
-    return json.loads(b"".join(parts)), files
+def received(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """What is asked; None: only that the server stays. Who is gone before all was said asks nothing either."""
+    head, files, _, _ = socket.recv_fds(link, SIZE, 3)
+    left, parts = int.from_bytes(head, "big"), []
+    while left and (part := link.recv(min(left, 1 << 16))):
+        parts.append(part)
+        left -= len(part)
+    if left or not parts:
+        for number in files:
+            os.close(number)
+        return None, []
+    return marshal.loads(b"".join(parts)), files
 
 
 def run(asked: dict[str, Any]) -> None:
@@ -220,7 +221,8 @@ def run(asked: dict[str, Any]) -> None:
         except OSError:
             code = code or 120
     if code == -signal.SIGINT:
-        end_by(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     os._exit((code or 0) & 0xFF)
 
 
@@ -240,6 +242,7 @@ def become(asked: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     tempfile.tempdir = None
+    sys.executable = asked["executable"]
     for number, (name, mode, errors) in enumerate(STREAMS):
         setattr(sys, name, stream(number, mode, errors))
         setattr(sys, f"__{name}__", getattr(sys, name))
@@ -273,10 +276,15 @@ def stream(number: int, mode: str, errors: str) -> Any:
     )  # fmt: skip
 
 
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "--serve":
-        if (asked := serve(sys.argv[2])) is not None:
-            run(asked)
-        os._exit(0)
-    else:
-        stand_for(sys.argv[1], sys.argv[2:])
+    if (asked := serve(sys.argv[1], sys.argv[2:])) is not None:
+        run(asked)
+    os._exit(0)
