@@ -60,8 +60,8 @@ SIZE = 4
 
 
 def python() -> list[str]:
-    """The command to put before `-m MODULE …`, `-c CODE …` or `SCRIPT …`; the interpreter itself where nothing can be
-    forked so."""
+    """The command to put before `-m MODULE …`, `-c CODE …` or `SCRIPT …`; where nothing can be forked so, the
+    interpreter itself."""
     folder = served()
     return [sys.executable] if folder is None else [REAL, "-I", "-S", str(STAND_IN), str(folder)]
 

@@ -128,7 +128,8 @@ def test_a_runner_answers_as_a_started_one(tmp_path: Path, script: str, model: s
 
 def test_what_it_starts_is_forked_too_but_for_options_of_the_interpreter() -> None:
     child = "import sys; print('torch' in sys.modules)"
-    parent = f"import subprocess, sys\nfor more in ([], ['-I']): subprocess.run([sys.executable, *more, '-c', {child!r}])"
+    parent = f"for more in ([], ['-I']): subprocess.run([sys.executable, *more, '-c', {child!r}])"
+    parent = f"import subprocess, sys\n{parent}"
     done = subprocess.run([*python(), "-c", parent], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
 
