@@ -22,8 +22,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """The process that only hands tests to its workers does without torch and timm, which take seconds to import."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         return
-    import timm  # noqa: F401  (here, where what it warns of is no error)
+    import timm  # noqa: F401  (here, where what they warn of is no error)
     import torch
+
+    import compressor.models  # noqa: F401
 
     # Tiny networks: a second thread mostly waits for the first, and for long where other work shares the cores.
     torch.set_num_threads(1)
