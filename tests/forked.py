@@ -10,7 +10,7 @@ program, and then stands for it: signals sent to it reach the program, and its e
 the program is soon after, and in any case before another is forked. `sys.executable` of such a program is
 `interpreter()`, so that what it starts in turn is forked too.
 There are two servers, one with all that kdc imports and one with the runtimes alone, for all processes of a test run.
-kdc itself is not imported beforehand: a copy of the checkout runs its own.
+A copy of the checkout runs its own kdc, which is imported anew. What is exported to ONNX is kept (kept_graphs.py).
 
 A program that is to be really started stays with `sys.executable`: where it is about starting (what is imported, and
 when), process groups, memory or limits, and once for each command.
@@ -24,6 +24,7 @@ import importlib
 import io
 import marshal
 import os
+import pkgutil
 import runpy
 import selectors
 import shlex
@@ -46,6 +47,7 @@ LIBRARIES = {
     "kdc": (
         "accelerate", "numpy", "onnx", "onnxscript", "PIL.Image", "pydantic", "rich.console", "safetensors.torch",
         "scipy.stats", "timm", "torch.distributed.run", "torch.export", "torch.onnx", "torchvision", "typer", "yaml",
+        "compressor",
     ),
     "runtimes": ("numpy", "onnxruntime", "openvino"),
 }  # fmt: skip
@@ -54,6 +56,7 @@ onnxruntime for what it reports to its makers) only what can do without them is 
 it rewrites."""
 QUIET = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
+ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = Path(__file__).with_name("stand_in.py")
 SIZE = 4
 """Bytes that say how long what is asked is; none for who only wants the server to stay."""
@@ -123,8 +126,14 @@ def places(environment: Mapping[str, str]) -> list[str]:
 
 def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
     """Forks what it is asked to, until nobody needs it; returns in each program what was asked, at the end None."""
+    sys.path.insert(1, str(ROOT))
     for name in libraries:
         importlib.import_module(name)
+    if "compressor" in libraries:
+        import_all_of("compressor")
+        onnx = sys.modules["torch.onnx"]
+        onnx.export = importlib.import_module("kept_graphs").kept(onnx.export)  # type: ignore[attr-defined]
+    sys.path.remove(str(ROOT))
     gc.freeze()
     gc.set_threshold(50_000)
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "only one thread of several is forked"
@@ -182,6 +191,22 @@ def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
                     if key.fileobj is programs[key.data][0]:  # who stood for it is gone, or it has ended right now
                         os.kill(key.data, signal.SIGKILL)
                     end(key.data)
+
+
+def import_all_of(package: str) -> None:
+    for module in pkgutil.walk_packages(sys.modules[package].__path__, f"{package}."):
+        if not module.name.endswith("__main__"):
+            with suppress(ImportError):  # an extra that is not installed: no program needs it either
+                importlib.import_module(module.name)
+
+
+def forget_another(package: str) -> None:
+    """Where the program would find another `package` than the one that was imported beforehand, it shall."""
+    specs = (finder.find_spec(package, None) for finder in sys.meta_path)
+    spec = next(filter(None, specs), None)
+    if package in sys.modules and (spec is None or spec.origin != sys.modules[package].__file__):
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            del sys.modules[name]
 
 
 def received(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
@@ -251,14 +276,18 @@ def become(asked: dict[str, Any]) -> None:
     sys.path[1:] = [*wanted, *(place for place in sys.path[1:] if place not in own)]
     if first == "-m":
         sys.argv[:], sys.path[0] = arguments, asked["folder"]
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
         sys.argv[:], sys.path[0] = ["-c", *arguments[1:]], ""
+    else:
+        sys.argv[:], sys.path[0] = asked["arguments"], str(Path(first).resolve().parent)
+    forget_another("compressor")
+    if first == "-m":
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
         main = type(sys)("__main__")
         sys.modules["__main__"] = main
         exec(compile(arguments[0], "<string>", "exec"), main.__dict__)
     else:
-        sys.argv[:], sys.path[0] = asked["arguments"], str(Path(first).resolve().parent)
         runpy.run_path(first, run_name="__main__")
 
 
