@@ -23,7 +23,7 @@ from compressor.profiles import write_new_profile
 from compressor.report.checks import conditions
 from compressor.schema.base import read_json, write_json
 from compressor.schema.doctor import Diagnosis
-from tests.forked import FOLDER, interpreter, python
+from tests.forked import FOLDER, begun, interpreter, python
 from tests.kept_graphs import KEPT_GRAPHS
 from tests.kit import TRAINING, Ended, call, write_colours
 from tests.shared import each_registry_once, made_once, shared_folder
@@ -106,12 +106,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """What has been imported and collected stays to the end: looking through it for garbage takes half a second, each
     time. And torch.export makes hundreds of thousands of objects, few of them garbage: they are looked through less
-    often than Python does by itself."""
+    often than Python does by itself. Workers will need the servers of forked.py, and nobody shall wait for them."""
     gc.freeze()
     gc.set_threshold(50_000)
+    if hasattr(session.config, "workerinput") and any(item.get_closest_marker("slow") for item in session.items):
+        begun()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,12 +34,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FOLDER", "interpreter", "python"]
+__all__ = ["FOLDER", "begun", "interpreter", "python"]
 
 FOLDER = "KDC_TESTS_FORKED"
 """The environment variable with the folder of the servers of a test run."""
@@ -58,6 +59,8 @@ QUIET = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
 ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = Path(__file__).with_name("stand_in.py")
+LONGEST_S = 120.0
+"""Seconds until a server must answer, also where other work shares the cores."""
 SIZE = 4
 """Bytes that say how long what is asked is; none for who only wants the server to stay."""
 
@@ -80,7 +83,24 @@ REAL = sys.executable
 
 @functools.cache
 def served() -> Path | None:
-    """The folder of the servers, which the first process that asks starts, and which end after the last."""
+    """The folder of the servers, which end after the last process that asked for it."""
+    folder = begun()
+    if folder is None:
+        return None
+    limit = time.monotonic() + LONGEST_S
+    for name in LIBRARIES:
+        link = socket.socket(socket.AF_UNIX)
+        while link.connect_ex(str(folder / name)) != 0:
+            assert time.monotonic() < limit, (folder / f"{name}.log").read_text()
+            time.sleep(0.02)
+        link.sendall(bytes(SIZE))
+        atexit.register(link.close)
+    return folder
+
+
+@functools.cache
+def begun() -> Path | None:
+    """The same. The first process that asks starts them, and it takes seconds until they answer."""
     if not hasattr(os, "pidfd_open"):
         return None
     folder = Path(os.environ[FOLDER])
@@ -88,27 +108,20 @@ def served() -> Path | None:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            servers = [start(folder, name) for name in LIBRARIES]
-            for server in servers:
-                assert server.stdout is not None
-                told = server.stdout.readline()
-                assert told == b"ready\n", told
+            for name in LIBRARIES:
+                start(folder, name)
             forks, starts = shlex.join([REAL, "-I", "-S", str(STAND_IN), str(folder)]), shlex.quote(REAL)
             # What has options of the interpreter's own is started.
             choice = f'case "$1" in -[cm] | [!-]*) exec {forks} "$@" ;; *) exec {starts} "$@" ;; esac'
             path.write_text(f"#!/bin/sh\n{choice}\n", encoding="utf-8")
             path.chmod(0o755)
-        for name in LIBRARIES:
-            link = socket.socket(socket.AF_UNIX)
-            link.connect(str(folder / name))
-            link.sendall(bytes(SIZE))
-            atexit.register(link.close)
     return folder
 
 
-def start(folder: Path, name: str) -> "subprocess.Popen[bytes]":
+def start(folder: Path, name: str) -> None:
     command = [REAL, __file__, f"{folder}/{name}", *LIBRARIES[name]]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **QUIET})
+    with (folder / f"{name}.log").open("w") as log:
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env={**os.environ, **QUIET})
 
     def end() -> None:
         """It goes on while others need it."""
@@ -116,7 +129,6 @@ def start(folder: Path, name: str) -> "subprocess.Popen[bytes]":
         server.stdin.close()
 
     atexit.register(end)
-    return server
 
 
 def places(environment: Mapping[str, str]) -> list[str]:
@@ -144,7 +156,6 @@ def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
         listening.listen(64)
         selector.register(listening, selectors.EVENT_READ)
         selector.register(0, selectors.EVENT_READ)
-        os.write(1, b"ready\n")
 
         def end(program: int) -> None:
             """Of a program that has ended, or is ending."""
