@@ -89,7 +89,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
         for module in STARTERS:
-            patch.setattr(f"{module}.sys", Forking())
+            patch.setattr(import_module(module), "sys", Forking())
         return (yield)
 
 

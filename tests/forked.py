@@ -52,9 +52,9 @@ LIBRARIES = {
     ),
     "runtimes": ("numpy", "onnxruntime", "openvino"),
 }  # fmt: skip
-"""Of each server. Only one thread is forked, so that of those that start threads when they are imported (pyarrow, and
-onnxruntime for what it reports to its makers) only what can do without them is here. Not pytest and its plugins, which
-it rewrites."""
+"""Of each server. Only one thread is forked: not pyarrow, which starts one when it is imported, as onnxruntime and
+OpenVINO do where nobody tells them not to, for what they report to their makers. Not pytest and its plugins, which it
+rewrites."""
 QUIET = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,6 +138,7 @@ def places(environment: Mapping[str, str]) -> list[str]:
 
 def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
     """Forks what it is asked to, until nobody needs it; returns in each program what was asked, at the end None."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     sys.path.insert(1, str(ROOT))
     for name in libraries:
         importlib.import_module(name)

@@ -21,7 +21,7 @@ def stand_for(folder: str, arguments: list[str]) -> None:
 
     def forward(number: int, frame: object) -> None:
         if program:
-            try:  # contextlib takes longer to import than all the rest
+            try:  # noqa: SIM105  (contextlib takes longer to import than all the rest)
                 os.kill(program, number)
             except ProcessLookupError:
                 pass
@@ -35,11 +35,12 @@ def stand_for(folder: str, arguments: list[str]) -> None:
     umask = os.umask(0)
     files = [number for number in range(3) if is_open(number)]
     asked = marshal.dumps({
-        "arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "umask": umask,
+        "arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "umask": umask,  # noqa: PTH109
         "files": files, "ignored": ignored,
     })  # fmt: skip
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    link.connect(f"{folder}/{'runtimes' if arguments[0].rpartition("/")[2] in LIGHT else 'kdc'}")
+    light = arguments[0].rpartition("/")[2] in LIGHT
+    link.connect(f"{folder}/{'runtimes' if light else 'kdc'}")
     given = b"".join(number.to_bytes(4, sys.byteorder) for number in files)
     link.sendmsg([len(asked).to_bytes(4, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, given)] if files else [])
     link.sendall(asked)
