@@ -251,12 +251,15 @@ def run(asked: dict[str, Any]) -> None:
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for file in (sys.stdout, sys.stderr):
-        try:
-            if file is not None and not file.closed:
-                file.flush()
-        except OSError:
-            code = code or 120
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except OSError as error:
+        print(f"Exception ignored in: {sys.stdout!r}\n{type(error).__name__}: {error}", file=sys.stderr)
+        code = 120
+    with suppress(OSError):
+        if sys.stderr is not None and not sys.stderr.closed:
+            sys.stderr.flush()
     if code == -signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
@@ -308,9 +311,10 @@ def stream(number: int, mode: str, errors: str) -> Any:
     if not is_open(number):
         return None
     encoding, _, given = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
-    buffer = open(number, f"{mode}b", closefd=False)  # noqa: SIM115  (the program's own, to its end)
-    lines = number == 2 or os.isatty(number)
     unbuffered = bool(os.environ.get("PYTHONUNBUFFERED")) and mode == "w"
+    # The program's own, to its end.
+    buffer: Any = open(number, f"{mode}b", buffering=0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+    lines = number == 2 or os.isatty(number)
     return io.TextIOWrapper(
         buffer, encoding=encoding, errors=errors if number == 2 else given or errors, line_buffering=lines,
         write_through=unbuffered,

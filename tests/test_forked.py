@@ -29,6 +29,9 @@ PROGRAMS = {
     "interrupted": ["-c", "raise KeyboardInterrupt"],
     "killed": ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"],
     "at exit": ["-c", "import atexit; atexit.register(print, 'bye'); print('so long')"],
+    "no place for what it prints": [
+        "-c", "import os, sys; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); print(); sys.exit(3)",
+    ],
     "a thread that goes on": [
         "-c", "import threading, time; threading.Thread(target=lambda: (time.sleep(0.2), print('done'))).start()",
     ],
