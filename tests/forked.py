@@ -7,7 +7,7 @@ again.
 in place of `sys.executable`. The process that this starts is a small one (stand_in.py): it hands what it was given
 (arguments, environment, folder, umask, standard streams, signals that are ignored) to a server, which forks the
 program, and then stands for it: signals sent to it reach the program, and its end is the program's. Where it is killed,
-the program is soon after, and in any case before another is forked. `sys.executable` of such a program is
+the program is soon after, and in any case before another is forked. Its `sys.executable` is, but for pytest,
 `interpreter()`, so that what it starts in turn is forked too.
 There are two servers, one with all that kdc imports and one with the runtimes alone, for all processes of a test run.
 A copy of the checkout runs its own kdc, which is imported anew. What is exported to ONNX is kept (kept_graphs.py).
@@ -282,7 +282,8 @@ def become(asked: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     tempfile.tempdir = None
-    sys.executable = asked["executable"]
+    if asked["arguments"][:2] != ["-m", "pytest"]:  # which forks what is to be forked
+        sys.executable = asked["executable"]
     for number, (name, mode, errors) in enumerate(STREAMS):
         setattr(sys, name, stream(number, mode, errors))
         setattr(sys, f"__{name}__", getattr(sys, name))
