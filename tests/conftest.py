@@ -69,8 +69,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if FOLDER not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="kdc-", ignore_cleanup_errors=True)
         os.environ[FOLDER] = folder.name
-        config.add_cleanup(lambda: os.environ.pop(FOLDER))
-        config.add_cleanup(folder.cleanup)
+
+        def end() -> None:
+            del os.environ[FOLDER]
+            folder.cleanup()
+
+        config.add_cleanup(end)
 
 
 class Forking:
