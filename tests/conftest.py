@@ -88,12 +88,15 @@ class Forking:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """bench.py and the runners are forked where a slow test is not about them: importing a runtime is most of what
-    they do. Those that they start are forked too. What is quick forks nothing."""
+    they do. Those that they start are forked too. What is quick forks nothing. And windows of throughput are a fifth of
+    what they are: how much goes through counts for nothing here."""
     if item.get_closest_marker("slow") is None or item.path.stem in REALLY_STARTED:
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
         for module in STARTERS:
             patch.setattr(import_module(module), "sys", Forking())
+        bench = local.LocalLink.bench
+        patch.setattr(local.LocalLink, "bench", lambda link, arguments: bench(link, [*arguments, "--window", "0.1"]))
         return (yield)
 
 
@@ -192,15 +195,6 @@ def _few_fresh_starts() -> Iterator[None]:
     what measuring something tiny takes, and how long it takes counts for nothing here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "Samples", functools.partial(session.Samples, fresh_starts=1))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _short_windows() -> Iterator[None]:
-    """Of throughput, a fifth of what they are: how much goes through counts for nothing here either."""
-    bench = local.LocalLink.bench
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local.LocalLink, "bench", lambda link, arguments: bench(link, [*arguments, "--window", "0.1"]))
         yield
 
 
