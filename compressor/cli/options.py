@@ -74,7 +74,10 @@ TeacherCache = Annotated[
     str | None,
     typer.Option(metavar="DIR|off", help="Where the teacher's predictions are kept. Default: the user's cache folder."),
 ]
-Student = Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")]
+Student = Annotated[
+    str | None,
+    typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH; cut or changed: timm:NAME+width0.5."),
+]
 Students = Annotated[
     list[str] | None,
     typer.Option(metavar="A,B,C", help="Let these race, and take the best. Default: those that the budget admits."),

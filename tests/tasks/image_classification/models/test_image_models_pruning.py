@@ -1,6 +1,9 @@
 """Channels pruned by structure: which go, that the rest answers as it should, and is built without the pruner."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +28,7 @@ from compressor.tasks.image_classification.models.pruning import kept_of, prune
 from compressor.tasks.image_classification.models.students import create_student, create_trainee
 from compressor.tasks.image_classification.models.surgery import architecture_of, base_of, width_of
 from compressor.tasks.image_classification.models.timm_models import create
+from tests.forked import python
 from tests.kit import TRAINING, Ended
 
 Kdc = Callable[..., Ended]
@@ -374,6 +378,20 @@ def test_branches_still_merge(name: str) -> None:
     torch.testing.assert_close(answers(merged(network)), answers(network), rtol=1e-3, atol=1e-4)
 
 
+def stopped_in_training(*arguments: object) -> str:
+    """What `kdc` said, in a process of its own, after it was interrupted behind its first epoch."""
+    command = (*python(), "-m", "compressor", *map(str, arguments))
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=one_thread, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "epoch 1/" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said: str = process.communicate()[1]
+    assert process.returncode == 130
+    return said
+
+
 @pytest.mark.slow
 @needs_pruner
 def test_a_student_cut_out_of_the_teacher_is_trained_resumed_and_exported(
@@ -384,7 +402,7 @@ def test_a_student_cut_out_of_the_teacher_is_trained_resumed_and_exported(
         "distill", "--teacher", f"run:{teacher_run}", "--data", f"folder:{colours}",
         "--student", "timm:test_resnet+width0.5", "--student-init", teacher_run / "student.safetensors", *TRAINING,
     )  # fmt: skip
-    ended = kdc(*asked, "--epochs", 3, "--out", out)
+    ended = kdc(*asked, "--epochs", 6, "--out", out)
     assert ended.code == 0, ended.err
     assert "test_resnet+width0.5: " in ended.err
     assert "channels are kept, those of the largest weights" in ended.err
@@ -393,12 +411,16 @@ def test_a_student_cut_out_of_the_teacher_is_trained_resumed_and_exported(
     assert record.architecture == "test_resnet+width0.5"
     assert record.weights.parameters < 0.45 * teacher.weights.parameters
     assert record.test.accuracy > 0.6
-    assert kdc(*asked, "--epochs", 3, "--out", out, "--resume").code == 0  # finished: nothing to do
+    stopped = stopped_in_training(*asked, "--epochs", 6, "--out", tmp_path / "stopped")
+    assert "--resume goes on" in stopped
+    ended = kdc(*asked, "--epochs", 6, "--out", tmp_path / "stopped", "--resume")
+    assert ended.code == 0, ended.err
+    assert load_run(tmp_path / "stopped")[1].weights.sha256 == record.weights.sha256
     # A run needs what pruned it no more.
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     again, _ = load_run(out)
     assert torch.equal(answers(again.network), answers(model.network))
-    targets = ("--target", "onnxruntime-fp32", "--target", "openvino-fp32")
+    targets = ("--target", "onnxruntime-fp32", "--target", "openvino-f32")
     exported = kdc(
         "export", out, "--profile", here, *targets, "--out", tmp_path / "bundle", "--rounds", 11, "--no-throughput"
     )
