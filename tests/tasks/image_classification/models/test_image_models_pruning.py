@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.install import install_line
 from compressor.models import LoadedModel, load_model, load_run
+from compressor.tasks.image_classification import candidates
 from compressor.tasks.image_classification.models import pruning
 from compressor.tasks.image_classification.models.channels import read_channels, save_channels
 from compressor.tasks.image_classification.models.lookup import require_student
@@ -310,6 +311,16 @@ def test_which_channels_are_kept_depends_on_the_weights_alone(tmp_path: Path) ->
     assert set(first.network.state_dict()["conv1.0.weight"].flatten().tolist()) < values
     assert torch.equal(first.network.state_dict()["fc.bias"], teacher.state_dict()["fc.bias"])
     assert first.weights.sha256 != made("test_resnet+width0.5").weights.sha256
+
+
+@needs_pruner
+def test_a_candidate_is_as_wide_as_the_student_that_is_cut_out_of_a_teacher(tmp_path: Path) -> None:
+    """What `kdc students` measures has drawn weights."""
+    save_file(lively(timm.create_model("test_resnet", num_classes=3)).state_dict(), tmp_path / "teacher.safetensors")
+    student = made("test_resnet+width0.5", str(tmp_path / "teacher.safetensors"))
+    candidate = candidates.create("test_resnet+width0.5", len(NAMES), SIDE)
+    assert shapes_of(candidate.network.state_dict()) == shapes_of(student.network.state_dict())
+    assert candidates.as_candidate(student) == ("test_resnet+width0.5", SIDE)
 
 
 @needs_pruner
