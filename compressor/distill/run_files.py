@@ -16,9 +16,9 @@ __all__ = [
 ]  # fmt: skip
 
 LEAVES = (
-    "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
-    "assistants", "race", "arms", "trial.json", "failed.json", "right.npy", "margins.npy", "trained_on.npy", "control",
-    "compared.npy", "stages", "answers",
+    "run.json", "student.json", "student.safetensors", "channels.json", "history.jsonl", "checkpoint", "hf", "float",
+    "tracker", "assistants", "race", "arms", "trial.json", "failed.json", "right.npy", "margins.npy",
+    "trained_on.npy", "control", "compared.npy", "stages", "answers",
 )  # fmt: skip
 """What lies in a run's folder."""
 
