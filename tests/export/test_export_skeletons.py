@@ -28,9 +28,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _forked_runners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _forked_runners() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        forked = SimpleNamespace(executable=str(interpreter(tmp_path_factory.mktemp("python"))))
+        forked = SimpleNamespace(executable=str(interpreter()))
         patch.setattr("compressor.processes.runner.sys", forked)
         yield
 
