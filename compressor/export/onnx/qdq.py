@@ -80,8 +80,7 @@ def insert_pairs(
     weight_scales: Mapping[str, NDArray[np.float32]],
 ) -> onnx.ModelProto:
     """`quantize` of a plan that is made already; `bias_int32` is about the biases alone here."""
-    for name, value in SILENT.items():
-        os.environ.setdefault(name, value)
+    os.environ.update({**SILENT, **os.environ})
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
