@@ -104,7 +104,8 @@ def doctor(device: str, python: str | None, profile: Profile | None, progress: P
 
 @dataclass(frozen=True)
 class Measuring:
-    """How to measure: on which device, with which interpreter there, beside which earlier bundle, for how long."""
+    """How to measure: on which device, with which interpreter there, beside which earlier bundle, for how long.
+    `explain`: time each layer too, in a run of its own."""
 
     device: str = "local"
     python: str | None = None
@@ -113,16 +114,18 @@ class Measuring:
     seconds: float = 60.0
     allow_unmeasured: bool = False
     throughput: bool = True
+    explain: bool = False
 
 
 @dataclass(frozen=True)
 class Building:
     """How to build. `qat`: whether the ladder to int8 may train the student on, where nothing below keeps the accuracy;
-    `bake`, `dynamic_batch`: see export.Delivery."""
+    `bake`, `dynamic_batch`, `explain`: see export.Delivery."""
 
     qat: bool = True
     bake: bool = False
     dynamic_batch: bool = False
+    explain: bool = False
 
 
 def require_measurable(measuring: Measuring) -> None:
@@ -164,7 +167,7 @@ def export(
                 out,
                 teacher=teacher,
                 retrain=retrain if building.qat else None,
-                delivery=Delivery(building.bake, building.dynamic_batch),
+                delivery=Delivery(building.bake, building.dynamic_batch, building.explain),
                 progress=progress,
             )
         try:
@@ -270,6 +273,7 @@ def _measured(folder: Path, bundle: Path, measuring: Measuring, url: "DeviceUrl"
             rounds=measuring.rounds,
             seconds=measuring.seconds,
             throughput=measuring.throughput,
+            explain=measuring.explain,
             undecided=lambda measurement: open_lines(results_with(results, measurement)),
             progress=progress,
         )

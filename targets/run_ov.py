@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Loaded, Runtime, mixed, serve
     from targets.runner_images import Floats
+    from targets.runner_profile import Node, Profile
     from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Loaded, Runtime, mixed, serve
     from runner_images import Floats
+    from runner_profile import Node, Profile
     from runner_requests import RequestError
 
 # Asked for -> the hint. f16 is how weights are stored: a CPU widens them, and computes in f32. Without a hint OpenVINO
@@ -82,7 +85,8 @@ def load(ov: Any, path: str, threads: int, precision: str, streams: int) -> Load
     names = source.get_any_name(), result.get_any_name()
     shapes = names[0], shape(source), names[1], shape(result)
     several = [(name, sizes, INPUTS[kind]) for name, sizes, kind in ports] if len(ports) > 1 else []
-    return Loaded(call, ways, partial(executed, compiled), *shapes, INPUTS[ports[0][2]], several)
+    watched = partial(profile, ov, path, chosen, order)
+    return Loaded(call, ways, partial(executed, compiled), *shapes, INPUTS[ports[0][2]], several, watched)
 
 
 def hand_over(ov: Any, request: Any, order: list[str], batch: Any) -> None:
@@ -117,16 +121,48 @@ def executed(compiled: Any) -> str:
     int8, I8 for uint8. `runtimePrecision` only where the name does not tell: it says f16 for a kernel that computes in
     f32 with weights that are stored as f16.
     """
-    layers = [
-        {key: info[key].astype(str) for key in ("layerType", "primitiveType", "runtimePrecision") if key in info}
-        for info in (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
-    ]
+    layers = [layer for _, layer in layers_of(compiled)]
     heavy = [layer for layer in layers if layer.get("layerType") in HEAVY]
-    precisions = []
-    for layer in heavy or [layer for layer in layers if layer.get("layerType") not in ("Const", "Input", "Output")]:
-        name = layer.get("primitiveType", "").lower().rpartition("_")[2]
-        precisions.append(NAMES.get(name) or layer.get("runtimePrecision", "unknown"))
-    return mixed(precisions)
+    active = [layer for layer in layers if layer.get("layerType") not in ("Const", "Input", "Output")]
+    return mixed(precision_of(layer) or "unknown" for layer in heavy or active)
+
+
+def layers_of(compiled: Any) -> list[tuple[str, dict[str, str]]]:
+    """The names of the compiled graph's layers, and what it tells of each."""
+    told = ("layerType", "primitiveType", "runtimePrecision", "originalLayersNames")
+    nodes = [(node.get_friendly_name(), node.get_rt_info()) for node in compiled.get_runtime_model().get_ops()]
+    return [(name, {key: info[key].astype(str) for key in told if key in info}) for name, info in nodes]
+
+
+def precision_of(layer: dict[str, str]) -> str | None:
+    name = layer.get("primitiveType", "").lower().rpartition("_")[2]
+    return NAMES.get(name) or layer.get("runtimePrecision")
+
+
+def profile(ov: Any, path: str, chosen: dict[str, Any], order: list[str], batches: Iterable[Any]) -> Profile:
+    """How long each layer takes, by OpenVINO's own counters, in a copy of the model that has them switched on. What is
+    fused goes by the name of its layer, and the compiled graph says what it was made of."""
+    compiled = ov.Core().compile_model(path, "CPU", {**chosen, "PERF_COUNT": True})
+    request, layers = compiled.create_infer_request(), dict(layers_of(compiled))
+    told = Profile("OpenVINO, PERF_COUNT")
+    for call, batch in enumerate(batches):
+        hand_over(ov, request, order, batch)
+        began = time.perf_counter_ns()
+        request.start_async()
+        request.wait()
+        told.calls_ms.append((time.perf_counter_ns() - began) / 1e6)
+        for info in request.get_profiling_info():
+            if info.status == ov.ProfilingInfo.Status.EXECUTED:
+                key = (info.node_name, info.node_type, info.exec_type)
+                node = told.nodes.get(key) or told.nodes.setdefault(key, node_of(info, layers.get(info.node_name, {})))
+                node.took(info.real_time.total_seconds() * 1e6, call)
+    return told
+
+
+def node_of(info: Any, layer: dict[str, str]) -> Node:
+    sources = [name for name in layer.get("originalLayersNames", "").split(",") if name]
+    precision = precision_of({"primitiveType": info.exec_type, **layer})
+    return Node(info.node_name, info.node_type, info.exec_type, precision, sources)
 
 
 if __name__ == "__main__":

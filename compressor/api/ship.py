@@ -39,6 +39,7 @@ def export(
     rounds: int = 30,
     seconds: float = 60.0,
     throughput: bool = True,
+    explain: bool = False,
     allow_unmeasured: bool = False,
     set: Assignments | None = None,
     overwrite: bool = False,
@@ -59,6 +60,7 @@ def export(
         set: values of the profile, `{"budget.p90_ms": 20}` or `["budget.p90_ms=20"]`.
         overwrite: replace what kdc made earlier in `out`.
         device, device_python, baseline, rounds, seconds, throughput, allow_unmeasured: see `measure`.
+        explain: see `measure`; also compare every layer of int8 variants with the same one in float.
         progress: see `compressor.api`.
 
     Raises:
@@ -69,9 +71,9 @@ def export(
     heard, folder = listener(progress), path_of(out, "--out")
     made = pipeline.export(
         path_of(run, "run"), _narrowed(profile, set, target, precision), folder,
-        _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput),
-        teacher=teacher, building=pipeline.Building(qat, bake_preprocessing, dynamic_batch), overwrite=overwrite,
-        progress=heard,
+        _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain),
+        teacher=teacher, building=pipeline.Building(qat, bake_preprocessing, dynamic_batch, explain),
+        overwrite=overwrite, progress=heard,
     )  # fmt: skip
     return BundleResult(folder, made, allow_unmeasured, heard.warnings)
 
@@ -90,9 +92,9 @@ def plan_export(**keywords: Any) -> PlanResult:
     from compressor import pipeline, planning
 
     given, heard = keywords, listener(keywords["progress"])
-    names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput")
+    names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput", "explain")
     pipeline.require_measurable(_measuring(*(given[name] for name in names)))
-    building = pipeline.Building(given["qat"], given["bake_preprocessing"], given["dynamic_batch"])
+    building = pipeline.Building(*(given[name] for name in ("qat", "bake_preprocessing", "dynamic_batch", "explain")))
     plan = planning.plan_export(
         path_of(given["run"], "run"),
         _narrowed(given["profile"], given["set"], given["target"], given["precision"]),
@@ -125,6 +127,7 @@ def measure(
     rounds: int = 30,
     seconds: float = 60.0,
     throughput: bool = True,
+    explain: bool = False,
     allow_unmeasured: bool = False,
     progress: bool | Progress = False,
 ) -> BundleResult:
@@ -140,6 +143,7 @@ def measure(
         rounds: rounds of latency blocks; more while a verdict is open.
         seconds: for the latency rounds in all.
         throughput: also try how many images a second go through.
+        explain: also time each layer, by the runtime's own profiler, in a run of its own.
         allow_unmeasured: do not judge lines of the budget that were not measured.
         progress: see `compressor.api`.
 
@@ -149,7 +153,7 @@ def measure(
     from compressor import pipeline
 
     heard, folder = listener(progress), path_of(bundle, "bundle")
-    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
+    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain)
     return BundleResult(folder, pipeline.measure(folder, way, progress=heard), allow_unmeasured, heard.warnings)
 
 
@@ -258,12 +262,12 @@ def check(bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured:
 
 def _measuring(
     device: str, device_python: str | None, baseline: StrPath | None, rounds: int, seconds: float,
-    allow_unmeasured: bool, throughput: bool,
+    allow_unmeasured: bool, throughput: bool, explain: bool,
 ) -> "Measuring":  # fmt: skip
     from compressor.pipeline import Measuring
 
     earlier = optional_path(baseline, "--baseline")
-    return Measuring(device, device_python, earlier, rounds, seconds, allow_unmeasured, throughput)
+    return Measuring(device, device_python, earlier, rounds, seconds, allow_unmeasured, throughput, explain)
 
 
 def refuse_out(

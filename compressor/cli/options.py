@@ -21,6 +21,7 @@ __all__ = [
     "Device",
     "DevicePython",
     "Epochs",
+    "Explain",
     "InputSize",
     "Overwrite",
     "OverwriteFile",
@@ -159,6 +160,10 @@ Seconds = Annotated[
 ]
 Throughput = Annotated[
     bool, typer.Option("--throughput/--no-throughput", help="Also try how many images a second go through.")
+]
+Explain = Annotated[
+    bool,
+    typer.Option("--explain", help="Also tell which layers take the time, and which of them int8 costs most."),
 ]
 Device = Annotated[
     str, typer.Option(metavar="URL", help="local, ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER].")

@@ -308,13 +308,12 @@ def _entry_problems(bundle_dir: Path, entry: FileEntry, digests: dict[str, str])
 def _against_measurement(bundle_dir: Path, digests: dict[str, str]) -> Iterator[str]:
     if MEASUREMENT not in digests:
         return
-    for contestant in read_json(bundle_dir / MEASUREMENT, Measurement).contestants:
-        if contestant.logits is None:
-            continue
-        path = f"measurements/{contestant.logits}"
-        if (reason := _unsafe(contestant.logits)) is not None:
-            yield f"{MEASUREMENT} names the file {contestant.logits!r}, which is refused: {reason}"
+    contestants = read_json(bundle_dir / MEASUREMENT, Measurement).contestants
+    for name, digest in (file for contestant in contestants for file in contestant.files):
+        path = f"measurements/{name}"
+        if (reason := _unsafe(name)) is not None:
+            yield f"{MEASUREMENT} names the file {name!r}, which is refused: {reason}"
         elif path not in digests:
             yield f"{path} is missing, though {MEASUREMENT} names it"
-        elif digests[path] != contestant.logits_sha256:
+        elif digests[path] != digest:
             yield f"{path} was changed after it was measured (sha256 differs from {MEASUREMENT})"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from compressor.report.html.course import history_of, weights_of
+from compressor.report.html.explained import layers_of
 from compressor.report.html.explorer import explorer
 from compressor.report.html.figures import curves, distributions, pareto, sizes, softening
 from compressor.report.html.head import cards, failures, subject_of
@@ -21,6 +22,7 @@ from compressor.report.html.text import shown
 from compressor.report.html.unmeasured import not_measured
 from compressor.report.next_step import next_step
 from compressor.report.read import Results
+from compressor.report.render.explained import explained_line
 from compressor.report.render.formats import verdict_line
 from compressor.report.render.text import confidence_percent
 from compressor.schema.report import Report
@@ -62,6 +64,8 @@ def to_html(bundle_dir: Path, report: Report, results: Results, allow_unmeasured
         raw=raw,
         curves=curves(history, weights_of(results.bundle.student.recipe)),
         tables=tables_of(report),
+        layers=layers_of(report),
+        said=shown(explained_line(report), 400),
         classes=classes_of(report, results, subject),
         lost=disagreements(bundle_dir, results, subject.name) if subject else None,
         card=results.bundle.student.teacher_card,
