@@ -1,0 +1,31 @@
+"""What quantization costs a layer, by hand."""
+
+import math
+
+import pytest
+
+from compressor.stats import EIGHT_BITS_DB, lost_db, sqnr_db
+
+
+def test_a_tenth_of_the_amplitude_is_20_decibels() -> None:
+    # x = (3, 4), off by (0.3, 0.4): 25 / 0.25 = 100.
+    assert sqnr_db(25, 0.25) == pytest.approx(20)
+    assert sqnr_db(1, 2) == pytest.approx(-3.0103, abs=1e-4)
+    assert sqnr_db(1, 1) == 0
+    assert sqnr_db(7, 0) is None, "no noise"
+
+
+def test_a_layer_loses_what_it_does_not_find_lost() -> None:
+    ratios = {"input": None, "clean": 60.0, "bad": 5.0, "behind": 4.5, "better": 9.0, "exact": None}
+    assert lost_db(ratios, "bad", ["clean", "input"]) == (60.0, pytest.approx(EIGHT_BITS_DB - 5))
+    assert lost_db(ratios, "bad", ["input"]) == (None, pytest.approx(EIGHT_BITS_DB - 5))
+    assert lost_db(ratios, "behind", ["clean", "bad"]) == (5.0, pytest.approx(0.5)), "of several, the lowest"
+    assert lost_db(ratios, "better", ["bad"]) == (5.0, pytest.approx(-4)), "noise that cancels out"
+    assert lost_db(ratios, "exact", ["bad"]) == (5.0, 0.0)
+    assert lost_db(ratios, "bad", ["left out"]) == (None, pytest.approx(EIGHT_BITS_DB - 5))
+
+
+def test_eight_bits_give_a_full_sine_so_much() -> None:
+    steps = [math.sin(2 * math.pi * (turn + 0.123) / 9_973) * 127.5 for turn in range(9_973)]
+    noise = sum((value - (round(value - 0.5) + 0.5)) ** 2 for value in steps)
+    assert sqnr_db(sum(value**2 for value in steps), noise) == pytest.approx(EIGHT_BITS_DB, abs=0.3)
