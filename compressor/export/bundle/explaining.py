@@ -53,15 +53,16 @@ class Subject:
 def explain(subject: Subject, judge: ValidationJudge | None, root: Path, work: Path, progress: Progress) -> None:
     """Write explain/VARIANT.json into the bundle `root`, and of an int8 ONNX graph an overlay for Model Explorer.
     `work`: what does not ship. What cannot be compared is said there, and stops nothing."""
-    against, float_file, modules = _reference(subject, work)
-    model = onnx.load(float_file, load_external_data=False)
-    explanation = Explanation(variant=subject.variant, graph=_graph(model.graph, modules))
-    if subject.precision == "int8" and judge is not None:
-        try:
+    explanation = Explanation(variant=subject.variant, graph=())
+    try:
+        against, float_file, modules = _reference(subject, work)
+        model = onnx.load(float_file, load_external_data=False)
+        explanation = explanation.model_copy(update={"graph": _graph(model.graph, modules)})
+        if subject.precision == "int8" and judge is not None:
             explanation = explanation.model_copy(update=_compared(subject, judge, float_file, against, progress))
-        except KdcError as error:
-            progress.warn(f"{subject.variant}: its layers are not compared with those in float: {error.message}")
-            explanation = explanation.model_copy(update={"missing": error.message})
+    except KdcError as error:
+        progress.warn(f"{subject.variant}: its layers are not compared with those in float: {error.message}")
+        explanation = explanation.model_copy(update={"missing": error.message})
     folder = root / FOLDER
     folder.mkdir(exist_ok=True)
     write_json(folder / f"{subject.variant}.json", explanation)
