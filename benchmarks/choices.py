@@ -88,10 +88,15 @@ def row_of(number: int, limit: float, asked: argparse.Namespace) -> dict[str, ob
     if not path.exists():
         profile = load_profile(str(asked.work / f"{PROFILE}.yaml"), [f"budget={{p50_ms: {limit}}}"])
         run = asked.work / f"run{number}"
-        done = compressor.distill(
-            teacher=asked.teacher, data=asked.data, out=run, profile=profile, student_init="random",
-            epochs=asked.epochs, overwrite=True, progress=True,
-        )  # fmt: skip
+        try:
+            done = compressor.distill(
+                teacher=asked.teacher, data=asked.data, out=run, profile=profile, student_init="random",
+                epochs=asked.epochs, overwrite=True, progress=True,
+            )  # fmt: skip
+        except compressor.KdcError as error:  # nobody holds the budget: counts as one that is not held
+            print(error.message)
+            nobody = {"winner": "none", "before": np.nan, "after": np.nan, "holds": False, "outdone": None}
+            return {"limit": limit, **nobody}
         bundle = compressor.export(
             run, profile=profile, out=asked.work / f"bundle{number}", overwrite=True, qat=False, throughput=False,
             progress=True,

@@ -107,8 +107,10 @@ CASES = {
                         "--epochs", "20", *SMALL), few_labels, (), ("fashion",), "idx:{fashion}", "few"),
     "digits": Case("digits", (*FROM_RANDOM, *SIZE, "--epochs", "20", "--batch-size", "64"),
                    (*STUDENT, *SIZE, "--epochs", "20")),
-    "all": Case("idx:{fashion}", (*FROM_RANDOM, *SIZE, "--epochs", "2"), (*STUDENT, *SIZE, "--epochs", "1"),
+    "all": Case("idx:{fashion}", (*FROM_RANDOM, *SIZE, "--epochs", "10"), (*STUDENT, *SIZE, "--epochs", "5"),
                 needs=("fashion",)),
+    "pretrained": Case("idx:{work}/data", (*LITE2, "--epochs", "1"), (*PAIR, "--epochs", "6", *SMALL), few_labels,
+                       needs=("fashion", "lite0", "lite2")),
 }  # fmt: skip
 
 

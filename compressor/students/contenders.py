@@ -42,9 +42,9 @@ def choose_contenders(
 ) -> tuple[tuple[Contender, ...], str]:
     """At most FIELD candidates that certainly hold what latency, size and memory decide, and why it is these.
 
-    Of each family the one that computes most, and of those the ones that compute most. `teacher`: its name and input
-    size, where it can be measured as candidates are, for `min_speedup`. Raises KdcError (exit code 1) where no
-    candidate holds the budget.
+    They have MARGIN to spare; where none has, they hold the lines just so, and a warning says it. Of each family the
+    one that computes most, and of those the ones that compute most. `teacher`: its name and input size, where it can be
+    measured as candidates are, for `min_speedup`. Raises KdcError (exit code 1) where no candidate holds the budget.
     """
     if profile.budget.min_speedup is None:
         teacher = None
@@ -55,22 +55,30 @@ def choose_contenders(
     long: set[str] = set()
     while True:
         budget = _budget(measured, profile, teacher)
-        rows = _judged(measured, budget, teacher)
-        field = _field(rows)
-        names = [row.figures.student for row in field]
-        if not names:
+        for margin in (MARGIN, 0.0):
+            rows = _judged(measured, budget, teacher, margin)
+            field = _field(rows)
+            if field:
+                break
+        else:
             raise _none_holds(rows, profile)
+        names = [row.figures.student for row in field]
         if set(names) <= long:
             break
         progress.note(f"measured for longer: {', '.join(names)}")
         longer = replace(wanted, names=tuple(names), rounds=LONG, surgery=False)  # these alone, as they are named
         measured |= _figures(profile, longer, device, progress)
         long |= set(names)
+    if not margin:
+        progress.warn(
+            f"no candidate holds the latency that the budget of {profile.name} allows with {MARGIN:.0%} to spare; "
+            f"{', '.join(names)} hold{'s' if len(names) == 1 else ''} it just so, which another day may undo"
+        )
     ran = {row.figures.student for row in rows if row.figures.p50_ms is not None}
     admitted = {row.figures.student for row in rows if row.admitted}
     why = (
         f"of {len(ran)} candidates the budget of {profile.name} ({', '.join(deciding(profile.budget))}) admits "
-        f"{len(admitted)} with {MARGIN:.0%} to spare, and of their families these compute most"
+        f"{len(admitted)} with {margin:.0%} to spare, and of their families these compute most"
     )
     return tuple(_contender(row, rows, budget) for row in field), why
 
@@ -105,10 +113,12 @@ def _budget(measured: _Measured, profile: Profile, teacher: tuple[str, int] | No
     return budget.model_copy(update={"p50_ms": min(budget.p50_ms or math.inf, limit)})
 
 
-def _judged(measured: _Measured, budget: Budget, teacher: tuple[str, int] | None) -> tuple[Student, ...]:
+def _judged(
+    measured: _Measured, budget: Budget, teacher: tuple[str, int] | None, margin: float
+) -> tuple[Student, ...]:
     """The candidates, held to the budget with a margin: a machine is not equally fast every day."""
     limits = {name: getattr(budget, name) for name in LATENCY}
-    tighter = {name: _rounded(limit / (1 + MARGIN)) for name, limit in limits.items() if limit is not None}
+    tighter = {name: _rounded(limit / (1 + margin)) for name, limit in limits.items() if limit is not None}
     rows = [row for row in measured.values() if not _is(row, teacher)]
     return answered(rows, budget.model_copy(update=tighter))
 
@@ -176,7 +186,7 @@ def _none_holds(rows: Sequence[Student], profile: Profile) -> KdcError:
     nearest = min(ran, key=lambda row: (len(row.over), _p50(row)))
     what = "; ".join(nearest.over) or "an interval holds a limit"
     return KdcError(
-        f"no candidate certainly holds the budget of {profile.name} with {MARGIN:.0%} to spare; the nearest is "
+        f"no candidate certainly holds the budget of {profile.name}; the nearest is "
         f"{nearest.figures.student} as {nearest.figures.variant}: {what}",
         f"kdc students --profile {profile.name} shows all; another budget, or name the student: --student timm:NAME",
         EXIT_GATE_FAILED,

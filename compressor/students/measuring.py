@@ -1,10 +1,12 @@
 """A field of candidates, measured in the tournament that `kdc measure` has: so many at a time, one session after the
 other, with the reference in each, so that a machine that drifts is seen to."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError
 from compressor.measure.devices import DeviceUrl, open_link
@@ -13,12 +15,17 @@ from compressor.progress import Progress
 from compressor.schema.measurement import Measurement
 from compressor.schema.students import Entrant, Field
 
-__all__ = ["ROUNDS", "measure_field", "sessions_of"]
+__all__ = ["ROUNDS", "SLOWER", "disturbed", "measure_field", "sessions_of"]
 
 ROUNDS = 12
 """Blocks of each entrant: 72 calls that count, as many as a p90 needs."""
 AT_ONCE = 16
 """Entrants of a session: each is a process that holds its model."""
+
+SLOWER = 1.15
+"""A session in which the reference took so many times what it takes in the median one was disturbed."""
+AGAIN = 0.25
+"""Of all sessions, at most so many are repeated, the most disturbed first: a busy machine is not measured for hours."""
 
 
 def sessions_of(field: Field) -> list[tuple[Entrant, ...]]:
@@ -36,12 +43,27 @@ def sessions_of(field: Field) -> list[tuple[Entrant, ...]]:
     return [(reference, *entrants) for entrants in sessions]
 
 
+def disturbed(references: Sequence[float | None]) -> list[int]:
+    """The sessions to repeat, by their numbers from 0: those in which the reference, with this p50 in milliseconds,
+    was SLOWER than in the median session. None: it did not run."""
+    ran = {number: p50 for number, p50 in enumerate(references) if p50 is not None}
+    usual = median(ran.values()) if ran else math.inf
+    slow = sorted((number for number in ran if ran[number] > SLOWER * usual), key=lambda number: -ran[number])
+    return sorted(slow[: max(1, math.floor(AGAIN * len(references)))])
+
+
 def measure_field(
-    folder: Path, field: Field, url: DeviceUrl, python: str | None, rounds: int, progress: Progress
+    folder: Path,
+    field: Field,
+    sessions: Sequence[Sequence[Entrant]],
+    url: DeviceUrl,
+    python: str | None,
+    rounds: int,
+    progress: Progress,
 ) -> Iterator[tuple[Sequence[Entrant], Measurement]]:
-    """Measure every entrant of the field that lies in `folder`, session by session. A connection that is lost is taken
-    up again where it broke off. Raises KdcError."""
-    waiting = deque((entrants, _samples(entrants, rounds)) for entrants in sessions_of(field))
+    """Measure those `sessions` (`sessions_of`) of the field that lies in `folder`, one after the other. A connection
+    that is lost is taken up again where it broke off. Raises KdcError."""
+    waiting = deque((entrants, _samples(entrants, rounds)) for entrants in sessions)
     total, pauses = len(waiting), iter(() if url.kind == "local" else RETRY_AFTER_S)
     while waiting:
         begun = False

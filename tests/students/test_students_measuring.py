@@ -12,8 +12,8 @@ import pytest
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError
 from compressor.measure.devices import parse_device
 from compressor.measure.session import Samples
-from compressor.students import measuring
-from compressor.students.measuring import AT_ONCE, measure_field, sessions_of
+from compressor.students import api, measuring
+from compressor.students.measuring import AT_ONCE, disturbed, measure_field, sessions_of
 from tests.kit import Hearing
 from tests.students.fields import field_of
 
@@ -52,7 +52,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(time, "sleep", board.slept.append)
         monkeypatch.setattr(Samples, "measurement", lambda self, kind: None)
         field = field_of(candidates=2 * AT_ONCE, variants=1)
-        found = measure_field(Path(), field, parse_device(url), None, 12, progress)
+        found = measure_field(Path(), field, sessions_of(field), parse_device(url), None, 12, progress)
         return [tuple(entrant.name for entrant in entrants) for entrants, _ in found]
 
     return run
@@ -86,3 +86,55 @@ def test_after_five_attempts_it_is_given_up(measured: Any) -> None:
     with pytest.raises(KdcError, match="does not answer"):
         measured(board, Hearing())
     assert board.slept == [2.0, 4.0, 8.0, 16.0, 30.0]
+
+
+def test_which_sessions_were_disturbed() -> None:
+    """Those slower than the median one by more than 15 %, at most a quarter of all, the slowest first."""
+    assert disturbed([1.0, 2.0, 1.0, 1.1]) == [1]
+    assert disturbed([1.0, 1.14, 1.0]) == []
+    assert disturbed([3.0, 1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 4.0]) == [0, 7]
+    assert disturbed([None, 1.0, 1.0, 2.0]) == [3]
+    assert disturbed([None]) == disturbed([]) == disturbed([1.0]) == []
+
+
+def repeated(
+    monkeypatch: pytest.MonkeyPatch, before: list[float | None], after: dict[int, float | None] | KdcError
+) -> tuple[list[Any], list[Any], Hearing]:
+    """What is told again, the references afterwards, and what was said. A session is its number and one entrant."""
+
+    def measure(sessions: list[tuple[str, str]]) -> Iterator[Any]:
+        if isinstance(after, KdcError):
+            raise after
+        yield from ((session, after[int(session[1])]) for session in sessions)
+
+    def rows(group: tuple[str, str], p50: float | None, _: Any) -> list[Any]:
+        return [SimpleNamespace(name=name, p50=p50, error=None) for name in group]
+
+    monkeypatch.setattr(api, "_rows", rows)
+    monkeypatch.setattr(api, "_reference", lambda group, rows: rows[0].p50 and ("reference", rows[0].p50))
+    references: list[Any] = [p50 and ("reference", p50) for p50 in before]
+    sessions: list[Any] = [("reference", str(number)) for number in range(len(before))]
+    progress = Hearing()
+    told = [(row.name, p50) for row, (_, p50) in api._repeated(sessions, references, {}, measure, progress)]
+    return told, references, progress
+
+
+def test_a_disturbed_session_is_repeated_and_the_quieter_one_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, references, progress = repeated(monkeypatch, [1.0, 2.0, 1.0, 1.0], {1: 1.1})
+    assert told == [("1", 1.1)]  # the reference's own figures are of the first session
+    assert references == [("reference", p50) for p50 in (1.0, 1.1, 1.0, 1.0)]
+    assert progress.notes == ["the reference was slower by more than 15% in 1 of 4 sessions: they are repeated"]
+    told, references, _ = repeated(monkeypatch, [2.0, 1.0, 1.0, 1.0], {0: 1.2})
+    assert told == [("reference", 1.2), ("0", 1.2)]
+    told, references, _ = repeated(monkeypatch, [1.0, 2.0, 1.0, 1.0], {1: 2.5})
+    assert (told, references[1]) == ([], ("reference", 2.0))
+    assert repeated(monkeypatch, [1.0, 2.0, 1.0, 1.0], {1: None})[0] == []
+    assert repeated(monkeypatch, [1.0, 1.1, 1.0, 1.0], {})[2].notes == []
+
+
+def test_a_device_lost_in_a_repetition_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, references, progress = repeated(monkeypatch, [1.0, 2.0, 1.0, 1.0], LOST)
+    assert (told, references[1]) == ([], ("reference", 2.0))
+    assert progress.warnings == [f"{LOST.message}; what was measured before stands"]
+    with pytest.raises(KdcError, match="disk"):
+        repeated(monkeypatch, [1.0, 2.0, 1.0, 1.0], KdcError("the disk is full"))
