@@ -207,7 +207,7 @@ class Contestant:
         with closing(self.process()) as runner:
             self.load(runner)
             reply = runner.ask("profile", n=self.plan.explain)
-        told = {key: reply[key] for key in ("profiler", "calls_ms", "nodes")}
+        told = {key: reply[key] for key in ("profiler", "each", "calls_ms", "nodes")}
         try:
             out.write_text(json.dumps(told, allow_nan=False) + "\n", encoding="utf-8")
         except OSError as error:

@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Loaded, Runtime, mixed, serve
     from targets.runner_images import Floats
-    from targets.runner_profile import Node, Profile
+    from targets.runner_profile import WARM_CALLS, Node, Profile
     from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Loaded, Runtime, mixed, serve
     from runner_images import Floats
-    from runner_profile import Node, Profile
+    from runner_profile import WARM_CALLS, Node, Profile
     from runner_requests import RequestError
 
 PROVIDERS = ["CPUExecutionProvider"]
@@ -119,7 +119,7 @@ def executed(ort: Any, model: str | bytes, threads: int) -> str:
 
 
 def profile(
-    ort: Any, path: str, threads: int, feeds: Callable[[Any], dict[str, Any]], batches: Iterable[Any]
+    ort: Any, path: str, threads: int, feeds: Callable[[Any], dict[str, Any]], batch: Callable[[int], Any], calls: int
 ) -> Profile:
     """How long each node takes, by onnxruntime's profiler, in a session of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -127,8 +127,8 @@ def profile(
         chosen.enable_profiling = True
         chosen.profile_file_prefix = str(Path(folder) / "layers")
         session = ort.InferenceSession(path, chosen, providers=PROVIDERS)
-        for batch in batches:
-            session.run(None, feeds(batch))
+        for number in range(WARM_CALLS + calls):
+            session.run(None, feeds(batch(number)))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return of_events(events)
 
@@ -136,7 +136,8 @@ def profile(
 def of_events(events: list[dict[str, Any]]) -> Profile:
     """What the profiler's events say: "model_run" is a call, and the "…_kernel_time" within it are its nodes'."""
     runs = sorted((event["ts"], event["dur"]) for event in events if event.get("name") == "model_run")
-    told = Profile("onnxruntime, SessionOptions.enable_profiling", [dur / 1000 for _, dur in runs])
+    told = Profile("onnxruntime, SessionOptions.enable_profiling", WARM_CALLS)
+    told.calls_ms = [dur / 1000 for _, dur in runs]
     starts = [ts for ts, _ in runs]
     kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(KERNEL)]
     for event in sorted(kernels, key=lambda event: event["ts"]):

@@ -5,20 +5,20 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Loaded, Runtime, mixed, serve
     from targets.runner_images import Floats
-    from targets.runner_profile import Node, Profile
+    from targets.runner_profile import WARM_CALLS, Node, Profile
     from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Loaded, Runtime, mixed, serve
     from runner_images import Floats
-    from runner_profile import Node, Profile
+    from runner_profile import WARM_CALLS, Node, Profile
     from runner_requests import RequestError
 
 # Asked for -> the hint. f16 is how weights are stored: a CPU widens them, and computes in f32. Without a hint OpenVINO
@@ -27,6 +27,7 @@ else:
 HINTS = {"f32": "f32", "f16": "f32", "bf16": "bf16", "int8": "f32"}
 INPUTS = {"f32": "float32", "u8": "uint8", "i64": "int64"}
 HEAVY = {"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul", "Subgraph_MatMul"}
+COPIES = 5  # of a model whose layers are timed
 NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "f64": "f64", "i8": "int8", "u8": "int8"}
 
 
@@ -139,24 +140,48 @@ def precision_of(layer: dict[str, str]) -> str | None:
     return NAMES.get(name) or layer.get("runtimePrecision")
 
 
-def profile(ov: Any, path: str, chosen: dict[str, Any], order: list[str], batches: Iterable[Any]) -> Profile:
-    """How long each layer takes, by OpenVINO's own counters, in a copy of the model that has them switched on. What is
-    fused goes by the name of its layer, and the compiled graph says what it was made of."""
-    compiled = ov.Core().compile_model(path, "CPU", {**chosen, "PERF_COUNT": True})
-    request, layers = compiled.create_infer_request(), dict(layers_of(compiled))
-    told = Profile("OpenVINO, PERF_COUNT")
-    for call, batch in enumerate(batches):
-        hand_over(ov, request, order, batch)
+def profile(
+    ov: Any, path: str, chosen: dict[str, Any], order: list[str], batch: Callable[[int], Any], calls: int
+) -> Profile:
+    """How long each layer takes, by OpenVINO's own counters, in copies of the model that have them switched on. A
+    counter tells the mean of all its calls, in whole microseconds: so each sample is a copy's own, the mean of the
+    calls after the first ones. What is fused goes by its layer's name; the compiled graph says what it was made of."""
+    samples = min(COPIES, calls)
+    told = Profile("OpenVINO, PERF_COUNT", each=calls // samples)
+    for sample in range(samples):
+        compiled = ov.Core().compile_model(path, "CPU", {**chosen, "PERF_COUNT": True})
+        request, layers = compiled.create_infer_request(), dict(layers_of(compiled))
+        run(ov, request, order, batch, range(WARM_CALLS))
+        before = counters(ov, request, WARM_CALLS)
+        told.calls_ms.append(run(ov, request, order, batch, range(WARM_CALLS, WARM_CALLS + told.each)))
+        for info, us in counters(ov, request, WARM_CALLS + told.each).values():
+            key = (info.node_name, info.node_type, info.exec_type)
+            spent = us - before[key][1] if key in before else us
+            node = told.nodes.get(key) or told.nodes.setdefault(key, node_of(info, layers.get(info.node_name, {})))
+            node.took(max(0.0, spent / told.each), sample)
+    return told
+
+
+def run(ov: Any, request: Any, order: list[str], batch: Callable[[int], Any], numbers: range) -> float:
+    """Milliseconds a call, of one for each of the numbers."""
+    took = 0
+    for number in numbers:
+        hand_over(ov, request, order, batch(number))
         began = time.perf_counter_ns()
         request.start_async()
         request.wait()
-        told.calls_ms.append((time.perf_counter_ns() - began) / 1e6)
-        for info in request.get_profiling_info():
-            if info.status == ov.ProfilingInfo.Status.EXECUTED:
-                key = (info.node_name, info.node_type, info.exec_type)
-                node = told.nodes.get(key) or told.nodes.setdefault(key, node_of(info, layers.get(info.node_name, {})))
-                node.took(info.real_time.total_seconds() * 1e6, call)
-    return told
+        took += time.perf_counter_ns() - began
+    return took / 1e6 / len(numbers)
+
+
+def counters(ov: Any, request: Any, calls: int) -> dict[tuple[str, str, str], tuple[Any, float]]:
+    """Of each layer that ran, what is told of it, and its microseconds in all the calls so far. The mean that is told
+    was rounded down; half a microsecond more is right in the mean."""
+    infos = [info for info in request.get_profiling_info() if info.status == ov.ProfilingInfo.Status.EXECUTED]
+    return {
+        (info.node_name, info.node_type, info.exec_type): (info, calls * (info.real_time.total_seconds() * 1e6 + 0.5))
+        for info in infos
+    }
 
 
 def node_of(info: Any, layer: dict[str, str]) -> Node:

@@ -10,7 +10,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
     from targets.build_trt import RUNTIMES, make_logger
     from targets.runner_common import Loaded, Runtime, mixed, serve
     from targets.runner_images import Floats
-    from targets.runner_profile import Node, Profile
+    from targets.runner_profile import WARM_CALLS, Node, Profile
     from targets.runner_requests import RequestError
     from targets.trt_cuda import Cuda, CudaError
 else:
@@ -27,7 +27,7 @@ else:
     from build_trt import RUNTIMES, make_logger
     from runner_common import Loaded, Runtime, mixed, serve
     from runner_images import Floats
-    from runner_profile import Node, Profile
+    from runner_profile import WARM_CALLS, Node, Profile
     from runner_requests import RequestError
     from trt_cuda import Cuda, CudaError
 
@@ -169,7 +169,7 @@ def of_layer(layer: dict[str, Any]) -> str:
     return "tf32" if name == "fp32" and "tf32" in str(layer.get("TacticName", "")).lower() else name
 
 
-def profile(trt: Any, engine: Any, new_lane: Callable[[], Any], batches: Iterable[Any]) -> Profile:
+def profile(trt: Any, engine: Any, new_lane: Callable[[], Any], batch: Callable[[int], Any], calls: int) -> Profile:
     """How long each layer takes, by an IProfiler like trtexec's, in an execution context of its own: while it is
     there, TensorRT waits for each layer (docs.nvidia.com/deeplearning/tensorrt, "Performance Best Practices")."""
     lane, clock = new_lane(), clock_of(trt)
@@ -177,11 +177,12 @@ def profile(trt: Any, engine: Any, new_lane: Callable[[], Any], batches: Iterabl
     inspector.execution_context = lane.context
     layers = named_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     lane.context.profiler = clock
-    told = Profile("TensorRT, IProfiler")
-    for call, batch in enumerate(batches):
+    told = Profile("TensorRT, IProfiler", WARM_CALLS)
+    for call in range(WARM_CALLS + calls):
+        images = batch(call)
         clock.times.clear()
         began = time.perf_counter_ns()
-        lane(batch)
+        lane(images)
         told.calls_ms.append((time.perf_counter_ns() - began) / 1e6)
         for name, ms in clock.times:
             node = told.nodes.get(name) or told.nodes.setdefault(name, node_of(name, layers.get(name, {})))

@@ -30,14 +30,14 @@ except ImportError as error:  # nothing can be answered: the first request is to
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.energy import Meter, meter
     from targets.runner_images import Batch, Floats, Images
-    from targets.runner_profile import UNPROFILED, WARM_CALLS, Profile
+    from targets.runner_profile import UNPROFILED, Profile
     from targets.runner_records import Records
     from targets.runner_requests import Request, RequestError, count, take, three
     from targets.runner_streams import run_window
 else:
     from energy import Meter, meter
     from runner_images import Batch, Floats, Images
-    from runner_profile import UNPROFILED, WARM_CALLS, Profile
+    from runner_profile import UNPROFILED, Profile
     from runner_records import Records
     from runner_requests import Request, RequestError, count, take, three
     from runner_streams import run_window
@@ -52,8 +52,8 @@ class Loaded:
     Where a model takes several inputs, `inputs` has the name, shape and type of each, and a batch is an array a name.
     `streams`: one function a stream, batch -> a call on always that batch; calls of several streams may run at the same
     time, each on the threads asked for. `executed`: reads from the runtime in which precision it runs; may take long
-    and leave memory behind. `profile`: batches -> how long each node takes, in a copy that the runtime's profiler
-    watches; a text: why it cannot be told. In a shape, a text or None is a dimension that may vary."""
+    and leave memory behind. `profile`: (number -> batch), calls -> how long each node takes, by the runtime's
+    profiler; a text: why it cannot be told. In a shape, a text or None is a dimension that may vary."""
 
     call: Callable[[Batch], Floats]
     streams: Sequence[Callable[[Batch], Callable[[], object]]]
@@ -64,7 +64,7 @@ class Loaded:
     output_shape: list[int | str | None]
     input_type: str = "float32"
     inputs: Sequence[tuple[str, list[int | str | None], str]] = ()
-    profile: Callable[[Iterable[Any]], Profile] | str = UNPROFILED
+    profile: Callable[[Callable[[int], Any], int], Profile] | str = UNPROFILED
 
     @property
     def ports(self) -> Sequence[tuple[str, list[int | str | None], str]]:
@@ -194,10 +194,10 @@ class Session:
         return run_window(self.bound, seconds, self.meter)
 
     def profile(self, request: Request) -> Reply:
-        profile, calls = self._model().profile, range(WARM_CALLS + count(request, "n"))
+        profile = self._model().profile
         if isinstance(profile, str):
             raise RequestError("no-profiler", profile)
-        return profile(self._fill(self._samples(), self.batch, number) for number in calls).told()
+        return profile(lambda number: self._fill(self._samples(), self.batch, number), count(request, "n")).told()
 
     def memory(self, request: Request) -> Reply:
         return {"rss_mb": memory_mb("VmRSS"), "peak_rss_mb": memory_mb("VmHWM")}
@@ -284,7 +284,7 @@ class Session:
         return samples, samples.new_batch(size, model.ports), size
 
 
-OPERATIONS = "info load inputs first block executed throughput memory predict profile quit".split()
+OPERATIONS = tuple(name for name in vars(Session) if not name.startswith("_"))  # its methods
 
 
 def answer(session: Session, line: bytes) -> tuple[Reply, bool]:

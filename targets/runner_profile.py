@@ -17,7 +17,7 @@ UNPROFILED = "this runtime has no per-layer profiler"
 class Node:
     """One node of what the runtime runs, after all its fusing. `name`, `op`, `kernel`: the runtime's own words;
     `precision`: of the data that it reads; `layers`: the names in the model's file of what it was made of. Both are
-    None and empty where the runtime does not tell. `us`: microseconds of each call."""
+    None and empty where the runtime does not tell. `us`: microseconds of each sample."""
 
     name: str
     op: str
@@ -26,24 +26,27 @@ class Node:
     layers: list[str] = field(default_factory=list)
     us: list[float] = field(default_factory=list)
 
-    def took(self, us: float, call: int) -> None:
-        """In call `call`, the last one so far; a node that runs several times in one is added up."""
-        self.us += [0.0] * (call + 1 - len(self.us))
-        self.us[call] += us
+    def took(self, us: float, sample: int) -> None:
+        """In `sample`, the last one so far; a node that runs several times in a call is added up."""
+        self.us += [0.0] * (sample + 1 - len(self.us))
+        self.us[sample] += us
 
 
 @dataclass
 class Profile:
-    """`profiler`: where the times come from; `calls_ms`: of each call; `nodes`: by whatever tells them apart."""
+    """`profiler`: where the times come from; `calls_ms`: of each sample, which is a call, or the mean of `each` calls;
+    `nodes`: by whatever tells them apart. The first `warm` samples do not count."""
 
     profiler: str
+    warm: int = 0
+    each: int = 1
     calls_ms: list[float] = field(default_factory=list)
     nodes: dict[Any, Node] = field(default_factory=dict)
 
     def told(self) -> dict[str, Any]:
-        """What counts of it, as the protocol has it: without the first calls."""
-        calls = len(self.calls_ms)
+        """What counts of it, as the protocol has it."""
+        samples = len(self.calls_ms)
         for node in self.nodes.values():
-            node.us += [0.0] * (calls - len(node.us))
-        nodes = [{**asdict(node), "us": node.us[WARM_CALLS:]} for node in self.nodes.values()]
-        return {"profiler": self.profiler, "calls_ms": self.calls_ms[WARM_CALLS:], "nodes": nodes}
+            node.us += [0.0] * (samples - len(node.us))
+        nodes = [{**asdict(node), "us": node.us[self.warm :]} for node in self.nodes.values()]
+        return {"profiler": self.profiler, "each": self.each, "calls_ms": self.calls_ms[self.warm :], "nodes": nodes}

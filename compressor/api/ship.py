@@ -71,7 +71,7 @@ def export(
     heard, folder = listener(progress), path_of(out, "--out")
     made = pipeline.export(
         path_of(run, "run"), _narrowed(profile, set, target, precision), folder,
-        _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain),
+        _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain=explain),
         teacher=teacher, building=pipeline.Building(qat, bake_preprocessing, dynamic_batch, explain),
         overwrite=overwrite, progress=heard,
     )  # fmt: skip
@@ -92,8 +92,8 @@ def plan_export(**keywords: Any) -> PlanResult:
     from compressor import pipeline, planning
 
     given, heard = keywords, listener(keywords["progress"])
-    names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput", "explain")
-    pipeline.require_measurable(_measuring(*(given[name] for name in names)))
+    names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput")
+    pipeline.require_measurable(_measuring(*(given[name] for name in names), explain=given["explain"]))
     building = pipeline.Building(*(given[name] for name in ("qat", "bake_preprocessing", "dynamic_batch", "explain")))
     plan = planning.plan_export(
         path_of(given["run"], "run"),
@@ -153,7 +153,7 @@ def measure(
     from compressor import pipeline
 
     heard, folder = listener(progress), path_of(bundle, "bundle")
-    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain)
+    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain=explain)
     return BundleResult(folder, pipeline.measure(folder, way, progress=heard), allow_unmeasured, heard.warnings)
 
 
@@ -262,7 +262,7 @@ def check(bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured:
 
 def _measuring(
     device: str, device_python: str | None, baseline: StrPath | None, rounds: int, seconds: float,
-    allow_unmeasured: bool, throughput: bool, explain: bool,
+    allow_unmeasured: bool, throughput: bool, *, explain: bool,
 ) -> "Measuring":  # fmt: skip
     from compressor.pipeline import Measuring
 

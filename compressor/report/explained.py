@@ -9,6 +9,7 @@ from compressor.report.read import Results
 from compressor.schema.explain import (
     Explained,
     Explanation,
+    GraphLayer,
     LayerTimes,
     LostLayer,
     LostVariant,
@@ -24,6 +25,9 @@ __all__ = ["MOST_LAYERS", "explained"]
 
 MOST_LAYERS = 30
 """Of a variant, in the report: the slowest, and those that lose most. The raw samples have all."""
+HEAVY = ("Conv", "Gemm", "MatMul")
+LONGEST_CHAIN = 4
+"""Of layers that are fused into one behind a convolution."""
 IN_FLOAT = ("fp32", "fp16", "bf16", "f32", "f16")
 
 
@@ -50,26 +54,30 @@ def _quartiles(values: Iterable[float]) -> Quartiles:
 def _timed(row: Row, times: LayerTimes, explanation: Explanation | None) -> TimedVariant:
     whole = sum(median(node.us) for node in times.nodes) or 1.0
     among = _among_int8(times.nodes)
-    layers = [
-        TimedLayer(
-            name=node.name,
-            op=node.op,
-            kernel=node.kernel,
-            precision=node.precision,
-            modules=_modules(node, explanation),
-            fused=node.layers if len(node.layers) > 1 else (),
-            among_int8=inside,
-            share=median(node.us) / whole,
-            us=_quartiles(node.us),
+    layers = []
+    for node, inside in zip(times.nodes, among, strict=True):
+        made_of = _made_of(node, explanation)
+        names = node.layers or tuple(layer.name for layer in made_of)
+        layers.append(
+            TimedLayer(
+                name=node.name,
+                op=node.op,
+                kernel=node.kernel,
+                precision=node.precision,
+                modules=tuple(dict.fromkeys(layer.module for layer in made_of if layer.module is not None)),
+                fused=names if len(names) > 1 else (),
+                among_int8=inside,
+                share=median(node.us) / whole,
+                us=_quartiles(node.us),
+            )
         )
-        for node, inside in zip(times.nodes, among, strict=True)
-    ]
     layers.sort(key=lambda layer: -layer.share)
     return TimedVariant(
         variant=row.name,
         profiler=times.profiler,
+        each=times.each,
         of=len(layers),
-        nodes_ms=_quartiles(sum(node.us[call] for node in times.nodes) / 1000 for call in range(len(times.calls_ms))),
+        nodes_ms=_quartiles(sum(node.us[k] for node in times.nodes) / 1000 for k in range(len(times.calls_ms))),
         calls_ms=_quartiles(times.calls_ms),
         p50_ms=row.p50_ms,
         layers=tuple(layers[:MOST_LAYERS]),
@@ -85,11 +93,22 @@ def _among_int8(nodes: Sequence[NodeTimes]) -> list[bool]:
     return [int8[0] < number < int8[-1] and node.precision in IN_FLOAT for number, node in enumerate(nodes)]
 
 
-def _modules(node: NodeTimes, explanation: Explanation | None) -> tuple[str, ...]:
+def _made_of(node: NodeTimes, explanation: Explanation | None) -> list[GraphLayer]:
+    """The exported graph's layers that a node leads back to. onnxruntime names a convolution by the last of what it has
+    fused into it: those before it, down to the convolution, are found in the graph."""
     if explanation is None:
-        return ()
-    traced = [explanation.traced(name) for name in node.layers or (node.name,)]
-    return tuple(dict.fromkeys(layer.module for layer in traced if layer is not None and layer.module is not None))
+        return []
+    traced = [layer for name in node.layers or (node.name,) if (layer := explanation.traced(name)) is not None]
+    heavy = next((op for op in HEAVY if op in node.op), None)
+    if node.layers or not traced or heavy is None:
+        return traced
+    makers = {layer.output: layer for layer in explanation.graph}
+    chain = [traced[0]]
+    while heavy not in chain[0].op and len(chain) < LONGEST_CHAIN:
+        if len(chain[0].reads) != 1 or chain[0].reads[0] not in makers:
+            return traced
+        chain.insert(0, makers[chain[0].reads[0]])
+    return chain if heavy in chain[0].op else traced
 
 
 def _lost(explanation: Explanation) -> LostVariant:

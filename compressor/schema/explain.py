@@ -34,7 +34,7 @@ Times = Annotated[tuple[float, ...], Field(max_length=10_000)]
 class NodeTimes(Noun):
     """One node of what a runtime runs, after all its fusing. `name`, `op`, `kernel`: the runtime's own words;
     `precision`: of the data that it reads, null where the runtime does not tell; `layers`: the names in the model's
-    file of what it was made of, where the runtime tells. `us`: microseconds of each profiled call."""
+    file of what it was made of, where the runtime tells. `us`: microseconds a call, of each sample."""
 
     name: str
     op: str
@@ -46,20 +46,22 @@ class NodeTimes(Noun):
 
 class LayerTimes(Noun):
     """A model under its runtime's profiler, in a run of its own. `profiler`: where the times come from; `calls_ms`: of
-    each whole call, slower than without a profiler."""
+    whole calls, slower than without a profiler. A sample is a call, or the mean of `each` calls."""
 
     profiler: str
+    each: Annotated[int, Field(ge=1)] = 1
     calls_ms: Times
     nodes: tuple[NodeTimes, ...]
 
 
 class GraphLayer(Noun):
-    """One node of the graph that torch's exporter wrote. `output`: the tensor that it makes; `module`: of the student,
-    "blocks.0.conv", null where the graph has not kept it."""
+    """One node of the graph that torch's exporter wrote. `output`: the tensor that it makes; `reads`: those that other
+    nodes make; `module`: of the student, "blocks.0.conv", null where the graph has not kept it."""
 
     name: str
     op: str
     output: str
+    reads: tuple[str, ...] = ()
     module: str | None = None
 
 
@@ -110,8 +112,8 @@ class Quartiles(Noun):
 
 class TimedLayer(Noun):
     """One node, timed. `share` of the time of all nodes, by medians; `us`: over the calls. `modules`: of the student,
-    where its name leads back to them; `fused`: the layers of the model's file that it was made of, where there are
-    several. `among_int8`: it computes in float between two that compute in int8."""
+    where its name leads back to them; `fused`: the layers of the model's file that it was made of, where several are
+    known. `among_int8`: it computes in float between two that compute in int8."""
 
     name: str
     op: str
@@ -126,11 +128,12 @@ class TimedLayer(Noun):
 
 class TimedVariant(Noun):
     """Where the time of a variant goes. `layers`: the slowest of `of`; `nodes_ms`: all of them added up a call;
-    `calls_ms`: of whole profiled calls, beside which `p50_ms` is what was measured without a profiler. `missing`: why
-    there is nothing."""
+    `calls_ms`: of whole profiled calls, beside which `p50_ms` is what was measured without a profiler. Of as many
+    samples as they have, each the mean of `each` calls. `missing`: why there is nothing."""
 
     variant: str
     profiler: str = ""
+    each: int = 1
     of: int = 0
     nodes_ms: Quartiles | None = None
     calls_ms: Quartiles | None = None

@@ -80,8 +80,8 @@ class Contestant(Noun):
     names the variant. `artefact_sha256`: of the files that it read, as Variant.artefact_sha256 says. Resident memory
     in MB (10^6 bytes): before the model was loaded, and the peak (VmHWM) at the end of the latency blocks, before
     throughput and accuracy. `logits`: a float32 [N, classes] .npy file beside the measurement, with its sha256.
-    `layers`: a file of LayerTimes beside it, with its sha256, where it was asked for (--explain); `no_layers`: why there
-    is none.
+    `layers`: a file of LayerTimes beside it, with its sha256, where it was asked for (--explain); `no_layers`: why
+    there is none.
     """
 
     variant: str

@@ -57,7 +57,9 @@ def test_here(kdc: Kdc, bundle: Path) -> None:
 @pytest.mark.usefixtures("ssh_client")
 def test_over_ssh(kdc: Kdc, bundle: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
-    done = kdc("measure", bundle, "--explain", "--device", f"ssh://board{there}", "--device-python", sys.executable, *QUICK)
+    done = kdc(
+        "measure", bundle, "--explain", "--device", f"ssh://board{there}", "--device-python", sys.executable, *QUICK
+    )
     assert done.code == 0, done.err
     assert read_json(bundle / "measurements/measurement.json", Measurement).device == "ssh"
     holds_three_convolutions(bundle)

@@ -1,4 +1,4 @@
-"""Why slow, why lost in every format: each number recomputed from the raw samples, names as text, nothing by default."""
+"""Why slow, why lost in every format: each number recomputed from raw samples, names as text, nothing by default."""
 
 import json
 import re
@@ -13,7 +13,17 @@ from rich.cells import cell_len
 
 from compressor.errors import KdcError
 from compressor.files.atomic import file_sha256
-from compressor.report import build_report, check, finish, refresh, report_schema, summary, to_html, to_json, to_markdown
+from compressor.report import (
+    build_report,
+    check,
+    finish,
+    refresh,
+    report_schema,
+    summary,
+    to_html,
+    to_json,
+    to_markdown,
+)
 from compressor.report.render.explained import explained_line
 from compressor.report.render.text import number, share
 from compressor.schema.explain import Explained
@@ -30,14 +40,16 @@ def times(prefix: str = "") -> dict[str, Any]:
     """40 nodes, of which node 7 is much the slowest; the float one among the int8 ones is node 3."""
     precisions = ["int8"] * 40
     precisions[0] = precisions[3] = precisions[39] = "fp32"
-    nodes = [
+    nodes: list[dict[str, Any]] = [
         {
-            "name": f"{prefix}node_conv2d_{index}" if index else f"{prefix}reformat",
+            "name": {0: f"{prefix}reformat", 6: f"{prefix}relu_6_nchwc"}.get(index, f"{prefix}node_conv2d_{index}"),
             "op": "QLinearConv",
             "kernel": "",
             "precision": precision,
             "layers": [f"node_conv2d_{index}", "node_relu"] if index == 5 else [],
-            "us": [float(value) for value in RNG.integers(20, 60, CALLS) + {7: 5000, 3: 100, 5: 100}.get(index, 0)],
+            "us": [
+                float(value) for value in RNG.integers(20, 60, CALLS) + {7: 5000, 3: 100, 5: 100, 6: 100}.get(index, 0)
+            ],
         }
         for index, precision in enumerate(precisions)
     ]
@@ -48,10 +60,12 @@ def times(prefix: str = "") -> dict[str, Any]:
 def explanation(variant: str, prefix: str = "") -> dict[str, Any]:
     """40 layers one after the other; what layer 9 reads is good, and what it gives is not. The last gives zeros."""
     names = [f"{prefix}node_conv2d_{index}" for index in range(40)]
-    graph = [
+    graph: list[dict[str, Any]] = [
         {"name": name, "op": "Conv", "output": f"{prefix}conv2d_{index}", "module": f"{prefix}blocks.{index}.conv"}
         for index, name in enumerate(names)
     ]
+    relu = {"name": f"{prefix}node_relu_6", "op": "Relu", "output": f"{prefix}relu_6", "reads": [graph[6]["output"]]}
+    graph.append({**relu, "module": f"{prefix}blocks.6.act"})
     errors = [
         {
             "name": name,
@@ -66,7 +80,9 @@ def explanation(variant: str, prefix: str = "") -> dict[str, Any]:
             "n": SAMPLES, "batch": 1, "errors": errors, "missing": None}  # fmt: skip
 
 
-def explain(bundle: Path, edit_json: Edit, prefix: str = "", reason: str = "this runtime has no per-layer profiler") -> Path:
+def explain(
+    bundle: Path, edit_json: Edit, prefix: str = "", reason: str = "this runtime has no per-layer profiler"
+) -> Path:
     """Give the bundle what --explain leaves: of ort-int8 both, of openvino-f32 why there is nothing."""
     told = {
         "explain/ort-int8.json": explanation("ort-int8", prefix),
@@ -123,6 +139,9 @@ def test_the_slowest_and_the_one_that_loses_most_are_named(told: Path) -> None:
     by_name = {layer.name: layer for layer in ours.layers}
     assert {name for name, layer in by_name.items() if layer.among_int8} == {"node_conv2d_3"}
     assert by_name["node_conv2d_5"].fused == ("node_conv2d_5", "node_relu")
+    assert by_name["relu_6_nchwc"].fused == ("node_conv2d_6", "node_relu_6")
+    assert by_name["relu_6_nchwc"].modules == ("blocks.6.conv", "blocks.6.act")
+    assert by_name["node_conv2d_7"].fused == ()
     [loss] = lost
     assert (loss.of, loss.silent, len(loss.layers), loss.n) == (39, 1, 30, SAMPLES)
     assert loss.most is not None
@@ -134,7 +153,9 @@ def test_the_slowest_and_the_one_that_loses_most_are_named(told: Path) -> None:
     text = rendered_text(summary(build_report(told), "bundle"))
     assert max(map(cell_len, text.splitlines())) <= 80
     assert "blocks.7.conv" in text
-    assert next(row for row in timed if row.variant == "openvino-f32").missing == "this runtime has no per-layer profiler"
+    assert (
+        next(row for row in timed if row.variant == "openvino-f32").missing == "this runtime has no per-layer profiler"
+    )
 
 
 class Anew:
@@ -145,7 +166,9 @@ class Anew:
         self.errors = json.loads((bundle / "explain/ort-int8.json").read_text())["errors"]
         self.whole = sum(float(np.median(node["us"])) for node in self.nodes)
         self.db = {
-            row["name"]: 10 * np.log10(sum(row["signal"]) / sum(row["noise"])) for row in self.errors if any(row["signal"])
+            row["name"]: 10 * np.log10(sum(row["signal"]) / sum(row["noise"]))
+            for row in self.errors
+            if any(row["signal"])
         }
 
     def timed(self, name: str) -> dict[str, str]:
@@ -190,7 +213,7 @@ def test_every_number_on_the_page_is_recomputed(told: Path) -> None:
 def test_every_number_in_markdown_is_recomputed(told: Path) -> None:
     text, anew = to_markdown(build_report(told)), Anew(told)
     assert text.index("<details><summary>Why slow, why lost") > text.index("<details>"), "folded"
-    rows = [row.strip("|").split(" | ") for row in text.splitlines() if row.startswith("| `node_conv2d_")]
+    rows = [row.strip("|").split(" | ") for row in text.splitlines() if re.match(r"\| `(node_conv2d_|relu_6_)", row)]
     timed = [row for row in rows if len(row) == 6]
     lost = [row for row in rows if len(row) == 7]
     assert (len(timed) + text.count("| `reformat` "), len(lost)) == (10, 10)
@@ -207,7 +230,7 @@ def test_every_number_in_markdown_is_recomputed(told: Path) -> None:
 def test_report_json_holds_it_by_its_schema(told: Path) -> None:
     report = finish(told)
     values = json.loads(to_json(report))
-    jsonschema.validate(values, report_schema())
+    jsonschema.validate(values, json.loads(report_schema()))
     assert values["explained"]["timed"][0]["variant"] in VARIANTS
     check(told)
     assert refresh(told).explained == report.explained

@@ -39,10 +39,8 @@ def test_layers(browser: Browser, make_bundle: Make, edit_json: Edit, tmp_path: 
     before = browser.evaluate(rows.format(5))
 
     def choose(number: int) -> None:
-        select = "document.querySelector('#table-timed-0 select')"
-        browser.evaluate(
-            f"(() => {{ {select}.value = {number}; {select}.dispatchEvent(new Event('change', {{ bubbles: true }})); }})()"
-        )
+        code = f"const select = document.querySelector('#table-timed-0 select'); select.value = {number}; "
+        browser.evaluate(f"(() => {{ {code} select.dispatchEvent(new Event('change', {{ bubbles: true }})); }})()")
 
     choose(1)
     names = browser.evaluate(rows.format(0))

@@ -28,7 +28,7 @@ answers = {
     "memory": {"peak_rss_mb": 2.0},
     "throughput": {"seconds": 0.5, "calls": 100, "joules": None},
     "predict": {"n": 7},
-    "profile": {"profiler": "a stub", "calls_ms": [1.0], "nodes": [{"name": "a", "op": "b", "us": [900.0]}]},
+    "profile": {"profiler": "a stub", "each": 1, "calls_ms": [1.0], "nodes": [{"name": "a", "op": "b", "us": [900.0]}]},
 }
 model = ""
 for line in sys.stdin:

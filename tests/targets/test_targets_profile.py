@@ -1,7 +1,9 @@
 """`profile`: how long each layer takes, by the runtimes' own profilers; and bench.py --explain."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +50,9 @@ def write_uneven(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "model", "precision"), [("run_ort.py", "u.onnx", "fp32"), ("run_ov.py", "u.xml", "f32")])
+@pytest.mark.parametrize(
+    ("script", "model", "precision"), [("run_ort.py", "u.onnx", "fp32"), ("run_ov.py", "u.xml", "f32")]
+)
 def test_the_slow_layer_is_the_slowest(
     start: "StartRunner", tmp_path: Path, script: str, model: str, precision: str
 ) -> None:
@@ -68,7 +72,7 @@ def test_the_slow_layer_is_the_slowest(
     for call, whole in enumerate(told.calls_ms):
         nodes = sum(node.us[call] for node in told.nodes) / 1000
         # Clocks of whole microseconds, and the profiler's own work lies in the call.
-        assert 0 < nodes <= whole * 1.02 + 0.002 * len(told.nodes)
+        assert 0 < nodes <= whole * 1.02 + 0.01 * len(told.nodes)
     assert runner.ask("block", n=2)["ok"] is True, "the model that is timed goes on as before"
     assert runner.ask("profile", n=0)["kind"] == "bad-request"
     assert runner.close() == ""
@@ -84,6 +88,46 @@ def test_openvino_says_what_it_fused(start: "StartRunner", tiny: Any) -> None:
     assert len(heavy) == 1
     assert len(heavy[0]["layers"]) >= 2, "the convolution and its relu"
     assert "f32" in heavy[0]["kernel"].lower()
+
+
+def test_openvinos_means_are_taken_apart(load: "LoadScript") -> None:
+    """A counter of OpenVINO's CPU plugin tells the mean of all its calls, rounded down; the first ones took long."""
+    script = load("run_ov")
+    status = type("Status", (), {"EXECUTED": 2})
+    copies: list[Any] = []
+
+    class Request:
+        def __init__(self) -> None:
+            self.total = self.calls = 0
+
+        def start_async(self) -> None:
+            self.calls += 1
+            self.total += 9000 if self.calls == 1 else 70 + len(copies)
+
+        def wait(self) -> None: ...
+
+        def get_profiling_info(self) -> list[Any]:
+            took = timedelta(microseconds=self.total // self.calls)
+            names = {"node_name": "conv", "node_type": "Convolution", "exec_type": "jit_avx2_I8"}
+            idle = {**names, "node_name": "folded", "status": 1, "real_time": took}
+            return [SimpleNamespace(**names, status=2, real_time=took), SimpleNamespace(**idle)]
+
+    class Compiled:
+        def create_infer_request(self) -> Request:
+            copies.append(Request())
+            request: Request = copies[-1]
+            return request
+
+        def get_runtime_model(self) -> Any:
+            return SimpleNamespace(get_ops=list)
+
+    core = SimpleNamespace(compile_model=lambda path, device, chosen: Compiled() if chosen["PERF_COUNT"] else None)
+    fake = SimpleNamespace(Core=lambda: core, ProfilingInfo=SimpleNamespace(Status=status))
+    told = script.profile(fake, "x.xml", {}, [], lambda number: {}, 50).told()
+    assert (len(told["calls_ms"]), told["each"], len(copies)) == (5, 10, 5)
+    [conv] = told["nodes"]
+    assert (conv["name"], conv["precision"]) == ("conv", "int8")
+    assert conv["us"] == pytest.approx([71, 72, 73, 74, 75], abs=1), "not 760, and not what the first call took"
 
 
 def test_calls_are_told_apart_by_their_times(load: "LoadScript") -> None:
@@ -130,7 +174,9 @@ def measured(bundle: Path) -> Measurement:
 
 @pytest.mark.slow
 def test_bench_leaves_the_times_beside_the_logits(bench: "Bench", bundle: Path) -> None:
-    write_bundle(bundle, (variant("ort", "onnxruntime", "fp32", "model.onnx"), variant("ov", "openvino", "f32", "f32.xml")))
+    write_bundle(
+        bundle, (variant("ort", "onnxruntime", "fp32", "model.onnx"), variant("ov", "openvino", "f32", "f32.xml"))
+    )
     done = bench(str(bundle), "--explain", str(CALLS), *FAST)
     assert done.returncode == 0, done.stderr
     told = {row.variant: row for row in measured(bundle).contestants}
@@ -184,7 +230,7 @@ def test_tensorrt_is_read_as_its_inspector_and_profiler_tell(load: "LoadScript")
     inspector = type("Inspector", (), {"get_engine_information": lambda self, form: text})()
     engine = type("Engine", (), {"create_engine_inspector": lambda self: inspector})()
     trt = type("trt", (), {"IProfiler": Profiler, "LayerInformationFormat": type("F", (), {"JSON": 1})})
-    told = script.profile(trt, engine, Lane, [1, 1, 1, 2, 4]).told()
+    told = script.profile(trt, engine, Lane, [1, 1, 1, 2, 4].__getitem__, 2).told()
     assert told["profiler"] == "TensorRT, IProfiler"
     assert len(told["calls_ms"]) == 2
     conv, reformat = told["nodes"]

@@ -1,8 +1,8 @@
 """Why int8 loses: the layers of every variant, and what int8 costs each of them, into BUNDLE/explain/ (--explain).
 
 The same samples go through the network in float and in int8, and each layer's outputs are compared: samples of
-validation, never of the test. Reading a layer keeps a runtime from fusing it, so this is the arithmetic that the model's
-file asks for, and not the kernels that run on a device.
+validation, never of the test. Reading a layer keeps a runtime from fusing it, so this is the arithmetic that the
+model's file asks for, and not the kernels that run on a device.
 """
 
 import json
@@ -81,10 +81,17 @@ def _reference(subject: Subject, work: Path) -> tuple[str, Path, Mapping[str, st
 
 
 def _graph(graph: onnx.GraphProto, modules: Mapping[str, str]) -> tuple[GraphLayer, ...]:
+    nodes = [node for node in graph.node if node.output]
+    made = {name for node in nodes for name in node.output}
     return tuple(
-        GraphLayer(name=node.name, op=node.op_type, output=node.output[0], module=modules.get(node.name))
-        for node in graph.node
-        if node.output
+        GraphLayer(
+            name=node.name,
+            op=node.op_type,
+            output=node.output[0],
+            reads=tuple(name for name in node.input if name in made),
+            module=modules.get(node.name),
+        )
+        for node in nodes
     )
 
 

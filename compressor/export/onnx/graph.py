@@ -71,8 +71,7 @@ def to_onnx(
         raise KdcError(f"the network cannot be exported to ONNX: {first_line(error.__cause__ or error)}") from None
     assert program is not None
     model: onnx.ModelProto = program.model_proto
-    modules = _modules(model.graph)
-    _strip(model)
+    modules = _strip(model)
     if opset < LOWEST_EXPORTED:
         model = _converted_down(model, opset)
     opsets = {row.domain or "ai.onnx": row.version for row in model.opset_import}
@@ -126,9 +125,10 @@ def _innermost(scopes: str) -> str:
     return str(listed[-2]) if isinstance(listed, list) and len(listed) > 1 else ""
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names."""
-    graph = model.graph
+def _strip(model: onnx.ModelProto) -> dict[str, str]:
+    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names. Returns
+    the latter by the nodes' names."""
+    graph, modules = model.graph, _modules(model.graph)
     del model.metadata_props[:]
     del graph.metadata_props[:]
     model.doc_string = graph.doc_string = ""
@@ -138,6 +138,7 @@ def _strip(model: onnx.ModelProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del value.metadata_props[:]
         value.doc_string = ""
+    return modules
 
 
 def _converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

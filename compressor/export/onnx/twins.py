@@ -20,8 +20,8 @@ __all__ = ["INPUT", "onnx_twins"]
 INPUT = "Input"
 """What a model's input is called, as a layer's type."""
 CARRY = (
-    "Cast", "Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Shape", "Slice", "Split",
-    "Squeeze", "Transpose", "Unsqueeze",
+    "Cast", "Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Shape", "Slice",
+    "Split", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
 """Ops that compute nothing: what they pass on was compared where it was made."""
 Pair = tuple[str, str]
@@ -29,8 +29,8 @@ Pair = tuple[str, str]
 
 
 def onnx_twins(float_file: Path, model_file: Path) -> Twins:
-    """`model_file`: Q/DQ ONNX made of `float_file`, whose tensors keep their names. Raises KdcError where a graph cannot
-    be read."""
+    """`model_file`: Q/DQ ONNX made of `float_file`, whose tensors keep their names. Raises KdcError where a graph
+    cannot be read."""
     model, rounded = _with_shapes(float_file), onnx.load(model_file)
     pairs = _pairs(model.graph, rounded.graph)
     index = GraphIndex(model.graph)
@@ -72,16 +72,13 @@ def _pairs(graph: onnx.GraphProto, rounded: onnx.GraphProto) -> dict[str, tuple[
     }
     for node in index.nodes:
         output = node.output[0] if node.output else ""
-        twin = made.producer.get(output)
-        if node.op_type in CARRY or output not in floats or twin is None or twin.op_type != node.op_type:
+        twin, layer = made.producer.get(output), node
+        if node.op_type in CLIPS and output in behind and twin is not None and twin.op_type not in CLIPS:
+            layer = index.producer.get(node.input[0], node)  # the rounding cuts what the activation cut, which is gone
+        if layer.op_type in CARRY or output not in floats or twin is None or twin.op_type != layer.op_type:
             continue
-        wanted, then = output, index.sole_consumer(output)
-        if then is not None and then.op_type in CLIPS and then.output[0] not in made.producer:
-            if output not in behind:
-                continue
-            wanted = then.output[0]  # the rounding does what the activation did, which is gone
-        name = node.name if node.name and node.name not in pairs else output
-        pairs[name] = (node, (wanted, behind.get(output, output)))
+        name = layer.name if layer.name and layer.name not in pairs else output
+        pairs[name] = (layer, (output, behind.get(output, output)))
     return pairs
 
 

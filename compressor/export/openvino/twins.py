@@ -40,8 +40,7 @@ def openvino_twins(float_file: Path, model_file: Path) -> Twins:
         in_int8 = _tapped(ov, rounded, [_behind_rounding(made[name]) for name in names])
 
         def run(batch: Arrays) -> Iterator[tuple[str, Any, Any]]:
-            for name, wanted, actual in zip(names, in_float(batch), in_int8(batch), strict=True):
-                yield name, wanted, actual
+            yield from zip(names, in_float(batch), in_int8(batch), strict=True)
 
         return run
 

@@ -48,8 +48,9 @@ def layers_of(report: Report) -> Layers | None:
     for index, lost in enumerate(report.explained.lost):
         if lost.missing is None and lost in first_ones(report, report.explained.lost)[:VARIANTS]:
             tables[f"lost-{index}"] = _lost(lost, f"lost-layers/{index}")
-    told = (*report.explained.timed, *report.explained.lost)
-    missing = [(shown(variant.variant), shown(variant.missing, 300)) for variant in told if variant.missing is not None]
+    told = [(variant.variant, variant.missing) for variant in report.explained.timed]
+    told += [(variant.variant, variant.missing) for variant in report.explained.lost]
+    missing = [(shown(name), shown(why, 300)) for name, why in told if why is not None]
     return Layers(tables, missing, len(told) - len(missing) - len(tables))
 
 

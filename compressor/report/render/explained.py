@@ -16,8 +16,8 @@ __all__ = [
     "first_ones",
     "lost_note",
     "quartiles",
-    "ratio_db",
     "ran_as",
+    "ratio_db",
     "timed_note",
 ]
 
@@ -31,10 +31,10 @@ def explained_section(report: Report) -> Iterator[str]:
     """One folded block; none where it was not asked for."""
     if report.explained is None:
         return
-    timed, lost = (first_ones(report, listed) for listed in (report.explained.timed, report.explained.lost))
+    timed, lost = first_ones(report, report.explained.timed), first_ones(report, report.explained.lost)
     blocks = [block for variant in timed[:VARIANTS] for block in _timed(variant)]
     blocks += [block for variant in lost[:VARIANTS] for block in _lost(variant)]
-    more = [variant.variant for listed in (timed, lost) for variant in listed[VARIANTS:]]
+    more = [*(told.variant for told in timed[VARIANTS:]), *(told.variant for told in lost[VARIANTS:])]
     if more:
         blocks.append(f"The layers of {', '.join(map(code, dict.fromkeys(more)))} are in report.json.")
     yield fold("Why slow, why lost: layer by layer", blocks)
@@ -42,8 +42,7 @@ def explained_section(report: Report) -> Iterator[str]:
 
 def first_ones(report: Report, variants: Sequence[V]) -> list[V]:
     """The one that ships first, then the other students; the teacher and the reference last."""
-    students = [row.name for row in report.rows if row.role == "student"]
-    order = [*filter(None, (report.winner,)), *students]
+    order: list[str | None] = [report.winner, *(row.name for row in report.rows if row.role == "student")]
     return sorted(variants, key=lambda told: order.index(told.variant) if told.variant in order else len(order))
 
 
@@ -66,8 +65,9 @@ def timed_note(variant: TimedVariant) -> list[str]:
     """What the times are of, and what they are not: a sentence each."""
     nodes, calls = quartiles(variant.nodes_ms), quartiles(variant.calls_ms)
     n = variant.calls_ms.n if variant.calls_ms is not None else 0
+    counted = f"n = {n} calls" if variant.each == 1 else f"n = {n} means of {variant.each} calls"
     return [
-        f"By {variant.profiler}, n = {n} calls in a run of its own, after the session and on its machine; medians and "
+        f"By {variant.profiler}, {counted} in a run of its own, after the session and on its machine; medians and "
         "[quarters]",
         f"{variant.of} layers take {nodes} ms of a profiled call of {calls} ms; without the profiler p50 is "
         f"{estimate(variant.p50_ms)} ms",
@@ -131,7 +131,7 @@ def _lost(variant: LostVariant) -> Iterator[str]:
 
 
 def explained_line(report: Report) -> str:
-    """The slowest layer, and the one that loses most: of the variant that ships, where that was told; else of the first.
+    """The slowest layer, and the one that loses most: of the variant that ships, where it was told; else of the first.
     Empty where nothing was asked for."""
     if report.explained is None:
         return ""
@@ -140,14 +140,16 @@ def explained_line(report: Report) -> str:
     said = []
     if timed:
         layer = timed[0].layers[0]
-        said.append(f"slowest of {timed[0].variant}: {_short(layer.modules, layer)}, {share(layer.share)} % of the time")
+        said.append(
+            f"slowest of {timed[0].variant}: {_short(layer.modules, layer)}, {share(layer.share)} % of the time"
+        )
     if lost and (most := lost[0].most) is not None:
         named = _short(filter(None, (most.module,)), most)
         said.append(
             f"most is lost by {lost[0].variant} in {named}: {ratio_db(most.lost_db)} dB, to {ratio_db(most.sqnr_db)}"
         )
-    missing = [variant.missing for variant in (*report.explained.timed, *report.explained.lost) if variant.missing]
-    return "; ".join(said or missing[:1])
+    missing = [told.missing for told in report.explained.timed] + [told.missing for told in report.explained.lost]
+    return "; ".join(said or [*filter(None, missing)][:1])
 
 
 def _short(modules: Iterable[str], layer: TimedLayer | LostLayer) -> str:
