@@ -22,6 +22,7 @@ __all__ = [
     "DevicePython",
     "Epochs",
     "Explain",
+    "ExplainTimes",
     "InputSize",
     "Overwrite",
     "OverwriteFile",
@@ -165,6 +166,7 @@ Explain = Annotated[
     bool,
     typer.Option("--explain", help="Also tell which layers take the time, and which of them int8 costs most."),
 ]
+ExplainTimes = Annotated[bool, typer.Option("--explain", help="Also tell which layers take the time.")]
 Device = Annotated[
     str, typer.Option(metavar="URL", help="local, ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER].")
 ]
