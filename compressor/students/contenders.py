@@ -113,9 +113,7 @@ def _budget(measured: _Measured, profile: Profile, teacher: tuple[str, int] | No
     return budget.model_copy(update={"p50_ms": min(budget.p50_ms or math.inf, limit)})
 
 
-def _judged(
-    measured: _Measured, budget: Budget, teacher: tuple[str, int] | None, margin: float
-) -> tuple[Student, ...]:
+def _judged(measured: _Measured, budget: Budget, teacher: tuple[str, int] | None, margin: float) -> tuple[Student, ...]:
     """The candidates, held to the budget with a margin: a machine is not equally fast every day."""
     limits = {name: getattr(budget, name) for name in LATENCY}
     tighter = {name: _rounded(limit / (1 + margin)) for name, limit in limits.items() if limit is not None}

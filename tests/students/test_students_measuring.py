@@ -115,7 +115,8 @@ def repeated(
     references: list[Any] = [p50 and ("reference", p50) for p50 in before]
     sessions: list[Any] = [("reference", str(number)) for number in range(len(before))]
     progress = Hearing()
-    told = [(row.name, p50) for row, (_, p50) in api._repeated(sessions, references, {}, measure, progress)]
+    again: list[Any] = list(api._repeated(sessions, references, {}, measure, progress))
+    told = [(row.name, reference[1]) for row, reference in again]
     return told, references, progress
 
 
