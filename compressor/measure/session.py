@@ -231,7 +231,8 @@ def _fetch(link: Link, samples: Samples, manifest: Bundle, folder: Path) -> None
         for name, _ in contestant.files:
             # A device may be anything: its names are not taken for paths.
             if name not in wanted or not re.fullmatch(r"[\w.-]+", contestant.variant):
-                raise KdcError(f"the device names a file of {contestant.variant!r} {name!r}")
+                kind = "logits" if name == contestant.logits else "layers"
+                raise KdcError(f"the device names the {kind} of {contestant.variant!r} {name!r}")
             link.fetch(name, folder / name, wanted[name])
 
 
