@@ -1,6 +1,7 @@
 """What int8 costs each layer: by hand, on graphs of kdc's own, and on one whose weights were ruined on purpose."""
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from compressor.errors import KdcError
 from compressor.export.base import TwinLayer, Twins
 from compressor.export.builders import builder_of
 from compressor.export.bundle.explaining import Subject, explain, layer_errors
 from compressor.export.calibration import activation_ranges, batches
+from compressor.export.onnx.graph import to_onnx
 from compressor.export.onnx.qdq import plan_for, quantize, write_model
 from compressor.export.onnx.twins import onnx_twins
 from compressor.export.openvino.ir import converted, save
@@ -27,6 +30,7 @@ from compressor.schema.explain import Explanation, GraphLayer, LayerError
 from compressor.schema.quantization import Scheme
 from compressor.stats import lost_db, sqnr_db
 from tests.export.ort_kit import HEAVY, make_model, make_source
+from tests.kit import pixels
 
 Floats = NDArray[np.float32]
 NAME = 'node <b>"x"</b>|`\u202e' + "long" * 50
@@ -246,6 +250,22 @@ def test_what_is_written_holds_the_raw_sums_and_an_overlay(tmp_path: Path) -> No
     explain(in_float, Samples(listed), tmp_path, tmp_path, Silent())  # type: ignore[arg-type]
     told = read_json(tmp_path / "explain/onnxruntime-fp32.json", Explanation)
     assert (told.errors, told.missing, told.n) == ((), None, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [17, 18])
+def test_the_exporters_nodes_lead_back_to_their_modules(tmp_path: Path, opset: int) -> None:
+    parts = {
+        "stem": nn.Conv2d(3, 8, 3), "norm": nn.BatchNorm2d(8), "act": nn.ReLU(), "pool": nn.AdaptiveAvgPool2d(1),
+        "flat": nn.Flatten(), "head": nn.Linear(8, 4),
+    }  # fmt: skip
+    path = tmp_path / "m.onnx"
+    modules = to_onnx(nn.Sequential(OrderedDict(parts)).eval(), pixels(8, 8), 1, opset, {}, path)
+    nodes = onnx.load(str(path)).graph.node
+    assert {node.op_type: modules.get(node.name) for node in nodes if node.op_type in ("Conv", "Relu", "Gemm")} == {
+        "Conv": "stem", "Relu": "act", "Gemm": "head"
+    }  # fmt: skip
+    assert not [node.name for node in nodes if node.metadata_props], "the file tells nothing of it"
 
 
 LAYERS = tuple(

@@ -106,14 +106,15 @@ def metadata_json(value: object) -> str:
 
 
 def _modules(graph: onnx.GraphProto) -> dict[str, str]:
-    """By the scopes that the exporter notes on a node, "['', 'blocks.0', 'blocks.0.conv', 'conv2d']"; a node that was
-    made of others may have lost them, and is known by the weight that it reads."""
-    weights = {tensor.name: tensor.name.rpartition(".")[0] for tensor in graph.initializer}
+    """By whose weight a node reads: a convolution with a BatchNorm folded into it is noted as that one. Else by the
+    scopes that the exporter notes on it, "['', 'blocks.0', 'blocks.0.act', 'relu']"."""
+    named = [tensor.name for tensor in graph.initializer if tensor.name.endswith(".weight")]
+    weights = {name: name.removesuffix(".weight") for name in named}
     modules = {}
     for node in graph.node:
         notes = {note.key: note.value for note in node.metadata_props}
         read = next((weights[name] for name in node.input if weights.get(name)), "")
-        modules[node.name] = _innermost(notes.get(SCOPES, "")) or read
+        modules[node.name] = read or _innermost(notes.get(SCOPES, ""))
     return {name: module for name, module in modules.items() if name and module}
 
 
