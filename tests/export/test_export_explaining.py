@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compressor.errors import KdcError
-from compressor.export.base import TwinLayer, Twins
+from compressor.export.base import QatModel, TwinLayer, Twins
 from compressor.export.builders import builder_of
 from compressor.export.bundle.explaining import Subject, explain, layer_errors
 from compressor.export.calibration import activation_ranges, batches
@@ -27,7 +27,7 @@ from compressor.progress import Silent
 from compressor.runtimes import RUNTIMES
 from compressor.schema.base import read_json
 from compressor.schema.explain import Explanation, GraphLayer, LayerError
-from compressor.schema.quantization import Scheme
+from compressor.schema.quantization import Quantization, Scheme
 from compressor.stats import lost_db, sqnr_db
 from tests.export.ort_kit import HEAVY, make_model, make_source
 from tests.kit import pixels
@@ -250,6 +250,28 @@ def test_what_is_written_holds_the_raw_sums_and_an_overlay(tmp_path: Path) -> No
     explain(in_float, Samples(listed), tmp_path, tmp_path, Silent())  # type: ignore[arg-type]
     told = read_json(tmp_path / "explain/onnxruntime-fp32.json", Explanation)
     assert (told.errors, told.missing, told.n) == ((), None, 0)
+
+
+def test_a_retrained_student_is_held_against_itself(tmp_path: Path) -> None:
+    source = make_source(tmp_path)
+    (tmp_path / "work").mkdir()
+    scheme = Scheme(activations="int8")
+    model = onnx.load(str(source.onnx_file))
+    names = plan_for(model, scheme, bias_int32=False).activations
+    ranges = activation_ranges(model, names, lambda: batches(source))["minmax"]
+    path = tmp_path / "int8" / "model.onnx"
+    write_model(quantize(model, ranges, scheme, bias_int32=False), path)
+    record = Quantization.model_construct(scheme=scheme)
+    qat = QatModel(nn.Identity(), nn.Identity(), path, record, modules={"stem": "theirs.stem"})
+    subject = Subject("onnxruntime-int8", "onnxruntime", "int8", path, source, qat)
+    explain(subject, Samples(list(batches(source))[:4]), tmp_path, tmp_path / "work", Silent())  # type: ignore[arg-type]
+    told = read_json(tmp_path / "explain/onnxruntime-int8.json", Explanation)
+    assert told.against == "the retrained student, its activations in float"
+    assert {layer.name: layer.module for layer in told.graph}["stem"] == "theirs.stem"
+    assert not {layer.op for layer in told.graph} & {"QuantizeLinear", "DequantizeLinear"}
+    ratios = by_name(told.errors)
+    assert {*HEAVY, "stem_relu"} <= set(ratios)
+    assert (ratios["stem"] or 0) > 30, "its weights are on their grid in both"
 
 
 @pytest.mark.slow

@@ -23,8 +23,6 @@ __all__ = ["Layers", "layers_of"]
 
 VARIANTS = 6
 """Shown of each kind: the page stays below 1.5 MB."""
-WHOLE_DB = 50.0
-"""What a full bar stands for: about as much as 8 bits can lose."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +53,17 @@ def layers_of(report: Report) -> Layers | None:
 
 
 def _bar(part: float, text: str, name: str) -> Markup:
-    """A figure with a bar below it, `part` of the whole."""
+    """A figure with a bar below it: `part` of the longest one."""
     width = 100 * min(1.0, max(0.0, part))
     drawn = Markup('<svg class="chart part" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">{}</svg>')
-    return figure(name, text) + drawn.format(rect(0, 1, width, 4, "bar"))
+    bar = drawn.format(rect(0, 1, width, 4, "bar"))
+    return Markup('<span class="barred">{}{}</span>').format(figure(name, text), bar)
 
 
 def _timed(variant: TimedVariant, at: str) -> Table:
+    longest = max((layer.share for layer in variant.layers), default=0.0) or 1.0
     rows = tuple(
-        (shown(layer.name, 80), "", _timed_cells(layer, f"{at}/{number}"))
+        (shown(layer.name, 80), "", _timed_cells(layer, longest, f"{at}/{number}"))
         for number, layer in enumerate(variant.layers)
     )
     title = f"Where the time goes: {shown(variant.variant)}, the {len(rows)} slowest of {variant.of} layers"
@@ -71,24 +71,25 @@ def _timed(variant: TimedVariant, at: str) -> Table:
     return Table(title, shown(". ".join(timed_note(variant)), 900), head, rows, "layer")
 
 
-def _timed_cells(layer: TimedLayer, at: str) -> tuple[Markup | str, ...]:
+def _timed_cells(layer: TimedLayer, longest: float, at: str) -> tuple[Markup | str, ...]:
     made_of = f"{layer.op}, fused of {' + '.join(layer.fused)}" if layer.fused else layer.op
     kernel = f" ({layer.kernel})" if layer.kernel else ""
     return (
         figure(f"{at}/module", shown(" + ".join(layer.modules) or "–", 120)),
         figure(f"{at}/type", shown(made_of + kernel, 160)),
         figure(f"{at}/reads", shown(ran_as(layer), 60)),
-        _bar(layer.share, share(layer.share), f"{at}/share"),
+        _bar(layer.share / longest, share(layer.share), f"{at}/share"),
         figure(f"{at}/us", quartiles(layer.us)),
     )
 
 
 def _lost(variant: LostVariant, at: str) -> Table:
+    longest = max((layer.lost_db for layer in variant.layers), default=0.0)
     rows = tuple(
         (
             shown(layer.name, 80),
             "most lost" if variant.most is not None and layer.name == variant.most.name else "",
-            _lost_cells(layer, f"{at}/{number}"),
+            _lost_cells(layer, max(longest, 1.0), f"{at}/{number}"),
         )
         for number, layer in enumerate(variant.layers)
     )
@@ -97,12 +98,12 @@ def _lost(variant: LostVariant, at: str) -> Table:
     return Table(title, shown(". ".join(lost_note(variant)), 900), head, rows, "layer")
 
 
-def _lost_cells(layer: LostLayer, at: str) -> tuple[Markup | str, ...]:
+def _lost_cells(layer: LostLayer, longest: float, at: str) -> tuple[Markup | str, ...]:
     return (
         figure(f"{at}/module", shown(layer.module or "–", 120)),
         figure(f"{at}/type", shown(layer.op, 60)),
         figure(f"{at}/sqnr", ratio_db(layer.sqnr_db)),
         figure(f"{at}/before", ratio_db(layer.before_db)),
-        _bar(layer.lost_db / WHOLE_DB, ratio_db(layer.lost_db), f"{at}/lost"),
+        _bar(layer.lost_db / longest, ratio_db(layer.lost_db), f"{at}/lost"),
         figure(f"{at}/calls", quartiles(layer.calls_db)),
     )
