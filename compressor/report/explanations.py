@@ -25,12 +25,12 @@ def explanations(bundle_dir: Path, bundle: Bundle) -> dict[str, Explanation]:
     return told
 
 
-def layer_times(bundle_dir: Path, contestants: Mapping[str, Contestant]) -> dict[str, LayerTimes]:
-    """By variant, of those that ran. Raises KdcError for what contradicts itself."""
+def layer_times(bundle_dir: Path, contestants: Mapping[str, Contestant], device: str) -> dict[str, LayerTimes]:
+    """By variant, of those that ran. `device`: see `read_results`. Raises KdcError for what contradicts itself."""
     told = {}
     for name, contestant in contestants.items():
         if contestant.layers is not None and contestant.error is None:
-            path = f"measurements/{contestant.layers}"
+            path = f"{device}measurements/{contestant.layers}"
             told[name] = read_json(inside(bundle_dir, path, MEASUREMENT), LayerTimes)
             _require(_wrong_times(told[name]), bundle_dir / path)
     return told
