@@ -1,5 +1,6 @@
 """`kdc measure --explain`, here and on a device behind a real sshd."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,3 +64,25 @@ def test_over_ssh(kdc: Kdc, bundle: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert read_json(bundle / "measurements/measurement.json", Measurement).device == "ssh"
     holds_three_convolutions(bundle)
+
+
+@pytest.mark.usefixtures("ssh_client")
+def test_on_several_devices(kdc: Kdc, bundle: Path, tmp_path: Path) -> None:
+    there = f"board=ssh://board{tmp_path / 'there'}"
+    both = ("--device", "here=local", "--device", there, "--device-python", sys.executable)
+    done = kdc("measure", bundle, "--explain", *both, *QUICK)
+    assert done.code == 0, done.err
+    assert kdc("check", bundle, "--quiet").code == 0
+    for name in ("here", "board"):
+        folder = bundle / "devices" / name
+        assert (folder / "measurements" / f"{NAME}.layers.json").is_file()
+        told = json.loads((folder / "report.json").read_text())["explained"]
+        assert [row["variant"] for row in told["timed"]] == [NAME]
+        assert told["timed"][0]["missing"] is None
+    changed = bundle / "devices/board/measurements" / f"{NAME}.layers.json"
+    changed.write_text(changed.read_text().replace("onnxruntime", "another"))
+    refused = kdc("check", bundle)
+    assert refused.code == 2
+    assert f"devices/board/measurements/{NAME}.layers.json was changed" in refused.err
+    assert kdc("measure", bundle, *both, *QUICK).code == 0
+    assert list((bundle / "devices").rglob("*.layers.json")) == []
