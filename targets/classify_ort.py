@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ else:
 
 
 def logits(model: Path, batch: npt.NDArray[Any], precision: str) -> Floats:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it reports to its maker where nothing forbids it
     import onnxruntime  # here, so that main can say how to install it
 
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])

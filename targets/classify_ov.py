@@ -16,6 +16,7 @@ else:
 
 
 def logits(model: Path, batch: npt.NDArray[Any], precision: str) -> Floats:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it reports to its maker
     import openvino  # here, so that main can say how to install it
 
     # Without a hint it would compute in bf16 wherever the CPU can, whatever was measured.

@@ -263,6 +263,10 @@ class Session:
 
     def _module(self) -> Any:
         name, install = self.runtime.module or self.runtime.name, self.runtime.install
+        # Both report to their makers over the network where nothing forbids it. bench.py sets the one; here is who is
+        # started by hand.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         try:
             return importlib.import_module(name)
         except ImportError as error:

@@ -22,7 +22,7 @@ NAMES = frozenset(
     VIRTUAL_ENV CONDA_PREFIX ANDROID_ROOT ANDROID_DATA PREFIX
     XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME XDG_RUNTIME_DIR
     NVIDIA_VISIBLE_DEVICES NVIDIA_DRIVER_CAPABILITIES NVIDIA_TF32_OVERRIDE TF_CPP_MIN_LOG_LEVEL TF_ENABLE_ONEDNN_OPTS
-    OPENVINO_LOG_LEVEL OPENVINO_LIB_PATHS OV_TELEMETRY ORT_TELEMETRY OCL_ICD_VENDORS OCL_ICD_FILENAMES
+    OPENVINO_LOG_LEVEL OPENVINO_LIB_PATHS ORT_DISABLE_TELEMETRY OCL_ICD_VENDORS OCL_ICD_FILENAMES
     ZE_ENABLE_PCI_ID_DEVICE_ORDER ZE_AFFINITY_MASK
     SYSTEMROOT SYSTEMDRIVE WINDIR COMSPEC PATHEXT APPDATA LOCALAPPDATA PROGRAMDATA USERPROFILE HOMEDRIVE HOMEPATH
     NUMBER_OF_PROCESSORS PROCESSOR_ARCHITECTURE PROCESSOR_IDENTIFIER
@@ -36,14 +36,18 @@ FAMILIES = (
 )  # fmt: skip
 """Variables that pass by how they begin: threads, memory, GPUs."""
 
+SILENT = {"ORT_DISABLE_TELEMETRY": "1"}
+"""Set unless the user set it: onnxruntime 1.32 reports to its maker over the network where nothing forbids it, and
+kdc sends nothing unasked."""
+
 SECRET = re.compile("TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|KEY", re.IGNORECASE)
 """What no variable that passes has in its name, whatever it begins with."""
 
 
 def runner_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Of `environment`, by default this process's, what a runner gets."""
+    """Of `environment`, by default this process's, what a runner gets, and SILENT."""
     given = os.environ if environment is None else environment
-    return {name: value for name, value in given.items() if passes(name)}
+    return SILENT | {name: value for name, value in given.items() if passes(name)}
 
 
 def passes(name: str) -> bool:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,8 @@ from compressor.processes import child_environment
 
 if TYPE_CHECKING:
     from tests.targets.harness import LoadScript
+
+TARGETS = Path(__file__).resolve().parents[2] / "targets"
 
 SECRETS = {
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "GITHUB_TOKEN",
@@ -31,12 +35,36 @@ def test_the_two_lists_are_one(load: "LoadScript") -> None:
     assert script.NAMES == child_environment.NAMES
     assert script.FAMILIES == child_environment.FAMILIES
     assert script.SECRET.pattern == child_environment.SECRET.pattern
+    assert script.SILENT == child_environment.SILENT
 
 
 def test_a_child_gets_what_it_needs_and_no_secret(load: "LoadScript") -> None:
     given = dict.fromkeys(SECRETS | NEEDED, "value")
     for found in (load("runner_environment").runner_environment(given), child_environment.child_environment(given)):
-        assert found == dict.fromkeys(NEEDED, "value")
+        assert found == dict.fromkeys(NEEDED, "value") | {"ORT_DISABLE_TELEMETRY": "1"}
+
+
+def test_what_the_user_says_of_reports_to_makers_holds(load: "LoadScript") -> None:
+    given = {"ORT_DISABLE_TELEMETRY": "0"}
+    for found in (load("runner_environment").runner_environment(given), child_environment.child_environment(given)):
+        assert found == given
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_runtime_that_is_started_by_hand_reports_to_nobody(runtime: str) -> None:
+    """Each has a thread for that, which numpy alone has not."""
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(TARGETS)!r})
+import runner_common as common
+before = len(os.listdir("/proc/self/task"))
+common.Session(common.Runtime({runtime!r}, "", (), lambda module: [], lambda *_: None))._module()
+assert {runtime!r} in sys.modules
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (ran.stdout.strip(), ran.stderr) == ("0", "")
 
 
 def test_no_file_is_full_by_a_models_fault(load: "LoadScript") -> None:
