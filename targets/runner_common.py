@@ -30,6 +30,7 @@ except ImportError as error:  # nothing can be answered: the first request is to
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.energy import Meter, meter
     from targets.runner_images import Batch, Floats, Images
+    from targets.runner_memory import memory_mb
     from targets.runner_profile import UNPROFILED, Profile
     from targets.runner_records import Records
     from targets.runner_requests import Request, RequestError, count, take, three
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
 else:
     from energy import Meter, meter
     from runner_images import Batch, Floats, Images
+    from runner_memory import memory_mb
     from runner_profile import UNPROFILED, Profile
     from runner_records import Records
     from runner_requests import Request, RequestError, count, take, three
@@ -92,17 +94,6 @@ def mixed(precisions: Iterable[str]) -> str:
     """One name for the precisions of a model's layers: "f32", or "mixed bf16+f32"."""
     names = sorted(set(precisions))
     return names[0] if len(names) == 1 else "mixed " + "+".join(names) if names else "unknown"
-
-
-def memory_mb(key: str) -> float | None:
-    """A line of /proc/self/status in MB (10^6 bytes): VmRSS, or VmHWM for the peak. None where there is no /proc.
-    Not getrusage: its maximum survives exec, so that a child would report the memory of its parent."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    fields = next((line.split() for line in lines if line.startswith(key + ":")), None)
-    return round(int(fields[1]) * 1024 / 1e6, 3) if fields else None
 
 
 class Session:
