@@ -25,6 +25,8 @@ REQUIREMENTS = {
     "executorch": ">=1.5",
     "litert-torch": ">=0.10",
     "ai-edge-litert": ">=2.3",
+    # extra prune
+    "torch-pruning": ">=1.6,<2",
 }
 
 

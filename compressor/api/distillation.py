@@ -74,8 +74,9 @@ def distill(
         teacher: e.g. "run:DIR", "timm:NAME", "outputs:FILE", "self"; several: an ensemble.
         out: folder for the run, which `export` takes.
         profile: name, path or Profile: train at its input size, and for its budget.
-        student: a timm model, "timm:NAME" or "timm:local-dir:PATH"; None: those that the budget admits race. On texts
-            "layers:N", "layers:0,2,5" or "hf:REPO_OR_PATH"; None: half of the teacher's layers.
+        student: a timm model, "timm:NAME" or "timm:local-dir:PATH", changed where the name says so, as
+            "timm:NAME+width0.5"; None: those that the budget admits race. On texts "layers:N", "layers:0,2,5" or
+            "hf:REPO_OR_PATH"; None: half of the teacher's layers.
         students: who races instead, as `student`.
         race_share: how long all trials of a race may take together, in trainings.
         race_losses: try other weights of a default recipe's losses before the training, labels alone among them, where

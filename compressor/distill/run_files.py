@@ -16,8 +16,8 @@ __all__ = [
 ]  # fmt: skip
 
 LEAVES = (
-    "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
-    "assistants", "race", "arms", "trial.json", "failed.json", "right.npy", "trained_on.npy", "control",
+    "run.json", "student.json", "student.safetensors", "channels.json", "history.jsonl", "checkpoint", "hf", "float",
+    "tracker", "assistants", "race", "arms", "trial.json", "failed.json", "right.npy", "trained_on.npy", "control",
     "compared.npy", "stages",
 )  # fmt: skip
 """What lies in a run's folder."""

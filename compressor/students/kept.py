@@ -28,6 +28,11 @@ EXPORTERS = ("torch", "timm", "onnx", "onnxruntime", "openvino", "nncf")
 """Packages on whose versions it depends what is exported."""
 
 
+def _pruner(name: str) -> tuple[str, ...]:
+    """What chooses the channels of a network that has fewer."""
+    return ("torch-pruning",) if "+width" in name else ()
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -90,7 +95,7 @@ class Kept:
             "power": [machine.power_mode, machine.governor],
             "gpus": machine.gpus,
             "weight_bits": 7 if saturates(profile) else 8,
-            "exported_by": {name: _version(name) for name in EXPORTERS},
+            "exported_by": {package: _version(package) for package in (*EXPORTERS, *_pruner(name))},
             "made": SKELETONS,
             "scripts": {file: file_sha256(path) for file, path in sorted(runner_scripts().items())},
         }

@@ -20,6 +20,7 @@ from compressor.tasks.base import Feed, Stored
 from compressor.tasks.image_classification.decoding import decode_split
 from compressor.tasks.image_classification.feed import ImageFeed, needed_bytes
 from compressor.tasks.image_classification.models import hf_models, lookup, students, timm_models
+from compressor.tasks.image_classification.models.channels import read_channels, save_channels
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.tasks.image_classification.models.merging import merged
 from compressor.tasks.image_classification.models.pixel_range import seeing
@@ -101,7 +102,8 @@ class ImageClassification:
             return hf_models.from_config(folder / "hf", len(student.class_names), parameters)
         timm_models.require_known(student.architecture)
         height = of_images(student.preprocess).input_size[0]
-        return timm_models.create(student.architecture, classes=len(student.class_names), input_size=height)
+        like = read_channels(student.architecture, folder)
+        return timm_models.create(student.architecture, len(student.class_names), height, like=like)
 
     def merged(self, network: nn.Module) -> nn.Module:
         return merged(network)
@@ -109,6 +111,8 @@ class ImageClassification:
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
         if isinstance(network, HfClassifier):
             hf_models.save_config(network, folder / "hf")
+        else:
+            save_channels(network, folder)
 
     def adapted(self, network: nn.Module, expected: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
         return adapted(network, of_images(expected), of_images(given))

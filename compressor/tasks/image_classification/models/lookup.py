@@ -9,6 +9,8 @@ from compressor.models.checkpoints.state_dict import split_key
 from compressor.models.hugging_face import require_hf
 from compressor.references import Reference
 from compressor.tasks.image_classification.models import timm_models
+from compressor.tasks.image_classification.models.pruning import require_pruner
+from compressor.tasks.image_classification.models.surgery import width_of
 
 __all__ = ["require_init", "require_model", "require_student", "require_student_name"]
 
@@ -34,6 +36,8 @@ def require_student(reference: str, init: str, input_size: int | None) -> None:
     `students.create_student`."""
     require_student_name(reference)
     named = Reference.parse(reference)
+    if named.local is None and (width := width_of(named.name)) is not None:
+        require_pruner(width)
     if init == "pretrained" or named.local is None:
         require_model(reference, input_size)
     else:

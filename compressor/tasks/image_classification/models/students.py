@@ -17,7 +17,14 @@ from compressor.schema.student import Weights
 from compressor.tasks.image_classification.models import hf_models, timm_models
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
 from compressor.tasks.image_classification.models.lookup import require_init, require_student_name
-from compressor.tasks.image_classification.models.surgery import architecture_of, base_of, operate
+from compressor.tasks.image_classification.models.narrowing import is_narrower, shapes_of
+from compressor.tasks.image_classification.models.surgery import (
+    architecture_of,
+    base_of,
+    operate,
+    require_operations,
+    width_of,
+)
 from compressor.tasks.image_classification.models.timm_weights import classifier_names, fill, other_architecture
 from compressor.tasks.image_classification.preprocessing import of_images
 
@@ -42,9 +49,9 @@ def create_student(
     small_head(network, len(class_names))
     source, licence = f"random:{architecture}", "none (trained from scratch)"
     if init == "random":
-        notes = operate(network, architecture)
+        notes = operate(network, architecture, input_size=input_size)
     else:
-        notes = _fill_from(network, init, architecture)
+        notes = _fill_from(network, init, architecture, input_size)
         source, licence = f"{architecture}@{Path(init).name}", "unknown"
     weights = Weights(
         source=source,
@@ -92,7 +99,9 @@ def _with_classes(model: LoadedModel, classes: int) -> nn.Module:
         features = network.forward_features(images)  # type: ignore[operator]
     network.reset_classifier(classes)  # type: ignore[operator]
     with torch.random.fork_rng(devices=[]):
-        again = timm_models.create(model.weights.architecture, classes, preprocess.input_size[0])
+        again = timm_models.create(
+            model.weights.architecture, classes, preprocess.input_size[0], like=shapes_of(network.state_dict())
+        )
     fresh_state, state = again.state_dict(), network.state_dict()
     same = all(name in fresh_state and fresh_state[name].shape == value.shape for name, value in state.items())
     if same:
@@ -137,7 +146,7 @@ def _architecture(name: str, reference: str) -> str:
     return name
 
 
-def _fill_from(network: nn.Module, init: str, architecture: str) -> tuple[str, ...]:
+def _fill_from(network: nn.Module, init: str, architecture: str, input_size: int) -> tuple[str, ...]:
     """Load a checkpoint, and change the network where `architecture` says so: before or after, as the checkpoint is of
     the changed one or of the whole. Its classifier is left out where it has none or other classes, everything else must
     fit. Returns what there is to say."""
@@ -147,9 +156,13 @@ def _fill_from(network: nn.Module, init: str, architecture: str) -> tuple[str, .
     checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
     head = classifier_names(architecture)
     lacking = [name for name in network.state_dict().keys() - checkpoint.state.keys() if not name.startswith(head)]
-    told = operate(network, architecture) if lacking else ()
+    wanted, width, like = require_operations(architecture), width_of(architecture), shapes_of(checkpoint.state)
+    first = [operation for operation in wanted if operation != width] if lacking else []
+    if width is not None and is_narrower(network, like):
+        first = list(wanted)
+    told = operate(network, architecture, first, like=like)
     left = fill(network, checkpoint.state, architecture, where, new_classes=True)
-    told = told or operate(network, architecture)
+    told += operate(network, architecture, [name for name in wanted if name not in first], input_size=input_size)
     require_finite(network, where)
     notes = (*told, *checkpoint.notes)
     notes += other_architecture(checkpoint.architecture, architecture, path)

@@ -1,25 +1,29 @@
-"""Networks of timm, changed for speed or cut shorter, by a name that says so: `NAME+relu+no_se`, `NAME+depth6`.
+"""Networks of timm, changed for speed or cut smaller, by a name that says so: `NAME+relu+no_se`, `NAME+depth6`,
+`NAME+width0.5`.
 
 What is changed is told wherever such a network is made. Its weights are those of NAME, and what it answers is not:
 distillation has to win the accuracy back.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from compressor.errors import KdcError, did_you_mean
+from compressor.tasks.image_classification.models.narrowing import Shapes, narrow_like, widths
+from compressor.tasks.image_classification.models.pruning import prune
 
-__all__ = ["OPERATIONS", "architecture_of", "base_of", "operate", "possible", "require_operations"]
+__all__ = ["OPERATIONS", "architecture_of", "base_of", "operate", "possible", "require_operations", "width_of"]
 
 CURVED = {"SiLU", "Swish", "SwishMe", "SwishJit", "Hardswish", "HardSwish", "HardSwishMe", "HardSwishJit"}
 """Activations that many kernels compute step by step, by the names of torch's and timm's classes."""
 GATES = ("se", "se_module")
 """What timm calls the squeeze-excite of a block."""
 DEPTH = re.compile(r"depth([1-9]\d{0,2})")
+WIDTH = re.compile(r"width(0\.\d?[1-9])")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ OPERATIONS = {
     "relu": Operation(_relu, "hard-swish and SiLU become ReLU"),
     "no_se": Operation(_no_se, "squeeze-excite is taken out"),
 }
-"""By what stands after the "+"; beside them depthN, which keeps N blocks of a plain transformer."""
+"""By what stands after the "+"; beside them depthN, which keeps N blocks of a plain transformer, and width0.N, which
+keeps that share of the channels."""
 
 
 def base_of(name: str) -> str:
@@ -75,24 +80,47 @@ def require_operations(name: str) -> tuple[str, ...]:
     """What stands after each "+" of `name`; raises KdcError for what kdc cannot change."""
     operations = tuple(name.split("+")[1:])
     for operation in operations:
-        if operation not in OPERATIONS and not DEPTH.fullmatch(operation):
+        if operation not in OPERATIONS and not DEPTH.fullmatch(operation) and not WIDTH.fullmatch(operation):
             meanings = "; ".join(f"+{key}: {row.meaning}" for key, row in OPERATIONS.items())
             raise KdcError(
                 f"timm:{name}: +{operation} is nothing that kdc changes{did_you_mean(operation, OPERATIONS)}",
-                f"{meanings}; +depthN: N blocks of a plain transformer are kept, the first and the last among them",
+                f"{meanings}; +depthN: N blocks of a plain transformer are kept, the first and the last among them; "
+                "+width0.5: half of the channels are kept (0.01 to 0.99)",
             )
-    if len(set(operations)) < len(operations):
+    if len({"width" if WIDTH.fullmatch(operation) else operation for operation in operations}) < len(operations):
         raise KdcError(f"timm:{name} names the same change twice", "name each once")
     return operations
 
 
-def operate(network: nn.Module, name: str) -> tuple[str, ...]:
+def width_of(name: str) -> str | None:
+    """The `width0.5` of a name; None where its channels are not pruned."""
+    return next(filter(WIDTH.fullmatch, require_operations(name)), None)
+
+
+def operate(
+    network: nn.Module,
+    name: str,
+    wanted: Collection[str] | None = None,
+    *,
+    input_size: int | None = None,
+    like: Shapes | None = None,
+) -> tuple[str, ...]:
     """Change `network`, which timm built by the base of `name`, in place; a line for each change. Raises KdcError where
-    there is nothing to change."""
+    there is nothing to change.
+
+    `wanted`: of the changes that `name` asks for, these alone; None: all. `input_size`: side of an image in pixels,
+    None: timm's own. `like`: the shapes of weights that are pruned already, whose channels are taken; None: those of
+    the network's weights that are largest.
+    """
     told = []
-    for operation in require_operations(name):
-        depth = DEPTH.fullmatch(operation)
-        said = _shorten(network, int(depth[1]), name) if depth else OPERATIONS[operation].apply(network)
+    for operation in require_operations(name) if wanted is None else wanted:
+        depth, width = DEPTH.fullmatch(operation), WIDTH.fullmatch(operation)
+        if depth:
+            said = _shorten(network, int(depth[1]), name)
+        elif width:
+            said = _narrow(network, float(width[1]), name, input_size, like)
+        else:
+            said = OPERATIONS[operation].apply(network)
         if not said:
             raise KdcError(f"timm:{name}: {base_of(name)} has nothing that +{operation} would change", "leave it out")
         told.append(f"{name}: {said}")
@@ -100,6 +128,16 @@ def operate(network: nn.Module, name: str) -> tuple[str, ...]:
         cfg = getattr(network, "pretrained_cfg", None) or {}
         network.pretrained_cfg = {**cfg, "architecture": architecture_of(name)}  # type: ignore[assignment]
     return tuple(told)
+
+
+def _narrow(network: nn.Module, share: float, name: str, input_size: int | None, like: Shapes | None) -> str:
+    if like is None:
+        cfg = getattr(network, "pretrained_cfg", None) or {}
+        height, width = (input_size, input_size) if input_size else cfg.get("input_size", (3, 224, 224))[1:]
+        return prune(network, share, (height, width), name)
+    before = sum(widths(network).values())
+    narrow_like(network, like, share, f"timm:{name}")
+    return f"{sum(widths(network).values()):,} of {before:,} channels are there, as in its weights"
 
 
 def _shorten(network: nn.Module, depth: int, name: str) -> str:

@@ -25,7 +25,8 @@ from compressor.models.weights import require_finite, tensors_sha256
 from compressor.schema.base import parse
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
-from compressor.tasks.image_classification.models.surgery import base_of, operate, require_operations
+from compressor.tasks.image_classification.models.narrowing import Shapes, shapes_of
+from compressor.tasks.image_classification.models.surgery import base_of, operate, require_operations, width_of
 from compressor.tasks.image_classification.models.timm_weights import (
     classifier_names,
     fill,
@@ -105,9 +106,15 @@ def require_scale(std: Sequence[float], where: str) -> None:
         raise KdcError(f"{where}: its standard deviations {list(std)} are not all above 0")
 
 
-def create(name: str, classes: int | None = None, input_size: int | None = None, pretrained: bool = False) -> nn.Module:
+def create(
+    name: str,
+    classes: int | None = None,
+    input_size: int | None = None,
+    pretrained: bool = False,
+    like: Shapes | None = None,
+) -> nn.Module:
     """`timm.create_model`, at another input size also for networks whose position embedding fixes it, and changed where
-    the name says so (`surgery`)."""
+    the name says so (`surgery`). `like`: of what shapes the weights are that will be loaded, where they are pruned."""
     import timm
 
     require_size(input_size)
@@ -118,7 +125,7 @@ def create(name: str, classes: int | None = None, input_size: int | None = None,
         model: nn.Module = timm.create_model(base_of(name), pretrained=pretrained, **arguments)
     except (RuntimeError, AssertionError) as error:
         raise KdcError(f"timm:{name}: {first_line(error)}") from None
-    operate(model, name)
+    operate(model, name, input_size=input_size, like=like)
     return model
 
 
@@ -164,7 +171,7 @@ def load_hub(name: str, input_size: int | None) -> LoadedModel:
     ):
         network = create(base_of(name), input_size=input_size, pretrained=True)
     names = getattr(network, "pretrained_cfg", {}).get("label_names")
-    told = operate(network, name)
+    told = operate(network, name, input_size=input_size)
     return _loaded(network, f"timm:{name}", input_size, names, notes=told)
 
 
@@ -253,12 +260,16 @@ def load_checkpoint(name: str, spelt: str, source: str, input_size: int | None) 
     require_known(name)
     path, key = split_key(spelt)
     network = create(base_of(name), input_size=input_size)
-    told = operate(network, name)
+    wanted, width = require_operations(name), width_of(name)
+    told = operate(network, name, [operation for operation in wanted if operation != width])
     checkpoint = read_checkpoint(path, network.state_dict().keys(), key)
+    like = shapes_of(checkpoint.state)
+    if width is not None:
+        told += operate(network, name, [width], like=like)
     rows = [checkpoint.state.get(f"{head}.weight") for head in classifier_names(name)]
     shapes = {len(row) for row in rows if row is not None and row.ndim > 0}
     if len(shapes) == 1:
-        network = create(name, classes=shapes.pop(), input_size=input_size)
+        network = create(name, classes=shapes.pop(), input_size=input_size, like=like)
     left = fill(network, checkpoint.state, name, f"checkpoint {path}")
     notes = told + checkpoint.notes + other_architecture(checkpoint.architecture, name, path)
     return _loaded(network, source, input_size, licence="unknown", notes=notes, left=left)
