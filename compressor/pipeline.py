@@ -107,7 +107,7 @@ def doctor(device: str, python: str | None, profile: Profile | None, progress: P
 @dataclass(frozen=True)
 class Measuring:
     """How to measure: on which devices, each URL or NAME=URL, with which interpreter there, beside which earlier
-    bundle, for how long."""
+    bundle, for how long. `explain`: time each layer too, in a run of its own."""
 
     devices: tuple[str, ...] = ("local",)
     python: str | None = None
@@ -116,16 +116,18 @@ class Measuring:
     seconds: float = 60.0
     allow_unmeasured: bool = False
     throughput: bool = True
+    explain: bool = False
 
 
 @dataclass(frozen=True)
 class Building:
     """How to build. `qat`: whether the ladder to int8 may train the student on, where nothing below keeps the accuracy;
-    `bake`, `dynamic_batch`: see export.Delivery."""
+    `bake`, `dynamic_batch`, `explain`: see export.Delivery."""
 
     qat: bool = True
     bake: bool = False
     dynamic_batch: bool = False
+    explain: bool = False
 
 
 def require_measurable(measuring: Measuring) -> None:
@@ -189,7 +191,7 @@ def built(
             out,
             teacher=teacher,
             retrain=retrain if building.qat else None,
-            delivery=Delivery(building.bake, building.dynamic_batch),
+            delivery=Delivery(building.bake, building.dynamic_batch, building.explain),
             progress=progress,
         )
 

@@ -69,6 +69,7 @@ def measured_in(
             rounds=measuring.rounds,
             seconds=measuring.seconds,
             throughput=measuring.throughput,
+            explain=measuring.explain,
             undecided=lambda measurement: open_lines(results_with(results, measurement)),
         )
         if plan.several:

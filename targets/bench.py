@@ -60,6 +60,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--block-length", type=int, default=BLOCK_LENGTH, help=f"calls in a row (default {BLOCK_LENGTH})")
     add("--no-predict", action="store_true", help="without the logits of the test split")
     add("--no-throughput", action="store_true", help="without throughput")
+    add("--explain", type=int, default=0, metavar="N", help="also time each variant's layers, in N calls of their own")
     add("--wait", type=float, default=WAIT_SECONDS, help="seconds to wait for another measurement on this machine")
     add("--python", metavar="EXE", default=sys.executable, help="interpreter of the runners")
     add("--json", action="store_true", help="tell everything as JSON lines on stdout, see README.md")
@@ -82,6 +83,8 @@ def check(args: argparse.Namespace) -> None:
         raise BenchError("--rounds needs at least 1 (0 with --ask), --seconds, --wait and --first-round at least 0")
     if args.block_length <= BLOCK_DROPPED:
         raise BenchError(f"--block-length needs at least {BLOCK_DROPPED + 1}: the first {BLOCK_DROPPED} are dropped")
+    if args.explain < 0:
+        raise BenchError("--explain needs a number of calls, 0 for none")
     if args.fresh_starts < 1:
         raise BenchError("--fresh-starts needs at least 1: one process tells in which precision it computes")
     if not args.json and (args.ask or args.out is not None):

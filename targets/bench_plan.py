@@ -54,7 +54,8 @@ class Plan:
     """What to measure and how long. `arch`: of the profile's device. `rounds`: in this process, numbered from
     `first_round` on; with `ask` until the first look. `seconds` caps the rounds, once there are enough for a p90.
     `fresh_starts`: of each contestant, beside the one that runs the blocks. `window`: seconds of a throughput window;
-    None: no throughput. `out`: where the logits go instead of being published. `wait`: seconds for the machine."""
+    None: no throughput. `explain`: calls in which layers are timed, 0: they are not.
+    `out`: where the logits go instead of being published. `wait`: seconds for the machine."""
 
     bundle: Path
     arch: str
@@ -70,6 +71,7 @@ class Plan:
     predict: bool
     fresh_starts: int
     window: float | None
+    explain: int
     python: str
     out: Path | None
     wait: float
@@ -106,6 +108,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         predict=not args.no_predict,
         fresh_starts=args.fresh_starts,
         window=None if args.no_throughput else args.window,
+        explain=args.explain,
         python=args.python,
         out=_existing(args.out),
         wait=args.wait,

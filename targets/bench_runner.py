@@ -202,6 +202,17 @@ class Contestant:
                     raise BenchError(f"cannot write the logits: {error}") from error
                 raise
 
+    def profile(self, out: Path) -> None:
+        """Write to `out` how long each of the model's layers takes, in a fresh process: its latency is not judged."""
+        with closing(self.process()) as runner:
+            self.load(runner)
+            reply = runner.ask("profile", n=self.plan.explain)
+        told = {key: reply[key] for key in ("profiler", "each", "calls_ms", "nodes")}
+        try:
+            out.write_text(json.dumps(told, allow_nan=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BenchError(f"cannot write the times of layers: {error.strerror}") from error
+
     def _preprocess(self) -> dict[str, Any]:
         preprocess = self.variant["preprocess"]
         normalization = {key: preprocess[key] for key in ("mean", "std") if key in preprocess}

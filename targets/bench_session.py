@@ -71,6 +71,8 @@ class Session:
             run_throughput(self.contestants, self.plan, self.teller, self.after["memory_available_gb"])
         if self.plan.predict:
             self.predict()
+        if self.plan.explain:
+            self.explain()
         state = self.state()
         self.teller.event(state=state)
         return {**state, **self.samples(latency)}
@@ -117,6 +119,21 @@ class Session:
                 contestant.predict(out)
                 contestant.record.update(logits=out.name, logits_sha256=sha256(out))
             self.teller.step("accuracy", count, len(asked), contestant.name)
+
+    def explain(self) -> None:
+        """Time the layers of each contestant. A failure costs it nothing but these times, and is a warning; a runtime
+        that has no profiler is not at fault."""
+        asked = [contestant for contestant in self.contestants if contestant.alive and contestant.copy_of is None]
+        for count, contestant in enumerate(asked, 1):
+            out = self.folder / f"{contestant.name}.layers.json"
+            try:
+                contestant.profile(out)
+                contestant.record.update(layers=out.name, layers_sha256=sha256(out))
+            except RunnerError as error:
+                contestant.record["no_layers"] = str(error)
+                if error.kind != "no-profiler":
+                    self.teller.warn(f"{contestant.name}: no times of layers: {error}")
+            self.teller.step("layers", count, len(asked), contestant.name)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -184,7 +201,8 @@ def publish(measurement: dict[str, Any], folder: Path) -> Path:
     (folder / PUBLISHED).write_text(json.dumps(measurement, allow_nan=False, indent=1) + "\n", encoding="utf-8")
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)  # some renames: not worth stopping half-way
-    names = [record["logits"] for record in measurement["contestants"] if record.get("logits")]
+    records = measurement["contestants"]
+    names = [record[key] for record in records for key in ("logits", "layers") if record.get(key)]
     for name in [*names, PUBLISHED]:
         (folder / name).replace(folder.parent / name)
     return folder.parent / PUBLISHED

@@ -38,6 +38,7 @@ NAMES = {
     "QC8": "int8",
     "QD8": "dynamic int8",
 }
+UNTOLD = "kdc reads no per-layer times of ExecuTorch: its trace (ETDump) needs ExecuTorch's developer tools"
 FLOAT32 = 6  # ScalarType::Float, executorch/runtime/core/portable_type/scalar_type.h
 
 
@@ -80,7 +81,7 @@ def load(runtime: Any, path: str, threads: int, precision: str, streams: int) ->
     ways = [partial(stream, number) for number in range(streams)]
     read = partial(executed, runtime, path, list(source.sizes()))
     # A program has no names for its inputs and outputs.
-    return Loaded(call, ways, read, "input", [*source.sizes()], "logits", [*result.sizes()])
+    return Loaded(call, ways, read, "input", [*source.sizes()], "logits", [*result.sizes()], profile=UNTOLD)
 
 
 def executed(runtime: Any, path: str, sizes: list[int]) -> str:

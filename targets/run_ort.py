@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import json
 import sys
 import tempfile
@@ -15,17 +16,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Loaded, Runtime, mixed, serve
     from targets.runner_images import Floats
+    from targets.runner_profile import WARM_CALLS, Node, Profile
     from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Loaded, Runtime, mixed, serve
     from runner_images import Floats
+    from runner_profile import WARM_CALLS, Node, Profile
     from runner_requests import RequestError
 
 PROVIDERS = ["CPUExecutionProvider"]
 INPUTS = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
 HEAVY = ("Conv", "Gemm", "MatMul")  # and what onnxruntime fuses out of them: FusedConv, QLinearConv, MatMulInteger, …
 KNOWN = ("fp32", "fp16", "int8")
+KERNEL = "_kernel_time"  # behind the name of a node, in the events of the profiler
 NAMES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "int8": "int8", "uint8": "int8"}
 
 # ONNX, opset 17: float input [1, 8, 3, 3] -> Cast to float16 -> Conv with 8 filters of 3x3 ones -> Cast to float.
@@ -84,7 +88,8 @@ def load(ort: Any, path: str, threads: int, precision: str, streams: int) -> Loa
     read = partial(executed, ort, path, threads)
     shapes = source.name, source.shape, result.name, result.shape
     several = [(port.name, port.shape, INPUTS[port.type]) for port in sources] if len(sources) > 1 else []
-    return Loaded(call, ways, read, *shapes, INPUTS[source.type], several)
+    watched = partial(profile, ort, path, threads, feeds)
+    return Loaded(call, ways, read, *shapes, INPUTS[source.type], several, watched)
 
 
 def executed(ort: Any, model: str | bytes, threads: int) -> str:
@@ -111,6 +116,40 @@ def executed(ort: Any, model: str | bytes, threads: int) -> str:
     # The first input is the data; the others are weights, which a kernel may widen, and biases.
     types = [next(iter(node["input_type_shape"][0])) for node in heavy or nodes if node.get("input_type_shape")]
     return mixed(NAMES.get(name, name) for name in types)
+
+
+def profile(
+    ort: Any, path: str, threads: int, feeds: Callable[[Any], dict[str, Any]], batch: Callable[[int], Any], calls: int
+) -> Profile:
+    """How long each node takes, by onnxruntime's profiler, in a session of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = options(ort, threads)
+        chosen.enable_profiling = True
+        chosen.profile_file_prefix = str(Path(folder) / "layers")
+        session = ort.InferenceSession(path, chosen, providers=PROVIDERS)
+        for number in range(WARM_CALLS + calls):
+            session.run(None, feeds(batch(number)))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return of_events(events)
+
+
+def of_events(events: list[dict[str, Any]]) -> Profile:
+    """What the profiler's events say: "model_run" is a call, and the "…_kernel_time" within it are its nodes'."""
+    runs = sorted((event["ts"], event["dur"]) for event in events if event.get("name") == "model_run")
+    told = Profile("onnxruntime, SessionOptions.enable_profiling", WARM_CALLS)
+    told.calls_ms = [dur / 1000 for _, dur in runs]
+    starts = [ts for ts, _ in runs]
+    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(KERNEL)]
+    for event in sorted(kernels, key=lambda event: event["ts"]):
+        args, name = event["args"], event["name"][: -len(KERNEL)]
+        types = args.get("input_type_shape") or [{}]
+        read = next(iter(types[0]), None)
+        precision = None if read is None else NAMES.get(read, read)
+        key = (name, args.get("node_index"))
+        call = bisect.bisect_right(starts, event["ts"]) - 1
+        if call >= 0:
+            told.nodes.setdefault(key, Node(name, args["op_name"], precision=precision)).took(event["dur"], call)
+    return told
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.runner_common import Loaded, Runtime, mixed, serve
     from targets.runner_images import Floats
+    from targets.runner_profile import WARM_CALLS, Node, Profile
     from targets.runner_requests import RequestError
 else:
     sys.dont_write_bytecode = True  # __pycache__ in the bundle would hold this machine's paths
     from runner_common import Loaded, Runtime, mixed, serve
     from runner_images import Floats
+    from runner_profile import WARM_CALLS, Node, Profile
     from runner_requests import RequestError
 
 # Asked for -> the hint. f16 is how weights are stored: a CPU widens them, and computes in f32. Without a hint OpenVINO
@@ -24,6 +27,7 @@ else:
 HINTS = {"f32": "f32", "f16": "f32", "bf16": "bf16", "int8": "f32"}
 INPUTS = {"f32": "float32", "u8": "uint8", "i64": "int64"}
 HEAVY = {"Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul", "Subgraph_MatMul"}
+COPIES = 5  # of a model whose layers are timed
 NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "f64": "f64", "i8": "int8", "u8": "int8"}
 
 
@@ -82,7 +86,8 @@ def load(ov: Any, path: str, threads: int, precision: str, streams: int) -> Load
     names = source.get_any_name(), result.get_any_name()
     shapes = names[0], shape(source), names[1], shape(result)
     several = [(name, sizes, INPUTS[kind]) for name, sizes, kind in ports] if len(ports) > 1 else []
-    return Loaded(call, ways, partial(executed, compiled), *shapes, INPUTS[ports[0][2]], several)
+    watched = partial(profile, ov, path, chosen, order)
+    return Loaded(call, ways, partial(executed, compiled), *shapes, INPUTS[ports[0][2]], several, watched)
 
 
 def hand_over(ov: Any, request: Any, order: list[str], batch: Any) -> None:
@@ -117,16 +122,72 @@ def executed(compiled: Any) -> str:
     int8, I8 for uint8. `runtimePrecision` only where the name does not tell: it says f16 for a kernel that computes in
     f32 with weights that are stored as f16.
     """
-    layers = [
-        {key: info[key].astype(str) for key in ("layerType", "primitiveType", "runtimePrecision") if key in info}
-        for info in (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
-    ]
+    layers = [layer for _, layer in layers_of(compiled)]
     heavy = [layer for layer in layers if layer.get("layerType") in HEAVY]
-    precisions = []
-    for layer in heavy or [layer for layer in layers if layer.get("layerType") not in ("Const", "Input", "Output")]:
-        name = layer.get("primitiveType", "").lower().rpartition("_")[2]
-        precisions.append(NAMES.get(name) or layer.get("runtimePrecision", "unknown"))
-    return mixed(precisions)
+    active = [layer for layer in layers if layer.get("layerType") not in ("Const", "Input", "Output")]
+    return mixed(precision_of(layer) or "unknown" for layer in heavy or active)
+
+
+def layers_of(compiled: Any) -> list[tuple[str, dict[str, str]]]:
+    """The names of the compiled graph's layers, and what it tells of each."""
+    told = ("layerType", "primitiveType", "runtimePrecision", "originalLayersNames")
+    nodes = [(node.get_friendly_name(), node.get_rt_info()) for node in compiled.get_runtime_model().get_ops()]
+    return [(name, {key: info[key].astype(str) for key in told if key in info}) for name, info in nodes]
+
+
+def precision_of(layer: dict[str, str]) -> str | None:
+    name = layer.get("primitiveType", "").lower().rpartition("_")[2]
+    return NAMES.get(name) or layer.get("runtimePrecision")
+
+
+def profile(
+    ov: Any, path: str, chosen: dict[str, Any], order: list[str], batch: Callable[[int], Any], calls: int
+) -> Profile:
+    """How long each layer takes, by OpenVINO's own counters, in copies of the model that have them switched on. A
+    counter tells the mean of all its calls, in whole microseconds: so each sample is a copy's own, the mean of the
+    calls after the first ones. What is fused goes by its layer's name; the compiled graph says what it was made of."""
+    samples = min(COPIES, calls)
+    told = Profile("OpenVINO, PERF_COUNT", each=calls // samples)
+    for sample in range(samples):
+        compiled = ov.Core().compile_model(path, "CPU", {**chosen, "PERF_COUNT": True})
+        request, layers = compiled.create_infer_request(), dict(layers_of(compiled))
+        run(ov, request, order, batch, range(WARM_CALLS))
+        before = counters(ov, request, WARM_CALLS)
+        told.calls_ms.append(run(ov, request, order, batch, range(WARM_CALLS, WARM_CALLS + told.each)))
+        for info, us in counters(ov, request, WARM_CALLS + told.each).values():
+            key = (info.node_name, info.node_type, info.exec_type)
+            spent = us - before[key][1] if key in before else us
+            node = told.nodes.get(key) or told.nodes.setdefault(key, node_of(info, layers.get(info.node_name, {})))
+            node.took(max(0.0, spent / told.each), sample)
+    return told
+
+
+def run(ov: Any, request: Any, order: list[str], batch: Callable[[int], Any], numbers: range) -> float:
+    """Milliseconds a call, of one for each of the numbers."""
+    took = 0
+    for number in numbers:
+        hand_over(ov, request, order, batch(number))
+        began = time.perf_counter_ns()
+        request.start_async()
+        request.wait()
+        took += time.perf_counter_ns() - began
+    return took / 1e6 / len(numbers)
+
+
+def counters(ov: Any, request: Any, calls: int) -> dict[tuple[str, str, str], tuple[Any, float]]:
+    """Of each layer that ran, what is told of it, and its microseconds in all the calls so far. The mean that is told
+    was rounded down; half a microsecond more is right in the mean."""
+    infos = [info for info in request.get_profiling_info() if info.status == ov.ProfilingInfo.Status.EXECUTED]
+    return {
+        (info.node_name, info.node_type, info.exec_type): (info, calls * (info.real_time.total_seconds() * 1e6 + 0.5))
+        for info in infos
+    }
+
+
+def node_of(info: Any, layer: dict[str, str]) -> Node:
+    sources = [name for name in layer.get("originalLayersNames", "").split(",") if name]
+    precision = precision_of({"primitiveType": info.exec_type, **layer})
+    return Node(info.node_name, info.node_type, info.exec_type, precision, sources)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ not matter to it.
 from __future__ import annotations
 
 import json
+import re
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
     from targets.build_trt import RUNTIMES, make_logger
     from targets.runner_common import Loaded, Runtime, mixed, serve
     from targets.runner_images import Floats
+    from targets.runner_profile import WARM_CALLS, Node, Profile
     from targets.runner_requests import RequestError
     from targets.trt_cuda import Cuda, CudaError
 else:
@@ -24,6 +27,7 @@ else:
     from build_trt import RUNTIMES, make_logger
     from runner_common import Loaded, Runtime, mixed, serve
     from runner_images import Floats
+    from runner_profile import WARM_CALLS, Node, Profile
     from runner_requests import RequestError
     from trt_cuda import Cuda, CudaError
 
@@ -33,6 +37,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 # Of an engine's layers, those that do the work; what TensorRT fuses with them goes by their name.
 HEAVY = ("convolution", "correlation", "gemm", "matmul", "matrixmultiply")
 IDLE = ("reformat", "noop", "shape", "constant", "shuffle")
+SOURCE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 # Words in the description of a tensor -> its type, the first that is found: "bfloat16" holds "float" too.
 TYPES = {
     "int8": "int8",
@@ -108,7 +113,10 @@ def load(trt: Any, path: str, threads: int, precision: str, streams: int) -> Loa
     lanes = [Lane(cuda, engine, logger, names) for _ in range(streams)]
     shapes = (shape(engine.get_tensor_shape(name)) for name in names)
     read = partial(executed, trt, engine, lanes[0].context)
-    return Loaded(lanes[0], [lane.bind for lane in lanes], read, source, next(shapes), result, next(shapes))
+    watched = partial(profile, trt, engine, partial(Lane, cuda, engine, logger, names))
+    sizes = next(shapes), next(shapes)
+    ways = [lane.bind for lane in lanes]
+    return Loaded(lanes[0], ways, read, source, sizes[0], result, sizes[1], profile=watched)
 
 
 def ends(trt: Any, engine: Any) -> tuple[str, str]:
@@ -159,6 +167,54 @@ def of_layer(layer: dict[str, Any]) -> str:
     described = str(data.get("Format/Datatype") or data.get("DataType") or "").lower()
     name = next((name for word, name in TYPES.items() if word in described), "unknown")
     return "tf32" if name == "fp32" and "tf32" in str(layer.get("TacticName", "")).lower() else name
+
+
+def profile(trt: Any, engine: Any, new_lane: Callable[[], Any], batch: Callable[[int], Any], calls: int) -> Profile:
+    """How long each layer takes, by an IProfiler like trtexec's, in an execution context of its own: while it is
+    there, TensorRT waits for each layer (docs.nvidia.com/deeplearning/tensorrt, "Performance Best Practices")."""
+    lane, clock = new_lane(), clock_of(trt)
+    inspector = engine.create_engine_inspector()
+    inspector.execution_context = lane.context
+    layers = named_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    lane.context.profiler = clock
+    told = Profile("TensorRT, IProfiler", WARM_CALLS)
+    for call in range(WARM_CALLS + calls):
+        images = batch(call)
+        clock.times.clear()
+        began = time.perf_counter_ns()
+        lane(images)
+        told.calls_ms.append((time.perf_counter_ns() - began) / 1e6)
+        for name, ms in clock.times:
+            node = told.nodes.get(name) or told.nodes.setdefault(name, node_of(name, layers.get(name, {})))
+            node.took(1000 * ms, call)
+    return told
+
+
+def clock_of(trt: Any) -> Any:
+    """An IProfiler that keeps what it is told, in `times`."""
+
+    class Clock(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.times: list[tuple[str, float]] = []
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.times.append((layer_name, ms))
+
+    return Clock()
+
+
+def named_layers(text: str) -> dict[str, dict[str, Any]]:
+    layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, dict)]
+    return {str(layer.get("Name")): layer for layer in layers}
+
+
+def node_of(name: str, layer: dict[str, Any]) -> Node:
+    """`layer`: what the inspector says of it; its metadata names the ONNX nodes that it was made of."""
+    sources = SOURCE.findall(str(layer.get("Metadata", "")))
+    precision = of_layer(layer) if layer else None
+    op, kernel = str(layer.get("LayerType", "")), str(layer.get("TacticName", ""))
+    return Node(name, op, kernel, None if precision == "unknown" else precision, sources)
 
 
 def run(name: str) -> None:

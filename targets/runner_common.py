@@ -30,12 +30,16 @@ except ImportError as error:  # nothing can be answered: the first request is to
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.energy import Meter, meter
     from targets.runner_images import Batch, Floats, Images
+    from targets.runner_memory import memory_mb
+    from targets.runner_profile import UNPROFILED, Profile
     from targets.runner_records import Records
     from targets.runner_requests import Request, RequestError, count, take, three
     from targets.runner_streams import run_window
 else:
     from energy import Meter, meter
     from runner_images import Batch, Floats, Images
+    from runner_memory import memory_mb
+    from runner_profile import UNPROFILED, Profile
     from runner_records import Records
     from runner_requests import Request, RequestError, count, take, three
     from runner_streams import run_window
@@ -50,7 +54,8 @@ class Loaded:
     Where a model takes several inputs, `inputs` has the name, shape and type of each, and a batch is an array a name.
     `streams`: one function a stream, batch -> a call on always that batch; calls of several streams may run at the same
     time, each on the threads asked for. `executed`: reads from the runtime in which precision it runs; may take long
-    and leave memory behind. In a shape, a text or None is a dimension that may vary."""
+    and leave memory behind. `profile`: (number -> batch), calls -> how long each node takes, by the runtime's
+    profiler; a text: why it cannot be told. In a shape, a text or None is a dimension that may vary."""
 
     call: Callable[[Batch], Floats]
     streams: Sequence[Callable[[Batch], Callable[[], object]]]
@@ -61,6 +66,7 @@ class Loaded:
     output_shape: list[int | str | None]
     input_type: str = "float32"
     inputs: Sequence[tuple[str, list[int | str | None], str]] = ()
+    profile: Callable[[Callable[[int], Any], int], Profile] | str = UNPROFILED
 
     @property
     def ports(self) -> Sequence[tuple[str, list[int | str | None], str]]:
@@ -88,17 +94,6 @@ def mixed(precisions: Iterable[str]) -> str:
     """One name for the precisions of a model's layers: "f32", or "mixed bf16+f32"."""
     names = sorted(set(precisions))
     return names[0] if len(names) == 1 else "mixed " + "+".join(names) if names else "unknown"
-
-
-def memory_mb(key: str) -> float | None:
-    """A line of /proc/self/status in MB (10^6 bytes): VmRSS, or VmHWM for the peak. None where there is no /proc.
-    Not getrusage: its maximum survives exec, so that a child would report the memory of its parent."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    fields = next((line.split() for line in lines if line.startswith(key + ":")), None)
-    return round(int(fields[1]) * 1024 / 1e6, 3) if fields else None
 
 
 class Session:
@@ -189,6 +184,12 @@ class Session:
         self.meter = self.meter or meter()
         return run_window(self.bound, seconds, self.meter)
 
+    def profile(self, request: Request) -> Reply:
+        profile = self._model().profile
+        if isinstance(profile, str):
+            raise RequestError("no-profiler", profile)
+        return profile(lambda number: self._fill(self._samples(), self.batch, number), count(request, "n")).told()
+
     def memory(self, request: Request) -> Reply:
         return {"rss_mb": memory_mb("VmRSS"), "peak_rss_mb": memory_mb("VmHWM")}
 
@@ -245,10 +246,11 @@ class Session:
             raise RequestError("bad-request", "there are no inputs yet: ask for load, then inputs")
         return self.samples
 
-    def _fill(self, samples: Any, batch: Any, number: int) -> None:
+    def _fill(self, samples: Any, batch: Any, number: int) -> Any:
         """Write input `number` into `batch`, of the different ones that there are."""
         start = number % self.distinct * self.size
         samples.fill(batch, ((start + slot) % samples.n for slot in range(self.size)))
+        return batch
 
     def _module(self) -> Any:
         name, install = self.runtime.module or self.runtime.name, self.runtime.install
@@ -277,7 +279,7 @@ class Session:
         return samples, samples.new_batch(size, model.ports), size
 
 
-OPERATIONS = ("info", "load", "inputs", "first", "block", "executed", "throughput", "memory", "predict", "quit")
+OPERATIONS = tuple(name for name in vars(Session) if not name.startswith("_"))  # its methods
 
 
 def answer(session: Session, line: bytes) -> tuple[Reply, bool]:

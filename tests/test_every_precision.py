@@ -222,10 +222,15 @@ def test_a_student_trained_for_int8_enters_at_the_top(
     trained_for_int8: tuple[Path, tuple[object, ...]], precise: Path, tmp_path: Path, kdc: Kdc
 ) -> None:
     run, out = trained_for_int8[0], tmp_path / "bundle"
-    ended = kdc("export", run, "--profile", precise, "--out", out, "--precision", "int8", *FAST)
+    ended = kdc("export", run, "--profile", precise, "--out", out, "--precision", "int8", "--explain", *FAST)
     assert ended.code in (0, 1), ended.err
+    lost = {row["variant"]: row for row in json.loads((out / "report.json").read_text())["explained"]["lost"]}
     for name in ("onnxruntime-int8", "openvino-int8"):
         one = manifest(out)[name]
+        taken = next(rung["rung"] for rung in one["rungs"] if rung["taken"])
+        assert (lost[name]["missing"], lost[name]["of"] > 20) == (None, True)
+        assert lost[name]["against"].startswith("the retrained student" if taken == "qat" else "the student in fp32")
+        assert lost[name]["most"]["module"] is not None
         assert one["rungs"][0]["rung"] == "qat"
         assert one["reference_logits"].startswith("eval/student_qat_uint8") == (one["rungs"][0]["taken"])
     assert manifest(out)["onnxruntime-fp32"]["reference_logits"] == "eval/student_reference.npy"

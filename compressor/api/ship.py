@@ -40,6 +40,7 @@ def export(
     rounds: int = 30,
     seconds: float = 60.0,
     throughput: bool = True,
+    explain: bool = False,
     allow_unmeasured: bool = False,
     set: Assignments | None = None,
     overwrite: bool = False,
@@ -61,6 +62,7 @@ def export(
         overwrite: replace what kdc made earlier in `out`.
         device, device_python, baseline, rounds, seconds, throughput, allow_unmeasured: see `measure`. With several
             profiles, `device` is one for all or one for each.
+        explain: see `measure`; also compare every layer of int8 variants with the same one in float.
         progress: see `compressor.api`.
 
     Raises:
@@ -70,8 +72,8 @@ def export(
 
     heard, folder = listener(progress), path_of(out, "--out")
     narrowed = [_narrowed(each, set, target, precision) for each in _each_of(profile)]
-    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
-    building = pipeline.Building(qat, bake_preprocessing, dynamic_batch)
+    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain=explain)
+    building = pipeline.Building(qat, bake_preprocessing, dynamic_batch, explain)
     asked: dict[str, Any] = {"teacher": teacher, "building": building, "overwrite": overwrite, "progress": heard}
     if len(narrowed) == 1:
         made = pipeline.export(path_of(run, "run"), narrowed[0], folder, way, **asked)
@@ -106,8 +108,8 @@ def plan_export(**keywords: Any) -> PlanResult:
     if len(profiles) > 1:
         raise KdcError(f"--plan is for one profile, and {len(profiles)} are named", "plan for one after the other")
     names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput")
-    pipeline.require_measurable(_measuring(*(given[name] for name in names)))
-    building = pipeline.Building(given["qat"], given["bake_preprocessing"], given["dynamic_batch"])
+    pipeline.require_measurable(_measuring(*(given[name] for name in names), explain=given["explain"]))
+    building = pipeline.Building(*(given[name] for name in ("qat", "bake_preprocessing", "dynamic_batch", "explain")))
     plan = planning.plan_export(
         path_of(given["run"], "run"),
         _narrowed(profiles[0], given["set"], given["target"], given["precision"]),
@@ -140,6 +142,7 @@ def measure(
     rounds: int = 30,
     seconds: float = 60.0,
     throughput: bool = True,
+    explain: bool = False,
     allow_unmeasured: bool = False,
     progress: bool | Progress = False,
 ) -> BundleResult | DevicesResult:
@@ -157,6 +160,7 @@ def measure(
         rounds: rounds of latency blocks; more while a verdict is open.
         seconds: for the latency rounds in all.
         throughput: also try how many images a second go through.
+        explain: also time each layer, by the runtime's own profiler, in a run of its own.
         allow_unmeasured: do not judge lines of the budget that were not measured.
         progress: see `compressor.api`.
 
@@ -166,7 +170,7 @@ def measure(
     from compressor import pipeline
 
     heard, folder = listener(progress), path_of(bundle, "bundle")
-    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
+    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain=explain)
     return result_of(folder, pipeline.measure(folder, way, progress=heard), allow_unmeasured, heard.warnings)
 
 
@@ -275,13 +279,13 @@ def check(
 
 def _measuring(
     device: str | Sequence[str] | None, device_python: str | None, baseline: StrPath | None, rounds: int,
-    seconds: float, allow_unmeasured: bool, throughput: bool,
+    seconds: float, allow_unmeasured: bool, throughput: bool, *, explain: bool,
 ) -> "Measuring":  # fmt: skip
     from compressor.pipeline import Measuring
 
     earlier = optional_path(baseline, "--baseline")
     devices = tuple(several(device, "--device")) or ("local",)
-    return Measuring(devices, device_python, earlier, rounds, seconds, allow_unmeasured, throughput)
+    return Measuring(devices, device_python, earlier, rounds, seconds, allow_unmeasured, throughput, explain)
 
 
 def refuse_out(

@@ -22,6 +22,8 @@ __all__ = [
     "DevicePython",
     "Devices",
     "Epochs",
+    "Explain",
+    "ExplainTimes",
     "InputSize",
     "LabelColumn",
     "MaxLength",
@@ -201,6 +203,11 @@ Seconds = Annotated[
 Throughput = Annotated[
     bool, typer.Option("--throughput/--no-throughput", help="Also try how many images a second go through.")
 ]
+Explain = Annotated[
+    bool,
+    typer.Option("--explain", help="Also tell which layers take the time, and which of them int8 costs most."),
+]
+ExplainTimes = Annotated[bool, typer.Option("--explain", help="Also tell which layers take the time.")]
 Device = Annotated[
     str, typer.Option(metavar="URL", help="local, ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER].")
 ]

@@ -12,6 +12,8 @@ from compressor.cli.options import (
     BundleDir,
     DevicePython,
     Devices,
+    Explain,
+    ExplainTimes,
     HeldAgainst,
     Overwrite,
     OverwriteFile,
@@ -60,6 +62,7 @@ def export(
     rounds: Rounds = 30,
     seconds: Seconds = 60.0,
     throughput: Throughput = True,
+    explain: Explain = False,
     allow_unmeasured: AllowUnmeasured = False,
     assignments: SetProfile = None,
     overwrite: Overwrite = False,
@@ -75,8 +78,8 @@ def export(
         "run": run, "profile": profile, "out": out, "target": target, "precision": precision, "qat": qat,
         "bake_preprocessing": bake, "dynamic_batch": dynamic_batch, "teacher": teacher, "device": device,
         "device_python": device_python, "baseline": baseline, "rounds": rounds, "seconds": seconds,
-        "throughput": throughput, "allow_unmeasured": allow_unmeasured, "set": assignments, "overwrite": overwrite,
-        "progress": progress_for(quiet),
+        "throughput": throughput, "explain": explain, "allow_unmeasured": allow_unmeasured, "set": assignments,
+        "overwrite": overwrite, "progress": progress_for(quiet),
     }  # fmt: skip
     if plan:
         show_plan(api.plan_export(**asked), as_json)
@@ -91,6 +94,7 @@ def measure(
     rounds: Rounds = 30,
     seconds: Seconds = 60.0,
     throughput: Throughput = True,
+    explain: ExplainTimes = False,
     allow_unmeasured: AllowUnmeasured = False,
     as_json: AsJson = False,
     quiet: QuietResult = False,
@@ -104,7 +108,7 @@ def measure(
 
     done = api.measure(
         bundle, device=device, device_python=device_python, baseline=baseline, rounds=rounds, seconds=seconds,
-        throughput=throughput, allow_unmeasured=allow_unmeasured, progress=progress_for(quiet),
+        throughput=throughput, explain=explain, allow_unmeasured=allow_unmeasured, progress=progress_for(quiet),
     )  # fmt: skip
     judge(done, as_json, quiet)
 

@@ -1,7 +1,7 @@
 """What a builder is given, and what it gives back. One builder a runtime, which names it in its row of `runtimes`."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,9 +15,23 @@ from compressor.schema.profile import Profile
 from compressor.schema.quantization import Quantization, RungName, Scheme, Score
 from compressor.schema.student import Weights
 from compressor.schema.tensors import Normalization
-from compressor.tasks.base import Stored, example_inputs
+from compressor.tasks.base import Arrays, Stored, example_inputs
 
-__all__ = ["Artefact", "Builder", "Candidate", "Judge", "QatModel", "Quantizer", "Rank", "Retrain", "Source", "TopRung"]
+__all__ = [
+    "Artefact",
+    "Builder",
+    "Candidate",
+    "Compared",
+    "Judge",
+    "QatModel",
+    "Quantizer",
+    "Rank",
+    "Retrain",
+    "Source",
+    "TopRung",
+    "TwinLayer",
+    "Twins",
+]
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Source:
     `network`: the tensors that `preprocess.inputs` names -> logits [batch, classes]; on the CPU and in evaluation mode.
     `onnx_file`: the same network as fp32 ONNX (its inputs by these names, output "logits", batch `profile.batch`, opset
     `profile.opset`). `calibration`: training samples, the only ones that ranges and corrections may be computed from.
+    `modules`: the network's module that each node of the ONNX comes from, by the node's name, where that is known.
     """
 
     network: nn.Module
@@ -34,6 +49,7 @@ class Source:
     preprocess: Preprocess
     calibration: Stored
     profile: Profile
+    modules: Mapping[str, str] = field(default_factory=dict)
 
     def example(self) -> tuple[Tensor, ...]:
         """Zeros, a batch of them, as the network takes them."""
@@ -89,13 +105,14 @@ class Judge(Protocol):
 class QatModel:
     """A quantization-aware student. `network`: folded, fake-quantized, in evaluation mode; `float_network`: the same
     weights without the fake quantization. `weights`: whose they are. `onnx_file`: true Q/DQ ONNX with the trained
-    ranges, int8 weights."""
+    ranges, int8 weights; `modules`: as of Source."""
 
     network: nn.Module
     float_network: nn.Module
     onnx_file: Path
     record: Quantization
     weights: Weights | None = None
+    modules: Mapping[str, str] = field(default_factory=dict)
 
 
 Retrain = Callable[[Scheme], QatModel | None]
@@ -128,6 +145,29 @@ class Quantizer:
     skeleton: Callable[[Source, Path], Path] | None = None
 
 
+Compared = Callable[[Arrays], Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]]
+"""A batch -> of some layers the name, and what each gives in float and in low precision."""
+
+
+@dataclass(frozen=True)
+class TwinLayer:
+    """A layer that a network has in float and in low precision. `reads`: the names of such layers before it."""
+
+    name: str
+    op: str
+    reads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A network in float and the same in low precision. `layers`: those that both have, in their order, the inputs
+    first; `compared`: runs both, for the layers named. What a layer gives is what the next one reads: behind its
+    rounding, where it is rounded."""
+
+    layers: tuple[TwinLayer, ...]
+    compared: Callable[[Sequence[str]], Compared]
+
+
 @dataclass(frozen=True)
 class Builder:
     """How a runtime's artefacts are made, and what is in them.
@@ -136,6 +176,8 @@ class Builder:
     a model's file, types as numpy names them. `quantizer`: for int8, where it has one. `bake`: puts the normalization
     into a model (model, preprocessing, new model), so that it takes images as they are; None where it cannot.
     `dynamic_batch`: the precisions whose batch may vary from call to call.
+    `twins`: an ONNX file in float, and what was made of it in low precision -> layer by layer; None where its models'
+    layers cannot be read.
     """
 
     convert: Callable[[Source, str, Path], Artefact]
@@ -143,3 +185,4 @@ class Builder:
     quantizer: Quantizer | None = None
     bake: Callable[[Path, Normalization, Path], None] | None = None
     dynamic_batch: tuple[str, ...] = ()
+    twins: Callable[[Path, Path], Twins] | None = None

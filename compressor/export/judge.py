@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from compressor.processes.runner import RunnerDiedError, open_runner
 from compressor.progress import Silent
 from compressor.schema.quantization import ByClass, Score
 from compressor.stats import class_counts, keeps, parity_figures, parity_judged, score_parity, top1
-from compressor.tasks.base import Stored
+from compressor.tasks.base import Arrays, Stored
 
 __all__ = ["ValidationJudge", "machine_isa"]
 
@@ -102,6 +103,12 @@ class ValidationJudge:
         close = parity_judged("int8", score_parity(score))[0] == "pass"
         noise = math.inf if score.sqnr_db is None else score.sqnr_db
         return close, keeps(score, self.max_drop), score.correct, -score.balanced_drop, noise
+
+    def batches(self, most: int) -> Iterator[Arrays]:
+        """At most that many of the samples as the network takes them, a batch at a time, at least one batch; it is
+        filled up from the start where there are fewer."""
+        for number in range(max(1, min(most, len(self._inputs)) // self._batch)):
+            yield self._inputs.fed(np.arange(number * self._batch, (number + 1) * self._batch) % len(self._inputs))
 
     def logits(self, model: Path, runtime: str, precision: str, most: int) -> NDArray[np.float32]:
         """Logits [min(most, n), classes] for the first of the samples."""

@@ -40,6 +40,11 @@ LONGEST_NOTE = 1_000
 """A device that sends without end is not listened to without end. A session has a thousandth of these."""
 HEADER = 4096
 """Bytes that a .npy file may have before its numbers."""
+LAYERS = ".layers.json"
+MOST_LAYERS = 64_000_000
+"""Bytes of the times of a model's layers. A thousand layers have 200 kB."""
+EXPLAINED_CALLS = 30
+"""In which layers are timed."""
 
 
 @dataclass
@@ -47,7 +52,7 @@ class Samples:
     """What has arrived. `state`: the last Measurement that bench.py told, without its rounds and blocks, and `first`
     the first one; `failed`: the contestants that broke off, on whichever connection. `target`: rounds until the next
     look. `predict`: whether the test split is gone through; `only`: these variants alone; `fresh_starts`: of each, None
-    for bench.py's own number.
+    for bench.py's own number; `explain`: calls in which layers are timed.
     """
 
     target: int
@@ -56,6 +61,7 @@ class Samples:
     predict: bool = True
     only: tuple[str, ...] = ()
     fresh_starts: int | None = None
+    explain: int = 0
     state: Measurement | None = None
     first: Measurement | None = None
     failed: dict[str, Contestant] = field(default_factory=dict)
@@ -88,13 +94,7 @@ class Samples:
             raise KdcError("bench.py ended without a word of what it measured", "measure again", EXIT_INCONCLUSIVE)
         contestants = [self.failed.get(contestant.variant, contestant) for contestant in self.state.contestants]
         if arrived is not None:
-            gone = {"logits": None, "logits_sha256": None}
-            contestants = [
-                contestant
-                if contestant.logits is None or (arrived / contestant.logits).exists()
-                else contestant.model_copy(update=gone)
-                for contestant in contestants
-            ]
+            contestants = [_as_arrived(contestant, arrived) for contestant in contestants]
         update = {
             "started": self.first.started,
             "machine_before": self.first.machine_before,
@@ -118,6 +118,7 @@ def measure_bundle(
     rounds: int,
     seconds: float,
     throughput: bool,
+    explain: bool = False,
     undecided: Undecided,
     progress: Progress,
     into: Path | None = None,
@@ -127,14 +128,14 @@ def measure_bundle(
     measurements/ in the folder `into`.
 
     After `rounds` of blocks it asks `undecided` whether more would tell, and doubles them until nothing is open or
-    the rounds have taken `seconds`. `python`: the interpreter on the device. Raises KdcError where nothing could be
-    measured; a session that broke off is a Measurement whose `lost` says why. Once another thread sets `stop` it ends
-    by KeyboardInterrupt.
+    the rounds have taken `seconds`. `python`: the interpreter on the device. `explain`: time the layers too, at the
+    end. Raises KdcError where nothing could be measured; a session that broke off is a Measurement whose `lost` says
+    why. Once another thread sets `stop` it ends by KeyboardInterrupt.
     """
     into, stop = into or bundle, stop or threading.Event()
     manifest = read_json(bundle / "bundle.json", Bundle)
     require_own_runners(bundle, manifest)
-    samples = Samples(target=rounds, seconds=seconds, throughput=throughput)
+    samples = Samples(rounds, seconds, throughput, explain=EXPLAINED_CALLS if explain else 0)
     pauses = iter(() if url.kind == "local" else RETRY_AFTER_S)
     with _staging(into) as folder:
         while True:
@@ -182,6 +183,7 @@ def listen(
     arguments += [] if samples.predict else ["--no-predict"]
     arguments += ["--fresh-starts", str(samples.fresh_starts)] if samples.fresh_starts is not None else []
     arguments += ["--variant", *samples.only] if samples.only else []
+    arguments += ["--explain", str(samples.explain)] if samples.explain else []
     samples.connections += 1
     for number, event in enumerate(link.bench(arguments)):
         if stop is not None:
@@ -237,14 +239,23 @@ def _look(samples: Samples, late: bool, kind: Kind, undecided: Undecided, progre
 
 
 def _fetch(link: Link, samples: Samples, manifest: Bundle, folder: Path) -> None:
-    """The logits of every contestant that has some."""
-    most = HEADER + 4 * manifest.eval.n * len(manifest.student.class_names)
+    """The logits and the times of layers of every contestant that has some."""
+    logits = HEADER + 4 * manifest.eval.n * len(manifest.student.class_names)
     for contestant in samples.measurement(link.kind).contestants:
-        if contestant.logits is not None:
+        wanted = {f"{contestant.variant}.npy": logits, f"{contestant.variant}{LAYERS}": MOST_LAYERS}
+        for name, _ in contestant.files:
             # A device may be anything: its names are not taken for paths.
-            if contestant.logits != f"{contestant.variant}.npy" or not re.fullmatch(r"[\w.-]+", contestant.variant):
-                raise KdcError(f"the device names the logits of {contestant.variant!r} {contestant.logits!r}")
-            link.fetch(contestant.logits, folder / contestant.logits, most)
+            if name not in wanted or not re.fullmatch(r"[\w.-]+", contestant.variant):
+                kind = "logits" if name == contestant.logits else "layers"
+                raise KdcError(f"the device names the {kind} of {contestant.variant!r} {name!r}")
+            link.fetch(name, folder / name, wanted[name])
+
+
+def _as_arrived(contestant: Contestant, folder: Path) -> Contestant:
+    """Without the files that are not there."""
+    gone = [name for name, _ in contestant.files if not (folder / name).exists()]
+    kinds = [kind for kind in ("logits", "layers") if getattr(contestant, kind) in gone]
+    return contestant.model_copy(update={f"{kind}{part}": None for kind in kinds for part in ("", "_sha256")})
 
 
 @contextmanager
@@ -261,16 +272,21 @@ def _staging(bundle: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _beside(folder: Path) -> set[Path]:
+    """What lies beside a measurement and is of it."""
+    return {*folder.glob("*.npy"), *folder.glob(f"*{LAYERS}")}
+
+
 def _publish(measurement: Measurement, folder: Path, bundle: Path) -> None:
     """Put the session in the place of the one before; the measurement last, so that what it names is there."""
     measurements = bundle / "measurements"
     try:
         write_json(folder / PUBLISHED, measurement)
-        arrived = sorted(folder.glob("*.npy"))
+        arrived = sorted(_beside(folder))
         for path in arrived:
             path.replace(measurements / path.name)
         (folder / PUBLISHED).replace(measurements / PUBLISHED)
-        for path in set(measurements.glob("*.npy")) - {measurements / path.name for path in arrived}:
+        for path in _beside(measurements) - {measurements / path.name for path in arrived}:
             path.unlink()
     except OSError as error:
         raise os_error(error, f"writing to {measurements}") from error

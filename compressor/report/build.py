@@ -10,6 +10,7 @@ from compressor.report.checks.conditions import Grounds, grounds_of
 from compressor.report.checks.interference import rounds_text
 from compressor.report.choice import choose
 from compressor.report.diff import release_diff
+from compressor.report.explained import explained
 from compressor.report.gain import gained
 from compressor.report.gate import base_checks, checks_for, verdict_of
 from compressor.report.latency import teacher_of
@@ -73,6 +74,7 @@ def report_of(results: Results, chosen: tuple[str | None, str] | None = None) ->
         race=bundle.student.race,
         losses=bundle.student.losses,
         release=release_diff(results, rows, grounds),
+        explained=explained(results, rows),
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )
 

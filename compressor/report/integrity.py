@@ -307,13 +307,12 @@ def _entry_problems(bundle_dir: Path, entry: FileEntry, digests: dict[str, str])
 
 def _against_measurements(bundle_dir: Path, digests: dict[str, str], wrong: Collection[str]) -> Iterator[str]:
     for session in (path for path in digests if f"/{path}".endswith(f"/{MEASUREMENT}") and path not in wrong):
-        for contestant in read_json(bundle_dir / session, Measurement).contestants:
-            if contestant.logits is None:
-                continue
-            path = f"{session.removesuffix('measurement.json')}{contestant.logits}"
-            if (reason := _unsafe(contestant.logits)) is not None:
-                yield f"{session} names the file {contestant.logits!r}, which is refused: {reason}"
+        contestants = read_json(bundle_dir / session, Measurement).contestants
+        for name, digest in (file for contestant in contestants for file in contestant.files):
+            path = f"{session.removesuffix('measurement.json')}{name}"
+            if (reason := _unsafe(name)) is not None:
+                yield f"{session} names the file {name!r}, which is refused: {reason}"
             elif path not in digests:
                 yield f"{path} is missing, though {session} names it"
-            elif digests[path] != contestant.logits_sha256:
+            elif digests[path] != digest:
                 yield f"{path} was changed after it was measured (sha256 differs from {session})"

@@ -1,8 +1,8 @@
 """Reads what a report is made of, and refuses what does not fit together, naming the file."""
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from compressor.errors import KdcError
 from compressor.files.bundle_folder import DEVICE, DEVICES, device_folders
 from compressor.report.arrays import ArrayFile, open_array
 from compressor.report.consistency import bundle_fits, measurement_fits
+from compressor.report.explanations import explanations, layer_times
 from compressor.report.integrity import MEASUREMENT, inside
 from compressor.report.shared import Shared, shared_with
 from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle, TeacherTable
 from compressor.schema.device import Device
+from compressor.schema.explain import Explanation, LayerTimes
 from compressor.schema.measurement import Contestant, Measurement
 from compressor.schema.release import Release
 from compressor.stats import ParityFigures, parity_figures, top1
@@ -44,6 +46,8 @@ class Results:
     `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test, and
     `table_file`: all of its answers. `ids`: the file with the samples' names. `shared`: what of the test a baseline
     has, of which predictions are known. `device`: where the measurement was made, if it is one of several.
+
+    `explanations`, `layer_times`: by variant, where they were asked for (--explain).
     """
 
     bundle: Bundle
@@ -56,6 +60,8 @@ class Results:
     ids: Path
     shared: Shared | None
     table_file: ArrayFile | None = None
+    explanations: Mapping[str, Explanation] = field(default_factory=dict)
+    layer_times: Mapping[str, LayerTimes] = field(default_factory=dict)
     device: Device | None = None
 
 
@@ -84,7 +90,7 @@ def read_results(bundle_dir: Path, device: str = "") -> Results:
         for name, contestant in results.contestants.items()
         if contestant.logits is not None and contestant.error is None and name not in elsewhere
     }
-    return replace(results, answers=answers)
+    return replace(results, answers=answers, layer_times=layer_times(bundle_dir, results.contestants, device))
 
 
 def _device(bundle_dir: Path, folder: str) -> Device:
@@ -113,7 +119,8 @@ def read_unmeasured(bundle_dir: Path) -> Results:
         path = inside(bundle_dir, bundle.release, "bundle.json")
         shared = shared_with(bundle_dir, bundle, labels, read_json(path, Release), str(path))
     table, table_file = _table(bundle_dir, bundle.teacher_table, shape)
-    return Results(bundle, labels, references, None, {}, {}, table, ids, shared, table_file)
+    told = explanations(bundle_dir, bundle)
+    return Results(bundle, labels, references, None, {}, {}, table, ids, shared, table_file, told)
 
 
 def _tested_elsewhere(bundle: Bundle) -> set[str]:

@@ -6,6 +6,7 @@ baseline/              an earlier student, to race along, and what it predicted 
 eval/                  test inputs, labels, the torch reference's logits, the answers of a teacher that is a table
 runners/               the scripts that run and measure it where kdc is not installed
 measurements/          raw samples             report.html, report.md, report.json   made from them
+explain/               what int8 costs each layer (--explain)
 history.jsonl          the course of the student's training, without times, for the report
 README.md              a model card            junit.xml                the report for a CI
 SHA256SUMS             every other file; `sha256sum -c` reads it

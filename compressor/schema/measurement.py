@@ -80,6 +80,8 @@ class Contestant(Noun):
     names the variant. `artefact_sha256`: of the files that it read, as Variant.artefact_sha256 says. Resident memory
     in MB (10^6 bytes): before the model was loaded, and the peak (VmHWM) at the end of the latency blocks, before
     throughput and accuracy. `logits`: a float32 [N, classes] .npy file beside the measurement, with its sha256.
+    `layers`: a file of LayerTimes beside it, with its sha256, where it was asked for (--explain); `no_layers`: why
+    there is none.
     """
 
     variant: str
@@ -96,6 +98,15 @@ class Contestant(Noun):
     throughput: tuple[Throughput, ...] = ()
     logits: str | None = None
     logits_sha256: str | None = None
+    layers: str | None = None
+    layers_sha256: str | None = None
+    no_layers: str | None = None
+
+    @property
+    def files(self) -> tuple[tuple[str, str | None], ...]:
+        """The files beside the measurement that are of this contestant, each with its sha256."""
+        pairs = ((self.logits, self.logits_sha256), (self.layers, self.layers_sha256))
+        return tuple((name, digest) for name, digest in pairs if name is not None)
 
 
 class Block(Noun):

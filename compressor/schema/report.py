@@ -8,6 +8,7 @@ from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
 from compressor.schema.device import Device
 from compressor.schema.estimate import Estimate, Spread
+from compressor.schema.explain import Explained
 from compressor.schema.measurement import Machine
 from compressor.schema.predictions import Kind
 from compressor.schema.quantization import Rung, Score
@@ -193,7 +194,8 @@ class Report(Noun):
     answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen;
     `losses`: how its losses were weighed, where that was tried.
     `gain`: where it has a control. `release`: what differs from the baseline, where there is one. `measured_on`: which
-    device, where the bundle was measured on several.
+    device, where the bundle was measured on several. `explained`: where time and accuracy go, layer by layer, where
+    that was asked for.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -225,4 +227,5 @@ class Report(Noun):
     gain: Gained | None = None
     release: ReleaseDiff | None = None
     measured_on: Device | None = None
+    explained: Explained | None = None
     notes: tuple[str, ...]

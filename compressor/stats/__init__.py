@@ -30,6 +30,7 @@ from compressor.stats.compared import balanced_difference, changed_classes
 from compressor.stats.gain import advantage, gain_line, gained_interval
 from compressor.stats.intervals import Interval, normal_quantile, wilson_interval
 from compressor.stats.latency import MIN_BLOCKS, paired_ratio, percentile, percentile_needs
+from compressor.stats.layers import EIGHT_BITS_DB, lost_db, sqnr_db
 from compressor.stats.paired import McNemar, agreement, difference, mcnemar, retained, retention, retention_per_class
 from compressor.stats.parity import (
     PARITY,
@@ -46,6 +47,7 @@ from compressor.stats.verdicts import judge, look_confidence, smallest_detectabl
 
 __all__ = [
     "CHANCE",
+    "EIGHT_BITS_DB",
     "LOST",
     "MIN_BLOCKS",
     "NEAR_ZERO",
@@ -78,6 +80,7 @@ __all__ = [
     "keeps",
     "log_softmax",
     "look_confidence",
+    "lost_db",
     "mcnemar",
     "normal_quantile",
     "paired_ratio",
@@ -93,6 +96,7 @@ __all__ = [
     "score_parity",
     "scored",
     "smallest_detectable",
+    "sqnr_db",
     "teacher_card",
     "top1",
     "widen",

@@ -29,8 +29,9 @@ Script = Callable[["Pipe", Sequence[str]], Iterator[Event]]
 MACHINE = this_machine().model_dump()
 
 
-def state(*, logits: str | None = None, error: str | None = None) -> Event:
+def state(*, logits: str | None = None, layers: str | None = None, error: str | None = None) -> Event:
     contestant = {"variant": NAME, "requested_precision": "fp32", "threads": 1, "logits": logits, "error": error}
+    contestant |= {} if layers is None else {"layers": layers}
     return {
         "state": {
             "schema": 2,
@@ -270,13 +271,14 @@ def test_an_error_on_the_device_is_no_lost_connection(play: Play, bundle: Path) 
     assert not list((bundle / "measurements").iterdir())
 
 
+@pytest.mark.parametrize("kind", ["logits", "layers"])
 @pytest.mark.parametrize("name", ["../../evil.npy", "other.npy", "/etc/passwd"])
-def test_names_from_a_device_are_no_paths(play: Play, bundle: Path, name: str) -> None:
+def test_names_from_a_device_are_no_paths(play: Play, bundle: Path, name: str, kind: str) -> None:
     def hostile(pipe: Pipe, arguments: Sequence[str]) -> Iterator[Event]:
         for event in whole(pipe, arguments):
-            yield state(logits=name) if "state" in event else event
+            yield state(**{kind: name}) if "state" in event else event
 
-    with pytest.raises(KdcError, match="names the logits"):
+    with pytest.raises(KdcError, match=f"names the {kind}"):
         play(hostile)
     assert not list((bundle / "measurements").iterdir())
 

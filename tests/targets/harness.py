@@ -13,7 +13,8 @@ from typing import Any
 from compressor.schema.base import parse
 from compressor.schema.measurement import Measurement
 
-# A runner without a runtime, that answers at once. A model called "OP!" makes it refuse that request, "OP!!" die of it.
+# A runner without a runtime, that answers at once. A model called "OP!" makes it refuse that request, "OP!!" die of it,
+# "OP?" say that there is no profiler.
 STUB = """
 import json, os, sys
 
@@ -27,6 +28,7 @@ answers = {
     "memory": {"peak_rss_mb": 2.0},
     "throughput": {"seconds": 0.5, "calls": 100, "joules": None},
     "predict": {"n": 7},
+    "profile": {"profiler": "a stub", "each": 1, "calls_ms": [1.0], "nodes": [{"name": "a", "op": "b", "us": [900.0]}]},
 }
 model = ""
 for line in sys.stdin:
@@ -40,7 +42,9 @@ for line in sys.stdin:
     if op == "predict":
         open(request["out"], "wb").write(b"logits")
     ok = model != op + "!"
-    print(json.dumps({"ok": ok, **(answers[op] if ok else {"kind": "failed", "message": "no " + op})}), flush=True)
+    kind = "no-profiler" if model == op + "?" else "failed"
+    ok = ok and kind == "failed"
+    print(json.dumps({"ok": ok, **(answers[op] if ok else {"kind": kind, "message": "no " + op})}), flush=True)
 """
 
 

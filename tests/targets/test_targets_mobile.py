@@ -105,6 +105,9 @@ def test_answers_the_whole_protocol(
     window = runner.ask("throughput", seconds=0.2)
     assert window["ok"] is True, window
     assert window["calls"] > 0
+    timed = runner.ask("profile", n=1)
+    assert (timed["ok"], timed["kind"]) == (False, "no-profiler")
+    assert ("no per-layer profiler" if runtime == "litert" else "ETDump") in timed["message"]
     out = tmp_path / "logits.npy"
     answer = runner.ask("predict", inputs=str(folder / "images.npy"), out=str(out), **PREPROCESS)
     assert answer == {"ok": True, "n": IMAGES}

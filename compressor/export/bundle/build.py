@@ -136,7 +136,7 @@ def _fill(root: Path, profile: Profile, sources: Sources, delivery: Delivery, pr
     variants = [*variants_of(item, profile, progress)]
     if teacher is not None:
         same = teacher.preprocess == student.preprocess
-        item = teacher_item(workspace, teacher, item.images if same else "eval/teacher_inputs.npy")
+        item = teacher_item(workspace, teacher, item.images if same else "eval/teacher_inputs.npy", delivery)
         variants += variants_of(item, profile, progress)
     return Bundle(
         kdc=__version__,

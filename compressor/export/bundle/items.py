@@ -107,10 +107,11 @@ def student_item(
         ),
         delivery=delivery,
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
+        work=workspace.work,
     )
 
 
-def teacher_item(workspace: Workspace, teacher: LoadedModel, images: str) -> ExportItem:
+def teacher_item(workspace: Workspace, teacher: LoadedModel, images: str, delivery: Delivery) -> ExportItem:
     """The teacher in fp32. `images`: where its test inputs lie, relative to the bundle; it may share the student's."""
     reference = "eval/teacher_reference.npy"
     (workspace.root / "teacher").mkdir()
@@ -125,8 +126,9 @@ def teacher_item(workspace: Workspace, teacher: LoadedModel, images: str) -> Exp
         reference=reference,
         judge=None,
         top=TopRung(),
-        delivery=Delivery(),
+        delivery=Delivery(explain=delivery.explain),
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
+        work=workspace.work,
     )
 
 
@@ -140,7 +142,7 @@ def _source(workspace: Workspace, network: nn.Module, model: LoadedModel, studen
     network = workspace.task.merged(network)
     metadata = metadata_of(model, workspace.record, student is not None)
     batch = None if student is not None and student.dynamic_batch else profile.batch
-    to_onnx(network, preprocess.inputs, batch, profile.opset, metadata, onnx_file)
+    modules = to_onnx(network, preprocess.inputs, batch, profile.opset, metadata, onnx_file)
     part = part_of(workspace.data.train, 0)
     if student is not None and profile.asks_for("int8"):
         part = part_of(workspace.data.train, CALIBRATION)
@@ -151,7 +153,7 @@ def _source(workspace: Workspace, network: nn.Module, model: LoadedModel, studen
                 "give more training data, or leave int8 out: --precision …",
             )
     calibration = workspace.task.store(part, preprocess, workspace.work / f"{role}-calibration.npy", progress)
-    return Source(network, onnx_file, preprocess, calibration, profile)
+    return Source(network, onnx_file, preprocess, calibration, profile, modules)
 
 
 def _judge(workspace: Workspace, network: nn.Module, student: LoadedModel, record: Student) -> ValidationJudge:

@@ -10,6 +10,7 @@ from torch import nn
 from compressor.errors import KdcError
 from compressor.export.base import QatModel, Source, TopRung
 from compressor.export.builders import builder_of
+from compressor.export.bundle.explaining import Subject, explain
 from compressor.export.bundle.identity import public
 from compressor.export.bundle.macs import count_macs
 from compressor.export.bundle.sizes import compressed_bytes, weight_bytes
@@ -34,10 +35,11 @@ REFERENCE = ("onnxruntime", "fp32")
 @dataclass(frozen=True)
 class Delivery:
     """What is built in on request. `bake`: the normalization, so that the model takes uint8 images. `dynamic_batch`:
-    a batch that may vary from call to call."""
+    a batch that may vary from call to call. `explain` builds nothing in: the bundle says what int8 costs each layer."""
 
     bake: bool = False
     dynamic_batch: bool = False
+    explain: bool = False
 
     def require_possible(self, profile: Profile) -> None:
         """Raises KdcError where a target of the profile cannot have what was asked for."""
@@ -75,7 +77,7 @@ def _impossible(flag: str, runtime: str, able: str) -> KdcError:
 class ExportItem:
     """A model on its way into a bundle. `images`, `reference`: where its test inputs and torch's answers lie,
     relative to the bundle `root`; `judge`: of its answers on validation, for the student alone.
-    `top`: where its top rung comes from."""
+    `top`: where its top rung comes from; `work`: for what does not ship."""
 
     root: Path
     role: Role
@@ -87,6 +89,7 @@ class ExportItem:
     top: TopRung
     delivery: Delivery
     write_reference: Callable[[nn.Module, str], None]
+    work: Path
 
 
 def variants_of(item: ExportItem, profile: Profile, progress: Progress) -> Iterator[Variant]:
@@ -111,7 +114,11 @@ class _Made:
 
 def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progress: Progress) -> Variant:
     name, root = f"{runtime}-{precision}", item.root
+    shown = f"teacher-{name}" if role == "teacher" else name
     made = _made(item, runtime, precision, item.source.onnx_file.parent / name, progress)
+    if item.delivery.explain:
+        subject = Subject(shown, runtime, precision, made.model, item.source, made.qat)
+        explain(subject, item.judge, root, item.work, progress)
     baked = item.delivery.bake and role == "student"
     if baked:
         made = _baked(made, item, runtime, item.source.onnx_file.parent / name)
@@ -119,7 +126,7 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
     model = item.model
     return Variant(
         task=model.preprocess.task,
-        name=f"teacher-{name}" if role == "teacher" else name,
+        name=shown,
         role=role,
         runtime=runtime,
         precision=precision,

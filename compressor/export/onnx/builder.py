@@ -7,6 +7,7 @@ from compressor.export.onnx.bake import bake_normalization
 from compressor.export.onnx.fp16 import to_fp16
 from compressor.export.onnx.graph import onnx_constants
 from compressor.export.onnx.int8 import ORT
+from compressor.export.onnx.twins import onnx_twins
 
 __all__ = ["BUILDER"]
 
@@ -18,4 +19,4 @@ def _convert(source: Source, precision: str, folder: Path) -> Artefact:
     return Artefact(source.onnx_file, "torch.onnx.export(dynamo=True)")
 
 
-BUILDER = Builder(_convert, onnx_constants, ORT, bake_normalization, dynamic_batch=("fp32", "fp16", "int8"))
+BUILDER = Builder(_convert, onnx_constants, ORT, bake_normalization, ("fp32", "fp16", "int8"), onnx_twins)

@@ -1,5 +1,6 @@
 """torch -> ONNX: checked, described, without a trace of this machine, and the same bytes every time."""
 
+import ast
 import contextlib
 import inspect
 import json
@@ -24,6 +25,9 @@ __all__ = ["LOWEST_EXPORTED", "onnx_constants", "to_onnx"]
 LOWEST_EXPORTED = 18
 """The lowest opset that torch's dynamo exporter writes; lower ones are converted down from it."""
 
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where torch's exporter notes the modules that a node lies in, from the outermost to the fx node itself."""
+
 LARGEST = 2_000_000_000
 """Bytes of weights in one file: protobuf ends at 2 GiB, and the graph needs some of it."""
 
@@ -35,8 +39,9 @@ def to_onnx(
     opset: int,
     metadata: Mapping[str, str],
     path: Path,
-) -> None:
-    """Write `network` as ONNX: `inputs` by their names, output "logits" [batch, classes].
+) -> dict[str, str]:
+    """Write `network` as ONNX: `inputs` by their names, output "logits" [batch, classes]. Returns the module of the
+    network that each node comes from, by the node's name, as far as the exporter tells.
 
     With `batch` None it may vary from call to call; it is called "batch" in the graph, and what varies in `inputs`
     as it is called there. `metadata` goes into the
@@ -66,7 +71,7 @@ def to_onnx(
         raise KdcError(f"the network cannot be exported to ONNX: {first_line(error.__cause__ or error)}") from None
     assert program is not None
     model: onnx.ModelProto = program.model_proto
-    _strip(model)
+    modules = _strip(model)
     if opset < LOWEST_EXPORTED:
         model = _converted_down(model, opset)
     opsets = {row.domain or "ai.onnx": row.version for row in model.opset_import}
@@ -79,6 +84,7 @@ def to_onnx(
         path.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         raise os_error(error, f"writing {path}") from error
+    return modules
 
 
 def _varying(network: nn.Module, inputs: Sequence[TensorSpec], batch: bool) -> tuple[Any, ...] | None:
@@ -99,9 +105,31 @@ def metadata_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names."""
-    graph = model.graph
+def _modules(graph: onnx.GraphProto) -> dict[str, str]:
+    """By whose weight a node reads: a convolution with a BatchNorm folded into it is noted as that one. Else by the
+    scopes that the exporter notes on it, "['', 'blocks.0', 'blocks.0.act', 'relu']"."""
+    named = [tensor.name for tensor in graph.initializer if tensor.name.endswith(".weight")]
+    weights = {name: name.removesuffix(".weight") for name in named}
+    modules = {}
+    for node in graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        read = next((weights[name] for name in node.input if weights.get(name)), "")
+        modules[node.name] = read or _innermost(notes.get(SCOPES, ""))
+    return {name: module for name, module in modules.items() if name and module}
+
+
+def _innermost(scopes: str) -> str:
+    try:
+        listed = ast.literal_eval(scopes)
+    except (ValueError, SyntaxError):
+        return ""
+    return str(listed[-2]) if isinstance(listed, list) and len(listed) > 1 else ""
+
+
+def _strip(model: onnx.ModelProto) -> dict[str, str]:
+    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names. Returns
+    the latter by the nodes' names."""
+    graph, modules = model.graph, _modules(model.graph)
     del model.metadata_props[:]
     del graph.metadata_props[:]
     model.doc_string = graph.doc_string = ""
@@ -111,6 +139,7 @@ def _strip(model: onnx.ModelProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del value.metadata_props[:]
         value.doc_string = ""
+    return modules
 
 
 def _converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

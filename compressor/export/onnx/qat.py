@@ -37,8 +37,10 @@ def qat_model(run: Path, profile: Profile, batch: int | None, folder: Path) -> Q
         raise KdcError(f"{run} was not trained under fake quantization", "kdc distill --qat …")
     folder.mkdir(parents=True)
     path = folder / "model.onnx"
-    to_qdq_onnx(model.network, model.preprocess.inputs, batch, profile.opset, metadata_of(model, record, True), path)
-    return QatModel(model.network, remove_fake_quant(model.network), path, record.quantization, model.weights)
+    metadata = metadata_of(model, record, True)
+    modules = to_qdq_onnx(model.network, model.preprocess.inputs, batch, profile.opset, metadata, path)
+    in_float = remove_fake_quant(model.network)
+    return QatModel(model.network, in_float, path, record.quantization, model.weights, modules)
 
 
 def to_qdq_onnx(
@@ -48,8 +50,9 @@ def to_qdq_onnx(
     opset: int,
     metadata: Mapping[str, str],
     path: Path,
-) -> None:
-    """Write the fake-quantized `network` as Q/DQ ONNX; the other arguments are those of `to_onnx`. Raises KdcError."""
+) -> dict[str, str]:
+    """Write the fake-quantized `network` as Q/DQ ONNX; the other arguments, and what is returned, are those of
+    `to_onnx`. Raises KdcError."""
     true = copy.deepcopy(network).cpu()
     for layer in fake_quant_layers(true).values():
         weight_rounding = layer.weight_rounding
@@ -61,7 +64,7 @@ def to_qdq_onnx(
             rounding = getattr(layer, name)
             if isinstance(rounding, Rounding):
                 setattr(layer, name, _Quantize(rounding))
-    to_onnx(true, inputs, batch, opset, metadata, path)
+    modules = to_onnx(true, inputs, batch, opset, metadata, path)
     model = onnx.load(path)
     _merge_equal(model.graph)
     _drop_clips(model.graph)
@@ -71,6 +74,7 @@ def to_qdq_onnx(
         path.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         raise os_error(error, f"writing {path}") from error
+    return modules
 
 
 class _Quantize(nn.Module):

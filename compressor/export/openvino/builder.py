@@ -6,6 +6,7 @@ from compressor.errors import KdcError, needs
 from compressor.export.base import Builder
 from compressor.export.openvino.int8 import OPENVINO
 from compressor.export.openvino.ir import convert, ir_constants, write
+from compressor.export.openvino.twins import openvino_twins
 from compressor.runtimes import RUNTIMES
 from compressor.schema.tensors import Normalization
 
@@ -40,4 +41,4 @@ def bake_openvino(model: Path, normalization: Normalization, out: Path) -> None:
     write(ov, baked, out, half=False)  # as they are stored, which may be f16 already
 
 
-BUILDER = Builder(convert, ir_constants, OPENVINO, bake_openvino, dynamic_batch=("f32", "f16", "bf16"))
+BUILDER = Builder(convert, ir_constants, OPENVINO, bake_openvino, ("f32", "f16", "bf16"), openvino_twins)

@@ -14,13 +14,14 @@ from pathlib import Path
 import onnx
 
 from compressor.errors import KdcError
-from compressor.export.base import Artefact, Builder, Candidate, Judge, QatModel, Quantizer, Source
+from compressor.export.base import Artefact, Builder, Candidate, Judge, QatModel, Quantizer, Source, Twins
 from compressor.export.onnx.fp16 import to_fp16
 from compressor.export.onnx.graph import onnx_constants
 from compressor.export.onnx.int8 import qdq_candidates, qdq_skeleton
 from compressor.export.onnx.qdq import quantize, write_model
 from compressor.export.onnx.qdq_plan import heavy_layers
 from compressor.export.onnx.qdq_strip import strip
+from compressor.export.onnx.twins import onnx_twins
 from compressor.export.tensorrt.conformance import build, check_conformance, check_graph
 from compressor.progress import Progress
 from compressor.schema.profile import Profile
@@ -130,7 +131,12 @@ def _engine_bytes(engine: Path) -> list[tuple[str, int]]:
 
 def _builder(finish: Finish, constants: Callable[[Path], Iterable[tuple[str, int]]]) -> Builder:
     quantizer = Quantizer(_scheme, _candidates(finish), _from_qat(finish), _skeleton(finish))
-    return Builder(_float(finish), constants, quantizer)
+    return Builder(_float(finish), constants, quantizer, twins=_twins)
+
+
+def _twins(float_file: Path, model: Path) -> Twins:
+    """Of the graph: what lies beside an engine, or is shipped itself, as onnxruntime computes it."""
+    return onnx_twins(float_file, model.with_name("model.onnx"))
 
 
 TENSORRT = _builder(_checked, onnx_constants)

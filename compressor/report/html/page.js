@@ -296,6 +296,29 @@
     update();
   }
 
+  // Tables of layers are sorted by whatever column is chosen: numbers the largest first, what is none at the end.
+  for (const box of document.querySelectorAll("#layers .rows")) {
+    const rows = [...box.querySelector("tbody").rows];
+    const titles = [...box.querySelectorAll("thead th")].map((cell) => cell.textContent);
+    const options = ["as given", ...titles].map((title, value) => make("option", { value }, title));
+    const select = make("select", {}, ...options);
+    const valueOf = (row, column) => {
+      const text = row.cells[column].textContent.replace("−", "-").trim();
+      return { text, number: column ? Number.parseFloat(text) : Number.NaN };
+    };
+    const order = (a, b) => {
+      const told = [a, b].map(({ number }) => !Number.isNaN(number));
+      if (told[0] && told[1]) return b.number - a.number;
+      return told[1] - told[0] || a.text.localeCompare(b.text);
+    };
+    select.addEventListener("change", () => {
+      const column = Number(select.value) - 1;
+      const sorted = column < 0 ? rows : [...rows].sort((a, b) => order(valueOf(a, column), valueOf(b, column)));
+      box.querySelector("tbody").append(...sorted);
+    });
+    box.querySelector("table").before(make("label", { className: "note" }, "sort by", select));
+  }
+
   const first = limitsOf(data, data.budget);
   const near = ({ name }) => name in first || ["p50_ms", "size_mb", "min_retention"].includes(name);
   byId("limits").append(...data.lines.filter(near).map(knob));

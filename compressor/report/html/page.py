@@ -11,6 +11,7 @@ from markupsafe import Markup
 from compressor.report.history import Trend
 from compressor.report.html.changes import changes_of
 from compressor.report.html.course import history_of, weights_of
+from compressor.report.html.explained import layers_of
 from compressor.report.html.explorer import explorer
 from compressor.report.html.figures import curves, distributions, pareto, sizes, softening
 from compressor.report.html.head import cards, failures, subject_of
@@ -24,6 +25,7 @@ from compressor.report.html.trend import history_drawn
 from compressor.report.html.unmeasured import not_measured
 from compressor.report.next_step import next_step
 from compressor.report.read import Results
+from compressor.report.render.explained import explained_line
 from compressor.report.render.formats import verdict_line
 from compressor.report.render.text import confidence_percent
 from compressor.schema.report import Report
@@ -69,6 +71,8 @@ def to_html(
         curves=curves(history, weights_of(results.bundle.student.recipe)),
         trend=history_drawn(trend) if trend is not None else None,
         tables=tables_of(report),
+        layers=layers_of(report),
+        said=shown(explained_line(report), 400),
         classes=classes_of(report, results, subject),
         lost=disagreements(bundle_dir, results, subject.name) if subject else None,
         card=results.bundle.student.teacher_card,

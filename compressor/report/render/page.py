@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from compressor.report.render.explained import explained_section
 from compressor.report.render.head import head
 from compressor.report.render.markdown import code, fold, text
 from compressor.report.render.release import release_section
@@ -32,6 +33,7 @@ def _folds(report: Report, passes: bool, with_details: bool) -> Iterator[str]:
     yield fold("Every variant: what it costs and keeps", rows_table(report))
     yield fold(f"The budget, line by line: {_counted(report.checks)}", _lines(report, passes))
     yield from release_section(report)
+    yield from explained_section(report) if with_details else ()
     yield details(report) if with_details else "The details would not fit into a comment: report.json has them."
     made = (_made(report), *(f"- {fact}" for fact in _facts(report)))
     yield fold("How it was made and measured", (made[0], "\n".join(made[1:])))

@@ -12,6 +12,7 @@ from compressor.report.devices import OnDevice, devices_of
 from compressor.report.gate import broken, holding
 from compressor.report.next_step import next_step
 from compressor.report.render.devices import decides, next_of, said_of_all
+from compressor.report.render.explained import explained_line
 from compressor.report.render.head import TITLES
 from compressor.report.render.release import in_words, release_diff_of, shared_part
 from compressor.report.render.text import NOT_MEASURED, estimate
@@ -129,6 +130,8 @@ def _facts(report: Report, bundle: str, allow_unmeasured: bool) -> Iterator[tupl
         yield {"fail": "fails", "inconclusive": "open"}.get(line.verdict, line.verdict), _words(_line(line), most=240)
     if len(lines) > MOST_LINES:
         yield "", _words(f"{len(lines) - MOST_LINES} more such lines: see the report")
+    if said := explained_line(report):
+        yield "layers", _words(said, most=240)
     if allow_unmeasured and any(check.verdict == "unmeasured" for check in report.checks):
         held = ", ".join(holding(report, allow_unmeasured)) or "no variant"
         yield "allowed", _words(f"unmeasured lines are not judged (--allow-unmeasured); held by: {held}")
