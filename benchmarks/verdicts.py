@@ -72,7 +72,7 @@ def session(folder: Path, blocks: int, limits: tuple[float, ...], seconds: float
         write_chain_bundle(place, count, threads, Budget(max_slowdown=limits[0]), machine)
         seal(place)
     how = pipeline.Measuring(baseline=baseline, seconds=seconds, throughput=False)
-    report = pipeline.measure(bundle, how, progress=Silent())
+    report = pipeline.measure(bundle, how, progress=Silent())[0].report
     verdicts = {limit: _verdict(bundle, limit) for limit in limits}
     return _outcome(report, verdicts)
 

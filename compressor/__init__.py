@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compressor.api import (
         BundleResult,
         ComparisonResult,
+        DevicesResult,
         DoctorResult,
         EstimatesResult,
         PlanResult,
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BundleResult",
     "ComparisonResult",
+    "DevicesResult",
     "DoctorResult",
     "EstimatesResult",
     "KdcError",

@@ -126,4 +126,4 @@ def _demo(out: Path, seed: int, again: bool, progress: Progress) -> Report:
     return export(
         out / "run", load_profile(str(profile)), out / "bundle", Measuring(seconds=30.0),
         teacher=None, building=Building(), overwrite=again, progress=progress,
-    )  # fmt: skip
+    )[0].report  # fmt: skip

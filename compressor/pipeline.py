@@ -16,18 +16,18 @@ from compressor.progress import InAll, Progress
 from compressor.schema.base import Noun
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Scheme
-from compressor.schema.report import Report
 from compressor.schema.student import Request, Student
 
 if TYPE_CHECKING:
     from compressor.distill import Destination, Resources
-    from compressor.measure.devices import DeviceUrl
-    from compressor.report import Baseline
+    from compressor.measure.devices import NamedDevice
+    from compressor.report import OnDevice
 
 __all__ = [
     "Building",
     "Doctor",
     "Measuring",
+    "built",
     "distill",
     "doctor",
     "export",
@@ -104,9 +104,10 @@ def doctor(device: str, python: str | None, profile: Profile | None, progress: P
 
 @dataclass(frozen=True)
 class Measuring:
-    """How to measure: on which device, with which interpreter there, beside which earlier bundle, for how long."""
+    """How to measure: on which devices, each URL or NAME=URL, with which interpreter there, beside which earlier
+    bundle, for how long."""
 
-    device: str = "local"
+    devices: tuple[str, ...] = ("local",)
     python: str | None = None
     baseline: Path | None = None
     rounds: int = 30
@@ -127,12 +128,20 @@ class Building:
 
 def require_measurable(measuring: Measuring) -> None:
     """Raise KdcError for a device that cannot be one, and for a baseline that is none. Reaches no device."""
-    from compressor.measure.devices import parse_device, refuse_python_here
     from compressor.report import require_baseline
 
-    refuse_python_here(parse_device(measuring.device), measuring.python)
+    _named(measuring)
     if measuring.baseline is not None:
         require_baseline(measuring.baseline)
+
+
+def _named(measuring: Measuring) -> "tuple[NamedDevice, ...]":
+    from compressor.measure.devices import parse_devices, refuse_python_here
+
+    devices = parse_devices(measuring.devices)
+    for device in devices[:1] if all(device.url.kind == "local" for device in devices) else ():
+        refuse_python_here(device.url, measuring.python)
+    return devices
 
 
 def export(
@@ -145,10 +154,8 @@ def export(
     building: Building,
     overwrite: bool,
     progress: Progress,
-) -> Report:
-    """Export the run for the profile, measure it, and report."""
-    from compressor.export import Delivery, export_bundle
-    from compressor.files.bundle_change import settle
+) -> "tuple[OnDevice, ...]":
+    """Export the run for the profile, measure it, and report: of several devices on each."""
     from compressor.files.bundle_folder import claim
 
     # What cannot go well is known before minutes of work: a mistyped device, a folder that may not be written.
@@ -156,23 +163,33 @@ def export(
     claim(out, overwrite)
     with locked(out, "kdc export", warn=progress.warn):
         claim(out, overwrite)  # another command may have ended just before
-        settle(out)
-        with _retraining(run, out, teacher, progress) as retrain:
-            made = export_bundle(
-                run,
-                profile,
-                out,
-                teacher=teacher,
-                retrain=retrain if building.qat else None,
-                delivery=Delivery(building.bake, building.dynamic_batch),
-                progress=progress,
-            )
+        made = built(run, profile, out, building, teacher=teacher, progress=progress)
         try:
             return _measured_in_place(out, measuring, progress)
         except (KeyboardInterrupt, KdcError):
             kept = "" if made == out else f", and waits in {made}, while the bundle before it stays"
             progress.warn(f"{out} is exported but not measured{kept}: kdc measure {out} finishes it")
             raise
+
+
+def built(
+    run: Path, profile: Profile, out: Path, building: Building, *, teacher: str | None, progress: Progress
+) -> Path:
+    """Export the run for the profile into `out`, which is locked, and not measure it; returns where it is."""
+    from compressor.export import Delivery, export_bundle
+    from compressor.files.bundle_change import settle
+
+    settle(out)
+    with _retraining(run, out, teacher, progress) as retrain:
+        return export_bundle(
+            run,
+            profile,
+            out,
+            teacher=teacher,
+            retrain=retrain if building.qat else None,
+            delivery=Delivery(building.bake, building.dynamic_batch),
+            progress=progress,
+        )
 
 
 @contextmanager
@@ -215,8 +232,9 @@ def _retraining(run: Path, out: Path, teacher: str | None, progress: Progress) -
     clear()
 
 
-def measure(bundle: Path, measuring: Measuring, *, progress: Progress) -> Report:
-    """Measure a bundle on a device, report, and seal it. Rounds go on while a verdict on latency is open.
+def measure(bundle: Path, measuring: Measuring, *, progress: Progress) -> "tuple[OnDevice, ...]":
+    """Measure a bundle on a device, or on several, report, and seal it. Rounds go on while a verdict on latency is
+    open.
 
     What was measured, its report, best/ and the seal count together, or none of them. Where an export waits in the
     bundle to be measured, that one is, and takes the bundle's place.
@@ -228,63 +246,22 @@ def measure(bundle: Path, measuring: Measuring, *, progress: Progress) -> Report
     return _measured_in_place(bundle, measuring, progress)
 
 
-def _measured_in_place(bundle: Path, measuring: Measuring, progress: Progress) -> Report:
+def _measured_in_place(bundle: Path, measuring: Measuring, progress: Progress) -> "tuple[OnDevice, ...]":
     """`measure`, where what waits in the bundle need not be told of."""
     from compressor.files.bundle_change import promote, settle
     from compressor.files.bundle_folder import UNMEASURED, holds_bundle
-    from compressor.measure.devices import parse_device, refuse_python_here
     from compressor.report import must_hold_a_bundle
+    from compressor.sessions import measured_in
 
-    url = parse_device(measuring.device)
-    refuse_python_here(url, measuring.python)
+    devices = _named(measuring)
     waiting = bundle / UNMEASURED
     if not holds_bundle(waiting):
         must_hold_a_bundle(bundle)
     with locked(bundle, "kdc measure", warn=progress.warn):
         settle(bundle)
         if not holds_bundle(waiting):
-            return _measured(bundle, bundle, measuring, url, progress)
+            return measured_in(bundle, bundle, measuring, devices, progress)
         settle(waiting)
-        report = _measured(waiting, bundle, measuring, url, progress)
+        measured = measured_in(waiting, bundle, measuring, devices, progress)
         promote(waiting, bundle)
-        return report
-
-
-def _measured(folder: Path, bundle: Path, measuring: Measuring, url: "DeviceUrl", progress: Progress) -> Report:
-    """Measure the bundle that lies in `folder`, which is `bundle` or waits in it."""
-    from compressor.files.bundle_change import next_state
-    from compressor.measure.session import measure_bundle
-    from compressor.report import finish, open_lines, read_baseline, read_unmeasured, results_with, verify_made
-
-    verify_made(folder)
-    baseline = None if measuring.baseline is None else read_baseline(measuring.baseline, folder)
-    progress.note(f"measuring {bundle} on {'this machine' if url.kind == 'local' else measuring.device}")
-    with next_state(folder) as following:
-        if baseline is not None:
-            _attach(following, baseline, progress)
-        results = read_unmeasured(following)
-        measure_bundle(
-            following,
-            url,
-            python=measuring.python,
-            rounds=measuring.rounds,
-            seconds=measuring.seconds,
-            throughput=measuring.throughput,
-            undecided=lambda measurement: open_lines(results_with(results, measurement)),
-            progress=progress,
-        )
-        verify_made(following)  # a model that was changed meanwhile is not sealed
-        return finish(following, measuring.allow_unmeasured)
-
-
-def _attach(folder: Path, baseline: "Baseline", progress: Progress) -> None:
-    """Put a baseline into the bundle that is to be measured, and say what of the test both have."""
-    from compressor.files.bundle_folder import counted
-    from compressor.measure.baseline import attach_baseline
-    from compressor.report import compared_with
-
-    shared = compared_with(folder, baseline)
-    earlier = None if baseline.folder is None else counted(baseline.folder)
-    attach_baseline(folder, earlier, shared.release, same_test=shared.is_whole)
-    if shared.text:
-        progress.note(f"{baseline.where}: {shared.text}")
+        return measured

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["InAll", "Muted", "Part", "Progress", "Silent", "TimeLeft", "note_once"]
+__all__ = ["InAll", "Lane", "Muted", "Part", "Progress", "Silent", "TimeLeft", "note_once"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,18 @@ class Part(str):
         return part
 
 
+class Lane(str):
+    """What is being done, as `doing` of `Progress.at`, by one of several works that go on at a time: `lane` is its
+    name."""
+
+    lane: str
+
+    def __new__(cls, doing: str, lane: str) -> "Lane":
+        made = super().__new__(cls, doing)
+        made.lane = lane
+        return made
+
+
 class Progress(Protocol):
     """What the package asks of whoever shows its progress."""
 
@@ -37,7 +49,8 @@ class Progress(Protocol):
         """Yield `items`, showing how many of `total` are done; where `doing` is a `Part`, and of all parts too."""
 
     def at(self, doing: str, done: int, total: int) -> None:
-        """Show that `done` of `total` steps of something are done, where another process does them."""
+        """Show that `done` of `total` steps of something are done, where another process does them; where `doing` is a
+        `Lane`, beside what the other lanes do."""
 
     def end(self) -> None:
         """Take away what `at` shows: to be called however the work ends, also where it is not done."""

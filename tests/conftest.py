@@ -34,6 +34,7 @@ WHOLE_WAY = {"teacher_run", "student_run", "finished_bundle", "installed"}
 WHOLE_PROCESSES = {
     "test_export_onnx", "test_export_openvino_int8", "test_measure_devices_adb", "test_measure_devices_doctor",
     "test_measure_by_force", "test_measure_devices_ssh", "test_measure_local", "test_measure_ssh",
+    "test_measure_ssh_devices",
     "test_quantization_squeeze_excite",
     "test_targets_agent", "test_targets_bench", "test_targets_events", "test_targets_lock", "test_targets_runners",
 }  # fmt: skip

@@ -28,12 +28,14 @@ from compressor.api.results import (
     SpecialistsResult,
 )
 from compressor.api.results_before import DoctorResult, PlanResult, StudentsResult
+from compressor.api.several import DevicesResult
 from compressor.api.ship import check, export, measure, plan_export, report
 from compressor.api.train import predict, specialists, teach
 
 __all__ = [
     "BundleResult",
     "ComparisonResult",
+    "DevicesResult",
     "DoctorResult",
     "EstimatesResult",
     "PlanResult",

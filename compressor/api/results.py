@@ -241,7 +241,9 @@ class ReportResult(BundleResult):
             return to_html(self.bundle, self.report, self.beside, self.allow_unmeasured, self.trend)
         if self.format == "release":
             return release_of(counted(self.bundle)).model_dump_json(indent=1) + "\n"
-        return {"json": to_json, "junit": to_junit, "bencher": to_bencher}[self.format](self.report)
+        if self.format == "json":
+            return to_json(self.report)
+        return {"junit": to_junit, "bencher": to_bencher}[self.format](self.report)
 
     @property
     def history(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from compressor.api.call import StrPath, api_call, called_like, listener
 from compressor.api.results import BundleResult, ReportResult
 from compressor.api.results_before import PlanResult
+from compressor.api.several import DevicesResult, refuse_for_several, reported, result_of
 from compressor.api.values import Assignments, assignments, optional_path, path_of, profile_of, several
 from compressor.errors import KdcError
 from compressor.files.writing import is_stream, refuse_existing, write_output
@@ -25,7 +26,7 @@ __all__ = ["check", "export", "measure", "plan_export", "refuse_out", "report"]
 def export(
     run: StrPath,
     *,
-    profile: "ProfileLike",
+    profile: "ProfileLike | Sequence[ProfileLike]",
     out: StrPath,
     target: str | Sequence[str] | None = None,
     precision: str | Sequence[str] | None = None,
@@ -33,7 +34,7 @@ def export(
     bake_preprocessing: bool = False,
     dynamic_batch: bool = False,
     teacher: str | None = None,
-    device: str = "local",
+    device: str | Sequence[str] | None = None,
     device_python: str | None = None,
     baseline: StrPath | None = None,
     rounds: int = 30,
@@ -43,12 +44,12 @@ def export(
     set: Assignments | None = None,
     overwrite: bool = False,
     progress: bool | Progress = False,
-) -> BundleResult:
+) -> BundleResult | DevicesResult:
     """Export a run for a device, measure it, and report whether the budget holds.
 
     Args:
         run: a folder that `distill` made.
-        profile: name, path or Profile of the device.
+        profile: name, path or Profile of the device; several: a bundle for each in `out`/NAME, one verdict over all.
         out: folder for the bundle.
         target: only these of the profile's runtimes, each RUNTIME or RUNTIME-PRECISION.
         precision: only these precisions of the profile's targets.
@@ -58,22 +59,33 @@ def export(
         teacher: where the run's teacher lies now, if it was moved.
         set: values of the profile, `{"budget.p90_ms": 20}` or `["budget.p90_ms=20"]`.
         overwrite: replace what kdc made earlier in `out`.
-        device, device_python, baseline, rounds, seconds, throughput, allow_unmeasured: see `measure`.
+        device, device_python, baseline, rounds, seconds, throughput, allow_unmeasured: see `measure`. With several
+            profiles, `device` is one for all or one for each.
         progress: see `compressor.api`.
 
     Raises:
         KdcError: for what the caller can mend. A budget that does not hold raises nothing: see `passed`.
     """
-    from compressor import pipeline
+    from compressor import pipeline, profile_bundles
 
     heard, folder = listener(progress), path_of(out, "--out")
-    made = pipeline.export(
-        path_of(run, "run"), _narrowed(profile, set, target, precision), folder,
-        _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput),
-        teacher=teacher, building=pipeline.Building(qat, bake_preprocessing, dynamic_batch), overwrite=overwrite,
-        progress=heard,
-    )  # fmt: skip
-    return BundleResult(folder, made, allow_unmeasured, heard.warnings)
+    narrowed = [_narrowed(each, set, target, precision) for each in _each_of(profile)]
+    way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
+    building = pipeline.Building(qat, bake_preprocessing, dynamic_batch)
+    asked: dict[str, Any] = {"teacher": teacher, "building": building, "overwrite": overwrite, "progress": heard}
+    if len(narrowed) == 1:
+        made = pipeline.export(path_of(run, "run"), narrowed[0], folder, way, **asked)
+    else:
+        made = profile_bundles.export_each(path_of(run, "run"), narrowed, folder, way, **asked)
+    return result_of(folder, made, allow_unmeasured, heard.warnings)
+
+
+def _each_of(profile: "ProfileLike | Sequence[ProfileLike]") -> "list[ProfileLike]":
+    """The profiles; one or more."""
+    named: list[Any] = list(profile) if isinstance(profile, (list, tuple)) else [profile]
+    if not named:
+        raise KdcError("profile names none", "a profile's name, or the path of its YAML")
+    return named
 
 
 @api_call
@@ -90,12 +102,15 @@ def plan_export(**keywords: Any) -> PlanResult:
     from compressor import pipeline, planning
 
     given, heard = keywords, listener(keywords["progress"])
+    profiles = _each_of(given["profile"])
+    if len(profiles) > 1:
+        raise KdcError(f"--plan is for one profile, and {len(profiles)} are named", "plan for one after the other")
     names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput")
     pipeline.require_measurable(_measuring(*(given[name] for name in names)))
     building = pipeline.Building(given["qat"], given["bake_preprocessing"], given["dynamic_batch"])
     plan = planning.plan_export(
         path_of(given["run"], "run"),
-        _narrowed(given["profile"], given["set"], given["target"], given["precision"]),
+        _narrowed(profiles[0], given["set"], given["target"], given["precision"]),
         path_of(given["out"], "--out"),
         building,
         teacher=given["teacher"],
@@ -119,7 +134,7 @@ def _narrowed(
 def measure(
     bundle: StrPath,
     *,
-    device: str = "local",
+    device: str | Sequence[str] | None = None,
     device_python: str | None = None,
     baseline: StrPath | None = None,
     rounds: int = 30,
@@ -127,14 +142,16 @@ def measure(
     throughput: bool = True,
     allow_unmeasured: bool = False,
     progress: bool | Progress = False,
-) -> BundleResult:
-    """Measure a bundle, here or on a device, and report. Nothing is installed on a device.
+) -> BundleResult | DevicesResult:
+    """Measure a bundle, here or on a device, or on several, and report. Nothing is installed on a device.
 
     Also finishes an export that was stopped before it was measured.
 
     Args:
         bundle: a folder that `export` made.
-        device: "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
+        device: "local" (None), "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]", with a name "NAME=URL".
+            Several: measured at a time, one verdict over all. Where the bundle has several and one of them is named,
+            the others stay as they were measured.
         device_python: the interpreter on the device, e.g. of a virtual environment there.
         baseline: an earlier bundle, whose student races along, or its release: what got worse fails the lines on it.
         rounds: rounds of latency blocks; more while a verdict is open.
@@ -150,7 +167,7 @@ def measure(
 
     heard, folder = listener(progress), path_of(bundle, "bundle")
     way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput)
-    return BundleResult(folder, pipeline.measure(folder, way, progress=heard), allow_unmeasured, heard.warnings)
+    return result_of(folder, pipeline.measure(folder, way, progress=heard), allow_unmeasured, heard.warnings)
 
 
 @api_call
@@ -164,7 +181,7 @@ def report(
     baseline: StrPath | None = None,
     history: StrPath | None = None,
     push: str | None = None,
-) -> ReportResult:
+) -> ReportResult | DevicesResult:
     """Render a bundle's report, recomputed from its raw samples; takes up measurements made on a device.
 
     Args:
@@ -182,8 +199,8 @@ def report(
     Raises:
         KdcError: see `export`.
     """
-    from compressor.report import counted, entry_of, read_baseline, refresh, remember, results_beside
     from compressor.report import push as send
+    from compressor.report import read_baseline
     from compressor.report.push import repository
     from compressor.report.release import bundle_of
 
@@ -200,15 +217,14 @@ def report(
         _refuse_sealed("--history", remembered, sealed)
         if file is not None and file.resolve() == remembered.resolve():
             raise KdcError(f"--out and --history are both {file}", "name two files")
+    refuse_for_several(folder, chosen, {"--push": push, "--history": remembered})
     held_against = None if earlier is None else read_baseline(earlier, folder)
-    made, beside = refresh(folder, allow_unmeasured), None
-    if held_against is not None:
-        beside, made = results_beside(counted(folder), held_against)
-    trend = None if remembered is None else remember(remembered, entry_of(counted(folder), made))
-    done = ReportResult(folder, made, allow_unmeasured, baseline=earlier, format=chosen, trend=trend, beside=beside)
+    done = reported(folder, chosen, allow_unmeasured, (earlier, held_against), remembered)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
-    return done if push is None else replace(done, pushed=send(folder, made, push, allow_unmeasured))
+    if push is None or isinstance(done, DevicesResult):
+        return done
+    return replace(done, pushed=send(folder, done.report, push, allow_unmeasured))
 
 
 def _endings() -> dict[str, str]:
@@ -235,7 +251,9 @@ def _refuse_ending(file: Path, format: str) -> None:
 
 
 @api_call
-def check(bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured: bool = False) -> BundleResult:
+def check(
+    bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured: bool = False
+) -> BundleResult | DevicesResult:
     """The gate alone: verify every file, and recompute every verdict. Needs no torch.
 
     A bundle is not signed: its seal shows damage and edits, not forgery.
@@ -248,22 +266,22 @@ def check(bundle: StrPath, *, baseline: StrPath | None = None, allow_unmeasured:
     Raises:
         KdcError: where a file is missing, damaged or edited. A budget that does not hold raises nothing: see `passed`.
     """
-    from compressor.report import check as run
-    from compressor.report import read_baseline
+    from compressor.report import check_each, read_baseline
 
     folder, earlier = path_of(bundle, "bundle"), optional_path(baseline, "--baseline")
     held_against = None if earlier is None else read_baseline(earlier, folder)
-    return BundleResult(folder, run(folder, held_against), allow_unmeasured, baseline=earlier)
+    return result_of(folder, check_each(folder, held_against), allow_unmeasured, baseline=earlier)
 
 
 def _measuring(
-    device: str, device_python: str | None, baseline: StrPath | None, rounds: int, seconds: float,
-    allow_unmeasured: bool, throughput: bool,
+    device: str | Sequence[str] | None, device_python: str | None, baseline: StrPath | None, rounds: int,
+    seconds: float, allow_unmeasured: bool, throughput: bool,
 ) -> "Measuring":  # fmt: skip
     from compressor.pipeline import Measuring
 
     earlier = optional_path(baseline, "--baseline")
-    return Measuring(device, device_python, earlier, rounds, seconds, allow_unmeasured, throughput)
+    devices = tuple(several(device, "--device")) or ("local",)
+    return Measuring(devices, device_python, earlier, rounds, seconds, allow_unmeasured, throughput)
 
 
 def refuse_out(

@@ -20,6 +20,7 @@ __all__ = [
     "DecodeCache",
     "Device",
     "DevicePython",
+    "Devices",
     "Epochs",
     "InputSize",
     "Overwrite",
@@ -27,6 +28,7 @@ __all__ = [
     "Plan",
     "Precompute",
     "ProfileName",
+    "ProfileNames",
     "Qat",
     "Quiet",
     "QuietResult",
@@ -143,6 +145,14 @@ QuietResult = Annotated[bool, typer.Option("--quiet", help="Show no progress, an
 ProfileName = Annotated[
     str, typer.Option(help="A profile's name, or the path of its YAML.", autocompletion=_profiles_like)
 ]
+ProfileNames = Annotated[
+    list[str],
+    typer.Option(
+        "--profile",
+        help="A profile's name, or the path of its YAML; repeatable: a bundle each in OUT/NAME, one verdict.",
+        autocompletion=_profiles_like,
+    ),
+]
 BundleDir = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that kdc export made.")]
 ReportFormat = Annotated[
     str | None,
@@ -162,6 +172,15 @@ Throughput = Annotated[
 ]
 Device = Annotated[
     str, typer.Option(metavar="URL", help="local, ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER].")
+]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="[NAME=]URL",
+        help="local (the default), ssh://[USER@]HOST[:PORT][/FOLDER] or adb:SERIAL[/FOLDER]; repeatable: several "
+        "devices in one verdict.",
+    ),
 ]
 DevicePython = Annotated[
     str | None, typer.Option(metavar="EXE", help="Python on the device, e.g. of a virtual environment there.")

@@ -10,13 +10,13 @@ from compressor.cli.options import (
     AsJson,
     Baseline,
     BundleDir,
-    Device,
     DevicePython,
+    Devices,
     HeldAgainst,
     Overwrite,
     OverwriteFile,
     Plan,
-    ProfileName,
+    ProfileNames,
     Quiet,
     QuietResult,
     ReportFormat,
@@ -29,14 +29,14 @@ from compressor.cli.plan import show_plan
 from compressor.errors import KdcError
 
 if TYPE_CHECKING:
-    from compressor.api import BundleResult, ReportResult
+    from compressor.api import BundleResult, DevicesResult, ReportResult
 
 __all__ = ["check", "export", "judge", "measure", "report"]
 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that kdc distill made.")],
-    profile: ProfileName,
+    profile: ProfileNames,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
     target: Annotated[
         list[str] | None, typer.Option(help="Only this runtime, or RUNTIME-PRECISION, of the profile; repeatable.")
@@ -54,7 +54,7 @@ def export(
         bool, typer.Option("--dynamic-batch", help="Let the batch vary from call to call.")
     ] = False,
     teacher: Annotated[str | None, typer.Option(help="Where the run's teacher lies now, if it was moved.")] = None,
-    device: Device = "local",
+    device: Devices = None,
     device_python: DevicePython = None,
     baseline: Baseline = None,
     rounds: Rounds = 30,
@@ -85,7 +85,7 @@ def export(
 
 def measure(
     bundle: BundleDir,
-    device: Device = "local",
+    device: Devices = None,
     device_python: DevicePython = None,
     baseline: Baseline = None,
     rounds: Rounds = 30,
@@ -159,18 +159,19 @@ def report(
     )  # fmt: skip
     if out is None:
         _print(done, quiet)
-    if done.pushed is not None:
+    if isinstance(done, api.ReportResult) and done.pushed is not None:
         progress_for(quiet).note(f"pushed to {done.pushed}")
 
 
-def _print(done: "ReportResult", quiet: bool) -> None:
+def _print(done: "ReportResult | DevicesResult", quiet: bool) -> None:
+    from compressor.api import ReportResult
     from compressor.terminal.console import show_json, show_result
 
     if done.format != "text":
         (show_json if done.format in ("json", "bencher", "release") else show_result)(done.text)
         return
     _show(done, quiet)
-    if done.history and not quiet:
+    if isinstance(done, ReportResult) and done.history and not quiet:
         show_result(done.history)
 
 
@@ -200,38 +201,60 @@ def check(
     A bundle is not signed: its seal shows damage and edits, not forgery.
     """
     from compressor import api
-    from compressor.report import seal_line, to_json
+    from compressor.report import seal_line
     from compressor.report.render.release import beside_baseline
     from compressor.terminal.console import show_json, show_line
 
     done = api.check(bundle, baseline=baseline, allow_unmeasured=allow_unmeasured)
     if as_json:
-        show_json(to_json(done.report))
+        show_json(_json(done))
     elif not quiet:
         show_line(done.summary)
-        if said := beside_baseline(done.report):
-            show_line(f"against the baseline: {said}")
-        show_line(seal_line(bundle))
+        devices = done.devices if isinstance(done, api.DevicesResult) else {"": done.report}
+        for name, report in devices.items():
+            if said := beside_baseline(report):
+                show_line(f"{name} against the baseline: {said}".lstrip())
+        for folder in _sealed(done):
+            show_line(seal_line(folder))
     raise typer.Exit(done.exit_code)
 
 
-def judge(done: "BundleResult", as_json: bool, quiet: bool = False) -> None:
+def judge(done: "BundleResult | DevicesResult", as_json: bool, quiet: bool = False) -> None:
     """Show a result, and end as its verdict says."""
-    from compressor.report import to_json
     from compressor.terminal.console import show_json
 
     if as_json:
-        show_json(to_json(done.report))
+        show_json(_json(done))
     else:
         _show(done, quiet)
     raise typer.Exit(done.exit_code)
 
 
-def _show(done: "BundleResult", quiet: bool) -> None:
-    from compressor.report import summary
+def _sealed(done: "BundleResult | DevicesResult") -> list[Path]:
+    """The bundles that were checked: one, or one a profile, of which some may wait to be measured."""
+    from compressor.api import DevicesResult
+    from compressor.report import counted
+
+    inner = [each.bundle for each in done.measured] if isinstance(done, DevicesResult) else [""]
+    folders = [done.bundle / name for name in dict.fromkeys(inner)]
+    return [folder for folder in folders if (counted(folder) / "SHA256SUMS").is_file()]
+
+
+def _json(done: "BundleResult | DevicesResult") -> str:
+    from compressor.api import DevicesResult
+    from compressor.report import devices_of, to_json
+
+    return to_json(devices_of(done.measured) if isinstance(done, DevicesResult) else done.report)
+
+
+def _show(done: "BundleResult | DevicesResult", quiet: bool) -> None:
+    from compressor.api import DevicesResult
+    from compressor.report import devices_summary, summary
     from compressor.terminal.console import show_line, show_summary
 
     if quiet:
         show_line(done.summary)
+    elif isinstance(done, DevicesResult):
+        show_summary(devices_summary(done.measured, str(done.bundle)))
     else:
         show_summary(summary(done.report, str(done.bundle), done.allow_unmeasured, done.baseline))

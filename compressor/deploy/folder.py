@@ -24,17 +24,18 @@ __all__ = ["problems_of_best", "ship", "write_best"]
 MANIFEST = "manifest.json"
 
 
-def ship(bundle_dir: Path, report: Report) -> None:
-    """Make BUNDLE/best/ of what the report chose; where it chose nothing, there is none. Raises KdcError."""
+def ship(bundle_dir: Path, report: Report, device: str = "") -> None:
+    """Make BUNDLE/best/ of what the report chose, or best/ in the folder `device` of one of several devices; where it
+    chose nothing, there is none. Raises KdcError."""
     if report.winner is None:
         try:
-            if (bundle_dir / BEST).exists():
-                shutil.rmtree(bundle_dir / BEST)
+            if (bundle_dir / device / BEST).exists():
+                shutil.rmtree(bundle_dir / device / BEST)
         except OSError as error:
             raise os_error(error, f"clearing {bundle_dir}") from error
         return
     bundle, variant, row = _chosen(bundle_dir, report, report.winner)
-    write_best(bundle_dir, bundle, variant, row=row, why=report.why)
+    write_best(bundle_dir, bundle, variant, row=row, why=report.why, device=device)
 
 
 def _chosen(bundle_dir: Path, report: Report, winner: str) -> tuple[Bundle, Variant, Row]:
@@ -50,17 +51,18 @@ def write_best(
     *,
     row: Row | None = None,
     why: str = "",
+    device: str = "",
 ) -> None:
     """Make BUNDLE/best/ of `variant`: whole, or not at all; an earlier one is replaced.
 
-    `row`: the variant's in the report, where it was measured; `why`: why it was chosen. The example
-    classifies one image a call where the batch may vary. Raises KdcError.
+    `row`: the variant's in the report, where it was measured; `why`: why it was chosen; `device`: see
+    `ship`. The example classifies one image a call where the batch may vary. Raises KdcError.
     """
-    best = bundle_dir / BEST
+    best = bundle_dir / device / BEST
     models = _models(variant)
     temporary = None
     try:
-        temporary = new_folder(bundle_dir, BEST)
+        temporary = new_folder(best.parent, BEST)
         for path, entry in models.items():
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle_dir / entry.path, temporary / path)
@@ -79,18 +81,19 @@ def write_best(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def problems_of_best(bundle_dir: Path, report: Report) -> list[str]:
+def problems_of_best(bundle_dir: Path, report: Report, device: str = "") -> list[str]:
     """What keeps BUNDLE/best/ from being the variant that `report`, just recomputed, chooses: a line each, that begins
-    with a path in the bundle. Of a best/ that another version of kdc made, its example programs are not compared.
+    with a path in the bundle; `device`: see `ship`. Of a best/ that another version of kdc made, its example programs
+    are not compared.
     """
-    best = bundle_dir / BEST
+    best, name = bundle_dir / device / BEST, f"{device}{BEST}"
     if report.winner is None:
-        return [f"{BEST} ships a model, but the report chooses none"] if best.exists() else []
+        return [f"{name} ships a model, but the report chooses none"] if best.exists() else []
     if not (best / MANIFEST).is_file():
-        return [f"{BEST}/{MANIFEST} is missing, though the report chooses {report.winner}"]
+        return [f"{name}/{MANIFEST} is missing, though the report chooses {report.winner}"]
     manifest = read_json(best / MANIFEST, Manifest)
     if manifest.variant != report.winner:
-        return [f"{BEST} is {manifest.variant}, but the report chooses {report.winner}"]
+        return [f"{name} is {manifest.variant}, but the report chooses {report.winner}"]
     bundle, variant, row = _chosen(bundle_dir, report, report.winner)
     models = _models(variant)
     written = _written(bundle, variant, models, row, report.why)
@@ -101,13 +104,13 @@ def problems_of_best(bundle_dir: Path, report: Report) -> list[str]:
     else:
         recorded = {file.path: file.sha256 for file in manifest.files} | {MANIFEST: digests[MANIFEST]}
         wanted = recorded | wanted | {path: _sha256(written[path]) for path in ("labels.txt", "preprocess.json")}
-    missing = [f"{BEST}/{path} is missing" for path in wanted if path not in digests]
+    missing = [f"{name}/{path} is missing" for path in wanted if path not in digests]
     changed = [path for path in digests if path in wanted and digests[path] != wanted[path]]
     foreign = [path for path in digests if path not in wanted]
     return [
         *missing,
-        *(f"{BEST}/{path} is not that of {report.winner}" for path in changed),
-        *(f"{BEST}/{path} does not belong to {report.winner}" for path in foreign),
+        *(f"{name}/{path} is not that of {report.winner}" for path in changed),
+        *(f"{name}/{path} does not belong to {report.winner}" for path in foreign),
     ]
 
 

@@ -20,6 +20,7 @@ be a mount point or lie behind a link, and its parent need not be writable.
 """
 
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -30,10 +31,11 @@ from pathlib import Path
 
 from compressor.errors import KdcError, os_error
 from compressor.files.atomic import TEMPORARY, is_temporary, link_or_copy, temporary_beside
-from compressor.files.bundle_folder import BEST, NEXT, SUMS, UNMEASURED, files_of, holds_bundle, own_files
+from compressor.files.bundle_folder import BEST, DEVICES, NEXT, SUMS, UNMEASURED, files_of, holds_bundle, own_files
 
 __all__ = ["deliver", "new_folder", "next_state", "promote", "settle"]
 
+IN_BEST = re.compile(rf"({DEVICES}/[^/]+/)?{BEST}/")
 STALE_S = 86_400.0
 """A session of bench.py that was started by hand holds no lock of the bundle's; after a day it has ended."""
 
@@ -115,7 +117,8 @@ def settle(bundle: Path) -> None:
         raise KdcError(
             failed.message, f"{failed.hint}; then `kdc report {bundle}` goes on", failed.exit_code
         ) from error
-    for left in (bundle / "measurements").glob(f"{TEMPORARY}*"):
+    sessions = f"measurements/{TEMPORARY}*"
+    for left in (*bundle.glob(sessions), *bundle.glob(f"{DEVICES}/*/{sessions}")):
         with suppress(OSError):
             if time.time() - left.lstat().st_mtime > STALE_S:
                 _remove(left)
@@ -126,10 +129,11 @@ def _take_over(following: Path, bundle: Path) -> None:
     find one model or none, and never a mixture."""
     new = set(files_of(following))
     old = own_files(bundle)
+    for best in sorted({f"{BEST}/", *(match[0] for path in new | old if (match := IN_BEST.match(path)))}):
+        _swap(following / best, bundle / best, bundle)
     for path in sorted(old - new):
-        if not path.startswith(f"{BEST}/"):
+        if not IN_BEST.match(path):
             _unlink(bundle, path)
-    _swap(following / BEST, bundle / BEST, bundle)
     for path in sorted(new, key=lambda path: (path == SUMS, path)):
         if not _same(following / path, bundle / path):
             (bundle / path).parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +154,7 @@ def _swap(new: Path, old: Path, bundle: Path) -> None:
     if old.is_symlink() or old.exists():
         old.rename(bundle / f"{TEMPORARY}old.{secrets.token_hex(4)}")
     if wanted:
+        old.parent.mkdir(parents=True, exist_ok=True)
         made.rename(old)
 
 

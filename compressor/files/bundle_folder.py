@@ -1,6 +1,7 @@
 """What lies in the folder of a bundle, and which of its states counts; bundle_change.py says how it changes."""
 
 import os
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +16,24 @@ from compressor.files.reading import JSON_BYTES, json_value, read_bytes
 
 __all__ = [
     "BEST",
+    "DEVICE",
+    "DEVICES",
+    "MATRIX",
+    "MEASUREMENT",
     "NEXT",
+    "REMADE",
     "SUMS",
     "UNMEASURED",
     "claim",
     "counted",
+    "device_folders",
     "files_of",
     "holds_bundle",
     "is_working",
     "must_hold_a_bundle",
     "own_files",
     "read_steadily",
+    "remade_in",
     "remove_strays",
     "stray",
 ]
@@ -35,7 +43,16 @@ BEST = "best"
 NEXT, UNMEASURED = ".kdc-next", ".kdc-unmeasured"
 WORKING = ".kdc-"
 
-MEASURED = ("measurements/",)
+DEVICES, DEVICE = "devices", "device.json"
+MATRIX = ("devices.json", "devices.md")
+"""Of a bundle that was measured on several devices: each has a folder in the one, with the other in it, and its
+session, its report and its best/; and what is said of all of them."""
+
+MEASUREMENT = "measurements/measurement.json"
+REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml", "README.md")
+"""What a measurement on the device replaces, and what is then made from it."""
+
+MEASURED = re.compile(rf"({DEVICES}/[^/]+/)?measurements/")
 """What is kdc's whatever lies in it: sessions that were copied from a device are in no list yet."""
 
 STRAYS = (".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", ".localized", "__macosx", "@eadir")
@@ -75,6 +92,20 @@ def remove_strays(bundle: Path, strays: Sequence[str]) -> str:
 def counted(bundle: Path) -> Path:
     """Where the state of `bundle` lies that counts: the folder itself, but while another state takes its place."""
     return bundle / NEXT if (bundle / NEXT).is_dir() else bundle
+
+
+def device_folders(folder: Path) -> list[str]:
+    """Where in the bundle what belongs to each of several devices lies, "devices/NAME/", sorted; none where the bundle
+    has one session of its own, or none."""
+    names = (path.parent.name for path in folder.glob(f"{DEVICES}/*/{DEVICE}"))
+    return sorted(f"{DEVICES}/{name}/" for name in names if not is_temporary(name))
+
+
+def remade_in(folder: Path) -> tuple[str, ...]:
+    """`REMADE` in this bundle: of one session, or of each device."""
+    devices = device_folders(folder)
+    each = tuple(f"{device}{path}" for device in devices for path in REMADE)
+    return (*MATRIX, "junit.xml", *each) if devices else REMADE
 
 
 def holds_bundle(folder: Path) -> bool:
@@ -117,7 +148,7 @@ def claim(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise KdcError(f"--out {out} holds a bundle", "--overwrite to replace it, or another --out")
     bundle_files = own_files(out) | own_files(counted(out))
-    foreign = [path for path in files if path not in bundle_files and not path.startswith(MEASURED)]
+    foreign = [path for path in files if path not in bundle_files and not MEASURED.match(path)]
     if foreign:
         suffix = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         strays = [left for path in foreign if (left := stray(path)) is not None]
@@ -137,7 +168,7 @@ def own_files(bundle: Path) -> set[str]:
         manifest = json_value(read_bytes(bundle / "bundle.json", most=JSON_BYTES), "bundle.json")
         entries = [*manifest["support"], *(entry for variant in manifest["variants"] for entry in variant["files"])]
         named |= {str(entry["path"]) for entry in entries}
-    return {path for path in files_of(bundle) if path in named or path.startswith(MEASURED)}
+    return {path for path in files_of(bundle) if path in named or MEASURED.match(path)}
 
 
 def read_steadily(bundle: Path, read: Callable[[], T]) -> T:
@@ -177,6 +208,8 @@ def must_hold_a_bundle(bundle_dir: Path) -> None:
         raise KdcError(
             f"{bundle_dir} holds an export that is not measured yet", f"`kdc measure {bundle_dir}` finishes it"
         )
+    if (bundle_dir / MATRIX[0]).is_file():
+        raise KdcError(f"{bundle_dir} holds the bundles of several profiles", f"name one of them: {bundle_dir}/PROFILE")
     if not bundle_dir.exists():
         raise KdcError(f"the bundle {bundle_dir} does not exist", "kdc export RUN … --out DIR makes one")
     run = bundle_dir if (bundle_dir / "student.json").is_file() else "RUN"

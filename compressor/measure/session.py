@@ -7,7 +7,7 @@ is taken up again; where that fails, the samples that arrived are kept.
 
 import re
 import shutil
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,27 +120,33 @@ def measure_bundle(
     throughput: bool,
     undecided: Undecided,
     progress: Progress,
+    into: Path | None = None,
+    stop: threading.Event | None = None,
 ) -> Measurement:
-    """Measure every variant of `bundle` on a device; leaves BUNDLE/measurements/ with what was measured.
+    """Measure every variant of `bundle` on a device; leaves BUNDLE/measurements/ with what was measured, or
+    measurements/ in the folder `into`.
 
     After `rounds` of blocks it asks `undecided` whether more would tell, and doubles them until nothing is open or
     the rounds have taken `seconds`. `python`: the interpreter on the device. Raises KdcError where nothing could be
-    measured; a session that broke off is a Measurement whose `lost` says why.
+    measured; a session that broke off is a Measurement whose `lost` says why. Once another thread sets `stop` it ends
+    by KeyboardInterrupt.
     """
+    into, stop = into or bundle, stop or threading.Event()
     manifest = read_json(bundle / "bundle.json", Bundle)
     require_own_runners(bundle, manifest)
     samples = Samples(target=rounds, seconds=seconds, throughput=throughput)
     pauses = iter(() if url.kind == "local" else RETRY_AFTER_S)
-    with _staging(bundle) as folder:
+    with _staging(into) as folder:
         while True:
             reached = False
             try:
                 with open_link(url, bundle, manifest, python=python, progress=progress) as link:
                     reached = True
-                    listen(link, samples, undecided, progress)
+                    listen(link, samples, undecided, progress, stop)
                     _fetch(link, samples, manifest, folder)
                 break
             except KdcError as error:
+                _go_on(stop)
                 # What keeps it from being reached again (its name, its key, its disk) must not cost the samples.
                 if samples.state is None or (reached and error.exit_code != EXIT_INCONCLUSIVE):
                     raise
@@ -150,15 +156,23 @@ def measure_bundle(
                     progress.warn(f"{error.message}; the samples of {len(samples.rounds)} rounds are kept")
                     break
                 progress.warn(f"{error.message}; trying again in {pause:g} s")
-                time.sleep(pause)
+                stop.wait(pause)
+                _go_on(stop)
         measurement = samples.measurement(url.kind, folder)
         undecided(measurement)  # refuses one that is not of this bundle, before it takes the place of another
-        _publish(measurement, folder, bundle)
+        _publish(measurement, folder, into)
     return measurement
 
 
-def listen(link: Link, samples: Samples, undecided: Undecided, progress: Progress) -> None:
-    """Run bench.py to its end, from where an earlier connection was lost."""
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise KeyboardInterrupt
+
+
+def listen(
+    link: Link, samples: Samples, undecided: Undecided, progress: Progress, stop: threading.Event | None = None
+) -> None:
+    """Run bench.py to its end, from where an earlier connection was lost; `stop`: see `measure_bundle`."""
     rounds = 0 if samples.enough else max(1, samples.target - len(samples.rounds))
     samples.target = len(samples.rounds) + rounds
     following = samples.rounds[-1].number + 1 if samples.rounds else 0
@@ -170,6 +184,8 @@ def listen(link: Link, samples: Samples, undecided: Undecided, progress: Progres
     arguments += ["--variant", *samples.only] if samples.only else []
     samples.connections += 1
     for number, event in enumerate(link.bench(arguments)):
+        if stop is not None:
+            _go_on(stop)
         if number >= MOST_EVENTS:
             raise KdcError(f"bench.py has sent {MOST_EVENTS:,} events and does not end")
         try:

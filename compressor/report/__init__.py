@@ -3,6 +3,7 @@
 finish      after an export and its measurement: build the report, write it, seal the bundle
 refresh     after a measurement on the device: the same, once everything that was made before is verified
 check       verify every file and best/, build the report anew; what `kdc check` turns into an exit code
+            finish_each, refresh_each, check_each: the same for a bundle that was measured on several devices, too
 
 open_lines  which lines more rounds would decide, of `results_with(read_unmeasured(BUNDLE), measurement)`: asked after
             each look of a session that is still going on, before there are any logits
@@ -16,13 +17,15 @@ from compressor.deploy import problems_of_best, ship
 from compressor.errors import KdcError
 from compressor.files.atomic import is_temporary, write_text
 from compressor.files.bundle_change import next_state, settle
-from compressor.files.bundle_folder import counted, must_hold_a_bundle, read_steadily
+from compressor.files.bundle_folder import MATRIX, counted, must_hold_a_bundle, read_steadily, remade_in
 from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report, report_of
+from compressor.report.bundles import holds_bundles, not_measured, of_profile, read_bundles, write_matrix
+from compressor.report.devices import OnDevice, devices_of, exit_code_over, read_devices
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.history import Trend, entry_of, remember, trend_table
-from compressor.report.integrity import REMADE, seal, seal_line, verify, verify_made
+from compressor.report.integrity import seal, seal_line, verify, verify_made
 from compressor.report.push import push
 from compressor.report.read import Results, read_results, read_unmeasured, results_with
 from compressor.report.release import (
@@ -36,31 +39,45 @@ from compressor.report.release import (
 )
 from compressor.report.render.bencher import to_bencher
 from compressor.report.render.card import to_card
+from compressor.report.render.devices import devices_line, to_matrix
 from compressor.report.render.formats import report_schema, to_json, verdict_line
 from compressor.report.render.junit import to_junit
 from compressor.report.render.page import to_markdown
-from compressor.report.render.summary import summary
+from compressor.report.render.summary import devices_summary, summary
 from compressor.report.side_by_side import side_by_side
 from compressor.report.side_by_side import to_table as side_by_side_table
 from compressor.schema.report import Report
 
 __all__ = [
     "Baseline",
+    "OnDevice",
     "Results",
     "Trend",
     "build_report",
     "check",
+    "check_each",
     "compared_with",
     "counted",
+    "devices_line",
+    "devices_of",
+    "devices_summary",
     "entry_of",
     "exit_code_for",
+    "exit_code_over",
     "finish",
+    "finish_each",
+    "holds_bundles",
     "must_hold_a_bundle",
+    "not_measured",
+    "of_profile",
     "open_lines",
     "push",
     "read_baseline",
+    "read_bundles",
+    "read_devices",
     "read_unmeasured",
     "refresh",
+    "refresh_each",
     "release_of",
     "remember",
     "report_beside",
@@ -80,10 +97,12 @@ __all__ = [
     "to_json",
     "to_junit",
     "to_markdown",
+    "to_matrix",
     "trend_table",
     "verdict_line",
     "verify",
     "verify_made",
+    "write_matrix",
 ]
 
 
@@ -124,14 +143,51 @@ def _holds(file: Path, content: str) -> bool:
 def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
     """Build the report of a bundle, write it, put what it chose into best/, and seal the bundle. For a bundle that does
     not count yet (see bundle_change): a kill on the way leaves one that is nothing."""
-    results = read_results(bundle_dir)
-    report = report_of(results)
-    for name, text in texts_of(bundle_dir, report, results, allow_unmeasured).items():
+    return _alone(finish_each(bundle_dir, allow_unmeasured))
+
+
+def finish_each(bundle_dir: Path, allow_unmeasured: bool = False) -> tuple[OnDevice, ...]:
+    """`finish`, also for a bundle that was measured on several devices: each with its own report and best/."""
+    measured = _measured(bundle_dir)
+    for name, text in _texts(bundle_dir, measured, allow_unmeasured).items():
         if not _holds(bundle_dir / name, text):
             write_text(bundle_dir / name, text)
-    ship(bundle_dir, report)
+    for each in measured:
+        ship(bundle_dir, each.report, each.folder)
     seal(bundle_dir)
-    return report
+    return measured
+
+
+def _measured(folder: Path, baseline: Baseline | None = None) -> tuple[OnDevice, ...]:
+    """What was measured, on each of several devices; where there is one session, that alone, without a name."""
+    if devices := read_devices(folder, baseline):
+        return devices
+    if baseline is not None:
+        results, report = results_beside(folder, baseline)
+    else:
+        results = read_results(folder)
+        report = report_of(results)
+    return (OnDevice("", "", report, results),)
+
+
+def _alone(measured: tuple[OnDevice, ...]) -> Report:
+    if measured[0].folder:
+        names = ", ".join(each.name for each in measured)
+        raise KdcError(f"the bundle was measured on several devices, and this is about one: {names}")
+    return measured[0].report
+
+
+def _texts(folder: Path, measured: tuple[OnDevice, ...], allow_unmeasured: bool) -> dict[str, str]:
+    """The files that the bundle in `folder` holds of its reports, by path."""
+    texts = {
+        f"{each.folder}{name}": text
+        for each in measured
+        for name, text in texts_of(folder, each.report, each.results, allow_unmeasured).items()
+    }
+    if not measured[0].folder:
+        return texts
+    matrix = (to_json(devices_of(measured)), to_matrix(measured, allow_unmeasured))
+    return texts | dict(zip(MATRIX, matrix, strict=True)) | {"junit.xml": to_junit(*(each.report for each in measured))}
 
 
 def refresh(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
@@ -140,20 +196,35 @@ def refresh(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
     Nothing is written where nothing is new, nor where the bundle cannot be written to. Raises KdcError where anything
     but the measurements was changed, and where another command writes the bundle for longer than a minute.
     """
+    return _alone(refresh_each(bundle_dir, allow_unmeasured))
+
+
+def refresh_each(bundle_dir: Path, allow_unmeasured: bool = False) -> tuple[OnDevice, ...]:
+    """`refresh`, also for a bundle that was measured on several devices, and for the bundles of several profiles."""
+    if holds_bundles(bundle_dir):
+        return _refresh_bundles(bundle_dir, allow_unmeasured)
     must_hold_a_bundle(bundle_dir)
     done = read_steadily(bundle_dir, lambda: _as_sealed(bundle_dir, allow_unmeasured))
     if done is not None:
         _tidy(bundle_dir)
         return done
     if not os.access(bundle_dir, os.W_OK):
-        verify(bundle_dir, may_change=REMADE)
-        return build_report(counted(bundle_dir))
+        verify(bundle_dir, may_change=remade_in(counted(bundle_dir)))
+        return _measured(counted(bundle_dir))
     with locked(bundle_dir, "kdc report", wait_s=WAIT_S):
         settle(bundle_dir)
-        verify(bundle_dir, may_change=REMADE)
+        verify(bundle_dir, may_change=remade_in(bundle_dir))
         with next_state(bundle_dir) as following:
-            report = finish(following, allow_unmeasured)
-    return report
+            measured = finish_each(following, allow_unmeasured)
+    return measured
+
+
+def _refresh_bundles(folder: Path, allow_unmeasured: bool) -> tuple[OnDevice, ...]:
+    measured = read_bundles(folder, lambda bundle: refresh_each(bundle, allow_unmeasured))
+    if os.access(folder, os.W_OK):
+        with locked(folder, "kdc report", wait_s=WAIT_S):
+            write_matrix(folder, measured, allow_unmeasured)
+    return measured
 
 
 def _tidy(bundle_dir: Path) -> None:
@@ -164,8 +235,8 @@ def _tidy(bundle_dir: Path) -> None:
             settle(bundle_dir)
 
 
-def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
-    """The report, where the bundle is sealed with it already; None where there is something to write."""
+def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> tuple[OnDevice, ...] | None:
+    """What was measured, where the bundle is sealed with its reports; None where there is something to write."""
     folder = counted(bundle_dir)
     if folder != bundle_dir:
         return None
@@ -173,23 +244,33 @@ def _as_sealed(bundle_dir: Path, allow_unmeasured: bool) -> Report | None:
         verify(bundle_dir)
     except KdcError:
         return None
-    results = read_results(folder)
-    report = report_of(results)
-    texts = texts_of(folder, report, results, allow_unmeasured)
-    written = all(_holds(folder / name, content) for name, content in texts.items())
-    return report if written and not problems_of_best(bundle_dir, report) else None
+    measured = _measured(folder)
+    written = all(_holds(folder / name, text) for name, text in _texts(folder, measured, allow_unmeasured).items())
+    return measured if written and not _problems(folder, measured) else None
+
+
+def _problems(folder: Path, measured: tuple[OnDevice, ...]) -> list[str]:
+    """What keeps each best/ from being what the report on it chooses."""
+    return [problem for each in measured for problem in problems_of_best(folder, each.report, each.folder)]
 
 
 def check(bundle_dir: Path, baseline: Baseline | None = None) -> Report:
     """The report recomputed from a bundle in which every file is as it was sealed, and best/ is what that report
     chooses; raises KdcError otherwise. Writes nothing. `baseline`: another one to be held against."""
+    return _alone(check_each(bundle_dir, baseline))
+
+
+def check_each(bundle_dir: Path, baseline: Baseline | None = None) -> tuple[OnDevice, ...]:
+    """`check`, also for a bundle that was measured on several devices, and for the bundles of several profiles."""
+    if holds_bundles(bundle_dir):
+        return read_bundles(bundle_dir, lambda bundle: check_each(bundle, baseline))
     return read_steadily(bundle_dir, lambda: _check(bundle_dir, baseline))
 
 
-def _check(bundle_dir: Path, baseline: Baseline | None) -> Report:
+def _check(bundle_dir: Path, baseline: Baseline | None) -> tuple[OnDevice, ...]:
     verify(bundle_dir)
     folder = counted(bundle_dir)
-    report = build_report(folder) if baseline is None else report_beside(folder, baseline)
-    if problems := problems_of_best(folder, report):
+    measured = _measured(folder, baseline)
+    if problems := _problems(folder, measured):
         raise KdcError("; ".join(f"{bundle_dir}/{problem}" for problem in problems), f"kdc report {bundle_dir}")
-    return report
+    return measured

@@ -23,12 +23,13 @@ from compressor.stats import MIN_BLOCKS, percentile_needs, smallest_detectable
 __all__ = ["build_report", "report_of"]
 
 
-def build_report(bundle_dir: Path) -> Report:
-    """The report on a bundle; where it holds no measurement, figures are null and verdicts unmeasured.
+def build_report(bundle_dir: Path, device: str = "") -> Report:
+    """The report on a bundle, or on what was measured on one of several devices, by its folder in the bundle; where
+    there is no measurement, figures are null and verdicts unmeasured.
 
     Raises KdcError naming the file for anything missing, damaged or contradictory. Compares no hashes: see `verify`.
     """
-    return report_of(read_results(bundle_dir))
+    return report_of(read_results(bundle_dir, device))
 
 
 def report_of(results: Results, chosen: tuple[str | None, str] | None = None) -> Report:
@@ -46,6 +47,7 @@ def report_of(results: Results, chosen: tuple[str | None, str] | None = None) ->
     return Report(
         kdc=__version__,
         profile=bundle.profile.name,
+        measured_on=results.device,
         device=bundle.profile.device.cpu.value,
         verdict=verdict,
         holds=holds,
@@ -109,7 +111,9 @@ def _notes(
         yield f"The profile sets no budget: the verdict rests on kdc's own lines{defaults}."
     if not any(row.role == "student" for row in rows):
         yield "The bundle has no student variant, so there is nothing to judge."
-    if results.measurement is None:
+    if results.measurement is None and results.device is not None:
+        yield f"Nothing was measured on {results.device.name}: {results.device.error or 'its session is missing'}"
+    elif results.measurement is None:
         yield "Nothing was measured: the bundle holds no measurements/measurement.json."
     elif results.measurement.waited_s:
         yield f"It waited {results.measurement.waited_s:.0f} s for another measurement on this machine to end."

@@ -13,10 +13,13 @@ from compressor.errors import KdcError, os_error
 from compressor.files.atomic import file_sha256, write_text
 from compressor.files.bundle_folder import (
     BEST,
+    DEVICES,
+    MEASUREMENT,
     SUMS,
     counted,
     is_working,
     must_hold_a_bundle,
+    remade_in,
     remove_strays,
     stray,
 )
@@ -27,7 +30,6 @@ from compressor.schema.measurement import Measurement
 
 __all__ = [
     "MEASUREMENT",
-    "REMADE",
     "SUMS",
     "inside",
     "seal",
@@ -36,9 +38,6 @@ __all__ = [
     "verify_made",
 ]
 
-MEASUREMENT = "measurements/measurement.json"
-# What a measurement on the device replaces, and what is then made from it.
-REMADE = ("measurements/", "best/", "report.json", "report.md", "report.html", "junit.xml", "README.md")
 MOST_MEASURED = 64_000_000
 """Bytes of a measurement.json. A session of hours with twenty variants has 30 MB."""
 TOO_MANY = "bytes, more than it can have"
@@ -46,6 +45,7 @@ HEADER = 4096
 """Bytes that a .npy file may have before its numbers."""
 
 DAMAGED = re.compile(r"(.+?) (?:was changed after it was (?:made|measured) |has \d+ bytes, |is missing, though )")
+MADE_ANEW = re.compile(rf"({DEVICES}/[^/]+/)?({BEST}/|README\.md)")
 LINE = re.compile(r"([0-9a-f]{64})  (.+)", re.DOTALL)
 EXPORT_AGAIN = "make it again with `kdc export`, or copy it again from where it was made"
 
@@ -90,12 +90,12 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
     # A manifest that is not what was sealed is already named, and what it says of other files means nothing.
     if not any(problem.startswith("bundle.json ") for problem in problems):
         problems += _against_bundle(folder, digests)
-    if not any(problem.startswith(f"{MEASUREMENT} ") for problem in problems):
-        problems += _against_measurement(folder, digests)
+    named = {problem.partition(" ")[0] for problem in problems}
+    problems += _against_measurements(folder, digests, named)
     if folder != bundle_dir:
         problems += _beside(bundle_dir, listed)
     hint = f"if it was measured on a device: `kdc report {bundle_dir}` takes that up; else {EXPORT_AGAIN}"
-    remade = all(problem.startswith(REMADE) for problem in problems)
+    remade = all(problem.startswith(remade_in(folder)) for problem in problems)
     _raise(bundle_dir, problems, strays, hint if remade and not may_change else EXPORT_AGAIN)
 
 
@@ -144,7 +144,7 @@ def verify_made(bundle_dir: Path) -> None:
     if (bundle_dir / SUMS).is_file():
         listed, problems = _read_sums(bundle_dir / SUMS)
         strays = _take_strays(digests, listed)
-        problems += _against_sums(digests, listed, REMADE)
+        problems += _against_sums(digests, listed, remade_in(bundle_dir))
     else:
         strays = _take_strays(digests, ())
         known = {entry.path for entry in read_json(bundle_dir / "bundle.json", Bundle).support}
@@ -162,7 +162,7 @@ def _digests(folder: Path, bundle_dir: Path | None = None) -> dict[str, str]:
     digests = {}
     for path in _files(folder):
         size = (folder / path).lstat().st_size
-        too_large = size > sizes.get(path, most)
+        too_large = size > sizes.get(path, MOST_MEASURED if path.endswith(f"/{MEASUREMENT}") else most)
         digests[path] = f"{size} {TOO_MANY}" if too_large else file_sha256(folder / path)
     return digests
 
@@ -262,8 +262,8 @@ def _read_sums(sums: Path) -> tuple[dict[str, str], list[str]]:
 def _against_sums(digests: dict[str, str], listed: dict[str, str], may_change: tuple[str, ...]) -> Iterable[str]:
     for path in sorted({*digests, *listed} - {SUMS}):
         if any(path == free or (free.endswith("/") and path.startswith(free)) for free in may_change):
-            if path.startswith((f"{BEST}/", "README.md")) and path not in listed:  # somebody's own
-                yield f"{path} is no file of the bundle, and {path[: path.find('/') + 1] or path} is made anew: move it"
+            if (made := MADE_ANEW.match(path)) and path not in listed:  # somebody's own
+                yield f"{path} is no file of the bundle, and {made[0]} is made anew: move it"
             continue
         if path not in digests:
             yield f"{path} is missing, though {SUMS} lists it"
@@ -305,16 +305,15 @@ def _entry_problems(bundle_dir: Path, entry: FileEntry, digests: dict[str, str])
         yield f"{entry.path} has {size} bytes, but bundle.json says {entry.bytes}"
 
 
-def _against_measurement(bundle_dir: Path, digests: dict[str, str]) -> Iterator[str]:
-    if MEASUREMENT not in digests:
-        return
-    for contestant in read_json(bundle_dir / MEASUREMENT, Measurement).contestants:
-        if contestant.logits is None:
-            continue
-        path = f"measurements/{contestant.logits}"
-        if (reason := _unsafe(contestant.logits)) is not None:
-            yield f"{MEASUREMENT} names the file {contestant.logits!r}, which is refused: {reason}"
-        elif path not in digests:
-            yield f"{path} is missing, though {MEASUREMENT} names it"
-        elif digests[path] != contestant.logits_sha256:
-            yield f"{path} was changed after it was measured (sha256 differs from {MEASUREMENT})"
+def _against_measurements(bundle_dir: Path, digests: dict[str, str], wrong: Collection[str]) -> Iterator[str]:
+    for session in (path for path in digests if f"/{path}".endswith(f"/{MEASUREMENT}") and path not in wrong):
+        for contestant in read_json(bundle_dir / session, Measurement).contestants:
+            if contestant.logits is None:
+                continue
+            path = f"{session.removesuffix('measurement.json')}{contestant.logits}"
+            if (reason := _unsafe(contestant.logits)) is not None:
+                yield f"{session} names the file {contestant.logits!r}, which is refused: {reason}"
+            elif path not in digests:
+                yield f"{path} is missing, though {session} names it"
+            elif digests[path] != contestant.logits_sha256:
+                yield f"{path} was changed after it was measured (sha256 differs from {session})"

@@ -39,7 +39,7 @@ def next_step(report: Report, bundle: str = "BUNDLE") -> Step | None:
         return None
     where = shlex.quote(bundle)
     if report.session is None:
-        return Step(f"kdc measure {where}", "it was not measured")
+        return Step(_measure(report, where), "it was not measured")
     if broken(report.checks):
         return _without_the_broken(report, where)
     if report.verdict == "fail":
@@ -50,6 +50,14 @@ def next_step(report: Report, bundle: str = "BUNDLE") -> Step | None:
 def _typed(name: str, otherwise: str) -> str:
     """A name as a shell takes it; one that nobody would type is left to the reader."""
     return shlex.quote(name) if one_line(name) == name and len(name) <= LONGEST else otherwise
+
+
+def _measure(report: Report, where: str) -> str:
+    """What measures it again; of several devices that one alone, and the others stay as they are."""
+    device = report.measured_on
+    if device is None:
+        return f"kdc measure {where}"
+    return f"kdc measure {where} --device {_typed(f'{device.name}={device.url}', 'NAME=URL')}"
 
 
 def profile_to_type(report: Report) -> str:
@@ -123,17 +131,24 @@ def _without_what_a_table_lacks(report: Report, where: str) -> Step | None:
 def _for_an_open_verdict(report: Report, where: str) -> Step:
     session, undecided, missing = report.session, _decisive(report, "inconclusive"), _decisive(report, "unmeasured")
     assert session is not None
-    again = f"kdc measure {where}"
     if (step := _without_what_a_table_lacks(report, where)) is not None:
         return step
+    again = _measure(report, where)
     if session.lost is not None:
         return Step(again, "the session broke off")
     if not report.matches and (undecided | missing) & set(ON_DEVICE):
+        if report.measured_on is not None:
+            name, profile = report.measured_on.name, report.profile
+            return Step(
+                "", f"{name} is not the device of profile {profile}: latency and memory are judged there alone."
+            )
         return Step(f"{again} --device ssh://USER@HOST", "latency and memory are judged on the profile's device alone")
+    # A baseline is for all devices of a bundle.
+    against = again if report.measured_on is None else f"kdc measure {where} --device … --device …"
     if missing & set(AGAINST_BASELINE) and report.release is None:
-        return Step(f"{again} --baseline EARLIER_BUNDLE", "there is no baseline to be held against")
+        return Step(f"{against} --baseline EARLIER_BUNDLE", "there is no baseline to be held against")
     if "max_slowdown" in missing and not any(row.role == "baseline" for row in report.rows):
-        return Step(f"{again} --baseline EARLIER_BUNDLE", "the baseline did not race in this session")
+        return Step(f"{against} --baseline EARLIER_BUNDLE", "the baseline did not race in this session")
     if undecided & set(LATENCY):
         if session.disturbed:
             return Step(again, "while nothing else runs there")

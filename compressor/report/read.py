@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import KdcError
+from compressor.files.bundle_folder import DEVICE, DEVICES, device_folders
 from compressor.report.arrays import ArrayFile, open_array
 from compressor.report.consistency import bundle_fits, measurement_fits
 from compressor.report.integrity import MEASUREMENT, inside
 from compressor.report.shared import Shared, shared_with
 from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle, TeacherTable
+from compressor.schema.device import Device
 from compressor.schema.measurement import Contestant, Measurement
 from compressor.schema.release import Release
 from compressor.stats import ParityFigures, parity_figures, top1
@@ -41,7 +43,7 @@ class Results:
     `contestants` by variant, without the second copy of the reference: that one is no variant, and its blocks in
     `measurement` serve the A/A comparison alone. `table`: of a teacher that is a table, where it answers the test, and
     `table_file`: all of its answers. `ids`: the file with the samples' names. `shared`: what of the test a baseline
-    has, of which predictions are known.
+    has, of which predictions are known. `device`: where the measurement was made, if it is one of several.
     """
 
     bundle: Bundle
@@ -54,20 +56,28 @@ class Results:
     ids: Path
     shared: Shared | None
     table_file: ArrayFile | None = None
+    device: Device | None = None
 
 
-def read_results(bundle_dir: Path) -> Results:
-    """Everything in the bundle that figures are made from. Raises KdcError for anything damaged or contradictory."""
+def read_results(bundle_dir: Path, device: str = "") -> Results:
+    """Everything in the bundle that figures are made from. `device`: the folder in it of one of several devices. Raises
+    KdcError for anything damaged or contradictory, and where several devices were measured and none is given."""
     results = read_unmeasured(bundle_dir)
-    path = bundle_dir / MEASUREMENT
+    if device:
+        results = replace(results, device=_device(bundle_dir, device))
+    elif devices := device_folders(bundle_dir):
+        names = ", ".join(folder.split("/")[1] for folder in devices)
+        raise KdcError(f"{bundle_dir} was measured on several devices, and this is about one: {names}")
+    path = bundle_dir / device / MEASUREMENT
     if not path.exists():
         return results
     shape = (results.bundle.eval.n, len(results.bundle.student.class_names))
-    results = results_with(results, read_json(inside(bundle_dir, MEASUREMENT, "kdc"), Measurement), str(path))
+    measurement = read_json(inside(bundle_dir, f"{device}{MEASUREMENT}", "kdc"), Measurement)
+    results = results_with(results, measurement, str(path))
     elsewhere = _tested_elsewhere(results.bundle)
     answers = {
         name: _answers(
-            _logits(inside(bundle_dir, f"measurements/{contestant.logits}", MEASUREMENT), shape),
+            _logits(inside(bundle_dir, f"{device}measurements/{contestant.logits}", MEASUREMENT), shape),
             results.references[name],
             contestant.requested_precision,
         )
@@ -75,6 +85,14 @@ def read_results(bundle_dir: Path) -> Results:
         if contestant.logits is not None and contestant.error is None and name not in elsewhere
     }
     return replace(results, answers=answers)
+
+
+def _device(bundle_dir: Path, folder: str) -> Device:
+    path = f"{folder}{DEVICE}"
+    device = read_json(inside(bundle_dir, path, "kdc"), Device)
+    if f"{DEVICES}/{device.name}/" != folder:
+        raise KdcError(f"{bundle_dir / path} is of a device called {device.name}, which lies in another folder")
+    return device
 
 
 def read_unmeasured(bundle_dir: Path) -> Results:

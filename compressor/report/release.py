@@ -5,7 +5,7 @@ from pathlib import Path
 
 from compressor.errors import KdcError
 from compressor.files.atomic import file_sha256
-from compressor.files.bundle_folder import counted, read_steadily
+from compressor.files.bundle_folder import counted, device_folders, read_steadily
 from compressor.files.reading import JSON_BYTES, json_value, read_bytes
 from compressor.report.build import report_of
 from compressor.report.checks.artefact import ran_as_asked
@@ -78,14 +78,16 @@ def _of_bundle(path: Path) -> Release:
 
 
 def release_of(bundle_dir: Path) -> Release:
-    """What the bundle cost, and what its student variants predicted when they were measured."""
-    results = read_results(bundle_dir)
+    """What the bundle cost, and what its student variants predicted when they were measured; of several devices each on
+    the first, by name, on which it ran at its precision."""
+    sessions = [read_results(bundle_dir, device) for device in device_folders(bundle_dir) or [""]]
+    results, ended = sessions[0], [each.measurement.finished for each in sessions if each.measurement is not None]
     bundle, digests = results.bundle, digests_of(bundle_dir, results.bundle)
     return Release(
         kdc=bundle.kdc,
         student=bundle.student.architecture,
         profile=bundle.profile.name,
-        measured=results.measurement.finished if results.measurement is not None else None,
+        measured=max(ended, default=None),
         class_names=bundle.student.class_names,
         n=bundle.eval.n,
         labels=packed(results.labels, "<i4"),
@@ -98,7 +100,7 @@ def release_of(bundle_dir: Path) -> Release:
                 runtime=variant.runtime,
                 precision=variant.precision,
                 size_bytes=variant.size_bytes,
-                top1=_top1(results, variant),
+                top1=next((top1 for each in sessions if (top1 := _top1(each, variant)) is not None), None),
             )
             for variant in bundle.variants
             if variant.role in ("student", "reference")
@@ -129,10 +131,11 @@ def compared_with(bundle_dir: Path, baseline: Baseline) -> Shared:
     return shared
 
 
-def results_beside(bundle_dir: Path, baseline: Baseline) -> tuple[Results, Report]:
-    """What a bundle holds, with another baseline than the one that it was measured beside, if any: what that one
-    predicted then; and the report on it. Which variant ships is settled, and what raced in this session is left out."""
-    shared, results = compared_with(bundle_dir, baseline), read_results(bundle_dir)
+def results_beside(bundle_dir: Path, baseline: Baseline, device: str = "") -> tuple[Results, Report]:
+    """What a bundle holds, of one of several devices what lies in the folder `device`, with another baseline than the
+    one that it was measured beside, if any: what that one predicted then; and the report on it. Which variant ships is
+    settled, and what raced in this session is left out."""
+    shared, results = compared_with(bundle_dir, baseline), read_results(bundle_dir, device)
     as_measured = report_of(results)
     if results.shared is not None and results.shared.release == shared.release:
         return results, as_measured
@@ -142,6 +145,6 @@ def results_beside(bundle_dir: Path, baseline: Baseline) -> tuple[Results, Repor
     return beside, report_of(beside, chosen=(as_measured.winner, as_measured.why))
 
 
-def report_beside(bundle_dir: Path, baseline: Baseline) -> Report:
+def report_beside(bundle_dir: Path, baseline: Baseline, device: str = "") -> Report:
     """The report on a bundle, held against a baseline: see `results_beside`."""
-    return results_beside(bundle_dir, baseline)[1]
+    return results_beside(bundle_dir, baseline, device)[1]

@@ -4,42 +4,48 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compressor.errors import KdcError
-from compressor.files.bundle_folder import counted, must_hold_a_bundle, read_steadily
+from compressor.files.bundle_folder import counted, device_folders, must_hold_a_bundle, read_steadily, remade_in
 from compressor.report.build import build_report
 from compressor.report.gate import failed_lines
-from compressor.report.integrity import REMADE, verify
+from compressor.report.integrity import verify
 from compressor.report.render.markdown import code, table, text
 from compressor.report.render.text import NOT_MEASURED, estimate, megabytes, number
 from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle
-from compressor.schema.report import ClassShare, Row
+from compressor.schema.report import ClassShare, Report, Row
 from compressor.schema.side_by_side import Column, SideBySide
 
 __all__ = ["side_by_side", "to_table"]
 
 
 def side_by_side(folders: list[Path]) -> SideBySide:
-    """The bundles, every file of them verified, and what each ships. Writes nothing. Raises KdcError."""
+    """The bundles, every file of them verified, and what each ships, on each device. Writes nothing. Raises
+    KdcError."""
     seen: set[Path] = set()
     for path in folders:
         if path.resolve() in seen:
             raise KdcError(f"{path} is named twice", "name each bundle once")
         seen.add(path.resolve())
-    return SideBySide(columns=tuple(_column(path) for path in folders))
+    return SideBySide(columns=tuple(column for path in folders for column in _columns(path)))
 
 
-def _column(path: Path) -> Column:
+def _columns(path: Path) -> list[Column]:
+    """One, or one a device."""
     must_hold_a_bundle(path)
     return read_steadily(path, lambda: _read(path))
 
 
-def _read(path: Path) -> Column:
-    verify(path, may_change=REMADE)
+def _read(path: Path) -> list[Column]:
     folder = counted(path)
-    report, bundle = build_report(folder), read_json(folder / "bundle.json", Bundle)
+    verify(path, may_change=remade_in(folder))
+    return [_column(path, build_report(folder, device)) for device in device_folders(folder) or [""]]
+
+
+def _column(path: Path, report: Report) -> Column:
+    bundle, device = read_json(counted(path) / "bundle.json", Bundle), report.measured_on
     shipped = next((row for row in report.rows if row.name == report.winner), None)
     return Column(
-        bundle=str(path),
+        bundle=str(path) if device is None else f"{path} ({device.name})",
         kdc=bundle.kdc,
         profile=report.profile,
         verdict=report.verdict,

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
+from compressor.schema.device import Device
 from compressor.schema.estimate import Estimate, Spread
 from compressor.schema.measurement import Machine
 from compressor.schema.predictions import Kind
@@ -191,7 +192,8 @@ class Report(Noun):
     `kept`: which epoch's weights the student is, and by what rule. `teacher_table`: of a teacher that is a table with
     answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen;
     `losses`: how its losses were weighed, where that was tried.
-    `gain`: where it has a control. `release`: what differs from the baseline, where there is one.
+    `gain`: where it has a control. `release`: what differs from the baseline, where there is one. `measured_on`: which
+    device, where the bundle was measured on several.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -222,4 +224,5 @@ class Report(Noun):
     losses: LossRace | None = None
     gain: Gained | None = None
     release: ReleaseDiff | None = None
+    measured_on: Device | None = None
     notes: tuple[str, ...]

@@ -15,7 +15,7 @@ from compressor.terminal.printable import printable, printable_json, printable_l
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress as Bar
-    from rich.progress import Task
+    from rich.progress import Task, TaskID
 
     from compressor.progress import Progress
 
@@ -231,7 +231,8 @@ class _Live(_Quiet):
 
         self._console = Console(file=cast(TextIO, _Steady(sys.stderr)), highlight=False, soft_wrap=True)
         self._bar: Bar | None = None
-        self._doing = ""
+        self._doing: dict[str, str] = {}
+        self._tasks: dict[str, TaskID] = {}
         self._time = TimeLeft()
 
     def note(self, text: str) -> None:
@@ -250,16 +251,28 @@ class _Live(_Quiet):
                 bar.update(task, completed=done, whole=self._time.left(done / max(1, total)))
 
     def at(self, doing: str, done: int, total: int) -> None:
-        if self._bar is None or doing != self._doing:
+        lane = getattr(doing, "lane", "")
+        if self._bar is None or (not lane and doing != self._doing.get(lane)):
             self.end()
-            self._bar, self._doing = self._new_bar(), doing
+            self._bar = self._new_bar()
             self._bar.start()
-            self._bar.add_task(printable(doing), total=total, whole="")
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        if doing != self._doing.get(lane):
+            self._leave(lane)
+            self._doing[lane] = doing
+            self._tasks[lane] = self._bar.add_task(printable(doing), total=total, whole="")
+        self._bar.update(self._tasks[lane], completed=done, total=total)
         if done >= total:
-            self.end()
+            self._leave(lane)
+            if not self._tasks:
+                self.end()
+
+    def _leave(self, lane: str) -> None:
+        self._doing.pop(lane, None)
+        if self._bar is not None and lane in self._tasks:
+            self._bar.remove_task(self._tasks.pop(lane))
 
     def end(self) -> None:
+        self._doing, self._tasks = {}, {}
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -245,6 +245,7 @@ def test_held_against_another_baseline_the_page_says_what_check_says(make_bundle
     checked = compressor.check(bundle, baseline=released)
     assert (checked.exit_code, checked.report.winner) == (1, "s")
     done = compressor.report(bundle, baseline=released, format="html")
+    assert isinstance(done, compressor.ReportResult)
     assert done.beside is not None
     given = instrument(done.report, done.beside, False)
     judged = in_node("judgeAll(given, given.budget)", given)

@@ -11,9 +11,9 @@ import pytest
 
 from compressor.errors import KdcError
 from compressor.files.atomic import file_sha256
-from compressor.files.bundle_folder import claim
+from compressor.files.bundle_folder import REMADE, claim
 from compressor.report import build_report, check, finish, refresh, seal, verify
-from compressor.report.integrity import REMADE, inside, verify_made
+from compressor.report.integrity import inside, verify_made
 from compressor.schema.base import Noun, read_json
 from compressor.schema.student import Request, Student
 from tests.kit import score_of

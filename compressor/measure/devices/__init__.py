@@ -7,6 +7,8 @@ from pathlib import Path
 from compressor.measure.devices.doctor import diagnose_device, missing_on, to_text
 from compressor.measure.devices.link import Link
 from compressor.measure.devices.local import local_link
+from compressor.measure.devices.machines import same_machines
+from compressor.measure.devices.naming import NamedDevice, parse_devices
 from compressor.measure.devices.pipe import LostConnection
 from compressor.measure.devices.remote import DEFAULT_PYTHON, remote_link
 from compressor.measure.devices.url import DeviceUrl, Kind, parse_device, refuse_python_here
@@ -19,11 +21,14 @@ __all__ = [
     "Kind",
     "Link",
     "LostConnection",
+    "NamedDevice",
     "diagnose_device",
     "missing_on",
     "open_link",
     "parse_device",
+    "parse_devices",
     "refuse_python_here",
+    "same_machines",
     "to_text",
 ]
 

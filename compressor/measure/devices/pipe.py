@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -12,11 +12,14 @@ from typing import Any
 from compressor.errors import EXIT_INCONCLUSIVE, KdcError
 from compressor.files.reading import json_value
 
-__all__ = ["LostConnection", "Pipe", "PipeError", "as_object"]
+__all__ = ["LostConnection", "Pipe", "PipeError", "as_object", "end_pipes_of"]
 
 SAID = 8000  # of what the program said on stderr: the last bytes
 MOST_LINE = 4_000_000  # bytes of one event; those of a bundle with hundreds of variants take a tenth
 GOODBYE_S = 15.0  # for the device to tidy up. Longer than its agent waits for bench.py
+
+_open: set["Pipe"] = set()
+_opening = threading.Lock()
 
 
 class PipeError(Exception):
@@ -52,6 +55,9 @@ class Pipe:
             start_new_session=True,
         )
         self._said = b""
+        self.thread = threading.get_ident()
+        with _opening:
+            _open.add(self)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -111,6 +117,8 @@ class Pipe:
 
     def hang_up(self) -> None:
         """The other side sees the end of its stdin, tidies up, and ends; what it still says is read away."""
+        with _opening:
+            _open.discard(self)
         if self.process.stdin is None or self.process.stdin.closed:
             return
         with suppress(OSError):  # what was still buffered for a process that is gone
@@ -134,6 +142,15 @@ class Pipe:
         with suppress(OSError, ValueError), self.process.stdout as output:
             while output.read1(1 << 16):
                 pass
+
+
+def end_pipes_of(threads: Collection[int | None]) -> None:
+    """End the processes whose pipes these threads have opened: who waits for a word of one sees its end."""
+    with _opening:
+        pipes = [pipe for pipe in _open if pipe.thread in threads]
+    for pipe in pipes:
+        with suppress(OSError):
+            pipe.process.terminate()
 
 
 def as_object(line: bytes) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from compressor.errors import KdcError, did_you_mean
 
-__all__ = ["PERMITTED", "DeviceUrl", "Kind", "parse_device", "refuse_python_here"]
+__all__ = ["PERMITTED", "SCHEME", "DeviceUrl", "Kind", "parse_device", "refuse_python_here"]
 
 Kind = Literal["local", "ssh", "adb"]
 

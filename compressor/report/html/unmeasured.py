@@ -18,7 +18,9 @@ def not_measured(report: Report, results: Results) -> Iterator[tuple[str, str]]:
     for (line, reason), names in reasons.items():
         yield f"{line} of {_few(names)}", shown(reason, 300)
     if report.session is None:
-        yield "latency, memory, accuracy on the device", "the bundle holds no measurement"
+        device = report.measured_on
+        why = device.error if device is not None and device.error else "the bundle holds no measurement"
+        yield "latency, memory, accuracy on the device", shown(why, 300)
         return
     for row in report.rows:
         if row.error is not None:

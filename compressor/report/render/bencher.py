@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+from compressor.report.render.junit import labels_of
 from compressor.schema.report import Estimate, Report, Row, Spread
 from compressor.terminal.printable import printable
 
@@ -14,18 +15,20 @@ LONGEST_NAME = 1024
 Metric = dict[str, float]
 
 
-def to_bencher(report: Report) -> str:
-    """A benchmark a variant that was exported, with its role where it is not judged. Measures in the units that Bencher
-    gives its own: latency in nanoseconds, file-size in bytes, throughput a second; accuracy, balanced accuracy and
-    retention are shares, memory is in bytes. Bounds are those of the 95 % interval, of throughput the lowest and the
-    highest window. What was not measured is left out."""
-    benchmarks = {_name(row): dict(_metrics(row)) for row in report.rows}
+def to_bencher(*reports: Report) -> str:
+    """A benchmark a variant that was exported, with its role where it is not judged, and of several devices or profiles
+    with the name of each before it. Measures in the units that Bencher gives its own: latency in nanoseconds, file-size
+    in bytes, throughput a second; accuracy, balanced accuracy and retention are shares, memory is in bytes. Bounds are
+    those of the 95 % interval, of throughput the lowest and the highest window. What was not measured is left out."""
+    benchmarks = {
+        _name(row, labels_of(report, reports)): dict(_metrics(row)) for report in reports for row in report.rows
+    }
     return json.dumps(benchmarks, indent=2) + "\n"
 
 
-def _name(row: Row) -> str:
+def _name(row: Row, labels: list[str]) -> str:
     role = "" if row.role == "student" else f" ({row.role})"
-    return printable(row.name)[: LONGEST_NAME - len(role)] + role
+    return printable(": ".join([*labels, row.name]))[: LONGEST_NAME - len(role)] + role
 
 
 def _metrics(row: Row) -> Iterator[tuple[str, Metric]]:

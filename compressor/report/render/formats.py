@@ -5,6 +5,7 @@ from typing import Any
 
 from compressor import __version__
 from compressor.report.gate import broken, holding
+from compressor.schema.devices import Devices
 from compressor.schema.report import Report
 
 __all__ = ["report_schema", "to_json", "verdict_line"]
@@ -12,8 +13,8 @@ __all__ = ["report_schema", "to_json", "verdict_line"]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def to_json(report: Report) -> str:
-    """The report as it lies in report.json."""
+def to_json(report: Report | Devices) -> str:
+    """The report as it lies in report.json; or the matrix, as in devices.json."""
     return report.model_dump_json(indent=2) + "\n"
 
 

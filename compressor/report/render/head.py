@@ -35,7 +35,8 @@ def head(report: Report, allow_unmeasured: bool = False) -> list[str]:
 
 def _title(report: Report) -> str:
     said = "an artefact is at fault on" if broken(report.checks) else TITLES[report.verdict]
-    return f"## kdc: {report.verdict.upper()} – {said} {code(report.profile)}"
+    where = f", measured on {code(report.measured_on.name)}" if report.measured_on is not None else ""
+    return f"## kdc: {report.verdict.upper()} – {said} {code(report.profile)}{where}"
 
 
 def _decision(report: Report, allow_unmeasured: bool) -> Iterator[str]:

@@ -1,27 +1,48 @@
 """Report -> JUnit XML, which every CI shows: a case a line of the budget and variant."""
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from compressor.schema.report import Report
+from compressor.schema.report import Check, Report
 from compressor.terminal.printable import printable
 
-__all__ = ["to_junit"]
+__all__ = ["labels_of", "to_junit"]
 
 
-def to_junit(report: Report) -> str:
-    """The checks as JUnit XML, a test case each: fail is a failure; inconclusive and unmeasured are skipped, so a CI
-    that reads only this file must also look at the exit code."""
-    failures = sum(check.verdict == "fail" for check in report.checks)
-    skipped = sum(check.verdict in ("inconclusive", "unmeasured") for check in report.checks)
-    counts = {"tests": str(len(report.checks)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
-    suites = ET.Element("testsuites", counts)
-    suite = ET.SubElement(suites, "testsuite", {"name": printable(f"kdc {report.profile}: {report.verdict}"), **counts})
+def to_junit(*reports: Report) -> str:
+    """The checks as JUnit XML, a test case each, and a suite for each of several devices: fail is a failure;
+    inconclusive and unmeasured are skipped, so a CI that reads only this file must also look at the exit code."""
+    suites = ET.Element("testsuites", _counts([check for report in reports for check in report.checks]))
+    for report in reports:
+        _add_suite(suites, report, ".".join((*labels_of(report, reports), "")))
+    ET.indent(suites)
+    # References in place of signs beyond ASCII: the file is the same one on a stdout that has not got them.
+    text = str(ET.tostring(suites, encoding="us-ascii"), "ascii")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def _counts(checks: Sequence[Check]) -> dict[str, str]:
+    failures = sum(check.verdict == "fail" for check in checks)
+    skipped = sum(check.verdict in ("inconclusive", "unmeasured") for check in checks)
+    return {"tests": str(len(checks)), "failures": str(failures), "errors": "0", "skipped": str(skipped)}
+
+
+def labels_of(report: Report, reports: Sequence[Report]) -> list[str]:
+    """What tells it apart from the others: its profile, its device."""
+    profile = [report.profile] if len({each.profile for each in reports}) > 1 else []
+    return [*profile, *([] if report.measured_on is None else [report.measured_on.name])]
+
+
+def _add_suite(suites: ET.Element, report: Report, prefix: str) -> None:
+    name = report.profile if report.measured_on is None else f"{report.profile} on {report.measured_on.name}"
+    title = {"name": printable(f"kdc {name}: {report.verdict}")}
+    suite = ET.SubElement(suites, "testsuite", title | _counts(report.checks))
     properties = ET.SubElement(suite, "properties")
     for name, value in _properties(report):
         ET.SubElement(properties, "property", {"name": name, "value": printable(value)})
     for check in report.checks:
-        case = ET.SubElement(suite, "testcase", {"classname": printable(check.variant), "name": printable(check.line)})
+        named = {"classname": printable(f"{prefix}{check.variant}"), "name": printable(check.line)}
+        case = ET.SubElement(suite, "testcase", named)
         said = printable(f"{check.verdict}: {check.value}, limit: {check.limit}. {check.reason}")
         if check.verdict == "fail":
             ET.SubElement(case, "failure", {"message": said, "type": "budget"}).text = said
@@ -29,16 +50,16 @@ def to_junit(report: Report) -> str:
             ET.SubElement(case, "skipped", {"message": said})
         else:
             ET.SubElement(case, "system-out").text = said
-    ET.indent(suites)
-    # References in place of signs beyond ASCII: the file is the same one on a stdout that has not got them.
-    text = str(ET.tostring(suites, encoding="us-ascii"), "ascii")
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
 
 def _properties(report: Report) -> Iterator[tuple[str, str]]:
     yield "verdict", report.verdict
     yield "ships", report.winner or "nothing"
     yield "profile", report.profile
+    if report.measured_on is not None:
+        yield "device", report.measured_on.name
+        if report.session is None and report.measured_on.error is not None:
+            yield "not measured", report.measured_on.error
     if report.session is not None:
         yield "measured on", report.session.machine.cpu
         yield "measured", report.session.started

@@ -2,16 +2,20 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.report.decision import Figure, OpenLine, conditions, figures, open_lines, samples
+from compressor.report.devices import OnDevice, devices_of
 from compressor.report.gate import broken, holding
 from compressor.report.next_step import next_step
+from compressor.report.render.devices import decides, next_of, said_of_all
 from compressor.report.render.head import TITLES
 from compressor.report.render.release import in_words, release_diff_of, shared_part
+from compressor.report.render.text import NOT_MEASURED, estimate
+from compressor.schema.devices import Devices
 from compressor.schema.report import Report, Verdict
 from compressor.terminal.printable import one_line, printable
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
 
-__all__ = ["summary"]
+__all__ = ["devices_summary", "summary"]
 
 STYLES: dict[Verdict, str] = {
     "pass": "bold green",
@@ -29,6 +33,8 @@ STYLES: dict[Verdict, str] = {
 }
 MOST_LINES = 6
 LONGEST = 160
+WIDEST = 20
+"""Signs of a device's name."""
 NAMED = 2
 COMMAND_WIDTH = 62
 ARGUMENT = re.compile(r"""(?:'[^']*'|"[^"]*"|[^\s'"])+""")
@@ -171,3 +177,48 @@ def _command(command: str) -> list[str]:
         else:
             lines.append(argument)
     return lines
+
+
+def devices_summary(measured: Sequence[OnDevice], bundle: str) -> "Group":
+    """The verdict on each of several devices and over all, what ships on each, why, and the next command; for rich.
+    `bundle`: what the user called it."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    devices = devices_of(measured)
+    line = Text(overflow="fold").append(devices.verdict.upper(), style=STYLES[devices.verdict])
+    facts: list[tuple[str, RenderableType | list[str]]] = [
+        (device.name[:WIDEST], _words(decides(device), most=240))
+        for device in devices.devices
+        if device.verdict != "pass"
+    ]
+    folders = [device.report.removesuffix("report.json") for device in devices.devices if device.winner is not None]
+    facts += [("" if number else "ships", _words(f"{bundle}/{folder}best/")) for number, folder in enumerate(folders)]
+    step = next_of(measured, bundle)
+    if step is not None and step.command:
+        facts.append(("next", _command(step.command)))
+    if step is not None:
+        facts.append(("" if step.command else "next", _words(step.why, "dim" if step.command else "")))
+    facts.append(("report", _command(shlex.quote(f"{bundle}/devices.md"))))
+    width = min(max(len(title) for title, _ in facts), WIDEST)
+    return Group(
+        line.append(f"  {said_of_all(devices)}"),
+        Padding(_devices(devices), (1, 0, 1, 2)),
+        *(_fact(title, what, width) for title, what in facts),
+    )
+
+
+def _devices(devices: Devices) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("device", "verdict", "ships", "p50 ms"):
+        shown.add_column(title, overflow="fold", max_width=WIDEST if title == "device" else None)
+    for device in devices.devices:
+        cell = next((cell for cell in device.cells if cell.ships), None)
+        p50 = NOT_MEASURED if device.error is not None else "–" if cell is None else estimate(cell.p50_ms)
+        verdict = Text(device.verdict, style=STYLES[device.verdict])
+        shown.add_row(_words(device.name), verdict, _words(device.winner or "–", most=60), _words(p50))
+    return shown
