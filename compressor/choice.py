@@ -90,7 +90,7 @@ def _with(request: Request, contenders: tuple[Contender, ...], why: str) -> Requ
 
 
 def _default(request: Request, choosing: Choosing, why: str, progress: Progress) -> Request:
-    from compressor.distill.recipes import DEFAULT_STUDENT
+    from compressor.tasks.table import TASKS
 
     assert request.race is not None
     if asked := choosing.asked(request.race.share):
@@ -98,8 +98,9 @@ def _default(request: Request, choosing: Choosing, why: str, progress: Progress)
             f"{asked[0]} says how a student is chosen, and none is: {why}",
             "--profile NAME with a budget, or leave it out",
         )
-    progress.note(f"student {DEFAULT_STUDENT} (the default, {why}; --student names one, --students lets several race)")
-    return request.model_copy(update={"student": DEFAULT_STUDENT, "race": None})
+    student = TASKS[request.task].student
+    progress.note(f"student {student} (the default, {why}; --student names one, --students lets several race)")
+    return request.model_copy(update={"student": student, "race": None})
 
 
 def _before(request: Request, choosing: Choosing, out: "Destination") -> Request | None:

@@ -14,6 +14,8 @@ REQUIREMENTS = {
     "datasets": ">=3",
     "pyarrow": ">=16",
     "transformers": ">=4.56",
+    # extra text, with transformers
+    "tokenizers": ">=0.22",
     # extra openvino
     "openvino": ">=2026.0",
     "nncf": ">=3.4,<4",

@@ -75,8 +75,8 @@ def distill(
 def _epochs_in_all(request: Request) -> int:
     """Of every training that `distill` goes through."""
     trained_on = request.recipe.qat.epochs if request.qat is not None else 0
-    once = request.recipe.epochs + trained_on
-    return len(request.assistants) * request.recipe.epochs + (2 if request.control else 1) * once
+    once = request.recipe.epochs_in_all + trained_on
+    return len(request.assistants) * request.recipe.epochs_in_all + (2 if request.control else 1) * once
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def to_text(plan: Forecast | ExportForecast) -> str:
     from compressor.distill.host.resources import readable
 
     body = _of_distill(plan) if isinstance(plan, Forecast) else _of_export(plan)
-    needed = ", ".join(f"{what} {readable(count)}" for what, count in plan.disk.items())
+    needed = ", ".join(f"{what} {readable(count)}" for what, count in plan.disk.items() if count)
     lines = [*body, f"disk, about: {needed}; {readable(plan.free)} are free for {plan.out}"]
     lines += [f"note: {note}" for note in plan.notes]
     lines += [f"would stop: {line}" for line in (*plan.missing, *plan.stops)] or [

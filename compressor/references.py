@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DATA", "HUBS", "MODELS", "TEACHERS", "TRAINABLE", "Reference"]
+__all__ = ["CUT", "DATA", "HUBS", "MODELS", "TEACHERS", "TRAINABLE", "Reference"]
 
 HUBS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH"
 """Models that others made."""
@@ -16,6 +16,9 @@ TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
 DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
 
 LOCAL = "local-dir:"
+
+CUT = "layers:"
+"""A student that is cut out of its teacher, with its weights."""
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,9 @@ class Toy:
     def create_trainee(self, backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
         return replace(backbone)
 
+    def fitted(self, model: LoadedModel, data: Dataset, input_size: int | None, progress: Progress) -> LoadedModel:
+        return model
+
     def with_range(self, model: LoadedModel, pixel_range: object, progress: Progress) -> LoadedModel:
         return model
 

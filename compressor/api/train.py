@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from compressor.api.call import Listener, StrPath, api_call, listener
 from compressor.api.results import PredictionsResult, RunResult, SpecialistsResult
+from compressor.api.task import task_asked
 from compressor.api.values import Assignments, assignments, optional_path, path_of, recipe_of, several, text_of
 from compressor.errors import KdcError
 from compressor.progress import Progress
@@ -22,10 +23,14 @@ def teach(
     teacher: str,
     data: str,
     out: StrPath,
+    task: str | None = None,
+    text_column: str | Sequence[str] | None = None,
+    label_column: str | None = None,
     teacher_init: str = "pretrained",
     specialty: str | Sequence[str] | None = None,
     recipe: "RecipeLike | None" = None,
     input_size: int | None = None,
+    max_length: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
@@ -43,10 +48,14 @@ def teach(
         teacher: the model to fine-tune, e.g. "timm:resnet50", "hf:REPO_OR_PATH" or "run:DIR".
         data: what to train on, e.g. "folder:PATH", "idx:PATH", "parquet:PATH", "csv:PATH" or "digits".
         out: folder for the run; the result's `reference` names it as a teacher.
+        task: "image-classification" or "text-classification"; None: as data and teacher tell.
+        text_column: the column of a table that holds the texts, or the two of a pair; None: found by its name.
+        label_column: the column that holds the labels; None: found by its name.
         teacher_init: "pretrained", its own weights, or "random".
         specialty: "CLASS,CLASS", some of them: only these are told apart; all others become one.
         recipe: a recipe's file, its keys and values, or a Recipe, instead of the default one.
-        input_size: height and width of the inputs, in pixels.
+        input_size: height and width of images, in pixels.
+        max_length: the most tokens of a text; None: as many as 95 % of the training texts have, 128 at most.
         epochs: passes over the training data.
         batch_size: images a training step.
         seed: of everything that is drawn.
@@ -65,23 +74,22 @@ def teach(
     from compressor.distill import teach as run
     from compressor.schema.base import parse
     from compressor.schema.student import Request
-    from compressor.tasks.table import name_for_data
 
+    asked = task_asked(locals())
     heard, folder = listener(progress), path_of(out, "--out")
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
+    task = asked.named(data, [teacher], [], heard)
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
-        "task": name_for_data(data), "command": "teach", "teacher": teacher, "student": None, "init": teacher_init,
-        "data": data, "skip_bad": skip_bad, "input_size": input_size,
-        "recipe": _teaching_recipe(recipe, flags, assignments(set), heard),
+        "task": task, "columns": asked.columns, "command": "teach", "teacher": teacher, "student": None,
+        "init": teacher_init, "data": data, "skip_bad": skip_bad, "input_size": asked.size,
+        "recipe": _teaching_recipe(recipe, flags, assignments(set), heard, task),
         "specialty": several(specialty, "--specialty") or None,
     }  # fmt: skip
-    resources = Resources.of(decode_cache, None, tracker)
-    request = parse(Request, values, "teach")
-    to = Destination(folder, resume=resume, overwrite=overwrite)
-    done = run(request, to, progress=heard, resources=resources)
+    resources, request = Resources.of(decode_cache, None, tracker), parse(Request, values, "teach")
+    done = run(request, Destination(folder, resume=resume, overwrite=overwrite), progress=heard, resources=resources)
     return RunResult(folder, done, heard.warnings)
 
 
@@ -120,19 +128,22 @@ def specialists(
     from compressor.distill import specialists as run
     from compressor.schema.base import parse
     from compressor.schema.specialists import SpecialistsRequest
-    from compressor.tasks.table import name_for_data
+    from compressor.tasks.inference import inferred
+    from compressor.tasks.table import require_able
 
     heard, folder = listener(progress), path_of(out, "--out")
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
+    task = inferred(data, [teacher], [], task=None, stated_columns=False).name
+    require_able(task, "kdc specialists")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
-        "task": name_for_data(data),
+        "task": task,
         "teacher": teacher,
         "data": data,
         "skip_bad": skip_bad,
         "input_size": input_size,
         "count": count,
-        "recipe": _teaching_recipe(recipe, flags, assignments(set), heard),
+        "recipe": _teaching_recipe(recipe, flags, assignments(set), heard, task),
     }
     request = parse(SpecialistsRequest, values, "specialists")
     to = Destination(folder, resume=resume, overwrite=overwrite)
@@ -146,6 +157,9 @@ def predict(
     teacher: str,
     data: str,
     out: StrPath,
+    task: str | None = None,
+    text_column: str | Sequence[str] | None = None,
+    label_column: str | None = None,
     top_k: int | None = None,
     labels_only: bool = False,
     teacher_classes: StrPath | None = None,
@@ -163,6 +177,7 @@ def predict(
         out: the table, .csv or .parquet; the result's `reference` names it as a teacher.
         top_k: only so many of the most probable classes of each sample, and the rest's mass.
         labels_only: only the most probable class of each sample.
+        task, text_column, label_column: see `teach`.
         teacher_classes, unlabelled: see `distill`.
         pixel_range: black and white of deep images, as `pixel_range` in a recipe; runs know their own.
         skip_bad: leave out images that cannot be read.
@@ -174,12 +189,15 @@ def predict(
     """
     from compressor.distill import predict as run
 
+    asked = task_asked(locals())
     heard, table = listener(progress), path_of(out, "--out")
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     classes = optional_path(teacher_classes, "--teacher-classes")
+    name = asked.named(data, [teacher], [], heard)
     done = run(
         teacher, data, table, top_k=top_k, labels_only=labels_only, teacher_classes=classes,
-        unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite, progress=heard,
+        unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite, task=name,
+        columns=asked.columns, progress=heard,
     )  # fmt: skip
     return PredictionsResult(table, done, heard.warnings)
 
@@ -189,12 +207,15 @@ def _teaching_recipe(
     flags: dict[str, int | None],
     sets: list[str],
     heard: Listener,
+    task: str,
 ) -> "Recipe":
     from compressor.distill.recipes import recipe_from
     from compressor.distill.regimes import built_in
+    from compressor.tasks.table import TASKS
 
-    given = recipe_of(recipe)
-    if flags["epochs"] == 1 and given is None and not any(text.startswith("head_epochs") for text in sets):
+    given, default = recipe_of(recipe), built_in(TASKS[task].teaching)
+    alone = default.get("head_epochs") and given is None
+    if flags["epochs"] == 1 and alone and not any(text.startswith("head_epochs") for text in sets):
         heard.note("one epoch: it trains everything at once (head_epochs=0)")
         flags = {**flags, "head_epochs": 0}
-    return recipe_from(built_in("teach"), given, flags, sets)
+    return recipe_from(default, given, flags, sets)

@@ -23,6 +23,8 @@ __all__ = [
     "Devices",
     "Epochs",
     "InputSize",
+    "LabelColumn",
+    "MaxLength",
     "Overwrite",
     "OverwriteFile",
     "Plan",
@@ -45,9 +47,11 @@ __all__ = [
     "SkipBad",
     "Student",
     "Students",
+    "Task",
     "TeacherCache",
     "TeacherClasses",
     "Teachers",
+    "TextColumn",
     "Throughput",
     "Tracker",
     "Unlabelled",
@@ -76,7 +80,12 @@ TeacherCache = Annotated[
     str | None,
     typer.Option(metavar="DIR|off", help="Where the teacher's predictions are kept. Default: the user's cache folder."),
 ]
-Student = Annotated[str | None, typer.Option(help="Any timm model: timm:NAME or timm:local-dir:PATH.")]
+Student = Annotated[
+    str | None,
+    typer.Option(
+        help="Of images any timm model, timm:NAME or timm:local-dir:PATH; of texts layers:N, layers:0,2,5 or hf:PATH."
+    ),
+]
 Students = Annotated[
     list[str] | None,
     typer.Option(metavar="A,B,C", help="Let these race, and take the best. Default: those that the budget admits."),
@@ -123,6 +132,23 @@ Unlabelled = Annotated[
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
 Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML) instead of the default one.")]
 InputSize = Annotated[int | None, typer.Option(min=8, max=4096, help="Input height and width in pixels.")]
+Task = Annotated[
+    str | None,
+    typer.Option(help="image-classification or text-classification. Default: as the data and the models tell."),
+]
+TextColumn = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="The column with the texts; twice for a pair. Default: found by its name."),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The column with the labels of texts. Default: found by its name.")
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        min=8, max=4096, help="Tokens of a text, at most. Default: what 95 % of the training texts need, up to 128."
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Passes over the training data.")]
 BatchSize = Annotated[int | None, typer.Option(min=2, max=1_000_000, help="Images a training step.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")]

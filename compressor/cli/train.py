@@ -19,6 +19,8 @@ from compressor.cli.options import (
     DevicePython,
     Epochs,
     InputSize,
+    LabelColumn,
+    MaxLength,
     Overwrite,
     OverwriteFile,
     Plan,
@@ -34,9 +36,11 @@ from compressor.cli.options import (
     SkipBad,
     Student,
     Students,
+    Task,
     TeacherCache,
     TeacherClasses,
     Teachers,
+    TextColumn,
     Tracker,
     Unlabelled,
 )
@@ -54,6 +58,9 @@ def teach(
     teacher: Annotated[str, typer.Option(help=f"The model to fine-tune: {TRAINABLE}.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run; use it as --teacher run:DIR.")],
+    task: Task = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     teacher_init: Annotated[
         str, typer.Option(help="Start from its own weights (pretrained), or at random.")
     ] = "pretrained",
@@ -63,6 +70,7 @@ def teach(
     ] = None,
     recipe: Recipe = None,
     input_size: InputSize = None,
+    max_length: MaxLength = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     seed: Seed = None,
@@ -80,8 +88,10 @@ def teach(
     from compressor.terminal.console import progress_for
 
     done = api.teach(
-        teacher=teacher, data=data, out=out, teacher_init=teacher_init, specialty=specialty, recipe=recipe,
-        input_size=input_size, epochs=epochs, batch_size=batch_size, seed=seed, set=assignments, skip_bad=skip_bad,
+        teacher=teacher, data=data, out=out, task=task, text_column=text_column, label_column=label_column,
+        teacher_init=teacher_init, specialty=specialty, recipe=recipe,
+        input_size=input_size, max_length=max_length, epochs=epochs, batch_size=batch_size, seed=seed,
+        set=assignments, skip_bad=skip_bad,
         decode_cache=decode_cache, tracker=tracker, resume=resume, overwrite=overwrite, progress=progress_for(quiet),
     )  # fmt: skip
     _show_run(done, as_json)
@@ -126,6 +136,9 @@ def distill(
     teacher: Teachers,
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the run, which kdc export takes.")],
+    task: Task = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     profile: Annotated[str | None, typer.Option(help="Train at this profile's input size, and for its budget.")] = None,
     student: Student = None,
     students: Students = None,
@@ -144,6 +157,7 @@ def distill(
     unlabelled: Unlabelled = None,
     recipe: Recipe = None,
     input_size: InputSize = None,
+    max_length: MaxLength = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     seed: Seed = None,
@@ -171,9 +185,11 @@ def distill(
             control=control,
         )
     asked: dict[str, Any] = {
-        "teacher": teacher, "data": data, "out": out, "profile": profile, "student": student,
+        "teacher": teacher, "data": data, "out": out, "task": task, "text_column": text_column,
+        "label_column": label_column, "profile": profile, "student": student,
         "student_init": student_init, "qat": qat, "teacher_classes": teacher_classes, "unlabelled": unlabelled,
-        "recipe": recipe, "input_size": input_size, "epochs": epochs, "batch_size": batch_size, "seed": seed,
+        "recipe": recipe, "input_size": input_size, "max_length": max_length, "epochs": epochs,
+        "batch_size": batch_size, "seed": seed,
         "set": assignments, "skip_bad": skip_bad, "teacher_cache": teacher_cache, "decode_cache": decode_cache,
         "tracker": tracker, "progress": progress_for(quiet),
     }  # fmt: skip
@@ -205,6 +221,9 @@ def predict(
     teacher: Annotated[str, typer.Option(help=f"The model that predicts: {MODELS}.")],
     data: Data,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
+    task: Task = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -232,7 +251,8 @@ def predict(
     from compressor.terminal.console import progress_for, show_json, show_line
 
     done = api.predict(
-        teacher=teacher, data=data, out=out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
+        teacher=teacher, data=data, out=out, task=task, text_column=text_column, label_column=label_column,
+        top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
         unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite,
         progress=progress_for(quiet),
     )  # fmt: skip

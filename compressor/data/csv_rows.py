@@ -25,8 +25,24 @@ def csv_text(path: Path) -> Iterator[IO[str]]:
             yield file
     except OSError as error:
         raise os_error(error, f"reading {path}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        where = f": line {line}" if (line := _first_not_utf8(path)) else ""
+        raise KdcError(
+            f"{path} is no CSV file in UTF-8{where}: {first_line(error)}", "save it as CSV in UTF-8"
+        ) from error
+    except csv.Error as error:
         raise KdcError(f"{path} is no CSV file in UTF-8: {first_line(error)}", "save it as CSV in UTF-8") from error
+
+
+def _first_not_utf8(path: Path) -> int | None:
+    """The number of the first line that is no UTF-8: it is decoded in blocks, ahead of the rows."""
+    with open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), b""), 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return None
 
 
 def rows_of(file: IO[str], path: Path, before: int = 0) -> Iterator[tuple[int, list[str]]]:

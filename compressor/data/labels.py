@@ -29,7 +29,7 @@ def label_texts(
 
 def _text(value: object, row: int, where: Callable[[int], str], names: Sequence[str] | None) -> str:
     if value is None or value != value or (isinstance(value, str) and spelt(value).lower() in MISSING):
-        raise KdcError(f"{where(row)}: the label is missing", "give every image a label, or leave the row out")
+        raise KdcError(f"{where(row)}: the label is missing", "give every sample a label, or leave the row out")
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         raise KdcError(
             f"{where(row)}: label {value} is neither text nor a whole number",
@@ -52,7 +52,7 @@ def _text(value: object, row: int, where: Callable[[int], str], names: Sequence[
 
 def _negative(value: object, row: int, where: Callable[[int], str]) -> KdcError:
     return KdcError(
-        f"{where(row)}: label {value} is negative, which usually marks an image without a label",
+        f"{where(row)}: label {value} is negative, which usually marks a sample without a label",
         "leave out the rows or the split that have no labels",
     )
 

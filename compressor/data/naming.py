@@ -19,7 +19,7 @@ NUMBER = re.compile(r"([+-]?)(\d+)(?:\.(\d*))?")
 Spellings = Mapping[str, Mapping[str, str]]
 
 
-def settled(listing: Found, reference: str) -> Found:
+def settled(listing: Found, reference: str, sample: str = "image") -> Found:
     """`listing` with the names of its classes as they count everywhere from here on (`names.spelt`), and notes on what
     may not be meant.
 
@@ -38,7 +38,7 @@ def settled(listing: Found, reference: str) -> Found:
                 )
     _ask_about_numbers(spellings)
     for part in listing.parts.values():
-        refuse_ids(part)
+        refuse_ids(part, sample)
     class_names = listing.class_names
     if len(set(class_names)) == len(class_names):  # else it stands twice in a list, which is refused later
         class_names = tuple(dict.fromkeys(spelt(name) for name in class_names))
@@ -46,12 +46,12 @@ def settled(listing: Found, reference: str) -> Found:
     return replace(listing, class_names=class_names, parts=parts, notes=(*listing.notes, *_notes(spellings)))
 
 
-def refuse_ids(part: Part) -> None:
+def refuse_ids(part: Part, sample: str = "image") -> None:
     """Raise KdcError for a sample whose id is not one line: files list them, one a line."""
     for row, sample_id in enumerate(part.ids):
         if fault := line_fault(sample_id):
             raise KdcError(
-                f"{_line(part.where(row))}: the image's name {escaped(sample_id)} {fault}", "rename the file"
+                f"{_line(part.where(row))}: the {sample}'s name {escaped(sample_id)} {fault}", "rename the file"
             )
 
 

@@ -35,19 +35,20 @@ UNLABELLED = -1
 class Part:
     """One split as a source lists it, before anything is checked or split off. `labels` are class names, one a sample.
 
-    `content(i)` fetches sample i and may raise KdcError; `where(i)` names it in messages: a path, or a file and row.
+    `content(i)` fetches sample i as its kind of data has it (an image: `Content`) and may raise KdcError; `where(i)`
+    names it in messages: a path, or a file and row.
     `pixel_range`: how encoded images of more than 8 bits are read (see `images.decode`).
     """
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
-    content: Callable[[int], Content]
+    content: Callable[[int], Any]
     where: Callable[[int], str]
     encoded: bool
     pixel_range: PixelRange | None = None
 
 
-# A sample that can be read: the part that it came in, its row there, and the digest of its pixels (`decode.digest`).
+# A sample that can be read: the part that it came in, its row there, and the digest of what it shows.
 Sample: TypeAlias = tuple[Part, int, bytes]
 
 
@@ -94,12 +95,14 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Checked data: every sample can be read, every class stands in train, no sample stands in two splits."""
+    """Checked data: every sample can be read, every class stands in train, no sample stands in two splits. `samples`:
+    what these are called."""
 
     info: DataInfo
     train: Split
     validation: Split
     test: Split
+    samples: str = "images"
 
 
 def contents_of(digests: Iterable[bytes]) -> NDArray[np.uint64]:

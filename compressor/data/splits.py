@@ -12,10 +12,10 @@ PERCENT = {"test": 20, "validation": 10}
 
 
 def split_off(
-    digests: Sequence[bytes], labels: Sequence[str], missing: Sequence[str]
+    digests: Sequence[bytes], labels: Sequence[str], missing: Sequence[str], samples: str = "images"
 ) -> tuple[dict[str, list[int]], tuple[str, ...]]:
     """Splits the samples of train into what stays there and the splits that are `missing`: `{split: rows}`, and notes.
-    `digests`: of what the images show (`decode.digest`), one a sample.
+    `digests`: of what the samples show, one each; `samples`: what they are called.
 
     A teacher and a student that are trained with different seeds, or on the same images from another folder or table,
     must see the same split, or test samples leak into the student through its teacher. So the split knows neither a
@@ -31,7 +31,7 @@ def split_off(
     different = Counter(label for under in copies.values() for label in under)
     for label, count in different.items():
         if count <= len(missing):
-            raise _too_few(label, list(labels).count(label), count, missing)
+            raise _too_few(label, list(labels).count(label), count, missing, samples)
     sizes_by_label: dict[str, dict[bytes, int]] = defaultdict(dict)
     for digest in sorted(copies):
         first = min(copies[digest])
@@ -79,12 +79,13 @@ def _notes(rows_of: dict[str, list[int]], missing: Sequence[str], total: int) ->
     return tuple(notes)
 
 
-def _too_few(label: str, count: int, different: int, missing: Sequence[str]) -> KdcError:
+def _too_few(label: str, count: int, different: int, missing: Sequence[str], samples: str) -> KdcError:
     splits = " and ".join(missing)
     copies = f", {'all copies of one' if different == 1 else f'only {different} different ones'}"
     return KdcError(
-        f"class {label} has {count} image{'' if count == 1 else 's'} in train{copies if different < count else ''}; "
+        f"class {label} has {count} {samples if count != 1 else samples.removesuffix('s')} in train"
+        f"{copies if different < count else ''}; "
         f"splitting {splits} off takes at least {len(missing) + 1}{' different ones' if different < count else ''} of "
         "each class",
-        f"add images of {label}, or give the data its own {splits}",
+        f"add {samples} of {label}, or give the data its own {splits}",
     )

@@ -29,9 +29,9 @@ def transfer_set(data: Dataset, transfer: Transfer, *, labels_only: bool, progre
     if without:
         names = [data.info.class_names[number] for number in without]
         unseen = len(labels) - int(kept.sum())
-        notes.append(f"transfer.without: all {unseen:,} images of {listed(names)} are left out of train")
+        notes.append(f"transfer.without: all {unseen:,} {data.samples} of {listed(names)} are left out of train")
         if data.info.unlabelled is not None:
-            notes.append(f"transfer.without: the unlabelled images may show {listed(names)} all the same")
+            notes.append(f"transfer.without: the unlabelled {data.samples} may show {listed(names)} all the same")
     if transfer.labelled < 1:
         had = kept & (labels != UNLABELLED)
         keeps = had & _keeps_label(data.train, labels, transfer.labelled)
@@ -39,16 +39,16 @@ def transfer_set(data: Dataset, transfer: Transfer, *, labels_only: bool, progre
         lost = had & ~keeps
         fate = "are left out of train" if transfer.drop_unlabelled else "lose it"
         notes.append(
-            f"transfer.labelled {transfer.labelled:g}: {int(keeps.sum()):,} training images keep their label, "
+            f"transfer.labelled {transfer.labelled:g}: {int(keeps.sum()):,} training {data.samples} keep their label, "
             f"{int(lost.sum()):,} {fate}"
         )
         if transfer.drop_unlabelled:
             kept &= ~lost
     if labels_only and (useless := int((kept & (labels == UNLABELLED)).sum())):
         kept &= labels != UNLABELLED
-        notes.append(f"{useless:,} training images have no label and are left out: only labels teach here")
+        notes.append(f"{useless:,} training {data.samples} have no label and are left out: only labels teach here")
     if not kept.any():
-        raise KdcError("transfer: no training images are left", "leave fewer classes out")
+        raise KdcError(f"transfer: no training {data.samples} are left", "leave fewer classes out")
     if not notes:
         return data
     for note in notes:

@@ -16,12 +16,13 @@ from compressor.distill.overlap import seen_before, tell_table_overlap, with_not
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import Destination, acquired, discard_backup, held
 from compressor.distill.run_refusals import refuse_place
+from compressor.distill.stages import bind_stages, refuse_stages, require_learnable
 from compressor.distill.teacher.predictions import require_teachable
 from compressor.distill.trainer import log_sizes, precompute_answers, train_and_save
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
-from compressor.models.lineage import load_teacher, told
+from compressor.models.lineage import cut_from, load_teacher, told
 from compressor.models.lookup import of_peer, require_found
 from compressor.models.prediction_table import load_table, require_alone
 from compressor.models.references import NO_MODEL, is_table
@@ -66,6 +67,7 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
     terms = bind_losses(request.recipe, has_teacher=False)
     if request.recipe.peers:
         raise KdcError("recipe peers: kdc teach trains one network", "kdc distill --teacher peers")
+    refuse_stages(request.recipe)
     _refuse_specialty_of_less(request)
     scheme = TASKS[request.task].named
     if request.init == "random" and (not request.teacher.startswith(f"{scheme}:") or "@" in request.teacher):
@@ -81,11 +83,11 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
         made_from = "random"
         trainee = task.create_student(request.teacher, "random", names, request.input_size, recipe.crop_pct)
     else:
-        (backbone,) = told(progress, load_model(request.teacher, request.input_size))
+        (backbone,) = told(progress, load_model(request.teacher, request.input_size, request.task))
         torch.manual_seed(recipe.seed)
         trainee = task.create_trainee(backbone, names, recipe.crop_pct)
         made_from = made_from_weights(request.teacher, backbone)
-    trainee = task.with_range(trainee, recipe.pixel_range, progress)
+    trainee = task.fitted(task.with_range(trainee, recipe.pixel_range, progress), data, request.input_size, progress)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
     return TrainingPlan(request, recipe, data, trainee, None, made_from, specialty=specialty)
@@ -174,15 +176,18 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     torch.manual_seed(request.recipe.seed)
     assert request.student is not None
     task = task_named(request.task)
-    made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct)
+    origin = cut_from(request, names, teacher)
+    made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct, origin)
     (student,) = told(progress, task.with_range(made, recipe.pixel_range, Silent()))
+    student = task.fitted(student, data, request.input_size, progress)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
-    peers = [_peer(number, request, names) for number, _ in enumerate(recipe.peers)]
+    peers = [_peer(number, request, data) for number, _ in enumerate(recipe.peers)]
     plan = TrainingPlan(
         request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table,
         passes=request.steps_per_epoch,
     )  # fmt: skip
+    require_learnable(plan)
     if plan.left_out and not any(term.asks_teacher for term in plan.terms):
         name, why = next(iter(plan.left_out.items()))
         raise KdcError(
@@ -193,18 +198,20 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
 
 
 def early_checked(request: Request) -> list[Term]:
-    """The losses of a distillation; raises KdcError for what is wrong with the request as far as that is known before
-    the data are open."""
+    """The losses of a distillation, of all its stages; raises KdcError for what is wrong with the request as far as
+    that is known before the data are open."""
     require_alone(request)
-    terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
+    terms = bind_stages(request.recipe, has_teacher=has_teacher(request))
     _refuse_without_effect(request, terms)
     return terms
 
 
-def _peer(number: int, request: Request, names: tuple[str, ...]) -> LoadedModel:
+def _peer(number: int, request: Request, data: Dataset) -> LoadedModel:
     peer, task = request.recipe.peers[number], task_named(request.task)
     with of_peer(number):
+        names = data.info.class_names
         model = task.create_student(peer.student, peer.init, names, request.input_size, request.recipe.crop_pct)
+        model = task.fitted(model, data, request.input_size, Silent())
         return task.with_range(model, request.recipe.pixel_range, Silent())
 
 
@@ -274,6 +281,7 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
         progress=progress,
         unlabelled=request.unlabelled,
         pixel_range=request.recipe.pixel_range,
+        columns=request.columns,
     )
     log_sizes(data, progress)
     data = seen_before(request, data, progress)
@@ -294,8 +302,8 @@ def _require_counted(request: Request, data: Dataset) -> None:
     if regime is not None and (regime.images, regime.labelled) != counted(data):
         images, labelled = counted(data)
         raise KdcError(
-            f"--resume: the recipe is for {regime.images:,} training images, {regime.labelled:,} with a label, and now "
-            f"there are {images:,}, {labelled:,} with a label",
+            f"--resume: the recipe is for {regime.images:,} training {data.samples}, {regime.labelled:,} with a label, "
+            f"and now there are {images:,}, {labelled:,} with a label",
             "put the data back as they were, or start again with --overwrite",
         )
 

@@ -94,7 +94,7 @@ def _told(
     left_out = plan.recipe.transfer.without
     tell_lost_classes(made, (test,) if teaching else scores, names, progress, left_out=left_out)
     if plan.teacher is not None:
-        tell_gap(feed.right, plan.teacher.weights.source, plan.recipe.epochs * feed.steps_per_epoch, progress)
+        tell_gap(feed.right, plan.teacher.weights.source, plan.recipe.epochs_in_all * feed.steps_per_epoch, progress)
     if left_out:
         progress.note(unseen_recall(answers, plan.data, plan.recipe.transfer))
     return card

@@ -196,19 +196,21 @@ def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
             for name in names if count == len(names) else slowest[:count]:
                 yield _part(f"race, round {turn}", name, length, timed[name])
         yield from _arms(request, timed)
-        yield _part("the winner", slowest[0], epochs, timed[slowest[0]])
+        yield _part("the winner", slowest[0], request.recipe.epochs_in_all, timed[slowest[0]])
     else:
         for name in request.assistants:
-            yield _part("assistant", name, epochs, timed[name])
+            yield _part("assistant", name, request.recipe.epochs_in_all, timed[name])
         assert request.student is not None
         yield from _arms(request, timed)
+        for number, stage in enumerate(request.recipe.stages, 1):
+            yield _part(f"student, stage {number}", request.student, stage.epochs, timed[request.student])
         yield _part("student", request.student, epochs, timed[request.student])
     last = _last(request, timed)
     if request.qat is not None:
         yield _part("under fake quantization", last, request.recipe.qat.epochs, timed[last])
     if request.control:
         more = request.recipe.qat.epochs if request.qat is not None else 0
-        yield _part("the control", last, epochs + more, timed[last])
+        yield _part("the control", last, request.recipe.epochs_in_all + more, timed[last])
 
 
 def _arms(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
@@ -260,6 +262,8 @@ def _notes(request: Request, timed: dict[str, _Timed], answers: Sequence[Keeping
         yield "who wins the race is not known yet: the slower one is counted"
     if request.assistants:
         yield "each is timed with the teacher, which teaches the first of them alone"
+    if request.recipe.stages:
+        yield "a step of an earlier stage is counted as one of the last"
     if request.qat is not None:
         yield "steps under fake quantization are counted as steps in float, and take longer"
     if request.control:

@@ -49,16 +49,18 @@ def tell_overlap(teachers: Sequence[str], data: Dataset, progress: Progress, *, 
             continue
         name = f"teacher {last_part(reference)}"
         if overlap := _overlap(images, data):
-            notes.append(f"{name} was trained on {overlap}: its accuracy on them says nothing about other images")
+            notes.append(
+                f"{name} was trained on {overlap}: its accuracy on them says nothing about other {data.samples}"
+            )
             progress.warn(notes[-1])
         elif other_data := _other_data(images, data):
-            notes.append(f"{name} was trained on other images too: {other_data}")
+            notes.append(f"{name} was trained on other {data.samples} too: {other_data}")
             progress.note(notes[-1])
     images = images_of(starts) if starts else None
     if images is not None and (overlap := _overlap(images, data)):
         notes.append(
             f"the training starts from {last_part(starts)}, which was trained on {overlap}: what comes of it knows "
-            "them, and its accuracy on them says nothing about other images"
+            f"them, and its accuracy on them says nothing about other {data.samples}"
         )
         progress.warn(notes[-1])
     return notes
@@ -76,7 +78,7 @@ def tell_table_overlap(table: LoadedTable, data: Dataset, progress: Progress) ->
         return []
     note = (
         f"the teacher of {last_part(table.weights.source)} was trained on {overlap}: its accuracy on them says nothing "
-        "about other images"
+        f"about other {data.samples}"
     )
     progress.warn(note)
     return [note]
@@ -97,7 +99,7 @@ def _counted(known: Sequence[NDArray[np.bool_]], data: Dataset) -> str:
     both = list(zip(known, _held_out(data), strict=True))
     if not any((seen & ~np.isin(split.contents, data.train.contents)).any() for seen, split in both):
         return ""
-    counts = [f"{seen.sum():,} of the {len(split):,} {split.name} images" for seen, split in both if seen.any()]
+    counts = [f"{seen.sum():,} of the {len(split):,} {split.name} {data.samples}" for seen, split in both if seen.any()]
     return " and ".join(counts)
 
 
@@ -106,4 +108,4 @@ def _other_data(images: Images, data: Dataset) -> str:
     if known == len(images):
         return ""
     where = "stand in train here, and none in validation or test alone"
-    return f"of its {len(images):,} training images {known:,} {where}"
+    return f"of its {len(images):,} training {data.samples} {known:,} {where}"

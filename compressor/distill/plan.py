@@ -36,7 +36,8 @@ class TrainingPlan:
     assistant. `table`: a teacher's answers, in place of a teacher. `race`, `losses`: how the student was chosen, and
     how its losses are weighed; `learned`: the recipe with those, that the run records, where it is not the request's.
     `passes`: steps of an epoch, however few samples there are; None: once through the
-    data."""
+    data. `stage`: which one of the request's recipe this is, from 1, where others follow; None: the last, or the only
+    one."""
 
     request: Request
     recipe: Recipe
@@ -53,6 +54,7 @@ class TrainingPlan:
     losses: LossRace | None = None
     learned: Recipe | None = None
     passes: int | None = None
+    stage: int | None = None
 
     @property
     def classes(self) -> int:
@@ -98,4 +100,4 @@ class TrainingPlan:
     @property
     def _bound(self) -> list[Term]:
         teaches = self.request.command == "distill" and self.request.teacher != "peers"
-        return bind_losses(self.recipe, has_teacher=teaches)
+        return bind_losses(self.recipe, has_teacher=teaches, stage=self.stage)

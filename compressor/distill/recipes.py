@@ -13,11 +13,11 @@ from compressor.overrides import apply_overrides, read_yaml
 from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.base import parse
-from compressor.schema.recipe import LossTerm, Recipe
+from compressor.schema.recipe import LossTerm, Optimizer, Recipe
 from compressor.schema.student import Regime, Request
+from compressor.tasks.table import DEFAULT, TASKS
 
 __all__ = [
-    "DEFAULT_STUDENT",
     "ENOUGH",
     "OWN",
     "PROVISIONAL",
@@ -28,8 +28,6 @@ __all__ = [
     "recipe_from",
     "without_layers",
 ]
-
-DEFAULT_STUDENT = "timm:mobilenetv3_small_100"
 
 PROVISIONAL = "large"
 """The regime that a request is checked with before the data are counted. All regimes have the same losses, in the same
@@ -119,7 +117,8 @@ def recipe_from(
 class RecipeAsked:
     """What is asked of the recipe of `kdc distill`: who teaches, what learns and from which weights; `file`, the user's
     own recipe, or its keys and values; flags and --set, which are laid over it, or over the default, and always win.
-    `arms`: whether other weights of a default's losses are tried, where validation is large enough."""
+    `arms`: whether other weights of a default's losses are tried, where validation is large enough; `task`: what is
+    learned."""
 
     teachers: Sequence[str]
     student: str
@@ -128,6 +127,7 @@ class RecipeAsked:
     flags: dict[str, Any]
     sets: Sequence[str]
     arms: bool = False
+    task: str = DEFAULT
 
     @property
     def overrides(self) -> list[str]:
@@ -137,12 +137,18 @@ class RecipeAsked:
     def recipe(self, facts: Facts | None = None) -> Recipe:
         """The user's own, or the default for those who teach. `facts`: of the data, which the default goes by; None:
         they are not known yet."""
-        regime = PROVISIONAL if facts is None else choose(facts)[0]
+        regime = self._regime(facts)[0]
         values = default_for(self.teachers, self.student, self.init, regime=regime)
         if facts is not None and self.file is None:
             chosen = recipe_from(values, None, self.flags, self.sets).batch_size
-            values = with_steps(values, facts.images, chosen if "batch_size" in self.overrides else None)
+            values = with_steps(values, facts.images, chosen if "batch_size" in self.overrides else None, regime)
         return recipe_from(values, self.file, self.flags, self.sets)
+
+    def _regime(self, facts: Facts | None) -> tuple[str, str]:
+        """Its name, and why: that of the task, where it has one of its own."""
+        if TASKS[self.task].regime:
+            return TASKS[self.task].regime, f"that of {self.task}, whatever the data"
+        return (PROVISIONAL, "") if facts is None else choose(facts)
 
     def decided(
         self, request: Request, images: int, labelled: int, validation: int | None, progress: Progress
@@ -151,7 +157,7 @@ class RecipeAsked:
         `validation`: samples to tell by how its losses are best weighed; None: a run of an earlier kdc, which tried no
         weights."""
         facts = Facts(images, labelled, pretrained=request.init != "random")
-        (name, why), recipe = choose(facts), self.recipe(facts)
+        (name, why), recipe = self._regime(facts), self.recipe(facts)
         arms = self._arms(request, recipe, validation, progress)
         regime = Regime(
             name=name, why=why, images=images, labelled=labelled, overrides=tuple(self.overrides),
@@ -163,7 +169,7 @@ class RecipeAsked:
 
     def _arms(self, request: Request, recipe: Recipe, validation: int | None, progress: Progress) -> tuple[str, ...]:
         """The weights of the losses that are tried; none where that was not asked for, or could tell nothing."""
-        weighed = any(key == "losses" or key.startswith("losses.") for key in self.overrides)
+        weighed = any(key.partition(".")[0] in ("losses", "stages") for key in self.overrides)
         if (
             validation is None
             or not self.arms
@@ -187,11 +193,16 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scaled(recipe: Recipe) -> Recipe:
-    """With the learning rate for its own batch size."""
-    optimizer = recipe.optimizer
-    if optimizer.lr_for_batch in (None, recipe.batch_size):
-        return recipe
-    lr = optimizer.lr * (recipe.batch_size / optimizer.lr_for_batch) ** 0.5
-    return recipe.model_copy(
-        update={"optimizer": optimizer.model_copy(update={"lr": lr, "lr_for_batch": recipe.batch_size})}
+    """With the learning rates for its own batch size."""
+    stages = tuple(
+        stage.model_copy(update={"optimizer": stage.optimizer and _rated(stage.optimizer, recipe.batch_size)})
+        for stage in recipe.stages
     )
+    return recipe.model_copy(update={"optimizer": _rated(recipe.optimizer, recipe.batch_size), "stages": stages})
+
+
+def _rated(optimizer: Optimizer, batch_size: int) -> Optimizer:
+    if optimizer.lr_for_batch in (None, batch_size):
+        return optimizer
+    lr = optimizer.lr * (batch_size / optimizer.lr_for_batch) ** 0.5
+    return optimizer.model_copy(update={"lr": lr, "lr_for_batch": batch_size})

@@ -18,14 +18,19 @@ __all__ = [
 LEAVES = (
     "run.json", "student.json", "student.safetensors", "history.jsonl", "checkpoint", "hf", "float", "tracker",
     "assistants", "race", "arms", "trial.json", "failed.json", "right.npy", "margins.npy", "trained_on.npy", "control",
-    "compared.npy",
+    "compared.npy", "stages",
 )  # fmt: skip
 """What lies in a run's folder."""
 
-WITHIN = {"checkpoint": ("state.pt", "before.pt"), "hf": ("config.json",), "float": LEAVES, "control": LEAVES}
+WITHIN = {
+    "checkpoint": ("state.pt", "before.pt"),
+    "hf": ("config.json", "tokenizer.json"),
+    "float": LEAVES,
+    "control": LEAVES,
+}
 """What lies in its folders. A tracker's is its own; a run each is in those of `NUMBERED`, and its log beside it."""
 
-NUMBERED = ("assistants", "race", "arms", "specialists")
+NUMBERED = ("assistants", "race", "arms", "stages", "specialists")
 
 PARTS = ("float", *NUMBERED)
 """Runs within a run, which are trained first, and the trials of a race."""

@@ -222,7 +222,8 @@ def discard_backup(folder: Path, kind: Kind = RUN) -> None:
     try:
         with uninterrupted():
             _remove_aside(folder, kind)
-            remove(folder, ["checkpoint"])
+            for trained in (folder, *(folder / "stages").glob("[0-9]*")):
+                remove(trained, ["checkpoint"])
     except OSError as error:
         raise os_error(error, f"removing what {folder} replaced") from error
 

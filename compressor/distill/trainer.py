@@ -14,12 +14,14 @@ from compressor.distill.features.layers import described, kept_layers, taps_of, 
 from compressor.distill.finishing import Trained, finish
 from compressor.distill.host.context import RunContext, context_for, feed_for, store_in
 from compressor.distill.host.resources import Resources
-from compressor.distill.loop.checkpoint import Position, is_saved
+from compressor.distill.loop.checkpoint import Position
 from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner
 from compressor.distill.loop.passes import Passes
 from compressor.distill.plan import TrainingPlan
+from compressor.distill.run_files import sweep
 from compressor.distill.run_folder import Destination, rollback, start
+from compressor.distill.stages import FOLDER, is_begun, stages_of
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.predictions import taught_by
 from compressor.distill.teacher.setup import measured, on_device, signal_of, teaching_itself
@@ -74,21 +76,48 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
         if plan.teacher is not None:
             known = plan.quantize is not None  # the training in float has measured the same one
             teacher, card = measured(plan.teacher, feed, plan.data, context, known=known)
-        signal: Teacher | None = None
-        if plan.teacher is not None and teacher is not None and any(term.asks_teacher for term in plan.terms):
-            signal = signal_for(plan, plan.teacher, teacher, sides, feed, context, every_view=False)
+        signal = _asked(plan, teacher, sides, feed, context)
         if plan.table is not None:
             signal, card = taught_by(plan.table, plan.data, Muted(progress) if plan.quantize is not None else progress)
         if accelerator.is_main_process:
             start(out, plan.request)
         accelerator.wait_for_everyone()
         try:
+            for stage in stages_of(plan):
+                _train_stage(stage, folder, feed, teacher, signal, context)
             return _trained(plan, folder, feed, signal, sides, card, context)
         except BaseException:
-            nothing = not is_saved(folder / "checkpoint") and not (folder / "student.json").exists()
+            nothing = not is_begun(folder) and not (folder / "student.json").exists()
             if nothing and not out.resume and accelerator.is_main_process:
                 rollback(folder)
             raise
+
+
+def _asked(
+    plan: TrainingPlan, teacher: BatchModel | None, sides: dict[str, LayerPairs], feed: Feed, context: RunContext
+) -> Teacher | None:
+    """The teacher as the losses of `plan` ask it; None where none of them does, or no network teaches."""
+    if plan.teacher is None or teacher is None or not any(term.asks_teacher for term in plan.terms):
+        return None
+    # What one stage shows once, another shows again.
+    again = bool(plan.request.recipe.stages)
+    return signal_for(plan, plan.teacher, teacher, sides, feed, context, every_view=again)
+
+
+def _train_stage(
+    plan: TrainingPlan, folder: Path, feed: Feed, teacher: BatchModel | None, table: Teacher | None, context: RunContext
+) -> None:
+    """Train the student of `plan`, which is a stage before the last, in place. `table`: who answers where no network
+    teaches."""
+    names = ", ".join(term.name for term in plan.terms)
+    context.progress.note(f"stage {plan.stage} of {len(plan.request.recipe.stages) + 1}: {names}")
+    where = folder / FOLDER / str(plan.stage)
+    where.mkdir(parents=True, exist_ok=True)
+    sweep(where)
+    sides = looked_at(plan, context)
+    signal = table if plan.table is not None else _asked(plan, teacher, sides, feed, context)
+    # Its classifier may know nothing, so that no epoch is chosen by what it answers: the last is kept.
+    fit(plan, where, feed, signal, sides, context)
 
 
 def precompute_answers(plan: TrainingPlan, out: Path, resources: Resources, progress: Progress) -> None:
@@ -178,13 +207,13 @@ def fit(
     if context.accelerator.num_processes > 1 and context.speed.device.type == "cuda":
         learner = timm.layers.convert_sync_batchnorm(learner)
     _say_plan(plan, feed, context)
-    if context.resources.tracker:
+    if context.resources.tracker and plan.stage is None:
         context.accelerator.init_trackers("kdc", config=_settings(recipe))
     position = train(
         learner, teacher, feed, recipe,
         head=head_parameters(model.network, plan.classes) if recipe.head_epochs else [],
-        validation_size=len(plan.data.validation), inputs=inputs_of(plan), folder=out, progress=context.progress,
-        accelerator=context.accelerator,
+        validation_size=0 if plan.stage else len(plan.data.validation), inputs=inputs_of(plan), folder=out,
+        progress=context.progress, accelerator=context.accelerator, more=plan.stage is not None,
     )  # fmt: skip
     restore_channels(model.network)
     return Fitted(learner.student, model, quantization, position)

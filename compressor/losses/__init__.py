@@ -17,13 +17,15 @@ from compressor.errors import KdcError, did_you_mean
 from compressor.losses.companions import early_exits, mutual, peer_ensemble
 from compressor.losses.contrastive import crd
 from compressor.losses.features import attention_maps, attention_transfer, hidden_states, hint, pkd, pooled, review_kd
-from compressor.losses.logits import cross_entropy, dist, dkd, kd, logit_mse, lskd, soft_bce
+from compressor.losses.logits import cross_entropy, dist, dkd, kd, logit_mse, lskd, soft_bce, soft_cross_entropy
 from compressor.losses.relations import correlation_congruence, fsp, rkd_angle, rkd_distance, similarity_preserving
+from compressor.losses.tokens import MeanOver, attention_scores, masked_lm, relations, token_cosine, token_kd
 
-__all__ = ["LOSSES", "Knowledge", "Loss", "Taps", "bind", "described"]
+__all__ = ["LOSSES", "Auto", "Knowledge", "Loss", "MeanOver", "Taps", "bind", "described"]
 
 Knowledge = Literal["labels", "response", "feature", "relation", "self", "peers"]
-Taps = Literal["maps", "pooled", "attention"]
+Taps = Literal["maps", "pooled", "attention", "tokens", "scores", "projections", "vocabulary"]
+Auto = Literal["each", "embedding_and_each", "last"]
 Range = tuple[float, float]
 
 
@@ -32,10 +34,13 @@ class Loss:
     """A row of the table.
 
     `ranges`: lowest and highest value of each parameter. `formula`: one line of plain text. `knowledge`: what is
-    learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N, N].
-    `tokens`: it takes tokens in place of maps, too: rows [n, D], those that count.
-    `connector`: the name of what makes the student's features comparable with the teacher's. `layers`: the fewest pairs
-    of features that it takes.
+    learned from. `taps`: the features it wants, maps [B, C, H, W] a layer, pooled [B, D], attention [B, heads, N, N];
+    of sequences alone tokens [B, N, D], scores [B, heads, N, N] (attention before the softmax), projections
+    [B, 3, N, D] (queries, keys, values), or logits over the vocabulary [B, N, V]. `tokens`: it takes tokens in place
+    of maps, too. Where it takes a `mask`, they come whole; else as rows [n, D], those that count. `connector`: the name
+    of what makes the student's features comparable with the teacher's. `mean_over`: what it is a mean over where
+    samples are sequences: the parts of a step are weighed by how much of it they hold. `auto`: which layers of a
+    sequence it looks at where the recipe names none. `layers`: the fewest pairs of features that it takes.
 
     Traits, which the tests hold against the function:
     `mixed_labels`: its labels may be probabilities; False where they must be classes, so that nothing mixed can be
@@ -55,6 +60,8 @@ class Loss:
     taps: Taps | None = None
     connector: str | None = None
     tokens: bool = False
+    mean_over: MeanOver = "samples"
+    auto: Auto = "each"
     layers: int = 1
     mixed_labels: bool = True
     zero_at_agreement: bool = True
@@ -76,6 +83,11 @@ class Loss:
         parameters = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
+    @property
+    def whole(self) -> set[str]:
+        """The parameters that are whole numbers."""
+        return {p.name for p in inspect.signature(self.function).parameters.values() if p.annotation is int}
+
 
 TEMPERATURE: Range = (1e-3, 1e3)
 FACTOR: Range = (0.0, 100.0)
@@ -88,6 +100,11 @@ LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(
         cross_entropy, {"label_smoothing": (0.0, 0.999)}, "labels; smoothing: arXiv 1512.00567",
         "-sum_c y_c log softmax(z_s)_c", "labels", zero_at_agreement=False,
+    ),
+    "soft_cross_entropy": Loss(
+        soft_cross_entropy, {"temperature": TEMPERATURE}, "Jiao et al. 2020 (TinyBERT), arXiv 1909.10351",
+        "-T^2 sum_c softmax(z_t/T)_c log softmax(z_s/T)_c", "response",
+        zero_probabilities=True, zero_at_agreement=False,
     ),
     "logit_mse": Loss(
         logit_mse, {}, "Bucilua, Caruana & Niculescu-Mizil 2006; as kd's limit: arXiv 1503.02531",
@@ -112,7 +129,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "hint": Loss(
         hint, {}, "Romero et al. 2015 (FitNets), arXiv 1412.6550",
-        "mean (f_s - f_t)^2", "feature", "maps", "project", tokens=True,
+        "mean (f_s - f_t)^2", "feature", "maps", "project", tokens=True, mean_over="tokens",
     ),
     "pkd": Loss(
         pkd, {}, "Cao et al. 2022 (PKD), arXiv 2207.02039",
@@ -132,11 +149,12 @@ LOSSES: dict[str, Loss] = {
     ),
     "hidden_states": Loss(
         hidden_states, {}, "Jiao et al. 2020 (TinyBERT, eq. 9), arXiv 1909.10351",
-        "mean (h_s - h_t)^2", "feature", "maps", "project",
+        "mean (h_s - h_t)^2", "feature", "maps", "project_shared",
+        tokens=True, mean_over="tokens", auto="embedding_and_each",
     ),
     "attention_maps": Loss(
         attention_maps, {}, "Jiao et al. 2020 (TinyBERT, eq. 8), arXiv 1909.10351",
-        "mean (a_s - a_t)^2", "feature", "attention", "attention",
+        "mean (a_s - a_t)^2", "feature", "attention", "attention", mean_over="pairs",
     ),
     "rkd_distance": Loss(
         rkd_distance, {}, "Park et al. 2019, arXiv 1904.05068",
@@ -176,6 +194,29 @@ LOSSES: dict[str, Loss] = {
         peer_ensemble, {"temperature": TEMPERATURE}, "Zhang et al. 2018 (DML_e), arXiv 1706.00384",
         "T^2 KL(mean_peers softmax(z_peer/T) || softmax(z_s/T))", "peers",
     ),
+    "attention_scores": Loss(
+        attention_scores, {}, "Jiao et al. 2020 (TinyBERT, eq. 8), arXiv 1909.10351",
+        "mean (s_s - s_t)^2, s = q k' / sqrt(d)", "feature", "scores", "scores", mean_over="pairs",
+    ),
+    "relations": Loss(
+        relations, {"relation_heads": (1, 4096)}, "Wang et al. 2021 (MiniLMv2), arXiv 2012.15828",
+        "sum_a=q,k,v KL(r_t || r_s), r = softmax(a a' / sqrt(d))", "relation", "projections",
+        mean_over="tokens", auto="last",
+    ),
+    "token_cosine": Loss(
+        token_cosine, {}, "Sanh et al. 2019 (DistilBERT), arXiv 1910.01108",
+        "1 - cos(h_s, h_t)", "feature", "tokens", "same_width", mean_over="tokens", auto="last",
+    ),
+    "token_kd": Loss(
+        token_kd, {"temperature": TEMPERATURE}, "Sanh et al. 2019 (DistilBERT), arXiv 1910.01108",
+        "T^2 KL(softmax(z_t/T) || softmax(z_s/T)) over the vocabulary", "response", "vocabulary", "vocabulary",
+        mean_over="tokens",
+    ),
+    "masked_lm": Loss(
+        masked_lm, {}, "Devlin et al. 2019, arXiv 1810.04805",
+        "-log softmax(z_s)_y over the vocabulary, y a hidden token", "labels", "vocabulary", "vocabulary",
+        mean_over="chosen", zero_at_agreement=False,
+    ),
 }  # fmt: skip
 
 
@@ -187,6 +228,7 @@ def bind(name: str, parameters: Mapping[str, object], where: str) -> tuple[Calla
     if name not in LOSSES:
         raise KdcError(f"{where}: unknown loss {name}{did_you_mean(name, LOSSES)}; known: {', '.join(LOSSES)}")
     loss = LOSSES[name]
+    filled: dict[str, float] = {}
     for key, value in parameters.items():
         if key not in loss.ranges:
             known = f"known: {', '.join(loss.ranges)}" if loss.ranges else "it has none"
@@ -194,7 +236,11 @@ def bind(name: str, parameters: Mapping[str, object], where: str) -> tuple[Calla
         low, high = loss.ranges[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise KdcError(f"{where}: {name}.{key} must be a number from {low:g} to {high:g}, found {value!r}")
-    return partial(loss.function, **parameters), loss.needs
+        whole = key in loss.whole
+        if whole and value != int(value):
+            raise KdcError(f"{where}: {name}.{key} must be a whole number, found {value!r}")
+        filled[key] = int(value) if whole else value
+    return partial(loss.function, **filled), loss.needs
 
 
 def described(name: str) -> dict[str, object]:
@@ -211,6 +257,7 @@ def described(name: str) -> dict[str, object]:
         "needs": list(loss.needs),
         "taps": loss.taps,
         "connector": loss.connector,
+        "mean_over": loss.mean_over,
         "layers": loss.layers,
         "mixed_labels": loss.mixed_labels,
         "zero_at_agreement": loss.zero_at_agreement,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.losses.numbers import TINY, pairs, unit
+from compressor.losses.numbers import TINY, counting, pair_squares, pairs, token_squares, unit
 
 __all__ = ["attention_maps", "attention_transfer", "hidden_states", "hint", "pkd", "pooled", "review_kd"]
 
@@ -88,23 +88,42 @@ def _centred(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return centred, squares, (squares > TINY) & (squares > 1e-12 * taken_off)
 
 
-def hidden_states(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-    """TinyBERT's hidden states: `MSE(H_s W, H_t)`, the mean over all elements, summed over the layers.
+def hidden_states(
+    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], mask: Tensor | None = None
+) -> Tensor:
+    """TinyBERT's hidden states: `MSE(H_s W, H_t)`, a mean over the tokens that count and their width, summed over the
+    layers.
 
-    Jiao et al. 2020 (arXiv 1909.10351), eq. 9; W is the connector. Features of one shape, tokens [B, N, D] or maps
-    [B, D, H, W]; returns a scalar >= 0. Raises ValueError where they do not come in pairs of one shape.
+    Jiao et al. 2020 (arXiv 1909.10351), eq. 9, the embedding as layer 0; W is the connector. Tokens [B, N, D] of one
+    shape, and `mask` [B, N], 1 where a token counts; or maps [B, D, H, W] without a mask, where all do. Returns a
+    scalar >= 0. Raises ValueError for other shapes, or where they do not come in pairs of one shape.
     """
-    return _squares(student_features, teacher_features)
+    if mask is None:
+        return _squares(student_features, teacher_features)
+    loss = []
+    for student, teacher in pairs(student_features, teacher_features):
+        _require([student], 3, "tokens [B, N, D] where a mask says which of them count")
+        loss.append(token_squares(student, teacher, counting(mask, student)))
+    return torch.stack(loss).sum()
 
 
-def attention_maps(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+def attention_maps(
+    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], mask: Tensor | None = None
+) -> Tensor:
     """TinyBERT's attention: `1/h Σ_heads MSE(A_s, A_t)`, the mean over all elements, summed over the layers.
 
-    Jiao et al. 2020 (arXiv 1909.10351), eq. 8. Attention matrices [B, heads, N, N] of as many heads; returns a scalar
-    >= 0. Raises ValueError for other shapes, or where they do not come in pairs of one shape.
+    Jiao et al. 2020 (arXiv 1909.10351), eq. 8. Attention matrices [B, heads, N, N] of as many heads; with `mask`
+    [B, N], 1 where a token counts, the mean is over pairs of tokens that both do. Returns a scalar >= 0. Raises
+    ValueError for other shapes, or where they do not come in pairs of one shape.
     """
     _require(student_features, 4, "attention matrices [B, heads, N, N]")
-    return _squares(student_features, teacher_features)
+    if mask is None:
+        return _squares(student_features, teacher_features)
+    loss = [
+        pair_squares(student, teacher, counting(mask, student, 2))
+        for student, teacher in pairs(student_features, teacher_features)
+    ]
+    return torch.stack(loss).sum()
 
 
 def attention_transfer(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:

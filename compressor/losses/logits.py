@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.losses.numbers import full, require_same_shape
 
-__all__ = ["cross_entropy", "dist", "divergence", "dkd", "kd", "logit_mse", "lskd", "soft_bce"]
+__all__ = ["cross_entropy", "dist", "divergence", "dkd", "kd", "logit_mse", "lskd", "soft_bce", "soft_cross_entropy"]
 
 # A row or column whose spread is below this share of its size counts as constant: it has no direction to compare.
 CONSTANT = 1e-8
@@ -28,6 +28,20 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4
     require_same_shape(student_logits, teacher_logits)
     log_teacher = torch.log_softmax(teacher_logits.double() / temperature, dim=-1)
     return divergence(student_logits, log_teacher, temperature)
+
+
+def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """TinyBERT's prediction layer: `T² · −Σ_c softmax(z_t / T)_c log softmax(z_s / T)_c`, a mean over the batch.
+
+    Jiao et al. 2020 (arXiv 1909.10351), section 3.1. It is `kd` and T² times the entropy of the teacher, which is what
+    is left where both agree; its gradient is that of kd. The authors' code divides by the classes too, and has no T².
+    Logits [B, C]; the teacher's may be -inf, a probability of 0. Returns a scalar >= 0. Raises ValueError where the
+    shapes differ.
+    """
+    require_same_shape(student_logits, teacher_logits)
+    target = torch.softmax(teacher_logits.double() / temperature, dim=-1)
+    log_student = torch.log_softmax(student_logits.double() / temperature, dim=-1)
+    return _finished(temperature**2 * -(target * log_student).sum(-1).mean(), student_logits)
 
 
 def divergence(student_logits: Tensor, log_teacher: Tensor, temperature: float) -> Tensor:

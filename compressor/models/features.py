@@ -1,7 +1,11 @@
 """What a network computes on the way to its logits, by name: stages, pooled features, attention maps, any module.
 
     stage1 … stageN     the output of a stage: of each block of a transformer, of the last block at each stride of a CNN
+    embedding           of a plain transformer: what its first block takes
     attention1 …        the attention matrices of each block of a transformer, after the softmax
+    scores1 …           of a sequence: the same before the softmax, `Q Kᵀ / √d`
+    projections1 …      of a sequence: each block's queries, keys and values, one behind the other
+    vocabulary          of a sequence: logits over the tokens' vocabulary
     pooled              what the classifier takes
     blocks.3.conv       the output of a module, by its path in the network
 
@@ -19,15 +23,32 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError, did_you_mean
 from compressor.models.loaded import SelectClasses
+from compressor.models.projections import projections_of
 from compressor.models.weights import heads
 
-__all__ = ["POOLED", "Patches", "Staged", "Taps", "attention_of", "inner_of", "is_attention", "with_stages"]
+__all__ = [
+    "EMBEDDING",
+    "INSIDE",
+    "POOLED",
+    "VOCABULARY",
+    "Patches",
+    "Staged",
+    "Taps",
+    "inner_of",
+    "inside_of",
+    "kind_of",
+    "with_stages",
+]
 
 Patches = Literal["square", "oblong", "none"]
 """What the tokens of a network are: patches of a square image, which are a map; of one that is not square, so that
 nothing says how they lie; or a sequence, which stays one."""
 
-POOLED = "pooled"
+POOLED, EMBEDDING, VOCABULARY = "pooled", "embedding", "vocabulary"
+
+INSIDE = "attention", "scores", "projections"
+"""What blocks of attention compute on their way."""
+
 BEFORE_IMAGE = (0, 1, 2, 4, 5)
 """Tokens before those of the image: class, distillation, registers."""
 
@@ -38,12 +59,12 @@ class Taps:
     def __init__(self, network: nn.Module, names: Sequence[str], classes: int, *, patches: Patches = "square") -> None:
         """`classes`: the width of the classifier, by which it is found. `patches`: what its tokens are."""
         self.names, self._classes, self._patches = tuple(dict.fromkeys(names)), classes, patches
-        self._stages = any(_is_stage(name) for name in self.names)
-        self._attention = any(is_attention(name) for name in self.names)
+        kinds = {kind_of(name) for name in self.names}
+        self._stages, self._inside = bool(kinds & {"stage", VOCABULARY}), [kind for kind in INSIDE if kind in kinds]
         inner = inner_of(network)
         known = dict(inner.named_modules())
         for name in self.names:
-            if name != POOLED and not _is_stage(name) and not is_attention(name) and name not in known:
+            if kind_of(name) is None and name not in known:
                 near = did_you_mean(name, known)
                 raise KdcError(
                     f"{type(inner).__name__} has no layer {name}{near}",
@@ -51,26 +72,27 @@ class Taps:
                 )
 
     def __call__(self, network: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits [B, C], and the features by name: maps [B, C, H, W], tokens [B, N, D], attention [B, heads, N, N],
-        pooled [B, D]."""
+        """Logits [B, C], and the features by name: maps [B, C, H, W], tokens [B, N, D], attention and scores
+        [B, heads, N, N], projections [B, 3, N, D], vocabulary [B, N, V], pooled [B, D]."""
         features: dict[str, Tensor] = {}
         inner = inner_of(network)
         with ExitStack() as stack:
             if POOLED in self.names:
                 stack.enter_context(_pooled(inner, self._classes, features))
             for name in self.names:
-                if name != POOLED and not _is_stage(name) and not is_attention(name):
+                if kind_of(name) is None:
                     stack.enter_context(_output(inner.get_submodule(name), name, features, self._patches))
-            attention: list[Tensor] = []
-            if self._attention:
-                stack.enter_context(attention_of(inner, attention))
+            tensors: dict[str, list[Tensor]] = {kind: [] for kind in self._inside}
+            for kind in self._inside:
+                stack.enter_context(inside_of(inner, kind, tensors[kind]))
             if self._stages:
-                logits, stages = with_stages(inner, inputs, self._patches)
+                logits, stages, embedding = with_stages(inner, inputs, self._patches)
                 features.update(_numbered("stage", stages, self.names))
+                features.update(_beside(inner, stages, embedding, self.names))
             else:
                 logits = inner(*inputs)
-            if self._attention:
-                features.update(_numbered("attention", attention, self.names))
+            for kind in self._inside:
+                features.update(_numbered(kind, tensors[kind], self.names))
         missing = [name for name in self.names if name not in features]
         if missing:
             raise KdcError(f"{missing[0]} of {type(inner).__name__} is never called, so nothing comes out of it")
@@ -97,12 +119,29 @@ def _selected(network: nn.Module, logits: Tensor) -> Tensor:
     return _selected(network.network, logits).index_select(-1, network.index)
 
 
-def _is_stage(name: str) -> bool:
-    return _number(name, "stage") is not None
+def kind_of(name: str) -> str | None:
+    """pooled, stage, vocabulary, attention, scores or projections; None for the path of a module."""
+    if name in (POOLED, VOCABULARY):
+        return name
+    if name == EMBEDDING:
+        return "stage"
+    return next((kind for kind in ("stage", *INSIDE) if _number(name, kind) is not None), None)
 
 
-def is_attention(name: str) -> bool:
-    return _number(name, "attention") is not None
+def _beside(
+    inner: nn.Module, stages: Sequence[Tensor], embedding: Tensor | None, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """What is asked for of the embedding, and of a head over the vocabulary."""
+    beside = {}
+    if EMBEDDING in names:
+        if embedding is None:
+            raise KdcError(f"{type(inner).__name__} gives no embedding that could be told apart", "stage1 is the first")
+        beside[EMBEDDING] = embedding
+    if VOCABULARY in names:
+        if not isinstance(inner, Staged):
+            raise KdcError(f"{type(inner).__name__} has no head over a vocabulary", "choose a loss on stages")
+        beside[VOCABULARY] = inner.vocabulary(stages[-1])
+    return beside
 
 
 def _number(name: str, kind: str) -> int | None:
@@ -140,21 +179,41 @@ class Staged(nn.Module):
         yield
         raise KdcError(f"{type(self).__name__} shows no attention matrices", "choose a loss on stages")
 
+    @contextmanager
+    def scores(self, matrices: list[Tensor]) -> Iterator[None]:
+        """The same of attention before the softmax, `Q Kᵀ / √d` [B, heads, N, N], with a mask added or not."""
+        yield
+        raise KdcError(f"{type(self).__name__} shows no attention scores", "choose a loss on stages")
 
-def with_stages(inner: nn.Module, inputs: Sequence[Tensor], patches: Patches) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and what comes out of each stage: maps [B, C, H, W], or where tokens are no patches, [B, N, D]."""
+    @contextmanager
+    def projections(self, tensors: list[Tensor]) -> Iterator[None]:
+        """The same of queries, keys and values, [B, 3, N, D], before they are split into heads."""
+        with projections_of(self, tensors):
+            yield
+
+    def vocabulary(self, states: Tensor) -> Tensor:
+        """Logits over the vocabulary [B, N, V] from what comes out of the last stage. Raises KdcError where there is no
+        such head."""
+        raise KdcError(f"{type(self).__name__} has no head over a vocabulary", "choose a loss on stages")
+
+
+def with_stages(
+    inner: nn.Module, inputs: Sequence[Tensor], patches: Patches
+) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    """Logits, and what comes out of each stage: maps [B, C, H, W], or where tokens are no patches, [B, N, D]; the same
+    of the embedding of a plain transformer, where it is shown."""
     inner = _with_its_stages(inner)
     if isinstance(inner, Staged):
         logits, states = inner.stages(*inputs)
         maps = [_as_map(state, patches) for state in states]
         # A plain transformer gives its embedding first, which no block has seen.
         plain = len(maps) > 1 and len({_places(stage_map) for stage_map in maps}) == 1
-        return logits, _one_a_stage(maps[1:] if plain else maps)
+        return logits, _one_a_stage(maps[1:] if plain else maps), maps[0] if plain else None
     if not hasattr(inner, "forward_intermediates"):
         raise KdcError(f"{type(inner).__name__} has no stages that can be told apart", "name modules by their path")
     network: Any = inner
     final, maps = network.forward_intermediates(*inputs)
-    return network.forward_head(final), _one_a_stage([_as_map(stage_map, patches) for stage_map in maps])
+    return network.forward_head(final), _one_a_stage([_as_map(stage_map, patches) for stage_map in maps]), None
 
 
 def _one_a_stage(maps: list[Tensor]) -> list[Tensor]:
@@ -228,12 +287,16 @@ def _pooled(inner: nn.Module, classes: int, features: dict[str, Tensor]) -> Iter
 
 
 @contextmanager
-def attention_of(inner: nn.Module, matrices: list[Tensor]) -> Iterator[None]:
-    """Fused attention never makes the matrix, so that it is computed step by step meanwhile."""
+def inside_of(inner: nn.Module, kind: str, tensors: list[Tensor]) -> Iterator[None]:
+    """Inside, a forward pass adds what the blocks compute to `tensors`. Fused attention never makes its matrix, so that
+    it is computed step by step meanwhile."""
     if isinstance(inner, Staged):
-        with inner.attention(matrices):
+        looking = {"attention": inner.attention, "scores": inner.scores, "projections": inner.projections}
+        with looking[kind](tensors):
             yield
         return
+    if kind != "attention":
+        raise KdcError(f"{type(inner).__name__} shows no {kind} of its attention", "choose a loss on stages")
     blocks: list[Any] = [
         block for block in inner.modules() if hasattr(block, "fused_attn") and hasattr(block, "attn_drop")
     ]
@@ -241,7 +304,7 @@ def attention_of(inner: nn.Module, matrices: list[Tensor]) -> Iterator[None]:
         raise KdcError(f"{type(inner).__name__} has no attention", "attention maps are a transformer's")
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        matrices.append(inputs[0])
+        tensors.append(inputs[0])
 
     handles = [block.attn_drop.register_forward_pre_hook(keep) for block in blocks]
     before = [block.fused_attn for block in blocks]

@@ -13,7 +13,7 @@ from compressor.progress import Progress, Silent
 from compressor.schema.student import DataInfo, Request, Student, Weights
 from compressor.tasks.table import task_named
 
-__all__ = ["data_of", "last_part", "load_teacher", "public", "teacher_of", "told"]
+__all__ = ["cut_from", "data_of", "last_part", "load_teacher", "public", "teacher_of", "told"]
 
 SILENT = Silent()
 
@@ -49,13 +49,24 @@ def load_teacher(
     if moved_to and request.other_teachers:
         raise KdcError("the teacher of this run is an ensemble, so that one place is not enough", "put them back")
     models = []
-    for model in told(progress, *_named([load_model(reference) for reference in references], request.teacher_classes)):
+    for model in told(
+        progress,
+        *_named([load_model(reference, task=request.task) for reference in references], request.teacher_classes),
+    ):
         chosen = with_classes(model, map_classes(model, class_names), class_names)
         models.append(task_named(request.task).with_range(chosen, request.recipe.pixel_range, progress))
     ensemble = combined(models, request.recipe.ensemble)
     for line in resized_members(models, ensemble):
         progress.note(line)
     return ensemble
+
+
+def cut_from(request: Request, class_names: tuple[str, ...], teacher: LoadedModel | None) -> LoadedModel | None:
+    """Whose layers a student may be made of: its teacher's, or those that `request.cut_from` names."""
+    if request.cut_from is None:
+        return teacher
+    changes = {"teacher": request.cut_from, "other_teachers": ()}
+    return load_teacher(request.model_copy(update=changes), class_names)
 
 
 def told(progress: Progress, *models: LoadedModel) -> tuple[LoadedModel, ...]:
@@ -119,6 +130,7 @@ def data_of(request: Request, record: Student, progress: Progress, *, unlabelled
         class_names=record.class_names,
         unlabelled=unlabelled_source,
         pixel_range=request.recipe.pixel_range,
+        columns=request.columns,
     )
     if data.info.fingerprint != record.data.fingerprint:
         raise KdcError(

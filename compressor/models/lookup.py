@@ -12,7 +12,8 @@ from compressor.models.runs import read_student
 from compressor.models.specialists import read_specialists
 from compressor.references import TEACHERS, TRAINABLE, Reference
 from compressor.schema.student import Request
-from compressor.tasks.table import task_named, task_of_model
+from compressor.tasks.inference import task_of_model
+from compressor.tasks.table import task_named
 
 __all__ = ["of_peer", "require_found", "require_model"]
 
@@ -24,7 +25,7 @@ def require_found(request: Request) -> None:
         _require_trainable(request)
     else:
         for reference in (request.teacher, *request.other_teachers):
-            _require_teacher(reference)
+            _require_teacher(reference, request.task)
         _require_students(request)
     if request.teacher_classes is not None and request.teacher not in NO_MODEL:
         require_no_classes(request)
@@ -35,21 +36,22 @@ def _require_trainable(request: Request) -> None:
     if request.init == "random":
         task_named(request.task).require_student(request.teacher, "random", request.input_size)
     else:
-        require_model(request.teacher, TRAINABLE, request.input_size)
+        require_model(request.teacher, TRAINABLE, request.input_size, request.task)
 
 
-def _require_teacher(reference: str) -> None:
+def _require_teacher(reference: str, task: str) -> None:
     if reference in NO_MODEL:
         return
     table = Reference.parse(reference).folder("outputs")
     if table is not None:
         require_table(table)
     else:
-        require_model(reference, TEACHERS, None)
+        require_model(reference, TEACHERS, None, task)
 
 
-def require_model(reference: str, permitted: str, input_size: int | None) -> None:
-    """Raise KdcError as `require_found`, of one model. `permitted`: the forms that a wrong one is to be told."""
+def require_model(reference: str, permitted: str, input_size: int | None, task: str | None = None) -> None:
+    """Raise KdcError as `require_found`, of one model. `permitted`: the forms that a wrong one is to be told; `task`:
+    what it is for, where its reference does not tell."""
     parsed = parsed_model(reference, permitted)
     require_own_size(parsed, input_size)
     if (run := parsed.folder("run")) is not None:
@@ -60,9 +62,9 @@ def require_model(reference: str, permitted: str, input_size: int | None) -> Non
         for row in record.specialists:
             read_student(folder / row.run)
     else:
-        task = task_of_model(parsed.scheme)
-        assert task is not None
-        task.require_model(reference, input_size)
+        model_task = task_of_model(reference, task)
+        assert model_task is not None
+        model_task.require_model(reference, input_size)
 
 
 def _require_students(request: Request) -> None:

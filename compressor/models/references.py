@@ -10,7 +10,8 @@ from compressor.models.classes import headless
 from compressor.models.loaded import LoadedModel, outputs_of
 from compressor.names import class_fault, escaped, lines_of, spelt
 from compressor.references import MODELS, Reference
-from compressor.tasks.table import TASKS, task_of_model
+from compressor.tasks.inference import task_of_model
+from compressor.tasks.table import TASKS
 
 __all__ = [
     "NO_MODEL",
@@ -38,8 +39,9 @@ def is_table(reference: str) -> bool:
     return Reference.parse(reference).folder("outputs") is not None
 
 
-def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
-    """The model that `reference` names (see MODELS); `input_size`, in pixels, overrides its own where it can.
+def load_model(reference: str, input_size: int | None = None, task: str | None = None) -> LoadedModel:
+    """The model that `reference` names (see MODELS); `input_size`, in pixels or tokens, overrides its own where it can.
+    `task`: what it is for, where its reference does not tell.
 
     Raises KdcError where it cannot be found, read safely, or used at that size.
     """
@@ -49,9 +51,9 @@ def load_model(reference: str, input_size: int | None = None) -> LoadedModel:
         return runs.load_run(run)[0]
     if (folder := parsed.folder("specialists")) is not None:
         return specialists.combined(folder, load_model)
-    task = task_of_model(parsed.scheme)
-    assert task is not None
-    return task.load_model(reference, input_size)
+    model_task = task_of_model(reference, task)
+    assert model_task is not None
+    return model_task.load_model(reference, input_size)
 
 
 def parsed_model(reference: str, permitted: str = MODELS) -> Reference:
@@ -70,7 +72,10 @@ def parsed_model(reference: str, permitted: str = MODELS) -> Reference:
 def require_own_size(parsed: Reference, input_size: int | None) -> None:
     """Raise KdcError where a model that kdc trained is asked for another input size than its own."""
     if parsed.scheme in OWN and input_size is not None:
-        raise KdcError(f"{parsed.text} keeps the input size that it was trained at", "leave out --input-size")
+        raise KdcError(
+            f"{parsed.text} keeps the input size that it was trained at",
+            "leave out --input-size (of texts, --max-length)",
+        )
 
 
 def with_class_file(model: LoadedModel, file: Path) -> LoadedModel:

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from compressor.errors import KdcError, first_line
-from compressor.models.features import POOLED, Patches, Taps, attention_of, inner_of, is_attention, with_stages
+from compressor.models.features import (
+    INSIDE,
+    POOLED,
+    VOCABULARY,
+    Patches,
+    Taps,
+    inner_of,
+    inside_of,
+    kind_of,
+    with_stages,
+)
 from compressor.models.loaded import LoadedModel, example_of, outputs_of
 from compressor.modes import evaluating
 
@@ -18,7 +28,8 @@ __all__ = ["Layer", "layers_of", "match", "named_layer", "same_strides", "taps_f
 @dataclass(frozen=True)
 class Layer:
     """A place in a network, and the shape of what comes out there, for one sample: (C, H, W) of a map, (N, D) of
-    tokens, (heads, N, N) of attention, (D,) of pooled features. `stride`: pixels of the input a step of the map; 0: no
+    tokens, (N, V) of logits over a vocabulary, (heads, N, N) of attention and scores, (3, N, D) of projections, (D,) of
+    pooled features. N is that of an example where it varies. `stride`: pixels of the input a step of the map; 0: no
     map."""
 
     name: str
@@ -31,23 +42,22 @@ class Layer:
 
 
 def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
-    """The places of a kind that a loss wants: "maps" (stages: maps of stride 4 and more, since the stem sees edges
-    alone, or tokens), "pooled" or "attention". Raises KdcError where the network has none."""
+    """The places of a kind that a loss wants (`losses.Taps`); "maps": stages, maps of stride 4 and more, since the stem
+    sees edges alone, or tokens; "tokens": these alone. Raises KdcError where the network has none."""
     example, height = example_of(model), height_of(model)
     inner = inner_of(model.network)
     classes = _width(model)
     with evaluating(model.network):
-        if taps == "pooled":
-            features = Taps(model.network, [POOLED], classes)(model.network, example)[1]
-            return [Layer(POOLED, tuple(features[POOLED].shape[1:]))]
-        if taps == "attention":
-            matrices: list[Tensor] = []
-            with attention_of(inner, matrices):
+        if taps in (POOLED, VOCABULARY):
+            return [_single(model, taps, classes, example)]
+        if taps in INSIDE:
+            tensors: list[Tensor] = []
+            with inside_of(inner, taps, tensors):
                 inner(*example)
-            return [Layer(f"attention{n}", tuple(tensor.shape[1:])) for n, tensor in enumerate(matrices, 1)]
+            return [Layer(f"{taps}{n}", tuple(tensor.shape[1:])) for n, tensor in enumerate(tensors, 1)]
         expected = inner(*example)
         try:
-            logits, stages = with_stages(inner, example, patches_of(model))
+            logits, stages, _ = with_stages(inner, example, patches_of(model))
         except (AttributeError, NotImplementedError, TypeError) as error:
             raise KdcError(
                 f"the stages of {model.weights.source} cannot be taken out: {first_line(error)}",
@@ -56,6 +66,10 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
     if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3):
         raise KdcError(
             f"{model.weights.source} answers otherwise when its stages are taken out", "name modules instead"
+        )
+    if taps == "tokens" and height:
+        raise KdcError(
+            f"{model.weights.source} takes images, and this loss wants tokens", "hidden_states takes maps too"
         )
     wanted = 4 if height else 3
     layers = [
@@ -67,12 +81,17 @@ def layers_of(model: LoadedModel, taps: str) -> list[Layer]:
     return coarse or layers
 
 
+def _single(model: LoadedModel, name: str, classes: int, example: tuple[Tensor, ...]) -> Layer:
+    taps = Taps(model.network, [name], classes, patches=patches_of(model))
+    return Layer(name, tuple(taps(model.network, example)[1][name].shape[1:]))
+
+
 def named_layer(model: LoadedModel, name: str) -> Layer:
     """The layer `name` (see Taps), with its shape; raises KdcError where there is none."""
     taps = taps_for(model, [name])
     with evaluating(model.network):
         feature = taps(model.network, example_of(model))[1][name]
-    is_map = feature.ndim == 4 and not is_attention(name)
+    is_map = feature.ndim == 4 and kind_of(name) in ("stage", None)
     stride = height_of(model) / feature.shape[2] if is_map else 0.0
     return Layer(name, tuple(feature.shape[1:]), stride)
 

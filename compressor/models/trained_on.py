@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from compressor.errors import KdcError
 from compressor.files.atomic import write_atomically
 from compressor.files.reading import read_bytes
-from compressor.references import Reference
+from compressor.references import CUT, Reference
 from compressor.schema.base import read_json
 from compressor.schema.specialists import Specialists
 from compressor.schema.student import Request, Student
@@ -93,6 +93,8 @@ def learned_before(request: Request) -> Images | None:
     known."""
     if request.command == "teach":
         return None if request.init == "random" else images_of(request.teacher)
+    if request.student is not None and request.student.startswith(CUT) and request.init == "pretrained":
+        return images_of(request.cut_from or request.teacher)
     return images_of(request.init)
 
 

@@ -7,7 +7,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, Val
 from compressor.schema.base import Noun
 from compressor.schema.tensors import Normalization, TensorSpec
 
-__all__ = ["PREPROCESS", "ImagePreprocess", "Interpolation", "OfTask", "PixelRange", "Preprocess", "TaskName", "Three"]
+__all__ = [
+    "PREPROCESS",
+    "ImagePreprocess",
+    "Interpolation",
+    "OfTask",
+    "PixelRange",
+    "Preprocess",
+    "TaskName",
+    "TextPreprocess",
+    "Three",
+]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -103,7 +113,39 @@ class ImagePreprocess(Preprocess):
         return self.pixel_range
 
 
-PREPROCESS: dict[str, type[Preprocess]] = {ImagePreprocess.task: ImagePreprocess}
+class TextPreprocess(Preprocess):
+    """Text, or a pair of texts -> the ids of its tokens, int64 [tokens], of which at most `max_length` are kept,
+    special ones included; of a pair the longer text is cut first. A batch is filled up with `pad_id` to its longest
+    text, and the mask leaves that out.
+
+    `tokenizer`: sha256 of the tokenizer.json that lies beside the model, without its own padding and truncation.
+    `pair`: whether a sample has two texts; null: one or two.
+    `vocabulary`: ids are below it. `token_types`: how many kinds of tokens the model tells apart (which of a pair's
+    texts they are of); 0: it is not told.
+    """
+
+    tokenizer: str
+    vocabulary: Annotated[int, Field(ge=1, le=100_000_000)]
+    max_length: Annotated[int, Field(ge=4, le=1_000_000)]
+    pair: bool | None = None
+    token_types: Annotated[int, Field(ge=0, le=1000)] = 0
+    pad_id: Annotated[int, Field(ge=0)] = 0
+
+    task: ClassVar[str] = "text-classification"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        shape = ("batch", "tokens")
+        types = [TensorSpec("token_type_ids", "int64", shape, self.token_types)] if self.token_types else []
+        mask = TensorSpec("attention_mask", "int64", shape, 2, mask=True)
+        return (TensorSpec("input_ids", "int64", shape, self.vocabulary), *types, mask)
+
+    @property
+    def described(self) -> str:
+        return f"{'pairs of texts' if self.pair else 'texts'} of up to {self.max_length} tokens"
+
+
+PREPROCESS: dict[str, type[Preprocess]] = {kind.task: kind for kind in (ImagePreprocess, TextPreprocess)}
 """The class of each task. A task adds its own."""
 
 
@@ -119,10 +161,12 @@ def _of_task(value: Any, info: ValidationInfo) -> Any:
     return kind.model_validate(value)
 
 
-TaskName = Annotated[str, Field(json_schema_extra={"enum": [ImagePreprocess.task]})]
+TaskName = Annotated[str, Field(json_schema_extra={"enum": [*PREPROCESS]})]
 """Its schema names the tasks that come with kdc; others may be added."""
 
 OfTask = Annotated[
-    SerializeAsAny[Preprocess], BeforeValidator(_of_task), WithJsonSchema(ImagePreprocess.model_json_schema())
+    SerializeAsAny[Preprocess],
+    BeforeValidator(_of_task),
+    WithJsonSchema({"anyOf": [kind.model_json_schema() for kind in PREPROCESS.values()]}),
 ]
 """In a noun with a field `task` before it."""

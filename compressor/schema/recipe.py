@@ -17,6 +17,7 @@ __all__ = [
     "Qat",
     "Recipe",
     "Schedule",
+    "Stage",
     "TeacherAnswers",
     "Transfer",
     "Views",
@@ -34,7 +35,7 @@ KeepBy = Literal["accuracy", "balanced", "auc"]
 
 
 class Optimizer(Noun):
-    """AdamW (Loshchilov & Hutter 2019). The rate rises linearly for `warmup_epochs`, then falls along half a cosine to
+    """AdamW (Loshchilov & Hutter 2019). The rate rises linearly for `warmup_epochs`, then falls as `schedule` says to
     `final_lr_share` of `lr`."""
 
     lr: Rate = 3e-3
@@ -48,6 +49,8 @@ class Optimizer(Noun):
     """Epochs in which the rate rises."""
     final_lr_share: Share = 0.01
     """The share of `lr` that it ends with."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """Along half a cosine, or along a line."""
     clip_norm: Norm | None = 5.0
     """The largest norm of the gradients of a step; null: they are not clipped."""
 
@@ -223,6 +226,31 @@ class Qat(Noun):
     """Training samples that the ranges of its activations are computed from."""
 
 
+class Stage(Noun):
+    """What the student learns before it learns by the recipe's own losses: FitNets' hints, TinyBERT's hidden states.
+    All but these keys is the recipe's; views begin again, so that kept predictions serve every stage. What a loss
+    trains between two networks goes with its stage; the weights that go on are the last (averaged, with `ema_decay`).
+    """
+
+    losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
+    """Their weighted sum is learned from. They may leave the classifier out."""
+    epochs: Epochs
+    """Passes over the training data."""
+    optimizer: Optimizer | None = None
+    """AdamW and a schedule of its own; null: the recipe's, over this stage's epochs."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Stage":
+        _refuse_twice(self.losses)
+        return self
+
+
+def _refuse_twice(losses: tuple[LossTerm, ...]) -> None:
+    names = [term.name for term in losses]
+    if len(set(names)) != len(names):
+        raise ValueError("names the same loss twice in losses")
+
+
 class Recipe(Noun):
     """Everything about a training but its data and its models. Student and teacher see the same images.
 
@@ -272,12 +300,19 @@ class Recipe(Noun):
     """Networks that learn along, for `mutual` and `peer_ensemble`."""
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
     """Their weighted sum is learned from."""
+    stages: Annotated[tuple[Stage, ...], Field(max_length=8)] = ()
+    """What is learned before, one after the other; the recipe's own losses and epochs are the last stage."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if self.head_epochs >= self.epochs and self.head_epochs:
             raise ValueError("head_epochs must be less than epochs")
-        names = [term.name for term in self.losses]
-        if len(set(names)) != len(names):
-            raise ValueError("names the same loss twice in losses")
+        if self.stages and self.peers:
+            raise ValueError("peers learn along from the first step, so there are no stages before")
+        _refuse_twice(self.losses)
         return self
+
+    @property
+    def epochs_in_all(self) -> int:
+        """Of all stages."""
+        return self.epochs + sum(stage.epochs for stage in self.stages)

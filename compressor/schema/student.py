@@ -17,6 +17,7 @@ from compressor.schema.recipe import Recipe
 
 __all__ = [
     "Accuracy",
+    "Columns",
     "Confusion",
     "DataInfo",
     "Environment",
@@ -186,6 +187,14 @@ class Regime(Noun):
     arms: tuple[str, ...] = ()
 
 
+class Columns(Noun):
+    """Which columns of a table hold what: `text`, one, or two of a pair; `label`. Empty: those that are known by their
+    names."""
+
+    text: Annotated[tuple[str, ...], Field(max_length=2)] = ()
+    label: str | None = None
+
+
 class Request(Noun):
     """RUN/run.json, written first: what was asked for, wholly resolved. `task`: what is learned (tasks.table).
     `--resume` continues only the same request. References (`teacher`, `student`, `data`, `unlabelled`) are as
@@ -197,8 +206,9 @@ class Request(Noun):
     learns from the one before, in RUN/assistants/1 …, and the student from the last. `race`: several students of which
     one is to be taken; `student` is null then. `control`: the same student is then trained on labels alone too, in
     RUN/control. `steps_per_epoch`: of such a control, as many as its student's, however few samples have a label; null:
-    once through the data. `regime`: where `recipe` is a default of `kdc distill`; null where it is the user's own, and
-    for teach.
+    once through the data. `cut_from`: of a control, whose layers it begins with. `input_size`: pixels of images, or
+    the most tokens of texts (--max-length). `regime`: where `recipe` is a default of `kdc distill`; null where it is
+    the user's own, and for teach.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -213,6 +223,7 @@ class Request(Noun):
     unlabelled: str | None = None
     skip_bad: bool
     input_size: Annotated[int, Field(ge=8, le=4096)] | None
+    columns: Columns = Columns()
     recipe: Recipe
     regime: Regime | None = None
     qat: Scheme | None = None
@@ -221,6 +232,7 @@ class Request(Noun):
     race: RaceRequest | None = None
     control: bool = False
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    cut_from: str | None = None
 
     @property
     def raced(self) -> tuple[str, ...]:
@@ -242,7 +254,8 @@ class Request(Noun):
 class Student(Noun):
     """A trained model: RUN/student.json, beside its state dict, RUN/student.safetensors.
 
-    `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network. `quantization`: of a
+    `family` "timm": `architecture` is timm's name; "hf": RUN/hf/config.json describes the network, and of texts
+    RUN/hf/tokenizer.json lies beside it. `quantization`: of a
     student that was trained under fake quantization; its state dict is then that of the folded network, and its metrics
     are those with fake quantization. `bias_correction`: what was added after training to the biases of classes that
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.

@@ -18,7 +18,7 @@ from compressor.data.samples import Dataset, Split
 from compressor.progress import Progress
 from compressor.schema.preprocess import PixelRange, Preprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy, Student
+from compressor.schema.student import Accuracy, Columns, Student
 from compressor.schema.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ class Outputs:
     mask: Tensor | None = None
 
     def flat(self, name: str) -> Tensor:
-        """A feature as a loss sees it: of tokens [B, N, D] the rows that count, [n, D]; all else as it is."""
+        """A feature as a loss sees it that takes no mask: of tokens [B, N, D] the rows that count, [n, D]; all else as
+        it is."""
         feature = self.features[name]
         if feature.ndim != 3:
             return feature
@@ -125,8 +126,11 @@ class BatchModel(nn.Module):
         inputs = inputs_of(batch, self.key)
         if self.taps is None:
             return Outputs(self.network(*inputs))
-        mask = None if self.mask is None else batch[f"{self.key}/{self.mask}"]
-        return Outputs(*self.taps(self.network, inputs), mask)
+        return Outputs(*self.taps(self.network, inputs), self.mask_of(batch))
+
+    def mask_of(self, batch: Batch) -> Tensor | None:
+        """Which tokens of a batch count, [B, N]; None: all, or what it takes are no tokens."""
+        return None if self.mask is None else batch[f"{self.key}/{self.mask}"]
 
 
 class Stored(Protocol):
@@ -178,7 +182,8 @@ class Feed(Protocol):
         probabilities [B, C]) and "index", the samples' numbers in the training data (int64 [B], always on the CPU).
         Where some samples of the training data have no label, "labelled" names the rows that have one (int64, on the
         CPU), and the others' label is -1, or a row of zeros; "labelled_share" is what the mean over the labelled rows
-        of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU)."""
+        of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU).
+        Where tokens were hidden, "token_labels" (int64 [B, N]) has them, and -100 elsewhere: for `masked_lm`."""
 
     def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
         """What `batches` gives the model `key` for these samples in an epoch that shows this view."""
@@ -217,9 +222,10 @@ class Task(Protocol):
         class_names: Sequence[str] | None = None,
         unlabelled: str | None = None,
         pixel_range: PixelRange | None = None,
+        columns: Columns | None = None,
     ) -> Dataset:
         """The data that `reference` names, checked and in three splits. With `class_names` it must have exactly these,
-        and labels follow their order. Raises KdcError."""
+        and labels follow their order. `columns`: which ones of tables count, where that was stated. Raises KdcError."""
 
     def load_model(self, reference: str, input_size: int | None) -> "LoadedModel":
         """The model that `reference` names, of one of its schemes. Raises KdcError."""
@@ -231,14 +237,25 @@ class Task(Protocol):
         """Raise KdcError for what `create_student` would, as far as that is known without loading anything."""
 
     def create_student(
-        self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None
+        self,
+        reference: str,
+        init: str,
+        class_names: Sequence[str],
+        input_size: int | None,
+        crop_pct: float | None,
+        teacher: "LoadedModel | None" = None,
     ) -> "LoadedModel":
-        """A network to be trained, with a new classifier for `class_names` unless its weights fit. Raises KdcError."""
+        """A network to be trained, with a new classifier for `class_names` unless its weights fit. `teacher`: whose
+        layers it may be made of. Raises KdcError."""
 
     def create_trainee(
         self, backbone: "LoadedModel", class_names: Sequence[str], crop_pct: float | None
     ) -> "LoadedModel":
         """`backbone` with a new classifier for `class_names`. Raises KdcError."""
+
+    def fitted(self, model: "LoadedModel", data: Dataset, input_size: int | None, progress: Progress) -> "LoadedModel":
+        """`model`, which is to be trained, with what its preprocessing takes from the training split, where
+        `input_size` does not say it; said. Raises KdcError where it cannot take these data."""
 
     def with_range(self, model: "LoadedModel", pixel_range: PixelRange | None, progress: Progress) -> "LoadedModel":
         """`model` for samples that are read so (`Recipe.pixel_range`). Raises KdcError where it learned from others."""

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.references import Reference
-from compressor.schema.preprocess import ImagePreprocess
+from compressor.schema.preprocess import ImagePreprocess, TextPreprocess
 
 if TYPE_CHECKING:
     from compressor.tasks.base import Task
@@ -17,11 +16,9 @@ __all__ = [
     "TASKS",
     "TaskRow",
     "candidates_of",
-    "name_for_data",
+    "require_able",
     "shipping_of",
     "task_named",
-    "task_of_data",
-    "task_of_model",
 ]
 
 
@@ -30,7 +27,10 @@ class TaskRow:
     """`module`: where its TASK is; imported when it is asked for, since tasks bring torch along. `data`, `models`: the
     schemes of its references, as "folder" in folder:PATH. `named`: the scheme of models that a name alone describes, so
     that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along.
-    `candidates`: where its CATALOGUE of students is; "" where it has none."""
+    `candidates`: where its CATALOGUE of students is; "" where it has none. `students`: the schemes of its students, and
+    `student`, the default one. `teaching`: the recipe of `kdc teach` (distill/regimes/), and `regime`, that of `kdc
+    distill`, where it does not go by the data. `signs`: where it is told how its data and models are known. `columns`:
+    whether columns of its tables may be stated. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -38,16 +38,39 @@ class TaskRow:
     named: str
     shipping: str = "compressor.tasks.shipping"
     candidates: str = ""
+    students: tuple[str, ...] = ()
+    student: str = ""
+    teaching: str = "teach"
+    regime: str = ""
+    signs: str = ""
+    columns: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 TASKS: dict[str, TaskRow] = {
-    "image-classification": TaskRow(
+    ImagePreprocess.task: TaskRow(
         "compressor.tasks.image_classification.task",
         ("folder", "idx", "parquet", "csv", "hf", "digits"),
         ("timm", "hf"),
         "timm",
         "compressor.tasks.image_classification.shipping",
         "compressor.tasks.image_classification.candidates",
+        students=("timm",),
+        student="timm:mobilenetv3_small_100",
+        signs="compressor.tasks.image_classification.signs",
+    ),
+    TextPreprocess.task: TaskRow(
+        "compressor.tasks.text_classification.task",
+        ("csv", "parquet", "hf", "folder"),
+        ("hf",),
+        "hf",
+        students=("layers", "hf"),
+        student="layers:half",
+        teaching="text_teach",
+        regime="text",
+        signs="compressor.tasks.text_classification.signs",
+        columns=True,
+        lacks=("kdc export", "kdc specialists", "--qat", "--profile", "--students", "--unlabelled"),
     ),
 }
 
@@ -75,20 +98,7 @@ def candidates_of(name: str) -> Any:
     return importlib.import_module(TASKS[name].candidates)
 
 
-def name_for_data(reference: str) -> str:
-    """The name of the task that learns from such data; where several do, the default one. What none knows is for the
-    default task to refuse."""
-    scheme = Reference.parse(reference).scheme
-    knowing = [name for name, row in TASKS.items() if scheme in row.data]
-    return DEFAULT if DEFAULT in knowing or not knowing else knowing[0]
-
-
-def task_of_data(reference: str) -> "Task":
-    """The task of that name."""
-    return task_named(name_for_data(reference))
-
-
-def task_of_model(scheme: str) -> "Task | None":
-    """The task whose models have references that begin with `scheme`; the default one where several have."""
-    knowing = [name for name, row in TASKS.items() if scheme in row.models]
-    return task_named(DEFAULT if DEFAULT in knowing else knowing[0]) if knowing else None
+def require_able(task: str, what: str) -> None:
+    """Raise KdcError where kdc cannot do `what` with the task yet, as "kdc export"."""
+    if task in TASKS and what in TASKS[task].lacks:
+        raise KdcError(f"{what}: kdc cannot do that for {task} yet", "docs/text.md says what it can")

@@ -230,7 +230,7 @@ def test_other_numbers_are_plain_names(images: Path, names: tuple[str, ...]) -> 
 @pytest.mark.parametrize("label", ["-1", "-1.0", " -1 "])
 def test_a_label_of_minus_one_marks_what_has_none(images: Path, label: str) -> None:
     assert (
-        "is negative, which usually marks an image without a label"
+        "is negative, which usually marks a sample without a label"
         in refused(f"csv:{table(images, [label, 'cat'] * 6)}").message
     )
 

@@ -28,7 +28,8 @@ def data() -> Dataset:
     labels = [label for label, count in enumerate(EACH) for _ in range(count)]
     parts = [split("train", labels), split("validation", [0, 1, 2, 3, 4, 2]), split("test", [4, 3, 2, 1, 0])]
     counts = {part.name: len(part) for part in parts}
-    return Dataset(DataInfo(source="here", fingerprint="f", class_names=NAMES, counts=counts), *parts)
+    info = DataInfo(source="here", fingerprint="f", class_names=NAMES, counts=counts)
+    return Dataset(info, parts[0], parts[1], parts[2])
 
 
 def test_half_is_its_own_and_half_a_part_of_the_rest(data: Dataset) -> None:

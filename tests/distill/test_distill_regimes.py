@@ -23,6 +23,8 @@ from tests.kit import Hearing
 
 ROOT = Path(__file__).resolve().parents[2]
 YAMLS = sorted(Path(regimes.__file__).parent.glob("*.yaml"))
+OTHERS = ("teach", "self", "peers", "text", "text_teach")
+"""Of who teaches, and of a task that has a regime of its own."""
 Asked = dict[str, Any]
 
 
@@ -68,7 +70,7 @@ def test_there_are_steps_enough(regime: str, images: int, given: int | None, bat
 
 @pytest.mark.parametrize("file", YAMLS, ids=lambda file: file.stem)
 def test_every_file_is_a_recipe_and_says_why(file: Path) -> None:
-    assert file.stem in (*REGIMES, "teach", "self", "peers")
+    assert file.stem in (*REGIMES, *OTHERS)
     parse(Recipe, built_in(file.stem), file.name)
     text = file.read_text(encoding="utf-8")
     assert text.startswith("# ")
@@ -84,7 +86,7 @@ def test_regimes_differ_in_what_a_user_need_not_know() -> None:
         assert [term["name"] for term in values["losses"]] == names == ["kd", "cross_entropy", "pkd"]
         assert all(term["weight"] > 0 for term in values["losses"])
         assert values["epochs"] >= built_in(PROVISIONAL)["epochs"]
-    assert {file.stem for file in YAMLS} == {*REGIMES, "teach", "self", "peers"}
+    assert {file.stem for file in YAMLS} == {*REGIMES, *OTHERS}
 
 
 def wanted(*sets: str, teachers: tuple[str, ...] = ("timm:a",), **changes: Any) -> RecipeAsked:
@@ -201,3 +203,10 @@ def test_a_recipe_for_other_data_is_not_resumed(
     (out / "run.json").write_text(text, encoding="utf-8")
     with pytest.raises(KdcError, match="the recipe is for 225 training images"):
         compressor.distill(**asked, out=out, resume=True)
+
+
+@pytest.mark.parametrize(("texts", "epochs"), [(100, 30), (1_500, 16), (12_000, 5)])
+def test_texts_have_a_regime_of_their_own(texts: int, epochs: int) -> None:
+    recipe = wanted(task="text-classification").recipe(Facts(texts, texts, True))
+    assert recipe == Recipe.model_validate({**built_in("text"), "epochs": epochs})
+    assert (recipe.optimizer.lr, recipe.optimizer.schedule, recipe.views.distinct) == (1e-4, "linear", 1)

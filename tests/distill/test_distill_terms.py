@@ -36,7 +36,7 @@ EVERY: Losses = [
 ]
 OF_CNNS = [
     row for row in EVERY
-    if LOSSES[row["name"]].taps != "attention" and LOSSES[row["name"]].knowledge != "peers"
+    if LOSSES[row["name"]].taps in (None, "maps", "pooled") and LOSSES[row["name"]].knowledge != "peers"
 ]  # fmt: skip
 OF_TRANSFORMERS: Losses = [
     {"name": "attention_maps"}, {"name": "hidden_states", "weight": 0.1}, {"name": "kd", "weight": 0.5},

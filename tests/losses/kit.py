@@ -9,10 +9,14 @@ from torch import Tensor
 from compressor.losses import LOSSES
 
 BATCH, CLASSES, MEMORY = 5, 4, 7
+TOKENS, VOCABULARY = 3, 7
 SHAPES: dict[str, list[tuple[int, ...]]] = {
     "maps": [(2, 6, 6), (2, 3, 3)],
     "pooled": [(6,)],
-    "attention": [(2, 3, 3), (2, 3, 3)],
+    "attention": [(2, TOKENS, TOKENS), (2, TOKENS, TOKENS)],
+    "tokens": [(TOKENS, 4), (TOKENS, 5)],
+    "scores": [(2, TOKENS, TOKENS), (3, TOKENS, TOKENS)],
+    "projections": [(3, TOKENS, 12), (3, TOKENS, 24)],
 }
 
 
@@ -22,7 +26,9 @@ def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor
 
 def given(name: str, batch: int = BATCH, classes: int = CLASSES) -> dict[str, Any]:
     """Random float64 inputs of the loss `name`, in its order; the same at every call."""
-    shapes = SHAPES[LOSSES[name].taps or "maps"]
+    kind = "tokens" if LOSSES[name].tokens and "mask" in LOSSES[name].needs else LOSSES[name].taps
+    shapes = SHAPES.get(str(kind), SHAPES["maps"])
+    numbers = torch.arange(batch * TOKENS).view(batch, TOKENS)
     fraction = torch.rand(batch, MEMORY, generator=torch.Generator().manual_seed(9))
     everything: dict[str, Any] = {
         "student_logits": 2 * normal(batch, classes, seed=0),
@@ -37,6 +43,10 @@ def given(name: str, batch: int = BATCH, classes: int = CLASSES) -> dict[str, An
         "student_memory": of_length_1(normal(MEMORY, 6, seed=4)),
         "teacher_memory": of_length_1(normal(MEMORY, 6, seed=5)),
         "negatives": fraction < 0.7,
+        "student_token_logits": 2 * normal(batch, TOKENS, VOCABULARY, seed=0),
+        "teacher_token_logits": 2 * normal(batch, TOKENS, VOCABULARY, seed=1),
+        "token_labels": torch.where(numbers % 3 == 1, -100, numbers % VOCABULARY),
+        "mask": torch.arange(TOKENS) < TOKENS - torch.arange(batch)[:, None] % TOKENS,
     }
     return {need: everything[need] for need in LOSSES[name].needs}
 

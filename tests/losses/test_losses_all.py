@@ -17,6 +17,7 @@ ALL = pytest.mark.parametrize("name", LOSSES)
 ON_FEATURES = [name for name, loss in LOSSES.items() if "student_features" in loss.needs]
 ON_LOGITS = [name for name, loss in LOSSES.items() if {"student_logits", "exit_logits"} & set(loss.needs)]
 TEMPERED = [name for name, loss in LOSSES.items() if "temperature" in loss.ranges]
+LOOKED_AT = {"student_features", "student_embeddings", "student_token_logits", "exit_logits"}
 
 
 @ALL
@@ -224,7 +225,7 @@ def test_the_table_is_complete(name: str) -> None:
     assert loss.formula.isascii()
     assert loss.function.__doc__
     assert "Raises ValueError" in " ".join(loss.function.__doc__.split())
-    assert (loss.taps is None) == (not {"student_features", "student_embeddings", "exit_logits"} & set(loss.needs))
+    assert (loss.taps is None) == (not LOOKED_AT & set(loss.needs))
     assert loss.one_process == any(need.endswith("memory") for need in loss.needs)
     assert loss.defaults.keys() == loss.ranges.keys()
     function, needs = bind(name, loss.defaults, "here")

@@ -188,7 +188,7 @@ def test_fsp_needs_two_layers_of_maps_with_as_many_channels() -> None:
     "name", [n for n, loss in LOSSES.items() if loss.knowledge == "relation" and "student_features" in loss.needs]
 )
 def test_relations_are_summed_over_the_pairs(name: str) -> None:
-    shape = (4, 3, 6, 6)
+    shape = (4, 3, 6, 12)
     student, teacher = normal(*shape, seed=0), normal(*shape, seed=1)
     once = LOSSES[name].function([student] * 2, [teacher] * 2).item()
     expected = once * (2 if LOSSES[name].layers > 1 else 1.5)  # two pairs of layers have one flow between them

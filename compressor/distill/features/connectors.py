@@ -5,14 +5,15 @@ A connector is called with the pairs of features, the labels and the samples' nu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressor.distill.features.base import Connector, Given, LayerPairs
+from compressor.distill.features.token_connectors import SameHeads, SameWidth, Vocabulary
 from compressor.errors import KdcError
+from compressor.losses.numbers import full
 from compressor.models.stages import Layer
 
 __all__ = ["CONNECTORS", "Connector", "LayerPairs"]
@@ -26,42 +27,6 @@ CRD_MOMENTUM = 0.5
 REVIEW_WIDTH = 64
 
 
-@dataclass(frozen=True)
-class LayerPairs:
-    """What a connector connects: pairs of layers (the teacher's is None where the loss looks at the student alone), the
-    number of classes and of training samples."""
-
-    student: tuple[Layer, ...]
-    teacher: tuple[Layer, ...]
-    classes: int
-    samples: int
-
-    @property
-    def pairs(self) -> list[tuple[Layer, Layer]]:
-        return list(zip(self.student, self.teacher, strict=True))
-
-
-Given = dict[str, Any]
-
-
-class Connector(nn.Module):
-    """Hands the features on as they are."""
-
-    def __init__(self, sides: LayerPairs) -> None:
-        super().__init__()
-
-    @classmethod
-    def coarse(cls, student: Layer, teacher: Layer) -> tuple[int, ...] | None:
-        """The shape that the teacher's side of a pair may be brought to before it comes here, without changing what
-        goes on to the loss; None where it must come whole."""
-        return teacher.shape if len(teacher.shape) == 1 else None
-
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
-        """The loss's arguments by name. `student`, `teacher`: features of each layer, [B, …]; `labels` int64 [B] (-1:
-        none) or probabilities [B, C]; `index` int64 [B], the samples' numbers, on the CPU."""
-        return {"student_features": list(student), "teacher_features": list(teacher)}
-
-
 class Resize(Connector):
     """The larger map of a pair is brought to the smaller one's size, by adaptive average pooling."""
 
@@ -72,7 +37,7 @@ class Resize(Connector):
 
 class Project(Connector):
     """Maps: the student's go through a 1×1 convolution to the teacher's channels (Romero et al. 2015, arXiv 1412.6550,
-    have a regressor there), at the smaller of the two sizes. Tokens, rows [n, D]: through a linear layer."""
+    have a regressor there), at the smaller of the two sizes. Tokens, [n, D] or [B, N, D]: through a linear layer."""
 
     def __init__(self, sides: LayerPairs) -> None:
         super().__init__(sides)
@@ -80,8 +45,12 @@ class Project(Connector):
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], labels: Tensor, index: Tensor) -> Given:
         pairs = self.sized(student, teacher)
-        projected = [_projected(layer, s.float()) for layer, (s, _) in zip(self.regressors, pairs, strict=True)]
+        projected = [_projected(self.regressor(number), s.to(full(s))) for number, (s, _) in enumerate(pairs)]
         return {"student_features": projected, "teacher_features": [t for _, t in pairs]}
+
+    def regressor(self, number: int) -> nn.Module:
+        """That of a pair."""
+        return self.regressors[number]
 
     def sized(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """The pairs, each at one size."""
@@ -94,6 +63,23 @@ def _regressor(student: Layer, teacher: Layer) -> nn.Module:
     if student.is_tokens:
         return nn.Linear(student.shape[1], teacher.shape[1])
     return nn.Conv2d(student.shape[0], teacher.shape[0], 1)
+
+
+class ProjectShared(Project):
+    """Tokens of all the layers, the embedding among them, go through one linear layer, as TinyBERT has it (Jiao et al.
+    2020, arXiv 1909.10351): in a transformer they are all of one width. Maps: through one each."""
+
+    def __init__(self, sides: LayerPairs) -> None:
+        super().__init__(sides)
+        if not sides.student[0].is_tokens:
+            return
+        widths = {(student.shape[-1], teacher.shape[-1]) for student, teacher in sides.pairs}
+        if len(widths) > 1:
+            raise KdcError("one projector for all layers needs one width in each network", "hint has one a layer")
+        self.regressors = self.regressors[:1]
+
+    def regressor(self, number: int) -> nn.Module:
+        return self.regressors[min(number, len(self.regressors) - 1)]
 
 
 class ProjectCoarse(Project):
@@ -261,10 +247,11 @@ def _projected(layer: nn.Module, features: Tensor) -> Tensor:
 
 
 def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    if student.ndim == 2:  # tokens, position by position
-        if len(student) != len(teacher):
+    if student.ndim < 4:  # tokens, position by position
+        if student.shape[:-1] != teacher.shape[:-1]:
             raise KdcError(
-                f"student and teacher have {len(student)} and {len(teacher)} tokens, which are not the same ones",
+                f"student and teacher have {student.shape[-2]} and {teacher.shape[-2]} tokens, which are not the same "
+                "ones",
                 "losses on logits (kdc losses), or a student with the teacher's tokens",
             )
         return student, teacher
@@ -286,10 +273,14 @@ CONNECTORS: Mapping[str | None, type[Connector]] = {
     None: Connector,
     "resize": Resize,
     "project": Project,
+    "project_shared": ProjectShared,
     "project_coarse": ProjectCoarse,
     "project_pooled": ProjectPooled,
     "review": Review,
     "attention": Attention,
     "contrast": Contrast,
     "exits": Exits,
+    "scores": SameHeads,
+    "same_width": SameWidth,
+    "vocabulary": Vocabulary,
 }

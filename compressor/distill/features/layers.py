@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from compressor.distill.features.connectors import CONNECTORS, LayerPairs
 from compressor.distill.loop.learner import Term
 from compressor.errors import KdcError
 from compressor.losses import Loss
 from compressor.models import LoadedModel
-from compressor.models.features import Taps, inner_of
+from compressor.models.features import EMBEDDING, INSIDE, POOLED, VOCABULARY, Taps, inner_of, kind_of
+from compressor.models.layer_map import even_map
 from compressor.models.loaded import Several
-from compressor.models.stages import Layer, layers_of, match, named_layer, same_strides, taps_for
+from compressor.models.stages import Layer, height_of, layers_of, match, named_layer, same_strides, taps_for
 
 __all__ = ["described", "kept_layers", "layer_pairs_of", "taps_of", "whole_layers"]
 
@@ -38,7 +41,7 @@ def layer_pairs_of(
             sides[term.name] = _layer_pairs(_pairs(term, student, teacher), classes, samples)
     for term in terms:
         if term.name in sides:  # what it cannot connect is known before any training; of a memory one row will do
-            CONNECTORS[term.row.connector](replace(sides[term.name], samples=1))
+            _try(term, replace(sides[term.name], samples=1))
     return sides, left_out
 
 
@@ -69,7 +72,7 @@ def _pairs(term: Term, student: LoadedModel, teacher: LoadedModel | None) -> lis
             "give one --teacher, or losses on logits (kdc losses)",
         )
     if isinstance(term.loss.at, str):
-        pairs = match(layers_of(student, kind), layers_of(teacher, kind))
+        pairs = _auto(term, student, teacher)
     else:
         pairs = [
             (named_layer(student, student_layer), named_layer(teacher, teacher_layer))
@@ -78,12 +81,52 @@ def _pairs(term: Term, student: LoadedModel, teacher: LoadedModel | None) -> lis
     for student_layer, teacher_layer in pairs:
         _require_kind(student_layer, term.row, at, student)
         _require_kind(teacher_layer, term.row, at, teacher)
+        by_token = not height_of(teacher) and kind_of(teacher_layer.name) != POOLED
+        if by_token and student.preprocess != teacher.preprocess:
+            raise KdcError(
+                f"{at}: it compares token by token, and the student reads {student.preprocess.described} and the "
+                f"teacher {teacher.preprocess.described}, or other tokens",
+                "one tokenizer, and one --max-length; or losses on logits (kdc losses)",
+            )
     if len(pairs) < term.row.layers:
         raise KdcError(
             f"{at}: it compares {term.row.layers} pairs of layers or more, and there are {len(pairs)}",
             "leave `at` out, or name more",
         )
     return pairs
+
+
+def _auto(term: Term, student: LoadedModel, teacher: LoadedModel) -> list[tuple[Layer, Layer]]:
+    """The layers that `at: auto` means. Of sequences those of TinyBERT's map, which must come out even: block n learns
+    from block n k, its attention as its hidden state."""
+    row = term.row
+    ours, theirs = (layers_of(model, str(row.taps)) for model in (student, teacher))
+    if height_of(student) or height_of(teacher):
+        return match(ours, theirs)
+    if row.auto == "last" or row.taps not in ("maps", "tokens", *INSIDE):
+        return [(ours[-1], theirs[-1])]
+    try:
+        pairs = [(ours[n - 1], theirs[nk - 1]) for n, nk in even_map(len(ours), len(theirs)).hidden[1:]]
+    except KdcError as error:
+        raise KdcError(f"recipe losses, {term.name}: {error.message}", error.hint) from None
+    if row.auto == "embedding_and_each":
+        pairs.insert(0, (named_layer(student, EMBEDDING), named_layer(teacher, EMBEDDING)))
+    return pairs
+
+
+def _try(term: Term, sides: LayerPairs) -> None:
+    """Raise KdcError for layers that the loss cannot compare, by what it says to zeros: before any training."""
+    connector = CONNECTORS[term.row.connector](sides)
+    if "mask" not in term.row.needs:
+        return
+    ours, theirs = ([torch.zeros(1, *layer.shape) for layer in layers] for layers in (sides.student, sides.teacher))
+    none = torch.zeros(1, dtype=torch.int64)
+    given = connector(ours, theirs, none, none)
+    given |= {"mask": None, "token_labels": torch.zeros(1, sides.student[0].shape[0], dtype=torch.int64)}
+    try:
+        term.function(**{name: given[name] for name in term.row.needs})
+    except ValueError as error:
+        raise KdcError(f"recipe losses, {term.name}: {error}", "choose other layers, or its parameters") from None
 
 
 def _of_equal_stride(student: LoadedModel, teacher: LoadedModel | None) -> tuple[list[tuple[Layer, Layer]], str]:
@@ -101,20 +144,23 @@ def _layer_pairs(pairs: Sequence[tuple[Layer, Layer]], classes: int, samples: in
     return LayerPairs(tuple(student for student, _ in pairs), tuple(teacher for _, teacher in pairs), classes, samples)
 
 
-DIMENSIONS = {"maps": 3, "pooled": 1, "attention": 3}
+DIMENSIONS = {"maps": 3, "pooled": 1, "attention": 3, "tokens": 2, "scores": 3, "projections": 3, "vocabulary": 2}
+
+HINTS = {"maps": "name a stage", "tokens": "name a stage"}
 
 
 def _require_kind(layer: Layer, row: Loss, at: str, model: LoadedModel) -> None:
     kind = row.taps
     assert kind is not None
-    if row.tokens and kind == "maps" and layer.is_tokens:
-        return
-    if len(layer.shape) != DIMENSIONS[kind] or (kind == "attention") != layer.name.startswith("attention"):
+    special = (*INSIDE, VOCABULARY)
+    misnamed = kind_of(layer.name) != kind if kind in special else kind_of(layer.name) in special
+    wanted = DIMENSIONS["tokens" if row.tokens and layer.is_tokens else kind]
+    if len(layer.shape) != wanted or misnamed:
         shape = "×".join(map(str, layer.shape))
         description = f"tokens, {shape}" if layer.is_tokens else shape
         raise KdcError(
             f"{at}: {layer.name} of {model.weights.source} gives {description}, and this loss wants {kind}",
-            {"maps": "name a stage", "pooled": "leave `at` out", "attention": "name attention1, attention2, …"}[kind],
+            f"name {kind}1, {kind}2, …" if kind in INSIDE else HINTS.get(kind, "leave `at` out"),
         )
 
 
@@ -159,6 +205,11 @@ def described(name: str, sides: LayerPairs) -> str:
     """One line for people: which layer learns from which."""
 
     def shaped(layer: Layer) -> str:
+        # Of a sequence, whose length is that of an example, what does not vary.
+        if layer.is_tokens or kind_of(layer.name) == "projections":
+            return f"{layer.name} ({layer.shape[-1]} wide)"
+        if kind_of(layer.name) == "scores":
+            return f"{layer.name} ({layer.shape[0]} heads)"
         return f"{layer.name} ({'×'.join(map(str, layer.shape))})"
 
     if not sides.teacher:

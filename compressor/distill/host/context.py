@@ -77,10 +77,12 @@ def feed_for(data: Dataset, inputs: dict[str, Preprocess], recipe: Recipe, store
         _make_empty(store)
     context.accelerator.wait_for_everyone()
     task = task_named(next(iter(inputs.values())).task)
-    kept, line = context.resources.may_decode(task.stored_bytes(data, inputs), store.parent)
+    size = task.stored_bytes(data, inputs)
+    kept, line = context.resources.may_decode(size, store.parent)
     # One answer for all: what is free changes as soon as the first of them decodes.
     kept = not any_of(context.accelerator, not kept)
-    context.progress.note(line)
+    if size:
+        context.progress.note(line)
     feed = task.feed(
         data, inputs, recipe, store=store if kept else None, device=context.speed.device, progress=context.progress
     )

@@ -20,6 +20,7 @@ from compressor.distill.loop.checkpoint import Position, load_state, save_state
 from compressor.distill.loop.guards import out_of_memory_explained, require_finite
 from compressor.distill.loop.interrupt import stop_requests
 from compressor.distill.loop.learner import Learner
+from compressor.distill.loop.shares import shares_of, weighed
 from compressor.distill.teacher.sources import Itself, Teacher
 from compressor.files.atomic import write_text
 from compressor.processes.interruption import uninterrupted
@@ -42,15 +43,15 @@ SAVE_EVERY_S = 600.0
 
 
 def rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
-    """The learning rate of a step: linear warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983)."""
+    """The learning rate of a step: linear warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983), or
+    a line."""
     optimizer, total = recipe.optimizer, recipe.epochs * steps_per_epoch
     warmup = min(round(optimizer.warmup_epochs * steps_per_epoch), total - 1)
     if step < warmup:
         return optimizer.lr * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, total - warmup)
-    return optimizer.lr * (
-        optimizer.final_lr_share + (1 - optimizer.final_lr_share) * 0.5 * (1 + math.cos(math.pi * progress))
-    )
+    left = 1 - progress if optimizer.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return optimizer.lr * (optimizer.final_lr_share + (1 - optimizer.final_lr_share) * left)
 
 
 @dataclass
@@ -107,6 +108,7 @@ def train(
     folder: Path,
     progress: Progress,
     accelerator: Accelerator | None = None,
+    more: bool = False,
 ) -> Position:
     """Train `learner` in place, and leave in its student the weights to keep (averaged over steps, where the recipe
     says so).
@@ -114,7 +116,7 @@ def train(
     Writes FOLDER/history.jsonl and FOLDER/checkpoint after every epoch, every ten minutes within one, and on a request
     to stop, which raises KeyboardInterrupt; continues from that state where there is one, if `inputs` (what it learns
     from, each with a fingerprint) are the same. `head`: trained alone for `recipe.head_epochs`. `accelerator`: its
-    processes share each batch, and its trackers get a row an epoch.
+    processes share each batch, and its trackers get a row an epoch. `more`: another stage follows: stop before it.
     """
     student = learner.student
     accelerator = accelerator or Accelerator(cpu=next(student.parameters()).device.type == "cpu")
@@ -127,7 +129,8 @@ def train(
     before = load_state(run.checkpoint, run.modules, run.optimizer, inputs, progress)
     if before is not None:
         run.position = before
-        progress.note(f"resuming at epoch {before.epoch + 1} of {recipe.epochs}, step {before.step}")
+        if before.epoch < recipe.epochs:
+            progress.note(f"resuming at epoch {before.epoch + 1} of {recipe.epochs}, step {before.step}")
     with stop_requests() as run.stop_requested, out_of_memory_explained(recipe):
         while run.position.epoch < recipe.epochs:
             started = time.perf_counter()
@@ -139,8 +142,7 @@ def train(
             _finish_epoch(run, validation_size >= MIN_TO_CHOOSE, started)
             run.save()
             _write_history(run, folder)
-            stop = any_of(accelerator, run.stop_requested())
-            if stop and run.position.epoch < recipe.epochs:
+            if any_of(accelerator, run.stop_requested()) and (more or run.position.epoch < recipe.epochs):
                 raise KeyboardInterrupt
     final = average.module if average else student
     student.load_state_dict(run.position.kept if run.position.kept is not None else final.state_dict())
@@ -194,12 +196,13 @@ def _step(run: Training, parts: Sequence[Batch]) -> dict[str, Tensor]:
     weights = run.learner.weights(step / max(1, last_step))
     run.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
+    shares = shares_of([run.learner.counts(batch) for batch in parts], run.accelerator)
     for number, batch in enumerate(parts):
         answers = run.teacher.answers(batch, position.epoch) if run.teacher else None
         # Gradients are averaged over the processes once a step, with its last part.
         last = number == len(parts) - 1
         with nullcontext() if last else run.accelerator.no_sync(run.parallel):
-            losses: dict[str, Tensor] = run.parallel(batch, answers)
+            losses = weighed(run.parallel(batch, answers), shares[number])
             total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() / len(parts)
             total.backward()  # type: ignore[no-untyped-call]
         for name, loss in losses.items():

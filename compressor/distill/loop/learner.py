@@ -12,6 +12,7 @@ from compressor.distill.features.connectors import CONNECTORS, Connector, LayerP
 from compressor.errors import KdcError
 from compressor.losses import LOSSES, bind
 from compressor.losses import Loss as Row
+from compressor.losses.tokens import count_of
 from compressor.schema.recipe import LossTerm, Recipe
 from compressor.tasks.base import Batch, BatchModel, Outputs
 
@@ -42,11 +43,13 @@ def _asks_teacher(row: Row) -> bool:
     return any(name.startswith("teacher_") for name in row.needs)
 
 
-def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
-    """The recipe's losses, ready to call; raises KdcError for one that is unknown, or that cannot be had here."""
+def bind_losses(recipe: Recipe, *, has_teacher: bool, stage: int | None = None) -> list[Term]:
+    """The recipe's losses, ready to call; raises KdcError for one that is unknown, or that cannot be had here. `stage`:
+    which one it is of a training in several, from 1, where others follow; they may leave the classifier out."""
     terms = []
+    inside = "losses" if stage is None else f"stages.{stage - 1}.losses"
     for number, term in enumerate(recipe.losses):
-        where = f"recipe losses.{number}"
+        where = f"recipe {inside}.{number}"
         function, _ = bind(term.name, term.parameters, where)
         row = LOSSES[term.name]
         if _asks_teacher(row) and not has_teacher:
@@ -68,8 +71,8 @@ def bind_losses(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
     # One that never counts is not computed: its teacher need not run.
     terms = [term for term in terms if term.loss.ever]
     if not terms:
-        raise KdcError("recipe losses: every weight is 0, so nothing would be learned")
-    if not any("student_logits" in term.row.needs and term.row.knowledge != "self" for term in terms):
+        raise KdcError(f"recipe {inside}: every weight is 0, so nothing would be learned")
+    if stage is None and not any("student_logits" in term.row.needs and term.row.knowledge != "self" for term in terms):
         names = ", ".join(term.name for term in terms)
         raise KdcError(f"recipe losses: {names} teach the student's classifier nothing", "add kd or cross_entropy")
     if recipe.peers and recipe.head_epochs:
@@ -127,6 +130,16 @@ class Learner(nn.Module):
     def _of_peers(self) -> list[Term]:
         return [term for term in self.terms if set(term.row.needs) <= OF_PEERS]
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Over how much of this batch each loss is a mean that is one over tokens: a part of a step weighs as much."""
+        mask = self.student.mask_of(batch)
+        if mask is None:
+            return {}
+        hidden = batch.get("token_labels")
+        ruled_out = {"samples"} | ({"chosen"} if hidden is None else set())  # `forward` says what is missing
+        terms = [term for term in self.terms if term.row.mean_over not in ruled_out]
+        return {term.name: count_of(term.row.mean_over, mask, hidden) for term in terms}
+
     def forward(self, batch: Batch, teacher: Outputs | None) -> dict[str, Tensor]:
         """Every loss by name, unweighted; `teacher`: its answers to this batch, without gradients."""
         with self._precision(batch["labels"].device):
@@ -134,7 +147,9 @@ class Learner(nn.Module):
             peer_logits = [peer(batch).logits for peer in self._peers]
         for logits in (outputs.logits, *peer_logits, *([teacher.logits] if teacher is not None else [])):
             _require_rows(logits)
-        given = {"labels": batch["labels"], "index": batch["index"]}
+        given = {"labels": batch["labels"], "index": batch["index"], "mask": outputs.mask}
+        if "token_labels" in batch:
+            given["token_labels"] = batch["token_labels"]
         if teacher is not None:
             given["teacher_logits"] = teacher.logits
         learning = [outputs.logits, *peer_logits]
@@ -159,8 +174,12 @@ class Learner(nn.Module):
     def _connected(self, name: str, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Any]:
         sides, connector = self.layers[name], self.connectors[name]
         assert isinstance(connector, Connector)
-        ours = [student.flat(layer.name) for layer in sides.student]
-        theirs = [teacher.flat(layer.name) for layer in sides.teacher] if teacher is not None else []
+        whole = "mask" in _row(self.terms, name).needs
+        ours = [student.features[at.name] if whole else student.flat(at.name) for at in sides.student]
+        theirs = []
+        if teacher is not None:
+            _require_same_tokens(student, teacher)
+            theirs = [teacher.features[at.name] if whole else teacher.flat(at.name) for at in sides.teacher]
         given: dict[str, Any] = connector(ours, theirs, batch["labels"], batch["index"])
         return given
 
@@ -178,6 +197,15 @@ def _require_rows(logits: Tensor) -> None:
         )
 
 
+def _require_same_tokens(student: Outputs, teacher: Outputs) -> None:
+    masks = student.mask, teacher.mask
+    if masks[0] is not None and masks[1] is not None and masks[0].shape != masks[1].shape:
+        raise KdcError(
+            f"student and teacher have {masks[0].shape[1]} and {masks[1].shape[1]} tokens, which are not the same ones",
+            "losses on logits (kdc losses), or a student with the teacher's tokens",
+        )
+
+
 def _detached(logits: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.detach() for tensor in logits]
 
@@ -185,6 +213,9 @@ def _detached(logits: Sequence[Tensor]) -> list[Tensor]:
 def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
     """A loss that takes labels gets those rows of the batch that have one ("labelled", where some have none). The batch
     may be a part of a step: "labelled_share" makes the mean over the parts that over all labelled rows of the step."""
+    missing = [name for name in term.row.needs if name not in values]
+    if missing:
+        raise KdcError(f"{term.name} needs {missing[0]}, and the task's batches hold none", "leave that loss out")
     needed = {name: values[name] for name in term.row.needs}
     labelled = batch.get("labelled")
     loss: Tensor
@@ -202,10 +233,13 @@ def _loss(term: Term, values: Mapping[str, Any], batch: Batch) -> Tensor:
 def _nothing(needed: Mapping[str, Any]) -> Tensor:
     """0, with a gradient of 0 for all that the loss would have reached: several processes wait for each of them."""
     tensors = [tensor for value in needed.values() for tensor in (value if isinstance(value, list) else [value])]
-    return torch.stack([tensor.sum() * 0.0 for tensor in tensors if tensor.is_floating_point()]).sum()
+    floats = [tensor for tensor in tensors if tensor is not None and tensor.is_floating_point()]
+    return torch.stack([tensor.sum() * 0.0 for tensor in floats]).sum()
 
 
 def _rows(value: Any, rows: Tensor) -> Any:
+    if value is None:
+        return None
     if isinstance(value, Tensor):
         return value.index_select(0, rows)
     return [_rows(element, rows) for element in value]

@@ -165,7 +165,8 @@ def require_possible(request: Request, progress: Progress, data: Dataset | None 
     teacher: LoadedModel | None = load_teacher(request, names)
     students: Sequence[str] = [*request.assistants, str(request.student)]
     for name in students:
-        student = task.create_student(name, request.init, names, request.input_size, recipe.crop_pct)
+        student = task.create_student(name, request.init, names, request.input_size, recipe.crop_pct, teacher)
+        student = task.fitted(student, data, request.input_size, Silent())
         if recipe.transfer.correct_bias:
             require_correctable(student, data, recipe.transfer)
         layer_pairs_of(terms, student, teacher, classes=len(names), samples=len(data.train))

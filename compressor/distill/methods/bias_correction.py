@@ -42,7 +42,7 @@ def require_correctable(student: LoadedModel, data: Dataset, transfer: Transfer)
     absent = [data.info.class_names[number] for number in numbers if number not in held]
     if absent:
         raise KdcError(
-            f"transfer.correct_bias is fitted on validation, which holds no images of {listed(absent)}",
+            f"transfer.correct_bias is fitted on validation, which holds no {data.samples} of {listed(absent)}",
             "add some, or transfer.correct_bias=false",
         )
     if held <= set(numbers):
@@ -169,7 +169,7 @@ def unseen_recall(logits: NDArray[np.floating], data: Dataset, transfer: Transfe
     for number in classes_without(transfer, data.info.class_names):
         of_class, name = data.test.labels == number, data.info.class_names[number]
         if not of_class.any():
-            parts.append(f"{name}: no images")
+            parts.append(f"{name}: no {data.samples}")
             continue
         recall = wilson_interval(int(right[of_class].sum()), int(of_class.sum()))
         parts.append(f"{name} {recall.value:.2%} [{recall.low:.2%}–{recall.high:.2%}], n={recall.n}")

@@ -26,6 +26,7 @@ from compressor.models.runs import read_student
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import team
 from compressor.progress import Muted, Progress
+from compressor.references import CUT
 from compressor.schema.accuracy import Gain
 from compressor.schema.base import write_json
 from compressor.schema.recipe import Ensemble, LossTerm, TeacherAnswers
@@ -73,6 +74,8 @@ def control_of(request: Request, student: str | None, steps_per_epoch: int) -> R
         update={
             "losses": (given.model_copy(update={"weight": 1.0}),),
             "peers": (),
+            "stages": (),
+            "epochs": recipe.epochs_in_all,
             "ensemble": Ensemble(),
             "teacher_answers": TeacherAnswers(),
         }
@@ -124,6 +127,9 @@ def _controlled(request: Request, folder: Path, progress: Progress, resources: R
     taught = read_right(folder, record)
     assert record.steps_per_epoch is not None
     ask = control_of(request, _student_of(request, folder, record), record.steps_per_epoch)
+    if ask.student is not None and ask.student.startswith(CUT):
+        last = f"run:{folder / 'assistants' / str(len(request.assistants))}"
+        ask = ask.model_copy(update={"cut_from": last if request.assistants else request.teacher})
     terms = bind_losses(ask.recipe, has_teacher=True)
     data = training_data(ask, terms, Muted(progress))
     _require_same(data, record, taught)

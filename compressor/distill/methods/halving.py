@@ -49,8 +49,8 @@ def over_share(rounds: Sequence[tuple[int, int]], epochs: int, share: float) -> 
 
 
 def trial_recipe(recipe: Recipe, epochs: int, most: int | None) -> Recipe:
-    """The recipe of a trial of so many epochs: its own schedule, and the views of a trial of `most` epochs, so that a
-    teacher answers once for all of them; None: the recipe's own views."""
+    """The recipe of a trial of so many epochs, of the last stage alone: its own schedule, and the views of a trial of
+    `most` epochs, so that a teacher answers once for all of them; None: the recipe's own views."""
     warmup = min(recipe.optimizer.warmup_epochs, epochs / 5)
     views = recipe.views
     if most is not None and not views.distinct:
@@ -58,6 +58,7 @@ def trial_recipe(recipe: Recipe, epochs: int, most: int | None) -> Recipe:
     changes = {
         "epochs": epochs,
         "head_epochs": min(recipe.head_epochs, epochs - 1),
+        "stages": (),
         "optimizer": recipe.optimizer.model_copy(update={"warmup_epochs": warmup}),
         "views": views,
     }

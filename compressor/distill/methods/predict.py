@@ -28,6 +28,7 @@ from compressor.processes.team import team
 from compressor.progress import Progress
 from compressor.schema.predictions import OutputsInfo, Predictions
 from compressor.schema.preprocess import PixelRange
+from compressor.schema.student import Columns
 from compressor.stats import accuracy_of, log_softmax
 from compressor.tasks.table import task_named
 
@@ -51,6 +52,8 @@ def predict(
     pixel_range: PixelRange | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
+    task: str | None = None,
+    columns: Columns | None = None,
 ) -> Predictions:
     """Write what `teacher` answers to all samples of all splits, in evaluation mode, without augmentation and through
     its own preprocessing, to the file `out` (.csv or .parquet), all of it or nothing.
@@ -58,7 +61,8 @@ def predict(
     Of each sample its id, its split, what it shows and whether the teacher was trained on it (where that is known), and
     the log-probabilities of all classes; of the `top_k` most probable ones and of
     the rest's mass; or with `labels_only` the most probable class. Only what is right on validation is counted.
-    `pixel_range`: as in a recipe; a model that kdc trained knows its own. Raises KdcError.
+    `pixel_range`: as in a recipe; a model that kdc trained knows its own. `task`: what the teacher is for, where its
+    reference does not tell; `columns`: of the data. Raises KdcError.
     """
     require_ending(out, "--out")
     _refuse_other(out, overwrite)
@@ -74,7 +78,8 @@ def predict(
             _refuse_other(out, overwrite)
         return _predicted(
             teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
-            unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, progress=progress,
+            unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, task=task, columns=columns,
+            progress=progress,
         )  # fmt: skip
 
 
@@ -89,15 +94,17 @@ def _refuse_other(out: Path, overwrite: bool) -> None:
 
 def _predicted(
     teacher: str, data: str, out: Path, *, top_k: int | None, labels_only: bool, teacher_classes: Path | None,
-    unlabelled: str | None, pixel_range: PixelRange | None, skip_bad: bool, progress: Progress,
+    unlabelled: str | None, pixel_range: PixelRange | None, skip_bad: bool, task: str | None, columns: Columns | None,
+    progress: Progress,
 ) -> Predictions:  # fmt: skip
-    (model,) = told(progress, load_model(teacher))
-    task = task_named(model.preprocess.task)
+    (model,) = told(progress, load_model(teacher, task=task))
+    model_task = task_named(model.preprocess.task)
     model_range = model.preprocess.read_with
-    model = task.with_range(model, pixel_range or model_range, progress)
-    dataset = task.open_data(
-        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=pixel_range or model_range
-    )
+    model = model_task.with_range(model, pixel_range or model_range, progress)
+    dataset = model_task.open_data(
+        data, skip_bad=skip_bad, progress=progress, unlabelled=unlabelled, pixel_range=pixel_range or model_range,
+        columns=columns,
+    )  # fmt: skip
     log_sizes(dataset, progress)
     names = dataset.info.class_names
     if top_k is not None and not 1 <= top_k < len(names):

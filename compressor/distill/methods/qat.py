@@ -149,6 +149,7 @@ def qat_recipe(recipe: Recipe, with_teacher: bool) -> tuple[Recipe, list[str]]:
             "head_epochs": 0,
             "ema_decay": settings.ema_decay,
             "peers": (),
+            "stages": (),
             "losses": tuple(_ended(term) for term in kept),
             "optimizer": recipe.optimizer.model_copy(update=changes),
         }

@@ -47,7 +47,7 @@ from compressor.schema.recipe import Transfer
 from compressor.schema.specialists import Specialist, Specialists, SpecialistsRequest
 from compressor.schema.student import Student
 from compressor.stats import accuracy_of, top1
-from compressor.tasks.table import task_named, task_of_data
+from compressor.tasks.table import task_named
 
 __all__ = ["specialists"]
 
@@ -99,7 +99,7 @@ def _planned(request: SpecialistsRequest, progress: Progress) -> _Plan:
         raise KdcError("specialists draw their own parts of the training data: recipe transfer cannot cut it too")
     require_model(request.teacher, TRAINABLE, request.input_size)
     deep = request.recipe.pixel_range
-    task = task_of_data(request.data)
+    task = task_named(request.task)
     data = task.open_data(request.data, skip_bad=request.skip_bad, progress=progress, pixel_range=deep)
     log_sizes(data, progress)
     data = with_notes(data, tell_overlap((request.teacher,), data, progress))

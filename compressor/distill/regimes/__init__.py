@@ -35,6 +35,9 @@ SMALLEST_BATCH = 32
 
 MOST_EPOCHS = 300
 
+BOUNDS = {"text": (700, 30)}
+"""Of regimes that have other bounds: steps, and the most epochs. Pretrained transformers learn in fewer."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -69,12 +72,13 @@ def built_in(name: str) -> dict[str, Any]:
     return copy.deepcopy(_read(name))
 
 
-def with_steps(recipe: dict[str, Any], images: int, batch_size: int | None) -> dict[str, Any]:
+def with_steps(recipe: dict[str, Any], images: int, batch_size: int | None, regime: str = "") -> dict[str, Any]:
     """`recipe` with a batch and epochs that give `STEPS` steps on so many training images: the batch is halved down to
     `SMALLEST_BATCH`, and then the epochs are raised up to `MOST_EPOCHS`. `batch_size`: the user's own, which stays."""
     batch, epochs = batch_size or recipe["batch_size"], recipe["epochs"]
+    steps, most = BOUNDS.get(regime, (STEPS, MOST_EPOCHS))
     if batch_size is None:
-        while batch >= 2 * SMALLEST_BATCH and epochs * (images // batch) < STEPS:
+        while batch >= 2 * SMALLEST_BATCH and epochs * (images // batch) < steps:
             batch //= 2
-    needed = math.ceil(STEPS / max(1, images // batch))
-    return {**recipe, "batch_size": batch, "epochs": max(epochs, min(needed, MOST_EPOCHS))}
+    needed = math.ceil(steps / max(1, images // batch))
+    return {**recipe, "batch_size": batch, "epochs": max(epochs, min(needed, most))}

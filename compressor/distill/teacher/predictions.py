@@ -90,15 +90,15 @@ def _require_answers(table: LoadedTable, data: Dataset) -> None:
     mismatched = [sample_id for sample_id in missing if sample_id in answers.rows]
     if mismatched:
         raise KdcError(
-            f"{source} answered other images under the names of {len(mismatched):,} of {len(data.train):,} training "
-            f"samples, the first {mismatched[0]}",
+            f"{source} answered other {data.samples} under the names of {len(mismatched):,} of {len(data.train):,} "
+            f"training samples, the first {mismatched[0]}",
             "make it anew: kdc predict --data …",
         )
     rule = "matched by what they show" if answers.contents is not None else "ids are those of kdc predict --data …"
     raise KdcError(
         f"{source} has no row for {len(missing):,} of {len(data.train):,} training samples, the first {missing[0]} "
         f"(its own first id: {next(iter(answers.rows))})",
-        f"{rule}; leave those images out of the data, or add their rows",
+        f"{rule}; leave those {data.samples} out of the data, or add their rows",
     )
 
 
@@ -132,7 +132,7 @@ def taught_by(table: LoadedTable, data: Dataset, progress: Progress) -> tuple[Ta
     }
     progress.note(
         f"teacher {table.weights.source}: {len(answers.rows):,} answers ({of.get(answers.kind, answers.kind)}), to the "
-        "whole images: all views of a sample are taught the same"
+        f"whole {data.samples}: all views of a sample are taught the same"
     )
     answered_ids = [name for name in answers.named(data.validation) if name is not None]
     card = None

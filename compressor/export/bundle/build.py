@@ -22,12 +22,14 @@ from compressor.files.bundle_change import deliver, new_folder
 from compressor.models import LoadedModel, load_run
 from compressor.models.lineage import data_of, teacher_of
 from compressor.models.prediction_table import LoadedTable, find_table
+from compressor.models.runs import read_student
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.schema.base import read_json, write_json
 from compressor.schema.bundle import Bundle, FileEntry, TeacherTable, Variant
 from compressor.schema.profile import Profile
 from compressor.schema.student import Request, Student
+from compressor.tasks.table import require_able
 
 __all__ = ["Sources", "export_bundle", "require_exporters", "sources_of"]
 
@@ -74,6 +76,7 @@ def sources_of(
     """What `export_bundle` builds from, but for the data. Raises KdcError for what cannot be built, and for what is not
     there any more."""
     delivery.require_possible(profile)
+    require_able(read_student(run).task, "kdc export")
     student, record = load_run(run)
     delivery.require_normalization(record.preprocess)
     if record.made_by != "distill":

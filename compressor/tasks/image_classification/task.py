@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from compressor.data.samples import Dataset, Split
+from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel
 from compressor.progress import Progress
 from compressor.references import Reference
 from compressor.schema.preprocess import ImagePreprocess, PixelRange, Preprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Student
+from compressor.schema.student import Columns, Student
 from compressor.tasks.base import Feed, Stored
 from compressor.tasks.image_classification.decoding import decode_split
 from compressor.tasks.image_classification.feed import ImageFeed, needed_bytes
@@ -48,7 +49,12 @@ class ImageClassification:
         class_names: Sequence[str] | None = None,
         unlabelled: str | None = None,
         pixel_range: PixelRange | None = None,
+        columns: Columns | None = None,
     ) -> Dataset:
+        if columns is not None and columns != Columns():
+            raise KdcError(
+                "--text-column and --label-column are of texts; images have columns of known names", "kdc teach --help"
+            )
         return open_data(
             reference, skip_bad=skip_bad, progress=progress, class_names=class_names, unlabelled=unlabelled,
             pixel_range=pixel_range,
@@ -71,12 +77,21 @@ class ImageClassification:
         lookup.require_student(reference, init, input_size)
 
     def create_student(
-        self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None
+        self,
+        reference: str,
+        init: str,
+        class_names: Sequence[str],
+        input_size: int | None,
+        crop_pct: float | None,
+        teacher: LoadedModel | None = None,
     ) -> LoadedModel:
         return students.create_student(reference, init, class_names, input_size or DEFAULT_INPUT_SIZE, crop_pct)
 
     def create_trainee(self, backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
         return students.create_trainee(backbone, class_names, crop_pct)
+
+    def fitted(self, model: LoadedModel, data: Dataset, input_size: int | None, progress: Progress) -> LoadedModel:
+        return model
 
     def with_range(self, model: LoadedModel, pixel_range: PixelRange | None, progress: Progress) -> LoadedModel:
         return seeing(model, pixel_range, progress)

@@ -609,3 +609,11 @@ def test_biases_and_normalization_are_not_decayed() -> None:
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
     shapes = [[tuple(p.shape) for p in group["params"]] for group in (decayed, free)]  # type: ignore[attr-defined]
     assert shapes == [[(8, 6), (3, 8)], [(8,), (8,), (8,), (3,)]]
+
+
+def test_the_rate_may_fall_along_a_line() -> None:
+    optimizer = {"lr": 1.0, "warmup_epochs": 0.2, "final_lr_share": 0.0, "schedule": "linear"}
+    made = Recipe.model_validate({"epochs": 2, "optimizer": optimizer, "losses": [{"name": "kd"}]})
+    rates = [rate(step, 10, made) for step in range(20)]
+    assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert rates[2:] == pytest.approx([1 - step / 18 for step in range(18)])

@@ -129,11 +129,19 @@ MAPS = Layer("stage2", (8, 4, 4), 8.0), Layer("stage3", (16, 2, 2), 16.0)
 OTHERS = Layer("stage2", (12, 8, 8), 8.0), Layer("stage3", (20, 4, 4), 16.0)
 POOLED, OTHER_POOLED = (Layer("pooled", (10,)),), (Layer("pooled", (14,)),)
 ATTENTION, OTHER_ATTENTION = (Layer("attention1", (2, 5, 5)),), (Layer("attention1", (4, 5, 5)),)
+TOKENS = (Layer("stage1", (5, 12)), Layer("stage2", (5, 12)))
+SCORES = (Layer("scores1", (2, 5, 5)),)
+PROJECTIONS, OTHER_PROJECTIONS = (Layer("projections1", (3, 5, 12)),), (Layer("projections1", (3, 5, 24)),)
+VOCABULARY = (Layer("vocabulary", (5, 9)),)
 
 
 def sides(name: str) -> LayerPairs:
     kind = LOSSES[name].taps
-    pairs = {"maps": (MAPS, OTHERS), "pooled": (POOLED, OTHER_POOLED), "attention": (ATTENTION, OTHER_ATTENTION)}
+    pairs = {
+        "maps": (MAPS, OTHERS), "pooled": (POOLED, OTHER_POOLED), "attention": (ATTENTION, OTHER_ATTENTION),
+        "tokens": (TOKENS, TOKENS), "scores": (SCORES, SCORES), "projections": (PROJECTIONS, OTHER_PROJECTIONS),
+        "vocabulary": (VOCABULARY, VOCABULARY),
+    }  # fmt: skip
     own, other = pairs[str(kind)]
     return LayerPairs(own, other, C, samples=20)
 
@@ -159,7 +167,12 @@ def test_what_a_connector_gives_is_what_its_loss_takes(name: str) -> None:
     labels, index = torch.arange(B) % C, torch.arange(B)
     given = connector(own, others, labels, index)
     logits = torch.randn(B, C, requires_grad=True)
-    given |= {"labels": labels, "student_logits": logits}
+    given |= {
+        "labels": labels,
+        "student_logits": logits,
+        "mask": None,
+        "token_labels": torch.arange(B * 5).view(B, 5) % 9,
+    }
     loss: Tensor = row.function(**{key: given[key] for key in row.needs})
     assert loss.isfinite()
     loss.backward()  # type: ignore[no-untyped-call]

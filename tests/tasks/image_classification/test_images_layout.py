@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from compressor.data.layout import Inside, doubt
 from compressor.data.split_words import sounds_like, words_of
 from compressor.errors import EXIT_USAGE, KdcError
 from compressor.tasks.image_classification import open_data
-from compressor.tasks.image_classification.sources.layout import Inside, doubt
 
 MakeFolder = Callable[..., Path]
 MakeBytes = Callable[..., bytes]

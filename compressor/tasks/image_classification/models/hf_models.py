@@ -2,49 +2,40 @@
 
 import copy
 import json
-import logging
-import math
 from math import floor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import nn
 
-from compressor.errors import KdcError, first_line, needs
+from compressor.errors import KdcError
 from compressor.files.atomic import write_text
 from compressor.hub import from_hub
-from compressor.models.cards import licence_in
-from compressor.models.checkpoints.files import require_weights, stored_in_half
+from compressor.models.building import described_by, require_files, require_size
+from compressor.models.checkpoints.files import stored_in_half
 from compressor.models.classes import spellings_of
+from compressor.models.hugging_face import (
+    as_float32,
+    class_names_in,
+    in_cache,
+    licence_of,
+    require_hf,
+    require_plain_config,
+    stored_in,
+    transformers_library,
+)
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import heads, require_finite, tensors_sha256
 from compressor.schema.base import parse
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
-from compressor.tasks.image_classification.models.building import config_in, described_by, require_files, require_size
 from compressor.tasks.image_classification.models.hf_classifier import HfClassifier
-from compressor.tasks.image_classification.models.lookup import TRANSFORMERS, require_hf
 from compressor.tasks.image_classification.models.timm_models import preprocess_of, require_scale, require_three
 from compressor.tasks.image_classification.preprocessing import normalise, resize_and_crop
 
 __all__ = ["from_config", "load_hf", "preprocess_from_hf", "save_config", "with_new_classifier"]
-
-
-def _transformers() -> Any:
-    transformers = needs("transformers", TRANSFORMERS, "an hf: model")
-    # Its bars and advice would land between kdc's own lines.
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    # What transformers imports later (torchao) is told that it calls torch in a way that will go: no user can mend it.
-    logging.getLogger("torch.utils._pytree").addFilter(_is_for_users)
-    return transformers
-
-
-def _is_for_users(record: logging.LogRecord) -> bool:
-    return "register_constant() on Enum subclasses" not in record.getMessage()
 
 
 def load_hf(reference: str, input_size: int | None) -> LoadedModel:
@@ -55,7 +46,7 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
     transformers puts there is random.
     """
     require_size(input_size)
-    transformers = _transformers()
+    transformers = transformers_library()
     source, folder = f"hf:{reference}", Path(reference)
     stored: dict[str, tuple[str, int]] = {}
     require_hf(reference)
@@ -64,9 +55,9 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
         model, report, preprocess, licence = _from_pretrained(transformers, reference, input_size, stored)
     else:
         with from_hub(source, "hf:PATH of a local folder, or check name and connection"):
-            _require_plain_config(Path(_in_cache(reference, "config.json")), source)
+            _require_rgb(Path(in_cache(reference, "config.json")), source)
             model, report, preprocess, licence = _from_pretrained(transformers, reference, input_size, stored)
-            stored = _stored(Path(_in_cache(reference, "config.json")).parent, source)
+            stored = _stored(Path(in_cache(reference, "config.json")).parent, source)
     config, network = model.config, HfClassifier(model).float().eval()
     left = _left(network, set(report["missing_keys"]), source)
     require_finite(network, source)
@@ -96,65 +87,13 @@ def _from_pretrained(
         model, report = transformers.AutoModelForImageClassification.from_pretrained(
             reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
-            **_as_float32(transformers),
+            **as_float32(transformers),
         )  # fmt: skip
         misshapen = sorted(str(mismatch[0]) for mismatch in report["mismatched_keys"])
         if misshapen:
             raise KdcError(f"hf:{reference}: its weights are not of the sizes in its config.json: {misshapen[0]}")
         preprocess = _preprocess(transformers, reference, model.config, input_size)
-        return model, report, preprocess, _licence(reference, model.config)
-
-
-def _as_float32(transformers: Any) -> dict[str, Any]:
-    """The argument that has transformers load float32; by itself it takes what the configuration says."""
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    return {"dtype" if version >= (4, 56) else "torch_dtype": torch.float32}
-
-
-def _in_cache(reference: str, name: str) -> str:
-    from huggingface_hub import hf_hub_download
-
-    return str(hf_hub_download(reference, name))
-
-
-SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I32": "int32", "I64": "int64",
-               "BOOL": "bool"}  # fmt: skip
-
-
-def _stored(folder: Path, source: str) -> dict[str, tuple[str, int]]:
-    """What the weights in a model's folder are: name -> type of numbers, and how many. Raises KdcError for files that
-    could not be read to their end, and for numbers that are no weights."""
-    from safetensors import safe_open
-
-    require_files(folder)
-    _require_plain_config(folder / "config.json", source)
-    weights: dict[str, tuple[str, int]] = {}
-    for file in sorted(folder.glob("model*.safetensors")):
-        try:
-            with safe_open(file, "pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (it is no dict)
-                    row = tensors.get_slice(name)
-                    kind = str(row.get_dtype())
-                    weights[name] = SAFETENSORS.get(kind, kind), math.prod(row.get_shape())
-        except Exception as error:  # safetensors has a type of its own
-            raise KdcError(f"{source} cannot be loaded: {file.name}: {first_line(error)}") from None
-    require_weights({name: dtype for name, (dtype, _) in weights.items()}, source)
-    return weights
-
-
-def _require_plain_config(file: Path, source: str) -> None:
-    """Raise KdcError for a configuration that has its weights unpacked, or its layers fetched, by code from elsewhere,
-    and for one of a network whose images are not RGB."""
-    config = config_in(file)
-    if not isinstance(config, dict):
-        raise KdcError(f"{source} cannot be loaded: {file} is no configuration of a model")
-    if config.get("quantization_config"):
-        raise KdcError(f"{source}: its weights are quantized (quantization_config), and kdc takes float ones")
-    for key in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):
-        if "/" in str(config.get(key)):
-            raise KdcError(f"{source}: its config.json fetches code from elsewhere ({key} {config[key]})")
-    if isinstance(config.get("num_channels"), int):
-        require_three(config["num_channels"], source)
+        return model, report, preprocess, licence_of(reference, model.config)
 
 
 def _left(network: HfClassifier, missing: set[str], source: str) -> set[str]:
@@ -171,9 +110,9 @@ def _left(network: HfClassifier, missing: set[str], source: str) -> set[str]:
 
 def from_config(folder: Path, classes: int, weights: int) -> nn.Module:
     """The network that RUN/hf/config.json describes, in float32 and without weights, which are so many numbers."""
-    transformers = _transformers()
+    transformers = transformers_library()
     require_files(folder)
-    _require_plain_config(folder / "config.json", str(folder))
+    _require_rgb(folder / "config.json", str(folder))
     with described_by(str(folder), weights):
         config = transformers.AutoConfig.from_pretrained(folder, num_labels=classes, trust_remote_code=False)
         return _built(transformers, config)
@@ -182,7 +121,7 @@ def from_config(folder: Path, classes: int, weights: int) -> nn.Module:
 def _built(transformers: Any, config: Any) -> "HfClassifier":
     return HfClassifier(
         transformers.AutoModelForImageClassification.from_config(
-            config, trust_remote_code=False, **_as_float32(transformers)
+            config, trust_remote_code=False, **as_float32(transformers)
         )
     ).float()
 
@@ -191,22 +130,30 @@ def with_new_classifier(network: HfClassifier, classes: int) -> HfClassifier:
     """The same network and weights, but a new classifier of `classes` outputs."""
     config: Any = copy.deepcopy(network.model.config)
     config.num_labels = classes
-    changed = _built(_transformers(), config)
+    changed = _built(transformers_library(), config)
     state = changed.state_dict()
     fitting = {name: value for name, value in network.state_dict().items() if value.shape == state[name].shape}
     changed.load_state_dict({**state, **fitting})
     return changed
 
 
+def _stored(folder: Path, source: str) -> dict[str, tuple[str, int]]:
+    """See `hugging_face.stored_in`."""
+    stored = stored_in(folder, source)
+    _require_rgb(folder / "config.json", source)
+    return stored
+
+
+def _require_rgb(file: Path, source: str) -> None:
+    """Raise KdcError as `require_plain_config`, and for a network whose images are not RGB."""
+    config = require_plain_config(file, source)
+    if isinstance(config.get("num_channels"), int):
+        require_three(config["num_channels"], source)
+
+
 def _names(config: Any, source: str) -> tuple[tuple[str, ...], ...] | None:
-    try:
-        id2label = {int(index): str(label) for index, label in (config.id2label or {}).items()}
-    except (AttributeError, TypeError, ValueError):
-        raise KdcError(f"{source}: id2label of its config.json is no mapping of numbers to names") from None
-    names = [id2label.get(index, "") for index in range(len(id2label))]
-    if not names or any(name in ("", f"LABEL_{index}") for index, name in enumerate(names)):
-        return None
-    return spellings_of(names)
+    names = class_names_in(config, source)
+    return None if names is None else spellings_of(names)
 
 
 def _preprocess(transformers: Any, reference: str, config: Any, input_size: int | None) -> ImagePreprocess:
@@ -277,22 +224,6 @@ def _as_preprocess(values: dict[str, Any], resize: Any, cropped: Any, mode: str,
         "std": tuple(std),
     }
     return parse(ImagePreprocess, settings, f"{source}: its image processor")
-
-
-def _licence(reference: str, config: Any) -> str:
-    """The licence that the model card names, or the configuration, or "unknown"."""
-    from huggingface_hub import try_to_load_from_cache
-
-    stated = (getattr(config, "pretrained_cfg", None) or {}).get("license") or getattr(config, "license", None)
-    card = Path(reference) / "README.md"
-    if not stated and not Path(reference).is_dir():
-        try:
-            card = Path(_in_cache(reference, "README.md"))
-        except Exception:  # a model without a card, or the hub away while its weights lie in the cache
-            card = Path(str(try_to_load_from_cache(reference, "README.md")))
-    if not stated and card.is_file():
-        stated = licence_in(card)
-    return str(stated)[:200] if isinstance(stated, (str, list)) and stated else "unknown"
 
 
 def save_config(network: HfClassifier, folder: Path) -> None:

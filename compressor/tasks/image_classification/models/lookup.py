@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-from compressor.errors import KdcError, needs
-from compressor.install import install_line
+from compressor.errors import KdcError
+from compressor.models.building import require_size, weights_file
 from compressor.models.checkpoints.files import require_checkpoint
 from compressor.models.checkpoints.state_dict import split_key
+from compressor.models.hugging_face import require_hf
 from compressor.references import Reference
 from compressor.tasks.image_classification.models import timm_models
-from compressor.tasks.image_classification.models.building import require_size, weights_file
 
-__all__ = ["TRANSFORMERS", "require_hf", "require_init", "require_model", "require_student", "require_student_name"]
-
-TRANSFORMERS = install_line("transformers")
+__all__ = ["require_init", "require_model", "require_student", "require_student_name"]
 
 
 def require_model(reference: str, input_size: int | None) -> None:
@@ -29,31 +27,6 @@ def require_model(reference: str, input_size: int | None) -> None:
         timm_models.require_known(named.name)
         if named.at is not None:
             require_checkpoint(split_key(named.at)[0])
-
-
-def require_hf(reference: str) -> None:
-    """Raise KdcError where transformers is missing, `reference` names neither a folder nor what a repository can be
-    called, or the folder holds no whole model. The hub is not asked."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    needs("transformers", TRANSFORMERS, "an hf: model")
-    source, folder = f"hf:{reference}", Path(reference)
-    if not folder.is_dir():
-        try:
-            validate_repo_id(reference)
-        except HFValidationError:
-            raise KdcError(
-                f"{source} is neither a folder that exists nor the name of a repository",
-                "hf:PATH of a local folder, or hf:OWNER/NAME",
-            ) from None
-        return
-    if not (folder / "config.json").exists():
-        raise KdcError(f"{source}: {folder / 'config.json'} does not exist")
-    if (folder / "adapter_config.json").exists():  # transformers would leave it out, in silence
-        raise KdcError(
-            f"{source} holds an adapter (adapter_config.json), and kdc loads whole networks",
-            "merge it into its model with peft (merge_and_unload) and save that; or move the adapter elsewhere",
-        )
 
 
 def require_student(reference: str, init: str, input_size: int | None) -> None:

@@ -10,6 +10,13 @@ from torch import nn
 
 from compressor.errors import KdcError, did_you_mean, first_line
 from compressor.hub import from_hub
+from compressor.models.building import (
+    config_in,
+    described_by,
+    require_files,
+    require_size,
+    weights_file,
+)
 from compressor.models.checkpoints.files import stored_in_half
 from compressor.models.checkpoints.state_dict import read_checkpoint, read_tensors, split_key
 from compressor.models.classes import imagenet_spellings, spellings_of
@@ -18,13 +25,6 @@ from compressor.models.weights import require_finite, tensors_sha256
 from compressor.schema.base import parse
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.student import Weights
-from compressor.tasks.image_classification.models.building import (
-    config_in,
-    described_by,
-    require_files,
-    require_size,
-    weights_file,
-)
 from compressor.tasks.image_classification.models.surgery import base_of, operate, require_operations
 from compressor.tasks.image_classification.models.timm_weights import (
     classifier_names,

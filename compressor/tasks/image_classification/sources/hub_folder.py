@@ -10,17 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from compressor.data.hub_data import SAVED
 from compressor.data.labels import listed
+from compressor.data.layout import Inside, doubt
 from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.errors import KdcError
 from compressor.progress import Silent
 from compressor.tasks.image_classification.sources.folder import find_images
-from compressor.tasks.image_classification.sources.layout import Inside, doubt
 
-__all__ = ["SAVED", "refuse_misread"]
-
-SAVED = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` leaves in a folder."""
+__all__ = ["refuse_misread"]
 
 
 def refuse_misread(datasets: Any, root: Path, splits: Mapping[str, Any]) -> None:

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data.labels import class_order, label_texts
+from compressor.data.places import entries, present_path
 from compressor.data.samples import Found, Part
 from compressor.data.split_words import split_in
 from compressor.errors import KdcError, os_error
 from compressor.files.reading import open_regular, read_text
 from compressor.names import lines_of
 from compressor.progress import Progress
-from compressor.tasks.image_classification.sources.folder import entries, present_path
 
 __all__ = ["find_idx"]
 

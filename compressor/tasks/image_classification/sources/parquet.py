@@ -1,33 +1,27 @@
 """`parquet:PATH`: a table with the encoded images inside, or with paths of images."""
 
-import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compressor.data.labels import label_texts
+from compressor.data.parquet_columns import column_in, hugging_face_names, refuse_split_columns
 from compressor.data.parquet_footer import footer_of, reading
 from compressor.data.samples import Found
+from compressor.data.table_files import files_by_split, pick, split_column
+from compressor.data.table_rows import Table, join
 from compressor.errors import KdcError, needs
-from compressor.files.reading import json_value
 from compressor.install import install_line
 from compressor.progress import Progress
 from compressor.tasks.image_classification.sources.folder import read_image
-from compressor.tasks.image_classification.sources.split_columns import SplitColumns
 from compressor.tasks.image_classification.sources.tables import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
-    Table,
-    files_by_split,
     image_file,
-    join,
     path_table,
-    pick,
-    split_column,
 )
 
 __all__ = ["encoded_image", "find_parquet"]
@@ -51,15 +45,15 @@ def _table(path: Path) -> Table:
     split = split_column(schema.names, path)
 
     def column(name: str) -> list[Any]:
-        values: list[Any] = reading(path, lambda parquet: _column(parquet, path, name).to_pylist())
+        values: list[Any] = reading(path, lambda parquet: column_in(parquet, path, name).to_pylist())
         return values
 
     def where(row: int) -> str:
         return f"{path} row {row}"
 
     if split is None:
-        _refuse_split_columns(pa, schema, path, (image, label))
-    names = _hugging_face_names(schema, label, path)
+        refuse_split_columns(pa, schema, path, (image, label))
+    names = hugging_face_names(schema, label, path)
     labels = label_texts(column(label), where, names)
     splits = column(split) if split else None
     note = f"images from column {image}, labels from column {label}"
@@ -97,53 +91,6 @@ def _may_hold_images(pa: Any, kind: Any) -> bool:
     held, path = inner.get("bytes"), inner.get("path")
     texts = path is not None and (pa.types.is_string(path) or pa.types.is_large_string(path))
     return texts or (held is not None and _may_hold_images(pa, held) and not pa.types.is_struct(held))
-
-
-def _column(parquet: Any, path: Path, name: str) -> Any:
-    # By the file, not by read_table, which takes a folder's name such as `split=train` for one more column.
-    with parquet.ParquetFile(path) as file:
-        return file.read(columns=[name])[name]
-
-
-def _refuse_split_columns(pa: Any, schema: Any, path: Path, taken: Sequence[str]) -> None:
-    """Raise KdcError for a column of texts, or of yes and no, that says which split a row is of."""
-    names = [name for name in schema.names if name not in taken and _may_say_splits(pa, schema.field(name).type)]
-    columns = SplitColumns(dict(enumerate(names)))
-    if not names:
-        return
-
-    def see(parquet: Any) -> None:
-        with parquet.ParquetFile(path) as file:
-            for first in itertools.islice(file.iter_batches(batch_size=16, columns=names), 1):
-                for number, name in enumerate(names):
-                    columns.see(number, first[name].to_pylist())
-            for number in columns.left:  # what is left is short and few: texts of other kinds are not read whole
-                columns.see(number, file.read(columns=[names[number]])[names[number]].unique().to_pylist())
-
-    reading(path, see)
-    columns.require_none(path)
-
-
-def _may_say_splits(pa: Any, kind: Any) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return bool(texts or pa.types.is_boolean(kind) or pa.types.is_integer(kind))
-
-
-def _hugging_face_names(schema: Any, label: str, path: Path) -> tuple[str, ...] | None:
-    """The class names that `datasets` wrote beside the columns: without them, labels would be bare numbers."""
-    said = (schema.metadata or {}).get(b"huggingface")
-    if said is None:
-        return None
-    feature = json_value(said, f"{path}: what Hugging Face wrote into it")
-    for key in ("info", "features", label):
-        feature = feature.get(key) if isinstance(feature, dict) else None
-    if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
-        return None
-    names = feature.get("names")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise KdcError(f"{path}: what Hugging Face wrote into it is damaged: the names of column {label} are no texts")
-    return tuple(names)
 
 
 class _Cells:

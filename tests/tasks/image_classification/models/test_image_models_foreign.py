@@ -17,9 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from compressor.errors import KdcError
-from compressor.models import load_model, load_run, save_run
-from compressor.tasks.image_classification.models import building
-from compressor.tasks.image_classification.models.building import config_in, described_by
+from compressor.models import building, load_model, load_run, save_run
+from compressor.models.building import config_in, described_by
 from compressor.tasks.image_classification.models.students import create_trainee
 from tests.kit import version_of
 from tests.models.test_models_runs import record

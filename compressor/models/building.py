@@ -32,6 +32,10 @@ UNKNOWN = 2**34
 """The most that a network may have whose weights were not counted: more than any that timm knows."""
 MOST_LAYERS = 1000
 DEEP = re.compile(r"depth|layers?$|blocks?$")
+DESCRIBES = frozenset(
+    f"{name}config.json" for name in ("", "preprocessor_", "processor_", "image_processor_", "generation_", "adapter_")
+)
+"""Files whose numbers are sizes. Others lie beside them, as what a model was trained on."""
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 FACTORIES = ("empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "repeat")
 NO_SIZE = re.compile(r"param|theta|seed|flop|mac|bytes|version|date|_id$|^id$|scale|license|index|pixel")
@@ -49,8 +53,10 @@ def require_files(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".safetensors", ".bin") or path.name == "README.md":
             open_regular(path).close()
-        if path.suffix == ".json" and not path.name.startswith(("vocab", "tokenizer")):
+        if path.name in DESCRIBES:
             config_in(path)
+        elif path.suffix == ".json" and not path.name.startswith(("vocab", "tokenizer")):
+            json_value(read_bytes(path, most=CONFIG_BYTES), str(path))
 
 
 def weights_file(folder: Path, source: str) -> Path:

@@ -1,0 +1,75 @@
+"""`--task`, and the options that only some tasks take."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compressor.api.values import several
+from compressor.errors import KdcError
+from compressor.progress import Progress
+
+if TYPE_CHECKING:
+    from compressor.schema.student import Columns
+
+__all__ = ["TaskAsked", "task_asked"]
+
+
+@dataclass(frozen=True)
+class TaskAsked:
+    """As typed. `text_column`: one, or the two of a pair; `unfit`: options of images that were given, by their
+    names."""
+
+    task: str | None
+    text_column: Sequence[str]
+    label_column: str | None
+    max_length: int | None
+    input_size: int | None = None
+    unfit: Sequence[str] = ()
+
+    def named(self, data: str, teachers: Sequence[str], students: Sequence[str], heard: Progress) -> str:
+        """Which task it is, said where that is not plain. Raises KdcError for options that it does not take."""
+        from compressor.tasks.inference import inferred
+        from compressor.tasks.table import TASKS
+
+        told = inferred(data, teachers, students, task=self.task, stated_columns=bool(self.text_column))
+        if told.said:
+            heard.note(f"task {told.name} ({told.why})")
+        if not TASKS[told.name].columns:
+            given: dict[str, object] = {"--text-column": self.text_column, "--label-column": self.label_column}
+            given["--max-length"] = self.max_length
+            for option, value in given.items():
+                if value:
+                    raise KdcError(f"{option} is of texts, and this is {told.name}", "leave it out, or state --task")
+            return told.name
+        if len(self.text_column) > 2:
+            raise KdcError(
+                f"--text-column is given {len(self.text_column)} times, and a sample has one text, or two",
+                "one, or two",
+            )
+        unfit = [*(["--input-size"] if self.input_size is not None else []), *self.unfit]
+        if unfit:
+            hint = "--max-length TOKENS" if unfit[0] == "--input-size" else "leave it out"
+            raise KdcError(f"{unfit[0]} is of images, and this is {told.name}", hint)
+        return told.name
+
+    @property
+    def size(self) -> int | None:
+        """Of what a model takes: pixels, or tokens."""
+        return self.input_size if self.max_length is None else self.max_length
+
+    @property
+    def columns(self) -> "Columns":
+        from compressor.schema.base import parse
+        from compressor.schema.student import Columns
+
+        return parse(Columns, {"text": tuple(self.text_column), "label": self.label_column}, "--text-column")
+
+
+def task_asked(given: Mapping[str, Any]) -> TaskAsked:
+    """Of the keywords of a command."""
+    plain = {"decode_cache": None, "device": "local", "device_python": None, "allow_surgery": False, "race_share": 0.5}
+    unfit = [f"--{name.replace('_', '-')}" for name, value in plain.items() if given.get(name, value) != value]
+    columns = several(given["text_column"], "--text-column")
+    return TaskAsked(
+        given["task"], columns, given["label_column"], given.get("max_length"), given.get("input_size"), unfit
+    )

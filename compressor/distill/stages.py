@@ -1,0 +1,72 @@
+"""Trainings in stages: what a student learns before it learns by the recipe's own losses.
+
+    RUN/stages/1    its history, and its state, which an interrupted run goes on from
+    RUN             the last stage, as in a run of one
+
+Every stage is a training of the same network, from the weights that the one before left. FitNets (Romero et al. 2015,
+arXiv 1412.6550) learn hints first and logits then, TinyBERT (Jiao et al. 2020, arXiv 1909.10351) hidden states and
+attention first.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from compressor.distill.loop.checkpoint import is_saved
+from compressor.distill.loop.learner import Term, bind_losses
+from compressor.distill.plan import TrainingPlan
+from compressor.errors import KdcError
+from compressor.processes.team import team
+from compressor.schema.recipe import Recipe
+
+__all__ = ["FOLDER", "bind_stages", "is_begun", "recipe_of", "refuse_stages", "require_learnable", "stages_of"]
+
+FOLDER = "stages"
+
+
+def recipe_of(recipe: Recipe, number: int) -> Recipe:
+    """The recipe of stage `number`, from 1, as one of a single stage."""
+    stage = recipe.stages[number - 1]
+    optimizer = stage.optimizer or recipe.optimizer
+    changes = {"losses": stage.losses, "epochs": stage.epochs, "optimizer": optimizer, "stages": (), "head_epochs": 0}
+    return recipe.model_copy(update=changes)
+
+
+def bind_stages(recipe: Recipe, *, has_teacher: bool) -> list[Term]:
+    """The losses of all stages, those of the last one first; raises KdcError as `bind_losses` does."""
+    terms = bind_losses(recipe, has_teacher=has_teacher)
+    for number in range(1, len(recipe.stages) + 1):
+        terms += bind_losses(recipe_of(recipe, number), has_teacher=has_teacher, stage=number)
+    return terms
+
+
+def stages_of(plan: TrainingPlan) -> list[TrainingPlan]:
+    """A plan for each stage before the last, which is `plan` itself."""
+    return [
+        replace(plan, recipe=recipe_of(plan.recipe, number), stage=number)
+        for number in range(1, len(plan.recipe.stages) + 1)
+    ]
+
+
+def require_learnable(plan: TrainingPlan) -> None:
+    """Raise KdcError for a stage that would find nothing to learn from, and for several processes: each would wait for
+    gradients that a stage which leaves the classifier out does not make."""
+    if plan.recipe.stages and team().num_processes > 1:
+        raise KdcError("recipe stages: several processes cannot share a training in stages yet", "use one process")
+    for stage in stages_of(plan):
+        if not stage.terms:
+            name, why = next(iter(stage.left_out.items()))
+            raise KdcError(
+                f"recipe stages.{(stage.stage or 1) - 1}: {name} would be left out, and nothing is left: {why}"
+            )
+
+
+def refuse_stages(recipe: Recipe) -> None:
+    """Raise KdcError for a training that learns in one."""
+    if recipe.stages:
+        raise KdcError("recipe stages: kdc teach learns in one", "kdc distill, or leave them out")
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a training in `folder` has left a state to go on from, in any of its stages."""
+    stages = (folder / FOLDER).glob("[0-9]*")
+    return is_saved(folder / "checkpoint") or any(is_saved(stage / "checkpoint") for stage in stages)

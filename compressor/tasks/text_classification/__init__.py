@@ -1,0 +1,1 @@
+"""Text classification: one text a sample, or a pair of texts."""

@@ -1,0 +1,202 @@
+"""What a training on texts is fed with: batches of texts that are about as long.
+
+Which texts make a batch is drawn once, by the seed: they are sorted by length, those of equal length at random, and cut
+into batches. Every epoch shows these batches in an order of its own. So little is filled up, and a batch, and with it
+what a teacher answers to it, is the same in every epoch, whether the answers are kept or not. Every text is shown in
+every epoch: batches may differ by a text or so in their size.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compressor.data.randomness import keyed_order
+from compressor.data.samples import Dataset, Split
+from compressor.errors import KdcError
+from compressor.modes import evaluating
+from compressor.processes.team import team
+from compressor.schema.preprocess import TextPreprocess
+from compressor.schema.recipe import Recipe, Views
+from compressor.schema.student import Accuracy
+from compressor.stats import accuracy_of, top1
+from compressor.tasks.base import Batch, BatchModel, SplitName
+from compressor.tasks.plain_feed import batch_size_of
+from compressor.tasks.text_classification.lengths import is_pair, require_texts, texts_of
+from compressor.tasks.text_classification.models.classifier import Member
+from compressor.tasks.text_classification.tokenization import Encoded, tokenizer_of
+
+__all__ = ["TextFeed", "by_length", "encoded_split", "evaluation_batches", "stacked"]
+
+Rows = NDArray[np.int64]
+EVAL_TOKENS = 16_384
+"""Tokens of a batch that is evaluated, filled up, about."""
+
+
+class TextFeed:
+    """See `tasks.base.Feed`. `inputs`: key in the batch -> what that model takes."""
+
+    def __init__(
+        self, data: Dataset, inputs: Mapping[str, TextPreprocess], recipe: Recipe, device: torch.device
+    ) -> None:
+        _refuse_views(recipe.views)
+        for key, preprocess in inputs.items():
+            require_texts(preprocess, data.train, f"the {key}")
+        self._data, self._inputs, self._recipe, self._device = data, dict(inputs), recipe, device
+        self._team = team()
+        self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
+        self._encoded: dict[tuple[str, TextPreprocess], list[Encoded]] = {}
+        self._has_label = data.train.labels >= 0
+        self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        lengths = [len(row.ids) for row in self._tokens("train", next(iter(inputs)))]
+        parts = recipe.accumulate * self._team.num_processes
+        self._batches = by_length(np.array(lengths), self._global, recipe.seed, parts)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._batches)
+
+    def prepare(self) -> None:
+        pass
+
+    def identity(self, key: str) -> dict[str, object]:
+        preprocess = self._inputs[key].model_dump(mode="json")
+        return {
+            "data": self._data.info.fingerprint,
+            "order": hashlib.sha256(self._data.train.contents.tobytes()).hexdigest(),
+            # An answer depends in its last digits on what it was computed beside.
+            "batches": hashlib.sha256(repr([rows.tolist() for rows in self._batches]).encode()).hexdigest(),
+            "preprocess": preprocess,
+        }
+
+    def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
+        for step in range(first_step, self.steps_per_epoch):
+            samples = self.samples_of(epoch, step)
+            for part in self._parts_of_process(samples):
+                batch: dict[str, Tensor] = {}
+                for key in self._inputs if keys is None else keys:
+                    batch |= self.input_of(key, part, epoch)
+                if not self._has_label.all():
+                    batch |= self._labelled(part, samples)
+                labels = torch.from_numpy(self._data.train.labels[part]).to(self._device)
+                yield {**batch, "labels": labels, "index": torch.from_numpy(part)}
+
+    def input_of(self, key: str, samples: Rows, view: int) -> Batch:
+        made = self._made("train", samples.tolist(), key)
+        return {f"{key}/{name}": tensor for name, tensor in made.items()}
+
+    def samples_of(self, epoch: int, step: int) -> Rows:
+        order = keyed_order(self._recipe.seed, len(self._batches), epoch)
+        rows: Rows = self._batches[int(order[step])]
+        return rows
+
+    def names(self, samples: Rows) -> list[str]:
+        return [self._data.train.ids[row] for row in samples]
+
+    def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
+        _refuse_single(model.network, self._data)
+        encoded = self._tokens(split, model.key)
+        batches = evaluation_batches([len(row.ids) for row in encoded])
+        answers: list[tuple[list[int], NDArray[np.float32]]] = []
+        with evaluating(model):
+            for rows in batches[self._team.process_index :: self._team.num_processes]:
+                logits = model.network(*self._made(split, rows, model.key).values())
+                answers.append((rows, logits.float().cpu().numpy()))
+        if self._team.num_processes > 1:
+            answers = gather_object(answers)
+        whole = np.empty((len(encoded), answers[0][1].shape[1]), np.float32)
+        for rows, part in answers:
+            whole[rows] = part
+        return whole
+
+    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], Rows]:
+        held: Split = getattr(self._data, split)
+        logits = self.logits(model, split)
+        self.right[model.key, split] = top1(logits) == held.labels
+        return logits, held.labels
+
+    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+        return accuracy_of(*self.answers_on(model, split), split)
+
+    def _tokens(self, split: SplitName, key: str) -> list[Encoded]:
+        """Of all samples of a split, as the model `key` reads them."""
+        preprocess = self._inputs[key]
+        if (split, preprocess) not in self._encoded:
+            self._encoded[split, preprocess] = encoded_split(getattr(self._data, split), preprocess)
+        return self._encoded[split, preprocess]
+
+    def _made(self, split: SplitName, rows: Sequence[int], key: str) -> dict[str, Tensor]:
+        encoded = self._tokens(split, key)
+        made = stacked([encoded[row] for row in rows], self._inputs[key])
+        return {name: tensor.to(self._device) for name, tensor in made.items()}
+
+    def _labelled(self, part: Rows, step: Rows) -> dict[str, Tensor]:
+        """Which rows of a part have a label, and what its mean over them counts in the mean over the whole step."""
+        known, known_in_step = self._has_label[part], self._has_label[step]
+        share = known.mean() / known_in_step.mean() if known_in_step.any() else 0.0
+        return {"labelled": torch.from_numpy(np.flatnonzero(known)), "labelled_share": torch.tensor(float(share))}
+
+    def _parts_of_process(self, samples: Rows) -> list[Rows]:
+        """This process's share of a step, in parts."""
+        parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
+        return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
+
+
+def by_length(lengths: Rows, size: int, seed: int, parts: int = 1) -> list[Rows]:
+    """Batches of at most `size` samples that are about as long, each sample in one of them. Their sizes are multiples
+    of `parts`, for which up to `parts` - 1 of the longest may stand in a batch twice."""
+    drawn = keyed_order(seed, len(lengths), 0)
+    ordered = drawn[np.argsort(lengths[drawn], kind="stable")]
+    ordered = np.concatenate([ordered, ordered[len(ordered) - (-len(ordered) % parts) :]])
+    groups = ordered.reshape(-1, parts)
+    batches = np.array_split(groups, -(-len(ordered) // size))
+    return [batch.ravel()[keyed_order(seed, batch.size, 1)] for batch in batches]
+
+
+def encoded_split(split: Split, preprocess: TextPreprocess) -> list[Encoded]:
+    """All samples of a split, tokenized and cut as `preprocess` says."""
+    return tokenizer_of(preprocess).encode(texts_of(split), preprocess.max_length)
+
+
+def stacked(samples: Sequence[Encoded], preprocess: TextPreprocess) -> dict[str, Tensor]:
+    """The inputs of these samples, by name, as long as the longest of them."""
+    shape = len(samples), max(1, max(len(sample.ids) for sample in samples))
+    made = {spec.name: np.zeros(shape, np.int64) for spec in preprocess.inputs}
+    made["input_ids"][:] = preprocess.pad_id
+    for row, sample in enumerate(samples):
+        count = len(sample.ids)
+        made["input_ids"][row, :count] = sample.ids
+        made["attention_mask"][row, :count] = 1
+        if "token_type_ids" in made:
+            made["token_type_ids"][row, :count] = sample.types
+    return {name: torch.from_numpy(values) for name, values in made.items()}
+
+
+def evaluation_batches(lengths: Sequence[int]) -> list[list[int]]:
+    """All samples in batches of about `EVAL_TOKENS` tokens, the shortest first."""
+    batches: list[list[int]] = [[]]
+    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[row] > EVAL_TOKENS:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def _refuse_single(network: nn.Module, data: Dataset) -> None:
+    """Raise KdcError where one of several teachers was taught single texts, and the data has pairs."""
+    if is_pair(data.train) and any(isinstance(member, Member) and member.single for member in network.modules()):
+        raise KdcError("one of the teachers reads single texts, and the data has pairs of texts", "leave it out")
+
+
+def _refuse_views(views: Views) -> None:
+    """Raise KdcError where a recipe asks for views of texts that there are none of."""
+    asked = [name for name, value in views.model_dump(exclude={"distinct"}).items() if value != getattr(Views(), name)]
+    if asked:
+        raise KdcError(
+            f"recipe views.{asked[0]} changes images, and a text is shown as it stands",
+            "leave it out; views.distinct: 1 has the teacher's predictions kept",
+        )

@@ -1,0 +1,1 @@
+"""Transformers that classify texts: loaded, cut, and taught other classes."""

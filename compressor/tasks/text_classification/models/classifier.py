@@ -1,0 +1,92 @@
+"""A transformers classifier of texts as a network of kdc."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import KdcError
+from compressor.models.features import Staged
+from compressor.tasks.text_classification.models.scores import raw_scores
+
+__all__ = ["Member", "TextClassifier", "padding_matters", "position_limit", "token_types"]
+
+
+class TextClassifier(Staged):
+    """AutoModelForSequenceClassification as a network: ids, kinds of tokens where it is told them, mask -> logits.
+
+    `tokenizer`: the text of its tokenizer.json, which its run keeps (`tokenization.TextTokenizer.text`).
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: str) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        model.config.return_dict = True  # type: ignore[union-attr]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(**_named(inputs)).logits
+        return logits
+
+    def stages(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        answer: Any = self.model(**_named(inputs), output_hidden_states=True)
+        if answer.hidden_states is None:
+            raise KdcError(f"{type(self.model).__name__} gives no hidden states", "name modules by their path")
+        return answer.logits, list(answer.hidden_states)
+
+    @contextmanager
+    def scores(self, matrices: list[Tensor]) -> Iterator[None]:
+        with raw_scores(self.model, matrices):
+            yield
+        if not matrices:
+            raise KdcError(f"{type(self.model).__name__} shows no attention scores", "choose a loss on hidden states")
+
+
+class Member(nn.Module):
+    """One of several teachers, for inputs as another of them reads them. `untold`: it is not told the kinds of tokens,
+    which these have; `single`: it was taught single texts, and is not to be shown pairs."""
+
+    def __init__(self, network: nn.Module, *, untold: bool, single: bool) -> None:
+        super().__init__()
+        self.network, self.untold, self.single = network, untold, single
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.network(inputs[0], inputs[-1]) if self.untold else self.network(*inputs)
+        return logits
+
+
+def _named(inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    names = ("input_ids", "attention_mask") if len(inputs) == 2 else ("input_ids", "token_type_ids", "attention_mask")
+    return dict(zip(names, inputs, strict=True))
+
+
+def token_types(model: nn.Module) -> int:
+    """How many kinds of tokens the model tells apart; 0 where it is not told."""
+    count = getattr(model.config, "type_vocab_size", 0) or 0
+    takes = "token_type_ids" in inspect.signature(model.forward).parameters
+    return int(count) if takes and count > 1 else 0
+
+
+def position_limit(model: nn.Module, otherwise: int) -> int:
+    """The most tokens that the model takes. RoBERTa and its like count positions from behind their padding's."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - first
+    stated = getattr(model.config, "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else otherwise
+
+
+def padding_matters(network: TextClassifier, inputs: tuple[Tensor, ...], pad_id: int) -> bool:
+    """Whether logits change where the same ids are filled up with `pad_id` that the mask leaves out."""
+    with torch.no_grad():
+        alone = network(*inputs)
+        fills = [pad_id, *[0] * (len(inputs) - 1)]
+        filled = [
+            torch.nn.functional.pad(tensor, (0, 5), value=fill) for tensor, fill in zip(inputs, fills, strict=True)
+        ]
+        padded = network(*filled)
+    return bool((alone - padded).abs().max() > 1e-4 * alone.abs().max() + 1e-6)

@@ -1,0 +1,210 @@
+"""Models from Hugging Face transformers that classify texts, and encoders that are to be taught to."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compressor.errors import KdcError
+from compressor.files.atomic import write_text
+from compressor.files.reading import json_value, read_text
+from compressor.hub import from_hub
+from compressor.models.building import described_by, require_files
+from compressor.models.checkpoints.files import stored_in_half
+from compressor.models.hugging_face import (
+    as_float32,
+    class_names_in,
+    in_cache,
+    licence_of,
+    require_hf,
+    require_plain_config,
+    stored_in,
+    transformers_library,
+)
+from compressor.models.loaded import LoadedModel, check_input
+from compressor.models.weights import heads, require_finite, tensors_sha256
+from compressor.schema.preprocess import TextPreprocess
+from compressor.schema.student import Weights
+from compressor.tasks.base import drawn_inputs
+from compressor.tasks.text_classification.models.classifier import (
+    TextClassifier,
+    padding_matters,
+    position_limit,
+    token_types,
+)
+from compressor.tasks.text_classification.tokenization import FILE, TextTokenizer, read_tokenizer
+
+__all__ = ["built", "config_from", "from_run", "load_hf", "preprocess_for", "save_architecture", "with_new_classifier"]
+
+LONGEST = 512
+"""Tokens that a model reads which somebody else taught, where it could take more: what that was is not written down."""
+LEAST_OF_VOCABULARY = 0.75
+CONFIG_BYTES = 16_000_000
+
+
+def load_hf(reference: str, max_length: int | None) -> LoadedModel:
+    """`hf:REPO_OR_PATH`: AutoModelForSequenceClassification and its tokenizer.json; weights as safetensors only, as
+    float32 however they are stored. Code in the repository is never run, and nothing is asked.
+
+    `max_length`: tokens of a text that it reads; None: as many as it takes, and 512 at most. A repository that brings
+    no classifier gives a backbone, since what transformers puts there is random.
+    """
+    require_hf(reference)
+    transformers = transformers_library()
+    source, folder = f"hf:{reference}", Path(reference)
+    if folder.is_dir():
+        stored, tokenizer = stored_in(folder, source), read_tokenizer(folder, source)
+        model, report = _from_pretrained(transformers, reference, sum(count for _, count in stored.values()))
+    else:
+        with from_hub(source, "hf:PATH of a local folder, or check name and connection"):
+            require_plain_config(Path(in_cache(reference, "config.json")), source)
+            tokenizer = read_tokenizer(Path(in_cache(reference, FILE)).parent, source)
+            model, report = _from_pretrained(transformers, reference, None)
+            stored = stored_in(Path(in_cache(reference, "config.json")).parent, source)
+    network = TextClassifier(model, tokenizer.text).float().eval()
+    left = _left(network, set(report["missing_keys"]), source)
+    require_finite(network, source)
+    brought = {name: value for name, value in network.state_dict().items() if name.removeprefix("model.") not in left}
+    config = model.config
+    weights = Weights(
+        source=source,
+        architecture=str(config.model_type),
+        sha256=tensors_sha256(brought),
+        licence=licence_of(reference, config),
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
+    names = class_names_in(config, source) if not left else None
+    notes = [f"{source}: {half}"] if (half := stored_in_half({dtype for dtype, _ in stored.values()})) else []
+    if spare := () if left else sorted(report["unexpected_keys"]):
+        shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
+        notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
+    preprocess = preprocess_for(network, tokenizer, source, max_length)
+    spellings = None if names is None else tuple((name,) for name in names)
+    loaded = LoadedModel(network, preprocess, spellings, weights, "hf", headless=bool(left), notes=tuple(notes))
+    return check_input(loaded)
+
+
+def _from_pretrained(transformers: Any, reference: str, numbers: int | None) -> tuple[Any, dict[str, Any]]:
+    """The model, and what transformers says of loading it. `numbers`: those of its weights, where they were counted."""
+    source = f"hf:{reference}"
+    with described_by(source, numbers, "the folder must hold config.json and model.safetensors"):
+        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **as_float32(transformers),
+        )  # fmt: skip
+        misshapen = sorted(str(mismatch[0]) for mismatch in report["mismatched_keys"])
+        if misshapen:
+            raise KdcError(f"{source}: its weights are not of the sizes in its config.json: {misshapen[0]}")
+        return model, report
+
+
+def _left(network: TextClassifier, missing: set[str], source: str) -> set[str]:
+    """What the weights do not bring: nothing, or the classifier and what stands right before it (a head of several
+    layers, a pooler). Raises KdcError where anything else is missing: transformers fills such gaps at random."""
+    model: Any = network.model
+    base = f"{model.base_model_prefix}."
+    inside = [name for name in missing if name.startswith(base) and not name.startswith(f"{base}pooler.")]
+    if inside:
+        raise KdcError(
+            f"{source}: its weights lack {', '.join(sorted(inside)[:3])}", "they are of another architecture"
+        )
+    return missing
+
+
+def preprocess_for(
+    network: TextClassifier, tokenizer: TextTokenizer, source: str, max_length: int | None, *, drawn: bool = False
+) -> TextPreprocess:
+    """How the network reads texts, single ones or pairs. Raises KdcError where the tokenizer is of another model, and
+    where it takes fewer tokens than `max_length`. `drawn`: its weights are, so that a larger vocabulary means
+    nothing."""
+    model: Any = network.model
+    rows, limit = model.get_input_embeddings().num_embeddings, position_limit(model, LONGEST)
+    if tokenizer.size > rows or (tokenizer.size < LEAST_OF_VOCABULARY * rows and not drawn):
+        raise KdcError(
+            f"{source}: its tokenizer has {tokenizer.size:,} tokens, and the model {rows:,}: it is that of another "
+            "model",
+            f"put the {FILE} beside it that it was trained with",
+        )
+    if max_length is not None and max_length > limit:
+        raise KdcError(f"--max-length {max_length}: {source} takes {limit} tokens at most", f"--max-length {limit}")
+    pad = getattr(model.config, "pad_token_id", None)
+    preprocess = TextPreprocess(
+        tokenizer=tokenizer.sha256,
+        vocabulary=rows,
+        max_length=max_length or min(limit, LONGEST),
+        token_types=token_types(model),
+        pad_id=pad if isinstance(pad, int) and 0 <= pad < rows else 0,
+    )
+    network.eval()
+    if padding_matters(network, drawn_inputs(preprocess.inputs, 0), preprocess.pad_id):
+        raise KdcError(
+            f"{source} ({model.config.model_type}) answers otherwise where a text is filled up, so that it cannot "
+            "learn in batches",
+            "take an encoder: BERT, RoBERTa, DistilBERT, ModernBERT and their like",
+        )
+    return preprocess
+
+
+def from_run(folder: Path, classes: int, numbers: int, tokenizer: TextTokenizer) -> TextClassifier:
+    """The network that RUN/hf/config.json describes, without weights, which are so many numbers."""
+    require_files(folder)
+    require_plain_config(folder / "config.json", str(folder))
+    with described_by(str(folder), numbers):
+        config = config_from(folder)
+        config.num_labels = classes
+        return TextClassifier(built(config), tokenizer.text)
+
+
+def config_from(path: Path) -> Any:
+    """The configuration in a folder, or that file."""
+    transformers = transformers_library()
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir() or path.name == "config.json":
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    values = json_value(read_text(path, most=CONFIG_BYTES), str(path))
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if not isinstance(kind, str):
+        raise KdcError(f"{path} is no configuration of a model: it has no model_type")
+    values.pop("model_type")
+    return transformers.AutoConfig.for_model(kind, **values)
+
+
+def built(config: Any) -> nn.Module:
+    """The network of a configuration, in float32, its weights drawn from torch's generator."""
+    transformers = transformers_library()
+    model: nn.Module = transformers.AutoModelForSequenceClassification.from_config(
+        config, trust_remote_code=False, **as_float32(transformers)
+    )
+    return model.float()
+
+
+def with_new_classifier(network: TextClassifier, classes: int) -> TextClassifier:
+    """The same network and weights, but a new classifier of `classes` outputs, drawn as transformers draws it."""
+    model: Any = network.model
+    config = copy.deepcopy(model.config)
+    config.num_labels = classes
+    changed = TextClassifier(built(config), network.tokenizer)
+    state = changed.state_dict()
+    outputs = {
+        f"{name}.{part}"
+        for name, layer in changed.named_modules()
+        if any(layer is head for head in heads(changed, classes))
+        for part in ("weight", "bias")
+    }
+    fitting = {
+        name: value
+        for name, value in network.state_dict().items()
+        if name not in outputs and name in state and value.shape == state[name].shape
+    }
+    changed.load_state_dict({**state, **fitting})
+    return changed
+
+
+def save_architecture(network: TextClassifier, folder: Path) -> None:
+    """Write the model's configuration and its tokenizer to `folder`, for `from_run`."""
+    model: Any = network.model
+    write_text(folder / "config.json", json.dumps(model.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
+    write_text(folder / FILE, network.tokenizer)

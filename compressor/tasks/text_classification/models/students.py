@@ -1,0 +1,151 @@
+"""Models to be trained: a student by its reference, a teacher's backbone with a new classifier."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressor.errors import KdcError
+from compressor.models.building import described_by, require_files
+from compressor.models.features import inner_of
+from compressor.models.hugging_face import require_hf, require_plain_config
+from compressor.models.loaded import LoadedModel, check_input
+from compressor.models.weights import tensors_sha256
+from compressor.references import Reference
+from compressor.schema.student import Weights
+from compressor.tasks.text_classification.models.classifier import TextClassifier, token_types
+from compressor.tasks.text_classification.models.cutting import asked_layers, cut
+from compressor.tasks.text_classification.models.hf_models import (
+    built,
+    config_from,
+    load_hf,
+    preprocess_for,
+    with_new_classifier,
+)
+from compressor.tasks.text_classification.tokenization import FILE, TextTokenizer, kept, of_texts, read_tokenizer
+
+__all__ = ["create_student", "create_trainee", "require_student"]
+
+FORMS = "layers:N, layers:half, layers:0,2,5, hf:REPO_OR_PATH or hf:CONFIG.json"
+
+
+def require_student(reference: str, init: str) -> None:
+    """Raise KdcError for what `create_student` would, as far as that is known without loading anything."""
+    named = Reference.parse(reference)
+    if named.scheme == "layers":
+        asked_layers(reference)
+    elif named.scheme == "hf" and named.rest:
+        if Path(named.rest).suffix != ".json":
+            require_hf(named.rest)
+        elif not Path(named.rest).is_file():
+            raise KdcError(f"student {reference}: {named.rest} does not exist", FORMS)
+        elif init != "random":
+            raise KdcError(f"student {reference} is a configuration, without weights", "--student-init random")
+    else:
+        raise KdcError(f"student {reference!r} is none that learns from texts", f"one of {FORMS}")
+    if init not in ("pretrained", "random"):
+        raise KdcError(
+            f"--student-init {init}: of text classifiers kdc takes no checkpoints", "--student hf:PATH has its weights"
+        )
+
+
+def create_student(
+    reference: str, init: str, class_names: Sequence[str], max_length: int | None, teacher: LoadedModel | None
+) -> LoadedModel:
+    """A student for `class_names`. `init`: "pretrained", the teacher's weights or those of the folder or repository, or
+    "random", from torch's generator, which the caller seeds. `max_length`: tokens that it reads, where that is
+    stated."""
+    require_student(reference, init)
+    named = Reference.parse(reference)
+    if named.scheme == "layers":
+        return _cut(reference, init, class_names, max_length, teacher)
+    if init == "pretrained":
+        return create_trainee(load_hf(named.rest or "", max_length), class_names)
+    return _drawn(reference, Path(named.rest or ""), class_names, max_length, teacher)
+
+
+def create_trainee(backbone: LoadedModel, class_names: Sequence[str]) -> LoadedModel:
+    """`backbone` with a new classifier for `class_names`."""
+    network = inner_of(backbone.network)
+    if not isinstance(network, TextClassifier):
+        raise KdcError(
+            f"{backbone.weights.source} cannot be trained: it is several networks",
+            "distill it into one: kdc distill --teacher …",
+        )
+    network = with_new_classifier(network, len(class_names)).train(network.training)
+    weights = backbone.weights.model_copy(update={"parameters": _count(network)})
+    names = tuple((name,) for name in class_names)
+    return check_input(replace(backbone, network=network, class_names=names, weights=weights, headless=False))
+
+
+def _cut(
+    reference: str, init: str, class_names: Sequence[str], max_length: int | None, teacher: LoadedModel | None
+) -> LoadedModel:
+    if teacher is None:
+        raise KdcError(
+            f"student {reference!r} is cut out of its teacher, and this one is no network",
+            "--student hf:PATH, with its own weights",
+        )
+    network, layers, count = cut(teacher, reference, drawn=init == "random")
+    source = teacher.weights.source
+    before = of_texts(teacher.preprocess)
+    # Of these data, the pair and the length are found anew (lengths.fitted).
+    changes: dict[str, object] = {"pair": None, "token_types": token_types(network.model)}
+    if max_length is not None:
+        changes["max_length"] = max_length
+    shown = ", ".join(map(str, layers))
+    start = "drawn at random" if init == "random" else "with the teacher's weights"
+    note = f"student {reference}: layers {shown} of the {count} of {source} (0 to {count - 1}), {start}"
+    weights = Weights(
+        source=f"{reference} of {source}",
+        architecture=teacher.weights.architecture,
+        sha256=tensors_sha256(network.state_dict()),
+        licence=teacher.weights.licence,
+        parameters=_count(network),
+    )
+    names = tuple((name,) for name in class_names)
+    return check_input(LoadedModel(network, before.model_copy(update=changes), names, weights, "hf", notes=(note,)))
+
+
+def _drawn(
+    reference: str, path: Path, class_names: Sequence[str], max_length: int | None, teacher: LoadedModel | None
+) -> LoadedModel:
+    """The network that a configuration describes. It reads texts by the tokenizer beside it, or else its teacher's."""
+    if not path.exists():
+        raise KdcError(f"student {reference}: a drawn network needs a folder or a config.json here", FORMS)
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        require_files(folder)
+    require_plain_config(folder / "config.json" if path.is_dir() else path, reference)
+    tokenizer, note = _tokenizer(folder, reference, teacher)
+    with described_by(reference, None):
+        config: Any = config_from(path)
+        config.num_labels = len(class_names)
+        network = TextClassifier(built(config), tokenizer.text)
+    weights = Weights(
+        source=f"random:{reference}",
+        architecture=str(config.model_type),
+        sha256=tensors_sha256(network.state_dict()),
+        licence="none (trained from scratch)",
+        parameters=_count(network),
+    )
+    preprocess = preprocess_for(network, tokenizer, reference, max_length, drawn=True)
+    names = tuple((name,) for name in class_names)
+    return check_input(LoadedModel(network, preprocess, names, weights, "hf", notes=note))
+
+
+def _tokenizer(folder: Path, reference: str, teacher: LoadedModel | None) -> tuple[TextTokenizer, tuple[str, ...]]:
+    if (folder / FILE).is_file():
+        return read_tokenizer(folder, reference), ()
+    network = None if teacher is None else inner_of(teacher.network)
+    if not isinstance(network, TextClassifier):
+        raise KdcError(f"student {reference}: no {FILE} lies beside it, and no teacher has one that it could take")
+    assert teacher is not None
+    note = f"student {reference} reads texts by the tokenizer of {teacher.weights.source}: it has none"
+    return kept(TextTokenizer(network.tokenizer, FILE)), (note,)
+
+
+def _count(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())

@@ -1,0 +1,134 @@
+"""open_data: from a reference to checked splits of texts."""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from compressor.data.checked import (
+    absent_classes,
+    class_names_of,
+    every_class_in_train,
+    fingerprint_of,
+    in_three,
+    split_from,
+)
+from compressor.data.copies import copies_told
+from compressor.data.samples import Dataset, Found, Part, Sample
+from compressor.data.splits import WANTED
+from compressor.errors import KdcError
+from compressor.progress import Progress, Silent, note_once
+from compressor.schema.student import Columns, DataInfo
+from compressor.tasks.text_classification.sources.table import find
+
+__all__ = ["Texts", "open_data"]
+
+Texts = tuple[str, ...]
+"""Of a sample: one, or the two of a pair."""
+
+SILENT = Silent()
+
+
+def open_data(
+    reference: str,
+    *,
+    skip_bad: bool = False,
+    progress: Progress = SILENT,
+    class_names: Sequence[str] | None = None,
+    columns: Columns | None = None,
+) -> Dataset:
+    """The texts that `reference` names (see `sources.SOURCES`), checked and in three splits.
+
+    A text that is missing, empty or no text in Unicode raises KdcError, or with `skip_bad` is left out and listed in
+    `info.skipped`. Splits that are missing are taken from train, the same way every time (`split_off`). With
+    `class_names`, the data must have exactly these classes, and labels follow their order.
+
+    Copies are found, and splits are made, by the text as people read it (`normalised`): without case, and with blanks
+    of any kind and number as one. `info.fingerprint` is over the texts as they stand.
+    """
+    listing = find(reference, columns or Columns(), progress)
+    names = class_names_of(listing, class_names, "text")
+    kept, texts, skipped = _checked(listing, skip_bad, progress)
+    every_class_in_train(kept["train"], names, "texts")
+    splits, split_notes = in_three(kept, "texts")
+    notes = [*listing.notes, *split_notes, *absent_classes(splits, names, "texts")]
+    notes += copies_told(splits, "text", "texts")
+    if skipped:
+        notes.append(f"left out {len(skipped)} texts that cannot be used, e.g. {skipped[0]}")
+    for note in notes:
+        note_once(progress, note)
+
+    def load(part: Part, row: int) -> Texts:
+        return texts[id(part)][row]
+
+    made = {name: split_from(name, splits[name], names, load) for name in WANTED}
+    exact = {
+        name: [(part.labels[row], _digest(texts[id(part)][row])) for part, row, _ in splits[name]] for name in WANTED
+    }
+    info = DataInfo(
+        source=reference,
+        fingerprint=fingerprint_of(names, exact),
+        class_names=names,
+        counts={name: len(split) for name, split in made.items()},
+        notes=tuple(notes),
+        skipped=skipped,
+    )
+    return Dataset(info, made["train"], made["validation"], made["test"], "texts")
+
+
+def _checked(
+    listing: Found, skip_bad: bool, progress: Progress
+) -> tuple[dict[str, list[Sample]], Mapping[int, Mapping[int, Texts]], tuple[str, ...]]:
+    """The samples that can be used, by split; their texts, by the part's id and row; and the ids of all others."""
+    kept: dict[str, list[Sample]] = {name: [] for name in listing.parts}
+    texts: dict[int, dict[int, Texts]] = {id(part): {} for part in listing.parts.values()}
+    split_of = {id(part): name for name, part in listing.parts.items()}
+    errors: list[KdcError] = []
+    skipped = []
+    for part, row in listing.samples():
+        try:
+            sample = _usable(part, row)
+        except KdcError as error:
+            errors.append(error)
+            skipped.append(part.ids[row])
+            continue
+        texts[id(part)][row] = sample
+        kept[split_of[id(part)]].append((part, row, _digest(tuple(map(normalised, sample)))))
+    if errors and not skip_bad:
+        suffix = f" (and {len(errors) - 1} more texts)" if len(errors) > 1 else ""
+        raise KdcError(f"{errors[0].message}{suffix}", f"{errors[0].hint}; --skip-bad leaves them out".lstrip("; "))
+    for fault in errors:
+        progress.warn(f"left out: {fault.message}")
+    return kept, texts, tuple(skipped)
+
+
+def _usable(part: Part, row: int) -> Texts:
+    """The texts of a sample; raises KdcError where they are none."""
+    cells = part.content(row)
+    for cell in cells:
+        if not isinstance(cell, str):
+            raise KdcError(f"{part.where(row)}: the text is {'missing' if cell is None else f'no text ({cell!r:.40})'}")
+        if "\0" in cell:
+            raise KdcError(f"{part.where(row)}: the text holds a zero byte", "is it in UTF-16? save it in UTF-8")
+        if not _encodes(cell):
+            raise KdcError(f"{part.where(row)}: the text holds half a character")
+    if not any(cell.strip() for cell in cells):
+        raise KdcError(f"{part.where(row)}: the text is empty")
+    return tuple(cells)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def normalised(text: str) -> str:
+    """The text as people read it: in Unicode's form NFKC, without case, its blanks as one space each."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _digest(texts: Texts) -> bytes:
+    return hashlib.sha256(json.dumps(texts).encode()).digest()

@@ -1,0 +1,1 @@
+"""Where texts come from: tables, folders, Hugging Face datasets."""

@@ -1,0 +1,121 @@
+"""Which columns of a table hold the texts and the labels: those that were stated, or else known by their names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compressor.data.labels import listed
+from compressor.errors import KdcError, did_you_mean
+from compressor.schema.student import Columns
+
+__all__ = ["Chosen", "choose", "has_texts"]
+
+TEXT_COLUMNS = frozenset(
+    {
+        *("text", "texts", "sentence", "content", "review", "document", "body", "message", "comment", "tweet"),
+        *("utterance", "question", "query", "headline", "title", "description", "abstract", "summary", "post"),
+        *("article", "news", "email", "sms", "phrase", "definition", "gloss", "statement", "transcript"),
+        *("review_text", "review_body", "text_content", "input_text", "raw_text", "full_text", "sentence_text"),
+    }
+)
+PAIRS = (
+    ("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hypothesis"), ("text_a", "text_b"),
+    ("text1", "text2"), ("text_1", "text_2"), ("sentence_a", "sentence_b"), ("question", "sentence"),
+    ("query", "passage"), ("question", "passage"),
+)  # fmt: skip
+LABEL_COLUMNS = frozenset(
+    {
+        *("label", "labels", "class", "class_name", "class name", "label_name", "target", "category", "sentiment"),
+        *("intent", "topic", "genre", "class index", "class_index", "rating", "stars"),
+    }
+)
+NO_TEXT = frozenset({"id", "idx", "index", "uid", "guid", "uuid", "", "unnamed: 0", "row", "no", "number", "split"})
+"""Columns that number samples, or say where they belong."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """`text`: one column, or the two of a pair; `label`. As the table spells them."""
+
+    text: tuple[str, ...]
+    label: str
+
+    @property
+    def note(self) -> str:
+        kind = "column" if len(self.text) == 1 else "columns"
+        return f"texts from {kind} {' and '.join(self.text)}, labels from column {self.label}"
+
+
+def choose(columns: Sequence[str], asked: Columns, where: object) -> Chosen:
+    """The columns that count; raises KdcError where they are not there, or where several may be meant."""
+    label = _label(columns, asked, where)
+    if asked.text:
+        text = tuple(_stated(name, "--text-column", columns, where) for name in asked.text)
+        if len(set(text)) < len(text):
+            raise KdcError(f"--text-column {text[0]} is given twice", "a pair has two columns")
+        if label in text:
+            raise KdcError(f"{where}: column {label} cannot be both the text and the label", "--label-column NAME")
+        return Chosen(text, label)
+    return Chosen(_text(columns, label, where), label)
+
+
+def has_texts(columns: Sequence[str], asked: Columns) -> str:
+    """As which column a table seems to hold texts, going by names alone; "" where none does."""
+    names = [name for name in columns if _plain(name) in TEXT_COLUMNS] or [*asked.text]
+    pair = next((pair for pair in PAIRS if {*pair} <= {*map(_plain, columns)}), ())
+    return ", ".join(names or pair)
+
+
+def _label(columns: Sequence[str], asked: Columns, where: object) -> str:
+    if asked.label is not None:
+        return _stated(asked.label, "--label-column", columns, where)
+    taken = {*map(_plain, asked.text)}
+    names = [name for name in columns if _plain(name) in LABEL_COLUMNS and _plain(name) not in taken]
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise KdcError(f"{where} has several columns that may hold the label: {listed(names)}", "--label-column NAME")
+    raise KdcError(
+        f"{where} has no column that is known to hold the label (label, class, category, …); its columns: "
+        f"{listed(columns) or 'none'}",
+        "--label-column NAME",
+    )
+
+
+def _text(columns: Sequence[str], label: str, where: object) -> tuple[str, ...]:
+    left = [name for name in columns if name != label]
+    names = [name for name in left if _plain(name) in TEXT_COLUMNS]
+    plain = {_plain(name): name for name in left}
+    for pair in PAIRS:
+        if {*pair} <= {*plain} and {*map(_plain, names)} <= {*pair}:
+            return tuple(plain[name] for name in pair)
+    if not names:  # the only one that may be it
+        others = [name for name in left if _plain(name) not in NO_TEXT]
+        names = others if len(others) == 1 else []
+    if len(names) == 1:
+        return (names[0],)
+    if names:
+        raise KdcError(
+            f"{where} has several columns that may hold the text: {listed(names)}",
+            f"--text-column {names[0]}; of a pair, both: --text-column {names[0]} --text-column {names[1]}",
+        )
+    raise KdcError(
+        f"{where} has no column that is known to hold texts (text, sentence, content, review, …); its columns: "
+        f"{listed(columns) or 'none'}",
+        "--text-column NAME",
+    )
+
+
+def _stated(name: str, option: str, columns: Sequence[str], where: object) -> str:
+    same = [column for column in columns if column == name] or [
+        column for column in columns if _plain(column) == _plain(name)
+    ]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise KdcError(f"{where} has several columns {name}: {listed(same)}", "keep one of them")
+    near = did_you_mean(name, columns)
+    raise KdcError(f"{where} has no column {name} ({option}){near}; its columns: {listed(columns) or 'none'}")
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower()

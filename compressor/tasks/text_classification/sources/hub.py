@@ -1,0 +1,57 @@
+"""`hf:NAME_OR_PATH`: Hugging Face datasets, from the hub or from a folder."""
+
+from typing import Any
+
+from compressor.data.hub_data import load_splits, names_of_splits
+from compressor.data.labels import class_order, label_texts, listed
+from compressor.data.samples import Found, Part
+from compressor.errors import KdcError
+from compressor.progress import Progress
+from compressor.schema.student import Columns
+from compressor.tasks.text_classification.sources.columns import Chosen, choose
+from compressor.tasks.text_classification.sources.tables import rows_in
+
+__all__ = ["find_hub"]
+
+
+def find_hub(location: str, columns: Columns, progress: Progress) -> Found:
+    """See `hub_data.load_splits`. The only column of the type ClassLabel is the label, where none is stated."""
+    datasets, splits = load_splits(location, progress)
+    names, unknown = names_of_splits(splits, location, "")
+    source = f"hf:{location}"
+    train = splits[names["train"]]
+    chosen = choose(train.column_names, _with_label(datasets, train, columns), source)
+    parts = {split: _part(datasets, splits[name], chosen, name, source) for split, name in names.items()}
+    notes = [chosen.note, *([f"ignored the splits {listed(unknown)}"] if unknown else [])]
+    named = getattr(train.features[chosen.label], "names", None)
+    return Found(tuple(named) if named else class_order(parts["train"].labels), parts, tuple(notes))
+
+
+def _with_label(datasets: Any, dataset: Any, columns: Columns) -> Columns:
+    typed = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)]
+    if columns.label is not None or len(typed) != 1:
+        return columns
+    return columns.model_copy(update={"label": typed[0]})
+
+
+def _part(datasets: Any, dataset: Any, chosen: Chosen, name: str, source: str) -> Part:
+    def where(row: int) -> str:
+        return f"{source} {name} row {row}"
+
+    for column in (*chosen.text, chosen.label):
+        if column not in dataset.column_names:
+            raise KdcError(f"{source}: the split {name} has no column {column}; its: {listed(dataset.column_names)}")
+    for column in chosen.text:
+        kind = dataset.features[column]
+        if not (isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string")):
+            raise KdcError(f"{source}: column {column} holds {kind}, and is to hold texts", "--text-column NAME")
+    named = getattr(dataset.features[chosen.label], "names", None)
+    labels = dataset.select_columns([chosen.label])[:][chosen.label]
+    cells = [dataset.select_columns([column])[:][column] for column in chosen.text]
+    return Part(
+        ids=tuple(f"{name}/{row}" for row in range(len(dataset))),
+        labels=label_texts(labels, where, tuple(named) if named else None),
+        content=rows_in(cells),
+        where=where,
+        encoded=True,
+    )

@@ -1,0 +1,104 @@
+"""`csv:PATH` and `parquet:PATH`: tables with a column of texts, or two of pairs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from compressor.data.csv_rows import csv_text, rows_of
+from compressor.data.labels import label_texts
+from compressor.data.parquet_columns import column_in, hugging_face_names, refuse_split_columns
+from compressor.data.parquet_footer import footer_of, reading
+from compressor.data.samples import Found
+from compressor.data.split_columns import SplitColumns
+from compressor.data.table_files import files_by_split, split_column
+from compressor.data.table_rows import Table, join
+from compressor.errors import KdcError, needs
+from compressor.install import install_line
+from compressor.progress import Progress
+from compressor.schema.student import Columns
+from compressor.tasks.text_classification.sources.columns import choose
+
+__all__ = ["find_csv", "find_parquet", "rows_in"]
+
+
+def find_csv(location: str, columns: Columns, progress: Progress) -> Found:
+    """CSV with a header, in UTF-8 with or without a byte order mark, with commas."""
+    files, notes = files_by_split(location, "csv")
+    tables = {split: [_read_csv(path, columns) for path in paths] for split, paths in files.items()}
+    return join(tables, notes, "texts")
+
+
+def find_parquet(location: str, columns: Columns, progress: Progress) -> Found:
+    """Integer labels get the names that Hugging Face keeps in the file's metadata, where it has them."""
+    needs("pyarrow", install_line("pyarrow"), "parquet: data")
+    files, notes = files_by_split(location, "parquet")
+    tables = {split: [_read_parquet(path, columns) for path in paths] for split, paths in files.items()}
+    return join(tables, notes, "texts")
+
+
+def _read_csv(path: Path, columns: Columns) -> Table:
+    with csv_text(path) as file:
+        rows = rows_of(file, path)
+        header = [name.strip() for name in next(rows, (0, []))[1]]
+        chosen = choose(header, columns, path)
+        names = (*chosen.text, chosen.label)
+        _refuse_doubles(header, names, path)
+        split = split_column(header, path)
+        unread = {} if split else {at: name for at, name in enumerate(header) if name not in names}
+        split_columns = SplitColumns(unread)
+        wanted = [header.index(name) for name in (*names, *((split,) if split else ()))]
+        kept = []
+        for line, row in rows:
+            kept.append((line, [row[index] for index in wanted]))
+            for index in split_columns.left:
+                split_columns.see(index, [row[index]])
+    split_columns.require_none(path)
+    count = len(chosen.text)
+
+    def where(row: int) -> str:
+        return f"{path} line {kept[row][0]}"
+
+    labels = label_texts([row[count] for _, row in kept], where)
+    splits = [row[count + 1].strip() for _, row in kept] if split else None
+    return Table(path, labels, None, splits, lambda row: tuple(kept[row][1][:count]), where, None, chosen.note)
+
+
+def _refuse_doubles(header: Sequence[str], names: Sequence[str], path: Path) -> None:
+    twice = [name for name in names if header.count(name) > 1]
+    if twice:
+        raise KdcError(f"{path} has several columns {twice[0]}", "keep one of them")
+
+
+def _read_parquet(path: Path, columns: Columns) -> Table:
+    pa = needs("pyarrow", install_line("pyarrow"), "parquet: data")
+    schema, _ = footer_of(path)
+    chosen = choose(schema.names, columns, path)
+    _refuse_doubles(schema.names, (*chosen.text, chosen.label), path)
+    split = split_column(schema.names, path)
+    for name in chosen.text:
+        _require_texts(pa, schema.field(name).type, name, path)
+
+    def values(name: str) -> list[Any]:
+        read: list[Any] = reading(path, lambda parquet: column_in(parquet, path, name).to_pylist())
+        return read
+
+    def where(row: int) -> str:
+        return f"{path} row {row}"
+
+    if split is None:
+        refuse_split_columns(pa, schema, path, (*chosen.text, chosen.label))
+    names = hugging_face_names(schema, chosen.label, path)
+    labels = label_texts(values(chosen.label), where, names)
+    content = rows_in([values(name) for name in chosen.text])
+    return Table(path, labels, None, values(split) if split else None, content, where, names, chosen.note)
+
+
+def _require_texts(pa: Any, kind: Any, name: str, path: Path) -> None:
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_string_view(inner)):
+        raise KdcError(f"{path}: column {name} holds {kind}, and is to hold texts", "--text-column NAME")
+
+
+def rows_in(columns: Sequence[Sequence[object]]) -> Callable[[int], tuple[object, ...]]:
+    """Row -> its cells."""
+    return lambda row: tuple(column[row] for column in columns)

@@ -1,0 +1,155 @@
+"""Text classification as a task: what the table of tasks names."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.data.records import StoredRecords, write_records
+from compressor.data.samples import Dataset, Split
+from compressor.errors import KdcError
+from compressor.models.features import inner_of
+from compressor.models.hugging_face import require_hf
+from compressor.models.loaded import LoadedModel
+from compressor.progress import Progress
+from compressor.references import Reference
+from compressor.schema.preprocess import PixelRange, Preprocess, TextPreprocess
+from compressor.schema.recipe import Recipe
+from compressor.schema.student import Columns, Student
+from compressor.tasks.base import Feed, Stored
+from compressor.tasks.text_classification import lengths
+from compressor.tasks.text_classification.feed import TextFeed, encoded_split, stacked
+from compressor.tasks.text_classification.models import hf_models, students
+from compressor.tasks.text_classification.models.classifier import Member, TextClassifier, position_limit
+from compressor.tasks.text_classification.opening import open_data
+from compressor.tasks.text_classification.tokenization import FILE, of_texts, read_tokenizer
+
+__all__ = ["TASK", "TextClassification"]
+
+
+class TextClassification:
+    """See `tasks.base.Task`."""
+
+    name = TextPreprocess.task
+    sample, samples = "text", "texts"
+
+    def open_data(
+        self,
+        reference: str,
+        *,
+        progress: Progress,
+        skip_bad: bool = False,
+        class_names: Sequence[str] | None = None,
+        unlabelled: str | None = None,
+        pixel_range: PixelRange | None = None,
+        columns: Columns | None = None,
+    ) -> Dataset:
+        if unlabelled is not None:
+            raise KdcError("--unlabelled: kdc cannot learn from texts without labels yet", "leave --unlabelled out")
+        if pixel_range is not None:
+            raise KdcError("pixel_range is of images, and texts have no pixels", "leave it out")
+        return open_data(reference, skip_bad=skip_bad, progress=progress, class_names=class_names, columns=columns)
+
+    def load_model(self, reference: str, input_size: int | None) -> LoadedModel:
+        return hf_models.load_hf(Reference.parse(reference).rest or "", input_size)
+
+    def require_model(self, reference: str, input_size: int | None) -> None:
+        require_hf(Reference.parse(reference).rest or "")
+
+    def require_student(self, reference: str, init: str, input_size: int | None) -> None:
+        students.require_student(reference, init)
+
+    def create_student(
+        self, reference: str, init: str, class_names: Sequence[str], input_size: int | None, crop_pct: float | None,
+        teacher: LoadedModel | None = None,
+    ) -> LoadedModel:  # fmt: skip
+        _refuse_crop(crop_pct)
+        return students.create_student(reference, init, class_names, input_size, teacher)
+
+    def create_trainee(self, backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
+        _refuse_crop(crop_pct)
+        return students.create_trainee(backbone, class_names)
+
+    def fitted(self, model: LoadedModel, data: Dataset, input_size: int | None, progress: Progress) -> LoadedModel:
+        network = inner_of(model.network)
+        assert isinstance(network, TextClassifier)
+        limit = position_limit(network.model, hf_models.LONGEST)
+        return lengths.fitted(model, data, input_size, limit, progress)
+
+    def with_range(self, model: LoadedModel, pixel_range: PixelRange | None, progress: Progress) -> LoadedModel:
+        return model
+
+    def network_of(self, student: Student, folder: Path, parameters: int) -> nn.Module:
+        tokenizer = read_tokenizer(folder / "hf", str(folder))
+        if tokenizer.sha256 != of_texts(student.preprocess).tokenizer:
+            raise KdcError(f"{folder / 'hf' / FILE} was changed: it is not the tokenizer of student.json")
+        return hf_models.from_run(folder / "hf", len(student.class_names), parameters, tokenizer)
+
+    def merged(self, network: nn.Module) -> nn.Module:
+        return network
+
+    def save_architecture(self, network: nn.Module, folder: Path) -> None:
+        assert isinstance(network, TextClassifier)
+        hf_models.save_architecture(network, folder / "hf")
+
+    def adapted(self, network: nn.Module, expected: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
+        ours, theirs = of_texts(expected), of_texts(given)
+        alike = (ours.tokenizer, ours.pad_id) == (theirs.tokenizer, theirs.pad_id)
+        told = ours.token_types == 0 or theirs.token_types > 0
+        if not alike or not told or (True in (ours.pair, theirs.pair) and False in (ours.pair, theirs.pair)):
+            raise KdcError(
+                "teachers that read texts otherwise, as other tokens or as pairs, cannot answer as one yet",
+                "kdc predict with each, or take teachers of one tokenizer",
+            )
+        same = ours.max_length == theirs.max_length
+        untold, single = theirs.token_types > ours.token_types == 0, ours.pair is False and theirs.pair is None
+        network = Member(network, untold=untold, single=single) if untold or single else network
+        return network, "" if same else f"(up to {theirs.max_length} tokens, not {ours.max_length})"
+
+    def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
+        return TextFeed(
+            data, {key: of_texts(preprocess) for key, preprocess in inputs.items()}, recipe, where["device"]
+        )
+
+    def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
+        return 0
+
+    def store(self, split: Split, preprocess: Preprocess, path: Path, progress: Progress) -> Stored:
+        texts = of_texts(preprocess)
+        like = {spec.name: np.zeros(texts.max_length, np.int64) for spec in texts.inputs}
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for sample in encoded_split(split, texts):
+                made = stacked([sample], texts)
+                yield {
+                    name: np.pad(
+                        tensor[0].numpy(), (0, texts.max_length - tensor.shape[1]),
+                        constant_values=texts.pad_id if name == "input_ids" else 0,
+                    )
+                    for name, tensor in made.items()
+                }  # fmt: skip
+
+        return write_records(rows(), like, path)
+
+    def stored(self, path: Path, preprocess: Preprocess) -> Stored:
+        return StoredRecords(np.load(path, mmap_mode="r", allow_pickle=False), path)
+
+    def evaluation(
+        self, split: Split, preprocess: Preprocess, batch: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, ...]]:
+        texts = of_texts(preprocess)
+        lengths.require_texts(texts, split, "the model")
+        encoded = encoded_split(split, texts)
+        for start in range(0, len(encoded), batch):
+            yield tuple(tensor.to(device) for tensor in stacked(encoded[start : start + batch], texts).values())
+
+
+def _refuse_crop(crop_pct: float | None) -> None:
+    if crop_pct is not None:
+        raise KdcError("recipe crop_pct is of images, and a text is not cropped", "leave it out")
+
+
+TASK = TextClassification()
