@@ -6,7 +6,7 @@ import gc
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ import pytest
 
 from compressor.assets import asset_dir
 from compressor.measure import constants, doctor, session
+from compressor.measure.devices import local
 from compressor.measure.machine import runtime_info, this_machine
 from compressor.processes import python as processes
 from compressor.profiles import write_new_profile
 from compressor.report.checks import conditions
 from compressor.schema.base import read_json, write_json
 from compressor.schema.doctor import Diagnosis
-from tests.forked import python
+from tests.forked import FOLDER, begun, interpreter, python
+from tests.kept_graphs import KEPT_GRAPHS
 from tests.kit import TRAINING, Ended, call, write_colours
-from tests.shared import KEPT_GRAPHS, each_registry_once, made_once, shared_folder
+from tests.shared import each_registry_once, made_once, shared_folder
 
 pytest_plugins = ["tests.image_fixtures", "tests.model_fixtures"]
 
@@ -39,6 +41,13 @@ WHOLE_PROCESSES = {
     "test_targets_agent", "test_targets_bench", "test_targets_events", "test_targets_lock", "test_targets_runners",
 }  # fmt: skip
 """Modules whose tests export networks or start programs (runtimes, servers, bench.py): all of them are slow."""
+REALLY_STARTED = {
+    "test_measure_by_force", "test_measure_devices_local", "test_measure_local", "test_measure_machine",
+    "test_processes_runner",
+}  # fmt: skip
+"""Modules about the processes of bench.py and of the runners."""
+STARTERS = ("compressor.measure.devices.local", "compressor.measure.machine", "compressor.processes.runner")
+"""The modules of kdc that start them."""
 
 
 BEGUN_FIRST = (
@@ -55,6 +64,42 @@ BEGUN_FIRST = (
 nothing that the second makes."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A place for the servers that fork programs (forked.py), of all worker processes."""
+    if FOLDER not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="kdc-", ignore_cleanup_errors=True)
+        os.environ[FOLDER] = folder.name
+
+        def end() -> None:
+            del os.environ[FOLDER]
+            folder.cleanup()
+
+        config.add_cleanup(end)
+
+
+class Forking:
+    """What those modules need of `sys`. The servers are started where it is asked for."""
+
+    @property
+    def executable(self) -> str:
+        return str(interpreter())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """bench.py and the runners are forked where a slow test is not about them: importing a runtime is most of what
+    they do. Those that they start are forked too. What is quick forks nothing. And windows of throughput are a fifth of
+    what they are: how much goes through counts for nothing here."""
+    if item.get_closest_marker("slow") is None or item.path.stem in REALLY_STARTED:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in STARTERS:
+            patch.setattr(import_module(module), "sys", Forking())
+        bench = local.LocalLink.bench
+        patch.setattr(local.LocalLink, "bench", lambda link, arguments: bench(link, [*arguments, "--window", "0.1"]))
+        return (yield)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if WHOLE_WAY & set(getattr(item, "fixturenames", ())) or item.path.stem in WHOLE_PROCESSES:
@@ -68,12 +113,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """What has been imported and collected stays to the end: looking through it for garbage takes half a second, each
     time. And torch.export makes hundreds of thousands of objects, few of them garbage: they are looked through less
-    often than Python does by itself."""
+    often than Python does by itself. Workers will need the servers of forked.py, and nobody shall wait for them."""
     gc.freeze()
     gc.set_threshold(50_000)
+    if hasattr(session.config, "workerinput") and any(item.get_closest_marker("slow") for item in session.items):
+        begun()
 
 
 @pytest.fixture(scope="session", autouse=True)

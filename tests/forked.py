@@ -1,124 +1,136 @@
-"""Programs in Python, started as forks of one process that has imported their libraries already: most of what a small
-kdc command takes is importing torch, timm and onnx, again and again.
+"""Programs in Python, started as forks of a process that has imported their libraries already: most of what a small
+kdc command takes is importing torch, timm and onnx, and most of what a runner takes is importing its runtime, again and
+again.
 
     subprocess.run([*python(), "-m", "compressor", "losses"])
 
-in place of `sys.executable`. The process that this starts is a small one: it hands what it was given (arguments,
-environment, folder, umask, standard streams, signals that are ignored) to a server, which forks the program, and then
-stands for it: signals sent to it reach the program, and its end is the program's. Where it is killed, the program is
-soon after, and in any case before another is forked.
-kdc itself is not imported beforehand: a copy of the checkout runs its own.
+in place of `sys.executable`. The process that this starts is a small one (stand_in.py): it hands what it was given
+(arguments, environment, folder, umask, standard streams, signals that are ignored) to a server, which forks the
+program, and then stands for it: signals sent to it reach the program, and its end is the program's. Where it is killed,
+the program is soon after, and in any case before another is forked. Its `sys.executable` is, but for pytest,
+`interpreter()`, so that what it starts in turn is forked too.
+There are two servers, one with all that kdc imports and one with the runtimes alone, for all processes of a test run.
+A copy of the checkout runs its own kdc, which is imported anew. What is exported to ONNX is kept (kept_graphs.py).
 
 A program that is to be really started stays with `sys.executable`: where it is about starting (what is imported, and
-when), process groups or limits, and once for each command.
+when), process groups, memory or limits, and once for each command.
 """
 
 import atexit
+import fcntl
 import functools
 import gc
 import importlib
 import io
-import json
+import marshal
 import os
+import pkgutil
 import runpy
 import selectors
 import shlex
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["interpreter", "python"]
+__all__ = ["FOLDER", "begun", "interpreter", "python"]
 
-LIBRARIES = (
-    "accelerate", "numpy", "onnx", "onnxscript", "PIL.Image", "pydantic", "rich.console", "safetensors.torch",
-    "scipy.stats", "timm", "torch.distributed.run", "torch.export", "torch.onnx", "torchvision", "typer", "yaml",
-)  # fmt: skip
-"""Not onnxruntime, OpenVINO and pyarrow, which start a thread when they are imported: only one thread is forked. Not
-pytest and its plugins, which it rewrites."""
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+FOLDER = "KDC_TESTS_FORKED"
+"""The environment variable with the folder of the servers of a test run."""
+LIBRARIES = {
+    "kdc": (
+        "accelerate", "numpy", "onnx", "onnxscript", "PIL.Image", "pydantic", "rich.console", "safetensors.torch",
+        "scipy.stats", "timm", "torch.distributed.run", "torch.export", "torch.onnx", "torchvision", "typer", "yaml",
+        "compressor",
+    ),
+    "runtimes": ("numpy", "onnxruntime", "openvino"),
+}  # fmt: skip
+"""Of each server. Only one thread is forked: not pyarrow, which starts one when it is imported, as onnxruntime and
+OpenVINO do where nobody tells them not to, for what they report to their makers. Not pytest and its plugins, which it
+rewrites."""
+QUIET = {"OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
 STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
-LENGTH = struct.Struct("!I")
+ROOT = Path(__file__).resolve().parent.parent
+STAND_IN = Path(__file__).with_name("stand_in.py")
+LONGEST_S = 600.0
+"""Seconds until a server must answer, also where other work shares the cores."""
+SIZE = 4
+"""Bytes that say how long what is asked is; none for who only wants the server to stay."""
+
+
+def python() -> list[str]:
+    """The command to put before `-m MODULE …`, `-c CODE …` or `SCRIPT …`; where nothing can be forked so, the
+    interpreter itself."""
+    folder = served()
+    return [sys.executable] if folder is None else [REAL, "-I", "-S", str(STAND_IN), str(folder)]
+
+
+def interpreter() -> Path:
+    """The same as an executable file, for what starts a program by the path of its interpreter."""
+    folder = served()
+    return Path(sys.executable) if folder is None else folder / "python"
+
+
+REAL = sys.executable
 
 
 @functools.cache
-def python() -> list[str]:
-    """The command to put before `-m MODULE …`, `-c CODE …` or `SCRIPT …`; the interpreter itself where a process cannot
-    be forked so."""
+def served() -> Path | None:
+    """The folder of the servers, which end after the last process that asked for it."""
+    folder = begun()
+    if folder is None:
+        return None
+    limit = time.monotonic() + LONGEST_S
+    for name in LIBRARIES:
+        link = socket.socket(socket.AF_UNIX)
+        while link.connect_ex(str(folder / name)) != 0:
+            if time.monotonic() > limit:
+                link.close()
+                raise AssertionError((folder / f"{name}.log").read_text())
+            time.sleep(0.02)
+        link.sendall(bytes(SIZE))
+        atexit.register(link.close)
+    return folder
+
+
+@functools.cache
+def begun() -> Path | None:
+    """The same. The first process that asks starts them, and it takes seconds until they answer."""
     if not hasattr(os, "pidfd_open"):
-        return [sys.executable]
-    folder = tempfile.TemporaryDirectory(prefix="kdc-")
-    place = Path(folder.name) / "socket"
-    server = subprocess.Popen(
-        [sys.executable, __file__, "--serve", str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert server.stdin is not None
-    assert server.stdout is not None
-    told = server.stdout.readline()
-    assert told == b"ready\n", told
+        return None
+    folder = Path(os.environ[FOLDER])
+    path = folder / "python"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            for name in LIBRARIES:
+                start(folder, name)
+            forks, starts = shlex.join([REAL, "-I", "-S", str(STAND_IN), str(folder)]), shlex.quote(REAL)
+            # What has options of the interpreter's own is started.
+            choice = f'case "$1" in -[cm] | [!-]*) exec {forks} "$@" ;; *) exec {starts} "$@" ;; esac'
+            path.write_text(f"#!/bin/sh\n{choice}\n", encoding="utf-8")
+            path.chmod(0o755)
+    return folder
+
+
+def start(folder: Path, name: str) -> None:
+    command = [REAL, __file__, f"{folder}/{name}", *LIBRARIES[name]]
+    with (folder / f"{name}.log").open("w") as log:
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env={**os.environ, **QUIET})
 
     def end() -> None:
-        server.communicate()  # which closes what it listens to
-        folder.cleanup()
+        """It goes on while others need it."""
+        assert server.stdin is not None
+        server.stdin.close()
 
     atexit.register(end)
-    return [sys.executable, "-I", "-S", __file__, str(place)]
-
-
-def interpreter(folder: Path) -> Path:
-    """The same as an executable file in `folder`, for what starts a program by the path of its interpreter."""
-    path = folder / "python"
-    path.write_text(f'#!/bin/sh\nexec {shlex.join(python())} "$@"\n', encoding="utf-8")
-    path.chmod(0o755)
-    return path
-
-
-def stand_for(place: str, arguments: list[str]) -> None:
-    """Have the program forked, and be what it is until it ends."""
-    program, waiting = 0, list[int]()
-
-    def forward(number: int, frame: object) -> None:
-        if program:
-            with suppress(ProcessLookupError):
-                os.kill(program, number)
-        else:
-            waiting.append(number)
-
-    ignored = [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN]
-    for wanted in set(FORWARDED) - set(ignored):
-        signal.signal(wanted, forward)
-    umask = os.umask(0)
-    files = [number for number in range(3) if is_open(number)]
-    asked = json.dumps({
-        "arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd()), "umask": umask,
-        "files": files, "ignored": ignored,
-    }).encode()  # fmt: skip
-    with socket.socket(socket.AF_UNIX) as link:
-        link.connect(place)
-        socket.send_fds(link, [LENGTH.pack(len(asked))], files)
-        link.sendall(asked)
-        answers = link.makefile("r")
-        program = int(answers.readline())
-        for came in waiting:
-            forward(came, None)
-        code = os.waitstatus_to_exitcode(int(answers.readline()))
-    if code < 0:
-        end_by(-code)
-    os._exit(code)
-
-
-def end_by(number: int) -> None:
-    if number != signal.SIGKILL:
-        signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
 
 
 def places(environment: Mapping[str, str]) -> list[str]:
@@ -126,28 +138,27 @@ def places(environment: Mapping[str, str]) -> list[str]:
     return [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place]
 
 
-def is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
-
-
-def serve(place: str) -> dict[str, Any] | None:
-    """Forks what it is asked to until its stdin ends; returns in each program what was asked, at the end None."""
-    for name in LIBRARIES:
+def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
+    """Forks what it is asked to, until nobody needs it; returns in each program what was asked, at the end None."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    sys.path.insert(1, str(ROOT))
+    for name in libraries:
         importlib.import_module(name)
+    if "compressor" in libraries:
+        import_all_of("compressor")
+        onnx = sys.modules["torch.onnx"]
+        onnx.export = importlib.import_module("kept_graphs").kept(onnx.export)  # type: ignore[attr-defined]
+    sys.path.remove(str(ROOT))
     gc.freeze()
     gc.set_threshold(50_000)
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "only one thread of several is forked"
     programs: dict[int, tuple[socket.socket, int]] = {}
+    users: set[Any] = {0}
     with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)
         listening.listen(64)
         selector.register(listening, selectors.EVENT_READ)
         selector.register(0, selectors.EVENT_READ)
-        os.write(1, b"ready\n")
 
         def end(program: int) -> None:
             """Of a program that has ended, or is ending."""
@@ -162,18 +173,27 @@ def serve(place: str) -> dict[str, Any] | None:
         while True:
             # What comes anew comes last: who was killed before it is gone by then, with the files that it held locked.
             for key, _ in sorted(selector.select(), key=lambda ready: ready[0].fileobj is listening):
-                if key.fileobj == 0:
-                    for program in programs:
-                        os.kill(program, signal.SIGKILL)
-                    return None
-                if key.fileobj is listening:
+                if key.fileobj in users:
+                    selector.unregister(key.fileobj)
+                    users.remove(key.fileobj)
+                    if not users:
+                        for program in programs:
+                            os.kill(program, signal.SIGKILL)
+                        return None
+                elif key.fileobj is listening:
                     link, _ = listening.accept()
                     asked, files = received(link)
+                    if asked is None:
+                        users.add(link)
+                        selector.register(link, selectors.EVENT_READ)
+                        continue
                     program = os.fork()
                     if program == 0:
-                        for other in (*(other for other, _ in programs.values()), link):
+                        others = [other for other, _ in programs.values()]
+                        for other in (*others, *(user for user in users if user != 0), link):
                             other.close()
-                        return {**asked, "given": files, "own_paths": places(os.environ)}
+                        here = {"own_paths": places(os.environ), "executable": str(Path(place).with_name("python"))}
+                        return {**asked, **here, "given": files}
                     for number in files:
                         os.close(number)
                     with suppress(OSError):  # who stood for it is gone already
@@ -187,14 +207,34 @@ def serve(place: str) -> dict[str, Any] | None:
                     end(key.data)
 
 
-def received(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    head, files, _, _ = socket.recv_fds(link, LENGTH.size, 3)
-    (left,) = LENGTH.unpack(head)
-    parts = []
-    while left:
-        parts.append(link.recv(min(left, 1 << 16)))
-        left -= len(parts[-1])
-    return json.loads(b"".join(parts)), files
+def import_all_of(package: str) -> None:
+    for module in pkgutil.walk_packages(sys.modules[package].__path__, f"{package}."):
+        if not module.name.endswith("__main__"):
+            with suppress(ImportError):  # an extra that is not installed: no program needs it either
+                importlib.import_module(module.name)
+
+
+def forget_another(package: str) -> None:
+    """Where the program would find another `package` than the one that was imported beforehand, it shall."""
+    specs = (finder.find_spec(package, None) for finder in sys.meta_path)
+    spec = next(filter(None, specs), None)
+    if package in sys.modules and (spec is None or spec.origin != sys.modules[package].__file__):
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            del sys.modules[name]
+
+
+def received(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """What is asked; None: only that the server stays. Who is gone before all was said asks nothing either."""
+    head, files, _, _ = socket.recv_fds(link, SIZE, 3)
+    left, parts = int.from_bytes(head, "big"), []
+    while left and (part := link.recv(min(left, 1 << 16))):
+        parts.append(part)
+        left -= len(part)
+    if left or not parts:
+        for number in files:
+            os.close(number)
+        return None, []
+    return marshal.loads(b"".join(parts)), files
 
 
 def run(asked: dict[str, Any]) -> None:
@@ -213,14 +253,18 @@ def run(asked: dict[str, Any]) -> None:
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for file in (sys.stdout, sys.stderr):
-        try:
-            if file is not None and not file.closed:
-                file.flush()
-        except OSError:
-            code = code or 120
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except OSError as error:
+        print(f"Exception ignored in: {sys.stdout!r}\n{type(error).__name__}: {error}", file=sys.stderr)
+        code = 120
+    with suppress(OSError):
+        if sys.stderr is not None and not sys.stderr.closed:
+            sys.stderr.flush()
     if code == -signal.SIGINT:
-        end_by(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     os._exit((code or 0) & 0xFF)
 
 
@@ -240,6 +284,8 @@ def become(asked: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     tempfile.tempdir = None
+    if asked["arguments"][:2] != ["-m", "pytest"]:  # which forks what is to be forked
+        sys.executable = asked["executable"]
     for number, (name, mode, errors) in enumerate(STREAMS):
         setattr(sys, name, stream(number, mode, errors))
         setattr(sys, f"__{name}__", getattr(sys, name))
@@ -248,14 +294,18 @@ def become(asked: dict[str, Any]) -> None:
     sys.path[1:] = [*wanted, *(place for place in sys.path[1:] if place not in own)]
     if first == "-m":
         sys.argv[:], sys.path[0] = arguments, asked["folder"]
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
         sys.argv[:], sys.path[0] = ["-c", *arguments[1:]], ""
+    else:
+        sys.argv[:], sys.path[0] = asked["arguments"], str(Path(first).resolve().parent)
+    forget_another("compressor")
+    if first == "-m":
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
         main = type(sys)("__main__")
         sys.modules["__main__"] = main
         exec(compile(arguments[0], "<string>", "exec"), main.__dict__)
     else:
-        sys.argv[:], sys.path[0] = asked["arguments"], str(Path(first).resolve().parent)
         runpy.run_path(first, run_name="__main__")
 
 
@@ -264,19 +314,25 @@ def stream(number: int, mode: str, errors: str) -> Any:
     if not is_open(number):
         return None
     encoding, _, given = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
-    buffer = open(number, f"{mode}b", closefd=False)  # noqa: SIM115  (the program's own, to its end)
-    lines = number == 2 or os.isatty(number)
     unbuffered = bool(os.environ.get("PYTHONUNBUFFERED")) and mode == "w"
+    # The program's own, to its end.
+    buffer: Any = open(number, f"{mode}b", buffering=0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+    lines = number == 2 or os.isatty(number)
     return io.TextIOWrapper(
         buffer, encoding=encoding, errors=errors if number == 2 else given or errors, line_buffering=lines,
         write_through=unbuffered,
     )  # fmt: skip
 
 
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "--serve":
-        if (asked := serve(sys.argv[2])) is not None:
-            run(asked)
-        os._exit(0)
-    else:
-        stand_for(sys.argv[1], sys.argv[2:])
+    if (asked := serve(sys.argv[1], sys.argv[2:])) is not None:
+        run(asked)
+    os._exit(0)

@@ -5,22 +5,30 @@ import runpy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import timm
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from compressor.models import LoadedModel, load_model
-
-# Tiny networks: a second thread mostly waits for the first, and for long where other work shares the cores.
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    from compressor.models import LoadedModel
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "lite_weights.py"
 TimmFolder = Callable[..., Path]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that only hands tests to its workers does without torch and timm, which take seconds to import."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import timm  # noqa: F401  (here, where what they warn of is no error)
+    import torch
+
+    import compressor.models  # noqa: F401
+
+    # Tiny networks: a second thread mostly waits for the first, and for long where other work shares the cores.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +39,9 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lite0_model(lite0: Path) -> LoadedModel:
+def lite0_model(lite0: Path) -> "LoadedModel":
+    from compressor.models import load_model
+
     return load_model(f"timm:local-dir:{lite0}")
 
 
@@ -50,6 +60,9 @@ def photos() -> dict[str, Image.Image]:
 @pytest.fixture
 def timm_folder(tmp_path: Path) -> TimmFolder:
     """`timm_folder("test_resnet", 3, label_names=[…])`: a folder in timm's layout, its weights random."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
 
     def make(architecture: str, classes: int, name: str = "model", **changes: Any) -> Path:
         folder = tmp_path / name
@@ -79,6 +92,7 @@ def timm_folder(tmp_path: Path) -> TimmFolder:
 @pytest.fixture
 def vit_folder(tmp_path: Path) -> Callable[..., Path]:
     """`vit_folder(["cat", "dog"])`: a tiny random ViT as transformers saves it, with its image processor."""
+    import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
     def make(names: list[str] | None, name: str = "vit", base_only: bool = False, **processor: Any) -> Path:

@@ -2,22 +2,18 @@
 
 import fcntl
 import functools
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-__all__ = ["KEPT_GRAPHS", "each_graph_once", "each_registry_once", "made_once", "shared_folder"]
+from tests.kept_graphs import kept
 
-KEPT_GRAPHS = "KDC_TESTS_GRAPHS"
-"""The environment variable with the folder that `each_graph_once` keeps them in."""
+__all__ = ["each_graph_once", "each_registry_once", "made_once", "shared_folder"]
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:
@@ -45,29 +41,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @contextmanager
 def each_graph_once() -> Iterator[None]:
-    """torch.onnx.export, which takes two seconds even for the smallest network, asked once for each: the graphs lie in
-    the folder KEPT_GRAPHS. All that kdc does to a graph it does every time, and tests of the exporter itself do without
-    this."""
-    import onnx
+    """torch.onnx.export, asked once for each network (kept_graphs.py). Tests of the exporter itself do without this."""
     import torch
 
-    export = torch.onnx.export
-
-    def once(network: torch.nn.Module, example: tuple[torch.Tensor, ...], **options: Any) -> Any:
-        key = _key(network, example, options)
-        if key is None:
-            return export(network, example, **options)
-        file = Path(os.environ[KEPT_GRAPHS]) / f"{key}.onnx"
-        if not file.exists():
-            program = export(network, example, **options)
-            assert program is not None
-            own = file.with_suffix(f".{os.getpid()}")
-            own.write_bytes(program.model_proto.SerializeToString())
-            own.rename(file)
-        return SimpleNamespace(model_proto=onnx.load_model_from_string(file.read_bytes()))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.onnx, "export", once)
+        patch.setattr(torch.onnx, "export", kept(torch.onnx.export))
         yield
 
 
@@ -89,30 +67,3 @@ def each_registry_once() -> Iterator[None]:
 
         patch.setattr(torch.onnx, "export", quicker)
         yield
-
-
-def _key(network: Any, example: tuple[Any, ...], options: Mapping[str, Any]) -> str | None:
-    """Of all that a graph is made of: the modules with what they hold, weights, shapes, options; None: cannot tell."""
-    digest = hashlib.sha256(repr(sorted((name, repr(value)) for name, value in options.items())).encode())
-    for name, module in network.named_modules():
-        held = {key: value for key, value in vars(module).items() if key not in ("_parameters", "_buffers", "_modules")}
-        if any(value for key, value in held.items() if key.endswith("_hooks")):
-            return None
-        kind = type(module)
-        digest.update(repr((name, kind.__module__, kind.__qualname__, _plain(held))).encode())
-    for name, tensor in chain(network.named_parameters(), network.named_buffers()):
-        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
-        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
-    digest.update(repr([(tensor.dtype, tuple(tensor.shape)) for tensor in example]).encode())
-    return digest.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return [(str(key), _plain(each)) for key, each in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, (bool, int, float, complex, str, bytes, type(None))):
-        return value
-    kind = type(value)
-    return getattr(value, "__qualname__", f"{kind.__module__}.{kind.__qualname__}")

@@ -21,7 +21,7 @@ CI = ROOT / "examples" / "ci"
 WORKFLOW, ACTION, GITLAB = CI / "github" / "kdc.yml", CI / "github" / "action.yml", CI / "gitlab-ci.yml"
 
 RECIPE = """schema: 1
-epochs: 6
+epochs: 3
 batch_size: 16
 crop_pct: 1.0
 losses: [{name: kd, weight: 0.9, temperature: 4.0}, {name: cross_entropy, weight: 0.1}]

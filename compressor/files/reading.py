@@ -125,6 +125,8 @@ def json_value(text: str | bytes, where: str, *, depth: int = JSON_DEPTH) -> Any
         raise KdcError(f"{where} is damaged: not JSON ({first_line(error)})") from None
     level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(depth):
+        if not level:
+            break
         inside = (inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))
         level = [inner for inner in inside if isinstance(inner, (dict, list))]
     if level:

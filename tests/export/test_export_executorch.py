@@ -2,10 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,21 +28,11 @@ from compressor.processes.runner import open_runner
 from compressor.progress import Silent
 from compressor.quantization.fake_quant import add_fake_quant
 from compressor.schema.quantization import Scheme
-from tests.forked import interpreter
 
 pytest.importorskip("executorch")
 
 WEIGHTS = 3 * 8 * 9 + 8 * 9 + 2 * 8 * 4 + 8 * kit.CLASSES
 BIASES = 8 + 8 + 4 + 8 + kit.CLASSES
-
-
-@pytest.fixture(scope="module")
-def _forked_runners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """ExecuTorch's runtime imports torch; test_targets_mobile really starts it."""
-    with pytest.MonkeyPatch.context() as patch:
-        forked = SimpleNamespace(executable=str(interpreter(tmp_path_factory.mktemp("python"))))
-        patch.setattr("compressor.processes.runner.sys", forked)
-        yield
 
 
 def executed(model: Path) -> str:
@@ -58,7 +47,6 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_forked_runners")
 def test_answers_as_torch_does(fp32: Path, tmp_path: Path) -> None:
     judge = kit.judge(tmp_path, batch=2)
     found = judge.logits(fp32, "executorch", "fp32", 64)
@@ -89,7 +77,6 @@ def test_the_same_bytes_twice_nothing_of_this_machine_nothing_said_and_torch_as_
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.usefixtures("_forked_runners")
 def test_every_rung_is_int8_and_keeps_the_classes(tmp_path: Path) -> None:
     judge = kit.judge(tmp_path)
     made = list(EXECUTORCH.candidates(kit.source(), tmp_path / "rungs", judge, Silent()))
@@ -109,7 +96,6 @@ def test_every_rung_is_int8_and_keeps_the_classes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.usefixtures("_forked_runners")
 def test_a_retrained_student_brings_its_ranges(tmp_path: Path) -> None:
     source = kit.source()
     student = rounded(source, Scheme(activations="uint8"))

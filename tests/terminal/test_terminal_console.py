@@ -15,6 +15,7 @@ from compressor.errors import KdcError
 from compressor.terminal import console
 from compressor.terminal.console import _Live, progress_for, show_error, show_json, show_line, show_result
 from compressor.terminal.tables import table
+from tests.forked import interpreter
 
 BAD = "x\nkdc: error: forged\x1b[31m\u202e"
 SHOWN = r"x\nkdc: error: forged\x1b[31m\u202e"
@@ -99,9 +100,11 @@ def test_a_stream_that_fails_raises_nothing(
     assert console._write(None, "x") is not None
 
 
-def kdc(redirect: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def kdc(
+    redirect: str, *arguments: str, program: str = sys.executable, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     line = f'"$0" -m compressor "$@" {redirect}'
-    command = ["bash", "-c", line, sys.executable, *arguments]
+    command = ["bash", "-c", line, program, *arguments]
     return subprocess.run(
         command, capture_output=True, encoding="utf-8", env={**os.environ, **environment}, check=False
     )
@@ -113,8 +116,9 @@ def kdc(redirect: str, *arguments: str, **environment: str) -> "subprocess.Compl
 def test_the_verdict_does_not_depend_on_printing(command: str, redirect: str, bundle: Path) -> None:
     if redirect == "| true":
         redirect = "| true; exit ${PIPESTATUS[0]}"
-    for more in ([], ["--json"] if command == "check" else ["--format", "json"]):
-        done = kdc(redirect, command, str(bundle), *more)
+    as_json = ["--json"] if command == "check" else ["--format", "json"]
+    for more, program in (([], sys.executable), (as_json, str(interpreter()))):  # really started, and forked
+        done = kdc(redirect, command, str(bundle), *more, program=program)
         assert done.returncode == 0, done.stderr
         assert "bug in kdc" not in done.stderr
         assert "Exception ignored" not in done.stderr
