@@ -3,6 +3,7 @@
 import compileall
 import functools
 import gc
+import os
 import shutil
 import signal
 import tempfile
