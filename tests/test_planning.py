@@ -269,7 +269,7 @@ def test_the_plan_of_an_export(kdc: Kdc, student_run: Path, here: Path, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("asked_once")
-@pytest.mark.parametrize("way", ["named", "raced", "chain"])
+@pytest.mark.parametrize("way", ["named", "raced", "staged", "chain"])
 def test_the_answers_that_are_kept_are_counted(
     way: str, kdc: Kdc, teacher_run: Path, colours: Path, tmp_path: Path
 ) -> None:
@@ -277,6 +277,16 @@ def test_the_answers_that_are_kept_are_counted(
     fields = {
         "named": ("--student", "timm:test_efficientnet", "--set", "views.distinct=2"),
         "raced": ("--students", "timm:test_efficientnet,timm:test_resnet"),
+        "staged": (
+            "--student",
+            "timm:test_efficientnet",
+            "--set",
+            "views.distinct=2",
+            "--set",
+            "losses.2.weight=0",
+            "--set",
+            "stages=[{epochs: 1, losses: [{name: pkd, at: auto}]}]",
+        ),
         "chain": (
             "--student",
             "timm:test_efficientnet",

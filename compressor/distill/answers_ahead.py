@@ -12,6 +12,7 @@ from compressor.distill.methods.halving import rounds_of, trial_recipe
 from compressor.distill.methods.qat import qat_recipe
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.recipes import arms_of
+from compressor.distill.stages import stages_of
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.keeping import Keeping, keeping
 from compressor.progress import Silent
@@ -43,11 +44,13 @@ def answers_ahead(request: Request, plan: TrainingPlan, steps: int, context: Run
 
     race = [kept(recipe, True) for recipe in _of_race(request, steps)]
     trials = [kept(recipe, True) for recipe in _of_arms(request, steps)]
-    training = kept(request.recipe, False)
-    rounded = kept(qat_recipe(request.recipe, has_teacher(request))[0], False) if request.qat is not None else None
+    earlier = [_kept(stage, stage.recipe, True, context) for stage in stages_of(plan)]
+    again = bool(earlier)  # what one stage shows once, another shows again
+    training = kept(request.recipe, again)
+    rounded = kept(qat_recipe(request.recipe, has_teacher(request))[0], again) if request.qat is not None else None
     return Ahead(
         tuple(each for each in race if isinstance(each, Keeping)),
-        tuple(each for each in (*trials, training, rounded) if isinstance(each, Keeping)),
+        tuple(each for each in (*trials, *earlier, training, rounded) if isinstance(each, Keeping)),
         training if isinstance(training, str) else None,
     )
 

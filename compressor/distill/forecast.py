@@ -244,7 +244,7 @@ def _notes_on_done(out: Destination, finished: bool) -> Iterator[str]:
         yield f"what is done already in {out.folder} is counted, too"
 
 
-def _notes(request: Request, timed: dict[str, _Timed], answers: Sequence[Keeping]) -> Iterator[str]:
+def _notes(request: Request, timed: dict[str, _Timed], answers: Sequence[Keeping] = ()) -> Iterator[str]:
     """Which recipe it is; what the figures leave out, or take for something else."""
     if request.regime is not None:
         yield f"the default recipe for the regime {request.regime.name}: {request.regime.why}"

@@ -1,9 +1,7 @@
 """int8 graphs for screening: made in a moment, and computed in int8 by the runtime that they are for."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import onnx
@@ -22,17 +20,8 @@ from compressor.processes.runner import open_runner
 from compressor.profiles import load_profile
 from compressor.runtimes import RUNTIMES
 from tests.export.ort_kit import make_source
-from tests.forked import interpreter
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _forked_runners() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        forked = SimpleNamespace(executable=str(interpreter()))
-        patch.setattr("compressor.processes.runner.sys", forked)
-        yield
 
 
 def skeleton(builder: Builder, source: Source, folder: Path) -> Path:
