@@ -19,7 +19,9 @@ def kept(export: Callable[..., Any]) -> Callable[..., Any]:
     """`export`, which is torch.onnx.export; for what it was asked before, what it answered then. All that kdc does to a
     graph it does every time."""
 
-    def once(network: Any, example: tuple[Any, ...], **options: Any) -> Any:
+    def once(network: Any, example: tuple[Any, ...], *file_to_write: Any, **options: Any) -> Any:
+        if file_to_write:  # by the tracing exporter, which is quick, and returns nothing
+            return export(network, example, *file_to_write, **options)
         folder = os.environ.get(KEPT_GRAPHS)
         key = _key(network, example, options) if folder else None
         if folder is None or key is None:
