@@ -5,10 +5,13 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from compressor.errors import KdcError, first_line, os_error
 from compressor.files.reading import open_regular
+
+if TYPE_CHECKING:
+    import _csv
 
 __all__ = ["MOST_COLUMNS", "csv_text", "require_few", "rows_of"]
 
@@ -48,9 +51,10 @@ def _first_not_utf8(path: Path) -> int | None:
 def rows_of(file: IO[str], path: Path, before: int = 0) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not empty, the header first, each with the number of its (last) line; `before`: the lines of
     the file that were read already. Raises KdcError for lines that no table has, and for rows unlike the header."""
+    csv.field_size_limit(MOST_LINE)
     reader = csv.reader(_lines(file, path, before), strict=True)
     columns = None
-    for row in reader:
+    for row in _parsed(reader, path, before):
         line = before + reader.line_num
         if columns is None:
             columns = len(row)
@@ -59,6 +63,16 @@ def rows_of(file: IO[str], path: Path, before: int = 0) -> Iterator[tuple[int, l
             raise KdcError(f"{path} line {line} has {len(row)} values, the header has {columns}")
         if row:
             yield line, row
+
+
+def _parsed(reader: "_csv.Reader", path: Path, before: int) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise KdcError(
+            f"{path} line {before + reader.line_num} is no line of a CSV file: {first_line(error)}",
+            "is a quote opened and not closed, there or in a line before? within quotes a quote is doubled",
+        ) from error
 
 
 def _lines(file: IO[str], path: Path, number: int) -> Iterator[str]:

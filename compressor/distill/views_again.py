@@ -31,7 +31,7 @@ def settled_views(request: Request, data: Dataset, out: Path, resources: Resourc
     size, why = as_first(_size_or_why(request, data, out, resources))
     distinct = request.recipe.views.distinct
     if why is None:
-        said = f"{distinct} of each image over and over, the teacher's answers to them kept ({readable(size)})"
+        said = f"{distinct} of each sample over and over, the teacher's answers to them kept ({readable(size)})"
     else:
         said = f"new ones in every epoch: {why}"
         request = request.model_copy(update={"recipe": with_new_views(request.recipe)})

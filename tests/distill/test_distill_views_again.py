@@ -120,7 +120,7 @@ def test_they_lie_in_the_run_until_it_is_finished(asked: Asked, tmp_path: Path) 
     assert line.startswith(f"the teacher's answers: new in {tmp_path / 'run' / 'answers'}/")
     assert not (tmp_path / "run" / "answers").exists()
     (said,) = [text for text in progress.notes if text.startswith("views: ")]
-    assert said.startswith("views: 2 of each image over and over, the teacher's answers to them kept (")
+    assert said.startswith("views: 2 of each sample over and over, the teacher's answers to them kept (")
     assert done.student.recipe.views.distinct == 2
     assert done.student.regime is not None
     assert f"views: {done.student.regime.views}".replace("--teacher-cache", "teacher_cache") == said
@@ -398,6 +398,6 @@ def test_two_processes_agree(asked: Asked, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "views: 2 of each image over and over" in done.stderr
+    assert "views: 2 of each sample over and over" in done.stderr
     assert f"the teacher's answers: new in {out / 'answers'}/" in done.stderr
     assert not (out / "answers").exists()

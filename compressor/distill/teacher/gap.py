@@ -28,7 +28,7 @@ def tell_gap(right: Mapping[tuple[str, str], Bools], teacher: str, steps: int, p
     line = f"validation: the student is {points_apart(student, taught_by, f'its teacher {teacher}')}"
     if difference(student, taught_by).high < -TOLERABLE:
         longer = f"a training of more than its {steps:,} steps (--epochs, or a smaller --batch-size)"
-        progress.warn(f"{line}; {longer} or a model between them (--assistant timm:NAME) may help")
+        progress.warn(f"{line}; {longer} or a model between them (--assistant MODEL) may help")
     else:
         progress.note(line)
 

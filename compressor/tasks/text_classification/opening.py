@@ -85,6 +85,7 @@ def _checked(
     split_of = {id(part): name for name, part in listing.parts.items()}
     errors: list[KdcError] = []
     skipped = []
+    first: tuple[int, str] | None = None
     for part, row in listing.samples():
         try:
             sample = _usable(part, row)
@@ -92,6 +93,13 @@ def _checked(
             errors.append(error)
             skipped.append(part.ids[row])
             continue
+        first = first or (len(sample), part.where(row))
+        if len(sample) != first[0]:
+            kinds = ("a single text", "a pair of texts")
+            raise KdcError(
+                f"{part.where(row)} is {kinds[len(sample) - 1]}, and {first[1]} is {kinds[first[0] - 1]}",
+                "give all files the same columns, or state them: --text-column NAME, twice for a pair",
+            )
         texts[id(part)][row] = sample
         kept[split_of[id(part)]].append((part, row, _digest(tuple(map(normalised, sample)))))
     if errors and not skip_bad:
@@ -112,9 +120,14 @@ def _usable(part: Part, row: int) -> Texts:
             raise KdcError(f"{part.where(row)}: the text holds a zero byte", "is it in UTF-16? save it in UTF-8")
         if not _encodes(cell):
             raise KdcError(f"{part.where(row)}: the text holds half a character")
-    if not any(cell.strip() for cell in cells):
+    if not any(map(_is_seen, cells)):
         raise KdcError(f"{part.where(row)}: the text is empty")
     return tuple(cells)
+
+
+def _is_seen(text: str) -> bool:
+    """Whether it holds more than blanks and signs that only format: of U+200B alone no tokenizer makes a token."""
+    return any(not sign.isspace() and unicodedata.category(sign) not in ("Cc", "Cf") for sign in text)
 
 
 def _encodes(text: str) -> bool:

@@ -161,7 +161,10 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
 
 CSV_WRONG = {
     "a line without an end": ("path,label\n" + "x" * 16_000_100, "line 2 is longer than 16,000,000 characters"),
-    "a field without an end": ('path,label\n"' + "x" * 200_000 + '",a\n', r"field larger than field limit \(131072\)"),
+    "a field without an end": (
+        'path,label\n"' + "x" * 200_000 + ",a\n",
+        "line 2 is no line of a CSV file: unexpected end of data",
+    ),
     "a million columns": (",".join(f"c{n}" for n in range(1_000_000)), "has 1,000,000 columns; at most 100,000"),
     "zero bytes": ("path,label\na\0.png,x\n", "line 2 holds a zero byte: it is no text in UTF-8"),
     "semicolons": ("path;label\na.png;x\n", "is separated by semicolons, not by commas"),

@@ -104,7 +104,7 @@ def test_whole_numbers_as_labels_sort_by_value(images: Path) -> None:
         ("path,art", "a/000.png,ant", "has no column for the labels; its columns: path, art"),
         ("path,label,split", "a/000.png,ant,holdout", "line 2: split 'holdout' is not known"),
         ("path,label,split", "a/000.png,ant,", "line 2: split '' is not known"),
-        ("path,label", '"a/000.png,ant', "is no CSV file in UTF-8"),
+        ("path,label", '"a/000.png,ant', "line 2 is no line of a CSV file: unexpected end of data"),
         ("path,label", "", "holds no images of train"),
         ("path,label,split", "a/000.png,ant,test", "holds no images of train, only of test"),
         (

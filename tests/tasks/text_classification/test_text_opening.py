@@ -255,3 +255,55 @@ def test_a_data_set_without_a_train_split_or_with_a_doubtful_one(tmp_path: Path)
 def test_ids_and_notes_name_no_folder_of_the_machine(tmp_path: Path) -> None:
     data, notes = opened(f"csv:{write_csv(tmp_path / 'a.csv', ROWS)}")
     assert re.escape(str(tmp_path)) not in json.dumps([notes, data.train.ids])
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        (
+            "text,label",
+            "premise,hypothesis,label",
+            "test.csv line 2 is a pair of texts, and .*train.csv line 2 is a single",
+        ),
+        (
+            "premise,hypothesis,label",
+            "text,label",
+            "test.csv line 2 is a single text, and .*train.csv line 2 is a pair",
+        ),
+    ],
+)
+def test_single_texts_and_pairs_are_not_mixed(tmp_path: Path, train: str, test: str, said: str) -> None:
+    """A model would be taught the ones and measured on the others."""
+    for name, header in (("train", train), ("test", test)):
+        cells = header.count(",")
+        lines = [",".join([f"{name} {number}"] * cells + ["ab"[number % 2]]) for number in range(40)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n")
+    with pytest.raises(KdcError, match=said):
+        opened(f"csv:{tmp_path}")
+
+
+def test_a_text_and_a_pair_may_both_be_meant(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("text,premise,hypothesis,label\n" + "".join(f"{n},a,b,{'xy'[n % 2]}\n" for n in range(40)))
+    with pytest.raises(KdcError, match="may hold the text: text, and the pair premise and hypothesis") as caught:
+        opened(f"csv:{table}")
+    assert "--text-column premise --text-column hypothesis" in caught.value.hint
+    table.write_text("text,text,label\n" + "".join(f"{n},a,{'xy'[n % 2]}\n" for n in range(40)))
+    with pytest.raises(KdcError, match="several columns text"):
+        opened(f"csv:{table}")
+
+
+def test_a_long_text_is_one_and_an_open_quote_is_none(tmp_path: Path) -> None:
+    rows = [(f"{text} {'long ' * 40_000 if number == 7 else ''}", label) for number, (text, label) in enumerate(ROWS)]
+    data, _ = opened(f"csv:{write_csv(tmp_path / 'a.csv', rows)}")
+    assert sum(data.info.counts.values()) == len(rows)
+    with (tmp_path / "a.csv").open("a") as file:
+        file.write('"never closed,food\n')
+    with pytest.raises(KdcError, match=r"a.csv line \d+ is no line of a CSV file: unexpected end of data") as caught:
+        opened(f"csv:{tmp_path / 'a.csv'}")
+    assert "is a quote opened and not closed" in caught.value.hint
+
+
+def test_a_text_of_signs_that_nobody_sees_is_empty(tmp_path: Path) -> None:
+    with pytest.raises(KdcError, match="line 2: the text is empty"):
+        opened(f"csv:{write_csv(tmp_path / 'a.csv', [(chr(0x200B) + ' ' + chr(0xFEFF), 'food'), *ROWS])}")

@@ -77,7 +77,7 @@ def _label(columns: Sequence[str], asked: Columns, where: object) -> str:
     raise KdcError(
         f"{where} has no column that is known to hold the label (label, class, category, …); its columns: "
         f"{listed(columns) or 'none'}",
-        "--label-column NAME",
+        "--label-column NAME; a file without labels is no split: move it away",
     )
 
 
@@ -85,9 +85,19 @@ def _text(columns: Sequence[str], label: str, where: object) -> tuple[str, ...]:
     left = [name for name in columns if name != label]
     names = [name for name in left if _plain(name) in TEXT_COLUMNS]
     plain = {_plain(name): name for name in left}
-    for pair in PAIRS:
-        if {*pair} <= {*plain} and {*map(_plain, names)} <= {*pair}:
+    pairs = [pair for pair in PAIRS if {*pair} <= {*plain}]
+    for pair in pairs:
+        if {*map(_plain, names)} <= {*pair}:
             return tuple(plain[name] for name in pair)
+    if pairs and names:  # a text and a pair: both may be meant
+        beside = [name for name in names if _plain(name) not in pairs[0]]
+        first, second = (plain[name] for name in pairs[0])
+        raise KdcError(
+            f"{where} has several columns that may hold the text: {listed(beside)}, and the pair {first} and {second}",
+            f"--text-column {beside[0]}; or the pair: --text-column {first} --text-column {second}",
+        )
+    if names and len({*names}) < len(names):
+        raise KdcError(f"{where} has several columns {names[0]}", "keep one of them")
     if not names:  # the only one that may be it
         others = [name for name in left if _plain(name) not in NO_TEXT]
         names = others if len(others) == 1 else []
