@@ -12,6 +12,7 @@ is looked up when it is first used.
 """
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,12 @@ if TYPE_CHECKING:
         teach,
     )
     from compressor.errors import KdcError, KdcWarning
+
+# onnxruntime (since 1.32) and OpenVINO with NNCF report to their makers over the network, from the moment when they are
+# imported. kdc sends nothing unasked: the one is told so, which a value of the user's own overrides, and the others do
+# without where this package is missing.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"
 

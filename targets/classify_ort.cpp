@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <string>
 #include <vector>
@@ -35,6 +36,9 @@ int main(int count, char** arguments) {
     const std::string folder = std::string(count == 3 ? arguments[2] : ".") + "/";
     try {
         const auto prepared = images::prepare(images::read_ppm(arguments[1]));
+#ifndef _WIN32  // onnxruntime 1.32 and later report to their maker where nothing forbids it
+        setenv("ORT_DISABLE_TELEMETRY", "1", 0);
+#endif
         const Ort::Env environment(ORT_LOGGING_LEVEL_WARNING, "classify");
         Ort::SessionOptions options;
         Ort::Session session(environment, (folder + preprocess::model_file).c_str(), options);

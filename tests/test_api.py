@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -386,3 +387,19 @@ def test_what_a_machine_lacks(kdc: Kdc) -> None:
     kinds = json.loads(typed.out)
     assert [row["name"] for row in done.to_dict()["runtimes"]] == [row["name"] for row in kinds["runtimes"]]
     assert "<pre>" in done._repr_html_()
+
+
+def test_the_runtimes_that_it_imports_report_to_nobody() -> None:
+    """Each has a thread for that, where nothing forbids it."""
+    pytest.importorskip("openvino")
+    code = """
+import os
+import numpy
+before = len(os.listdir("/proc/self/task"))
+import compressor
+import onnxruntime, openvino
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")

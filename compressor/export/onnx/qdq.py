@@ -5,7 +5,6 @@ The graph says what is rounded and how (ONNX QuantizeLinear, DequantizeLinear, o
 since gates and logits stay in float, and the scales of the weights, since training may have fixed them.
 """
 
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from onnx import numpy_helper
 from compressor.errors import KdcError, first_line, os_error
 from compressor.export.onnx.qdq_plan import CARRIERS, CLIPS, GATING, Plan, plan
 from compressor.export.quiet import quiet
-from compressor.processes.child_environment import SILENT
 from compressor.quantization.fake_quant import LARGEST_WEIGHT
 from compressor.schema.quantization import Scheme
 
@@ -80,7 +78,6 @@ def insert_pairs(
     weight_scales: Mapping[str, NDArray[np.float32]],
 ) -> onnx.ModelProto:
     """`quantize` of a plan that is made already; `bias_int32` is about the biases alone here."""
-    os.environ.update({**SILENT, **os.environ})
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer

@@ -3,7 +3,6 @@
 import io
 import logging
 import re
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -15,10 +14,6 @@ from compressor.export.base import Artefact, Source
 from compressor.runtimes import RUNTIMES
 
 __all__ = ["convert", "converted", "ir_constants", "quietly", "reason", "save", "write"]
-
-# OpenVINO and NNCF report to their makers over the network whoever converts a model, unless this package is missing:
-# then both do without. kdc sends nothing unasked.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # OpenVINO's names of element types -> the names that ONNX (and numpy) have for them.
 IR_TYPES = {
