@@ -244,10 +244,14 @@ def measure(bundle: Path, measuring: Measuring, *, progress: Progress) -> "tuple
     bundle to be measured, that one is, and takes the bundle's place.
     """
     from compressor.files.bundle_folder import UNMEASURED, holds_bundle
+    from compressor.report import holds_bundles
 
     if holds_bundle(bundle / UNMEASURED) and holds_bundle(bundle):
         progress.note(f"{bundle} holds a newer export that was not measured yet: that one is, and takes its place")
-    return _measured_in_place(bundle, measuring, progress)
+    measured = _measured_in_place(bundle, measuring, progress)
+    if holds_bundles(bundle.parent):
+        progress.note(f"kdc report {bundle.parent} brings what it says of all profiles up to date")
+    return measured
 
 
 def _measured_in_place(bundle: Path, measuring: Measuring, progress: Progress) -> "tuple[OnDevice, ...]":

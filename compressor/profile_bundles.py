@@ -1,7 +1,7 @@
 """`kdc export` with several `--profile`: a bundle for each, OUT/PROFILE/, measured on a device each or all on one."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,34 +121,49 @@ def _measured(
     out: Path, targets: Sequence[_Target], allow_unmeasured: bool, progress: Progress
 ) -> tuple["OnDevice", ...]:
     from compressor.measure.together import Session, together
-    from compressor.report import not_measured, of_profile, write_matrix
+    from compressor.report import write_matrix
 
     by_name = {target.name: target for target in targets}
-    waiting = [not_measured(out, target.name, target.device.text, "it was not measured yet") for target in targets]
+    waiting = [each for target in targets for each in _told(out, target, {})]
     write_matrix(out, waiting, allow_unmeasured)  # which bundles these are, whatever comes
     results: dict[str, tuple[OnDevice, ...] | KdcError] = {}
     try:
         for rows in rows_of([target.device for target in targets], progress):
             sessions = [[Session(device.name, by_name[device.name]) for device in row] for row in rows]
-            results |= together(sessions, _measure, progress)
+            together(sessions, _measure, progress, results)
         failed = {name: result for name, result in results.items() if isinstance(result, KdcError)}
         if len(failed) == len(targets):
             raise none_measured(list(failed.items()))
     except (KeyboardInterrupt, KdcError):
         names = [target.name for target in targets if not isinstance(results.get(target.name), tuple)]
         progress.warn(f"exported but not measured: {', '.join(names)}; kdc measure {out / names[0]} finishes that one")
+        write_matrix(out, [each for target in targets for each in _told(out, target, results)], allow_unmeasured)
         raise
-    measured: list[OnDevice] = []
     for target in targets:
         result = results[target.name]
         if isinstance(result, KdcError):
-            why = f"{result.message} ({result.hint})" if result.hint else result.message
+            why = _reason(result)
             progress.warn(f"{target.name} was not measured: {why}; kdc measure {target.bundle} finishes it")
-            measured.append(not_measured(out, target.name, target.device.text, why))
-        else:
-            measured += [of_profile(each, target.name, target.device.text) for each in result]
+    measured = tuple(each for target in targets for each in _told(out, target, results))
     write_matrix(out, measured, allow_unmeasured)
-    return tuple(measured)
+    return measured
+
+
+def _reason(error: KdcError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def _told(
+    out: Path, target: _Target, results: Mapping[str, "tuple[OnDevice, ...] | KdcError"]
+) -> tuple["OnDevice", ...]:
+    """What is known of a bundle; of one that was not reached, that."""
+    from compressor.report import not_measured, of_profile
+
+    result = results.get(target.name)
+    if isinstance(result, tuple):
+        return tuple(of_profile(each, target.name, target.device.text) for each in result)
+    why = "it was not measured yet" if result is None else _reason(result)
+    return (not_measured(out, target.name, target.device.text, why),)
 
 
 def _measure(target: _Target, heard: Progress, stop: threading.Event) -> tuple["OnDevice", ...]:

@@ -99,6 +99,12 @@ def _planned(
             f"{names}, on which {bundle} was measured too, {'stay' if len(beside) > 1 else 'stays'} as before"
         )
         return _Plan((again,), several=True, beside=beside)
+    if held and len(devices) == 1 and devices[0].url.kind == "local" and not devices[0].chosen:
+        everyone = " ".join(f"--device {device.name}={device.url}" for device in held)
+        raise KdcError(
+            f"{bundle} was measured on {', '.join(device.name for device in held)}, and not on this machine",
+            f"kdc measure {bundle} {everyone}; or in their place here: --device here=local",
+        )
     kept = {device.name for device in devices} if len(devices) > 1 else set[str]()
     if gone := [device.name for device in held if device.name not in kept]:
         progress.warn(f"what {bundle} holds of {', '.join(gone)} gives way to this session")

@@ -205,4 +205,7 @@ def publish(measurement: dict[str, Any], folder: Path) -> Path:
     names = [record[key] for record in records for key in ("logits", "layers") if record.get(key)]
     for name in [*names, PUBLISHED]:
         (folder / name).replace(folder.parent / name)
+    for left in [*folder.parent.glob("*.npy"), *folder.parent.glob("*.layers.json")]:
+        if left.name not in names:  # of a session before
+            left.unlink()
     return folder.parent / PUBLISHED

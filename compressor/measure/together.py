@@ -38,10 +38,16 @@ Run = Callable[[S, Progress, threading.Event], T]
 """Measures one. Where the event is set, it is to end at once, by KeyboardInterrupt."""
 
 
-def together(rows: Sequence[Sequence[Session[S]]], run: Run[S, T], progress: Progress) -> dict[str, T | KdcError]:
+def together(
+    rows: Sequence[Sequence[Session[S]]],
+    run: Run[S, T],
+    progress: Progress,
+    results: dict[str, T | KdcError] | None = None,
+) -> dict[str, T | KdcError]:
     """What `run` returns for each session, or the KdcError that it raises. The rows go on at a time, the sessions of a
-    row one after the other. Anything else that one raises ends all, and so does an interruption."""
-    results: dict[str, T | KdcError] = {}
+    row one after the other. Anything else that one raises ends all, and so does an interruption; what had arrived is in
+    `results` then."""
+    results = {} if results is None else results
     messages: SimpleQueue[Message] = SimpleQueue()
     stop = threading.Event()
     threads = [threading.Thread(target=_work, args=(row, run, messages, stop), daemon=True) for row in rows if row]

@@ -93,8 +93,8 @@ def test_a_transformer_teaches_a_cnn_features_and_relations_at_another_size(
     kept: list[tuple[nn.Module, dict[str, Tensor]]] = []
     load = load_model
 
-    def watched(*arguments: Any) -> Any:
-        model = load(*arguments)
+    def watched(*arguments: Any, **named: Any) -> Any:
+        model = load(*arguments, **named)
         kept.append((model.network, {name: tensor.clone() for name, tensor in model.network.state_dict().items()}))
         return model
 

@@ -112,7 +112,10 @@ def test_from_one_to_several_and_back(bundle: Path, kdc: Kdc) -> None:
     assert not any((bundle / name).exists() for name in (*TOP, "best", "measurements"))
     assert work_in(bundle) == []
     told = Hearing()
-    again = measure(bundle, progress=told)
+    with pytest.raises(KdcError, match="was measured on .*, and not on this machine") as caught:
+        measure(bundle)
+    assert "device here=local" in caught.value.hint
+    again = measure(bundle, "here=local", progress=told)
     assert isinstance(again, compressor.BundleResult)
     assert told.warnings == [f"what {bundle} holds of nano, pi gives way to this session"]
     assert only_one(bundle)

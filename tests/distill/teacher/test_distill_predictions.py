@@ -174,7 +174,7 @@ def test_the_default_of_a_network_leaves_layers_out(
         ("all", {"losses": [{"name": "soft_bce"}]}, "soft_bce looks at each logit for itself.*logit:NAME"),
         ("all", {"teacher_answers": {"top_k": 2}}, "teacher_answers says how a model's answers are kept"),
         ("label", {"losses": [{"name": "dkd"}]}, "dkd looks at the logits of all classes.*holds bare labels"),
-        ("label", {"losses": [{"name": "logit_mse"}]}, "logit_mse looks at.*kd or dist"),
+        ("label", {"losses": [{"name": "logit_mse"}]}, "logit_mse looks at.*kd or soft_cross_entropy or dist"),
         ("all", {"teacher_classes": "names.txt"}, "a table of answers names its classes itself"),
     ],
 )
