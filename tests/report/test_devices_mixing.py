@@ -112,7 +112,7 @@ def test_from_one_to_several_and_back(bundle: Path, kdc: Kdc) -> None:
     assert not any((bundle / name).exists() for name in (*TOP, "best", "measurements"))
     assert work_in(bundle) == []
     told = Hearing()
-    with pytest.raises(KdcError, match="was measured on .*, and not on this machine") as caught:
+    with pytest.raises(KdcError, match=r"was measured on .*, and not on this machine") as caught:
         measure(bundle)
     assert "device here=local" in caught.value.hint
     again = measure(bundle, "here=local", progress=told)
