@@ -194,8 +194,8 @@ def test_the_teacher_is_frozen(tmp_path: Path, ask_distill: Ask, monkeypatch: py
     kept: list[tuple[nn.Module, dict[str, Any]]] = []
     load = load_model
 
-    def watched(*arguments: Any) -> Any:
-        model = load(*arguments)
+    def watched(*arguments: Any, **named: Any) -> Any:
+        model = load(*arguments, **named)
         kept.append((model.network, {name: tensor.clone() for name, tensor in model.network.state_dict().items()}))
         return model
 
