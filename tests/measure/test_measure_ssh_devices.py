@@ -237,7 +237,8 @@ def test_ctrl_c_ends_every_session_and_loses_nothing(bundle: Path, tmp_path: Pat
             folders = [tmp_path / f"disk-of-{host}" for host in ("board", "far")]
             assert until(lambda: all(folder.exists() and any(folder.glob("*/*")) for folder in folders), 60)
             assert until(lambda: any("run_ort" in line for line in running_there(tmp_path)), 60)
-            assert sum("bench.py" in line for line in running_there(tmp_path)) >= 2, "one waits for the other"
+            both_measure = until(lambda: sum("bench.py" in line for line in running_there(tmp_path)) >= 2, 60)
+            assert both_measure, "one waits for the other"
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
         finally:
