@@ -20,6 +20,7 @@ __all__ = [
     "class_names_in",
     "in_cache",
     "licence_of",
+    "pretrained",
     "require_hf",
     "require_plain_config",
     "stored_in",
@@ -73,6 +74,21 @@ def as_float32(transformers: Any) -> dict[str, Any]:
     """The argument that has transformers load float32; by itself it takes what the configuration says."""
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     return {"dtype" if version >= (4, 56) else "torch_dtype": torch.float32}
+
+
+def pretrained(auto: Any, reference: str, transformers: Any) -> tuple[Any, dict[str, Any]]:
+    """A model of the repository or folder `reference`, and what transformers says of loading it. `auto`: a class, e.g.
+    AutoModelForImageClassification. Weights are safetensors only, and code in the repository is never run. Raises
+    KdcError for weights of other sizes than config.json says."""
+    model, report = auto.from_pretrained(
+        reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused below, by name
+        **as_float32(transformers),
+    )  # fmt: skip
+    misshapen = sorted(str(mismatch[0]) for mismatch in report["mismatched_keys"])
+    if misshapen:
+        raise KdcError(f"hf:{reference}: its weights are not of the sizes in its config.json: {misshapen[0]}")
+    return model, report
 
 
 def in_cache(reference: str, name: str) -> str:

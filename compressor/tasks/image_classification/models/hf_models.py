@@ -21,6 +21,7 @@ from compressor.models.hugging_face import (
     class_names_in,
     in_cache,
     licence_of,
+    pretrained,
     require_hf,
     require_plain_config,
     stored_in,
@@ -84,14 +85,7 @@ def _from_pretrained(
     """The model, what transformers says of loading it, its preprocessing and its licence."""
     hint = "the folder must hold config.json and model.safetensors"
     with described_by(f"hf:{reference}", sum(count for _, count in stored.values()) or None, hint):
-        model, report = transformers.AutoModelForImageClassification.from_pretrained(
-            reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            **as_float32(transformers),
-        )  # fmt: skip
-        misshapen = sorted(str(mismatch[0]) for mismatch in report["mismatched_keys"])
-        if misshapen:
-            raise KdcError(f"hf:{reference}: its weights are not of the sizes in its config.json: {misshapen[0]}")
+        model, report = pretrained(transformers.AutoModelForImageClassification, reference, transformers)
         preprocess = _preprocess(transformers, reference, model.config, input_size)
         return model, report, preprocess, licence_of(reference, model.config)
 

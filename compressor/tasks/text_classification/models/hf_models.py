@@ -18,6 +18,7 @@ from compressor.models.hugging_face import (
     class_names_in,
     in_cache,
     licence_of,
+    pretrained,
     require_hf,
     require_plain_config,
     stored_in,
@@ -90,15 +91,7 @@ def _from_pretrained(transformers: Any, reference: str, numbers: int | None) -> 
     """The model, and what transformers says of loading it. `numbers`: those of its weights, where they were counted."""
     source = f"hf:{reference}"
     with described_by(source, numbers, "the folder must hold config.json and model.safetensors"):
-        model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-            reference, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            **as_float32(transformers),
-        )  # fmt: skip
-        misshapen = sorted(str(mismatch[0]) for mismatch in report["mismatched_keys"])
-        if misshapen:
-            raise KdcError(f"{source}: its weights are not of the sizes in its config.json: {misshapen[0]}")
-        return model, report
+        return pretrained(transformers.AutoModelForSequenceClassification, reference, transformers)
 
 
 def _left(network: TextClassifier, missing: set[str], source: str) -> set[str]:
