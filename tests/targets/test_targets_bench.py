@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from tests.targets.harness import Bench, StartBench, assembled, gone
+    from tests.targets.harness import Bench, LoadScript, StartBench, assembled, gone
     from tests.targets.tiny_bundle import BATCH, IMAGES, Tiny, stub, variant, write_bundle
 else:
     from harness import assembled, gone
@@ -260,3 +260,23 @@ def test_what_a_killed_bench_left_is_cleared(begin: "StartBench", bundle: Path, 
     assert left.name.startswith(".kdc-tmp.session-")
     assert bench("bundle", "--rounds", "1", *LATENCY).returncode == 0
     assert [path.name for path in (bundle / "measurements").iterdir()] == ["measurement.json"]
+
+
+def test_what_a_session_before_left_goes_with_it(
+    load: "LoadScript", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its layer times would be sealed in, though no measurement names them."""
+    script = load("bench_session")
+    monkeypatch.setattr(script.signal, "signal", lambda *_: None)
+    folder = tmp_path / "measurements" / ".kdc-tmp.session-1"
+    folder.mkdir(parents=True)
+    for name in ("old.npy", "old.layers.json", "new.npy"):
+        (folder.parent / name).write_text("before")
+    (folder / "new.npy").write_text("now")
+    (folder.parent / "notes.txt").write_text("the user's")
+    path = script.publish({"contestants": [{"logits": "new.npy", "layers": None}, {"error": "gone"}]}, folder)
+    assert sorted(each.name for each in folder.parent.iterdir() if each.is_file()) == [
+        "measurement.json", "new.npy", "notes.txt",
+    ]  # fmt: skip
+    assert (folder.parent / "new.npy").read_text() == "now"
+    assert json.loads(path.read_text())["contestants"][1] == {"error": "gone"}
