@@ -12,9 +12,10 @@ demo: $(VENV)/.demo-ready
 
 # In two processes of one thread each, a file in one of them: tests of a file share what they have trained. The longest files
 # come first (tests/conftest.py). Bytecode is kept, as is Python's habit: hundreds of programs are started, and rewriting the
-# tests' assertions takes seconds. The slowest are told.
+# tests' assertions takes seconds. Where a process dies, the run fails at once: pytest-xdist would start another that is given
+# nothing to do, and wait for it for ever. The slowest are told.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	--durations=10
+	--max-worker-restart 0 --durations=10
 
 test: $(VENV)/.test-ready
 	$(PYTEST)

@@ -6,7 +6,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
@@ -31,11 +31,18 @@ COPIES = 5  # of a model whose layers are timed
 NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "f64": "f64", "i8": "int8", "u8": "int8"}
 
 
+@cache
+def core(ov: Any) -> Any:
+    """The only one of this process. Each brings a stack of its own for signals and puts back the one before it; of
+    several that end in another order, what is put back is gone, and the next signal ends the process (2026.4)."""
+    return ov.Core()
+
+
 def precisions(ov: Any) -> list[str]:
     """What really runs here. f32 and f16 always do; bf16 where the plugin lists it; int8 where a quantized convolution
     comes out as an int8 kernel, since a plugin that lists INT8 may still compute it in float."""
-    able = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    int8 = executed(ov.Core().compile_model(quantized_convolution(ov), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    able = "BF16" in core(ov).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    int8 = executed(core(ov).compile_model(quantized_convolution(ov), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
     return ["f32", "f16", *(["bf16"] if able else []), *(["int8"] if int8 == "int8" else [])]
 
 
@@ -60,7 +67,7 @@ def load(ov: Any, path: str, threads: int, precision: str, streams: int) -> Load
         "INFERENCE_NUM_THREADS": threads * streams,
         "INFERENCE_PRECISION_HINT": HINTS[precision],
     }
-    compiled = ov.Core().compile_model(path, "CPU", chosen)
+    compiled = core(ov).compile_model(path, "CPU", chosen)
     source, result = compiled.input(0), compiled.output(0)
     ports = [(port.get_any_name(), shape(port), port.element_type.get_type_name()) for port in compiled.inputs]
     for _, _, kind in ports:
@@ -149,7 +156,7 @@ def profile(
     samples = min(COPIES, calls)
     told = Profile("OpenVINO, PERF_COUNT", each=calls // samples)
     for sample in range(samples):
-        compiled = ov.Core().compile_model(path, "CPU", {**chosen, "PERF_COUNT": True})
+        compiled = core(ov).compile_model(path, "CPU", {**chosen, "PERF_COUNT": True})
         request, layers = compiled.create_infer_request(), dict(layers_of(compiled))
         run(ov, request, order, batch, range(WARM_CALLS))
         before = counters(ov, request, WARM_CALLS)

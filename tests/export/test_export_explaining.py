@@ -1,6 +1,9 @@
 """What int8 costs each layer: by hand, on graphs of kdc's own, and on one whose weights were ruined on purpose."""
 
 import json
+import os
+import signal
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -182,6 +185,26 @@ def test_openvino_is_compared_by_its_names(tmp_path: Path) -> None:
     assert ratio is not None
     assert ratio < 20
     assert reads[behind], "what it reads is known"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_after_openvino_a_ctrl_c_is_still_an_interruption(tmp_path: Path) -> None:
+    """Its plugin has a stack of its own for signals, and what it puts back at its end must be there still."""
+    source = make_source(tmp_path)
+    twins = openvino_twins(source.onnx_file, save(converted(source.onnx_file), tmp_path / "same", half=False))
+    layer_errors(twins, list(batches(source, 32)), Silent())
+    del twins
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12: there are other threads
+        child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

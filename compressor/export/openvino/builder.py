@@ -5,7 +5,7 @@ from pathlib import Path
 from compressor.errors import KdcError, needs
 from compressor.export.base import Builder
 from compressor.export.openvino.int8 import OPENVINO
-from compressor.export.openvino.ir import convert, ir_constants, write
+from compressor.export.openvino.ir import convert, core, ir_constants, write
 from compressor.export.openvino.twins import openvino_twins
 from compressor.runtimes import RUNTIMES
 from compressor.schema.tensors import Normalization
@@ -20,7 +20,7 @@ def bake_openvino(model: Path, normalization: Normalization, out: Path) -> None:
     weights keep the type in which they are stored. Raises KdcError (exit 4) without openvino.
     """
     ov = needs("openvino", RUNTIMES["openvino"].install, "preprocessing in an OpenVINO model")
-    given = ov.Core().read_model(model)
+    given = core().read_model(model)
     kind, shape = given.input(0).element_type, given.input(0).get_partial_shape()
     sizes, raw = normalization.network_sizes, normalization.raw
     if kind != ov.Type.f32 or not shape.compatible(ov.PartialShape([-1, *sizes])):

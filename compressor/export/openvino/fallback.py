@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.errors import needs
 from compressor.export.base import Candidate, Judge, Source
-from compressor.export.openvino.ir import quietly
+from compressor.export.openvino.ir import core, quietly
 from compressor.export.openvino.nncf_int8 import batch, batch_count, part_of_nncf, save_packed
 from compressor.progress import Progress
-from compressor.runtimes import RUNTIMES
 from compressor.schema.quantization import Score
 from compressor.tasks.base import Arrays
 
@@ -128,6 +126,5 @@ def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
 
 def logits(model: Any, batches: Sequence[Arrays]) -> NDArray[np.float32]:
     """[images, classes] of an openvino.Model, in f32 where it is not quantized: to rank layers, not to judge."""
-    ov = needs("openvino", RUNTIMES["openvino"].install, "OpenVINO in int8")
-    compiled = ov.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return np.concatenate([compiled(batch)[0] for batch in batches])

@@ -1,5 +1,6 @@
 """ONNX -> OpenVINO IR, at the float precision that was asked for."""
 
+import functools
 import io
 import logging
 import re
@@ -13,7 +14,7 @@ from compressor.errors import KdcError, needs
 from compressor.export.base import Artefact, Source
 from compressor.runtimes import RUNTIMES
 
-__all__ = ["convert", "converted", "ir_constants", "quietly", "reason", "save", "write"]
+__all__ = ["convert", "converted", "core", "ir_constants", "quietly", "reason", "save", "write"]
 
 # OpenVINO's names of element types -> the names that ONNX (and numpy) have for them.
 IR_TYPES = {
@@ -40,6 +41,18 @@ def convert(source: Source, precision: str, folder: Path) -> Artefact:
     half = precision != "f32"
     model = save(converted(source.onnx_file), folder, half=half)
     return Artefact(model, f"openvino.convert_model, save_model(compress_to_fp16={half})")
+
+
+@functools.cache
+def core() -> Any:
+    """The only `Core` of kdc's process, which stays to its end.
+
+    Each brings a stack of its own for signals and puts back the one before it. Of several that end in another order,
+    what is put back is gone, and the next signal, a Ctrl-C, is a segmentation fault (OpenVINO 2026.4,
+    src/plugins/intel_cpu/src/plugin.cpp, CPUSpecialSetup). `openvino.compile_model` makes one a call. Raises KdcError
+    (exit 4) without openvino.
+    """
+    return needs("openvino", RUNTIMES["openvino"].install, "an OpenVINO export").Core()
 
 
 @contextmanager

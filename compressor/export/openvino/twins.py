@@ -9,7 +9,7 @@ import numpy as np
 from compressor.errors import needs
 from compressor.export.base import Compared, TwinLayer, Twins
 from compressor.export.onnx.twins import INPUT
-from compressor.export.openvino.ir import converted, quietly
+from compressor.export.openvino.ir import converted, core, quietly
 from compressor.runtimes import RUNTIMES
 from compressor.tasks.base import Arrays
 
@@ -28,7 +28,7 @@ def openvino_twins(float_file: Path, model_file: Path) -> Twins:
     ov = needs("openvino", RUNTIMES["openvino"].install, "an OpenVINO export")
     model = converted(float_file)
     with quietly("OpenVINO cannot read the int8 model"):
-        rounded = ov.Core().read_model(model_file)
+        rounded = core().read_model(model_file)
     made = {operation.get_friendly_name(): operation for operation in rounded.get_ordered_ops()}
     operations = {name: operation for name, operation in _layers(model) if _is_like(operation, made.get(name))}
     layers = tuple(
@@ -96,7 +96,7 @@ def _tapped(ov: Any, model: Any, names: list[str]) -> Any:
     by_name = {operation.get_friendly_name(): operation for operation in copy.get_ordered_ops()}
     copy.add_results([ov.opset13.result(by_name[name].output(0)) for name in names])
     with quietly("OpenVINO cannot run the model"):
-        compiled = ov.compile_model(copy, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core().compile_model(copy, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(batch: Arrays) -> list[Any]:
         results = compiled(batch)
