@@ -55,7 +55,8 @@ Retrain = Callable[[Scheme], Path]
 
 @dataclass(frozen=True)
 class Workspace:
-    """A bundle being made in `root`. `work`: what is needed on the way and does not ship."""
+    """A bundle being made in `root`. `work`: what is needed on the way and does not ship. `sequence_length`: see
+    `schema.bundle.Bundle`."""
 
     root: Path
     work: Path
@@ -63,6 +64,7 @@ class Workspace:
     record: Student
     data: Dataset
     progress: Progress
+    sequence_length: int | None = None
 
     @property
     def task(self) -> Task:
@@ -108,6 +110,7 @@ def student_item(
         delivery=delivery,
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
         work=workspace.work,
+        sequence_length=workspace.sequence_length,
     )
 
 
@@ -129,6 +132,7 @@ def teacher_item(workspace: Workspace, teacher: LoadedModel, images: str, delive
         delivery=Delivery(explain=delivery.explain),
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
         work=workspace.work,
+        sequence_length=workspace.sequence_length,
     )
 
 
