@@ -83,7 +83,7 @@ class Tokenizer:
             takes = "one text or two" if pair is None else "two texts" if pair else "one text"
             raise TextError(f"the model takes {takes}, found {count}")
         try:
-            row = self._library.encode(*sample)
+            row = self._library.encode(sample[0], sample[1] if count == 2 else None)
         except Exception as error:  # text that is no Unicode, as half of a pair of surrogates
             raise TextError(f"this is no text that can be tokenized: {' '.join(str(error).split())[:200]}") from error
         ids, types, most = row.ids, row.type_ids, self._preprocess["max_length"]

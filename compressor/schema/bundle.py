@@ -111,7 +111,8 @@ class Variant(Noun):
 class EvalSet(Noun):
     """The whole test split. `labels`: int64 [N] in a .npy file, indices into `class_names`; `ids`: a text file.
     `contents`: sha256 over what the images show, in their order (`Split.contents`, little-endian); `digests`: the same
-    one by one, uint64 [N] in a .npy file; both null in bundles of an earlier kdc."""
+    one by one, uint64 [N] in a .npy file; both null in bundles of an earlier kdc. `lengths`: how many tokens of each the
+    student reads, int64 [N] in a .npy file, where samples are made of tokens."""
 
     split: str
     n: int
@@ -119,6 +120,7 @@ class EvalSet(Noun):
     ids: str
     contents: str | None = None
     digests: str | None = None
+    lengths: str | None = None
 
 
 class TeacherTable(Noun):
