@@ -20,7 +20,8 @@ class TextError(Exception):
 
 
 class Tokens(NamedTuple):
-    """One sample: `ids`, and which of a pair's texts each token is of; `whole`: how many there were before it was cut."""
+    """One sample: `ids`, and which of a pair's texts each token is of; `whole`: how many there were before it was
+    cut."""
 
     ids: Sequence[int]
     types: Sequence[int]
@@ -33,9 +34,9 @@ class Tokens(NamedTuple):
 
 
 def kept_tokens(texts: Sequence[int | None], most: int) -> list[int]:
-    """Which tokens of a sample are kept, `most` of them: the special ones, and the first of each text. `texts`: of which
-    text each is, None for special ones. Of a pair the longer text is cut first; what cannot be shared out evenly is the
-    longer one's (as TruncationStrategy::LongestFirst of tokenizers has it)."""
+    """Which tokens of a sample are kept, `most` of them: the special ones, and the first of each text. `texts`: of
+    which text each is, None for special ones. Of a pair the longer text is cut first; what cannot be shared out evenly
+    is the longer one's (as TruncationStrategy::LongestFirst of tokenizers has it)."""
     counts = [sum(text == number for text in texts) for number in (0, 1)]
     room = max(0, most - (len(texts) - sum(counts)))
     longer = int(counts[0] <= counts[1])

@@ -62,9 +62,9 @@ class Variant(Noun):
 
     `score`: its answers on validation, which the choice between variants is made on; null where nothing here could run
     it. `rungs`: every candidate of the ladder to int8, in the order in which they were made; one of them was taken.
-    `mask`: the input that says which tokens count, where there is one: in `inputs` they are filled up to the most that the
-    model takes, and a runner feeds it batches that are as long as their longest sample. `texts`: what `inputs` were made
-    from, where a device makes them itself.
+    `mask`: the input that says which tokens count, where there is one: in `inputs` they are filled up to the most that
+    the model takes, and a runner feeds it batches that are as long as their longest sample. `texts`: what `inputs` were
+    made from, where a device makes them itself.
     `build`: the script that makes the runtime's own file from `model` on the device; null where `model` runs itself.
 
     `role`: reference is the student in fp32 on ONNX Runtime where the profile does not ask for it anyway; baseline is
@@ -111,8 +111,8 @@ class Variant(Noun):
 class EvalSet(Noun):
     """The whole test split. `labels`: int64 [N] in a .npy file, indices into `class_names`; `ids`: a text file.
     `contents`: sha256 over what the images show, in their order (`Split.contents`, little-endian); `digests`: the same
-    one by one, uint64 [N] in a .npy file; both null in bundles of an earlier kdc. `lengths`: how many tokens of each the
-    student reads, int64 [N] in a .npy file, where samples are made of tokens."""
+    one by one, uint64 [N] in a .npy file; both null in bundles of an earlier kdc. `lengths`: how many tokens of each
+    the student reads, int64 [N] in a .npy file, where samples are made of tokens."""
 
     split: str
     n: int

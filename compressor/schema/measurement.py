@@ -145,10 +145,10 @@ class LengthBlock(Noun):
 
 
 class Tokenizing(Noun):
-    """The bundle's tokenizer, tried on its test texts on the machine that was measured. `inputs`: the tokens that models
-    are measured on, of which `differ` came out otherwise now. `version`: of the library tokenizers. `n` texts, of which
-    `cut` are longer than the model reads. `lengths`: tokens of each; `wall_ms`: milliseconds of each of the first, one at
-    a time. `error`: why it could not be tried; then the rest is empty."""
+    """The bundle's tokenizer, tried on its test texts on the machine that was measured. `inputs`: the tokens that
+    models are measured on, of which `differ` came out otherwise now. `version`: of the library tokenizers. `n` texts,
+    of which `cut` are longer than the model reads. `lengths`: tokens of each; `wall_ms`: milliseconds of each of the
+    first, one at a time. `error`: why it could not be tried; then the rest is empty."""
 
     inputs: str
     error: str | None = None

@@ -14,11 +14,13 @@ __all__ = ["SHIPPING", "Shipping"]
 
 
 class Shipping:
-    """As it is for a task that ships no example programs. `in_card`: what a sample is called in the bill of materials;
-    `task_in_card`: what CycloneDX calls the task. `reads`, `argument`: what its example reads, and is given.
-    `beside`: files of a run that ship beside the model, by the name that they have then. `packages`: of PyPI, that its
-    samples are read with on a device, beside numpy and the runtime, with their licences."""
+    """As it is for a task that ships no example programs. `sample`: what one is called, in figures. `in_card`: what a
+    sample is called in the bill of materials; `task_in_card`: what CycloneDX calls the task. `reads`, `argument`: what
+    its example reads, and is given. `beside`: files of a run that ship beside the model, by the name that they have
+    then. `packages`: of PyPI, that its samples are read with on a device, beside numpy and the runtime, with their
+    licences."""
 
+    sample = "sample"
     in_card = "sample"
     task_in_card = "classification"
     reads = ""

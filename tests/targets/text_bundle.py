@@ -1,5 +1,5 @@
-"""A small bundle of texts for the contract tests: a table of tokens and a head, as ONNX and OpenVINO IR, a tokenizer and
-texts; and texts to try tokenizers on."""
+"""A small bundle of texts for the contract tests: a table of tokens and a head, as ONNX and OpenVINO IR, a tokenizer
+and texts; and texts to try tokenizers on."""
 
 import hashlib
 import json
@@ -144,8 +144,9 @@ EMOJI = (
 RANGES = ((32, 126), (160, 591), (768, 879), (880, 1279), (1424, 1791), (2304, 2431), (8192, 8303), (12352, 12543),
           (19968, 20991), (44032, 45055), (64256, 64335), (65280, 65519), (0x1F300, 0x1F5FF), (1, 31))  # fmt: skip
 AWKWARD = (
-    "", " ", "\t\n\r ", "\u3000\u00a0", "[SEP] [CLS] [MASK] [PAD] [UNK]", "<s></s> <mask> <unk>", "\ufeffmark", "e\u0301 \u00e9",
-    "\u202eright to left\u202c", "\ufdfa", "A" * 300, "\U0001f680" * 300, "word " * 20_000, "x" * 100_000, "a [SEP] <s> word " * 40, "\ufffd\ufffe",
+    "", " ", "\t\n\r ", "\u3000\u00a0", "[SEP] [CLS] [MASK] [PAD] [UNK]", "<s></s> <mask> <unk>", "\ufeffmark",
+    "e\u0301 \u00e9", "\u202eright to left\u202c", "\ufdfa", "A" * 300, "\U0001f680" * 300, "word " * 20_000,
+    "x" * 100_000, "a [SEP] <s> word " * 40, "\ufffd\ufffe",
 )  # fmt: skip
 
 

@@ -1,10 +1,10 @@
-"""What of a text classifier's best/ is about texts: the tokenizer, what it is told, and the example programs. It needs no
-torch."""
+"""What of a text classifier's best/ is about texts: the tokenizer, what it is told, and the example programs. It needs
+no torch."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from compressor.data.samples import Split
 from compressor.files.atomic import write_atomically
@@ -25,6 +25,7 @@ SHARED = ("classify_texts.py", "classify_tokens.py")
 class TextShipping(Shipping):
     """Texts: the tokenizer travels with the model; programs in Python alone."""
 
+    sample = "text"
     in_card = "text"
     task_in_card = TextPreprocess.task
     beside: ClassVar[Mapping[str, str]] = {TOKENIZER: f"hf/{TOKENIZER}"}

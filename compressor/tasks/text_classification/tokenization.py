@@ -36,9 +36,9 @@ class Encoded(NamedTuple):
 
 
 def kept_tokens(texts: Sequence[int | None], most: int) -> NDArray[np.int64]:
-    """Which tokens of a sample are kept, `most` of them: the special ones, and the first of each text. `texts`: of which
-    text each is, None for special ones. Of a pair the longer text is cut first; what cannot be shared out evenly is the
-    longer one's (as TruncationStrategy::LongestFirst of tokenizers has it)."""
+    """Which tokens of a sample are kept, `most` of them: the special ones, and the first of each text. `texts`: of
+    which text each is, None for special ones. Of a pair the longer text is cut first; what cannot be shared out evenly
+    is the longer one's (as TruncationStrategy::LongestFirst of tokenizers has it)."""
     of = np.array([2 if text is None else text for text in texts])
     counts = [int((of == number).sum()) for number in (0, 1)]
     room = max(0, most - int((of == 2).sum()))
@@ -90,8 +90,8 @@ class TextTokenizer:
         """Each sample with its special tokens, cut to `max_length` tokens: of a pair the longer text first."""
         library = self._library
         library.no_padding()
-        library.no_truncation()  # it makes tokens of what it cuts off, too: of a pair of long texts, of all combinations
-        encoded = []
+        library.no_truncation()  # it makes tokens of what it cuts off, too: of a pair of long texts, of all
+        combinations encoded = []
         for start in range(0, len(texts), BATCH):
             batch = [sample if len(sample) > 1 else sample[0] for sample in texts[start : start + BATCH]]
             for row in library.encode_batch(batch):
