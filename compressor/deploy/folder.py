@@ -142,7 +142,7 @@ def _written(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,
         runtime=variant.runtime,
-        install=(example and example.install) or runtime.on_device,
+        install=" ".join([(example and example.install) or runtime.on_device, *shipping.packages]),
         runtime_version=row.runtime_version if row else None,
         precision=variant.precision,
         executed_precision=row.executed_precision if row else None,
