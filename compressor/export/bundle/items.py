@@ -49,6 +49,9 @@ VALIDATION = 10_000
 VALIDATION_VALUES = 450_000_000
 """Validation samples, at most, that choices are made on, and their values in all: 3,000 images at 224 px, which is
 enough to see half a point of accuracy, and takes a minute or two a candidate on a small machine."""
+TOKEN = 1500
+"""What a token costs in values of an image: small encoders multiply millions of times for each, and small networks for
+images thousands of times a value."""
 
 AIM = 0.5
 """The ladder aims at this share of what may be lost: the best of several candidates looks better than it is."""
@@ -160,7 +163,7 @@ def _source(workspace: Workspace, network: nn.Module, model: LoadedModel, studen
         part = part_of(workspace.data.train, CALIBRATION)
         if len(part) < max(FEWEST, profile.batch):
             raise KdcError(
-                f"{len(part)} training images are too few for the calibration of int8: at least "
+                f"{len(part)} training {workspace.task.samples} are too few for the calibration of int8: at least "
                 f"{max(FEWEST, profile.batch)} are needed",
                 "give more training data, or leave int8 out: --precision …",
             )
@@ -189,7 +192,8 @@ def _judge(workspace: Workspace, network: nn.Module, student: LoadedModel, recor
 
 def validation_size(preprocess: Preprocess) -> int:
     """How many validation samples of that size choices are made on, where there are so many."""
-    return min(VALIDATION, VALIDATION_VALUES // preprocess.cost)
+    values = preprocess.cost if preprocess.longest is None else TOKEN * preprocess.longest
+    return min(VALIDATION, VALIDATION_VALUES // values)
 
 
 def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> float:
