@@ -90,8 +90,8 @@ class TextTokenizer:
         """Each sample with its special tokens, cut to `max_length` tokens: of a pair the longer text first."""
         library = self._library
         library.no_padding()
-        library.no_truncation()  # it makes tokens of what it cuts off, too: of a pair of long texts, of all
-        combinations encoded = []
+        library.no_truncation()  # it keeps what it cuts off, too: of a pair of long texts, in all combinations
+        encoded = []
         for start in range(0, len(texts), BATCH):
             batch = [sample if len(sample) > 1 else sample[0] for sample in texts[start : start + BATCH]]
             for row in library.encode_batch(batch):
