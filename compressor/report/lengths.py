@@ -1,7 +1,7 @@
 """What goes by the length of samples: latency at stated lengths, accuracy of the shorter and the longer ones, and the
 tokenizer tried on the device. Intervals are 95 % ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import median
 
@@ -21,8 +21,8 @@ SAMPLES = "test samples"
 Blocks = dict[int, tuple[float, ...]]
 
 
-def lengths_of(results: Results) -> Lengths | None:
-    """All of it; None where samples are all as large."""
+def lengths_of(results: Results, rows: Sequence[Row]) -> Lengths | None:
+    """All of it; None where samples are all as large. `rows`: with the latencies at the length that is timed."""
     if results.lengths is None:
         return None
     tokens = results.lengths
@@ -32,7 +32,7 @@ def lengths_of(results: Results) -> Lengths | None:
     figures = Lengths(
         timed=results.bundle.sequence_length,
         test_tokens=spread,
-        latency=tuple(_latencies(results)),
+        latency=tuple(sorted([*_latencies(results), *_timed(results, rows)], key=lambda row: row.length)),
         accuracy=tuple(_accuracies(results)),
     )
     tried = results.measurement.tokenizing if results.measurement is not None else ()
@@ -67,6 +67,14 @@ def tokens_lines(row: Row, results: Results) -> list[Check]:
             reason=reason,
         )
     ]
+
+
+def _timed(results: Results, rows: Sequence[Row]) -> Iterator[LengthLatency]:
+    length = results.bundle.sequence_length
+    for row in rows:
+        if row.p50_ms is not None and length is not None:
+            figures = {"p50_ms": row.p50_ms, "p90_ms": row.p90_ms, "p50_ratio": row.p50_ratio}
+            yield LengthLatency(variant=row.name, length=length, **figures)
 
 
 def _latencies(results: Results) -> Iterator[LengthLatency]:

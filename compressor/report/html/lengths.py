@@ -31,7 +31,7 @@ def length_tables(report: Report) -> dict[str, Table]:
 
 
 def tokens_told(report: Report) -> str:
-    return shown(tokenized(report.lengths), 600) if report.lengths is not None else ""
+    return shown(" ".join(tokenized(report.lengths)), 800) if report.lengths is not None else ""
 
 
 def _named(report: Report, row: Row) -> str:

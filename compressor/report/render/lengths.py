@@ -25,7 +25,8 @@ def smaller(report: Report, row: Row, size: Callable[[Row], int]) -> str:
     teacher = teacher_row(report)
     if teacher is None or not size(row) or not size(teacher):
         return "–"
-    return f"{number(size(teacher) / size(row))} ({share(1 - size(row) / size(teacher))} % less)"
+    part = size(row) / size(teacher)
+    return f"{number(1 / part)} ({share(abs(1 - part))} % {'less' if part <= 1 else 'more'})"
 
 
 def as_long(length: int) -> str:
@@ -33,21 +34,23 @@ def as_long(length: int) -> str:
     return f"{length} tokens" if length else "as in the test data"
 
 
-def tokenized(lengths: Lengths) -> str:
-    """How long the test samples are, and what the tokenizer does where models were measured."""
+def tokenized(lengths: Lengths) -> list[str]:
+    """How long the test samples are, and what the tokenizer does where models were measured, a line each."""
     tokens = lengths.test_tokens
     said = (
         f"Test samples have {number(tokens.median)} tokens in the median [{tokens.lowest:.0f}–{tokens.highest:.0f}], "
         f"n = {tokens.n}, as many as the student reads."
     )
     if lengths.tokenizer is None:
-        return f"{said} Not tried: the tokenizer where models were measured ({lengths.untried})."
+        return [said, f"Not tried: the tokenizer where models were measured ({lengths.untried})."]
     alike = (lengths.tokenized or 0) - (lengths.differ or 0)
-    return (
-        f"{said} tokenizers {lengths.tokenizer} made the tokens of training of {alike} of {lengths.tokenized} there; "
-        f"{lengths.cut} are longer than the student reads, and were cut. It took "
-        f"{spread(lengths.tokenize_ms)} ms a sample, which no latency here contains."
-    )
+    return [
+        said,
+        f"Where models were measured, tokenizers {lengths.tokenizer} made the tokens of training of {alike} of "
+        f"{lengths.tokenized} test samples.",
+        f"{lengths.cut} of them are longer than the student reads, and were cut.",
+        f"Tokenizing took {spread(lengths.tokenize_ms)} ms a sample, which no latency here contains.",
+    ]
 
 
 def lengths_section(report: Report) -> Iterator[str]:
@@ -84,7 +87,7 @@ def lengths_section(report: Report) -> Iterator[str]:
         blocks += [table(["variant", "tokens/s"], body, 1)]
     if lengths.accuracy:
         blocks += ["**Accuracy by length, %; of the teacher's, % retained**", _accuracy_table(report, lengths)]
-    blocks.append(text(tokenized(lengths)))
+    blocks.append("  \n".join(map(text, tokenized(lengths))))
     yield fold("By length: smaller, faster, kept; latency, tokens a second and accuracy", blocks)
 
 
