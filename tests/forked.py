@@ -277,6 +277,9 @@ def become(asked: dict[str, Any]) -> None:
         os.close(number)
     for number in {0, 1, 2} - set(asked["files"]):
         os.close(number)
+    # Its server may ignore them: nohup, a shell's background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in asked["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     os.umask(asked["umask"])
