@@ -26,6 +26,7 @@ import marshal
 import os
 import pkgutil
 import runpy
+import select
 import selectors
 import shlex
 import signal
@@ -176,10 +177,6 @@ def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
                 if key.fileobj in users:
                     selector.unregister(key.fileobj)
                     users.remove(key.fileobj)
-                    if not users:
-                        for program in programs:
-                            os.kill(program, signal.SIGKILL)
-                        return None
                 elif key.fileobj is listening:
                     link, _ = listening.accept()
                     asked, files = received(link)
@@ -205,6 +202,12 @@ def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
                     if key.fileobj is programs[key.data][0]:  # who stood for it is gone, or it has ended right now
                         os.kill(key.data, signal.SIGKILL)
                     end(key.data)
+            if (
+                not users and not select.select([listening], [], [], 0)[0]
+            ):  # who has come, but was not heard yet, needs it
+                for program in programs:
+                    os.kill(program, signal.SIGKILL)
+                return None
 
 
 def import_all_of(package: str) -> None:
