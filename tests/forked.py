@@ -202,9 +202,8 @@ def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
                     if key.fileobj is programs[key.data][0]:  # who stood for it is gone, or it has ended right now
                         os.kill(key.data, signal.SIGKILL)
                     end(key.data)
-            if (
-                not users and not select.select([listening], [], [], 0)[0]
-            ):  # who has come, but was not heard yet, needs it
+            # Who has come, but was not heard yet, needs it.
+            if not users and not select.select([listening], [], [], 0)[0]:
                 for program in programs:
                     os.kill(program, signal.SIGKILL)
                 return None
