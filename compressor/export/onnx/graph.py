@@ -46,9 +46,8 @@ def to_onnx(
     network that each node comes from, by the node's name, as far as the exporter tells.
 
     With `batch` None it may vary from call to call; it is called "batch" in the graph, and what varies in `inputs`
-    as it is called there. `metadata` goes into the
-    model's metadata_props. Raises KdcError where the network cannot be exported, or not at that opset: another one is
-    never written instead.
+    as it is called there. `metadata` goes into the model's metadata_props. Raises KdcError where the network cannot be
+    exported, or not at that opset: another one is never written instead.
     """
     weight_bytes = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
     if weight_bytes > LARGEST:
