@@ -214,7 +214,7 @@ def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
 
 
 def _arms(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
-    """The trials of the losses' weights, and labels alone in full, which the trials may rule out; each is counted as the
+    """The trials of the losses' weights, and labels alone in full, which they may rule out; each is counted as the
     default, which in full is the training itself."""
     if has_arms(request):
         assert request.regime is not None

@@ -38,8 +38,8 @@ on ten classes, and up to 0.9 where the trial had been steep still."""
 
 
 def tried(arms: Sequence[str], steps_per_epoch: int, epochs: int) -> tuple[tuple[str, ...], int]:
-    """What is tried before a training of `epochs`, and for how many: all arms, briefly; or, where so short a trial tells
-    nothing, or takes as long as the training does, the default and labels alone in full, which is the training."""
+    """What is tried before a training of `epochs`, and for how many: all arms, briefly; or, where so short a trial
+    tells nothing, or all take as long as the training, the default and labels alone in full, which is the training."""
     length = max(math.ceil(LEAST_STEPS / steps_per_epoch), int(SHARE * epochs / len(arms)))
     if length < LEAST_EPOCHS or len(arms) * length >= epochs:
         return tuple(arm for arm in arms if arm in (OWN, LABELS)), epochs
@@ -47,15 +47,15 @@ def tried(arms: Sequence[str], steps_per_epoch: int, epochs: int) -> tuple[tuple
 
 
 def reach(scores: Sequence[float], epochs: int) -> float:
-    """What a trial that came to `scores` after its epochs may come to in a training of `epochs`: its error goes on to fall
-    as a power of the epochs, as over the last half of the trial, and with `SLOWEST` at least. Error curves flatten, and
-    the end of a trial is steepened by its falling rate, so that this is more than it will be."""
+    """What a trial that came to `scores` after its epochs may come to in a training of `epochs`: its error goes on to
+    fall as a power of the epochs, as over the last half of the trial, and with `SLOWEST` at least. Such curves flatten,
+    and the falling rate steepens the end of a trial, so that this is rather more than it will be."""
     last, half = len(scores), max(1, len(scores) // 2)
     before, after = 1 - scores[half - 1], 1 - scores[-1]
     if after <= 0:
         return 1.0
     power = math.log(before / after) / math.log(last / half) if last > half and before > 0 else 0.0
-    return 1 - after * (last / epochs) ** max(power, SLOWEST)
+    return 1 - after * math.pow(last / epochs, max(power, SLOWEST))
 
 
 def has_arms(request: Request) -> bool:
@@ -64,8 +64,8 @@ def has_arms(request: Request) -> bool:
 
 def weighed(request: Request, arm: str, data: Dataset, *, trial: bool = False) -> tuple[Request, Dataset]:
     """`request` with the losses of an arm, and what it learns from: where only labels teach, the samples that have one,
-    over and over, so that it makes as many steps as the others; and, but in a `trial`, which shares them, new views where
-    a regime repeats them for the teacher's sake."""
+    over and over, so that it makes as many steps as the others; and, but in a `trial`, which shares them, new views
+    where a regime repeats them for the teacher's sake."""
     recipe = request.recipe.model_copy(update={"losses": arms_of(request.recipe)[arm]})
     changes: dict[str, object] = {"regime": None}
     if [term.name for term in recipe.losses] == ["cross_entropy"]:
@@ -78,8 +78,8 @@ def weighed(request: Request, arm: str, data: Dataset, *, trial: bool = False) -
 
 
 def race_of_losses(request: Request, track: Track, data: Dataset) -> tuple[LossRace, Path | None]:
-    """Try arms of `request.regime` for equally long, and take the best of them on validation; and the folder in which it
-    was trained in full, where it was. Raises KdcError."""
+    """Try arms of `request.regime` for equally long, and take the best of them on validation; and the folder in which
+    it was trained in full, where it was. Raises KdcError."""
     assert request.regime is not None
     recipe, progress = request.recipe, track.context.progress
     names, epochs = tried(request.regime.arms, max(1, len(data.train) // recipe.batch_size), recipe.epochs)
