@@ -90,7 +90,7 @@ def forecast(
     answers = to_be_kept(request, {name: each.ahead for name, each in timed.items()}, _last(request, timed))
     disk = {
         "decoded images": _decoded_at_once(request, timed),
-        "checkpoint": 4 * STATES * parameters,
+        "checkpoint": 4 * STATES * parameters * (2 if has_arms(request) else 1),  # two are held against each other
         **({"teacher answers": sum(each.bytes for each in answers)} if answers else {}),
     }
     free = free_bytes(out.folder)
@@ -173,8 +173,9 @@ def _before(request: Request, timed: dict[str, _Timed]) -> list[_Timed]:
 
 
 def _decodings(request: Request, timed: dict[str, _Timed]) -> list[_Timed]:
-    """For whom images are decoded, as often as they are: every training has its own, and a race one of each kind."""
-    trainings = (1 if request.qat is None else 2) * (2 if request.control else 1)
+    """For whom images are decoded, as often as they are: every training has its own, the losses' weights have one, and
+    a race one of each kind."""
+    trainings = (1 if request.qat is None else 2) * (2 if request.control else 1) + has_arms(request)
     return _before(request, timed) + [timed[_last(request, timed)]] * trainings
 
 
