@@ -34,7 +34,7 @@ LEAST_EPOCHS = 3
 
 SLOWEST = 0.25
 """The power of its length that the error of a training falls with, at least. From trials to the end it was 0.07 to 0.28
-on ten classes, and up to 0.9 where the trial had been steep still."""
+on Fashion-MNIST; on digits 0.5 to 0.9, and steep in the trial already (docs/experiments/regimes.md)."""
 
 
 def tried(arms: Sequence[str], steps_per_epoch: int, epochs: int) -> tuple[tuple[str, ...], int]:
