@@ -143,9 +143,8 @@ def _sample_sizes(report: Report) -> str:
             parts.append(f"{label}: " + ", ".join(f"{code(name)} {sample}" for name, sample in said.items()))
     windows = {row.throughput.images_per_s.n for row in report.rows if row.throughput is not None}
     if windows:
-        parts.append(
-            f"{text(report.sample)}s/s: median of n = {'–'.join(map(str, sorted(windows)))} windows, spread in the details"
-        )
+        counted = "–".join(map(str, sorted(windows)))
+        parts.append(f"{text(report.sample)}s/s: median of n = {counted} windows, spread in the details")
     return f"[low–high] are 95 % intervals. Samples: {'; '.join(parts) or 'nothing was measured'}."
 
 
