@@ -329,9 +329,8 @@ for name, text in texts_of(folder, build_report(folder), read_results(folder)).i
 @pytest.mark.slow
 def test_a_processor_with_narrower_vectors_makes_the_same_texts(sealed: Path) -> None:
     """numpy's exp and log differ in the last digit with AVX-512 and without."""
-    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
-
-    wide = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
+    numpys = import_module("numpy._core._multiarray_umath")
+    wide = [name for name in numpys.__cpu_dispatch__ if numpys.__cpu_features__[name]]
     if not wide:
         pytest.skip("this processor has no wider vectors than numpy needs anywhere")
     environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(wide)}
