@@ -111,7 +111,8 @@ def _trust(session: Session) -> Iterator[str]:
         percent, least = confidence_percent(session.confidence), number(100 * session.smallest_effect, 2)
         yield (
             f"A/A: the same artefact twice differs by {relative(session.aa.value)} % [{low} to {high}] "
-            f"({percent} % interval, n = {session.aa.n} rounds); effects below {least} % cannot be told from noise here."
+            f"({percent} % interval, n = {session.aa.n} rounds); effects below {least} % cannot be told from "
+            "noise here."
         )
     looks = f"{session.looks} look{'s' if session.looks > 1 else ''}"
     yield f"Verdicts on latency after {looks}, from {confidence_percent(session.confidence)} % intervals."
