@@ -17,11 +17,28 @@ from compressor.deploy import problems_of_best, ship
 from compressor.errors import KdcError
 from compressor.files.atomic import is_temporary, write_text
 from compressor.files.bundle_change import next_state, settle
-from compressor.files.bundle_folder import MATRIX, counted, must_hold_a_bundle, read_steadily, remade_in
+from compressor.files.bundle_folder import (
+    DEVICE,
+    MATRIX,
+    MEASUREMENT,
+    counted,
+    device_folders,
+    must_hold_a_bundle,
+    read_steadily,
+    remade_in,
+)
 from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report, report_of
-from compressor.report.bundles import holds_bundles, not_measured, of_profile, read_bundles, write_matrix
+from compressor.report.bundles import (
+    baseline_for,
+    baselines_for,
+    holds_bundles,
+    not_measured,
+    of_profile,
+    read_bundles,
+    write_matrix,
+)
 from compressor.report.devices import OnDevice, devices_of, exit_code_over, read_devices
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.history import Trend, entry_of, remember, trend_table
@@ -30,6 +47,7 @@ from compressor.report.push import push
 from compressor.report.read import Results, read_results, read_unmeasured, results_with
 from compressor.report.release import (
     Baseline,
+    Baselines,
     compared_with,
     read_baseline,
     release_of,
@@ -46,13 +64,18 @@ from compressor.report.render.page import to_markdown
 from compressor.report.render.summary import devices_summary, summary
 from compressor.report.side_by_side import side_by_side
 from compressor.report.side_by_side import to_table as side_by_side_table
+from compressor.schema.base import read_json, write_json
+from compressor.schema.device import Device
 from compressor.schema.report import Report
 
 __all__ = [
     "Baseline",
+    "Baselines",
     "OnDevice",
     "Results",
     "Trend",
+    "baseline_for",
+    "baselines_for",
     "build_report",
     "check",
     "check_each",
@@ -67,6 +90,7 @@ __all__ = [
     "finish",
     "finish_each",
     "holds_bundles",
+    "matrix_anew",
     "must_hold_a_bundle",
     "not_measured",
     "of_profile",
@@ -148,6 +172,7 @@ def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
 
 def finish_each(bundle_dir: Path, allow_unmeasured: bool = False) -> tuple[OnDevice, ...]:
     """`finish`, also for a bundle that was measured on several devices: each with its own report and best/."""
+    _take_up(bundle_dir)
     measured = _measured(bundle_dir)
     for name, text in _texts(bundle_dir, measured, allow_unmeasured).items():
         if not _holds(bundle_dir / name, text):
@@ -156,6 +181,14 @@ def finish_each(bundle_dir: Path, allow_unmeasured: bool = False) -> tuple[OnDev
         ship(bundle_dir, each.report, each.folder)
     seal(bundle_dir)
     return measured
+
+
+def _take_up(bundle_dir: Path) -> None:
+    """Of a device that has a session by now, why it had none is over."""
+    for folder in device_folders(bundle_dir):
+        path = bundle_dir / folder / DEVICE
+        if (bundle_dir / folder / MEASUREMENT).is_file() and (device := read_json(path, Device)).error is not None:
+            write_json(path, device.model_copy(update={"error": None, "exit_code": None}))
 
 
 def _measured(folder: Path, baseline: Baseline | None = None) -> tuple[OnDevice, ...]:
@@ -187,7 +220,8 @@ def _texts(folder: Path, measured: tuple[OnDevice, ...], allow_unmeasured: bool)
     if not measured[0].folder:
         return texts
     matrix = (to_json(devices_of(measured)), to_matrix(measured, allow_unmeasured))
-    return texts | dict(zip(MATRIX, matrix, strict=True)) | {"junit.xml": to_junit(*(each.report for each in measured))}
+    junit = to_junit(*(each.report for each in measured), missing=[each.error for each in measured])
+    return texts | dict(zip(MATRIX, matrix, strict=True)) | {"junit.xml": junit}
 
 
 def refresh(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
@@ -227,6 +261,13 @@ def _refresh_bundles(folder: Path, allow_unmeasured: bool) -> tuple[OnDevice, ..
     return measured
 
 
+def matrix_anew(folder: Path, allow_unmeasured: bool = False) -> None:
+    """Write anew what is said of all the bundles in `folder`, which stay as they are. Raises KdcError, also where one
+    of them is not as it was sealed."""
+    with locked(folder, "kdc measure", wait_s=WAIT_S):
+        write_matrix(folder, read_bundles(folder, check_each), allow_unmeasured)
+
+
 def _tidy(bundle_dir: Path) -> None:
     """Remove what a kill has left, unless it is what another command is making just now, or nothing may be removed."""
     left = any(is_temporary(path.name) or is_lock(path.name) for path in bundle_dir.iterdir())
@@ -260,10 +301,12 @@ def check(bundle_dir: Path, baseline: Baseline | None = None) -> Report:
     return _alone(check_each(bundle_dir, baseline))
 
 
-def check_each(bundle_dir: Path, baseline: Baseline | None = None) -> tuple[OnDevice, ...]:
+def check_each(bundle_dir: Path, baseline: Baseline | Baselines | None = None) -> tuple[OnDevice, ...]:
     """`check`, also for a bundle that was measured on several devices, and for the bundles of several profiles."""
     if holds_bundles(bundle_dir):
         return read_bundles(bundle_dir, lambda bundle: check_each(bundle, baseline))
+    if isinstance(baseline, Baselines):
+        baseline = baseline.of_profile[bundle_dir.name]
     return read_steadily(bundle_dir, lambda: _check(bundle_dir, baseline))
 
 

@@ -104,6 +104,7 @@ def _of_device(each: OnDevice) -> OfDevice:
         lost=session.lost if session is not None else None,
         report=f"{each.folder}report.json",
         cells=tuple(_cells(each)),
+        release=report.release,
     )
 
 

@@ -242,8 +242,11 @@ def test_where_none_is_measured_nothing_changes(
     with pytest.raises(KdcError) as caught:
         measure(bundle, "ssh://pi", "ssh://nano")
     assert caught.value.exit_code == code
-    assert "pi: " in caught.value.message
+    same = pi.message == nano.message
+    assert ("pi: " in caught.value.message) != same
+    assert ("pi, nano: " in caught.value.message) == same
     assert "nano: " in caught.value.message
+    assert caught.value.message.count(pi.message) == 1, "the same is said once"
     assert contents(bundle) == before
     assert work_in(bundle) == []
 

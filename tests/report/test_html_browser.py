@@ -89,6 +89,7 @@ def test_each_verdict(browser: Browser, make_bundle: Make, tmp_path: Path, state
         assert ground == ("rgb(18, 21, 24)" if dark else "rgb(250, 250, 248)")
         told = browser.evaluate("window.kdc.result")
         assert (told["verdict"], told["why"]) == (report.verdict, report.why)
+        assert browser.evaluate("document.getElementById('theme').getClientRects()[0].height") < 45, "a line of its own"
         browser.evaluate("document.getElementById('theme').click()")
         assert browser.evaluate("getComputedStyle(document.body).backgroundColor") != ground
     assert not browser.complaints

@@ -61,6 +61,15 @@ def ran_as(layer: TimedLayer) -> str:
     return (layer.precision or "not told") + (", between int8 layers" if layer.among_int8 else "")
 
 
+def _without_a_module(modules: Iterable[str]) -> list[str]:
+    """What a dash in the column of modules means, where there is one."""
+    said = (
+        "Module –: the name leads back to no module that kdc export --explain has kept; such are the layers that a "
+        "runtime puts in itself"
+    )
+    return [] if all(modules) else [said]
+
+
 def timed_note(variant: TimedVariant) -> list[str]:
     """What the times are of, and what they are not: a sentence each."""
     nodes, calls = quartiles(variant.nodes_ms), quartiles(variant.calls_ms)
@@ -72,6 +81,7 @@ def timed_note(variant: TimedVariant) -> list[str]:
         f"{variant.of} layers take {nodes} ms of a profiled call of {calls} ms; without the profiler p50 is "
         f"{estimate(variant.p50_ms)} ms",
         "A profiler slows down what it watches: read the shares, not the times",
+        *_without_a_module("".join(layer.modules) for layer in variant.layers),
     ]
 
 
@@ -84,6 +94,7 @@ def lost_note(variant: LostVariant) -> list[str]:
         f"are compared{silent}",
         f"Lost here: how far it falls short of the lowest among what it reads, or of the {EIGHT_BITS_DB:.1f} dB that 8 "
         "bits can give",
+        *_without_a_module(layer.module or "" for layer in variant.layers),
     ]
 
 
