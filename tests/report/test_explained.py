@@ -308,3 +308,28 @@ def test_a_variant_that_failed_has_no_times(make_bundle: Make, edit_json: Edit) 
 
     edit_json(bundle / "measurements/measurement.json", fail)
     assert "ort-int8" not in [variant.variant for variant in explained(bundle).timed]
+
+
+def test_a_dash_in_the_place_of_a_module_is_explained(told: Path, edit_json: Edit) -> None:
+    """Beside the table that has one, and only there."""
+    said = "Module –: the name leads back to no module"
+
+    def told_in(bundle: Path) -> tuple[list[bool], int]:
+        report = build_report(bundle)
+        timed, lost = to_markdown(report).partition("**What int8 costs")[::2]
+        return [said in timed, said in lost], " ".join(Page(to_html(bundle, report)).words.split()).count(said)
+
+    def without(*numbers: int) -> Callable[[dict[str, Any]], object]:
+        return lambda values: [values["graph"][number].update(module=None) for number in numbers]
+
+    def sealed_in(change: Callable[[dict[str, Any]], object]) -> None:
+        path = told / "explain/ort-int8.json"
+        edit_json(path, change)
+        entry = {"path": "explain/ort-int8.json", "sha256": file_sha256(path), "bytes": path.stat().st_size}
+        edit_json(told / "bundle.json", lambda values: values["support"].__setitem__(-1, entry))
+
+    assert told_in(told) == ([False, False], 0)
+    sealed_in(without(7))  # the slowest, which loses little
+    assert told_in(told) == ([True, False], 1)
+    sealed_in(without(*range(7, 39)))  # those that lose
+    assert told_in(told) == ([True, True], 2)
