@@ -250,19 +250,20 @@ def measure(bundle: Path, measuring: Measuring, *, progress: Progress) -> "tuple
     if holds_bundle(bundle / UNMEASURED) and holds_bundle(bundle):
         progress.note(f"{bundle} holds a newer export that was not measured yet: that one is, and takes its place")
     measured = _measured_in_place(bundle, measuring, progress)
-    _said_of_all(bundle, measuring.allow_unmeasured, progress)
+    _said_of_all(bundle, measuring, progress)
     return measured
 
 
-def _said_of_all(bundle: Path, allow_unmeasured: bool, progress: Progress) -> None:
+def _said_of_all(bundle: Path, measuring: Measuring, progress: Progress) -> None:
     """Where the bundle is that of one of several profiles, bring what is said of all of them up to date."""
     from compressor.report import holds_bundles, matrix_anew
 
-    folder = bundle.parent if bundle.name not in ("", "..") else bundle.resolve().parent
+    bundle = bundle if bundle.name not in ("", "..") else bundle.resolve()
+    folder = bundle.parent
     if not holds_bundles(folder):
         return
     try:
-        matrix_anew(folder, allow_unmeasured)
+        matrix_anew(bundle, _named(measuring)[0].text, measuring.allow_unmeasured)
         progress.note(f"{folder}/devices.md, which is about all profiles, was brought up to date")
     except KdcError as error:
         progress.warn(

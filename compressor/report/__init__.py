@@ -11,6 +11,7 @@ open_lines  which lines more rounds would decide, of `results_with(read_unmeasur
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from compressor.deploy import problems_of_best, ship
@@ -18,11 +19,8 @@ from compressor.errors import KdcError
 from compressor.files.atomic import is_temporary, write_text
 from compressor.files.bundle_change import next_state, settle
 from compressor.files.bundle_folder import (
-    DEVICE,
     MATRIX,
-    MEASUREMENT,
     counted,
-    device_folders,
     must_hold_a_bundle,
     read_steadily,
     remade_in,
@@ -39,7 +37,7 @@ from compressor.report.bundles import (
     read_bundles,
     write_matrix,
 )
-from compressor.report.devices import OnDevice, devices_of, exit_code_over, read_devices
+from compressor.report.devices import OnDevice, devices_of, exit_code_over, read_devices, take_up
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.history import Trend, entry_of, remember, trend_table
 from compressor.report.integrity import seal, seal_line, verify, verify_made
@@ -64,8 +62,6 @@ from compressor.report.render.page import to_markdown
 from compressor.report.render.summary import devices_summary, summary
 from compressor.report.side_by_side import side_by_side
 from compressor.report.side_by_side import to_table as side_by_side_table
-from compressor.schema.base import read_json, write_json
-from compressor.schema.device import Device
 from compressor.schema.report import Report
 
 __all__ = [
@@ -172,7 +168,7 @@ def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
 
 def finish_each(bundle_dir: Path, allow_unmeasured: bool = False) -> tuple[OnDevice, ...]:
     """`finish`, also for a bundle that was measured on several devices: each with its own report and best/."""
-    _take_up(bundle_dir)
+    take_up(bundle_dir)
     measured = _measured(bundle_dir)
     for name, text in _texts(bundle_dir, measured, allow_unmeasured).items():
         if not _holds(bundle_dir / name, text):
@@ -181,14 +177,6 @@ def finish_each(bundle_dir: Path, allow_unmeasured: bool = False) -> tuple[OnDev
         ship(bundle_dir, each.report, each.folder)
     seal(bundle_dir)
     return measured
-
-
-def _take_up(bundle_dir: Path) -> None:
-    """Of a device that has a session by now, why it had none is over."""
-    for folder in device_folders(bundle_dir):
-        path = bundle_dir / folder / DEVICE
-        if (bundle_dir / folder / MEASUREMENT).is_file() and (device := read_json(path, Device)).error is not None:
-            write_json(path, device.model_copy(update={"error": None, "exit_code": None}))
 
 
 def _measured(folder: Path, baseline: Baseline | None = None) -> tuple[OnDevice, ...]:
@@ -261,11 +249,14 @@ def _refresh_bundles(folder: Path, allow_unmeasured: bool) -> tuple[OnDevice, ..
     return measured
 
 
-def matrix_anew(folder: Path, allow_unmeasured: bool = False) -> None:
-    """Write anew what is said of all the bundles in `folder`, which stay as they are. Raises KdcError, also where one
-    of them is not as it was sealed."""
+def matrix_anew(bundle_dir: Path, url: str, allow_unmeasured: bool = False) -> None:
+    """Write anew what is said of all the bundles in the folder of `bundle_dir`, which was measured at `url` just now.
+    The bundles stay as they are. Raises KdcError, also where one of them is not as it was sealed."""
+    folder, name = bundle_dir.parent, bundle_dir.name
     with locked(folder, "kdc measure", wait_s=WAIT_S):
-        write_matrix(folder, read_bundles(folder, check_each), allow_unmeasured)
+        read = read_bundles(folder, check_each)
+        measured = [replace(each, url=url) if each.name == name else each for each in read]
+        write_matrix(folder, measured, allow_unmeasured)
 
 
 def _tidy(bundle_dir: Path) -> None:

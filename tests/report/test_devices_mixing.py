@@ -432,7 +432,9 @@ def test_what_is_said_of_all_profiles_knows_of_each_measurement(
     devices_md = (profiles / "devices.md").read_text(encoding="utf-8")
     assert devices_md.startswith("## kdc: FAIL – the budget does not hold on 1 of 2 devices")
     matrix = read_json(profiles / "devices.json", Devices)
-    assert [(each.name, each.verdict) for each in matrix.devices] == [("board", "pass"), ("desk", "fail")]
+    assert [(each.name, each.verdict, each.url) for each in matrix.devices] == [
+        ("board", "pass", "ssh://board"), ("desk", "fail", "ssh://snail"),
+    ]  # fmt: skip
     assert '<testsuite name="kdc desk: fail"' in (profiles / "junit.xml").read_text(encoding="utf-8")
     assert f"{profiles}/devices.md, which is about all profiles, was brought up to date" in told.notes
     monkeypatch.chdir(profiles / "desk")

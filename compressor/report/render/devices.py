@@ -138,7 +138,7 @@ def _folds(devices: Devices, measured: Sequence[OnDevice], section: Callable[[Re
         told = ("fail",) if each.error is not None else ("fail", "inconclusive", "unmeasured")
         kept = tuple(check for check in each.report.checks if check.verdict in told)
         blocks = [text(decides(device)), *([check_table(kept)] if kept else []), *section(each.report)]
-        yield fold(f"{html.escape(device.name)}: {device.verdict}", blocks)
+        yield fold(f"{html.escape(one_line(device.name))}: {device.verdict}", blocks)
 
 
 def _facts(devices: Devices) -> Iterator[str]:
