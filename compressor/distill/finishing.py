@@ -64,7 +64,7 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
     if row:
         finished = finished.model_copy(update={"bias_correction": row["bias_correction"]})
     if accelerator.is_main_process:
-        learned = plan.data.train.contents
+        learned = plan.learned_from
         if trained.before is not None:
             learned = np.concatenate([learned, trained.before])
         finished = finished.model_copy(update={"trained_on": save_trained_on(out, learned)})

@@ -131,7 +131,7 @@ def _time(
     quiet = replace(context, progress=Muted(context.progress), resources=resources)
     folder.mkdir()
     started = time.perf_counter()
-    feed = feed_for(few, short.inputs, short.recipe, folder / "decoded", quiet)
+    feed = feed_for(few, short.inputs, short.recipe, folder / "decoded", quiet, short.teacher)
     decoding = time.perf_counter() - started
     teacher: Teacher | None = None
     if short.teacher is not None and any(term.asks_teacher for term in short.terms):
