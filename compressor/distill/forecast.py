@@ -48,7 +48,7 @@ STATES = 2 * 5
 class _Timed:
     """What was timed of one student. `decoded`: bytes of all images, and whether they are `kept`, or decoded anew each
     time; `feed`: how it sees them, by which those who race share what is decoded; `ahead`: the teacher's answers that
-    are kept for it."""
+    are kept for it; `stages`: steps of an epoch of each stage before the last."""
 
     steps: int
     step_s: Spread
@@ -59,6 +59,11 @@ class _Timed:
     feed: str
     kept: bool = True
     ahead: Ahead = NOTHING_KEPT
+    stages: tuple[int, ...] = ()
+
+    def of_stage(self, number: int) -> "_Timed":
+        """In a stage before the last, from 1."""
+        return replace(self, steps=self.stages[number - 1]) if self.stages else self
 
 
 def forecast(
@@ -157,6 +162,7 @@ def _time(
         feed=plan.student.preprocess.model_dump_json(),
         kept=kept,
         ahead=answers_ahead(request, plan, len(data.train) // batch, context),
+        stages=tuple(len((other or data).train) // batch for other in plan.stage_data),
     )
 
 
@@ -203,7 +209,8 @@ def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
         assert request.student is not None
         yield from _arms(request, timed)
         for number, stage in enumerate(request.recipe.stages, 1):
-            yield _part(f"student, stage {number}", request.student, stage.epochs, timed[request.student])
+            timed_stage = timed[request.student].of_stage(number)
+            yield _part(f"student, stage {number}", request.student, stage.epochs, timed_stage)
         yield _part("student", request.student, epochs, timed[request.student])
     last = _last(request, timed)
     if request.qat is not None:

@@ -8,6 +8,7 @@ arXiv 1412.6550) learn hints first and logits then, TinyBERT (Jiao et al. 2020, 
 attention first.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from compressor.tasks.table import task_named
 
 __all__ = [
     "FOLDER", "bind_stages", "has_own_feed", "is_begun", "opened", "recipe_of", "refuse_stages", "require_learnable",
-    "stages_of",
+    "stages_of", "steps_before",
 ]  # fmt: skip
 
 FOLDER = "stages"
@@ -118,6 +119,13 @@ def refuse_stages(recipe: Recipe) -> None:
     """Raise KdcError for a training that learns in one."""
     if recipe.stages:
         raise KdcError("recipe stages: kdc teach learns in one", "kdc distill, or leave them out")
+
+
+def steps_before(folder: Path) -> int:
+    """Of the stages before the last, as the run in `folder` has taken them."""
+    histories = sorted((folder / FOLDER).glob("[0-9]*/history.jsonl"))
+    rows = [json.loads(line) for path in histories for line in path.read_text(encoding="utf-8").splitlines()]
+    return sum(int(row["steps"]) for row in rows)
 
 
 def is_begun(folder: Path) -> bool:
