@@ -17,6 +17,7 @@ from compressor.distill.methods.assistants import require_possible
 from compressor.distill.methods.control import require_controllable
 from compressor.distill.methods.halving import over_share, rounds_of
 from compressor.distill.methods.qat import require_quantizable
+from compressor.distill.recipes import with_new_views
 from compressor.distill.run_folder import Destination, acquire
 from compressor.distill.teacher.keeping import Keeping
 from compressor.distill.teacher.predictions import taught_by
@@ -127,9 +128,8 @@ def _time(
     require_trainable(plan)
     batch, _ = batch_size_of(plan.recipe, len(data.train), 1)
     few = replace(data, train=_some(data.train, STEPS * batch), validation=_some(data.validation, VALIDATION))
-    views = plan.recipe.views.model_copy(update={"distinct": None})
-    changes = {"epochs": PASSES + 1, "head_epochs": 0, "views": views}
-    short = replace(plan, data=few, recipe=plan.recipe.model_copy(update=changes))
+    changes = {"epochs": PASSES + 1, "head_epochs": 0}
+    short = replace(plan, data=few, recipe=with_new_views(plan.recipe).model_copy(update=changes))
     stored = task_named(request.task).stored_bytes(data, plan.inputs)
     kept, _ = context.resources.may_decode(stored, out)
     resources = context.resources if kept else replace(context.resources, decode_cache=0)
