@@ -144,6 +144,7 @@ def _time(
         teacher = signal_for(short, short.teacher, model, short.sides, feed, quiet, every_view=False)
     if short.table is not None:
         teacher, _ = taught_by(short.table, few, quiet.progress)
+    ahead = answers_ahead(request, plan, len(data.train) // batch, context)
     fitted = fit(short, folder, feed, teacher, short.sides, quiet)
     passes = [float(row["seconds"]) / feed.steps_per_epoch for row in fitted.position.history[1:]]
     started = time.perf_counter()
@@ -161,7 +162,7 @@ def _time(
         ),
         feed=plan.student.preprocess.model_dump_json(),
         kept=kept,
-        ahead=answers_ahead(request, plan, len(data.train) // batch, context),
+        ahead=ahead,
         stages=tuple(len((other or data).train) // batch for other in plan.stage_data),
     )
 

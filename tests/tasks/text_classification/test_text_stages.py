@@ -52,8 +52,8 @@ def weights(run: Path) -> bytes:
     return (run / "student.safetensors").read_bytes()
 
 
-DISTILBERT = ("--recipe", "text_distilbert", "--set", "stages.0.epochs=1")
-TINYBERT = ("--recipe", "text_tinybert", "--set", "stages.0.epochs=1")
+DISTILBERT = ("--recipe", "text_distilbert", "--set", "stages.0.epochs=2")
+TINYBERT = ("--recipe", "text_tinybert", "--set", "stages.0.epochs=2")
 
 
 def test_the_triple_loss_on_texts_without_labels(made: Path, kdc: Kdc, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_tinybert_by_name_and_without_labels(made: Path, kdc: Kdc, tmp_path: Pat
     assert info.count == 50
 
 
-CUTS = [("distilbert", 4, 1), ("distilbert", 12, 2), ("tinybert", 4, 1), ("tinybert", 12, 2), ("views", 14, 2)]
+CUTS = [("distilbert", 13, 1), ("distilbert", 22, 2), ("tinybert", 13, 1), ("tinybert", 22, 2), ("views", 14, 2)]
 """The steps at which each is stopped, and the stages that these are of."""
 
 
@@ -115,8 +115,7 @@ TRAININGS: dict[str, tuple[tuple[object, ...], int]] = {
     "tinybert": (TINYBERT, 1),
     "views": (VIEWS, 3),
 }
-"""What is asked for, and the epochs of the last stage: as many steps an epoch in each, which are 6, or 9 with the
-unlabelled texts."""
+"""What is asked for, and the epochs of the last stage, of 9 steps each, with the unlabelled texts."""
 
 
 @pytest.fixture(scope="module")
@@ -187,22 +186,20 @@ def test_a_training_that_stopped_in_any_stage_goes_on_to_the_same_student(
 def test_hidden_tokens_count_as_one_step_however_it_is_cut(made: Path, tmp_path: Path) -> None:
     """Each hidden token weighs the same, in however many parts a step is taken."""
     losses = "losses=[{name: kd, weight: 0.001}, {name: masked_lm}, {name: token_kd}]"
-    still = ("--set", losses, "--set", "optimizer.lr=1e-6", "--batch-size", 16)
+    still = ("--set", losses, "--student-init", "random")
     rows = []
     for name, parts in (("whole", 1), ("parts", 4)):
-        asked = [*distilling(made, tmp_path / name)][:-4]
-        assert call(*asked, *still, "--set", f"accumulate={parts}") == 0
+        assert call(*distilling(made, tmp_path / name), *still, "--set", f"accumulate={parts}") == 0
         rows.append(history(tmp_path / name)[0]["loss"])
     for name in ("masked_lm", "token_kd"):
         # Dropout falls otherwise, and up to 3 texts of an epoch count twice.
-        assert rows[0][name] == pytest.approx(rows[1][name], rel=0.1)
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=0.05)
 
 
 def test_a_control_takes_as_many_steps_as_all_stages(made: Path, kdc: Kdc, tmp_path: Path) -> None:
     ended = kdc(
         *distilling(
-            made, tmp_path / "run", *DISTILBERT, "--set", f"stages.0.data=text:{made / 'more.txt'}", "--set",
-            "stages.0.epochs=2", "--control",
+            made, tmp_path / "run", *DISTILBERT, "--set", f"stages.0.data=text:{made / 'more.txt'}", "--control"
         )
     )  # fmt: skip
     assert ended.code == 0, ended.err
@@ -254,7 +251,7 @@ STAGE = "stages=[{{losses: [{{name: {0}}}], epochs: 1, data: '{1}'}}]"
     [
         (changed("--set", STAGE.format("kd", "text:nowhere.txt")), "recipe stages.0.data: nowhere.txt does not exist"),
         (changed("--set", STAGE.format("cross_entropy", "text:x")), "cross_entropy needs labels, and none are read"),
-        (changed(*VIEWS, "--set", "views.distinct=1"), "views.distinct: 1 shows no other"),
+        (changed(*VIEWS[2:], "--set", "views.distinct=1"), "views.distinct: 1 shows no other"),
         (changed("--recipe", "text_tinybrt"), "text_tinybrt"),
         (without_head, "has no masked-LM head: its weights hold no masked-LM head: cls.predictions."),
         (of_a_table, "holds no predictions for these texts"),
