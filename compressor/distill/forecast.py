@@ -132,8 +132,7 @@ def _time(
     short = replace(plan, data=few, recipe=with_new_views(plan.recipe).model_copy(update=changes))
     stored = task_named(request.task).stored_bytes(data, plan.inputs)
     kept, _ = context.resources.may_decode(stored, out)
-    resources = context.resources if kept else replace(context.resources, decode_cache=0)
-    quiet = replace(context, progress=Muted(context.progress), resources=resources)
+    quiet = _quiet(context, kept)
     folder.mkdir()
     started = time.perf_counter()
     feed = feed_for(few, short.inputs, short.recipe, folder / "decoded", quiet, short.teacher)
@@ -165,6 +164,12 @@ def _time(
         ahead=ahead,
         stages=tuple(len((other or data).train) // batch for other in plan.stage_data),
     )
+
+
+def _quiet(context: RunContext, kept: bool) -> RunContext:
+    """The same, saying little. `kept`: images are decoded to disk."""
+    resources = context.resources if kept else replace(context.resources, decode_cache=0)
+    return replace(context, progress=Muted(context.progress), resources=resources)
 
 
 def _last(request: Request, timed: dict[str, _Timed]) -> str:

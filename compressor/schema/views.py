@@ -19,7 +19,9 @@ OF_TEXTS = "token_dropping", "word_replacement"
 class Views(Noun):
     """The augmented view of an image, the same for teacher and student: a random-resized crop of `scale` of the area
     with an aspect ratio in `ratio`, turned by up to `rotation` degrees either way, mirrored half of the time where
-    `hflip`. Each image of a batch has its own."""
+    `hflip`. Each image of a batch has its own.
+
+    The first view of a text is the text as it stands; others lack tokens, or have other words in their place."""
 
     scale: tuple[float, float] = (0.5, 1.0)
     """Lowest and highest share of the area that the crop keeps."""

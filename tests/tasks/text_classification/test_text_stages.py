@@ -253,7 +253,7 @@ STAGE = "stages=[{{losses: [{{name: {0}}}], epochs: 1, data: '{1}'}}]"
         (changed("--set", STAGE.format("cross_entropy", "text:x")), "cross_entropy needs labels, and none are read"),
         (changed(*VIEWS[2:], "--set", "views.distinct=1"), "views.distinct: 1 shows no other"),
         (changed("--recipe", "text_tinybrt"), "text_tinybrt"),
-        (without_head, "has no masked-LM head: its weights hold no masked-LM head: cls.predictions."),
+        (without_head, "has no masked-LM head: its weights lack cls.predictions."),
         (of_a_table, "holds no predictions for these texts"),
         (of_images, "recipe stages.0.data folder:more: all stages of images learn from the same"),
     ],
@@ -268,6 +268,19 @@ def test_what_cannot_be_had_is_one_line(made: Path, kdc: Kdc, tmp_path: Path, as
     assert said in " ".join(ended.err.split())
     assert "Traceback" not in ended.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_trains_its_head_along_where_that_is_asked_for(made: Path, tmp_path: Path) -> None:
+    asked = ("--teacher", f"hf:{made / 'encoder'}", "--data", f"csv:{made / 'data.csv'}", "--epochs", 2)
+    losses = "losses=[{name: cross_entropy}, {name: masked_lm, weight: 0.5}]"
+    assert call("teach", *asked, *SPEED, "--out", tmp_path / "both", "--set", losses) == 0
+    first, last = (row["loss"]["masked_lm"] for row in history(tmp_path / "both"))
+    assert last < first
+    before, after = (load_file(run / "hf" / "masked_lm.safetensors") for run in (made / "teacher", tmp_path / "both"))
+    encoder_head = dict(load_file(made / "encoder" / "model.safetensors").items())
+    assert before.keys() == after.keys()
+    assert all((before[name] == encoder_head[name]).all() for name in before if name in encoder_head)
+    assert any((before[name] != after[name]).any() for name in before)
 
 
 def test_head_and_names_of_what_is_learned_do_not_stay_in_memory(made: Path, tmp_path: Path) -> None:

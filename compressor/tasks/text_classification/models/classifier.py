@@ -61,7 +61,7 @@ class TextClassifier(Staged):
             head, which = (like.head, "that of its teacher") if alike else (None, "")
         if head is None and not drawn:
             missing = names_of(self.model)
-            raise KdcError(f"its weights hold no masked-LM head: {missing[0]} and {len(missing) - 1} more are missing")
+            raise KdcError(f"its weights lack {missing[0]} and {len(missing) - 1} more of a masked-LM head")
         self.masked_lm = head_for(self.model, head)
         return which if head is not None else "drawn at random"
 
