@@ -159,10 +159,14 @@ def test_a_student_of_another_width_has_a_new_head(tmp_path: Path) -> None:
 
 def test_a_teacher_without_a_head_is_refused_by_what_is_missing(tmp_path: Path) -> None:
     teacher = load_model(f"hf:{encoder(tmp_path)}", task="text-classification")
+
+    def both(losses: Any, views: Views) -> None:
+        give_heads(losses, teacher, teacher, Silent())
+        head_for_views(views, teacher)
+
     for losses, views in ((TRIPLE, Views()), ([], Views(word_replacement=0.1))):
         with pytest.raises(KdcError) as refused:
-            give_heads(losses, teacher, teacher, Silent())
-            head_for_views(views, teacher)
+            both(losses, views)
         assert "has no masked-LM head: its weights lack cls.predictions." in refused.value.message
         assert "kdc teach --teacher hf:ENCODER keeps the head" in refused.value.hint
     give_heads(terms_of("masked_lm"), teacher, None, Silent())  # that asks no teacher
