@@ -184,6 +184,9 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct, origin)
     (student,) = told(progress, task.with_range(made, recipe.pixel_range, Silent()))
     student = task.fitted(student, data, request.input_size, progress)
+    for other in stage_data:
+        if other is not None:  # whether it can be read, and what of it is cut
+            task.fitted(student, other, None, progress)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
     peers = [_peer(number, request, data) for number, _ in enumerate(recipe.peers)]

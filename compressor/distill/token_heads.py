@@ -8,10 +8,11 @@ from compressor.distill.loop.learner import Term
 from compressor.errors import KdcError
 from compressor.models import LoadedModel
 from compressor.models.features import VOCABULARY, Staged, inner_of
+from compressor.models.weights import tensors_sha256
 from compressor.progress import Progress
 from compressor.schema.views import Views
 
-__all__ = ["give_heads", "head_for_views", "leave_heads"]
+__all__ = ["give_heads", "head_for_views", "head_sha256", "leave_heads"]
 
 HINT = "kdc teach --teacher hf:ENCODER keeps the head of an encoder that has one; or leave {name} out"
 
@@ -51,6 +52,12 @@ def head_for_views(views: Views, teacher: LoadedModel | None) -> None:
     told by who makes the views."""
     if views.word_replacement and teacher is not None and isinstance(inner_of(teacher.network), Staged):
         _require_head(teacher, "recipe views.word_replacement", "word_replacement")
+
+
+def head_sha256(terms: Sequence[Term], views: Views, teacher: LoadedModel | None) -> str | None:
+    """Of the teacher with its head, where that is asked; None where it is not."""
+    asking = any(term.row.taps == VOCABULARY and term.asks_teacher for term in terms) or views.word_replacement > 0
+    return tensors_sha256(inner_of(teacher.network).state_dict()) if asking and teacher is not None else None
 
 
 def leave_heads(network: nn.Module, *, keep: bool) -> None:

@@ -26,7 +26,7 @@ from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.predictions import taught_by
 from compressor.distill.teacher.setup import measured, on_device, signal_of, teaching_itself
 from compressor.distill.teacher.sources import Cached, Teacher
-from compressor.distill.token_heads import leave_heads
+from compressor.distill.token_heads import head_sha256, leave_heads
 from compressor.errors import KdcError
 from compressor.models import LoadedModel
 from compressor.models.trained_on import learned_before
@@ -258,6 +258,8 @@ def inputs_of(plan: TrainingPlan) -> dict[str, str]:
     inputs["the preprocessing"] = plan.student.preprocess.model_dump_json()
     if plan.taught_by is not None:
         inputs["the teacher"] = plan.taught_by.identity
+    if (head := head_sha256(plan.terms, plan.recipe.views, plan.teacher)) is not None:
+        inputs["the teacher's masked-LM head"] = head
     if data.info.unlabelled is not None:
         inputs[f"the unlabelled {data.samples}"] = data.info.unlabelled.fingerprint
     return inputs

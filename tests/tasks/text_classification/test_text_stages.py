@@ -2,6 +2,7 @@
 after an interruption in each stage."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from compressor.distill.loop import engine
 from compressor.models import load_run
@@ -67,6 +68,7 @@ def test_the_triple_loss_on_texts_without_labels(made: Path, kdc: Kdc, tmp_path:
     assert (
         "the student's masked-LM head: that of its teacher; it is trained along, and is no part of the student" in said
     )
+    assert "0 of 50 texts without labels are cut" in said
     assert "stage 1 of 2: token_kd, masked_lm, token_cosine" in said
     assert "the teacher answers anew in every epoch: other tokens are hidden in every epoch" in said
     stage = history(out / "stages" / "1")
@@ -181,6 +183,29 @@ def test_a_training_that_stopped_in_any_stage_goes_on_to_the_same_student(
     assert history(tmp_path / "run") == history(whole(name))
     if name != "views":
         assert history(tmp_path / "run" / "stages" / "1") == history(whole(name) / "stages" / "1")
+
+
+def test_another_head_is_another_training(
+    made: Path, kdc: Kdc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made / "teacher", tmp_path / "teacher")
+    asked = [*distilling(made, tmp_path / "run", *DISTILBERT)]
+    asked[asked.index(f"run:{made / 'teacher'}")] = f"run:{tmp_path / 'teacher'}"
+    step, done = engine._step, []
+
+    def stopping(run: Any, parts: Any) -> Any:
+        done.append(1)
+        if len(done) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return step(run, parts)
+
+    monkeypatch.setattr(engine, "_step", stopping)
+    assert call(*asked) == 130
+    head = tmp_path / "teacher" / "hf" / "masked_lm.safetensors"
+    save_file({name: value + 0.1 for name, value in load_file(head).items()}, head)
+    ended = kdc(*asked, "--resume")
+    assert ended.code == 2
+    assert "--resume: since the run was interrupted, the teacher's masked-LM head changed" in ended.err
 
 
 def test_hidden_tokens_count_as_one_step_however_it_is_cut(made: Path, tmp_path: Path) -> None:
