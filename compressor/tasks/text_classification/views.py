@@ -146,7 +146,7 @@ class FillingIn:
                     torch.arange(len(kinds), device=self._device) != known[:, None]
                 )
                 best = logits.masked_fill(~fit, -torch.inf).topk(min(CANDIDATES, len(kinds)))
-                ids, finite = best.indices.cpu().numpy(), best.values.isfinite().cpu().numpy()
+                ids, finite = best.indices.int().cpu().numpy(), best.values.isfinite().cpu().numpy()
                 rows += [row[keep] for row, keep in zip(ids, finite, strict=True)]
         return rows
 
