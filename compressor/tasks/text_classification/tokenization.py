@@ -57,7 +57,7 @@ class TextTokenizer:
         values["padding"] = values["truncation"] = None
         self.text = json.dumps(values)
         self.sha256 = hashlib.sha256(self.text.encode()).hexdigest()
-        self._where, self._model, self._values = where, model, values
+        self._where, self._model = where, model
 
     @cached_property
     def _library(self) -> Any:
@@ -83,12 +83,11 @@ class TextTokenizer:
         return number if isinstance(number, int) else None
 
     @cached_property
-    def special(self) -> NDArray[np.int64]:
-        """The ids of tokens that are no part of a text, sorted: [CLS], <pad> and the like, the unknown one among
-        them."""
-        added = [row for row in self._values.get("added_tokens") or () if row.get("special")]
-        ids = {int(row["id"]) for row in added} | ({self.unknown} if self.unknown is not None else set())
-        return np.array(sorted(ids), np.int64)
+    def special(self) -> frozenset[int]:
+        """The ids of tokens that no text is made of: of a beginning, an end, what is unknown."""
+        added = self._library.get_added_tokens_decoder()
+        unknown = [] if self.unknown is None else [self.unknown]
+        return frozenset([*(number for number, token in added.items() if token.special), *unknown])
 
     @cached_property
     def mask(self) -> int | None:
@@ -108,7 +107,7 @@ class TextTokenizer:
             plain = token.removeprefix(GOES_ON) if pieces else token.lstrip("".join(BEGINNINGS))
             inside = plain != token if pieces else marked and plain == token
             kinds[number] = (2 if inside else 1) if plain.isalnum() else 0
-        kinds[self.special[self.special < self.size]] = 0
+        kinds[[number for number in self.special if number < self.size]] = 0
         return kinds
 
     def encode(self, texts: Sequence[Texts], max_length: int | None = None) -> list[Encoded]:
@@ -124,7 +123,7 @@ class TextTokenizer:
             batch = [sample if len(sample) > 1 else sample[0] for sample in texts[start : start + BATCH]]
             for row in library.encode_batch(batch):
                 ids, text = np.array(row.ids, np.int64), _of_text(row.sequence_ids)
-                text[np.isin(ids, self.special)] = -1
+                text[np.isin(ids, [*self.special])] = -1
                 encoded.append(Encoded(ids, np.array(row.type_ids, np.int64), text, _alone(row.word_ids, text)))
         return encoded
 
