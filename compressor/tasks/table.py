@@ -70,7 +70,7 @@ TASKS: dict[str, TaskRow] = {
         regime="text",
         signs="compressor.tasks.text_classification.signs",
         columns=True,
-        lacks=("kdc export", "kdc specialists", "--qat", "--profile", "--students", "--unlabelled"),
+        lacks=("kdc export", "kdc specialists", "--qat", "--profile", "--students"),
     ),
 }
 
