@@ -204,7 +204,9 @@ def test_which_layers_stay(asked: str, count: int, layers: list[int]) -> None:
         ("layers:7", "the teacher has 4 layers"), ("layers:0", "the teacher has 4 layers"),
         ("layers:0,4", "the layers 0 to 3"), ("layers:2,1", "the layers 0 to 3"), ("layers:1,1", "the layers 0 to 3"),
         ("layers:", "is not layers:N"), ("layers:-1", "is not layers:N"), ("layers:x", "is not layers:N"),
-        ("layers:2,width:16", "kdc cannot make layers narrower yet"), ("static:64", "is none that learns from texts"),
+        ("layers:2,width:", "is not layers:N"), ("layers:2,wide:16", "is not layers:N"),
+        ("layers:2,width:20", "the teacher has 4 heads of 8, .* a multiple of 8, up to 32"),
+        ("layers:2,width:40", "a multiple of 8, up to 32"), ("layers:2,width:0", "a multiple of 8, up to 32"),
         ("timm:resnet18", "is none that learns from texts"), ("hf:nowhere.json", "nowhere.json does not exist"),
     ],
 )  # fmt: skip

@@ -28,7 +28,7 @@ from compressor.tasks.text_classification.tokenization import FILE, TextTokenize
 
 __all__ = ["create_student", "create_trainee", "require_student"]
 
-FORMS = "layers:N, layers:half, layers:0,2,5, hf:REPO_OR_PATH or hf:CONFIG.json"
+FORMS = "layers:N, layers:half, layers:0,2,5, layers:N,width:W, hf:REPO_OR_PATH or hf:CONFIG.json"
 
 
 def require_student(reference: str, init: str) -> None:
@@ -88,16 +88,19 @@ def _cut(
             f"student {reference!r} is cut out of its teacher, and this one is no network",
             "--student hf:PATH, with its own weights",
         )
-    network, layers, count = cut(teacher, reference, drawn=init == "random")
+    made = cut(teacher, reference, drawn=init == "random")
+    network = made.network
     source = teacher.weights.source
     before = of_texts(teacher.preprocess)
     # Of these data, the pair and the length are found anew (lengths.fitted).
     changes: dict[str, object] = {"pair": None, "token_types": token_types(network.model)}
     if max_length is not None:
         changes["max_length"] = max_length
-    shown = ", ".join(map(str, layers))
+    shown = ", ".join(map(str, made.layers))
     start = "drawn at random" if init == "random" else "with the teacher's weights"
-    note = f"student {reference}: layers {shown} of the {count} of {source} (0 to {count - 1}), {start}"
+    notes = [f"student {reference}: layers {shown} of the {made.count} of {source} (0 to {made.count - 1}), {start}"]
+    if made.kept is not None:
+        notes.append(f"student {reference}: {made.kept.told(made.layers)}")
     weights = Weights(
         source=f"{reference} of {source}",
         architecture=teacher.weights.architecture,
@@ -106,7 +109,8 @@ def _cut(
         parameters=_count(network),
     )
     names = tuple((name,) for name in class_names)
-    return check_input(LoadedModel(network, before.model_copy(update=changes), names, weights, "hf", notes=(note,)))
+    loaded = LoadedModel(network, before.model_copy(update=changes), names, weights, "hf", notes=tuple(notes))
+    return check_input(loaded)
 
 
 def _drawn(
