@@ -90,7 +90,7 @@ Student = Annotated[
     str | None,
     typer.Option(
         help="Of images any timm model, timm:NAME or timm:local-dir:PATH, cut or changed as timm:NAME+width0.5; "
-        "of texts layers:N, layers:0,2,5, layers:N,width:W or hf:PATH."
+        "of texts layers:N, layers:0,2,5, layers:N,width:W, static:D or hf:PATH."
     ),
 ]
 Students = Annotated[

@@ -1,7 +1,8 @@
 """The one table of tasks. Adding a modality is a folder beside this file and a row here."""
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
@@ -29,8 +30,9 @@ class TaskRow:
     that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along.
     `candidates`: where its CATALOGUE of students is; "" where it has none. `students`: the schemes of its students, and
     `student`, the default one. `teaching`: the recipe of `kdc teach` (distill/regimes/), and `regime`, that of `kdc
-    distill`, where it does not go by the data. `signs`: where it is told how its data and models are known. `columns`:
-    whether columns of its tables may be stated. `lacks`: what kdc cannot do with it yet."""
+    distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
+    how its data and models are known. `columns`: whether columns of its tables may be stated. `lacks`: what kdc cannot
+    do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -42,6 +44,7 @@ class TaskRow:
     student: str = ""
     teaching: str = "teach"
     regime: str = ""
+    regimes: Mapping[str, str] = field(default_factory=dict)
     signs: str = ""
     columns: bool = False
     lacks: tuple[str, ...] = ()
@@ -64,10 +67,11 @@ TASKS: dict[str, TaskRow] = {
         ("csv", "parquet", "hf", "folder"),
         ("hf",),
         "hf",
-        students=("layers", "hf"),
+        students=("layers", "static", "hf"),
         student="layers:half",
         teaching="text_teach",
         regime="text",
+        regimes={"static": "text_static"},
         signs="compressor.tasks.text_classification.signs",
         columns=True,
         lacks=("kdc export", "kdc specialists", "--qat", "--profile", "--students", "--unlabelled"),

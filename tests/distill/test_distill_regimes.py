@@ -23,7 +23,7 @@ from tests.kit import Hearing
 
 ROOT = Path(__file__).resolve().parents[2]
 YAMLS = sorted(Path(regimes.__file__).parent.glob("*.yaml"))
-OTHERS = ("teach", "self", "peers", "text", "text_teach")
+OTHERS = ("teach", "self", "peers", "text", "text_static", "text_teach")
 """Of who teaches, and of a task that has a regime of its own."""
 Asked = dict[str, Any]
 

@@ -14,7 +14,7 @@ from compressor.schema.preprocess import TextPreprocess
 from compressor.tasks.text_classification.opening import Texts
 from compressor.tasks.text_classification.tokenization import of_texts, tokenizer_of
 
-__all__ = ["MOST", "fitted", "is_pair", "require_texts", "texts_of"]
+__all__ = ["MOST", "fitted", "is_pair", "refuse_pairs", "require_texts", "texts_of"]
 
 MOST = 128
 """Tokens that are shown at most, where nobody states more."""
@@ -67,6 +67,15 @@ def require_texts(preprocess: TextPreprocess, split: Split, source: str) -> None
     if preprocess.pair is not None and preprocess.pair != is_pair(split):
         was, now = ("pairs of texts", "single texts") if preprocess.pair else ("single texts", "pairs of texts")
         raise KdcError(f"{source} reads {was}, and the data has {now}", "--text-column NAME, twice for a pair")
+
+
+def refuse_pairs(split: Split, source: str) -> None:
+    """Raise KdcError where a model that reads the mean of all tokens is to read pairs."""
+    if is_pair(split):
+        raise KdcError(
+            f"{source} reads the mean of all tokens, which does not tell the two texts of a pair apart",
+            "--student layers:N; or one text: --text-column NAME",
+        )
 
 
 def _lengths(preprocess: TextPreprocess, data: Dataset, source: str, progress: Progress) -> NDArray[np.int64]:

@@ -59,7 +59,28 @@ class TextTokenizer:
     @cached_property
     def size(self) -> int:
         """Every id is below it."""
-        return 1 + max(self._library.get_vocab(with_added_tokens=True).values(), default=0)
+        return 1 + max(self.vocabulary.values(), default=0)
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Token -> id."""
+        tokens: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
+        return tokens
+
+    @cached_property
+    def special(self) -> frozenset[int]:
+        """The ids of tokens that no text is made of: of a beginning, an end, what is unknown."""
+        added = self._library.get_added_tokens_decoder()
+        unknown = [] if self.unknown is None else [self.unknown]
+        return frozenset([*(number for number, token in added.items() if token.special), *unknown])
+
+    @cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special tokens before a text, and those behind it."""
+        encoded = self.encode([("a",)])[0].ids.tolist()
+        inside = [place for place, number in enumerate(encoded) if number not in self.special]
+        first, last = (inside[0], inside[-1] + 1) if inside else (len(encoded), len(encoded))
+        return encoded[:first], encoded[last:]
 
     @cached_property
     def unknown(self) -> int | None:

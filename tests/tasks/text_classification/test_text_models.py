@@ -227,7 +227,7 @@ def test_what_is_no_network_cannot_be_cut(tmp_path: Path) -> None:
         for name in ("a", "b")
     ]
     both = combined(models, Ensemble())
-    with pytest.raises(KdcError, match=r"is cut out of one teacher, and .* is several networks"):
+    with pytest.raises(KdcError, match=r"is made of one transformer, and .* is several networks"):
         TASK.create_student("layers:2", "pretrained", NAMES, None, None, both)
     with pytest.raises(KdcError, match="takes no checkpoints"):
         TASK.create_student("layers:2", "weights.pth", NAMES, None, None, models[0])

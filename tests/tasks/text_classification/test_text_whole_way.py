@@ -182,7 +182,7 @@ def test_several_teachers_and_a_classifier_of_transformers_teach(made: Path, kdc
         "distill", "--teacher", f"run:{made / 'teacher'}", "--teacher", f"hf:{folder}", "--data",
         f"csv:{made / 'data.csv'}", "--out", tmp_path / "cut", *SPEED,
     )  # fmt: skip
-    assert (ended.code, "is cut out of one teacher" in ended.err) == (2, True)
+    assert (ended.code, "is made of one transformer" in ended.err) == (2, True)
 
 
 def test_pairs_are_taught_and_cut(kdc: Kdc, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models.features import inner_of
-from compressor.models.loaded import LoadedModel, SelectClasses
+from compressor.models.loaded import LoadedModel, SelectClasses, Several
 from compressor.models.weights import heads
 from compressor.tasks.text_classification.models.classifier import TextClassifier
 from compressor.tasks.text_classification.models.hf_models import built
@@ -120,9 +120,11 @@ def one_teacher(teacher: LoadedModel, reference: str) -> TextClassifier:
     network = inner_of(teacher.network)
     if isinstance(network, TextClassifier):
         return network
+    several = isinstance(network, Several)
     raise KdcError(
-        f"student {reference!r} is cut out of one teacher, and {teacher.weights.source} is several networks",
-        "give one --teacher, or --student hf:PATH",
+        f"student {reference!r} is made of one transformer, and {teacher.weights.source} is "
+        f"{'several networks' if several else 'a table of tokens'}",
+        "give one --teacher, or --student hf:PATH" if several else "--student hf:PATH",
     )
 
 

@@ -197,7 +197,6 @@ def with_new_classifier(network: TextClassifier, classes: int) -> TextClassifier
 
 
 def save_architecture(network: TextClassifier, folder: Path) -> None:
-    """Write the model's configuration and its tokenizer to `folder`, for `from_run`."""
+    """Write the model's configuration to `folder`, for `from_run`."""
     model: Any = network.model
     write_text(folder / "config.json", json.dumps(model.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
-    write_text(folder / FILE, network.tokenizer)
