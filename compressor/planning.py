@@ -100,7 +100,7 @@ def _stops(profile: Profile, train: int) -> Iterator[str]:
 
     least = max(FEWEST, profile.batch)
     if profile.asks_for("int8") and train < least:
-        yield f"kdc export: {train} training images are too few for the calibration of int8, which takes {least}"
+        yield f"kdc export: {train} training samples are too few for the calibration of int8, which takes {least}"
 
 
 def _missing(profile: Profile) -> tuple[str, ...]:

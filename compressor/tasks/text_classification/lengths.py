@@ -82,9 +82,14 @@ def _lengths(preprocess: TextPreprocess, data: Dataset, source: str, progress: P
     """Tokens of each training text, special ones included; raises KdcError where the tokenizer knows hardly any."""
     tokenizer = tokenizer_of(preprocess)
     encoded = tokenizer.encode(texts_of(data.train))
+    if nothing := [row for row, sample in enumerate(encoded) if not len(sample.ids)]:
+        progress.warn(
+            f"{len(nothing):,} training texts have no token, by the tokenizer of {source}, so that nothing is learned "
+            f"from them, e.g. {data.train.ids[nothing[0]]}"
+        )
     if tokenizer.unknown is not None:
         ids = np.concatenate([row.ids for row in encoded])
-        special = int(sum(len(row.ids) > 0 for row in encoded)) * 2
+        special = len(encoded) * sum(map(len, tokenizer.around))
         share = float((ids == tokenizer.unknown).sum() / max(1, len(ids) - special))
         told = f"{share:.0%} of the tokens of the training texts are unknown to the tokenizer of {source}"
         if share > MOST_UNKNOWN:

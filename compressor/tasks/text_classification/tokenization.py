@@ -24,6 +24,7 @@ from compressor.tasks.text_classification.opening import Texts
 __all__ = ["FILE", "Encoded", "TextTokenizer", "kept", "of_texts", "read_tokenizer", "tokenizer_of"]
 
 FILE = "tokenizer.json"
+STARTS = ("[CLS]", "<s>", "<cls>")
 BATCH = 1024
 """Texts that are handed to the library at once."""
 
@@ -77,10 +78,18 @@ class TextTokenizer:
     @cached_property
     def around(self) -> tuple[list[int], list[int]]:
         """The special tokens before a text, and those behind it."""
-        encoded = self.encode([("a",)])[0].ids.tolist()
-        inside = [place for place, number in enumerate(encoded) if number not in self.special]
-        first, last = (inside[0], inside[-1] + 1) if inside else (len(encoded), len(encoded))
-        return encoded[:first], encoded[last:]
+        self._library.no_padding()
+        encoded = self._library.encode("a")
+        inside = [place for place, added in enumerate(encoded.special_tokens_mask) if not added]
+        first, last = (inside[0], inside[-1] + 1) if inside else (len(encoded.ids), len(encoded.ids))
+        return encoded.ids[:first], encoded.ids[last:]
+
+    @cached_property
+    def unused_start(self) -> str | None:
+        """The token that is to begin a text, where the vocabulary has one and it begins none: a post-processor is
+        missing."""
+        begins = next((token for token in STARTS if token in self.vocabulary), None)
+        return None if any(self.around) else begins
 
     @cached_property
     def unknown(self) -> int | None:

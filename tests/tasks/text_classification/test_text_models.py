@@ -20,8 +20,10 @@ from compressor.tasks.table import task_named
 from compressor.tasks.text_classification.feed import stacked
 from compressor.tasks.text_classification.models.classifier import TextClassifier, position_limit
 from compressor.tasks.text_classification.models.cutting import kept_layers
+from compressor.tasks.text_classification.opening import open_data
 from compressor.tasks.text_classification.tokenization import TextTokenizer, of_texts, tokenizer_of
-from tests.tasks.text_classification.kit import ENCODER, encoder, hf_model, texts, tokenizer_json
+from tests.kit import Hearing
+from tests.tasks.text_classification.kit import ENCODER, encoder, hf_model, texts, tokenizer_json, write_csv
 
 NAMES = ("food", "space", "sport")
 TASK = task_named("text-classification")
@@ -375,3 +377,24 @@ def test_what_is_tapped_trains(tmp_path: Path) -> None:
     _, features = Taps(network, ["scores1", "stage1", "embedding"], 3, patches="none")(network, inputs)
     sum(feature.square().mean() for feature in features.values()).backward()  # type: ignore[union-attr]
     assert network.model.bert.encoder.layer[0].attention.self.query.weight.grad.abs().sum() > 0
+
+
+def test_a_tokenizer_that_begins_no_text_is_said(tmp_path: Path) -> None:
+    """Without a post_processor there is no [CLS], which transformers puts there by itself."""
+    folder = classifier(tmp_path / "model", 1)
+    assert not load_model(f"hf:{folder}", task="text-classification").notes
+    values = json.loads((folder / "tokenizer.json").read_text())
+    values["post_processor"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    model = load_model(f"hf:{folder}", task="text-classification")
+    assert "its tokenizer.json puts no [CLS] before a text, since it has no post_processor" in model.notes[0]
+    rows = [(text, label) for text, label in texts(60)]
+    rows[3] = ("\u0301", rows[3][1])  # an accent alone, which the normalizer takes away
+    (tmp_path / "train").mkdir()
+    train = write_csv(tmp_path / "train" / "train.csv", rows)
+    for name in ("validation", "test"):
+        write_csv(train.with_name(f"{name}.csv"), texts(12, seed=len(name)))
+    progress = Hearing()
+    data = open_data(f"csv:{train.parent}", progress=progress)
+    TASK.fitted(model, data, None, progress)
+    assert any("1 training texts have no token" in line and "e.g. train/3" in line for line in progress.warnings)

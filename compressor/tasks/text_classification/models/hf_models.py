@@ -82,6 +82,11 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
         shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
         notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
     preprocess = preprocess_for(network, tokenizer, source, max_length)
+    if start := tokenizer.unused_start:
+        notes.append(
+            f"{source}: its {FILE} puts no {start} before a text, since it has no post_processor; a model that was "
+            "trained with one answers otherwise without"
+        )
     spellings = None if names is None else tuple((name,) for name in names)
     loaded = LoadedModel(network, preprocess, spellings, weights, "hf", headless=bool(left), notes=tuple(notes))
     return check_input(loaded)
