@@ -80,7 +80,7 @@ class TextTokenizer:
         """The special tokens before a text, and those behind it."""
         self._library.no_padding()
         encoded = self._library.encode("a")
-        inside = [place for place, added in enumerate(encoded.special_tokens_mask) if not added]
+        inside = [position for position, added in enumerate(encoded.special_tokens_mask) if not added]
         first, last = (inside[0], inside[-1] + 1) if inside else (len(encoded.ids), len(encoded.ids))
         return encoded.ids[:first], encoded.ids[last:]
 
