@@ -71,7 +71,7 @@ def write_best(
                     f"{bundle_dir / entry.path} is not the file that was exported (its sha256 differs)",
                     f"kdc check {bundle_dir}",
                 )
-        for path, content in _written(bundle, variant, models, row, why).items():
+        for path, content in _written(bundle_dir, bundle, variant, models, row, why).items():
             (temporary / path).write_bytes(content)
         _swap(temporary, best)
     except OSError as error:
@@ -96,14 +96,15 @@ def problems_of_best(bundle_dir: Path, report: Report, device: str = "") -> list
         return [f"{name} is {manifest.variant}, but the report chooses {report.winner}"]
     bundle, variant, row = _chosen(bundle_dir, report, report.winner)
     models = _models(variant)
-    written = _written(bundle, variant, models, row, report.why)
+    written = _written(bundle_dir, bundle, variant, models, row, report.why)
     digests = {path: file_sha256(best / path) for path in files_of(best)}
     wanted = {path: entry.sha256 for path, entry in models.items()}
     if manifest.kdc == __version__:
         wanted |= {path: _sha256(content) for path, content in written.items()}
     else:
+        described = ("labels.txt", "preprocess.json", *shipping_of(variant.task).beside)
         recorded = {file.path: file.sha256 for file in manifest.files} | {MANIFEST: digests[MANIFEST]}
-        wanted = recorded | wanted | {path: _sha256(written[path]) for path in ("labels.txt", "preprocess.json")}
+        wanted = recorded | wanted | {path: _sha256(written[path]) for path in described}
     missing = [f"{name}/{path} is missing" for path in wanted if path not in digests]
     changed = [path for path in digests if path in wanted and digests[path] != wanted[path]]
     foreign = [path for path in digests if path not in wanted]
@@ -122,7 +123,7 @@ def _models(variant: Variant) -> dict[str, FileEntry]:
 
 
 def _written(
-    bundle: Bundle, variant: Variant, models: dict[str, FileEntry], row: Row | None, why: str
+    bundle_dir: Path, bundle: Bundle, variant: Variant, models: dict[str, FileEntry], row: Row | None, why: str
 ) -> dict[str, bytes]:
     """All the other files of best/ by their paths: what describes the model, and the example programs."""
     runtime = RUNTIMES[variant.runtime]
@@ -132,6 +133,7 @@ def _written(
     model = "model.engine" if variant.build else source
     contents = {"labels.txt": "".join(f"{name}\n" for name in bundle.student.class_names).encode()}
     shipping = shipping_of(variant.task)
+    contents |= {name: (bundle_dir / name).read_bytes() for name in shipping.beside}
     programs = {} if example is None else shipping.programs(example)
     contents |= shipping.input_files(variant, batch, model, cpp="classify.cpp" in programs)
     names = programs | ({variant.build: variant.build} if variant.build else {})

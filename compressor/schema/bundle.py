@@ -128,6 +128,8 @@ class Bundle(Noun):
     tell noise from effects (A/A). `baseline`: the student of the earlier bundle whose variants have the role baseline.
     `baseline_n`: its test samples, where they are others than `eval`'s; then its predictions are not compared in this
     session. `release`: a file of what the baseline cost and predicted when it was measured (`schema.release`).
+    `sequence_length`: the tokens of a sample whose latency is measured, of the teacher's too: at most what each of them
+    reads; null where samples are all as large.
     `teacher`: null where the student and its peers were the only ones; `teacher_table`: null where it was no table."""
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -140,6 +142,7 @@ class Bundle(Noun):
     baseline_n: Annotated[int, Field(ge=1)] | None = None
     release: str | None = None
     reference: str
+    sequence_length: Annotated[int, Field(ge=1)] | None = None
     eval: EvalSet
     variants: tuple[Variant, ...]
     support: tuple[FileEntry, ...]

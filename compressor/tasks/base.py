@@ -19,7 +19,7 @@ from compressor.progress import Progress
 from compressor.schema.preprocess import PixelRange, Preprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy, Columns, Student
-from compressor.schema.tensors import TensorSpec
+from compressor.schema.tensors import EXAMPLE_LENGTH, TensorSpec
 
 if TYPE_CHECKING:
     from compressor.models.loaded import LoadedModel
@@ -70,11 +70,14 @@ def _inputs_of(batch: Batch, key: str) -> Inputs:
     return tuple(tensor for name, tensor in batch.items() if name.startswith(f"{key}/"))
 
 
-def example_inputs(specs: Sequence[TensorSpec], batch: int = 1, device: torch.device | None = None) -> Inputs:
-    """Zeros, and masks that leave nothing out: what a network is called with to find out what it does."""
+def example_inputs(
+    specs: Sequence[TensorSpec], batch: int = 1, device: torch.device | None = None, length: int = EXAMPLE_LENGTH
+) -> Inputs:
+    """Zeros, and masks that leave nothing out: what a network is called with to find out what it does. `length`: of
+    what varies beside the batch."""
     kinds = {"float32": torch.float32, "int64": torch.int64}
     return tuple(
-        torch.full(spec.sizes(batch), int(spec.mask), dtype=kinds[spec.dtype], device=device) for spec in specs
+        torch.full(spec.sizes(batch, length), int(spec.mask), dtype=kinds[spec.dtype], device=device) for spec in specs
     )
 
 

@@ -1,7 +1,8 @@
 """What differs by task in BUNDLE/best/, how the input is described and the example programs, and in a report, what a
 sample looks like. It needs no torch."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -13,12 +14,14 @@ __all__ = ["SHIPPING", "Shipping"]
 
 class Shipping:
     """As it is for a task that ships no example programs. `in_card`: what a sample is called in the bill of materials;
-    `task_in_card`: what CycloneDX calls the task. `reads`, `argument`: what its example reads, and is given."""
+    `task_in_card`: what CycloneDX calls the task. `reads`, `argument`: what its example reads, and is given.
+    `beside`: files of a run that ship beside the model, by the name that they have then."""
 
     in_card = "sample"
     task_in_card = "classification"
     reads = ""
     argument = ""
+    beside: ClassVar[Mapping[str, str]] = {}
     prepared = "`preprocess.json` says what the model takes"
 
     def input_files(self, variant: Variant, batch: int, model: str, cpp: bool) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """The one table of tasks. Adding a modality is a folder beside this file and a row here."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ __all__ = [
     "TaskRow",
     "candidates_of",
     "require_able",
+    "require_runtimes",
     "shipping_of",
     "task_named",
 ]
@@ -31,8 +32,8 @@ class TaskRow:
     `candidates`: where its CATALOGUE of students is; "" where it has none. `students`: the schemes of its students, and
     `student`, the default one. `teaching`: the recipe of `kdc teach` (distill/regimes/), and `regime`, that of `kdc
     distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
-    how its data and models are known. `columns`: whether columns of its tables may be stated. `lacks`: what kdc cannot
-    do with it yet."""
+    how its data and models are known. `columns`: whether columns of its tables may be stated. `runtimes`: those that
+    its models are built for; none named: all. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -47,6 +48,7 @@ class TaskRow:
     regimes: Mapping[str, str] = field(default_factory=dict)
     signs: str = ""
     columns: bool = False
+    runtimes: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
 
 
@@ -67,6 +69,7 @@ TASKS: dict[str, TaskRow] = {
         ("csv", "parquet", "hf", "folder"),
         ("hf",),
         "hf",
+        "compressor.tasks.text_classification.shipping",
         students=("layers", "static", "hf"),
         student="layers:half",
         teaching="text_teach",
@@ -74,7 +77,8 @@ TASKS: dict[str, TaskRow] = {
         regimes={"static": "text_static"},
         signs="compressor.tasks.text_classification.signs",
         columns=True,
-        lacks=("kdc export", "kdc specialists", "--qat", "--profile", "--students", "--unlabelled"),
+        runtimes=("onnxruntime", "openvino"),
+        lacks=("kdc specialists", "--qat", "--profile", "--students", "--unlabelled"),
     ),
 }
 
@@ -106,3 +110,14 @@ def require_able(task: str, what: str) -> None:
     """Raise KdcError where kdc cannot do `what` with the task yet, as "kdc export"."""
     if task in TASKS and what in TASKS[task].lacks:
         raise KdcError(f"{what}: kdc cannot do that for {task} yet", "docs/text.md says what it can")
+
+
+def require_runtimes(task: str, runtimes: Iterable[str]) -> None:
+    """Raise KdcError where kdc cannot build the task's models for one of these yet."""
+    built = TASKS[task].runtimes if task in TASKS else ()
+    for runtime in runtimes if built else ():
+        if runtime not in built:
+            raise KdcError(
+                f"kdc export: kdc cannot build {task} for {runtime} yet; it can for {', '.join(built)}",
+                f"--target {built[0]}, or another --profile",
+            )

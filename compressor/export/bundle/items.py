@@ -45,6 +45,9 @@ VALIDATION = 10_000
 VALIDATION_VALUES = 450_000_000
 """Validation samples, at most, that choices are made on, and their values in all: 3,000 images at 224 px, which is
 enough to see half a point of accuracy, and takes a minute or two a candidate on a small machine."""
+TOKEN = 1500
+"""What a token costs in values of an image: small encoders multiply millions of times for each, and small networks for
+images thousands of times a value."""
 
 AIM = 0.5
 """The ladder aims at this share of what may be lost: the best of several candidates looks better than it is."""
@@ -55,7 +58,8 @@ Retrain = Callable[[Scheme], Path]
 
 @dataclass(frozen=True)
 class Workspace:
-    """A bundle being made in `root`. `work`: what is needed on the way and does not ship."""
+    """A bundle being made in `root`. `work`: what is needed on the way and does not ship. `sequence_length`: see
+    `schema.bundle.Bundle`."""
 
     root: Path
     work: Path
@@ -63,6 +67,7 @@ class Workspace:
     record: Student
     data: Dataset
     progress: Progress
+    sequence_length: int | None = None
 
     @property
     def task(self) -> Task:
@@ -108,6 +113,7 @@ def student_item(
         delivery=delivery,
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
         work=workspace.work,
+        sequence_length=workspace.sequence_length,
     )
 
 
@@ -129,6 +135,7 @@ def teacher_item(workspace: Workspace, teacher: LoadedModel, images: str, delive
         delivery=Delivery(explain=delivery.explain),
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
         work=workspace.work,
+        sequence_length=workspace.sequence_length,
     )
 
 
@@ -148,7 +155,7 @@ def _source(workspace: Workspace, network: nn.Module, model: LoadedModel, studen
         part = part_of(workspace.data.train, CALIBRATION)
         if len(part) < max(FEWEST, profile.batch):
             raise KdcError(
-                f"{len(part)} training images are too few for the calibration of int8: at least "
+                f"{len(part)} training {workspace.task.samples} are too few for the calibration of int8: at least "
                 f"{max(FEWEST, profile.batch)} are needed",
                 "give more training data, or leave int8 out: --precision …",
             )
@@ -177,7 +184,8 @@ def _judge(workspace: Workspace, network: nn.Module, student: LoadedModel, recor
 
 def validation_size(preprocess: Preprocess) -> int:
     """How many validation samples of that size choices are made on, where there are so many."""
-    return min(VALIDATION, VALIDATION_VALUES // preprocess.cost)
+    values = preprocess.cost if preprocess.longest is None else TOKEN * preprocess.longest
+    return min(VALIDATION, VALIDATION_VALUES // values)
 
 
 def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> float:

@@ -77,7 +77,8 @@ def _impossible(flag: str, runtime: str, able: str) -> KdcError:
 class ExportItem:
     """A model on its way into a bundle. `images`, `reference`: where its test inputs and torch's answers lie,
     relative to the bundle `root`; `judge`: of its answers on validation, for the student alone.
-    `top`: where its top rung comes from; `work`: for what does not ship."""
+    `top`: where its top rung comes from; `work`: for what does not ship; `sequence_length`: see
+    `schema.bundle.Bundle`."""
 
     root: Path
     role: Role
@@ -90,6 +91,7 @@ class ExportItem:
     delivery: Delivery
     write_reference: Callable[[nn.Module, str], None]
     work: Path
+    sequence_length: int | None = None
 
 
 def variants_of(item: ExportItem, profile: Profile, progress: Progress) -> Iterator[Variant]:
@@ -137,7 +139,7 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
         reference_logits=_reference(item, made.qat),
         preprocess=model.preprocess,
         parameters=model.weights.parameters,
-        macs=count_macs(item.source.network, model.preprocess.inputs),
+        macs=count_macs(item.source.network, model.preprocess.inputs, item.sequence_length),
         made=made.description,
         weight_bytes=weight_bytes(builder_of(runtime).constants(made.model)),
         compressed_bytes=compressed_bytes(files),

@@ -142,10 +142,10 @@ class TextClassification:
                     for name, tensor in made.items()
                 }  # fmt: skip
 
-        return write_records(rows(), like, path)
+        return write_records(rows(), like, path, texts.mask)
 
     def stored(self, path: Path, preprocess: Preprocess) -> Stored:
-        return StoredRecords(np.load(path, mmap_mode="r", allow_pickle=False), path)
+        return StoredRecords(np.load(path, mmap_mode="r", allow_pickle=False), path, preprocess.mask)
 
     def evaluation(
         self, split: Split, preprocess: Preprocess, batch: int, device: torch.device

@@ -7,10 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.kit import call
+from tests.shared import made_once
 
-__all__ = ["ENCODER", "SPEED", "TOPICS", "encoder", "hf_model", "taught", "texts", "tokenizer_json", "write_csv"]
+__all__ = [
+    "ENCODER",
+    "SPEED",
+    "TOPICS",
+    "encoder",
+    "hf_model",
+    "made_texts",
+    "taught",
+    "texts",
+    "tokenizer_json",
+    "write_csv",
+]
 
 TOPICS = {
     "sport": ("goal", "match", "team", "score", "coach", "league", "win"),
@@ -93,3 +106,13 @@ def taught(folder: Path, data: Path, *more: object, epochs: int = 12) -> Path:
     )  # fmt: skip
     assert code == 0
     return folder / "teacher"
+
+
+def made_texts(factory: pytest.TempPathFactory) -> Path:
+    """data.csv, encoder/, and the teacher/ that it was taught to be. Never change them."""
+
+    def make(folder: Path) -> None:
+        write_csv(folder / "data.csv", texts(240))
+        taught(folder, folder / "data.csv")
+
+    return made_once(factory, "texts", make)

@@ -15,8 +15,7 @@ import torch
 from compressor.models import load_run
 from compressor.tasks.text_classification.tokenization import of_texts
 from tests.kit import Ended, call
-from tests.shared import made_once
-from tests.tasks.text_classification.kit import SPEED, taught, texts, write_csv
+from tests.tasks.text_classification.kit import SPEED, made_texts, taught, texts, write_csv
 
 pytestmark = pytest.mark.slow
 
@@ -27,11 +26,7 @@ Kdc = Callable[..., Ended]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data.csv, encoder/, and the teacher/ that it was taught to be. Never change them."""
 
-    def make(folder: Path) -> None:
-        write_csv(folder / "data.csv", texts(240))
-        taught(folder, folder / "data.csv")
-
-    return made_once(tmp_path_factory, "texts", make)
+    return made_texts(tmp_path_factory)
 
 
 def distilling(made: Path, out: Path, *more: object, student: str = "layers:2", epochs: int = 4) -> tuple[object, ...]:
@@ -249,8 +244,6 @@ def test_commands_that_know_no_texts_yet_say_so(made: Path, kdc: Kdc, here: Path
     run = tmp_path / "run"
     assert call(*distilling(made, run, epochs=1)) == 0
     for command in (
-        ("export", run, "--profile", here, "--out", tmp_path / "bundle"),
-        ("export", run, "--profile", here, "--out", tmp_path / "bundle", "--plan"),
         ("specialists", "--teacher", f"run:{made / 'teacher'}", "--data", f"csv:{made / 'data.csv'}", "--count", 2,
          "--out", tmp_path / "many"),
         ("students", "--profile", here, "--student", "layers:2"),
@@ -260,7 +253,6 @@ def test_commands_that_know_no_texts_yet_say_so(made: Path, kdc: Kdc, here: Path
         assert ended.code == 2, (command, ended.err)
         assert "Traceback" not in ended.err
         assert "bug" not in ended.err
-        assert not (tmp_path / "bundle" / "bundle.json").exists()
 
 
 def test_control_assistants_and_a_plan(made: Path, kdc: Kdc, tmp_path: Path) -> None:
