@@ -26,6 +26,7 @@ import marshal
 import os
 import pkgutil
 import runpy
+import select
 import selectors
 import shlex
 import signal
@@ -176,10 +177,6 @@ def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
                 if key.fileobj in users:
                     selector.unregister(key.fileobj)
                     users.remove(key.fileobj)
-                    if not users:
-                        for program in programs:
-                            os.kill(program, signal.SIGKILL)
-                        return None
                 elif key.fileobj is listening:
                     link, _ = listening.accept()
                     asked, files = received(link)
@@ -205,6 +202,11 @@ def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
                     if key.fileobj is programs[key.data][0]:  # who stood for it is gone, or it has ended right now
                         os.kill(key.data, signal.SIGKILL)
                     end(key.data)
+            # Who has come, but was not heard yet, needs it.
+            if not users and not select.select([listening], [], [], 0)[0]:
+                for program in programs:
+                    os.kill(program, signal.SIGKILL)
+                return None
 
 
 def import_all_of(package: str) -> None:
@@ -277,6 +279,9 @@ def become(asked: dict[str, Any]) -> None:
         os.close(number)
     for number in {0, 1, 2} - set(asked["files"]):
         os.close(number)
+    # Its server may ignore them: nohup, a shell's background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in asked["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     os.umask(asked["umask"])

