@@ -13,12 +13,22 @@ __all__ = ["students"]
 
 def students(
     profile: Annotated[str, typer.Option(help="The profile: what to build, how many threads, the budget.")],
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="Of texts: the model that candidates are made of, run:DIR or hf:REPO_OR_PATH."
+        ),
+    ] = None,
     classes: Annotated[int, typer.Option(min=2, max=100_000, help="Classes of the task.")] = 1000,
     input_size: Annotated[
-        list[int] | None, typer.Option(help="Pixels; may be given several times. Default: the profile's.")
+        list[int] | None,
+        typer.Option(
+            help="Pixels; may be given several times. Default: the profile's. Of texts: --set sequence_length."
+        ),
     ] = None,
     student: Annotated[
-        list[str] | None, typer.Option(help="Only this one, timm:NAME; may be given several times.")
+        list[str] | None,
+        typer.Option(help="Only this one, timm:NAME, or of texts as of kdc distill; may be given several times."),
     ] = None,
     allow_surgery: AllowSurgery = False,
     device: Device = "local",
@@ -45,9 +55,13 @@ def students(
         "profile": profile, "classes": classes, "input_size": input_size or (), "student": student or (),
         "allow_surgery": allow_surgery, "set": assignments or (), "csv": csv, "progress": progress_for(quiet),
     }  # fmt: skip
+    if estimate and teacher is not None:
+        raise KdcError("--estimate knows networks of images alone, and --teacher is of texts", "leave --estimate out")
     if estimate and (device != "local" or device_python is not None or fresh):
         raise KdcError("--estimate reaches no device, so --device, --device-python and --fresh mean nothing with it")
-    measuring: dict[str, Any] = {"device": device, "device_python": device_python, "fresh": fresh}
+    measuring: dict[str, Any] = {
+        "device": device, "device_python": device_python, "fresh": fresh, "teacher": teacher,
+    }  # fmt: skip
     result = api.estimate_students(**asked) if estimate else api.students(**asked, **measuring)
     if as_json:
         show_json(result.answer.model_dump_json(indent=2))

@@ -70,6 +70,7 @@ TASKS: dict[str, TaskRow] = {
         ("hf",),
         "hf",
         "compressor.tasks.text_classification.shipping",
+        "compressor.tasks.text_classification.candidates",
         students=("layers", "static", "hf"),
         student="layers:half",
         teaching="text_teach",
@@ -100,7 +101,8 @@ def shipping_of(name: str) -> "Shipping":
 
 
 def candidates_of(name: str) -> Any:
-    """The module with the task's CATALOGUE of students: family -> names, `create` and `drawn`. Raises KdcError."""
+    """The module with the task's CATALOGUE of students, family -> names, or where they are made of a teacher, its
+    `catalogue_of`; `create` and `drawn`. Raises KdcError."""
     if not TASKS[name].candidates:
         raise KdcError(f"there is no catalogue of students for {name}", "name one: kdc distill --student …")
     return importlib.import_module(TASKS[name].candidates)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from tests.tasks.text_classification.kit import SPEED, taught, texts, tokenizer_
 from tests.tasks.text_classification.test_text_models import NAMES, SAMPLES, TASK, VOCABULARY, classifier, logits, same
 
 Kdc = Callable[..., Ended]
+FAST = ("--rounds", 12, "--seconds", 2, "--no-throughput")
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +156,26 @@ def test_a_table_learns_and_is_a_run_as_any_other(made: Path, kdc: Kdc, tmp_path
     ended = kdc(*distilling(made, tmp_path / "other", *hint))
     assert ended.code == 2
     assert "a table of tokens (static:D) has no layers to compare" in " ".join(ended.err.split())
+
+
+@pytest.mark.slow
+def test_a_table_and_a_narrower_cut_are_exported_and_measured(made: Path, kdc: Kdc, here: Path, tmp_path: Path) -> None:
+    """As any other student; of a network that learned from another's states, no projector is in the bundle."""
+    states = ("--set", "losses=[{name: kd}, {name: relations}, {name: hidden_states}]")
+    for name, student, more in (("table", "static:16", ()), ("narrow", "layers:2,width:16", states)):
+        run, bundle = tmp_path / name, tmp_path / f"{name}-bundle"
+        assert kdc(*distilling(made, run, "--student", student, *SPEED, "--epochs", 6, *more)).code == 0
+        ended = kdc("export", run, "--profile", here, "--out", bundle, *FAST)
+        assert (bundle / "report.json").is_file(), ended.err
+        reference = np.load(bundle / "eval" / "student_reference.npy")
+        for variant in ("onnxruntime-fp32", "openvino-f32"):
+            answers = np.load(bundle / "measurements" / f"{variant}.npy")
+            assert np.abs(answers - reference).max() < 1e-4, (name, variant)
+        weights = load_run(run)[1].weights.parameters
+        graph = onnx.load(bundle / "model.onnx").graph
+        floats = sum(int(np.prod(each.dims)) for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT)
+        assert abs(floats - weights) < 200, "a scale here, an epsilon there"
+        assert not [each for each in graph.initializer if sorted(each.dims) == [16, 32] and name == "narrow"]
 
 
 @pytest.mark.slow
