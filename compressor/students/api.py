@@ -61,8 +61,7 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     """
     teacher = None if wanted.teacher is None else load_model(wanted.teacher, task=wanted.task)
     built = TASKS[wanted.task].runtimes
-    entries = entries_of(wanted, profile, teacher)
-    variants = tuple(pair for pair in screened(profile) if not built or pair[0] in built)
+    entries, variants = entries_of(wanted, profile, teacher), screened(profile, built)
     if not variants:
         reason = f"profile {profile.name} has nothing that can be measured before training"
         raise KdcError(reason, "add a float precision to one of its targets")
@@ -157,10 +156,10 @@ def _why_not(pair: tuple[str, str], variants: Sequence[tuple[str, str]]) -> str:
     return f"{'-'.join(variants[others.index(runtime)])} stands for {runtime} in float"
 
 
-def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
+def screened(profile: Profile, built: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
     """The (runtime, precision) pairs that tell candidates apart: of each runtime the first float precision, and int8
     where it has a quick way there. Runtimes whose export takes tens of seconds a model are left out, unless the profile
-    has no other."""
+    has no other. `built`: those that the candidates are built for; none named: all."""
     quick = [target for target in profile.targets if not RUNTIMES[target.runtime].slow_export]
     pairs = []
     for target in quick or profile.targets:
@@ -169,7 +168,7 @@ def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
         quantizer = builder_of(target.runtime).quantizer
         if "int8" in target.precisions and quantizer is not None and quantizer.skeleton is not None:
             pairs.append((target.runtime, "int8"))
-    return tuple(pairs)
+    return tuple(pair for pair in pairs if not built or pair[0] in built)
 
 
 def _families(wanted: Wanted, teacher: LoadedModel | None) -> dict[str, str]:
