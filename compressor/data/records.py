@@ -24,7 +24,12 @@ class StoredRecords:
 
     @property
     def request(self) -> dict[str, object]:
-        return {"inputs": str(self._path.resolve())}
+        return {"inputs": str(self._path.resolve()), **({"mask": self._mask} if self._mask else {})}
+
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """How many positions of each sample count, [N]; None where there is no mask."""
+        return None if self._mask is None else self._rows[self._mask].sum(axis=1).astype(np.int64)
 
     @property
     def cost(self) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from compressor import __version__
@@ -12,7 +13,7 @@ from compressor.errors import KdcError, os_error
 from compressor.files.atomic import TEMPORARY, file_sha256
 from compressor.files.bundle_change import new_folder
 from compressor.files.bundle_folder import BEST, files_of
-from compressor.runtimes import RUNTIMES
+from compressor.runtimes import RUNTIMES, Example
 from compressor.schema.base import Noun, read_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 from compressor.schema.manifest import Manifest
@@ -142,7 +143,7 @@ def _written(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,
         runtime=variant.runtime,
-        install=(example and example.install) or runtime.on_device,
+        install=" ".join([(example and example.install) or runtime.on_device, *shipping.packages]),
         runtime_version=row.runtime_version if row else None,
         precision=variant.precision,
         executed_precision=row.executed_precision if row else None,
@@ -164,12 +165,19 @@ def _written(
         files=(),
     )
     contents["README.md"] = to_readme(
-        manifest, shipping, example if programs else None, sum(entry.bytes for entry in variant.files)
+        manifest, shipping, _as_shipped(example, programs), sum(entry.bytes for entry in variant.files)
     ).encode()
     manifest = manifest.model_copy(update={"files": _entries(models, contents)})
     numpy = bundle.student.environment.packages.get("numpy")
     contents["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, shipping, numpy, tuple(models)).encode()
     return {**contents, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, contents)}))}
+
+
+def _as_shipped(example: Example | None, programs: dict[str, str]) -> Example | None:
+    """The programs that ship of this task: perhaps none, or none in C++."""
+    if example is None or not programs:
+        return None
+    return example if "classify.cpp" in programs else replace(example, cpp="")
 
 
 def _entries(models: dict[str, FileEntry], written: dict[str, bytes]) -> tuple[FileEntry, ...]:

@@ -63,6 +63,11 @@ class Preprocess(Noun):
         return None
 
     @property
+    def lengths(self) -> tuple[int, ...]:
+        """At which lengths of a sample latency is measured, beside that of each sample as long as it is."""
+        return ()
+
+    @property
     def described(self) -> str:
         """What the model takes, as "images of 224×224"."""
         raise NotImplementedError
@@ -148,6 +153,10 @@ class TextPreprocess(Preprocess):
     @property
     def longest(self) -> int:
         return self.max_length
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(sorted({min(length, self.max_length) for length in (16, 64, 128, 256)}))
 
     @property
     def described(self) -> str:

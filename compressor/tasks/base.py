@@ -143,6 +143,10 @@ class Stored(Protocol):
         """How many samples."""
 
     @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """How long each sample is, [N]; None where they are all as large."""
+
+    @property
     def request(self) -> dict[str, object]:
         """What a runner is told so that it feeds them to a model (targets/README.md, "predict")."""
 

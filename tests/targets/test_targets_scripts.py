@@ -24,6 +24,9 @@ OWN_RUNTIME = {
     "et": {"executorch"},
     "litert": {"ai_edge_litert"},
     "images": {"PIL"},
+    "tokens": {"tokenizers"},
+    "texts_ort": {"onnxruntime"},
+    "texts_ov": {"openvino"},
 }
 ALL_RUNTIMES = set[str]().union(*OWN_RUNTIME.values())
 

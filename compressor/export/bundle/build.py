@@ -11,7 +11,7 @@ from compressor.errors import KdcError, needs, os_error
 from compressor.export.bundle.eval_set import eval_set
 from compressor.export.bundle.history import write_history
 from compressor.export.bundle.identity import without_paths
-from compressor.export.bundle.items import Retrain, Workspace, student_item, teacher_item
+from compressor.export.bundle.items import LENGTHS, Retrain, Workspace, student_item, teacher_item
 from compressor.export.bundle.teacher_predictions import matched_by_ids_alone, write_teacher_table
 from compressor.export.bundle.variants import REFERENCE, Delivery, entry, variants_of
 from compressor.export.judge import machine_isa
@@ -150,7 +150,8 @@ def _fill(root: Path, profile: Profile, sources: Sources, delivery: Delivery, pr
         teacher_table=teacher_table,
         reference="-".join(REFERENCE),
         sequence_length=workspace.sequence_length,
-        eval=tested_on,
+        lengths=_lengths(student.preprocess, workspace.sequence_length, teacher.preprocess if teacher else None),
+        eval=tested_on.model_copy(update={"lengths": LENGTHS}) if (root / LENGTHS).exists() else tested_on,
         variants=tuple(variants),
         support=_support(workspace, sources.run, variants),
         notes=tuple(filter(None, (differs, by_ids))),
@@ -161,6 +162,13 @@ def _sequence_length(profile: Profile, *preprocesses: Preprocess) -> int | None:
     """The tokens of a sample whose latency is measured: see `schema.bundle.Bundle`."""
     longest = [preprocess.longest for preprocess in preprocesses if preprocess.longest is not None]
     return min([*longest, profile.sequence_length or longest[0]]) if longest else None
+
+
+def _lengths(student: Preprocess, timed: int | None, teacher: Preprocess | None) -> tuple[int, ...]:
+    """Those of `schema.bundle.Bundle`: at most what both models read, and not the one that is timed anyway."""
+    most = [model.longest for model in (student, teacher) if model is not None and model.longest is not None]
+    stated = sorted({min(length, *most) for length in student.lengths} - {timed})
+    return (0, *stated) if most else ()
 
 
 def _teacher_table(workspace: Workspace, table: LoadedTable | str | None) -> tuple[TeacherTable | None, str]:

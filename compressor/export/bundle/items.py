@@ -25,10 +25,11 @@ from compressor.schema.profile import Profile
 from compressor.schema.quantization import Scheme
 from compressor.schema.student import Accuracy, Student
 from compressor.tasks.base import Stored, Task
-from compressor.tasks.table import task_named
+from compressor.tasks.table import shipping_of, task_named
 
 __all__ = [
     "CALIBRATION",
+    "LENGTHS",
     "Retrain",
     "Workspace",
     "needed",
@@ -37,6 +38,9 @@ __all__ = [
     "teacher_item",
     "validation_size",
 ]
+
+LENGTHS = "eval/lengths.npy"
+"""How many tokens of each test sample the student reads."""
 
 CALIBRATION = 256
 """Training images, at most, that ranges are computed from."""
@@ -96,7 +100,10 @@ def student_item(
     )
     network = qat_student.float_network if qat_student is not None else student.network
     images, reference = "eval/student_inputs.npy", "eval/student_reference.npy"
+    texts = shipping_of(record.task).write_texts(workspace.data.test, workspace.root)
     inputs = workspace.inputs(student.preprocess, images)
+    if inputs.lengths is not None:
+        np.save(workspace.root / LENGTHS, inputs.lengths)
     workspace.write_reference(network, inputs, reference)
     return ExportItem(
         root=workspace.root,
@@ -114,6 +121,7 @@ def student_item(
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
         work=workspace.work,
         sequence_length=workspace.sequence_length,
+        texts=texts,
     )
 
 

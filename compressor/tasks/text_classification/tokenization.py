@@ -36,6 +36,21 @@ class Encoded(NamedTuple):
     types: NDArray[np.int64]
 
 
+def kept_tokens(texts: Sequence[int | None], most: int) -> NDArray[np.int64]:
+    """Which tokens of a sample are kept, `most` of them: the special ones, and the first of each text. `texts`: of
+    which text each is, None for special ones. Of a pair the longer text is cut first; what cannot be shared out evenly
+    is the longer one's (as TruncationStrategy::LongestFirst of tokenizers has it)."""
+    of = np.array([2 if text is None else text for text in texts])
+    counts = [int((of == number).sum()) for number in (0, 1)]
+    room = max(0, most - int((of == 2).sum()))
+    longer = int(counts[0] <= counts[1])
+    kept = [0, 0]
+    kept[1 - longer] = min(counts[1 - longer], room // 2)
+    kept[longer] = min(counts[longer], room - kept[1 - longer])
+    chosen = [np.flatnonzero(of == number)[: kept[number]] for number in (0, 1)]
+    return np.sort(np.concatenate([np.flatnonzero(of == 2), *chosen]))
+
+
 class TextTokenizer:
     """A tokenizer.json; `text`: it, without padding and truncation."""
 
@@ -105,15 +120,16 @@ class TextTokenizer:
         """Each sample with its special tokens, cut to `max_length` tokens: of a pair the longer text first."""
         library = self._library
         library.no_padding()
-        if max_length is None:
-            library.no_truncation()
-        else:
-            library.enable_truncation(max_length, strategy="longest_first")
+        library.no_truncation()  # it keeps what it cuts off, too: of a pair of long texts, in all combinations
         encoded = []
         for start in range(0, len(texts), BATCH):
             batch = [sample if len(sample) > 1 else sample[0] for sample in texts[start : start + BATCH]]
             for row in library.encode_batch(batch):
-                encoded.append(Encoded(np.array(row.ids, np.int64), np.array(row.type_ids, np.int64)))
+                tokens = Encoded(np.array(row.ids, np.int64), np.array(row.type_ids, np.int64))
+                if max_length is not None and len(tokens.ids) > max_length:
+                    kept = kept_tokens(row.sequence_ids, max_length)
+                    tokens = Encoded(tokens.ids[kept], tokens.types[kept])
+                encoded.append(tokens)
         return encoded
 
 
