@@ -52,7 +52,7 @@ def plan_export(
     from compressor.models.lineage import data_of
 
     claim(out, overwrite)
-    delivery = Delivery(building.bake, building.dynamic_batch, building.explain)
+    delivery = Delivery(building.bake, building.dynamic_batch, building.explain, building.trim)
     sources = sources_of(run, profile, teacher=teacher, retrain=None, delivery=delivery)
     data = data_of(sources.request, sources.record, progress)
     asked = [(target.runtime, name) for target in profile.targets for name in target.precisions]

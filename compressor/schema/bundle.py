@@ -58,7 +58,8 @@ class Variant(Noun):
     `baked`: the last step of `preprocess`, its normalization, is part of the model, which takes what comes before it:
     of images, uint8 [batch, height, width, 3]. `dynamic_batch`: the batch may vary from call to call.
 
-    `weights`: of the retrained student, where it was made from that one, and not from the bundle's student as it is.
+    `weights`: of the retrained or trimmed student, where it was made from that one, and not from the bundle's student
+    as it is.
 
     `score`: its answers on validation, which the choice between variants is made on; null where nothing here could run
     it. `rungs`: every candidate of the ladder to int8, in the order in which they were made; one of them was taken.

@@ -274,6 +274,10 @@ class Task(Protocol):
         """`network` as it ships, in evaluation mode: branches that only serve training are merged into one. The same
         answers but for rounding; itself where there is nothing to merge."""
 
+    def trimmed(self, student: "LoadedModel", data: Dataset, progress: Progress) -> tuple["LoadedModel", str, str]:
+        """The student with the tokens alone that the training samples use, its tokenizer's file, and in words, said,
+        what that changed on validation. Raises KdcError where samples are not made of tokens."""
+
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
         """Write to the run in `folder` what `network_of` needs beside student.json."""
 

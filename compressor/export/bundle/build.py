@@ -1,7 +1,7 @@
 """The bundle: every variant that the profile asks for, the teacher, and all that is needed to measure them anywhere."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from compressor.schema.bundle import Bundle, FileEntry, TeacherTable, Variant
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.student import Request, Student
-from compressor.tasks.table import TASKS, require_able, require_runtimes, shipping_of
+from compressor.tasks.table import TASKS, require_able, require_runtimes, shipping_of, task_named
 
 __all__ = ["Sources", "export_bundle", "require_exporters", "sources_of"]
 
@@ -76,8 +76,9 @@ def sources_of(
 ) -> "Sources":
     """What `export_bundle` builds from, but for the data. Raises KdcError for what cannot be built, and for what is not
     there any more."""
-    delivery.require_possible(profile)
-    task = read_student(run).task
+    told = read_student(run)
+    task = told.task
+    delivery.require_possible(profile, told.preprocess)
     require_able(task, "kdc export")
     require_runtimes(task, [target.runtime for target in profile.targets])
     student, record = load_run(run)
@@ -124,6 +125,11 @@ def _fill(root: Path, profile: Profile, sources: Sources, delivery: Delivery, pr
     here sees them."""
     student, teacher, record = sources.student, sources.teacher, sources.record
     data = data_of(sources.request, record, progress)
+    beside = {name: (sources.run / path).read_bytes() for name, path in shipping_of(record.task).beside.items()}
+    trimmed = ""
+    if delivery.trim:
+        student, tokenizer, trimmed = task_named(record.task).trimmed(student, data, progress)
+        beside = dict.fromkeys(beside, tokenizer.encode())
     length = _sequence_length(profile, *(model.preprocess for model in (student, teacher) if model is not None))
     workspace = Workspace(root, root / WORK, profile, without_paths(record), data, progress, length)
     (root / "eval").mkdir()
@@ -153,8 +159,8 @@ def _fill(root: Path, profile: Profile, sources: Sources, delivery: Delivery, pr
         lengths=_lengths(student.preprocess, workspace.sequence_length, teacher.preprocess if teacher else None),
         eval=tested_on.model_copy(update={"lengths": LENGTHS}) if (root / LENGTHS).exists() else tested_on,
         variants=tuple(variants),
-        support=_support(workspace, sources.run, variants),
-        notes=tuple(filter(None, (differs, by_ids))),
+        support=_support(workspace, beside, variants),
+        notes=tuple(filter(None, (differs, by_ids, trimmed))),
     )
 
 
@@ -193,13 +199,13 @@ def _retrain(workspace: Workspace, sources: Sources) -> Retrain | None:
     return None
 
 
-def _support(workspace: Workspace, run: Path, variants: Sequence[Variant]) -> tuple[FileEntry, ...]:
-    """Write the class names, what else of the run ships and the runners, remove what does not ship, and list all files
+def _support(workspace: Workspace, beside: Mapping[str, bytes], variants: Sequence[Variant]) -> tuple[FileEntry, ...]:
+    """Write the class names, what ships `beside` models and the runners, remove what does not ship, and list all files
     that are no variant's."""
     root = workspace.root
     (root / "labels.txt").write_text("".join(f"{name}\n" for name in workspace.record.class_names), encoding="utf-8")
-    for name, path in shipping_of(workspace.record.task).beside.items():
-        shutil.copyfile(run / path, root / name)
+    for name, content in beside.items():
+        (root / name).write_bytes(content)
     (root / "runners").mkdir()
     for name, script in runner_scripts().items():
         shutil.copyfile(script, root / "runners" / name)

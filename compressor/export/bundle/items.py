@@ -156,7 +156,7 @@ def _source(workspace: Workspace, network: nn.Module, model: LoadedModel, studen
     torch.manual_seed(0)
     network = workspace.task.merged(network)
     metadata = metadata_of(model, workspace.record, student is not None)
-    batch = None if student is not None and student.dynamic_batch else profile.batch
+    batch = None if (student is not None and student.dynamic_batch) or preprocess.mask is not None else profile.batch
     modules = to_onnx(network, preprocess.inputs, batch, profile.opset, metadata, onnx_file)
     part = part_of(workspace.data.train, 0)
     if student is not None and profile.asks_for("int8"):

@@ -16,7 +16,7 @@ from compressor.export.onnx.qdq_plan import GraphIndex, Layer
 
 __all__ = ["embedding_tables", "with_int8_tables"]
 
-LEAST = 1 << 14
+LEAST = 1 << 11
 """Values of a table below which nothing is saved."""
 MOST = 127
 
@@ -47,23 +47,22 @@ def with_int8_tables(model: onnx.ModelProto, float_nodes: Collection[str] = ()) 
     if not changed:
         return made
     values = {tensor.name: tensor for tensor in graph.initializer}
-    rounded = {table.weight: _rounded(numpy_helper.to_array(values[table.weight])) for table in changed.values()}
-    nodes = []
+    constants = [tensor for name, tensor in values.items() if name not in {table.weight for table in changed.values()}]
+    for weight in dict.fromkeys(table.weight for table in changed.values()):
+        codes, scales = _rounded(numpy_helper.to_array(values[weight]))
+        constants += [
+            numpy_helper.from_array(codes, f"{weight}_int8"),
+            numpy_helper.from_array(scales, f"{weight}_scale"),
+        ]
+    nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        table = changed.get(node.name)
-        nodes += [node] if table is None else _gathered(node, table)
+        nodes += [node] if node.name not in changed else _gathered(node, changed[node.name])
+    # Copies: what they are cleared out of would take the originals with it.
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
+    constants = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in constants]
+    del graph.node[:], graph.initializer[:]
     graph.node.extend(kept)
-    others = [tensor for tensor in values.values() if tensor.name not in rounded]
-    made_new = [
-        numpy_helper.from_array(array, f"{name}_{part}")
-        for name, parts in rounded.items()
-        for part, array in zip(("int8", "scale"), parts, strict=True)
-    ]
-    others = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in others]
-    del graph.initializer[:]
-    graph.initializer.extend([*others, *made_new])
+    graph.initializer.extend(constants)
     return made
 
 

@@ -28,6 +28,7 @@ from compressor.tasks.text_classification.models.classifier import Member, TextC
 from compressor.tasks.text_classification.models.static import StaticClassifier
 from compressor.tasks.text_classification.opening import open_data
 from compressor.tasks.text_classification.tokenization import FILE, of_texts, read_tokenizer
+from compressor.tasks.text_classification.vocabulary import trimmed
 
 __all__ = ["TASK", "TextClassification"]
 
@@ -98,6 +99,9 @@ class TextClassification:
 
     def merged(self, network: nn.Module) -> nn.Module:
         return network
+
+    def trimmed(self, student: LoadedModel, data: Dataset, progress: Progress) -> tuple[LoadedModel, str, str]:
+        return trimmed(student, data, progress)
 
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
         assert isinstance(network, (TextClassifier, StaticClassifier))
