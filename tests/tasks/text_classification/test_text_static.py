@@ -10,11 +10,14 @@ import onnx
 import pytest
 import torch
 
+from compressor.data.samples import Dataset, Split
 from compressor.errors import KdcError
 from compressor.models import LoadedModel, load_model, load_run
+from compressor.schema.student import DataInfo
 from compressor.tasks.text_classification.models.static import StaticClassifier, ranked
 from compressor.tasks.text_classification.tokenization import TextTokenizer, of_texts, tokenizer_of
-from tests.kit import Ended
+from compressor.tasks.text_classification.vocabulary import trimmed
+from tests.kit import Ended, Hearing
 from tests.shared import made_once
 from tests.tasks.text_classification.kit import SPEED, taught, texts, tokenizer_json, write_csv
 from tests.tasks.text_classification.test_text_models import NAMES, SAMPLES, TASK, VOCABULARY, classifier, logits, same
@@ -133,6 +136,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def distilling(made: Path, out: Path, *more: object) -> tuple[object, ...]:
     data = f"csv:{made / 'data.csv'}"
     return "distill", "--teacher", f"run:{made / 'teacher'}", "--data", data, "--out", out, *more
+
+
+def test_a_table_without_unused_tokens_answers_the_same(teacher: LoadedModel) -> None:
+    """As `kdc export --trim-vocabulary` leaves it: the table is nearly all of the file."""
+    made = student("static:4", teacher)
+    rows = [texts for texts in SAMPLES for _ in range(3)]
+    splits = [
+        Split(
+            name, tuple(map(str, range(len(rows)))), np.arange(len(rows)) % 3, rows.__getitem__, np.zeros(1, np.uint64)
+        )
+        for name in ("train", "validation", "test")
+    ]
+    info = DataInfo(source="t", fingerprint="t", class_names=NAMES, counts={})
+    small, _, told = trimmed(made, Dataset(info, *splits), Hearing())
+    assert small.weights.parameters < made.weights.parameters
+    assert table_of(small).shape[0] == of_texts(small.preprocess).vocabulary < VOCABULARY
+    assert "vocabulary trimmed from" in told
+    assert torch.equal(logits(small, SAMPLES), logits(made, SAMPLES))
 
 
 @pytest.mark.slow

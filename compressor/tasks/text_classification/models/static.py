@@ -11,7 +11,9 @@ it. Special tokens and unused ones have no rank, and rows of zeros. No text is l
 import re
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.errors import KdcError
@@ -21,7 +23,16 @@ from compressor.schema.preprocess import TextPreprocess
 from compressor.tasks.text_classification.models.classifier import TextClassifier
 from compressor.tasks.text_classification.tokenization import TextTokenizer, of_texts, tokenizer_of
 
-__all__ = ["FAMILY", "StaticClassifier", "asked_width", "distilled", "drawn", "network_of", "with_new_classifier"]
+__all__ = [
+    "FAMILY",
+    "StaticClassifier",
+    "asked_width",
+    "distilled",
+    "drawn",
+    "network_of",
+    "with_new_classifier",
+    "with_tokens",
+]
 
 FAMILY = "static"
 SMOOTHING = 1e-4
@@ -157,3 +168,13 @@ def with_new_classifier(network: StaticClassifier, classes: int) -> StaticClassi
     changed = StaticClassifier(vocabulary, width, classes, network.tokenizer)
     changed.table.load_state_dict(network.table.state_dict())
     return changed
+
+
+def with_tokens(network: StaticClassifier, ids: NDArray[np.int64], tokenizer: str) -> StaticClassifier:
+    """The same for the tokens `ids` alone, [tokens], which `tokenizer` has in this order."""
+    classes, width = network.classifier.weight.shape
+    changed = StaticClassifier(len(ids), width, classes, tokenizer)
+    changed.classifier.load_state_dict(network.classifier.state_dict())
+    with torch.no_grad():
+        changed.table.weight.copy_(network.table.weight[torch.from_numpy(ids)])
+    return changed.eval()
