@@ -1,6 +1,6 @@
 """Texts for the example programs: tokenized exactly as the model was trained and evaluated.
 
-classify.py has the one part that depends on the runtime, classify_tokens.py makes the tokens.
+classify.py has the one part that depends on the runtime, text_tokens.py makes the tokens.
 Standard library, numpy and tokenizers only; runs on Python 3.9 and later.
 """
 
@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # a type checker sees the checkout; where it runs, the scripts lie side by side
-    from targets.classify_tokens import TextError, Tokenizer
+    from targets.text_tokens import TextError, Tokenizer
 else:
-    from classify_tokens import TextError, Tokenizer
+    from text_tokens import TextError, Tokenizer
 
 Floats = npt.NDArray[np.float32]
 Inputs = "dict[str, npt.NDArray[np.int64]]"

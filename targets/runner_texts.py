@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
-    from targets.classify_tokens import INSTALL, TextError, Tokenizer
     from targets.runner_requests import Request, RequestError, take
+    from targets.text_tokens import INSTALL, TextError, Tokenizer
 else:
-    from classify_tokens import INSTALL, TextError, Tokenizer
     from runner_requests import Request, RequestError, take
+    from text_tokens import INSTALL, TextError, Tokenizer
 
 TIMED = 1000  # texts, at most, of which the time is told one by one
 WARM = 10

@@ -2,6 +2,8 @@
 length, and the example programs."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,7 @@ from tests.tasks.text_classification.kit import tokenizer_json
 if TYPE_CHECKING:
     from tests.targets.harness import Bench, Environment, LoadScript, StartRunner
 
+TARGETS = Path(__file__).resolve().parents[2] / "targets"
 RUNS = [("run_ort.py", "model.onnx", "fp32"), ("run_ov.py", "f32.xml", "f32")]
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -49,7 +52,7 @@ def on_device(load: "LoadScript", text: str, folder: Path, **settings: Any) -> A
     """The tokenizer of the device, with training's tokenizer.json; and that."""
     training = TextTokenizer(text, "here")
     (folder / "tokenizer.json").write_text(training.text, encoding="utf-8")
-    return load("classify_tokens").Tokenizer(folder / "tokenizer.json", sample_settings(training, **settings)), training
+    return load("text_tokens").Tokenizer(folder / "tokenizer.json", sample_settings(training, **settings)), training
 
 
 @pytest.mark.parametrize("pair", [False, True])
@@ -143,14 +146,14 @@ def test_ten_thousand_texts_as_transformers_has_them(load: "LoadScript", tmp_pat
 
 def test_a_tokenizer_of_another_model_and_texts_that_are_none(load: "LoadScript", tmp_path: Path) -> None:
     device, _ = on_device(load, tokenizer_json(), tmp_path, pair=False)
-    error = load("classify_tokens").TextError
+    error = load("text_tokens").TextError
     with pytest.raises(error, match="the model takes one text, found 2"):
         device.encode(("a", "b"))
     with pytest.raises(error, match="no text that can be tokenized"):
         device.encode(("half of a pair: \ud83d",))
     (tmp_path / "tokenizer.json").write_text((tmp_path / "tokenizer.json").read_text().replace("goal", "gaol"))
     with pytest.raises(error, match="not the one that the model was trained with"):
-        load("classify_tokens").Tokenizer(tmp_path / "tokenizer.json", device._preprocess)
+        load("text_tokens").Tokenizer(tmp_path / "tokenizer.json", device._preprocess)
 
 
 @pytest.mark.parametrize(("script", "model", "precision"), RUNS, ids=["onnxruntime", "openvino"])
@@ -224,6 +227,27 @@ def test_a_session_has_latency_by_length_and_tries_the_tokenizer(made: TextBundl
     assert "the tokenizer was not tried: pip install tokenizers" in without.stderr
     told = read_json(made.folder / "measurements" / "measurement.json", Measurement)
     assert (told.tokenizing[0].error or "").startswith("pip install tokenizers")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("qemu-aarch64-static") is None, reason="qemu-user-static is missing: no aarch64 here")
+@pytest.mark.skipif(not os.environ.get("KDC_AARCH64"), reason="KDC_AARCH64 names no folder of examples/aarch64.sh")
+def test_fifty_texts_under_emulated_aarch64(tmp_path: Path) -> None:
+    """Their tokens, and the logits of ONNX Runtime."""
+    made = make_texts(tmp_path / "bundle", [(text,) for text in many_texts(50)])
+    (made.folder / "runners").symlink_to(TARGETS)
+    command = [
+        "bash",
+        str(TARGETS.parent / "examples" / "aarch64.sh"),
+        str(made.folder),
+        os.environ["KDC_AARCH64"],
+        "50",
+    ]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert ended.returncode == 0, ended.stderr
+    assert "same  onnxruntime-fp32: 50 of 50 samples have the same top-1" in ended.stdout
+    assert "50 of 50 have the same tokens there" in ended.stdout
 
 
 def classified(made: TextBundle, folder: Path, environment: dict[str, str], *arguments: str) -> Any:

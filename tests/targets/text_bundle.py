@@ -4,7 +4,7 @@ and texts; and texts to try tokenizers on."""
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,15 @@ class TextBundle:
     rows: dict[str, npt.NDArray[np.int64]]
 
 
-def make_texts(folder: Path) -> TextBundle:
+def make_texts(folder: Path, texts: Sequence[tuple[str, ...]] = TEXTS) -> TextBundle:
     tokenizer = TextTokenizer(tokenizer_json(), "here")
     preprocess = TextPreprocess(
         tokenizer=tokenizer.sha256, vocabulary=tokenizer.size, max_length=LONGEST, pair=False, pad_id=0
     )
     folder.mkdir()
     (folder / "tokenizer.json").write_text(tokenizer.text, encoding="utf-8")
-    (folder / "texts.json").write_text(json.dumps(TEXTS), encoding="utf-8")
-    rows = padded(tokenizer, preprocess)
+    (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    rows = padded(tokenizer, texts, preprocess)
     kind = np.dtype([(name, np.int64, (LONGEST,)) for name in rows])
     np.save(folder / "inputs.npy", np.array(list(zip(*rows.values(), strict=True)), kind), allow_pickle=False)
     logits = make_model(folder, tokenizer.size, rows)
@@ -93,9 +93,11 @@ def text_variant(
     return Variant.model_validate(made)
 
 
-def padded(tokenizer: TextTokenizer, preprocess: TextPreprocess) -> dict[str, npt.NDArray[np.int64]]:
+def padded(
+    tokenizer: TextTokenizer, texts: Sequence[tuple[str, ...]], preprocess: TextPreprocess
+) -> dict[str, npt.NDArray[np.int64]]:
     """As training has them, filled up to the model's length."""
-    made = {name: values.numpy() for name, values in stacked(tokenizer.encode(TEXTS, LONGEST), preprocess).items()}
+    made = {name: values.numpy() for name, values in stacked(tokenizer.encode(texts, LONGEST), preprocess).items()}
     return {name: np.pad(values, ((0, 0), (0, LONGEST - values.shape[1]))) for name, values in made.items()}
 
 

@@ -118,10 +118,10 @@ def lengths_drawn(report: Report) -> Markup | None:
 
 
 def _line(points: list[tuple[float, LengthLatency]], row: Row, report: Report, index: int, y: Scale) -> Markup:
-    timed = [(place, told.p50_ms) for place, told in points if told.p50_ms is not None]
-    places = [(place, y.at(p50.value)) for place, p50 in timed]
-    reach = [line(place, y.at(p50.low), place, y.at(p50.high), "reach") for place, p50 in timed]
-    dots = [circle(*place, 3, "dot") for place in places]
+    timed = [(at, told.p50_ms) for at, told in points if told.p50_ms is not None]
+    spots = [(at, y.at(p50.value)) for at, p50 in timed]
+    reach = [line(at, y.at(p50.low), at, y.at(p50.high), "reach") for at, p50 in timed]
+    dots = [circle(*spot, 3, "dot") for spot in spots]
     name = " ".join(filter(None, ("mark", row.role, "shipped" if row.name == report.winner else "")))
-    last = text(places[-1][0] + 8, places[-1][1] + 4, str(index + 1), "tick")
-    return group(name, [path(places, "curve"), *reach, *dots, last])
+    last = text(spots[-1][0] + 8, spots[-1][1] + 4, str(index + 1), "tick")
+    return group(name, [path(spots, "curve"), *reach, *dots, last])

@@ -94,7 +94,7 @@ def pictured(
     pictures = Pictures(bundle_dir, results, variant)
     names, classes = sample_names(bundle_dir, results), results.bundle.student.class_names
     if variant.texts is not None:
-        names, pictures.missing = _texts(bundle_dir, variant.texts.texts, names), ""
+        names = _texts(bundle_dir, variant.texts.texts, names)
     listed = tuple(
         {
             "name": names(number),
@@ -104,7 +104,7 @@ def pictured(
         }
         for number, picture in zip(chosen, pictures.of(chosen), strict=True)
     )
-    return listed, pictures.missing
+    return listed, "" if variant.texts is not None else pictures.missing
 
 
 def _by_turns(numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> list[int]:

@@ -17,9 +17,7 @@ from compressor.tasks.shipping import Shipping
 __all__ = ["SHIPPING", "TextShipping", "text_input"]
 
 TOKENIZER, TEXTS = "tokenizer.json", "eval/texts.json"
-PROGRAMS = {"classify_ort.py": "classify_texts_ort.py", "classify_ov.py": "classify_texts_ov.py"}
-"""Those of images -> those of texts, of the runtimes that take integers of 64 bits."""
-SHARED = ("classify_texts.py", "classify_tokens.py")
+SHARED = ("classify_texts.py", "text_tokens.py")
 
 
 class TextShipping(Shipping):
@@ -40,9 +38,7 @@ class TextShipping(Shipping):
         return {"preprocess.json": (given.model_dump_json(indent=2) + "\n").encode()}
 
     def programs(self, example: Example) -> dict[str, str]:
-        if example.python not in PROGRAMS:
-            return {}
-        return {name: name for name in SHARED} | {"classify.py": PROGRAMS[example.python]}
+        return {name: name for name in SHARED} | {"classify.py": example.texts} if example.texts else {}
 
     def write_texts(self, split: Split, folder: Path) -> TextFiles:
         samples = [list(split.read(row)) for row in range(len(split))]
