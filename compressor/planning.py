@@ -98,9 +98,9 @@ def _disk(sources: "Sources", variants: Collection[tuple[str, str]], test: "Spli
 
 def _stored_bytes(preprocess: "Preprocess") -> int:
     """Of a sample: images a byte a value, all else as the model takes it."""
-    if preprocess.longest is None:
+    if preprocess.most_tokens is None:
         return sum(spec.values for spec in preprocess.inputs)
-    return sum(8 * math.prod(spec.sizes(1, preprocess.longest)) for spec in preprocess.inputs)
+    return sum(8 * math.prod(spec.sizes(1, preprocess.most_tokens)) for spec in preprocess.inputs)
 
 
 def _stops(profile: Profile, train: int) -> Iterator[str]:

@@ -39,7 +39,7 @@ def students(
         input_size: pixels, one or several; none: the profile's. Of texts the profile says it: sequence_length.
         student: only these, as "timm:NAME"; none: the whole catalogue. Of texts "layers:N", "layers:N,width:W",
             "static:D"; none: 1 to all of the teacher's layers, in several widths, and some tables.
-        allow_surgery: those changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out.
+        allow_surgery: those changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out, channels pruned.
         device: "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
         device_python: the interpreter on the device.
         set: values of the profile, `{"budget.p90_ms": 20}` or `["budget.p90_ms=20"]`.

@@ -58,7 +58,7 @@ class Preprocess(Noun):
         return next((spec.name for spec in self.inputs if spec.mask), None)
 
     @property
-    def longest(self) -> int | None:
+    def most_tokens(self) -> int | None:
         """The most that a dimension which varies may be, such as tokens; None where none does."""
         return None
 
@@ -151,7 +151,7 @@ class TextPreprocess(Preprocess):
         return (TensorSpec("input_ids", "int64", shape, self.vocabulary), *types, mask)
 
     @property
-    def longest(self) -> int:
+    def most_tokens(self) -> int:
         return self.max_length
 
     @property

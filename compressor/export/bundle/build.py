@@ -166,13 +166,13 @@ def _fill(root: Path, profile: Profile, sources: Sources, delivery: Delivery, pr
 
 def _sequence_length(profile: Profile, *preprocesses: Preprocess) -> int | None:
     """The tokens of a sample whose latency is measured: see `schema.bundle.Bundle`."""
-    longest = [preprocess.longest for preprocess in preprocesses if preprocess.longest is not None]
+    longest = [preprocess.most_tokens for preprocess in preprocesses if preprocess.most_tokens is not None]
     return min([*longest, profile.sequence_length or longest[0]]) if longest else None
 
 
 def _lengths(student: Preprocess, timed: int | None, teacher: Preprocess | None) -> tuple[int, ...]:
     """Those of `schema.bundle.Bundle`: at most what both models read, and not the one that is timed anyway."""
-    most = [model.longest for model in (student, teacher) if model is not None and model.longest is not None]
+    most = [model.most_tokens for model in (student, teacher) if model is not None and model.most_tokens is not None]
     stated = sorted({min(length, *most) for length in student.lengths} - {timed})
     return (0, *stated) if most else ()
 

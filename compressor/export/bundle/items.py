@@ -192,7 +192,7 @@ def _judge(workspace: Workspace, network: nn.Module, student: LoadedModel, recor
 
 def validation_size(preprocess: Preprocess) -> int:
     """How many validation samples of that size choices are made on, where there are so many."""
-    values = preprocess.cost if preprocess.longest is None else TOKEN * preprocess.longest
+    values = preprocess.cost if preprocess.most_tokens is None else TOKEN * preprocess.most_tokens
     return min(VALIDATION, VALIDATION_VALUES // values)
 
 

@@ -46,9 +46,8 @@ def to_onnx(
     network that each node comes from, by the node's name, as far as the exporter tells.
 
     With `batch` None it may vary from call to call; it is called "batch" in the graph, and what varies in `inputs`
-    as it is called there. `metadata` goes into the
-    model's metadata_props. Raises KdcError where the network cannot be exported, or not at that opset: another one is
-    never written instead.
+    as it is called there. `metadata` goes into the model's metadata_props. Raises KdcError where the network cannot be
+    exported, or not at that opset: another one is never written instead.
     """
     weight_bytes = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
     if weight_bytes > LARGEST:
@@ -74,7 +73,6 @@ def to_onnx(
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     modules = _strip(model)
-    _share(model.graph)
     if opset < LOWEST_EXPORTED:
         model = _converted_down(model, opset)
     opsets = {row.domain or "ai.onnx": row.version for row in model.opset_import}
@@ -130,9 +128,10 @@ def _innermost(scopes: str) -> str:
 
 
 def _strip(model: onnx.ModelProto) -> dict[str, str]:
-    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names. Returns
-    the latter by the nodes' names."""
+    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names; and
+    constants that are there already. Returns the modules by the nodes' names."""
     graph, modules = model.graph, _modules(model.graph)
+    _share(graph)
     del model.metadata_props[:]
     del graph.metadata_props[:]
     model.doc_string = graph.doc_string = ""

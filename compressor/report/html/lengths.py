@@ -95,11 +95,12 @@ def _accuracy(report: Report, lengths: Lengths) -> Table:
 
 
 def lengths_drawn(report: Report) -> Markup | None:
-    """The p50 of every variant over length, with intervals; None where fewer than two lengths were measured."""
+    """The p50 of every variant over length, with intervals, which may leave the drawing; None where fewer than two
+    lengths were measured."""
     listed = [row for row in report.lengths.latency if row.length and row.p50_ms] if report.lengths else []
     if len({row.length for row in listed}) < 2:
         return None
-    times = [value for row in listed if row.p50_ms for value in (row.p50_ms.low, row.p50_ms.high)]
+    times = [value for row in listed if row.p50_ms for value in (row.p50_ms.value / 1.5, row.p50_ms.value * 1.5)]
     x = wide([float(row.length) for row in listed], LEFT, WIDTH - RIGHT, log=True)
     y = wide(times, HEIGHT - 40, 26, log=True)
     parts = []
@@ -120,7 +121,8 @@ def lengths_drawn(report: Report) -> Markup | None:
 def _line(points: list[tuple[float, LengthLatency]], row: Row, report: Report, index: int, y: Scale) -> Markup:
     timed = [(at, told.p50_ms) for at, told in points if told.p50_ms is not None]
     spots = [(at, y.at(p50.value)) for at, p50 in timed]
-    reach = [line(at, y.at(p50.low), at, y.at(p50.high), "reach") for at, p50 in timed]
+    ends = [(at, max(p50.low, y.low), min(p50.high, y.high)) for at, p50 in timed]
+    reach = [line(at, y.at(low), at, y.at(high), "reach") for at, low, high in ends]
     dots = [circle(*spot, 3, "dot") for spot in spots]
     name = " ".join(filter(None, ("mark", row.role, "shipped" if row.name == report.winner else "")))
     last = text(spots[-1][0] + 8, spots[-1][1] + 4, str(index + 1), "tick")

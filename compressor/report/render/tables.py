@@ -63,7 +63,7 @@ def rows_table(report: Report) -> list[str]:
     if _has_baseline(report):
         columns.append(("p50 / baseline's", lambda row: _beside_baseline(row, estimate(row.slowdown))))
     if _has_throughput(report):
-        columns.append((f"{report.sample}s/s{disturbed}", _images_per_s))
+        columns.append((f"{text(report.sample)}s/s{disturbed}", _images_per_s))
     columns += [
         ("accuracy %", lambda row: estimate(row.accuracy, percent=True)),
         (f"balanced %{'; AUC' if _two(report) else ''}", lambda row: _balanced(row, _two(report))),
@@ -143,9 +143,8 @@ def _sample_sizes(report: Report) -> str:
             parts.append(f"{label}: " + ", ".join(f"{code(name)} {sample}" for name, sample in said.items()))
     windows = {row.throughput.images_per_s.n for row in report.rows if row.throughput is not None}
     if windows:
-        parts.append(
-            f"{report.sample}s/s: median of n = {'–'.join(map(str, sorted(windows)))} windows, spread in the details"
-        )
+        counted = "–".join(map(str, sorted(windows)))
+        parts.append(f"{text(report.sample)}s/s: median of n = {counted} windows, spread in the details")
     return f"[low–high] are 95 % intervals. Samples: {'; '.join(parts) or 'nothing was measured'}."
 
 
@@ -208,10 +207,10 @@ def _memory(row: Row) -> str:
 
 def _full_tilt(report: Report) -> list[Column]:
     return [
-        (f"{report.sample}s/s", lambda row: spread(row.throughput.images_per_s if row.throughput else None)),
+        (f"{text(report.sample)}s/s", lambda row: spread(row.throughput.images_per_s if row.throughput else None)),
         ("fastest as", _fastest_as),
         (
-            f"J/{report.sample}, all of the machine",
+            f"J/{text(report.sample)}, all of the machine",
             lambda row: spread(row.throughput.joules_per_image if row.throughput else None),
         ),
     ]
