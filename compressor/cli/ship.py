@@ -263,6 +263,6 @@ def _show(done: "BundleResult | DevicesResult", quiet: bool) -> None:
     if quiet:
         show_line(done.summary)
     elif isinstance(done, DevicesResult):
-        show_summary(devices_summary(done.measured, str(done.bundle)))
+        show_summary(devices_summary(done.measured, str(done.bundle), done.baseline))
     else:
         show_summary(summary(done.report, str(done.bundle), done.allow_unmeasured, done.baseline))

@@ -92,7 +92,11 @@ def problems_of_best(bundle_dir: Path, report: Report, device: str = "") -> list
         return [f"{name} ships a model, but the report chooses none"] if best.exists() else []
     if not (best / MANIFEST).is_file():
         return [f"{name}/{MANIFEST} is missing, though the report chooses {report.winner}"]
-    manifest = read_json(best / MANIFEST, Manifest)
+    try:
+        manifest = read_json(best / MANIFEST, Manifest)
+    except KdcError as error:
+        said = error.message.replace(f"{best / MANIFEST}", "").lstrip(": ")
+        return [f"{name}/{MANIFEST} cannot be read: {said}"]
     if manifest.variant != report.winner:
         return [f"{name} is {manifest.variant}, but the report chooses {report.winner}"]
     bundle, variant, row = _chosen(bundle_dir, report, report.winner)

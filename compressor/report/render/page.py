@@ -110,10 +110,11 @@ def _trust(session: Session) -> Iterator[str]:
         yield "A/A: not measured, so ratios of latencies are not judged."
     else:
         low, high = relative(session.aa.low), relative(session.aa.high)
+        percent, least = confidence_percent(session.confidence), number(100 * session.smallest_effect, 2)
         yield (
             f"A/A: the same artefact twice differs by {relative(session.aa.value)} % [{low} to {high}] "
-            f"(n = {session.aa.n} rounds); effects below {number(100 * session.smallest_effect, 2)} % cannot be told "
-            "from noise here."
+            f"({percent} % interval, n = {session.aa.n} rounds); effects below {least} % cannot be told from "
+            "noise here."
         )
     looks = f"{session.looks} look{'s' if session.looks > 1 else ''}"
     yield f"Verdicts on latency after {looks}, from {confidence_percent(session.confidence)} % intervals."
