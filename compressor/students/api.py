@@ -60,8 +60,7 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     nobody knows, before anything is made; exit 4 where a runtime is missing on the device.
     """
     teacher = None if wanted.teacher is None else load_model(wanted.teacher, task=wanted.task)
-    built = TASKS[wanted.task].runtimes
-    entries, variants = entries_of(wanted, profile, teacher), screened(profile, built)
+    entries, variants = entries_of(wanted, profile, teacher), screened(profile, TASKS[wanted.task].runtimes)
     if not variants:
         reason = f"profile {profile.name} has nothing that can be measured before training"
         raise KdcError(reason, "add a float precision to one of its targets")
@@ -96,7 +95,7 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
         classes=wanted.classes,
         rows=answered(rows, profile.budget),
         not_judged=unjudged(profile.budget),
-        not_screened=_left_out(profile, variants, built),
+        not_screened=_left_out(profile, variants, TASKS[wanted.task].runtimes),
         ranked_against="-".join(variants[0]),
         rank_agreement=rank_agreement(rows),
         kept=known,

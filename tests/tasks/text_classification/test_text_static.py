@@ -149,7 +149,7 @@ def test_a_table_without_unused_tokens_answers_the_same(teacher: LoadedModel) ->
         for name in ("train", "validation", "test")
     ]
     info = DataInfo(source="t", fingerprint="t", class_names=NAMES, counts={})
-    small, _, told = trimmed(made, Dataset(info, *splits), Hearing())
+    small, _, told = trimmed(made, Dataset(info, splits[0], splits[1], splits[2]), Hearing())
     assert small.weights.parameters < made.weights.parameters
     assert table_of(small).shape[0] == of_texts(small.preprocess).vocabulary < VOCABULARY
     assert "vocabulary trimmed from" in told
