@@ -1,5 +1,6 @@
 """`--plan`: what `kdc distill` and `kdc export` would do, checked as far as it can be, and told."""
 
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from compressor.distill import Destination, Resources
     from compressor.export.bundle.build import Sources
     from compressor.pipeline import Building
+    from compressor.schema.preprocess import Preprocess
 
 __all__ = ["exit_code", "plan_distill", "plan_export", "to_text"]
 
@@ -50,7 +52,7 @@ def plan_export(
     from compressor.models.lineage import data_of
 
     claim(out, overwrite)
-    delivery = Delivery(building.bake, building.dynamic_batch, building.explain)
+    delivery = Delivery(building.bake, building.dynamic_batch, building.explain, building.trim)
     sources = sources_of(run, profile, teacher=teacher, retrain=None, delivery=delivery)
     data = data_of(sources.request, sources.record, progress)
     asked = [(target.runtime, name) for target in profile.targets for name in target.precisions]
@@ -85,13 +87,20 @@ def _disk(sources: "Sources", variants: Collection[tuple[str, str]], test: "Spli
     models = [model for model in (sources.student, sources.teacher) if model is not None]
     student, *others = (sum(each.numel() for each in model.network.parameters()) for model in models)
     stored = sum(STORED.get(precision, 4) for _, precision in variants)
-    inputs = {model.preprocess.model_dump_json(): model.preprocess.inputs for model in models}
+    inputs = {model.preprocess.model_dump_json(): _stored_bytes(model.preprocess) for model in models}
     answered = len(variants) + 1 + 2 * len(others)
     return {
         "models": student * (stored + 4) + 4 * sum(others),
-        "test samples": sum(spec.values for specs in inputs.values() for spec in specs) * len(test),
+        "test samples": sum(inputs.values()) * len(test),
         "answers": 4 * len(test) * len(sources.record.class_names) * answered,
     }
+
+
+def _stored_bytes(preprocess: "Preprocess") -> int:
+    """Of a sample: images a byte a value, all else as the model takes it."""
+    if preprocess.longest is None:
+        return sum(spec.values for spec in preprocess.inputs)
+    return sum(8 * math.prod(spec.sizes(1, preprocess.longest)) for spec in preprocess.inputs)
 
 
 def _stops(profile: Profile, train: int) -> Iterator[str]:
@@ -100,7 +109,7 @@ def _stops(profile: Profile, train: int) -> Iterator[str]:
 
     least = max(FEWEST, profile.batch)
     if profile.asks_for("int8") and train < least:
-        yield f"kdc export: {train} training images are too few for the calibration of int8, which takes {least}"
+        yield f"kdc export: {train} training samples are too few for the calibration of int8, which takes {least}"
 
 
 def _missing(profile: Profile) -> tuple[str, ...]:

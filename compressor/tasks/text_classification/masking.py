@@ -36,7 +36,7 @@ def hidden(
 ) -> tuple[list[Encoded], list[NDArray[np.int64]]]:
     """These samples with tokens hidden; and of each token what it was, where it is to be told, NOT_HIDDEN elsewhere."""
     tokenizer, mask = tokenizer_of(preprocess), require_mask(preprocess)
-    ordinary = np.setdiff1d(np.arange(tokenizer.size), tokenizer.special)
+    ordinary = np.setdiff1d(np.arange(tokenizer.size), sorted(tokenizer.special))
     longest = max(len(sample.ids) for sample in encoded)
     drawn = keyed_uniform(seed, samples, STREAM + epoch, 3 * longest).reshape(len(encoded), longest, 3)
     shown, labels = [], []
