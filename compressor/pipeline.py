@@ -122,12 +122,13 @@ class Measuring:
 @dataclass(frozen=True)
 class Building:
     """How to build. `qat`: whether the ladder to int8 may train the student on, where nothing below keeps the accuracy;
-    `bake`, `dynamic_batch`, `explain`: see export.Delivery."""
+    `bake`, `dynamic_batch`, `explain`, `trim`: see export.Delivery."""
 
     qat: bool = True
     bake: bool = False
     dynamic_batch: bool = False
     explain: bool = False
+    trim: bool = False
 
 
 def require_measurable(measuring: Measuring) -> None:
@@ -193,7 +194,7 @@ def built(
             out,
             teacher=teacher,
             retrain=retrain if building.qat else None,
-            delivery=Delivery(building.bake, building.dynamic_batch, building.explain),
+            delivery=Delivery(building.bake, building.dynamic_batch, building.explain, building.trim),
             progress=progress,
         )
 

@@ -1,5 +1,6 @@
 """`--plan`: what `kdc distill` and `kdc export` would do, checked as far as it can be, and told."""
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from compressor.distill import Destination, Resources
     from compressor.export.bundle.build import Sources
     from compressor.pipeline import Building, Measuring
+    from compressor.schema.preprocess import Preprocess
 
 __all__ = ["exit_code", "plan_distill", "plan_export", "to_text"]
 
@@ -56,7 +58,7 @@ def plan_export(
     baseline = baseline_for(measuring.baseline, profile.name)
     require_measurable(replace(measuring, baseline=baseline))
     claim(out, overwrite)
-    delivery = Delivery(building.bake, building.dynamic_batch, building.explain)
+    delivery = Delivery(building.bake, building.dynamic_batch, building.explain, building.trim)
     sources = sources_of(run, profile, teacher=teacher, retrain=None, delivery=delivery)
     data = data_of(sources.request, sources.record, progress)
     asked = [(target.runtime, name) for target in profile.targets for name in target.precisions]
@@ -95,13 +97,20 @@ def _disk(sources: "Sources", variants: Collection[tuple[str, str]], test: "Spli
     models = [model for model in (sources.student, sources.teacher) if model is not None]
     student, *others = (sum(each.numel() for each in model.network.parameters()) for model in models)
     stored = sum(STORED.get(precision, 4) for _, precision in variants)
-    inputs = {model.preprocess.model_dump_json(): model.preprocess.inputs for model in models}
+    inputs = {model.preprocess.model_dump_json(): _stored_bytes(model.preprocess) for model in models}
     answered = 1 + len(others) + devices * (len(variants) + len(others))
     return {
         "models": student * (stored + 4 * devices) + 4 * sum(others),
-        "test samples": sum(spec.values for specs in inputs.values() for spec in specs) * len(test),
+        "test samples": sum(inputs.values()) * len(test),
         "answers": 4 * len(test) * len(sources.record.class_names) * answered,
     }
+
+
+def _stored_bytes(preprocess: "Preprocess") -> int:
+    """Of a sample: images a byte a value, all else as the model takes it."""
+    if preprocess.most_tokens is None:
+        return sum(spec.values for spec in preprocess.inputs)
+    return sum(8 * math.prod(spec.sizes(1, preprocess.most_tokens)) for spec in preprocess.inputs)
 
 
 def _beside(baseline: Path | None, asked: Collection[tuple[str, str]], devices: int) -> dict[str, int]:
@@ -133,7 +142,7 @@ def _stops(profile: Profile, train: int) -> Iterator[str]:
 
     least = max(FEWEST, profile.batch)
     if profile.asks_for("int8") and train < least:
-        yield f"kdc export: {train} training images are too few for the calibration of int8, which takes {least}"
+        yield f"kdc export: {train} training samples are too few for the calibration of int8, which takes {least}"
 
 
 def _missing(profile: Profile) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ def export(
     qat: bool = True,
     bake_preprocessing: bool = False,
     dynamic_batch: bool = False,
+    trim_vocabulary: bool = False,
     teacher: str | None = None,
     device: str | Sequence[str] | None = None,
     device_python: str | None = None,
@@ -56,7 +57,8 @@ def export(
         precision: only these precisions of the profile's targets.
         qat: train on under fake quantization where int8 loses too much.
         bake_preprocessing: build the normalization in: the model takes uint8 images.
-        dynamic_batch: let the batch vary from call to call.
+        dynamic_batch: let the batch vary from call to call; that of texts always does.
+        trim_vocabulary: of texts, keep the tokens alone that the training texts use.
         teacher: where the run's teacher lies now, if it was moved.
         set: values of the profile, `{"budget.p90_ms": 20}` or `["budget.p90_ms=20"]`.
         overwrite: replace what kdc made earlier in `out`.
@@ -73,7 +75,7 @@ def export(
     heard, folder = listener(progress), path_of(out, "--out")
     narrowed = [_narrowed(each, set, target, precision) for each in _each_of(profile)]
     way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain=explain)
-    building = pipeline.Building(qat, bake_preprocessing, dynamic_batch, explain)
+    building = pipeline.Building(qat, bake_preprocessing, dynamic_batch, explain, trim_vocabulary)
     asked: dict[str, Any] = {"teacher": teacher, "building": building, "overwrite": overwrite, "progress": heard}
     if len(narrowed) == 1:
         made = pipeline.export(path_of(run, "run"), narrowed[0], folder, way, **asked)
@@ -109,7 +111,8 @@ def plan_export(**keywords: Any) -> PlanResult:
         raise KdcError(f"--plan is for one profile, and {len(profiles)} are named", "plan for one after the other")
     names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput")
     measuring = _measuring(*(given[name] for name in names), explain=given["explain"])
-    building = pipeline.Building(*(given[name] for name in ("qat", "bake_preprocessing", "dynamic_batch", "explain")))
+    ways = ("qat", "bake_preprocessing", "dynamic_batch", "explain", "trim_vocabulary")
+    building = pipeline.Building(*(given[name] for name in ways))
     plan = planning.plan_export(
         path_of(given["run"], "run"),
         _narrowed(profiles[0], given["set"], given["target"], given["precision"]),

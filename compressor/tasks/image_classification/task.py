@@ -111,6 +111,9 @@ class ImageClassification:
     def merged(self, network: nn.Module) -> nn.Module:
         return merged(network)
 
+    def trimmed(self, student: LoadedModel, data: Dataset, progress: Progress) -> tuple[LoadedModel, str, str]:
+        raise KdcError("--trim-vocabulary is of texts, and images have no vocabulary", "leave it out")
+
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
         if isinstance(network, HfClassifier):
             hf_models.save_config(network, folder / "hf")

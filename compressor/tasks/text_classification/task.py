@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressor.data.records import StoredRecords, write_records
 from compressor.data.samples import Dataset, Split
 from compressor.errors import KdcError
+from compressor.files.atomic import write_text
 from compressor.models.features import inner_of
 from compressor.models.hugging_face import require_hf
 from compressor.models.loaded import LoadedModel
@@ -22,12 +23,14 @@ from compressor.schema.student import Columns, Student, UnlabelledInfo
 from compressor.tasks.base import Feed, Stored
 from compressor.tasks.text_classification import lengths
 from compressor.tasks.text_classification.feed import TextFeed, encoded_split
-from compressor.tasks.text_classification.models import hf_models, students
+from compressor.tasks.text_classification.models import hf_models, static, students
 from compressor.tasks.text_classification.models.classifier import Member, TextClassifier, position_limit
+from compressor.tasks.text_classification.models.static import StaticClassifier
 from compressor.tasks.text_classification.opening import open_data
 from compressor.tasks.text_classification.stacking import stacked
 from compressor.tasks.text_classification.tokenization import FILE, of_texts, read_tokenizer
 from compressor.tasks.text_classification.unlabelled import open_unlabelled, with_unlabelled
+from compressor.tasks.text_classification.vocabulary import trimmed
 
 __all__ = ["TASK", "TextClassification"]
 
@@ -87,6 +90,9 @@ class TextClassification:
 
     def fitted(self, model: LoadedModel, data: Dataset, input_size: int | None, progress: Progress) -> LoadedModel:
         network = inner_of(model.network)
+        if isinstance(network, StaticClassifier):
+            lengths.refuse_pairs(data.train, model.weights.source)
+            return lengths.fitted(model, data, input_size, static.LONGEST, progress)
         assert isinstance(network, TextClassifier)
         limit = position_limit(network.model, hf_models.LONGEST)
         return lengths.fitted(model, data, input_size, limit, progress)
@@ -98,14 +104,22 @@ class TextClassification:
         tokenizer = read_tokenizer(folder / "hf", str(folder))
         if tokenizer.sha256 != of_texts(student.preprocess).tokenizer:
             raise KdcError(f"{folder / 'hf' / FILE} was changed: it is not the tokenizer of student.json")
+        if student.family == static.FAMILY:
+            vocabulary = of_texts(student.preprocess).vocabulary
+            return static.network_of(student.architecture, vocabulary, len(student.class_names), tokenizer.text)
         return hf_models.from_run(folder / "hf", len(student.class_names), parameters, tokenizer)
 
     def merged(self, network: nn.Module) -> nn.Module:
         return network
 
+    def trimmed(self, student: LoadedModel, data: Dataset, progress: Progress) -> tuple[LoadedModel, str, str]:
+        return trimmed(student, data, progress)
+
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
-        assert isinstance(network, TextClassifier)
-        hf_models.save_architecture(network, folder / "hf")
+        assert isinstance(network, (TextClassifier, StaticClassifier))
+        write_text(folder / "hf" / FILE, network.tokenizer)
+        if isinstance(network, TextClassifier):
+            hf_models.save_architecture(network, folder / "hf")
 
     def adapted(self, network: nn.Module, expected: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
         ours, theirs = of_texts(expected), of_texts(given)
@@ -143,10 +157,10 @@ class TextClassification:
                     for name, tensor in made.items()
                 }  # fmt: skip
 
-        return write_records(rows(), like, path)
+        return write_records(rows(), like, path, texts.mask)
 
     def stored(self, path: Path, preprocess: Preprocess) -> Stored:
-        return StoredRecords(np.load(path, mmap_mode="r", allow_pickle=False), path)
+        return StoredRecords(np.load(path, mmap_mode="r", allow_pickle=False), path, preprocess.mask)
 
     def evaluation(
         self, split: Split, preprocess: Preprocess, batch: int, device: torch.device

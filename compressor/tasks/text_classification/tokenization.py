@@ -24,6 +24,7 @@ from compressor.tasks.text_classification.opening import Texts
 __all__ = ["FILE", "Encoded", "TextTokenizer", "kept", "of_texts", "read_tokenizer", "tokenizer_of"]
 
 FILE = "tokenizer.json"
+STARTS = ("[CLS]", "<s>", "<cls>")
 BATCH = 1024
 """Texts that are handed to the library at once."""
 MASKS = "[MASK]", "<mask>"
@@ -41,9 +42,24 @@ class Encoded(NamedTuple):
     text: NDArray[np.int64]
     alone: NDArray[np.bool_]
 
-    def part(self, rows: NDArray[np.bool_]) -> "Encoded":
+    def part(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Encoded":
         """Those tokens alone."""
         return Encoded(self.ids[rows], self.types[rows], self.text[rows], self.alone[rows])
+
+
+def kept_tokens(texts: Sequence[int | None], most: int) -> NDArray[np.int64]:
+    """Which tokens of a sample are kept, `most` of them: the special ones, and the first of each text. `texts`: of
+    which text each is, None for special ones. Of a pair the longer text is cut first; what cannot be shared out evenly
+    is the longer one's (as TruncationStrategy::LongestFirst of tokenizers has it)."""
+    of = np.array([2 if text is None else text for text in texts])
+    counts = [int((of == number).sum()) for number in (0, 1)]
+    room = max(0, most - int((of == 2).sum()))
+    longer = int(counts[0] <= counts[1])
+    kept = [0, 0]
+    kept[1 - longer] = min(counts[1 - longer], room // 2)
+    kept[longer] = min(counts[longer], room - kept[1 - longer])
+    chosen = [np.flatnonzero(of == number)[: kept[number]] for number in (0, 1)]
+    return np.sort(np.concatenate([np.flatnonzero(of == 2), *chosen]))
 
 
 class TextTokenizer:
@@ -70,7 +86,36 @@ class TextTokenizer:
     @cached_property
     def size(self) -> int:
         """Every id is below it."""
-        return 1 + max(self._library.get_vocab(with_added_tokens=True).values(), default=0)
+        return 1 + max(self.vocabulary.values(), default=0)
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Token -> id."""
+        tokens: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
+        return tokens
+
+    @cached_property
+    def special(self) -> frozenset[int]:
+        """The ids of tokens that no text is made of: of a beginning, an end, what is unknown."""
+        added = self._library.get_added_tokens_decoder()
+        unknown = [] if self.unknown is None else [self.unknown]
+        return frozenset([*(number for number, token in added.items() if token.special), *unknown])
+
+    @cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special tokens before a text, and those behind it."""
+        self._library.no_padding()
+        encoded = self._library.encode("a")
+        inside = [position for position, added in enumerate(encoded.special_tokens_mask) if not added]
+        first, last = (inside[0], inside[-1] + 1) if inside else (len(encoded.ids), len(encoded.ids))
+        return encoded.ids[:first], encoded.ids[last:]
+
+    @cached_property
+    def unused_start(self) -> str | None:
+        """The token that is to begin a text, where the vocabulary has one and it begins none: a post-processor is
+        missing."""
+        begins = next((token for token in STARTS if token in self.vocabulary), None)
+        return None if any(self.around) else begins
 
     @cached_property
     def unknown(self) -> int | None:
@@ -81,13 +126,6 @@ class TextTokenizer:
             return number
         number = self._model.get("unk_id")
         return number if isinstance(number, int) else None
-
-    @cached_property
-    def special(self) -> frozenset[int]:
-        """The ids of tokens that no text is made of: of a beginning, an end, what is unknown."""
-        added = self._library.get_added_tokens_decoder()
-        unknown = [] if self.unknown is None else [self.unknown]
-        return frozenset([*(number for number, token in added.items() if token.special), *unknown])
 
     @cached_property
     def mask(self) -> int | None:
@@ -114,17 +152,18 @@ class TextTokenizer:
         """Each sample with its special tokens, cut to `max_length` tokens: of a pair the longer text first."""
         library = self._library
         library.no_padding()
-        if max_length is None:
-            library.no_truncation()
-        else:
-            library.enable_truncation(max_length, strategy="longest_first")
+        library.no_truncation()  # it keeps what it cuts off, too: of a pair of long texts, in all combinations
         encoded = []
         for start in range(0, len(texts), BATCH):
             batch = [sample if len(sample) > 1 else sample[0] for sample in texts[start : start + BATCH]]
             for row in library.encode_batch(batch):
                 ids, text = np.array(row.ids, np.int64), _of_text(row.sequence_ids)
                 text[np.isin(ids, [*self.special])] = -1
-                encoded.append(Encoded(ids, np.array(row.type_ids, np.int64), text, _alone(row.word_ids, text)))
+                tokens = Encoded(ids, np.array(row.type_ids, np.int64), text, _alone(row.word_ids, text))
+                if max_length is not None and len(tokens.ids) > max_length:
+                    kept = kept_tokens(row.sequence_ids, max_length)
+                    tokens = tokens.part(kept)
+                encoded.append(tokens)
         return encoded
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.kit import call
+from tests.shared import made_once
 
 __all__ = [
     "ENCODER",
@@ -16,6 +18,7 @@ __all__ = [
     "TOPICS",
     "encoder",
     "hf_model",
+    "made_texts",
     "taught",
     "texts",
     "tokenizer_json",
@@ -116,3 +119,13 @@ def taught(
     )  # fmt: skip
     assert code == 0
     return folder / "teacher"
+
+
+def made_texts(factory: pytest.TempPathFactory) -> Path:
+    """data.csv, encoder/, and the teacher/ that it was taught to be. Never change them."""
+
+    def make(folder: Path) -> None:
+        write_csv(folder / "data.csv", texts(240))
+        taught(folder, folder / "data.csv")
+
+    return made_once(factory, "texts", make)
