@@ -177,8 +177,9 @@ def require_trainable(plan: TrainingPlan) -> None:
 def looked_at(plan: TrainingPlan, context: RunContext) -> dict[str, LayerPairs]:
     """The layers that the losses on features look at, said for people."""
     sides = plan.sides
+    given = {term.name: term.loss.parameters for term in plan.terms}
     for name, side in sides.items():
-        context.progress.note(described(name, side))
+        context.progress.note(described(name, side, given.get(name)))
     for name, why in plan.left_out.items():
         context.progress.note(f"{name} is left out: {why}")
     return sides
@@ -255,7 +256,7 @@ def inputs_of(plan: TrainingPlan) -> dict[str, str]:
     data = plan.data
     # A view is a function of the sample's number: with the same samples in another order it would be another one's.
     order = hashlib.sha256(data.train.contents.tobytes()).hexdigest()
-    inputs = {"the data": data.info.fingerprint, "the order of the training images": order}
+    inputs = {"the data": data.info.fingerprint, f"the order of the training {data.samples}": order}
     if plan.quantize is not None:
         inputs["the student in float"] = plan.student.weights.sha256
     elif plan.init != "random":

@@ -199,7 +199,7 @@ LOSSES: dict[str, Loss] = {
         "mean (s_s - s_t)^2, s = q k' / sqrt(d)", "feature", "scores", "scores", mean_over="pairs",
     ),
     "relations": Loss(
-        relations, {"relation_heads": (1, 4096)}, "Wang et al. 2021 (MiniLMv2), arXiv 2012.15828",
+        relations, {"relation_heads": (0, 4096)}, "Wang et al. 2021 (MiniLMv2), arXiv 2012.15828",
         "sum_a=q,k,v KL(r_t || r_s), r = softmax(a a' / sqrt(d))", "relation", "projections",
         mean_over="tokens", auto="last",
     ),

@@ -1,8 +1,8 @@
 """The one table of tasks. Adding a modality is a folder beside this file and a row here."""
 
 import importlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
@@ -31,9 +31,9 @@ class TaskRow:
     that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along.
     `candidates`: where its CATALOGUE of students is; "" where it has none. `students`: the schemes of its students, and
     `student`, the default one. `teaching`: the recipe of `kdc teach` (distill/regimes/), and `regime`, that of `kdc
-    distill`, where it does not go by the data. `signs`: where it is told how its data and models are known. `columns`:
-    whether columns of its tables may be stated. `runtimes`: those that its models are built for; none named:
-    all. `lacks`: what kdc cannot do with it yet."""
+    distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
+    how its data and models are known. `columns`: whether columns of its tables may be stated. `runtimes`: those that
+    its models are built for; none named: all. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -45,6 +45,7 @@ class TaskRow:
     student: str = ""
     teaching: str = "teach"
     regime: str = ""
+    regimes: Mapping[str, str] = field(default_factory=dict)
     signs: str = ""
     columns: bool = False
     runtimes: tuple[str, ...] = ()
@@ -69,10 +70,12 @@ TASKS: dict[str, TaskRow] = {
         ("hf",),
         "hf",
         "compressor.tasks.text_classification.shipping",
-        students=("layers", "hf"),
+        "compressor.tasks.text_classification.candidates",
+        students=("layers", "static", "hf"),
         student="layers:half",
         teaching="text_teach",
         regime="text",
+        regimes={"static": "text_static"},
         signs="compressor.tasks.text_classification.signs",
         columns=True,
         runtimes=("onnxruntime", "openvino"),
@@ -98,7 +101,8 @@ def shipping_of(name: str) -> "Shipping":
 
 
 def candidates_of(name: str) -> Any:
-    """The module with the task's CATALOGUE of students: family -> names, `create` and `drawn`. Raises KdcError."""
+    """The module with the task's CATALOGUE of students, family -> names, or where they are made of a teacher, its
+    `catalogue_of`; `create` and `drawn`. Raises KdcError."""
     if not TASKS[name].candidates:
         raise KdcError(f"there is no catalogue of students for {name}", "name one: kdc distill --student …")
     return importlib.import_module(TASKS[name].candidates)

@@ -38,7 +38,7 @@ SMALLEST_BATCH = 32
 
 MOST_EPOCHS = 300
 
-BOUNDS = {"text": (700, 30)}
+BOUNDS = {"text": (700, 30), "text_static": (700, 30)}
 """Of regimes that have other bounds: steps, and the most epochs. Pretrained transformers learn in fewer."""
 
 

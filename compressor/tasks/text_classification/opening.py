@@ -39,16 +39,17 @@ def open_data(
 ) -> Dataset:
     """The texts that `reference` names (see `sources.SOURCES`), checked and in three splits.
 
-    A text that is missing, empty or no text in Unicode raises KdcError, or with `skip_bad` is left out and listed in
-    `info.skipped`. Splits that are missing are taken from train, the same way every time (`split_off`). With
-    `class_names`, the data must have exactly these classes, and labels follow their order.
+    A text that is missing, empty or no text in Unicode, or that has no label, raises KdcError, or with `skip_bad` is
+    left out and listed in `info.skipped`. Splits that are missing are taken from train, the same way every time
+    (`split_off`). With `class_names`, the data must have exactly these classes, and labels follow their order.
 
     Copies are found, and splits are made, by the text as people read it (`normalised`): without case, and with blanks
     of any kind and number as one. `info.fingerprint` is over the texts as they stand.
     """
-    listing = find(reference, columns or Columns(), progress)
+    listing, unlabelled = find(reference, columns or Columns(), skip_bad, progress)
     names = class_names_of(listing, class_names, "text")
-    kept, texts, skipped = checked(listing, skip_bad, progress)
+    kept, texts, unusable = checked(listing, skip_bad, progress)
+    skipped = (*unlabelled, *unusable)
     every_class_in_train(kept["train"], names, "texts")
     splits, split_notes = in_three(kept, "texts")
     notes = [*listing.notes, *split_notes, *absent_classes(splits, names, "texts")]

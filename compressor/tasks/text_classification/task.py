@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressor.data.records import StoredRecords, write_records
 from compressor.data.samples import Dataset, Split
 from compressor.errors import KdcError
+from compressor.files.atomic import write_text
 from compressor.models.features import inner_of
 from compressor.models.hugging_face import require_hf
 from compressor.models.loaded import LoadedModel
@@ -22,8 +23,9 @@ from compressor.schema.student import Columns, Student, UnlabelledInfo
 from compressor.tasks.base import Feed, Stored
 from compressor.tasks.text_classification import lengths
 from compressor.tasks.text_classification.feed import TextFeed, encoded_split
-from compressor.tasks.text_classification.models import hf_models, students
+from compressor.tasks.text_classification.models import hf_models, static, students
 from compressor.tasks.text_classification.models.classifier import Member, TextClassifier, position_limit
+from compressor.tasks.text_classification.models.static import StaticClassifier
 from compressor.tasks.text_classification.opening import open_data
 from compressor.tasks.text_classification.stacking import stacked
 from compressor.tasks.text_classification.tokenization import FILE, of_texts, read_tokenizer
@@ -88,6 +90,9 @@ class TextClassification:
 
     def fitted(self, model: LoadedModel, data: Dataset, input_size: int | None, progress: Progress) -> LoadedModel:
         network = inner_of(model.network)
+        if isinstance(network, StaticClassifier):
+            lengths.refuse_pairs(data.train, model.weights.source)
+            return lengths.fitted(model, data, input_size, static.LONGEST, progress)
         assert isinstance(network, TextClassifier)
         limit = position_limit(network.model, hf_models.LONGEST)
         return lengths.fitted(model, data, input_size, limit, progress)
@@ -99,6 +104,9 @@ class TextClassification:
         tokenizer = read_tokenizer(folder / "hf", str(folder))
         if tokenizer.sha256 != of_texts(student.preprocess).tokenizer:
             raise KdcError(f"{folder / 'hf' / FILE} was changed: it is not the tokenizer of student.json")
+        if student.family == static.FAMILY:
+            vocabulary = of_texts(student.preprocess).vocabulary
+            return static.network_of(student.architecture, vocabulary, len(student.class_names), tokenizer.text)
         return hf_models.from_run(folder / "hf", len(student.class_names), parameters, tokenizer)
 
     def merged(self, network: nn.Module) -> nn.Module:
@@ -108,8 +116,10 @@ class TextClassification:
         return trimmed(student, data, progress)
 
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
-        assert isinstance(network, TextClassifier)
-        hf_models.save_architecture(network, folder / "hf")
+        assert isinstance(network, (TextClassifier, StaticClassifier))
+        write_text(folder / "hf" / FILE, network.tokenizer)
+        if isinstance(network, TextClassifier):
+            hf_models.save_architecture(network, folder / "hf")
 
     def adapted(self, network: nn.Module, expected: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
         ours, theirs = of_texts(expected), of_texts(given)

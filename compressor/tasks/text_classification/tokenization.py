@@ -24,6 +24,7 @@ from compressor.tasks.text_classification.opening import Texts
 __all__ = ["FILE", "Encoded", "TextTokenizer", "kept", "of_texts", "read_tokenizer", "tokenizer_of"]
 
 FILE = "tokenizer.json"
+STARTS = ("[CLS]", "<s>", "<cls>")
 BATCH = 1024
 """Texts that are handed to the library at once."""
 MASKS = "[MASK]", "<mask>"
@@ -41,7 +42,7 @@ class Encoded(NamedTuple):
     text: NDArray[np.int64]
     alone: NDArray[np.bool_]
 
-    def part(self, rows: NDArray[np.bool_]) -> "Encoded":
+    def part(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Encoded":
         """Those tokens alone."""
         return Encoded(self.ids[rows], self.types[rows], self.text[rows], self.alone[rows])
 
@@ -85,7 +86,36 @@ class TextTokenizer:
     @cached_property
     def size(self) -> int:
         """Every id is below it."""
-        return 1 + max(self._library.get_vocab(with_added_tokens=True).values(), default=0)
+        return 1 + max(self.vocabulary.values(), default=0)
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Token -> id."""
+        tokens: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
+        return tokens
+
+    @cached_property
+    def special(self) -> frozenset[int]:
+        """The ids of tokens that no text is made of: of a beginning, an end, what is unknown."""
+        added = self._library.get_added_tokens_decoder()
+        unknown = [] if self.unknown is None else [self.unknown]
+        return frozenset([*(number for number, token in added.items() if token.special), *unknown])
+
+    @cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special tokens before a text, and those behind it."""
+        self._library.no_padding()
+        encoded = self._library.encode("a")
+        inside = [position for position, added in enumerate(encoded.special_tokens_mask) if not added]
+        first, last = (inside[0], inside[-1] + 1) if inside else (len(encoded.ids), len(encoded.ids))
+        return encoded.ids[:first], encoded.ids[last:]
+
+    @cached_property
+    def unused_start(self) -> str | None:
+        """The token that is to begin a text, where the vocabulary has one and it begins none: a post-processor is
+        missing."""
+        begins = next((token for token in STARTS if token in self.vocabulary), None)
+        return None if any(self.around) else begins
 
     @cached_property
     def unknown(self) -> int | None:
@@ -96,13 +126,6 @@ class TextTokenizer:
             return number
         number = self._model.get("unk_id")
         return number if isinstance(number, int) else None
-
-    @cached_property
-    def special(self) -> frozenset[int]:
-        """The ids of tokens that no text is made of: of a beginning, an end, what is unknown."""
-        added = self._library.get_added_tokens_decoder()
-        unknown = [] if self.unknown is None else [self.unknown]
-        return frozenset([*(number for number, token in added.items() if token.special), *unknown])
 
     @cached_property
     def mask(self) -> int | None:
@@ -137,9 +160,9 @@ class TextTokenizer:
                 ids, text = np.array(row.ids, np.int64), _of_text(row.sequence_ids)
                 text[np.isin(ids, [*self.special])] = -1
                 tokens = Encoded(ids, np.array(row.type_ids, np.int64), text, _alone(row.word_ids, text))
-                if max_length is not None and len(ids) > max_length:
+                if max_length is not None and len(tokens.ids) > max_length:
                     kept = kept_tokens(row.sequence_ids, max_length)
-                    tokens = Encoded(ids[kept], tokens.types[kept], text[kept], tokens.alone[kept])
+                    tokens = tokens.part(kept)
                 encoded.append(tokens)
         return encoded
 

@@ -25,6 +25,7 @@ from compressor.progress import Progress
 from compressor.tasks.text_classification.feed import encoded_split, evaluation_batches, stacked
 from compressor.tasks.text_classification.lengths import texts_of
 from compressor.tasks.text_classification.models.classifier import TextClassifier
+from compressor.tasks.text_classification.models.static import StaticClassifier, with_tokens
 from compressor.tasks.text_classification.tokenization import TextTokenizer, kept, of_texts, tokenizer_of
 
 __all__ = ["cut_tokenizer", "trimmed"]
@@ -36,14 +37,18 @@ def trimmed(student: LoadedModel, data: Dataset, progress: Progress) -> tuple[Lo
     """The student with the tokens alone that the training texts use, its tokenizer.json, and what that changed, on
     validation, in words. Raises KdcError for a tokenizer of another kind."""
     network, preprocess = student.network, of_texts(student.preprocess)
-    if not isinstance(network, TextClassifier):
-        raise KdcError("--trim-vocabulary: the student is not one network of transformers", "leave it out")
+    if not isinstance(network, (TextClassifier, StaticClassifier)):
+        raise KdcError("--trim-vocabulary: the student is not one network with a table of tokens", "leave it out")
     before = tokenizer_of(preprocess)
     encoded = before.encode(texts_of(data.train), preprocess.max_length)
     used = {*np.unique(np.concatenate([row.ids for row in encoded])).tolist()} | {*range(preprocess.pad_id + 1)}
     text, ids = cut_tokenizer(before.text, used)
     tokenizer = kept(TextTokenizer(text, "the trimmed tokenizer"))
-    small = _with_tokens(network, ids, tokenizer.text)
+    small: nn.Module
+    if isinstance(network, StaticClassifier):
+        small = with_tokens(network, ids, tokenizer.text)
+    else:
+        small = _with_tokens(network, ids, tokenizer.text)
     changes = {"tokenizer": tokenizer.sha256, "vocabulary": len(ids)}
     weights = student.weights.model_copy(
         update={

@@ -125,7 +125,7 @@ def test_a_student_begins_with_its_teachers_head_and_ships_without(tmp_path: Pat
     from dataclasses import replace
 
     _, teacher = loaded(tmp_path)
-    small, _, _ = cut(teacher, "layers:1", drawn=False)
+    small = cut(teacher, "layers:1", drawn=False).network
     student, said = replace(teacher, network=small), Hearing()
     before = {*small.state_dict()}
     torch.manual_seed(5)

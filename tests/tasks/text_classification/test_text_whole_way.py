@@ -132,6 +132,20 @@ def test_the_logit_family_and_hint_learn_from_texts(made: Path, tmp_path: Path) 
         assert rows[-1]["loss"][name] < rows[0]["loss"][name], name
 
 
+@pytest.mark.parametrize("teacher", ["self", "peers"])
+def test_no_layers_are_cut_out_of_nothing(made: Path, kdc: Kdc, tmp_path: Path, teacher: str) -> None:
+    """Said before the data are open."""
+    data = f"csv:{made / 'data.csv'}"
+    ended = kdc("distill", "--teacher", teacher, "--data", data, "--task", "text-classification", "--out",
+                tmp_path / "run", *SPEED)  # fmt: skip
+    assert ended.code == 2
+    said = " ".join(ended.err.split())
+    assert f"student 'layers:half' is made of one network that teaches, and --teacher {teacher} is no network" in said
+    assert "--student hf:REPO_OR_PATH" in said
+    assert "texts from column" not in said
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["attention_maps", "pkd", "similarity_preserving", "early_exits"])
 def test_losses_that_texts_have_nothing_for_are_refused(made: Path, kdc: Kdc, tmp_path: Path, name: str) -> None:
     losses = f"losses=[{{name: kd}}, {{name: {name}}}]"
@@ -147,7 +161,8 @@ def test_predictions_teach_and_answer_as_the_teacher(made: Path, kdc: Kdc, tmp_p
     assert kdc("predict", "--teacher", f"run:{made / 'teacher'}", "--data", data, "--out", table).code == 0
     ended = kdc("distill", "--teacher", f"outputs:{table}", "--data", data, "--out", tmp_path / "none", *SPEED)
     assert ended.code == 2
-    assert "is cut out of its teacher, and this one is no network" in ended.err
+    assert f"is made of one network that teaches, and --teacher outputs:{table} is no network" in ended.err
+    assert "data csv:" not in ended.err
     code = call(
         "distill", "--teacher", f"outputs:{table}", "--data", data, "--student", f"hf:{made / 'encoder'}",
         "--epochs", 8, "--out", tmp_path / "run", *SPEED,
@@ -177,7 +192,7 @@ def test_several_teachers_and_a_classifier_of_transformers_teach(made: Path, kdc
         "distill", "--teacher", f"run:{made / 'teacher'}", "--teacher", f"hf:{folder}", "--data",
         f"csv:{made / 'data.csv'}", "--out", tmp_path / "cut", *SPEED,
     )  # fmt: skip
-    assert (ended.code, "is cut out of one teacher" in ended.err) == (2, True)
+    assert (ended.code, "several teachers are several networks" in " ".join(ended.err.split())) == (2, True)
 
 
 def test_pairs_are_taught_and_cut(kdc: Kdc, tmp_path: Path) -> None:

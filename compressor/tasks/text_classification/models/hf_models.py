@@ -85,6 +85,11 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
         shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
         notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
     preprocess = preprocess_for(network, tokenizer, source, max_length)
+    if start := tokenizer.unused_start:
+        notes.append(
+            f"{source}: its {FILE} puts no {start} before a text, since it has no post_processor; a model that was "
+            "trained with one answers otherwise without"
+        )
     spellings = None if names is None else tuple((name,) for name in names)
     loaded = LoadedModel(network, preprocess, spellings, weights, "hf", headless=bool(left), notes=tuple(notes))
     return check_input(loaded)
@@ -200,10 +205,9 @@ def with_new_classifier(network: TextClassifier, classes: int) -> TextClassifier
 
 
 def save_architecture(network: TextClassifier, folder: Path) -> None:
-    """Write to `folder`, for `from_run`, the model's configuration, its tokenizer, and the head over the vocabulary
-    that it came with."""
+    """Write to `folder`, for `from_run`, the model's configuration, and the head over the vocabulary that it came
+    with."""
     model: Any = network.model
     write_text(folder / "config.json", json.dumps(model.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
-    write_text(folder / FILE, network.tokenizer)
     if network.head is not None:
         write_head(network.head, folder)
