@@ -1,6 +1,7 @@
 """torch.onnx.export, which takes two seconds even for the smallest network, asked once for each. Without pytest: forked
 programs (forked.py) have this too."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["KEPT_GRAPHS", "kept"]
+__all__ = ["KEPT_GRAPHS", "imported_by_exports", "kept"]
 
 KEPT_GRAPHS = "KDC_TESTS_GRAPHS"
 """The environment variable with the folder that the graphs are kept in; without it none is."""
@@ -38,6 +39,19 @@ def kept(export: Callable[..., Any]) -> Callable[..., Any]:
         return SimpleNamespace(model_proto=onnx.load_model_from_string(file.read_bytes()))
 
     return once
+
+
+def imported_by_exports() -> None:
+    """Import and read what the first export of a process takes half of its time for."""
+    import torch
+    import tqdm  # type: ignore[import-untyped]
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    tqdm.tqdm.monitor_interval = 0  # else its first bar starts a thread, and only one is forked
+    registry = functools.cache(ONNXRegistry.from_torchlib)
+    ONNXRegistry.from_torchlib = staticmethod(registry)  # type: ignore[method-assign]
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1)).eval()
+    torch.onnx.export(network, (torch.zeros(2, 1, 1, 1),), dynamo=True, opset_version=18, verbose=False)
 
 
 def _key(network: Any, example: tuple[Any, ...], options: Mapping[str, Any]) -> str | None:
