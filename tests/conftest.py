@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from compressor.assets import asset_dir
 from compressor.measure import constants, doctor, session
@@ -203,6 +204,14 @@ def _no_machine_is_too_busy() -> Iterator[None]:
     and would let any test of something else fail on a busy machine. `honest_bias` is for those that are about it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conditions, "AA_BIAS", 1e9)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_command_line_is_read_once() -> Iterator[None]:
+    """typer makes the commands and their options anew from the functions' signatures in each call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         yield
 
 
