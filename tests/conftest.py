@@ -27,7 +27,7 @@ from compressor.schema.doctor import Diagnosis
 from tests.forked import FOLDER, begun, interpreter, python
 from tests.kept_graphs import KEPT_GRAPHS
 from tests.kit import TRAINING, Ended, call, write_colours
-from tests.shared import each_registry_once, made_once, shared_folder
+from tests.shared import each_graph_once, each_registry_once, made_once, shared_folder
 
 pytest_plugins = ["tests.image_fixtures", "tests.model_fixtures"]
 
@@ -166,7 +166,15 @@ def _caches_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_exports() -> Iterator[None]:
-    with each_registry_once():
+    with each_registry_once(), each_graph_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def real_exports() -> Iterator[None]:
+    """Of modules that are about what torch.onnx.export makes: each network is followed each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(KEPT_GRAPHS)
         yield
 
 

@@ -51,7 +51,7 @@ def _each_candidate_is_looked_at_once() -> Iterator[None]:
     look, looked = Layers._look, dict[tuple[object, ...], Looked]()
 
     def once(layers: Layers, *asked: object) -> Looked:
-        key = (layers._candidates, layers._batch, api_module.layers_of, *asked)
+        key = (layers._candidates, layers._batch, vars(api_module)["layers_of"], *asked)
         if key not in looked:
             looked[key] = look(layers, *asked)  # type: ignore[arg-type]
         return looked[key]
