@@ -53,14 +53,15 @@ STARTERS = ("compressor.measure.devices.local", "compressor.measure.machine", "c
 
 
 BEGUN_FIRST = (
-    "test_kill_points", "test_every_precision", "test_cli", "test_export_executorch", "test_additions",
-    "test_distill_api", "test_ci_examples", "test_distill_processes", "test_export_by_force", "test_examples",
-    "test_export_qat",
-    "test_quantization_squeeze_excite", "test_targets_whole_way", "test_distill_specialists",
-    "test_export_openvino_int8", "test_nouns", "test_distill_kills", "test_students_whole_way", "test_distill_qat",
-    "test_distill_resources", "test_export_openvino", "test_bundle_change", "test_second_task",
-    "test_predictions_whole_way", "test_distill_terms", "test_deploy_clean", "test_distill_run_folder",
-    "test_targets_agent", "test_targets_bench",
+    "test_kill_points", "test_every_precision", "test_distill_processes", "test_ci_examples", "test_additions",
+    "test_cli", "test_distill_api", "test_export_executorch", "test_export_by_force", "test_distill_terms",
+    "test_targets_whole_way", "test_examples", "test_export_qat", "test_distill_specialists",
+    "test_text_whole_way", "test_export_skeletons", "test_deploy_mobile", "test_explain_whole_way",
+    "test_terminal_console", "test_quantization_squeeze_excite", "test_measure_by_force", "test_export_quick",
+    "test_bundle_change", "test_export_onnx", "test_measure_local", "test_measure_ssh", "test_export_openvino_int8",
+    "test_nouns", "test_distill_kills", "test_students_whole_way", "test_distill_qat", "test_memory",
+    "test_distill_resources", "test_export_openvino", "test_second_task", "test_predictions_whole_way",
+    "test_deploy_clean", "test_distill_run_folder", "test_targets_agent", "test_targets_bench",
 )  # fmt: skip
 """Modules that take longest, so that two workers, each with whole modules, come to their end together. The first needs
 nothing that the second makes."""
