@@ -2,23 +2,25 @@
 
     python -m benchmarks.throughput [--teacher tf_efficientnet_lite2] [--teacher …] [--size 64]
         [--size 128] [--rounds 7] [--steps 16] [--batch 64] [--peers]
-        [--cpu-time]
+        [--cpu-time] [--default]
 
 The bare loops are written out below: images decoded in memory, the same networks, batch, augmentation, soft targets and
 labels, optimizer, and nothing else; they are the limit. The default recipe learns from layers (pkd), clips and averages
 besides. Teachers have random weights and the student's input size. A round runs one epoch of every contestant in random
 order, each with a fresh student; printed are images/s (median over rounds) and the ratios with the median and the range
-of the rounds. `--cpu-time`: the process's CPU time in place of the wall clock, for a machine that does other work as
-well (with OMP_NUM_THREADS=1: threads that wait for others spin). `--peers`: timm's task with timm's loader, and
-torchdistill's box where it is installed, run along, from JPEG files (benchmarks/peers.py).
+of the rounds, and the 95 % interval of the median. `--cpu-time`: the process's CPU time in place of the wall clock, of
+one thread (threads that wait for others spin), for a machine that does other work as well. `--default`: only the
+default recipe and the loops that it is held against, so that rounds take a third of the time. `--peers`: timm's task
+with timm's loader, and torchdistill's box where it is installed, run along, from JPEG files (benchmarks/peers.py).
 """
 
 import argparse
+import math
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +55,7 @@ clock = time.perf_counter
 CLASSES = 10
 STUDENT = "mobilenetv3_small_100"
 MEAN = STD = 0.5
+DEFAULT = "the default recipe"
 LOSSES: list[dict[str, object]] = [
     {"name": "kd", "weight": 0.9, "temperature": 4.0},
     {"name": "cross_entropy", "weight": 0.1},
@@ -241,6 +244,8 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         contestants["timm's task, timm's loader"] = lambda _: peers.timm_epoch(work / "files", each, teacher)
         if find_spec("torchdistill"):
             contestants["torchdistill's box"] = lambda _: peers.torchdistill_epoch(work / "files", each, teacher)
+    if given.default:
+        contestants = {name: run for name, run in contestants.items() if not name.startswith("kdc") or DEFAULT in name}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(given.rounds + 1):
         for name in random.Random(number).sample(list(contestants), len(contestants)):
@@ -266,10 +271,20 @@ def compare(teacher_name: str, size: int, given: argparse.Namespace, work: Path)
         if peer in contestants
     ]
     for one, other, aim in pairs:
+        if one not in contestants:
+            continue
         ratios = [b / a for a, b in zip(seconds[one], seconds[other], strict=True)]
         wanted = "" if aim is None else f"   (aim {aim})"
         spread = f"{statistics.median(ratios):.3f} [{min(ratios):.3f}–{max(ratios):.3f}]"
-        print(f"  {one} / {other}: {spread}{wanted}", flush=True)
+        print(f"  {one} / {other}: {spread}{median_interval(ratios)}{wanted}", flush=True)
+
+
+def median_interval(values: Sequence[float]) -> str:
+    """The 95 % interval of their median in words, from their order alone; "" where they are fewer than 6."""
+    ordered, n, k = sorted(values), len(values), 0
+    while sum(math.comb(n, i) for i in range(k + 1)) <= 0.025 * 2**n:
+        k += 1
+    return f", 95 % [{ordered[k - 1]:.3f}–{ordered[n - k]:.3f}]" if k else ""
 
 
 def main() -> None:
@@ -281,6 +296,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--cpu-time", action="store_true")
+    parser.add_argument("--default", action="store_true")
     given = parser.parse_args()
     if given.peers and given.cpu_time:
         parser.error("--cpu-time does not see the processes of timm's loader")
@@ -288,6 +304,7 @@ def main() -> None:
         global clock
         clock = time.process_time
         vars(engine)["time"] = SimpleNamespace(perf_counter=clock, monotonic=time.monotonic)  # of an epoch's seconds
+        torch.set_num_threads(1)
     for line in set_up().lines:
         print(line)
     with tempfile.TemporaryDirectory() as folder:

@@ -36,7 +36,7 @@ def students(
         classes: of the task.
         input_size: pixels, one or several; none: the profile's.
         student: only these, as "timm:NAME"; none: the whole catalogue.
-        allow_surgery: those changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out.
+        allow_surgery: those changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out, channels pruned.
         device: "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
         device_python: the interpreter on the device.
         set: values of the profile, `{"budget.p90_ms": 20}` or `["budget.p90_ms=20"]`.

@@ -62,7 +62,7 @@ def estimate_students(
         classes: of the task.
         input_size: pixels, one or several; none: the profile's.
         student: only these, as "timm:NAME"; none: the whole catalogue.
-        allow_surgery: those changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out.
+        allow_surgery: those changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out, channels pruned.
         set: values of the profile, `{"threads": 1}` or `["threads=1"]`.
         csv: a file that all estimates are written to.
 

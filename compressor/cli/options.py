@@ -100,7 +100,8 @@ Students = Annotated[
 AllowSurgery = Annotated[
     bool,
     typer.Option(
-        "--allow-surgery", help="Candidates changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out."
+        "--allow-surgery",
+        help="Candidates changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out, channels pruned.",
     ),
 ]
 RaceShare = Annotated[

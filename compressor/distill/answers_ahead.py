@@ -7,7 +7,7 @@ from compressor.distill.api import has_teacher
 from compressor.distill.features.layers import kept_layers
 from compressor.distill.host.context import RunContext
 from compressor.distill.host.resources import readable
-from compressor.distill.methods.arms import arm_epochs, has_arms
+from compressor.distill.methods.arms import has_arms, tried
 from compressor.distill.methods.halving import rounds_of, trial_recipe
 from compressor.distill.methods.qat import qat_recipe
 from compressor.distill.plan import TrainingPlan
@@ -91,9 +91,9 @@ def _of_race(request: Request, steps: int) -> Iterator[Recipe]:
 def _of_arms(request: Request, steps: int) -> Iterator[Recipe]:
     if has_arms(request):
         assert request.regime is not None
-        recipe, names = request.recipe, request.regime.arms
-        epochs, arms = arm_epochs(len(names), steps, recipe.epochs), arms_of(recipe)
-        for name in names:
+        recipe, arms = request.recipe, arms_of(request.recipe)
+        names, epochs = tried(request.regime.arms, steps, recipe.epochs)
+        for name in names if epochs < recipe.epochs else ():  # what is trained in full is the training
             yield trial_recipe(recipe.model_copy(update={"losses": arms[name]}), epochs, epochs)
 
 

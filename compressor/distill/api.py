@@ -40,7 +40,6 @@ __all__ = [
     "distillation",
     "early_checked",
     "has_teacher",
-    "labels_only",
     "made_from_weights",
     "precompute",
     "require_one_process",

@@ -12,7 +12,7 @@ from compressor.distill.answers_ahead import NOTHING_KEPT, Ahead, answers_ahead,
 from compressor.distill.api import distillation
 from compressor.distill.host.context import RunContext, context_for, feed_for
 from compressor.distill.host.resources import Resources, free_bytes
-from compressor.distill.methods.arms import arm_epochs, has_arms
+from compressor.distill.methods.arms import has_arms, tried
 from compressor.distill.methods.assistants import require_possible
 from compressor.distill.methods.control import require_controllable
 from compressor.distill.methods.halving import over_share, rounds_of
@@ -90,7 +90,7 @@ def forecast(
     answers = to_be_kept(request, {name: each.ahead for name, each in timed.items()}, _last(request, timed))
     disk = {
         "decoded images": _decoded_at_once(request, timed),
-        "checkpoint": 4 * STATES * parameters,
+        "checkpoint": 4 * STATES * parameters * (2 if has_arms(request) else 1),  # two are held against each other
         **({"teacher answers": sum(each.bytes for each in answers)} if answers else {}),
     }
     free = free_bytes(out.folder)
@@ -173,8 +173,9 @@ def _before(request: Request, timed: dict[str, _Timed]) -> list[_Timed]:
 
 
 def _decodings(request: Request, timed: dict[str, _Timed]) -> list[_Timed]:
-    """For whom images are decoded, as often as they are: every training has its own, and a race one of each kind."""
-    trainings = (1 if request.qat is None else 2) * (2 if request.control else 1)
+    """For whom images are decoded, as often as they are: every training has its own, the losses' weights have one, and
+    a race one of each kind."""
+    trainings = (1 if request.qat is None else 2) * (2 if request.control else 1) + has_arms(request)
     return _before(request, timed) + [timed[_last(request, timed)]] * trainings
 
 
@@ -214,13 +215,15 @@ def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
 
 
 def _arms(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
-    """The trials of the losses' weights, of which each is counted as the default."""
+    """The trials of the losses' weights, and labels alone in full, which they may rule out; each is counted as the
+    default, which in full is the training itself."""
     if has_arms(request):
         assert request.regime is not None
-        last, arms = _last(request, timed), request.regime.arms
-        epochs = arm_epochs(len(arms), timed[last].steps, request.recipe.epochs)
-        for arm in arms:
+        last, whole = _last(request, timed), request.recipe.epochs
+        arms, epochs = tried(request.regime.arms, timed[last].steps, whole)
+        for arm in arms if epochs < whole else ():
             yield _part(f"losses, {arm}", last, epochs, timed[last])
+        yield _part("losses, labels in full", last, whole, timed[last])
 
 
 def _part(name: str, student: str, epochs: int, timed: _Timed) -> Part:
@@ -266,6 +269,8 @@ def _notes(request: Request, timed: dict[str, _Timed], answers: Sequence[Keeping
         yield "each is timed with the teacher, which teaches the first of them alone"
     if request.recipe.stages:
         yield "a step of an earlier stage is counted as one of the last"
+    if has_arms(request):
+        yield "labels alone in full are counted, and left out where their trial shows that the teacher stays ahead"
     if request.qat is not None:
         yield "steps under fake quantization are counted as steps in float, and take longer"
     if request.control:

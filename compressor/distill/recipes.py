@@ -19,6 +19,7 @@ from compressor.tasks.table import DEFAULT, TASKS
 
 __all__ = [
     "ENOUGH",
+    "LABELS",
     "OWN",
     "PROVISIONAL",
     "RecipeAsked",
@@ -48,8 +49,10 @@ difference of two models that disagree on a sample in ten is a point at 1,000.""
 OWN = "default"
 """The regime's own weights of its losses."""
 
+LABELS = "labels"
+"""Labels alone."""
 
-OTHERS = {"logits": {"pkd": 0.0}, "labels": {"kd": 0.0, "cross_entropy": 1.0, "pkd": 0.0}}
+OTHERS = {"logits": {"pkd": 0.0}, LABELS: {"kd": 0.0, "cross_entropy": 1.0, "pkd": 0.0}}
 """Other weights that are tried beside them. A loss that is not named keeps its weight; 0 leaves it out. Half for the
 teacher came to what the default came to, and is not among them (docs/experiments/regimes.md)."""
 

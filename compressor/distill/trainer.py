@@ -18,6 +18,7 @@ from compressor.distill.loop.checkpoint import Position
 from compressor.distill.loop.engine import train
 from compressor.distill.loop.learner import Learner
 from compressor.distill.loop.passes import Passes
+from compressor.distill.loop.tracking import track_epoch
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_files import sweep
 from compressor.distill.run_folder import Destination, rollback, start
@@ -180,6 +181,10 @@ def _trained(
 ) -> Student:  # fmt: skip
     before = learned_before(plan.request)
     fitted = fit(plan, out, feed, teacher, sides, context)
+    if plan.losses is not None and (plan.losses.in_full or plan.losses.epochs == plan.recipe.epochs):
+        # It was trained while its losses were settled, of which trackers heard nothing.
+        for row in fitted.position.history:
+            track_epoch(context.accelerator, row)
     trained = Trained(plan, fitted.model, fitted.quantization, card, fitted.position, before)
     return finish(trained, fitted.student, feed, out, context)
 

@@ -62,14 +62,15 @@ class RaceRequest(Noun):
 
 class Trial(Noun):
     """What a student came to in a round: RUN/race/NUMBER/trial.json, or RUN/arms/NUMBER/trial.json, and then `arm` says
-    how its losses were weighed. `accuracy`: top-1 on the validation split; `inputs`: what it learned from, each with a
-    fingerprint."""
+    how its losses were weighed. `accuracy`: top-1 on the validation split; `teacher`: the figure (`keep_by`) of who
+    taught it there, where that was measured; `inputs`: what it learned from, each with a fingerprint."""
 
     student: str
     arm: str | None = None
     epochs: int
     steps: int
     accuracy: Estimate
+    teacher: Estimate | None = None
     seconds: float
     inputs: dict[str, str]
 
@@ -136,13 +137,16 @@ class Race(Noun):
 
 class LossRace(Noun):
     """Student.losses: which weights of the losses won (`winner`, of `arms`: each loss's weight, by arm), after so many
-    `epochs` each; the regime's own are "default". `trials`: the best first. `failed`: which did not learn, and why.
-    `lead`: the winner's figure (`keep_by`) on validation - the default's, paired by sample, or, where that won, its
-    lead over the next; null where nothing else ran to its end. `reason`: why, in words."""
+    `epochs` each; the regime's own are "default". `trials`: the best first. `in_full`: where they could not rule labels
+    alone out, that and the best of the others after the whole training, the better first, which is the student.
+    `failed`: which did not learn, and why. `lead`: the winner's figure (`keep_by`) on validation - the default's,
+    paired by sample, or, where that won, its lead over the next; null where nothing else ran to its end. `reason`: why,
+    in words."""
 
     arms: dict[str, dict[str, float]]
     epochs: int
     trials: tuple[AnyTrial, ...]
+    in_full: tuple[AnyTrial, ...] = ()
     failed: dict[str, str]
     winner: str
     lead: Estimate | None

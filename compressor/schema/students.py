@@ -11,7 +11,7 @@ from compressor.schema.preprocess import OfTask, TaskName
 from compressor.schema.profile import Profile
 from compressor.schema.report import Estimate
 
-__all__ = ["Entrant", "Field", "Figures", "KeptFigures", "Skeleton", "Student", "Students", "Wish"]
+__all__ = ["Entrant", "Field", "Figures", "KeptFigures", "Prunable", "Skeleton", "Student", "Students", "Wish"]
 
 
 class Entrant(Noun):
@@ -43,6 +43,15 @@ class Field(Noun):
     reference: str
     variants: tuple[Entrant, ...]
     support: tuple[FileEntry, ...]
+
+
+class Prunable(Noun):
+    """Whether the channels of a network can be pruned, as that is kept in the cache folder. `of`: the network, the
+    share, and the packages with their versions; `why` it cannot."""
+
+    of: str
+    is_prunable: bool
+    why: str | None = None
 
 
 class Wish(Noun):

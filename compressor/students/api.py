@@ -30,7 +30,7 @@ from compressor.students.skeletons import MEASURED, make_skeletons
 from compressor.students.table import answered, rank_agreement, unjudged
 from compressor.tasks.table import DEFAULT, candidates_of
 
-__all__ = ["Wanted", "entries_of", "screened", "students"]
+__all__ = ["Wanted", "entries_of", "screened", "students", "tell_impossible"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     runtimes = {runtime for runtime, _ in variants}
     targets = tuple(target for target in profile.targets if target.runtime in runtimes)
     machine, versions = _device(profile.model_copy(update={"targets": targets}), url, python, progress)
+    tell_impossible(wanted, progress)
     kept = Kept(shelf(), machine, profile, versions)
     figures, wishes = _known(wanted, kept, entries, variants)
     known = len(figures)
@@ -114,6 +115,12 @@ def _known(
         )  # fmt: skip
         wishes += [wish] if missing else []
     return figures, wishes
+
+
+def tell_impossible(wanted: Wanted, progress: Progress) -> None:
+    """Say which changes for speed cannot be had here, where they are wanted."""
+    if wanted.surgery and (why := candidates_of(wanted.task).impossible()) is not None:
+        progress.note(why)
 
 
 def entries_of(wanted: Wanted, profile: Profile) -> dict[tuple[str, int], str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from compressor.export.bundle.identity import without_paths
-from compressor.schema.race import Contender, Race, Trial
+from compressor.schema.race import Contender, LossRace, Race, Trial
 from compressor.schema.recipe import Peer
 from compressor.schema.report import Estimate
 from compressor.schema.student import UnlabelledInfo
@@ -31,6 +31,25 @@ def test_teachers_of_an_ensemble_and_peers_are_named_without_their_folders(tmp_p
     assert public.teacher.source == "run:a + hf:owner/name + timm:resnet18@b.pth"
     assert public.recipe.peers == (Peer(student="timm:local-dir:net", init="w.pth"),)
     assert "/home" not in public.model_dump_json()
+
+
+def test_whose_losses_were_weighed_is_named_without_its_folder(tmp_path: Path) -> None:
+    share = Estimate(value=0.5, low=0.4, high=0.6, n=100, of="validation samples")
+    short, long = (
+        Trial(
+            student="timm:local-dir:/home/somebody/net", arm="labels", epochs=epochs, steps=9, accuracy=share,
+            seconds=1.0, inputs={},
+        )
+        for epochs in (1, 6)
+    )  # fmt: skip
+    losses = LossRace(
+        arms={"labels": {"cross_entropy": 1.0}}, epochs=1, trials=(short,), in_full=(long,), failed={},
+        winner="labels", lead=None, reason="it is the only one left",
+    )  # fmt: skip
+    public = without_paths(record(saved(tmp_path / "run")).model_copy(update={"losses": losses})).losses
+    assert public is not None
+    assert [trial.student for trial in (*public.trials, *public.in_full)] == ["timm:local-dir:net"] * 2
+    assert public.in_full[0].epochs == 6
 
 
 def test_those_who_raced_are_named_without_their_folders_and_stay_apart(tmp_path: Path) -> None:

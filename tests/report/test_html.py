@@ -489,6 +489,7 @@ def test_the_race_and_the_gain(make_bundle: Make) -> None:
             trial("a", 4, value).model_copy(update={"arm": arm})
             for arm, value in (("labels alone", 0.8), ("default", 0.7))
         ),
+        in_full=(trial("a", 9, 0.82).model_copy(update={"arm": "labels alone"}),),
         failed={"another": HOSTILE},
         winner="labels alone",
         lead=None,
@@ -508,7 +509,10 @@ def test_the_race_and_the_gain(make_bundle: Make) -> None:
         "race/0/0": "90.0 [85.0–95.0]", "race/0/1": "–",
     }  # fmt: skip
     weighed = {of: text for of, text in figures.items() if of.startswith("losses/")}
-    assert list(weighed.values()) == ["0", "0", "80.0 [75.0–85.0]", "0.9", "10", "70.0 [65.0–75.0]"]
+    assert list(weighed.values()) == [
+        "0", "0", "80.0 [75.0–85.0]", "82.0 [77.0–87.0]", "0.9", "10", "70.0 [65.0–75.0]", "–",
+    ]  # fmt: skip
+    assert "after 9 epochs" in page.words
     assert "no control was trained" in page.words, "the record of the student has none"
 
 

@@ -110,9 +110,10 @@ def test_networks_changed_for_speed_are_measured_by_their_names(
     ended = kdc(*asked, "--allow-surgery", "--student", "timm:test_vit+depth2")
     assert ended.code == 0, ended.err
     rows = [row["figures"] for row in json.loads(ended.out)["rows"]]
-    forms = ("test_efficientnet", "test_efficientnet+relu", "test_efficientnet+no_se", "test_efficientnet+relu+no_se")
-    assert {row["student"] for row in rows} == {f"timm:{name}" for name in (*forms, "test_vit+depth2")}
-    assert [row["error"] for row in rows] == [None] * 10  # in fp32 and in int8
+    forms = ("", "+relu", "+no_se", "+relu+no_se", "+width0.5")
+    names = {*(f"timm:test_efficientnet{form}" for form in forms), "timm:test_vit+depth2"}
+    assert {row["student"] for row in rows} == names
+    assert [row["error"] for row in rows] == [None] * 12  # in fp32 and in int8
     one = kdc(*asked[:5], "--student", "timm:test_efficientnet+relu+no_se", "--json")
     assert one.code == 0, one.err
     assert json.loads(one.out)["kept"] == 2

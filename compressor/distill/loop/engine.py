@@ -21,6 +21,7 @@ from compressor.distill.loop.guards import out_of_memory_explained, require_fini
 from compressor.distill.loop.interrupt import stop_requests
 from compressor.distill.loop.learner import Learner
 from compressor.distill.loop.shares import shares_of, weighed
+from compressor.distill.loop.tracking import track_epoch
 from compressor.distill.teacher.sources import Itself, Teacher
 from compressor.files.atomic import write_text
 from compressor.processes.interruption import uninterrupted
@@ -271,10 +272,7 @@ def _write_history(run: Training, folder: Path) -> None:
     run.progress.note(_line(row, run.recipe.epochs))
     if run.accelerator.is_main_process:
         write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in run.position.history))
-    losses = {f"loss/{name}": value for name, value in row["loss"].items()}
-    scores = {f"validation/{name}": row["validation"][name] for name in row["validation"] if name != "n"}
-    lr = run.optimizer.param_groups[0]["lr"]
-    run.accelerator.log({**losses, **scores, "lr": lr, "seconds": row["seconds"]}, step=row["epoch"])
+    track_epoch(run.accelerator, row, lr=run.optimizer.param_groups[0]["lr"])
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from compressor.data.samples import Dataset
-from compressor.distill.api import already_finished, distillation, has_teacher, labels_only, training_data
+from compressor.distill.api import already_finished, distillation, has_teacher, training_data
 from compressor.distill.host.context import context_for, store_in
 from compressor.distill.host.resources import Resources
 from compressor.distill.loop.checkpoint import is_saved
@@ -20,11 +20,12 @@ from compressor.distill.methods.arms import has_arms, race_of_losses, weighed
 from compressor.distill.methods.halving import over_share, rounds_of
 from compressor.distill.methods.ranking import FIGURES, told, told_lead
 from compressor.distill.methods.trials import Entrant, Ran, Track, epochs_text, lead_of, run_rounds
-from compressor.distill.recipes import repeats_by_default, with_new_views
 from compressor.distill.run_files import ANSWERS, remove
 from compressor.distill.run_folder import Destination, acquired, rollback, start
 from compressor.distill.trainer import train_and_save
-from compressor.errors import KdcError
+from compressor.errors import KdcError, os_error
+from compressor.files.atomic import write_text
+from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import team
 from compressor.progress import Progress, Silent
 from compressor.schema.race import Contender, LossRace, Race
@@ -57,7 +58,7 @@ def distill_raced(
         start(out, request)
         resources = resources or Resources()
         try:
-            race, losses = _settled(request, out.folder, data, resources, progress)
+            race, losses, done = _settled(request, out.folder, data, resources, progress)
         except BaseException:
             if not out.resume and not _begun(out.folder):
                 rollback(out.folder)
@@ -65,7 +66,9 @@ def distill_raced(
         named = request if race is None else _with(request, race.winner)
         if losses is not None:
             named, data = weighed(named, losses.winner, data)
-            request, named = _with_views(request, named, progress)
+            request = _with_views(request, named, progress)
+        if done is not None:
+            _take_over(done, out.folder, progress)
         if resources.answers_budget is not None and resources.teacher_cache and named.recipe.views.distinct is None:
             remove(resources.teacher_cache.parent, [ANSWERS])  # the training has none: they were the trials' alone
         plan = distillation(named, progress, data)
@@ -73,37 +76,47 @@ def distill_raced(
         return train_and_save(plan, replace(out, resume=True), resources, progress)
 
 
-def _with_views(request: Request, named: Request, progress: Progress) -> tuple[Request, Request]:
-    """Both with new views in every epoch, where labels alone came out to teach: no answers are kept then."""
-    terms = bind_losses(named.recipe, has_teacher=has_teacher(named))
-    if request.regime is None or not repeats_by_default(request) or not labels_only(terms):
-        return request, named
+def _with_views(request: Request, named: Request, progress: Progress) -> Request:
+    """`request` as what it says of its views, where labels alone came out to teach, which see new ones."""
+    if request.regime is None or request.recipe.views == named.recipe.views:
+        return request
     said = "new ones in every epoch: labels alone teach"
     progress.note(f"views: {said}")
-    regime = request.regime.model_copy(update={"views": said})
-    return (
-        request.model_copy(update={"regime": regime}),
-        named.model_copy(update={"recipe": with_new_views(named.recipe)}),
-    )
+    return request.model_copy(update={"regime": request.regime.model_copy(update={"views": said})})
+
+
+def _take_over(trained: Path, out: Path, progress: Progress) -> None:
+    """Let the run in `out` go on from a training in full in the folder `trained`: from its end."""
+    if is_saved(trained / "checkpoint"):
+        progress.note(f"the student: as it was trained in {trained}")
+        with uninterrupted():
+            write_text(out / "history.jsonl", (trained / "history.jsonl").read_text(encoding="utf-8"))
+            try:
+                (trained / "checkpoint").replace(out / "checkpoint")
+            except OSError as error:
+                raise os_error(error, f"moving {trained / 'checkpoint'}") from error
+    for other in trained.parent.iterdir():
+        remove(other, ["checkpoint"])
 
 
 def _settled(
     request: Request, out: Path, data: Dataset, resources: Resources, progress: Progress
-) -> tuple[Race | None, LossRace | None]:
-    """Who won, and with which weights of the losses."""
+) -> tuple[Race | None, LossRace | None, Path | None]:
+    """Who won, and with which weights of the losses; and where it was trained in full already, if it was."""
     context = context_for(out, replace(resources, tracker=None), progress)
-    race = losses = teacher = None
+    race = losses = teacher = card = done = None
     if request.race is not None:
         with store_in(out, context) as store:
             track = Track(out / "race", store, context)
-            race, teacher = _race(request, track, data, progress), track.teacher
+            race, teacher, card = _race(request, track, data, progress), track.teacher, track.card
         progress.note(f"the race: {race.reason}")
         request = _with(request, race.winner)
     if has_arms(request):
         with store_in(out, context) as store:
-            losses = race_of_losses(request, Track(out / "arms", store, context, teacher=teacher), data)
+            track = Track(out / "arms", store, context, teacher=teacher, card=card)
+            losses, done = race_of_losses(request, track, data)
         progress.note(f"the losses: {losses.reason}")
-    return race, losses
+    return race, losses, done
 
 
 def _begun(folder: Path) -> bool:

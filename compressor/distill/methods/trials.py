@@ -28,8 +28,9 @@ from compressor.errors import KdcError
 from compressor.progress import Muted, Silent
 from compressor.schema.base import read_json, write_json
 from compressor.schema.race import AnyTrial, Failure, RankedTrial, Trial
+from compressor.schema.recipe import KeepBy
 from compressor.schema.report import Estimate
-from compressor.schema.student import Request
+from compressor.schema.student import Request, TeacherCard
 from compressor.stats import accuracy_of
 from compressor.tasks.base import BatchModel, Feed
 
@@ -56,18 +57,20 @@ class Entrant:
 
 @dataclass
 class Track:
-    """Where the trials run: in `folder`, numbered. `feeds` and what is in them: by the student's preprocessing and
-    the samples, which entrants share."""
+    """Where the trials run: in `folder`, numbered. `feeds` and what is in them: by the student's preprocessing, the
+    views and the samples, which entrants share. `card`: of who teaches, once that was measured."""
 
     folder: Path
     store: Path
     context: RunContext
-    feeds: dict[tuple[str, int], Feed] = field(default_factory=dict)
+    feeds: dict[tuple[str, str, int], Feed] = field(default_factory=dict)
     teacher: tuple[TrainingPlan, BatchModel] | None = None
     table: Teacher | None = None
+    card: TeacherCard | None = None
 
     def feed(self, plan: TrainingPlan) -> Feed:
-        key = plan.student.preprocess.model_dump_json(), len(plan.data.train)
+        preprocess, views = plan.student.preprocess.model_dump_json(), plan.recipe.views.model_dump_json()
+        key = preprocess, views, len(plan.data.train)
         if key not in self.feeds:
             number = len(self.feeds) + 1
             quiet = self.context if number == 1 else replace(self.context, progress=Muted(self.context.progress))
@@ -86,22 +89,24 @@ class Ran:
 
 
 def run_rounds(
-    track: Track, entrants: Sequence[Entrant], rounds: Sequence[tuple[int, int]], of: str
+    track: Track, entrants: Sequence[Entrant], rounds: Sequence[tuple[int, int]], of: str, before: int | None = None
 ) -> tuple[list[list[Ran]], dict[str, str]]:
     """All trials, the best of each round first; and who could not learn, by name.
 
     Args:
         rounds: how many run, and the epochs of each; see `halving.rounds_of`.
         of: what the rounds are of, for people.
+        before: how many trials ran before these, where each is the training itself, which goes on from its checkpoint.
     """
-    runners, finished, failed, number = list(entrants), [], {}, 0
+    runners, finished, failed, number = list(entrants), [], {}, before or 0
     for turn, (count, epochs) in enumerate(rounds, 1):
         trials: list[Ran] = []
         for entrant in runners[:count]:
             number += 1
-            track.context.progress.note(f"{of}, round {turn} of {len(rounds)}: {entrant.name}, {epochs_text(epochs)}")
+            turns = f"round {turn} of {len(rounds)}" if before is None else "in full"
+            track.context.progress.note(f"{of}, {turns}: {entrant.name}, {epochs_text(epochs)}")
             try:
-                trials.append(_run(track, number, entrant, epochs, rounds))
+                trials.append(_run(track, number, entrant, epochs, None if before is not None else rounds))
             except LearningError as error:
                 failed[entrant.name] = error.message
                 track.context.progress.warn(f"{entrant.name} is out of the race: {error.message}")
@@ -118,12 +123,15 @@ def epochs_text(count: int) -> str:
     return "1 epoch" if count == 1 else f"{count} epochs"
 
 
-def _run(track: Track, number: int, entrant: Entrant, epochs: int, rounds: Sequence[tuple[int, int]]) -> Ran:
-    """Train an entrant for so many epochs in its folder, and measure it on validation; or what that came to."""
+def _run(track: Track, number: int, entrant: Entrant, epochs: int, rounds: Sequence[tuple[int, int]] | None) -> Ran:
+    """Train an entrant for so many epochs in its folder, and measure it on validation; or what that came to. `rounds`:
+    of which this is a trial; None: it is the training itself."""
     folder, context = track.folder / str(number), track.context
-    # Who passes over few labels many times in an epoch asks no teacher, and sees new views each time.
-    most = None if entrant.request.steps_per_epoch is not None else max(length for _, length in rounds)
-    recipe = trial_recipe(entrant.request.recipe, epochs, most)
+    recipe = entrant.request.recipe
+    if rounds is not None:
+        # Who passes over few labels many times in an epoch asks no teacher, and sees new views each time.
+        most = None if entrant.request.steps_per_epoch is not None else max(length for _, length in rounds)
+        recipe = trial_recipe(recipe, epochs, most)
     plan = distillation(entrant.request.model_copy(update={"recipe": recipe}), Silent(), entrant.data)
     if (folder / "failed.json").exists():
         raise LearningError(_known(folder / "failed.json", Failure, entrant, epochs, inputs_of(plan)).error)
@@ -136,8 +144,11 @@ def _run(track: Track, number: int, entrant: Entrant, epochs: int, rounds: Seque
     sides = looked_at(plan, context)
     require_trainable(plan)
     try:
-        fitted = fit(plan, folder, feed, _teacher(track, plan, feed), sides, context)
+        signal = _teacher(track, plan, feed, every_view=rounds is not None)
+        fitted = fit(plan, folder, feed, signal, sides, context)
         trial = _measured(fitted, folder, feed, plan, entrant)
+        if signal is not None:
+            trial = trial.model_copy(update={"teacher": _figure(track.card, recipe.keep_by)})
     except LearningError as error:
         # Kept: with more memory it might learn another time, and another would win a race that is resumed.
         failure = Failure(
@@ -147,7 +158,8 @@ def _run(track: Track, number: int, entrant: Entrant, epochs: int, rounds: Seque
         remove(folder, ["checkpoint"])
         raise
     write_json(folder / "trial.json", trial)
-    remove(folder, ["checkpoint"])
+    if rounds is not None:
+        remove(folder, ["checkpoint"])
     return Ran(trial, entrant, folder)
 
 
@@ -170,23 +182,30 @@ def _measured(fitted: Fitted, folder: Path, feed: Feed, plan: TrainingPlan, entr
     return ranked(trial, by, figure)
 
 
-def _teacher(track: Track, plan: TrainingPlan, feed: Feed) -> Teacher | None:
+def _figure(card: TeacherCard | None, by: KeepBy) -> Estimate | None:
+    """What a teacher comes to on validation, by the figure that trials are ranked by; None where it has none."""
+    if card is None or (by == "auc" and card.accuracy.auc is None):
+        return None
+    return estimate_of(by, card.accuracy)
+
+
+def _teacher(track: Track, plan: TrainingPlan, feed: Feed, every_view: bool) -> Teacher | None:
     """Measured and told once; its answers are kept for all of them, where they may be."""
     context = track.context
     if not any(term.asks_teacher for term in plan.terms):
         return None
     if plan.table is not None:
         if track.table is None:
-            track.table, _ = taught_by(plan.table, plan.data, context.progress)
+            track.table, track.card = taught_by(plan.table, plan.data, context.progress)
         return track.table
     if plan.teacher is None:
         return None
     if track.teacher is None:
-        model, _ = measured(plan.teacher, feed, plan.data, context)
+        model, track.card = measured(plan.teacher, feed, plan.data, context)
         track.teacher = plan, model
     first, model = track.teacher
     assert first.teacher is not None
-    return signal_for(plan, first.teacher, model, plan.sides, feed, context, every_view=True)
+    return signal_for(plan, first.teacher, model, plan.sides, feed, context, every_view=every_view)
 
 
 def _known(path: Path, noun: type[Ended], entrant: Entrant, epochs: int, inputs: dict[str, str]) -> Ended:

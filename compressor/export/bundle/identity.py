@@ -55,8 +55,11 @@ def without_paths(record: Student) -> Student:
 def _losses(record: Student) -> LossRace | None:
     if record.losses is None:
         return None
-    trials = tuple(trial.model_copy(update={"student": last_part(trial.student)}) for trial in record.losses.trials)
-    return record.losses.model_copy(update={"trials": trials})
+    trials, in_full = (
+        tuple(trial.model_copy(update={"student": last_part(trial.student)}) for trial in each)
+        for each in (record.losses.trials, record.losses.in_full)
+    )
+    return record.losses.model_copy(update={"trials": trials, "in_full": in_full})
 
 
 def _race(race: Race) -> Race:

@@ -251,16 +251,22 @@ def _race(race: Race) -> Table:
 def _losses(losses: LossRace) -> Table:
     names = list(next(iter(losses.arms.values())))
     rows = []
+    in_full = {trial.arm: trial for trial in losses.in_full}
     for index, trial in enumerate(losses.trials):
         weights = losses.arms.get(trial.arm or "", {})
         cells = (
             *(figure(f"losses/{index}/{name}", f"{weights.get(name, 0.0):g}") for name in names),
             figure(f"losses/{index}/accuracy", rank_score(trial)),
+            *((figure(f"losses/{index}/full", rank_score(in_full.get(trial.arm))),) if in_full else ()),
         )
         rows.append((shown(trial.arm or "default"), "taken" if trial.arm == losses.winner else "", cells))
     failed = "".join(f"; {shown(arm, 60)} could not learn: {shown(why)}" for arm, why in losses.failed.items())
     unit = UNITS[losses.trials[0].ranked_by]
-    head = (*(f"weight of {shown(name, 40)}" for name in names), f"validation, {unit}, after {losses.epochs} epochs")
+    after = [losses.epochs, *(trial.epochs for trial in losses.in_full[:1])]
+    head = (
+        *(f"weight of {shown(name, 40)}" for name in names),
+        *(f"validation, {unit}, after {epochs} epochs" for epochs in after),
+    )
     note = f"on validation, before the training. Taken: {shown(losses.reason, 300)}{failed}"
     return Table("How the losses are weighed", note, head, tuple(rows), "losses")
 

@@ -55,17 +55,23 @@ def race_table(race: Race) -> str:
 def losses_table(losses: LossRace) -> str:
     """A row for each way to weigh them, the best first, and below it why it is the one that was taken."""
     names = list(next(iter(losses.arms.values())))
-    scores = {trial.arm: rank_score(trial) for trial in losses.trials}
+    rounds = [trials for trials in (losses.trials, losses.in_full) if trials]
+    scores = [{trial.arm: trial for trial in trials} for trials in rounds]
+    further = [*losses.in_full, *losses.trials]
     rows = [
-        [text(arm), *(f"{losses.arms[arm].get(name, 0.0):g}" for name in names), scores[arm]]
-        for arm in (trial.arm for trial in losses.trials)
+        [
+            text(arm),
+            *(f"{losses.arms[arm].get(name, 0.0):g}" for name in names),
+            *(rank_score(trials.get(arm)) for trials in scores),
+        ]
+        for arm in dict.fromkeys(trial.arm for trial in further)
         if arm is not None
     ]
     lines = [
         f"Taken: {text(losses.reason)}.",
         *(f"{text(arm)} could not learn: {text(why)}." for arm, why in losses.failed.items()),
     ]
-    titles = ["losses", *(f"weight of {code(name)}" for name in names), _round(losses.trials)]
+    titles = ["losses", *(f"weight of {code(name)}" for name in names), *(_round(trials) for trials in rounds)]
     return table(titles, rows, len(titles) - 1) + "\n\n" + "  \n".join(lines)
 
 

@@ -10,7 +10,7 @@ from compressor.errors import KdcError, first_line
 from compressor.progress import Progress
 from compressor.schema.profile import Profile
 from compressor.schema.unmeasured import EstimatedStudent, Estimates
-from compressor.students.api import Wanted, entries_of, screened
+from compressor.students.api import Wanted, entries_of, screened, tell_impossible
 from compressor.students.estimate.basis import Looked, arithmetic_of, basis_of, kept_of, why_not
 from compressor.students.estimate.layers import layers_of
 from compressor.students.estimate.roofline import latencies_ms, work_of
@@ -56,6 +56,7 @@ def estimate_students(profile: Profile, wanted: Wanted, progress: Progress) -> E
     are usual. Raises KdcError: for a name that nobody knows; where nothing of the profile can be estimated.
     """
     entries, variants = entries_of(wanted, profile), screened(profile)
+    tell_impossible(wanted, progress)
     everything = tuple(all_kept(shelf()))
     kept = {variant: kept_of(profile, *variant, everything) for variant in variants}
     reasons = {"-".join(variant): why for variant in variants if (why := why_not(profile, *variant, kept[variant]))}

@@ -4,20 +4,36 @@ Families span two to ten times in latency by their widths. Those with branches t
 (MobileOne, RepVGG, RepViT, FastViT) are measured as they ship, merged.
 """
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from compressor.errors import KdcError, os_error
+from compressor.files.cache import cache_folder
+from compressor.install import install_line
 from compressor.models.loaded import LoadedModel
+from compressor.schema.base import read_json, write_json
 from compressor.schema.preprocess import ImagePreprocess, Preprocess
-from compressor.tasks.image_classification.models.surgery import base_of, possible, require_operations
+from compressor.schema.students import Prunable
+from compressor.tasks.image_classification.models import surgery, timm_models
+from compressor.tasks.image_classification.models.surgery import base_of, require_operations
 from compressor.tasks.image_classification.preprocessing import of_images
 from compressor.tasks.image_classification.stored import StoredImages
 from compressor.tasks.image_classification.task import TASK
 
-__all__ = ["CATALOGUE", "as_candidate", "base_of", "create", "drawn", "has_weights", "is_known", "possible"]
+__all__ = [
+    "CATALOGUE", "as_candidate", "base_of", "create", "drawn", "has_weights", "impossible", "is_known", "possible",
+]  # fmt: skip
+
+HALF = "width0.5"
+"""The share of the channels of a pruned candidate. Others can be named."""
 
 CATALOGUE: dict[str, tuple[str, ...]] = {
     "MobileNetV2": ("mobilenetv2_035", "mobilenetv2_050", "mobilenetv2_075", "mobilenetv2_100", "mobilenetv2_140"),
@@ -59,6 +75,41 @@ def has_weights(name: str) -> bool:
     import timm
 
     return bool(timm.is_model_pretrained(base_of(name)))
+
+
+def possible(name: str) -> tuple[str, ...]:
+    """The forms of timm's `name` that are changed for speed: `surgery.possible`, and with half of its channels."""
+    return (*surgery.possible(name), *((f"{name}+{HALF}",) if _is_prunable(name) else ()))
+
+
+def impossible() -> str | None:
+    """What cannot be offered here, and why; None where all can."""
+    if find_spec("torch_pruning") is None:
+        return f"+{HALF} is left out: torch-pruning is not installed ({install_line('torch-pruning')})"
+    return None
+
+
+def _is_prunable(name: str) -> bool:
+    """Whether its channels can be pruned. That is tried, with drawn weights, once for each version of the packages."""
+    if impossible() is not None:
+        return False
+    packages = ("torch", "timm", "torch-pruning")
+    of = " ".join([base_of(name), HALF, *(f"{package} {metadata.version(package)}" for package in packages)])
+    path = cache_folder() / "prunable" / f"{hashlib.sha256(of.encode()).hexdigest()[:16]}.json"
+    with suppress(KdcError):
+        return read_json(path, Prunable).is_prunable
+    kept = Prunable(of=of, is_prunable=True)
+    try:
+        with torch.random.fork_rng(devices=()):
+            timm_models.create(f"{base_of(name)}+{HALF}", classes=10, input_size=64)
+    except KdcError as error:
+        kept = Prunable(of=of, is_prunable=False, why=error.message)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, f"keeping in {path.parent} what can be pruned") from error
+    write_json(path, kept)
+    return kept.is_prunable
 
 
 def as_candidate(model: LoadedModel) -> tuple[str, int] | None:

@@ -136,11 +136,11 @@ def test_the_reason_names_it(by: KeepBy, named: str, gap: str, tmp_path: Path) -
         assert re.search(gap, reason), reason
 
 
-def test_a_trial_by_accuracy_is_written_as_before_and_others_are_read_again(tmp_path: Path) -> None:
+def test_a_trial_by_accuracy_is_written_without_another_figure_and_others_are_read_again(tmp_path: Path) -> None:
     plain = ran(tmp_path / "1", "a", "accuracy", ANSWERS["even"]).trial
     other = ran(tmp_path / "2", "a", "auc", ANSWERS["even"]).trial
     assert list(json.loads(plain.model_dump_json())) == [
-        "student", "arm", "epochs", "steps", "accuracy", "seconds", "inputs",
+        "student", "arm", "epochs", "steps", "accuracy", "teacher", "seconds", "inputs",
     ]  # fmt: skip
     contenders = (Contender(student="a"),)
     held = Race(
