@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,12 +122,13 @@ class Measuring:
 @dataclass(frozen=True)
 class Building:
     """How to build. `qat`: whether the ladder to int8 may train the student on, where nothing below keeps the accuracy;
-    `bake`, `dynamic_batch`, `explain`: see export.Delivery."""
+    `bake`, `dynamic_batch`, `explain`, `trim`: see export.Delivery."""
 
     qat: bool = True
     bake: bool = False
     dynamic_batch: bool = False
     explain: bool = False
+    trim: bool = False
 
 
 def require_measurable(measuring: Measuring) -> None:
@@ -161,8 +162,10 @@ def export(
 ) -> "tuple[OnDevice, ...]":
     """Export the run for the profile, measure it, and report: of several devices on each."""
     from compressor.files.bundle_folder import claim
+    from compressor.report import baseline_for
 
     # What cannot go well is known before minutes of work: a mistyped device, a folder that may not be written.
+    measuring = replace(measuring, baseline=baseline_for(measuring.baseline, profile.name))
     require_measurable(measuring)
     claim(out, overwrite)
     with locked(out, "kdc export", warn=progress.warn):
@@ -191,7 +194,7 @@ def built(
             out,
             teacher=teacher,
             retrain=retrain if building.qat else None,
-            delivery=Delivery(building.bake, building.dynamic_batch, building.explain),
+            delivery=Delivery(building.bake, building.dynamic_batch, building.explain, building.trim),
             progress=progress,
         )
 
@@ -244,14 +247,29 @@ def measure(bundle: Path, measuring: Measuring, *, progress: Progress) -> "tuple
     bundle to be measured, that one is, and takes the bundle's place.
     """
     from compressor.files.bundle_folder import UNMEASURED, holds_bundle
-    from compressor.report import holds_bundles
 
     if holds_bundle(bundle / UNMEASURED) and holds_bundle(bundle):
         progress.note(f"{bundle} holds a newer export that was not measured yet: that one is, and takes its place")
     measured = _measured_in_place(bundle, measuring, progress)
-    if holds_bundles(bundle.parent):
-        progress.note(f"kdc report {bundle.parent} brings what it says of all profiles up to date")
+    _said_of_all(bundle, measuring, progress)
     return measured
+
+
+def _said_of_all(bundle: Path, measuring: Measuring, progress: Progress) -> None:
+    """Where the bundle is that of one of several profiles, bring what is said of all of them up to date."""
+    from compressor.report import holds_bundles, matrix_anew
+
+    bundle = bundle if bundle.name not in ("", "..") else bundle.resolve()
+    folder = bundle.parent
+    if not holds_bundles(folder):
+        return
+    try:
+        matrix_anew(bundle, _named(measuring)[0].text, measuring.allow_unmeasured)
+        progress.note(f"{folder}/devices.md, which is about all profiles, was brought up to date")
+    except KdcError as error:
+        progress.warn(
+            f"{folder}/devices.md does not know of this measurement yet: {error.message}; then `kdc report {folder}`"
+        )
 
 
 def _measured_in_place(bundle: Path, measuring: Measuring, progress: Progress) -> "tuple[OnDevice, ...]":

@@ -1,6 +1,8 @@
 """`--plan`: what `kdc distill` and `kdc export` would do, checked as far as it can be, and told."""
 
+import math
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from compressor.data.samples import Split
     from compressor.distill import Destination, Resources
     from compressor.export.bundle.build import Sources
-    from compressor.pipeline import Building
+    from compressor.pipeline import Building, Measuring
+    from compressor.schema.preprocess import Preprocess
 
 __all__ = ["exit_code", "plan_distill", "plan_export", "to_text"]
 
@@ -39,18 +42,23 @@ def plan_distill(
 
 
 def plan_export(
-    run: Path, profile: Profile, out: Path, building: "Building", *, teacher: str | None, overwrite: bool,
-    progress: Progress,
+    run: Path, profile: Profile, out: Path, building: "Building", measuring: "Measuring", *, teacher: str | None,
+    overwrite: bool, progress: Progress,
 ) -> ExportForecast:  # fmt: skip
-    """What `pipeline.export` would build. Raises KdcError for what would stop it at once; the data is opened, too."""
+    """What `pipeline.export` would build and measure. Raises KdcError for what would stop it at once; the data is
+    opened, too."""
     from compressor.distill.host.resources import free_bytes
     from compressor.export.bundle.build import sources_of
     from compressor.export.bundle.variants import REFERENCE, Delivery
     from compressor.files.bundle_folder import claim
     from compressor.models.lineage import data_of
+    from compressor.pipeline import require_measurable
+    from compressor.report import baseline_for
 
+    baseline = baseline_for(measuring.baseline, profile.name)
+    require_measurable(replace(measuring, baseline=baseline))
     claim(out, overwrite)
-    delivery = Delivery(building.bake, building.dynamic_batch, building.explain)
+    delivery = Delivery(building.bake, building.dynamic_batch, building.explain, building.trim)
     sources = sources_of(run, profile, teacher=teacher, retrain=None, delivery=delivery)
     data = data_of(sources.request, sources.record, progress)
     asked = [(target.runtime, name) for target in profile.targets for name in target.precisions]
@@ -62,12 +70,15 @@ def plan_export(
     if profile.asks_for("int8"):
         last = "; its last rung trains the student on" if building.qat else ""
         notes.append(f"int8 climbs a ladder until accuracy holds{last}: how far is not known before")
+    if len(measuring.devices) > 1:
+        notes.append(f"it is measured on {len(measuring.devices)} devices: each has its own answers, report and best/")
+    disk = _disk(sources, dict.fromkeys((*asked, REFERENCE)), data.test, len(measuring.devices))
     return ExportForecast(
         out=str(out),
         run=str(run),
         profile=profile.name,
         variants=tuple("-".join(pair) for pair in asked),
-        disk=_disk(sources, dict.fromkeys((*asked, REFERENCE)), data.test),
+        disk=disk | _beside(baseline, asked, len(measuring.devices)),
         free=free_bytes(out),
         notes=tuple(notes),
         stops=tuple(_stops(profile, len(data.train))),
@@ -79,19 +90,50 @@ STORED = {"int8": 1, "fp16": 2, "f16": 2, "bf16": 2}
 """Bytes of a weight, where it is not 4."""
 
 
-def _disk(sources: "Sources", variants: Collection[tuple[str, str]], test: "Split") -> dict[str, int]:
-    """About what a bundle takes: every variant and the teacher, and what ships once more; the test samples, as each
-    kind of model takes them; torch's and every variant's answers to them, in float32."""
+def _disk(sources: "Sources", variants: Collection[tuple[str, str]], test: "Split", devices: int) -> dict[str, int]:
+    """About what a bundle takes: every variant and the teacher, and what ships once more on each device; the test
+    samples, as each kind of model takes them; torch's answers to them, and every variant's on each device, in
+    float32."""
     models = [model for model in (sources.student, sources.teacher) if model is not None]
     student, *others = (sum(each.numel() for each in model.network.parameters()) for model in models)
     stored = sum(STORED.get(precision, 4) for _, precision in variants)
-    inputs = {model.preprocess.model_dump_json(): model.preprocess.inputs for model in models}
-    answered = len(variants) + 1 + 2 * len(others)
+    inputs = {model.preprocess.model_dump_json(): _stored_bytes(model.preprocess) for model in models}
+    answered = 1 + len(others) + devices * (len(variants) + len(others))
     return {
-        "models": student * (stored + 4) + 4 * sum(others),
-        "test samples": sum(spec.values for specs in inputs.values() for spec in specs) * len(test),
+        "models": student * (stored + 4 * devices) + 4 * sum(others),
+        "test samples": sum(inputs.values()) * len(test),
         "answers": 4 * len(test) * len(sources.record.class_names) * answered,
     }
+
+
+def _stored_bytes(preprocess: "Preprocess") -> int:
+    """Of a sample: images a byte a value, all else as the model takes it."""
+    if preprocess.most_tokens is None:
+        return sum(spec.values for spec in preprocess.inputs)
+    return sum(8 * math.prod(spec.sizes(1, preprocess.most_tokens)) for spec in preprocess.inputs)
+
+
+def _beside(baseline: Path | None, asked: Collection[tuple[str, str]], devices: int) -> dict[str, int]:
+    """What comes of a baseline: of a bundle, its models that race, with their inputs and torch's answers, and what
+    each answers on each device; of a release, that file."""
+    from compressor.files.bundle_folder import counted
+    from compressor.report.release import bundle_of
+    from compressor.schema.base import read_json
+    from compressor.schema.bundle import Bundle
+
+    if baseline is None:
+        return {}
+    if not (folder := counted(bundle_of(baseline))).is_dir():
+        return {"baseline": baseline.stat().st_size}
+    bundle = read_json(folder / "bundle.json", Bundle)
+    raced = [
+        variant
+        for variant in bundle.variants
+        if variant.role in ("student", "reference") and (variant.runtime, variant.precision) in asked
+    ]
+    arrays = {path: (folder / path).stat().st_size for each in raced for path in (each.inputs, each.reference_logits)}
+    answered = 4 * bundle.eval.n * len(bundle.student.class_names) * len(raced) * devices
+    return {"baseline": sum(each.size_bytes for each in raced) + sum(arrays.values()) + answered}
 
 
 def _stops(profile: Profile, train: int) -> Iterator[str]:
@@ -100,7 +142,7 @@ def _stops(profile: Profile, train: int) -> Iterator[str]:
 
     least = max(FEWEST, profile.batch)
     if profile.asks_for("int8") and train < least:
-        yield f"kdc export: {train} training images are too few for the calibration of int8, which takes {least}"
+        yield f"kdc export: {train} training samples are too few for the calibration of int8, which takes {least}"
 
 
 def _missing(profile: Profile) -> tuple[str, ...]:

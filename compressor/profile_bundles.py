@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compressor.measure.devices import NamedDevice
     from compressor.report import OnDevice
 
-__all__ = ["baseline_for", "export_each"]
+__all__ = ["export_each"]
 
 BESIDE = (*MATRIX, "junit.xml")
 
@@ -51,6 +51,8 @@ def export_each(
 
     Raises KdcError where one cannot be built, and where none was measured. What could not be measured waits for that.
     """
+    from compressor.report import baseline_for
+
     names = [profile.name for profile in profiles]
     ways = [replace(measuring, baseline=baseline_for(measuring.baseline, name)) for name in names]
     devices = _devices_for(names, measuring)
@@ -67,13 +69,6 @@ def export_each(
             made = built(run, profile, out / profile.name, building, teacher=teacher, progress=progress)
             targets.append(_Target(profile.name, made, out / profile.name, devices[number], ways[number]))
         return _measured(out, targets, measuring.allow_unmeasured, progress)
-
-
-def baseline_for(baseline: Path | None, name: str) -> Path | None:
-    """Of a baseline that is itself a folder of bundles, that of the profile."""
-    from compressor.report import holds_bundles
-
-    return baseline / name if baseline is not None and holds_bundles(baseline) else baseline
 
 
 def _devices_for(names: Sequence[str], measuring: Measuring) -> list["NamedDevice"]:

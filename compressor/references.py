@@ -17,8 +17,8 @@ DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits
 
 LOCAL = "local-dir:"
 
-CUT = "layers:"
-"""A student that is cut out of its teacher, with its weights."""
+CUT = ("layers:", "static:")
+"""Students that are made of their teacher, with its weights."""
 
 
 @dataclass(frozen=True)

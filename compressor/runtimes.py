@@ -15,7 +15,8 @@ __all__ = ["RUNTIMES", "Example", "Runtime", "runtime_for"]
 
 @dataclass(frozen=True)
 class Example:
-    """The example programs that ship with a model. `python`: the script in targets/ that becomes classify.py; `beside`:
+    """The example programs that ship with a model. `python`: the script in targets/ that becomes classify.py, and
+    `texts`, of a model of texts, which takes integers of 64 bits, "" for none; `beside`:
     scripts that it imports; `cpp`: the source that becomes classify.cpp, "" for none, and `cmake_root` the variable of
     CMake that says where the runtime lies. `install`: what brings the runtime and numpy to a device, where that is not
     `Runtime.on_device`."""
@@ -25,6 +26,7 @@ class Example:
     cmake_root: str = ""
     install: str = ""
     beside: tuple[str, ...] = ()
+    texts: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ RUNTIMES: dict[str, Runtime] = {
             licence="MIT",
             exports_with=("onnxruntime",),
             package="onnxruntime",
-            example=Example("classify_ort.py", "classify_ort.cpp", "ONNXRUNTIME_ROOT"),
+            example=Example("classify_ort.py", "classify_ort.cpp", "ONNXRUNTIME_ROOT", texts="classify_texts_ort.py"),
         ),
         # f16 is a storage format on CPUs: weights lie as fp16 in the IR and are widened to f32 when it is loaded.
         Runtime(
@@ -99,7 +101,7 @@ RUNTIMES: dict[str, Runtime] = {
             exports_with=("openvino",),
             quantizes_with=("nncf",),
             package="openvino",
-            example=Example("classify_ov.py"),
+            example=Example("classify_ov.py", texts="classify_texts_ov.py"),
         ),
         # Engines are built on the board. tensorrt_rtx checks here that they can be.
         Runtime(

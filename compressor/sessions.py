@@ -18,6 +18,7 @@ from compressor.errors import EXIT_INCONCLUSIVE, KdcError
 from compressor.files.bundle_folder import DEVICE, DEVICES, MATRIX, REMADE, device_folders
 from compressor.progress import Progress
 from compressor.schema.base import read_json, write_json
+from compressor.schema.bundle import Bundle
 from compressor.schema.device import Device
 
 if TYPE_CHECKING:
@@ -50,11 +51,21 @@ def measured_in(
     `measure_bundle`."""
     from compressor.files.bundle_change import next_state
     from compressor.measure.session import measure_bundle
-    from compressor.report import finish_each, open_lines, read_baseline, read_unmeasured, results_with, verify_made
+    from compressor.report import (
+        baseline_for,
+        finish_each,
+        open_lines,
+        read_baseline,
+        read_unmeasured,
+        results_with,
+        verify_made,
+    )
 
     verify_made(folder)
     plan = _planned(folder, bundle, measuring, devices, progress)
-    baseline = None if measuring.baseline is None else read_baseline(measuring.baseline, folder)
+    profile = read_json(folder / "bundle.json", Bundle).profile.name
+    earlier = baseline_for(measuring.baseline, profile)
+    baseline = None if earlier is None else read_baseline(earlier, folder)
     for device in plan.devices:
         named = f"{device.name} ({device.text})" if plan.several else device.text
         progress.note(f"measuring {bundle} on {'this machine' if device.url.kind == 'local' else named}")
@@ -208,7 +219,10 @@ def none_measured(failed: Sequence[tuple[str, KdcError]]) -> KdcError:
     codes = {error.exit_code for _, error in failed}
     if len(failed) == 1:
         return failed[0][1]
-    said = "; ".join(f"{name}: {error.message}" for name, error in failed)
+    names: dict[str, list[str]] = {}
+    for name, error in failed:
+        names.setdefault(error.message, []).append(name)
+    said = "; ".join(f"{', '.join(of)}: {message}" for message, of in names.items())  # the same is said once
     hints = list(dict.fromkeys(error.hint for _, error in failed if error.hint))
     return KdcError(said, "; ".join(hints), codes.pop() if len(codes) == 1 else EXIT_INCONCLUSIVE)
 

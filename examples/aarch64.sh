@@ -3,17 +3,17 @@
 # with this machine's. Correctness only: an emulator's latency says nothing about a device, so none is reported.
 #
 #   apt-get install qemu-user-static debootstrap
-#   bash examples/aarch64.sh BUNDLE [CACHE_DIR] [IMAGES]
+#   bash examples/aarch64.sh BUNDLE [CACHE_DIR] [SAMPLES]
 #
 # CACHE_DIR (~/.cache/kdc-aarch64) keeps a Debian for arm64 with Python, numpy and onnxruntime, about 400 MB. The first
-# run makes it, as root since debootstrap needs that; later ones only use it. Compares IMAGES (200) of the bundle's
-# test images. PYTHON (python3) is an interpreter of this machine with numpy and onnxruntime; KDC_QEMU_CPU the processor
+# run makes it, as root since debootstrap needs that; later ones only use it. Compares SAMPLES (200) of the bundle's
+# test samples; of texts, tokenizers is installed there, too. PYTHON (python3) is an interpreter of this machine with numpy and onnxruntime; KDC_QEMU_CPU the processor
 # to emulate, cortex-a76 (the Raspberry Pi 5's, with int8 dot product) or cortex-a72 (the Pi 4's, without).
 # Exit code 1: the answers differ.
 set -euo pipefail
-bundle=$(cd "${1:?usage: aarch64.sh BUNDLE [CACHE_DIR] [IMAGES]}" && pwd)
+bundle=$(cd "${1:?usage: aarch64.sh BUNDLE [CACHE_DIR] [SAMPLES]}" && pwd)
 cache=${2:-${XDG_CACHE_HOME:-$HOME/.cache}/kdc-aarch64}
-images=${3:-200}
+samples=${3:-200}
 python=${PYTHON:-python3}
 here=$(cd "$(dirname "$0")" && pwd)
 processor=${KDC_QEMU_CPU:-cortex-a76}
@@ -41,18 +41,21 @@ make_root() {
 
 # The same versions of onnxruntime and numpy as on this machine, so that only the processor differs.
 install_wheels() {
-    local versions wheels
+    local versions tokenizers wheels
     versions=$("$python" -c 'import numpy, onnxruntime as o; print(f"onnxruntime=={o.__version__} numpy=={numpy.__version__}")')
-    [ "$(cat "$root/opt/versions" 2>/dev/null)" != "$versions" ] || return 0
+    tokenizers=$("$python" -c 'import tokenizers as t; print(f"tokenizers=={t.__version__}")' 2>/dev/null || true)
+    [ "$(cat "$root/opt/versions" 2>/dev/null)" != "$versions $tokenizers" ] || return 0
     echo "aarch64: installing $versions there" >&2
     wheels=$(mktemp -d)
     # shellcheck disable=SC2086
     "$python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: --implementation cp \
         --python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
         --platform manylinux2014_aarch64 --target "$wheels" $versions
+    [ -z "$tokenizers" ] || "$python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: --no-deps \
+        --implementation cp --python-version 3.11 --abi abi3 --platform manylinux2014_aarch64 --target "$wheels" $tokenizers
     rm -rf "$root/opt/python"
     mv "$wheels" "$root/opt/python"
-    echo "$versions" >"$root/opt/versions"
+    echo "$versions $tokenizers" >"$root/opt/versions"
 }
 
 # onnxruntime reads here which cores it has, and what they can do; the real file's x86 lines would crash it.
@@ -80,5 +83,5 @@ need qemu-aarch64-static qemu-user-static
 [ -d "$root" ] || make_root
 install_wheels
 describe_processor "$processor"
-"$python" "$here/aarch64_compare.py" "$bundle" "$images" env "PYTHONPATH=$root/opt/python" PYTHONDONTWRITEBYTECODE=1 \
+"$python" "$here/aarch64_compare.py" "$bundle" "$samples" env "PYTHONPATH=$root/opt/python" PYTHONDONTWRITEBYTECODE=1 \
     qemu-aarch64-static -cpu "$processor" -L "$root" "$root/usr/bin/python3"

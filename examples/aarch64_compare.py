@@ -1,8 +1,9 @@
 """Compares a bundle's ONNX Runtime models on this machine with the same under another Python, e.g. an emulated one.
 
-    python examples/aarch64_compare.py BUNDLE IMAGES COMMAND…    # COMMAND… starts the other Python
+    python examples/aarch64_compare.py BUNDLE SAMPLES COMMAND…    # COMMAND… starts the other Python
 
-Both run the bundle's own runner on its first test images. Exit code 1 where the answers differ; see aarch64.sh.
+Both run the bundle's own runner on its first test samples; of texts, the other one makes their tokens, too. Exit code 1
+where the answers or the tokens differ; see aarch64.sh.
 """
 
 import json
@@ -17,8 +18,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-# Precision -> the largest difference / the largest logit, and the share of images with the same top-1. int8 rounds to
-# steps: another kernel's last bit can push a value to the next one, and an image that was near a border over it.
+# Precision -> the largest difference / the largest logit, and the share of samples with the same top-1. int8 rounds to
+# steps: another kernel's last bit can push a value to the next one, and a sample that was near a border over it.
 TOLERANCE = {"fp32": (1e-4, 1.0), "fp16": (0.02, 0.99), "int8": (0.05, 0.99)}
 
 
@@ -39,35 +40,47 @@ def same(bundle: Path, variant: dict[str, Any], batch: int, most: int, other: li
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "inputs.npy"
         np.save(inputs, np.load(bundle / variant["inputs"], mmap_mode="r", allow_pickle=False)[:most])
-        here, _ = answers(bundle, variant, batch, inputs, [sys.executable])
-        there, executed = answers(bundle, variant, batch, inputs, other)
+        if variant.get("texts"):
+            texts = json.loads((bundle / variant["texts"]["texts"]).read_text(encoding="utf-8"))[:most]
+            (Path(folder) / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+        here, _ = answers(bundle, variant, batch, inputs, [sys.executable])[:2]
+        there, executed, tokens = answers(bundle, variant, batch, inputs, other)
     agree = int((here.argmax(axis=1) == there.argmax(axis=1)).sum())
     difference = float(np.abs(here - there).max() / np.abs(here).max())
     most_different, least_agreement = TOLERANCE[variant["precision"]]
-    alike = difference <= most_different and agree >= least_agreement * len(here)
+    alike = difference <= most_different and agree >= least_agreement * len(here) and not (tokens or {}).get("differ")
+    said = f"; {tokens['n'] - tokens['differ']} of {tokens['n']} have the same tokens there" if tokens else ""
     print(
-        f"{'same' if alike else 'DIFFERENT'}  {variant['name']}: {agree} of {len(here)} images have the same top-1; "
-        f"logits differ by at most {difference:.1e} of the largest; ran there as {executed}"
+        f"{'same' if alike else 'DIFFERENT'}  {variant['name']}: {agree} of {len(here)} samples have the same top-1; "
+        f"logits differ by at most {difference:.1e} of the largest; ran there as {executed}{said}"
     )
     return alike
 
 
-def answers(bundle: Path, variant: dict[str, Any], batch: int, inputs: Path, python: list[str]) -> tuple[Floats, str]:
-    """The logits [n, classes] for the images in `inputs`, and the precision that really ran."""
-    how, out = variant["preprocess"], inputs.with_name("logits.npy")
+def answers(
+    bundle: Path, variant: dict[str, Any], batch: int, inputs: Path, python: list[str]
+) -> tuple[Floats, str, dict[str, Any] | None]:
+    """The logits [n, classes] for the samples in `inputs`, the precision that really ran, and of texts, what came of
+    their tokens."""
+    how, out, texts = variant["preprocess"], inputs.with_name("logits.npy"), inputs.with_name("texts.json")
+    fed = {key: how[key] for key in ("mean", "std") if key in how}
+    fed |= {"mask": variant["mask"]} if variant.get("mask") else {}
     requests: list[dict[str, Any]] = [
         {"op": "load", "model": str(bundle / variant["model"]), "threads": 1, "precision": variant["precision"]},
         {
             "op": "predict",
             "inputs": str(inputs),
-            "mean": how["mean"],
-            "std": how["std"],
             "batch": batch,
             "out": str(out),
+            **fed,
         },
         {"op": "executed"},
-        {"op": "quit"},
     ]
+    if texts.exists():
+        tokenizer = str(bundle / variant["texts"]["tokenizer"])
+        asked = {"texts": str(texts), "inputs": str(inputs), "tokenizer": tokenizer, "preprocess": how}
+        requests.append({"op": "tokenize", **asked})
+    requests.append({"op": "quit"})
     lines = "".join(json.dumps(request) + "\n" for request in requests)
     command = [*python, str(bundle / "runners" / variant["runner"])]
     ended = subprocess.run(command, input=lines, capture_output=True, text=True)
@@ -77,10 +90,10 @@ def answers(bundle: Path, variant: dict[str, Any], batch: int, inputs: Path, pyt
         said = refused["message"] if refused else (ended.stderr.strip().splitlines() or ["no word"])[-1]
         raise SystemExit(f"aarch64: {variant['name']} does not run with {' '.join(python[-1:])}: {said}")
     logits: Floats = np.load(out, allow_pickle=False)
-    return logits, str(replies[2]["executed_precision"])
+    return logits, str(replies[2]["executed_precision"]), replies[3] if texts.exists() else None
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 4 or not sys.argv[2].isdigit() or sys.argv[2] == "0":
-        raise SystemExit("usage: python aarch64_compare.py BUNDLE IMAGES COMMAND…")
+        raise SystemExit("usage: python aarch64_compare.py BUNDLE SAMPLES COMMAND…")
     sys.exit(main(Path(sys.argv[1]).resolve(), int(sys.argv[2]), sys.argv[3:]))

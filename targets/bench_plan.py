@@ -53,6 +53,8 @@ class Entry:
 class Plan:
     """What to measure and how long. `arch`: of the profile's device. `rounds`: in this process, numbered from
     `first_round` on; with `ask` until the first look. `seconds` caps the rounds, once there are enough for a p90.
+    `length`: tokens of every sample that the rounds time, where samples vary in that; None: as they are. `lengths`: at
+    which latency is measured beside that; 0: each sample as long as it is.
     `fresh_starts`: of each contestant, beside the one that runs the blocks. `window`: seconds of a throughput window;
     None: no throughput. `explain`: calls in which layers are timed, 0: they are not.
     `out`: where the logits go instead of being published. `wait`: seconds for the machine."""
@@ -61,6 +63,8 @@ class Plan:
     arch: str
     threads: int
     batch: int
+    length: int | None
+    lengths: list[int]
     entries: list[Entry]
     rounds: int
     first_round: int
@@ -86,6 +90,10 @@ def read_plan(args: argparse.Namespace) -> Plan:
             raise BenchError(f"{path} has schema {manifest['schema']}, this script reads schema {SCHEMA}")
         threads, batch = int(manifest["profile"]["threads"]), int(manifest["profile"]["batch"])
         arch = str(manifest["profile"]["fingerprint"]["arch"])
+        length = manifest.get("sequence_length")
+        lengths = [int(value) for value in manifest.get("lengths", ())]
+        if (length is not None and int(length) < 1) or min(lengths, default=0) < 0:
+            raise BenchError(f"{path} is damaged: sequence_length {length}, lengths {lengths}")
         for variant in manifest["variants"]:
             _check(variant, path)
         entries = _entries(manifest, args.variant, path)
@@ -98,6 +106,8 @@ def read_plan(args: argparse.Namespace) -> Plan:
         arch=arch,
         threads=threads,
         batch=batch,
+        length=length,
+        lengths=lengths,
         entries=entries,
         rounds=args.rounds,
         first_round=args.first_round,
@@ -158,6 +168,11 @@ def _check(variant: dict[str, Any], path: Path) -> None:
         raise BenchError(f"{path}: variant {variant['name']}: what builds a model is build_*.py, found {build!r}")
     if build is not None and not isinstance(variant["runtime"], str):
         raise BenchError(f"{path} is damaged: variants[].runtime is not a text")
+    files = variant.get("texts")
+    if not isinstance(variant.get("mask") or "", str):
+        raise BenchError(f"{path} is damaged: variants[].mask is not a text")
+    if files is not None and not all(isinstance(files[key], str) for key in ("texts", "tokenizer")):
+        raise BenchError(f"{path} is damaged: variants[].texts does not name two files")
     preprocess = variant["preprocess"]
     if any(len(preprocess[key]) != 3 for key in ("mean", "std") if key in preprocess):
         raise BenchError(f"{path}: variant {variant['name']}: preprocess needs three means and three deviations")

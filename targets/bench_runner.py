@@ -139,11 +139,17 @@ class Contestant:
 
     def load(self, runner: Runner, streams: int = 1, threads: int | None = None) -> dict[str, Any]:
         """Load the model in `runner` and hand over the inputs; the answer to `load`, with `distinct` inputs."""
-        variant = self.variant
-        asked = {"model": self.model, "precision": variant["precision"], "streams": streams}
+        asked = {"model": self.model, "precision": self.variant["precision"], "streams": streams}
         loaded = runner.ask("load", threads=threads or self.plan.threads, **asked)
-        inputs = runner.ask("inputs", path=variant["inputs"], distinct=DISTINCT_INPUTS, **self._preprocess())
-        return {**loaded, "distinct": inputs["distinct"]}
+        return {**loaded, "distinct": self.feed(runner, self.plan.length)}
+
+    def feed(self, runner: Runner, length: int | None = None) -> int:
+        """Hand over the inputs, each of `length` tokens where that is stated and they vary; how many different ones."""
+        stated = {"length": length} if length and self.variant.get("mask") else {}
+        path = self.variant["inputs"]
+        reply = runner.ask("inputs", path=path, distinct=DISTINCT_INPUTS, **stated, **self._preprocess())
+        distinct: int = reply["distinct"]
+        return distinct
 
     def start(self) -> None:
         """Start it a few times, one after the other; the last process stays and will run the blocks. So the time from
@@ -216,7 +222,8 @@ class Contestant:
     def _preprocess(self) -> dict[str, Any]:
         preprocess = self.variant["preprocess"]
         normalization = {key: preprocess[key] for key in ("mean", "std") if key in preprocess}
-        return {**normalization, "batch": self.plan.batch}
+        mask = {"mask": self.variant["mask"]} if self.variant.get("mask") else {}
+        return {**normalization, **mask, "batch": self.plan.batch}
 
     def fail(self, reason: str) -> None:
         """Keep why it cannot run, and nothing else of it: half a record would be taken for a measurement."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.bench_build import built_models
+    from targets.bench_lengths import run_lengths, run_tokenizing
     from targets.bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, MissingError, Plan
     from targets.bench_rounds import Latency, attempt, run_rounds, warm_up
     from targets.bench_runner import Contestant, RunnerError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
     from targets.machine_info import machine
 else:
     from bench_build import built_models
+    from bench_lengths import run_lengths, run_tokenizing
     from bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, MissingError, Plan
     from bench_rounds import Latency, attempt, run_rounds, warm_up
     from bench_runner import Contestant, RunnerError
@@ -50,6 +52,7 @@ class Session:
         self.before = machine()
         self.after = self.before
         self.idle_watts = idle_watts(meter())
+        self.varying: dict[str, list[dict[str, Any]]] = {}
 
     def run(self) -> dict[str, Any]:
         """The noun Measurement. Logits are left in `folder`."""
@@ -64,6 +67,8 @@ class Session:
             latency = run_rounds(self.contestants, self.plan, self.teller)
             self.after = machine()  # while load, clock and temperature are still those of the blocks
             self.read_memory()
+            if self.plan.lengths:
+                self.varying["by_length"] = run_lengths(self.contestants, self.plan, self.teller)
         finally:
             for contestant in self.contestants:
                 contestant.end()
@@ -71,6 +76,7 @@ class Session:
             run_throughput(self.contestants, self.plan, self.teller, self.after["memory_available_gb"])
         if self.plan.predict:
             self.predict()
+            self.tokenize()
         if self.plan.explain:
             self.explain()
         state = self.state()
@@ -120,6 +126,11 @@ class Session:
                 contestant.record.update(logits=out.name, logits_sha256=sha256(out))
             self.teller.step("accuracy", count, len(asked), contestant.name)
 
+    def tokenize(self) -> None:
+        """Try the tokenizers, of a bundle that has any."""
+        if told := run_tokenizing(self.contestants, self.plan, self.teller):
+            self.varying["tokenizing"] = told
+
     def explain(self) -> None:
         """Time the layers of each contestant. A failure costs it nothing but these times, and is a warning; a runtime
         that has no profiler is not at fault."""
@@ -157,6 +168,7 @@ class Session:
             "machine_before": self.before,
             "machine_after": self.after,
             "contestants": [contestant.record for contestant in self.contestants],
+            **self.varying,
         }
 
     def samples(self, latency: Latency) -> dict[str, Any]:

@@ -93,4 +93,4 @@ def _window(way: Way, plan: Plan, processes: ExitStack, keep: bool) -> None:
         way.error = str(error)
         return
     if keep:
-        way.windows.append({key: window[key] for key in ("seconds", "calls", "joules")})
+        way.windows.append({key: window[key] for key in ("seconds", "calls", "joules", "tokens") if key in window})

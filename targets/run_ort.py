@@ -114,7 +114,12 @@ def executed(ort: Any, model: str | bytes, threads: int) -> str:
     nodes = [event["args"] for event in events if event.get("cat") == "Node" and "op_name" in event.get("args", {})]
     heavy = [node for node in nodes if any(name in node["op_name"] for name in HEAVY)]
     # The first input is the data; the others are weights, which a kernel may widen, and biases.
-    types = [next(iter(node["input_type_shape"][0])) for node in heavy or nodes if node.get("input_type_shape")]
+    # DynamicQuantizeMatMul rounds its data itself, and computes in the type of its weights.
+    types = [
+        next(iter(node["input_type_shape"]["DynamicQuantize" in node["op_name"]]))
+        for node in heavy or nodes
+        if node.get("input_type_shape")
+    ]
     return mixed(NAMES.get(name, name) for name in types)
 
 

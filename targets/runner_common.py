@@ -29,19 +29,19 @@ except ImportError as error:  # nothing can be answered: the first request is to
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.energy import Meter, meter
-    from targets.runner_images import Batch, Floats, Images
+    from targets.runner_images import Batch, Floats
     from targets.runner_memory import memory_mb
     from targets.runner_profile import UNPROFILED, Profile
-    from targets.runner_records import Records
-    from targets.runner_requests import Request, RequestError, count, take, three
+    from targets.runner_requests import Request, RequestError, count, take
+    from targets.runner_samples import opened
     from targets.runner_streams import run_window
 else:
     from energy import Meter, meter
-    from runner_images import Batch, Floats, Images
+    from runner_images import Batch, Floats
     from runner_memory import memory_mb
     from runner_profile import UNPROFILED, Profile
-    from runner_records import Records
-    from runner_requests import Request, RequestError, count, take, three
+    from runner_requests import Request, RequestError, count, take
+    from runner_samples import opened
     from runner_streams import run_window
 
 Reply = dict[str, Any]
@@ -102,12 +102,13 @@ class Session:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.model: Loaded | None = None
-        self.samples: Images | Records | None = None
+        self.samples: Any = None
         self.batch: Any = None
         self.size = 0
         self.distinct = 0
         self.calls = 0
         self.bound: list[Callable[[], object]] = []
+        self.tokens: list[int | None] = []
         self.meter: Meter | None = None
 
     def info(self, request: Request) -> Reply:
@@ -153,7 +154,7 @@ class Session:
         self.distinct = min(count(request, "distinct"), samples.n // math.gcd(samples.n, size))
         if self.samples is not None:
             self.samples.close()
-        self.samples, self.batch, self.size, self.bound = samples, batch, size, []
+        self.samples, self.batch, self.size, self.bound, self.tokens = samples, batch, size, [], []
         return {"distinct": self.distinct}
 
     def first(self, request: Request) -> Reply:
@@ -179,16 +180,23 @@ class Session:
         if not self.bound:
             for number, bind in enumerate(self._model().streams):
                 batch = samples.new_batch(self.size, self._model().ports)
-                self._fill(samples, batch, number)
+                batch = self._fill(samples, batch, number)
                 self.bound.append(bind(batch))
+                self.tokens.append(samples.tokens(batch))
         self.meter = self.meter or meter()
-        return run_window(self.bound, seconds, self.meter)
+        tokens = [count for count in self.tokens if count is not None]
+        window = run_window(self.bound, seconds, self.meter)
+        return {**window, "tokens": sum(tokens) / len(tokens)} if tokens else window
 
     def profile(self, request: Request) -> Reply:
         profile = self._model().profile
         if isinstance(profile, str):
             raise RequestError("no-profiler", profile)
         return profile(lambda number: self._fill(self._samples(), self.batch, number), count(request, "n")).told()
+
+    def tokenize(self, request: Request) -> Reply:
+        reply: Reply = importlib.import_module("runner_texts").tokenized(request)
+        return reply
 
     def memory(self, request: Request) -> Reply:
         return {"rss_mb": memory_mb("VmRSS"), "peak_rss_mb": memory_mb("VmHWM")}
@@ -214,12 +222,12 @@ class Session:
         if self.samples is not None:
             self.samples.close()
         self.model = self.samples = None
-        self.calls, self.bound = 0, []
+        self.calls, self.bound, self.tokens = 0, [], []
 
     def _predict(self, samples: Any, batch: Any, size: int, file: IO[bytes]) -> None:
         for start in range(0, samples.n, size):
             # A model may be built for one batch size, so the last sample fills up the last batch.
-            samples.fill(batch, (min(row, samples.n - 1) for row in range(start, start + size)))
+            batch = samples.fill(batch, (min(row, samples.n - 1) for row in range(start, start + size)))
             logits = self._model().call(batch)
             if logits.ndim != 2 or len(logits) != size:
                 raise RequestError("failed", f"the model answers {list(logits.shape)}, expected [{size}, classes]")
@@ -232,7 +240,7 @@ class Session:
         """One inference on the next input: wall time, and CPU time of all threads of this process, in ms."""
         samples, call = self._samples(), self._model().call
         # Just before the call, as an application does it: the input is warm in the cache, and memory holds one batch.
-        self._fill(samples, self.batch, self.calls)
+        self.batch = self._fill(samples, self.batch, self.calls)
         cpu = time.process_time_ns()
         wall = time.perf_counter_ns()
         call(self.batch)
@@ -247,10 +255,9 @@ class Session:
         return self.samples
 
     def _fill(self, samples: Any, batch: Any, number: int) -> Any:
-        """Write input `number` into `batch`, of the different ones that there are."""
+        """`batch` with input `number` in it, of the different ones that there are."""
         start = number % self.distinct * self.size
-        samples.fill(batch, ((start + slot) % samples.n for slot in range(self.size)))
-        return batch
+        return samples.fill(batch, ((start + slot) % samples.n for slot in range(self.size)))
 
     def _module(self) -> Any:
         name, install = self.runtime.module or self.runtime.name, self.runtime.install
@@ -270,12 +277,8 @@ class Session:
 
     def _opened(self, request: Request, key: str) -> tuple[Any, Any, int]:
         """The samples of a request, a batch to fill and its size; refused where the loaded model takes others."""
-        model, path, size = self._model(), take(request, key, str), count(request, "batch")
-        samples: Any
-        if np.load(path, mmap_mode="r", allow_pickle=False).dtype.names:
-            samples = Records(path)
-        else:
-            samples = Images(path, three(request, "mean"), three(request, "std"))
+        model, size = self._model(), count(request, "batch")
+        samples = opened(request, key)
         return samples, samples.new_batch(size, model.ports), size
 
 

@@ -56,8 +56,8 @@ class Images:
             raise RequestError("failed", f"the model takes {expected}, the images make {list(batch.shape)}")
         return batch
 
-    def fill(self, batch: Batch, rows: Iterable[int]) -> None:
-        """Write the images `rows` into `batch`, made by `empty_batch`: normalized; as they are where it is uint8."""
+    def fill(self, batch: Batch, rows: Iterable[int]) -> Batch:
+        """`batch`, made by `empty_batch`, with the images `rows` in it: normalized; as they are where it is uint8."""
         for slot, row in enumerate(rows):
             self._file.seek(self._offset + row * self._image.nbytes)
             if self._file.readinto(self._image.data) != self._image.nbytes:
@@ -67,6 +67,10 @@ class Images:
                 continue
             for channel in range(3):
                 np.take(self._table[channel], self._image[:, :, channel], out=batch[slot, channel], mode="clip")
+        return batch
+
+    def tokens(self, batch: Batch) -> None:
+        """An image has none."""
 
     def close(self) -> None:
         self._file.close()

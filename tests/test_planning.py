@@ -1,6 +1,7 @@
 """--plan: what it counts, what it says would stop, and that it leaves nothing behind."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from compressor import planning
 from compressor.api.call import called_like
 from compressor.distill import forecast as module
 from compressor.profiles import load_profile
+from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle
 from compressor.schema.estimate import Spread
 from compressor.schema.forecast import Forecast, Part
-from tests.kit import TRAINING, Ended
+from tests.kit import TRAINING, Ended, attach
 
 Kdc = Callable[..., Ended]
 
@@ -354,6 +357,38 @@ def test_the_disk_of_an_export_is_about_what_the_bundle_takes(finished_bundle: P
     # Graphs and names weigh more than the weights of networks as small as these.
     models = sum(size for path, size in sizes.items() if path.suffix in (".onnx", ".bin", ".xml"))
     assert 0.5 * told["models"] < models < 4 * told["models"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("asked_once")
+def test_the_disk_of_an_export_counts_devices_and_a_baseline(
+    finished_bundle: Path, student_run: Path, here: Path, kdc: Kdc, tmp_path: Path
+) -> None:
+    """Of three devices, each variant answers on each and one ships on each; of a baseline, what is copied of it, and
+    what it answers in the race."""
+
+    def planned(*more: object) -> dict[str, int]:
+        asked = ("export", student_run, "--profile", here, "--out", tmp_path / "bundle", "--plan", "--json")
+        done = kdc(*asked, *more)
+        assert done.code == 0, done.err
+        return dict(json.loads(done.out)["disk"])
+
+    bundle = read_json(finished_bundle / "bundle.json", Bundle)
+    answers = 4 * bundle.eval.n * len(bundle.student.class_names)
+    measured = len(bundle.variants)
+    one, three = planned(), planned(*(f"--device=d{number}=ssh://d{number}" for number in range(3)))
+    assert three["answers"] - one["answers"] == 2 * measured * answers
+    assert three["models"] - one["models"] == 2 * 4 * bundle.student.weights.parameters
+    assert "baseline" not in one
+    raced = [variant for variant in bundle.variants if variant.role in ("student", "reference")]
+    work = Path(shutil.copytree(finished_bundle, tmp_path / "work"))
+    attach(work, finished_bundle)
+    copied = sum(path.stat().st_size for path in (work / "baseline").rglob("*") if path.is_file())
+    copied -= (work / "baseline" / "release.json").stat().st_size
+    assert planned("--baseline", finished_bundle)["baseline"] == copied + len(raced) * answers
+    release = tmp_path / "release.json"
+    assert kdc("report", finished_bundle, "--format", "release", "--out", release).code == 0
+    assert planned("--baseline", release)["baseline"] == release.stat().st_size
 
 
 @pytest.mark.slow

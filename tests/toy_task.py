@@ -30,7 +30,7 @@ NAMES, TOKENS, LONGEST = ("low", "middle", "high"), 18, 12
 
 class ToyPreprocess(Preprocess):
     task: ClassVar[str] = "toy"
-    longest: int
+    most: int
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -40,7 +40,7 @@ class ToyPreprocess(Preprocess):
 
     @property
     def described(self) -> str:
-        return f"sequences of up to {self.longest} tokens"
+        return f"sequences of up to {self.most} tokens"
 
 
 class Network(Staged):
@@ -113,7 +113,7 @@ class Toy:
             parameters=sum(one.numel() for one in network.parameters()),
         )  # fmt: skip
         names = tuple((name,) for name in class_names)
-        return check_input(LoadedModel(network, ToyPreprocess(longest=LONGEST), names, weights, "toy"))
+        return check_input(LoadedModel(network, ToyPreprocess(most=LONGEST), names, weights, "toy"))
 
     def create_trainee(self, backbone: LoadedModel, class_names: Sequence[str], crop_pct: float | None) -> LoadedModel:
         return replace(backbone)

@@ -90,4 +90,4 @@ def encoder_of(width: int, depth: int, *, heads: int = 4, seed: int = 0, tokens:
         source=f"toy:{width}", architecture=str(width), sha256=tensors_sha256(network.state_dict()), licence="none",
         parameters=sum(one.numel() for one in network.parameters()),
     )  # fmt: skip
-    return LoadedModel(network, ToyPreprocess(longest=LONGEST), tuple((name,) for name in NAMES), weights, "toy")
+    return LoadedModel(network, ToyPreprocess(most=LONGEST), tuple((name,) for name in NAMES), weights, "toy")

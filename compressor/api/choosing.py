@@ -18,6 +18,7 @@ __all__ = ["students"]
 def students(
     *,
     profile: "ProfileLike",
+    teacher: str | None = None,
     classes: int = 1000,
     input_size: int | Sequence[int] = (),
     student: str | Sequence[str] = (),
@@ -33,9 +34,11 @@ def students(
 
     Args:
         profile: name, path or Profile: what to build, how many threads, which budget.
+        teacher: of texts, the model that candidates are made of: "run:DIR", "hf:REPO_OR_PATH".
         classes: of the task.
-        input_size: pixels, one or several; none: the profile's.
-        student: only these, as "timm:NAME"; none: the whole catalogue.
+        input_size: pixels, one or several; none: the profile's. Of texts the profile says it: sequence_length.
+        student: only these, as "timm:NAME"; none: the whole catalogue. Of texts "layers:N", "layers:N,width:W",
+            "static:D"; none: 1 to all of the teacher's layers, in several widths, and some tables.
         allow_surgery: those changed for speed, too: hard-swish and SiLU to ReLU, squeeze-excite out, channels pruned.
         device: "local", "ssh://[USER@]HOST[:PORT][/FOLDER]" or "adb:SERIAL[/FOLDER]".
         device_python: the interpreter on the device.
@@ -48,13 +51,15 @@ def students(
     """
     from compressor.files.atomic import write_text
     from compressor.measure.devices import parse_device
-    from compressor.students import Wanted, to_csv, to_text
+    from compressor.students import Wanted, students_task, to_csv, to_text
     from compressor.students import students as run
 
     heard, out = listener(progress), optional_path(csv, "--csv")
     chosen = profile_of(profile, assignments(set))
     sizes = (input_size,) if isinstance(input_size, int) else tuple(input_size)
-    wanted = Wanted(classes, sizes, tuple(several(student, "--student")), fresh, surgery=allow_surgery)
+    names = tuple(several(student, "--student"))
+    task = students_task(teacher, names, unfit={"--input-size": sizes, "--allow-surgery": allow_surgery})
+    wanted = Wanted(classes, sizes, names, fresh, task, surgery=allow_surgery, teacher=teacher)
     answer = run(chosen, wanted, parse_device(device), python=device_python, progress=heard)
     if out is not None:
         write_text(out, to_csv(answer))

@@ -75,8 +75,8 @@ def distill(
         out: folder for the run, which `export` takes.
         profile: name, path or Profile: train at its input size, and for its budget.
         student: a timm model, "timm:NAME" or "timm:local-dir:PATH", changed where the name says so, as
-            "timm:NAME+width0.5"; None: those that the budget admits race. On texts "layers:N", "layers:0,2,5" or
-            "hf:REPO_OR_PATH"; None: half of the teacher's layers.
+            "timm:NAME+width0.5"; None: those that the budget admits race. On texts "layers:N", "layers:0,2,5",
+            "layers:N,width:W", "static:D" or "hf:REPO_OR_PATH"; None: half of the teacher's layers.
         students: who races instead, as `student`.
         race_share: how long all trials of a race may take together, in trainings.
         race_losses: try other weights of a default recipe's losses before the training, labels alone among them, where

@@ -70,13 +70,15 @@ def estimate_students(
         KdcError: for a name that nobody knows; where the profile does not say what an estimate needs.
     """
     from compressor.files.atomic import write_text
-    from compressor.students import Wanted
+    from compressor.students import Wanted, students_task
     from compressor.students.estimate import estimate_students as run
     from compressor.students.estimate import to_csv, to_text
 
     heard, out = listener(progress), optional_path(csv, "--csv")
     sizes = (input_size,) if isinstance(input_size, int) else tuple(input_size)
-    wanted = Wanted(classes, sizes, tuple(several(student, "--student")), surgery=allow_surgery)
+    names = tuple(several(student, "--student"))
+    students_task(None, names, unfit={})
+    wanted = Wanted(classes, sizes, names, surgery=allow_surgery)
     answer = run(profile_of(profile, assignments(set)), wanted, heard)
     if out is not None:
         write_text(out, to_csv(answer))

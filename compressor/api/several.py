@@ -10,7 +10,7 @@ from compressor.api.shown import Shown, html_table
 from compressor.errors import EXIT_PASS, KdcError
 
 if TYPE_CHECKING:
-    from compressor.report import Baseline, OnDevice
+    from compressor.report import Baseline, Baselines, OnDevice
     from compressor.schema.report import Report
 
 __all__ = ["DevicesResult", "refuse_for_several", "reported", "result_of"]
@@ -82,7 +82,7 @@ class DevicesResult(Shown):
         from compressor.report import devices_summary
         from compressor.terminal.console import rendered_text
 
-        return rendered_text(devices_summary(self.measured, str(self.bundle)))
+        return rendered_text(devices_summary(self.measured, str(self.bundle), self.baseline))
 
     @property
     def text(self) -> str:
@@ -95,7 +95,9 @@ class DevicesResult(Shown):
             return release_of(counted(self.bundle)).model_dump_json(indent=1) + "\n"
         if self.format == "json":
             return to_json(devices_of(self.measured))
-        return {"junit": to_junit, "bencher": to_bencher}[self.format](*reports)
+        if self.format == "junit":
+            return to_junit(*reports, missing=[each.error for each in self.measured])
+        return to_bencher(*reports)
 
     def _repr_html_(self) -> str:
         from compressor.report import devices_of
@@ -139,12 +141,13 @@ def refuse_for_several(bundle: Path, format: str, wanted: Mapping[str, object]) 
 
 
 def reported(
-    folder: Path, format: str, allow_unmeasured: bool, held_against: "tuple[Path | None, Baseline | None]",
+    folder: Path, format: str, allow_unmeasured: bool, held_against: "tuple[Path | None, Baseline | Baselines | None]",
     history: Path | None,
 ) -> ReportResult | DevicesResult:  # fmt: skip
     """What `report` returns, once all that was asked for makes sense. `held_against`: what the user called a baseline,
     and that."""
     from compressor.report import (
+        Baseline,
         check_each,
         counted,
         entry_of,
@@ -159,11 +162,11 @@ def reported(
     if measured[0].folder:
         if baseline is not None and holds_bundles(folder):
             measured = check_each(folder, baseline)
-        elif baseline is not None:
+        elif isinstance(baseline, Baseline):
             measured = read_devices(counted(folder), baseline)
         return DevicesResult(folder, measured, allow_unmeasured, baseline=earlier, format=format)
     made, beside = measured[0].report, None
-    if baseline is not None:
+    if isinstance(baseline, Baseline):
         beside, made = results_beside(counted(folder), baseline)
     trend = None if history is None else remember(history, entry_of(counted(folder), made))
     return ReportResult(folder, made, allow_unmeasured, baseline=earlier, format=format, trend=trend, beside=beside)

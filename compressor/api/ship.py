@@ -33,6 +33,7 @@ def export(
     qat: bool = True,
     bake_preprocessing: bool = False,
     dynamic_batch: bool = False,
+    trim_vocabulary: bool = False,
     teacher: str | None = None,
     device: str | Sequence[str] | None = None,
     device_python: str | None = None,
@@ -56,7 +57,8 @@ def export(
         precision: only these precisions of the profile's targets.
         qat: train on under fake quantization where int8 loses too much.
         bake_preprocessing: build the normalization in: the model takes uint8 images.
-        dynamic_batch: let the batch vary from call to call.
+        dynamic_batch: let the batch vary from call to call; that of texts always does.
+        trim_vocabulary: of texts, keep the tokens alone that the training texts use.
         teacher: where the run's teacher lies now, if it was moved.
         set: values of the profile, `{"budget.p90_ms": 20}` or `["budget.p90_ms=20"]`.
         overwrite: replace what kdc made earlier in `out`.
@@ -73,7 +75,7 @@ def export(
     heard, folder = listener(progress), path_of(out, "--out")
     narrowed = [_narrowed(each, set, target, precision) for each in _each_of(profile)]
     way = _measuring(device, device_python, baseline, rounds, seconds, allow_unmeasured, throughput, explain=explain)
-    building = pipeline.Building(qat, bake_preprocessing, dynamic_batch, explain)
+    building = pipeline.Building(qat, bake_preprocessing, dynamic_batch, explain, trim_vocabulary)
     asked: dict[str, Any] = {"teacher": teacher, "building": building, "overwrite": overwrite, "progress": heard}
     if len(narrowed) == 1:
         made = pipeline.export(path_of(run, "run"), narrowed[0], folder, way, **asked)
@@ -108,13 +110,15 @@ def plan_export(**keywords: Any) -> PlanResult:
     if len(profiles) > 1:
         raise KdcError(f"--plan is for one profile, and {len(profiles)} are named", "plan for one after the other")
     names = ("device", "device_python", "baseline", "rounds", "seconds", "allow_unmeasured", "throughput")
-    pipeline.require_measurable(_measuring(*(given[name] for name in names), explain=given["explain"]))
-    building = pipeline.Building(*(given[name] for name in ("qat", "bake_preprocessing", "dynamic_batch", "explain")))
+    measuring = _measuring(*(given[name] for name in names), explain=given["explain"])
+    ways = ("qat", "bake_preprocessing", "dynamic_batch", "explain", "trim_vocabulary")
+    building = pipeline.Building(*(given[name] for name in ways))
     plan = planning.plan_export(
         path_of(given["run"], "run"),
         _narrowed(profiles[0], given["set"], given["target"], given["precision"]),
         path_of(given["out"], "--out"),
         building,
+        measuring,
         teacher=given["teacher"],
         overwrite=given["overwrite"],
         progress=heard,
@@ -203,8 +207,8 @@ def report(
     Raises:
         KdcError: see `export`.
     """
+    from compressor.report import baselines_for
     from compressor.report import push as send
-    from compressor.report import read_baseline
     from compressor.report.push import repository
     from compressor.report.release import bundle_of
 
@@ -222,7 +226,7 @@ def report(
         if file is not None and file.resolve() == remembered.resolve():
             raise KdcError(f"--out and --history are both {file}", "name two files")
     refuse_for_several(folder, chosen, {"--push": push, "--history": remembered})
-    held_against = None if earlier is None else read_baseline(earlier, folder)
+    held_against = None if earlier is None else baselines_for(earlier, folder)
     done = reported(folder, chosen, allow_unmeasured, (earlier, held_against), remembered)
     if file is not None:
         write_output(file, done.text, "kdc report", overwrite=overwrite)
@@ -270,10 +274,10 @@ def check(
     Raises:
         KdcError: where a file is missing, damaged or edited. A budget that does not hold raises nothing: see `passed`.
     """
-    from compressor.report import check_each, read_baseline
+    from compressor.report import baselines_for, check_each
 
     folder, earlier = path_of(bundle, "bundle"), optional_path(baseline, "--baseline")
-    held_against = None if earlier is None else read_baseline(earlier, folder)
+    held_against = None if earlier is None else baselines_for(earlier, folder)
     return result_of(folder, check_each(folder, held_against), allow_unmeasured, baseline=earlier)
 
 
@@ -302,8 +306,13 @@ def refuse_out(
 
 
 def _refuse_sealed(option: str, file: Path, bundles: Sequence[Path]) -> None:
-    for folder in bundles:
-        if file.resolve().is_relative_to(folder.resolve()):
-            raise KdcError(
-                f"{option} {file} lies in the bundle {folder}, which is sealed", "choose a file outside of it"
-            )
+    """Raise KdcError for a file in one of these bundles, in any other one, or in a folder that kdc keeps bundles in."""
+    from compressor.files.bundle_folder import holds_bundle
+    from compressor.report import holds_bundles
+
+    named = [folder for folder in bundles if file.resolve().is_relative_to(folder.resolve())]
+    for folder in [*named, *file.resolve().parents]:
+        if folder in named or holds_bundle(folder) or holds_bundles(folder):
+            kind = "folder of bundles" if holds_bundles(folder) else "bundle"
+            sealed = ", in which kdc keeps nothing else" if kind != "bundle" else ", which is sealed"
+            raise KdcError(f"{option} {file} lies in the {kind} {folder}{sealed}", "choose a file outside of it")

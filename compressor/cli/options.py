@@ -90,7 +90,7 @@ Student = Annotated[
     str | None,
     typer.Option(
         help="Of images any timm model, timm:NAME or timm:local-dir:PATH, cut or changed as timm:NAME+width0.5; "
-        "of texts layers:N, layers:0,2,5 or hf:PATH."
+        "of texts layers:N, layers:0,2,5, layers:N,width:W, static:D or hf:PATH."
     ),
 ]
 Students = Annotated[
@@ -119,7 +119,9 @@ RaceLosses = Annotated[
 ]
 Assistant = Annotated[
     list[str] | None,
-    typer.Option(metavar="timm:NAME", help="A model between teacher and student, that learns first; repeatable."),
+    typer.Option(
+        metavar="MODEL", help="A model as of --student, between teacher and student, that learns first; repeatable."
+    ),
 ]
 Qat = Annotated[
     bool, typer.Option("--qat", help="Then train on under the fake quantization of the profile's int8 kernels.")
@@ -135,11 +137,19 @@ Precompute = Annotated[
 ]
 Unlabelled = Annotated[
     str | None,
-    typer.Option(metavar="REF", help="More images to learn from, without labels: any folder of them, or as --data."),
+    typer.Option(
+        metavar="REF",
+        help="More to learn from, without labels: any folder of it, or as --data; of texts text:FILE, one a line, too.",
+    ),
 ]
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
-Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML) instead of the default one.")]
-InputSize = Annotated[int | None, typer.Option(min=8, max=4096, help="Input height and width in pixels.")]
+Recipe = Annotated[
+    Path | None,
+    typer.Option(
+        help="A recipe (YAML) instead of the default one; or text_distilbert, text_tinybert: stages for texts."
+    ),
+]
+InputSize = Annotated[int | None, typer.Option(min=8, max=4096, help="Of images: height and width in pixels.")]
 Task = Annotated[
     str | None,
     typer.Option(help="image-classification or text-classification. Default: as the data and the models tell."),
@@ -158,13 +168,18 @@ MaxLength = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Passes over the training data.")]
-BatchSize = Annotated[int | None, typer.Option(min=2, max=1_000_000, help="Images a training step.")]
+BatchSize = Annotated[int | None, typer.Option(min=2, max=1_000_000, help="Images or texts a training step.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of everything that is drawn.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one recipe value.")]
 SetProfile = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one value of the profile.")
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read; they are listed.")]
+SkipBad = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad", help="Leave out images and texts that cannot be read, and texts without a label; they are listed."
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what kdc made earlier in --out.")]
 OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace the file.")]

@@ -55,6 +55,9 @@ def export(
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Let the batch vary from call to call.")
     ] = False,
+    trim_vocabulary: Annotated[
+        bool, typer.Option("--trim-vocabulary", help="Of texts, keep the tokens alone that the training texts use.")
+    ] = False,
     teacher: Annotated[str | None, typer.Option(help="Where the run's teacher lies now, if it was moved.")] = None,
     device: Devices = None,
     device_python: DevicePython = None,
@@ -76,7 +79,8 @@ def export(
 
     asked: dict[str, Any] = {
         "run": run, "profile": profile, "out": out, "target": target, "precision": precision, "qat": qat,
-        "bake_preprocessing": bake, "dynamic_batch": dynamic_batch, "teacher": teacher, "device": device,
+        "bake_preprocessing": bake, "dynamic_batch": dynamic_batch, "trim_vocabulary": trim_vocabulary,
+        "teacher": teacher, "device": device,
         "device_python": device_python, "baseline": baseline, "rounds": rounds, "seconds": seconds,
         "throughput": throughput, "explain": explain, "allow_unmeasured": allow_unmeasured, "set": assignments,
         "overwrite": overwrite, "progress": progress_for(quiet),
@@ -259,6 +263,6 @@ def _show(done: "BundleResult | DevicesResult", quiet: bool) -> None:
     if quiet:
         show_line(done.summary)
     elif isinstance(done, DevicesResult):
-        show_summary(devices_summary(done.measured, str(done.bundle)))
+        show_summary(devices_summary(done.measured, str(done.bundle), done.baseline))
     else:
         show_summary(summary(done.report, str(done.bundle), done.allow_unmeasured, done.baseline))

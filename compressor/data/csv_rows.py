@@ -48,11 +48,11 @@ def _first_not_utf8(path: Path) -> int | None:
     return None
 
 
-def rows_of(file: IO[str], path: Path, before: int = 0) -> Iterator[tuple[int, list[str]]]:
+def rows_of(file: IO[str], path: Path, before: int = 0, separator: str = ",") -> Iterator[tuple[int, list[str]]]:
     """The rows that are not empty, the header first, each with the number of its (last) line; `before`: the lines of
     the file that were read already. Raises KdcError for lines that no table has, and for rows unlike the header."""
     csv.field_size_limit(MOST_LINE)
-    reader = csv.reader(_lines(file, path, before), strict=True)
+    reader = csv.reader(_lines(file, path, before), strict=True, delimiter=separator)
     columns = None
     for row in _parsed(reader, path, before):
         line = before + reader.line_num

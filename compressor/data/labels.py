@@ -9,7 +9,7 @@ import numpy as np
 from compressor.errors import KdcError
 from compressor.names import spelt
 
-__all__ = ["class_order", "label_texts", "listed"]
+__all__ = ["class_order", "label_texts", "listed", "missing_label"]
 
 
 MISSING = ("", "nan", "<na>")  # as pandas writes what is not there
@@ -17,19 +17,31 @@ NEGATIVE = re.compile(r"-\d+(\.0*)?")
 
 
 def label_texts(
-    values: Iterable[object], where: Callable[[int], str], names: Sequence[str] | None = None
+    values: Iterable[object], where: Callable[[int], str], names: Sequence[str] | None = None, *, gaps: bool = False
 ) -> tuple[str, ...]:
     """Each label as the name of its class. Integers index `names` where the file has them, else "3" is the class 3.
 
     Texts come as they stand: what is wrong with them as names, and which are one, is found for all sources alike
-    (`naming.settled`). Raises KdcError for a label that is missing, negative, or neither text nor a whole number.
+    (`naming.settled`). Raises KdcError for a label that is missing, negative, or neither text nor a whole number. With
+    `gaps`, one that is missing is "", which no class is called.
     """
-    return tuple(_text(value, row, where, names) for row, value in enumerate(values))
+    return tuple(
+        "" if gaps and _is_missing(value) else _text(value, row, where, names) for row, value in enumerate(values)
+    )
+
+
+def missing_label(where: str) -> KdcError:
+    """What is said of a sample without a label."""
+    return KdcError(f"{where}: the label is missing", "give every sample a label, or leave the row out")
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value != value or (isinstance(value, str) and spelt(value).lower() in MISSING)
 
 
 def _text(value: object, row: int, where: Callable[[int], str], names: Sequence[str] | None) -> str:
-    if value is None or value != value or (isinstance(value, str) and spelt(value).lower() in MISSING):
-        raise KdcError(f"{where(row)}: the label is missing", "give every sample a label, or leave the row out")
+    if _is_missing(value):
+        raise missing_label(where(row))
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         raise KdcError(
             f"{where(row)}: label {value} is neither text nor a whole number",

@@ -9,6 +9,7 @@ from compressor.data.csv_rows import csv_text, rows_of
 from compressor.data.labels import listed
 from compressor.data.parquet_footer import footer_of
 from compressor.data.places import entries, present_path
+from compressor.data.separators import separator_of
 from compressor.data.split_words import SPLIT_NAMES, sounds_like
 from compressor.errors import KdcError, needs
 from compressor.install import install_line
@@ -109,4 +110,4 @@ def header_of(location: str, suffix: str) -> list[str]:
         needs("pyarrow", install_line("pyarrow"), "parquet: data")
         return list(footer_of(path)[0].names)
     with csv_text(path) as file:
-        return [name.strip() for name in next(rows_of(file, path), (0, []))[1]]
+        return [name.strip() for name in next(rows_of(file, path, separator=separator_of(path)), (0, []))[1]]

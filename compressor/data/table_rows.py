@@ -47,7 +47,7 @@ def join(tables: dict[str | None, list[Table]], notes: tuple[str, ...], samples:
     if "train" not in rows:
         raise KdcError(f"{every[0].file} holds no {samples} of train" + (f", only of {listed(rows)}" if rows else ""))
     parts = {split: _part(tuple(ids[split]), members) for split, members in rows.items()}
-    names = rows["train"][0][0].names or class_order(parts["train"].labels)
+    names = rows["train"][0][0].names or class_order(filter(None, parts["train"].labels))
     return Found(names, parts, (*notes, *dict.fromkeys(table.note for table in every)))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from compressor import __version__
@@ -12,7 +13,7 @@ from compressor.errors import KdcError, os_error
 from compressor.files.atomic import TEMPORARY, file_sha256
 from compressor.files.bundle_change import new_folder
 from compressor.files.bundle_folder import BEST, files_of
-from compressor.runtimes import RUNTIMES
+from compressor.runtimes import RUNTIMES, Example
 from compressor.schema.base import Noun, read_json
 from compressor.schema.bundle import Bundle, FileEntry, Variant
 from compressor.schema.manifest import Manifest
@@ -71,7 +72,7 @@ def write_best(
                     f"{bundle_dir / entry.path} is not the file that was exported (its sha256 differs)",
                     f"kdc check {bundle_dir}",
                 )
-        for path, content in _written(bundle, variant, models, row, why).items():
+        for path, content in _written(bundle_dir, bundle, variant, models, row, why).items():
             (temporary / path).write_bytes(content)
         _swap(temporary, best)
     except OSError as error:
@@ -91,19 +92,24 @@ def problems_of_best(bundle_dir: Path, report: Report, device: str = "") -> list
         return [f"{name} ships a model, but the report chooses none"] if best.exists() else []
     if not (best / MANIFEST).is_file():
         return [f"{name}/{MANIFEST} is missing, though the report chooses {report.winner}"]
-    manifest = read_json(best / MANIFEST, Manifest)
+    try:
+        manifest = read_json(best / MANIFEST, Manifest)
+    except KdcError as error:
+        said = error.message.replace(f"{best / MANIFEST}", "").lstrip(": ")
+        return [f"{name}/{MANIFEST} cannot be read: {said}"]
     if manifest.variant != report.winner:
         return [f"{name} is {manifest.variant}, but the report chooses {report.winner}"]
     bundle, variant, row = _chosen(bundle_dir, report, report.winner)
     models = _models(variant)
-    written = _written(bundle, variant, models, row, report.why)
+    written = _written(bundle_dir, bundle, variant, models, row, report.why)
     digests = {path: file_sha256(best / path) for path in files_of(best)}
     wanted = {path: entry.sha256 for path, entry in models.items()}
     if manifest.kdc == __version__:
         wanted |= {path: _sha256(content) for path, content in written.items()}
     else:
+        described = ("labels.txt", "preprocess.json", *shipping_of(variant.task).beside)
         recorded = {file.path: file.sha256 for file in manifest.files} | {MANIFEST: digests[MANIFEST]}
-        wanted = recorded | wanted | {path: _sha256(written[path]) for path in ("labels.txt", "preprocess.json")}
+        wanted = recorded | wanted | {path: _sha256(written[path]) for path in described}
     missing = [f"{name}/{path} is missing" for path in wanted if path not in digests]
     changed = [path for path in digests if path in wanted and digests[path] != wanted[path]]
     foreign = [path for path in digests if path not in wanted]
@@ -122,7 +128,7 @@ def _models(variant: Variant) -> dict[str, FileEntry]:
 
 
 def _written(
-    bundle: Bundle, variant: Variant, models: dict[str, FileEntry], row: Row | None, why: str
+    bundle_dir: Path, bundle: Bundle, variant: Variant, models: dict[str, FileEntry], row: Row | None, why: str
 ) -> dict[str, bytes]:
     """All the other files of best/ by their paths: what describes the model, and the example programs."""
     runtime = RUNTIMES[variant.runtime]
@@ -132,6 +138,7 @@ def _written(
     model = "model.engine" if variant.build else source
     contents = {"labels.txt": "".join(f"{name}\n" for name in bundle.student.class_names).encode()}
     shipping = shipping_of(variant.task)
+    contents |= {name: (bundle_dir / name).read_bytes() for name in shipping.beside}
     programs = {} if example is None else shipping.programs(example)
     contents |= shipping.input_files(variant, batch, model, cpp="classify.cpp" in programs)
     names = programs | ({variant.build: variant.build} if variant.build else {})
@@ -140,7 +147,7 @@ def _written(
         name=f"{bundle.student.architecture}-{variant.name}",
         variant=variant.name,
         runtime=variant.runtime,
-        install=(example and example.install) or runtime.on_device,
+        install=" ".join([(example and example.install) or runtime.on_device, *shipping.packages]),
         runtime_version=row.runtime_version if row else None,
         precision=variant.precision,
         executed_precision=row.executed_precision if row else None,
@@ -162,12 +169,19 @@ def _written(
         files=(),
     )
     contents["README.md"] = to_readme(
-        manifest, shipping, example if programs else None, sum(entry.bytes for entry in variant.files)
+        manifest, shipping, _as_shipped(example, programs), sum(entry.bytes for entry in variant.files)
     ).encode()
     manifest = manifest.model_copy(update={"files": _entries(models, contents)})
     numpy = bundle.student.environment.packages.get("numpy")
     contents["sbom.cdx.json"] = to_cyclonedx(manifest, runtime, shipping, numpy, tuple(models)).encode()
     return {**contents, MANIFEST: _json(manifest.model_copy(update={"files": _entries(models, contents)}))}
+
+
+def _as_shipped(example: Example | None, programs: dict[str, str]) -> Example | None:
+    """The programs that ship of this task: perhaps none, or none in C++."""
+    if example is None or not programs:
+        return None
+    return example if "classify.cpp" in programs else replace(example, cpp="")
 
 
 def _entries(models: dict[str, FileEntry], written: dict[str, bytes]) -> tuple[FileEntry, ...]:

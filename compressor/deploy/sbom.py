@@ -33,6 +33,7 @@ def to_cyclonedx(
     runtime = _library(row.package or row.module, manifest.runtime_version, row.licence)
     numpy = _library("numpy", numpy_version, "BSD-3-Clause")
     libraries = [runtime] if row.module == "numpy" else [runtime, numpy]
+    libraries += [_library(name, None, licence) for name, licence in shipping.packages.items()]
     seed = "".join(entry.sha256 for entry in manifest.files if entry.path in model_files)
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",

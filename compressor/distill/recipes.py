@@ -12,6 +12,7 @@ from compressor.models.references import NO_MODEL, TABLE, is_table
 from compressor.overrides import apply_overrides, read_yaml
 from compressor.processes.team import team
 from compressor.progress import Progress
+from compressor.references import Reference
 from compressor.schema.base import parse
 from compressor.schema.recipe import LossTerm, Optimizer, Recipe
 from compressor.schema.student import Regime, Request
@@ -187,8 +188,12 @@ class RecipeAsked:
 
     def _regime(self, facts: Facts | None) -> tuple[str, str]:
         """Its name, and why: that of the task, where it has one of its own."""
-        if TASKS[self.task].regime:
-            return TASKS[self.task].regime, f"that of {self.task}, whatever the data"
+        row = TASKS[self.task]
+        if row.regime:
+            scheme = Reference.parse(self.student).scheme
+            if scheme in row.regimes:
+                return row.regimes[scheme], f"that of {scheme}: students, whatever the data"
+            return row.regime, f"that of {self.task}, whatever the data"
         return (PROVISIONAL, "") if facts is None else choose(facts)
 
     def decided(

@@ -21,7 +21,7 @@ WORDS = ("self", "peers", "pretrained", "random", "digits")
 
 
 def refuse_place(folder: Path, request: Request | SpecialistsRequest) -> None:
-    """Where nothing may be written: through a link that leads nowhere, or among the images, where a run's folders
+    """Where nothing may be written: through a link that leads nowhere, or among the data, where a run's folders
     would be classes to the next command."""
     if folder.is_symlink() and not folder.exists():
         raise KdcError(f"--out {folder} is a link to {folder.readlink()}, which does not exist", "make that folder")
@@ -30,7 +30,7 @@ def refuse_place(folder: Path, request: Request | SpecialistsRequest) -> None:
         if source is None or not source.is_dir() or not (reference.startswith(SCANNED) or ":" not in reference):
             continue
         if folder.resolve().is_relative_to(source.resolve()):
-            raise KdcError(f"--out {folder} lies among the images of {reference}", "choose another --out")
+            raise KdcError(f"--out {folder} lies among the data of {reference}", "choose another --out")
 
 
 def refuse_other_command(folder: Path, request: Request | SpecialistsRequest, kind: Kind, *, resume: bool) -> None:

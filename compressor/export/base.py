@@ -51,6 +51,11 @@ class Source:
     profile: Profile
     modules: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether its inputs are sequences, some of whose positions count."""
+        return self.preprocess.mask is not None
+
     def example(self) -> tuple[Tensor, ...]:
         """Zeros, a batch of them, as the network takes them."""
         return example_inputs(self.preprocess.inputs, self.profile.batch)

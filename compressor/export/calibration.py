@@ -43,7 +43,7 @@ def batches(source: Source, most: int | None = None) -> Iterator[Arrays]:
     available, needed = len(source.calibration), max(FEWEST, size)
     if available < needed:
         raise KdcError(
-            f"{available} training images are too few to calibrate with: {needed} are needed",
+            f"{available} training samples are too few to calibrate with: {needed} are needed",
             "give more training data, or a smaller batch",
         )
     for start in range(0, count - size + 1, size):
@@ -62,7 +62,9 @@ def activation_ranges(
         for name, values in session.run(batch).items():
             low, high = values.min(), values.max()
             if not np.isfinite([low, high]).all():
-                raise KdcError("the network gives values that are not finite on training images", "look at its weights")
+                raise KdcError(
+                    "the network gives values that are not finite on training samples", "look at its weights"
+                )
             ends[name] = min(ends[name][0], low), max(ends[name][1], high)
     ranges = {"minmax": {name: (float(low), float(high)) for name, (low, high) in ends.items()}}
     # Of what is always 0, or all but 0, a histogram has no bins, and rounding loses nothing.

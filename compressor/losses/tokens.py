@@ -16,10 +16,22 @@ from torch import Tensor
 
 from compressor.losses.numbers import counting, full, inner_products, only, pair_squares, pairs, unit
 
-__all__ = ["MeanOver", "attention_scores", "count_of", "masked_lm", "relations", "token_cosine", "token_kd"]
+__all__ = [
+    "MeanOver",
+    "attention_scores",
+    "common_heads",
+    "count_of",
+    "masked_lm",
+    "relations",
+    "token_cosine",
+    "token_kd",
+]
 
 MeanOver = Literal["samples", "tokens", "pairs", "chosen"]
 """What a loss is a mean over: samples; tokens that count; pairs of them, of one sample; tokens that were hidden."""
+
+MOST_HEADS = 12
+"""As many as a base encoder has attention heads."""
 
 LOWEST = -1e30
 """In place of log 0, in float32: where a probability is 0, `0 * (LOWEST - LOWEST)` is 0, and with -inf not a number."""
@@ -115,7 +127,7 @@ def relations(
     teacher_features: Sequence[Tensor],
     mask: Tensor | None = None,
     *,
-    relation_heads: int = 12,
+    relation_heads: int = 0,
 ) -> Tensor:
     """MiniLMv2's relations of queries with queries, keys with keys, and values with values: `KL(R_t ‖ R_s)`,
     `R = softmax(A Aᵀ / √d)`, A split anew into `relation_heads` of width d. A mean over these heads and the tokens that
@@ -123,8 +135,9 @@ def relations(
 
     Wang et al. 2021 (MiniLMv2, arXiv 2012.15828), section 3, all three with weight 1; the values' are those
     of MiniLM (Wang et al. 2020, arXiv 2002.10957), section 3.2. Neither width nor number of attention heads need be the
-    same. Features [B, 3, N, D], queries, keys and values (or fewer of them); returns a scalar >= 0. Raises ValueError
-    where `relation_heads` does not divide a width, for other shapes, or where they do not come in pairs.
+    same. `relation_heads` 0: as many as divide both widths, 12 at most. Features [B, 3, N, D], queries, keys and values
+    (or fewer of them); returns a scalar >= 0. Raises ValueError where `relation_heads` does not divide a width, for
+    other shapes, or where they do not come in pairs.
     """
     loss = []
     for student, teacher in pairs(student_features, teacher_features, alike=False):
@@ -134,11 +147,17 @@ def relations(
                 f"{tuple(teacher.shape)}"
             )
         counts = counting(mask, student, 2)
+        heads = relation_heads or common_heads(student.shape[-1], teacher.shape[-1])
         for ours, theirs in zip(student.unbind(1), teacher.unbind(1), strict=True):
-            log_student, log_teacher = (_log_relations(one_side, counts, relation_heads) for one_side in (ours, theirs))
+            log_student, log_teacher = (_log_relations(one_side, counts, heads) for one_side in (ours, theirs))
             apart = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
-            loss.append(torch.where(counts[:, None], apart, 0.0).sum() / (relation_heads * counts.sum().clamp_min(1)))
+            loss.append(torch.where(counts[:, None], apart, 0.0).sum() / (heads * counts.sum().clamp_min(1)))
     return torch.stack(loss).sum().clamp_min(0)
+
+
+def common_heads(student: int, teacher: int) -> int:
+    """The most relation heads, up to 12, that divide both widths."""
+    return next(heads for heads in range(MOST_HEADS, 0, -1) if student % heads == 0 and teacher % heads == 0)
 
 
 def _log_relations(vectors: Tensor, counts: Tensor, heads: int) -> Tensor:

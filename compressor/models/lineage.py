@@ -140,7 +140,7 @@ def data_of(request: Request, record: Student, progress: Progress, *, unlabelled
     if unlabelled and _fingerprint(data.info) != _fingerprint(record.data):
         raise KdcError(
             f"--unlabelled {unlabelled_source} is not what this student was trained on (its fingerprint differs)",
-            "put the images back, or distill again",
+            "put it back as it was, or distill again",
         )
     return data
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from compressor.data.prediction_files import require_table
 from compressor.errors import KdcError
 from compressor.models.prediction_table import require_no_classes
-from compressor.models.references import NO_MODEL, class_file_names, parsed_model, require_own_size
+from compressor.models.references import NO_MODEL, class_file_names, is_table, parsed_model, require_own_size
 from compressor.models.runs import read_student
 from compressor.models.specialists import read_specialists
-from compressor.references import TEACHERS, TRAINABLE, Reference
+from compressor.references import CUT, TEACHERS, TRAINABLE, Reference
 from compressor.schema.student import Request
 from compressor.tasks.inference import task_of_model
 from compressor.tasks.table import task_named
@@ -69,11 +69,26 @@ def require_model(reference: str, permitted: str, input_size: int | None, task: 
 
 def _require_students(request: Request) -> None:
     task = task_named(request.task)
+    _refuse_made_of_nothing(request)
     for student in filter(None, (*request.assistants, request.student, *request.raced)):
         task.require_student(student, request.init, request.input_size)
     for number, peer in enumerate(request.recipe.peers):
         with of_peer(number):
             task.require_student(peer.student, peer.init, request.input_size)
+
+
+def _refuse_made_of_nothing(request: Request) -> None:
+    """Raise KdcError for a student that is made of its teacher's layers, where no one network teaches."""
+    first = request.assistants[0] if request.assistants else request.student
+    several = bool(request.other_teachers) or request.teacher.startswith("specialists:")
+    if first is None or not first.startswith(CUT) or request.cut_from is not None:
+        return
+    if several or request.teacher in NO_MODEL or is_table(request.teacher):
+        why = "several teachers are several networks" if several else f"--teacher {request.teacher} is no network"
+        raise KdcError(
+            f"student {first!r} is made of one network that teaches, and {why}",
+            "name one with weights of its own: --student hf:REPO_OR_PATH",
+        )
 
 
 @contextmanager
@@ -82,5 +97,5 @@ def of_peer(number: int) -> Iterator[None]:
     try:
         yield
     except KdcError as error:
-        hint = "student: timm:NAME; init: pretrained, random or the path of a checkpoint"
+        hint = "student: a model's reference; init: pretrained, random or the path of a checkpoint"
         raise KdcError(f"recipe peers.{number}: {error.message}", hint, error.exit_code) from None

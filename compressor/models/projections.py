@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError
 
-__all__ = ["projections_of"]
+__all__ = ["projections_in", "projections_of"]
 
 NAMES = (
     ("query", "key", "value"),
@@ -22,21 +22,26 @@ NAMES = (
 """What the three layers of a block are called in transformers."""
 
 
+def projections_in(network: nn.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The paths of the modules that have such layers, and what these are called there."""
+    for path, block in network.named_modules():
+        for names in NAMES:
+            if all(isinstance(getattr(block, name, None), nn.Linear) for name in names):
+                yield path, names
+
+
 @contextmanager
 def projections_of(network: nn.Module, tensors: list[Tensor]) -> Iterator[None]:
     """Inside, a forward pass adds the queries, keys and values of each block to `tensors`, [B, 3, N, D], before they
     are split into heads. Raises KdcError at the end where there are none."""
     handles = []
     try:
-        for block in network.modules():
-            for names in NAMES:
-                layers = [getattr(block, name, None) for name in names]
-                if not all(isinstance(layer, nn.Linear) for layer in layers):
-                    continue
-                seen: dict[str, Tensor] = {}
-                for name, layer in zip(names, layers, strict=True):
-                    assert isinstance(layer, nn.Linear)
-                    handles.append(layer.register_forward_hook(partial(_keep, names, name, seen, tensors)))
+        for path, names in projections_in(network):
+            block = network.get_submodule(path)
+            seen: dict[str, Tensor] = {}
+            for name in names:
+                layer = getattr(block, name)
+                handles.append(layer.register_forward_hook(partial(_keep, names, name, seen, tensors)))
         yield
     finally:
         for handle in handles:

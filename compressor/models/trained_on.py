@@ -43,14 +43,14 @@ def read_trained_on(folder: Path, record: Student) -> Images:
     `record` names."""
     if record.trained_on is None:
         raise KdcError(
-            f"{folder} does not say which images it was trained on, so nobody can tell whether validation and test "
+            f"{folder} does not say which samples it was trained on, so nobody can tell whether validation and test "
             "hold some of them",
             f"it was made by an earlier kdc: make it anew, as {folder / 'run.json'} says",
         )
     file = folder / FILE
     if not file.exists():
         raise KdcError(
-            f"{file} is missing: it says which images the run was trained on", "copy it from where the run was made"
+            f"{file} is missing: it says which samples the run was trained on", "copy it from where the run was made"
         )
     content = read_bytes(file, most=MOST_BYTES)
     if hashlib.sha256(content).hexdigest() != record.trained_on:

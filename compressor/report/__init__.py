@@ -11,18 +11,33 @@ open_lines  which lines more rounds would decide, of `results_with(read_unmeasur
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from compressor.deploy import problems_of_best, ship
 from compressor.errors import KdcError
 from compressor.files.atomic import is_temporary, write_text
 from compressor.files.bundle_change import next_state, settle
-from compressor.files.bundle_folder import MATRIX, counted, must_hold_a_bundle, read_steadily, remade_in
+from compressor.files.bundle_folder import (
+    MATRIX,
+    counted,
+    must_hold_a_bundle,
+    read_steadily,
+    remade_in,
+)
 from compressor.files.locks import is_lock, locked
 from compressor.files.reading import JSON_BYTES, read_text
 from compressor.report.build import build_report, report_of
-from compressor.report.bundles import holds_bundles, not_measured, of_profile, read_bundles, write_matrix
-from compressor.report.devices import OnDevice, devices_of, exit_code_over, read_devices
+from compressor.report.bundles import (
+    baseline_for,
+    baselines_for,
+    holds_bundles,
+    not_measured,
+    of_profile,
+    read_bundles,
+    write_matrix,
+)
+from compressor.report.devices import OnDevice, devices_of, exit_code_over, read_devices, take_up
 from compressor.report.gate import exit_code_for, open_lines
 from compressor.report.history import Trend, entry_of, remember, trend_table
 from compressor.report.integrity import seal, seal_line, verify, verify_made
@@ -30,6 +45,7 @@ from compressor.report.push import push
 from compressor.report.read import Results, read_results, read_unmeasured, results_with
 from compressor.report.release import (
     Baseline,
+    Baselines,
     compared_with,
     read_baseline,
     release_of,
@@ -50,9 +66,12 @@ from compressor.schema.report import Report
 
 __all__ = [
     "Baseline",
+    "Baselines",
     "OnDevice",
     "Results",
     "Trend",
+    "baseline_for",
+    "baselines_for",
     "build_report",
     "check",
     "check_each",
@@ -67,6 +86,7 @@ __all__ = [
     "finish",
     "finish_each",
     "holds_bundles",
+    "matrix_anew",
     "must_hold_a_bundle",
     "not_measured",
     "of_profile",
@@ -148,6 +168,7 @@ def finish(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
 
 def finish_each(bundle_dir: Path, allow_unmeasured: bool = False) -> tuple[OnDevice, ...]:
     """`finish`, also for a bundle that was measured on several devices: each with its own report and best/."""
+    take_up(bundle_dir)
     measured = _measured(bundle_dir)
     for name, text in _texts(bundle_dir, measured, allow_unmeasured).items():
         if not _holds(bundle_dir / name, text):
@@ -187,7 +208,8 @@ def _texts(folder: Path, measured: tuple[OnDevice, ...], allow_unmeasured: bool)
     if not measured[0].folder:
         return texts
     matrix = (to_json(devices_of(measured)), to_matrix(measured, allow_unmeasured))
-    return texts | dict(zip(MATRIX, matrix, strict=True)) | {"junit.xml": to_junit(*(each.report for each in measured))}
+    junit = to_junit(*(each.report for each in measured), missing=[each.error for each in measured])
+    return texts | dict(zip(MATRIX, matrix, strict=True)) | {"junit.xml": junit}
 
 
 def refresh(bundle_dir: Path, allow_unmeasured: bool = False) -> Report:
@@ -227,6 +249,16 @@ def _refresh_bundles(folder: Path, allow_unmeasured: bool) -> tuple[OnDevice, ..
     return measured
 
 
+def matrix_anew(bundle_dir: Path, url: str, allow_unmeasured: bool = False) -> None:
+    """Write anew what is said of all the bundles in the folder of `bundle_dir`, which was measured at `url` just now.
+    The bundles stay as they are. Raises KdcError, also where one of them is not as it was sealed."""
+    folder, name = bundle_dir.parent, bundle_dir.name
+    with locked(folder, "kdc measure", wait_s=WAIT_S):
+        read = read_bundles(folder, check_each)
+        measured = [replace(each, url=url) if each.name == name else each for each in read]
+        write_matrix(folder, measured, allow_unmeasured)
+
+
 def _tidy(bundle_dir: Path) -> None:
     """Remove what a kill has left, unless it is what another command is making just now, or nothing may be removed."""
     left = any(is_temporary(path.name) or is_lock(path.name) for path in bundle_dir.iterdir())
@@ -260,10 +292,12 @@ def check(bundle_dir: Path, baseline: Baseline | None = None) -> Report:
     return _alone(check_each(bundle_dir, baseline))
 
 
-def check_each(bundle_dir: Path, baseline: Baseline | None = None) -> tuple[OnDevice, ...]:
+def check_each(bundle_dir: Path, baseline: Baseline | Baselines | None = None) -> tuple[OnDevice, ...]:
     """`check`, also for a bundle that was measured on several devices, and for the bundles of several profiles."""
     if holds_bundles(bundle_dir):
         return read_bundles(bundle_dir, lambda bundle: check_each(bundle, baseline))
+    if isinstance(baseline, Baselines):
+        baseline = baseline.of_profile[bundle_dir.name]
     return read_steadily(bundle_dir, lambda: _check(bundle_dir, baseline))
 
 

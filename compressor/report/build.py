@@ -14,12 +14,14 @@ from compressor.report.explained import explained
 from compressor.report.gain import gained
 from compressor.report.gate import base_checks, checks_for, verdict_of
 from compressor.report.latency import teacher_of
+from compressor.report.lengths import lengths_of
 from compressor.report.read import Results, read_results
 from compressor.report.rows import row_for
 from compressor.schema.measurement import Measurement
 from compressor.schema.profile import CLASS_LINES
 from compressor.schema.report import Check, Estimate, Report, Row, Session
 from compressor.stats import MIN_BLOCKS, percentile_needs, smallest_detectable
+from compressor.tasks.table import shipping_of
 
 __all__ = ["build_report", "report_of"]
 
@@ -70,6 +72,8 @@ def report_of(results: Results, chosen: tuple[str | None, str] | None = None) ->
         teacher=bundle.teacher.source if bundle.teacher else "none",
         teacher_licence=bundle.teacher.licence if bundle.teacher else "none",
         teacher_table=table_row(results),
+        sample=shipping_of(bundle.student.task).sample,
+        lengths=lengths_of(results, rows),
         gain=gained(bundle.student.gain),
         race=bundle.student.race,
         losses=bundle.student.losses,

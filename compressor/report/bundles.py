@@ -13,13 +13,23 @@ from compressor.report.build import report_of
 from compressor.report.devices import OnDevice, devices_of
 from compressor.report.integrity import verify_made
 from compressor.report.read import read_results
+from compressor.report.release import Baseline, Baselines, read_baseline
 from compressor.report.render.devices import to_matrix
 from compressor.report.render.formats import to_json
 from compressor.report.render.junit import to_junit
 from compressor.schema.base import read_json
+from compressor.schema.bundle import Bundle
 from compressor.schema.devices import Devices, OfDevice
 
-__all__ = ["holds_bundles", "not_measured", "of_profile", "read_bundles", "write_matrix"]
+__all__ = [
+    "baseline_for",
+    "baselines_for",
+    "holds_bundles",
+    "not_measured",
+    "of_profile",
+    "read_bundles",
+    "write_matrix",
+]
 
 PROFILE = re.compile(r"([a-z0-9][a-z0-9._-]{0,99})/.*report\.json")
 
@@ -27,6 +37,38 @@ PROFILE = re.compile(r"([a-z0-9][a-z0-9._-]{0,99})/.*report\.json")
 def holds_bundles(folder: Path) -> bool:
     """Whether `kdc export` has made `folder` for several profiles."""
     return not holds_bundle(folder) and (folder / MATRIX[0]).is_file()
+
+
+def baseline_for(baseline: Path | None, profile: str) -> Path | None:
+    """Of a baseline that is itself a folder of bundles, that of the profile; any other one as it is. Raises KdcError
+    where that one is not there."""
+    if baseline is None or not holds_bundles(baseline):
+        return baseline
+    names = [name for name, _ in _listed(baseline)]
+    if profile not in names:
+        raise KdcError(
+            f"--baseline {baseline} holds no bundle for profile {profile}; it has: {', '.join(names)}",
+            "give the bundle that it shall be held against",
+        )
+    return baseline / profile
+
+
+def baselines_for(baseline: Path, bundle_dir: Path) -> Baseline | Baselines:
+    """What `--baseline` names, to hold `bundle_dir` against: for a folder of bundles one for each of its profiles."""
+    if not holds_bundles(bundle_dir):
+        return read_baseline(baseline_for(baseline, profile_of(bundle_dir)) or baseline, bundle_dir)
+    if baseline.resolve() == bundle_dir.resolve():
+        raise KdcError(f"--baseline {baseline} is the folder of bundles itself", "give an earlier one")
+    if not holds_bundles(baseline):
+        return read_baseline(baseline)
+    inner = {name: bundle_dir / name for name, _ in _listed(bundle_dir)}
+    return Baselines({name: read_baseline(baseline_for(baseline, name) or baseline, inner[name]) for name in inner})
+
+
+def profile_of(bundle_dir: Path) -> str:
+    """The profile that a bundle is for; "" where there is no bundle, of which whoever reads it next says so."""
+    manifest = counted(bundle_dir) / "bundle.json"
+    return read_json(manifest, Bundle).profile.name if manifest.is_file() else ""
 
 
 def read_bundles(folder: Path, look: Callable[[Path], Sequence[OnDevice]]) -> tuple[OnDevice, ...]:
@@ -88,7 +130,8 @@ def not_measured(folder: Path, name: str, url: str, why: str) -> OnDevice:
 def write_matrix(folder: Path, measured: Sequence[OnDevice], allow_unmeasured: bool = False) -> None:
     """Write what is said of all bundles in `folder` beside them, each file whole."""
     texts = (to_json(devices_of(measured)), to_matrix(measured, allow_unmeasured))
-    files = dict(zip(MATRIX, texts, strict=True)) | {"junit.xml": to_junit(*(each.report for each in measured))}
+    junit = to_junit(*(each.report for each in measured), missing=[each.error for each in measured])
+    files = dict(zip(MATRIX, texts, strict=True)) | {"junit.xml": junit}
     for name, text in files.items():
         if not (folder / name).is_file() or read_text(folder / name, most=JSON_BYTES) != text:
             write_text(folder / name, text)

@@ -97,6 +97,7 @@ def _measurement_problems(measurement: Measurement, bundle: Bundle) -> Iterator[
         if played.wall_s < 0:
             yield f"has a round {played.number} that took less than no time"
     yield from _blocks_problems(measurement)
+    yield from _length_problems(measurement, bundle)
 
 
 def _contestant_problems(contestant: Contestant, bundle: Bundle) -> Iterator[str]:
@@ -140,6 +141,22 @@ def _blocks_problems(measurement: Measurement) -> Iterator[str]:
             yield from _block_problems(block, measurement)
     for name, number in _repeated_blocks(measurement):
         yield f"has two blocks of {name} in round {number}"
+
+
+def _length_problems(measurement: Measurement, bundle: Bundle) -> Iterator[str]:
+    names, seen = {contestant.variant for contestant in measurement.contestants}, set[tuple[str, int, int]]()
+    for block in measurement.by_length:
+        key = (block.variant, block.length, block.round)
+        if block.variant not in names or block.length not in bundle.lengths:
+            yield f"has a block of {block.variant} at {block.length} tokens, at which it is not measured"
+        if key in seen:
+            yield f"has two blocks of {block.variant} at {block.length} tokens in round {block.round}"
+        if min((*block.dropped_ms, *block.wall_ms), default=0.0) <= 0:
+            yield f"has a time that is not above 0 of {block.variant} at {block.length} tokens"
+        seen.add(key)
+    for told in measurement.tokenizing:
+        if not 0 <= told.cut <= told.n or not 0 <= told.differ <= told.n or min(told.wall_ms, default=0.0) < 0:
+            yield f"says of {told.n} texts that {told.cut} are cut and {told.differ} differ"
 
 
 def _repeated_blocks(measurement: Measurement) -> Iterator[tuple[str, int]]:

@@ -6,15 +6,17 @@ from pathlib import Path
 
 from compressor import __version__
 from compressor.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_PASS
-from compressor.files.bundle_folder import device_folders
+from compressor.files.bundle_folder import DEVICE, MEASUREMENT, device_folders
 from compressor.report.build import report_of
 from compressor.report.gate import exit_code_for, failed_lines
 from compressor.report.read import Results, read_results
 from compressor.report.release import Baseline, results_beside
+from compressor.schema.base import read_json, write_json
+from compressor.schema.device import Device
 from compressor.schema.devices import Cell, Devices, OfDevice
 from compressor.schema.report import Check, Report, Row, Verdict
 
-__all__ = ["OnDevice", "devices_of", "exit_code_over", "read_devices", "verdict_over"]
+__all__ = ["OnDevice", "devices_of", "exit_code_over", "read_devices", "take_up", "verdict_over"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ def _read(bundle_dir: Path, folder: str, baseline: Baseline | None) -> OnDevice:
     device = report.measured_on
     assert device is not None
     return OnDevice(device.name, folder, report, results, device.url, why=device.error)
+
+
+def take_up(bundle_dir: Path) -> None:
+    """Of a device that has a session by now, why it had none is over."""
+    for folder in device_folders(bundle_dir):
+        path = bundle_dir / folder / DEVICE
+        if (bundle_dir / folder / MEASUREMENT).is_file() and (device := read_json(path, Device)).error is not None:
+            write_json(path, device.model_copy(update={"error": None, "exit_code": None}))
 
 
 def exit_code_over(measured: Sequence[OnDevice], allow_unmeasured: bool = False) -> int:
@@ -104,6 +114,7 @@ def _of_device(each: OnDevice) -> OfDevice:
         lost=session.lost if session is not None else None,
         report=f"{each.folder}report.json",
         cells=tuple(_cells(each)),
+        release=report.release,
     )
 
 

@@ -163,8 +163,9 @@ def _row(entry: HistoryEntry) -> list[str]:
     if variant is not None:
         accuracies = (estimate(figure, percent=True) for figure in (variant.accuracy, variant.balanced_accuracy))
         figures = [number(megabytes(variant.size_bytes)), estimate(variant.p50_ms), *accuracies]
-    test = f"n = {entry.test_n}" + (f", {entry.test[:8]}" if entry.test is not None else "")
-    verdict = entry.verdict if entry.verdict == "pass" else f"**{entry.verdict}** {', '.join(entry.failed)}".rstrip()
+    test = f"n = {entry.test_n}" + (f", {text(entry.test[:8])}" if entry.test is not None else "")
+    failed = text(", ".join(entry.failed))
+    verdict = entry.verdict if entry.verdict == "pass" else f"**{entry.verdict}** {failed}".rstrip()
     names = (text(entry.measured or NOT_MEASURED), text(entry.kdc), code(entry.student), code(entry.winner or "none"))
     return [*names, *figures, test, verdict]
 

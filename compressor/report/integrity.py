@@ -20,10 +20,10 @@ from compressor.files.bundle_folder import (
     is_working,
     must_hold_a_bundle,
     remade_in,
-    remove_strays,
     stray,
 )
 from compressor.files.reading import JSON_BYTES, read_bytes
+from compressor.report.problems import EXPORT_AGAIN, hint_for, raise_for
 from compressor.schema.base import read_json
 from compressor.schema.bundle import Bundle, FileEntry
 from compressor.schema.measurement import Measurement
@@ -44,10 +44,8 @@ TOO_MANY = "bytes, more than it can have"
 HEADER = 4096
 """Bytes that a .npy file may have before its numbers."""
 
-DAMAGED = re.compile(r"(.+?) (?:was changed after it was (?:made|measured) |has \d+ bytes, |is missing, though )")
 MADE_ANEW = re.compile(rf"({DEVICES}/[^/]+/)?({BEST}/|README\.md)")
 LINE = re.compile(r"([0-9a-f]{64})  (.+)", re.DOTALL)
-EXPORT_AGAIN = "make it again with `kdc export`, or copy it again from where it was made"
 
 
 def seal(bundle_dir: Path) -> None:
@@ -94,9 +92,7 @@ def verify(bundle_dir: Path, may_change: tuple[str, ...] = ()) -> None:
     problems += _against_measurements(folder, digests, named)
     if folder != bundle_dir:
         problems += _beside(bundle_dir, listed)
-    hint = f"if it was measured on a device: `kdc report {bundle_dir}` takes that up; else {EXPORT_AGAIN}"
-    remade = all(problem.startswith(remade_in(folder)) for problem in problems)
-    _raise(bundle_dir, problems, strays, hint if remade and not may_change else EXPORT_AGAIN)
+    raise_for(bundle_dir, problems, strays, hint_for(bundle_dir, folder, problems, bool(may_change)))
 
 
 def _take_strays(digests: dict[str, str], listed: Collection[str]) -> list[str]:
@@ -105,25 +101,6 @@ def _take_strays(digests: dict[str, str], listed: Collection[str]) -> list[str]:
     for path in strays:
         del digests[path]
     return sorted(set(strays.values()))
-
-
-def _raise(bundle_dir: Path, problems: list[str], strays: list[str], hint: str) -> None:
-    """Raise KdcError that names what is wrong, where something is. `hint`: for the `problems`."""
-    problems = _one_a_file(problems)
-    left = [f"{path} was left there by a file manager or git: it is no part of the bundle" for path in strays]
-    if problems or left:
-        lines = "; ".join(f"{bundle_dir}/{problem}" for problem in [*problems, *left])
-        hints = [*([hint] if problems else []), *([remove_strays(bundle_dir, strays)] if strays else [])]
-        raise KdcError(lines, "; and ".join(hints))
-
-
-def _one_a_file(problems: Iterable[str]) -> list[str]:
-    """A damaged file differs from every manifest, and is told once: by its size, where it grew, else its hash."""
-    first: dict[str, str] = {}
-    for problem in sorted(problems, key=lambda text: (" bytes, but " not in text, " bytes, " not in text)):
-        damaged = DAMAGED.match(problem)
-        first.setdefault(damaged[1] if damaged else problem, problem)
-    return list(first.values())
 
 
 def _beside(bundle_dir: Path, new: dict[str, str]) -> Iterator[str]:
@@ -152,7 +129,7 @@ def verify_made(bundle_dir: Path) -> None:
         problems += [f"{path} is not listed in bundle.json: it was added after the bundle was made" for path in scripts]
     if not any(problem.startswith("bundle.json ") for problem in problems):
         problems += _against_bundle(bundle_dir, digests)
-    _raise(bundle_dir, problems, strays, EXPORT_AGAIN)
+    raise_for(bundle_dir, problems, strays, EXPORT_AGAIN)
 
 
 def _digests(folder: Path, bundle_dir: Path | None = None) -> dict[str, str]:

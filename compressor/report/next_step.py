@@ -1,5 +1,6 @@
 """What to type next, where the budget does not hold or cannot be told."""
 
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -11,13 +12,15 @@ from compressor.schema.race import Neighbour
 from compressor.schema.report import Check, Report
 from compressor.terminal.printable import one_line
 
-__all__ = ["Step", "next_step", "profile_to_type"]
+__all__ = ["Step", "device_to_type", "next_step", "profile_to_type"]
 
 AGAINST_BASELINE = ("max_slowdown", "max_growth", "max_accuracy_loss", "max_negative_flips")
 ON_DEVICE = ("p50_ms", "p90_ms", "peak_rss_mb", "model_rss_mb")
 """Judged on the profile's device alone."""
 LATENCY = ("p50_ms", "p90_ms", "min_speedup", "max_slowdown")
 LONGEST = 100
+DEVICE = re.compile(r"local|ssh://[^\s-]\S*|adb:[^\s-]\S*")
+"""As `--device` takes it; nothing that a shell or ssh would take for an option."""
 COSTS = (*LATENCY, "size_mb", "peak_rss_mb", "model_rss_mb", "max_growth")
 
 
@@ -57,7 +60,13 @@ def _measure(report: Report, where: str) -> str:
     device = report.measured_on
     if device is None:
         return f"kdc measure {where}"
-    return f"kdc measure {where} --device {_typed(f'{device.name}={device.url}', 'NAME=URL')}"
+    return f"kdc measure {where} --device {device_to_type(device.url, device.name)}"
+
+
+def device_to_type(url: str, name: str = "") -> str:
+    """What `--device` takes; a bundle from anywhere may say anything in the place of a URL."""
+    asked = "NAME=URL" if name else "URL"
+    return _typed(f"{name}={url}" if name else url, asked) if DEVICE.fullmatch(url) else asked
 
 
 def profile_to_type(report: Report) -> str:

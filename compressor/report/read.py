@@ -47,6 +47,8 @@ class Results:
     `table_file`: all of its answers. `ids`: the file with the samples' names. `shared`: what of the test a baseline
     has, of which predictions are known. `device`: where the measurement was made, if it is one of several.
 
+    `lengths`: how many tokens of each test sample the student reads [N], where samples are made of tokens.
+
     `explanations`, `layer_times`: by variant, where they were asked for (--explain).
     """
 
@@ -63,6 +65,7 @@ class Results:
     explanations: Mapping[str, Explanation] = field(default_factory=dict)
     layer_times: Mapping[str, LayerTimes] = field(default_factory=dict)
     device: Device | None = None
+    lengths: NDArray[np.int64] | None = None
 
 
 def read_results(bundle_dir: Path, device: str = "") -> Results:
@@ -119,8 +122,19 @@ def read_unmeasured(bundle_dir: Path) -> Results:
         path = inside(bundle_dir, bundle.release, "bundle.json")
         shared = shared_with(bundle_dir, bundle, labels, read_json(path, Release), str(path))
     table, table_file = _table(bundle_dir, bundle.teacher_table, shape)
-    told = explanations(bundle_dir, bundle)
-    return Results(bundle, labels, references, None, {}, {}, table, ids, shared, table_file, told)
+    told, lengths = explanations(bundle_dir, bundle), _lengths(bundle_dir, bundle)
+    return Results(bundle, labels, references, None, {}, {}, table, ids, shared, table_file, told, lengths=lengths)
+
+
+def _lengths(bundle_dir: Path, bundle: Bundle) -> NDArray[np.int64] | None:
+    if bundle.eval.lengths is None:
+        return None
+    path = inside(bundle_dir, bundle.eval.lengths, "bundle.json")
+    file = open_array(path)
+    lengths = file.read().astype(np.int64) if file.shape == (bundle.eval.n,) and file.dtype.kind in "iu" else None
+    if lengths is None or lengths.min(initial=1) < 1:
+        raise KdcError(f"{path}: expected {bundle.eval.n} lengths of at least 1, found {file.dtype} {list(file.shape)}")
+    return lengths
 
 
 def _tested_elsewhere(bundle: Bundle) -> set[str]:

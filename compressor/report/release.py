@@ -1,5 +1,6 @@
 """A baseline from where the user says: a bundle, or a file that holds what one cost and predicted."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,16 @@ from compressor.schema.bundle import Variant
 from compressor.schema.release import Release, Released
 from compressor.schema.report import Report
 
-__all__ = ["Baseline", "bundle_of", "compared_with", "read_baseline", "release_of", "report_beside", "require_baseline"]
+__all__ = [
+    "Baseline",
+    "Baselines",
+    "bundle_of",
+    "compared_with",
+    "read_baseline",
+    "release_of",
+    "report_beside",
+    "require_baseline",
+]
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,13 @@ class Baseline:
     where: str
     release: Release
     folder: Path | None
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """A baseline for each of several profiles, by the name of the profile."""
+
+    of_profile: Mapping[str, Baseline]
 
 
 def read_baseline(path: Path, bundle_dir: Path | None = None) -> Baseline:

@@ -104,6 +104,10 @@ def _mode(mode: Mode, batch: int) -> Throughput | None:
     images = _spread([window.calls * batch / window.seconds for window in mode.windows])
     if images is None:
         return None
+    counted = [window for window in mode.windows if window.tokens is not None]
+    tokens = _spread([window.calls * (window.tokens or 0) / window.seconds for window in counted])
     told = [(window.joules, window.calls * batch) for window in mode.windows if window.calls]
     joules = _spread([energy / count for energy, count in told if energy is not None])
-    return Throughput(images_per_s=images, streams=mode.streams, threads=mode.threads, joules_per_image=joules)
+    return Throughput(
+        images_per_s=images, tokens_per_s=tokens, streams=mode.streams, threads=mode.threads, joules_per_image=joules
+    )

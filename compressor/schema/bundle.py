@@ -25,7 +25,7 @@ from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 from compressor.schema.student import Student, Weights
 
-__all__ = ["Bundle", "EvalSet", "FileEntry", "Role", "TeacherTable", "Variant"]
+__all__ = ["Bundle", "EvalSet", "FileEntry", "Role", "TeacherTable", "TextFiles", "Variant"]
 
 Role = Literal["student", "teacher", "reference", "baseline"]
 
@@ -36,6 +36,14 @@ class FileEntry(Noun):
     path: str
     sha256: str
     bytes: int
+
+
+class TextFiles(Noun):
+    """The test samples as texts, a JSON array of arrays of one text or two in their order, and the tokenizer.json that
+    makes tokens of them. Paths relative to the bundle."""
+
+    texts: str
+    tokenizer: str
 
 
 class Variant(Noun):
@@ -50,10 +58,14 @@ class Variant(Noun):
     `baked`: the last step of `preprocess`, its normalization, is part of the model, which takes what comes before it:
     of images, uint8 [batch, height, width, 3]. `dynamic_batch`: the batch may vary from call to call.
 
-    `weights`: of the retrained student, where it was made from that one, and not from the bundle's student as it is.
+    `weights`: of the retrained or trimmed student, where it was made from that one, and not from the bundle's student
+    as it is.
 
     `score`: its answers on validation, which the choice between variants is made on; null where nothing here could run
     it. `rungs`: every candidate of the ladder to int8, in the order in which they were made; one of them was taken.
+    `mask`: the input that says which tokens count, where there is one: in `inputs` they are filled up to the most that
+    the model takes, and a runner feeds it batches that are as long as their longest sample. `texts`: what `inputs` were
+    made from, where a device makes them itself.
     `build`: the script that makes the runtime's own file from `model` on the device; null where `model` runs itself.
 
     `role`: reference is the student in fp32 on ONNX Runtime where the profile does not ask for it anyway; baseline is
@@ -82,6 +94,8 @@ class Variant(Noun):
     score: Score | None = None
     rungs: tuple[Rung, ...] = ()
     build: str | None = None
+    mask: str | None = None
+    texts: TextFiles | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -98,7 +112,8 @@ class Variant(Noun):
 class EvalSet(Noun):
     """The whole test split. `labels`: int64 [N] in a .npy file, indices into `class_names`; `ids`: a text file.
     `contents`: sha256 over what the images show, in their order (`Split.contents`, little-endian); `digests`: the same
-    one by one, uint64 [N] in a .npy file; both null in bundles of an earlier kdc."""
+    one by one, uint64 [N] in a .npy file; both null in bundles of an earlier kdc. `lengths`: how many tokens of each
+    the student reads, int64 [N] in a .npy file, where samples are made of tokens."""
 
     split: str
     n: int
@@ -106,6 +121,7 @@ class EvalSet(Noun):
     ids: str
     contents: str | None = None
     digests: str | None = None
+    lengths: str | None = None
 
 
 class TeacherTable(Noun):
@@ -128,6 +144,9 @@ class Bundle(Noun):
     tell noise from effects (A/A). `baseline`: the student of the earlier bundle whose variants have the role baseline.
     `baseline_n`: its test samples, where they are others than `eval`'s; then its predictions are not compared in this
     session. `release`: a file of what the baseline cost and predicted when it was measured (`schema.release`).
+    `sequence_length`: the tokens of a sample whose latency is measured, of the teacher's too: at most what each of them
+    reads; null where samples are all as large.
+    `lengths`: tokens of a sample at which latency is measured beside that; 0: each sample as long as it is.
     `teacher`: null where the student and its peers were the only ones; `teacher_table`: null where it was no table."""
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -140,6 +159,8 @@ class Bundle(Noun):
     baseline_n: Annotated[int, Field(ge=1)] | None = None
     release: str | None = None
     reference: str
+    sequence_length: Annotated[int, Field(ge=1)] | None = None
+    lengths: tuple[Annotated[int, Field(ge=0)], ...] = ()
     eval: EvalSet
     variants: tuple[Variant, ...]
     support: tuple[FileEntry, ...]

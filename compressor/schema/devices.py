@@ -7,6 +7,7 @@ from pydantic import Field
 
 from compressor.schema.base import Noun
 from compressor.schema.estimate import Estimate
+from compressor.schema.release import ReleaseDiff
 from compressor.schema.report import Verdict
 
 __all__ = ["Cell", "Devices", "OfDevice"]
@@ -34,7 +35,7 @@ class Cell(Noun):
 class OfDevice(Noun):
     """One device. `verdict`, `winner`, `why`: of the report on it, which lies at `report`; `failed`: the lines on which
     it fails; `error`: why nothing was measured there, else null; `measured`: when, on which `machine`; `lost`: why the
-    session broke off."""
+    session broke off; `release`: what differs there from the baseline, where there is one."""
 
     name: str
     url: str
@@ -49,6 +50,7 @@ class OfDevice(Noun):
     lost: str | None
     report: str
     cells: tuple[Cell, ...]
+    release: ReleaseDiff | None = None
 
 
 class Devices(Noun):

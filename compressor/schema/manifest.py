@@ -1,4 +1,4 @@
-"""Manifest: what BUNDLE/best/ is and how an image gets into it: manifest.json and preprocess.json."""
+"""Manifest: what BUNDLE/best/ is and how a sample gets into it: manifest.json and preprocess.json."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from compressor.schema.preprocess import Interpolation, PixelRange, Three
 from compressor.schema.report import Estimate
 from compressor.schema.student import Weights
 
-__all__ = ["Manifest", "ModelInput"]
+__all__ = ["Manifest", "ModelInput", "TextInput", "TextTensor"]
 
 Two = tuple[int, int]
 
@@ -40,6 +40,32 @@ class ModelInput(Noun):
     std: Three
     pixel_range: PixelRange | None = None
     value_range: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+    steps: tuple[str, ...]
+
+
+class TextTensor(Noun):
+    """One input of a model of texts; of its `shape`, a word is what varies."""
+
+    name: str
+    type: Literal["int64"]
+    shape: tuple[int, str]
+
+
+class TextInput(Noun):
+    """preprocess.json of a model of texts: how a text, or a pair, becomes its inputs.
+
+    `batch`: texts a call. `tokenizer`: sha256 of tokenizer.json. `max_length`, `pair`, `token_types`, `pad_id`: see
+    TextPreprocess. `steps`: the same in words.
+    """
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    inputs: tuple[TextTensor, ...]
+    batch: int
+    tokenizer: str
+    max_length: int
+    pair: bool | None
+    token_types: int
+    pad_id: int
     steps: tuple[str, ...]
 
 

@@ -9,7 +9,18 @@ from compressor.schema.base import Noun
 
 Calls = Annotated[tuple[float, ...], Field(max_length=100_000)]
 
-__all__ = ["Block", "Contestant", "Machine", "Measurement", "Round", "Start", "Throughput", "Window"]
+__all__ = [
+    "Block",
+    "Contestant",
+    "LengthBlock",
+    "Machine",
+    "Measurement",
+    "Round",
+    "Start",
+    "Throughput",
+    "Tokenizing",
+    "Window",
+]
 
 
 class Machine(Noun):
@@ -58,11 +69,13 @@ class Start(Noun):
 
 class Window(Noun):
     """Inference at full tilt for `seconds`: `calls` that ended within, and the energy that the machine's rails or
-    RAPL counted meanwhile (all of the machine, idle share included); null where neither can be read."""
+    RAPL counted meanwhile (all of the machine, idle share included); null where neither can be read. `tokens`: of a
+    call, where samples are made of tokens."""
 
     seconds: float
     calls: int
     joules: float | None
+    tokens: float | None = None
 
 
 class Throughput(Noun):
@@ -120,6 +133,33 @@ class Block(Noun):
     cpu_ms: Calls
 
 
+class LengthBlock(Noun):
+    """As a Block, of samples of `length` tokens each; 0: each as long as it is. `round`: of those by length."""
+
+    round: int
+    variant: str
+    length: Annotated[int, Field(ge=0)]
+    dropped_ms: Calls
+    wall_ms: Calls
+    cpu_ms: Calls
+
+
+class Tokenizing(Noun):
+    """The bundle's tokenizer, tried on its test texts on the machine that was measured. `inputs`: the tokens that
+    models are measured on, of which `differ` came out otherwise now. `version`: of the library tokenizers. `n` texts,
+    of which `cut` are longer than the model reads. `lengths`: tokens of each; `wall_ms`: milliseconds of each of the
+    first, one at a time. `error`: why it could not be tried; then the rest is empty."""
+
+    inputs: str
+    error: str | None = None
+    version: str | None = None
+    n: int = 0
+    cut: int = 0
+    differ: int = 0
+    lengths: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=10_000_000)] = ()
+    wall_ms: Calls = ()
+
+
 class Round(Noun):
     """What else went on during a round: seconds of wall time; CPU seconds of bench.py and its runners; CPU seconds that
     the CPUs in `affinity` were busy, and that a hypervisor stole of them; the clock at its end. Null where the system
@@ -141,6 +181,7 @@ class Measurement(Noun):
     `lost`: why it ended before its end, else null. `looks`: how often a verdict was looked at to decide whether to
     sample on, at least 1. `waited_s`: for another measurement on the same machine to end. `idle_watts`: the power
     before the first model was loaded. `with_throughput`: false where it was asked to leave throughput out.
+    `by_length`: blocks of samples of stated lengths, where samples vary in it, and `tokenizing`, where they are texts.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -163,6 +204,8 @@ class Measurement(Noun):
     contestants: tuple[Contestant, ...]
     rounds: tuple[Round, ...]
     blocks: tuple[Block, ...]
+    by_length: tuple[LengthBlock, ...] = ()
+    tokenizing: tuple[Tokenizing, ...] = ()
 
     @classmethod
     def made_anew(cls, path: Path) -> str:

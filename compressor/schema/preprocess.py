@@ -58,6 +58,16 @@ class Preprocess(Noun):
         return next((spec.name for spec in self.inputs if spec.mask), None)
 
     @property
+    def most_tokens(self) -> int | None:
+        """The most that a dimension which varies may be, such as tokens; None where none does."""
+        return None
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """At which lengths of a sample latency is measured, beside that of each sample as long as it is."""
+        return ()
+
+    @property
     def described(self) -> str:
         """What the model takes, as "images of 224×224"."""
         raise NotImplementedError
@@ -139,6 +149,14 @@ class TextPreprocess(Preprocess):
         types = [TensorSpec("token_type_ids", "int64", shape, self.token_types)] if self.token_types else []
         mask = TensorSpec("attention_mask", "int64", shape, 2, mask=True)
         return (TensorSpec("input_ids", "int64", shape, self.vocabulary), *types, mask)
+
+    @property
+    def most_tokens(self) -> int:
+        return self.max_length
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(sorted({min(length, self.max_length) for length in (16, 64, 128, 256)}))
 
     @property
     def described(self) -> str:

@@ -199,6 +199,8 @@ class Profile(Noun):
     """Samples a call."""
     input_size: Annotated[int, Field(ge=8, le=4096)] = 224
     """Height and width in pixels, the default for students trained for this profile."""
+    sequence_length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Tokens of a text whose latency is measured; null, and where a model reads fewer: the most that it reads."""
     opset: Annotated[int, Field(ge=17, le=23)] = 18
     """ONNX opset of the exports."""
     max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.005

@@ -20,6 +20,9 @@ __all__ = [
     "ClassShare",
     "Estimate",
     "Gained",
+    "LengthAccuracy",
+    "LengthLatency",
+    "Lengths",
     "Report",
     "Row",
     "Session",
@@ -41,9 +44,12 @@ class ClassShare(Noun):
 
 class Throughput(Noun):
     """The fastest of the measured ways to keep the machine busy: images a second over `windows`, `streams` calls at a
-    time on `threads` threads each. `joules_per_image`: of the whole machine; null where it cannot be read."""
+    time on `threads` threads each. `joules_per_image`: of the whole machine; null where it cannot be read. An
+    image is a sample, whatever the task. `tokens_per_s`: at the length that is timed, where samples are made of
+    tokens."""
 
     images_per_s: Spread
+    tokens_per_s: Spread | None = None
     streams: int
     threads: int
     joules_per_image: Spread | None
@@ -141,6 +147,47 @@ class Gained(Noun):
     samples: int
 
 
+class LengthLatency(Noun):
+    """A variant on samples of `length` tokens; 0: each as long as it is. Figures as those of Row: `p50_ratio`: the
+    teacher's p50 / this p50."""
+
+    variant: str
+    length: int
+    p50_ms: Estimate | None
+    p90_ms: Estimate | None
+    p50_ratio: Estimate | None
+
+
+class LengthAccuracy(Noun):
+    """A variant on the test samples of `low` to `high` tokens, as many as the student reads of them. `retention`: as
+    that of Row; null for the teacher, and where the teacher has none of them right."""
+
+    variant: str
+    low: int
+    high: int
+    accuracy: Estimate
+    retention: Estimate | None
+
+
+class Lengths(Noun):
+    """Where samples are made of tokens. `timed`: the length at which the latencies of `Report.rows` are measured.
+    `test_tokens`: of a test sample. `tokenizer`: the release of tokenizers with which `tokenized` test samples were
+    made to tokens where models were measured, of which `cut` were longer than the student reads and `differ` came out
+    otherwise than in training; `tokenize_ms`: of one sample. Null, where that was not tried: then `untried` says
+    why."""
+
+    timed: int | None
+    test_tokens: Spread
+    latency: tuple[LengthLatency, ...]
+    accuracy: tuple[LengthAccuracy, ...]
+    tokenizer: str | None = None
+    tokenized: int | None = None
+    cut: int | None = None
+    differ: int | None = None
+    tokenize_ms: Spread | None = None
+    untried: str = ""
+
+
 class Check(Noun):
     """One line of the budget (or of kdc's own: parity, executed precision) held against one variant. `limit` and
     `value` as people read them, with units; `reason` says why the verdict is what it is."""
@@ -193,6 +240,7 @@ class Report(Noun):
     `kept`: which epoch's weights the student is, and by what rule. `teacher_table`: of a teacher that is a table with
     answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen;
     `losses`: how its losses were weighed, where that was tried.
+    `lengths`: what goes by the length of samples; null where they are all as large. `sample`: what one is called.
     `gain`: where it has a control. `release`: what differs from the baseline, where there is one. `measured_on`: which
     device, where the bundle was measured on several. `explained`: where time and accuracy go, layer by layer, where
     that was asked for.
@@ -224,6 +272,8 @@ class Report(Noun):
     teacher_table: TableRow | None = None
     race: Race | None = None
     losses: LossRace | None = None
+    sample: str = "image"
+    lengths: Lengths | None = None
     gain: Gained | None = None
     release: ReleaseDiff | None = None
     measured_on: Device | None = None

@@ -257,7 +257,8 @@ class Student(Noun):
     """A trained model: RUN/student.json, beside its state dict, RUN/student.safetensors.
 
     `family` "timm": `architecture` is timm's name, and RUN/channels.json says what is left of pruned channels; "hf":
-    RUN/hf/config.json describes the network, and of texts RUN/hf/tokenizer.json lies beside it. `quantization`: of a
+    RUN/hf/config.json describes the network; "static": `architecture` is static:D. Of texts, RUN/hf/tokenizer.json lies
+    there, too. `quantization`: of a
     student that was trained under fake quantization; its state dict is then that of the folded network, and its metrics
     are those with fake quantization. `bias_correction`: what was added after training to the biases of classes that
     were left out of it (`Transfer.correct_bias`); the weights have it already. `specialty`: of a specialist.

@@ -55,7 +55,8 @@ class Prunable(Noun):
 
 
 class Wish(Noun):
-    """A candidate at an input size, and the (runtime, precision) pairs that are wanted of it."""
+    """A candidate at an input size, and the (runtime, precision) pairs that are wanted of it. `teacher`: a reference to
+    the model that it is made of; null: its name says all of it. `input_size`: pixels, or tokens."""
 
     task: TaskName
     name: str
@@ -63,11 +64,17 @@ class Wish(Noun):
     input_size: int
     classes: int
     variants: tuple[tuple[str, str], ...]
+    teacher: str | None = None
+
+    @property
+    def student(self) -> str:
+        """What `kdc distill --student` takes."""
+        return f"timm:{self.name}" if self.teacher is None else self.name
 
     @property
     def label(self) -> str:
-        """What its files and variants are called, where a "+" may not stand."""
-        return f"{self.name.replace('+', '--')}-{self.input_size}"
+        """What its files and variants are called, where a "+" may not stand, nor ":" and ","."""
+        return f"{self.name.replace('+', '--').replace(':', '-').replace(',', '-')}-{self.input_size}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,7 +150,7 @@ class Students(Noun):
     Spearman's correlation of the p50 of each variant with that of `ranked_against`, over the candidates that both have,
     and of how many. `kept`: how many rows were measured by an earlier call.
     `drift`: the p50 of the reference in the session where it was slowest / where it was fastest; null with one
-    session. `machine`: where."""
+    session. `machine`: where. `unit`: what the input size counts."""
 
     schema_: Annotated[Literal[1], Key(alias="schema")] = 1
     profile: str
@@ -160,3 +167,4 @@ class Students(Noun):
     kept: int
     sessions: int
     drift: float | None
+    unit: Literal["px", "tokens"] = "px"

@@ -61,7 +61,7 @@ def teacher_card(
     accuracy = accuracy_of(logits, labels, split)
     finite = np.isfinite(logits).all(axis=1)
     if not finite.any():
-        raise KdcError(f"none of the teacher's answers to the {len(labels)} images of {split} is finite")
+        raise KdcError(f"none of the teacher's answers to the {len(labels)} samples of {split} is finite")
     confused = _confused(top1(logits), labels, class_names)
     common = {"accuracy": accuracy, "not_finite": int((~finite).sum()), "confused": confused}
     if answers == "labels":

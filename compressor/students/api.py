@@ -15,6 +15,8 @@ from compressor.files.cache import cache_folder
 from compressor.files.locks import is_lock, locked
 from compressor.measure.devices import DeviceUrl, diagnose_device, missing_on
 from compressor.measure.doctor import diagnose, missing_for
+from compressor.models import load_model
+from compressor.models.loaded import LoadedModel
 from compressor.processes.cores import usable_cores
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
@@ -28,7 +30,7 @@ from compressor.students.kept import Kept, machine_line, shelf
 from compressor.students.measuring import ROUNDS, SLOWER, disturbed, measure_field, sessions_of
 from compressor.students.skeletons import MEASURED, make_skeletons
 from compressor.students.table import answered, rank_agreement, unjudged
-from compressor.tasks.table import DEFAULT, candidates_of
+from compressor.tasks.table import DEFAULT, TASKS, candidates_of
 
 __all__ = ["Wanted", "entries_of", "screened", "students", "tell_impossible"]
 
@@ -38,7 +40,7 @@ class Wanted:
     """What to measure. `names`: candidates, as "timm:NAME" or NAME; none: the whole catalogue. `input_sizes`: pixels;
     none: the profile's. `fresh`: measure what is kept, too. `beside`: more networks, each at its input size.
     `rounds`: blocks of each artefact; what is kept of fewer is measured again. `surgery`: the catalogue's networks
-    changed for speed, too."""
+    changed for speed, too. `teacher`: a reference to the model that they are made of, where a task's are."""
 
     classes: int = 1000
     input_sizes: tuple[int, ...] = ()
@@ -48,6 +50,7 @@ class Wanted:
     beside: tuple[tuple[str, int], ...] = ()
     rounds: int = ROUNDS
     surgery: bool = False
+    teacher: str | None = None
 
 
 def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | None, progress: Progress) -> Students:
@@ -56,7 +59,8 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     What is kept of the same machine, runtimes and settings is not measured again. Raises KdcError: for a name that
     nobody knows, before anything is made; exit 4 where a runtime is missing on the device.
     """
-    entries, variants = entries_of(wanted, profile), screened(profile)
+    teacher = None if wanted.teacher is None else load_model(wanted.teacher, task=wanted.task)
+    entries, variants = entries_of(wanted, profile, teacher), screened(profile, TASKS[wanted.task].runtimes)
     if not variants:
         reason = f"profile {profile.name} has nothing that can be measured before training"
         raise KdcError(reason, "add a float precision to one of its targets")
@@ -64,7 +68,8 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     targets = tuple(target for target in profile.targets if target.runtime in runtimes)
     machine, versions = _device(profile.model_copy(update={"targets": targets}), url, python, progress)
     tell_impossible(wanted, progress)
-    kept = Kept(shelf(), machine, profile, versions)
+    made_of = "" if teacher is None else candidates_of(wanted.task).identity(teacher)
+    kept = Kept(shelf(wanted.task), machine, profile, versions, made_of)
     figures, wishes = _known(wanted, kept, entries, variants)
     known = len(figures)
     progress.note(
@@ -75,7 +80,7 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
     told = _measured(wishes, profile, url, python, references, wanted.rounds, progress) if wishes else ()
     for row, reference in told:
         kept.add(row, reference)
-        figures[row.student.partition(":")[2], row.input_size, row.runtime, row.precision] = row
+        figures[row.student.removeprefix("timm:"), row.input_size, row.runtime, row.precision] = row
     drift = [reference[1] for reference in references if reference is not None]
     rows = [figures[(name, size, *variant)] for variant, (name, size) in product(variants, entries)]
     if not any(row.p50_ms is not None for row in rows):
@@ -90,12 +95,13 @@ def students(profile: Profile, wanted: Wanted, url: DeviceUrl, *, python: str | 
         classes=wanted.classes,
         rows=answered(rows, profile.budget),
         not_judged=unjudged(profile.budget),
-        not_screened=_left_out(profile, variants),
+        not_screened=_left_out(profile, variants, TASKS[wanted.task].runtimes),
         ranked_against="-".join(variants[0]),
         rank_agreement=rank_agreement(rows),
         kept=known,
         sessions=len(drift),
         drift=max(drift) / min(drift) if len(drift) > 1 else None,
+        unit="px" if teacher is None else "tokens",
     )
 
 
@@ -111,7 +117,8 @@ def _known(
         figures |= {(name, size, *variant): row for variant, row in known.items()}
         missing = tuple(variant for variant in variants if variant not in known)
         wish = Wish(
-            task=wanted.task, name=name, family=family, input_size=size, classes=wanted.classes, variants=missing
+            task=wanted.task, name=name, family=family, input_size=size, classes=wanted.classes, variants=missing,
+            teacher=wanted.teacher,
         )  # fmt: skip
         wishes += [wish] if missing else []
     return figures, wishes
@@ -123,18 +130,26 @@ def tell_impossible(wanted: Wanted, progress: Progress) -> None:
         progress.note(why)
 
 
-def entries_of(wanted: Wanted, profile: Profile) -> dict[tuple[str, int], str]:
+def entries_of(wanted: Wanted, profile: Profile, teacher: LoadedModel | None = None) -> dict[tuple[str, int], str]:
     """(Candidate, input size) -> its family, in the catalogue's order."""
-    sizes = tuple(dict.fromkeys(wanted.input_sizes or (profile.input_size,)))
-    families = _families(wanted)
+    default = profile.input_size
+    if teacher is not None:
+        default = candidates_of(wanted.task).length_of(teacher, profile.sequence_length)
+    sizes = tuple(dict.fromkeys(wanted.input_sizes or (default,)))
+    families = _families(wanted, teacher)
     entries = {(name, size): family for size, (name, family) in product(sizes, families.items())}
     return entries | {entry: families.get(entry[0], "-") for entry in wanted.beside}
 
 
-def _left_out(profile: Profile, variants: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The profile's variants that are not screened, and why."""
+def _left_out(profile: Profile, variants: Sequence[tuple[str, str]], built: Sequence[str] = ()) -> dict[str, str]:
+    """The profile's variants that are not screened, and why. `built`: the runtimes that the task's models are built
+    for; none named: all."""
     pairs = [(target.runtime, precision) for target in profile.targets for precision in target.precisions]
-    return {"-".join(pair): _why_not(pair, variants) for pair in pairs if pair not in variants}
+    unbuilt = "kdc cannot build these students for it yet"
+    return {
+        "-".join(pair): _why_not(pair, variants) if not built or pair[0] in built else unbuilt
+        for pair in pairs if pair not in variants
+    }  # fmt: skip
 
 
 def _why_not(pair: tuple[str, str], variants: Sequence[tuple[str, str]]) -> str:
@@ -147,10 +162,10 @@ def _why_not(pair: tuple[str, str], variants: Sequence[tuple[str, str]]) -> str:
     return f"{'-'.join(variants[others.index(runtime)])} stands for {runtime} in float"
 
 
-def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
+def screened(profile: Profile, built: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
     """The (runtime, precision) pairs that tell candidates apart: of each runtime the first float precision, and int8
     where it has a quick way there. Runtimes whose export takes tens of seconds a model are left out, unless the profile
-    has no other."""
+    has no other. `built`: those that the candidates are built for; none named: all."""
     quick = [target for target in profile.targets if not RUNTIMES[target.runtime].slow_export]
     pairs = []
     for target in quick or profile.targets:
@@ -159,13 +174,13 @@ def screened(profile: Profile) -> tuple[tuple[str, str], ...]:
         quantizer = builder_of(target.runtime).quantizer
         if "int8" in target.precisions and quantizer is not None and quantizer.skeleton is not None:
             pairs.append((target.runtime, "int8"))
-    return tuple(pairs)
+    return tuple(pair for pair in pairs if not built or pair[0] in built)
 
 
-def _families(wanted: Wanted) -> dict[str, str]:
+def _families(wanted: Wanted, teacher: LoadedModel | None) -> dict[str, str]:
     """Candidate -> its family, in the catalogue's order."""
     task = candidates_of(wanted.task)
-    catalogue: dict[str, Sequence[str]] = task.CATALOGUE
+    catalogue: dict[str, Sequence[str]] = task.CATALOGUE if teacher is None else task.catalogue_of(teacher)
     known = {name: family for family, names in catalogue.items() for name in names}
     chosen: dict[str, str] = {}
     for typed in wanted.names or known:
@@ -173,7 +188,8 @@ def _families(wanted: Wanted) -> dict[str, str]:
         if name not in known and not task.is_known(name):
             raise KdcError(
                 f"--student {typed} is no candidate{did_you_mean(name, known)}",
-                f"the catalogue has: {', '.join(known)}; any other model of timm may be named too",
+                f"the catalogue has: {', '.join(known)}"
+                + ("; any other model of timm may be named too" if teacher is None else ""),
             )
         forms = (name, *task.possible(name)) if wanted.surgery and "+" not in name else (name,)
         chosen |= dict.fromkeys(forms, known.get(task.base_of(name), "-"))

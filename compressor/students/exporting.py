@@ -1,6 +1,7 @@
 """One candidate, from its name to the artefacts of every runtime and precision."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from compressor.export.bundle.macs import count_macs
 from compressor.export.onnx.quick import quick_onnx
 from compressor.export.quiet import quiet
 from compressor.files.atomic import file_sha256
+from compressor.models import load_model
 from compressor.models.loaded import LoadedModel
 from compressor.runtimes import RUNTIMES
 from compressor.schema.bundle import FileEntry
@@ -32,13 +34,14 @@ def export_wish(
     folder.mkdir()
     torch.manual_seed(0)
     with quiet(f"{wish.name} cannot be made"):
-        model: LoadedModel = catalogue.create(wish.name, wish.classes, wish.input_size)
+        made_of = () if wish.teacher is None else (_teacher(wish.teacher, wish.task),)
+        model: LoadedModel = catalogue.create(wish.name, wish.classes, wish.input_size, *made_of)
     onnx_file = folder / "model.onnx"
     with quiet(f"{wish.name} cannot be exported"):
         quick_onnx(model.network, model.preprocess, profile.batch, profile.opset, onnx_file)
     calibration = catalogue.drawn(model.preprocess, max(CALIBRATION, profile.batch), folder / "calibration.npy")
     source = Source(model.network, onnx_file, model.preprocess, calibration, profile)
-    macs = count_macs(model.network, model.preprocess.inputs)
+    macs = count_macs(model.network, model.preprocess.inputs, wish.input_size)
     entrants, failures = [], {}
     for runtime, precision in wish.variants:
         tell(f"{runtime}-{precision}")
@@ -53,6 +56,12 @@ def export_wish(
     for drawn in folder.glob("*.npy"):
         drawn.unlink()
     return Skeleton(wish=wish, entrants=tuple(entrants), failures=failures)
+
+
+@cache
+def _teacher(reference: str, task: str) -> LoadedModel:
+    """Loaded once for all candidates that a process makes of it."""
+    return load_model(reference, task=task)
 
 
 def _artefact(source: Source, runtime: str, precision: str, folder: Path) -> Path:

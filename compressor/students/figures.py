@@ -21,7 +21,7 @@ def failures(skeleton: Skeleton) -> list[Figures]:
 
 def _nothing(wish: Wish, runtime: str, precision: str, reason: str) -> Figures:
     return Figures(
-        student=f"timm:{wish.name}", family=wish.family, input_size=wish.input_size, classes=wish.classes,
+        student=wish.student, family=wish.family, input_size=wish.input_size, classes=wish.classes,
         runtime=runtime, runtime_version=None, precision=precision, executed_precision=None, parameters=None, macs=None,
         size_mb=None, p50_ms=None, p90_ms=None, peak_rss_mb=None, model_rss_mb=None, error=reason,
         measured=date.today().isoformat(),

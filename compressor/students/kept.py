@@ -18,6 +18,7 @@ from compressor.schema.base import read_json, write_json
 from compressor.schema.measurement import Machine
 from compressor.schema.profile import Profile
 from compressor.schema.students import Figures, KeptFigures
+from compressor.tasks.table import DEFAULT
 
 __all__ = ["Kept", "all_kept", "machine_line", "shelf"]
 
@@ -43,12 +44,14 @@ def _version(package: str) -> str | None:
 
 @dataclass(frozen=True)
 class Kept:
-    """Figures in `folder`, of one machine and one way of measuring. `versions`: of its runtimes."""
+    """Figures in `folder`, of one machine and one way of measuring. `versions`: of its runtimes. `made_of`: how the
+    teacher is built that the candidates are made of."""
 
     folder: Path
     machine: Machine
     profile: Profile
     versions: dict[str, str | None]
+    made_of: str = ""
 
     def find(
         self, name: str, input_size: int, classes: int, variants: Sequence[tuple[str, str]]
@@ -67,7 +70,7 @@ class Kept:
         the next time."""
         if figures.error is None:
             path = self._path(
-                figures.student.partition(":")[2], figures.input_size, figures.classes, figures.runtime,
+                figures.student.removeprefix("timm:"), figures.input_size, figures.classes, figures.runtime,
                 figures.precision,
             )  # fmt: skip
             try:
@@ -84,7 +87,15 @@ class Kept:
     def _path(self, name: str, input_size: int, classes: int, runtime: str, precision: str) -> Path:
         profile, machine, row = self.profile, self.machine, RUNTIMES[runtime]
         facts = {
-            "candidate": [name, input_size, classes, runtime, precision, self.versions.get(runtime)],
+            "candidate": [
+                name,
+                input_size,
+                classes,
+                runtime,
+                precision,
+                self.versions.get(runtime),
+                *([self.made_of] if self.made_of else []),
+            ],
             "profile": [profile.threads, profile.batch, profile.opset],
             "machine": [
                 machine.arch,
@@ -104,12 +115,12 @@ class Kept:
             "scripts": {file: file_sha256(path) for file, path in sorted(runner_scripts().items())},
         }
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{name}-{input_size}-{runtime}-{precision}-{key[:16]}.json"
+        return self.folder / f"{name.replace(':', '-')}-{input_size}-{runtime}-{precision}-{key[:16]}.json"
 
 
-def shelf() -> Path:
-    """The folder that figures are kept in."""
-    return cache_folder() / "students"
+def shelf(task: str = DEFAULT) -> Path:
+    """The folder that figures of a task's candidates are kept in."""
+    return cache_folder() / ("students" if task == DEFAULT else f"students-{task}")
 
 
 def all_kept(folder: Path) -> Iterator[KeptFigures]:

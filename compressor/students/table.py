@@ -100,7 +100,19 @@ def _p50(row: Figures) -> float:
 
 def to_text(answer: Students) -> str:
     """For a terminal and a log: a line a candidate and variant, the fastest first, and what the columns mean."""
-    header = ("student", "px", "variant", "rank", "p50 ms", "p90 ms", "MB", "params M", "MMACs", "model MB", "budget")
+    header = (
+        "student",
+        answer.unit,
+        "variant",
+        "rank",
+        "p50 ms",
+        "p90 ms",
+        "MB",
+        "params M",
+        "MMACs",
+        "model MB",
+        "budget",
+    )
     rows = [header, *(_cells(row) for row in answer.rows)]
     lines = [
         table(rows), "",

@@ -18,8 +18,8 @@ from compressor.data.samples import Dataset, Split
 from compressor.progress import Progress
 from compressor.schema.preprocess import PixelRange, Preprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy, Columns, Student
-from compressor.schema.tensors import TensorSpec
+from compressor.schema.student import Accuracy, Columns, Student, UnlabelledInfo
+from compressor.schema.tensors import EXAMPLE_LENGTH, TensorSpec
 
 if TYPE_CHECKING:
     from compressor.models.loaded import LoadedModel
@@ -70,11 +70,14 @@ def _inputs_of(batch: Batch, key: str) -> Inputs:
     return tuple(tensor for name, tensor in batch.items() if name.startswith(f"{key}/"))
 
 
-def example_inputs(specs: Sequence[TensorSpec], batch: int = 1, device: torch.device | None = None) -> Inputs:
-    """Zeros, and masks that leave nothing out: what a network is called with to find out what it does."""
+def example_inputs(
+    specs: Sequence[TensorSpec], batch: int = 1, device: torch.device | None = None, length: int = EXAMPLE_LENGTH
+) -> Inputs:
+    """Zeros, and masks that leave nothing out: what a network is called with to find out what it does. `length`: of
+    what varies beside the batch."""
     kinds = {"float32": torch.float32, "int64": torch.int64}
     return tuple(
-        torch.full(spec.sizes(batch), int(spec.mask), dtype=kinds[spec.dtype], device=device) for spec in specs
+        torch.full(spec.sizes(batch, length), int(spec.mask), dtype=kinds[spec.dtype], device=device) for spec in specs
     )
 
 
@@ -138,6 +141,10 @@ class Stored(Protocol):
 
     def __len__(self) -> int:
         """How many samples."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """How long each sample is, [N]; None where they are all as large."""
 
     @property
     def request(self) -> dict[str, object]:
@@ -227,6 +234,13 @@ class Task(Protocol):
         """The data that `reference` names, checked and in three splits. With `class_names` it must have exactly these,
         and labels follow their order. `columns`: which ones of tables count, where that was stated. Raises KdcError."""
 
+    def open_unlabelled(
+        self, reference: str, data: Dataset, *, progress: Progress, said: str, skip_bad: bool = False,
+        columns: Columns | None = None,
+    ) -> tuple[Split, UnlabelledInfo, list[str]]:  # fmt: skip
+        """Samples without labels, as a training split, what is kept of them in student.json, and notes; without copies
+        of what `data` holds out. `said`: what asks for them. Raises KdcError."""
+
     def load_model(self, reference: str, input_size: int | None) -> "LoadedModel":
         """The model that `reference` names, of one of its schemes. Raises KdcError."""
 
@@ -267,6 +281,10 @@ class Task(Protocol):
         """`network` as it ships, in evaluation mode: branches that only serve training are merged into one. The same
         answers but for rounding; itself where there is nothing to merge."""
 
+    def trimmed(self, student: "LoadedModel", data: Dataset, progress: Progress) -> tuple["LoadedModel", str, str]:
+        """The student with the tokens alone that the training samples use, its tokenizer's file, and in words, said,
+        what that changed on validation. Raises KdcError where samples are not made of tokens."""
+
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
         """Write to the run in `folder` what `network_of` needs beside student.json."""
 
@@ -276,7 +294,8 @@ class Task(Protocol):
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
         """What a training is fed with. `inputs`: key in the batch -> what the model takes. `where`: `store`, the folder
-        that samples are stored in (None: they are made anew each time), `device` and `progress`."""
+        that samples are stored in (None: they are made anew each time), `device` and `progress`; `teacher`, the network
+        that teaches, where views are made by it."""
 
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
         """What a feed's `store` takes, about."""

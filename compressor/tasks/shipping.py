@@ -1,24 +1,32 @@
 """What differs by task in BUNDLE/best/, how the input is described and the example programs, and in a report, what a
 sample looks like. It needs no torch."""
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
 from compressor.runtimes import Example
-from compressor.schema.bundle import Variant
+from compressor.schema.bundle import TextFiles, Variant
 
 __all__ = ["SHIPPING", "Shipping"]
 
 
 class Shipping:
-    """As it is for a task that ships no example programs. `in_card`: what a sample is called in the bill of materials;
-    `task_in_card`: what CycloneDX calls the task. `reads`, `argument`: what its example reads, and is given."""
+    """As it is for a task that ships no example programs. `sample`: what one is called, in figures. `in_card`: what a
+    sample is called in the bill of materials; `task_in_card`: what CycloneDX calls the task. `reads`, `argument`: what
+    its example reads, and is given. `beside`: files of a run that ship beside the model, by the name that they have
+    then. `packages`: of PyPI, that its samples are read with on a device, beside numpy and the runtime, with their
+    licences."""
 
+    sample = "sample"
     in_card = "sample"
     task_in_card = "classification"
     reads = ""
     argument = ""
+    beside: ClassVar[Mapping[str, str]] = {}
+    packages: ClassVar[Mapping[str, str]] = {}
     prepared = "`preprocess.json` says what the model takes"
 
     def input_files(self, variant: Variant, batch: int, model: str, cpp: bool) -> dict[str, bytes]:
@@ -29,6 +37,10 @@ class Shipping:
     def programs(self, example: Example) -> dict[str, str]:
         """The example's scripts in targets/, by the names under which they ship."""
         return {}
+
+    def write_texts(self, split: Any, folder: Path) -> TextFiles | None:
+        """Write the samples of a split to the bundle in `folder` as they are, where a device makes inputs of them."""
+        return None
 
     def picture(self, stored: NDArray[Any], most: int) -> tuple[str, bytes] | None:
         """A sample as it lies in a bundle's inputs, as a file that a browser shows, with its media type: at most `most`

@@ -1,7 +1,8 @@
 """The one table of tasks. Adding a modality is a folder beside this file and a row here."""
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
@@ -17,6 +18,7 @@ __all__ = [
     "TaskRow",
     "candidates_of",
     "require_able",
+    "require_runtimes",
     "shipping_of",
     "task_named",
 ]
@@ -29,8 +31,9 @@ class TaskRow:
     that they can be made at random. `shipping`: where its SHIPPING is, which brings no torch along.
     `candidates`: where its CATALOGUE of students is; "" where it has none. `students`: the schemes of its students, and
     `student`, the default one. `teaching`: the recipe of `kdc teach` (distill/regimes/), and `regime`, that of `kdc
-    distill`, where it does not go by the data. `signs`: where it is told how its data and models are known. `columns`:
-    whether columns of its tables may be stated. `lacks`: what kdc cannot do with it yet."""
+    distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
+    how its data and models are known. `columns`: whether columns of its tables may be stated. `runtimes`: those that
+    its models are built for; none named: all. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -42,8 +45,10 @@ class TaskRow:
     student: str = ""
     teaching: str = "teach"
     regime: str = ""
+    regimes: Mapping[str, str] = field(default_factory=dict)
     signs: str = ""
     columns: bool = False
+    runtimes: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
 
 
@@ -64,13 +69,17 @@ TASKS: dict[str, TaskRow] = {
         ("csv", "parquet", "hf", "folder"),
         ("hf",),
         "hf",
-        students=("layers", "hf"),
+        "compressor.tasks.text_classification.shipping",
+        "compressor.tasks.text_classification.candidates",
+        students=("layers", "static", "hf"),
         student="layers:half",
         teaching="text_teach",
         regime="text",
+        regimes={"static": "text_static"},
         signs="compressor.tasks.text_classification.signs",
         columns=True,
-        lacks=("kdc export", "kdc specialists", "--qat", "--profile", "--students", "--unlabelled"),
+        runtimes=("onnxruntime", "openvino"),
+        lacks=("kdc specialists", "--qat", "--profile", "--students"),
     ),
 }
 
@@ -92,7 +101,8 @@ def shipping_of(name: str) -> "Shipping":
 
 
 def candidates_of(name: str) -> Any:
-    """The module with the task's CATALOGUE of students: family -> names, `create` and `drawn`. Raises KdcError."""
+    """The module with the task's CATALOGUE of students, family -> names, or where they are made of a teacher, its
+    `catalogue_of`; `create` and `drawn`. Raises KdcError."""
     if not TASKS[name].candidates:
         raise KdcError(f"there is no catalogue of students for {name}", "name one: kdc distill --student …")
     return importlib.import_module(TASKS[name].candidates)
@@ -102,3 +112,14 @@ def require_able(task: str, what: str) -> None:
     """Raise KdcError where kdc cannot do `what` with the task yet, as "kdc export"."""
     if task in TASKS and what in TASKS[task].lacks:
         raise KdcError(f"{what}: kdc cannot do that for {task} yet", "docs/text.md says what it can")
+
+
+def require_runtimes(task: str, runtimes: Iterable[str]) -> None:
+    """Raise KdcError where kdc cannot build the task's models for one of these yet."""
+    built = TASKS[task].runtimes if task in TASKS else ()
+    for runtime in runtimes if built else ():
+        if runtime not in built:
+            raise KdcError(
+                f"kdc export: kdc cannot build {task} for {runtime} yet; it can for {', '.join(built)}",
+                f"--target {built[0]}, or another --profile",
+            )

@@ -263,7 +263,7 @@ def test_a_run_that_does_not_say_what_it_was_trained_on_is_refused(
     older.mkdir()
     write_json(older / "student.json", record.model_copy(update={"trained_on": None}))
     request = ask_distill(teacher=f"run:{older}")
-    with pytest.raises(KdcError, match="does not say which images it was trained on") as raised:
+    with pytest.raises(KdcError, match="does not say which samples it was trained on") as raised:
         seen_before(request, taught, Silent())
     assert raised.value.hint == f"it was made by an earlier kdc: make it anew, as {older / 'run.json'} says"
     write_json(older / "student.json", record)

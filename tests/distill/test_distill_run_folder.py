@@ -182,13 +182,13 @@ def test_not_among_the_images(tmp_path: Path, ask_distill: Ask) -> None:
     images = tmp_path / "photos"
     (images / "red").mkdir(parents=True)
     for out in (images / "run", images / "red" / "run", tmp_path / "photos" / ".." / "photos" / "run"):
-        with pytest.raises(KdcError, match="lies among the images of folder:"):
+        with pytest.raises(KdcError, match="lies among the data of folder:"):
             run(ask_distill(data=f"folder:{images}"), out)
     more = ask_distill().model_copy(update={"unlabelled": str(images)})
-    with pytest.raises(KdcError, match="lies among the images of "):
+    with pytest.raises(KdcError, match="lies among the data of "):
         run(more, images / "run")
     (tmp_path / "link").symlink_to(images)
-    with pytest.raises(KdcError, match="lies among the images of "):
+    with pytest.raises(KdcError, match="lies among the data of "):
         precompute(
             ask_distill(data=f"folder:{images}", views={"distinct": 2}), tmp_path / "link" / "run", progress=Silent()
         )

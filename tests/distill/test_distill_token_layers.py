@@ -66,6 +66,7 @@ def test_each_loss_finds_its_layers() -> None:
     assert pairs({"name": "attention_maps"}, student, teacher) == maps
     relations = {"name": "relations", "relation_heads": 8}
     assert pairs(relations, student, teacher) == [("projections3", "projections6")]
+    assert pairs({"name": "relations"}, student, teacher) == [("projections3", "projections6")]
     assert pairs({"name": "token_kd"}, student, teacher) == [("vocabulary", "vocabulary")]
     assert pairs({"name": "pooled"}, student, teacher) == [("pooled", "pooled")]
     assert pairs({"name": "token_cosine"}, encoder_of(32, 3), teacher) == [("stage3", "stage6")]
@@ -85,7 +86,9 @@ def test_the_map_is_said_without_the_length_of_an_example() -> None:
     losses = [{"name": "hidden_states"}, {"name": "attention_scores"}, {"name": "relations", "relation_heads": 8}]
     recipe = Recipe.model_validate({"schema": 1, "losses": [*losses, {"name": "masked_lm"}, {"name": "kd"}]})
     sides, _ = layer_pairs_of(bind_losses(recipe, has_teacher=True), student, teacher, classes=3, samples=20)
-    assert [described(name, side) for name, side in sides.items()] == [
+    given = {"relations": {"relation_heads": 8}}
+    assert described("relations", sides["relations"]).endswith("from projections2 (32 wide); in 8 relation heads")
+    assert [described(name, side, given.get(name)) for name, side in sides.items()] == [
         "hidden_states: embedding (16 wide) from embedding (32 wide), stage1 (16 wide) from stage2 (32 wide)",
         "attention_scores: scores1 (4 heads) from scores2 (4 heads)",
         "relations: projections1 (16 wide) from projections2 (32 wide)",
@@ -106,8 +109,8 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"name": "relations", "relation_heads": 5}, {},
         "recipe losses, relations: relation_heads=5 does not divide a width of 16",
     ),
-    "the default of relation heads": (
-        {"name": "relations"}, {}, "recipe losses, relations: relation_heads=12 does not divide a width of 16",
+    "more relation heads": (
+        {"name": "relations", "relation_heads": 12}, {}, "relations: relation_heads=12 does not divide a width of 16",
     ),
     "vocabularies": ({"name": "token_kd"}, {"tokens": 20}, "a vocabulary of 20 and the teacher's of 18 tokens"),
     "depths": ({"name": "hidden_states"}, {"depth": 3}, "recipe losses, hidden_states: 3 blocks do not share out"),

@@ -76,7 +76,7 @@ def test_it_learns_what_the_teacher_computes_and_keeps_no_projector(
     ("loss", "message"),
     [
         ("{name: token_cosine}", "stage2 is 16 wide and stage4 of the teacher 32"),
-        ("{name: relations}", "relation_heads=12 does not divide a width of 16"),
+        ("{name: relations, relation_heads: 12}", "relation_heads=12 does not divide a width of 16"),
         ("{name: masked_lm}", "masked_lm needs token_labels"),
     ],
 )

@@ -121,7 +121,7 @@ def test_minmax_is_what_the_network_gives(source: Source) -> None:
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(KdcError, match="31 training images are too few to calibrate with: 32 are needed") as error:
+    with pytest.raises(KdcError, match="31 training samples are too few to calibrate with: 32 are needed") as error:
         next(batches(make_source(tmp_path, images=31)))
     assert error.value.exit_code == 2
 

@@ -86,7 +86,7 @@ def test_two_ladders_are_the_same_bytes(source: Source, tmp_path: Path) -> None:
 
 def test_too_few_images_end_the_ladder_before_it_begins(source: Source, tmp_path: Path) -> None:
     few = replace(source, calibration=source.calibration.first(7, tmp_path))
-    with pytest.raises(KdcError, match="7 training images are too few to calibrate with: 32 are needed"):
+    with pytest.raises(KdcError, match="7 training samples are too few to calibrate with: 32 are needed"):
         next(ORT.candidates(few, tmp_path / "made", AgreementJudge(source), Silent()))
 
 

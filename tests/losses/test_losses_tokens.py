@@ -13,7 +13,15 @@ from torch import Tensor
 from compressor.losses import LOSSES
 from compressor.losses.features import attention_maps, hidden_states
 from compressor.losses.logits import kd, soft_cross_entropy
-from compressor.losses.tokens import attention_scores, count_of, masked_lm, relations, token_cosine, token_kd
+from compressor.losses.tokens import (
+    attention_scores,
+    common_heads,
+    count_of,
+    masked_lm,
+    relations,
+    token_cosine,
+    token_kd,
+)
 from tests.losses.kit import BATCH, TOKENS, given, gradients, is_float, mapped, normal
 
 MASKED = [name for name, loss in LOSSES.items() if "mask" in loss.needs]
@@ -437,6 +445,13 @@ def test_relations_need_heads_that_share_out_the_width() -> None:
         relations([features], [features], relation_heads=4)
     with pytest.raises(ValueError, match="needs queries, keys and values"):
         relations([features], [normal(1, 3, 5, 6, seed=1)], relation_heads=2)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "heads"), [(384, 384, 12), (160, 384, 8), (192, 768, 12), (7, 12, 1)])
+def test_relation_heads_divide_both_widths_unless_given(ours: int, theirs: int, heads: int) -> None:
+    student, teacher = normal(1, 3, 4, ours, seed=0), normal(1, 3, 4, theirs, seed=1)
+    assert common_heads(ours, theirs) == heads
+    assert torch.equal(relations([student], [teacher]), relations([student], [teacher], relation_heads=heads))
 
 
 def test_soft_cross_entropy_by_hand() -> None:

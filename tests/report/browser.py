@@ -122,6 +122,18 @@ class Browser:
     def pdf(self, to: Path) -> None:
         to.write_bytes(base64.b64decode(self.send("Page.printToPDF", {"printBackground": True})["data"]))
 
+    def faults(self) -> list[tuple[str, str, list[str]]]:
+        """What axe-core calls serious or critical on the page, all of it unfolded: rule, impact, and where. KDC_AXE
+        names axe.min.js of the npm package axe-core; skips the test by name where it does not."""
+        script = os.environ.get("KDC_AXE")
+        if not script:
+            pytest.skip("needs axe-core: KDC_AXE=…/node_modules/axe-core/axe.min.js")
+        self.evaluate("document.querySelectorAll('details').forEach((found) => (found.open = true))")
+        self.evaluate(Path(script).read_text(encoding="utf-8") + "; 0")
+        told = "({ id, impact, nodes }) => [id, impact, nodes.map(({ target }) => target.join(' '))]"
+        found = self.evaluate(f"axe.run().then(({{ violations }}) => violations.map({told}))")
+        return [tuple(fault) for fault in found if fault[1] in ("serious", "critical")]
+
     def close(self) -> None:
         os.close(self._write)
         os.close(self._read)

@@ -315,6 +315,49 @@ def test_a_report_with_nothing_new_writes_nothing(sealed: Path) -> None:
     assert {path: (sealed / path).stat().st_mtime_ns for path in files_of(sealed)} == before
 
 
+@pytest.mark.parametrize("manifest", ["", "{", "[1]", '{"schema": 1}', "\x00"])
+@pytest.mark.parametrize("texts", ["as they are made now", "of an earlier kdc"])
+def test_a_manifest_of_best_that_says_nothing_is_made_anew(sealed: Path, manifest: str, texts: str) -> None:
+    """Sealed in, so that only best/ itself tells. Whether there is more to write makes no difference."""
+    before = contents(sealed)
+    (sealed / "best" / "manifest.json").write_text(manifest, encoding="utf-8")
+    if texts == "of an earlier kdc":
+        (sealed / "report.html").write_text("an earlier page\n", encoding="utf-8")
+    seal(sealed)
+    with pytest.raises(KdcError, match=rf"^{sealed}/best/manifest\.json cannot be read: ") as caught:
+        check(sealed)
+    assert caught.value.hint == f"kdc report {sealed}"
+    assert caught.value.message.count("manifest.json") == 1
+    refresh(sealed)
+    assert contents(sealed) == before
+
+
+NARROW = """
+import sys
+from pathlib import Path
+from compressor.report import build_report, texts_of
+from compressor.report.read import read_results
+folder = Path(sys.argv[1])
+for name, text in texts_of(folder, build_report(folder), read_results(folder)).items():
+    if text != (folder / name).read_text(encoding="utf-8"):
+        print(name)
+"""
+
+
+@pytest.mark.slow
+def test_a_processor_with_narrower_vectors_makes_the_same_texts(sealed: Path) -> None:
+    """numpy's exp and log differ in the last digit with AVX-512 and without."""
+    numpys = import_module("numpy._core._multiarray_umath")
+    wide = [name for name in numpys.__cpu_dispatch__ if numpys.__cpu_features__[name]]
+    if not wide:
+        pytest.skip("this processor has no wider vectors than numpy needs anywhere")
+    environment = os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(wide)}
+    done = subprocess.run(
+        [sys.executable, "-c", NARROW, str(sealed)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 @pytest.mark.parametrize(
     ("prepare", "overwrite", "said"),
     [

@@ -13,11 +13,20 @@ from typing import Any
 import pytest
 
 import compressor
-from compressor import KdcError
+from compressor import KdcError, sessions
 from compressor.files.bundle_folder import UNMEASURED, counted, device_folders, files_of
 from compressor.measure import devices, session
 from compressor.progress import Progress
-from compressor.report import check_each, exit_code_over, finish, finish_each, refresh_each, seal
+from compressor.report import (
+    check_each,
+    exit_code_over,
+    finish,
+    finish_each,
+    of_profile,
+    refresh_each,
+    seal,
+    write_matrix,
+)
 from compressor.schema.base import read_json
 from compressor.schema.device import Device
 from compressor.schema.devices import Devices
@@ -242,8 +251,11 @@ def test_where_none_is_measured_nothing_changes(
     with pytest.raises(KdcError) as caught:
         measure(bundle, "ssh://pi", "ssh://nano")
     assert caught.value.exit_code == code
-    assert "pi: " in caught.value.message
+    same = pi.message == nano.message
+    assert ("pi: " in caught.value.message) != same
+    assert ("pi, nano: " in caught.value.message) == same
     assert "nano: " in caught.value.message
+    assert caught.value.message.count(pi.message) == 1, "the same is said once"
     assert contents(bundle) == before
     assert work_in(bundle) == []
 
@@ -397,3 +409,56 @@ def test_synthetic_sessions_are_as_those_that_kdc_writes(bundle: Path, make_bund
     measured = finish_each(made)
     assert contents(made) == whole
     assert exit_code_over(measured) == 0
+
+
+@pytest.fixture
+def profiles(there: Prepared, make_bundle: Make, tmp_path: Path) -> Path:
+    """Sealed bundles of the profiles board and desk, as `kdc export` leaves them."""
+    out = tmp_path / "out"
+    for name in ("board", "desk"):
+        made = make_bundle(budget={"p50_ms": 5.0}, profile_changes={"name": name}, **A_FIRST)
+        finish(made)
+        out.mkdir(exist_ok=True)
+        shutil.move(made, out / name)
+    write_matrix(out, [of_profile(check_each(out / name)[0], name, f"ssh://{name}") for name in ("board", "desk")])
+    return out
+
+
+def test_what_is_said_of_all_profiles_knows_of_each_measurement(
+    profiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Hearing()
+    measure(profiles / "desk", "ssh://snail", progress=told)
+    devices_md = (profiles / "devices.md").read_text(encoding="utf-8")
+    assert devices_md.startswith("## kdc: FAIL – the budget does not hold on 1 of 2 devices")
+    matrix = read_json(profiles / "devices.json", Devices)
+    assert [(each.name, each.verdict, each.url) for each in matrix.devices] == [
+        ("board", "pass", "ssh://board"), ("desk", "fail", "ssh://snail"),
+    ]  # fmt: skip
+    assert '<testsuite name="kdc desk: fail"' in (profiles / "junit.xml").read_text(encoding="utf-8")
+    assert f"{profiles}/devices.md, which is about all profiles, was brought up to date" in told.notes
+    monkeypatch.chdir(profiles / "desk")
+    measure(Path(), "ssh://pi")
+    assert read_json(profiles / "devices.json", Devices).verdict == "pass", "from within, too"
+
+
+def test_where_what_is_said_of_all_profiles_cannot_be_made_that_is_said(profiles: Path) -> None:
+    """Another of the bundles is damaged. What was measured counts all the same."""
+    (profiles / "board" / "report.md").write_text("changed", encoding="utf-8")
+    before, told = (profiles / "devices.md").read_bytes(), Hearing()
+    assert measure(profiles / "desk", "ssh://snail", progress=told).verdict == "fail"
+    assert (profiles / "devices.md").read_bytes() == before
+    [warning] = [line for line in told.warnings if "does not know of this measurement yet" in line]
+    assert f"{profiles}/board/report.md was changed" in warning
+    assert f"`kdc report {profiles}`" in warning
+    assert check_each(profiles / "desk")[0].report.verdict == "fail"
+
+
+def test_of_a_folder_of_bundles_the_one_for_the_profile_races(
+    profiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Path(shutil.copytree(profiles, tmp_path / "old"))
+    attached = []
+    monkeypatch.setattr(sessions, "_attach", lambda folder, baseline, progress: attached.append(baseline.folder))
+    measure(profiles / "desk", "ssh://pi", baseline=old)
+    assert attached == [old / "desk"]

@@ -308,3 +308,36 @@ def test_a_variant_that_failed_has_no_times(make_bundle: Make, edit_json: Edit) 
 
     edit_json(bundle / "measurements/measurement.json", fail)
     assert "ort-int8" not in [variant.variant for variant in explained(bundle).timed]
+
+
+def test_a_dash_in_the_place_of_a_module_is_explained(told: Path, edit_json: Edit) -> None:
+    """Beside the table that has one, and only there."""
+    said = "Module –: the name leads back to no module"
+
+    def told_in(bundle: Path) -> tuple[list[bool], int]:
+        report = build_report(bundle)
+        timed, lost = to_markdown(report).partition("**What int8 costs")[::2]
+        return [said in timed, said in lost], " ".join(Page(to_html(bundle, report)).words.split()).count(said)
+
+    def dashes(bundle: Path) -> tuple[list[bool], int]:
+        """report.md shows ten layers of each, report.html all that the report has."""
+        timed = [not layer.modules for layer in explained(bundle).timed[0].layers]
+        lost = [layer.module is None for layer in explained(bundle).lost[0].layers]
+        return [any(timed[:10]), any(lost[:10])], any(timed) + any(lost)
+
+    def without(*numbers: int) -> Callable[[dict[str, Any]], object]:
+        return lambda values: [values["graph"][number].update(module=None) for number in numbers]
+
+    def sealed_in(change: Callable[[dict[str, Any]], object]) -> None:
+        path = told / "explain/ort-int8.json"
+        edit_json(path, change)
+        entry = {"path": "explain/ort-int8.json", "sha256": file_sha256(path), "bytes": path.stat().st_size}
+        edit_json(told / "bundle.json", lambda values: values["support"].__setitem__(-1, entry))
+
+    assert told_in(told) == dashes(told), "times are drawn: the runtime's own layer may be among the slowest"
+    assert told_in(told)[0][1] is False
+    sealed_in(without(7))  # the slowest, which loses little
+    assert told_in(told) == dashes(told)
+    assert told_in(told)[0] == [True, False]
+    sealed_in(without(*range(7, 39)))  # those that lose
+    assert told_in(told) == dashes(told) == ([True, True], 2)

@@ -159,6 +159,17 @@ def test_the_first_screen(make_bundle: Make, state: str) -> None:
     assert len(text) < 1_500_000
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.5, "2.00 times smaller"), (2, "2.00 times larger")])
+def test_what_is_no_smaller_than_the_teacher_is_said_to_be_larger(make_bundle: Make, share: float, said: str) -> None:
+    bundle = make_bundle(variants=VARIANTS, **BUDGETS["pass"])
+    report = build_report(bundle)
+    rows = [
+        row.model_copy(update={"size_bytes": 1_000_000 if row.role == "teacher" else int(share * 1_000_000)})
+        for row in report.rows
+    ]
+    assert said in Page(to_html(bundle, report.model_copy(update={"rows": tuple(rows)}))).words
+
+
 @pytest.mark.parametrize("state", ["fail", "inconclusive", "unmeasured"])
 def test_what_to_try_next_is_what_report_md_says(make_bundle: Make, state: str) -> None:
     bundle = make_bundle(**{"variants": VARIANTS, **BUDGETS[state]})
@@ -548,11 +559,12 @@ import json, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
+from compressor.report import summary, texts_of
 from compressor.report.build import report_of
-from compressor.report.html import to_html
 from compressor.report.read import Answers, read_results
 from compressor.report.arrays import open_array
 from compressor.stats import ParityFigures
+from compressor.terminal.console import rendered_text
 
 folder, count, classes = Path(sys.argv[1]), 50_000, 1_000
 results = read_results(folder)
@@ -573,21 +585,28 @@ results = replace(results, bundle=bundle, labels=labels, references=dict.fromkey
                   answers={name: answers(0.8) for name in results.answers})
 started = time.process_time()
 report = report_of(results)
-text = to_html(folder, report, results)
+texts = texts_of(folder, report, results)
+shown = rendered_text(summary(report, "bundle"))
 took = time.process_time() - started
 # Not getrusage: its peak is that of the process that forked this one, too.
 peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-print(json.dumps([len(report.rows), took, peak / 1024, len(text.encode()), "th round: " in text]))
+text = texts["report.html"]
+told = [sorted(texts), max(map(len, shown.splitlines())), len(texts["report.md"])]
+print(json.dumps([len(report.rows), took, peak / 1024, len(text.encode()), "th round: " in text, *told]))
 """
 
 
 @pytest.mark.slow
 def test_a_large_report_is_quick_and_small(make_bundle: Make) -> None:
-    """1,000 classes, 30 variants, 50,000 test samples: what is drawn is thinned, and the page says so."""
+    """1,000 classes, 30 variants, 50,000 test samples, in every format: what is drawn is thinned, and the page says
+    so."""
     students = {f"student-{number}": {"p50": 2.0 + 0.1 * number} for number in range(29)}
     bundle = make_bundle({**students, "teacher": {"role": "teacher"}}, classes=1_000, rounds=400, budget={"p50_ms": 3})
     done = subprocess.run([sys.executable, "-c", LARGE, str(bundle)], capture_output=True, text=True, check=True)
-    rows, took, peak, size, thinned = json.loads(done.stdout)
+    rows, took, peak, size, thinned, files, widest, markdown = json.loads(done.stdout)
+    assert files == ["README.md", "junit.xml", "report.html", "report.json", "report.md"]
+    assert (widest <= 80, markdown <= 65_536) == (True, True)
+    print(f"{took:.1f} s, {peak:.0f} MB, {size} bytes")
     assert rows == 30
     assert took < 5, f"{took:.1f} s"
     assert peak < 500, f"{peak:.0f} MB"

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc/self/status"),
 ]
 SAMPLES, CLASSES = 50_000, 1000
-MOST_MB = 1000
+MOST_MB = 500
 
 # Not ru_maxrss: a child inherits that of the process that started it.
 RUN = """

@@ -186,7 +186,7 @@ def test_how_far_the_session_carries(make_bundle: Make) -> None:
     session = {"looks": 3, "device": "ssh", "connections": 2, "lost": "pi@board | gone"}
     text = to_markdown(build_report(make_bundle(session=session, aa=0.985, spread=0.0)))
     assert "Measured 2026-11-24T07:00:00Z over ssh (2 connections) on Intel" in text
-    assert "A/A: the same artefact twice differs by −1.5 % [−1.5 to −1.5] (n = 40 rounds); " in text
+    assert "A/A: the same artefact twice differs by −1.5 % [−1.5 to −1.5] (99.917 % interval, n = 40 rounds); " in text
     assert "effects below 1.5 % cannot be told from noise here." in text
     assert "Verdicts on latency after 3 looks, from 99.917 % intervals." in text
     assert "**The session broke off:** pi@board \\| gone. Its samples are kept, and decide nothing on latency." in text

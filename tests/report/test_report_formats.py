@@ -88,6 +88,9 @@ def hostile(value: Any, name: str, key: str = "") -> Any:
         "finished",
         "device",
         "schema_",
+        "figure",
+        "outcome",
+        "measured",
     }
     if isinstance(value, str):
         return value if key in ours and value != "Intel N100" else name

@@ -156,7 +156,7 @@ def test_answers_that_are_not_finite_count_as_wrong_and_for_nothing_else() -> No
     assert (card.not_finite, card.accuracy.correct, card.accuracy.n) == (1, 3, 4)
     assert (card.softened, card.calibration_error) == (without.softened, without.calibration_error)
     assert any("1 answers are not finite" in line for line in card_lines(card))
-    with pytest.raises(KdcError, match="none of the teacher's answers to the 4 images of validation is finite"):
+    with pytest.raises(KdcError, match="none of the teacher's answers to the 4 samples of validation is finite"):
         teacher_card(np.full((4, 3), np.nan), labels, NAMES)
 
 

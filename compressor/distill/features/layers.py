@@ -9,6 +9,7 @@ from compressor.distill.features.connectors import CONNECTORS, LayerPairs
 from compressor.distill.loop.learner import Term
 from compressor.errors import KdcError
 from compressor.losses import Loss
+from compressor.losses.tokens import common_heads
 from compressor.models import LoadedModel
 from compressor.models.features import EMBEDDING, INSIDE, POOLED, VOCABULARY, Taps, inner_of, kind_of
 from compressor.models.layer_map import even_map
@@ -201,8 +202,8 @@ def _wanted(terms: Sequence[Term], sides: Mapping[str, LayerPairs]) -> dict[str,
     return wanted
 
 
-def described(name: str, sides: LayerPairs) -> str:
-    """One line for people: which layer learns from which."""
+def described(name: str, sides: LayerPairs, parameters: Mapping[str, object] | None = None) -> str:
+    """One line for people: which layer learns from which. `parameters`: those of the loss that were given."""
 
     def shaped(layer: Layer) -> str:
         # Of a sequence, whose length is that of an example, what does not vary.
@@ -214,4 +215,8 @@ def described(name: str, sides: LayerPairs) -> str:
 
     if not sides.teacher:
         return f"{name} looks at {', '.join(shaped(layer) for layer in sides.student)}"
-    return f"{name}: " + ", ".join(f"{shaped(student)} from {shaped(teacher)}" for student, teacher in sides.pairs)
+    pairs = ", ".join(f"{shaped(student)} from {shaped(teacher)}" for student, teacher in sides.pairs)
+    student, teacher = sides.pairs[0]
+    if kind_of(student.name) == "projections" and not (parameters or {}).get("relation_heads"):
+        pairs += f"; in {common_heads(student.shape[-1], teacher.shape[-1])} relation heads"
+    return f"{name}: {pairs}"

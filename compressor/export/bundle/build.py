@@ -1,7 +1,7 @@
 """The bundle: every variant that the profile asks for, the teacher, and all that is needed to measure them anywhere."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from compressor.errors import KdcError, needs, os_error
 from compressor.export.bundle.eval_set import eval_set
 from compressor.export.bundle.history import write_history
 from compressor.export.bundle.identity import without_paths
-from compressor.export.bundle.items import Retrain, Workspace, student_item, teacher_item
+from compressor.export.bundle.items import LENGTHS, Retrain, Workspace, student_item, teacher_item
 from compressor.export.bundle.teacher_predictions import matched_by_ids_alone, write_teacher_table
 from compressor.export.bundle.variants import REFERENCE, Delivery, entry, variants_of
 from compressor.export.judge import machine_isa
@@ -27,9 +27,10 @@ from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
 from compressor.schema.base import read_json, write_json
 from compressor.schema.bundle import Bundle, FileEntry, TeacherTable, Variant
+from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.student import Request, Student
-from compressor.tasks.table import require_able
+from compressor.tasks.table import TASKS, require_able, require_runtimes, shipping_of, task_named
 
 __all__ = ["Sources", "export_bundle", "require_exporters", "sources_of"]
 
@@ -75,8 +76,11 @@ def sources_of(
 ) -> "Sources":
     """What `export_bundle` builds from, but for the data. Raises KdcError for what cannot be built, and for what is not
     there any more."""
-    delivery.require_possible(profile)
-    require_able(read_student(run).task, "kdc export")
+    told = read_student(run)
+    task = told.task
+    delivery.require_possible(profile, told.preprocess)
+    require_able(task, "kdc export")
+    require_runtimes(task, [target.runtime for target in profile.targets])
     student, record = load_run(run)
     delivery.require_normalization(record.preprocess)
     if record.made_by != "distill":
@@ -121,7 +125,13 @@ def _fill(root: Path, profile: Profile, sources: Sources, delivery: Delivery, pr
     here sees them."""
     student, teacher, record = sources.student, sources.teacher, sources.record
     data = data_of(sources.request, record, progress)
-    workspace = Workspace(root, root / WORK, profile, without_paths(record), data, progress)
+    beside = {name: (sources.run / path).read_bytes() for name, path in shipping_of(record.task).beside.items()}
+    trimmed = ""
+    if delivery.trim:
+        student, tokenizer, trimmed = task_named(record.task).trimmed(student, data, progress)
+        beside = dict.fromkeys(beside, tokenizer.encode())
+    length = _sequence_length(profile, *(model.preprocess for model in (student, teacher) if model is not None))
+    workspace = Workspace(root, root / WORK, profile, without_paths(record), data, progress, length)
     (root / "eval").mkdir()
     workspace.work.mkdir()
     write_history(sources.run, root)
@@ -145,11 +155,26 @@ def _fill(root: Path, profile: Profile, sources: Sources, delivery: Delivery, pr
         teacher=workspace.record.teacher,
         teacher_table=teacher_table,
         reference="-".join(REFERENCE),
-        eval=tested_on,
+        sequence_length=workspace.sequence_length,
+        lengths=_lengths(student.preprocess, workspace.sequence_length, teacher.preprocess if teacher else None),
+        eval=tested_on.model_copy(update={"lengths": LENGTHS}) if (root / LENGTHS).exists() else tested_on,
         variants=tuple(variants),
-        support=_support(workspace, variants),
-        notes=tuple(filter(None, (differs, by_ids))),
+        support=_support(workspace, beside, variants),
+        notes=tuple(filter(None, (differs, by_ids, trimmed))),
     )
+
+
+def _sequence_length(profile: Profile, *preprocesses: Preprocess) -> int | None:
+    """The tokens of a sample whose latency is measured: see `schema.bundle.Bundle`."""
+    longest = [preprocess.most_tokens for preprocess in preprocesses if preprocess.most_tokens is not None]
+    return min([*longest, profile.sequence_length or longest[0]]) if longest else None
+
+
+def _lengths(student: Preprocess, timed: int | None, teacher: Preprocess | None) -> tuple[int, ...]:
+    """Those of `schema.bundle.Bundle`: at most what both models read, and not the one that is timed anyway."""
+    most = [model.most_tokens for model in (student, teacher) if model is not None and model.most_tokens is not None]
+    stated = sorted({min(length, *most) for length in student.lengths} - {timed})
+    return (0, *stated) if most else ()
 
 
 def _teacher_table(workspace: Workspace, table: LoadedTable | str | None) -> tuple[TeacherTable | None, str]:
@@ -162,17 +187,25 @@ def _teacher_table(workspace: Workspace, table: LoadedTable | str | None) -> tup
 
 
 def _retrain(workspace: Workspace, sources: Sources) -> Retrain | None:
-    """`sources.retrain`, but where the table that it would learn from is not there."""
+    """`sources.retrain`, but where the task has none, or the table that it would learn from is not there."""
+    task = workspace.record.task
+    if sources.retrain is not None and "--qat" in TASKS[task].lacks:
+        if workspace.profile.asks_for("int8"):
+            workspace.progress.note(f"int8 without quantization-aware training: there is none of {task} yet")
+        return None
     if sources.retrain is None or workspace.record.teacher is None or not isinstance(sources.table, str):
         return sources.retrain
     workspace.progress.warn("int8 without quantization-aware training: the table that it would learn from is not there")
     return None
 
 
-def _support(workspace: Workspace, variants: Sequence[Variant]) -> tuple[FileEntry, ...]:
-    """Write the class names and the runners, remove what does not ship, and list all files that are no variant's."""
+def _support(workspace: Workspace, beside: Mapping[str, bytes], variants: Sequence[Variant]) -> tuple[FileEntry, ...]:
+    """Write the class names, what ships `beside` models and the runners, remove what does not ship, and list all files
+    that are no variant's."""
     root = workspace.root
     (root / "labels.txt").write_text("".join(f"{name}\n" for name in workspace.record.class_names), encoding="utf-8")
+    for name, content in beside.items():
+        (root / name).write_bytes(content)
     (root / "runners").mkdir()
     for name, script in runner_scripts().items():
         shutil.copyfile(script, root / "runners" / name)

@@ -25,10 +25,11 @@ from compressor.schema.profile import Profile
 from compressor.schema.quantization import Scheme
 from compressor.schema.student import Accuracy, Student
 from compressor.tasks.base import Stored, Task
-from compressor.tasks.table import task_named
+from compressor.tasks.table import shipping_of, task_named
 
 __all__ = [
     "CALIBRATION",
+    "LENGTHS",
     "Retrain",
     "Workspace",
     "needed",
@@ -38,6 +39,9 @@ __all__ = [
     "validation_size",
 ]
 
+LENGTHS = "eval/lengths.npy"
+"""How many tokens of each test sample the student reads."""
+
 CALIBRATION = 256
 """Training images, at most, that ranges are computed from."""
 
@@ -45,6 +49,9 @@ VALIDATION = 10_000
 VALIDATION_VALUES = 450_000_000
 """Validation samples, at most, that choices are made on, and their values in all: 3,000 images at 224 px, which is
 enough to see half a point of accuracy, and takes a minute or two a candidate on a small machine."""
+TOKEN = 1500
+"""What a token costs in values of an image: small encoders multiply millions of times for each, and small networks for
+images thousands of times a value."""
 
 AIM = 0.5
 """The ladder aims at this share of what may be lost: the best of several candidates looks better than it is."""
@@ -55,7 +62,8 @@ Retrain = Callable[[Scheme], Path]
 
 @dataclass(frozen=True)
 class Workspace:
-    """A bundle being made in `root`. `work`: what is needed on the way and does not ship."""
+    """A bundle being made in `root`. `work`: what is needed on the way and does not ship. `sequence_length`: see
+    `schema.bundle.Bundle`."""
 
     root: Path
     work: Path
@@ -63,6 +71,7 @@ class Workspace:
     record: Student
     data: Dataset
     progress: Progress
+    sequence_length: int | None = None
 
     @property
     def task(self) -> Task:
@@ -91,7 +100,10 @@ def student_item(
     )
     network = qat_student.float_network if qat_student is not None else student.network
     images, reference = "eval/student_inputs.npy", "eval/student_reference.npy"
+    texts = shipping_of(record.task).write_texts(workspace.data.test, workspace.root)
     inputs = workspace.inputs(student.preprocess, images)
+    if inputs.lengths is not None:
+        np.save(workspace.root / LENGTHS, inputs.lengths)
     workspace.write_reference(network, inputs, reference)
     return ExportItem(
         root=workspace.root,
@@ -108,6 +120,8 @@ def student_item(
         delivery=delivery,
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
         work=workspace.work,
+        sequence_length=workspace.sequence_length,
+        texts=texts,
     )
 
 
@@ -129,6 +143,7 @@ def teacher_item(workspace: Workspace, teacher: LoadedModel, images: str, delive
         delivery=Delivery(explain=delivery.explain),
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
         work=workspace.work,
+        sequence_length=workspace.sequence_length,
     )
 
 
@@ -141,14 +156,14 @@ def _source(workspace: Workspace, network: nn.Module, model: LoadedModel, studen
     torch.manual_seed(0)
     network = workspace.task.merged(network)
     metadata = metadata_of(model, workspace.record, student is not None)
-    batch = None if student is not None and student.dynamic_batch else profile.batch
+    batch = None if (student is not None and student.dynamic_batch) or preprocess.mask is not None else profile.batch
     modules = to_onnx(network, preprocess.inputs, batch, profile.opset, metadata, onnx_file)
     part = part_of(workspace.data.train, 0)
     if student is not None and profile.asks_for("int8"):
         part = part_of(workspace.data.train, CALIBRATION)
         if len(part) < max(FEWEST, profile.batch):
             raise KdcError(
-                f"{len(part)} training images are too few for the calibration of int8: at least "
+                f"{len(part)} training {workspace.task.samples} are too few for the calibration of int8: at least "
                 f"{max(FEWEST, profile.batch)} are needed",
                 "give more training data, or leave int8 out: --precision …",
             )
@@ -177,7 +192,8 @@ def _judge(workspace: Workspace, network: nn.Module, student: LoadedModel, recor
 
 def validation_size(preprocess: Preprocess) -> int:
     """How many validation samples of that size choices are made on, where there are so many."""
-    return min(VALIDATION, VALIDATION_VALUES // preprocess.cost)
+    values = preprocess.cost if preprocess.most_tokens is None else TOKEN * preprocess.most_tokens
+    return min(VALIDATION, VALIDATION_VALUES // values)
 
 
 def needed(profile: Profile, right: int, n: int, teacher: Accuracy | None) -> float:

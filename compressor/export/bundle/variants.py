@@ -21,10 +21,11 @@ from compressor.models import LoadedModel
 from compressor.processes.runner import RunnerDiedError, RunnerError
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.schema.bundle import FileEntry, Role, Variant
+from compressor.schema.bundle import FileEntry, Role, TextFiles, Variant
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
+from compressor.schema.student import Weights
 
 __all__ = ["REFERENCE", "Delivery", "ExportItem", "entry", "variants_of"]
 
@@ -35,24 +36,30 @@ REFERENCE = ("onnxruntime", "fp32")
 @dataclass(frozen=True)
 class Delivery:
     """What is built in on request. `bake`: the normalization, so that the model takes uint8 images. `dynamic_batch`:
-    a batch that may vary from call to call. `explain` builds nothing in: the bundle says what int8 costs each layer."""
+    a batch that may vary from call to call. `trim`: of the vocabulary, what training uses alone. `explain` builds
+    nothing in: the bundle says what int8 costs each layer."""
 
     bake: bool = False
     dynamic_batch: bool = False
     explain: bool = False
+    trim: bool = False
 
-    def require_possible(self, profile: Profile) -> None:
-        """Raises KdcError where a target of the profile cannot have what was asked for."""
+    def require_possible(self, profile: Profile, preprocess: Preprocess | None = None) -> None:
+        """Raises KdcError where a target of the profile cannot have what was asked for. The batch of tokens always
+        varies."""
         for target in profile.targets:
             builder = builder_of(target.runtime)
             if self.bake and builder.bake is None:
                 able = ", ".join(name for name in RUNTIMES if builder_of(name).bake is not None)
                 raise _impossible("--bake-preprocessing", target.runtime, able)
-            if self.dynamic_batch and not set(target.precisions) <= set(builder.dynamic_batch):
+            fixed = self.dynamic_batch and (preprocess is None or preprocess.mask is None)
+            if fixed and not set(target.precisions) <= set(builder.dynamic_batch):
                 raise _impossible("--dynamic-batch", target.runtime, _with_dynamic_batch())
 
     def require_normalization(self, preprocess: Preprocess) -> None:
-        """Raises KdcError where there is no normalization to build in."""
+        """Raises KdcError where there is no normalization to build in, or no vocabulary to trim."""
+        if self.trim and preprocess.mask is None:
+            raise KdcError(f"--trim-vocabulary: {preprocess.described} have no vocabulary", "leave it out")
         if self.bake and preprocess.normalization is None:
             raise KdcError(f"--bake-preprocessing: {preprocess.described} have no normalization", "leave it out")
 
@@ -77,7 +84,8 @@ def _impossible(flag: str, runtime: str, able: str) -> KdcError:
 class ExportItem:
     """A model on its way into a bundle. `images`, `reference`: where its test inputs and torch's answers lie,
     relative to the bundle `root`; `judge`: of its answers on validation, for the student alone.
-    `top`: where its top rung comes from; `work`: for what does not ship."""
+    `top`: where its top rung comes from; `work`: for what does not ship; `sequence_length`: see
+    `schema.bundle.Bundle`; `texts`: see `schema.bundle.Variant`."""
 
     root: Path
     role: Role
@@ -90,6 +98,8 @@ class ExportItem:
     delivery: Delivery
     write_reference: Callable[[nn.Module, str], None]
     work: Path
+    sequence_length: int | None = None
+    texts: TextFiles | None = None
 
 
 def variants_of(item: ExportItem, profile: Profile, progress: Progress) -> Iterator[Variant]:
@@ -137,16 +147,18 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
         reference_logits=_reference(item, made.qat),
         preprocess=model.preprocess,
         parameters=model.weights.parameters,
-        macs=count_macs(item.source.network, model.preprocess.inputs),
+        macs=count_macs(item.source.network, model.preprocess.inputs, item.sequence_length),
         made=made.description,
         weight_bytes=weight_bytes(builder_of(runtime).constants(made.model)),
         compressed_bytes=compressed_bytes(files),
-        weights=public(made.qat.weights) if made.qat is not None and made.qat.weights is not None else None,
+        weights=_weights(item, made.qat),
         score=made.score,
         rungs=made.rungs,
         build=RUNTIMES[runtime].build,
         baked=baked,
-        dynamic_batch=item.delivery.dynamic_batch and role == "student",
+        dynamic_batch=(item.delivery.dynamic_batch or item.source.takes_tokens) and role == "student",
+        mask=model.preprocess.mask,
+        texts=item.texts,
     )
 
 
@@ -196,6 +208,13 @@ def _score(
             raise  # an artefact that its runtime does not run
         progress.note(f"{runtime} {precision} does not run on this machine ({error.message}): not scored on validation")
         return None
+
+
+def _weights(item: ExportItem, qat: QatModel | None) -> Weights | None:
+    """See `schema.bundle.Variant`."""
+    if item.delivery.trim and item.role == "student":
+        return public(item.model.weights)
+    return public(qat.weights) if qat is not None and qat.weights is not None else None
 
 
 def _reference(item: ExportItem, qat: QatModel | None) -> str:

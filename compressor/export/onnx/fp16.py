@@ -19,6 +19,8 @@ from compressor.export.onnx.qdq import write_model
 __all__ = ["half", "to_fp16"]
 
 LARGEST = float(np.finfo(np.float16).max)
+NOTHING_LARGER = float(np.finfo(np.float32).max)
+"""Stands for infinity: transformers mask with its negative."""
 
 
 def to_fp16(source: Source, folder: Path) -> Artefact:
@@ -74,7 +76,9 @@ def _narrow(tensor: TensorProto) -> None:
         return
     value = numpy_helper.to_array(tensor)
     largest = float(np.abs(value).max(initial=0.0))
-    if np.isfinite(largest) and largest > LARGEST:
+    if largest == NOTHING_LARGER:
+        value = value.clip(-LARGEST, LARGEST)
+    elif np.isfinite(largest) and largest > LARGEST:
         raise KdcError(
             f"weight {tensor.name or '(unnamed)'} reaches {largest:g}, and fp16 ends at {LARGEST:g}",
             "leave fp16 out, with --target and --precision",

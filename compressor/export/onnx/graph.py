@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import hashlib
 import inspect
 import json
 import logging
@@ -28,6 +29,7 @@ LOWEST_EXPORTED = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where torch's exporter notes the modules that a node lies in, from the outermost to the fx node itself."""
 
+SHARED_BYTES = 4096
 LARGEST = 2_000_000_000
 """Bytes of weights in one file: protobuf ends at 2 GiB, and the graph needs some of it."""
 
@@ -44,9 +46,8 @@ def to_onnx(
     network that each node comes from, by the node's name, as far as the exporter tells.
 
     With `batch` None it may vary from call to call; it is called "batch" in the graph, and what varies in `inputs`
-    as it is called there. `metadata` goes into the
-    model's metadata_props. Raises KdcError where the network cannot be exported, or not at that opset: another one is
-    never written instead.
+    as it is called there. `metadata` goes into the model's metadata_props. Raises KdcError where the network cannot be
+    exported, or not at that opset: another one is never written instead.
     """
     weight_bytes = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
     if weight_bytes > LARGEST:
@@ -127,9 +128,10 @@ def _innermost(scopes: str) -> str:
 
 
 def _strip(model: onnx.ModelProto) -> dict[str, str]:
-    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names. Returns
-    the latter by the nodes' names."""
+    """Take out what the exporter notes for debugging: stack traces with this machine's paths, module names; and
+    constants that are there already. Returns the modules by the nodes' names."""
     graph, modules = model.graph, _modules(model.graph)
+    _share(graph)
     del model.metadata_props[:]
     del graph.metadata_props[:]
     model.doc_string = graph.doc_string = ""
@@ -140,6 +142,25 @@ def _strip(model: onnx.ModelProto) -> dict[str, str]:
         del value.metadata_props[:]
         value.doc_string = ""
     return modules
+
+
+def _share(graph: onnx.GraphProto) -> None:
+    """Make one constant of large ones that are equal. The exporter transposes the weight of each linear layer anew, so
+    that layers which share a weight, as all of ALBERT's do, would have one each."""
+    first: dict[tuple[object, ...], str] = {}
+    instead: dict[str, str] = {}
+    for tensor in graph.initializer:
+        if len(tensor.dims) > 1 and len(tensor.raw_data) >= SHARED_BYTES:
+            digest = hashlib.sha256(tensor.raw_data).digest()
+            kept = first.setdefault((tensor.data_type, *tensor.dims, digest), tensor.name)
+            if kept != tensor.name:
+                instead[tensor.name] = kept
+    for node in graph.node if instead else ():
+        for slot, name in enumerate(node.input):
+            node.input[slot] = instead.get(name, name)
+    for number in reversed(range(len(graph.initializer) if instead else 0)):
+        if graph.initializer[number].name in instead:
+            del graph.initializer[number]
 
 
 def _converted_down(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ from compressor.export.onnx.qdq import plan_for, quantize, write_model
 from compressor.export.onnx.qdq_ladder import qdq_candidates
 from compressor.export.onnx.qdq_plan import heavy_layers
 from compressor.export.onnx.qdq_strip import strip
+from compressor.export.onnx.token_int8 import token_candidates, token_skeleton
 from compressor.export.schemes import onnxruntime_scheme
 from compressor.progress import Progress
 from compressor.schema.quantization import Scheme
@@ -22,7 +23,10 @@ __all__ = ["ORT", "from_qat", "qdq_candidates", "qdq_skeleton"]
 
 
 def _candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -> Iterator[Candidate | None]:
-    return qdq_candidates(source, folder, judge, progress, scheme=onnxruntime_scheme(source.profile))
+    scheme = onnxruntime_scheme(source.profile)
+    if source.takes_tokens:
+        return token_candidates(source, folder, judge, progress, scheme=scheme)
+    return qdq_candidates(source, folder, judge, progress, scheme=scheme)
 
 
 def from_qat(source: Source, qat: QatModel, folder: Path) -> Candidate:
@@ -63,7 +67,8 @@ def qdq_skeleton(source: Source, folder: Path, scheme: Scheme, *, bias_int32: bo
 
 
 def _skeleton(source: Source, folder: Path) -> Path:
-    return qdq_skeleton(source, folder, onnxruntime_scheme(source.profile))
+    scheme = onnxruntime_scheme(source.profile)
+    return (token_skeleton if source.takes_tokens else qdq_skeleton)(source, folder, scheme)
 
 
 ORT = Quantizer(onnxruntime_scheme, _candidates, from_qat, _skeleton)

@@ -20,7 +20,7 @@ from compressor.export.quiet import quiet
 from compressor.quantization.fake_quant import LARGEST_WEIGHT
 from compressor.schema.quantization import Scheme
 
-__all__ = ["Ranges", "insert_pairs", "plan_for", "quantize", "write_model"]
+__all__ = ["Ranges", "described_as", "insert_pairs", "plan_for", "quantize", "write_model"]
 
 Ranges = Mapping[str, tuple[float, float]]
 """Tensor -> the (low, high) that it is rounded within; what lies outside is clipped."""
@@ -112,7 +112,7 @@ def insert_pairs(
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
-    return _described_as(quantizer.model.model, model)
+    return described_as(quantizer.model.model, model)
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
@@ -128,7 +128,7 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
         raise os_error(error, f"writing {path}") from error
 
 
-def _described_as(made: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+def described_as(made: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
     """With the metadata of the model that it was made of. Shapes that were inferred on the way would only add bytes."""
     made.producer_name, made.producer_version = model.producer_name, model.producer_version
     del made.metadata_props[:], made.graph.value_info[:]

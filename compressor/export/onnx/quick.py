@@ -3,7 +3,8 @@ they take. What ships is always exported by `graph.to_onnx`.
 
 Both exporters give onnxruntime and OpenVINO the same convolutions, and the same activations but for GELU: traced, it
 comes out as one node, and exported as five, which runtimes fuse in some networks only. Networks with GELU are therefore
-not traced. `tests/export/test_export_quick.py` holds the rest to it.
+not traced, nor those whose inputs vary in more than their batch: what is traced holds for one size.
+`tests/export/test_export_quick.py` holds the rest to it.
 """
 
 import warnings
@@ -26,7 +27,8 @@ HIGHEST_TRACED = 20
 def quick_onnx(network: nn.Module, preprocess: Preprocess, batch: int, opset: int, path: Path) -> None:
     """Write `network` to `path`, with inputs and output named as `to_onnx` names them, for that batch alone. Raises
     KdcError where it cannot be exported."""
-    if any(isinstance(module, nn.GELU) or type(module).__name__ == "GELU" for module in network.modules()):
+    varies = any(len(spec.varying) > 1 for spec in preprocess.inputs)
+    if varies or any(isinstance(module, nn.GELU) or type(module).__name__ == "GELU" for module in network.modules()):
         to_onnx(network, preprocess.inputs, batch, opset, {}, path)
         return
     with torch.no_grad(), warnings.catch_warnings():

@@ -68,7 +68,7 @@ def _timed(variant: TimedVariant, at: str) -> Table:
     )
     title = f"Where the time goes: {shown(variant.variant)}, the {len(rows)} slowest of {variant.of} layers"
     head = ("module", "type", "reads", "share, %", "µs a call")
-    return Table(title, shown(". ".join(timed_note(variant)), 900), head, rows, "layer")
+    return Table(title, shown(". ".join(timed_note(variant)), 1100), head, rows, "layer")
 
 
 def _timed_cells(layer: TimedLayer, longest: float, at: str) -> tuple[Markup | str, ...]:
@@ -95,7 +95,7 @@ def _lost(variant: LostVariant, at: str) -> Table:
     )
     title = f"What int8 costs: {shown(variant.variant)}, the {len(rows)} lowest of {variant.of} layers"
     head = ("module", "type", "SQNR, dB", "what it reads, dB", "lost here, dB", "dB of single calls")
-    return Table(title, shown(". ".join(lost_note(variant)), 900), head, rows, "layer")
+    return Table(title, shown(". ".join(lost_note(variant)), 1100), head, rows, "layer")
 
 
 def _lost_cells(layer: LostLayer, longest: float, at: str) -> tuple[Markup | str, ...]:

@@ -51,8 +51,9 @@ def explorer(bundle_dir: Path, results: Results) -> dict[str, Any]:
 
 
 def _mean(logs: NDArray[np.float64]) -> dict[str, float]:
-    entropy = float(-(np.exp(logs) * logs).sum(axis=1).mean())
-    return {"entropy": entropy, "confidence": float(np.exp(logs.max(axis=1)).mean())}
+    """Rounded: processors differ in the last digit of exp, and the same bundle shall be the same page on each."""
+    entropy, confidence = -(np.exp(logs) * logs).sum(axis=1).mean(), np.exp(logs.max(axis=1)).mean()
+    return {"entropy": float(f"{entropy:.9g}"), "confidence": float(f"{confidence:.9g}")}
 
 
 def _logits(results: Results) -> tuple[ArrayFile | None, str]:

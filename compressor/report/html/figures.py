@@ -90,15 +90,17 @@ def _grid(x: Scale, y: Scale | None, x_label: str, y_label: str) -> Iterator[Mar
 
 def sizes(report: Report) -> Markup:
     """A bar a variant: its files, and within it what they are when compressed."""
-    x = Scale(0.0, max(row.size_bytes for row in report.rows) / 1e6 * 1.02, 4, WIDTH - 70)
+    most = max(max(row.size_bytes, row.compressed_bytes) for row in report.rows)
+    x = Scale(0.0, most / 1e6 * 1.02, 4, WIDTH - 70)
     parts = []
     for index, row in enumerate(report.rows):
+        longest = max(row.size_bytes, row.compressed_bytes) / 1e6  # what was compressed already may grow
         top, name = 8 + 36.0 * index, "calls " + ("shipped" if row.name == report.winner else row.role)
         bars = [
             rect(x.start, top + 16, x.at(row.size_bytes / 1e6) - x.start, 12, "bar"),
             rect(x.start, top + 20, x.at(row.compressed_bytes / 1e6) - x.start, 4, "inner"),
             text(x.start, top + 12, shown(row.name, 48), "name"),
-            text(x.at(row.size_bytes / 1e6) + 6, top + 26, f"{number(row.size_bytes / 1e6)} MB", "tick"),
+            text(x.at(longest) + 6, top + 26, f"{number(row.size_bytes / 1e6)} MB", "tick"),
         ]
         parts.append(group(name, bars))
     return drawing(WIDTH, 16 + 36.0 * len(report.rows), "The files of every variant in MB", parts, "sizes")

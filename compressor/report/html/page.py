@@ -16,6 +16,7 @@ from compressor.report.html.explorer import explorer
 from compressor.report.html.figures import curves, distributions, pareto, sizes, softening
 from compressor.report.html.head import cards, failures, subject_of
 from compressor.report.html.instrument import instrument, raw_blocks
+from compressor.report.html.lengths import length_tables, lengths_drawn, tokens_told
 from compressor.report.html.provenance import provenance
 from compressor.report.html.retained import classes_of
 from compressor.report.html.samples import disagreements
@@ -71,6 +72,9 @@ def to_html(
         curves=curves(history, weights_of(results.bundle.student.recipe)),
         trend=history_drawn(trend) if trend is not None else None,
         tables=tables_of(report),
+        lengths=length_tables(report),
+        by_length=lengths_drawn(report),
+        tokens=tokens_told(report),
         layers=layers_of(report),
         said=shown(explained_line(report), 400),
         classes=classes_of(report, results, subject),

@@ -63,13 +63,18 @@ def _machine(report: Report) -> Iterator[tuple[str, str]]:
     blocks = (
         f"{session.rounds} rounds, blocks of {session.block_length} calls, the first {session.block_dropped} dropped"
     )
-    conditions = f"batch {session.batch}, {session.distinct_inputs} distinct inputs, {session.looks} looks"
-    verdicts = f"verdicts on latency from {confidence_percent(session.confidence)} % intervals"
+    percent, looks = confidence_percent(session.confidence), f"{session.looks} look{'s' if session.looks > 1 else ''}"
+    conditions = f"batch {session.batch}, {session.distinct_inputs} distinct inputs, {looks}"
+    verdicts = f"verdicts on latency from {percent} % intervals"
     yield "session", f"{blocks}; {conditions}; {verdicts}"
     if session.aa is not None and session.smallest_effect is not None:
         aa, least = session.aa, number(100 * session.smallest_effect, 2)
-        differs = f"{relative(aa.value)} % [{relative(aa.low)} to {relative(aa.high)}], n = {aa.n}"
-        yield "A/A", f"the same artefact twice differs by {differs}; effects below {least} % cannot be told from noise"
+        differs = f"{relative(aa.value)} % [{relative(aa.low)} to {relative(aa.high)}]"
+        told = f"({percent} % interval, n = {aa.n} rounds)"
+        yield (
+            "A/A",
+            f"the same artefact twice differs by {differs} {told}; effects below {least} % cannot be told from noise",
+        )
     for disturbance in session.disturbed:
         yield "disturbed", shown(disturbance, 400)
     if session.lost is not None:

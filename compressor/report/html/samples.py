@@ -1,6 +1,7 @@
 """Samples as the page shows them: what they look like, and those that the student gets wrong and the teacher right."""
 
 import base64
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = ["Disagreements", "Pictures", "disagreements", "pictured", "sample_nam
 
 SHOWN = 16
 PIXELS = 56
+LONGEST_TEXT = 160
 MOST_BYTES = 100_000_000
 """Of one stored sample; there are none so large."""
 
@@ -91,6 +93,8 @@ def pictured(
     variant = next(variant for variant in results.bundle.variants if variant.name == name)
     pictures = Pictures(bundle_dir, results, variant)
     names, classes = sample_names(bundle_dir, results), results.bundle.student.class_names
+    if variant.texts is not None:
+        names = _texts(bundle_dir, variant.texts.texts, names)
     listed = tuple(
         {
             "name": names(number),
@@ -100,7 +104,7 @@ def pictured(
         }
         for number, picture in zip(chosen, pictures.of(chosen), strict=True)
     )
-    return listed, pictures.missing
+    return listed, "" if variant.texts is not None else pictures.missing
 
 
 def _by_turns(numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> list[int]:
@@ -119,6 +123,20 @@ def teacher_answers(results: Results) -> NDArray[np.int64] | None:
         return results.table.top1
     teacher = teacher_of(results)
     return results.answers[teacher.name].top1 if teacher is not None and teacher.name in results.answers else None
+
+
+def _texts(bundle_dir: Path, path: str, names: Callable[[int], str]) -> Callable[[int], str]:
+    """The beginning of a sample that is a text, or of both of a pair; its name, where the texts cannot be read."""
+    try:
+        texts = json.loads(read_text(inside(bundle_dir, path, "bundle.json"), most=MOST_BYTES))
+    except (KdcError, ValueError, RecursionError):
+        return names
+    said = dict(enumerate(texts)) if isinstance(texts, list) else {}
+    return lambda number: (
+        " | ".join(shown(text, LONGEST_TEXT) for text in map(str, said[number]))
+        if isinstance(said.get(number), list)
+        else names(number)
+    )
 
 
 def sample_names(bundle_dir: Path, results: Results) -> Callable[[int], str]:

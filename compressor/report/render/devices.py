@@ -1,20 +1,20 @@
 """Several devices -> GitHub markdown for a pull request, and one line: the verdict on each, and what ships there."""
 
 import html
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from compressor.report.devices import OnDevice, devices_of
 from compressor.report.gate import broken
-from compressor.report.next_step import Step, next_step
+from compressor.report.next_step import Step, device_to_type, next_step
 from compressor.report.render.head import MOST_LINES
 from compressor.report.render.markdown import code, fold, table, text
 from compressor.report.render.page import LONGEST
+from compressor.report.render.release import beside_baseline, release_section
 from compressor.report.render.tables import check_table
 from compressor.report.render.text import NOT_MEASURED, estimate
 from compressor.schema.devices import Cell, Devices, OfDevice
-from compressor.schema.report import Verdict
+from compressor.schema.report import Report, Verdict
 from compressor.terminal.printable import one_line
 
 __all__ = ["decides", "devices_line", "next_of", "said_of_all", "to_matrix"]
@@ -29,9 +29,10 @@ def to_matrix(measured: Sequence[OnDevice], allow_unmeasured: bool = False) -> s
     left out, and that is said."""
     devices = devices_of(measured)
     top, below = _head(devices, measured, allow_unmeasured), ["\n".join(_facts(devices))]
-    whole = "\n\n".join([*top, *_folds(devices, measured), *below]) + "\n"
-    if len(whole) <= LONGEST:
-        return whole
+    for section in (release_section, _compared):
+        whole = "\n\n".join([*top, *_folds(devices, measured, section), *below]) + "\n"
+        if len(whole) <= LONGEST:
+            return whole
     left = "Their lines would not fit into a comment: the report of each device has them."
     return "\n\n".join([*top, left, *below])[:LONGEST] + "\n"
 
@@ -125,12 +126,19 @@ def _cell(cell: Cell | None) -> str:
     return ", ".join(said)
 
 
-def _folds(devices: Devices, measured: Sequence[OnDevice]) -> Iterator[str]:
+def _compared(report: Report) -> list[str]:
+    """What changed against the baseline, where there is one, in a line."""
+    said = beside_baseline(report)
+    return [f"**Against the baseline:** {text(said)}."] if said else []
+
+
+def _folds(devices: Devices, measured: Sequence[OnDevice], section: Callable[[Report], list[str]]) -> Iterator[str]:
+    """What decides on each device, and in `section` what changed there against the baseline."""
     for device, each in zip(devices.devices, measured, strict=True):
         told = ("fail",) if each.error is not None else ("fail", "inconclusive", "unmeasured")
         kept = tuple(check for check in each.report.checks if check.verdict in told)
-        blocks = [text(decides(device)), *([check_table(kept)] if kept else [])]
-        yield fold(f"{html.escape(device.name)}: {device.verdict}", blocks)
+        blocks = [text(decides(device)), *([check_table(kept)] if kept else []), *section(each.report)]
+        yield fold(f"{html.escape(one_line(device.name))}: {device.verdict}", blocks)
 
 
 def _facts(devices: Devices) -> Iterator[str]:
@@ -153,7 +161,7 @@ def next_of(measured: Sequence[OnDevice], bundle: str = "BUNDLE") -> Step | None
     if step is None or not first.bundle or first.url in ("", "local") or "--device" in step.command:
         return step
     if step.command.startswith("kdc measure"):
-        return replace(step, command=f"{step.command} --device {shlex.quote(first.url)}")
+        return replace(step, command=f"{step.command} --device {device_to_type(first.url)}")
     return step
 
 

@@ -61,8 +61,17 @@ def ran_as(layer: TimedLayer) -> str:
     return (layer.precision or "not told") + (", between int8 layers" if layer.among_int8 else "")
 
 
-def timed_note(variant: TimedVariant) -> list[str]:
-    """What the times are of, and what they are not: a sentence each."""
+def _without_a_module(modules: Iterable[str]) -> list[str]:
+    """What a dash in the column of modules means, where there is one."""
+    said = (
+        "Module –: the name leads back to no module that kdc export --explain has kept; such are the layers that a "
+        "runtime puts in itself"
+    )
+    return [] if all(modules) else [said]
+
+
+def timed_note(variant: TimedVariant, shown: int | None = None) -> list[str]:
+    """What the times are of, and what they are not: a sentence each. `shown`: how many layers are, None: all."""
     nodes, calls = quartiles(variant.nodes_ms), quartiles(variant.calls_ms)
     n = variant.calls_ms.n if variant.calls_ms is not None else 0
     counted = f"n = {n} calls" if variant.each == 1 else f"n = {n} means of {variant.each} calls"
@@ -72,11 +81,12 @@ def timed_note(variant: TimedVariant) -> list[str]:
         f"{variant.of} layers take {nodes} ms of a profiled call of {calls} ms; without the profiler p50 is "
         f"{estimate(variant.p50_ms)} ms",
         "A profiler slows down what it watches: read the shares, not the times",
+        *_without_a_module("".join(layer.modules) for layer in variant.layers[:shown]),
     ]
 
 
-def lost_note(variant: LostVariant) -> list[str]:
-    """What the ratios are of: a sentence each."""
+def lost_note(variant: LostVariant, shown: int | None = None) -> list[str]:
+    """What the ratios are of: a sentence each. `shown`: see `timed_note`."""
     silent = f"; {variant.silent} more give only zeros" if variant.silent else ""
     return [
         "SQNR = 10·log10(Σx² / Σ(x − x̂)²) of what each layer gives, behind its rounding, all samples together",
@@ -84,6 +94,7 @@ def lost_note(variant: LostVariant) -> list[str]:
         f"are compared{silent}",
         f"Lost here: how far it falls short of the lowest among what it reads, or of the {EIGHT_BITS_DB:.1f} dB that 8 "
         "bits can give",
+        *_without_a_module(layer.module or "" for layer in variant.layers[:shown]),
     ]
 
 
@@ -103,7 +114,7 @@ def _timed(variant: TimedVariant) -> Iterator[str]:
         for layer in variant.layers[:SHOWN]
     ]  # fmt: skip
     yield table(["layer", "module", "type", "reads", "share %", "µs a call"], rows, 2)
-    yield _sentences(timed_note(variant))
+    yield _sentences(timed_note(variant, SHOWN))
 
 
 def _type(layer: TimedLayer) -> str:
@@ -127,7 +138,7 @@ def _lost(variant: LostVariant) -> Iterator[str]:
     ]  # fmt: skip
     yield table(["layer", "module", "type", "SQNR dB", "reads dB", "lost here dB", "dB of single calls"], rows, 4)
     most = "No layer differs" if variant.most is None else f"Most is lost in {code(variant.most.name)}"
-    yield f"{most}. {_sentences(lost_note(variant))}"
+    yield f"{most}. {_sentences(lost_note(variant, SHOWN))}"
 
 
 def explained_line(report: Report) -> str:

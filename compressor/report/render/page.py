@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from compressor.report.render.explained import explained_section
 from compressor.report.render.head import head
+from compressor.report.render.lengths import lengths_section
 from compressor.report.render.markdown import code, fold, text
 from compressor.report.render.release import release_section
 from compressor.report.render.tables import check_table, details, rows_table
@@ -31,6 +32,7 @@ def to_markdown(report: Report, allow_unmeasured: bool = False) -> str:
 
 def _folds(report: Report, passes: bool, with_details: bool) -> Iterator[str]:
     yield fold("Every variant: what it costs and keeps", rows_table(report))
+    yield from lengths_section(report) if with_details else ()
     yield fold(f"The budget, line by line: {_counted(report.checks)}", _lines(report, passes))
     yield from release_section(report)
     yield from explained_section(report) if with_details else ()
@@ -108,10 +110,11 @@ def _trust(session: Session) -> Iterator[str]:
         yield "A/A: not measured, so ratios of latencies are not judged."
     else:
         low, high = relative(session.aa.low), relative(session.aa.high)
+        percent, least = confidence_percent(session.confidence), number(100 * session.smallest_effect, 2)
         yield (
             f"A/A: the same artefact twice differs by {relative(session.aa.value)} % [{low} to {high}] "
-            f"(n = {session.aa.n} rounds); effects below {number(100 * session.smallest_effect, 2)} % cannot be told "
-            "from noise here."
+            f"({percent} % interval, n = {session.aa.n} rounds); effects below {least} % cannot be told from "
+            "noise here."
         )
     looks = f"{session.looks} look{'s' if session.looks > 1 else ''}"
     yield f"Verdicts on latency after {looks}, from {confidence_percent(session.confidence)} % intervals."

@@ -14,7 +14,7 @@ from compressor.report.next_step import next_step
 from compressor.report.render.devices import decides, next_of, said_of_all
 from compressor.report.render.explained import explained_line
 from compressor.report.render.head import TITLES
-from compressor.report.render.release import in_words, release_diff_of, shared_part
+from compressor.report.render.release import beside_baseline, in_words, release_diff_of, shared_part
 from compressor.report.render.text import NOT_MEASURED, estimate
 from compressor.schema.devices import Devices
 from compressor.schema.report import Report, Verdict
@@ -182,9 +182,9 @@ def _command(command: str) -> list[str]:
     return lines
 
 
-def devices_summary(measured: Sequence[OnDevice], bundle: str) -> "Group":
+def devices_summary(measured: Sequence[OnDevice], bundle: str, baseline: Path | None = None) -> "Group":
     """The verdict on each of several devices and over all, what ships on each, why, and the next command; for rich.
-    `bundle`: what the user called it."""
+    `bundle`, `baseline`: see `summary`."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
@@ -198,18 +198,29 @@ def devices_summary(measured: Sequence[OnDevice], bundle: str) -> "Group":
     ]
     folders = [device.report.removesuffix("report.json") for device in devices.devices if device.winner is not None]
     facts += [("" if number else "ships", _words(f"{bundle}/{folder}best/")) for number, folder in enumerate(folders)]
+    facts += _compared(measured)
     step = next_of(measured, bundle)
     if step is not None and step.command:
         facts.append(("next", _command(step.command)))
     if step is not None:
         facts.append(("" if step.command else "next", _words(step.why, "dim" if step.command else "")))
-    facts.append(("report", _command(shlex.quote(f"{bundle}/devices.md"))))
+    typed = f"kdc report {shlex.quote(bundle)} --format md --baseline {shlex.quote(str(baseline))}"
+    facts.append(("report", _command(shlex.quote(f"{bundle}/devices.md") if baseline is None else typed)))
     width = min(max(len(title) for title, _ in facts), WIDEST)
     return Group(
         line.append(f"  {said_of_all(devices)}"),
         Padding(_devices(devices), (1, 0, 1, 2)),
         *(_fact(title, what, width) for title, what in facts),
     )
+
+
+def _compared(measured: Sequence[OnDevice]) -> Iterator[tuple[str, "RenderableType"]]:
+    """What changed on each against the baseline."""
+    told = [(each.name, said) for each in measured if (said := beside_baseline(each.report))]
+    for number, (name, said) in enumerate(told[:MOST_LINES]):
+        yield "" if number else "compared", _words(f"{name}: {said}", most=240)
+    if len(told) > MOST_LINES:
+        yield "", _words(f"{len(told) - MOST_LINES} more devices: see the report")
 
 
 def _devices(devices: Devices) -> "Table":

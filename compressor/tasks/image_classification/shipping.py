@@ -23,6 +23,7 @@ SHARED_CPP = ("classify_images.hpp", "CMakeLists.txt")
 class ImageShipping(Shipping):
     """Images: programs in Python, and in C++ where the runtime has one."""
 
+    sample = "image"
     in_card = "RGB image"
     task_in_card = ImagePreprocess.task
     reads = "classify.py reads plain PNG, PPM and PGM by itself, JPEG and others with Pillow (`pip install pillow`)."

@@ -14,7 +14,7 @@ from compressor.schema.preprocess import TextPreprocess
 from compressor.tasks.text_classification.opening import Texts
 from compressor.tasks.text_classification.tokenization import of_texts, tokenizer_of
 
-__all__ = ["MOST", "fitted", "is_pair", "require_texts", "texts_of"]
+__all__ = ["MOST", "fitted", "is_pair", "refuse_pairs", "require_texts", "texts_of"]
 
 MOST = 128
 """Tokens that are shown at most, where nobody states more."""
@@ -56,9 +56,8 @@ def fitted(model: LoadedModel, data: Dataset, max_length: int | None, limit: int
     else:
         why = f"as {model.weights.source} has it"
     cut = int((lengths > preprocess.max_length).sum())
-    progress.note(
-        f"max length {preprocess.max_length} tokens ({why}): {cut:,} of {len(lengths):,} training texts are cut"
-    )
+    called = "training texts" if (data.train.labels >= 0).any() else "texts without labels"
+    progress.note(f"max length {preprocess.max_length} tokens ({why}): {cut:,} of {len(lengths):,} {called} are cut")
     return replace(model, preprocess=preprocess)
 
 
@@ -69,13 +68,27 @@ def require_texts(preprocess: TextPreprocess, split: Split, source: str) -> None
         raise KdcError(f"{source} reads {was}, and the data has {now}", "--text-column NAME, twice for a pair")
 
 
+def refuse_pairs(split: Split, source: str) -> None:
+    """Raise KdcError where a model that reads the mean of all tokens is to read pairs."""
+    if is_pair(split):
+        raise KdcError(
+            f"{source} reads the mean of all tokens, which does not tell the two texts of a pair apart",
+            "--student layers:N; or one text: --text-column NAME",
+        )
+
+
 def _lengths(preprocess: TextPreprocess, data: Dataset, source: str, progress: Progress) -> NDArray[np.int64]:
     """Tokens of each training text, special ones included; raises KdcError where the tokenizer knows hardly any."""
     tokenizer = tokenizer_of(preprocess)
     encoded = tokenizer.encode(texts_of(data.train))
+    if nothing := [row for row, sample in enumerate(encoded) if not len(sample.ids)]:
+        progress.warn(
+            f"{len(nothing):,} training texts have no token, by the tokenizer of {source}, so that nothing is learned "
+            f"from them, e.g. {data.train.ids[nothing[0]]}"
+        )
     if tokenizer.unknown is not None:
         ids = np.concatenate([row.ids for row in encoded])
-        special = int(sum(len(row.ids) > 0 for row in encoded)) * 2
+        special = len(encoded) * sum(map(len, tokenizer.around))
         share = float((ids == tokenizer.unknown).sum() / max(1, len(ids) - special))
         told = f"{share:.0%} of the tokens of the training texts are unknown to the tokenizer of {source}"
         if share > MOST_UNKNOWN:

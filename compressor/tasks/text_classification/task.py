@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressor.data.records import StoredRecords, write_records
 from compressor.data.samples import Dataset, Split
 from compressor.errors import KdcError
+from compressor.files.atomic import write_text
 from compressor.models.features import inner_of
 from compressor.models.hugging_face import require_hf
 from compressor.models.loaded import LoadedModel
@@ -18,14 +19,18 @@ from compressor.progress import Progress
 from compressor.references import Reference
 from compressor.schema.preprocess import PixelRange, Preprocess, TextPreprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Columns, Student
+from compressor.schema.student import Columns, Student, UnlabelledInfo
 from compressor.tasks.base import Feed, Stored
 from compressor.tasks.text_classification import lengths
-from compressor.tasks.text_classification.feed import TextFeed, encoded_split, stacked
-from compressor.tasks.text_classification.models import hf_models, students
+from compressor.tasks.text_classification.feed import TextFeed, encoded_split
+from compressor.tasks.text_classification.models import hf_models, static, students
 from compressor.tasks.text_classification.models.classifier import Member, TextClassifier, position_limit
+from compressor.tasks.text_classification.models.static import StaticClassifier
 from compressor.tasks.text_classification.opening import open_data
+from compressor.tasks.text_classification.stacking import stacked
 from compressor.tasks.text_classification.tokenization import FILE, of_texts, read_tokenizer
+from compressor.tasks.text_classification.unlabelled import open_unlabelled, with_unlabelled
+from compressor.tasks.text_classification.vocabulary import trimmed
 
 __all__ = ["TASK", "TextClassification"]
 
@@ -47,11 +52,21 @@ class TextClassification:
         pixel_range: PixelRange | None = None,
         columns: Columns | None = None,
     ) -> Dataset:
-        if unlabelled is not None:
-            raise KdcError("--unlabelled: kdc cannot learn from texts without labels yet", "leave --unlabelled out")
         if pixel_range is not None:
             raise KdcError("pixel_range is of images, and texts have no pixels", "leave it out")
-        return open_data(reference, skip_bad=skip_bad, progress=progress, class_names=class_names, columns=columns)
+        data = open_data(reference, skip_bad=skip_bad, progress=progress, class_names=class_names, columns=columns)
+        if unlabelled is None:
+            return data
+        return with_unlabelled(data, unlabelled, columns=columns or Columns(), skip_bad=skip_bad, progress=progress)
+
+    def open_unlabelled(
+        self, reference: str, data: Dataset, *, progress: Progress, said: str, skip_bad: bool = False,
+        columns: Columns | None = None,
+    ) -> tuple[Split, UnlabelledInfo, list[str]]:  # fmt: skip
+        held_out = (data.validation, data.test)
+        return open_unlabelled(
+            reference, data, held_out, columns=columns or Columns(), skip_bad=skip_bad, progress=progress, said=said
+        )
 
     def load_model(self, reference: str, input_size: int | None) -> LoadedModel:
         return hf_models.load_hf(Reference.parse(reference).rest or "", input_size)
@@ -75,6 +90,9 @@ class TextClassification:
 
     def fitted(self, model: LoadedModel, data: Dataset, input_size: int | None, progress: Progress) -> LoadedModel:
         network = inner_of(model.network)
+        if isinstance(network, StaticClassifier):
+            lengths.refuse_pairs(data.train, model.weights.source)
+            return lengths.fitted(model, data, input_size, static.LONGEST, progress)
         assert isinstance(network, TextClassifier)
         limit = position_limit(network.model, hf_models.LONGEST)
         return lengths.fitted(model, data, input_size, limit, progress)
@@ -86,14 +104,22 @@ class TextClassification:
         tokenizer = read_tokenizer(folder / "hf", str(folder))
         if tokenizer.sha256 != of_texts(student.preprocess).tokenizer:
             raise KdcError(f"{folder / 'hf' / FILE} was changed: it is not the tokenizer of student.json")
+        if student.family == static.FAMILY:
+            vocabulary = of_texts(student.preprocess).vocabulary
+            return static.network_of(student.architecture, vocabulary, len(student.class_names), tokenizer.text)
         return hf_models.from_run(folder / "hf", len(student.class_names), parameters, tokenizer)
 
     def merged(self, network: nn.Module) -> nn.Module:
         return network
 
+    def trimmed(self, student: LoadedModel, data: Dataset, progress: Progress) -> tuple[LoadedModel, str, str]:
+        return trimmed(student, data, progress)
+
     def save_architecture(self, network: nn.Module, folder: Path) -> None:
-        assert isinstance(network, TextClassifier)
-        hf_models.save_architecture(network, folder / "hf")
+        assert isinstance(network, (TextClassifier, StaticClassifier))
+        write_text(folder / "hf" / FILE, network.tokenizer)
+        if isinstance(network, TextClassifier):
+            hf_models.save_architecture(network, folder / "hf")
 
     def adapted(self, network: nn.Module, expected: Preprocess, given: Preprocess) -> tuple[nn.Module, str]:
         ours, theirs = of_texts(expected), of_texts(given)
@@ -110,9 +136,8 @@ class TextClassification:
         return network, "" if same else f"(up to {theirs.max_length} tokens, not {ours.max_length})"
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
-        return TextFeed(
-            data, {key: of_texts(preprocess) for key, preprocess in inputs.items()}, recipe, where["device"]
-        )
+        read = {key: of_texts(preprocess) for key, preprocess in inputs.items()}
+        return TextFeed(data, read, recipe, where["device"], where.get("teacher"))
 
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
         return 0
@@ -132,10 +157,10 @@ class TextClassification:
                     for name, tensor in made.items()
                 }  # fmt: skip
 
-        return write_records(rows(), like, path)
+        return write_records(rows(), like, path, texts.mask)
 
     def stored(self, path: Path, preprocess: Preprocess) -> Stored:
-        return StoredRecords(np.load(path, mmap_mode="r", allow_pickle=False), path)
+        return StoredRecords(np.load(path, mmap_mode="r", allow_pickle=False), path, preprocess.mask)
 
     def evaluation(
         self, split: Split, preprocess: Preprocess, batch: int, device: torch.device

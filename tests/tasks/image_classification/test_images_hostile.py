@@ -167,8 +167,7 @@ CSV_WRONG = {
     ),
     "a million columns": (",".join(f"c{n}" for n in range(1_000_000)), "has 1,000,000 columns; at most 100,000"),
     "zero bytes": ("path,label\na\0.png,x\n", "line 2 holds a zero byte: it is no text in UTF-8"),
-    "semicolons": ("path;label\na.png;x\n", "is separated by semicolons, not by commas"),
-    "tabs": ("path\tlabel\na.png\tx\n", "is separated by tabs, not by commas"),
+    "two signs": ("path,a;label\na.png,b;x\n", "may be separated by commas or by semicolons"),
     "a column twice": ("path,label,path\na.png,x,b.png\n", "has several columns for the images: path, path"),
     "a column twice, spelt otherwise": (
         "path,label,Label\na.png,x,y\n",

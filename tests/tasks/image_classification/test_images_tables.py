@@ -100,7 +100,7 @@ def test_whole_numbers_as_labels_sort_by_value(images: Path) -> None:
         ("path,label", "a/000.png,ant\na/../a/000.png,ant", "line 3: the image a/000.png stands twice in the data"),
         ("path,label", "a/000.png,cow\nnone.png,cow\na/001.png,cow", "line 3: {root}/none.png cannot be read"),
         ("foto,label", "a/000.png,ant", "has no column for the images; its columns: foto, label"),
-        ("path;label", "a/000.png;ant", "labels.csv is separated by semicolons, not by commas"),
+        ("path;art", "a/000.png;ant", "has no column for the labels; its columns: path, art"),
         ("path,art", "a/000.png,ant", "has no column for the labels; its columns: path, art"),
         ("path,label,split", "a/000.png,ant,holdout", "line 2: split 'holdout' is not known"),
         ("path,label,split", "a/000.png,ant,", "line 2: split '' is not known"),

@@ -87,3 +87,21 @@ def test_a_narrower_student_with_other_heads_learns_relations(made: Path, kdc: K
     )
     assert heads.code == 2
     assert "of 2 and 4 heads cannot be compared head by head: use relations" in " ".join(heads.err.split())
+
+
+def test_a_student_cut_narrower_learns_relations_and_hidden_states(made: Path, kdc: Kdc, tmp_path: Path) -> None:
+    """Half as wide and half as deep; the projector stays with the training."""
+    losses = "losses=[{name: kd}, {name: relations, relation_heads: 8}, {name: hidden_states}]"
+    ended = kdc(*distilling(made, tmp_path / "run", "layers:2,width:16", "--set", losses))
+    assert ended.code == 0, ended.err
+    said = " ".join(ended.err.split())
+    assert "2 of 4 heads and 24 of 48 neurons a layer, and 16 of 32 channels stay" in said
+    assert "relations: projections2 (16 wide) from projections4 (32 wide)" in said
+    assert "embedding (16 wide) from embedding (32 wide), stage1 (16 wide) from stage2 (32 wide)" in said
+    rows = losses_in(tmp_path / "run")
+    for name in ("kd", "relations", "hidden_states"):
+        assert rows[-1][name] < rows[0][name]
+    state, (model, record) = load_file(tmp_path / "run" / "student.safetensors"), load_run(tmp_path / "run")
+    assert {*state} == {*model.network.state_dict()}
+    assert (32, 16) not in [value.shape for value in state.values()]
+    assert record.test.accuracy > 0.6

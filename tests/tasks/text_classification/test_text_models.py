@@ -20,8 +20,10 @@ from compressor.tasks.table import task_named
 from compressor.tasks.text_classification.feed import stacked
 from compressor.tasks.text_classification.models.classifier import TextClassifier, position_limit
 from compressor.tasks.text_classification.models.cutting import kept_layers
+from compressor.tasks.text_classification.opening import open_data
 from compressor.tasks.text_classification.tokenization import TextTokenizer, of_texts, tokenizer_of
-from tests.tasks.text_classification.kit import ENCODER, encoder, hf_model, texts, tokenizer_json
+from tests.kit import Hearing
+from tests.tasks.text_classification.kit import ENCODER, encoder, hf_model, texts, tokenizer_json, write_csv
 
 NAMES = ("food", "space", "sport")
 TASK = task_named("text-classification")
@@ -204,7 +206,9 @@ def test_which_layers_stay(asked: str, count: int, layers: list[int]) -> None:
         ("layers:7", "the teacher has 4 layers"), ("layers:0", "the teacher has 4 layers"),
         ("layers:0,4", "the layers 0 to 3"), ("layers:2,1", "the layers 0 to 3"), ("layers:1,1", "the layers 0 to 3"),
         ("layers:", "is not layers:N"), ("layers:-1", "is not layers:N"), ("layers:x", "is not layers:N"),
-        ("layers:2,width:16", "kdc cannot make layers narrower yet"), ("static:64", "is none that learns from texts"),
+        ("layers:2,width:", "is not layers:N"), ("layers:2,wide:16", "is not layers:N"),
+        ("layers:2,width:20", "the teacher has 4 heads of 8, .* a multiple of 8, up to 32"),
+        ("layers:2,width:40", "a multiple of 8, up to 32"), ("layers:2,width:0", "a multiple of 8, up to 32"),
         ("timm:resnet18", "is none that learns from texts"), ("hf:nowhere.json", "nowhere.json does not exist"),
     ],
 )  # fmt: skip
@@ -225,7 +229,7 @@ def test_what_is_no_network_cannot_be_cut(tmp_path: Path) -> None:
         for name in ("a", "b")
     ]
     both = combined(models, Ensemble())
-    with pytest.raises(KdcError, match=r"is cut out of one teacher, and .* is several networks"):
+    with pytest.raises(KdcError, match=r"is made of one transformer, and .* is several networks"):
         TASK.create_student("layers:2", "pretrained", NAMES, None, None, both)
     with pytest.raises(KdcError, match="takes no checkpoints"):
         TASK.create_student("layers:2", "weights.pth", NAMES, None, None, models[0])
@@ -373,3 +377,24 @@ def test_what_is_tapped_trains(tmp_path: Path) -> None:
     _, features = Taps(network, ["scores1", "stage1", "embedding"], 3, patches="none")(network, inputs)
     sum(feature.square().mean() for feature in features.values()).backward()  # type: ignore[union-attr]
     assert network.model.bert.encoder.layer[0].attention.self.query.weight.grad.abs().sum() > 0
+
+
+def test_a_tokenizer_that_begins_no_text_is_said(tmp_path: Path) -> None:
+    """Without a post_processor there is no [CLS], which transformers puts there by itself."""
+    folder = classifier(tmp_path / "model", 1)
+    assert not load_model(f"hf:{folder}", task="text-classification").notes
+    values = json.loads((folder / "tokenizer.json").read_text())
+    values["post_processor"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    model = load_model(f"hf:{folder}", task="text-classification")
+    assert "its tokenizer.json puts no [CLS] before a text, since it has no post_processor" in model.notes[0]
+    rows = [(text, label) for text, label in texts(60)]
+    rows[3] = ("\u0301", rows[3][1])  # an accent alone, which the normalizer takes away
+    (tmp_path / "train").mkdir()
+    train = write_csv(tmp_path / "train" / "train.csv", rows)
+    for name in ("validation", "test"):
+        write_csv(train.with_name(f"{name}.csv"), texts(12, seed=len(name)))
+    progress = Hearing()
+    data = open_data(f"csv:{train.parent}", progress=progress)
+    TASK.fitted(model, data, None, progress)
+    assert any("1 training texts have no token" in line and "e.g. train/3" in line for line in progress.warnings)

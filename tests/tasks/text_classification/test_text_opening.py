@@ -92,7 +92,7 @@ def test_columns_are_found_or_stated_and_said(
     tmp_path: Path, header: tuple[str, ...], columns: Columns, note: str
 ) -> None:
     rows = [
-        (f"{text}", *([f"{number}"] if len(header) > 2 else []), label) for number, (text, label) in enumerate(ROWS)
+        (f"{text}", *([f"No {number}"] if len(header) > 2 else []), label) for number, (text, label) in enumerate(ROWS)
     ]
     if header[0] == "id":
         rows = [(f"{number}", text, label) for number, (text, label) in enumerate(ROWS)]
@@ -144,7 +144,7 @@ def with_rows(*more: tuple[str, str]) -> Callable[[Path], str]:
         (spoilt(lambda raw: raw.replace(b"soup", b"s\xe9up", 1)), r"a.csv is no CSV file in UTF-8: line \d+: "),
         (spoilt(lambda raw: raw.replace(b"soup", b"s\0up", 1)), r"a.csv line \d+ holds a zero byte"),
         (spoilt(lambda raw: raw.decode().encode("utf-16")), r"a.csv is no CSV file in UTF-8: line 1: "),
-        (spoilt(lambda raw: raw.replace(b",", b";")), "separated by semicolons"),
+        (with_rows(("bread", ""), ("soup", "nan")), r"line 7: the label is missing \(and 1 more labels\)"),
     ],
 )
 def test_bad_texts_are_named_by_file_and_row(tmp_path: Path, write: Callable[[Path], str], said: str) -> None:
@@ -157,6 +157,50 @@ def test_empty_texts_are_left_out_where_that_is_asked_for(tmp_path: Path) -> Non
     assert data.info.skipped == ("train/5",)
     assert shown(data) == {(text,): label for text, label in ROWS}
     assert "left out 1 texts that cannot be used, e.g. train/5" in notes
+
+
+def test_texts_without_a_label_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    data, notes = opened(with_rows(("bread", ""), ("", "food"), ("soup", "NaN"))(tmp_path), skip_bad=True)
+    assert data.info.skipped == ("train/5", "train/7", "train/6")
+    assert shown(data) == {(text,): label for text, label in ROWS}
+    assert data.train.ids[0] != "train/5"
+    assert "left out 3 texts that cannot be used, e.g. train/5" in notes
+    labels = [None if row == 7 else label for row, (_, label) in enumerate(ROWS)]
+    parquet.write_table(pa.table({"text": [text for text, _ in ROWS], "label": labels}), tmp_path / "a.parquet")
+    with pytest.raises(KdcError, match="row 7: the label is missing"):
+        opened(f"parquet:{tmp_path / 'a.parquet'}")
+    data, _ = opened(f"parquet:{tmp_path / 'a.parquet'}", skip_bad=True)
+    assert data.info.skipped == ("train/7",)
+    assert data.info.class_names == ("food", "space", "sport")
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_other_separators_are_found_and_said(tmp_path: Path, sign: str, name: str) -> None:
+    lines = [f"text{sign}label", *(f'"{text}, and more"{sign}{label}' for text, label in ROWS)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    data, notes = opened(f"csv:{tmp_path / 'a.csv'}")
+    assert shown(data) == {(f"{text}, and more",): label for text, label in ROWS}
+    assert f"texts from column text, labels from column label; columns are separated by {name}" in notes
+
+
+def test_numbers_are_no_texts_unless_that_is_stated(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [(f"{number},5", label) for number, (_, label) in enumerate(ROWS)]
+    data = f"csv:{write_csv(tmp_path / 'a.csv', rows, ('price', 'label'))}"
+    with pytest.raises(KdcError, match=r"a.csv: column price, which would be the text, holds only numbers, as 0,5"):
+        opened(data)
+    assert len(shown(opened(data, columns=Columns(text=("price",)))[0])) == 60
+    mixed = [("2 goals" if not row else value, label) for row, (value, label) in enumerate(rows)]
+    opened(f"csv:{write_csv(tmp_path / 'b.csv', mixed, ('price', 'label'))}")
+    # Of typed columns the only one that can hold texts does.
+    table = {"price": list(range(60)), "note": [text for text, _ in ROWS], "label": [label for _, label in ROWS]}
+    parquet.write_table(pa.table(table), tmp_path / "a.parquet")
+    assert "texts from column note, labels from column label" in opened(f"parquet:{tmp_path / 'a.parquet'}")[1]
 
 
 def test_a_pair_may_have_one_empty_text(tmp_path: Path) -> None:

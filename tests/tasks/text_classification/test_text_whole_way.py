@@ -15,8 +15,7 @@ import torch
 from compressor.models import load_run
 from compressor.tasks.text_classification.tokenization import of_texts
 from tests.kit import Ended, call
-from tests.shared import made_once
-from tests.tasks.text_classification.kit import SPEED, taught, texts, write_csv
+from tests.tasks.text_classification.kit import SPEED, made_texts, taught, texts, write_csv
 
 pytestmark = pytest.mark.slow
 
@@ -27,11 +26,7 @@ Kdc = Callable[..., Ended]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data.csv, encoder/, and the teacher/ that it was taught to be. Never change them."""
 
-    def make(folder: Path) -> None:
-        write_csv(folder / "data.csv", texts(240))
-        taught(folder, folder / "data.csv")
-
-    return made_once(tmp_path_factory, "texts", make)
+    return made_texts(tmp_path_factory)
 
 
 def distilling(made: Path, out: Path, *more: object, student: str = "layers:2", epochs: int = 4) -> tuple[object, ...]:
@@ -137,6 +132,20 @@ def test_the_logit_family_and_hint_learn_from_texts(made: Path, tmp_path: Path) 
         assert rows[-1]["loss"][name] < rows[0]["loss"][name], name
 
 
+@pytest.mark.parametrize("teacher", ["self", "peers"])
+def test_no_layers_are_cut_out_of_nothing(made: Path, kdc: Kdc, tmp_path: Path, teacher: str) -> None:
+    """Said before the data are open."""
+    data = f"csv:{made / 'data.csv'}"
+    ended = kdc("distill", "--teacher", teacher, "--data", data, "--task", "text-classification", "--out",
+                tmp_path / "run", *SPEED)  # fmt: skip
+    assert ended.code == 2
+    said = " ".join(ended.err.split())
+    assert f"student 'layers:half' is made of one network that teaches, and --teacher {teacher} is no network" in said
+    assert "--student hf:REPO_OR_PATH" in said
+    assert "texts from column" not in said
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["attention_maps", "pkd", "similarity_preserving", "early_exits"])
 def test_losses_that_texts_have_nothing_for_are_refused(made: Path, kdc: Kdc, tmp_path: Path, name: str) -> None:
     losses = f"losses=[{{name: kd}}, {{name: {name}}}]"
@@ -152,7 +161,8 @@ def test_predictions_teach_and_answer_as_the_teacher(made: Path, kdc: Kdc, tmp_p
     assert kdc("predict", "--teacher", f"run:{made / 'teacher'}", "--data", data, "--out", table).code == 0
     ended = kdc("distill", "--teacher", f"outputs:{table}", "--data", data, "--out", tmp_path / "none", *SPEED)
     assert ended.code == 2
-    assert "is cut out of its teacher, and this one is no network" in ended.err
+    assert f"is made of one network that teaches, and --teacher outputs:{table} is no network" in ended.err
+    assert "data csv:" not in ended.err
     code = call(
         "distill", "--teacher", f"outputs:{table}", "--data", data, "--student", f"hf:{made / 'encoder'}",
         "--epochs", 8, "--out", tmp_path / "run", *SPEED,
@@ -182,7 +192,7 @@ def test_several_teachers_and_a_classifier_of_transformers_teach(made: Path, kdc
         "distill", "--teacher", f"run:{made / 'teacher'}", "--teacher", f"hf:{folder}", "--data",
         f"csv:{made / 'data.csv'}", "--out", tmp_path / "cut", *SPEED,
     )  # fmt: skip
-    assert (ended.code, "is cut out of one teacher" in ended.err) == (2, True)
+    assert (ended.code, "several teachers are several networks" in " ".join(ended.err.split())) == (2, True)
 
 
 def test_pairs_are_taught_and_cut(kdc: Kdc, tmp_path: Path) -> None:
@@ -211,7 +221,7 @@ def test_pairs_are_taught_and_cut(kdc: Kdc, tmp_path: Path) -> None:
         (("--max-length", "1000"), "--max-length 1000: .* takes 64 tokens at most"),
         (("--input-size", "64"), "--input-size is of images"),
         (("--decode-cache", "off"), "--decode-cache is of images"),
-        (("--unlabelled", "folder:more"), "--unlabelled: kdc cannot do that for text-classification yet"),
+        (("--unlabelled", "folder:more"), "--unlabelled: more does not exist"),
         (("--profile", "x86-64-ort-int8"), "--profile: kdc cannot do that for text-classification yet"),
         (("--qat",), "--qat: kdc cannot do that"),
         (("--set", "views.mixup=0.2"), "recipe views.mixup changes images"),
@@ -234,8 +244,6 @@ def test_commands_that_know_no_texts_yet_say_so(made: Path, kdc: Kdc, here: Path
     run = tmp_path / "run"
     assert call(*distilling(made, run, epochs=1)) == 0
     for command in (
-        ("export", run, "--profile", here, "--out", tmp_path / "bundle"),
-        ("export", run, "--profile", here, "--out", tmp_path / "bundle", "--plan"),
         ("specialists", "--teacher", f"run:{made / 'teacher'}", "--data", f"csv:{made / 'data.csv'}", "--count", 2,
          "--out", tmp_path / "many"),
         ("students", "--profile", here, "--student", "layers:2"),
@@ -245,7 +253,6 @@ def test_commands_that_know_no_texts_yet_say_so(made: Path, kdc: Kdc, here: Path
         assert ended.code == 2, (command, ended.err)
         assert "Traceback" not in ended.err
         assert "bug" not in ended.err
-        assert not (tmp_path / "bundle" / "bundle.json").exists()
 
 
 def test_control_assistants_and_a_plan(made: Path, kdc: Kdc, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from compressor.data.csv_rows import csv_text, rows_of
 from compressor.data.labels import label_texts
 from compressor.data.samples import Found
+from compressor.data.separators import separated, separator_of
 from compressor.data.split_columns import SplitColumns
 from compressor.data.table_files import files_by_split, pick, split_column
 from compressor.data.table_rows import Table, join
@@ -26,7 +27,7 @@ LABEL_COLUMNS = ("label", "class", "class_name", "label_name", "target", "catego
 
 
 def find_csv(location: str, progress: Progress) -> Found:
-    """CSV with a header, in UTF-8, with commas. Paths of images are relative to the file."""
+    """CSV with a header, in UTF-8 (`separator_of`). Paths of images are relative to the file."""
     files, notes = files_by_split(location, "csv")
     return join({split: [_read_csv(path) for path in paths] for split, paths in files.items()}, notes)
 
@@ -37,8 +38,9 @@ def image_file(text: str, table: Path) -> Path:
 
 
 def _read_csv(path: Path) -> Table:
+    separator = separator_of(path)
     with csv_text(path) as file:
-        rows = rows_of(file, path)
+        rows = rows_of(file, path, separator=separator)
         header = [name.strip() for name in next(rows, (0, []))[1]]
         image = pick(header, IMAGE_COLUMNS, "images", path)
         label = pick(header, LABEL_COLUMNS, "labels", path)
@@ -64,7 +66,7 @@ def _read_csv(path: Path) -> Table:
     def where(row: int) -> str:
         return f"{path} line {kept[row][0]}"
 
-    note = f"images from column {image}, labels from column {label}"
+    note = f"images from column {image}, labels from column {label}{separated(separator)}"
     splits = without_blanks(2) if split else None
     return path_table(path, without_blanks(0), label_texts(column(1), where), where, splits, None, note)
 

@@ -1,4 +1,5 @@
-"""`layers:N` and `layers:0,2,5`: a student that has some of its teacher's layers, and all else of it.
+"""`layers:N` and `layers:0,2,5`: a student that has some of its teacher's layers, and all else of it; with `,width:W`
+they are narrower, too (narrowing.py).
 
 DistilBERT (Sanh et al. 2019, arXiv 1910.01108) begins so: its 6 layers are 0, 2, 4, 7, 9 and 11 of BERT's 12.
 """
@@ -6,35 +7,55 @@ DistilBERT (Sanh et al. 2019, arXiv 1910.01108) begins so: its 6 layers are 0, 2
 import copy
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models.features import inner_of
-from compressor.models.loaded import LoadedModel, SelectClasses
+from compressor.models.loaded import LoadedModel, SelectClasses, Several
 from compressor.models.weights import heads
 from compressor.tasks.text_classification.models.classifier import TextClassifier
 from compressor.tasks.text_classification.models.hf_models import built
+from compressor.tasks.text_classification.models.narrowing import Kept, narrowed
 
-__all__ = ["HALF", "asked_layers", "cut", "kept_layers", "stack_of"]
+__all__ = ["HALF", "Asked", "Cut", "asked_layers", "cut", "kept_layers", "one_teacher", "stack_of"]
 
 HALF = "layers:half"
 """The default student: half of its teacher's layers, rounded up."""
 
-SPELLING = re.compile(r"half|\d{1,4}(,\d{1,4})*")
-HINT = "for example --student layers:3, or layers:0,2,5"
+SPELLING = re.compile(r"(half|\d{1,4}(?:,\d{1,4})*)(?:,width:(\d{1,6}))?")
+HINT = "for example --student layers:3, layers:0,2,5 or layers:3,width:192"
 
 
-def asked_layers(reference: str) -> str:
-    """What follows `layers:`; raises KdcError where that is no number, and no list of some."""
-    rest = reference.partition(":")[2]
-    if re.search(r"width", rest):
-        raise KdcError(f"student {reference!r}: kdc cannot make layers narrower yet", HINT)
-    if not SPELLING.fullmatch(rest):
-        raise KdcError(f"student {reference!r} is not layers:N, layers:half or layers:0,2,5", HINT)
-    return rest
+class Asked(NamedTuple):
+    """What follows `layers:`: a number of them, "half", or some that are listed; and how wide, None: as they are."""
+
+    layers: str
+    width: int | None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network that was cut out of another: which of its `count` layers it has; what they kept, where they are
+    narrower."""
+
+    network: TextClassifier
+    layers: list[int]
+    count: int
+    kept: Kept | None
+
+
+def asked_layers(reference: str) -> Asked:
+    """Raises KdcError where that is no number, and no list of some."""
+    match = SPELLING.fullmatch(reference.partition(":")[2])
+    if match is None:
+        raise KdcError(
+            f"student {reference!r} is not layers:N, layers:half or layers:0,2,5, with ,width:W or without", HINT
+        )
+    return Asked(match[1], int(match[2]) if match[2] else None)
 
 
 def kept_layers(asked: str, count: int, reference: str) -> list[int]:
@@ -74,26 +95,37 @@ def stack_of(network: TextClassifier) -> tuple[str, int]:
     return outermost[0], count
 
 
-def cut(teacher: LoadedModel, reference: str, *, drawn: bool) -> tuple[TextClassifier, list[int], int]:
-    """The teacher's network with some of its layers, for the same classes in the same order; which, and of how many.
-    `drawn`: with the same architecture alone, its weights drawn."""
-    network = inner_of(teacher.network)
-    if not isinstance(network, TextClassifier):
-        raise KdcError(
-            f"student {reference!r} is cut out of one teacher, and {teacher.weights.source} is several networks",
-            "--student hf:PATH, or one --teacher",
-        )
+def cut(teacher: LoadedModel, reference: str, *, drawn: bool) -> Cut:
+    """The teacher's network with some of its layers, for the same classes in the same order. `drawn`: with the same
+    architecture alone, its weights drawn."""
+    network = one_teacher(teacher, reference)
     stack, count = stack_of(network)
-    layers = kept_layers(asked_layers(reference), count, reference)
+    asked = asked_layers(reference)
+    layers = kept_layers(asked.layers, count, reference)
     model: Any = network.model
     config = _with_layers(copy.deepcopy(model.config), layers, count)
     index = _classes(teacher.network)
     if index is not None:
         config.num_labels = len(index)
-    small = TextClassifier(built(config), network.tokenizer)
+    small, kept = TextClassifier(built(config), network.tokenizer), None
     if not drawn:
         small.load_state_dict(_state(network, stack, layers, index))
-    return small.eval(), layers, count
+    if asked.width is not None:
+        small, kept = narrowed(small, stack, asked.width, reference, drawn=drawn)
+    return Cut(small.eval(), layers, count, kept)
+
+
+def one_teacher(teacher: LoadedModel, reference: str) -> TextClassifier:
+    """The transformer that a student is made of; raises KdcError where the teacher is none."""
+    network = inner_of(teacher.network)
+    if isinstance(network, TextClassifier):
+        return network
+    several = isinstance(network, Several)
+    raise KdcError(
+        f"student {reference!r} is made of one transformer, and {teacher.weights.source} is "
+        f"{'several networks' if several else 'a table of tokens'}",
+        "give one --teacher, or --student hf:PATH" if several else "--student hf:PATH",
+    )
 
 
 def _with_layers(config: Any, layers: Sequence[int], count: int) -> Any:
@@ -102,6 +134,8 @@ def _with_layers(config: Any, layers: Sequence[int], count: int) -> Any:
         if isinstance(value, (list, tuple)) and len(value) == count and key not in ("architectures",):
             setattr(config, key, [value[number] for number in layers])
     config.num_hidden_layers = len(layers)
+    if hasattr(config, "kept"):  # of a teacher which was made narrower itself
+        del config.kept
     return config
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models.building import described_by, require_files
@@ -14,9 +14,11 @@ from compressor.models.hugging_face import require_hf, require_plain_config
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.weights import tensors_sha256
 from compressor.references import Reference
+from compressor.schema.preprocess import TextPreprocess
 from compressor.schema.student import Weights
+from compressor.tasks.text_classification.models import static
 from compressor.tasks.text_classification.models.classifier import TextClassifier, token_types
-from compressor.tasks.text_classification.models.cutting import asked_layers, cut
+from compressor.tasks.text_classification.models.cutting import asked_layers, cut, one_teacher
 from compressor.tasks.text_classification.models.hf_models import (
     built,
     config_from,
@@ -24,11 +26,12 @@ from compressor.tasks.text_classification.models.hf_models import (
     preprocess_for,
     with_new_classifier,
 )
+from compressor.tasks.text_classification.models.static import StaticClassifier
 from compressor.tasks.text_classification.tokenization import FILE, TextTokenizer, kept, of_texts, read_tokenizer
 
 __all__ = ["create_student", "create_trainee", "require_student"]
 
-FORMS = "layers:N, layers:half, layers:0,2,5, hf:REPO_OR_PATH or hf:CONFIG.json"
+FORMS = "layers:N, layers:half, layers:0,2,5, layers:N,width:W, static:D, hf:REPO_OR_PATH or hf:CONFIG.json"
 
 
 def require_student(reference: str, init: str) -> None:
@@ -36,6 +39,8 @@ def require_student(reference: str, init: str) -> None:
     named = Reference.parse(reference)
     if named.scheme == "layers":
         asked_layers(reference)
+    elif named.scheme == static.FAMILY:
+        static.asked_width(reference)
     elif named.scheme == "hf" and named.rest:
         if Path(named.rest).suffix != ".json":
             require_hf(named.rest)
@@ -59,8 +64,9 @@ def create_student(
     stated."""
     require_student(reference, init)
     named = Reference.parse(reference)
-    if named.scheme == "layers":
-        return _cut(reference, init, class_names, max_length, teacher)
+    if named.scheme in ("layers", static.FAMILY):
+        make = _cut if named.scheme == "layers" else _static
+        return make(reference, init, class_names, max_length, _required(teacher, reference))
     if init == "pretrained":
         return create_trainee(load_hf(named.rest or "", max_length), class_names)
     return _drawn(reference, Path(named.rest or ""), class_names, max_length, teacher)
@@ -68,36 +74,34 @@ def create_student(
 
 def create_trainee(backbone: LoadedModel, class_names: Sequence[str]) -> LoadedModel:
     """`backbone` with a new classifier for `class_names`."""
-    network = inner_of(backbone.network)
-    if not isinstance(network, TextClassifier):
+    inner = inner_of(backbone.network)
+    if isinstance(inner, TextClassifier):
+        network: nn.Module = with_new_classifier(inner, len(class_names))
+    elif isinstance(inner, StaticClassifier):
+        network = static.with_new_classifier(inner, len(class_names))
+    else:
         raise KdcError(
             f"{backbone.weights.source} cannot be trained: it is several networks",
             "distill it into one: kdc distill --teacher …",
         )
-    network = with_new_classifier(network, len(class_names)).train(network.training)
+    network.train(inner.training)
     weights = backbone.weights.model_copy(update={"parameters": _count(network)})
     names = tuple((name,) for name in class_names)
     return check_input(replace(backbone, network=network, class_names=names, weights=weights, headless=False))
 
 
 def _cut(
-    reference: str, init: str, class_names: Sequence[str], max_length: int | None, teacher: LoadedModel | None
+    reference: str, init: str, class_names: Sequence[str], max_length: int | None, teacher: LoadedModel
 ) -> LoadedModel:
-    if teacher is None:
-        raise KdcError(
-            f"student {reference!r} is cut out of its teacher, and this one is no network",
-            "--student hf:PATH, with its own weights",
-        )
-    network, layers, count = cut(teacher, reference, drawn=init == "random")
+    made = cut(teacher, reference, drawn=init == "random")
+    network = made.network
     source = teacher.weights.source
-    before = of_texts(teacher.preprocess)
-    # Of these data, the pair and the length are found anew (lengths.fitted).
-    changes: dict[str, object] = {"pair": None, "token_types": token_types(network.model)}
-    if max_length is not None:
-        changes["max_length"] = max_length
-    shown = ", ".join(map(str, layers))
+    preprocess = _anew(teacher, max_length, token_types(network.model))
+    shown = ", ".join(map(str, made.layers))
     start = "drawn at random" if init == "random" else "with the teacher's weights"
-    note = f"student {reference}: layers {shown} of the {count} of {source} (0 to {count - 1}), {start}"
+    notes = [f"student {reference}: layers {shown} of the {made.count} of {source} (0 to {made.count - 1}), {start}"]
+    if made.kept is not None:
+        notes.append(f"student {reference}: {made.kept.told(made.layers)}")
     weights = Weights(
         source=f"{reference} of {source}",
         architecture=teacher.weights.architecture,
@@ -106,7 +110,50 @@ def _cut(
         parameters=_count(network),
     )
     names = tuple((name,) for name in class_names)
-    return check_input(LoadedModel(network, before.model_copy(update=changes), names, weights, "hf", notes=(note,)))
+    return check_input(LoadedModel(network, preprocess, names, weights, "hf", notes=tuple(notes)))
+
+
+def _static(
+    reference: str, init: str, class_names: Sequence[str], max_length: int | None, teacher: LoadedModel
+) -> LoadedModel:
+    network, source = one_teacher(teacher, reference), teacher.weights.source
+    if init == "random":
+        made, note = static.drawn(reference, len(class_names), teacher), "its values drawn at random"
+    else:
+        told = static.distilled(reference, len(class_names), teacher, network)
+        made, note = told.network, (
+            f"what {source} makes of each of {told.tokens:,} tokens alone, its principal components "
+            f"({100 * told.explained:.0f} % of the variance), weighed by rank as Model2Vec does"
+        )  # fmt: skip
+    weights = Weights(
+        source=f"{reference} of {source}",
+        architecture=reference,
+        sha256=tensors_sha256(made.state_dict()),
+        licence=teacher.weights.licence,
+        parameters=_count(made),
+    )
+    names = tuple((name,) for name in class_names)
+    note = f"student {reference}: a table of {len(made.table.weight):,} tokens: {note}"
+    return check_input(LoadedModel(made, _anew(teacher, max_length, 0), names, weights, static.FAMILY, notes=(note,)))
+
+
+def _required(teacher: LoadedModel | None, reference: str) -> LoadedModel:
+    if teacher is None:
+        made = "cut out of" if reference.startswith("layers:") else "distilled from"
+        raise KdcError(
+            f"student {reference!r} is {made} its teacher, and this one is no network",
+            "--student hf:PATH, with its own weights",
+        )
+    return teacher
+
+
+def _anew(teacher: LoadedModel, max_length: int | None, kinds: int) -> TextPreprocess:
+    """How the teacher reads texts, for a student that is told so many kinds of tokens: whether they are pairs, and how
+    long, is found anew of its data (lengths.fitted)."""
+    changes: dict[str, object] = {"pair": None, "token_types": kinds}
+    if max_length is not None:
+        changes["max_length"] = max_length
+    return of_texts(teacher.preprocess).model_copy(update=changes)
 
 
 def _drawn(
@@ -140,12 +187,12 @@ def _tokenizer(folder: Path, reference: str, teacher: LoadedModel | None) -> tup
     if (folder / FILE).is_file():
         return read_tokenizer(folder, reference), ()
     network = None if teacher is None else inner_of(teacher.network)
-    if not isinstance(network, TextClassifier):
+    if not isinstance(network, (TextClassifier, StaticClassifier)):
         raise KdcError(f"student {reference}: no {FILE} lies beside it, and no teacher has one that it could take")
     assert teacher is not None
     note = f"student {reference} reads texts by the tokenizer of {teacher.weights.source}: it has none"
     return kept(TextTokenizer(network.tokenizer, FILE)), (note,)
 
 
-def _count(network: torch.nn.Module) -> int:
+def _count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())

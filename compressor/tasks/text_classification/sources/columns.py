@@ -1,13 +1,14 @@
 """Which columns of a table hold the texts and the labels: those that were stated, or else known by their names."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from compressor.data.labels import listed
 from compressor.errors import KdcError, did_you_mean
 from compressor.schema.student import Columns
 
-__all__ = ["Chosen", "choose", "has_texts"]
+__all__ = ["Chosen", "choose", "has_texts", "require_words"]
 
 TEXT_COLUMNS = frozenset(
     {
@@ -30,23 +31,36 @@ LABEL_COLUMNS = frozenset(
 )
 NO_TEXT = frozenset({"id", "idx", "index", "uid", "guid", "uuid", "", "unnamed: 0", "row", "no", "number", "split"})
 """Columns that number samples, or say where they belong."""
+NUMBER = re.compile(r"[+-]?[\d.,' ]*\d[\d.,' ]*(e[+-]?\d+)?%?|nan", re.IGNORECASE)
+"""As people and programs of any country write one."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """`text`: one column, or the two of a pair; `label`. As the table spells them."""
+    """`text`: one column, or the two of a pair; `label`, None where none is read. As the table spells them."""
 
     text: tuple[str, ...]
-    label: str
+    label: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, the label last."""
+        return self.text if self.label is None else (*self.text, self.label)
 
     @property
     def note(self) -> str:
         kind = "column" if len(self.text) == 1 else "columns"
-        return f"texts from {kind} {' and '.join(self.text)}, labels from column {self.label}"
+        labels = f", labels from column {self.label}" if self.label is not None else ""
+        return f"texts from {kind} {' and '.join(self.text)}{labels}"
 
 
-def choose(columns: Sequence[str], asked: Columns, where: object) -> Chosen:
-    """The columns that count; raises KdcError where they are not there, or where several may be meant."""
+def choose(
+    columns: Sequence[str], asked: Columns, where: object, numeric: Collection[str] = (), *, labelled: bool = True
+) -> Chosen:
+    """The columns that count; raises KdcError where they are not there, or where several may be meant. `numeric`: those
+    that hold no texts, by their type. Where they are not to be `labelled`, a column of labels is passed over."""
+    if not labelled:
+        return _without_label(columns, asked, where, numeric)
     label = _label(columns, asked, where)
     if asked.text:
         text = tuple(_stated(name, "--text-column", columns, where) for name in asked.text)
@@ -55,7 +69,17 @@ def choose(columns: Sequence[str], asked: Columns, where: object) -> Chosen:
         if label in text:
             raise KdcError(f"{where}: column {label} cannot be both the text and the label", "--label-column NAME")
         return Chosen(text, label)
-    return Chosen(_text(columns, label, where), label)
+    return Chosen(_text(columns, label, where, numeric), label)
+
+
+def _without_label(columns: Sequence[str], asked: Columns, where: object, numeric: Collection[str]) -> Chosen:
+    """Columns that were stated for the labelled data count where they are here too."""
+    stated = [name for name in asked.text if _plain(name) in map(_plain, columns)]
+    if asked.text and len(stated) == len(asked.text):
+        return Chosen(tuple(_stated(name, "--text-column", columns, where) for name in stated), None)
+    labels = {*LABEL_COLUMNS, *([_plain(asked.label)] if asked.label is not None else [])}
+    left = [name for name in columns if _plain(name) not in labels]
+    return Chosen(_text(left, None, where, numeric), None)
 
 
 def has_texts(columns: Sequence[str], asked: Columns) -> str:
@@ -63,6 +87,20 @@ def has_texts(columns: Sequence[str], asked: Columns) -> str:
     names = [name for name in columns if _plain(name) in TEXT_COLUMNS] or [*asked.text]
     pair = next((pair for pair in PAIRS if {*pair} <= {*map(_plain, columns)}), ())
     return ", ".join(names or pair)
+
+
+def require_words(cells: Iterable[object], name: str, asked: Columns, where: object) -> None:
+    """Raise KdcError for a column that was taken for texts and holds nothing but numbers, unless it was stated."""
+    seen = [cell for cell in cells if cell is not None and str(cell).strip()]
+    if seen and not asked.text and all(map(_is_number, seen)):
+        raise KdcError(
+            f"{where}: column {name}, which would be the text, holds only numbers, as {str(seen[0]).strip():.20}",
+            f"name the column that holds the texts, --text-column NAME; or insist: --text-column {name}",
+        )
+
+
+def _is_number(cell: object) -> bool:
+    return NUMBER.fullmatch(str(cell).strip()) is not None
 
 
 def _label(columns: Sequence[str], asked: Columns, where: object) -> str:
@@ -81,7 +119,9 @@ def _label(columns: Sequence[str], asked: Columns, where: object) -> str:
     )
 
 
-def _text(columns: Sequence[str], label: str, where: object) -> tuple[str, ...]:
+def _text(
+    columns: Sequence[str], label: str | None, where: object, numeric: Collection[str]
+) -> tuple[str, ...]:  # fmt: skip
     left = [name for name in columns if name != label]
     names = [name for name in left if _plain(name) in TEXT_COLUMNS]
     plain = {_plain(name): name for name in left}
@@ -99,7 +139,7 @@ def _text(columns: Sequence[str], label: str, where: object) -> tuple[str, ...]:
     if names and len({*names}) < len(names):
         raise KdcError(f"{where} has several columns {names[0]}", "keep one of them")
     if not names:  # the only one that may be it
-        others = [name for name in left if _plain(name) not in NO_TEXT]
+        others = [name for name in left if _plain(name) not in NO_TEXT and name not in numeric]
         names = others if len(others) == 1 else []
     if len(names) == 1:
         return (names[0],)
