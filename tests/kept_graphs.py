@@ -141,6 +141,10 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tobytes"):
         return str(value.dtype), value.shape, value.tobytes()
     kind = type(value)
+    if isinstance(value, functools.partial):
+        return _plain(value.func), _plain(value.args), _plain(value.keywords)
+    if hasattr(value, "to_dict") and not isinstance(value, type):  # a configuration of transformers
+        return kind.__qualname__, _plain(value.to_dict())
     if is_dataclass(value) or isinstance(value, SimpleNamespace):
         return kind.__qualname__, _plain(vars(value))
     return getattr(value, "__qualname__", f"{kind.__module__}.{kind.__qualname__}")

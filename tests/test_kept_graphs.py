@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,21 @@ def test_other_weights_give_what_torch_gives(tmp_path: Path, monkeypatch: pytest
     assert followed == [True, False]
 
 
+class Config:
+    """As those of transformers."""
+
+    heads = 2
+
+    def to_dict(self) -> dict[str, int]:
+        return {"heads": self.heads}
+
+
 class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
         self.factor, self.table = 2.0, torch.ones(2)
+        self.act, self.config = partial(nn.functional.elu, alpha=1.0), Config()
 
 
 def tied(module: Scaled) -> None:
@@ -77,6 +88,8 @@ def tied(module: Scaled) -> None:
     [
         lambda module: setattr(module, "factor", 3.0),
         lambda module: setattr(module, "table", torch.tensor([1.0, 2.0])),
+        lambda module: setattr(module, "act", partial(nn.functional.elu, alpha=2.0)),
+        lambda module: setattr(module.config, "heads", 4),
         lambda module: module.train(),
         lambda module: setattr(module, "second", nn.Linear(2, 3)),
         tied,
