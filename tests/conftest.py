@@ -54,8 +54,8 @@ STARTERS = ("compressor.measure.devices.local", "compressor.measure.machine", "c
 
 BEGUN_FIRST = (
     "test_kill_points", "test_every_precision", "test_distill_processes", "test_ci_examples", "test_additions",
-    "test_cli", "test_distill_api", "test_export_executorch", "test_export_by_force", "test_distill_terms",
-    "test_targets_whole_way", "test_examples", "test_export_qat", "test_distill_specialists",
+    "test_text_export", "test_cli", "test_distill_api", "test_export_executorch", "test_export_by_force",
+    "test_distill_terms", "test_targets_whole_way", "test_examples", "test_export_qat", "test_distill_specialists",
     "test_text_whole_way", "test_export_skeletons", "test_deploy_mobile", "test_explain_whole_way",
     "test_terminal_console", "test_quantization_squeeze_excite", "test_measure_by_force", "test_export_quick",
     "test_bundle_change", "test_export_onnx", "test_measure_local", "test_measure_ssh", "test_export_openvino_int8",
