@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from compressor.assets import asset_dir
 from compressor.measure import constants, doctor, session
@@ -26,7 +27,7 @@ from compressor.schema.doctor import Diagnosis
 from tests.forked import FOLDER, begun, interpreter, python
 from tests.kept_graphs import KEPT_GRAPHS
 from tests.kit import TRAINING, Ended, call, write_colours
-from tests.shared import each_registry_once, made_once, shared_folder
+from tests.shared import each_graph_once, each_registry_once, made_once, shared_folder
 
 pytest_plugins = ["tests.image_fixtures", "tests.model_fixtures"]
 
@@ -52,14 +53,15 @@ STARTERS = ("compressor.measure.devices.local", "compressor.measure.machine", "c
 
 
 BEGUN_FIRST = (
-    "test_kill_points", "test_every_precision", "test_cli", "test_export_executorch", "test_additions",
-    "test_distill_api", "test_ci_examples", "test_distill_processes", "test_export_by_force", "test_examples",
-    "test_export_qat",
-    "test_quantization_squeeze_excite", "test_targets_whole_way", "test_distill_specialists",
-    "test_export_openvino_int8", "test_nouns", "test_distill_kills", "test_students_whole_way", "test_distill_qat",
-    "test_distill_resources", "test_export_openvino", "test_bundle_change", "test_second_task",
-    "test_predictions_whole_way", "test_distill_terms", "test_deploy_clean", "test_distill_run_folder",
-    "test_targets_agent", "test_targets_bench",
+    "test_kill_points", "test_every_precision", "test_distill_processes", "test_ci_examples", "test_additions",
+    "test_text_export", "test_cli", "test_distill_api", "test_export_executorch", "test_export_by_force",
+    "test_distill_terms", "test_targets_whole_way", "test_examples", "test_export_qat", "test_distill_specialists",
+    "test_text_whole_way", "test_export_skeletons", "test_deploy_mobile", "test_explain_whole_way",
+    "test_terminal_console", "test_quantization_squeeze_excite", "test_measure_by_force", "test_export_quick",
+    "test_bundle_change", "test_export_onnx", "test_measure_local", "test_measure_ssh", "test_export_openvino_int8",
+    "test_nouns", "test_distill_kills", "test_students_whole_way", "test_distill_qat", "test_memory",
+    "test_distill_resources", "test_export_openvino", "test_second_task", "test_predictions_whole_way",
+    "test_deploy_clean", "test_distill_run_folder", "test_targets_agent", "test_targets_bench",
 )  # fmt: skip
 """Modules that take longest, so that two workers, each with whole modules, come to their end together. The first needs
 nothing that the second makes."""
@@ -165,7 +167,15 @@ def _caches_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_exports() -> Iterator[None]:
-    with each_registry_once():
+    with each_registry_once(), each_graph_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def real_exports() -> Iterator[None]:
+    """Of modules that are about what torch.onnx.export makes: each network is followed each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(KEPT_GRAPHS)
         yield
 
 
@@ -203,6 +213,14 @@ def _no_machine_is_too_busy() -> Iterator[None]:
     and would let any test of something else fail on a busy machine. `honest_bias` is for those that are about it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conditions, "AA_BIAS", 1e9)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_command_line_is_read_once() -> Iterator[None]:
+    """typer makes the commands and their options anew from the functions' signatures in each call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         yield
 
 

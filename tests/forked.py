@@ -148,7 +148,9 @@ def serve(place: str, libraries: Sequence[str]) -> dict[str, Any] | None:
     if "compressor" in libraries:
         import_all_of("compressor")
         onnx = sys.modules["torch.onnx"]
-        onnx.export = importlib.import_module("kept_graphs").kept(onnx.export)  # type: ignore[attr-defined]
+        graphs = importlib.import_module("kept_graphs")
+        graphs.imported_by_exports()
+        onnx.export = graphs.kept(onnx.export)  # type: ignore[attr-defined]
     sys.path.remove(str(ROOT))
     gc.freeze()
     gc.set_threshold(50_000)

@@ -18,7 +18,6 @@ from compressor.schema.measurement import Machine
 from compressor.schema.quantization import ByClass, Score
 from compressor.schema.student import Request
 from compressor.schema.tensors import TensorSpec
-from tests.shared import each_graph_once
 
 __all__ = [
     "MACHINE",
@@ -79,10 +78,7 @@ def call(*arguments: object) -> int:
     """`kdc`, for fixtures that outlive a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["kdc", *map(str, arguments)])
-        if arguments[:1] != ("export",):
-            return cli.run()
-        with each_graph_once():
-            return cli.run()
+        return cli.run()
 
 
 def write_colours(folder: Path, each: int = 40) -> Path:

@@ -41,7 +41,8 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @contextmanager
 def each_graph_once() -> Iterator[None]:
-    """torch.onnx.export, asked once for each network (kept_graphs.py). Tests of the exporter itself do without this."""
+    """torch.onnx.export, which follows each network once (kept_graphs.py). Tests of the exporter itself do without it
+    (`real_exports`)."""
     import torch
 
     with pytest.MonkeyPatch.context() as patch:

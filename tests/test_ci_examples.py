@@ -22,7 +22,7 @@ WORKFLOW, ACTION, GITLAB = CI / "github" / "kdc.yml", CI / "github" / "action.ym
 
 RECIPE = """schema: 1
 epochs: 3
-batch_size: 16
+batch_size: 64
 crop_pct: 1.0
 losses: [{name: kd, weight: 0.9, temperature: 4.0}, {name: cross_entropy, weight: 0.1}]
 optimizer: {lr: 0.01}
@@ -59,7 +59,7 @@ ALWAYS = {
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     def make(folder: Path) -> None:
         code = call(
-            "teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--data", "digits", "--epochs", 4,
+            "teach", "--teacher", "timm:test_resnet", "--teacher-init", "random", "--data", "digits", "--epochs", 2,
             "--out", folder / "run", *TRAINING, "--set", "head_epochs=0", "--set", "optimizer.lr=0.01",
             "--set", "views.hflip=false",
         )  # fmt: skip

@@ -127,8 +127,10 @@ def json_value(text: str | bytes, where: str, *, depth: int = JSON_DEPTH) -> Any
     for _ in range(depth):
         if not level:
             break
-        inside = (inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))
-        level = [inner for inner in inside if isinstance(inner, (dict, list))]
+        level = [
+            inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]  # fmt: skip
     if level:
         raise KdcError(f"{where}: nested deeper than {depth} levels")
     return value

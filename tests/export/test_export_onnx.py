@@ -16,6 +16,8 @@ from compressor.export.bundle.macs import count_macs
 from compressor.export.onnx.graph import to_onnx
 from tests.kit import pixels
 
+pytestmark = pytest.mark.usefixtures("real_exports")
+
 METADATA = {"licence": "apache-2.0", "class_names": '["cat","dög"]'}
 
 

@@ -18,6 +18,7 @@ from compressor.files.bundle_change import deliver, new_folder, next_state, prom
 from compressor.files.bundle_folder import NEXT, UNMEASURED, claim, counted, files_of, holds_bundle, read_steadily
 from compressor.report import check, finish, refresh, seal, verify
 from compressor.report.integrity import seal_line
+from compressor.schema.report import Report
 
 Make = Callable[..., Path]
 
@@ -79,6 +80,22 @@ def work_in(bundle: Path) -> list[str]:
     return sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob(".kdc*"))
 
 
+@pytest.fixture
+def written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text of the reports on one and the same report is made once: that takes longer than all that a kill is
+    about, and touches no file."""
+    package = import_module("compressor.report")
+    texts_of, texts = package.texts_of, dict[str, dict[str, str]]()
+
+    def once(bundle_dir: Path, report: Report, *others: Any) -> dict[str, str]:
+        key = f"{report.model_dump_json()} {others[1:]}"
+        if key not in texts:
+            texts[key] = texts_of(bundle_dir, report, *others)
+        return texts[key]
+
+    monkeypatch.setattr(package, "texts_of", once)
+
+
 def as_measured(bundle: Path) -> None:
     """As a measurement on the device leaves it: there is something for `kdc report` to take up."""
     (bundle / "measurements" / "log.txt").write_text("new", encoding="utf-8")
@@ -86,6 +103,7 @@ def as_measured(bundle: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.usefixtures("written_once")
 def test_killed_at_any_call_a_report_leaves_the_old_or_the_new(sealed: Path, tmp_path: Path) -> None:
     """The seal of the old state covers what the device measured, so that both states pass the check."""
     as_measured(sealed)

@@ -4,7 +4,7 @@ an estimate says what it is and judges nothing."""
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from compressor.schema.unmeasured import EstimatedStudent
 from compressor.students.estimate import api as api_module
 from compressor.students.estimate import basis as basis_module
 from compressor.students.estimate.api import Layers
-from compressor.students.estimate.basis import arithmetic_of, kept_of, measured_of
+from compressor.students.estimate.basis import Looked, arithmetic_of, kept_of, measured_of
 from compressor.students.estimate.calibration import Measured, accuracy_of, calibrated, left_out, split_families
 from compressor.students.estimate.layers import KINDS, PRODUCTS, Layer, layers_of
 from compressor.students.estimate.roofline import (
@@ -43,6 +43,24 @@ from tests.kit import MACHINE, Ended
 from tests.students.test_students_table import figures
 
 Kdc = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_candidate_is_looked_at_once() -> Iterator[None]:
+    """And not once in each command: building one and running it on no device takes a fifth of a second."""
+    look, looked = Layers._look, dict[tuple[object, ...], Looked]()
+
+    def once(layers: Layers, *asked: object) -> Looked:
+        key = (layers._candidates, layers._batch, vars(api_module)["layers_of"], *asked)
+        if key not in looked:
+            looked[key] = look(layers, *asked)  # type: ignore[arg-type]
+        return looked[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Layers, "_look", once)
+        yield
+
+
 SMALL = {
     "lcnet_035": "LCNet", "lcnet_050": "LCNet", "mobilenetv3_small_050": "MobileNetV3",
     "mobilenetv2_035": "MobileNetV2", "mobilenetv4_conv_small_035": "MobileNetV4", "ghostnet_050": "GhostNet",
