@@ -27,8 +27,8 @@ MADE = f"<!-- Made by `{COMMAND}`. Edits here are lost. -->\n"
 
 # Schema modules in the order of the page, what people write first; others follow.
 FIRST = (
-    "recipe", "profile", "student", "specialists", "predictions", "preprocess", "quantization", "bundle", "manifest",
-    "measurement", "report", "doctor",
+    "recipe", "views", "profile", "student", "specialists", "predictions", "preprocess", "quantization", "bundle",
+    "manifest", "measurement", "report", "doctor",
 )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class Asked:
         raced = self.race.named if self.race else ()
         students = [name for name in (self.student, *raced, *self.assistants) if name]
         task = self.task.named(self.data, self.teachers, students, heard)
-        options = {"--qat": self.qat, "--profile": self.profile, "--students": raced, "--unlabelled": self.unlabelled}
+        options = {"--qat": self.qat, "--profile": self.profile, "--students": raced}
         for option, given in options.items():
             if given:
                 require_able(task, option)

@@ -78,12 +78,16 @@ def _yaml(key: str, value: object) -> str:
 
 
 def recipe_of(value: "RecipeLike | None") -> Path | Mapping[str, Any] | None:
-    """A recipe's file, or its keys and values."""
+    """A recipe's file, or its keys and values; those of a recipe of kdc's own, by its name."""
+    from compressor.distill.regimes import BY_NAME, built_in
     from compressor.schema.recipe import Recipe
 
     if isinstance(value, Recipe):
         return value.model_dump(mode="json")
-    return value if value is None or isinstance(value, Mapping) else path_of(value, "recipe")
+    if value is None or isinstance(value, Mapping):
+        return value
+    path = path_of(value, "recipe")
+    return built_in(str(path)) if str(path) in BY_NAME and not path.exists() else path
 
 
 def profile_of(value: "ProfileLike", sets: Sequence[str] = ()) -> "Profile":

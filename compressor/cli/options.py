@@ -137,10 +137,18 @@ Precompute = Annotated[
 ]
 Unlabelled = Annotated[
     str | None,
-    typer.Option(metavar="REF", help="More images to learn from, without labels: any folder of them, or as --data."),
+    typer.Option(
+        metavar="REF",
+        help="More to learn from, without labels: any folder of it, or as --data; of texts text:FILE, one a line, too.",
+    ),
 ]
 Data = Annotated[str, typer.Option(help=f"What to train on: {DATA}.")]
-Recipe = Annotated[Path | None, typer.Option(help="A recipe (YAML) instead of the default one.")]
+Recipe = Annotated[
+    Path | None,
+    typer.Option(
+        help="A recipe (YAML) instead of the default one; or text_distilbert, text_tinybert: stages for texts."
+    ),
+]
 InputSize = Annotated[int | None, typer.Option(min=8, max=4096, help="Of images: height and width in pixels.")]
 Task = Annotated[
     str | None,

@@ -104,7 +104,9 @@ def _kept(plan: TrainingPlan, recipe: Recipe, every_view: bool, context: RunCont
     if plan.teacher is None or not any(term.asks_teacher for term in looking.terms):
         return None
     task = task_named(plan.request.task)
-    feed = task.feed(plan.data, plan.inputs, recipe, store=None, device=context.speed.device, progress=Silent())
+    feed = task.feed(
+        plan.data, plan.inputs, recipe, store=None, device=context.speed.device, progress=Silent(), teacher=plan.teacher
+    )
     codec = Codec.of(recipe.teacher_answers, plan.classes, kept_layers(looking.terms, looking.sides))
     names = [layer.name for side in looking.sides.values() for layer in side.teacher]
     return keeping(

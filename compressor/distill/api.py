@@ -17,9 +17,11 @@ from compressor.distill.plan import TrainingPlan
 from compressor.distill.recipes import refuse_new_views
 from compressor.distill.run_folder import Destination, acquired, discard_backup, held
 from compressor.distill.run_refusals import refuse_place
-from compressor.distill.stages import bind_stages, refuse_stages, require_learnable
+from compressor.distill.stages import bind_stages, opened, refuse_stages, require_learnable
 from compressor.distill.teacher.predictions import require_teachable
+from compressor.distill.token_heads import give_heads, head_for_views
 from compressor.distill.trainer import log_sizes, precompute_answers, train_and_save
+from compressor.distill.without_effect import refuse_without_effect
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
@@ -29,7 +31,7 @@ from compressor.models.prediction_table import load_table, require_alone
 from compressor.models.references import NO_MODEL, is_table
 from compressor.processes.team import team
 from compressor.progress import Progress, Silent
-from compressor.schema.recipe import Ensemble, Recipe, TeacherAnswers, Transfer
+from compressor.schema.recipe import Recipe, Transfer
 from compressor.schema.student import Request, Student
 from compressor.tasks.table import TASKS, task_named
 
@@ -90,6 +92,7 @@ def _teaching(request: Request, progress: Progress) -> TrainingPlan:
     trainee = task.fitted(task.with_range(trainee, recipe.pixel_range, progress), data, request.input_size, progress)
     if recipe.transfer.correct_bias:
         require_correctable(trainee, data, recipe.transfer)
+    give_heads(terms, trainee, None, progress)
     return TrainingPlan(request, recipe, data, trainee, None, made_from, specialty=specialty)
 
 
@@ -167,6 +170,7 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     recipe, terms = request.recipe, early_checked(request)
     data = data or training_data(request, terms, progress)
     _refuse_unkeepable(recipe, data, progress)
+    data, stage_data = opened(request, data, progress)
     names = data.info.class_names
     teacher, table = load_teacher(request, names, progress=progress), load_table(request, names)
     if table is not None:
@@ -179,13 +183,18 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     made = task.create_student(request.student, request.init, names, request.input_size, recipe.crop_pct, origin)
     (student,) = told(progress, task.with_range(made, recipe.pixel_range, Silent()))
     student = task.fitted(student, data, request.input_size, progress)
+    for other in stage_data:
+        if other is not None:  # whether it can be read, and what of it is cut
+            task.fitted(student, other, None, progress)
     if recipe.transfer.correct_bias:
         require_correctable(student, data, recipe.transfer)
     peers = [_peer(number, request, data) for number, _ in enumerate(recipe.peers)]
     plan = TrainingPlan(
         request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table,
-        passes=request.steps_per_epoch,
+        passes=request.steps_per_epoch, stage_data=stage_data,
     )  # fmt: skip
+    give_heads(terms, student, teacher, progress)
+    head_for_views(recipe.views, teacher)
     require_learnable(plan)
     if plan.left_out and not any(term.asks_teacher for term in plan.terms):
         name, why = next(iter(plan.left_out.items()))
@@ -201,7 +210,7 @@ def early_checked(request: Request) -> list[Term]:
     that is known before the data are open."""
     require_alone(request)
     terms = bind_stages(request.recipe, has_teacher=has_teacher(request))
-    _refuse_without_effect(request, terms)
+    refuse_without_effect(request, terms)
     return terms
 
 
@@ -212,23 +221,6 @@ def _peer(number: int, request: Request, data: Dataset) -> LoadedModel:
         model = task.create_student(peer.student, peer.init, names, request.input_size, request.recipe.crop_pct)
         model = task.fitted(model, data, request.input_size, Silent())
         return task.with_range(model, request.recipe.pixel_range, Silent())
-
-
-def _refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:
-    """Raise KdcError for what was asked for and would change nothing, or mean nothing."""
-    teacher, recipe = request.teacher, request.recipe
-    if teacher == "peers" and not recipe.peers:
-        hint = f"--set 'peers=[{{student: {TASKS[request.task].named}:NAME}}]', and the loss mutual"
-        raise KdcError("--teacher peers: the recipe names none", hint)
-    if teacher in NO_MODEL and request.teacher_classes is not None:
-        raise KdcError(f"--teacher-classes: --teacher {teacher} has the data's classes", "leave it out")
-    if teacher == "peers" and recipe.teacher_answers != TeacherAnswers():
-        raise KdcError("recipe teacher_answers: peers answer anew at each step, and whole", "leave it out")
-    raw = [term.name for term in terms if term.row.raw_logits]
-    if raw and (request.other_teachers or teacher.startswith("specialists:") or recipe.teacher_answers.top_k):
-        raise KdcError(f"{raw[0]} takes each logit by itself, and this teacher answers probabilities", "kd")
-    if not request.other_teachers and recipe.ensemble != Ensemble():
-        raise KdcError("recipe ensemble says how several teachers answer as one, and there is one", "leave it out")
 
 
 def _refuse_unkeepable(recipe: Recipe, data: Dataset, progress: Progress) -> None:

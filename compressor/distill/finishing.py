@@ -14,6 +14,7 @@ from compressor.distill.methods.bias_correction import correct_bias, unseen_reca
 from compressor.distill.methods.ranking import FIGURES
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import discard_backup
+from compressor.distill.stages import steps_before
 from compressor.distill.teacher.card import card_of, shown, tell_lost_classes
 from compressor.distill.teacher.gap import tell_gap
 from compressor.distill.teacher.setup import scored
@@ -53,7 +54,7 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
         write_history(out, [*trained.position.history, row])
     validation, answers = feed.evaluate(student, "validation"), feed.logits(student, "test")
     test = accuracy_of(answers, plan.data.test.labels, "test")
-    card = _told(trained, student, feed, (validation, test), answers, context)
+    card = _told(trained, student, feed, (validation, test), answers, out, context)
     if context.resources.tracker:
         accelerator.log({"test/accuracy": test.accuracy}, step=plan.recipe.epochs)
         accelerator.end_training()
@@ -64,7 +65,7 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
     if row:
         finished = finished.model_copy(update={"bias_correction": row["bias_correction"]})
     if accelerator.is_main_process:
-        learned = plan.data.train.contents
+        learned = plan.learned_from
         if trained.before is not None:
             learned = np.concatenate([learned, trained.before])
         finished = finished.model_copy(update={"trained_on": save_trained_on(out, learned)})
@@ -82,7 +83,7 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
 
 def _told(
     trained: Trained, student: BatchModel, feed: Feed, scores: tuple[Accuracy, Accuracy],
-    answers: NDArray[np.float32], context: RunContext,
+    answers: NDArray[np.float32], out: Path, context: RunContext,
 ) -> TeacherCard | None:  # fmt: skip
     """The card: of a model that was taught, its own; else its teacher's. `scores`: on validation and test; `answers`:
     its logits to test."""
@@ -94,7 +95,8 @@ def _told(
     left_out = plan.recipe.transfer.without
     tell_lost_classes(made, (test,) if teaching else scores, names, progress, left_out=left_out)
     if plan.teacher is not None:
-        tell_gap(feed.right, plan.teacher.weights.source, plan.recipe.epochs_in_all * feed.steps_per_epoch, progress)
+        steps = plan.recipe.epochs * feed.steps_per_epoch + steps_before(out)
+        tell_gap(feed.right, plan.teacher.weights.source, steps, progress)
     if left_out:
         progress.note(unseen_recall(answers, plan.data, plan.recipe.transfer))
     return card

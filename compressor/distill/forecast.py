@@ -17,6 +17,7 @@ from compressor.distill.methods.assistants import require_possible
 from compressor.distill.methods.control import require_controllable
 from compressor.distill.methods.halving import over_share, rounds_of
 from compressor.distill.methods.qat import require_quantizable
+from compressor.distill.recipes import with_new_views
 from compressor.distill.run_folder import Destination, acquire
 from compressor.distill.teacher.keeping import Keeping
 from compressor.distill.teacher.predictions import taught_by
@@ -48,7 +49,7 @@ STATES = 2 * 5
 class _Timed:
     """What was timed of one student. `decoded`: bytes of all images, and whether they are `kept`, or decoded anew each
     time; `feed`: how it sees them, by which those who race share what is decoded; `ahead`: the teacher's answers that
-    are kept for it."""
+    are kept for it; `stages`: steps of an epoch of each stage before the last."""
 
     steps: int
     step_s: Spread
@@ -59,6 +60,11 @@ class _Timed:
     feed: str
     kept: bool = True
     ahead: Ahead = NOTHING_KEPT
+    stages: tuple[int, ...] = ()
+
+    def of_stage(self, number: int) -> "_Timed":
+        """In a stage before the last, from 1."""
+        return replace(self, steps=self.stages[number - 1]) if self.stages else self
 
 
 def forecast(
@@ -122,16 +128,14 @@ def _time(
     require_trainable(plan)
     batch, _ = batch_size_of(plan.recipe, len(data.train), 1)
     few = replace(data, train=_some(data.train, STEPS * batch), validation=_some(data.validation, VALIDATION))
-    views = plan.recipe.views.model_copy(update={"distinct": None})
-    changes = {"epochs": PASSES + 1, "head_epochs": 0, "views": views}
-    short = replace(plan, data=few, recipe=plan.recipe.model_copy(update=changes))
+    changes = {"epochs": PASSES + 1, "head_epochs": 0}
+    short = replace(plan, data=few, recipe=with_new_views(plan.recipe).model_copy(update=changes))
     stored = task_named(request.task).stored_bytes(data, plan.inputs)
     kept, _ = context.resources.may_decode(stored, out)
-    resources = context.resources if kept else replace(context.resources, decode_cache=0)
-    quiet = replace(context, progress=Muted(context.progress), resources=resources)
+    quiet = _quiet(context, kept)
     folder.mkdir()
     started = time.perf_counter()
-    feed = feed_for(few, short.inputs, short.recipe, folder / "decoded", quiet)
+    feed = feed_for(few, short.inputs, short.recipe, folder / "decoded", quiet, short.teacher)
     decoding = time.perf_counter() - started
     teacher: Teacher | None = None
     if short.teacher is not None and any(term.asks_teacher for term in short.terms):
@@ -139,6 +143,7 @@ def _time(
         teacher = signal_for(short, short.teacher, model, short.sides, feed, quiet, every_view=False)
     if short.table is not None:
         teacher, _ = taught_by(short.table, few, quiet.progress)
+    ahead = answers_ahead(request, plan, len(data.train) // batch, context)
     fitted = fit(short, folder, feed, teacher, short.sides, quiet)
     passes = [float(row["seconds"]) / feed.steps_per_epoch for row in fitted.position.history[1:]]
     started = time.perf_counter()
@@ -156,8 +161,15 @@ def _time(
         ),
         feed=plan.student.preprocess.model_dump_json(),
         kept=kept,
-        ahead=answers_ahead(request, plan, len(data.train) // batch, context),
+        ahead=ahead,
+        stages=tuple(len((other or data).train) // batch for other in plan.stage_data),
     )
+
+
+def _quiet(context: RunContext, kept: bool) -> RunContext:
+    """The same, saying little. `kept`: images are decoded to disk."""
+    resources = context.resources if kept else replace(context.resources, decode_cache=0)
+    return replace(context, progress=Muted(context.progress), resources=resources)
 
 
 def _last(request: Request, timed: dict[str, _Timed]) -> str:
@@ -204,7 +216,8 @@ def _parts(request: Request, timed: dict[str, _Timed]) -> Iterator[Part]:
         assert request.student is not None
         yield from _arms(request, timed)
         for number, stage in enumerate(request.recipe.stages, 1):
-            yield _part(f"student, stage {number}", request.student, stage.epochs, timed[request.student])
+            timed_stage = timed[request.student].of_stage(number)
+            yield _part(f"student, stage {number}", request.student, stage.epochs, timed_stage)
         yield _part("student", request.student, epochs, timed[request.student])
     last = _last(request, timed)
     if request.qat is not None:

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from compressor.data.samples import Dataset
 from compressor.distill.features.connectors import LayerPairs
 from compressor.distill.features.layers import layer_pairs_of
@@ -37,7 +40,7 @@ class TrainingPlan:
     how its losses are weighed; `learned`: the recipe with those, that the run records, where it is not the request's.
     `passes`: steps of an epoch, however few samples there are; None: once through the
     data. `stage`: which one of the request's recipe this is, from 1, where others follow; None: the last, or the only
-    one."""
+    one. `stage_data`: of each of these before the last what it learns from; None: `data`."""
 
     request: Request
     recipe: Recipe
@@ -55,10 +58,16 @@ class TrainingPlan:
     learned: Recipe | None = None
     passes: int | None = None
     stage: int | None = None
+    stage_data: tuple[Dataset | None, ...] = ()
 
     @property
     def classes(self) -> int:
         return len(self.data.info.class_names)
+
+    @property
+    def learned_from(self) -> NDArray[np.uint64]:
+        """What the samples show that are learned from, in all stages (`Split.contents`)."""
+        return np.concatenate([data.train.contents for data in (self.data, *self.stage_data) if data is not None])
 
     @property
     def taught_by(self) -> Weights | None:

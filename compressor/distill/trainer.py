@@ -22,11 +22,12 @@ from compressor.distill.loop.tracking import track_epoch
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_files import sweep
 from compressor.distill.run_folder import Destination, rollback, start
-from compressor.distill.stages import FOLDER, is_begun, stages_of
+from compressor.distill.stages import FOLDER, has_own_feed, is_begun, stages_of
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.predictions import taught_by
 from compressor.distill.teacher.setup import measured, on_device, signal_of, teaching_itself
 from compressor.distill.teacher.sources import Cached, Teacher
+from compressor.distill.token_heads import head_sha256, leave_heads
 from compressor.errors import KdcError
 from compressor.models import LoadedModel
 from compressor.models.trained_on import learned_before
@@ -68,7 +69,7 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
     folder, context = out.folder, context_for(out.folder, resources, progress)
     accelerator, progress = context.accelerator, context.progress
     with store_in(folder, context) as store:
-        feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
+        feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context, plan.teacher)
         if plan.passes is not None:
             feed = Passes(feed, plan.passes, plan.recipe.accumulate)
         teacher, card = None, None
@@ -86,7 +87,8 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
         try:
             signal = signal if signal is not None else _asked(plan, teacher, sides, feed, context)
             for stage in stages_of(plan):
-                _train_stage(stage, folder, feed, teacher, signal, context)
+                its_feed = stage_feed(stage, plan, feed, store, context)
+                _train_stage(stage, folder, its_feed, teacher, signal, context)
             return _trained(plan, folder, feed, signal, sides, card, context)
         except BaseException:
             nothing = not is_begun(folder) and not (folder / "student.json").exists()
@@ -122,6 +124,13 @@ def _train_stage(
     fit(plan, where, feed, signal, sides, context)
 
 
+def stage_feed(stage: TrainingPlan, plan: TrainingPlan, feed: Feed, store: Path, context: RunContext) -> Feed:
+    """That of a stage of `plan`, whose last one is fed by `feed`."""
+    if not has_own_feed(stage, plan):
+        return feed
+    return feed_for(stage.data, stage.inputs, stage.recipe, store / f"stage{stage.stage}", context, plan.teacher)
+
+
 def precompute_answers(plan: TrainingPlan, out: Path, resources: Resources, progress: Progress) -> None:
     """Ask the teacher for its answers to all views of all samples, and keep them; nothing stays in `out`."""
     whole = whole_layers(plan.terms, plan.sides)
@@ -134,7 +143,7 @@ def precompute_answers(plan: TrainingPlan, out: Path, resources: Resources, prog
         )
     context = context_for(out, resources, progress)
     with store_in(out, context) as store:
-        feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context)
+        feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context, plan.teacher)
         assert plan.teacher is not None
         teacher, _ = measured(plan.teacher, feed, plan.data, context)
         signal = signal_for(plan, plan.teacher, teacher, looked_at(plan, context), feed, context, every_view=True)
@@ -223,6 +232,9 @@ def fit(
         progress=context.progress, accelerator=context.accelerator, more=plan.stage is not None,
     )  # fmt: skip
     restore_channels(model.network)
+    if plan.stage is None:
+        leave_heads(model.network, keep=plan.request.command == "teach")
+        learner.student.taps = None
     return Fitted(learner.student, model, quantization, position)
 
 
@@ -252,6 +264,8 @@ def inputs_of(plan: TrainingPlan) -> dict[str, str]:
     inputs["the preprocessing"] = plan.student.preprocess.model_dump_json()
     if plan.taught_by is not None:
         inputs["the teacher"] = plan.taught_by.identity
+    if (head := head_sha256(plan.terms, plan.recipe.views, plan.teacher)) is not None:
+        inputs["the teacher's masked-LM head"] = head
     if data.info.unlabelled is not None:
         inputs[f"the unlabelled {data.samples}"] = data.info.unlabelled.fingerprint
     return inputs

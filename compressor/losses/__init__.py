@@ -6,7 +6,7 @@ keep names of losses anywhere else.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -21,7 +21,7 @@ from compressor.losses.logits import cross_entropy, dist, dkd, kd, logit_mse, ls
 from compressor.losses.relations import correlation_congruence, fsp, rkd_angle, rkd_distance, similarity_preserving
 from compressor.losses.tokens import MeanOver, attention_scores, masked_lm, relations, token_cosine, token_kd
 
-__all__ = ["LOSSES", "Auto", "Knowledge", "Loss", "MeanOver", "Taps", "bind", "described"]
+__all__ = ["LOSSES", "Auto", "Knowledge", "Loss", "MeanOver", "Taps", "bind", "described", "hides_tokens"]
 
 Knowledge = Literal["labels", "response", "feature", "relation", "self", "peers"]
 Taps = Literal["maps", "pooled", "attention", "tokens", "scores", "projections", "vocabulary"]
@@ -218,6 +218,11 @@ LOSSES: dict[str, Loss] = {
         mean_over="chosen", zero_at_agreement=False,
     ),
 }  # fmt: skip
+
+
+def hides_tokens(names: Iterable[str]) -> bool:
+    """Whether one of these losses is on tokens that were hidden from the networks."""
+    return any("token_labels" in LOSSES[name].needs for name in names if name in LOSSES)
 
 
 def bind(name: str, parameters: Mapping[str, object], where: str) -> tuple[Callable[..., Tensor], tuple[str, ...]]:

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 
 from compressor.schema.base import Noun
 from compressor.schema.preprocess import PixelRange
+from compressor.schema.views import Epochs, Share, Views
 
 __all__ = [
     "Ensemble",
@@ -27,9 +28,6 @@ __all__ = [
 Rate = Annotated[float, Field(gt=0, le=100)]
 Norm = Annotated[float, Field(gt=0, le=1e9)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Alpha = Annotated[float, Field(ge=0, le=100)]
-Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Images = Annotated[int, Field(ge=1, le=1_000_000)]
 KeepBy = Literal["accuracy", "balanced", "auc"]
 
@@ -53,46 +51,6 @@ class Optimizer(Noun):
     """Along half a cosine, or along a line."""
     clip_norm: Norm | None = 5.0
     """The largest norm of the gradients of a step; null: they are not clipped."""
-
-
-class Views(Noun):
-    """The augmented view of an image, the same for teacher and student: a random-resized crop of `scale` of the area
-    with an aspect ratio in `ratio`, turned by up to `rotation` degrees either way, mirrored half of the time where
-    `hflip`. Each image of a batch has its own."""
-
-    scale: tuple[float, float] = (0.5, 1.0)
-    """Lowest and highest share of the area that the crop keeps."""
-    ratio: tuple[float, float] = (0.8, 1.25)
-    """Lowest and highest aspect ratio of the crop."""
-    hflip: bool = True
-    """Half of the views are mirrored; false where a mirrored image means something else."""
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Degrees, either way."""
-    brightness: Share = 0.0
-    """x multiplies it by a factor from [1 - x, 1 + x]."""
-    contrast: Share = 0.0
-    """Likewise, about mid-grey."""
-    saturation: Share = 0.0
-    """Likewise."""
-    erasing: Share = 0.0
-    """Share of the views from which a rectangle is erased (Zhong et al. 2017, arXiv 1708.04896)."""
-    mixup: Alpha = 0.0
-    """Alpha of its Beta distribution (arXiv 1710.09412); 0: off."""
-    cutmix: Alpha = 0.0
-    """Alpha of its Beta distribution (arXiv 1905.04899); 0: off."""
-    mix_probability: Share = 1.0
-    """Share of the views that are mixed, half by each where both are on."""
-    distinct: Epochs | None = None
-    """How many different views an image has, one an epoch and then from the first again; null: a new one every
-    epoch."""
-
-    @model_validator(mode="after")
-    def _ranges(self) -> "Views":
-        if not 0.001 <= self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError("scale must be (low, high) with 0.001 <= low <= high <= 1")
-        if not 0.01 <= self.ratio[0] <= self.ratio[1] <= 100:
-            raise ValueError("ratio must be (low, high) with 0.01 <= low <= high <= 100")
-        return self
 
 
 class TeacherAnswers(Noun):
@@ -234,6 +192,9 @@ class Stage(Noun):
 
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
     """Their weighted sum is learned from. They may leave the classifier out."""
+    data: Annotated[str, Field(min_length=1)] | None = None
+    """Texts that it learns from in place of the training data, as --unlabelled names them; their labels are not
+    read."""
     epochs: Epochs
     """Passes over the training data."""
     optimizer: Optimizer | None = None

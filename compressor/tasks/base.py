@@ -18,7 +18,7 @@ from compressor.data.samples import Dataset, Split
 from compressor.progress import Progress
 from compressor.schema.preprocess import PixelRange, Preprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy, Columns, Student
+from compressor.schema.student import Accuracy, Columns, Student, UnlabelledInfo
 from compressor.schema.tensors import EXAMPLE_LENGTH, TensorSpec
 
 if TYPE_CHECKING:
@@ -234,6 +234,13 @@ class Task(Protocol):
         """The data that `reference` names, checked and in three splits. With `class_names` it must have exactly these,
         and labels follow their order. `columns`: which ones of tables count, where that was stated. Raises KdcError."""
 
+    def open_unlabelled(
+        self, reference: str, data: Dataset, *, progress: Progress, said: str, skip_bad: bool = False,
+        columns: Columns | None = None,
+    ) -> tuple[Split, UnlabelledInfo, list[str]]:  # fmt: skip
+        """Samples without labels, as a training split, what is kept of them in student.json, and notes; without copies
+        of what `data` holds out. `said`: what asks for them. Raises KdcError."""
+
     def load_model(self, reference: str, input_size: int | None) -> "LoadedModel":
         """The model that `reference` names, of one of its schemes. Raises KdcError."""
 
@@ -287,7 +294,8 @@ class Task(Protocol):
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
         """What a training is fed with. `inputs`: key in the batch -> what the model takes. `where`: `store`, the folder
-        that samples are stored in (None: they are made anew each time), `device` and `progress`."""
+        that samples are stored in (None: they are made anew each time), `device` and `progress`; `teacher`, the network
+        that teaches, where views are made by it."""
 
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
         """What a feed's `store` takes, about."""

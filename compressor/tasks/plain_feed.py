@@ -17,10 +17,11 @@ from compressor.processes.team import team
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
+from compressor.schema.views import OF_TEXTS, Views
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
 
-__all__ = ["PlainFeed", "batch_size_of"]
+__all__ = ["PlainFeed", "batch_size_of", "refuse_views_of_texts"]
 
 EVAL_BATCH = 256
 Rows = NDArray[np.int64]
@@ -36,6 +37,7 @@ class PlainFeed:
     ) -> None:
         if (data.train.labels < 0).any():
             raise KdcError("this task cannot learn from samples without labels yet", "leave --unlabelled out")
+        refuse_views_of_texts(recipe.views)
         self._data, self._inputs, self._recipe, self._make, self._device = data, dict(inputs), recipe, make, device
         self._team = team()
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
@@ -107,6 +109,13 @@ class PlainFeed:
         """This process's share of a step, in parts."""
         parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
+
+
+def refuse_views_of_texts(views: Views) -> None:
+    """Raise KdcError where a recipe asks for views that only texts have."""
+    for name in OF_TEXTS:
+        if getattr(views, name):
+            raise KdcError(f"recipe views.{name} changes texts, and this task has none", "leave it out")
 
 
 def batch_size_of(recipe: Recipe, samples: int, processes: int) -> tuple[int, int]:

@@ -9,22 +9,24 @@ from typing import Any
 import pytest
 
 import compressor
+from compressor.api.values import recipe_of
 from compressor.distill import regimes
 from compressor.distill.deciding import decided
 from compressor.distill.recipes import PROVISIONAL, RecipeAsked, has_layers
-from compressor.distill.regimes import REGIMES, Facts, built_in, choose, with_steps
+from compressor.distill.regimes import BY_NAME, REGIMES, Facts, built_in, choose, with_steps
 from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.progress import Silent
 from compressor.schema.base import parse, read_json
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Regime, Request, Student
+from compressor.tasks.text_classification.views import alters
 from tests.kit import Hearing
 
 ROOT = Path(__file__).resolve().parents[2]
 YAMLS = sorted(Path(regimes.__file__).parent.glob("*.yaml"))
-OTHERS = ("teach", "self", "peers", "text", "text_static", "text_teach")
-"""Of who teaches, and of a task that has a regime of its own."""
+OTHERS = ("teach", "self", "peers", "text", "text_static", "text_teach", *BY_NAME)
+"""Of who teaches, of a task that has a regime of its own, and those that are named."""
 Asked = dict[str, Any]
 
 
@@ -76,6 +78,19 @@ def test_every_file_is_a_recipe_and_says_why(file: Path) -> None:
     assert text.startswith("# ")
     for page in re.findall(r"docs/\S+?\.md", text):
         assert (ROOT / page).is_file()
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_recipe_is_had_by_its_name_unless_a_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recipe_of(name) == recipe_of(Path(name)) == built_in(name)
+    recipe = Recipe.model_validate(built_in(name))
+    assert [stage.data for stage in recipe.stages] == [None]
+    assert not alters(recipe.views), "views of texts are off by default"
+    (tmp_path / name).write_text("losses: [{name: kd}]\n")
+    assert recipe_of(name) == Path(name)
 
 
 def test_regimes_differ_in_what_a_user_need_not_know() -> None:

@@ -159,6 +159,17 @@ def test_the_first_screen(make_bundle: Make, state: str) -> None:
     assert len(text) < 1_500_000
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.5, "2.00 times smaller"), (2, "2.00 times larger")])
+def test_what_is_no_smaller_than_the_teacher_is_said_to_be_larger(make_bundle: Make, share: float, said: str) -> None:
+    bundle = make_bundle(variants=VARIANTS, **BUDGETS["pass"])
+    report = build_report(bundle)
+    rows = [
+        row.model_copy(update={"size_bytes": 1_000_000 if row.role == "teacher" else int(share * 1_000_000)})
+        for row in report.rows
+    ]
+    assert said in Page(to_html(bundle, report.model_copy(update={"rows": tuple(rows)}))).words
+
+
 @pytest.mark.parametrize("state", ["fail", "inconclusive", "unmeasured"])
 def test_what_to_try_next_is_what_report_md_says(make_bundle: Make, state: str) -> None:
     bundle = make_bundle(**{"variants": VARIANTS, **BUDGETS[state]})

@@ -14,6 +14,7 @@ from compressor.distill.host.device import Speed, set_up
 from compressor.distill.host.resources import Resources
 from compressor.errors import KdcError, first_line, os_error
 from compressor.files.atomic import TEMPORARY
+from compressor.models import LoadedModel
 from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import any_of
 from compressor.progress import Progress, Silent
@@ -72,7 +73,11 @@ def store_in(out: Path, context: RunContext) -> Iterator[Path]:
                 shutil.rmtree(store, ignore_errors=True)
 
 
-def feed_for(data: Dataset, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, context: RunContext) -> Feed:
+def feed_for(
+    data: Dataset, inputs: dict[str, Preprocess], recipe: Recipe, store: Path, context: RunContext,
+    teacher: LoadedModel | None = None,
+) -> Feed:  # fmt: skip
+    """What a training is fed with. `store`: where this machine may decode to; `teacher`: by whom views may be made."""
     if context.accelerator.is_local_main_process:
         _make_empty(store)
     context.accelerator.wait_for_everyone()
@@ -84,8 +89,9 @@ def feed_for(data: Dataset, inputs: dict[str, Preprocess], recipe: Recipe, store
     if size:
         context.progress.note(line)
     feed = task.feed(
-        data, inputs, recipe, store=store if kept else None, device=context.speed.device, progress=context.progress
-    )
+        data, inputs, recipe, store=store if kept else None, device=context.speed.device, progress=context.progress,
+        teacher=teacher,
+    )  # fmt: skip
     feed.prepare()
     return feed
 

@@ -7,6 +7,7 @@ The gain is the difference of their accuracies, paired by sample, on validation 
 once, at its end, and nothing is chosen by the difference.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from compressor.distill.loop.learner import bind_losses
 from compressor.distill.methods.assistants import distill_chain, require_possible
 from compressor.distill.methods.qat import distill_quantized
 from compressor.distill.run_folder import Destination, acquire, acquired
+from compressor.distill.stages import steps_before
 from compressor.errors import KdcError
 from compressor.models import load_run
 from compressor.models.compared import Right, read_right
@@ -104,7 +106,12 @@ def _train(
 
 
 def require_comparable(request: Request) -> None:
-    """Raise KdcError where the student would learn as its control does."""
+    """Raise KdcError where the student would learn as its control does, or sees what the control could not."""
+    if request.recipe.views.word_replacement:
+        raise KdcError(
+            "--control: views.word_replacement asks the teacher, and a control has none",
+            "leave one of them out; views.token_dropping needs no teacher",
+        )
     terms = bind_losses(request.recipe, has_teacher=has_teacher(request))
     if all(term.row.knowledge == "labels" for term in terms):
         names = ", ".join(term.name for term in terms)
@@ -130,6 +137,9 @@ def _controlled(request: Request, folder: Path, progress: Progress, resources: R
     ask = control_of(
         request.model_copy(update={"recipe": same}), _student_of(request, folder, record), record.steps_per_epoch
     )
+    if any(stage.data is not None for stage in request.recipe.stages):  # their epochs have other steps
+        epochs = request.recipe.epochs + math.ceil(steps_before(folder) / record.steps_per_epoch)
+        ask = ask.model_copy(update={"recipe": ask.recipe.model_copy(update={"epochs": epochs})})
     if ask.student is not None and ask.student.startswith(CUT):
         last = f"run:{folder / 'assistants' / str(len(request.assistants))}"
         ask = ask.model_copy(update={"cut_from": last if request.assistants else request.teacher})

@@ -74,7 +74,9 @@ class Track:
         if key not in self.feeds:
             number = len(self.feeds) + 1
             quiet = self.context if number == 1 else replace(self.context, progress=Muted(self.context.progress))
-            self.feeds[key] = feed_for(plan.data, plan.inputs, plan.recipe, self.store / str(number), quiet)
+            self.feeds[key] = feed_for(
+                plan.data, plan.inputs, plan.recipe, self.store / str(number), quiet, plan.teacher
+            )
         feed = self.feeds[key]
         return feed if plan.passes is None else Passes(feed, plan.passes, plan.recipe.accumulate)
 

@@ -20,9 +20,12 @@ from typing import Any
 
 from compressor.overrides import read_yaml
 
-__all__ = ["REGIMES", "Facts", "built_in", "choose", "with_steps"]
+__all__ = ["BY_NAME", "REGIMES", "Facts", "built_in", "choose", "with_steps"]
 
 REGIMES = ("few_labels", "pretrained", "small", "large")
+
+BY_NAME = ("text_distilbert", "text_tinybert")
+"""Recipes that are nobody's default: `--recipe NAME`."""
 
 SMALL = 10_000
 """Training images from which on 30 epochs of batches of 128 are steps enough."""
@@ -68,7 +71,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def built_in(name: str) -> dict[str, Any]:
-    """The keys and values of a recipe in this folder: a regime's, "teach", "self" or "peers"."""
+    """The keys and values of a recipe in this folder: a regime's, "teach", "self", "peers", or one of `BY_NAME`."""
     return copy.deepcopy(_read(name))
 
 

@@ -11,6 +11,7 @@ from compressor.distill.host.context import RunContext
 from compressor.distill.host.resources import free_bytes, readable, taken_bytes
 from compressor.distill.teacher.cache import AnswerStore
 from compressor.distill.teacher.codec import Codec
+from compressor.losses import hides_tokens
 from compressor.models import LoadedModel
 from compressor.schema.recipe import Recipe
 from compressor.tasks.base import Feed
@@ -58,6 +59,8 @@ def keeping(
     folder, distinct = context.resources.teacher_cache, recipe.views.distinct
     if distinct is None:
         return "views never repeat (--set views.distinct=N)"
+    if hides_tokens(term.name for term in recipe.losses if term.ever):
+        return "other tokens are hidden in every epoch"
     whole = [name for name in looked_at if name not in {layer.name for layer in codec.features}]
     if whole:
         return f"a loss looks at all of its {whole[0]}; pooled features and coarse maps (of pkd) can be kept"

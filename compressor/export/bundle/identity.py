@@ -45,7 +45,10 @@ def without_paths(record: Student) -> Student:
         peer.model_copy(update={"student": last_part(peer.student), "init": last_part(peer.init)})
         for peer in record.recipe.peers
     )
-    recipe = record.recipe.model_copy(update={"peers": peers})
+    stages = tuple(
+        stage.model_copy(update={"data": stage.data and last_part(stage.data)}) for stage in record.recipe.stages
+    )
+    recipe = record.recipe.model_copy(update={"peers": peers, "stages": stages})
     race = None if record.race is None else _race(record.race)
     return record.model_copy(
         update={**changes, "assistants": assistants, "recipe": recipe, "race": race, "losses": _losses(record)}

@@ -75,8 +75,10 @@ def _size(report: Report, teacher: Row | None, index: int) -> list[Markup]:
     told = [Markup("compressed {} MB").format(_figure(index, "compressed", number(megabytes(row.compressed_bytes))))]
     if teacher is not None and teacher.size_bytes:
         size = _figure(report.rows.index(teacher), "size", number(megabytes(teacher.size_bytes)))
-        times = figure(f"smaller/{index}", number(teacher.size_bytes / max(1, row.size_bytes)))
-        told += [Markup("teacher: {} MB").format(size), Markup("{} times smaller").format(times)]
+        small, large = sorted((row.size_bytes, teacher.size_bytes))
+        times = figure(f"smaller/{index}", number(large / max(1, small)))
+        word = "smaller" if row.size_bytes <= teacher.size_bytes else "larger"
+        told += [Markup("teacher: {} MB").format(size), Markup("{} times {}").format(times, word)]
     return told
 
 

@@ -18,13 +18,14 @@ from compressor.progress import Progress
 from compressor.schema.preprocess import ImagePreprocess
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
+from compressor.schema.views import OF_TEXTS
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.image_classification.decoding import decode_split
 from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
 from compressor.tasks.image_classification.pixel_cache import Decoding, Images, Stored, bytes_of
 from compressor.tasks.image_classification.views import DRAWS, random_views
-from compressor.tasks.plain_feed import batch_size_of
+from compressor.tasks.plain_feed import batch_size_of, refuse_views_of_texts
 
 __all__ = ["ImageFeed", "needed_bytes"]
 
@@ -50,6 +51,7 @@ class ImageFeed:
         device: torch.device,
         progress: Progress,
     ) -> None:
+        refuse_views_of_texts(recipe.views)
         self._data, self._inputs, self._recipe = data, inputs, recipe
         self._store, self._device, self._progress = store, device, progress
         self._largest = max(inputs.values(), key=lambda preprocess: preprocess.input_size[0] * preprocess.input_size[1])
@@ -82,7 +84,7 @@ class ImageFeed:
             "preprocess": self._inputs[key].model_dump(mode="json"),
             "whole": self._uncropped[key].model_dump(mode="json"),
             "seed": self._recipe.seed,
-            "views": self._recipe.views.model_dump(mode="json"),
+            "views": self._recipe.views.model_dump(mode="json", exclude=set(OF_TEXTS)),
         }
 
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:

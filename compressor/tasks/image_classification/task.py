@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -60,6 +60,9 @@ class ImageClassification:
             reference, skip_bad=skip_bad, progress=progress, class_names=class_names, unlabelled=unlabelled,
             pixel_range=pixel_range,
         )  # fmt: skip
+
+    def open_unlabelled(self, reference: str, data: Dataset, *, said: str, **_: Any) -> NoReturn:
+        raise KdcError(f"{said} {reference}: all stages of images learn from the same", "--unlabelled adds images")
 
     def load_model(self, reference: str, input_size: int | None) -> LoadedModel:
         named = Reference.parse(reference)
@@ -121,6 +124,7 @@ class ImageClassification:
         return adapted(network, of_images(expected), of_images(given))
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
+        where.pop("teacher", None)  # no view of an image is made by it
         return ImageFeed(data, {key: of_images(preprocess) for key, preprocess in inputs.items()}, recipe, **where)
 
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:

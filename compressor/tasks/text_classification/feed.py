@@ -18,17 +18,23 @@ from torch import Tensor, nn
 from compressor.data.randomness import keyed_order
 from compressor.data.samples import Dataset, Split
 from compressor.errors import KdcError
+from compressor.losses import hides_tokens
+from compressor.models.loaded import LoadedModel
 from compressor.modes import evaluating
 from compressor.processes.team import team
 from compressor.schema.preprocess import TextPreprocess
-from compressor.schema.recipe import Recipe, Views
+from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
+from compressor.schema.views import OF_TEXTS
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.plain_feed import batch_size_of
 from compressor.tasks.text_classification.lengths import is_pair, require_texts, texts_of
+from compressor.tasks.text_classification.masking import NOT_HIDDEN, hidden, require_mask
 from compressor.tasks.text_classification.models.classifier import Member
+from compressor.tasks.text_classification.stacking import filled, stacked
 from compressor.tasks.text_classification.tokenization import Encoded, tokenizer_of
+from compressor.tasks.text_classification.views import FillingIn, altered, alters, refuse_views
 
 __all__ = ["TextFeed", "by_length", "encoded_split", "evaluation_batches", "stacked"]
 
@@ -41,9 +47,10 @@ class TextFeed:
     """See `tasks.base.Feed`. `inputs`: key in the batch -> what that model takes."""
 
     def __init__(
-        self, data: Dataset, inputs: Mapping[str, TextPreprocess], recipe: Recipe, device: torch.device
-    ) -> None:
-        _refuse_views(recipe.views)
+        self, data: Dataset, inputs: Mapping[str, TextPreprocess], recipe: Recipe, device: torch.device,
+        teacher: LoadedModel | None = None,
+    ) -> None:  # fmt: skip
+        refuse_views(recipe.views, teacher)
         for key, preprocess in inputs.items():
             require_texts(preprocess, data.train, f"the {key}")
         self._data, self._inputs, self._recipe, self._device = data, dict(inputs), recipe, device
@@ -55,6 +62,15 @@ class TextFeed:
         lengths = [len(row.ids) for row in self._tokens("train", next(iter(inputs)))]
         parts = recipe.accumulate * self._team.num_processes
         self._batches = by_length(np.array(lengths), self._global, recipe.seed, parts)
+        self._hides = hides_tokens(term.name for term in recipe.losses if term.ever)
+        if self._hides:
+            _require_one_reading(inputs, "recipe losses, masked_lm")
+            require_mask(next(iter(inputs.values())))
+        self._filling: FillingIn | None = None
+        if alters(recipe.views):
+            _require_one_reading(inputs, "recipe views")
+        if recipe.views.word_replacement and teacher is not None:
+            self._filling = FillingIn(teacher, self._tokens("train", "teacher"), device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -65,29 +81,55 @@ class TextFeed:
 
     def identity(self, key: str) -> dict[str, object]:
         preprocess = self._inputs[key].model_dump(mode="json")
+        unlabelled, views = self._data.info.unlabelled, self._recipe.views
+        more: dict[str, object] = {"unlabelled": unlabelled.fingerprint} if unlabelled else {}
+        if alters(views):
+            more |= {"seed": self._recipe.seed, "views": {name: getattr(views, name) for name in OF_TEXTS}}
+        if self._filling is not None:
+            more["filling_in"] = self._filling.sha256
         return {
             "data": self._data.info.fingerprint,
             "order": hashlib.sha256(self._data.train.contents.tobytes()).hexdigest(),
             # An answer depends in its last digits on what it was computed beside.
             "batches": hashlib.sha256(repr([rows.tolist() for rows in self._batches]).encode()).hexdigest(),
             "preprocess": preprocess,
+            **more,
         }
 
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         for step in range(first_step, self.steps_per_epoch):
             samples = self.samples_of(epoch, step)
             for part in self._parts_of_process(samples):
-                batch: dict[str, Tensor] = {}
-                for key in self._inputs if keys is None else keys:
-                    batch |= self.input_of(key, part, epoch)
+                batch = self._inputs_of(list(self._inputs if keys is None else keys), part, epoch)
                 if not self._has_label.all():
                     batch |= self._labelled(part, samples)
                 labels = torch.from_numpy(self._data.train.labels[part]).to(self._device)
                 yield {**batch, "labels": labels, "index": torch.from_numpy(part)}
 
     def input_of(self, key: str, samples: Rows, view: int) -> Batch:
-        made = self._made("train", samples.tolist(), key)
-        return {f"{key}/{name}": tensor for name, tensor in made.items()}
+        return self._named(key, self._view(key, samples, view))
+
+    def _inputs_of(self, keys: Sequence[str], samples: Rows, epoch: int) -> dict[str, Tensor]:
+        """What the models `keys` are shown in an epoch, and which tokens were hidden, where some are: of the first."""
+        batch: dict[str, Tensor] = {}
+        distinct = self._recipe.views.distinct
+        for key in sorted(keys, key=lambda key: key != "student"):
+            shown = self._view(key, samples, epoch if distinct is None else epoch % distinct)
+            if self._hides:
+                shown, told = hidden(shown, samples, self._inputs[key], self._recipe.seed, epoch)
+                if "token_labels" not in batch:
+                    batch["token_labels"] = filled(told, NOT_HIDDEN).to(self._device)
+            batch |= self._named(key, shown)
+        return batch
+
+    def _view(self, key: str, samples: Rows, view: int) -> list[Encoded]:
+        read = self._tokens("train", key)
+        shown = [read[row] for row in samples]
+        return altered(shown, samples, self._recipe.views, self._recipe.seed, view, self._filling)
+
+    def _named(self, key: str, shown: Sequence[Encoded]) -> dict[str, Tensor]:
+        made = stacked(shown, self._inputs[key])
+        return {f"{key}/{name}": tensor.to(self._device) for name, tensor in made.items()}
 
     def samples_of(self, epoch: int, step: int) -> Rows:
         order = keyed_order(self._recipe.seed, len(self._batches), epoch)
@@ -162,20 +204,6 @@ def encoded_split(split: Split, preprocess: TextPreprocess) -> list[Encoded]:
     return tokenizer_of(preprocess).encode(texts_of(split), preprocess.max_length)
 
 
-def stacked(samples: Sequence[Encoded], preprocess: TextPreprocess) -> dict[str, Tensor]:
-    """The inputs of these samples, by name, as long as the longest of them."""
-    shape = len(samples), max(1, max(len(sample.ids) for sample in samples))
-    made = {spec.name: np.zeros(shape, np.int64) for spec in preprocess.inputs}
-    made["input_ids"][:] = preprocess.pad_id
-    for row, sample in enumerate(samples):
-        count = len(sample.ids)
-        made["input_ids"][row, :count] = sample.ids
-        made["attention_mask"][row, :count] = 1
-        if "token_type_ids" in made:
-            made["token_type_ids"][row, :count] = sample.types
-    return {name: torch.from_numpy(values) for name, values in made.items()}
-
-
 def evaluation_batches(lengths: Sequence[int]) -> list[list[int]]:
     """All samples in batches of about `EVAL_TOKENS` tokens, the shortest first."""
     batches: list[list[int]] = [[]]
@@ -192,11 +220,13 @@ def _refuse_single(network: nn.Module, data: Dataset) -> None:
         raise KdcError("one of the teachers reads single texts, and the data has pairs of texts", "leave it out")
 
 
-def _refuse_views(views: Views) -> None:
-    """Raise KdcError where a recipe asks for views of texts that there are none of."""
-    asked = [name for name, value in views.model_dump(exclude={"distinct"}).items() if value != getattr(Views(), name)]
-    if asked:
-        raise KdcError(
-            f"recipe views.{asked[0]} changes images, and a text is shown as it stands",
-            "leave it out; views.distinct: 1 has the teacher's predictions kept",
-        )
+def _require_one_reading(inputs: Mapping[str, TextPreprocess], why: str) -> None:
+    """Raise KdcError where two models read texts as other tokens, so that they cannot see the same view of one."""
+    first, *others = inputs.values()
+    for other in others:
+        cut = first.pair and first.max_length != other.max_length
+        if first.tokenizer != other.tokenizer or cut:
+            raise KdcError(
+                f"{why}: the networks read texts as other tokens, so that they would not see the same",
+                "one tokenizer, and of pairs one --max-length",
+            )

@@ -56,9 +56,8 @@ def fitted(model: LoadedModel, data: Dataset, max_length: int | None, limit: int
     else:
         why = f"as {model.weights.source} has it"
     cut = int((lengths > preprocess.max_length).sum())
-    progress.note(
-        f"max length {preprocess.max_length} tokens ({why}): {cut:,} of {len(lengths):,} training texts are cut"
-    )
+    called = "training texts" if (data.train.labels >= 0).any() else "texts without labels"
+    progress.note(f"max length {preprocess.max_length} tokens ({why}): {cut:,} of {len(lengths):,} {called} are cut")
     return replace(model, preprocess=preprocess)
 
 

@@ -21,7 +21,7 @@ from compressor.progress import Progress, Silent, note_once
 from compressor.schema.student import Columns, DataInfo
 from compressor.tasks.text_classification.sources.table import find
 
-__all__ = ["Texts", "open_data"]
+__all__ = ["Texts", "checked", "digest_of", "open_data"]
 
 Texts = tuple[str, ...]
 """Of a sample: one, or the two of a pair."""
@@ -48,7 +48,7 @@ def open_data(
     """
     listing, unlabelled = find(reference, columns or Columns(), skip_bad, progress)
     names = class_names_of(listing, class_names, "text")
-    kept, texts, unusable = _checked(listing, skip_bad, progress)
+    kept, texts, unusable = checked(listing, skip_bad, progress)
     skipped = (*unlabelled, *unusable)
     every_class_in_train(kept["train"], names, "texts")
     splits, split_notes = in_three(kept, "texts")
@@ -64,7 +64,7 @@ def open_data(
 
     made = {name: split_from(name, splits[name], names, load) for name in WANTED}
     exact = {
-        name: [(part.labels[row], _digest(texts[id(part)][row])) for part, row, _ in splits[name]] for name in WANTED
+        name: [(part.labels[row], digest_of(texts[id(part)][row])) for part, row, _ in splits[name]] for name in WANTED
     }
     info = DataInfo(
         source=reference,
@@ -77,7 +77,7 @@ def open_data(
     return Dataset(info, made["train"], made["validation"], made["test"], "texts")
 
 
-def _checked(
+def checked(
     listing: Found, skip_bad: bool, progress: Progress
 ) -> tuple[dict[str, list[Sample]], Mapping[int, Mapping[int, Texts]], tuple[str, ...]]:
     """The samples that can be used, by split; their texts, by the part's id and row; and the ids of all others."""
@@ -102,7 +102,7 @@ def _checked(
                 "give all files the same columns, or state them: --text-column NAME, twice for a pair",
             )
         texts[id(part)][row] = sample
-        kept[split_of[id(part)]].append((part, row, _digest(tuple(map(normalised, sample)))))
+        kept[split_of[id(part)]].append((part, row, digest_of(tuple(map(normalised, sample)))))
     if errors and not skip_bad:
         suffix = f" (and {len(errors) - 1} more texts)" if len(errors) > 1 else ""
         raise KdcError(f"{errors[0].message}{suffix}", f"{errors[0].hint}; --skip-bad leaves them out".lstrip("; "))
@@ -144,5 +144,5 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _digest(texts: Texts) -> bytes:
+def digest_of(texts: Texts) -> bytes:
     return hashlib.sha256(json.dumps(texts).encode()).digest()

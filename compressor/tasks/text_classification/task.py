@@ -19,15 +19,17 @@ from compressor.progress import Progress
 from compressor.references import Reference
 from compressor.schema.preprocess import PixelRange, Preprocess, TextPreprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Columns, Student
+from compressor.schema.student import Columns, Student, UnlabelledInfo
 from compressor.tasks.base import Feed, Stored
 from compressor.tasks.text_classification import lengths
-from compressor.tasks.text_classification.feed import TextFeed, encoded_split, stacked
+from compressor.tasks.text_classification.feed import TextFeed, encoded_split
 from compressor.tasks.text_classification.models import hf_models, static, students
 from compressor.tasks.text_classification.models.classifier import Member, TextClassifier, position_limit
 from compressor.tasks.text_classification.models.static import StaticClassifier
 from compressor.tasks.text_classification.opening import open_data
+from compressor.tasks.text_classification.stacking import stacked
 from compressor.tasks.text_classification.tokenization import FILE, of_texts, read_tokenizer
+from compressor.tasks.text_classification.unlabelled import open_unlabelled, with_unlabelled
 from compressor.tasks.text_classification.vocabulary import trimmed
 
 __all__ = ["TASK", "TextClassification"]
@@ -50,11 +52,21 @@ class TextClassification:
         pixel_range: PixelRange | None = None,
         columns: Columns | None = None,
     ) -> Dataset:
-        if unlabelled is not None:
-            raise KdcError("--unlabelled: kdc cannot learn from texts without labels yet", "leave --unlabelled out")
         if pixel_range is not None:
             raise KdcError("pixel_range is of images, and texts have no pixels", "leave it out")
-        return open_data(reference, skip_bad=skip_bad, progress=progress, class_names=class_names, columns=columns)
+        data = open_data(reference, skip_bad=skip_bad, progress=progress, class_names=class_names, columns=columns)
+        if unlabelled is None:
+            return data
+        return with_unlabelled(data, unlabelled, columns=columns or Columns(), skip_bad=skip_bad, progress=progress)
+
+    def open_unlabelled(
+        self, reference: str, data: Dataset, *, progress: Progress, said: str, skip_bad: bool = False,
+        columns: Columns | None = None,
+    ) -> tuple[Split, UnlabelledInfo, list[str]]:  # fmt: skip
+        held_out = (data.validation, data.test)
+        return open_unlabelled(
+            reference, data, held_out, columns=columns or Columns(), skip_bad=skip_bad, progress=progress, said=said
+        )
 
     def load_model(self, reference: str, input_size: int | None) -> LoadedModel:
         return hf_models.load_hf(Reference.parse(reference).rest or "", input_size)
@@ -124,9 +136,8 @@ class TextClassification:
         return network, "" if same else f"(up to {theirs.max_length} tokens, not {ours.max_length})"
 
     def feed(self, data: Dataset, inputs: Mapping[str, Preprocess], recipe: Recipe, **where: Any) -> Feed:
-        return TextFeed(
-            data, {key: of_texts(preprocess) for key, preprocess in inputs.items()}, recipe, where["device"]
-        )
+        read = {key: of_texts(preprocess) for key, preprocess in inputs.items()}
+        return TextFeed(data, read, recipe, where["device"], where.get("teacher"))
 
     def stored_bytes(self, data: Dataset, inputs: Mapping[str, Preprocess]) -> int:
         return 0

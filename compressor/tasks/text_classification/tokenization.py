@@ -27,13 +27,24 @@ FILE = "tokenizer.json"
 STARTS = ("[CLS]", "<s>", "<cls>")
 BATCH = 1024
 """Texts that are handed to the library at once."""
+MASKS = "[MASK]", "<mask>"
+BEGINNINGS, GOES_ON = ("\u0120", "\u2581"), "##"
+"""What the first token of a word, or all others, begin with: in BPE and in SentencePiece, or in WordPiece."""
 
 
 class Encoded(NamedTuple):
-    """One sample: `ids`, and which of a pair's texts each token is of, both int64 [tokens]."""
+    """One sample: `ids`, and what the model is told of which of a pair's texts each token is of, both int64 [tokens].
+    `text`, int64 [tokens]: 0 or 1, the text that it is of; -1: a special token. `alone`, bool [tokens]: it is a whole
+    word."""
 
     ids: NDArray[np.int64]
     types: NDArray[np.int64]
+    text: NDArray[np.int64]
+    alone: NDArray[np.bool_]
+
+    def part(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Encoded":
+        """Those tokens alone."""
+        return Encoded(self.ids[rows], self.types[rows], self.text[rows], self.alone[rows])
 
 
 def kept_tokens(texts: Sequence[int | None], most: int) -> NDArray[np.int64]:
@@ -116,6 +127,27 @@ class TextTokenizer:
         number = self._model.get("unk_id")
         return number if isinstance(number, int) else None
 
+    @cached_property
+    def mask(self) -> int | None:
+        """The id of the token that hides another; None where there is none."""
+        numbers = (self._library.token_to_id(name) for name in MASKS)
+        return next((number for number in numbers if number is not None), None)
+
+    @cached_property
+    def kinds(self) -> NDArray[np.int64]:
+        """Of each id what may stand in its place, int64 [size]: 1 for words, and their beginnings, where these are
+        marked; 2 for what goes on with a word; 0 for signs, special tokens, and where nothing is."""
+        vocabulary = self._library.get_vocab(with_added_tokens=True)
+        pieces = self._model.get("type") == "WordPiece"
+        marked = not pieces and any(token.startswith(BEGINNINGS) for token in vocabulary)
+        kinds = np.zeros(self.size, np.int64)
+        for token, number in vocabulary.items():
+            plain = token.removeprefix(GOES_ON) if pieces else token.lstrip("".join(BEGINNINGS))
+            inside = plain != token if pieces else marked and plain == token
+            kinds[number] = (2 if inside else 1) if plain.isalnum() else 0
+        kinds[[number for number in self.special if number < self.size]] = 0
+        return kinds
+
     def encode(self, texts: Sequence[Texts], max_length: int | None = None) -> list[Encoded]:
         """Each sample with its special tokens, cut to `max_length` tokens: of a pair the longer text first."""
         library = self._library
@@ -125,12 +157,27 @@ class TextTokenizer:
         for start in range(0, len(texts), BATCH):
             batch = [sample if len(sample) > 1 else sample[0] for sample in texts[start : start + BATCH]]
             for row in library.encode_batch(batch):
-                tokens = Encoded(np.array(row.ids, np.int64), np.array(row.type_ids, np.int64))
+                ids, text = np.array(row.ids, np.int64), _of_text(row.sequence_ids)
+                text[np.isin(ids, [*self.special])] = -1
+                tokens = Encoded(ids, np.array(row.type_ids, np.int64), text, _alone(row.word_ids, text))
                 if max_length is not None and len(tokens.ids) > max_length:
-                    kept = kept_tokens(row.sequence_ids, max_length)
-                    tokens = Encoded(tokens.ids[kept], tokens.types[kept])
+                    tokens = tokens.part(kept_tokens(row.sequence_ids, max_length))
                 encoded.append(tokens)
         return encoded
+
+
+def _of_text(numbers: Sequence[int | None]) -> NDArray[np.int64]:
+    return np.array([-1 if number is None else number for number in numbers], np.int64)
+
+
+def _alone(words: Sequence[int | None], text: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each token is the only one of its word."""
+    numbers = _of_text(words)
+    keys = numbers + (text << 32)
+    same = np.zeros(len(keys) + 1, np.bool_)
+    same[1:-1] = keys[1:] == keys[:-1]
+    alone: NDArray[np.bool_] = ~same[1:] & ~same[:-1] & (text >= 0) & (numbers >= 0)
+    return alone
 
 
 _KNOWN: dict[str, TextTokenizer] = {}

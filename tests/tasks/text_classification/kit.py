@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "taught",
     "texts",
     "tokenizer_json",
+    "with_head",
     "write_csv",
 ]
 
@@ -97,9 +98,21 @@ def encoder(folder: Path, layers: int = 4, **changes: Any) -> Path:
     return hf_model(folder, BertModel(config))
 
 
-def taught(folder: Path, data: Path, *more: object, epochs: int = 12) -> Path:
-    """What `kdc teach` makes of such an encoder."""
-    model = encoder(folder / "encoder")
+def with_head(folder: Path, layers: int = 4) -> Path:
+    """The same with a head over its vocabulary."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    size = len(json.loads(tokenizer_json())["model"]["vocab"])
+    return hf_model(folder, BertForMaskedLM(BertConfig(vocab_size=size, num_hidden_layers=layers, **ENCODER)))
+
+
+def taught(
+    folder: Path, data: Path, *more: object, epochs: int = 12, make: Callable[[Path], Path] | None = None
+) -> Path:  # fmt: skip
+    """What `kdc teach` makes of such an encoder, or of that which `make` makes."""
+    model = (make or encoder)(folder / "encoder")
     code = call(
         "teach", "--teacher", f"hf:{model}", "--data", f"csv:{data}", "--out", folder / "teacher",
         "--epochs", epochs, *SPEED, *more,

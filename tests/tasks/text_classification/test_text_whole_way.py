@@ -221,7 +221,7 @@ def test_pairs_are_taught_and_cut(kdc: Kdc, tmp_path: Path) -> None:
         (("--max-length", "1000"), "--max-length 1000: .* takes 64 tokens at most"),
         (("--input-size", "64"), "--input-size is of images"),
         (("--decode-cache", "off"), "--decode-cache is of images"),
-        (("--unlabelled", "folder:more"), "--unlabelled: kdc cannot do that for text-classification yet"),
+        (("--unlabelled", "folder:more"), "--unlabelled: more does not exist"),
         (("--profile", "x86-64-ort-int8"), "--profile: kdc cannot do that for text-classification yet"),
         (("--qat",), "--qat: kdc cannot do that"),
         (("--set", "views.mixup=0.2"), "recipe views.mixup changes images"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressor.errors import KdcError
 from compressor.models.features import Staged
+from compressor.tasks.text_classification.models.masked_lm import MaskedLm, fits, head_for, names_of
 from compressor.tasks.text_classification.models.scores import raw_scores
 
 __all__ = ["Member", "TextClassifier", "padding_matters", "position_limit", "token_types"]
@@ -18,13 +19,16 @@ __all__ = ["Member", "TextClassifier", "padding_matters", "position_limit", "tok
 class TextClassifier(Staged):
     """AutoModelForSequenceClassification as a network: ids, kinds of tokens where it is told them, mask -> logits.
 
-    `tokenizer`: the text of its tokenizer.json, which its run keeps (`tokenization.TextTokenizer.text`).
+    `tokenizer`: the text of its tokenizer.json, which its run keeps (`tokenization.TextTokenizer.text`). `head`: the
+    weights of the head over the vocabulary that came with it (`masked_lm.Weights`); it is built where it is needed.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: str) -> None:
+    def __init__(self, model: nn.Module, tokenizer: str, head: dict[str, Tensor] | None = None) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
+        self.head = head
+        self.masked_lm: MaskedLm | None = None
         model.config.return_dict = True  # type: ignore[union-attr]
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -43,6 +47,28 @@ class TextClassifier(Staged):
             yield
         if not matrices:
             raise KdcError(f"{type(self.model).__name__} shows no attention scores", "choose a loss on hidden states")
+
+    def vocabulary(self, states: Tensor) -> Tensor:
+        if self.masked_lm is None:
+            return super().vocabulary(states)
+        logits: Tensor = self.masked_lm(states)
+        return logits
+
+    def give_vocabulary(self, like: Staged | None, *, drawn: bool) -> str:
+        head, which = self.head, "its own"
+        if head is None and isinstance(like, TextClassifier) and like.head is not None:
+            alike = like.tokenizer == self.tokenizer and fits(like.head, self.model)
+            head, which = (like.head, "that of its teacher") if alike else (None, "")
+        if head is None and not drawn:
+            missing = names_of(self.model)
+            raise KdcError(f"its weights lack {missing[0]} and {len(missing) - 1} more of a masked-LM head")
+        self.masked_lm = head_for(self.model, head)
+        return which if head is not None else "drawn at random"
+
+    def leave_vocabulary(self, *, keep: bool) -> None:
+        if self.masked_lm is not None:
+            self.head = self.masked_lm.weights()
+        self.head, self.masked_lm = self.head if keep else None, None
 
 
 class Member(nn.Module):

@@ -35,6 +35,7 @@ from compressor.tasks.text_classification.models.classifier import (
     position_limit,
     token_types,
 )
+from compressor.tasks.text_classification.models.masked_lm import read_head, stored_head, write_head
 from compressor.tasks.text_classification.tokenization import FILE, TextTokenizer, read_tokenizer
 
 __all__ = ["built", "config_from", "from_run", "load_hf", "preprocess_for", "save_architecture", "with_new_classifier"]
@@ -64,7 +65,9 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
             tokenizer = read_tokenizer(Path(in_cache(reference, FILE)).parent, source)
             model, report = _from_pretrained(transformers, reference, None)
             stored = stored_in(Path(in_cache(reference, "config.json")).parent, source)
-    network = TextClassifier(model, tokenizer.text).float().eval()
+    with described_by(source, None):
+        head = stored_head(reference, sorted(report["unexpected_keys"]), model)
+    network = TextClassifier(model, tokenizer.text, head).float().eval()
     left = _left(network, set(report["missing_keys"]), source)
     require_finite(network, source)
     brought = {name: value for name, value in network.state_dict().items() if name.removeprefix("model.") not in left}
@@ -78,7 +81,7 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
     )
     names = class_names_in(config, source) if not left else None
     notes = [f"{source}: {half}"] if (half := stored_in_half({dtype for dtype, _ in stored.values()})) else []
-    if spare := () if left else sorted(report["unexpected_keys"]):
+    if spare := () if left or head else sorted(report["unexpected_keys"]):
         shown = ", ".join(spare[:2]) + (f" and {len(spare) - 2} more" if len(spare) > 2 else "")
         notes.append(f"{source}: its weights also hold {shown}, which its config.json has no place for: left out")
     preprocess = preprocess_for(network, tokenizer, source, max_length)
@@ -153,7 +156,7 @@ def from_run(folder: Path, classes: int, numbers: int, tokenizer: TextTokenizer)
     with described_by(str(folder), numbers):
         config = config_from(folder)
         config.num_labels = classes
-        return TextClassifier(built(config), tokenizer.text)
+        return TextClassifier(built(config), tokenizer.text, read_head(folder))
 
 
 def config_from(path: Path) -> Any:
@@ -184,7 +187,7 @@ def with_new_classifier(network: TextClassifier, classes: int) -> TextClassifier
     model: Any = network.model
     config = copy.deepcopy(model.config)
     config.num_labels = classes
-    changed = TextClassifier(built(config), network.tokenizer)
+    changed = TextClassifier(built(config), network.tokenizer, network.head)
     state = changed.state_dict()
     outputs = {
         f"{name}.{part}"
@@ -202,6 +205,9 @@ def with_new_classifier(network: TextClassifier, classes: int) -> TextClassifier
 
 
 def save_architecture(network: TextClassifier, folder: Path) -> None:
-    """Write the model's configuration to `folder`, for `from_run`."""
+    """Write to `folder`, for `from_run`, the model's configuration, and the head over the vocabulary that it came
+    with."""
     model: Any = network.model
     write_text(folder / "config.json", json.dumps(model.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
+    if network.head is not None:
+        write_head(network.head, folder)

@@ -37,20 +37,30 @@ NUMBER = re.compile(r"[+-]?[\d.,' ]*\d[\d.,' ]*(e[+-]?\d+)?%?|nan", re.IGNORECAS
 
 @dataclass(frozen=True)
 class Chosen:
-    """`text`: one column, or the two of a pair; `label`. As the table spells them."""
+    """`text`: one column, or the two of a pair; `label`, None where none is read. As the table spells them."""
 
     text: tuple[str, ...]
-    label: str
+    label: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, the label last."""
+        return self.text if self.label is None else (*self.text, self.label)
 
     @property
     def note(self) -> str:
         kind = "column" if len(self.text) == 1 else "columns"
-        return f"texts from {kind} {' and '.join(self.text)}, labels from column {self.label}"
+        labels = f", labels from column {self.label}" if self.label is not None else ""
+        return f"texts from {kind} {' and '.join(self.text)}{labels}"
 
 
-def choose(columns: Sequence[str], asked: Columns, where: object, numeric: Collection[str] = ()) -> Chosen:
+def choose(
+    columns: Sequence[str], asked: Columns, where: object, numeric: Collection[str] = (), *, labelled: bool = True
+) -> Chosen:
     """The columns that count; raises KdcError where they are not there, or where several may be meant. `numeric`: those
-    that hold no texts, by their type."""
+    that hold no texts, by their type. Where they are not to be `labelled`, a column of labels is passed over."""
+    if not labelled:
+        return _without_label(columns, asked, where, numeric)
     label = _label(columns, asked, where)
     if asked.text:
         text = tuple(_stated(name, "--text-column", columns, where) for name in asked.text)
@@ -60,6 +70,16 @@ def choose(columns: Sequence[str], asked: Columns, where: object, numeric: Colle
             raise KdcError(f"{where}: column {label} cannot be both the text and the label", "--label-column NAME")
         return Chosen(text, label)
     return Chosen(_text(columns, label, where, numeric), label)
+
+
+def _without_label(columns: Sequence[str], asked: Columns, where: object, numeric: Collection[str]) -> Chosen:
+    """Columns that were stated for the labelled data count where they are here too."""
+    stated = [name for name in asked.text if _plain(name) in map(_plain, columns)]
+    if asked.text and len(stated) == len(asked.text):
+        return Chosen(tuple(_stated(name, "--text-column", columns, where) for name in stated), None)
+    labels = {*LABEL_COLUMNS, *([_plain(asked.label)] if asked.label is not None else [])}
+    left = [name for name in columns if _plain(name) not in labels]
+    return Chosen(_text(left, None, where, numeric), None)
 
 
 def has_texts(columns: Sequence[str], asked: Columns) -> str:
@@ -99,7 +119,7 @@ def _label(columns: Sequence[str], asked: Columns, where: object) -> str:
     )
 
 
-def _text(columns: Sequence[str], label: str, where: object, numeric: Collection[str]) -> tuple[str, ...]:
+def _text(columns: Sequence[str], label: str | None, where: object, numeric: Collection[str]) -> tuple[str, ...]:
     left = [name for name in columns if name != label]
     names = [name for name in left if _plain(name) in TEXT_COLUMNS]
     plain = {_plain(name): name for name in left}

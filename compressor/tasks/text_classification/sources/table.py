@@ -4,17 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from compressor.data.labels import missing_label
-from compressor.data.naming import settled
+from compressor.data.naming import refuse_ids, settled
 from compressor.data.samples import Found, Part
 from compressor.errors import KdcError
 from compressor.progress import Progress
 from compressor.references import Reference
 from compressor.schema.student import Columns
-from compressor.tasks.text_classification.sources.folder import find_folder
+from compressor.tasks.text_classification.sources.folder import find_folder, find_lines, find_texts
 from compressor.tasks.text_classification.sources.hub import find_hub
 from compressor.tasks.text_classification.sources.tables import find_csv, find_parquet
 
-__all__ = ["SOURCES", "Source", "find"]
+__all__ = ["SOURCES", "Source", "find", "find_unlabelled"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,22 @@ def _rows(part: Part, rows: list[int]) -> Part:
         content=lambda row: part.content(rows[row]),
         where=lambda row: part.where(rows[row]),
     )
+
+
+def find_unlabelled(reference: str, columns: Columns, progress: Progress) -> tuple[Part, tuple[str, ...]]:
+    """Texts to learn from without labels, and notes: the lines of a file, those in a folder at any depth, or the train
+    part of any other source, whose labels are not read."""
+    named = Reference.parse(reference)
+    without: dict[str, Callable[[str], Found]] = {
+        "text": find_lines,
+        "folder": find_texts,
+        "csv": lambda rest: find_csv(rest, columns, progress, labelled=False),
+        "parquet": lambda rest: find_parquet(rest, columns, progress, labelled=False),
+        "hf": lambda rest: find_hub(rest, columns, progress, labelled=False),
+    }
+    if named.scheme not in without or named.rest is None:
+        known = ", ".join(["text:FILE (one text a line)", *(row.spelling for row in SOURCES.values())])
+        raise KdcError(f"{reference!r} names no texts that kdc can read", f"texts come from {known}")
+    listing = without[named.scheme](named.rest)
+    refuse_ids(listing.parts["train"], "text")
+    return listing.parts["train"], listing.notes

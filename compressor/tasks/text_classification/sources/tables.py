@@ -22,28 +22,28 @@ from compressor.tasks.text_classification.sources.columns import choose, require
 __all__ = ["find_csv", "find_parquet", "rows_in"]
 
 
-def find_csv(location: str, columns: Columns, progress: Progress) -> Found:
+def find_csv(location: str, columns: Columns, progress: Progress, *, labelled: bool = True) -> Found:
     """CSV with a header, in UTF-8 with or without a byte order mark (`separator_of`)."""
     files, notes = files_by_split(location, "csv")
-    tables = {split: [_read_csv(path, columns) for path in paths] for split, paths in files.items()}
+    tables = {split: [_read_csv(path, columns, labelled) for path in paths] for split, paths in files.items()}
     return join(tables, notes, "texts")
 
 
-def find_parquet(location: str, columns: Columns, progress: Progress) -> Found:
+def find_parquet(location: str, columns: Columns, progress: Progress, *, labelled: bool = True) -> Found:
     """Integer labels get the names that Hugging Face keeps in the file's metadata, where it has them."""
     needs("pyarrow", install_line("pyarrow"), "parquet: data")
     files, notes = files_by_split(location, "parquet")
-    tables = {split: [_read_parquet(path, columns) for path in paths] for split, paths in files.items()}
+    tables = {split: [_read_parquet(path, columns, labelled) for path in paths] for split, paths in files.items()}
     return join(tables, notes, "texts")
 
 
-def _read_csv(path: Path, columns: Columns) -> Table:
+def _read_csv(path: Path, columns: Columns, labelled: bool) -> Table:
     separator = separator_of(path)
     with csv_text(path) as file:
         rows = rows_of(file, path, separator=separator)
         header = [name.strip() for name in next(rows, (0, []))[1]]
-        chosen = choose(header, columns, path)
-        names = (*chosen.text, chosen.label)
+        chosen = choose(header, columns, path, labelled=labelled)
+        names = chosen.names
         _refuse_doubles(header, names, path)
         split = split_column(header, path)
         unread = {} if split else {at: name for at, name in enumerate(header) if name not in names}
@@ -62,8 +62,8 @@ def _read_csv(path: Path, columns: Columns) -> Table:
     def where(row: int) -> str:
         return f"{path} line {kept[row][0]}"
 
-    labels = label_texts([row[count] for _, row in kept], where, gaps=True)
-    splits = [row[count + 1].strip() for _, row in kept] if split else None
+    labels = label_texts([row[count] for _, row in kept], where, gaps=True) if labelled else ("",) * len(kept)
+    splits = [row[-1].strip() for _, row in kept] if split else None
     note = f"{chosen.note}{separated(separator)}"
     return Table(path, labels, None, splits, lambda row: tuple(kept[row][1][:count]), where, None, note)
 
@@ -74,12 +74,12 @@ def _refuse_doubles(header: Sequence[str], names: Sequence[str], path: Path) -> 
         raise KdcError(f"{path} has several columns {twice[0]}", "keep one of them")
 
 
-def _read_parquet(path: Path, columns: Columns) -> Table:
+def _read_parquet(path: Path, columns: Columns, labelled: bool) -> Table:
     pa = needs("pyarrow", install_line("pyarrow"), "parquet: data")
     schema, _ = footer_of(path)
     numeric = [field.name for field in schema if not _holds_texts(pa, field.type)]
-    chosen = choose(schema.names, columns, path, numeric)
-    _refuse_doubles(schema.names, (*chosen.text, chosen.label), path)
+    chosen = choose(schema.names, columns, path, numeric, labelled=labelled)
+    _refuse_doubles(schema.names, chosen.names, path)
     split = split_column(schema.names, path)
     for name in chosen.text:
         _require_texts(pa, schema.field(name).type, name, path)
@@ -92,13 +92,13 @@ def _read_parquet(path: Path, columns: Columns) -> Table:
         return f"{path} row {row}"
 
     if split is None:
-        refuse_split_columns(pa, schema, path, (*chosen.text, chosen.label))
-    names = hugging_face_names(schema, chosen.label, path)
-    labels = label_texts(values(chosen.label), where, names, gaps=True)
-    cells = [values(name) for name in chosen.text]
+        refuse_split_columns(pa, schema, path, chosen.names)
+    content = rows_in(cells := [values(name) for name in chosen.text])
     for name, column in zip(chosen.text, cells, strict=True):
         require_words(column, name, columns, path)
-    content = rows_in(cells)
+    names = None if chosen.label is None else hugging_face_names(schema, chosen.label, path)
+    stated = None if chosen.label is None else values(chosen.label)
+    labels = ("",) * len(cells[0]) if stated is None else label_texts(stated, where, names, gaps=True)
     return Table(path, labels, None, values(split) if split else None, content, where, names, chosen.note)
 
 
