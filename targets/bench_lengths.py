@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.bench_plan import BLOCK_DROPPED, Plan
-    from targets.bench_rounds import MIN_ROUNDS
     from targets.bench_runner import Contestant, Runner, RunnerError
     from targets.bench_tell import Teller
 else:
     from bench_plan import BLOCK_DROPPED, Plan
-    from bench_rounds import MIN_ROUNDS
     from bench_runner import Contestant, Runner, RunnerError
     from bench_tell import Teller
 
 ROUNDS = 11  # of 8 calls less 2: 66 samples, enough for a p90
+FEWEST = 10  # a p50 has an interval from so many blocks on
 
 
 def run_lengths(contestants: list[Contestant], plan: Plan, teller: Teller) -> list[dict[str, Any]]:
@@ -34,7 +33,7 @@ def run_lengths(contestants: list[Contestant], plan: Plan, teller: Teller) -> li
     ways = [(contestant, length) for contestant in timed for length in plan.lengths if contestant.variant.get("mask")]
     rounds, begin = min(ROUNDS, plan.rounds or ROUNDS), time.monotonic()
     for number in range(rounds if ways else 0):
-        if number >= min(rounds, MIN_ROUNDS) // 2 and time.monotonic() - begin >= plan.seconds:
+        if number >= FEWEST and time.monotonic() - begin >= plan.seconds:
             break
         for contestant, length in random.Random(f"{plan.seed}/lengths/{number}").sample(ways, len(ways)):
             if contestant.name in failed:

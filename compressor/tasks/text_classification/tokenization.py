@@ -161,7 +161,8 @@ class TextTokenizer:
                 text[np.isin(ids, [*self.special])] = -1
                 tokens = Encoded(ids, np.array(row.type_ids, np.int64), text, _alone(row.word_ids, text))
                 if max_length is not None and len(tokens.ids) > max_length:
-                    tokens = tokens.part(kept_tokens(row.sequence_ids, max_length))
+                    kept = kept_tokens(row.sequence_ids, max_length)
+                    tokens = tokens.part(kept)
                 encoded.append(tokens)
         return encoded
 

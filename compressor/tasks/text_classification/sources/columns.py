@@ -119,7 +119,9 @@ def _label(columns: Sequence[str], asked: Columns, where: object) -> str:
     )
 
 
-def _text(columns: Sequence[str], label: str | None, where: object, numeric: Collection[str]) -> tuple[str, ...]:
+def _text(
+    columns: Sequence[str], label: str | None, where: object, numeric: Collection[str]
+) -> tuple[str, ...]:  # fmt: skip
     left = [name for name in columns if name != label]
     names = [name for name in left if _plain(name) in TEXT_COLUMNS]
     plain = {_plain(name): name for name in left}

@@ -21,7 +21,8 @@ def find_hub(location: str, columns: Columns, progress: Progress, *, labelled: b
     source = f"hf:{location}"
     train = splits[names["train"]]
     numeric = [name for name, kind in train.features.items() if not _holds_texts(datasets, kind)]
-    chosen = choose(train.column_names, _with_label(datasets, train, columns), source, numeric, labelled=labelled)
+    stated = _with_label(datasets, train, columns)
+    chosen = choose(train.column_names, stated, source, numeric, labelled=labelled)
     parts = {split: _part(datasets, splits[name], chosen, columns, name, source) for split, name in names.items()}
     notes = [chosen.note, *([f"ignored the splits {listed(unknown)}"] if unknown else [])]
     named = None if chosen.label is None else getattr(train.features[chosen.label], "names", None)

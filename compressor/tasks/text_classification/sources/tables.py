@@ -93,12 +93,14 @@ def _read_parquet(path: Path, columns: Columns, labelled: bool) -> Table:
 
     if split is None:
         refuse_split_columns(pa, schema, path, chosen.names)
-    content = rows_in(cells := [values(name) for name in chosen.text])
+    cells = [values(name) for name in chosen.text]
     for name, column in zip(chosen.text, cells, strict=True):
         require_words(column, name, columns, path)
-    names = None if chosen.label is None else hugging_face_names(schema, chosen.label, path)
-    stated = None if chosen.label is None else values(chosen.label)
-    labels = ("",) * len(cells[0]) if stated is None else label_texts(stated, where, names, gaps=True)
+    content = rows_in(cells)
+    names, labels = None, ("",) * len(cells[0])
+    if chosen.label is not None:
+        names = hugging_face_names(schema, chosen.label, path)
+        labels = label_texts(values(chosen.label), where, names, gaps=True)
     return Table(path, labels, None, values(split) if split else None, content, where, names, chosen.note)
 
 
