@@ -206,7 +206,7 @@ def test_a_table_has_a_default_recipe_of_its_own(made: Path, kdc: Kdc, tmp_path:
     record = load_run(tmp_path / "run")[1]
     assert record.regime is not None
     assert record.regime.name == "text_static"
-    assert record.recipe.optimizer.lr == 0.001
+    assert record.recipe.optimizer.lr == 0.003
     assert record.recipe.epochs == 30
 
 
