@@ -1,4 +1,4 @@
-"""kdc, the Knowledge Distillation Compressor: distill a large vision model into one that fits a device, and prove it.
+"""kdc, the Knowledge Distillation Compressor: distill a large model into one that fits a device, and prove it.
 
     import compressor
 

@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Distill a large vision model into one that fits a device, and prove it.",
+    help="Distill a large model into one that fits a device, and prove it.",
     epilog="Exit codes: 0 the gate passes, 1 it fails, 2 wrong usage or input, 3 inconclusive or unmeasured, "
     "4 a runtime or tool is missing, 130 interrupted.",
 )
