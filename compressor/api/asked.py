@@ -56,7 +56,7 @@ class Asked:
         student, init = self.student or TASKS[task].student, self.student_init or "pretrained"
         if self.student is None and race is None:
             heard.note(f"student {student} (the default; choose another with --student)")
-        input_size, scheme = self._for_device(heard)
+        input_size, scheme = self._for_device(task, heard)
         wanted = RecipeAsked(self.teachers, student, init, recipe, flags, sets, self.race_losses, task)
         values = {
             "task": task, "columns": self.task.columns, "command": "distill",
@@ -82,17 +82,23 @@ class Asked:
                 require_able(task, option)
         return task
 
-    def _for_device(self, heard: Progress) -> "tuple[int | None, Callable[[], Scheme]]":
-        """The input size, and how the int8 kernels of the profile round."""
+    def _for_device(self, task: str, heard: Progress) -> "tuple[int | None, Callable[[], Scheme]]":
+        """The input size, or of texts the most tokens, and how the int8 kernels of the profile round."""
         from compressor import pipeline
+        from compressor.tasks.table import TASKS
 
         device = None if self.profile is None else profile_of(self.profile)
         size = self.task.size
         if device is not None:
-            said = "of" if size in (None, device.input_size) else f"given; {device.input_size} is that of"
-            size = size or device.input_size
+            texts = TASKS[task].columns
+            theirs, word = (device.sequence_length, "max length") if texts else (device.input_size, "input size")
             named = self.profile if isinstance(self.profile, str | os.PathLike) else device.name
-            heard.note(f"input size {size} ({said} profile {named})")
+            if theirs is None:
+                heard.note(f"profile {named} states no sequence_length: a text has as many tokens as it would without")
+            else:
+                said = "of" if size in (None, theirs) else f"given; {theirs} is that of"
+                size = size or theirs
+                heard.note(f"{word} {size} ({said} profile {named})")
         return size, lambda: pipeline.scheme_for(device, heard)
 
 

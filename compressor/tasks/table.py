@@ -79,7 +79,7 @@ TASKS: dict[str, TaskRow] = {
         signs="compressor.tasks.text_classification.signs",
         columns=True,
         runtimes=("onnxruntime", "openvino"),
-        lacks=("kdc specialists", "--qat", "--profile", "--students"),
+        lacks=("kdc specialists", "--qat", "--students"),
     ),
 }
 

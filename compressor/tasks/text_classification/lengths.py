@@ -39,7 +39,7 @@ def fitted(model: LoadedModel, data: Dataset, max_length: int | None, limit: int
     preprocess = of_texts(model.preprocess)
     if max_length is not None and max_length > limit:
         source = model.weights.source
-        raise KdcError(f"--max-length {max_length}: {source} takes {limit} tokens at most", f"--max-length {limit}")
+        raise KdcError(f"max length {max_length}: {source} takes {limit} tokens at most", f"--max-length {limit}")
     pair = is_pair(data.train)
     require_texts(preprocess, data.train, model.weights.source)
     lengths = _lengths(preprocess, data, model.weights.source, progress)
@@ -48,7 +48,7 @@ def fitted(model: LoadedModel, data: Dataset, max_length: int | None, limit: int
         if not pair:  # nothing to tell apart, so that what ships need not be given it
             changes["token_types"] = 0
         covered = math.ceil(np.percentile(lengths, COVERED))
-        why = "--max-length"
+        why = "as stated"
         if max_length is None:
             changes["max_length"] = min(STEP * math.ceil(covered / STEP), MOST, limit)
             why = f"{COVERED} % of the training texts have {covered} or fewer"

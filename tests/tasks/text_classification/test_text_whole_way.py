@@ -218,11 +218,10 @@ def test_pairs_are_taught_and_cut(kdc: Kdc, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--max-length", "1000"), "--max-length 1000: .* takes 64 tokens at most"),
+        (("--max-length", "1000"), "max length 1000: .* takes 64 tokens at most"),
         (("--input-size", "64"), "--input-size is of images"),
         (("--decode-cache", "off"), "--decode-cache is of images"),
         (("--unlabelled", "folder:more"), "--unlabelled: more does not exist"),
-        (("--profile", "x86-64-ort-int8"), "--profile: kdc cannot do that for text-classification yet"),
         (("--qat",), "--qat: kdc cannot do that"),
         (("--set", "views.mixup=0.2"), "recipe views.mixup changes images"),
         (("--set", "crop_pct=0.9"), "recipe crop_pct is of images"),
@@ -238,6 +237,22 @@ def test_what_texts_do_not_have_is_refused(
     assert re.search(said, " ".join(ended.err.split())), ended.err
     assert "Traceback" not in ended.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_profile_says_how_many_tokens_a_text_has(made: Path, kdc: Kdc, here: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "short.yaml"
+    profile.write_text(here.read_text() + "sequence_length: 8\n")
+    for given, most, said in (
+        ((), 8, f"max length 8 (of profile {profile})"),
+        (("--max-length", 12), 12, f"max length 12 (given; 8 is that of profile {profile})"),
+    ):
+        ended = kdc(*distilling(made, tmp_path / f"run{most}", epochs=1), "--profile", profile, *given)
+        assert ended.code == 0, ended.err
+        assert said in " ".join(ended.err.split())
+        assert of_texts(load_run(tmp_path / f"run{most}")[1].preprocess).max_length == most
+    ended = kdc(*distilling(made, tmp_path / "run", epochs=1), "--profile", here)
+    assert ended.code == 0, ended.err
+    assert "states no sequence_length" in " ".join(ended.err.split())
 
 
 def test_commands_that_know_no_texts_yet_say_so(made: Path, kdc: Kdc, here: Path, tmp_path: Path) -> None:
