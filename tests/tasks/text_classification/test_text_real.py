@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 Rows = list[tuple[str, str]]
 KINDS = ("animal", "artifact", "person", "plant")
-TRAINED, HELD = 1_200, 1_000
+TRAINED, HELD = 600, 1_000
 TARGETS = "targets=[{runtime: onnxruntime, precisions: [fp32, int8]}, {runtime: openvino, precisions: [f32, int8]}]"
 
 
