@@ -107,7 +107,7 @@ def data_of(bench: Bench, name: str, case: Case) -> str:
         return f"folder:{bench.places['bbc']}"
     file = bench.work / name.removesuffix("-few") / "glosses.csv"
     if not file.is_file():
-        glosses.main(file, case.count, Path(bench.places["wordnet"]))
+        glosses.main(file, case.count, source=Path(bench.places["wordnet"]))
     return f"csv:{file}"
 
 

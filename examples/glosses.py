@@ -3,6 +3,7 @@
     apt-get install wordnet-base
     python examples/glosses.py glosses.csv               # text,label: 81,000 definitions
     python examples/glosses.py glosses.csv 4000          # so many, drawn by a fixed seed
+    python examples/glosses.py glosses.csv 4000 animal plant food        # so many of these kinds
 
 Format: https://wordnet.princeton.edu/documentation/wndb5wn and lexnames5wn. Used by the tutorial on texts.
 """
@@ -10,6 +11,7 @@ Format: https://wordnet.princeton.edu/documentation/wndb5wn and lexnames5wn. Use
 import csv
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 NOUNS = Path("/usr/share/wordnet/data.noun")
@@ -34,11 +36,13 @@ def definitions(path: Path) -> dict[str, str]:
     return {text: kind for text, (kind, *others) in kinds.items() if text and not others}
 
 
-def main(out: Path, count: int | None = None, source: Path = NOUNS) -> None:
-    """Write `out`: all definitions of `source`, or `count` of them."""
+def main(out: Path, count: int | None = None, kinds: Sequence[str] = KINDS, source: Path = NOUNS) -> None:
+    """Write `out`: all definitions of `source` that are of these kinds, or `count` of them."""
     if not source.is_file():
         raise SystemExit(f"glosses: {source} does not exist: apt-get install wordnet-base")
-    rows = sorted(definitions(source).items())
+    if unknown := sorted({*kinds} - {*KINDS}):
+        raise SystemExit(f"glosses: {unknown[0]} is none of: {', '.join(KINDS)}")
+    rows = sorted(row for row in definitions(source).items() if row[1] in kinds)
     if count is not None:
         rows = random.Random(0).sample(rows, min(count, len(rows)))
     with out.open("w", encoding="utf-8", newline="") as file:
@@ -47,7 +51,6 @@ def main(out: Path, count: int | None = None, source: Path = NOUNS) -> None:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if not 1 <= len(arguments) <= 2:
-        raise SystemExit("usage: glosses.py OUT.csv [COUNT]")
-    main(Path(arguments[0]), int(arguments[1]) if len(arguments) == 2 else None)
+    if len(sys.argv) < 2 or not (sys.argv[2:3] or ["1"])[0].isdigit():
+        raise SystemExit("usage: glosses.py OUT.csv [COUNT [KIND …]]")
+    main(Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else None, sys.argv[3:] or KINDS)
