@@ -10,7 +10,6 @@ import argparse
 import io
 import json
 import math
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,16 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # a type checker sees the checkout; where it runs, the scripts lie side by side
+    from targets.classify_classes import LabelsError, labels_in, likeliest, shown
     from targets.classify_files import ImageError, Pixels, read_image
 else:
+    from classify_classes import LabelsError, labels_in, likeliest, shown
     from classify_files import ImageError, Pixels, read_image
 
 Floats = npt.NDArray[np.float32]
 EXIT_USAGE, EXIT_MISSING = 2, 4
-
-
-class LabelsError(Exception):
-    """labels.txt cannot be read, or is another model's: one line for people."""
 
 
 def prepare(pixels: Pixels, preprocess: dict[str, Any]) -> Pixels:
@@ -210,27 +207,3 @@ def main(logits_of: Callable[[Path, npt.NDArray[Any], str], Floats]) -> int:
     for name, share in likeliest(logits[0], labels, args.top):
         print(f"{share:7.2%}  {shown(name)}")
     return 0
-
-
-ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def shown(name: str) -> str:
-    """A name with what acts on a terminal (control characters, line ends, changes of direction) as visible escapes."""
-    return ACTING.sub(lambda match: ascii(match[0])[1:-1], name)
-
-
-def labels_in(path: Path) -> list[str]:
-    """The names of the classes, one a line: a line ends at a line feed and at nothing else. Raises LabelsError."""
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelsError(f"cannot read {path.name}: {error}") from error
-    return [line[:-1] if line.endswith("\r") else line for line in (lines if lines[-1] else lines[:-1])]
-
-
-def likeliest(logits: Floats, labels: list[str], top: int) -> list[tuple[str, float]]:
-    """The first `top` classes with their probabilities, softmax(logits)."""
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    shares = powers / powers.sum()
-    return [(labels[index], float(shares[index])) for index in np.argsort(-shares, kind="stable")[: max(top, 1)]]

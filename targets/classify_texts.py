@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # a type checker sees the checkout; where it runs, the scripts lie side by side
+    from targets.classify_classes import LabelsError, labels_in, likeliest, shown
     from targets.text_tokens import TextError, Tokenizer
 else:
+    from classify_classes import LabelsError, labels_in, likeliest, shown
     from text_tokens import TextError, Tokenizer
 
 Floats = npt.NDArray[np.float32]
-Inputs = "dict[str, npt.NDArray[np.int64]]"
 EXIT_USAGE, EXIT_MISSING = 2, 4
 LONGEST_FILE = 100_000_000  # bytes of a text
 
@@ -49,8 +49,8 @@ def main(logits_of: Callable[[Path, Any, str], Floats]) -> int:
         batch = tokenizer.inputs([tokens] * preprocess["batch"])
         logits = logits_of(here / manifest["model"], batch, manifest["precision"])
         if logits.shape[-1] != len(labels):
-            raise TextError(f"labels.txt names {len(labels)} classes, the model answers {logits.shape[-1]}")
-    except TextError as error:
+            raise LabelsError(f"labels.txt names {len(labels)} classes, the model answers {logits.shape[-1]}")
+    except (LabelsError, TextError) as error:
         print(f"classify.py: {shown(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except ImportError as error:
@@ -87,27 +87,3 @@ def read_text(path: Path) -> str:
         raise TextError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TextError(f"{path} is not UTF-8, at byte {error.start}") from error
-
-
-ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def shown(name: str) -> str:
-    """A name with what acts on a terminal (control characters, line ends, changes of direction) as visible escapes."""
-    return ACTING.sub(lambda match: ascii(match[0])[1:-1], name)
-
-
-def labels_in(path: Path) -> list[str]:
-    """The names of the classes, one a line: a line ends at a line feed and at nothing else. Raises TextError."""
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"cannot read {path.name}: {error}") from error
-    return [line[:-1] if line.endswith("\r") else line for line in (lines if lines[-1] else lines[:-1])]
-
-
-def likeliest(logits: Floats, labels: Sequence[str], top: int) -> list[tuple[str, float]]:
-    """The first `top` classes with their probabilities, softmax(logits)."""
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    shares = powers / powers.sum()
-    return [(labels[index], float(shares[index])) for index in np.argsort(-shares, kind="stable")[: max(top, 1)]]

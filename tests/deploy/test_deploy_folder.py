@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tests.deploy.conftest import Tiny
 
 ALWAYS = {
-    "README.md", "classify.py", "classify_files.py", "classify_images.py", "labels.txt", "manifest.json",
-    "preprocess.json", "sbom.cdx.json",
+    "README.md", "classify.py", "classify_classes.py", "classify_files.py", "classify_images.py", "labels.txt",
+    "manifest.json", "preprocess.json", "sbom.cdx.json",
 }  # fmt: skip
 NATIVE = {"classify.cpp", "classify_images.hpp", "preprocess.h", "CMakeLists.txt"}
 

@@ -46,35 +46,21 @@ def openvino_scheme(profile: Profile) -> Scheme:
 def candidates(source: Source, folder: Path, judge: Judge, progress: Progress) -> Iterator[Candidate | None]:
     """The rungs of post-training quantization, None after each. Raises KdcError: exit 4 without openvino or nncf."""
     model = converted(source.onnx_file)
-    if source.takes_tokens:
-        yield from _of_tokens(model, source, folder, judge, progress)
-        return
     made: list[Candidate] = []
-    for preset in PRESETS:
+    for preset in (OF_TOKENS,) if source.takes_tokens else PRESETS:
         result = quantized(model, source, preset, progress, fast=True)
         path = save_packed(result, folder / f"ptq-{preset}")
         made.append(Candidate("ptq", _description(source, preset, "fast", model, result), path))
         yield made[-1]
     yield None
-    ranks = [judge.rank(judge(candidate.model, "openvino", "int8")) for candidate in made]
-    preset = PRESETS[ranks.index(max(ranks))]
-    result = quantized(model, source, preset, progress, fast=False)
-    description = _description(source, preset, "full", model, result)
-    yield Candidate("bias-correction", description, save_packed(result, folder / "bias-correction"))
-    yield None
-    best = fallback(source, Layers(model, result), description, folder, judge, progress)
-    if best is not None:
-        yield best
+    description = made[-1].description
+    if not source.takes_tokens:
+        ranks = [judge.rank(judge(candidate.model, "openvino", "int8")) for candidate in made]
+        preset = PRESETS[ranks.index(max(ranks))]
+        result = quantized(model, source, preset, progress, fast=False)
+        description = _description(source, preset, "full", model, result)
+        yield Candidate("bias-correction", description, save_packed(result, folder / "bias-correction"))
         yield None
-
-
-def _of_tokens(
-    model: Any, source: Source, folder: Path, judge: Judge, progress: Progress
-) -> Iterator[Candidate | None]:
-    result = quantized(model, source, OF_TOKENS, progress, fast=True)
-    description = _description(source, OF_TOKENS, "fast", model, result)
-    yield Candidate("ptq", description, save_packed(result, folder / "ptq"))
-    yield None
     best = fallback(source, Layers(model, result), description, folder, judge, progress)
     if best is not None:
         yield best

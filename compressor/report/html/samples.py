@@ -93,8 +93,9 @@ def pictured(
     variant = next(variant for variant in results.bundle.variants if variant.name == name)
     pictures = Pictures(bundle_dir, results, variant)
     names, classes = sample_names(bundle_dir, results), results.bundle.student.class_names
+    missing = pictures.missing
     if variant.texts is not None:
-        names = _texts(bundle_dir, variant.texts.texts, names)
+        names, missing = _texts(bundle_dir, variant.texts.texts, names)
     listed = tuple(
         {
             "name": names(number),
@@ -104,7 +105,7 @@ def pictured(
         }
         for number, picture in zip(chosen, pictures.of(chosen), strict=True)
     )
-    return listed, "" if variant.texts is not None else pictures.missing
+    return listed, missing
 
 
 def _by_turns(numbers: NDArray[np.int64], labels: NDArray[np.int64]) -> list[int]:
@@ -125,18 +126,26 @@ def teacher_answers(results: Results) -> NDArray[np.int64] | None:
     return results.answers[teacher.name].top1 if teacher is not None and teacher.name in results.answers else None
 
 
-def _texts(bundle_dir: Path, path: str, names: Callable[[int], str]) -> Callable[[int], str]:
-    """The beginning of a sample that is a text, or of both of a pair; its name, where the texts cannot be read."""
+def _texts(bundle_dir: Path, path: str, names: Callable[[int], str]) -> tuple[Callable[[int], str], str]:
+    """The beginning of a sample that is a text, or of both of a pair; its name, where it has none. And why the texts
+    cannot be read, where that is so."""
     try:
         texts = json.loads(read_text(inside(bundle_dir, path, "bundle.json"), most=MOST_BYTES))
-    except (KdcError, ValueError, RecursionError):
-        return names
-    said = dict(enumerate(texts)) if isinstance(texts, list) else {}
-    return lambda number: (
-        " | ".join(shown(text, LONGEST_TEXT) for text in map(str, said[number]))
-        if isinstance(said.get(number), list)
-        else names(number)
-    )
+    except KdcError as error:
+        return names, shown(error.message)
+    except (ValueError, RecursionError):
+        return names, f"{path} is not JSON"
+    if not isinstance(texts, list):
+        return names, f"{path} holds no list of texts"
+    said = dict(enumerate(texts))
+
+    def named(number: int) -> str:
+        row = said.get(number)
+        return (
+            " | ".join(shown(text, LONGEST_TEXT) for text in map(str, row)) if isinstance(row, list) else names(number)
+        )
+
+    return named, ""
 
 
 def sample_names(bundle_dir: Path, results: Results) -> Callable[[int], str]:

@@ -16,7 +16,7 @@ from compressor.tasks.shipping import Shipping
 
 __all__ = ["SHIPPING", "cpp_header", "model_input"]
 
-SHARED = ("classify_images.py", "classify_files.py")
+SHARED = ("classify_images.py", "classify_files.py", "classify_classes.py")
 SHARED_CPP = ("classify_images.hpp", "CMakeLists.txt")
 
 

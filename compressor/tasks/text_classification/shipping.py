@@ -17,7 +17,7 @@ from compressor.tasks.shipping import Shipping
 __all__ = ["SHIPPING", "TextShipping", "text_input"]
 
 TOKENIZER, TEXTS = "tokenizer.json", "eval/texts.json"
-SHARED = ("classify_texts.py", "text_tokens.py")
+SHARED = ("classify_texts.py", "text_tokens.py", "classify_classes.py")
 
 
 class TextShipping(Shipping):
