@@ -69,6 +69,11 @@ class Preprocess(Noun):
         return ()
 
     @property
+    def seconds(self) -> float | None:
+        """How long a sample lasts; None where it does not."""
+        return None
+
+    @property
     def described(self) -> str:
         """What the model takes, as "images of 224×224"."""
         raise NotImplementedError
@@ -197,7 +202,6 @@ class AudioPreprocess(Preprocess):
 
     @property
     def seconds(self) -> float:
-        """Of sound that a sample holds."""
         return self.samples / self.sample_rate
 
     @property

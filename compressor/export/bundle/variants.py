@@ -21,7 +21,7 @@ from compressor.models import LoadedModel
 from compressor.processes.runner import RunnerDiedError, RunnerError
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.schema.bundle import FileEntry, Role, TextFiles, Variant
+from compressor.schema.bundle import FileEntry, RawFiles, Role, Variant
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
@@ -85,7 +85,7 @@ class ExportItem:
     """A model on its way into a bundle. `images`, `reference`: where its test inputs and torch's answers lie,
     relative to the bundle `root`; `judge`: of its answers on validation, for the student alone.
     `top`: where its top rung comes from; `work`: for what does not ship; `sequence_length`: see
-    `schema.bundle.Bundle`; `texts`: see `schema.bundle.Variant`."""
+    `schema.bundle.Bundle`; `raw`: see `schema.bundle.Variant`."""
 
     root: Path
     role: Role
@@ -99,7 +99,7 @@ class ExportItem:
     write_reference: Callable[[nn.Module, str], None]
     work: Path
     sequence_length: int | None = None
-    texts: TextFiles | None = None
+    raw: RawFiles | None = None
 
 
 def variants_of(item: ExportItem, profile: Profile, progress: Progress) -> Iterator[Variant]:
@@ -158,7 +158,7 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
         baked=baked,
         dynamic_batch=(item.delivery.dynamic_batch or item.source.takes_tokens) and role == "student",
         mask=model.preprocess.mask,
-        texts=item.texts,
+        raw=item.raw,
     )
 
 
