@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.schema.preprocess import ImagePreprocess, TextPreprocess
+from compressor.schema.preprocess import AudioPreprocess, ImagePreprocess, TextPreprocess
 
 if TYPE_CHECKING:
     from compressor.tasks.base import Task
@@ -80,6 +80,13 @@ TASKS: dict[str, TaskRow] = {
         columns=True,
         runtimes=("onnxruntime", "openvino"),
         lacks=("kdc specialists", "--qat", "--students"),
+    ),
+    AudioPreprocess.task: TaskRow(
+        "compressor.tasks.audio_classification.task",
+        ("folder", "csv", "parquet", "hf"),
+        ("timm", "hf"),
+        "timm",
+        "compressor.tasks.audio_classification.shipping",
     ),
 }
 
