@@ -141,7 +141,7 @@ def _sound(content: bytes, at: int, size: int, layout: tuple[int, int, int, int,
 
 def _read_other(path: Path) -> Sound:
     try:
-        import soundfile  # type: ignore[import-not-found,unused-ignore]  # here, since wav needs none
+        import soundfile  # type: ignore[import-not-found,import-untyped,unused-ignore]  # here, since wav needs none
     except (ImportError, OSError) as error:  # OSError: its C library is not there
         raise SoundMissingError(f"this is no plain wav, and other kinds need soundfile: {INSTALL} ({error})") from error
     try:

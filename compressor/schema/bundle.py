@@ -57,7 +57,8 @@ class Variant(Noun):
     about what a download or a package costs.
 
     `baked`: the last step of `preprocess`, its normalization, is part of the model, which takes what comes before it:
-    of images, uint8 [batch, height, width, 3]. `dynamic_batch`: the batch may vary from call to call.
+    of images, uint8 [batch, height, width, 3]. Of sound the whole front end is, and `preprocess` and `inputs` are of
+    what is left: the waveform. `dynamic_batch`: the batch may vary from call to call.
 
     `weights`: of the retrained or trimmed student, where it was made from that one, and not from the bundle's student
     as it is.

@@ -84,6 +84,11 @@ class Preprocess(Noun):
         return None
 
     @property
+    def before(self) -> "Preprocess | None":
+        """What is left to do for a model that does the rest itself (`Shipping.front_end`); None where none can."""
+        return None
+
+    @property
     def read_with(self) -> "PixelRange | None":
         """How the samples that it learned from were read, where that was stated (`Recipe.pixel_range`)."""
         return None
@@ -209,6 +214,11 @@ class AudioPreprocess(Preprocess):
         if self.features == "waveform":
             return (TensorSpec("input", "float32", ("batch", self.samples)),)
         return (TensorSpec("input", "float32", ("batch", 1, self.mels, self.frames)),)
+
+    @property
+    def before(self) -> "AudioPreprocess | None":
+        update = {"features": "waveform", "mean": 0.0, "std": 1.0}
+        return self.model_copy(update=update) if self.features == "log-mel" else None
 
     @property
     def described(self) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from compressor.runtimes import Example
 from compressor.schema.bundle import RawFiles, Variant
+from compressor.schema.preprocess import Preprocess
 
 __all__ = ["SHIPPING", "Shipping"]
 
@@ -45,6 +46,11 @@ class Shipping:
         """Write samples of a split to the bundle in `folder` as an application has them, where a device makes inputs of
         them."""
         return None
+
+    def front_end(self, preprocess: Preprocess, opset: int) -> bytes:
+        """What makes the network's input of what `preprocess.before` makes, as an ONNX model of one input and one
+        output. Only asked where there is such a thing."""
+        raise NotImplementedError
 
     def picture(self, stored: NDArray[Any], most: int) -> tuple[str, bytes] | None:
         """A sample as it lies in a bundle's inputs, as a file that a browser shows, with its media type: at most `most`

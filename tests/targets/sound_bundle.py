@@ -78,7 +78,7 @@ def expected(values: Doubles, rate: int, preprocess: AudioPreprocess) -> Floats:
         mono = np.pad(mono, (-left // 2, -left - -left // 2))
     mono = mono.astype(np.float32).astype(np.float64)
     if preprocess.features == "waveform":
-        return ((mono - preprocess.mean) / preprocess.std).astype(np.float32)
+        return np.asarray((mono - preprocess.mean) / preprocess.std, np.float32)
     filters = mel_filter_bank(
         preprocess.fft // 2 + 1, preprocess.mels, preprocess.low_hz, preprocess.high_hz, preprocess.sample_rate,
         norm=None, mel_scale="htk",
@@ -89,7 +89,7 @@ def expected(values: Doubles, rate: int, preprocess: AudioPreprocess) -> Floats:
         mono, window, preprocess.window, preprocess.hop, preprocess.fft, power=2.0, center=False, mel_filters=filters,
         mel_floor=preprocess.floor, log_mel="log", dtype=np.float64,
     )  # fmt: skip
-    return ((power[None] - preprocess.mean) / preprocess.std).astype(np.float32)
+    return np.asarray((power[None] - preprocess.mean) / preprocess.std, np.float32)
 
 
 @dataclass(frozen=True)

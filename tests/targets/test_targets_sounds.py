@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from scipy.signal import resample_poly
 
 from compressor.deploy import write_best
 from compressor.schema.base import read_json
@@ -26,7 +27,6 @@ from tests.targets.sound_bundle import (
     expected,
     make_sounds,
     prompts,
-    resample_poly,
     spoken,
     wav,
 )
@@ -110,7 +110,7 @@ def test_what_is_cut_and_filled_up(load: "LoadScript") -> None:
 def riff(kind: int, channels: int, rate: int, bits: int, data: bytes, **more: Any) -> bytes:
     """A wav by hand. `step`: bytes of a frame; `size`: of the data, as its header says; `before`: chunks before it."""
     step = more.get("step", channels * bits // 8)
-    layout = struct.pack("<HHIIHH", kind, channels, rate, rate * step & 0xFFFFFFFF, step, bits) + more.get("extra", b"")
+    layout: bytes = struct.pack("<HHIIHH", kind, channels, rate, rate * step & 0xFFFFFFFF, step, bits) + more.get("extra", b"")
     body = b"WAVE" + b"fmt " + struct.pack("<I", len(layout)) + layout + more.get("before", b"")
     body += b"data" + struct.pack("<I", more.get("size", len(data))) + data
     return b"RIFF" + struct.pack("<I", len(body)) + body

@@ -102,6 +102,10 @@ def student_item(
     images, reference = "eval/student_inputs.npy", "eval/student_reference.npy"
     raw = shipping_of(record.task).write_raw(workspace.data.test, workspace.root)
     inputs = workspace.inputs(student.preprocess, images)
+    before = None
+    if delivery.bake and student.preprocess.before is not None:
+        before = "eval/student_before.npy"
+        workspace.inputs(student.preprocess.before, before)
     if inputs.lengths is not None:
         np.save(workspace.root / LENGTHS, inputs.lengths)
     workspace.write_reference(network, inputs, reference)
@@ -122,6 +126,7 @@ def student_item(
         work=workspace.work,
         sequence_length=workspace.sequence_length,
         raw=raw,
+        before=before,
     )
 
 

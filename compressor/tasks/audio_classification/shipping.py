@@ -15,7 +15,8 @@ from compressor.files.atomic import write_atomically
 from compressor.runtimes import Example
 from compressor.schema.bundle import RawFiles, Variant
 from compressor.schema.manifest import AudioInput
-from compressor.schema.preprocess import AudioPreprocess
+from compressor.schema.preprocess import AudioPreprocess, Preprocess
+from compressor.tasks.audio_classification.front_end import front_end
 from compressor.tasks.shipping import Shipping
 
 __all__ = ["SHIPPING", "AudioShipping", "audio_input", "wav_bytes"]
@@ -62,6 +63,10 @@ class AudioShipping(Shipping):
         with write_atomically(folder / LISTED) as temporary:
             temporary.write_text(json.dumps(listed), encoding="utf-8")
         return RawFiles(samples=LISTED)
+
+    def front_end(self, preprocess: Preprocess, opset: int) -> bytes:
+        assert isinstance(preprocess, AudioPreprocess), "the noun checks that its task's class stands there"
+        return front_end(preprocess, opset)
 
     def picture(self, stored: NDArray[Any], most: int) -> tuple[str, bytes] | None:
         """The log-mel features, low frequencies at the bottom; not compressed, as those of images. None of a
