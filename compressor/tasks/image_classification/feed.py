@@ -22,9 +22,10 @@ from compressor.schema.views import OF_TEXTS
 from compressor.stats import accuracy_of, top1
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.image_classification.decoding import decode_split
-from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
+from compressor.tasks.image_classification.mixing import mixed
 from compressor.tasks.image_classification.pixel_cache import Decoding, Images, Stored, bytes_of
 from compressor.tasks.image_classification.views import DRAWS, random_views
+from compressor.tasks.mixing import Mix, mix_of, mixed_labels
 from compressor.tasks.plain_feed import batch_size_of, refuse_views_of_texts
 
 __all__ = ["ImageFeed", "needed_bytes"]
