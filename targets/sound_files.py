@@ -16,7 +16,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 INSTALL = "pip install soundfile"
 LONGEST_FILE = 2_000_000_000  # bytes
-HIGHEST_RATE = 1_000_000  # values a second
+LOWEST_RATE, HIGHEST_RATE = 1_000, 384_000  # as training reads them
+LOUDEST = 16.0  # times full scale, in a file of floats
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE  # kinds of wav
 STREAMED = 0xFFFFFFFF  # as a program writes that does not know yet how long the sound will be
 RANGES = {8: (128.0, 128.0), 16: (0.0, 2.0**15), 24: (0.0, 2.0**23), 32: (0.0, 2.0**31)}  # of PCM: silence, and full
@@ -51,17 +52,20 @@ class Sound:
         return len(self) / self.rate
 
     def mono(self, start: int, stop: int) -> Floats:
-        """The mean of the channels of these frames, float64; before the first and behind the last there is silence.
-        Raises SoundError."""
+        """The mean of the channels of these frames, each value and the mean rounded to float32, as training reads
+        them; before the first and behind the last there is silence. Raises SoundError."""
         first, last = max(start, 0), min(stop, len(self))
         part = self.values[first:last]
         if part.ndim == 3:
             wide = np.zeros((*part.shape[:2], 4), np.uint8)
             wide[:, :, 1:] = part
             part = wide.view("<i4")[:, :, 0] >> 8
-        mean = ((part.astype(np.float64) - self.silence) / self.full).mean(axis=1)
-        if not np.isfinite(mean).all():
+        scaled = ((part.astype(np.float64) - self.silence) / self.full).astype(np.float32)
+        if not np.isfinite(scaled).all():
             raise SoundError("a value of it is not finite (NaN, or without end)")
+        if len(scaled) and np.abs(scaled).max() > LOUDEST:
+            raise SoundError(f"it has values up to {np.abs(scaled).max():,.6g}, and sound is from -1 to 1")
+        mean = scaled.mean(axis=1, dtype=np.float64).astype(np.float32)
         made = np.zeros(stop - start, np.float64)
         made[first - start : first - start + len(mean)] = mean
         return made
@@ -82,8 +86,8 @@ def read_sound(path: Path) -> Sound:
     try:
         sound = _read_wav(content) if content else None
         sound = _read_other(path) if sound is None else sound
-        if not 1 <= sound.rate <= HIGHEST_RATE:
-            raise SoundError(f"its rate is {sound.rate:,} Hz, and not between 1 and {HIGHEST_RATE:,}")
+        if not LOWEST_RATE <= sound.rate <= HIGHEST_RATE:
+            raise SoundError(f"its rate is {sound.rate:,} Hz; {LOWEST_RATE:,} to {HIGHEST_RATE:,} are read")
         if not len(sound):
             raise SoundError("there is no sound in it")
     except SoundMissingError as error:
@@ -145,7 +149,7 @@ def _read_other(path: Path) -> Sound:
     except (ImportError, OSError) as error:  # OSError: its C library is not there
         raise SoundMissingError(f"this is no plain wav, and other kinds need soundfile: {INSTALL} ({error})") from error
     try:
-        values, rate = soundfile.read(str(path), dtype="float64", always_2d=True)
+        values, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     except Exception as error:  # whatever is wrong with the file
         raise SoundError(f"soundfile cannot read it: {' '.join(str(error).split())[:200]}") from error
     return Sound(values, int(rate) if math.isfinite(rate) else 0)

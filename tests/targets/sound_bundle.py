@@ -67,7 +67,7 @@ def expected(values: Doubles, rate: int, preprocess: AudioPreprocess) -> Floats:
     """What `AudioPreprocess` says, by scipy's resampling and transformers' spectrogram."""
     from transformers.audio_utils import mel_filter_bank, spectrogram
 
-    mono = values.mean(axis=1)
+    mono = values.astype(np.float32).mean(axis=1, dtype=np.float64).astype(np.float32).astype(np.float64)
     common = math.gcd(rate, preprocess.sample_rate)
     if rate != preprocess.sample_rate:
         mono = resample_poly(mono, preprocess.sample_rate // common, rate // common)

@@ -85,8 +85,8 @@ def test_features_of_recorded_speech_at_any_rate(load: "LoadScript", tmp_path: P
 @pytest.mark.parametrize(("rate", "to"), [(44_100, 8000), (11_025, 16_000), (7_919, 16_000), (96_000, 8000), (1000, 7)])
 def test_odd_rates_resample_as_scipy_does(load: "LoadScript", rate: int, to: int) -> None:
     preprocess = WAVE.model_dump() | {"sample_rate": to, "mean": 0.0, "std": 1.0}
-    values = np.random.default_rng(0).standard_normal((3001, 2))
-    whole = resample_poly(values.mean(1), to, rate).astype(np.float32)
+    values = np.random.default_rng(0).standard_normal((3001, 1)).astype(np.float32)
+    whole = resample_poly(values[:, 0].astype(np.float64), to, rate).astype(np.float32)
     front_end = load("sound_features").FrontEnd({**preprocess, "samples": len(whole)})
     sound = load("sound_files").Sound(values, rate)
     np.testing.assert_allclose(front_end.heard(sound).input, whole, atol=1e-6)
@@ -110,7 +110,9 @@ def test_what_is_cut_and_filled_up(load: "LoadScript") -> None:
 def riff(kind: int, channels: int, rate: int, bits: int, data: bytes, **more: Any) -> bytes:
     """A wav by hand. `step`: bytes of a frame; `size`: of the data, as its header says; `before`: chunks before it."""
     step = more.get("step", channels * bits // 8)
-    layout: bytes = struct.pack("<HHIIHH", kind, channels, rate, rate * step & 0xFFFFFFFF, step, bits) + more.get("extra", b"")
+    layout: bytes = struct.pack("<HHIIHH", kind, channels, rate, rate * step & 0xFFFFFFFF, step, bits) + more.get(
+        "extra", b""
+    )
     body = b"WAVE" + b"fmt " + struct.pack("<I", len(layout)) + layout + more.get("before", b"")
     body += b"data" + struct.pack("<I", more.get("size", len(data))) + data
     return b"RIFF" + struct.pack("<I", len(body)) + body
@@ -136,8 +138,9 @@ def test_every_kind_of_wav_is_read(load: "LoadScript", tmp_path: Path, name: str
     content, values = KINDS[name]
     sound = read(load, tmp_path, content)
     assert sound.rate == 8000
-    assert sound.mono(0, len(sound)).tolist() == values
-    assert sound.mono(-1, len(sound) + 2).tolist() == [0.0, *values, 0.0, 0.0]
+    rounded = np.array(values, np.float32).tolist()
+    assert sound.mono(0, len(sound)).tolist() == rounded
+    assert sound.mono(-1, len(sound) + 2).tolist() == [0.0, *rounded, 0.0, 0.0]
 
 
 def test_wav_as_pythons_own_module_writes_it(load: "LoadScript", tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_wav_as_pythons_own_module_writes_it(load: "LoadScript", tmp_path: Path)
             frames = reader.readframes(1)
         first = [int.from_bytes(frames[at : at + width], "little", signed=width > 1) for at in (0, width)]
         mean = sum(first) / 2 if width > 1 else sum(first) / 2 - 128
-        assert sound.mono(0, 1)[0] == mean / 2 ** (8 * width - 1)
+        assert sound.mono(0, 1)[0] == pytest.approx(mean / 2 ** (8 * width - 1), abs=1e-7)
 
 
 HOSTILE = {
@@ -164,7 +167,7 @@ HOSTILE = {
     "no layout": (b"RIFF\0\0\0\0WAVEfmt \x04\0\0\0abcd", "is cut off"),
     "no channel": (riff(1, 0, 8000, 16, bytes(4), step=2), "0 channels of 16 bits"),
     "wrong step": (riff(1, 2, 8000, 16, bytes(4), step=2), "2 channels of 16 bits are not 2 bytes"),
-    "no rate": (riff(1, 1, 0, 16, bytes(4)), "its rate is 0 Hz"),
+    "no rate": (riff(1, 1, 0, 16, bytes(4)), "its rate is 0 Hz; 1,000 to 384,000 are read"),
     "too high a rate": (riff(1, 1, 4_000_000_000, 16, bytes(4)), "its rate is 4,000,000,000 Hz"),
 }
 
@@ -187,9 +190,9 @@ def test_no_cut_of_a_wav_is_read_as_another_sound(load: "LoadScript", tmp_path: 
 
 
 def test_values_that_are_no_numbers(load: "LoadScript", tmp_path: Path) -> None:
-    for value in (np.nan, np.inf):
+    for value, said in ((np.nan, "not finite"), (-np.inf, "not finite"), (9000.0, "values up to 9,000")):
         (tmp_path / "sound.wav").write_bytes(riff(3, 1, 8000, 32, struct.pack("<3f", 0.1, value, 0.2)))
-        with pytest.raises(load("sound_files").SoundError, match="not finite"):
+        with pytest.raises(load("sound_files").SoundError, match=said):
             heard(load, tmp_path / "sound.wav", PREPROCESS)
 
 
@@ -211,7 +214,7 @@ def test_flac_and_ogg_are_read_by_soundfile(load: "LoadScript", tmp_path: Path) 
     for kind in ("flac", "wav"):
         soundfile.write(tmp_path / f"sound.{kind}", values, 16_000, subtype="PCM_16")
         sound = load("sound_files").read_sound(tmp_path / f"sound.{kind}")
-        np.testing.assert_array_equal(sound.mono(0, len(sound)), values.mean(1))
+        np.testing.assert_allclose(sound.mono(0, len(sound)), values.mean(1), atol=1e-7)
     soundfile.write(tmp_path / "sound.ogg", values, 16_000)
     assert len(load("sound_files").read_sound(tmp_path / "sound.ogg")) == len(values)
     (tmp_path / "sound.flac").write_bytes((tmp_path / "sound.flac").read_bytes()[:50])

@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data.samples import Split
+from compressor.errors import KdcError
 from compressor.files.atomic import write_atomically
 from compressor.runtimes import Example
 from compressor.schema.bundle import RawFiles, Variant
 from compressor.schema.manifest import AudioInput
 from compressor.schema.preprocess import AudioPreprocess, Preprocess
 from compressor.tasks.audio_classification.front_end import front_end
+from compressor.tasks.audio_classification.reading import Clip, require_decoder
 from compressor.tasks.shipping import Shipping
 
-__all__ = ["SHIPPING", "AudioShipping", "audio_input", "wav_bytes"]
+__all__ = ["SHIPPING", "AudioShipping", "audio_input"]
 
 SOUNDS, LISTED = "eval/sounds", "eval/sounds.json"
 SHARED = ("classify_sounds.py", "sound_features.py", "sound_files.py", "classify_classes.py")
@@ -89,17 +91,22 @@ SHIPPING = AudioShipping()
 def _sounds(split: Split) -> Iterator[tuple[int, bytes]]:
     """Some samples of a split, spread over it, each with its number: as wav, at its own rate."""
     for row in np.unique(np.linspace(0, len(split) - 1, min(len(split), MOST)).round().astype(int)).tolist():
-        yield row, wav_bytes(*split.read(row))
+        yield row, _wav(split.read(row))
 
 
-def wav_bytes(values: NDArray[Any], rate: int) -> bytes:
-    """[frames, channels] in [-1, 1] as wav: of 16 bits where that is exact, else in float64."""
+def _wav(clip: Clip) -> bytes:
+    """A sample as a wav with all of its channels: of 16 bits where that is exact, else in float32."""
     from scipy.io import wavfile
 
-    scaled = np.asarray(values, np.float64) * 32768
+    with require_decoder().SoundFile(io.BytesIO(clip.recording.content())) as sound:
+        sound.seek(clip.start)
+        values = sound.read(clip.length, dtype="float32", always_2d=True)
+    if len(values) != clip.length:
+        raise KdcError(f"{clip.recording.where} was changed while it was used")
+    scaled = values.astype(np.float64) * 32768
     whole = np.array_equal(scaled, np.clip(np.round(scaled), -32768, 32767))
     file = io.BytesIO()
-    wavfile.write(file, rate, scaled.astype(np.int16) if whole else scaled / 32768)
+    wavfile.write(file, clip.rate, scaled.astype(np.int16) if whole else values)
     return file.getvalue()
 
 
