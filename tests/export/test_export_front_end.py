@@ -77,14 +77,15 @@ def test_the_graph_makes_the_features_of_transformers(preprocess: AudioPreproces
 
 
 @pytest.mark.skipif(not list(prompts(1)), reason="Debian's asterisk-core-sounds-*-wav are not installed")
-@pytest.mark.parametrize("preprocess", [PREPROCESS, WIDE], ids=["8 kHz", "16 kHz"])
-def test_the_features_of_recorded_speech(preprocess: AudioPreprocess) -> None:
+@pytest.mark.parametrize(("preprocess", "most"), [(PREPROCESS, 1e-4), (WIDE, 3e-4)], ids=["8 kHz", "16 kHz"])
+def test_the_features_of_recorded_speech(preprocess: AudioPreprocess, most: float) -> None:
+    """At 16 kHz the upper half of it is silent."""
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(front_end(preprocess, 17), providers=["CPUExecutionProvider"])
     assert preprocess.before is not None
     for sound in prompts(20):
         made = session.run(None, {"input": expected(sound, 8000, preprocess.before)[None]})[0]
-        assert np.abs(made[0] - expected(sound, 8000, preprocess)).max() < 1e-4
+        assert np.abs(made[0] - expected(sound, 8000, preprocess)).max() < most
 
 
 @pytest.mark.slow
