@@ -16,7 +16,7 @@ __all__ = ["RUNTIMES", "Example", "Runtime", "runtime_for"]
 @dataclass(frozen=True)
 class Example:
     """The example programs that ship with a model. `python`: the script in targets/ that becomes classify.py, and
-    `texts`, of a model of texts, which takes integers of 64 bits, "" for none; `beside`:
+    `texts`, of a model of texts, which takes integers of 64 bits, and `sounds`, of one of sound, "" for none; `beside`:
     scripts that it imports; `cpp`: the source that becomes classify.cpp, "" for none, and `cmake_root` the variable of
     CMake that says where the runtime lies. `install`: what brings the runtime and numpy to a device, where that is not
     `Runtime.on_device`."""
@@ -27,6 +27,7 @@ class Example:
     install: str = ""
     beside: tuple[str, ...] = ()
     texts: str = ""
+    sounds: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,13 @@ RUNTIMES: dict[str, Runtime] = {
             licence="MIT",
             exports_with=("onnxruntime",),
             package="onnxruntime",
-            example=Example("classify_ort.py", "classify_ort.cpp", "ONNXRUNTIME_ROOT", texts="classify_texts_ort.py"),
+            example=Example(
+                "classify_ort.py",
+                "classify_ort.cpp",
+                "ONNXRUNTIME_ROOT",
+                texts="classify_texts_ort.py",
+                sounds="classify_sounds_ort.py",
+            ),
         ),
         # f16 is a storage format on CPUs: weights lie as fp16 in the IR and are widened to f32 when it is loaded.
         Runtime(
@@ -101,7 +108,7 @@ RUNTIMES: dict[str, Runtime] = {
             exports_with=("openvino",),
             quantizes_with=("nncf",),
             package="openvino",
-            example=Example("classify_ov.py", texts="classify_texts_ov.py"),
+            example=Example("classify_ov.py", texts="classify_texts_ov.py", sounds="classify_sounds_ov.py"),
         ),
         # Engines are built on the board. tensorrt_rtx checks here that they can be.
         Runtime(

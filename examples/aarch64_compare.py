@@ -40,8 +40,8 @@ def same(bundle: Path, variant: dict[str, Any], batch: int, most: int, other: li
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "inputs.npy"
         np.save(inputs, np.load(bundle / variant["inputs"], mmap_mode="r", allow_pickle=False)[:most])
-        if variant.get("texts"):
-            texts = json.loads((bundle / variant["texts"]["texts"]).read_text(encoding="utf-8"))[:most]
+        if (variant.get("raw") or {}).get("tokenizer"):
+            texts = json.loads((bundle / variant["raw"]["samples"]).read_text(encoding="utf-8"))[:most]
             (Path(folder) / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
         here, _ = answers(bundle, variant, batch, inputs, [sys.executable])[:2]
         there, executed, tokens = answers(bundle, variant, batch, inputs, other)
@@ -77,9 +77,9 @@ def answers(
         {"op": "executed"},
     ]
     if texts.exists():
-        tokenizer = str(bundle / variant["texts"]["tokenizer"])
-        asked = {"texts": str(texts), "inputs": str(inputs), "tokenizer": tokenizer, "preprocess": how}
-        requests.append({"op": "tokenize", **asked})
+        tokenizer = str(bundle / variant["raw"]["tokenizer"])
+        asked = {"task": variant["task"], "samples": str(texts), "inputs": str(inputs), "tokenizer": tokenizer}
+        requests.append({"op": "preprocess", "preprocess": how, **asked})
     requests.append({"op": "quit"})
     lines = "".join(json.dumps(request) + "\n" for request in requests)
     command = [*python, str(bundle / "runners" / variant["runner"])]

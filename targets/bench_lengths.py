@@ -1,4 +1,4 @@
-"""Latency by length, where samples vary in it, and the tokenizer tried: after the rounds, in the same processes.
+"""Latency by length, where samples vary in it, and raw samples made to inputs: after the rounds, in the same processes.
 
 Standard library only; runs on Python 3.9 and later. Used by bench.py.
 """
@@ -21,6 +21,7 @@ else:
     from bench_tell import Teller
 
 ROUNDS = 11  # of 8 calls less 2: 66 samples, enough for a p90
+TOLD = ("version", "n", "cut", "differ", "padded", "resampled", "largest_difference", "lengths", "wall_ms")
 FEWEST = 10  # a p50 has an interval from so many blocks on
 
 
@@ -60,23 +61,23 @@ def _block(contestant: Contestant, length: int, plan: Plan) -> dict[str, Any]:
     }
 
 
-def run_tokenizing(contestants: list[Contestant], plan: Plan, teller: Teller) -> list[dict[str, Any]]:
-    """The noun Tokenizing as dicts: of each tokenizer of the bundle, on the machine that is measured."""
+def run_preprocessing(contestants: list[Contestant], plan: Plan, teller: Teller) -> list[dict[str, Any]]:
+    """The noun Preprocessing as dicts: of each kind of inputs of the bundle, on the machine that is measured."""
     told: dict[str, dict[str, Any]] = {}
     for contestant in contestants:
         variant = contestant.variant
-        files = variant.get("texts")
+        files = variant.get("raw")
         if not contestant.alive or not files or variant["inputs"] in told:
             continue
         record: dict[str, Any] = {"inputs": variant["inputs"]}
         try:
             with closing(Runner(plan.python, Path(contestant.script), plan.bundle)) as runner:
-                asked = {"texts": files["texts"], "tokenizer": files["tokenizer"], "inputs": variant["inputs"]}
-                reply = runner.ask("tokenize", limit=None, preprocess=variant["preprocess"], **asked)
-            keys = ("version", "n", "cut", "differ", "lengths", "wall_ms")
-            record.update({key: reply[key] for key in keys})
+                asked = {key: value for key, value in files.items() if value is not None}
+                asked |= {key: variant[key] for key in ("task", "inputs", "preprocess")}
+                reply = runner.ask("preprocess", limit=None, **asked)
+            record.update({key: reply[key] for key in TOLD if key in reply})
         except RunnerError as error:
             record["error"] = str(error)
-            teller.warn(f"the tokenizer was not tried: {error}")
+            teller.warn(f"no inputs were made of raw samples: {error}")
         told[variant["inputs"]] = record
     return list(told.values())

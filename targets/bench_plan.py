@@ -168,11 +168,11 @@ def _check(variant: dict[str, Any], path: Path) -> None:
         raise BenchError(f"{path}: variant {variant['name']}: what builds a model is build_*.py, found {build!r}")
     if build is not None and not isinstance(variant["runtime"], str):
         raise BenchError(f"{path} is damaged: variants[].runtime is not a text")
-    files = variant.get("texts")
+    files = variant.get("raw")
     if not isinstance(variant.get("mask") or "", str):
         raise BenchError(f"{path} is damaged: variants[].mask is not a text")
-    if files is not None and not all(isinstance(files[key], str) for key in ("texts", "tokenizer")):
-        raise BenchError(f"{path} is damaged: variants[].texts does not name two files")
+    if files is not None and not (isinstance(files["samples"], str) and isinstance(files.get("tokenizer") or "", str)):
+        raise BenchError(f"{path} is damaged: variants[].raw does not name files")
     preprocess = variant["preprocess"]
-    if any(len(preprocess[key]) != 3 for key in ("mean", "std") if key in preprocess):
+    if any(len(preprocess[key]) != 3 for key in ("mean", "std") if isinstance(preprocess.get(key), list)):
         raise BenchError(f"{path}: variant {variant['name']}: preprocess needs three means and three deviations")

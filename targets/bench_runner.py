@@ -221,7 +221,7 @@ class Contestant:
 
     def _preprocess(self) -> dict[str, Any]:
         preprocess = self.variant["preprocess"]
-        normalization = {key: preprocess[key] for key in ("mean", "std") if key in preprocess}
+        normalization = {key: preprocess[key] for key in ("mean", "std") if isinstance(preprocess.get(key), list)}
         mask = {"mask": self.variant["mask"]} if self.variant.get("mask") else {}
         return {**normalization, **mask, "batch": self.plan.batch}
 

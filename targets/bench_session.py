@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts lie side by side
     from targets.bench_build import built_models
-    from targets.bench_lengths import run_lengths, run_tokenizing
+    from targets.bench_lengths import run_lengths, run_preprocessing
     from targets.bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, MissingError, Plan
     from targets.bench_rounds import Latency, attempt, run_rounds, warm_up
     from targets.bench_runner import Contestant, RunnerError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
     from targets.machine_info import machine
 else:
     from bench_build import built_models
-    from bench_lengths import run_lengths, run_tokenizing
+    from bench_lengths import run_lengths, run_preprocessing
     from bench_plan import BLOCK_DROPPED, SCHEMA, BenchError, MissingError, Plan
     from bench_rounds import Latency, attempt, run_rounds, warm_up
     from bench_runner import Contestant, RunnerError
@@ -76,7 +76,7 @@ class Session:
             run_throughput(self.contestants, self.plan, self.teller, self.after["memory_available_gb"])
         if self.plan.predict:
             self.predict()
-            self.tokenize()
+            self.preprocess()
         if self.plan.explain:
             self.explain()
         state = self.state()
@@ -126,10 +126,10 @@ class Session:
                 contestant.record.update(logits=out.name, logits_sha256=sha256(out))
             self.teller.step("accuracy", count, len(asked), contestant.name)
 
-    def tokenize(self) -> None:
-        """Try the tokenizers, of a bundle that has any."""
-        if told := run_tokenizing(self.contestants, self.plan, self.teller):
-            self.varying["tokenizing"] = told
+    def preprocess(self) -> None:
+        """Make inputs of raw samples, of a bundle that has any."""
+        if told := run_preprocessing(self.contestants, self.plan, self.teller):
+            self.varying["preprocessing"] = told
 
     def explain(self) -> None:
         """Time the layers of each contestant. A failure costs it nothing but these times, and is a warning; a runtime

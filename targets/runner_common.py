@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # a type checker sees the checkout; on a device the scripts l
     from targets.runner_memory import memory_mb
     from targets.runner_profile import UNPROFILED, Profile
     from targets.runner_requests import Request, RequestError, count, take
-    from targets.runner_samples import opened
+    from targets.runner_samples import opened, preprocessed
     from targets.runner_streams import run_window
 else:
     from energy import Meter, meter
@@ -41,7 +41,7 @@ else:
     from runner_memory import memory_mb
     from runner_profile import UNPROFILED, Profile
     from runner_requests import Request, RequestError, count, take
-    from runner_samples import opened
+    from runner_samples import opened, preprocessed
     from runner_streams import run_window
 
 Reply = dict[str, Any]
@@ -194,9 +194,9 @@ class Session:
             raise RequestError("no-profiler", profile)
         return profile(lambda number: self._fill(self._samples(), self.batch, number), count(request, "n")).told()
 
-    def tokenize(self, request: Request) -> Reply:
-        reply: Reply = importlib.import_module("runner_texts").tokenized(request)
-        return reply
+    def preprocess(self, request: Request) -> Reply:
+        made: Reply = preprocessed(request)
+        return made
 
     def memory(self, request: Request) -> Reply:
         return {"rss_mb": memory_mb("VmRSS"), "peak_rss_mb": memory_mb("VmHWM")}

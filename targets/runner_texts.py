@@ -1,7 +1,7 @@
 """The tokenizer of a bundle of texts, tried where it runs: whether it makes the tokens that the model is measured on,
 how many texts are cut, and how long it takes.
 
-Standard library, numpy and tokenizers only; runs on Python 3.9 and later. Used by runner_common.py.
+Standard library, numpy and tokenizers only; runs on Python 3.9 and later. Used by runner_samples.py.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ TIMED = 1000  # texts, at most, of which the time is told one by one
 WARM = 10
 
 
-def tokenized(request: Request) -> dict[str, Any]:
-    """The reply to `tokenize`: README.md says what is in it."""
-    texts, inputs = take(request, "texts", str), take(request, "inputs", str)
+def preprocessed(request: Request) -> dict[str, Any]:
+    """The reply to `preprocess` of texts: README.md says what is in it."""
+    texts, inputs = take(request, "samples", str), take(request, "inputs", str)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a text at a time, as an application hands it over
     try:
         tokenizer = Tokenizer(Path(take(request, "tokenizer", str)), take(request, "preprocess", dict))

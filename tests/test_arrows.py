@@ -67,7 +67,7 @@ def scripts_of(row: Runtime) -> set[str]:
     """The scripts in targets/ that run a runtime's models, and that alone may import it."""
     named = {row.runner, row.build or ""}
     if row.example is not None:
-        named |= {row.example.python, row.example.texts, *row.example.beside}
+        named |= {row.example.python, row.example.texts, row.example.sounds, *row.example.beside}
     return named - {""}
 
 
@@ -98,8 +98,7 @@ def test_targets_need_only_numpy_and_their_own_runtime() -> None:
         own = {row.module for row in TABLE.values() if path.name in scripts_of(row)}
         if path.stem.startswith("classify_"):
             own.add("PIL")  # Pillow reads the images of users
-        if path.stem == "text_tokens":
-            own.add("tokenizers")
+        own |= {"text_tokens": {"tokenizers"}, "sound_files": {"soundfile"}}.get(path.stem, set())
         return tops(imports(path)) - set(sys.stdlib_module_names) - {"numpy"} - own - beside
 
     assert wrong(TARGETS, foreign) == {}
@@ -123,6 +122,7 @@ def test_openvino_has_one_core_in_a_process() -> None:
     assert made == [
         "compressor/export/openvino/ir.py",
         "targets/classify_ov.py",
+        "targets/classify_sounds_ov.py",
         "targets/classify_texts_ov.py",
         "targets/run_ov.py",
     ]

@@ -56,7 +56,7 @@ def export(
         target: only these of the profile's runtimes, each RUNTIME or RUNTIME-PRECISION.
         precision: only these precisions of the profile's targets.
         qat: train on under fake quantization where int8 loses too much.
-        bake_preprocessing: build the normalization in: the model takes uint8 images.
+        bake_preprocessing: build it in: the model takes uint8 images; of sound, a waveform.
         dynamic_batch: let the batch vary from call to call; that of texts always does.
         trim_vocabulary: of texts, keep the tokens alone that the training texts use.
         teacher: where the run's teacher lies now, if it was moved.

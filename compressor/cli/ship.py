@@ -50,7 +50,7 @@ def export(
         bool, typer.Option("--qat/--no-qat", help="Train on under fake quantization where int8 loses too much.")
     ] = True,
     bake: Annotated[
-        bool, typer.Option("--bake-preprocessing", help="Build the normalization in: the model takes uint8 images.")
+        bool, typer.Option("--bake-preprocessing", help="Build it in: the model takes uint8 images, or waveforms.")
     ] = False,
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Let the batch vary from call to call.")

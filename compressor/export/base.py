@@ -179,7 +179,8 @@ class Builder:
 
     `convert`: for its float precisions (source, precision, new folder). `constants`: (type, bytes) of each constant in
     a model's file, types as numpy names them. `quantizer`: for int8, where it has one. `bake`: puts the normalization
-    into a model (model, preprocessing, new model), so that it takes images as they are; None where it cannot.
+    into a model (model, preprocessing, new model), so that it takes images as they are, and `prepend` a model that
+    makes its input (model, that as ONNX, new model); None where it cannot.
     `dynamic_batch`: the precisions whose batch may vary from call to call.
     `twins`: an ONNX file in float, and what was made of it in low precision -> layer by layer; None where its models'
     layers cannot be read.
@@ -189,5 +190,6 @@ class Builder:
     constants: Callable[[Path], Iterable[tuple[str, int]]]
     quantizer: Quantizer | None = None
     bake: Callable[[Path, Normalization, Path], None] | None = None
+    prepend: Callable[[Path, bytes, Path], None] | None = None
     dynamic_batch: tuple[str, ...] = ()
     twins: Callable[[Path, Path], Twins] | None = None

@@ -73,7 +73,7 @@ def _copy(variant: Variant, baseline_dir: Path, folder: Path) -> tuple[Variant, 
         "files": tuple(entry.model_copy(update={"path": f"{FOLDER}/{entry.path}"}) for entry in variant.files),
         "inputs": f"{FOLDER}/{variant.inputs}",
         "reference_logits": f"{FOLDER}/{variant.reference_logits}",
-        "texts": None,
+        "raw": None,
     }
     shared = [_entry(folder, path) for path in (variant.inputs, variant.reference_logits)]
     return variant.model_copy(update=update), shared

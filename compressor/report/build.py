@@ -15,6 +15,7 @@ from compressor.report.gain import gained
 from compressor.report.gate import base_checks, checks_for, verdict_of
 from compressor.report.latency import teacher_of
 from compressor.report.lengths import lengths_of
+from compressor.report.preprocessing import real_time_of
 from compressor.report.read import Results, read_results
 from compressor.report.rows import row_for
 from compressor.schema.measurement import Measurement
@@ -38,10 +39,9 @@ def build_report(bundle_dir: Path, device: str = "") -> Report:
 def report_of(results: Results, chosen: tuple[str | None, str] | None = None) -> Report:
     """The report on what was read. `chosen`: which variant ships, and why, where that is settled already."""
     bundle, measurement = results.bundle, results.measurement
-    teacher = teacher_of(results)
     rows = tuple(row_for(variant, results) for variant in bundle.variants)
     grounds = grounds_of(results)
-    teacher_row = next((row for row in rows if teacher is not None and row.name == teacher.name), None)
+    teacher_row = _teacher_row(rows, results)
     students = tuple(row for row in rows if row.role == "student")
     judged = (checks_for(row, results, grounds, teacher_row) for row in students)
     checks = (*(line for lines in judged for line in lines), *base_checks(rows, teacher_row, grounds))
@@ -74,6 +74,7 @@ def report_of(results: Results, chosen: tuple[str | None, str] | None = None) ->
         teacher_table=table_row(results),
         sample=shipping_of(bundle.student.task).sample,
         lengths=lengths_of(results, rows),
+        real_time=real_time_of(results, rows),
         gain=gained(bundle.student.gain),
         race=bundle.student.race,
         losses=bundle.student.losses,
@@ -81,6 +82,11 @@ def report_of(results: Results, chosen: tuple[str | None, str] | None = None) ->
         explained=explained(results, rows),
         notes=(*bundle.notes, *_notes(results, rows, teacher_row, grounds, checks)),
     )
+
+
+def _teacher_row(rows: tuple[Row, ...], results: Results) -> Row | None:
+    teacher = teacher_of(results)
+    return next((row for row in rows if teacher is not None and row.name == teacher.name), None)
 
 
 def _session(measurement: Measurement, grounds: Grounds) -> Session:

@@ -154,9 +154,9 @@ def _length_problems(measurement: Measurement, bundle: Bundle) -> Iterator[str]:
         if min((*block.dropped_ms, *block.wall_ms), default=0.0) <= 0:
             yield f"has a time that is not above 0 of {block.variant} at {block.length} tokens"
         seen.add(key)
-    for told in measurement.tokenizing:
+    for told in measurement.preprocessing:
         if not 0 <= told.cut <= told.n or not 0 <= told.differ <= told.n or min(told.wall_ms, default=0.0) < 0:
-            yield f"says of {told.n} texts that {told.cut} are cut and {told.differ} differ"
+            yield f"says of {told.n} samples that {told.cut} are cut and {told.differ} differ"
 
 
 def _repeated_blocks(measurement: Measurement) -> Iterator[tuple[str, int]]:

@@ -12,7 +12,7 @@ from compressor.report.checks.artefact import REQUIRED_LINES, memory_lines, requ
 from compressor.report.checks.conditions import Grounds, grounds_of
 from compressor.report.checks.latency import latency_checks, more_would_tell
 from compressor.report.checks.release import release_lines
-from compressor.report.lengths import tokens_lines
+from compressor.report.preprocessing import preprocessing_lines
 from compressor.report.read import Results
 from compressor.schema.report import Check, Report, Row, Verdict
 
@@ -33,7 +33,7 @@ def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None
     budget = results.bundle.profile.budget
     return (
         *required_lines(row, grounds),
-        *tokens_lines(row, results),
+        *preprocessing_lines(row, results),
         *drop_lines(row, results),
         *size_lines(row, budget),
         *latency_checks(row, results, grounds, teacher),

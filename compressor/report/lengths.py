@@ -11,10 +11,10 @@ from compressor.report.checks.interference import block_share
 from compressor.report.latency import ran, teacher_of, told
 from compressor.report.read import Results
 from compressor.schema.measurement import Measurement
-from compressor.schema.report import Check, Estimate, LengthAccuracy, LengthLatency, Lengths, Row, Spread
+from compressor.schema.report import Estimate, LengthAccuracy, LengthLatency, Lengths, Row, Spread
 from compressor.stats import Interval, paired_ratio, percentile, retention, wilson_interval
 
-__all__ = ["lengths_of", "tokens_lines"]
+__all__ = ["lengths_of"]
 
 CONFIDENCE = 0.95
 SAMPLES = "test samples"
@@ -35,7 +35,7 @@ def lengths_of(results: Results, rows: Sequence[Row]) -> Lengths | None:
         latency=tuple(sorted([*_latencies(results), *_timed(results, rows)], key=lambda row: row.length)),
         accuracy=tuple(_accuracies(results)),
     )
-    tried = results.measurement.tokenizing if results.measurement is not None else ()
+    tried = results.measurement.preprocessing if results.measurement is not None else ()
     if not tried or tried[0].error is not None:
         why = tried[0].error if tried else "nothing was tokenized where models were measured"
         return figures.model_copy(update={"untried": why})
@@ -44,29 +44,6 @@ def lengths_of(results: Results, rows: Sequence[Row]) -> Lengths | None:
     taken = Spread(median=median(times), lowest=min(times), highest=max(times), n=len(times)) if times else None
     update = {"tokenizer": first.version, "tokenized": first.n, "cut": first.cut, "differ": first.differ}
     return figures.model_copy(update={**update, "tokenize_ms": taken})
-
-
-def tokens_lines(row: Row, results: Results) -> list[Check]:
-    """kdc's own line on what a model is fed: the device makes the tokens of training. None where it was not tried."""
-    variant = next(variant for variant in results.bundle.variants if variant.name == row.name)
-    measurement = results.measurement
-    tried = [told for told in measurement.tokenizing if told.inputs == variant.inputs] if measurement else []
-    if not tried or tried[0].error is not None or variant.texts is None:
-        return []
-    first = tried[0]
-    reason = f"tokenizers {first.version} makes the tokens that the student was tested on"
-    if first.differ:
-        reason = f"what tokenizers {first.version} makes of a text there is not what the student was tested on"
-    return [
-        Check(
-            variant=row.name,
-            line="tokens",
-            limit="all as in training",
-            value=f"{first.n - first.differ} of {first.n} test texts",
-            verdict="fail" if first.differ else "pass",
-            reason=reason,
-        )
-    ]
 
 
 def _timed(results: Results, rows: Sequence[Row]) -> Iterator[LengthLatency]:

@@ -25,7 +25,7 @@ from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 from compressor.schema.student import Student, Weights
 
-__all__ = ["Bundle", "EvalSet", "FileEntry", "Role", "TeacherTable", "TextFiles", "Variant"]
+__all__ = ["Bundle", "EvalSet", "FileEntry", "RawFiles", "Role", "TeacherTable", "Variant"]
 
 Role = Literal["student", "teacher", "reference", "baseline"]
 
@@ -38,12 +38,13 @@ class FileEntry(Noun):
     bytes: int
 
 
-class TextFiles(Noun):
-    """The test samples as texts, a JSON array of arrays of one text or two in their order, and the tokenizer.json that
-    makes tokens of them. Paths relative to the bundle."""
+class RawFiles(Noun):
+    """Test samples as an application has them, of which a device makes a model's inputs itself. `samples`: of texts a
+    JSON array of arrays of one text or two, all of them in their order; of sound a JSON array of [number of the test
+    sample, wav file], some of them. `tokenizer`: of texts, the tokenizer.json. Paths relative to the bundle."""
 
-    texts: str
-    tokenizer: str
+    samples: str
+    tokenizer: str | None = None
 
 
 class Variant(Noun):
@@ -56,7 +57,8 @@ class Variant(Noun):
     about what a download or a package costs.
 
     `baked`: the last step of `preprocess`, its normalization, is part of the model, which takes what comes before it:
-    of images, uint8 [batch, height, width, 3]. `dynamic_batch`: the batch may vary from call to call.
+    of images, uint8 [batch, height, width, 3]. Of sound the whole front end is, and `preprocess` and `inputs` are of
+    what is left: the waveform. `dynamic_batch`: the batch may vary from call to call.
 
     `weights`: of the retrained or trimmed student, where it was made from that one, and not from the bundle's student
     as it is.
@@ -64,7 +66,7 @@ class Variant(Noun):
     `score`: its answers on validation, which the choice between variants is made on; null where nothing here could run
     it. `rungs`: every candidate of the ladder to int8, in the order in which they were made; one of them was taken.
     `mask`: the input that says which tokens count, where there is one: in `inputs` they are filled up to the most that
-    the model takes, and a runner feeds it batches that are as long as their longest sample. `texts`: what `inputs` were
+    the model takes, and a runner feeds it batches that are as long as their longest sample. `raw`: what `inputs` were
     made from, where a device makes them itself.
     `build`: the script that makes the runtime's own file from `model` on the device; null where `model` runs itself.
 
@@ -95,7 +97,7 @@ class Variant(Noun):
     rungs: tuple[Rung, ...] = ()
     build: str | None = None
     mask: str | None = None
-    texts: TextFiles | None = None
+    raw: RawFiles | None = None
 
     @property
     def size_bytes(self) -> int:

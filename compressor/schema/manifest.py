@@ -10,7 +10,7 @@ from compressor.schema.preprocess import Interpolation, PixelRange, Three
 from compressor.schema.report import Estimate
 from compressor.schema.student import Weights
 
-__all__ = ["Manifest", "ModelInput", "TextInput", "TextTensor"]
+__all__ = ["AudioInput", "Manifest", "ModelInput", "TextInput", "TextTensor"]
 
 Two = tuple[int, int]
 
@@ -66,6 +66,32 @@ class TextInput(Noun):
     pair: bool | None
     token_types: int
     pad_id: int
+    steps: tuple[str, ...]
+
+
+class AudioInput(Noun):
+    """preprocess.json of a model of sound: how a sound becomes its input.
+
+    `name`, `type`, `shape`: of the input; the first of `shape` is how many sounds a call takes. The rest: see
+    AudioPreprocess; what is of log-mel alone means nothing to a model of waveforms. `steps`: the same in words.
+    """
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    name: str
+    type: Literal["float32"]
+    shape: tuple[int, ...]
+    sample_rate: int
+    samples: int
+    features: Literal["log-mel", "waveform"]
+    window: int
+    hop: int
+    fft: int
+    mels: int
+    low_hz: float
+    high_hz: float
+    floor: float
+    mean: float
+    std: float
     steps: tuple[str, ...]
 
 

@@ -15,10 +15,10 @@ __all__ = [
     "LengthBlock",
     "Machine",
     "Measurement",
+    "Preprocessing",
     "Round",
     "Start",
     "Throughput",
-    "Tokenizing",
     "Window",
 ]
 
@@ -144,11 +144,13 @@ class LengthBlock(Noun):
     cpu_ms: Calls
 
 
-class Tokenizing(Noun):
-    """The bundle's tokenizer, tried on its test texts on the machine that was measured. `inputs`: the tokens that
-    models are measured on, of which `differ` came out otherwise now. `version`: of the library tokenizers. `n` texts,
-    of which `cut` are longer than the model reads. `lengths`: tokens of each; `wall_ms`: milliseconds of each of the
-    first, one at a time. `error`: why it could not be tried; then the rest is empty."""
+class Preprocessing(Noun):
+    """The bundle's raw test samples made to a model's inputs on the machine that was measured. `inputs`: those that
+    models are measured on, of which `differ` came out otherwise now: other tokens, or features of sound that are not
+    equal to 1e-4; by `largest_difference` at most. `version`: of the library that makes them, tokenizers or numpy. `n`
+    samples, of which `cut` are longer than the model reads, and of sounds `padded` are shorter, and `resampled` have
+    another rate. `lengths`: tokens of each; `wall_ms`: milliseconds of each of the first, one at a time, of sounds with
+    reading the file. `error`: why it could not be tried; then the rest is empty."""
 
     inputs: str
     error: str | None = None
@@ -156,6 +158,9 @@ class Tokenizing(Noun):
     n: int = 0
     cut: int = 0
     differ: int = 0
+    padded: int = 0
+    resampled: int = 0
+    largest_difference: Annotated[float, Field(ge=0)] | None = None
     lengths: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=10_000_000)] = ()
     wall_ms: Calls = ()
 
@@ -181,7 +186,7 @@ class Measurement(Noun):
     `lost`: why it ended before its end, else null. `looks`: how often a verdict was looked at to decide whether to
     sample on, at least 1. `waited_s`: for another measurement on the same machine to end. `idle_watts`: the power
     before the first model was loaded. `with_throughput`: false where it was asked to leave throughput out.
-    `by_length`: blocks of samples of stated lengths, where samples vary in it, and `tokenizing`, where they are texts.
+    `by_length`: blocks of samples of stated lengths, where samples vary in it, and `preprocessing`, of raw samples.
     """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = 2
@@ -205,7 +210,7 @@ class Measurement(Noun):
     rounds: tuple[Round, ...]
     blocks: tuple[Block, ...]
     by_length: tuple[LengthBlock, ...] = ()
-    tokenizing: tuple[Tokenizing, ...] = ()
+    preprocessing: tuple[Preprocessing, ...] = ()
 
     @classmethod
     def made_anew(cls, path: Path) -> str:

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from compressor.schema.base import Noun
 from compressor.schema.tensors import Normalization, TensorSpec
@@ -69,6 +77,11 @@ class Preprocess(Noun):
         return ()
 
     @property
+    def seconds(self) -> float | None:
+        """How long a sample lasts; None where it does not."""
+        return None
+
+    @property
     def described(self) -> str:
         """What the model takes, as "images of 224×224"."""
         raise NotImplementedError
@@ -76,6 +89,11 @@ class Preprocess(Noun):
     @property
     def normalization(self) -> Normalization | None:
         """The last step, where it is one that can be built into a model."""
+        return None
+
+    @property
+    def before(self) -> "Preprocess | None":
+        """What is left to do for a model that does the rest itself (`Shipping.front_end`); None where none can."""
         return None
 
     @property
@@ -190,6 +208,16 @@ class AudioPreprocess(Preprocess):
 
     task: ClassVar[str] = "audio-classification"
 
+    @model_validator(mode="after")
+    def _possible(self) -> "AudioPreprocess":
+        if self.features == "waveform":
+            return self
+        if not self.window <= min(self.fft, self.samples):
+            raise ValueError("window must be at most fft, and at most samples")
+        if not self.low_hz < self.high_hz <= self.sample_rate / 2:
+            raise ValueError("low_hz must be below high_hz, and high_hz at most half of sample_rate")
+        return self
+
     @property
     def frames(self) -> int:
         """Of the log-mel features."""
@@ -197,7 +225,6 @@ class AudioPreprocess(Preprocess):
 
     @property
     def seconds(self) -> float:
-        """Of sound that a sample holds."""
         return self.samples / self.sample_rate
 
     @property
@@ -205,6 +232,11 @@ class AudioPreprocess(Preprocess):
         if self.features == "waveform":
             return (TensorSpec("input", "float32", ("batch", self.samples)),)
         return (TensorSpec("input", "float32", ("batch", 1, self.mels, self.frames)),)
+
+    @property
+    def before(self) -> "AudioPreprocess | None":
+        update = {"features": "waveform", "mean": 0.0, "std": 1.0}
+        return self.model_copy(update=update) if self.features == "log-mel" else None
 
     @property
     def described(self) -> str:

@@ -23,6 +23,8 @@ __all__ = [
     "LengthAccuracy",
     "LengthLatency",
     "Lengths",
+    "RealTime",
+    "RealTimeRow",
     "Report",
     "Row",
     "Session",
@@ -188,6 +190,36 @@ class Lengths(Noun):
     untried: str = ""
 
 
+class RealTimeRow(Noun):
+    """A variant that reads `seconds` of a sample. `ms_per_second`: its p50 for a second of a sample; `factor`: the
+    real-time factor, that time / a second; below 1 it keeps up."""
+
+    variant: str
+    seconds: float
+    ms_per_second: Estimate | None
+    factor: Estimate | None
+
+
+class RealTime(Noun):
+    """Where samples last a time. `rows`: without making a model's input of a raw sample, which took `made_ms` each
+    where models were measured, a `made_factor` of the time that the student reads of one, in the median. There `made`
+    test samples became inputs by `library`, of which `cut` were longer than the student reads, `padded` shorter, and
+    `resampled` had another rate; `differ` came out otherwise than in training, by `largest_difference` at most. Null
+    where that was not tried: then `untried` says why."""
+
+    rows: tuple[RealTimeRow, ...]
+    library: str | None = None
+    made: int | None = None
+    cut: int | None = None
+    padded: int | None = None
+    resampled: int | None = None
+    differ: int | None = None
+    largest_difference: float | None = None
+    made_ms: Spread | None = None
+    made_factor: float | None = None
+    untried: str = ""
+
+
 class Check(Noun):
     """One line of the budget (or of kdc's own: parity, executed precision) held against one variant. `limit` and
     `value` as people read them, with units; `reason` says why the verdict is what it is."""
@@ -240,7 +272,8 @@ class Report(Noun):
     `kept`: which epoch's weights the student is, and by what rule. `teacher_table`: of a teacher that is a table with
     answers to the test samples; a teacher that runs is one of `rows`. `race`: how the student was chosen;
     `losses`: how its losses were weighed, where that was tried.
-    `lengths`: what goes by the length of samples; null where they are all as large. `sample`: what one is called.
+    `lengths`: what goes by the length of samples; null where they are all as large. `real_time`: null where samples
+    last no time. `sample`: what one is called.
     `gain`: where it has a control. `release`: what differs from the baseline, where there is one. `measured_on`: which
     device, where the bundle was measured on several. `explained`: where time and accuracy go, layer by layer, where
     that was asked for.
@@ -274,6 +307,7 @@ class Report(Noun):
     losses: LossRace | None = None
     sample: str = "image"
     lengths: Lengths | None = None
+    real_time: RealTime | None = None
     gain: Gained | None = None
     release: ReleaseDiff | None = None
     measured_on: Device | None = None

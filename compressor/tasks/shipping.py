@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from compressor.runtimes import Example
-from compressor.schema.bundle import TextFiles, Variant
+from compressor.schema.bundle import RawFiles, Variant
+from compressor.schema.preprocess import Preprocess
 
 __all__ = ["SHIPPING", "Shipping"]
 
@@ -18,7 +19,8 @@ class Shipping:
     sample is called in the bill of materials; `task_in_card`: what CycloneDX calls the task. `reads`, `argument`: what
     its example reads, and is given. `beside`: files of a run that ship beside the model, by the name that they have
     then. `packages`: of PyPI, that its samples are read with on a device, beside numpy and the runtime, with their
-    licences."""
+    licences. `makes`: what a device makes of a raw sample (`write_raw`), by the library `maker`; `in_words`: whether
+    raw samples are texts, which a page can show."""
 
     sample = "sample"
     in_card = "sample"
@@ -27,6 +29,8 @@ class Shipping:
     argument = ""
     beside: ClassVar[Mapping[str, str]] = {}
     packages: ClassVar[Mapping[str, str]] = {}
+    makes, maker = "", ""
+    in_words = False
     prepared = "`preprocess.json` says what the model takes"
 
     def input_files(self, variant: Variant, batch: int, model: str, cpp: bool) -> dict[str, bytes]:
@@ -38,9 +42,15 @@ class Shipping:
         """The example's scripts in targets/, by the names under which they ship."""
         return {}
 
-    def write_texts(self, split: Any, folder: Path) -> TextFiles | None:
-        """Write the samples of a split to the bundle in `folder` as they are, where a device makes inputs of them."""
+    def write_raw(self, split: Any, folder: Path) -> RawFiles | None:
+        """Write samples of a split to the bundle in `folder` as an application has them, where a device makes inputs of
+        them."""
         return None
+
+    def front_end(self, preprocess: Preprocess, opset: int) -> bytes:
+        """What makes the network's input of what `preprocess.before` makes, as an ONNX model of one input and one
+        output. Only asked where there is such a thing."""
+        raise NotImplementedError
 
     def picture(self, stored: NDArray[Any], most: int) -> tuple[str, bytes] | None:
         """A sample as it lies in a bundle's inputs, as a file that a browser shows, with its media type: at most `most`

@@ -194,17 +194,18 @@ def test_records_are_cut_or_repeated_to_a_length(made: TextBundle, load: "LoadSc
 def test_the_tokenizer_is_tried_on_the_test_texts(made: TextBundle, start: "StartRunner") -> None:
     runner = start("run_ort.py")
     asked: dict[str, Any] = {
-        "texts": str(made.folder / "texts.json"), "tokenizer": str(made.folder / "tokenizer.json"),
+        "task": "text-classification", "samples": str(made.folder / "texts.json"),
+        "tokenizer": str(made.folder / "tokenizer.json"),
         "inputs": str(made.folder / "inputs.npy"), "preprocess": made.preprocess.model_dump(),
     }  # fmt: skip
-    told = runner.ask("tokenize", **asked)
+    told = runner.ask("preprocess", **asked)
     assert told["ok"], told
     assert (told["n"], told["differ"], told["cut"]) == (len(TEXTS), 0, 1)
     assert told["lengths"] == made.rows["attention_mask"].sum(1).tolist()
     assert len(told["wall_ms"]) == len(TEXTS)
     shorter = made.preprocess.model_copy(update={"max_length": 10}).model_dump()
-    assert runner.ask("tokenize", **{**asked, "preprocess": shorter})["differ"] > 0
-    missing = start("run_ort.py", "tokenizers").ask("tokenize", **asked)
+    assert runner.ask("preprocess", **{**asked, "preprocess": shorter})["differ"] > 0
+    missing = start("run_ort.py", "tokenizers").ask("preprocess", **asked)
     assert (missing["ok"], missing["kind"]) == (False, "missing")
     assert missing["message"].startswith("pip install tokenizers")
 
@@ -220,13 +221,13 @@ def test_a_session_has_latency_by_length_and_tries_the_tokenizer(made: TextBundl
         for name in ("onnxruntime-fp32", "openvino-f32") for length in (0, 8, LONGEST) for number in range(6)
     }  # fmt: skip
     assert {len(block.wall_ms) for block in told.by_length} == {6}
-    assert [(row.n, row.cut, row.differ) for row in told.tokenizing] == [(len(TEXTS), 1, 0)]
+    assert [(row.n, row.cut, row.differ) for row in told.preprocessing] == [(len(TEXTS), 1, 0)]
     assert {window.tokens for row in told.contestants for one in row.throughput for window in one.windows} == {16.0}
     without = bench(str(made.folder), "--rounds", "2", "--no-throughput", missing="tokenizers")
     assert without.returncode == 0, without.stderr
-    assert "the tokenizer was not tried: pip install tokenizers" in without.stderr
+    assert "no inputs were made of raw samples: pip install tokenizers" in without.stderr
     told = read_json(made.folder / "measurements" / "measurement.json", Measurement)
-    assert (told.tokenizing[0].error or "").startswith("pip install tokenizers")
+    assert (told.preprocessing[0].error or "").startswith("pip install tokenizers")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import onnx
 import openvino as ov
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.schema.bundle import FileEntry, TextFiles, Variant
+from compressor.schema.bundle import FileEntry, RawFiles, Variant
 from compressor.schema.preprocess import TextPreprocess
 from compressor.schema.profile import Profile
 from compressor.tasks.text_classification.feed import stacked
@@ -88,7 +88,7 @@ def text_variant(
     made = variant(name, runtime, precision, model).model_dump() | {
         "task": "text-classification", "preprocess": preprocess, "inputs": "inputs.npy", "files": entries,
         "reference_logits": "reference.npy", "mask": "attention_mask", "dynamic_batch": True,
-        "texts": TextFiles(texts="texts.json", tokenizer="tokenizer.json"),
+        "raw": RawFiles(samples="texts.json", tokenizer="tokenizer.json"),
     }  # fmt: skip
     return Variant.model_validate(made)
 

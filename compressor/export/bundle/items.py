@@ -100,8 +100,12 @@ def student_item(
     )
     network = qat_student.float_network if qat_student is not None else student.network
     images, reference = "eval/student_inputs.npy", "eval/student_reference.npy"
-    texts = shipping_of(record.task).write_texts(workspace.data.test, workspace.root)
+    raw = shipping_of(record.task).write_raw(workspace.data.test, workspace.root)
     inputs = workspace.inputs(student.preprocess, images)
+    before = None
+    if delivery.bake and student.preprocess.before is not None:
+        before = "eval/student_before.npy"
+        workspace.inputs(student.preprocess.before, before)
     if inputs.lengths is not None:
         np.save(workspace.root / LENGTHS, inputs.lengths)
     workspace.write_reference(network, inputs, reference)
@@ -121,7 +125,8 @@ def student_item(
         write_reference=lambda network, path: workspace.write_reference(network, inputs, path),
         work=workspace.work,
         sequence_length=workspace.sequence_length,
-        texts=texts,
+        raw=raw,
+        before=before,
     )
 
 

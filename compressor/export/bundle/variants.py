@@ -21,11 +21,12 @@ from compressor.models import LoadedModel
 from compressor.processes.runner import RunnerDiedError, RunnerError
 from compressor.progress import Progress
 from compressor.runtimes import RUNTIMES
-from compressor.schema.bundle import FileEntry, Role, TextFiles, Variant
+from compressor.schema.bundle import FileEntry, RawFiles, Role, Variant
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Rung, Score
 from compressor.schema.student import Weights
+from compressor.tasks.table import shipping_of
 
 __all__ = ["REFERENCE", "Delivery", "ExportItem", "entry", "variants_of"]
 
@@ -35,7 +36,8 @@ REFERENCE = ("onnxruntime", "fp32")
 
 @dataclass(frozen=True)
 class Delivery:
-    """What is built in on request. `bake`: the normalization, so that the model takes uint8 images. `dynamic_batch`:
+    """What is built in on request. `bake`: the normalization, so that the model takes uint8 images; of
+    sound the front end, so that it takes a waveform. `dynamic_batch`:
     a batch that may vary from call to call. `trim`: of the vocabulary, what training uses alone. `explain` builds
     nothing in: the bundle says what int8 costs each layer."""
 
@@ -49,7 +51,7 @@ class Delivery:
         varies."""
         for target in profile.targets:
             builder = builder_of(target.runtime)
-            if self.bake and builder.bake is None:
+            if self.bake and builder.bake is None:  # whatever normalizes prepends, and the other way round
                 able = ", ".join(name for name in RUNTIMES if builder_of(name).bake is not None)
                 raise _impossible("--bake-preprocessing", target.runtime, able)
             fixed = self.dynamic_batch and (preprocess is None or preprocess.mask is None)
@@ -60,7 +62,7 @@ class Delivery:
         """Raises KdcError where there is no normalization to build in, or no vocabulary to trim."""
         if self.trim and preprocess.mask is None:
             raise KdcError(f"--trim-vocabulary: {preprocess.described} have no vocabulary", "leave it out")
-        if self.bake and preprocess.normalization is None:
+        if self.bake and preprocess.normalization is None and preprocess.before is None:
             raise KdcError(f"--bake-preprocessing: {preprocess.described} have no normalization", "leave it out")
 
 
@@ -85,7 +87,8 @@ class ExportItem:
     """A model on its way into a bundle. `images`, `reference`: where its test inputs and torch's answers lie,
     relative to the bundle `root`; `judge`: of its answers on validation, for the student alone.
     `top`: where its top rung comes from; `work`: for what does not ship; `sequence_length`: see
-    `schema.bundle.Bundle`; `texts`: see `schema.bundle.Variant`."""
+    `schema.bundle.Bundle`; `raw`: see `schema.bundle.Variant`; `before`: where the test inputs lie of a model that does
+    part of its preprocessing itself, as `Preprocess.before` says."""
 
     root: Path
     role: Role
@@ -99,7 +102,8 @@ class ExportItem:
     write_reference: Callable[[nn.Module, str], None]
     work: Path
     sequence_length: int | None = None
-    texts: TextFiles | None = None
+    raw: RawFiles | None = None
+    before: str | None = None
 
 
 def variants_of(item: ExportItem, profile: Profile, progress: Progress) -> Iterator[Variant]:
@@ -133,7 +137,9 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
     if baked:
         made = _baked(made, item, runtime, item.source.onnx_file.parent / name)
     files = [made.model] if made.model == item.source.onnx_file else sorted(made.model.parent.iterdir())
-    model = item.model
+    model, preprocess, inputs = item.model, item.model.preprocess, item.images
+    if baked and item.before is not None and preprocess.before is not None:
+        preprocess, inputs = preprocess.before, item.before
     return Variant(
         task=model.preprocess.task,
         name=shown,
@@ -143,9 +149,9 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
         runner=RUNTIMES[runtime].runner,
         model=made.model.relative_to(root).as_posix(),
         files=tuple(entry(root, path.relative_to(root).as_posix()) for path in files),
-        inputs=item.images,
+        inputs=inputs,
         reference_logits=_reference(item, made.qat),
-        preprocess=model.preprocess,
+        preprocess=preprocess,
         parameters=model.weights.parameters,
         macs=count_macs(item.source.network, model.preprocess.inputs, item.sequence_length),
         made=made.description,
@@ -158,7 +164,7 @@ def _variant(item: ExportItem, runtime: str, precision: str, role: Role, progres
         baked=baked,
         dynamic_batch=(item.delivery.dynamic_batch or item.source.takes_tokens) and role == "student",
         mask=model.preprocess.mask,
-        texts=item.texts,
+        raw=item.raw,
     )
 
 
@@ -177,18 +183,23 @@ def _made(item: ExportItem, runtime: str, precision: str, folder: Path, progress
 
 def _baked(made: _Made, item: ExportItem, runtime: str, folder: Path) -> _Made:
     """The same artefact with the normalization in it, in the variant's folder."""
-    bake = builder_of(runtime).bake
-    assert bake is not None, "Delivery.require_possible has looked"
+    builder, preprocess = builder_of(runtime), item.model.preprocess
     temporary = folder.with_name(f".{folder.name}.baked")
     temporary.mkdir()
     model = temporary / made.model.name
-    normalization = item.model.preprocess.normalization
-    assert normalization is not None, "Delivery.require_normalization has looked"
-    bake(made.model, normalization, model)
+    if preprocess.before is not None:
+        assert builder.prepend is not None, "Delivery.require_possible has looked"
+        front_end = shipping_of(preprocess.task).front_end(preprocess, item.source.profile.opset)
+        builder.prepend(made.model, front_end, model)
+    else:
+        assert builder.bake is not None, "Delivery.require_possible has looked"
+        assert preprocess.normalization is not None, "Delivery.require_normalization has looked"
+        builder.bake(made.model, preprocess.normalization, model)
+    what = "normalization" if preprocess.before is None else "front end"
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)
-    return replace(made, model=folder / model.name, description=f"{made.description}; normalization built in")
+    return replace(made, model=folder / model.name, description=f"{made.description}; {what} built in")
 
 
 def _score(

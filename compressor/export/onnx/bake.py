@@ -1,16 +1,16 @@
-"""A normalization as part of the model, which then takes raw samples. What comes before it stays outside."""
+"""A normalization, or a front end, as part of the model, which then takes what comes before it."""
 
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 from compressor.errors import KdcError, os_error
 from compressor.schema.tensors import Normalization
 
-__all__ = ["bake_normalization"]
+__all__ = ["bake_normalization", "prepend_front_end"]
 
 PREFIX = "kdc_preprocess_"
 
@@ -22,12 +22,7 @@ def bake_normalization(onnx_file: Path, normalization: Normalization, out: Path)
     float32 in the order in which the task does. Metadata and opset are kept. Raises KdcError where the model does not
     have one input of float32 [batch, channels, …].
     """
-    try:
-        model = onnx.load(onnx_file)
-    except OSError as error:
-        raise os_error(error, f"reading {onnx_file}") from error
-    except Exception:  # protobuf's own error for bytes that it cannot read
-        raise KdcError(f"{onnx_file} is damaged: it is no ONNX model") from None
+    model = _loaded(onnx_file)
     graph = model.graph
     source = _only_input(graph, onnx_file, normalization)
     raw = normalization.raw
@@ -40,6 +35,43 @@ def bake_normalization(onnx_file: Path, normalization: Normalization, out: Path)
     graph.node.extend([*nodes, *kept])
     graph.input.append(sample)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    _write(model, out)
+
+
+def prepend_front_end(onnx_file: Path, front_end: bytes, out: Path) -> None:
+    """Write the model in `onnx_file` with the ONNX model `front_end` before it, whose output becomes its input.
+
+    The input keeps the front end's name; metadata and opset of the model are kept. Raises KdcError where they do not
+    fit.
+    """
+    model, before = _loaded(onnx_file), onnx.load_from_string(front_end)
+    before.ir_version = model.ir_version
+    before = compose.add_prefix(before, PREFIX, rename_inputs=False)
+    del before.opset_import[:]
+    before.opset_import.extend(model.opset_import)
+    source, made = model.graph.input[0], before.graph.output[0]
+    sizes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]] for value in (source, made)]
+    if len(model.graph.input) != 1 or sizes[0] != sizes[1]:
+        raise KdcError(f"{onnx_file}: what goes before it makes {_described(made)}; it takes {_described(source)}")
+    batch = source.type.tensor_type.shape.dim[0]
+    before.graph.input[0].type.tensor_type.shape.dim[0].CopyFrom(batch)
+    made.type.tensor_type.shape.dim[0].CopyFrom(batch)
+    merged = compose.merge_models(before, model, io_map=[(made.name, source.name)])
+    del merged.metadata_props[:]
+    merged.metadata_props.extend(model.metadata_props)
+    _write(merged, out)
+
+
+def _loaded(onnx_file: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(onnx_file)
+    except OSError as error:
+        raise os_error(error, f"reading {onnx_file}") from error
+    except Exception:  # protobuf's own error for bytes that it cannot read
+        raise KdcError(f"{onnx_file} is damaged: it is no ONNX model") from None
+
+
+def _write(model: onnx.ModelProto, out: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
     try:
         out.write_bytes(model.SerializeToString(deterministic=True))

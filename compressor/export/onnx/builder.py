@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from compressor.export.base import Artefact, Builder, Source
-from compressor.export.onnx.bake import bake_normalization
+from compressor.export.onnx.bake import bake_normalization, prepend_front_end
 from compressor.export.onnx.fp16 import to_fp16
 from compressor.export.onnx.graph import onnx_constants
 from compressor.export.onnx.int8 import ORT
@@ -19,4 +19,12 @@ def _convert(source: Source, precision: str, folder: Path) -> Artefact:
     return Artefact(source.onnx_file, "torch.onnx.export(dynamo=True)")
 
 
-BUILDER = Builder(_convert, onnx_constants, ORT, bake_normalization, ("fp32", "fp16", "int8"), onnx_twins)
+BUILDER = Builder(
+    _convert,
+    onnx_constants,
+    ORT,
+    bake=bake_normalization,
+    prepend=prepend_front_end,
+    dynamic_batch=("fp32", "fp16", "int8"),
+    twins=onnx_twins,
+)

@@ -1,4 +1,4 @@
-"""What OpenVINO runs: IR in float, int8 by NNCF, and the normalization inside it."""
+"""What OpenVINO runs: IR in float, int8 by NNCF, and the normalization, or a front end, inside it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from compressor.export.openvino.twins import openvino_twins
 from compressor.runtimes import RUNTIMES
 from compressor.schema.tensors import Normalization
 
-__all__ = ["BUILDER", "bake_openvino"]
+__all__ = ["BUILDER", "bake_openvino", "prepend_openvino"]
 
 
 def bake_openvino(model: Path, normalization: Normalization, out: Path) -> None:
@@ -41,4 +41,30 @@ def bake_openvino(model: Path, normalization: Normalization, out: Path) -> None:
     write(ov, baked, out, half=False)  # as they are stored, which may be f16 already
 
 
-BUILDER = Builder(convert, ir_constants, OPENVINO, bake_openvino, ("f32", "f16", "bf16"), openvino_twins)
+def prepend_openvino(model: Path, front_end: bytes, out: Path) -> None:
+    """`onnx.bake.prepend_front_end` for an IR: writes `out` (.xml) and its .bin beside it. Raises KdcError (exit 4)
+    without openvino."""
+    ov = needs("openvino", RUNTIMES["openvino"].install, "preprocessing in an OpenVINO model")
+    given, before = core().read_model(model), core().read_model(front_end)
+    before.reshape(ov.PartialShape([given.input(0).get_partial_shape()[0], *before.input(0).get_partial_shape()[1:]]))
+    old, made = given.get_parameters()[0], before.get_results()[0].input_value(0)
+    makes, takes = made.get_partial_shape(), old.get_partial_shape()
+    if not makes.compatible(takes):
+        raise KdcError(f"{model}: what goes before it makes {makes}; it takes {takes}")
+    for reader in list(old.output(0).get_target_inputs()):
+        reader.replace_source_output(made)
+    given.add_parameters(before.get_parameters())
+    given.remove_parameter(old)
+    given.validate_nodes_and_infer_types()
+    write(ov, given, out, half=False)
+
+
+BUILDER = Builder(
+    convert,
+    ir_constants,
+    OPENVINO,
+    bake=bake_openvino,
+    prepend=prepend_openvino,
+    dynamic_batch=("f32", "f16", "bf16"),
+    twins=openvino_twins,
+)

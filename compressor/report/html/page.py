@@ -18,6 +18,7 @@ from compressor.report.html.head import cards, failures, subject_of
 from compressor.report.html.instrument import instrument, raw_blocks
 from compressor.report.html.lengths import length_tables, lengths_drawn, tokens_told
 from compressor.report.html.provenance import provenance
+from compressor.report.html.real_time import real_time_told
 from compressor.report.html.retained import classes_of
 from compressor.report.html.samples import disagreements
 from compressor.report.html.tables import tables_of
@@ -75,6 +76,7 @@ def to_html(
         lengths=length_tables(report),
         by_length=lengths_drawn(report),
         tokens=tokens_told(report),
+        real_time=real_time_told(report),
         layers=layers_of(report),
         said=shown(explained_line(report), 400),
         classes=classes_of(report, results, subject),

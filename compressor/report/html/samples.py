@@ -94,8 +94,8 @@ def pictured(
     pictures = Pictures(bundle_dir, results, variant)
     names, classes = sample_names(bundle_dir, results), results.bundle.student.class_names
     missing = pictures.missing
-    if variant.texts is not None:
-        names, missing = _texts(bundle_dir, variant.texts.texts, names)
+    if variant.raw is not None and shipping_of(variant.task).in_words:
+        names, missing = _texts(bundle_dir, variant.raw.samples, names)
     listed = tuple(
         {
             "name": names(number),

@@ -6,6 +6,7 @@ from compressor.report.render.explained import explained_section
 from compressor.report.render.head import head
 from compressor.report.render.lengths import lengths_section
 from compressor.report.render.markdown import code, fold, text
+from compressor.report.render.real_time import real_time_section
 from compressor.report.render.release import release_section
 from compressor.report.render.tables import check_table, details, rows_table
 from compressor.report.render.text import confidence_percent, estimate, number, relative
@@ -33,6 +34,7 @@ def to_markdown(report: Report, allow_unmeasured: bool = False) -> str:
 def _folds(report: Report, passes: bool, with_details: bool) -> Iterator[str]:
     yield fold("Every variant: what it costs and keeps", rows_table(report))
     yield from lengths_section(report) if with_details else ()
+    yield from real_time_section(report) if with_details else ()
     yield fold(f"The budget, line by line: {_counted(report.checks)}", _lines(report, passes))
     yield from release_section(report)
     yield from explained_section(report) if with_details else ()

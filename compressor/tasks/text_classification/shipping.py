@@ -9,7 +9,7 @@ from typing import ClassVar
 from compressor.data.samples import Split
 from compressor.files.atomic import write_atomically
 from compressor.runtimes import Example
-from compressor.schema.bundle import TextFiles, Variant
+from compressor.schema.bundle import RawFiles, Variant
 from compressor.schema.manifest import TextInput, TextTensor
 from compressor.schema.preprocess import TextPreprocess
 from compressor.tasks.shipping import Shipping
@@ -30,6 +30,8 @@ class TextShipping(Shipping):
     packages: ClassVar[Mapping[str, str]] = {"tokenizers": "Apache-2.0"}
     reads = "classify.py reads a text, or the two of a pair, or with `--file` files in UTF-8; it says where it cuts."
     argument = "TEXT"
+    makes, maker = "tokens", "tokenizers"
+    in_words = True
     prepared = "`tokenizer.json` and `preprocess.json` say how a text becomes the input, in words too"
 
     def input_files(self, variant: Variant, batch: int, model: str, cpp: bool) -> dict[str, bytes]:
@@ -40,11 +42,11 @@ class TextShipping(Shipping):
     def programs(self, example: Example) -> dict[str, str]:
         return {name: name for name in SHARED} | {"classify.py": example.texts} if example.texts else {}
 
-    def write_texts(self, split: Split, folder: Path) -> TextFiles:
+    def write_raw(self, split: Split, folder: Path) -> RawFiles:
         samples = [list(split.read(row)) for row in range(len(split))]
         with write_atomically(folder / TEXTS) as temporary:
             temporary.write_text(json.dumps(samples), encoding="utf-8")
-        return TextFiles(texts=TEXTS, tokenizer=TOKENIZER)
+        return RawFiles(samples=TEXTS, tokenizer=TOKENIZER)
 
 
 SHIPPING = TextShipping()

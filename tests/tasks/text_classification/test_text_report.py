@@ -102,13 +102,13 @@ def test_the_tokenizer_was_tried_and_what_differs_fails(bundle: Path, tmp_path: 
     students = [row.name for row in report.rows if row.role == "student"]
     assert [(check.variant, check.verdict) for check in lines] == [(name, "pass") for name in students]
     changed = Path(shutil.copytree(bundle, tmp_path / "bundle"))
-    raw["tokenizing"][0]["differ"] = 2
+    raw["preprocessing"][0]["differ"] = 2
     (changed / "measurements" / "measurement.json").write_text(json.dumps(raw))
     report = build_report(changed)
     failed = [check for check in report.checks if (check.line, check.verdict) == ("tokens", "fail")]
     assert [check.value for check in failed] == ["46 of 48 test texts"] * len(students)
     assert report.verdict == "fail"
-    raw["tokenizing"][0] = {"inputs": "eval/student_inputs.npy", "error": "pip install tokenizers (…)"}
+    raw["preprocessing"][0] = {"inputs": "eval/student_inputs.npy", "error": "pip install tokenizers (…)"}
     first = raw["by_length"].pop()
     raw["by_length"].append({**first, "length": 17})
     (changed / "measurements" / "measurement.json").write_text(json.dumps(raw))
