@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.schema.preprocess import ImagePreprocess, TextPreprocess
+from compressor.schema.preprocess import ImagePreprocess, LanguagePreprocess, TextPreprocess
 
 if TYPE_CHECKING:
     from compressor.tasks.base import Task
@@ -81,9 +81,28 @@ TASKS: dict[str, TaskRow] = {
         runtimes=("onnxruntime", "openvino"),
         lacks=("kdc specialists", "--qat", "--students"),
     ),
+    LanguagePreprocess.task: TaskRow(
+        "compressor.tasks.causal_lm.task",
+        ("jsonl", "csv", "parquet", "hf", "folder", "text"),
+        ("hf",),
+        "hf",
+        students=("layers", "hf"),
+        student="layers:half",
+        teaching="language_teach",
+        regime="language",
+        signs="compressor.tasks.causal_lm.signs",
+        columns=True,
+        lacks=(
+            *("kdc export", "kdc predict", "kdc specialists", "--qat", "--students", "--profile", "--control"),
+            *("--assistant", "--plan", "--precompute", "--race-losses", "--specialty"),
+        ),
+    ),
 }
 
 DEFAULT = ImagePreprocess.task
+
+PAGES = {TextPreprocess.task: "text.md", LanguagePreprocess.task: "language.md"}
+"""The page of docs/ that is about a task."""
 
 
 def task_named(name: str) -> "Task":
@@ -111,7 +130,9 @@ def candidates_of(name: str) -> Any:
 def require_able(task: str, what: str) -> None:
     """Raise KdcError where kdc cannot do `what` with the task yet, as "kdc export"."""
     if task in TASKS and what in TASKS[task].lacks:
-        raise KdcError(f"{what}: kdc cannot do that for {task} yet", "docs/text.md says what it can")
+        raise KdcError(
+            f"{what}: kdc cannot do that for {task} yet", f"docs/{PAGES.get(task, 'usage.md')} says what it can"
+        )
 
 
 def require_runtimes(task: str, runtimes: Iterable[str]) -> None:

@@ -135,6 +135,10 @@ class Learner(nn.Module):
         mask = self.student.mask_of(batch)
         if mask is None:
             return {}
+        if "positions" in batch:  # a mean over samples is one over the tokens that count
+            rows = torch.tensor(float(len(batch["labels"])), dtype=torch.float64, device=mask.device)
+            tokens = count_of("tokens", mask, None)
+            return {term.name: rows if term.row.mean_over == "samples" else tokens for term in self.terms}
         hidden = batch.get("token_labels")
         ruled_out = {"samples"} | ({"chosen"} if hidden is None else set())  # `forward` says what is missing
         terms = [term for term in self.terms if term.row.mean_over not in ruled_out]
