@@ -34,7 +34,8 @@ __all__ = ["Trained", "finish"]
 @dataclass(frozen=True)
 class Trained:
     """What a training has come to: of `plan`, the `model` with its new weights, and the epoch that was kept
-    (`position`). `teacher`: what its teacher is like. `before`: what those weights had learned from already, where that is known."""
+    (`position`). `teacher`: what its teacher is like. `before`: what those weights had learned from already, where that
+    is known."""
 
     plan: TrainingPlan
     model: LoadedModel

@@ -40,7 +40,7 @@ from compressor.schema.quantization import Quantization
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Student
 from compressor.tasks.base import BatchModel, Feed
-from compressor.tasks.table import task_named
+from compressor.tasks.table import TASKS, task_named
 
 __all__ = [
     "Fitted",
@@ -277,11 +277,11 @@ def inputs_of(plan: TrainingPlan) -> dict[str, str]:
 
 
 def _say_plan(plan: TrainingPlan, feed: Feed, context: RunContext) -> None:
-    recipe, task = plan.recipe, task_named(plan.request.task)
+    recipe, shown = plan.recipe, TASKS[plan.request.task].shown or task_named(plan.request.task).samples
     shares = f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
     size = feed.batch_size * recipe.accumulate * context.accelerator.num_processes
     context.progress.note(
-        f"{recipe.epochs} epochs of {feed.steps_per_epoch} steps of {size} {task.samples}{shares}; AdamW, learning "
+        f"{recipe.epochs} epochs of {feed.steps_per_epoch} steps of {size} {shown}{shares}; AdamW, learning "
         f"rate {recipe.optimizer.lr:.3g}"
     )
 

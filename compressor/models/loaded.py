@@ -106,8 +106,8 @@ def _sha256(value: object) -> str:
 
 
 def outputs_of(model: LoadedModel) -> int:
-    """How many classes the network answers, or values at each token, found by one forward pass at its input size, in evaluation mode. Raises
-    KdcError where it answers with anything but finite logits."""
+    """How many classes the network answers, or values at each token, found by one forward pass at its input
+    size, in evaluation mode. Raises KdcError where it answers with anything but finite logits."""
     with evaluating(model.network):
         logits: object = model.network(*example_of(model))
     dimensions = 2 if model.preprocess.every_token is None else 3

@@ -163,7 +163,8 @@ def write_history(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def unseen_recall(right: NDArray[np.bool_], data: Dataset, transfer: Transfer) -> str:
-    """One line on how many test images of the classes in `how.without` the student knows. `right`: of test, bool [N]."""
+    """One line on how many test images of the classes in `how.without` the student knows. `right`: of test,
+    bool [N]."""
     parts = []
     for number in classes_without(transfer, data.info.class_names):
         of_class, name = data.test.labels == number, data.info.class_names[number]

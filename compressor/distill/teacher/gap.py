@@ -40,8 +40,9 @@ def tell_bits(costs: Mapping[tuple[str, str], Costs], teacher: str, progress: Pr
     gap = bits_difference(costs["student", "validation"], costs["teacher", "validation"])
     behind = gap.value > 0
     value, low, high = (gap.value, gap.low, gap.high) if behind else (-gap.value, -gap.high, -gap.low)
+    where = "behind" if behind else "ahead of"
     progress.note(
-        f"validation: the student is {value:.3f} bits a byte [{low:.3f}, {high:.3f}] {'behind' if behind else 'ahead of'} "
+        f"validation: the student is {value:.3f} bits a byte [{low:.3f}, {high:.3f}] {where} "
         f"its teacher {teacher} (n={gap.n:,} documents)"
     )
 

@@ -31,8 +31,8 @@ __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "sig
 def measured(
     teacher: LoadedModel, task: Feed, data: Dataset, context: RunContext, *, known: bool = False
 ) -> tuple[BatchModel, Measured]:
-    """The teacher, frozen, and what it is like on the validation split; raises KdcError for one at chance level. `known`:
-    it was measured before, so that nothing of it is said again."""
+    """The teacher, frozen, and what it is like on the validation split; raises KdcError for one at chance level.
+    `known`: it was measured before, so that nothing of it is said again."""
     if known:
         context = replace(context, progress=Muted(context.progress))
     if isinstance(teacher.network, Mixture):
@@ -128,8 +128,9 @@ def scored(score: Score) -> str:
 
 
 def is_chance(score: Score, classes: int) -> bool:
-    """Whether a model does not clearly beat guessing: its perplexity is not below the size of its vocabulary; or its balanced accuracy, brought to 0 = chance and 1 = perfect,
-    is below 0.05 or within two standard errors of 0 (as if each class held n / classes samples)."""
+    """Whether a model does not clearly beat guessing: its perplexity is not below the size of its vocabulary; or its
+    balanced accuracy, brought to 0 = chance and 1 = perfect, is below 0.05 or within two standard errors of 0 (as if
+    each class held n / classes samples)."""
     if not isinstance(score, Accuracy):
         return score.perplexity >= classes
     chance = 1 / classes

@@ -228,8 +228,8 @@ def _require_same_tokens(inputs: Mapping[str, LanguagePreprocess], recipe: Recip
             )
         if first[1].vocabulary != preprocess.vocabulary:
             raise KdcError(
-                f"{compares[0]} compares {first[0]} and {key} value by value, and they have {first[1].vocabulary:,} and "
-                f"{preprocess.vocabulary:,} for a token",
+                f"{compares[0]} compares {first[0]} and {key} value by value, and they have {first[1].vocabulary:,} "
+                f"and {preprocess.vocabulary:,} for a token",
                 "give the student's configuration its teacher's vocab_size",
             )
 

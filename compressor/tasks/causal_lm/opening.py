@@ -24,8 +24,8 @@ def open_data(reference: str, *, skip_bad: bool, progress: Progress, columns: Co
     """The documents that `reference` names (see `sources.SOURCES`), checked and in three splits.
 
     One that is missing, empty or no text in Unicode, or in which nothing counts, raises KdcError, or with `skip_bad` is
-    left out and listed in `info.skipped`. Splits are made by document, the same way every time (`split_off`), and copies
-    found, by what people read (`texts.normalised`). `info.fingerprint` is over the documents as they stand.
+    left out and listed in `info.skipped`. Splits are made by document, the same way every time (`split_off`), and
+    copies found, by what people read (`texts.normalised`). `info.fingerprint` is over the documents as they stand.
     """
     listing = find(reference, columns or Columns(), progress)
     for part in listing.parts.values():

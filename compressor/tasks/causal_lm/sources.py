@@ -31,7 +31,7 @@ FORMS = (("messages",), ("prompt", "completion"), ("text",))
 MOST_LINE = 64_000_000
 MOST_FILE = 2**30
 HINT = (
-    "columns text, or prompt and completion, or messages; others: --text-column NAME, twice for prompt and completion"
+    "columns text, or prompt and completion, or messages; others: --text-column NAME, of a prompt and a completion both"
 )
 
 Form: TypeAlias = Mapping[str, str]
@@ -195,7 +195,7 @@ TEXTS = Kind(frozenset({".txt"}), "text", "texts", _text_file)
 
 
 def _find_folder(location: str, columns: Columns, progress: Progress) -> Found:
-    """Every .txt file under a folder is a document; folders train, validation and test directly in it are the splits."""
+    """Every .txt file under a folder is a document; folders train, validation and test in it are the splits."""
     _refuse_columns(columns, "a folder")
     found = every_file(location, TEXTS)
     whole = found.parts["train"]

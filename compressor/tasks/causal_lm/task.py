@@ -91,8 +91,8 @@ class CausalLanguageModelling:
         hidden = sum(not sample.learned[1 : preprocess.max_length + 1].any() for sample in samples)
         told = f"{hidden:,} of these by their prompts alone, which then are not read; " if hidden else ""
         progress.note(
-            f"blocks of {preprocess.max_length} tokens: {len(blocks):,} of {len(samples):,} training documents, of which "
-            f"{long:,} are longer; {told}{sum(int(sample.learned.sum()) for sample in samples):,} tokens to learn"
+            f"blocks of {preprocess.max_length} tokens: {len(blocks):,} of {len(samples):,} training documents, of "
+            f"which {long:,} are longer; {told}{sum(int(sample.learned.sum()) for sample in samples):,} tokens to learn"
         )
         return replace(model)
 

@@ -42,7 +42,7 @@ class Rendered(NamedTuple):
 
 
 class DocumentTokenizer(Tokenizer):
-    """`special`: the tokens of `NAMED` that it has. `template`: the text of chat_template.jinja; None: there is none."""
+    """`special`: the tokens of `NAMED` that it has. `template`: what chat_template.jinja says; None: there is none."""
 
     def __init__(self, text: str, where: str, special: dict[str, str], template: str | None) -> None:
         super().__init__(text, where)

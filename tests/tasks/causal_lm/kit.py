@@ -40,8 +40,9 @@ def documents(count: int, seed: int = 0) -> list[str]:
     made: dict[str, None] = {}
     while len(made) < count:
         trade = [*WORDS][len(made) % 3]
+        things = WORDS[trade]
         sentences = [
-            f"the {trade} saw the {rng.choice(WORDS[trade])} and the {rng.choice(WORDS[trade])} of day {rng.integers(99)}."
+            f"the {trade} saw the {rng.choice(things)} and the {rng.choice(things)} of day {rng.integers(99)}."
             for _ in range(rng.integers(1, 5))
         ]
         made.setdefault(" ".join(sentences))

@@ -151,7 +151,8 @@ def preprocess_for(
     network.eval()
     if looks_ahead(network, drawn_inputs(preprocess.inputs, 0)[0]):
         raise KdcError(
-            f"{source} ({model.config.model_type}) answers otherwise where other tokens follow: it is no causal language model"
+            f"{source} ({model.config.model_type}) answers otherwise where other tokens follow",
+            "it is no causal language model",
         )
     return preprocess
 

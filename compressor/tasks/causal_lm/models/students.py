@@ -109,7 +109,7 @@ def _cut(reference: str, init: str, max_length: int | None, teacher: LoadedModel
 
 
 def _drawn(reference: str, path: Path, max_length: int | None, teacher: LoadedModel | None) -> LoadedModel:
-    """The network that a configuration describes. It reads documents by the tokenizer beside it, or else its teacher's."""
+    """The network that a configuration describes. It reads by the tokenizer beside it, or else by its teacher's."""
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
         require_files(folder)
