@@ -69,8 +69,9 @@ def test_a_distilled_student_is_recorded_whole(
     assert student.class_names == ("zero", "one", "two", "three")
     assert student.data.counts == {"train": 216, "validation": 24, "test": 120}
     assert (student.validation.n, student.test.n, student.test.split) == (24, 120, "test")
-    assert accuracy_in(student.test).accuracy > 0.5
-    assert student.test.low < accuracy_in(student.test).accuracy <= student.test.high
+    test = accuracy_in(student.test)
+    assert test.accuracy > 0.5
+    assert test.low < test.accuracy <= test.high
     _, taught = load_run(teacher_run)
     assert student.teacher is not None
     assert (student.teacher.source, student.teacher.sha256) == (f"run:{teacher_run}", taught.weights.sha256)

@@ -234,7 +234,7 @@ def _quantize(
         quantization = calibrate(folded, plan, scheme, batches)
         network = add_fake_quant(folded, quantization)
         equalise_channels(network)
-        score = task.evaluate(BatchModel(network, "student"), "validation")
+        score = accuracy_in(task.evaluate(BatchModel(network, "student"), "validation"))
         progress.note(
             f"fake quantization ({_line(scheme)}) of {len(plan.inputs)} layers: validation accuracy "
             f"{accuracy_in(record.validation).accuracy:.2%} -> {score.accuracy:.2%} before training, n={score.n}"

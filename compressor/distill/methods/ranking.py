@@ -49,7 +49,10 @@ def estimate_of(by: KeepBy, score: Accuracy) -> Estimate:
 
 def ranked(trial: Trial, by: KeepBy, score: Estimate) -> AnyTrial:
     """`trial` with what it is ranked by, where that is not its accuracy."""
-    return trial if by == "accuracy" else RankedTrial(**dict(trial), by=by, score=score)
+    if by == "accuracy":
+        return trial
+    assert by != "bits_per_byte", "there are no trials of language models"
+    return RankedTrial(**dict(trial), by=by, score=score)
 
 
 def keep_answers(folder: Path, by: KeepBy, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:

@@ -54,6 +54,7 @@ def encoded(documents: Sequence[Written | Chat], tokenizer: DocumentTokenizer, n
     that counts."""
     texts: list[str] = []
     spans: list[Spans] = []
+    counted: Spans
     for document, name in zip(documents, names, strict=True):
         if isinstance(document, Chat):
             text, counted = tokenizer.rendered(document, name)

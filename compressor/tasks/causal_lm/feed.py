@@ -62,7 +62,7 @@ class LanguageFeed:
 
     @property
     def steps_per_epoch(self) -> int:
-        parts = self._recipe.accumulate * self._team.num_processes
+        parts: int = self._recipe.accumulate * self._team.num_processes
         return -(-(len(self._blocks) + -len(self._blocks) % parts) // self._global)
 
     def prepare(self) -> None:
@@ -134,7 +134,9 @@ class LanguageFeed:
         by_block = np.zeros(len(blocks))
         for rows, part in costs:
             by_block[rows] = part
-        nats_of = np.bincount([block.document for block in blocks], by_block, len(samples))
+        nats_of: NDArray[np.float64] = np.bincount([block.document for block in blocks], by_block, len(samples)).astype(
+            np.float64
+        )
         tokens = np.array([sample.scored.sum() for sample in samples], np.int64)
         found = Costs(nats_of, tokens, np.array([sample.bytes for sample in samples], np.int64))
         if not np.isfinite(found.nats).all():

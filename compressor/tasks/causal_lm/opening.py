@@ -83,8 +83,8 @@ def _checked(
     if errors and not skip_bad:
         suffix = f" (and {len(errors) - 1} more documents)" if len(errors) > 1 else ""
         raise KdcError(f"{errors[0].message}{suffix}", f"{errors[0].hint}; --skip-bad leaves them out".lstrip("; "))
-    for error in errors:
-        progress.warn(f"left out: {error.message}")
+    for fault in errors:
+        progress.warn(f"left out: {fault.message}")
     return kept, documents, tuple(skipped)
 
 

@@ -127,9 +127,9 @@ def preprocess_for(
     """How the network reads documents. Raises KdcError where the tokenizer is of another model, where it takes fewer
     tokens than `max_length`, and where it is no causal model. `drawn`: its weights are, so that a larger vocabulary
     means nothing."""
-    model, tokenizer = network.model, network.tokenizer
-    embeddings: Any = model.get_output_embeddings()
-    rows = embeddings.weight.shape[0]
+    model: Any = network.model
+    tokenizer = network.tokenizer
+    rows = model.get_output_embeddings().weight.shape[0]
     limit = position_limit(model) or LONGEST
     if tokenizer.size > rows or (tokenizer.size < LEAST_OF_VOCABULARY * rows and not drawn):
         raise KdcError(
