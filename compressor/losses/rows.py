@@ -49,10 +49,10 @@ class _FewAtATime(torch.autograd.Function):
             with torch.enable_grad():
                 values = ctx.function(*leaves)
             learned = [leaf for leaf, want in zip(leaves, wanted, strict=True) if want]
-            found = iter(torch.autograd.grad(values, learned, gradient[few]))
+            of_few = iter(torch.autograd.grad(values, learned, gradient[few]))
             for whole in gradients:
                 if whole is not None:
-                    whole[few] = next(found)
+                    whole[few] = next(of_few)
         return (None, None, *gradients)
 
 

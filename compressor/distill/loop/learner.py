@@ -186,12 +186,14 @@ def _row(terms: Sequence[Term], name: str) -> Row:
 
 
 def _count(row: Row, batch: Batch, mask: Tensor | None) -> Tensor | None:
-    """Over how much of a batch a loss is a mean; None: over samples, of which every part holds as many."""
+    """Over how much of a batch a loss is a mean; None: over samples, of which every part holds as many. Logits are a row
+    a sample, or where "positions" says which tokens are answered, a row each."""
     if row.mean_over == "groups":
         return groups_of(batch["student_groups"]) if "student_groups" in batch else None
     if row.mean_over == "samples":
-        rows = batch.get("rows") if "student_logits" in row.needs else None
-        return None if rows is None else torch.tensor(float(len(rows)), dtype=torch.float64, device=rows.device)
+        if "positions" not in batch or "student_logits" not in row.needs:
+            return None
+        return torch.tensor(float(len(batch["labels"])), dtype=torch.float64, device=batch["labels"].device)
     hidden = batch.get("token_labels")
     if mask is None or (hidden is None and row.mean_over == "chosen"):
         return None  # `forward` says what is missing
