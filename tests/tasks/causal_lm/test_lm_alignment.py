@@ -10,7 +10,7 @@ import pytest
 from compressor.errors import KdcError
 from compressor.tasks.causal_lm.alignment import TokenBytes, aligned, common_rows, numbered, teacher_token_of
 
-tokenizers = pytest.importorskip("tokenizers")
+tokenizers = pytest.importorskip("tokenizers", reason="kdc[text]")
 
 TEXTS = [
     "In the beginning God created the heaven and the earth.",
