@@ -200,6 +200,8 @@ def refuse_recipe(recipe: Recipe) -> None:
             "recipe transfer.labelled: a document is its own label, so that those that lose it are left out",
             "--set transfer.drop_unlabelled=true",
         )
+    if recipe.teacher_answers.top_k is not None:
+        raise KdcError("recipe teacher_answers.top_k: kdc keeps no answers of language models yet", "leave it out")
     if recipe.stages:
         raise KdcError("recipe stages: kdc trains language models in one yet", "leave them out")
     for term in recipe.losses:
