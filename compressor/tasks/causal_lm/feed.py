@@ -66,7 +66,11 @@ class LanguageFeed:
         return -(-(len(self._blocks) + -len(self._blocks) % parts) // self._global)
 
     def prepare(self) -> None:
-        pass
+        """A document in which nothing counts is found now, and not after the training."""
+        splits: tuple[SplitName, ...] = ("train", "validation", "test")
+        for key in self._inputs:
+            for split in splits:
+                self._tokens(split, key)
 
     def identity(self, key: str) -> dict[str, object]:
         return {
@@ -134,9 +138,8 @@ class LanguageFeed:
         by_block = np.zeros(len(blocks))
         for rows, part in costs:
             by_block[rows] = part
-        nats_of: NDArray[np.float64] = np.bincount([block.document for block in blocks], by_block, len(samples)).astype(
-            np.float64
-        )
+        of = [block.document for block in blocks]
+        nats_of = np.bincount(of, by_block, len(samples)).astype(np.float64)
         tokens = np.array([sample.scored.sum() for sample in samples], np.int64)
         found = Costs(nats_of, tokens, np.array([sample.bytes for sample in samples], np.int64))
         if not np.isfinite(found.nats).all():
