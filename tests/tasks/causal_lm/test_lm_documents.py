@@ -52,9 +52,7 @@ def test_every_source_gives_the_same_documents(tmp_path: Path) -> None:
         (tmp_path / "folder" / "deep" / f"{number}.txt").write_text(text, encoding="utf-8")
     (tmp_path / "lines.txt").write_text("\n\n".join(texts), encoding="utf-8")
     places = ("jsonl:data.jsonl", "csv:data.csv", "parquet:data.parquet", "hf:hf", "folder:folder", "text:lines.txt")
-    found = [
-        opened(f"{scheme}:{tmp_path / name}")[0] for scheme, name in (place.split(":") for place in places)
-    ]
+    found = [opened(f"{scheme}:{tmp_path / name}")[0] for scheme, name in (place.split(":") for place in places)]
     for data in found:
         assert read(data) == {Written(text) for text in texts}
         assert data.info.class_names == ()
@@ -64,9 +62,7 @@ def test_every_source_gives_the_same_documents(tmp_path: Path) -> None:
 
 def test_a_prompt_is_told_from_its_completion(tmp_path: Path) -> None:
     rows = [{"question": f"{number} and one?", "answer": f" {number + 1}"} for number in range(12)]
-    data, _ = opened(
-        f"jsonl:{write_jsonl(tmp_path / 'a.jsonl', rows)}", columns=Columns(text=("question", "answer"))
-    )
+    data, _ = opened(f"jsonl:{write_jsonl(tmp_path / 'a.jsonl', rows)}", columns=Columns(text=("question", "answer")))
     assert Written("3 and one? 4", 10) in read(data)
     named = [{"prompt": row["question"], "completion": row["answer"]} for row in rows]
     assert read(opened(f"jsonl:{write_jsonl(tmp_path / 'b.jsonl', named)}")[0]) == read(data)
