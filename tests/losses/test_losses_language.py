@@ -54,9 +54,7 @@ def test_divergences_by_hand() -> None:
     assert jsd(student, teacher, beta=1.0).item() == pytest.approx(backward, rel=1e-6)
     forward = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert jsd(student, teacher, beta=0.0).item() == pytest.approx(forward, rel=1e-6)
-    half = 0.5 * (0.75 * math.log(6 / 5) + 0.25 * math.log(2 / 3)) + 0.5 * (
-        0.5 * math.log(4 / 5) + 0.5 * math.log(4 / 3)
-    )
+    half = 0.5 * (0.75 * math.log(6 / 5) + 0.25 * math.log(2 / 3)) + 0.5 * (0.5 * math.log(4 / 5) + 0.5 * math.log(4 / 3))
     assert jsd(student, teacher).item() == pytest.approx(half, rel=1e-6)
 
 
@@ -130,9 +128,7 @@ def test_reverse_kl_is_infinite_where_the_teacher_rules_a_token_out() -> None:
 SIDES = ("student_logits", "teacher_logits", "teacher_log_probabilities")
 
 
-@pytest.mark.parametrize(
-    ("name", "side"), [(name, side) for name in WIDE for side in SIDES if side in LOSSES[name].needs]
-)
+@pytest.mark.parametrize(("name", "side"), [(name, side) for name in WIDE for side in SIDES if side in LOSSES[name].needs])
 def test_what_is_not_a_number_is_never_a_loss(name: str, side: str) -> None:
     """The loop refuses a loss that is not finite (`require_finite`); it has to come out, from however few rows."""
     inputs = given(name)

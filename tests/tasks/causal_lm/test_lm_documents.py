@@ -123,7 +123,7 @@ def test_what_is_no_document_is_said_in_one_line(tmp_path: Path, line: bytes, sa
 @pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS.keys())
 def test_a_chat_that_is_none_is_refused(tmp_path: Path, chat: Any) -> None:
     path = write_jsonl(tmp_path / "data.jsonl", [{"messages": chat}] * 5)
-    with pytest.raises(KdcError, match="line 1: .*message") as caught:
+    with pytest.raises(KdcError, match=r"line 1: .*message") as caught:
         opened(f"jsonl:{path}")
     assert "and 4 more documents" in str(caught.value)
 

@@ -115,7 +115,7 @@ def test_a_configuration_is_drawn_and_reads_as_its_teacher(teacher: LoadedModel,
     assert "reads documents by the tokenizer of" in student.notes[0]
     with pytest.raises(KdcError, match="is a configuration, without weights"):
         create_student(f"hf:{tmp_path / 'config.json'}", "pretrained", None, teacher)
-    with pytest.raises(KdcError, match="no tokenizer.json lies beside it, and no teacher has one"):
+    with pytest.raises(KdcError, match=r"no tokenizer\.json lies beside it, and no teacher has one"):
         create_student(f"hf:{tmp_path / 'config.json'}", "random", None, None)
 
 
@@ -161,7 +161,7 @@ def test_a_model_that_sees_what_follows_is_refused(tmp_path: Path) -> None:
 
 
 def test_more_tokens_than_positions_are_refused(folder: Path) -> None:
-    with pytest.raises(KdcError, match="--max-length 129: hf:.* takes 128 tokens at most"):
+    with pytest.raises(KdcError, match=r"--max-length 129: hf:.* takes 128 tokens at most"):
         load_hf(str(folder), 129)
 
 
