@@ -74,7 +74,6 @@ def teach(
     from compressor.distill import teach as run
     from compressor.schema.base import parse
     from compressor.schema.student import Request
-    from compressor.tasks.table import require_able
 
     asked = task_asked(locals())
     heard, folder = listener(progress), path_of(out, "--out")
@@ -82,8 +81,6 @@ def teach(
     if teacher_init not in ("pretrained", "random"):
         raise KdcError(f"--teacher-init {teacher_init!r} is neither pretrained nor random")
     task = asked.named(data, [teacher], [], heard)
-    if specialty:
-        require_able(task, "--specialty")
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     values = {
         "task": task, "columns": asked.columns, "command": "teach", "teacher": teacher, "student": None,

@@ -52,11 +52,13 @@ def inferred(
         raise KdcError(f"--task {task!r} is none that kdc knows", f"known: {', '.join(TASKS)}")
     claims = _of_data(data)
     votes = [*_of_models(teachers, "teacher", _of_teacher), *_of_models(students, "student", _of_student)]
-    if not votes and len(claims) > 1:  # a model whose head is of one of these
-        heads = {name: why for name, why in _of_models(teachers, "teacher", _of_head) if name in claims}
-        votes = [*heads.items()]
+    if not votes and (len(claims) > 1 or stated_columns):  # a model whose head is of one of these
+        votes = [vote for vote in _of_models(teachers, "teacher", _of_head) if stated_columns or vote[0] in claims]
+    able = [] if votes else _able(students)
+    if able and not any(name in claims for name in able):
+        votes = [(able[0], f"the student {students[0]}")]
     if stated_columns and not votes:
-        claims = {name: "--text-column" for name, row in TASKS.items() if row.columns}
+        claims = dict([next((name, "--text-column") for name, row in TASKS.items() if row.columns)])
     if task is not None:
         votes.insert(0, (task, f"--task {task}"))
     for name, why in votes[1:]:
@@ -120,6 +122,12 @@ def _of_student(reference: str) -> str | None:
     if len(models) > 1:  # hf: of whatever task
         return _by_scheme(named, models)
     return _by_scheme(named, [name for name, row in TASKS.items() if named.scheme in row.students])
+
+
+def _able(students: Sequence[str]) -> list[str]:
+    """The tasks that have such students, where several have."""
+    schemes = {Reference.parse(student).scheme for student in students}
+    return [name for name, row in TASKS.items() if schemes & {*row.students} and not schemes & {*row.models}]
 
 
 def _by_scheme(named: Reference, knowing: list[str]) -> str | None:

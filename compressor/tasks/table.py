@@ -97,7 +97,7 @@ TASKS: dict[str, TaskRow] = {
         shown="blocks",
         lacks=(
             *("kdc export", "kdc predict", "kdc specialists", "--qat", "--students", "--profile", "--control"),
-            *("--assistant", "--plan", "--precompute", "--race-losses", "--specialty"),
+            *("--assistant", "--plan", "--precompute", "--race-losses"),
         ),
     ),
 }

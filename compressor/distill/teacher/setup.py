@@ -41,13 +41,13 @@ def measured(
         freeze(BatchModel(teacher.network, "teacher", mask=teacher.preprocess.mask)), context.speed.device
     )
     names, source = data.info.class_names, teacher.weights.source
-    found = measured_on(task, model, names)
-    assert found.score is not None
-    context.progress.note(f"teacher {source}: {scored(found.score)}")
-    refuse_chance(found.score, len(names) or (teacher.preprocess.every_token or 0), source)
-    if found.card is not None:
-        shown(found.card, names, context.progress)
-    return model, found
+    figures_of = measured_on(task, model, names)
+    assert figures_of.score is not None
+    context.progress.note(f"teacher {source}: {scored(figures_of.score)}")
+    refuse_chance(figures_of.score, len(names) or (teacher.preprocess.every_token or 0), source)
+    if figures_of.card is not None:
+        shown(figures_of.card, names, context.progress)
+    return model, figures_of
 
 
 def _measure_members(network: Mixture, task: Feed, data: Dataset, context: RunContext) -> None:

@@ -66,7 +66,7 @@ class LanguageFeed:
         return -(-(len(self._blocks) + -len(self._blocks) % parts) // self._global)
 
     def prepare(self) -> None:
-        """A document in which nothing counts is found now, and not after the training."""
+        """A document in which nothing counts is costs_of now, and not after the training."""
         splits: tuple[SplitName, ...] = ("train", "validation", "test")
         for key in self._inputs:
             for split in splits:
@@ -141,14 +141,14 @@ class LanguageFeed:
         of = [block.document for block in blocks]
         nats_of = np.bincount(of, by_block, len(samples)).astype(np.float64)
         tokens = np.array([sample.scored.sum() for sample in samples], np.int64)
-        found = Costs(nats_of, tokens, np.array([sample.bytes for sample in samples], np.int64))
-        if not np.isfinite(found.nats).all():
+        costs_of = Costs(nats_of, tokens, np.array([sample.bytes for sample in samples], np.int64))
+        if not np.isfinite(costs_of.nats).all():
             raise KdcError(
                 f"{split}: the {model.key} gives a token no probability, or answers with what is no number",
                 "a lower learning rate: --set optimizer.lr=…",
             )
-        self.costs[model.key, split] = found
-        return bits_per_byte(found, split)
+        self.costs[model.key, split] = costs_of
+        return bits_per_byte(costs_of, split)
 
     def _tokens(self, split: SplitName, key: str) -> list[Encoded]:
         """Of all documents of a split, as the model `key` reads them."""

@@ -11,8 +11,8 @@ __all__ = ["of_columns", "of_config", "of_features", "of_file", "of_suffixes"]
 
 
 def of_suffixes(suffixes: Sequence[str]) -> str:
-    """Of the files in a folder."""
-    return ".txt files" if ".txt" in suffixes else ""
+    """Of the files in a folder: texts there are taken for those of a classifier, unless a model or --task tells."""
+    return ""
 
 
 def of_columns(columns: Sequence[str]) -> str:
@@ -31,9 +31,11 @@ def of_features(features: Mapping[str, str]) -> str:
 
 
 def of_config(config: Mapping[str, Any]) -> str:
-    """Of a model's config.json."""
+    """Of a model's config.json; one that names no head may be of this, too."""
     names = config.get("architectures")
-    heads = [name for name in names if str(name).endswith(("ForCausalLM", "LMHeadModel"))] if names else []
+    if not names:
+        return "vocab_size" if "vocab_size" in config and "image_size" not in config else ""
+    heads = [name for name in names if str(name).endswith(("ForCausalLM", "LMHeadModel"))]
     return str(heads[0]) if heads else ""
 
 

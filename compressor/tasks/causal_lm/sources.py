@@ -49,8 +49,8 @@ def find(reference: str, columns: Columns, progress: Progress) -> Found:
             f"data {reference!r} holds no documents that kdc can read",
             f"documents come from {', '.join(f'{scheme}:PATH' for scheme in SOURCES)}",
         )
-    found = source(named.rest, columns, progress)
-    return Found((), found.parts, found.notes)
+    listing = source(named.rest, columns, progress)
+    return Found((), listing.parts, listing.notes)
 
 
 def form_of(columns: Sequence[str], asked: Columns, where: object) -> Form:
@@ -197,14 +197,14 @@ TEXTS = Kind(frozenset({".txt"}), "text", "texts", _text_file)
 def _find_folder(location: str, columns: Columns, progress: Progress) -> Found:
     """Every .txt file under a folder is a document; folders train, validation and test in it are the splits."""
     _refuse_columns(columns, "a folder")
-    found = every_file(location, TEXTS)
-    whole = found.parts["train"]
+    listing = every_file(location, TEXTS)
+    whole = listing.parts["train"]
     tops = [sample_id.partition("/")[0].lower() if "/" in sample_id else "" for sample_id in whole.ids]
     if not any(SPLIT_NAMES.get(top) == "train" for top in tops):
         parts = [part for sample_id in whole.ids for part in sample_id.split("/")[:-1]]
         if held_out := next((part for part in parts if sounds_like(part) in ("validation", "test")), None):
             raise KdcError(f"folder:{location} holds {held_out}, which sounds like a split, and no train beside it")
-        return found
+        return listing
     rows: dict[str, list[int]] = {}
     for row, top in enumerate(tops):
         if top not in SPLIT_NAMES:
