@@ -48,7 +48,7 @@ def teach(
         teacher: the model to fine-tune, e.g. "timm:resnet50", "hf:REPO_OR_PATH" or "run:DIR".
         data: what to train on, e.g. "folder:PATH", "idx:PATH", "parquet:PATH", "csv:PATH" or "digits".
         out: folder for the run; the result's `reference` names it as a teacher.
-        task: "image-classification" or "text-classification"; None: as data and teacher tell.
+        task: "image-classification", "text-classification" or "causal-lm"; None: as data and teacher tell.
         text_column: the column of a table that holds the texts, or the two of a pair; None: found by its name.
         label_column: the column that holds the labels; None: found by its name.
         teacher_init: "pretrained", its own weights, or "random".
@@ -188,12 +188,14 @@ def predict(
         KdcError: see `teach`.
     """
     from compressor.distill import predict as run
+    from compressor.tasks.table import require_able
 
     asked = task_asked(locals())
     heard, table = listener(progress), path_of(out, "--out")
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
     classes = optional_path(teacher_classes, "--teacher-classes")
     name = asked.named(data, [teacher], [], heard)
+    require_able(name, "kdc predict")
     done = run(
         teacher, data, table, top_k=top_k, labels_only=labels_only, teacher_classes=classes,
         unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite, task=name,

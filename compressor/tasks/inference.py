@@ -30,6 +30,8 @@ __all__ = ["Inferred", "inferred", "task_of_model"]
 LOOKED_AT = 2000
 """Files of a folder."""
 MOST_BYTES = 16_000_000
+GENERAL = "vocab_size"
+"""A sign that many models bear, whatever they are for."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def inferred(
     possible = _common(votes)
     with_columns = [name for name, row in TASKS.items() if row.columns and name in possible]
     if stated_columns and with_columns and len(possible) > 1:
-        claims = dict.fromkeys(with_columns, "--text-column")
+        told = [name for name in with_columns if name in claims] or with_columns[:1]
+        claims = dict.fromkeys(told, "--text-column")
     why = votes[0][1] if votes else ""
     if claims and task is None and not any(name in claims for name in possible):
         other, sign = next(iter(claims.items()))
@@ -66,6 +69,9 @@ def inferred(
     if len(possible) == 1:
         return Inferred(possible[0], why, said=task is not None or possible[0] != DEFAULT)
     claims = {name: sign for name, sign in claims.items() if name in possible}
+    if len(claims) > 1:  # a model whose head is of one of these
+        heads = {name for reference in teachers for name in _of_head(reference)}
+        claims = {name: sign for name, sign in claims.items() if name in heads} or claims
     if len(claims) > 1:
         signs = " and ".join(f"{name} ({sign})" for name, sign in claims.items())
         raise KdcError(f"{data} may be data for {signs}, and no model tells which", f"--task {' or '.join(claims)}")
@@ -119,6 +125,14 @@ def _of_teacher(reference: str) -> list[str]:
     return _by_scheme(named, [name for name, row in TASKS.items() if named.scheme in row.models])
 
 
+def _of_head(reference: str) -> list[str]:
+    """The task of the head that a configuration names, of a model that several could use."""
+    named = Reference.parse(reference)
+    claiming = _claiming(named, [name for name, row in TASKS.items() if named.scheme in row.models])
+    special = [name for name, sign in claiming.items() if sign != GENERAL]
+    return special if len(special) == 1 else []
+
+
 def _of_student(reference: str) -> list[str]:
     named = Reference.parse(reference)
     students = [name for name, row in TASKS.items() if named.scheme in row.students]
@@ -128,12 +142,15 @@ def _of_student(reference: str) -> list[str]:
 
 
 def _by_scheme(named: Reference, knowing: list[str]) -> list[str]:
-    if len(knowing) < 2:
-        return knowing
+    return knowing if len(knowing) < 2 else [*_claiming(named, knowing)] or knowing
+
+
+def _claiming(named: Reference, knowing: list[str]) -> dict[str, str]:
+    """Those of the tasks that a model's configuration may be for, each with what tells."""
     path = Path(named.rest or "")
     config = _json(path if path.suffix == ".json" else path / "config.json")
-    claiming = [name for name in knowing if config and _signs(name).of_config(config)]
-    return claiming or knowing
+    signs = {name: _signs(name).of_config(config) if config else _signs(name).of_file(path.name) for name in knowing}
+    return {name: sign for name, sign in signs.items() if sign}
 
 
 def _of_data(reference: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 from compressor.tasks.audio_classification.reading import SUFFIXES
 from compressor.tasks.audio_classification.sources.columns import AUDIO_COLUMNS
 
-__all__ = ["of_columns", "of_config", "of_features", "of_suffixes"]
+__all__ = ["of_columns", "of_config", "of_features", "of_file", "of_suffixes"]
 
 
 def of_suffixes(suffixes: Sequence[str]) -> str:
@@ -31,3 +31,8 @@ def of_config(config: Mapping[str, Any]) -> str:
     known = ("wav2vec2", "hubert", "wavlm", "audio-spectrogram-transformer", "unispeech", "sew", "data2vec-audio")
     kind = str(config.get("model_type"))
     return named or (kind if kind in known else "")
+
+
+def of_file(name: str) -> str:
+    """Of a file that is a model."""
+    return ""

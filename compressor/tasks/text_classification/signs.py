@@ -6,7 +6,7 @@ from typing import Any
 from compressor.schema.student import Columns
 from compressor.tasks.text_classification.sources.columns import has_texts
 
-__all__ = ["of_columns", "of_config", "of_features", "of_suffixes"]
+__all__ = ["of_columns", "of_config", "of_features", "of_file", "of_suffixes"]
 
 
 def of_suffixes(suffixes: Sequence[str]) -> str:
@@ -30,3 +30,8 @@ def of_config(config: Mapping[str, Any]) -> str:
     # Those of images say their size, and those of speech, which have a vocabulary of letters, their convolutions.
     other = "image_size" in config or "conv_dim" in config
     return "vocab_size" if "vocab_size" in config and not other else ""
+
+
+def of_file(name: str) -> str:
+    """Of a file that is a model."""
+    return ""
