@@ -11,6 +11,7 @@ said, too.
 """
 
 import argparse
+import ctypes
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -134,7 +135,9 @@ def main() -> None:
     print(f"[{given.texts}, {given.tokens}, {given.vocabulary}] {given.dtype}: {copy / 1024:,.0f} MB in float32")
     print("| loss | copies, kdc | plain | ratio | s, kdc | plain | ratio | losses apart by |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name, forms in pairs(rows, given.vocabulary, teacher).items():
+    forms_of = pairs(rows, given.vocabulary, teacher)
+    ctypes.CDLL(None).malloc_trim(0)  # a fork would use what is free, and not grow
+    for name, forms in forms_of.items():
         if given.losses and name.split(",")[0] not in given.losses:
             continue
         turns = [[measured(form, student) for form in forms] for _ in range(given.repeats)]

@@ -77,15 +77,13 @@ def top_k_of(teacher_logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     tokens = teacher_logits.shape[-1]
     if not 0 < k < tokens:
         raise ValueError(f"of {tokens} tokens 1 to {tokens - 1} can be kept, found {k}")
+    rows, at_a_time = len(teacher_logits), max(1, MOST_VALUES // tokens)
+    top = torch.empty(rows, k, dtype=torch.int64, device=teacher_logits.device)
+    log_p = torch.empty(rows, k + 1, dtype=torch.float32, device=teacher_logits.device)
     with torch.no_grad():
-        at_a_time = max(1, MOST_VALUES // tokens)
-        starts = range(0, max(1, len(teacher_logits)), at_a_time)
-        kept = [_kept(teacher_logits[start : start + at_a_time], k) for start in starts]
-    return torch.cat([top for top, _ in kept]), torch.cat([log_p for _, log_p in kept])
-
-
-def _kept(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    log_p = torch.log_softmax(logits.double(), dim=-1)
-    top, numbers = log_p.topk(k, dim=-1)
-    others = log_p.scatter(-1, numbers, -torch.inf).logsumexp(-1, keepdim=True)
-    return numbers, torch.cat([top, others], -1).float()
+        for start in range(0, rows, at_a_time):  # in place, for glibc's sake: see rows.py
+            few = slice(start, start + at_a_time)
+            of_few = torch.log_softmax(teacher_logits[few].double(), dim=-1)
+            log_p[few, :k], top[few] = of_few.topk(k, dim=-1)
+            log_p[few, k] = of_few.scatter(-1, top[few], -torch.inf).logsumexp(-1)
+    return top, log_p
