@@ -1,7 +1,7 @@
 """What distillation gains on a language model: labels alone, forward KL, Jensen-Shannon, in bits a byte.
 
     bible -f gen1:1-rev22:21 > bible.txt          (Debian bible-kjv and bible-kjv-text)
-    python -m benchmarks.language --bible bible.txt --work language [--seed 0 1 2] [--arm labels kd jsd …] [--minutes 30]
+    python -m benchmarks.language --bible bible.txt --work language [--seed 0 1 2] [--arm labels kd jsd] [--minutes 30]
 
 A chapter of the King James text is a document. The teacher, a Llama of 4 layers and 3.7 M parameters with a vocabulary
 of 2,000, is taught on the training chapters; the students, of 2 layers and 0.66 M, learn from 5 % of them, each arm
