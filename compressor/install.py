@@ -18,6 +18,8 @@ REQUIREMENTS = {
     "tokenizers": ">=0.22",
     # extra audio
     "soundfile": ">=0.13",
+    # extra gguf
+    "gguf": ">=0.10",
     # extra openvino
     "openvino": ">=2026.0",
     "nncf": ">=3.4,<4",

@@ -13,7 +13,7 @@ MODELS = f"{HUBS}, run:DIR or specialists:DIR"
 """Whatever answers by a network."""
 TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
 """What `kdc distill` learns from."""
-DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
+DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, jsonl:PATH, text:FILE, hf:NAME_OR_PATH or digits"
 
 LOCAL = "local-dir:"
 
