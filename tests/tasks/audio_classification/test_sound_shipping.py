@@ -50,7 +50,8 @@ def test_a_page_shows_features_with_low_frequencies_at_the_bottom(tmp_path: Path
     features[:, 0, :3, 24:] = 5.0  # the lowest three bands, in the second half
     np.save(tmp_path / "inputs.npy", np.array([(row,) for row in features], [("input", np.float32, (1, 20, 48))]))
     stored = open_array(tmp_path / "inputs.npy")
-    assert (stored.shape, stored.dtype) == ((2, 1, 20, 48), np.float32)
+    assert stored.shape == (2, 1, 20, 48)
+    assert stored.dtype == np.dtype(np.float32)
     np.testing.assert_array_equal(stored.rows([1])[0], features[1])
     shown = SHIPPING.picture(stored.rows([1])[0], 40)
     assert shown is not None
