@@ -126,8 +126,8 @@ def load_hf(reference: str, milliseconds: int | None) -> LoadedModel:
     if not left:
         samples = settings.rate * SECONDS if milliseconds is None else round(settings.rate * milliseconds / 1000)
         preprocess = AudioPreprocess(sample_rate=settings.rate, samples=samples, features="waveform")
-        stated = "as stated" if milliseconds is not None else "its weights do not say how long it is to hear"
-        notes.append(f"{source} hears {preprocess.seconds:g} s of a sound ({stated})")
+        stated = "as stated" if milliseconds is not None else "its weights do not say how long that is to be"
+        notes.append(f"{source}, where it is not taught anew, hears {preprocess.seconds:g} s of a sound ({stated})")
     spellings = None if names is None else tuple((name,) for name in names)
     return check_input(
         LoadedModel(network, preprocess, spellings, weights, FAMILY, headless=bool(left), notes=tuple(notes))
