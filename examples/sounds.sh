@@ -25,10 +25,10 @@ if [ -z "$sounds" ]; then
 fi
 
 step "a network of images, with one channel and at random, becomes a teacher of sounds"
-kdc teach --teacher timm:mobilenetv3_small_100 --teacher-init random --data "folder:$sounds" --input-size 2000 --epochs 15 --out teacher
+kdc teach --teacher timm:mobilenetv3_small_100 --teacher-init random --data "folder:$sounds" --clip-seconds 2 --epochs 12 --out teacher
 
 step "a smaller one learns from it"
-kdc distill --teacher run:teacher --data "folder:$sounds" --student timm:lcnet_050 --student-init random --input-size 2000 --epochs 15 \
+kdc distill --teacher run:teacher --data "folder:$sounds" --student timm:lcnet_050 --student-init random --clip-seconds 2 --epochs 12 \
     --out student
 
 step "a profile for this machine, with a budget: 95 % of the teacher's accuracy in a megabyte"

@@ -24,6 +24,7 @@ StrPath = str | os.PathLike[str]
 LIMITS: dict[str, tuple[float, float]] = {
     "input_size": (8, 4096),
     "max_length": (8, 4096),
+    "clip_seconds": (0.01, 600),
     "epochs": (1, 1_000_000),
     "batch_size": (2, 1_000_000),
     "seed": (0, 2**31 - 1),
@@ -146,7 +147,7 @@ def _number(name: str, value: Any) -> Any:
     low, high = LIMITS[name]
     if value is None:
         return None  # where that is no default, it fails where it is used
-    is_integer = name not in ("race_share", "seconds")
+    is_integer = name not in ("clip_seconds", "race_share", "seconds")
     try:
         if isinstance(value, bool):
             raise TypeError

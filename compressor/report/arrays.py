@@ -74,6 +74,9 @@ def open_array(path: Path) -> ArrayFile:
                 raise ValueError(f"version {version} of the format")
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran_order, dtype = read(file)
+            if dtype.names and len(dtype.names) == 1:  # records of one input are that input
+                dtype, sides = dtype[0].subdtype or (dtype[0], ())
+                shape = (*shape, *sides)
             if dtype.kind not in "fiu" or any(side < 0 for side in shape):
                 raise ValueError(f"found {dtype} of shape {shape}, expected plain numbers")
             if fortran_order and len(shape) > 1:

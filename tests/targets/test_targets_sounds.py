@@ -110,9 +110,8 @@ def test_what_is_cut_and_filled_up(load: "LoadScript") -> None:
 def riff(kind: int, channels: int, rate: int, bits: int, data: bytes, **more: Any) -> bytes:
     """A wav by hand. `step`: bytes of a frame; `size`: of the data, as its header says; `before`: chunks before it."""
     step = more.get("step", channels * bits // 8)
-    layout: bytes = struct.pack("<HHIIHH", kind, channels, rate, rate * step & 0xFFFFFFFF, step, bits) + more.get(
-        "extra", b""
-    )
+    extra: bytes = more.get("extra", b"")
+    layout = struct.pack("<HHIIHH", kind, channels, rate, rate * step & 0xFFFFFFFF, step, bits) + extra
     body = b"WAVE" + b"fmt " + struct.pack("<I", len(layout)) + layout + more.get("before", b"")
     body += b"data" + struct.pack("<I", more.get("size", len(data))) + data
     return b"RIFF" + struct.pack("<I", len(body)) + body

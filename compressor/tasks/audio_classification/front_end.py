@@ -1,6 +1,5 @@
 """Log-mel features as an ONNX model: what can be built into a model of sound, which takes the waveform then."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -61,15 +60,11 @@ def front_end(preprocess: AudioPreprocess, opset: int) -> bytes:
 def _matrices(preprocess: AudioPreprocess) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Windowed cosines, then sines [2 * bins, 1, window], of the bins that a triangle reaches; and the triangles [mels,
     bins]."""
+    from compressor.tasks.audio_classification.features import mel_filters  # here, since it brings torch along
+
     times = np.arange(preprocess.window)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * times / preprocess.window)
-    bins = np.arange(preprocess.fft // 2 + 1)
-    low, high = (2595 * math.log10(1 + edge / 700) for edge in (preprocess.low_hz, preprocess.high_hz))
-    edges = 700 * (10 ** (np.linspace(low, high, preprocess.mels + 2) / 2595) - 1)
-    hertz = bins * preprocess.sample_rate / preprocess.fft
-    rising = (hertz - edges[:-2, None]) / np.diff(edges)[:-1, None]
-    falling = (edges[2:, None] - hertz) / np.diff(edges)[1:, None]
-    mels = np.maximum(0, np.minimum(rising, falling))
+    mels = mel_filters(preprocess).T
     used = mels.any(axis=0)
-    angles = 2 * np.pi * bins[used, None] * times / preprocess.fft
+    angles = 2 * np.pi * np.flatnonzero(used)[:, None] * times / preprocess.fft
     return np.concatenate([np.cos(angles), np.sin(angles)])[:, None] * window, mels[:, used]

@@ -73,11 +73,11 @@ class AudioShipping(Shipping):
     def picture(self, stored: NDArray[Any], most: int) -> tuple[str, bytes] | None:
         """The log-mel features, low frequencies at the bottom; not compressed, as those of images. None of a
         waveform."""
-        if stored.dtype.names != ("input",) or stored["input"].ndim != 3 or not np.isfinite(stored["input"]).all():
+        if stored.ndim != 3 or len(stored) != 1 or stored.dtype != np.float32 or not np.isfinite(stored).all():
             return None
         from PIL import Image
 
-        values = stored["input"][0, ::-1].astype(np.float64)
+        values = stored[0, ::-1].astype(np.float64)
         values -= values.min()
         image = Image.fromarray((255 * values / (values.max() or 1)).astype(np.uint8))
         file = io.BytesIO()
