@@ -114,6 +114,7 @@ TASKS: dict[str, TaskRow] = {
         regime="language",
         signs="compressor.tasks.causal_lm.signs",
         columns=True,
+        size="--max-length",
         shown="blocks",
         lacks=(
             *("kdc export", "kdc predict", "kdc specialists", "--qat", "--students", "--profile", "--control"),
