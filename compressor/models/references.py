@@ -61,6 +61,11 @@ def parsed_model(reference: str, permitted: str = MODELS) -> Reference:
     if is_table(reference):
         raise KdcError(f"{reference} is a table of answers, not a model", "only kdc distill learns from one")
     parsed = Reference.parse(reference)
+    if parsed.scheme == "api":
+        raise KdcError(
+            f"{reference} is asked by kdc predict alone, once for each prompt",
+            "kdc predict --teacher api:… --out completions.jsonl, then --teacher outputs:completions.jsonl",
+        )
     known = [*dict.fromkeys(name for row in TASKS.values() for name in row.models), *OWN]
     if parsed.scheme not in known or not parsed.rest:
         meant = [word for word in (*known, "outputs", *NO_MODEL) if word in permitted]
