@@ -91,7 +91,7 @@ def predict(
     done = run(
         teacher, data, table, top_k=top_k, labels_only=labels_only, teacher_classes=classes,
         unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite, task=name,
-        columns=asked.columns, progress=heard,
+        columns=asked.columns, licence=licence, terms=terms, progress=heard,
     )  # fmt: skip
     return PredictionsResult(table, done, heard.warnings)
 

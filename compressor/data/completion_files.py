@@ -19,9 +19,9 @@ from compressor.files.writing import is_stream
 from compressor.processes.interruption import uninterrupted
 from compressor.schema.base import parse
 from compressor.schema.completions import Completion, Key
-from compressor.schema.provenance import Origin
+from compressor.schema.provenance import Ancestor
 
-__all__ = ["ENDING", "CompletionTable", "Growing", "growing", "origins_of", "read_completions", "require_jsonl"]
+__all__ = ["ENDING", "CompletionTable", "Growing", "ancestors_of", "growing", "read_completions", "require_jsonl"]
 
 ENDING = ".jsonl"
 
@@ -75,12 +75,12 @@ def read_completions(path: Path, *, torn: bool = False) -> CompletionTable:
     return CompletionTable(tuple(rows.values()), _sha256(list(rows.values())), begun)
 
 
-def origins_of(rows: Sequence[Completion], source: str) -> tuple[Origin, ...]:
+def ancestors_of(rows: Sequence[Completion], source: str) -> tuple[Ancestor, ...]:
     """Whose answers they are: each model, with its licence and terms, once. `source`: of the table."""
     names = {}
     for row in rows:
         for model in dict.fromkeys([row.model, row.answered_by or row.model]):
-            names[model, row.licence, row.terms] = Origin(
+            names[model, row.licence, row.terms] = Ancestor(
                 source=source, model=model, licence=row.licence, terms=row.terms
             )
     return tuple(names[name] for name in sorted(names))

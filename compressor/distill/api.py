@@ -25,6 +25,7 @@ from compressor.distill.without_effect import refuse_without_effect
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
+from compressor.models.licences import refuse_broken
 from compressor.models.lineage import cut_from, load_teacher, told
 from compressor.models.lookup import of_peer, require_found
 from compressor.models.prediction_table import load_table, require_alone
@@ -33,6 +34,7 @@ from compressor.processes.team import team
 from compressor.progress import Progress, Silent
 from compressor.schema.recipe import Recipe, Transfer
 from compressor.schema.student import Request, Student
+from compressor.schema.weights import merged
 from compressor.tasks.table import TASKS, task_named
 
 __all__ = [
@@ -193,6 +195,7 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
         request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table,
         passes=request.steps_per_epoch, stage_data=stage_data,
     )  # fmt: skip
+    refuse_broken(recipe.licence, merged(filter(None, (student.weights, plan.taught_by))), "recipe", progress)
     give_heads(terms, student, teacher, progress)
     head_for_views(recipe.views, teacher)
     require_learnable(plan)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from compressor.data.prediction_files import require_table
 from compressor.errors import KdcError
+from compressor.models.licences import require_permitted
 from compressor.models.prediction_table import require_no_classes
 from compressor.models.references import NO_MODEL, class_file_names, is_table, parsed_model, require_own_size
 from compressor.models.runs import read_student
@@ -27,6 +28,7 @@ def require_found(request: Request) -> None:
         for reference in (request.teacher, *request.other_teachers):
             _require_teacher(reference, request.task)
         _require_students(request)
+    require_permitted(request, request.recipe.licence, "recipe")
     if request.teacher_classes is not None and request.teacher not in NO_MODEL:
         require_no_classes(request)
         class_file_names(Path(request.teacher_classes))

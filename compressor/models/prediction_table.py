@@ -7,7 +7,8 @@ from pathlib import Path
 from compressor.data.predictions import AnswerTable, read_outputs
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.models.references import TABLE, is_table
-from compressor.schema.student import Request, Student, Weights
+from compressor.schema.student import Request, Student
+from compressor.schema.weights import Weights, joint, joint_terms
 
 __all__ = ["LoadedTable", "find_table", "load_table", "require_alone", "require_no_classes", "same_table"]
 
@@ -33,13 +34,15 @@ def load_table(request: Request, class_names: Sequence[str]) -> LoadedTable | No
         return None
     require_no_classes(request)
     answers = read_outputs(Path(request.teacher.removeprefix(TABLE)), class_names)
-    teacher = answers.info.teacher if answers.info else None
+    told, ancestors = answers.info and answers.info.teacher, answers.ancestors
     weights = Weights(
         source=request.teacher,
-        architecture=teacher.architecture if teacher else "unknown",
+        architecture=told.architecture if told else joint(ancestor.model for ancestor in ancestors),
         sha256=answers.sha256,
-        licence=teacher.licence if teacher else "unknown",
+        licence=told.licence if told else joint(ancestor.licence for ancestor in ancestors),
+        terms=told.terms if told else joint_terms(ancestor.terms for ancestor in ancestors),
         parameters=0,
+        ancestors=ancestors,
     )
     return LoadedTable(answers, weights)
 

@@ -9,9 +9,11 @@ from pydantic import AfterValidator, Field
 from compressor.names import line_fault
 from compressor.schema.base import Noun
 
-__all__ = ["UNKNOWN", "LicenceRule", "Line", "Origin"]
+__all__ = ["UNKNOWN", "Ancestor", "LicenceRule", "Line"]
 
 UNKNOWN = "unknown"
+NOBODYS = "none ("
+"""How the licence of weights begins that were drawn here, and of which nobody holds any right."""
 
 JOINTS = re.compile(r"\s+(?:AND|OR)\s+|\s*,\s*|[()]")
 """What stands between the licences of an SPDX expression (spdx.github.io/spdx-spec, annex D), or in a list of them."""
@@ -27,7 +29,7 @@ def _one_line(text: str) -> str:
 Line = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_one_line)]
 
 
-class Origin(Noun):
+class Ancestor(Noun):
     """A model whose weights or answers went into another one: its name as it is referred to, the `licence` as its
     metadata or its table say, and the `terms` beside it: a name, a link, a sentence. "unknown": nothing says it."""
 
@@ -35,6 +37,16 @@ class Origin(Noun):
     model: str = UNKNOWN
     licence: str = UNKNOWN
     terms: str = UNKNOWN
+
+    @property
+    def named(self) -> str:
+        """Its source, and the model's name where that is another."""
+        return self.source if self.model in (UNKNOWN, self.source) else f"{self.source} ({self.model})"
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nothing says under what it is used."""
+        return UNKNOWN == self.licence == self.terms
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
@@ -55,34 +67,34 @@ class LicenceRule(Noun):
         """Whether it says anything."""
         return bool(self.forbid or self.require)
 
-    def broken_by(self, origin: Origin) -> str | None:
-        """The clause that `origin` breaks, and how, as "forbid: CC-BY-NC-* (its licence is CC-BY-NC-4.0)"; None where
+    def broken_by(self, ancestor: Ancestor) -> str | None:
+        """The clause that `ancestor` breaks, and how, as "forbid: CC-BY-NC-* (its licence is CC-BY-NC-4.0)"; None where
         it breaks none."""
         for pattern in self.forbid:
-            for what, text in _told(origin):
+            for what, text in _told(ancestor):
                 if _matches(pattern, text):
                     return f"forbid: {pattern} ({what} {text})"
-        if not self.require:
+        if not self.require or ancestor.licence.startswith(NOBODYS):
             return None
         wanted = f"require: {', '.join(self.require)}"
-        if origin.licence == UNKNOWN:
+        if ancestor.licence == UNKNOWN:
             return f"{wanted} (its licence is not known)"
-        if _any(self.require, [origin.licence]):
+        if _any(self.require, [ancestor.licence]):
             return None
-        strange = [part for part in _parts(origin.licence) if not _any(self.require, [part])]
+        strange = [part for part in _parts(ancestor.licence) if not _any(self.require, [part])]
         return f"{wanted} (its licence is {', '.join(strange)})" if strange else None
 
 
-def _told(origin: Origin) -> Iterator[tuple[str, str]]:
+def _told(ancestor: Ancestor) -> Iterator[tuple[str, str]]:
     """All that a pattern may match, each with what it is."""
-    parts = list(_parts(origin.licence))
+    parts = list(_parts(ancestor.licence))
     bare = [EXCEPTION.split(part)[0] for part in parts]
-    for licence in dict.fromkeys([origin.licence, *parts, *bare]):
+    for licence in dict.fromkeys([ancestor.licence, *parts, *bare]):
         yield "its licence is", licence
-    yield "its terms are", origin.terms
-    for name in dict.fromkeys([*JOINTS.split(origin.model), origin.model]):
+    yield "its terms are", ancestor.terms
+    for name in dict.fromkeys([*JOINTS.split(ancestor.model), ancestor.model]):
         yield "its model is", name
-    yield "it is", origin.source
+    yield "it is", ancestor.source
 
 
 def _parts(licence: str) -> Iterable[str]:

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, mod
 
 from compressor.schema.base import Noun
 from compressor.schema.preprocess import PixelRange
+from compressor.schema.provenance import LicenceRule
 from compressor.schema.views import Epochs, Share, Views
 
 __all__ = [
@@ -261,6 +262,9 @@ class Recipe(Noun):
     """Networks that learn along, for `mutual` and `peer_ensemble`."""
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
     """Their weighted sum is learned from."""
+    licence: LicenceRule = LicenceRule()
+    """Which licences teachers, and the weights that the student begins with, may be under. What breaks it is not
+    trained, and what was trained fails `kdc check`. A profile may say it, too: both hold then."""
     stages: Annotated[tuple[Stage, ...], Field(max_length=8)] = ()
     """What is learned before, one after the other; the recipe's own losses and epochs are the last stage."""
 

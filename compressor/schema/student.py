@@ -1,7 +1,6 @@
 """Student: what `kdc distill` (and `kdc teach`) leaves on disk beside the weights, RUN/student.json."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,9 +10,11 @@ from compressor.schema.accuracy import Accuracy, Gain, LostClass
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
 from compressor.schema.preprocess import OfTask, TaskName
+from compressor.schema.provenance import Ancestor
 from compressor.schema.quantization import Quantization, Scheme
 from compressor.schema.race import LossRace, Race, RaceRequest
 from compressor.schema.recipe import Recipe
+from compressor.schema.weights import Weights, merged
 
 __all__ = [
     "Accuracy",
@@ -32,52 +33,6 @@ __all__ = [
     "Weights",
     "trained_anew",
 ]
-
-
-class Weights(Noun):
-    """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
-    whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
-
-    What a teacher answers also depends on how it sees images, and on which of its outputs is which class of the data:
-    `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter. The same weights answer
-    otherwise in another network, too, of other activations or attention heads: `probe` is what it answered to one drawn
-    image, the first logits.
-
-    Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
-    `parameters`, and the rest is as the table tells of its model, or "unknown"."""
-
-    source: str
-    architecture: str
-    sha256: str
-    licence: str
-    parameters: int
-    preprocess_sha256: str | None = None
-    classes_sha256: str | None = None
-    probe: tuple[float, ...] = ()
-
-    @property
-    def identity(self) -> str:
-        """All that its answers depend on, in one text. The probe is coarse in it: another machine's last digits are
-        others."""
-        largest = max(map(abs, self.probe), default=0.0) or 1.0
-        coarse = [round(10 * value / largest) for value in self.probe]
-        return f"{self.sha256} {self.preprocess_sha256} {self.classes_sha256} {coarse}"
-
-    def changed_from(self, before: "Weights") -> str | None:
-        """What makes these answer otherwise than `before`, as "its weights differ"; None where nothing does."""
-        parts = {"weights": "sha256", "preprocessing": "preprocess_sha256", "classes": "classes_sha256"}
-        changed = [name for name, key in parts.items() if getattr(self, key) != getattr(before, key)]
-        if not changed and not _alike(self.probe, before.probe):
-            return "its answers differ, with the same weights: its configuration is another"
-        if changed in (["preprocessing"], []):
-            return "its preprocessing differs" if changed else None
-        return f"its {' and '.join(changed)} differ"
-
-
-def _alike(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether two answers are the same but for rounding."""
-    most = 0.01 * max(map(abs, first), default=0.0)
-    return len(first) == len(second) and all(abs(a - b) <= most for a, b in zip(first, second, strict=True))
 
 
 class UnlabelledInfo(Noun):
@@ -299,6 +254,12 @@ class Student(Noun):
     losses: LossRace | None = None
     steps_per_epoch: int | None = None
     gain: Gain | None = None
+
+    @property
+    def ancestors(self) -> tuple[Ancestor, ...]:
+        """Whose weights and answers went into it: those that it began with, its teachers', its assistants'."""
+        parts = (self.weights, *([self.teacher] if self.teacher else []), *self.assistants)
+        return merged(parts)
 
     @classmethod
     def made_anew(cls, path: Path) -> str:

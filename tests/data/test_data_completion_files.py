@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from compressor.data import completion_files
-from compressor.data.completion_files import growing, origins_of, read_completions
+from compressor.data.completion_files import ancestors_of, growing, read_completions
 from compressor.data.json_lines import MOST_LINE
 from compressor.errors import KdcError
 from compressor.schema.completions import Completion
-from compressor.schema.provenance import Origin
+from compressor.schema.provenance import Ancestor
 
 ROWS = [
     {"prompt": "What is a marmot?", "completion": "A large ground squirrel.", "model": "text-davinci-003",
@@ -33,9 +33,11 @@ def test_what_is_not_said_is_unknown(tmp_path: Path) -> None:
     assert (first.model, first.licence, first.terms) == ("text-davinci-003", "CC-BY-NC-4.0", "no competing models")
     assert (second.model, second.licence, second.terms, second.completion) == ("unknown", "unknown", "unknown", "")
     assert (first.log_likelihood, second.log_likelihood) == (None, -1.5)
-    assert origins_of(read.rows, "outputs:a.jsonl") == (
-        Origin(source="outputs:a.jsonl", model="text-davinci-003", licence="CC-BY-NC-4.0", terms="no competing models"),
-        Origin(source="outputs:a.jsonl"),
+    assert ancestors_of(read.rows, "outputs:a.jsonl") == (
+        Ancestor(
+            source="outputs:a.jsonl", model="text-davinci-003", licence="CC-BY-NC-4.0", terms="no competing models"
+        ),
+        Ancestor(source="outputs:a.jsonl"),
     )
 
 
