@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from compressor.data import completion_files
 from compressor.data.completion_files import ancestors_of, growing, read_completions
 from compressor.data.json_lines import MOST_LINE
 from compressor.errors import KdcError
 from compressor.schema.completions import Completion
 from compressor.schema.provenance import Ancestor
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"prompt": "What is a marmot?", "completion": "A large ground squirrel.", "model": "text-davinci-003",
      "licence": "CC-BY-NC-4.0", "terms": "no competing models"},
     {"prompt": "And a zebra? 🦓\n", "completion": "", "sample": 1, "tokens": ["a", "b"], "logprobs": [-1.0, -2.0]},
@@ -153,7 +152,7 @@ def test_a_full_disk_leaves_no_half_row(tmp_path: Path, monkeypatch: pytest.Monk
     with growing(path, resume=False) as one:
         one.append(rows[0])
         before = path.read_bytes()
-        monkeypatch.setattr(completion_files.os, "write", half)
+        monkeypatch.setattr(os, "write", half)
         with pytest.raises(KdcError, match="no space left"):
             one.append(rows[1])
     assert path.read_bytes() == before
