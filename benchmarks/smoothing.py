@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import compressor
+from compressor.schema.accuracy import accuracy_in
 from compressor.schema.base import read_json
 from compressor.schema.student import Student
 
@@ -64,7 +65,7 @@ def card_of(
     record = read_json(out / "student.json", Student)
     assert record.teacher_card is not None
     assert record.teacher_card.evenness is not None
-    return name, network, smoothing, seed, record.validation.accuracy, record.teacher_card.evenness
+    return name, network, smoothing, seed, accuracy_in(record.validation).accuracy, record.teacher_card.evenness
 
 
 def told(name: str, rows: list[Row]) -> str:

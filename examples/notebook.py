@@ -37,8 +37,7 @@ run = compressor.distill(
     out=work / "run", input_size=32, epochs=8, batch_size=64, set=digits, overwrite=True,
 )  # fmt: skip
 print(run.summary)
-test = run.test
-print(f"test accuracy {test.accuracy:.1%}, 95 % interval [{test.low:.1%}, {test.high:.1%}], n = {test.n}")
+print(run.student.test)
 
 # %% [markdown]
 # ## Exported, measured on this machine, and judged

@@ -85,7 +85,10 @@ class Asked:
         raced = self.race.named if self.race else ()
         students = [name for name in (self.student, *raced, *self.assistants) if name]
         task = self.task.named(self.data, self.teachers, students, heard)
-        options = {"--qat": self.qat, "--profile": self.profile, "--students": raced}
+        options = {
+            "--qat": self.qat, "--profile": self.profile, "--students": raced, "--control": self.control,
+            "--assistant": self.assistants,
+        }  # fmt: skip
         for option, given in options.items():
             if given:
                 require_able(task, option)

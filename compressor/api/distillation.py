@@ -119,8 +119,10 @@ def plan_distill(**keywords: Any) -> PlanResult:
         KdcError: see `distill`.
     """
     from compressor import planning
+    from compressor.tasks.table import require_able
 
     way = _prepared(keywords)
+    require_able(way.request.task, "--plan")
     plan = planning.plan_distill(way.request, way.out, way.choosing, resources=way.resources, progress=way.heard)
     return PlanResult(plan, planning.to_text(plan), planning.exit_code(plan), way.heard.warnings)
 
@@ -202,6 +204,7 @@ def precompute(
     """
     from compressor.distill import decided
     from compressor.distill import precompute as run
+    from compressor.tasks.table import require_able
 
     given = locals()
     heard, folder = listener(progress), path_of(out, "--out")
@@ -211,6 +214,7 @@ def precompute(
     )  # fmt: skip
     flags = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     request, wanted = asked.request(recipe_of(recipe), flags, assignments(set), heard)
+    require_able(request.task, "--precompute")
     decide = None if wanted is None else lambda provisional: decided(provisional, wanted, None, heard)
     resources = _resources(decode_cache, teacher_cache, tracker)
     run(request, folder, progress=heard, resources=resources, decide=decide)

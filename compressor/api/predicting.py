@@ -84,10 +84,12 @@ def predict(
     if completes(teacher):
         return completed(given, heard)
     from compressor.distill import predict as run
+    from compressor.tasks.table import require_able
 
     asked = task_asked(given)
     classes = optional_path(teacher_classes, "--teacher-classes")
     name = asked.named(data, [teacher], [], heard)
+    require_able(name, "kdc predict")
     done = run(
         teacher, data, table, top_k=top_k, labels_only=labels_only, teacher_classes=classes,
         unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite, task=name,

@@ -10,6 +10,7 @@ from compressor.errors import EXIT_PASS
 
 if TYPE_CHECKING:
     from compressor.report import Results, Trend
+    from compressor.schema.accuracy import Score
     from compressor.schema.completions import Completions
     from compressor.schema.predictions import Predictions
     from compressor.schema.report import Report, Row
@@ -42,17 +43,22 @@ class RunResult(Shown):
         return f"run:{self.out}"
 
     @property
-    def test(self) -> "Accuracy":
-        """Top-1 on the test split, with its n and 95 % interval."""
+    def test(self) -> "Score":
+        """On the test split top-1, or bits a byte, with its n and 95 % interval."""
         return self.student.test
 
     @property
     def summary(self) -> str:
         student = self.student
         return (
-            f"{self.out}: {student.architecture}, {student.weights.parameters:,} parameters, test accuracy "
+            f"{self.out}: {student.architecture}, {student.weights.parameters:,} parameters, test {self._figure}"
             f"{_scored(student.test)}, kept epoch {student.kept_epoch}{self._gain}"
         )
+
+    @property
+    def _figure(self) -> str:
+        """Before a figure that does not say itself what it is."""
+        return "accuracy " if self.student.class_names else ""
 
     @property
     def _gain(self) -> str:
@@ -69,14 +75,14 @@ class RunResult(Shown):
         rows = [
             ("folder", self.out),
             ("model", f"{student.architecture}, {student.weights.parameters:,} parameters, from {student.init}"),
-            ("data", f"{student.data.source}, {len(student.class_names)} classes"),
-            ("test accuracy", _scored(student.test)),
-            ("validation accuracy", f"{_scored(student.validation)}, kept epoch {student.kept_epoch}"),
+            ("data", student.data.source + (f", {len(student.class_names)} classes" if student.class_names else "")),
+            (f"test {self._figure}".strip(), _scored(student.test)),
+            (f"validation {self._figure}".strip(), f"{_scored(student.validation)}, kept epoch {student.kept_epoch}"),
         ]
         if student.teacher is not None:
             rows.insert(3, ("teacher", student.teacher.source))
         if student.teacher_validation is not None:
-            rows.append(("teacher's validation accuracy", _scored(student.teacher_validation)))
+            rows.append((f"teacher's validation {self._figure}".strip(), _scored(student.teacher_validation)))
         if student.gain is not None:
             rows.append(("the same student on labels alone, test accuracy", _scored(student.gain.control_test)))
             rows.append(("gain of distillation", self._gain.removeprefix("; ")))
@@ -304,7 +310,7 @@ class ComparisonResult(Shown):
         return self.side_by_side.model_dump_json(indent=2) + "\n"
 
 
-def _scored(accuracy: "Accuracy") -> str:
-    from compressor.stats import scored
+def _scored(score: "Score") -> str:
+    from compressor.stats.scores import scored_any
 
-    return f"{scored(accuracy)} (n={accuracy.n})"
+    return f"{scored_any(score)} (n={score.n})"

@@ -48,7 +48,7 @@ def teach(
         teacher: the model to fine-tune, e.g. "timm:resnet50", "hf:REPO_OR_PATH" or "run:DIR".
         data: what to train on, e.g. "folder:PATH", "idx:PATH", "parquet:PATH", "csv:PATH" or "digits".
         out: folder for the run; the result's `reference` names it as a teacher.
-        task: "image-classification" or "text-classification"; None: as data and teacher tell.
+        task: "image-classification", "text-classification" or "causal-lm"; None: as data and teacher tell.
         text_column: the column of a table that holds the texts, or the two of a pair; None: found by its name.
         label_column: the column that holds the labels; None: found by its name.
         teacher_init: "pretrained", its own weights, or "random".

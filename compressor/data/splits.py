@@ -24,6 +24,7 @@ def split_off(
 
     Copies go into one split, all of them: an image that was trained on tests nothing. Those that stand under several
     labels are split with the first of these classes. A class that has too few different images raises KdcError.
+    Samples that have no classes bear the label "".
     """
     copies: dict[bytes, Counter[str]] = defaultdict(Counter)
     for digest, label in zip(digests, labels, strict=True):
@@ -42,7 +43,7 @@ def split_off(
     rows_of: dict[str, list[int]] = {name: [] for name in ("train", *missing)}
     for row, digest in enumerate(digests):
         rows_of[split_of.get(digest, "train")].append(row)
-    return rows_of, _notes(rows_of, missing, len(digests))
+    return rows_of, _notes(rows_of, missing, len(digests), any(labels))
 
 
 def _shares(sizes: dict[bytes, int], missing: Sequence[str]) -> dict[bytes, str]:
@@ -70,17 +71,23 @@ def _shares(sizes: dict[bytes, int], missing: Sequence[str]) -> dict[bytes, str]
     return split_of
 
 
-def _notes(rows_of: dict[str, list[int]], missing: Sequence[str], total: int) -> tuple[str, ...]:
+def _notes(rows_of: dict[str, list[int]], missing: Sequence[str], total: int, classes: bool) -> tuple[str, ...]:
     notes = []
     for name in missing:
         count = len(rows_of[name])
-        notes.append(f"{name}: {PERCENT[name]} % of train split off, stratified by class ({count:,} of {total:,})")
+        stratified = ", stratified by class" if classes else ""
+        notes.append(f"{name}: {PERCENT[name]} % of train split off{stratified} ({count:,} of {total:,})")
         total -= count
     return tuple(notes)
 
 
 def _too_few(label: str, count: int, different: int, missing: Sequence[str], samples: str) -> KdcError:
     splits = " and ".join(missing)
+    if not label:
+        raise KdcError(
+            f"train has {different} different {samples}, and splitting {splits} off takes at least {len(missing) + 1}",
+            f"add {samples}, or give the data its own {splits}",
+        )
     copies = f", {'all copies of one' if different == 1 else f'only {different} different ones'}"
     return KdcError(
         f"class {label} has {count} {samples if count != 1 else samples.removesuffix('s')} in train"

@@ -68,7 +68,7 @@ def classes_without(transfer: Transfer, class_names: Sequence[str]) -> list[int]
             raise KdcError(f"recipe transfer.without: the data has no class {name}{near}; its: {listed(class_names)}")
         if wanted.count(name) > 1:
             raise KdcError(f"recipe transfer.without names {name} twice", "name each class once")
-    if len(wanted) == len(class_names):
+    if wanted and len(wanted) == len(class_names):
         raise KdcError("recipe transfer.without names every class, so nothing could be learned")
     return [class_names.index(name) for name in wanted]
 

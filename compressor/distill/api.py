@@ -229,6 +229,9 @@ def _peer(number: int, request: Request, data: Dataset) -> LoadedModel:
 def _refuse_unkeepable(recipe: Recipe, data: Dataset, progress: Progress) -> None:
     """Raise KdcError where no epoch could be chosen by the recipe's `keep_by`; say so where none will be."""
     names, n = data.info.class_names, len(data.validation)
+    if (recipe.keep_by == "bits_per_byte") != (not names):
+        fitting = "accuracy, balanced or auc" if names else "bits_per_byte"
+        raise KdcError(f"recipe keep_by: {recipe.keep_by} is not what these {data.samples} are measured by", fitting)
     if recipe.keep_by == "auc" and len(names) != 2:
         raise KdcError(f"recipe keep_by: auc is for two classes, and the data has {len(names)}", "keep_by: balanced")
     if recipe.keep_by == "auc" and (data.validation.labels == data.validation.labels[0]).all():
@@ -236,7 +239,7 @@ def _refuse_unkeepable(recipe: Recipe, data: Dataset, progress: Progress) -> Non
         raise KdcError(
             f"recipe keep_by: auc needs both classes in validation, which has only {only}", "more data there"
         )
-    if recipe.keep_by != "accuracy" and n < MIN_TO_CHOOSE:
+    if recipe.keep_by in ("balanced", "auc") and n < MIN_TO_CHOOSE:
         progress.warn(
             f"keep_by {recipe.keep_by}: validation has {n} samples, and on fewer than {MIN_TO_CHOOSE} no epoch is "
             "chosen: the last one is kept"

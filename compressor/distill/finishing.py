@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compressor.distill.host.context import RunContext
 from compressor.distill.host.environment import environment
@@ -15,17 +14,18 @@ from compressor.distill.methods.ranking import FIGURES
 from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_folder import discard_backup
 from compressor.distill.stages import steps_before
-from compressor.distill.teacher.card import card_of, shown, tell_lost_classes
-from compressor.distill.teacher.gap import tell_gap
+from compressor.distill.teacher.card import Measured, measured_on, shown, tell_lost_classes
+from compressor.distill.teacher.gap import tell_bits, tell_gap
 from compressor.distill.teacher.setup import scored
 from compressor.models import LoadedModel, load_run, save_run
 from compressor.models.compared import save_right
 from compressor.models.trained_on import Images as Contents
 from compressor.models.trained_on import save_trained_on
+from compressor.schema.accuracy import Score, accuracy_in
 from compressor.schema.quantization import Quantization
 from compressor.schema.recipe import KeepBy
-from compressor.schema.student import Accuracy, Student, TeacherCard
-from compressor.stats import accuracy_of, top1
+from compressor.schema.student import Student, TeacherCard
+from compressor.stats.scores import figures
 from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["Trained", "finish"]
@@ -34,12 +34,13 @@ __all__ = ["Trained", "finish"]
 @dataclass(frozen=True)
 class Trained:
     """What a training has come to: of `plan`, the `model` with its new weights, and the epoch that was kept
-    (`position`). `card`: of its teacher. `before`: what those weights had learned from already, where that is known."""
+    (`position`). `teacher`: what its teacher is like. `before`: what those weights had learned from already, where that
+    is known."""
 
     plan: TrainingPlan
     model: LoadedModel
     quantization: Quantization | None
-    card: TeacherCard | None
+    teacher: Measured
     position: Position
     before: Contents | None
 
@@ -52,11 +53,10 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
         row = correct_bias(student, feed, plan.data, plan.recipe.transfer, context.progress)
     if row and accelerator.is_main_process:
         write_history(out, [*trained.position.history, row])
-    validation, answers = feed.evaluate(student, "validation"), feed.logits(student, "test")
-    test = accuracy_of(answers, plan.data.test.labels, "test")
-    card = _told(trained, student, feed, (validation, test), answers, out, context)
+    validation, test = feed.evaluate(student, "validation"), feed.evaluate(student, "test")
+    card = _told(trained, student, feed, (validation, test), out, context)
     if context.resources.tracker:
-        accelerator.log({"test/accuracy": test.accuracy}, step=plan.recipe.epochs)
+        accelerator.log({f"test/{name}": value for name, value in figures(test).items()}, step=plan.recipe.epochs)
         accelerator.end_training()
     student.taps = None
     student.network.cpu().eval()
@@ -72,7 +72,7 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
         if plan.request.is_compared:
             right = {
                 "validation": feed.right[student.key, "validation"],
-                "test": top1(answers) == plan.data.test.labels,
+                "test": feed.right[student.key, "test"],
             }
             save_right(out, plan.data, right)
         save_run(out, trained.model, finished)
@@ -82,31 +82,36 @@ def finish(trained: Trained, student: BatchModel, feed: Feed, out: Path, context
 
 
 def _told(
-    trained: Trained, student: BatchModel, feed: Feed, scores: tuple[Accuracy, Accuracy],
-    answers: NDArray[np.float32], out: Path, context: RunContext,
-) -> TeacherCard | None:  # fmt: skip
-    """The card: of a model that was taught, its own; else its teacher's. `scores`: on validation and test; `answers`:
-    its logits to test."""
+    trained: Trained, student: BatchModel, feed: Feed, scores: tuple[Score, Score], out: Path, context: RunContext
+) -> TeacherCard | None:
+    """The card: of a model that was taught, its own; else its teacher's; None where there are no classes. `scores`: on
+    validation and test."""
     plan, progress, (validation, test) = trained.plan, context.progress, scores
     progress.note(f"kept epoch {trained.position.kept_epoch}: {scored(validation)}; {scored(test)}")
     names, teaching = plan.data.info.class_names, plan.request.command == "teach"
+    if not names:
+        if plan.teacher is not None:
+            tell_bits(feed.costs, plan.teacher.weights.source, progress)
+        return None
     made = "the model" if teaching else "the student"
-    card = shown(card_of(feed, student, names), names, progress, made) if teaching else trained.card
+    card, accuracies = trained.teacher.card, [accuracy_in(score) for score in scores]
+    if teaching:
+        card = measured_on(feed, student, names).card
+        assert card is not None
+        shown(card, names, progress, made)
     left_out = plan.recipe.transfer.without
-    tell_lost_classes(made, (test,) if teaching else scores, names, progress, left_out=left_out)
+    tell_lost_classes(made, accuracies[teaching:], names, progress, left_out=left_out)
     if plan.teacher is not None:
         steps = plan.recipe.epochs * feed.steps_per_epoch + steps_before(out)
         tell_gap(feed.right, plan.teacher.weights.source, steps, progress)
     if left_out:
-        progress.note(unseen_recall(answers, plan.data, plan.recipe.transfer))
+        progress.note(unseen_recall(feed.right[student.key, "test"], plan.data, plan.recipe.transfer))
     return card
 
 
-def _record(
-    trained: Trained, card: TeacherCard | None, validation: Accuracy, test: Accuracy, context: RunContext
-) -> Student:
+def _record(trained: Trained, card: TeacherCard | None, validation: Score, test: Score, context: RunContext) -> Student:
     plan, model, origin = trained.plan, trained.model, trained.plan.origin
-    measured = card.accuracy if card and plan.taught_by else None
+    measured = trained.teacher.score if plan.taught_by else None
     return Student(
         task=plan.request.task,
         made_by=plan.request.command,

@@ -13,11 +13,12 @@ from compressor.distill.features.layers import layer_pairs_of
 from compressor.distill.loop.learner import Term, bind_losses
 from compressor.models import LoadedModel
 from compressor.models.prediction_table import LoadedTable
+from compressor.schema.accuracy import Score
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.quantization import Quantization
 from compressor.schema.race import LossRace, Race
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy, Request, Specialty, Weights
+from compressor.schema.student import Request, Specialty, Weights
 from compressor.tasks.base import Feed
 
 __all__ = ["Origin", "TrainingPlan"]
@@ -28,7 +29,7 @@ class Origin:
     """The teacher that a chain of assistants began with, its validation accuracy, and the assistants."""
 
     teacher: Weights
-    validation: Accuracy
+    validation: Score
     assistants: tuple[Weights, ...]
 
 
@@ -62,7 +63,8 @@ class TrainingPlan:
 
     @property
     def classes(self) -> int:
-        return len(self.data.info.class_names)
+        """What an answer has a value for: classes, or the tokens of a vocabulary."""
+        return len(self.data.info.class_names) or (self.student.preprocess.every_token or 0)
 
     @property
     def learned_from(self) -> NDArray[np.uint64]:

@@ -143,6 +143,8 @@ def recipe_from(
     if "optimizer.lr" in named and "optimizer.lr_for_batch" not in named:
         sets = [*sets, "optimizer.lr_for_batch=null"]
     values = dict(defaults) if file is None else read_yaml(file) if isinstance(file, Path) else dict(file)
+    if "keep_by" in defaults:  # what the task is measured by, which a recipe need not say
+        values.setdefault("keep_by", defaults["keep_by"])
     where = f"recipe {file}" if isinstance(file, Path) else "recipe"
     return _scaled(parse(Recipe, apply_overrides({**values, **given}, sets, where), where))
 
@@ -219,6 +221,7 @@ class RecipeAsked:
         if (
             validation is None
             or not self.arms
+            or "--race-losses" in TASKS[self.task].lacks
             or weighed
             or request.teacher in NO_MODEL
             or request.assistants

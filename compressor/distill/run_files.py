@@ -27,7 +27,7 @@ ANSWERS = "answers"
 
 WITHIN = {
     "checkpoint": ("state.pt", "before.pt"),
-    "hf": ("config.json", "tokenizer.json", "masked_lm.safetensors"),
+    "hf": ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "masked_lm.safetensors"),
     "float": LEAVES,
     "control": LEAVES,
 }

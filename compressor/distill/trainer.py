@@ -23,6 +23,7 @@ from compressor.distill.plan import TrainingPlan
 from compressor.distill.run_files import sweep
 from compressor.distill.run_folder import Destination, rollback, start
 from compressor.distill.stages import FOLDER, has_own_feed, is_begun, stages_of
+from compressor.distill.teacher.card import Measured
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.predictions import taught_by
 from compressor.distill.teacher.setup import measured, on_device, signal_of, teaching_itself
@@ -37,9 +38,9 @@ from compressor.quantization.fake_quant import restore_channels
 from compressor.schema.base import flat
 from compressor.schema.quantization import Quantization
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Student, TeacherCard
+from compressor.schema.student import Student
 from compressor.tasks.base import BatchModel, Feed
-from compressor.tasks.table import task_named
+from compressor.tasks.table import TASKS, task_named
 
 __all__ = [
     "Fitted",
@@ -57,7 +58,8 @@ __all__ = [
 def log_sizes(data: Dataset, progress: Progress) -> None:
     sizes = ", ".join(f"{name} {count:,}" for name, count in data.info.counts.items())
     names = data.info.class_names
-    note_once(progress, f"data {data.info.source}: {len(names)} classes ({listed(names, 6)}); {sizes}")
+    classes = f"{len(names)} classes ({listed(names, 6)})" if names else data.samples
+    note_once(progress, f"data {data.info.source}: {classes}; {sizes}")
 
 
 def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, progress: Progress) -> Student:
@@ -72,15 +74,18 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
         feed = feed_for(plan.data, plan.inputs, plan.recipe, store, context, plan.teacher)
         if plan.passes is not None:
             feed = Passes(feed, plan.passes, plan.recipe.accumulate)
-        teacher, card = None, None
+        teacher: BatchModel | None = None
+        known = Measured(None, None)
         sides = looked_at(plan, context)
         require_trainable(plan)
         if plan.teacher is not None:
-            known = plan.quantize is not None  # the training in float has measured the same one
-            teacher, card = measured(plan.teacher, feed, plan.data, context, known=known)
+            again = plan.quantize is not None  # the training in float has measured the same one
+            teacher, known = measured(plan.teacher, feed, plan.data, context, known=again)
         signal: Teacher | None = None
         if plan.table is not None:
-            signal, card = taught_by(plan.table, plan.data, Muted(progress) if plan.quantize is not None else progress)
+            quiet = Muted(progress) if plan.quantize is not None else progress
+            signal, card = taught_by(plan.table, plan.data, quiet)
+            known = Measured(card.accuracy if card else None, card)
         if accelerator.is_main_process:
             start(out, plan.request)
         accelerator.wait_for_everyone()
@@ -89,7 +94,7 @@ def train_and_save(plan: TrainingPlan, out: Destination, resources: Resources, p
             for stage in stages_of(plan):
                 its_feed = stage_feed(stage, plan, feed, store, context)
                 _train_stage(stage, folder, its_feed, teacher, signal, context)
-            return _trained(plan, folder, feed, signal, sides, card, context)
+            return _trained(plan, folder, feed, signal, sides, known, context)
         except BaseException:
             nothing = not is_begun(folder) and not (folder / "student.json").exists()
             if nothing and not out.resume and accelerator.is_main_process:
@@ -187,7 +192,7 @@ def looked_at(plan: TrainingPlan, context: RunContext) -> dict[str, LayerPairs]:
 
 def _trained(
     plan: TrainingPlan, out: Path, feed: Feed, teacher: Teacher | None, sides: dict[str, LayerPairs],
-    card: TeacherCard | None, context: RunContext,
+    teacher_measured: Measured, context: RunContext,
 ) -> Student:  # fmt: skip
     before = learned_before(plan.request)
     fitted = fit(plan, out, feed, teacher, sides, context)
@@ -195,7 +200,7 @@ def _trained(
         # It was trained while its losses were settled, of which trackers heard nothing.
         for row in fitted.position.history:
             track_epoch(context.accelerator, row)
-    trained = Trained(plan, fitted.model, fitted.quantization, card, fitted.position, before)
+    trained = Trained(plan, fitted.model, fitted.quantization, teacher_measured, fitted.position, before)
     return finish(trained, fitted.student, feed, out, context)
 
 
@@ -272,11 +277,11 @@ def inputs_of(plan: TrainingPlan) -> dict[str, str]:
 
 
 def _say_plan(plan: TrainingPlan, feed: Feed, context: RunContext) -> None:
-    recipe, task = plan.recipe, task_named(plan.request.task)
+    recipe, shown = plan.recipe, TASKS[plan.request.task].shown or task_named(plan.request.task).samples
     shares = f", in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
     size = feed.batch_size * recipe.accumulate * context.accelerator.num_processes
     context.progress.note(
-        f"{recipe.epochs} epochs of {feed.steps_per_epoch} steps of {size} {task.samples}{shares}; AdamW, learning "
+        f"{recipe.epochs} epochs of {feed.steps_per_epoch} steps of {size} {shown}{shares}; AdamW, learning "
         f"rate {recipe.optimizer.lr:.3g}"
     )
 

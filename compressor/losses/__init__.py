@@ -16,10 +16,13 @@ from torch import Tensor
 from compressor.errors import KdcError, did_you_mean
 from compressor.losses.companions import early_exits, mutual, peer_ensemble
 from compressor.losses.contrastive import crd
+from compressor.losses.divergences import jsd, reverse_kl
 from compressor.losses.features import attention_maps, attention_transfer, hidden_states, hint, pkd, pooled, review_kd
 from compressor.losses.logits import cross_entropy, dist, dkd, kd, logit_mse, lskd, soft_bce, soft_cross_entropy
 from compressor.losses.relations import correlation_congruence, fsp, rkd_angle, rkd_distance, similarity_preserving
 from compressor.losses.tokens import MeanOver, attention_scores, masked_lm, relations, token_cosine, token_kd
+from compressor.losses.top_k import top_k_kd
+from compressor.losses.vocabularies import aligned_kd, uld
 
 __all__ = ["LOSSES", "Auto", "Knowledge", "Loss", "MeanOver", "Taps", "bind", "described", "hides_tokens"]
 
@@ -216,6 +219,29 @@ LOSSES: dict[str, Loss] = {
         masked_lm, {}, "Devlin et al. 2019, arXiv 1810.04805",
         "-log softmax(z_s)_y over the vocabulary, y a hidden token", "labels", "vocabulary", "vocabulary",
         mean_over="chosen", zero_at_agreement=False,
+    ),
+    "reverse_kl": Loss(
+        reverse_kl, {"temperature": TEMPERATURE}, "Gu et al. 2024 (MiniLLM), arXiv 2306.08543",
+        "T^2 KL(softmax(z_s/T) || softmax(z_t/T))", "response",
+    ),
+    "jsd": Loss(
+        jsd, {"temperature": TEMPERATURE, "beta": (0.0, 1.0)}, "Agarwal et al. 2024 (GKD), arXiv 2306.13649",
+        "T^2 (beta KL(t || m) + (1 - beta) KL(s || m)), m = beta t + (1 - beta) s; at 0 KL(t || s), at 1 KL(s || t)",
+        "response", zero_probabilities=True,
+    ),
+    "top_k_kd": Loss(
+        top_k_kd, {}, "as kept by Shen & Xing 2021, arXiv 2112.01528; the others as one class",
+        "sum_k t_k log(t_k/s_k) + r_t log(r_t/r_s), r = 1 - sum_k", "response",
+    ),
+    "uld": Loss(
+        uld, {}, "Boizard et al. 2024 (ULD), arXiv 2402.12030; groups: GOLD (trl)",
+        "sum_i |sort(t)_i - sort(s)_i|, of groups of tokens of the same text", "response",
+        mean_over="groups", mixed_labels=False, zero_probabilities=True,
+    ),
+    "aligned_kd": Loss(
+        aligned_kd, {}, "alignment: GOLD (trl)",
+        "m KL(t || s) among common tokens, m their sum of t; of longer groups KL of their text against all else",
+        "response", mean_over="groups", mixed_labels=False, zero_probabilities=True,
     ),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.losses.numbers import full, require_same_shape
+from compressor.losses.rows import each_row, mean_of_rows
 
 __all__ = ["cross_entropy", "dist", "divergence", "dkd", "kd", "logit_mse", "lskd", "soft_bce", "soft_cross_entropy"]
 
@@ -16,6 +17,7 @@ __all__ = ["cross_entropy", "dist", "divergence", "dkd", "kd", "logit_mse", "lsk
 CONSTANT = 1e-8
 UNDERFLOW = 1e-200  # of a square, in float64
 LOWEST = -1e300  # in place of log 0, in float64
+NEVER_IGNORED = torch.iinfo(torch.int64).min  # PyTorch would leave out -100 in silence
 
 
 def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
@@ -26,8 +28,11 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4
     ValueError where the shapes differ.
     """
     require_same_shape(student_logits, teacher_logits)
-    log_teacher = torch.log_softmax(teacher_logits.double() / temperature, dim=-1)
-    return divergence(student_logits, log_teacher, temperature)
+
+    def of_rows(student: Tensor, teacher: Tensor) -> Tensor:
+        return _divergences(student, torch.log_softmax(teacher.double() / temperature, dim=-1), temperature)
+
+    return mean_of_rows(temperature**2 * each_row(of_rows, student_logits, teacher_logits), student_logits)
 
 
 def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -39,19 +44,25 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, *, temper
     shapes differ.
     """
     require_same_shape(student_logits, teacher_logits)
-    target = torch.softmax(teacher_logits.double() / temperature, dim=-1)
-    log_student = torch.log_softmax(student_logits.double() / temperature, dim=-1)
-    return _finished(temperature**2 * -(target * log_student).sum(-1).mean(), student_logits)
+
+    def of_rows(student: Tensor, teacher: Tensor) -> Tensor:
+        target = torch.softmax(teacher.double() / temperature, dim=-1)
+        return -(target * torch.log_softmax(student.double() / temperature, dim=-1)).sum(-1)
+
+    return mean_of_rows(temperature**2 * each_row(of_rows, student_logits, teacher_logits), student_logits)
 
 
 def divergence(student_logits: Tensor, log_teacher: Tensor, temperature: float) -> Tensor:
     """`T² · KL(p ‖ softmax(z_s / T))`, mean over the batch, where `log_teacher` [B, C] is log p, already at T."""
+    return mean_of_rows(temperature**2 * _divergences(student_logits, log_teacher, temperature), student_logits)
+
+
+def _divergences(student_logits: Tensor, log_teacher: Tensor, temperature: float) -> Tensor:
+    """`KL(p ‖ softmax(z_s / T))` of each row, [B]."""
     log_student = torch.log_softmax(student_logits.double() / temperature, dim=-1)
     # A class of probability 0 adds 0 log 0 = 0, where -inf would give nan.
     target = log_teacher.double().clamp_min(LOWEST)
-    # "batchmean": PyTorch's "mean" would divide by the number of classes too.
-    loss = F.kl_div(log_student, target, reduction="batchmean", log_target=True) * temperature**2
-    return _finished(loss, student_logits)
+    return F.kl_div(log_student, target, reduction="none", log_target=True).sum(-1)
 
 
 def _finished(loss: Tensor, student_logits: Tensor) -> Tensor:
@@ -188,5 +199,11 @@ def cross_entropy(student_logits: Tensor, labels: Tensor, *, label_smoothing: fl
             f"{tuple(labels.shape)} and logits {tuple(student_logits.shape)}"
         )
     dtype = full(student_logits)
-    target = labels.to(dtype) if probabilities else labels
-    return F.cross_entropy(student_logits.to(dtype), target, label_smoothing=label_smoothing)
+
+    def of_rows(student: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(
+            student.to(dtype), target.to(dtype) if probabilities else target, reduction="none",
+            label_smoothing=label_smoothing, ignore_index=NEVER_IGNORED,
+        )  # fmt: skip
+
+    return mean_of_rows(each_row(of_rows, student_logits, labels), student_logits)

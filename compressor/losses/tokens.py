@@ -27,8 +27,9 @@ __all__ = [
     "token_kd",
 ]
 
-MeanOver = Literal["samples", "tokens", "pairs", "chosen"]
-"""What a loss is a mean over: samples; tokens that count; pairs of them, of one sample; tokens that were hidden."""
+MeanOver = Literal["samples", "tokens", "pairs", "chosen", "groups"]
+"""What a loss is a mean over: samples, or their rows where they have several; tokens that count; pairs of them, of one
+sample; tokens that were hidden; groups of tokens of the same text."""
 
 MOST_HEADS = 12
 """As many as a base encoder has attention heads."""

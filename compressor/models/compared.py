@@ -14,6 +14,7 @@ from compressor.data.samples import Dataset
 from compressor.errors import KdcError
 from compressor.files.atomic import write_atomically
 from compressor.files.reading import read_bytes
+from compressor.schema.accuracy import accuracy_in
 from compressor.schema.student import Student
 
 __all__ = ["FILE", "Right", "read_right", "save_right"]
@@ -52,7 +53,7 @@ def read_right(folder: Path, record: Student) -> Right:
         raise KdcError(f"{file} is damaged: {error}", hint) from None
     first = record.validation.n
     parts = {"validation": rows[:first], "test": rows[first:]}
-    scores = {"validation": record.validation, "test": record.test}
+    scores = {"validation": accuracy_in(record.validation), "test": accuracy_in(record.test)}
     if rows.dtype != ROW or any(
         (len(parts[name]), int(parts[name]["right"].sum())) != (scores[name].n, scores[name].correct) for name in SPLITS
     ):

@@ -84,7 +84,8 @@ def load_teacher(
         progress,
         *_named([load_model(reference, task=request.task) for reference in references], request.teacher_classes),
     ):
-        chosen = with_classes(model, map_classes(model, class_names), class_names)
+        index = map_classes(model, class_names) if class_names else ()
+        chosen = with_classes(model, index, class_names)
         models.append(task_named(request.task).with_range(chosen, request.recipe.pixel_range, progress))
     ensemble = combined(models, request.recipe.ensemble)
     for line in resized_members(models, ensemble):

@@ -35,9 +35,11 @@ PROBED = 8
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """`network`: the tensors that `preprocess.inputs` names, in their order -> logits [B, classes].
+    """`network`: the tensors that `preprocess.inputs` names, in their order -> logits [B, classes], or where it answers
+    every token (`Preprocess.every_token`), [B, N, vocabulary].
 
-    `class_names`: every spelling by which output k is known, the first its own name; None where the weights do not say.
+    `class_names`: every spelling by which output k is known, the first its own name; None where the weights do not say,
+    and where there are no classes.
     `family`: whose network it is, and so how its architecture is named. `headless`: its weights bring no classifier of
     their own, so that what it answers means nothing until it is taught. `notes`: lines for people on how it was loaded.
     """
@@ -73,22 +75,30 @@ def with_classes(model: LoadedModel, index: Sequence[int], names: Sequence[str])
     """`model` answering only the classes `names`, which are its outputs `index`, in that order. From then on its
     weights say by which outputs it answers which classes, how it sees images, and what it answers to one: that, too,
     is who it is."""
+    if not names:  # it answers every token
+        return replace(model, weights=model.weights.model_copy(update=_answering(model)))
     named = tuple((name,) for name in names)
     if model.class_names is None or list(index) != list(range(len(model.class_names))):
         model = replace(model, network=SelectClasses(model.network, index).eval())
-    answers = {
+    classes = {"classes_sha256": _sha256([list(names), [int(number) for number in index]])}
+    answers = {**_answering(model), **classes}
+    return replace(model, class_names=named, weights=model.weights.model_copy(update=answers))
+
+
+def _answering(model: LoadedModel) -> dict[str, object]:
+    """How it sees samples, and what it answers to one."""
+    return {
         "preprocess_sha256": _sha256(model.preprocess.model_dump(mode="json")),
-        "classes_sha256": _sha256([list(names), [int(number) for number in index]]),
         "probe": probe_of(model.network, model.preprocess),
     }
-    return replace(model, class_names=named, weights=model.weights.model_copy(update=answers))
 
 
 def probe_of(network: nn.Module, preprocess: Preprocess) -> tuple[float, ...]:
     """The first logits of a drawn sample (`Weights.probe`)."""
     with evaluating(network):
         logits: Tensor = network(*drawn_inputs(preprocess.inputs, 0, _device_of(network)))
-    return tuple(float(f"{value:.6g}") for value in logits[0, :PROBED].tolist())
+    answer = logits[0] if logits.ndim == 2 else logits[0, -1]
+    return tuple(float(f"{value:.6g}") for value in answer[:PROBED].tolist())
 
 
 def _sha256(value: object) -> str:
@@ -96,11 +106,12 @@ def _sha256(value: object) -> str:
 
 
 def outputs_of(model: LoadedModel) -> int:
-    """How many classes the network answers, found by one forward pass at its input size, in evaluation mode. Raises
-    KdcError where it answers with anything but finite logits."""
+    """How many classes the network answers, or values at each token, found by one forward pass at its input
+    size, in evaluation mode. Raises KdcError where it answers with anything but finite logits."""
     with evaluating(model.network):
         logits: object = model.network(*example_of(model))
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1 or logits.shape[-1] < 1:
+    dimensions = 2 if model.preprocess.every_token is None else 3
+    if not isinstance(logits, Tensor) or logits.ndim != dimensions or len(logits) != 1 or logits.shape[-1] < 1:
         answer = (
             f"numbers of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         )
@@ -133,6 +144,8 @@ def check_input(model: LoadedModel) -> LoadedModel:
             f"{model.weights.source} does not take {model.preprocess.described}: {first_line(error)}",
             "choose another --input-size",
         ) from None
+    if outputs != (model.preprocess.every_token or outputs):
+        raise KdcError(f"{model.weights.source} answers {outputs} values a token, and its vocabulary has others")
     if model.class_names is not None and len(model.class_names) != outputs:
         raise KdcError(
             f"{model.weights.source} answers {outputs} classes, but its configuration names {len(model.class_names)}"

@@ -1,4 +1,4 @@
-"""How often a model is right, alone and beside another one: parts of RUN/student.json."""
+"""How well a model does on a split, alone and beside another one: parts of RUN/student.json."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from compressor.schema.base import Noun
 
-__all__ = ["Accuracy", "Advantage", "Gain", "LostClass"]
+__all__ = ["Accuracy", "Advantage", "BitsPerByte", "Gain", "LostClass", "Score", "accuracy_in"]
 
 
 class LostClass(Noun):
@@ -36,6 +36,34 @@ class Accuracy(Noun):
     auc_low: float | None = None
     auc_high: float | None = None
     lost: tuple[LostClass, ...] = ()
+
+
+class BitsPerByte(Noun):
+    """What a language model pays for the text of one split: bits for each byte of it in UTF-8, which compares whatever
+    the tokenizers, and `perplexity`, for each of its `tokens`, which compares under one tokenizer alone. `n`: the
+    documents. `low`, `high` …: 95 %, a bootstrap over documents (`stats.language`); null for a single one. Prompts, and
+    the tokens that end a document, are in none of these."""
+
+    split: str
+    n: Annotated[int, Field(ge=1)]
+    tokens: Annotated[int, Field(ge=1)]
+    bytes: Annotated[int, Field(ge=1)]
+    bits_per_byte: float
+    low: float | None
+    high: float | None
+    perplexity: float
+    perplexity_low: float | None
+    perplexity_high: float | None
+
+
+Score = Accuracy | BitsPerByte
+"""Of a model whose samples have classes, or of one that answers every token of a text."""
+
+
+def accuracy_in(score: Score) -> Accuracy:
+    """`score`, for what is about classes alone; no other task comes there (`TaskRow.lacks`)."""
+    assert isinstance(score, Accuracy), "what has no classes has no accuracy"
+    return score
 
 
 class Advantage(Noun):

@@ -12,6 +12,7 @@ __all__ = [
     "AudioPreprocess",
     "ImagePreprocess",
     "Interpolation",
+    "LanguagePreprocess",
     "OfTask",
     "PixelRange",
     "Preprocess",
@@ -76,6 +77,12 @@ class Preprocess(Noun):
     @property
     def normalization(self) -> Normalization | None:
         """The last step, where it is one that can be built into a model."""
+        return None
+
+    @property
+    def every_token(self) -> int | None:
+        """How many values the model answers at each token, where it answers every one; None: a value a class, once a
+        sample."""
         return None
 
     @property
@@ -164,6 +171,56 @@ class TextPreprocess(Preprocess):
         return f"{'pairs of texts' if self.pair else 'texts'} of up to {self.max_length} tokens"
 
 
+class LanguagePreprocess(Preprocess):
+    """A document -> the ids of its tokens, behind the one that starts it (`start_id`) -> blocks of `max_length` tokens,
+    each of which is asked for the token that follows: so every token of a document is asked for once. A batch is filled
+    up behind, with `pad_id`, and the mask leaves that out.
+
+    `tokenizer`: sha256 of the tokenizer.json that lies beside the model, without its own padding and truncation.
+    `vocabulary`: what the model answers at each token, a value an id. `end_id`: the token that ends a document, which
+    is learned, too. `chat_template`: sha256 over chat_template.jinja, which makes a document of messages, and the
+    tokens that it is told of; null: there is none.
+    """
+
+    tokenizer: str
+    vocabulary: Annotated[int, Field(ge=1, le=100_000_000)]
+    max_length: Annotated[int, Field(ge=4, le=1_000_000)]
+    start_id: Annotated[int, Field(ge=0)]
+    end_id: Annotated[int, Field(ge=0)]
+    pad_id: Annotated[int, Field(ge=0)] = 0
+    chat_template: str | None = None
+
+    task: ClassVar[str] = "causal-lm"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        shape = ("batch", "tokens")
+        mask = TensorSpec("attention_mask", "int64", shape, 2, mask=True)
+        return (TensorSpec("input_ids", "int64", shape, self.vocabulary), mask)
+
+    @property
+    def most_tokens(self) -> int:
+        return self.max_length
+
+    @property
+    def every_token(self) -> int:
+        return self.vocabulary
+
+    @property
+    def described(self) -> str:
+        return f"blocks of {self.max_length} tokens"
+
+    def reads_as(self, other: "LanguagePreprocess") -> str | None:
+        """What of the other one's reading differs, so that its tokens are not these; None where nothing does."""
+        keys = {
+            "tokenizer": "tokenizer",
+            "start_id": "first token",
+            "end_id": "last token",
+            "chat_template": "template",
+        }
+        return next((word for key, word in keys.items() if getattr(self, key) != getattr(other, key)), None)
+
+
 class AudioPreprocess(Preprocess):
     """Sound of any rate and any number of channels -> mono, the mean of its channels, at `sample_rate` Hz, float32 in
     [-1, 1] -> `samples` values of it: what is longer is cut, as long at its start as at its end; what is shorter is
@@ -212,7 +269,7 @@ class AudioPreprocess(Preprocess):
 
 
 PREPROCESS: dict[str, type[Preprocess]] = {
-    kind.task: kind for kind in (ImagePreprocess, TextPreprocess, AudioPreprocess)
+    kind.task: kind for kind in (ImagePreprocess, TextPreprocess, AudioPreprocess, LanguagePreprocess)
 }
 """The class of each task. A task adds its own."""
 

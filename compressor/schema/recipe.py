@@ -30,7 +30,7 @@ Rate = Annotated[float, Field(gt=0, le=100)]
 Norm = Annotated[float, Field(gt=0, le=1e9)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 Images = Annotated[int, Field(ge=1, le=1_000_000)]
-KeepBy = Literal["accuracy", "balanced", "auc"]
+KeepBy = Literal["accuracy", "balanced", "auc", "bits_per_byte"]
 
 
 class Optimizer(Noun):
@@ -241,7 +241,8 @@ class Recipe(Noun):
     """Of the averaged weights, which are what is measured and kept; 0: off."""
     keep_by: KeepBy = "accuracy"
     """What the kept epoch is the best by, on a validation split that is large enough to choose on: accuracy, the mean
-    recall of the classes, or, for two classes, the area under the ROC curve. Trials of students and of the losses'
+    recall of the classes, or, for two classes, the area under the ROC curve; of a language model, which has no classes,
+    bits_per_byte. Trials of students and of the losses'
     weights before a training are ranked by it, however large the split is."""
     views: Views = Views()
     """The augmentation."""

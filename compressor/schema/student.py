@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compressor.schema.accuracy import Accuracy, Gain, LostClass
+from compressor.schema.accuracy import Accuracy, Gain, LostClass, Score
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
 from compressor.schema.preprocess import OfTask, TaskName
@@ -240,9 +240,9 @@ class Student(Noun):
     regime: Regime | None = None
     kept_epoch: int
     kept_rule: str
-    validation: Accuracy
-    test: Accuracy
-    teacher_validation: Accuracy | None
+    validation: Score
+    test: Score
+    teacher_validation: Score | None
     teacher_card: TeacherCard | None = None
     environment: Environment
     quantization: Quantization | None = None

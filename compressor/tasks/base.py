@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from compressor.data.samples import Dataset, Split
 from compressor.progress import Progress
+from compressor.schema.accuracy import Score
 from compressor.schema.preprocess import PixelRange, Preprocess
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy, Columns, Student, UnlabelledInfo
+from compressor.schema.student import Columns, Student, UnlabelledInfo
 from compressor.schema.tensors import EXAMPLE_LENGTH, TensorSpec
+from compressor.stats.language import Costs
 
 if TYPE_CHECKING:
     from compressor.models.loaded import LoadedModel
@@ -98,8 +100,8 @@ def drawn_inputs(specs: Sequence[TensorSpec], seed: int, device: torch.device | 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model answers: logits [B, C], and named features where a loss asked for them. `mask`: [B, N], which tokens
-    count; None: all."""
+    """What a model answers: logits [B, C], or of one that answers every token a row for each that counts, [n, V]; and
+    named features where a loss asked for them. `mask`: [B, N], which tokens count for these; None: all."""
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
@@ -127,9 +129,9 @@ class BatchModel(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         inputs = inputs_of(batch, self.key)
-        if self.taps is None:
-            return Outputs(self.network(*inputs))
-        return Outputs(*self.taps(self.network, inputs), self.mask_of(batch))
+        logits, features = (self.network(*inputs), {}) if self.taps is None else self.taps(self.network, inputs)
+        counted = logits[batch["positions"]] if "positions" in batch else logits
+        return Outputs(counted, features, self.mask_of(batch) if self.taps else None)
 
     def mask_of(self, batch: Batch) -> Tensor | None:
         """Which tokens of a batch count, [B, N]; None: all, or what it takes are no tokens."""
@@ -175,7 +177,12 @@ class Feed(Protocol):
 
     @property
     def right(self) -> Mapping[tuple[str, str], NDArray[np.bool_]]:
-        """Which samples a model (by its key) had right when it was last evaluated on a split, bool [N]."""
+        """Which samples a model (by its key) had right when it was last evaluated on a split, bool [N]; none where
+        samples have no classes."""
+
+    @property
+    def costs(self) -> Mapping[tuple[str, str], Costs]:
+        """Likewise what each document cost it; none where samples have classes."""
 
     def prepare(self) -> None:
         """Store now what training needs, so that a full disk or an interruption costs nothing yet."""
@@ -190,6 +197,8 @@ class Feed(Protocol):
         Where some samples of the training data have no label, "labelled" names the rows that have one (int64, on the
         CPU), and the others' label is -1, or a row of zeros; "labelled_share" is what the mean over the labelled rows
         of this part is multiplied by, so that its mean over all parts is that over the step (float, on the CPU).
+        Where models answer every token, "positions" (bool [B, N]) says whose answers count: losses see those rows
+        alone, in order, and "labels" (int64 [n]) has one for each.
         Where tokens were hidden, "token_labels" (int64 [B, N]) has them, and -100 elsewhere: for `masked_lm`."""
 
     def input_of(self, key: str, samples: NDArray[np.int64], view: int) -> Batch:
@@ -208,8 +217,8 @@ class Feed(Protocol):
     def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """`logits`, and the labels int64 [N]."""
 
-    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
-        """How often `answers_on` are right."""
+    def evaluate(self, model: BatchModel, split: SplitName) -> Score:
+        """How often `answers_on` are right; or where samples have no classes, what their text costs the model."""
 
 
 class Task(Protocol):

@@ -30,6 +30,8 @@ __all__ = ["Inferred", "inferred", "task_of_model"]
 LOOKED_AT = 2000
 """Files of a folder."""
 MOST_BYTES = 16_000_000
+GENERAL = "vocab_size"
+"""A sign that many models bear, whatever they are for."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,15 @@ def inferred(
     command are of different tasks, or where nothing tells several apart."""
     if task is not None and task not in TASKS:
         raise KdcError(f"--task {task!r} is none that kdc knows", f"known: {', '.join(TASKS)}")
-    votes = [*_of_models(teachers, "teacher", _of_teacher), *_of_models(students, "student", _of_student)]
     claims = _of_data(data)
+    votes = [*_of_models(teachers, "teacher", _of_teacher), *_of_models(students, "student", _of_student)]
+    if not votes and (len(claims) > 1 or stated_columns):  # a model whose head is of one of these
+        votes = [vote for vote in _of_models(teachers, "teacher", _of_head) if stated_columns or vote[0] in claims]
+    able = [] if votes else _able(students)
+    if able and not any(name in claims for name in able):
+        votes = [(able[0], f"the student {students[0]}")]
     if stated_columns and not votes:
-        claims = {name: "--text-column" for name, row in TASKS.items() if row.columns}
+        claims = dict([next((name, "--text-column") for name, row in TASKS.items() if row.columns)])
     if task is not None:
         votes.insert(0, (task, f"--task {task}"))
     for name, why in votes[1:]:
@@ -101,6 +108,14 @@ def _of_teacher(reference: str) -> str | None:
     return _by_scheme(named, [name for name, row in TASKS.items() if named.scheme in row.models])
 
 
+def _of_head(reference: str) -> str | None:
+    """The task of the head that a configuration names, of a model that several could use."""
+    named = Reference.parse(reference)
+    claiming = _claiming(named, [name for name, row in TASKS.items() if named.scheme in row.models])
+    special = [name for name, sign in claiming.items() if sign != GENERAL]
+    return special[0] if len(special) == 1 else None
+
+
 def _of_student(reference: str) -> str | None:
     named = Reference.parse(reference)
     models = [name for name, row in TASKS.items() if named.scheme in row.models]
@@ -109,13 +124,25 @@ def _of_student(reference: str) -> str | None:
     return _by_scheme(named, [name for name, row in TASKS.items() if named.scheme in row.students])
 
 
+def _able(students: Sequence[str]) -> list[str]:
+    """The tasks that have such students, where several have."""
+    schemes = {Reference.parse(student).scheme for student in students}
+    return [name for name, row in TASKS.items() if schemes & {*row.students} and not schemes & {*row.models}]
+
+
 def _by_scheme(named: Reference, knowing: list[str]) -> str | None:
     if len(knowing) < 2:
         return knowing[0] if knowing else None
+    claiming = [*_claiming(named, knowing)]
+    return claiming[0] if len(claiming) == 1 else None
+
+
+def _claiming(named: Reference, knowing: list[str]) -> dict[str, str]:
+    """Those of the tasks that a model's configuration may be for, each with what tells."""
     path = Path(named.rest or "")
     config = _json(path if path.suffix == ".json" else path / "config.json")
-    claiming = [name for name in knowing if config and _signs(name).of_config(config)]
-    return claiming[0] if len(claiming) == 1 else None
+    signs = {name: _signs(name).of_config(config) if config else _signs(name).of_file(path.name) for name in knowing}
+    return {name: sign for name, sign in signs.items() if sign}
 
 
 def _of_data(reference: str) -> dict[str, str]:

@@ -19,9 +19,10 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
 from compressor.schema.views import OF_TEXTS, Views
 from compressor.stats import accuracy_of, top1
+from compressor.stats.language import Costs
 from compressor.tasks.base import Batch, BatchModel, SplitName
 
-__all__ = ["PlainFeed", "batch_size_of", "refuse_views_of_texts"]
+__all__ = ["PlainFeed", "batch_size_of", "by_length", "refuse_views_of_texts"]
 
 EVAL_BATCH = 256
 Rows = NDArray[np.int64]
@@ -42,6 +43,7 @@ class PlainFeed:
         self._team = team()
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self.costs: dict[tuple[str, str], Costs] = {}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -132,3 +134,14 @@ def batch_size_of(recipe: Recipe, samples: int, processes: int) -> tuple[int, in
     if size == 0:
         raise KdcError(f"{samples} training samples are too few for {parts} parts of a step")
     return size * parts, size
+
+
+def by_length(lengths: Rows, size: int, seed: int, parts: int = 1, epoch: int = 0) -> list[Rows]:
+    """Batches of at most `size` samples that are about as long, each sample in one of them; others for another `epoch`.
+    Their sizes are multiples of `parts`, for which up to `parts` - 1 of the longest may stand in a batch twice."""
+    drawn = keyed_order(seed, len(lengths), 2 * epoch)
+    ordered = drawn[np.argsort(lengths[drawn], kind="stable")]
+    ordered = np.concatenate([ordered, ordered[len(ordered) - (-len(ordered) % parts) :]])
+    groups = ordered.reshape(-1, parts)
+    batches = np.array_split(groups, -(-len(ordered) // size))
+    return [batch.ravel()[keyed_order(seed, batch.size, 2 * epoch + 1)] for batch in batches]

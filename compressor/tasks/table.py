@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import KdcError, did_you_mean
-from compressor.schema.preprocess import ImagePreprocess, TextPreprocess
+from compressor.schema.preprocess import ImagePreprocess, LanguagePreprocess, TextPreprocess
 
 if TYPE_CHECKING:
     from compressor.tasks.base import Task
@@ -33,7 +33,8 @@ class TaskRow:
     `student`, the default one. `teaching`: the recipe of `kdc teach` (distill/regimes/), and `regime`, that of `kdc
     distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
     how its data and models are known. `columns`: whether columns of its tables may be stated. `runtimes`: those that
-    its models are built for; none named: all. `lacks`: what kdc cannot do with it yet."""
+    its models are built for; none named: all. `shown`: what a batch is
+    made of, where that is parts of samples. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -49,6 +50,7 @@ class TaskRow:
     signs: str = ""
     columns: bool = False
     runtimes: tuple[str, ...] = ()
+    shown: str = ""
     lacks: tuple[str, ...] = ()
 
 
@@ -81,9 +83,29 @@ TASKS: dict[str, TaskRow] = {
         runtimes=("onnxruntime", "openvino"),
         lacks=("kdc specialists", "--qat", "--students"),
     ),
+    LanguagePreprocess.task: TaskRow(
+        "compressor.tasks.causal_lm.task",
+        ("jsonl", "csv", "parquet", "hf", "folder", "text"),
+        ("hf",),
+        "hf",
+        students=("layers", "hf"),
+        student="layers:half",
+        teaching="language_teach",
+        regime="language",
+        signs="compressor.tasks.causal_lm.signs",
+        columns=True,
+        shown="blocks",
+        lacks=(
+            *("kdc export", "kdc predict", "kdc specialists", "--qat", "--students", "--profile", "--control"),
+            *("--assistant", "--plan", "--precompute", "--race-losses"),
+        ),
+    ),
 }
 
 DEFAULT = ImagePreprocess.task
+
+PAGES = {TextPreprocess.task: "text.md", LanguagePreprocess.task: "language.md"}
+"""The page of docs/ that is about a task."""
 
 
 def task_named(name: str) -> "Task":
@@ -111,7 +133,8 @@ def candidates_of(name: str) -> Any:
 def require_able(task: str, what: str) -> None:
     """Raise KdcError where kdc cannot do `what` with the task yet, as "kdc export"."""
     if task in TASKS and what in TASKS[task].lacks:
-        raise KdcError(f"{what}: kdc cannot do that for {task} yet", "docs/text.md says what it can")
+        page = PAGES.get(task, "usage.md")
+        raise KdcError(f"{what}: kdc cannot do that for {task} yet", f"docs/{page} says what it can")
 
 
 def require_runtimes(task: str, runtimes: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from compressor.errors import KdcError
 from compressor.export.bundle.identity import without_paths
 from compressor.models.trained_on import FILE, images_of, read_trained_on, save_trained_on
 from compressor.progress import Silent
+from compressor.schema.accuracy import accuracy_in
 from compressor.schema.base import read_json, write_json
 from compressor.schema.specialists import Specialist, Specialists
 from compressor.schema.student import Request, Student
@@ -239,7 +240,7 @@ def test_specialists_know_what_each_of_them_was_trained_on(teacher_run: Path, tm
                 classes=NAMES[2 * number - 2 : 2 * number],
                 run=f"specialists/{number}",
                 sha256=record.weights.sha256,
-                validation=record.validation,
+                validation=accuracy_in(record.validation),
             )
         )
     for generalist, more in (("timm:test_resnet", []), (f"run:{teacher_run}", taught.train.contents.tolist())):
@@ -247,7 +248,7 @@ def test_specialists_know_what_each_of_them_was_trained_on(teacher_run: Path, tm
             task="image-classification",
             generalist=record.weights.model_copy(update={"source": generalist}), input_size=None, class_names=NAMES,
             specialists=tuple(rows), alone=(), data=record.data, recipe=record.recipe,
-            generalist_validation=record.validation, validation=record.validation,
+            generalist_validation=accuracy_in(record.validation), validation=accuracy_in(record.validation),
         )  # fmt: skip
         write_json(folder / "specialists.json", made)
         found = images_of(f"specialists:{folder}")

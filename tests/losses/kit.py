@@ -28,6 +28,7 @@ def given(name: str, batch: int = BATCH, classes: int = CLASSES) -> dict[str, An
     """Random float64 inputs of the loss `name`, in its order; the same at every call."""
     kind = "tokens" if LOSSES[name].tokens and "mask" in LOSSES[name].needs else LOSSES[name].taps
     shapes = SHAPES.get(str(kind), SHAPES["maps"])
+    kept = min(2, classes - 1)
     numbers = torch.arange(batch * TOKENS).view(batch, TOKENS)
     fraction = torch.rand(batch, MEMORY, generator=torch.Generator().manual_seed(9))
     everything: dict[str, Any] = {
@@ -46,6 +47,12 @@ def given(name: str, batch: int = BATCH, classes: int = CLASSES) -> dict[str, An
         "student_token_logits": 2 * normal(batch, TOKENS, VOCABULARY, seed=0),
         "teacher_token_logits": 2 * normal(batch, TOKENS, VOCABULARY, seed=1),
         "token_labels": torch.where(numbers % 3 == 1, -100, numbers % VOCABULARY),
+        "teacher_top": torch.arange(kept) + torch.arange(batch)[:, None] % (classes - kept),
+        "teacher_log_probabilities": (2 * normal(batch, kept + 1, seed=1)).log_softmax(-1),
+        "student_groups": torch.arange(batch),
+        "teacher_groups": torch.arange(batch),
+        "teacher_labels": torch.arange(batch) % classes,
+        "teacher_token_of": torch.arange(classes),
         "mask": torch.arange(TOKENS) < TOKENS - torch.arange(batch)[:, None] % TOKENS,
     }
     return {need: everything[need] for need in LOSSES[name].needs}
@@ -55,12 +62,29 @@ def of_length_1(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows, dim=-1)
 
 
+def agreeing(name: str) -> dict[str, Any]:
+    """The inputs of the loss `name`, with a teacher (and peers) that says what the student says."""
+    inputs = given(name)
+    ours = next(value for key, value in inputs.items() if key.startswith("student"))
+    if "teacher_top" in inputs:
+        log_p = ours.log_softmax(-1)
+        kept = log_p.gather(-1, inputs["teacher_top"])
+        others = log_p.scatter(-1, inputs["teacher_top"], -torch.inf).logsumexp(-1, keepdim=True)
+        return inputs | {"teacher_log_probabilities": torch.cat([kept, others], -1)}
+    sides = [
+        key for key, value in inputs.items()
+        if key.startswith(("student", "teacher")) and not key.endswith("memory") and tensors(value)[0].is_floating_point()
+    ]  # fmt: skip
+    peers = {"peer_logits": [ours, ours]} if "peer_logits" in inputs else {}
+    return inputs | dict.fromkeys(sides, ours) | peers
+
+
 def learns(name: str) -> list[str]:
     """The arguments that a loss is to pass a gradient to."""
     needs = LOSSES[name].needs
     if "exit_logits" in needs:  # the student's own logits are what they learn from
         return ["exit_logits"]
-    return [need for need in needs if need.startswith("student") and not need.endswith("memory")]
+    return [need for need in needs if need.startswith("student") and not need.endswith(("memory", "groups"))]
 
 
 def tensors(values: Any) -> list[Tensor]:

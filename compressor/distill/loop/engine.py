@@ -28,7 +28,7 @@ from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import any_of, mean_of, same_buffers
 from compressor.progress import Part, Progress
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy
+from compressor.stats.scores import figures, goodness, in_short
 from compressor.tasks.base import Batch, BatchModel, Feed
 
 __all__ = ["MIN_TO_CHOOSE", "rate", "train"]
@@ -247,24 +247,18 @@ def _finish_epoch(run: Training, choose: bool, started: float) -> None:
             "epoch": position.epoch + 1,
             "steps": steps,
             "loss": {name: round(total / steps, 6) for name, total in position.sums.items()},
-            "validation": _figures(score),
+            "validation": figures(score),
             "seconds": round(training_s, 2),
         }
     )
     position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
     # An epoch whose answers are not finite has no AUC.
-    by = {"accuracy": score.accuracy, "balanced": score.balanced, "auc": score.auc}[run.recipe.keep_by]
+    by = goodness(score, run.recipe.keep_by)
     if not choose or (by is None and position.kept is None):
         position.kept_epoch = position.epoch
     elif by is not None and by > position.kept_score:
         position.kept_epoch, position.kept_score = position.epoch, by
         position.kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _figures(score: Accuracy) -> dict[str, float | int]:
-    """What history.jsonl has of an epoch; the intervals stand in student.json, of the one that is kept."""
-    area = {} if score.auc is None else {"auc": score.auc}
-    return {"accuracy": score.accuracy, "balanced": score.balanced, **area, "n": score.n}
 
 
 def _write_history(run: Training, folder: Path) -> None:
@@ -306,13 +300,12 @@ def _shared(learner: Learner, accelerator: Accelerator) -> nn.Module:
 def _doing(run: Training) -> Part:
     """The epoch at hand, and what the one before came to."""
     number, epochs = run.position.epoch + 1, run.recipe.epochs
-    score = f", validation {run.position.history[-1]['validation']['accuracy']:.2%}" if run.position.history else ""
+    history = run.position.history
+    score = f", validation {in_short(history[-1]['validation'], whole=False)}" if history else ""
     return Part(f"epoch {number}/{epochs}{score}", number, epochs, "epochs")
 
 
 def _line(row: dict[str, object], epochs: int) -> str:
     losses = ", ".join(f"{name} {value:.4f}" for name, value in row["loss"].items())  # type: ignore[attr-defined]
     score: dict[str, float] = row["validation"]  # type: ignore[assignment]
-    area = f", AUC {score['auc']:.4f}" if "auc" in score else ""
-    validation = f"validation {score['accuracy']:.2%}, balanced {score['balanced']:.2%}{area} (n={score['n']})"
-    return f"epoch {row['epoch']}/{epochs}: {losses}; {validation}; {row['seconds']} s"
+    return f"epoch {row['epoch']}/{epochs}: {losses}; validation {in_short(score)}; {row['seconds']} s"

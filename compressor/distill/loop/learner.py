@@ -13,6 +13,7 @@ from compressor.errors import KdcError
 from compressor.losses import LOSSES, bind
 from compressor.losses import Loss as Row
 from compressor.losses.tokens import count_of
+from compressor.losses.vocabularies import groups_of
 from compressor.schema.recipe import LossTerm, Recipe
 from compressor.tasks.base import Batch, BatchModel, Outputs
 
@@ -133,12 +134,10 @@ class Learner(nn.Module):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """Over how much of this batch each loss is a mean that is one over tokens: a part of a step weighs as much."""
         mask = self.student.mask_of(batch)
-        if mask is None:
-            return {}
-        hidden = batch.get("token_labels")
-        ruled_out = {"samples"} | ({"chosen"} if hidden is None else set())  # `forward` says what is missing
-        terms = [term for term in self.terms if term.row.mean_over not in ruled_out]
-        return {term.name: count_of(term.row.mean_over, mask, hidden) for term in terms}
+        counts = {term.name: _count(term.row, batch, mask) for term in self.terms}
+        for number, _ in enumerate(self.peers, 1):
+            counts |= {f"peer{number} {term.name}": counts[term.name] for term in self._of_peers}
+        return {name: count for name, count in counts.items() if count is not None}
 
     def forward(self, batch: Batch, teacher: Outputs | None) -> dict[str, Tensor]:
         """Every loss by name, unweighted; `teacher`: its answers to this batch, without gradients."""
@@ -147,9 +146,7 @@ class Learner(nn.Module):
             peer_logits = [peer(batch).logits for peer in self._peers]
         for logits in (outputs.logits, *peer_logits, *([teacher.logits] if teacher is not None else [])):
             _require_rows(logits)
-        given = {"labels": batch["labels"], "index": batch["index"], "mask": outputs.mask}
-        if "token_labels" in batch:
-            given["token_labels"] = batch["token_labels"]
+        given: dict[str, Any] = {**batch, "mask": outputs.mask}
         if teacher is not None:
             given["teacher_logits"] = teacher.logits
         learning = [outputs.logits, *peer_logits]
@@ -186,6 +183,21 @@ class Learner(nn.Module):
 
 def _row(terms: Sequence[Term], name: str) -> Row:
     return next(term.row for term in terms if term.name == name)
+
+
+def _count(row: Row, batch: Batch, mask: Tensor | None) -> Tensor | None:
+    """Over how much of a batch a loss is a mean; None: over samples, of which every part holds as many. Logits are a row
+    a sample, or where "positions" says which tokens are answered, a row each."""
+    if row.mean_over == "groups":
+        return groups_of(batch["student_groups"]) if "student_groups" in batch else None
+    if row.mean_over == "samples":
+        if "positions" not in batch or "student_logits" not in row.needs:
+            return None
+        return torch.tensor(float(len(batch["labels"])), dtype=torch.float64, device=batch["labels"].device)
+    hidden = batch.get("token_labels")
+    if mask is None or (hidden is None and row.mean_over == "chosen"):
+        return None  # `forward` says what is missing
+    return count_of(row.mean_over, mask, hidden)
 
 
 def _require_rows(logits: Tensor) -> None:

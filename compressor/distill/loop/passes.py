@@ -6,7 +6,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.schema.student import Accuracy
+from compressor.schema.accuracy import Score
+from compressor.stats.language import Costs
 from compressor.tasks.base import Batch, BatchModel, Feed, SplitName
 
 __all__ = ["Passes"]
@@ -29,6 +30,10 @@ class Passes:
     @property
     def right(self) -> Mapping[tuple[str, str], NDArray[np.bool_]]:
         return self._feed.right
+
+    @property
+    def costs(self) -> Mapping[tuple[str, str], Costs]:
+        return self._feed.costs
 
     def prepare(self) -> None:
         self._feed.prepare()
@@ -59,7 +64,7 @@ class Passes:
     def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         return self._feed.answers_on(model, split)
 
-    def evaluate(self, model: BatchModel, split: SplitName) -> Accuracy:
+    def evaluate(self, model: BatchModel, split: SplitName) -> Score:
         return self._feed.evaluate(model, split)
 
     def _pass_of(self, epoch: int, step: int) -> tuple[int, int]:

@@ -162,9 +162,9 @@ def write_history(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def unseen_recall(logits: NDArray[np.floating], data: Dataset, transfer: Transfer) -> str:
-    """One line on how many test images of the classes in `how.without` the student knows. Logits [N, C], of test."""
-    right = top1(logits) == data.test.labels
+def unseen_recall(right: NDArray[np.bool_], data: Dataset, transfer: Transfer) -> str:
+    """One line on how many test images of the classes in `how.without` the student knows. `right`: of test,
+    bool [N]."""
     parts = []
     for number in classes_without(transfer, data.info.class_names):
         of_class, name = data.test.labels == number, data.info.class_names[number]

@@ -29,7 +29,7 @@ from compressor.processes.interruption import uninterrupted
 from compressor.processes.team import team
 from compressor.progress import Muted, Progress
 from compressor.references import CUT
-from compressor.schema.accuracy import Gain
+from compressor.schema.accuracy import Gain, accuracy_in
 from compressor.schema.base import write_json
 from compressor.schema.recipe import Ensemble, LossTerm, TeacherAnswers
 from compressor.schema.student import Request, Student
@@ -154,7 +154,8 @@ def _controlled(request: Request, folder: Path, progress: Progress, resources: R
     plain = read_right(beside, control)
     gains = [advantage(taught[name]["right"], plain[name]["right"], name) for name in ("validation", "test")]
     gain = Gain(
-        validation=gains[0], test=gains[1], control_validation=control.validation, control_test=control.test,
+        validation=gains[0], test=gains[1], control_validation=accuracy_in(control.validation),
+        control_test=accuracy_in(control.test),
         control_sha256=control.weights.sha256, steps=steps, samples=samples,
     )  # fmt: skip
     for counted in gains:

@@ -35,6 +35,7 @@ from compressor.quantization.fake_quant import add_fake_quant, equalise_channels
 from compressor.quantization.folding import fold_batchnorm, unfolded
 from compressor.quantization.plan import quant_plan
 from compressor.quantization.ranges import calibrate
+from compressor.schema.accuracy import accuracy_in
 from compressor.schema.base import read_json
 from compressor.schema.quantization import Quantization, Scheme
 from compressor.schema.recipe import LossTerm, Recipe
@@ -233,10 +234,10 @@ def _quantize(
         quantization = calibrate(folded, plan, scheme, batches)
         network = add_fake_quant(folded, quantization)
         equalise_channels(network)
-        score = task.evaluate(BatchModel(network, "student"), "validation")
+        score = accuracy_in(task.evaluate(BatchModel(network, "student"), "validation"))
         progress.note(
             f"fake quantization ({_line(scheme)}) of {len(plan.inputs)} layers: validation accuracy "
-            f"{record.validation.accuracy:.2%} -> {score.accuracy:.2%} before training, n={score.n}"
+            f"{accuracy_in(record.validation).accuracy:.2%} -> {score.accuracy:.2%} before training, n={score.n}"
         )
         parameters = sum(parameter.numel() for parameter in network.parameters())
         weights = student.weights.model_copy(update={"parameters": parameters})

@@ -18,10 +18,20 @@ from compressor.stats import auc_difference, balanced_difference, difference, to
 
 __all__ = ["FIGURES", "estimate_of", "keep_answers", "lead_between", "ranked", "told", "told_lead"]
 
-FIGURES: dict[KeepBy, str] = {"accuracy": "accuracy", "balanced": "balanced accuracy", "auc": "AUC"}
+FIGURES: dict[KeepBy, str] = {
+    "accuracy": "accuracy",
+    "balanced": "balanced accuracy",
+    "auc": "AUC",
+    "bits_per_byte": "bits a byte",
+}
 """What each is called."""
 
-FILES: dict[KeepBy, str] = {"accuracy": "right.npy", "balanced": "right.npy", "auc": "margins.npy"}
+FILES: dict[KeepBy, str] = {
+    "accuracy": "right.npy",
+    "balanced": "right.npy",
+    "auc": "margins.npy",
+    "bits_per_byte": "nats.npy",
+}
 """What a trial keeps of its answers, so that it can be compared by sample: see `keep_answers`."""
 
 
@@ -39,7 +49,10 @@ def estimate_of(by: KeepBy, score: Accuracy) -> Estimate:
 
 def ranked(trial: Trial, by: KeepBy, score: Estimate) -> AnyTrial:
     """`trial` with what it is ranked by, where that is not its accuracy."""
-    return trial if by == "accuracy" else RankedTrial(**dict(trial), by=by, score=score)
+    if by == "accuracy":
+        return trial
+    assert by != "bits_per_byte", "there are no trials of language models"
+    return RankedTrial(**dict(trial), by=by, score=score)
 
 
 def keep_answers(folder: Path, by: KeepBy, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:

@@ -42,6 +42,7 @@ from compressor.processes.launcher import world_size
 from compressor.processes.python import kdc_command
 from compressor.progress import Progress
 from compressor.references import TRAINABLE
+from compressor.schema.accuracy import accuracy_in
 from compressor.schema.base import read_json, write_json
 from compressor.schema.recipe import Transfer
 from compressor.schema.specialists import Specialist, Specialists, SpecialistsRequest
@@ -147,7 +148,7 @@ def _finish(request: SpecialistsRequest, out: Path, plan: _Plan, progress: Progr
         assert student.specialty is not None
         experts.append((model, student.specialty))
         run, sha256 = f"specialists/{number}", student.weights.sha256
-        rows.append(Specialist(classes=group, run=run, sha256=sha256, validation=student.validation))
+        rows.append(Specialist(classes=group, run=run, sha256=sha256, validation=accuracy_in(student.validation)))
     all_together = joined(generalist, experts, names, f"specialists:{out}")
     classifier = with_classes(generalist, map_classes(generalist, names), names)
     together = _answers(all_together, data.validation, "all together", progress)

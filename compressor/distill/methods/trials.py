@@ -203,7 +203,7 @@ def _teacher(track: Track, plan: TrainingPlan, feed: Feed, every_view: bool) -> 
     if plan.teacher is None:
         return None
     if track.teacher is None:
-        model, track.card = measured(plan.teacher, feed, plan.data, context)
+        model, (_, track.card) = measured(plan.teacher, feed, plan.data, context)
         track.teacher = plan, model
     first, model = track.teacher
     assert first.teacher is not None

@@ -38,8 +38,9 @@ SMALLEST_BATCH = 32
 
 MOST_EPOCHS = 300
 
-BOUNDS = {"text": (700, 30), "text_static": (700, 30)}
-"""Of regimes that have other bounds: steps, and the most epochs. Pretrained transformers learn in fewer."""
+BOUNDS = {"text": (700, 30), "text_static": (700, 30), "language": (0, 1)}
+"""Of regimes that have other bounds: steps, and the most epochs. Pretrained transformers learn in fewer; documents
+are no measure of steps, which are of blocks."""
 
 
 @dataclass(frozen=True)

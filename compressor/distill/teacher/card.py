@@ -1,20 +1,33 @@
 """The teacher card, made of a model and a task, and said to whoever watches; and which classes a model has lost."""
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from compressor.progress import Progress
-from compressor.schema.student import Accuracy, TeacherCard
+from compressor.schema.accuracy import Accuracy, Score
+from compressor.schema.student import TeacherCard
 from compressor.stats import card_lines, teacher_card
 from compressor.tasks.base import BatchModel, Feed
 
-__all__ = ["card_of", "shown", "tell_lost_classes"]
+__all__ = ["Measured", "measured_on", "shown", "tell_lost_classes"]
 
 NAMED = 5
 
 
-def card_of(task: Feed, model: BatchModel, class_names: Sequence[str]) -> TeacherCard:
-    """The card of `model` from the validation split, the only one that a card may see."""
-    return teacher_card(*task.answers_on(model, "validation"), class_names)
+class Measured(NamedTuple):
+    """What a model is like on validation: its score, and the card of one whose samples have classes. Both None where it
+    was not measured."""
+
+    score: Score | None
+    card: TeacherCard | None
+
+
+def measured_on(task: Feed, model: BatchModel, class_names: Sequence[str]) -> Measured:
+    """`model` on the validation split, the only one that a card may see."""
+    if not class_names:
+        return Measured(task.evaluate(model, "validation"), None)
+    card = teacher_card(*task.answers_on(model, "validation"), class_names)
+    return Measured(card.accuracy, card)
 
 
 def shown(

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from compressor.progress import Progress
 from compressor.stats import difference
+from compressor.stats.language import Costs, bits_difference
 
-__all__ = ["TOLERABLE", "points_apart", "tell_gap"]
+__all__ = ["TOLERABLE", "points_apart", "tell_bits", "tell_gap"]
 
 TOLERABLE = 0.02
 """Accuracy, as a share. A gap whose whole interval lies above it is worth a longer way."""
@@ -31,6 +32,19 @@ def tell_gap(right: Mapping[tuple[str, str], Bools], teacher: str, steps: int, p
         progress.warn(f"{line}; {longer} or a model between them (--assistant MODEL) may help")
     else:
         progress.note(line)
+
+
+def tell_bits(costs: Mapping[tuple[str, str], Costs], teacher: str, progress: Progress) -> None:
+    """Say by how many bits a byte of validation the student stays behind its teacher, on the same documents, with the
+    interval of their difference. `costs`: by key and split."""
+    gap = bits_difference(costs["student", "validation"], costs["teacher", "validation"])
+    behind = gap.value > 0
+    value, low, high = (gap.value, gap.low, gap.high) if behind else (-gap.value, -gap.high, -gap.low)
+    where = "behind" if behind else "ahead of"
+    progress.note(
+        f"validation: the student is {value:.3f} bits a byte [{low:.3f}, {high:.3f}] {where} "
+        f"its teacher {teacher} (n={gap.n:,} documents)"
+    )
 
 
 def points_apart(first: Bools, second: Bools, name: str) -> str:

@@ -57,6 +57,8 @@ def keeping(
         every_view: keep answers even where this training shows each view once.
     """
     folder, distinct = context.resources.teacher_cache, recipe.views.distinct
+    if loaded.preprocess.every_token is not None:
+        return "kdc keeps no answers to every token of a text yet"
     if distinct is None:
         return "views never repeat (--set views.distinct=N)"
     if hides_tokens(term.name for term in recipe.losses if term.ever):

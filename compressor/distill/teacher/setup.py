@@ -7,7 +7,7 @@ import torch
 
 from compressor.data.samples import Dataset
 from compressor.distill.host.context import RunContext
-from compressor.distill.teacher.card import card_of, shown
+from compressor.distill.teacher.card import Measured, measured_on, shown
 from compressor.distill.teacher.codec import Codec
 from compressor.distill.teacher.keeping import keeping
 from compressor.distill.teacher.sources import Cached, Itself, Online, Teacher
@@ -19,9 +19,10 @@ from compressor.models.references import is_table
 from compressor.models.stages import Layer
 from compressor.modes import freeze
 from compressor.progress import Muted
+from compressor.schema.accuracy import Accuracy, Score
 from compressor.schema.recipe import Recipe
-from compressor.schema.student import Accuracy, TeacherCard
 from compressor.stats import scored as figures
+from compressor.stats.scores import scored_any
 from compressor.tasks.base import BatchModel, Feed
 
 __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "signal_of", "teaching_itself"]
@@ -29,9 +30,9 @@ __all__ = ["is_chance", "measured", "on_device", "refuse_chance", "scored", "sig
 
 def measured(
     teacher: LoadedModel, task: Feed, data: Dataset, context: RunContext, *, known: bool = False
-) -> tuple[BatchModel, TeacherCard]:
-    """The teacher, frozen, and its card from the validation split; raises KdcError for one at chance level. `known`:
-    it was measured before, so that nothing of it is said again."""
+) -> tuple[BatchModel, Measured]:
+    """The teacher, frozen, and what it is like on the validation split; raises KdcError for one at chance level.
+    `known`: it was measured before, so that nothing of it is said again."""
     if known:
         context = replace(context, progress=Muted(context.progress))
     if isinstance(teacher.network, Mixture):
@@ -39,10 +40,14 @@ def measured(
     model = on_device(
         freeze(BatchModel(teacher.network, "teacher", mask=teacher.preprocess.mask)), context.speed.device
     )
-    card = card_of(task, model, data.info.class_names)
-    context.progress.note(f"teacher {teacher.weights.source}: {scored(card.accuracy)}")
-    refuse_chance(card.accuracy, len(data.info.class_names), teacher.weights.source)
-    return model, shown(card, data.info.class_names, context.progress)
+    names, source = data.info.class_names, teacher.weights.source
+    figures_of = measured_on(task, model, names)
+    assert figures_of.score is not None
+    context.progress.note(f"teacher {source}: {scored(figures_of.score)}")
+    refuse_chance(figures_of.score, len(names) or (teacher.preprocess.every_token or 0), source)
+    if figures_of.card is not None:
+        shown(figures_of.card, names, context.progress)
+    return model, figures_of
 
 
 def _measure_members(network: Mixture, task: Feed, data: Dataset, context: RunContext) -> None:
@@ -72,7 +77,8 @@ def signal_of(
     shape to keep. `every_view`: keep answers even where this training shows each view once.
     """
     progress = context.progress
-    codec = Codec.of(recipe.teacher_answers, len(data.info.class_names), kept)
+    classes = len(data.info.class_names) or (loaded.preprocess.every_token or 0)
+    codec = Codec.of(recipe.teacher_answers, classes, kept)
     online = Online(BatchModel(model.network, model.key, taps, model.mask).eval(), codec, context.speed.autocast)
     names = taps.names if taps is not None else ()
     with context.accelerator.main_process_first():
@@ -115,20 +121,25 @@ def on_device(model: BatchModel, device: torch.device) -> BatchModel:
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def scored(score: Accuracy) -> str:
-    return f"{score.split} accuracy {figures(score)}, n={score.n}"
+def scored(score: Score) -> str:
+    if isinstance(score, Accuracy):
+        return f"{score.split} accuracy {figures(score)}, n={score.n}"
+    return f"{score.split} {scored_any(score)}, n={score.n:,} documents of {score.bytes:,} bytes"
 
 
-def is_chance(score: Accuracy, classes: int) -> bool:
-    """Whether a model does not clearly beat guessing: its balanced accuracy, brought to 0 = chance and 1 = perfect,
-    is below 0.05 or within two standard errors of 0 (as if each class held n / classes samples)."""
+def is_chance(score: Score, classes: int) -> bool:
+    """Whether a model does not clearly beat guessing: its perplexity is not below the size of its vocabulary; or its
+    balanced accuracy, brought to 0 = chance and 1 = perfect, is below 0.05 or within two standard errors of 0 (as if
+    each class held n / classes samples)."""
+    if not isinstance(score, Accuracy):
+        return score.perplexity >= classes
     chance = 1 / classes
     error = (score.balanced * (1 - score.balanced) / score.n) ** 0.5
     skill = (score.balanced - chance) / (1 - chance)
     return bool(skill < max(0.05, 2 * error / (1 - chance)))
 
 
-def refuse_chance(score: Accuracy, classes: int, source: str) -> None:
+def refuse_chance(score: Score, classes: int, source: str) -> None:
     if not is_chance(score, classes):
         return
     hint = f"fine-tune it first: kdc teach --teacher {source} --data … --out teacher, then --teacher run:teacher"
@@ -136,8 +147,8 @@ def refuse_chance(score: Accuracy, classes: int, source: str) -> None:
         hint = "check its labels and ids"
     elif " + " in source or source.startswith("specialists:"):
         hint = "measure each alone: kdc predict --teacher … --data … --out FILE"
-    raise KdcError(
-        f"teacher {source} answers at chance level on the validation split: balanced accuracy "
-        f"{score.balanced:.1%} of {classes} classes (n={score.n})",
-        hint,
-    )
+    if isinstance(score, Accuracy):
+        figure = f"balanced accuracy {score.balanced:.1%} of {classes} classes (n={score.n})"
+    else:
+        figure = f"perplexity {score.perplexity:.4g} with a vocabulary of {classes:,} (n={score.n})"
+    raise KdcError(f"teacher {source} answers at chance level on the validation split: {figure}", hint)

@@ -20,6 +20,7 @@ from compressor.export.onnx.graph import to_onnx
 from compressor.export.onnx.qat import qat_model
 from compressor.models import LoadedModel
 from compressor.progress import Progress
+from compressor.schema.accuracy import accuracy_in
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.profile import Profile
 from compressor.schema.quantization import Scheme
@@ -178,14 +179,14 @@ def _judge(workspace: Workspace, network: nn.Module, student: LoadedModel, recor
     inputs = workspace.task.store(validation, preprocess, workspace.work / "validation.npy", workspace.progress)
     write_reference(network, inputs, answers, workspace.progress)
     reference = np.load(answers)
-    right = int((reference.argmax(axis=1) == validation.labels).sum())
+    right, taught = int((reference.argmax(axis=1) == validation.labels).sum()), record.teacher_validation
     return ValidationJudge(
         inputs,
         validation.labels,
         reference,
         batch=profile.batch,
         threads=profile.threads,
-        needed=needed(profile, right, len(validation), record.teacher_validation),
+        needed=needed(profile, right, len(validation), taught and accuracy_in(taught)),
         max_drop=AIM * profile.max_drop,
     )
 

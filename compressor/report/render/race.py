@@ -9,7 +9,7 @@ from compressor.schema.report import Report
 
 __all__ = ["UNITS", "chosen_by_trials", "losses_table", "race_table", "rank_of", "rank_score"]
 
-UNITS: dict[KeepBy, str] = {"accuracy": "%", "balanced": "balanced %", "auc": "AUC"}
+UNITS: dict[KeepBy, str] = {"accuracy": "%", "balanced": "balanced %", "auc": "AUC", "bits_per_byte": "bits a byte"}
 """What a figure that trials are ranked by is headed with; accuracy is the usual one, and goes without saying."""
 
 

@@ -20,6 +20,7 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
 from compressor.schema.views import OF_TEXTS
 from compressor.stats import accuracy_of, top1
+from compressor.stats.language import Costs
 from compressor.tasks.base import Batch, BatchModel, SplitName
 from compressor.tasks.image_classification.decoding import decode_split
 from compressor.tasks.image_classification.mixing import Mix, mix_of, mixed, mixed_labels
@@ -59,6 +60,7 @@ class ImageFeed:
         self._scales = {key: _Scale(preprocess, device) for key, preprocess in inputs.items()}
         self._opened: dict[tuple[str, tuple[ImagePreprocess, ...]], Images] = {}
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self.costs: dict[tuple[str, str], Costs] = {}
         self._team = team()
         self._has_label = data.train.labels >= 0
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)

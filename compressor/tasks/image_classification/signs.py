@@ -6,7 +6,7 @@ from typing import Any
 from compressor.tasks.image_classification.preprocessing import SUFFIXES
 from compressor.tasks.image_classification.sources.tables import IMAGE_COLUMNS
 
-__all__ = ["of_columns", "of_config", "of_features", "of_suffixes"]
+__all__ = ["of_columns", "of_config", "of_features", "of_file", "of_suffixes"]
 
 
 def of_suffixes(suffixes: Sequence[str]) -> str:
@@ -31,3 +31,8 @@ def of_config(config: Mapping[str, Any]) -> str:
     if named or config.get("model_type") == "timm_wrapper":
         return named or "timm_wrapper"
     return next((key for key in ("image_size", "num_channels", "pretrained_cfg") if key in config), "")
+
+
+def of_file(name: str) -> str:
+    """Of a file that is a model."""
+    return ""

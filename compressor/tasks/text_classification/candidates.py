@@ -10,13 +10,14 @@ import numpy as np
 
 from compressor.data.records import StoredRecords, write_records
 from compressor.models.features import inner_of
+from compressor.models.layer_stack import stack_of
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.schema.preprocess import Preprocess
 from compressor.schema.student import Weights
 from compressor.tasks.text_classification.lengths import MOST
 from compressor.tasks.text_classification.models import static
 from compressor.tasks.text_classification.models.classifier import TextClassifier
-from compressor.tasks.text_classification.models.cutting import cut, one_teacher, stack_of
+from compressor.tasks.text_classification.models.cutting import cut, one_teacher
 from compressor.tasks.text_classification.models.hf_models import with_new_classifier
 from compressor.tasks.text_classification.models.narrowing import shape_of
 from compressor.tasks.text_classification.models.students import require_student
@@ -33,7 +34,7 @@ TABLES = (64, 128, 256, 512)
 def catalogue_of(teacher: LoadedModel) -> dict[str, tuple[str, ...]]:
     """Family -> its candidates, from small to large. Raises KdcError for a teacher that nothing is cut out of."""
     network = one_teacher(teacher, "layers:N")
-    shape, (_, count) = shape_of(network), stack_of(network)
+    shape, (_, count) = shape_of(network), stack_of(network, network.model)
     widths = [shape.width // part for part in PARTS if shape.heads % part == 0]
     families = {"static": tuple(f"static:{width}" for width in TABLES if width <= shape.width)}
     for width in reversed(widths):

@@ -27,8 +27,9 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
 from compressor.schema.views import OF_TEXTS
 from compressor.stats import accuracy_of, top1
+from compressor.stats.language import Costs
 from compressor.tasks.base import Batch, BatchModel, SplitName
-from compressor.tasks.plain_feed import batch_size_of
+from compressor.tasks.plain_feed import batch_size_of, by_length
 from compressor.tasks.text_classification.lengths import is_pair, require_texts, texts_of
 from compressor.tasks.text_classification.masking import NOT_HIDDEN, hidden, require_mask
 from compressor.tasks.text_classification.models.classifier import Member
@@ -36,7 +37,7 @@ from compressor.tasks.text_classification.stacking import filled, stacked
 from compressor.tasks.text_classification.tokenization import Encoded, tokenizer_of
 from compressor.tasks.text_classification.views import FillingIn, altered, alters, refuse_views
 
-__all__ = ["TextFeed", "by_length", "encoded_split", "evaluation_batches", "stacked"]
+__all__ = ["TextFeed", "encoded_split", "evaluation_batches", "stacked"]
 
 Rows = NDArray[np.int64]
 EVAL_TOKENS = 16_384
@@ -59,6 +60,7 @@ class TextFeed:
         self._encoded: dict[tuple[str, TextPreprocess], list[Encoded]] = {}
         self._has_label = data.train.labels >= 0
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self.costs: dict[tuple[str, str], Costs] = {}
         lengths = [len(row.ids) for row in self._tokens("train", next(iter(inputs)))]
         parts = recipe.accumulate * self._team.num_processes
         self._batches = by_length(np.array(lengths), self._global, recipe.seed, parts)
@@ -186,17 +188,6 @@ class TextFeed:
         """This process's share of a step, in parts."""
         parts = samples.reshape(self._recipe.accumulate, self._team.num_processes, -1)
         return [parts[number, self._team.process_index] for number in range(self._recipe.accumulate)]
-
-
-def by_length(lengths: Rows, size: int, seed: int, parts: int = 1) -> list[Rows]:
-    """Batches of at most `size` samples that are about as long, each sample in one of them. Their sizes are multiples
-    of `parts`, for which up to `parts` - 1 of the longest may stand in a batch twice."""
-    drawn = keyed_order(seed, len(lengths), 0)
-    ordered = drawn[np.argsort(lengths[drawn], kind="stable")]
-    ordered = np.concatenate([ordered, ordered[len(ordered) - (-len(ordered) % parts) :]])
-    groups = ordered.reshape(-1, parts)
-    batches = np.array_split(groups, -(-len(ordered) // size))
-    return [batch.ravel()[keyed_order(seed, batch.size, 1)] for batch in batches]
 
 
 def encoded_split(split: Split, preprocess: TextPreprocess) -> list[Encoded]:

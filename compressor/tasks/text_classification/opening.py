@@ -1,8 +1,5 @@
 """open_data: from a reference to checked splits of texts."""
 
-import hashlib
-import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 from compressor.data.checked import (
@@ -16,12 +13,13 @@ from compressor.data.checked import (
 from compressor.data.copies import copies_told
 from compressor.data.samples import Dataset, Found, Part, Sample
 from compressor.data.splits import WANTED
+from compressor.data.texts import digest_of, is_seen, normalised, require_text
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent, note_once
 from compressor.schema.student import Columns, DataInfo
 from compressor.tasks.text_classification.sources.table import find
 
-__all__ = ["Texts", "checked", "digest_of", "open_data"]
+__all__ = ["Texts", "checked", "open_data"]
 
 Texts = tuple[str, ...]
 """Of a sample: one, or the two of a pair."""
@@ -113,36 +111,7 @@ def checked(
 
 def _usable(part: Part, row: int) -> Texts:
     """The texts of a sample; raises KdcError where they are none."""
-    cells = part.content(row)
-    for cell in cells:
-        if not isinstance(cell, str):
-            raise KdcError(f"{part.where(row)}: the text is {'missing' if cell is None else f'no text ({cell!r:.40})'}")
-        if "\0" in cell:
-            raise KdcError(f"{part.where(row)}: the text holds a zero byte", "is it in UTF-16? save it in UTF-8")
-        if not _encodes(cell):
-            raise KdcError(f"{part.where(row)}: the text holds half a character")
-    if not any(map(_is_seen, cells)):
+    cells = tuple(require_text(cell, part.where(row)) for cell in part.content(row))
+    if not any(map(is_seen, cells)):
         raise KdcError(f"{part.where(row)}: the text is empty")
-    return tuple(cells)
-
-
-def _is_seen(text: str) -> bool:
-    """Whether it holds more than blanks and signs that only format: of U+200B alone no tokenizer makes a token."""
-    return any(not sign.isspace() and unicodedata.category(sign) not in ("Cc", "Cf") for sign in text)
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def normalised(text: str) -> str:
-    """The text as people read it: in Unicode's form NFKC, without case, its blanks as one space each."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def digest_of(texts: Texts) -> bytes:
-    return hashlib.sha256(json.dumps(texts).encode()).digest()
+    return cells

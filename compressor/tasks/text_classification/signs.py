@@ -6,7 +6,7 @@ from typing import Any
 from compressor.schema.student import Columns
 from compressor.tasks.text_classification.sources.columns import has_texts
 
-__all__ = ["of_columns", "of_config", "of_features", "of_suffixes"]
+__all__ = ["of_columns", "of_config", "of_features", "of_file", "of_suffixes"]
 
 
 def of_suffixes(suffixes: Sequence[str]) -> str:
@@ -28,3 +28,8 @@ def of_features(features: Mapping[str, str]) -> str:
 def of_config(config: Mapping[str, Any]) -> str:
     """Of a model's config.json."""
     return "vocab_size" if "vocab_size" in config and "image_size" not in config else ""
+
+
+def of_file(name: str) -> str:
+    """Of a file that is a model."""
+    return ""

@@ -1,29 +1,22 @@
 """Texts -> ids of tokens, by the library `tokenizers` and a tokenizer.json alone.
 
-A tokenizer.json may say that every text is filled up to one length, or where it is cut. Neither is done here: a batch
-is only as long as its longest text, and `max_length` is the model's (`TextPreprocess`). What is kept of the file says
-neither.
+Where a text is cut, `max_length`, is the model's (`TextPreprocess`).
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.errors import KdcError, first_line, needs
-from compressor.files.reading import JSON_BYTES, json_value, read_text
-from compressor.install import install_line
+from compressor.models.tokenizers import FILE, Tokenizer, tokenizer_text
 from compressor.schema.preprocess import Preprocess, TextPreprocess
 from compressor.tasks.text_classification.opening import Texts
 
 __all__ = ["FILE", "Encoded", "TextTokenizer", "kept", "of_texts", "read_tokenizer", "tokenizer_of"]
 
-FILE = "tokenizer.json"
 STARTS = ("[CLS]", "<s>", "<cls>")
 BATCH = 1024
 """Texts that are handed to the library at once."""
@@ -62,37 +55,8 @@ def kept_tokens(texts: Sequence[int | None], most: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([np.flatnonzero(of == 2), *chosen]))
 
 
-class TextTokenizer:
-    """A tokenizer.json; `text`: it, without padding and truncation."""
-
-    def __init__(self, text: str, where: str) -> None:
-        values = json_value(text, where)
-        model = values.get("model") if isinstance(values, dict) else None
-        if not isinstance(model, dict):
-            raise KdcError(f"{where} is no tokenizer: it says nothing of a model")
-        values["padding"] = values["truncation"] = None
-        self.text = json.dumps(values)
-        self.sha256 = hashlib.sha256(self.text.encode()).hexdigest()
-        self._where, self._model = where, model
-
-    @cached_property
-    def _library(self) -> Any:
-        tokenizers = needs("tokenizers", install_line("tokenizers"), "text")
-        try:
-            return tokenizers.Tokenizer.from_str(self.text)
-        except Exception as error:  # a bare Exception, whatever is wrong
-            raise KdcError(f"{self._where} is no tokenizer that kdc can read: {first_line(error)}") from None
-
-    @cached_property
-    def size(self) -> int:
-        """Every id is below it."""
-        return 1 + max(self.vocabulary.values(), default=0)
-
-    @cached_property
-    def vocabulary(self) -> dict[str, int]:
-        """Token -> id."""
-        tokens: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
-        return tokens
+class TextTokenizer(Tokenizer):
+    """A tokenizer.json, for texts with their special tokens."""
 
     @cached_property
     def special(self) -> frozenset[int]:
@@ -192,13 +156,7 @@ def kept(tokenizer: TextTokenizer) -> TextTokenizer:
 
 def read_tokenizer(folder: Path, source: str) -> TextTokenizer:
     """That in a model's folder; raises KdcError where there is none."""
-    file = folder / FILE
-    if not file.is_file():
-        raise KdcError(
-            f"{source} holds no {FILE}, and kdc tokenizes with that alone",
-            "AutoTokenizer.from_pretrained(PATH).save_pretrained(PATH) in Python writes it",
-        )
-    return kept(TextTokenizer(read_text(file, most=JSON_BYTES), str(file)))
+    return kept(TextTokenizer(tokenizer_text(folder, source), str(folder / FILE)))
 
 
 def of_texts(preprocess: Preprocess) -> TextPreprocess:

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from compressor.data.samples import UNLABELLED, Dataset, Found, Part, Split, contents_of
+from compressor.data.texts import digest_of
 from compressor.errors import KdcError
 from compressor.progress import Progress, note_once
 from compressor.schema.student import Columns, UnlabelledInfo
 from compressor.tasks.text_classification.lengths import is_pair
-from compressor.tasks.text_classification.opening import Texts, checked, digest_of
+from compressor.tasks.text_classification.opening import Texts, checked
 from compressor.tasks.text_classification.sources.table import find_unlabelled
 
 __all__ = ["open_unlabelled", "with_unlabelled"]
@@ -39,7 +40,7 @@ def open_unlabelled(
 ) -> tuple[Split, UnlabelledInfo, list[str]]:  # fmt: skip
     """The texts that `reference` names as a split, what is kept of them in student.json, and notes.
 
-    Those that a split of `without` holds are left out, by what they say to people who read them (`opening.normalised`):
+    Those that a split of `without` holds are left out, by what they say to people who read them (`texts.normalised`):
     above all those of held-out texts, which nothing may learn from. Raises KdcError where a text cannot be used (and
     not `skip_bad`), where pairs meet single texts, or where none is left. `said`: what asked for them.
     """

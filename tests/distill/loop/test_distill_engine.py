@@ -29,6 +29,7 @@ from compressor.progress import Progress, Silent
 from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
 from compressor.stats import accuracy_of
+from compressor.stats.language import Costs
 from compressor.tasks.base import Batch, BatchModel, Outputs, SplitName
 from tests.kit import Hearing
 
@@ -48,6 +49,7 @@ class Vectors:
         self.y = (self.x @ torch.randn(6, 3, generator=generator)).argmax(-1)
         self.evaluated: list[str] = []
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self.costs: dict[tuple[str, str], Costs] = {}
 
     def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
         for step in range(first_step, STEPS):

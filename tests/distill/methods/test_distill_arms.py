@@ -21,6 +21,7 @@ from compressor.distill.run_folder import Destination
 from compressor.errors import KdcError
 from compressor.progress import Progress, Silent
 from compressor.report.render.race import losses_table
+from compressor.schema.accuracy import accuracy_in
 from compressor.schema.base import read_json
 from compressor.schema.forecast import Forecast
 from compressor.schema.quantization import Scheme
@@ -226,7 +227,7 @@ def test_the_training_is_that_of_the_weights_that_won(
     assert (losses.winner, losses.epochs, losses.in_full, losses.failed) == (winner, 2, (), {})
     taught = {trial.arm: trial.teacher and trial.teacher.value for trial in losses.trials}
     assert student.teacher_validation is not None
-    assert taught == {"default": student.teacher_validation.accuracy, "labels": None}
+    assert taught == {"default": accuracy_in(student.teacher_validation).accuracy, "labels": None}
     assert losses.arms == {"default": {"kd": 0.9, "cross_entropy": 0.1}, "labels": {"cross_entropy": 1.0}}
     assert {trial.arm for trial in losses.trials} == {"default", "labels"}
     assert f"the losses: {losses.reason}" in progress.notes
@@ -313,7 +314,7 @@ def test_labels_alone_are_trained_in_full_where_trials_do_not_rule_them_out(
     assert losses.lead is not None
     in_full = {trial.arm: trial.accuracy.value for trial in losses.in_full}
     assert losses.lead.value == pytest.approx(in_full["labels"] - in_full["default"])
-    assert student.validation.accuracy == in_full["labels"]
+    assert accuracy_in(student.validation).accuracy == in_full["labels"]
     assert "after 1 epoch (n = 24) | validation % after 3 epochs (n = 24)" in table.splitlines()[0]
 
 

@@ -18,6 +18,7 @@ from compressor.export.bundle.identity import without_paths
 from compressor.models import load_run
 from compressor.models.compared import read_right
 from compressor.progress import Progress, Silent
+from compressor.schema.accuracy import accuracy_in
 from compressor.schema.base import read_json, write_json
 from compressor.schema.quantization import Scheme
 from compressor.schema.race import Contender, RaceRequest
@@ -104,7 +105,7 @@ def test_the_gain_is_paired_by_sample_and_said(whole: tuple[Path, Hearing], digi
         assert (found.only_student, found.only_control) == ((ours & ~theirs).sum(), (theirs & ~ours).sum())
         assert (found.difference, found.low, found.high) == (expected.value, expected.low, expected.high)
         assert read_right(out, student)[name]["right"].tolist() == ours.tolist()
-    assert found.difference == pytest.approx(student.test.accuracy - control.test.accuracy)
+    assert found.difference == pytest.approx(accuracy_in(student.test).accuracy - accuracy_in(control.test).accuracy)
     lines = [line for line in heard.notes if "labels alone" in line]
     assert [line.rpartition(", ")[2] for line in lines] == ["n=24 validation samples", "n=120 test samples"]
     told = f"the labels of 216 samples alone, for as many steps as the student ({3 * STEPS})"

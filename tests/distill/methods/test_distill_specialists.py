@@ -27,6 +27,7 @@ from compressor.errors import EXIT_MISSING, KdcError
 from compressor.export.onnx.graph import to_onnx
 from compressor.models import load_model, load_run
 from compressor.progress import Progress, Silent
+from compressor.schema.accuracy import accuracy_in
 from compressor.schema.base import read_json, write_json
 from compressor.schema.specialists import Specialists, SpecialistsRequest
 from compressor.schema.student import Request
@@ -123,7 +124,7 @@ def test_a_student_learns_from_them_as_from_any_teacher(both: Path, ask_distill:
     assert student.teacher.sha256 == teacher.weights.sha256
     assert student.teacher.architecture == "test_resnet+2 specialists"
     assert student.teacher_validation == read_json(both / "specialists.json", Specialists).validation
-    assert student.test.accuracy > 0.5
+    assert accuracy_in(student.test).accuracy > 0.5
     assert any("the teacher's answers: new in" in note for note in progress.notes)
     assert any("the student is" in line for line in progress.notes + progress.warnings)
     features = ask_distill(teacher=f"specialists:{both}", losses=[{"name": "kd"}, {"name": "hint"}])

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from compressor.data.texts import normalised
 from compressor.errors import KdcError
 from compressor.schema.student import Columns
-from compressor.tasks.text_classification.opening import normalised, open_data
+from compressor.tasks.text_classification.opening import open_data
 from tests.kit import Hearing
 from tests.tasks.text_classification.kit import texts, write_csv
 

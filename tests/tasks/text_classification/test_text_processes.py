@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from compressor.models import load_run
+from compressor.schema.accuracy import accuracy_in
 from tests.forked import python
 from tests.kit import call
 from tests.shared import made_once
@@ -58,4 +59,4 @@ def test_two_processes_learn_from_texts_what_one_learns(made: Path, tmp_path: Pa
     for name, tensor in weights[0].items():
         assert weights[1][name] == pytest.approx(tensor, abs=2e-4), name
     first, second = (load_run(tmp_path / name)[1] for name in ("one", "two"))
-    assert (second.test.n, second.test.correct) == (first.test.n, first.test.correct)
+    assert (second.test.n, accuracy_in(second.test).correct) == (first.test.n, accuracy_in(first.test).correct)

@@ -9,7 +9,8 @@ import pytest
 
 from compressor.errors import KdcError
 from compressor.schema.preprocess import TextPreprocess
-from compressor.tasks.text_classification.feed import by_length, evaluation_batches, stacked
+from compressor.tasks.plain_feed import by_length
+from compressor.tasks.text_classification.feed import evaluation_batches, stacked
 from compressor.tasks.text_classification.tokenization import TextTokenizer, kept, read_tokenizer, tokenizer_of
 from tests.tasks.text_classification.kit import texts, tokenizer_json
 

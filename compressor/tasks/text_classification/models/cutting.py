@@ -15,13 +15,14 @@ from torch import nn
 
 from compressor.errors import KdcError
 from compressor.models.features import inner_of
+from compressor.models.layer_stack import listed_layers, new_name, stack_of, with_layers
 from compressor.models.loaded import LoadedModel, SelectClasses, Several
 from compressor.models.weights import heads
 from compressor.tasks.text_classification.models.classifier import TextClassifier
 from compressor.tasks.text_classification.models.hf_models import built
 from compressor.tasks.text_classification.models.narrowing import Kept, narrowed
 
-__all__ = ["HALF", "Asked", "Cut", "asked_layers", "cut", "kept_layers", "one_teacher", "stack_of"]
+__all__ = ["HALF", "Asked", "Cut", "asked_layers", "cut", "kept_layers", "one_teacher"]
 
 HALF = "layers:half"
 """The default student: half of its teacher's layers, rounded up."""
@@ -61,14 +62,8 @@ def asked_layers(reference: str) -> Asked:
 def kept_layers(asked: str, count: int, reference: str) -> list[int]:
     """Which of a teacher's `count` layers stay: a number of them, spread evenly, the first and the last among them; or
     those that are listed."""
-    if "," in asked:
-        layers = [int(number) for number in asked.split(",")]
-        if layers != sorted({*layers}) or layers[-1] >= count:
-            raise KdcError(
-                f"student {reference!r}: the teacher has the layers 0 to {count - 1}, and they stay in their order",
-                HINT,
-            )
-        return layers
+    if (listed := listed_layers(asked, count, reference, HINT)) is not None:
+        return listed
     number = (count + 1) // 2 if asked == "half" else int(asked)
     if not 1 <= number <= count:
         raise KdcError(f"student {reference!r}: the teacher has {count} layers", f"layers:1 to layers:{count}")
@@ -77,33 +72,15 @@ def kept_layers(asked: str, count: int, reference: str) -> list[int]:
     return [int(step * (count - 1) / (number - 1) + 0.5) for step in range(number)]
 
 
-def stack_of(network: TextClassifier) -> tuple[str, int]:
-    """The name of the list that holds the network's layers, and how many there are. Raises KdcError."""
-    model: Any = network.model
-    count = model.config.num_hidden_layers
-    stacks = [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and len({type(layer) for layer in module}) == 1
-    ]
-    outermost = [name for name in stacks if not any(name.startswith(f"{other}.") for other in stacks)]
-    if len(outermost) != 1:
-        raise KdcError(
-            f"the layers of {type(model).__name__} cannot be told apart, so none can be left out",
-            "--student hf:PATH of a smaller network",
-        )
-    return outermost[0], count
-
-
 def cut(teacher: LoadedModel, reference: str, *, drawn: bool) -> Cut:
     """The teacher's network with some of its layers, for the same classes in the same order. `drawn`: with the same
     architecture alone, its weights drawn."""
     network = one_teacher(teacher, reference)
-    stack, count = stack_of(network)
+    stack, count = stack_of(network, network.model)
     asked = asked_layers(reference)
     layers = kept_layers(asked.layers, count, reference)
     model: Any = network.model
-    config = _with_layers(copy.deepcopy(model.config), layers, count)
+    config = with_layers(copy.deepcopy(model.config), layers, count)
     index = _classes(teacher.network)
     if index is not None:
         config.num_labels = len(index)
@@ -128,17 +105,6 @@ def one_teacher(teacher: LoadedModel, reference: str) -> TextClassifier:
     )
 
 
-def _with_layers(config: Any, layers: Sequence[int], count: int) -> Any:
-    """The configuration of so many layers; lists of one value a layer (`layer_types`) lose the others' values."""
-    for key, value in list(vars(config).items()):
-        if isinstance(value, (list, tuple)) and len(value) == count and key not in ("architectures",):
-            setattr(config, key, [value[number] for number in layers])
-    config.num_hidden_layers = len(layers)
-    if hasattr(config, "kept"):  # of a teacher which was made narrower itself
-        del config.kept
-    return config
-
-
 def _classes(network: nn.Module) -> list[int] | None:
     """Which of the inner network's outputs are answered, in which order; None: all, as they are."""
     index: list[int] | None = None
@@ -151,18 +117,14 @@ def _classes(network: nn.Module) -> list[int] | None:
 
 def _state(network: TextClassifier, stack: str, layers: Sequence[int], index: list[int] | None) -> dict[str, Any]:
     """The weights that stay, under the names that they have then."""
-    renumbered = {f"{stack}.{old}.": f"{stack}.{new}." for new, old in enumerate(layers)}
     model: Any = network.model
     outputs = {id(p) for layer in heads(network, model.config.num_labels) for p in layer.parameters()}
     state: dict[str, Any] = {}
     parameters = dict(network.named_parameters())
     for name, value in network.state_dict().items():
-        if name.startswith(f"{stack}."):
-            prefix = ".".join(name.split(".")[: stack.count(".") + 2]) + "."
-            if prefix not in renumbered:
-                continue
-            name = renumbered[prefix] + name.removeprefix(prefix)
-        elif index is not None and name in parameters and id(parameters[name]) in outputs:
+        if index is not None and name in parameters and id(parameters[name]) in outputs:
             value = value.index_select(0, torch.tensor(index))
-        state[name] = value.clone()
+        renamed = new_name(name, stack, layers)
+        if renamed is not None:
+            state[renamed] = value.clone()
     return state

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compressor.errors import EXIT_MISSING, KdcError
 from compressor.install import install_line
 from compressor.models import LoadedModel, load_model, load_run
+from compressor.schema.accuracy import accuracy_in
 from compressor.tasks.image_classification import candidates
 from compressor.tasks.image_classification.models import pruning
 from compressor.tasks.image_classification.models.channels import read_channels, save_channels
@@ -420,7 +421,7 @@ def test_a_student_cut_out_of_the_teacher_is_trained_resumed_and_exported(
     teacher, _ = load_run(teacher_run)
     assert record.architecture == "test_resnet+width0.5"
     assert record.weights.parameters < 0.45 * teacher.weights.parameters
-    assert record.test.accuracy > 0.6
+    assert accuracy_in(record.test).accuracy > 0.6
     stopped = stopped_in_training(*asked, "--epochs", 6, "--out", tmp_path / "stopped")
     assert "--resume goes on" in stopped
     ended = kdc(*asked, "--epochs", 6, "--out", tmp_path / "stopped", "--resume")

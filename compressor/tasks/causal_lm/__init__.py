@@ -1,0 +1,1 @@
+"""Causal language models: documents, of which every token is told from those before it."""

@@ -1,0 +1,245 @@
+"""What a training on documents is fed with: batches of blocks that are about as long, drawn anew in every epoch."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compressor.data.randomness import keyed_order
+from compressor.data.samples import Dataset
+from compressor.errors import KdcError
+from compressor.losses import LOSSES
+from compressor.modes import evaluating
+from compressor.processes.team import team
+from compressor.schema.accuracy import BitsPerByte
+from compressor.schema.preprocess import LanguagePreprocess
+from compressor.schema.recipe import Recipe
+from compressor.schema.views import Views
+from compressor.stats.language import Costs, bits_per_byte
+from compressor.tasks.base import Batch, BatchModel, SplitName
+from compressor.tasks.causal_lm.encoding import Block, Encoded, blocks_of, encoded_split
+from compressor.tasks.plain_feed import batch_size_of, by_length
+
+__all__ = ["LanguageFeed", "refuse_recipe", "stacked"]
+
+Rows = NDArray[np.int64]
+EVAL_NUMBERS = 1 << 25
+"""Of the logits of a batch that is evaluated, about: 128 MB."""
+EVAL_TOKENS = 16_384
+"""And of its tokens, at most."""
+
+
+class LanguageFeed:
+    """See `tasks.base.Feed`. `inputs`: key in the batch -> what that model takes. A sample of a batch is a block."""
+
+    def __init__(
+        self, data: Dataset, inputs: Mapping[str, LanguagePreprocess], recipe: Recipe, device: torch.device
+    ) -> None:
+        refuse_recipe(recipe)
+        _require_same_tokens(inputs, recipe)
+        self._data, self._inputs, self._recipe, self._device = data, dict(inputs), recipe, device
+        self._team = team()
+        self._encoded: dict[tuple[str, LanguagePreprocess], list[Encoded]] = {}
+        self._first = next(iter(inputs))
+        self._global, self.batch_size = batch_size_of(recipe, len(self._blocks), self._team.num_processes)
+        self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self.costs: dict[tuple[str, str], Costs] = {}
+
+    @cached_property
+    def _blocks(self) -> list[Block]:
+        """Of the training documents, as the student reads them."""
+        return blocks_of(self._tokens("train", self._first), self._inputs[self._first].max_length)
+
+    @cached_property
+    def _lengths(self) -> Rows:
+        return np.array([block.stop - block.start for block in self._blocks])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        parts: int = self._recipe.accumulate * self._team.num_processes
+        return -(-(len(self._blocks) + -len(self._blocks) % parts) // self._global)
+
+    def prepare(self) -> None:
+        """A document in which nothing counts is costs_of now, and not after the training."""
+        splits: tuple[SplitName, ...] = ("train", "validation", "test")
+        for key in self._inputs:
+            for split in splits:
+                self._tokens(split, key)
+
+    def identity(self, key: str) -> dict[str, object]:
+        return {
+            "data": self._data.info.fingerprint,
+            "order": hashlib.sha256(self._data.train.contents.tobytes()).hexdigest(),
+            "preprocess": self._inputs[key].model_dump(mode="json"),
+            "seed": self._recipe.seed,
+        }
+
+    def batches(self, epoch: int, first_step: int, keys: Collection[str] | None = None) -> Iterator[Batch]:
+        for step in range(first_step, self.steps_per_epoch):
+            parts = self.samples_of(epoch, step).reshape(self._recipe.accumulate, self._team.num_processes, -1)
+            for part in parts[:, self._team.process_index]:
+                made = self._made("train", [self._blocks[row] for row in part], self._first)
+                batch: dict[str, Tensor] = {}
+                for key in self._inputs if keys is None else keys:
+                    batch |= {f"{key}/{name}": made[name] for name in ("input_ids", "attention_mask")}
+                counted = {name: made[name] for name in ("positions", "labels")}
+                yield {**batch, **counted, "index": torch.from_numpy(part)}
+
+    def input_of(self, key: str, samples: Rows, view: int) -> Batch:
+        made = self._made("train", [self._blocks[row] for row in samples], self._first)
+        named = {f"{key}/{name}": made[name] for name in ("input_ids", "attention_mask")}
+        return {**named, "positions": made["positions"]}
+
+    def samples_of(self, epoch: int, step: int) -> Rows:
+        if self._drawn[0] != epoch:
+            self._drawn = epoch, self._drawn_for(epoch)
+        return self._drawn[1][step]
+
+    _drawn: tuple[int, list[Rows]] = -1, []
+
+    def _drawn_for(self, epoch: int) -> list[Rows]:
+        """The batches of an epoch, in the order in which they are shown."""
+        seed, parts = self._recipe.seed, self._recipe.accumulate * self._team.num_processes
+        batches = by_length(self._lengths, self._global, seed, parts, epoch)
+        return [batches[int(number)] for number in keyed_order(seed, len(batches), epoch)]
+
+    def names(self, samples: Rows) -> list[str]:
+        return [self._data.train.ids[self._blocks[row].document] for row in samples]
+
+    def logits(self, model: BatchModel, split: SplitName) -> NDArray[np.float32]:
+        raise KdcError("the logits of all tokens of a split fit nowhere", "leave out what asks for them")
+
+    def answers_on(self, model: BatchModel, split: SplitName) -> tuple[NDArray[np.float32], Rows]:
+        raise KdcError("the logits of all tokens of a split fit nowhere", "leave out what asks for them")
+
+    def evaluate(self, model: BatchModel, split: SplitName) -> BitsPerByte:
+        """Block by block: of the logits nothing is kept but what the tokens cost."""
+        preprocess, samples = self._inputs[model.key], self._tokens(split, model.key)
+        blocks = [block for block in blocks_of(samples, preprocess.max_length) if _scored(samples, block).any()]
+        batches = _evaluation_batches([block.stop - block.start for block in blocks], preprocess.vocabulary)
+        costs: list[tuple[list[int], NDArray[np.float64]]] = []
+        with evaluating(model):
+            for rows in batches[self._team.process_index :: self._team.num_processes]:
+                made = self._made(split, [blocks[row] for row in rows], model.key, score=True)
+                positions = made["positions"]
+                logits = model.network(made["input_ids"], made["attention_mask"])[positions]
+                nats = F.cross_entropy(logits.float(), made["labels"], reduction="none").double()
+                sums = torch.zeros(positions.shape, dtype=torch.float64, device=self._device)
+                sums[positions] = nats
+                costs.append((rows, sums.sum(1).cpu().numpy()))
+        if self._team.num_processes > 1:
+            costs = gather_object(costs)
+        by_block = np.zeros(len(blocks))
+        for rows, part in costs:
+            by_block[rows] = part
+        of = [block.document for block in blocks]
+        nats_of = np.bincount(of, by_block, len(samples)).astype(np.float64)
+        tokens = np.array([sample.scored.sum() for sample in samples], np.int64)
+        costs_of = Costs(nats_of, tokens, np.array([sample.bytes for sample in samples], np.int64))
+        if not np.isfinite(costs_of.nats).all():
+            raise KdcError(
+                f"{split}: the {model.key} gives a token no probability, or answers with what is no number",
+                "a lower learning rate: --set optimizer.lr=…",
+            )
+        self.costs[model.key, split] = costs_of
+        return bits_per_byte(costs_of, split)
+
+    def _tokens(self, split: SplitName, key: str) -> list[Encoded]:
+        """Of all documents of a split, as the model `key` reads them."""
+        preprocess = self._inputs[key]
+        if (split, preprocess) not in self._encoded:
+            self._encoded[split, preprocess] = encoded_split(getattr(self._data, split), preprocess)
+        return self._encoded[split, preprocess]
+
+    def _made(self, split: SplitName, blocks: Sequence[Block], key: str, *, score: bool = False) -> dict[str, Tensor]:
+        made = stacked(self._tokens(split, key), blocks, self._inputs[key].pad_id, score=score)
+        return {name: tensor.to(self._device) for name, tensor in made.items()}
+
+
+def stacked(
+    samples: Sequence[Encoded], blocks: Sequence[Block], pad_id: int, *, score: bool = False
+) -> dict[str, Tensor]:
+    """A batch of blocks, as long as the longest: input_ids and attention_mask int64 [B, N]; positions, bool [B, N],
+    where the token behind counts; labels, int64 [n], these tokens. `score`: what counts for a score."""
+    shape = len(blocks), max(block.stop - block.start for block in blocks)
+    ids, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
+    positions, labels = np.zeros(shape, np.bool_), np.zeros(shape, np.int64)
+    for row, (number, start, stop) in enumerate(blocks):
+        sample, count = samples[number], stop - start
+        ids[row, :count], mask[row, :count] = sample.ids[start:stop], 1
+        labels[row, :count] = sample.ids[start + 1 : stop + 1]
+        positions[row, :count] = (sample.scored if score else sample.learned)[start + 1 : stop + 1]
+    made = {"input_ids": ids, "attention_mask": mask, "positions": positions, "labels": labels[positions]}
+    return {name: torch.from_numpy(values) for name, values in made.items()}
+
+
+def _scored(samples: Sequence[Encoded], block: Block) -> NDArray[np.bool_]:
+    return samples[block.document].scored[block.start + 1 : block.stop + 1]
+
+
+def _evaluation_batches(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
+    """All blocks in batches of about as many tokens, the shortest first."""
+    most = max(1, min(EVAL_TOKENS, EVAL_NUMBERS // vocabulary))
+    batches: list[list[int]] = [[]]
+    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[row] > most:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def refuse_recipe(recipe: Recipe) -> None:
+    """Raise KdcError for what a recipe asks of a language model in vain."""
+    if recipe.views != Views():
+        raise KdcError("recipe views: documents are shown as they stand, in blocks drawn anew", "leave views out")
+    if recipe.transfer.labelled < 1 and not recipe.transfer.drop_unlabelled:
+        raise KdcError(
+            "recipe transfer.labelled: a document is its own label, so that those that lose it are left out",
+            "--set transfer.drop_unlabelled=true",
+        )
+    if recipe.teacher_answers.top_k is not None:
+        raise KdcError("recipe teacher_answers.top_k: kdc keeps no answers of language models yet", "leave it out")
+    if recipe.stages:
+        raise KdcError("recipe stages: kdc trains language models in one yet", "leave them out")
+    for term in recipe.losses:
+        row = LOSSES.get(term.name)
+        if row is not None and row.taps is not None and not row.tokens and row.taps != "tokens":
+            raise KdcError(
+                f"recipe losses: {term.name} looks at what a language model does not have, or kdc does not show yet "
+                f"({row.taps})",
+                "losses on logits, hidden_states or token_cosine",
+            )
+
+
+def _require_same_tokens(inputs: Mapping[str, LanguagePreprocess], recipe: Recipe) -> None:
+    """Raise KdcError where a loss compares two networks that do not read the same tokens."""
+    compares = [term.name for term in recipe.losses if term.ever and _compares(term.name)]
+    first, *others = inputs.items()
+    for key, preprocess in others if compares else []:
+        if (differs := first[1].reads_as(preprocess)) is not None:
+            raise KdcError(
+                f"{compares[0]} compares {first[0]} and {key} token by token, and they have another {differs}",
+                "a student of its teacher's tokens: --student layers:N; or learn from labels: cross_entropy alone",
+            )
+        if first[1].max_length > preprocess.max_length:
+            raise KdcError(
+                f"{compares[0]}: the {first[0]} reads blocks of {first[1].max_length} tokens, and the {key} of "
+                f"{preprocess.max_length}",
+                f"--max-length {preprocess.max_length}",
+            )
+        if first[1].vocabulary != preprocess.vocabulary:
+            raise KdcError(
+                f"{compares[0]} compares {first[0]} and {key} value by value, and they have {first[1].vocabulary:,} "
+                f"and {preprocess.vocabulary:,} for a token",
+                "give the student's configuration its teacher's vocab_size",
+            )
+
+
+def _compares(name: str) -> bool:
+    return name in LOSSES and any(need.startswith(("teacher_", "peer_")) for need in LOSSES[name].needs)

@@ -1,0 +1,201 @@
+"""Causal language models of transformers: folders, repositories, GGUF files, and what a configuration describes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compressor.errors import KdcError, needs
+from compressor.files.atomic import write_text
+from compressor.hub import from_hub
+from compressor.install import install_line
+from compressor.models.building import described_by, require_files
+from compressor.models.checkpoints.files import stored_in_half
+from compressor.models.hugging_face import (
+    as_float32,
+    in_cache,
+    licence_of,
+    pretrained,
+    require_hf,
+    require_plain_config,
+    stored_in,
+    transformers_library,
+)
+from compressor.models.loaded import LoadedModel, check_input
+from compressor.models.tokenizers import FILE
+from compressor.models.weights import require_finite, tensors_sha256
+from compressor.schema.preprocess import LanguagePreprocess
+from compressor.schema.student import Weights
+from compressor.tasks.base import drawn_inputs
+from compressor.tasks.causal_lm.models.network import CausalLm, looks_ahead, position_limit
+from compressor.tasks.causal_lm.tokenizer import CONFIG, TEMPLATE, read_tokenizer
+
+__all__ = [
+    "GGUF",
+    "built",
+    "config_from",
+    "from_run",
+    "load_hf",
+    "preprocess_for",
+    "require_model",
+    "save_architecture",
+]
+
+GGUF = ".gguf"
+LONGEST = 512
+"""Tokens of a block, where the model takes more and nobody states how many."""
+LEAST_OF_VOCABULARY = 0.75
+
+
+def require_model(reference: str) -> None:
+    """Raise KdcError for what `load_hf` would, as far as that is known without loading anything."""
+    path = Path(reference)
+    if path.suffix == GGUF:
+        if not path.is_file():
+            raise KdcError(f"hf:{reference} does not exist")
+        transformers_library()
+        needs("gguf", install_line("gguf"), "a GGUF file")
+    else:
+        require_hf(reference)
+
+
+def load_hf(reference: str, max_length: int | None) -> LoadedModel:
+    """`hf:REPO_OR_PATH`: AutoModelForCausalLM and its tokenizer.json; weights as safetensors only, as float32 however
+    they are stored. `hf:FILE.gguf`: a GGUF file, its weights and its tokenizer, unpacked. Code in the repository is
+    never run. `max_length`: tokens of a block; None: as many as it takes, and 512 at most."""
+    require_model(reference)
+    transformers = transformers_library()
+    source, folder, auto = f"hf:{reference}", Path(reference), transformers.AutoModelForCausalLM
+    notes: list[str] = []
+    if folder.suffix == GGUF:
+        from compressor.tasks.causal_lm.models.gguf_file import read_gguf
+
+        network, licence, note = read_gguf(folder, source)
+        notes.append(note)
+    else:
+        with from_hub(source, "hf:PATH of a local folder, or check name and connection"):
+            if not folder.is_dir():
+                require_plain_config(Path(in_cache(reference, "config.json")), source)
+                folder = Path(in_cache(reference, FILE)).parent
+                in_cache_if_there(reference)
+                stored = None
+            else:
+                stored = stored_in(folder, source)
+            count = None if stored is None else sum(count for _, count in stored.values())
+            with described_by(source, count, "the folder must hold config.json and model.safetensors"):
+                model, report = pretrained(auto, reference, transformers)
+            stored = stored or stored_in(Path(in_cache(reference, "config.json")).parent, source)
+        if report["missing_keys"]:
+            missing = ", ".join(sorted(report["missing_keys"])[:3])
+            raise KdcError(f"{source}: its weights lack {missing}", "they are of another architecture")
+        if spare := sorted(report["unexpected_keys"]):
+            notes.append(
+                f"{source}: its weights also hold {spare[0]}, which its config.json has no place for: left out"
+            )
+        if half := stored_in_half({dtype for dtype, _ in stored.values()}):
+            notes.append(f"{source}: {half}")
+        network = CausalLm(model, read_tokenizer(folder, source, model.config)).float().eval()
+        licence = licence_of(reference, model.config)
+    require_finite(network, source)
+    config: Any = network.model.config
+    weights = Weights(
+        source=source,
+        architecture=str(config.model_type),
+        sha256=tensors_sha256(network.state_dict()),
+        licence=licence,
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
+    preprocess = preprocess_for(network, source, max_length)
+    return check_input(LoadedModel(network, preprocess, None, weights, "hf", notes=tuple(notes)))
+
+
+def in_cache_if_there(reference: str) -> None:
+    """Fetch what a repository may have beside its tokenizer.json."""
+    from huggingface_hub.utils import EntryNotFoundError
+
+    for name in (CONFIG, TEMPLATE):
+        try:
+            in_cache(reference, name)
+        except EntryNotFoundError:
+            continue
+
+
+def preprocess_for(
+    network: CausalLm, source: str, max_length: int | None, *, drawn: bool = False
+) -> LanguagePreprocess:
+    """How the network reads documents. Raises KdcError where the tokenizer is of another model, where it takes fewer
+    tokens than `max_length`, and where it is no causal model. `drawn`: its weights are, so that a larger vocabulary
+    means nothing."""
+    model: Any = network.model
+    tokenizer = network.tokenizer
+    rows = model.get_output_embeddings().weight.shape[0]
+    limit = position_limit(model) or LONGEST
+    if tokenizer.size > rows or (tokenizer.size < LEAST_OF_VOCABULARY * rows and not drawn):
+        raise KdcError(
+            f"{source}: its tokenizer has {tokenizer.size:,} tokens, and the model {rows:,}: it is that of another "
+            "model",
+            f"put the {FILE} beside it that it was trained with",
+        )
+    if max_length is not None and max_length > limit:
+        raise KdcError(f"--max-length {max_length}: {source} takes {limit} tokens at most", f"--max-length {limit}")
+    preprocess = LanguagePreprocess(
+        tokenizer=tokenizer.sha256,
+        vocabulary=rows,
+        max_length=max_length or min(limit, LONGEST),
+        start_id=tokenizer.start_id,
+        end_id=tokenizer.end_id,
+        pad_id=tokenizer.pad_id,
+        chat_template=tokenizer.template_sha256,
+    )
+    network.eval()
+    if looks_ahead(network, drawn_inputs(preprocess.inputs, 0)[0]):
+        raise KdcError(
+            f"{source} ({model.config.model_type}) answers otherwise where other tokens follow",
+            "it is no causal language model",
+        )
+    return preprocess
+
+
+def from_run(folder: Path, numbers: int) -> CausalLm:
+    """The network that RUN/hf/config.json describes, without weights, which are so many numbers."""
+    require_files(folder)
+    require_plain_config(folder / "config.json", str(folder))
+    tokenizer = read_tokenizer(folder, str(folder))
+    with described_by(str(folder), numbers):
+        return CausalLm(built(config_from(folder)), tokenizer)
+
+
+def config_from(path: Path) -> Any:
+    """The configuration in a folder, or that file."""
+    transformers = transformers_library()
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir() or path.name == "config.json":
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    values = dict(require_plain_config(path, str(path)))
+    kind = values.pop("model_type", None)
+    if not isinstance(kind, str):
+        raise KdcError(f"{path} is no configuration of a model: it has no model_type")
+    return transformers.AutoConfig.for_model(kind, **values)
+
+
+def built(config: Any) -> nn.Module:
+    """The network of a configuration, in float32, its weights drawn from torch's generator."""
+    transformers = transformers_library()
+    model: nn.Module = transformers.AutoModelForCausalLM.from_config(
+        config, trust_remote_code=False, **as_float32(transformers)
+    )
+    return model.float()
+
+
+def save_architecture(network: CausalLm, folder: Path) -> None:
+    """Write to `folder`, for `from_run`, the model's configuration and all of its tokenizer, as transformers reads
+    them."""
+    model: Any = network.model
+    tokenizer = network.tokenizer
+    write_text(folder / "config.json", json.dumps(model.config.to_diff_dict(), indent=2, sort_keys=True) + "\n")
+    write_text(folder / FILE, tokenizer.text)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer.special}
+    write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    if tokenizer.template is not None:
+        write_text(folder / TEMPLATE, tokenizer.template)
