@@ -12,29 +12,36 @@ from compressor.errors import KdcError
 if TYPE_CHECKING:
     from compressor.completions.asking import Asking
 
-__all__ = ["completed", "completes", "plan_completed", "refuse_unfit"]
+__all__ = ["completed", "completed_here", "is_endpoint", "plan_completed", "refuse_unfit"]
 
 OF_COMPLETIONS: dict[str, Any] = {
     "mode": "chat", "temperature": 0.0, "max_tokens": 512, "samples": 1, "seed": None, "logprobs": False,
-    "key_variable": None, "allow_http": False, "concurrency": 4, "timeout": 120.0, "resume": False,
+    "resume": False,
 }  # fmt: skip
 """Keywords of `predict` for a model that answers in words, and their defaults."""
+OF_ENDPOINTS: dict[str, Any] = {"key_variable": None, "allow_http": False, "concurrency": 4, "timeout": 120.0}
+"""Those for one that is asked elsewhere."""
 OF_CLASSES: dict[str, Any] = {
-    "task": None, "label_column": None, "top_k": None, "labels_only": False, "teacher_classes": None,
-    "unlabelled": None, "pixel_range": None, "skip_bad": False, "overwrite": False,
+    "label_column": None, "top_k": None, "labels_only": False, "teacher_classes": None, "unlabelled": None,
+    "pixel_range": None, "skip_bad": False, "overwrite": False,
 }  # fmt: skip
 """Those for a model that answers by a class."""
+KINDS = {
+    "endpoint": ({**OF_CLASSES, "task": None}, "by a class"),
+    "model": ({**OF_CLASSES, **OF_ENDPOINTS}, "by a class, or from an endpoint"),
+    "classes": ({**OF_COMPLETIONS, **OF_ENDPOINTS}, "in words"),
+}
+"""Kind of teacher -> the keywords that it does not take, and which teachers do."""
 
 
-def completes(teacher: str) -> bool:
-    """Whether a teacher answers prompts, in words."""
+def is_endpoint(teacher: str) -> bool:
     return teacher.startswith("api:")
 
 
-def refuse_unfit(given: Mapping[str, Any]) -> None:
-    """Raise KdcError for a keyword of `predict` that the other kind of teacher takes."""
-    words = completes(given["teacher"])
-    for name, default in (OF_CLASSES if words else OF_COMPLETIONS).items():
+def refuse_unfit(given: Mapping[str, Any], kind: str) -> None:
+    """Raise KdcError for a keyword of `predict` that another kind of teacher takes."""
+    unfit, others = KINDS[kind]
+    for name, default in unfit.items():
         if given[name] != default and given[name] != []:
             option = f"--{name.replace('_', '-')}"
             if name == "overwrite":
@@ -42,9 +49,8 @@ def refuse_unfit(given: Mapping[str, Any]) -> None:
                     "--overwrite: a table of completions is added to and never replaced, since it was paid for",
                     "--resume, or another --out",
                 )
-            kind = "a class" if words else "words"
             raise KdcError(
-                f"{option} is of teachers that answer by {kind}, and {given['teacher']} is none", "leave it out"
+                f"{option} is for teachers that answer {others}, and {given['teacher']} is none", "leave it out"
             )
 
 
@@ -54,6 +60,16 @@ def completed(given: Mapping[str, Any], heard: Listener) -> CompletionsResult:
 
     teacher, data, out, column = _places(given)
     done = complete(teacher, data, out, _asking(given), column=column, resume=given["resume"], progress=heard)
+    return CompletionsResult(out, done, heard.warnings)
+
+
+def completed_here(given: Mapping[str, Any], task: str, heard: Listener) -> CompletionsResult:
+    """The same with a model that runs here, of a task."""
+    from compressor.completions.local import complete_here
+
+    teacher, data, out, column = _places(given)
+    asking = _asking(given)
+    done = complete_here(teacher, data, out, asking, task, column=column, resume=given["resume"], progress=heard)
     return CompletionsResult(out, done, heard.warnings)
 
 

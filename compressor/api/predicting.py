@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compressor.api.call import StrPath, api_call, called_like, listener
-from compressor.api.completing import completed, completes, plan_completed, refuse_unfit
+from compressor.api.completing import completed, completed_here, is_endpoint, plan_completed, refuse_unfit
 from compressor.api.results import CompletionsResult, PredictionsResult
 from compressor.api.results_before import CompletionPlanResult
 from compressor.api.task import task_asked
@@ -50,7 +50,8 @@ def predict(
 
     Args:
         teacher: the model that answers, e.g. "timm:NAME", "run:DIR" or "specialists:DIR": log-probabilities of all
-            classes, by sample id. Or "api:URL#MODEL", an endpoint as OpenAI's: completions.
+            classes, by sample id. Or completions: a causal language model, "hf:PATH" or "run:DIR", or "api:URL#MODEL",
+            an endpoint as OpenAI's.
         data: see `teach`; for completions a prompt a row, "jsonl:FILE" or "csv:FILE".
         out: the table, .csv or .parquet, of completions .jsonl; the result's `reference` names it as a teacher.
         top_k: only so many of the most probable classes of each sample, and the rest's mass.
@@ -80,16 +81,21 @@ def predict(
     given = locals()
     heard, table = listener(progress), path_of(out, "--out")
     teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
-    refuse_unfit(given)
-    if completes(teacher):
+    if is_endpoint(teacher):
+        refuse_unfit(given, "endpoint")
         return completed(given, heard)
-    from compressor.distill import predict as run
-    from compressor.tasks.table import require_able
+    from compressor.tasks.table import TASKS, require_able
 
     asked = task_asked(given)
-    classes = optional_path(teacher_classes, "--teacher-classes")
     name = asked.named(data, [teacher], [], heard)
+    if TASKS[name].completes:
+        refuse_unfit(given, "model")
+        return completed_here(given, name, heard)
+    refuse_unfit(given, "classes")
     require_able(name, "kdc predict")
+    from compressor.distill import predict as run
+
+    classes = optional_path(teacher_classes, "--teacher-classes")
     done = run(
         teacher, data, table, top_k=top_k, labels_only=labels_only, teacher_classes=classes,
         unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite, task=name,
@@ -110,7 +116,7 @@ def plan_predict(**keywords: Any) -> CompletionPlanResult:
         KdcError: see `predict`, and where the teacher answers by a class.
     """
     heard = listener(keywords["progress"])
-    refuse_unfit(keywords)
-    if not completes(text_of(keywords["teacher"], "--teacher")):
+    if not is_endpoint(text_of(keywords["teacher"], "--teacher")):
         raise KdcError("--plan says how many prompts are to be asked, of --teacher api:URL#MODEL", "leave it out")
+    refuse_unfit(keywords, "endpoint")
     return plan_completed(keywords, heard)

@@ -1,7 +1,7 @@
 """`kdc predict --teacher api:URL#MODEL`: a table of completions, each question asked once."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ from compressor.data.prompts import Prompts, read_prompts
 from compressor.errors import KdcError
 from compressor.progress import Progress
 from compressor.schema.base import parse
-from compressor.schema.completions import Completion, CompletionPlan, Completions, Mode, Question
+from compressor.schema.completions import Completion, CompletionPlan, Completions, Key, Mode, Question
 from compressor.schema.provenance import UNKNOWN
 
-__all__ = ["Asking", "complete", "plan", "plan_text"]
+__all__ = ["Asking", "complete", "matched", "plan", "plan_text", "tell"]
 
 MOST_IN_A_ROW = 10
 """Questions without an answer that can be used, one after the other and none with one: then it is not the questions."""
@@ -41,6 +41,10 @@ class Asking:
     allow_http: bool = False
     concurrency: int = 4
     timeout_s: float = 120.0
+
+    @property
+    def stated(self) -> dict[str, str]:
+        return {"licence": self.licence or UNKNOWN, "terms": self.terms or UNKNOWN}
 
     def questions(self, prompts: Sequence[str], model: str) -> list[Question]:
         """All of them; of several samples the second one has the next seed. Raises KdcError."""
@@ -95,11 +99,10 @@ def complete(
         endpoint, key_from(asking.key_variable, endpoint), timeout_s=asking.timeout_s, logprobs=asking.logprobs
     )
     with growing(out, resume=resume) as table:
-        there = _there(table.rows, questions, asking, endpoint.model)
+        stated = asking.stated
+        there = matched(table.rows, questions, stated, endpoint.model)
         missing = [question for question in questions if question.key not in there]
-        _tell(prompts, len(questions), len(missing), progress)
-        _tell_others(len(table.rows) - len(there), progress)
-        stated = {"licence": asking.licence or UNKNOWN, "terms": asking.terms or UNKNOWN}
+        tell(prompts, questions, missing, len(table.rows) - len(there), progress)
         if missing and asking.licence is None:
             progress.warn(f"the licence of {endpoint.model}'s answers is not known: state it, --licence and --terms")
         unanswered = _filled(table, missing, client, asking, stated, patience or Patience(), progress)
@@ -121,7 +124,7 @@ def plan(
     rows = read_completions(out, torn=True).rows if out.exists() else ()
     if out.exists() and not resume:
         raise KdcError(f"--out {out} exists", "--resume to go on with it, or another --out")
-    there = _there(rows, questions, asking, endpoint.model)
+    there = matched(rows, questions, asking.stated, endpoint.model)
     key = key_from(asking.key_variable, endpoint)
     return CompletionPlan(
         out=str(out), teacher=teacher, prompts=len(prompts.texts), samples=asking.samples, repeated=prompts.repeated,
@@ -142,29 +145,32 @@ def plan_text(told: CompletionPlan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _there(rows: Sequence[Completion], questions: Sequence[Question], asking: Asking, model: str) -> set[object]:
-    """The keys of the questions that are answered. Raises KdcError where rows of this model say other terms."""
-    for name in ("licence", "terms"):
-        stated, told = getattr(asking, name) or UNKNOWN, {getattr(row, name) for row in rows if row.model == model}
-        if told - {stated}:
+def matched(
+    rows: Sequence[Completion], questions: Sequence[Question], stated: Mapping[str, str], model: str
+) -> set[Key]:
+    """The keys of the questions that are answered. Raises KdcError where rows of this model say another licence, or
+    other terms, than what is `stated` now."""
+    for name, text in stated.items():
+        told = {getattr(row, name) for row in rows if row.model == model}
+        if told - {text}:
             raise KdcError(
-                f"--{name}: the table says {listed(sorted(told))} of {model}, and now it is {stated}",
+                f"--{name}: the table says {listed(sorted(told))} of {model}, and now it is {text}",
                 "state the same, or another --out",
             )
     asked = {question.key for question in questions}
     return {row.key for row in rows if row.key in asked}
 
 
-def _tell(prompts: Prompts, questions: int, missing: int, progress: Progress) -> None:
+def tell(
+    prompts: Prompts, questions: Sequence[Question], missing: Sequence[Question], others: int, progress: Progress
+) -> None:
+    """Say what is not asked, and why."""
     if prompts.repeated:
         progress.note(f"{prompts.repeated:,} prompts stand in the data again: each is asked once")
     if prompts.test:
         progress.note(f"{prompts.test:,} prompts of the test split are left out")
-    if missing < questions:
-        progress.note(f"{questions - missing:,} of {questions:,} are answered already")
-
-
-def _tell_others(others: int, progress: Progress) -> None:
+    if len(missing) < len(questions):
+        progress.note(f"{len(questions) - len(missing):,} of {len(questions):,} are answered already")
     if others:
         progress.warn(f"the table holds {others:,} answers to other questions (prompts, models or settings): they stay")
 

@@ -34,7 +34,8 @@ class TaskRow:
     distill`, where it does not go by the data; `regimes`: those of some schemes of students. `signs`: where it is told
     how its data and models are known. `columns`: whether columns of its tables may be stated. `runtimes`: those that
     its models are built for; none named: all. `shown`: what a batch is
-    made of, where that is parts of samples. `lacks`: what kdc cannot do with it yet."""
+    made of, where that is parts of samples. `completes`: where its `answerer` is, of models that answer prompts in
+    words. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -51,6 +52,7 @@ class TaskRow:
     columns: bool = False
     runtimes: tuple[str, ...] = ()
     shown: str = ""
+    completes: str = ""
     lacks: tuple[str, ...] = ()
 
 
@@ -95,8 +97,9 @@ TASKS: dict[str, TaskRow] = {
         signs="compressor.tasks.causal_lm.signs",
         columns=True,
         shown="blocks",
+        completes="compressor.tasks.causal_lm.generation",
         lacks=(
-            *("kdc export", "kdc predict", "kdc specialists", "--qat", "--students", "--profile", "--control"),
+            *("kdc export", "kdc specialists", "--qat", "--students", "--profile", "--control"),
             *("--assistant", "--plan", "--precompute", "--race-losses"),
         ),
     ),

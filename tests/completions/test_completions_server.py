@@ -238,8 +238,8 @@ def test_another_variable_holds_the_key(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--top-k", 3), "--top-k is of teachers that answer by a class"),
-        (("--task", "text-classification"), "--task is of teachers that answer by a class"),
+        (("--top-k", 3), "--top-k is for teachers that answer by a class"),
+        (("--task", "text-classification"), "--task is for teachers that answer by a class"),
         (("--overwrite",), "is added to and never replaced"),
         (("--samples", 2), "would be 2 times the same answer"),
         (("--mode", "talk"), "neither chat nor text"),
@@ -268,7 +268,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(
 def test_a_teacher_of_classes_takes_no_options_of_words(kdc: Kdc, tmp_path: Path, options: tuple[object, ...]) -> None:
     ended = kdc("predict", "--teacher", "timm:resnet10t", "--data", "digits", "--out", tmp_path / "a.csv", *options)
     assert ended.code == 2
-    assert ("of teachers that answer by words" in ended.err) or ("--plan says" in ended.err)
+    assert ("for teachers that answer in words" in ended.err) or ("--plan says" in ended.err)
 
 
 def test_no_student_learns_from_an_endpoint_directly(kdc: Kdc, tmp_path: Path) -> None:
