@@ -9,6 +9,7 @@ from pydantic import Field
 from compressor.schema.accuracy import Accuracy, Gain, LostClass, Score
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
+from compressor.schema.completion_filters import Filtered
 from compressor.schema.preprocess import OfTask, TaskName
 from compressor.schema.provenance import Ancestor
 from compressor.schema.quantization import Quantization, Scheme
@@ -50,7 +51,8 @@ class DataInfo(Noun):
     """Which data. `fingerprint`: sha256 over class names, and the split, label and pixels of every sample; names,
     places and formats of files are not in it. `notes`: what was split off, and how, and what makes figures worth less.
     `skipped`: images that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
-    labelled data alone, whether or not `unlabelled` images joined it."""
+    labelled data alone, whether or not `unlabelled` images joined it. `completions`: a teacher's, which took the place
+    of the training split, and how many of them were left out."""
 
     source: str
     fingerprint: str
@@ -59,6 +61,7 @@ class DataInfo(Noun):
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     unlabelled: UnlabelledInfo | None = None
+    completions: Filtered | None = None
 
 
 class Softened(Noun):

@@ -35,7 +35,7 @@ class TaskRow:
     how its data and models are known. `columns`: whether columns of its tables may be stated. `runtimes`: those that
     its models are built for; none named: all. `shown`: what a batch is
     made of, where that is parts of samples. `completes`: where its `answerer` is, of models that answer prompts in
-    words. `lacks`: what kdc cannot do with it yet."""
+    words, and what makes training data of such answers; `sequence`: the recipe for these. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -53,6 +53,7 @@ class TaskRow:
     runtimes: tuple[str, ...] = ()
     shown: str = ""
     completes: str = ""
+    sequence: str = ""
     lacks: tuple[str, ...] = ()
 
 
@@ -98,6 +99,7 @@ TASKS: dict[str, TaskRow] = {
         columns=True,
         shown="blocks",
         completes="compressor.tasks.causal_lm.generation",
+        sequence="language_sequence",
         lacks=(
             *("kdc export", "kdc specialists", "--qat", "--students", "--profile", "--control"),
             *("--assistant", "--plan", "--precompute", "--race-losses"),

@@ -1,19 +1,25 @@
-"""What a causal language model answers to a prompt: token by token, greedily or drawn, the same for the same question."""
+"""What a causal language model answers to a prompt: token by token, greedily or drawn, the same for the same question;
+and such answers as documents to learn from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
+from compressor.data.samples import Split, contents_of
+from compressor.data.texts import digest_of, normalised
 from compressor.errors import KdcError
 from compressor.models.features import inner_of
 from compressor.models.loaded import LoadedModel
 from compressor.modes import freeze
 from compressor.schema.completions import Completion, Question
+from compressor.tasks.causal_lm.documents import Chat, Document, Message, Written
 from compressor.tasks.causal_lm.models.network import CausalLm, position_limit
+from compressor.tasks.causal_lm.opening import documents_of
 from compressor.tasks.causal_lm.tokenizer import DocumentTokenizer
 
-__all__ = ["answerer"]
+__all__ = ["answerer", "prompts_in", "split_of"]
 
 MOST_LENGTH = 1_000_000
 
@@ -99,3 +105,32 @@ def _text(tokenizer: DocumentTokenizer, ids: list[int], made: list[int]) -> str:
     """What the tokens say behind the prompt: some tokenizers leave out a blank at the start of what they decode."""
     whole, before = tokenizer.decoded([*ids, *made]), tokenizer.decoded(ids)
     return whole[len(before) :] if whole.startswith(before) else tokenizer.decoded(made)
+
+
+def split_of(rows: Sequence[Completion]) -> Split:
+    """Completions as a training split: of a chat the answer counts, else what follows the prompt."""
+    documents = [_document(row) for row in rows]
+    return Split(
+        name="train",
+        ids=tuple(row.digest[:16] for row in rows),
+        labels=np.zeros(len(rows), np.int64),
+        read=lambda number: documents[number],
+        contents=contents_of(digest_of([normalised(row.prompt), normalised(row.completion)]) for row in rows),
+    )
+
+
+def _document(row: Completion) -> Document:
+    if row.mode == "chat":
+        return Chat((Message("user", row.prompt), Message("assistant", row.completion)))
+    return Written(row.prompt + row.completion, len(row.prompt))
+
+
+def prompts_in(split: Split) -> list[str]:
+    """The prompts of a split: of a chat what the user says, first of all; of a text without one, none."""
+    prompts = []
+    for document in documents_of(split):
+        if isinstance(document, Chat):
+            prompts += [message.content for message in document.messages if message.role == "user"][:1]
+        elif isinstance(document, Written) and document.prompt:
+            prompts.append(document.text[: document.prompt])
+    return prompts
