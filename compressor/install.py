@@ -16,6 +16,8 @@ REQUIREMENTS = {
     "transformers": ">=4.56",
     # extra text, with transformers
     "tokenizers": ">=0.22",
+    # extra gguf
+    "gguf": ">=0.10",
     # extra openvino
     "openvino": ">=2026.0",
     "nncf": ">=3.4,<4",

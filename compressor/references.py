@@ -15,7 +15,7 @@ ANSWERING = f"{MODELS}; or api:URL#MODEL, an endpoint as OpenAI's"
 """Whatever `kdc predict` asks."""
 TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
 """What `kdc distill` learns from."""
-DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, hf:NAME_OR_PATH or digits"
+DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, jsonl:PATH, text:FILE, hf:NAME_OR_PATH or digits"
 
 LOCAL = "local-dir:"
 

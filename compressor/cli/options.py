@@ -153,7 +153,9 @@ Recipe = Annotated[
 InputSize = Annotated[int | None, typer.Option(min=8, max=4096, help="Of images: height and width in pixels.")]
 Task = Annotated[
     str | None,
-    typer.Option(help="image-classification or text-classification. Default: as the data and the models tell."),
+    typer.Option(
+        help="image-classification, text-classification or causal-lm. Default: as the data and the models tell."
+    ),
 ]
 TextColumn = Annotated[
     list[str] | None,

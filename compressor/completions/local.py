@@ -12,7 +12,7 @@ from compressor.data.prompts import read_prompts
 from compressor.errors import KdcError
 from compressor.progress import Progress
 from compressor.schema.completions import Completion, Completions, Question
-from compressor.schema.provenance import NOBODYS
+from compressor.schema.provenance import NOBODYS, UNKNOWN
 from compressor.schema.weights import Weights, joint, joint_terms
 from compressor.tasks.table import TASKS
 
@@ -47,7 +47,7 @@ def complete_here(
     answer: Callable[[Question], Completion] = importlib.import_module(TASKS[task].completes).answerer(
         model, set_up().device
     )
-    terms = _terms_of(weights)
+    terms = _terms_of(weights, asking.licence)
     with growing(out, resume=resume) as table:
         there = matched(table.rows, questions, terms, name)
         missing = [question for question in questions if question.key not in there]
@@ -68,11 +68,12 @@ def complete_here(
         )  # fmt: skip
 
 
-def _terms_of(weights: Weights) -> dict[str, str]:
-    """Under which a model's answers are used: also under what holds for all that it was made of."""
+def _terms_of(weights: Weights, licence: str | None) -> dict[str, str]:
+    """Under which a model's answers are used: also under what holds for all that it was made of. Where somebody states
+    a `licence`, what is not known of these says no more."""
     licences = [ancestor.licence for ancestor in weights.provenance]
-    known = [licence for licence in licences if not licence.startswith(NOBODYS)] or licences
-    return {"licence": joint(known), "terms": joint_terms(ancestor.terms for ancestor in weights.provenance)}
+    ours = [name for name in licences if not name.startswith(NOBODYS) and (name != UNKNOWN or licence is None)]
+    return {"licence": joint(ours or licences), "terms": joint_terms(row.terms for row in weights.provenance)}
 
 
 def _answered(answer: Callable[[Question], Completion], question: Question, *, keeps: bool) -> Completion | Unanswered:

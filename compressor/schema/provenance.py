@@ -77,7 +77,7 @@ class LicenceRule(Noun):
         if not self.require or ancestor.licence.startswith(NOBODYS):
             return None
         wanted = f"require: {', '.join(self.require)}"
-        if ancestor.licence == UNKNOWN:
+        if UNKNOWN in _parts(ancestor.licence):
             return f"{wanted} (its licence is not known)"
         if _any(self.require, [ancestor.licence]):
             return None

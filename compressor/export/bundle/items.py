@@ -186,7 +186,7 @@ def _judge(workspace: Workspace, network: nn.Module, student: LoadedModel, recor
         reference,
         batch=profile.batch,
         threads=profile.threads,
-        needed=needed(profile, right, len(validation), taught and accuracy_in(taught)),
+        needed=needed(profile, right, len(validation), None if taught is None else accuracy_in(taught)),
         max_drop=AIM * profile.max_drop,
     )
 

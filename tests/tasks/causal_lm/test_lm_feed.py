@@ -28,8 +28,8 @@ from tests.kit import Hearing
 from tests.tasks.causal_lm.kit import documents, write_jsonl, write_llama
 
 CPU = torch.device("cpu")
-LABELS = [{"name": "cross_entropy"}]
-BOTH = [{"name": "kd", "temperature": 2.0}, *LABELS]
+LABELS: list[dict[str, Any]] = [{"name": "cross_entropy"}]
+BOTH: list[dict[str, Any]] = [{"name": "kd", "temperature": 2.0}, *LABELS]
 
 
 @pytest.fixture(scope="module")

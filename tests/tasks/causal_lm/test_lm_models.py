@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,13 +93,14 @@ def test_all_layers_kept_is_the_teacher_bit_for_bit(teacher: LoadedModel) -> Non
 def test_a_cut_model_is_the_layers_it_says(teacher: LoadedModel) -> None:
     """Layer 3 stands where layer 1 was, is called so, and counts its cache so; embeddings stay tied."""
     student = create_student("layers:2", "pretrained", None, teacher)
-    ours, theirs = network_of(student).model, network_of(teacher).model
+    ours: Any = network_of(student).model
+    theirs: Any = network_of(teacher).model
     for new, old in enumerate((0, 3)):
-        mine, before = ours.model.layers[new], theirs.model.layers[old]  # type: ignore[union-attr,index]
+        mine, before = ours.model.layers[new], theirs.model.layers[old]
         assert all(torch.equal(mine.state_dict()[name], value) for name, value in before.state_dict().items())
         assert mine.self_attn.layer_idx == new
-    assert ours.config.num_hidden_layers == 2  # type: ignore[union-attr]
-    assert ours.lm_head.weight is ours.model.embed_tokens.weight  # type: ignore[union-attr]
+    assert ours.config.num_hidden_layers == 2
+    assert ours.lm_head.weight is ours.model.embed_tokens.weight
     assert student.weights.parameters == sum(p.numel() for p in ours.parameters())
     assert student.notes == (
         f"student layers:2: layers 0, 3 of the 4 of {teacher.weights.source} (0 to 3), with the teacher's weights",
