@@ -92,8 +92,7 @@ def _told(ancestor: Ancestor) -> Iterator[tuple[str, str]]:
     for licence in dict.fromkeys([ancestor.licence, *parts, *bare]):
         yield "its licence is", licence
     yield "its terms are", ancestor.terms
-    for name in dict.fromkeys([*JOINTS.split(ancestor.model), ancestor.model]):
-        yield "its model is", name
+    yield "its model is", ancestor.model
     yield "it is", ancestor.source
 
 
