@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from compressor.api import (
         BundleResult,
         ComparisonResult,
+        CompletionPlanResult,
+        CompletionsResult,
         DevicesResult,
         DoctorResult,
         EstimatesResult,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
         measure,
         plan_distill,
         plan_export,
+        plan_predict,
         precompute,
         predict,
         report,
@@ -61,6 +64,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BundleResult",
     "ComparisonResult",
+    "CompletionPlanResult",
+    "CompletionsResult",
     "DevicesResult",
     "DoctorResult",
     "EstimatesResult",
@@ -83,6 +88,7 @@ __all__ = [
     "measure",
     "plan_distill",
     "plan_export",
+    "plan_predict",
     "precompute",
     "predict",
     "profiles",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CUT", "DATA", "HUBS", "MODELS", "TEACHERS", "TRAINABLE", "Reference"]
+__all__ = ["ANSWERING", "CUT", "DATA", "HUBS", "MODELS", "TEACHERS", "TRAINABLE", "Reference"]
 
 HUBS = "timm:NAME, timm:NAME@CHECKPOINT, timm:local-dir:PATH, hf:REPO_OR_PATH"
 """Models that others made."""
@@ -11,6 +11,8 @@ TRAINABLE = f"{HUBS} or run:DIR"
 """What `kdc teach` and `kdc specialists` train on."""
 MODELS = f"{HUBS}, run:DIR or specialists:DIR"
 """Whatever answers by a network."""
+ANSWERING = f"{MODELS}; or api:URL#MODEL, an endpoint as OpenAI's"
+"""Whatever `kdc predict` asks."""
 TEACHERS = f"{HUBS}, run:DIR, specialists:DIR, outputs:FILE, self or peers"
 """What `kdc distill` learns from."""
 DATA = "folder:PATH, idx:PATH, parquet:PATH, csv:PATH, jsonl:PATH, text:FILE, hf:NAME_OR_PATH or digits"

@@ -360,6 +360,7 @@ def test_the_whole_way_in_python(
     assert (run.out / "student.safetensors").read_bytes() == (student_run / "student.safetensors").read_bytes()
     assert any(note.startswith("data folder:") for note in told.notes)
     table = compressor.predict(teacher=run.reference, data=start["data"], out=tmp_path / "answers.csv", progress=told)
+    assert isinstance(table, compressor.PredictionsResult)
     typed = kdc("predict", "--teacher", run.reference, "--data", start["data"], "--out", tmp_path / "b.csv", "--json")
     assert json.loads(typed.out) | {"out": str(table.out)} == table.to_dict()
     assert table.out.read_bytes() == (tmp_path / "b.csv").read_bytes()

@@ -262,6 +262,8 @@ def takers(path: Path, more_than: int) -> Iterator[str]:
 
 LONG = {
     # A parameter an option.
+    "compressor/api/predicting.py predict",
+    "compressor/cli/predict.py predict",
     "compressor/cli/ship.py export",
     "compressor/cli/train.py distill",
     # One value after the other into a noun; parts of it would mean nothing alone.

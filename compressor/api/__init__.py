@@ -3,7 +3,7 @@
 teach, specialists, distill, precompute, predict    training, and a teacher's predictions
 export, measure, report, check                      from a student to a verdict
 compare                                             several bundles side by side: kdc report A B C
-plan_distill, plan_export                           what distill and export would do: --plan
+plan_distill, plan_export, plan_predict             what distill, export and predict would do: --plan
 students, estimate_students                         what a device can carry, before any training
 doctor                                              what works on this machine, or on a device
 
@@ -19,22 +19,26 @@ from compressor.api.comparing import compare
 from compressor.api.diagnosis import doctor
 from compressor.api.distillation import distill, plan_distill, precompute
 from compressor.api.estimates import EstimatesResult, estimate_students
+from compressor.api.predicting import plan_predict, predict
 from compressor.api.results import (
     BundleResult,
     ComparisonResult,
+    CompletionsResult,
     PredictionsResult,
     ReportResult,
     RunResult,
     SpecialistsResult,
 )
-from compressor.api.results_before import DoctorResult, PlanResult, StudentsResult
+from compressor.api.results_before import CompletionPlanResult, DoctorResult, PlanResult, StudentsResult
 from compressor.api.several import DevicesResult
 from compressor.api.ship import check, export, measure, plan_export, report
-from compressor.api.train import predict, specialists, teach
+from compressor.api.train import specialists, teach
 
 __all__ = [
     "BundleResult",
     "ComparisonResult",
+    "CompletionPlanResult",
+    "CompletionsResult",
     "DevicesResult",
     "DoctorResult",
     "EstimatesResult",
@@ -53,6 +57,7 @@ __all__ = [
     "measure",
     "plan_distill",
     "plan_export",
+    "plan_predict",
     "precompute",
     "predict",
     "report",

@@ -67,7 +67,16 @@ class Asked:
             "input_size": input_size, "recipe": wanted.recipe(), "control": self.control,
             "qat": scheme() if self.qat else None, "assistants": self.assistants,
         }  # fmt: skip
-        return parse(Request, values, "distill"), wanted if recipe is None else None
+        request = parse(Request, values, "distill")
+        self._refuse_unlicensed(request, heard)
+        return request, wanted if recipe is None else None
+
+    def _refuse_unlicensed(self, request: "Request", heard: Progress) -> None:
+        """Raise KdcError where the profile rules a licence out that the request brings."""
+        if self.profile is not None and (device := profile_of(self.profile)).licence.stated:
+            from compressor.models.licences import require_permitted
+
+            require_permitted(request, device.licence, f"profile {device.name}", heard)
 
     def _task(self, heard: Progress) -> str:
         """Which task it is. Raises KdcError for what kdc cannot do with it yet."""

@@ -32,6 +32,11 @@ LIMITS: dict[str, tuple[float, float]] = {
     "count": (1, 10_000),
     "jobs": (1, 1_000),
     "top_k": (1, 1_000_000),
+    "temperature": (0, 100),
+    "max_tokens": (1, 1_000_000),
+    "samples": (1, 1_000),
+    "concurrency": (1, 256),
+    "timeout": (1, 86_400),
     "race_share": (0.01, 100),
     "rounds": (11, 100_000),
     "seconds": (1, 1_000_000),
@@ -147,7 +152,7 @@ def _number(name: str, value: Any) -> Any:
     low, high = LIMITS[name]
     if value is None:
         return None  # where that is no default, it fails where it is used
-    is_integer = name not in ("clip_seconds", "race_share", "seconds")
+    is_integer = name not in ("clip_seconds", "race_share", "seconds", "temperature", "timeout")
     try:
         if isinstance(value, bool):
             raise TypeError

@@ -11,6 +11,7 @@ from compressor.errors import EXIT_PASS
 if TYPE_CHECKING:
     from compressor.report import Results, Trend
     from compressor.schema.accuracy import Score
+    from compressor.schema.completions import Completions
     from compressor.schema.predictions import Predictions
     from compressor.schema.report import Report, Row
     from compressor.schema.side_by_side import SideBySide
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BundleResult",
     "ComparisonResult",
+    "CompletionsResult",
     "PredictionsResult",
     "ReportResult",
     "RunResult",
@@ -141,6 +143,29 @@ class PredictionsResult(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         return self.predictions.model_dump(mode="json")
+
+
+@dataclass(frozen=True, repr=False)
+class CompletionsResult(Shown):
+    """A language model's answers to prompts, in the table `out`."""
+
+    out: Path
+    completions: "Completions"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """How the table is named as a teacher: "outputs:FILE"."""
+        return f"outputs:{self.out}"
+
+    @property
+    def summary(self) -> str:
+        done, unanswered = self.completions, sum(self.completions.unanswered.values())
+        without = f", {unanswered:,} have no answer that can be used" if unanswered else ""
+        return f"{self.out}: {done.asked:,} answers more, {done.before:,} were there{without}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.completions.model_dump(mode="json")
 
 
 @dataclass(frozen=True, repr=False)

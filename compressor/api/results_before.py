@@ -9,10 +9,11 @@ from compressor.errors import EXIT_MISSING, EXIT_PASS
 
 if TYPE_CHECKING:
     from compressor.schema.base import Noun
+    from compressor.schema.completions import CompletionPlan
     from compressor.schema.forecast import ExportForecast, Forecast
     from compressor.schema.students import Students
 
-__all__ = ["DoctorResult", "PlanResult", "StudentsResult"]
+__all__ = ["CompletionPlanResult", "DoctorResult", "PlanResult", "StudentsResult"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,6 +39,23 @@ class StudentsResult(Shown):
 
     def _repr_html_(self) -> str:
         return f"{super()._repr_html_()}<pre>{html.escape(self.text)}</pre>"
+
+
+@dataclass(frozen=True, repr=False)
+class CompletionPlanResult(Shown):
+    """What `predict` would ask a language model for: its `plan`, and as a `text`."""
+
+    plan: "CompletionPlan"
+    text: str
+    exit_code: int = EXIT_PASS
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        return self.text.rstrip().splitlines()[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.plan.model_dump(mode="json")
 
 
 @dataclass(frozen=True, repr=False)

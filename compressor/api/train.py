@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compressor.api.call import Listener, StrPath, api_call, listener
-from compressor.api.results import PredictionsResult, RunResult, SpecialistsResult
+from compressor.api.results import RunResult, SpecialistsResult
 from compressor.api.task import task_asked
-from compressor.api.values import Assignments, assignments, optional_path, path_of, recipe_of, several, text_of
+from compressor.api.values import Assignments, assignments, path_of, recipe_of, several, text_of
 from compressor.errors import KdcError
 from compressor.progress import Progress
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from compressor.api.values import RecipeLike
     from compressor.schema.recipe import Recipe
 
-__all__ = ["predict", "specialists", "teach"]
+__all__ = ["specialists", "teach"]
 
 
 @api_call
@@ -151,59 +151,6 @@ def specialists(
     to = Destination(folder, resume=resume, overwrite=overwrite)
     done = run(request, to, jobs=jobs, progress=heard)
     return SpecialistsResult(folder, done, heard.warnings)
-
-
-@api_call
-def predict(
-    *,
-    teacher: str,
-    data: str,
-    out: StrPath,
-    task: str | None = None,
-    text_column: str | Sequence[str] | None = None,
-    label_column: str | None = None,
-    top_k: int | None = None,
-    labels_only: bool = False,
-    teacher_classes: StrPath | None = None,
-    unlabelled: str | None = None,
-    pixel_range: tuple[float, float] | None = None,
-    skip_bad: bool = False,
-    overwrite: bool = False,
-    progress: bool | Progress = False,
-) -> PredictionsResult:
-    """Write a teacher's answers to all samples into a table: log-probabilities of all classes, by sample id.
-
-    Args:
-        teacher: the model that answers, e.g. "timm:NAME", "run:DIR" or "specialists:DIR".
-        data: see `teach`.
-        out: the table, .csv or .parquet; the result's `reference` names it as a teacher.
-        top_k: only so many of the most probable classes of each sample, and the rest's mass.
-        labels_only: only the most probable class of each sample.
-        task, text_column, label_column: see `teach`.
-        teacher_classes, unlabelled: see `distill`.
-        pixel_range: black and white of deep images, as `pixel_range` in a recipe; runs know their own.
-        skip_bad: leave out images that cannot be read.
-        overwrite: replace the file.
-        progress: see `compressor.api`.
-
-    Raises:
-        KdcError: see `teach`.
-    """
-    from compressor.distill import predict as run
-    from compressor.tasks.table import require_able
-
-    asked = task_asked(locals())
-    heard, table = listener(progress), path_of(out, "--out")
-    teacher, data = text_of(teacher, "--teacher"), text_of(data, "--data")
-    classes = optional_path(teacher_classes, "--teacher-classes")
-    name = asked.named(data, [teacher], [], heard)
-    require_able(name, "kdc predict")
-    done = run(
-        teacher, data, table, top_k=top_k, labels_only=labels_only, teacher_classes=classes,
-        unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite, task=name,
-        columns=asked.columns, progress=heard,
-    )  # fmt: skip
-    return PredictionsResult(table, done, heard.warnings)
 
 
 def _teaching_recipe(

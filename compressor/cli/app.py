@@ -10,6 +10,7 @@ import typer
 
 from compressor import __version__
 from compressor.cli import info, ship, train
+from compressor.cli import predict as predicting
 from compressor.cli import students as choosing
 from compressor.errors import EXIT_INTERRUPTED, EXIT_PASS, EXIT_USAGE, KdcError, explained
 from compressor.processes import interruption
@@ -32,8 +33,8 @@ profiles_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Hardware profiles: the devices kdc knows, and your own."
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    train.teach, train.specialists, train.distill, train.predict, ship.export, ship.measure, ship.report, ship.check,
-    choosing.students, info.losses, info.doctor, info.demo,
+    train.teach, train.specialists, train.distill, predicting.predict, ship.export, ship.measure, ship.report,
+    ship.check, choosing.students, info.losses, info.doctor, info.demo,
 )  # fmt: skip
 """In the order of --help."""
 

@@ -58,10 +58,11 @@ __all__ = [
     "Throughput",
     "Tracker",
     "Unlabelled",
+    "finite",
 ]
 
 
-def _number(value: float) -> float:
+def finite(value: float) -> float:
     """NaN is neither below a minimum nor above a maximum."""
     if math.isnan(value):
         raise typer.BadParameter("nan is no number")
@@ -108,7 +109,7 @@ AllowSurgery = Annotated[
 RaceShare = Annotated[
     float,
     typer.Option(
-        min=0.01, max=100, callback=_number, help="How long all trials of the race may take together, in trainings."
+        min=0.01, max=100, callback=finite, help="How long all trials of the race may take together, in trainings."
     ),
 ]
 RaceLosses = Annotated[
@@ -225,7 +226,7 @@ Rounds = Annotated[
     int, typer.Option(min=11, max=100_000, help="Rounds of latency blocks; more while a verdict is open.")
 ]
 Seconds = Annotated[
-    float, typer.Option(min=1, max=1_000_000, callback=_number, help="Seconds for the latency rounds in all.")
+    float, typer.Option(min=1, max=1_000_000, callback=finite, help="Seconds for the latency rounds in all.")
 ]
 Throughput = Annotated[
     bool, typer.Option("--throughput/--no-throughput", help="Also try how many images a second go through.")

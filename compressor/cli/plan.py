@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from compressor.api import PlanResult
+    from compressor.api import CompletionPlanResult, PlanResult
 
 __all__ = ["show_plan"]
 
 
-def show_plan(done: "PlanResult", as_json: bool) -> NoReturn:
+def show_plan(done: "PlanResult | CompletionPlanResult", as_json: bool) -> NoReturn:
     """The exit code says whether anything that can be checked now would stop the command, or the export after it."""
     from compressor.terminal.console import show_json, show_result
 

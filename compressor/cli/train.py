@@ -1,4 +1,4 @@
-"""kdc teach, specialists, distill and predict: a signature, help and one call a command."""
+"""kdc teach, specialists and distill: a signature, help and one call a command."""
 
 import json
 import os
@@ -23,7 +23,6 @@ from compressor.cli.options import (
     LabelColumn,
     MaxLength,
     Overwrite,
-    OverwriteFile,
     Plan,
     Precompute,
     Qat,
@@ -47,12 +46,12 @@ from compressor.cli.options import (
 )
 from compressor.cli.plan import show_plan
 from compressor.errors import KdcError
-from compressor.references import MODELS, TRAINABLE
+from compressor.references import TRAINABLE
 
 if TYPE_CHECKING:
     from compressor.api import RunResult
 
-__all__ = ["distill", "predict", "specialists", "teach"]
+__all__ = ["distill", "specialists", "teach"]
 
 
 def teach(
@@ -220,51 +219,6 @@ def _refuse_with_precompute(*, makes_run: bool, assistant: bool, race: bool, con
         )
     if control:
         raise KdcError("--precompute trains nothing, so there is nothing to compare: --control has no meaning with it")
-
-
-def predict(
-    teacher: Annotated[str, typer.Option(help=f"The model that predicts: {MODELS}.")],
-    data: Data,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table, .csv or .parquet: --teacher outputs:FILE.")],
-    task: Task = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1_000_000, help="Only the K most probable classes of each sample, and the rest's mass."
-        ),
-    ] = None,
-    labels_only: Annotated[
-        bool, typer.Option("--labels-only", help="Only the most probable class of each sample.")
-    ] = False,
-    teacher_classes: TeacherClasses = None,
-    unlabelled: Annotated[
-        str | None, typer.Option(metavar="REF", help="Also images without labels, as kdc distill takes them.")
-    ] = None,
-    pixel_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="BLACK WHITE", help="Of deep images, as pixel_range in a recipe; runs know their own."),
-    ] = None,
-    skip_bad: SkipBad = False,
-    overwrite: OverwriteFile = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write a teacher's predictions on all samples into a table: log-probabilities of all classes, by sample id."""
-    from compressor import api
-    from compressor.terminal.console import progress_for, show_json, show_line
-
-    done = api.predict(
-        teacher=teacher, data=data, out=out, task=task, text_column=text_column, label_column=label_column,
-        top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
-        unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, overwrite=overwrite,
-        progress=progress_for(quiet),
-    )  # fmt: skip
-    if as_json:
-        show_json(json.dumps(done.to_dict(), indent=2))
-    else:
-        show_line(f"{done.summary}; teach with --teacher {done.reference}")
 
 
 def _show_run(done: "RunResult", as_json: bool) -> None:

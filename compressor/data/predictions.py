@@ -2,7 +2,8 @@
 
 One row a sample; column `id` names it as the data does, `split` may be there and is not read. kdc writes `content` too,
 which says what the image showed that was answered, and `seen`: whether the teacher was trained on it. By `content` an
-answer finds its image under another name, and none that was put in the place of the old one. Besides, one of:
+answer finds its image under another name, and none that was put in the place of the old one. By hand `model`, `licence`
+and `terms` can say whose answers they are (`data.table_ancestors`). Besides, one of:
 
     label                                                  the class alone
     class_1 … class_k, probability_1 … probability_k       the k most probable; `probability_rest` may be there
@@ -26,9 +27,11 @@ from numpy.typing import NDArray
 from compressor.data.labels import listed
 from compressor.data.prediction_files import RawTable, read_table
 from compressor.data.samples import Split
+from compressor.data.table_ancestors import PROVENANCE, ancestors_in
 from compressor.errors import KdcError, did_you_mean
 from compressor.names import escaped, spelt
 from compressor.schema.predictions import Kind, OutputsInfo
+from compressor.schema.provenance import Ancestor
 
 __all__ = ["NOTHING", "AnswerTable", "read_outputs"]
 
@@ -42,7 +45,7 @@ LEAST_REST = 1e-6
 """What of the mass is left for the classes outside the top k, where the file does not say it and it is less, is none:
 float32 could not tell it from rounding."""
 
-BESIDE = ("content", "seen")
+BESIDE = ("content", "seen", *PROVENANCE)
 """Columns of kdc's own tables. In one that was made by hand they may be classes."""
 
 PREFIXES = ("probability", "log_probability", "logit")
@@ -67,7 +70,7 @@ class AnswerTable:
     `top_k` [N, 2k + 1]: class numbers, log-probabilities, log of the mass of all other classes (as
     `distill.answer_codec` keeps them). `zero`: the id of a sample whose answer has a probability of 0, if one has.
     `contents`: what is shown (`Split.contents`) -> id, where the table says it; `seen`: the ids of what its teacher was
-    trained on, where that is known."""
+    trained on, where that is known; `ancestors`: whose answers they are."""
 
     kind: Kind
     top_k: int | None
@@ -78,6 +81,7 @@ class AnswerTable:
     sha256: str
     contents: Mapping[int, str] | None = None
     seen: frozenset[str] | None = None
+    ancestors: tuple[Ancestor, ...] = ()
 
     def named(self, split: Split) -> list[str | None]:
         """The id under which the table answers each sample of a split, None where it has no answer: by what the image
@@ -124,7 +128,10 @@ def read_outputs(path: Path, class_names: Sequence[str]) -> AnswerTable:
     zeros = np.flatnonzero((values.encoded <= NOTHING).any(axis=1))
     zero = list(rows)[zeros[0]] if len(zeros) else None
     digest = _sha256(values, class_names, rows, contents)
-    return AnswerTable(values.kind, values.top_k, rows, values.encoded, zero, table.info, digest, contents, seen)
+    ancestors = ancestors_in(table, f"outputs:{path}")
+    return AnswerTable(
+        values.kind, values.top_k, rows, values.encoded, zero, table.info, digest, contents, seen, ancestors
+    )
 
 
 def _contents(table: RawTable, ids: Sequence[str]) -> dict[int, str]:

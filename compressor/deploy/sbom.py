@@ -9,6 +9,7 @@ from typing import Any
 
 from compressor.runtimes import Runtime
 from compressor.schema.manifest import Manifest
+from compressor.schema.provenance import UNKNOWN, Ancestor
 from compressor.schema.student import Weights
 from compressor.tasks.shipping import Shipping
 
@@ -90,7 +91,8 @@ def _model(manifest: Manifest, shipping: Shipping, files: tuple[str, ...]) -> Js
 def _pedigree(teacher: Weights | None) -> Json:
     if teacher is None:
         return {"notes": "trained without a teacher apart from itself and its peers"}
-    return {"ancestors": [_teacher(teacher)], "notes": "distilled from the teacher's answers"}
+    ancestors = [_teacher(teacher), *map(_ancestor, teacher.ancestors)]
+    return {"ancestors": ancestors, "notes": "distilled from the teacher's answers"}
 
 
 def _teacher(teacher: Weights) -> Json:
@@ -103,6 +105,20 @@ def _teacher(teacher: Weights) -> Json:
         "properties": [
             {"name": "kdc:architecture", "value": teacher.architecture},
             {"name": f"kdc:{of}-sha256", "value": teacher.sha256},
+            {"name": "kdc:terms", "value": teacher.terms},
+        ],
+    }
+
+
+def _ancestor(ancestor: Ancestor) -> Json:
+    """Of a teacher that is made of several models, or learned from others, one of them."""
+    return {
+        "type": "machine-learning-model",
+        "name": ancestor.source if ancestor.model == UNKNOWN else ancestor.model,
+        "licenses": _licences(ancestor.licence),
+        "properties": [
+            {"name": "kdc:source", "value": ancestor.source},
+            {"name": "kdc:terms", "value": ancestor.terms},
         ],
     }
 

@@ -22,17 +22,20 @@ from compressor.distill.teacher.predictions import require_teachable
 from compressor.distill.token_heads import give_heads, head_for_views
 from compressor.distill.trainer import log_sizes, precompute_answers, train_and_save
 from compressor.distill.without_effect import refuse_without_effect
+from compressor.distill.written import of_completions
 from compressor.errors import KdcError
 from compressor.losses import LOSSES
 from compressor.models import LoadedModel, load_model, load_run
+from compressor.models.licences import refuse_broken
 from compressor.models.lineage import cut_from, load_teacher, told
 from compressor.models.lookup import of_peer, require_found
-from compressor.models.prediction_table import load_table, require_alone
+from compressor.models.prediction_table import load_completions, load_table, require_alone
 from compressor.models.references import NO_MODEL, is_table
 from compressor.processes.team import team
 from compressor.progress import Progress, Silent
 from compressor.schema.recipe import Recipe, Transfer
 from compressor.schema.student import Request, Student
+from compressor.schema.weights import merged
 from compressor.tasks.table import TASKS, task_named
 
 __all__ = [
@@ -193,8 +196,10 @@ def distillation(request: Request, progress: Progress, data: Dataset | None = No
     peers = [_peer(number, request, data) for number, _ in enumerate(recipe.peers)]
     plan = TrainingPlan(
         request, recipe, data, student, teacher, request.init, peers=tuple(peers), table=table,
+        written_by=written[1] if (written := load_completions(request)) else None,
         passes=request.steps_per_epoch, stage_data=stage_data,
     )  # fmt: skip
+    refuse_broken(recipe.licence, merged(filter(None, (student.weights, plan.taught_by))), "recipe", progress)
     give_heads(terms, student, teacher, progress)
     head_for_views(recipe.views, teacher)
     require_learnable(plan)
@@ -280,7 +285,7 @@ def training_data(request: Request, terms: Sequence[Term], progress: Progress) -
         columns=request.columns,
     )
     log_sizes(data, progress)
-    data = seen_before(request, data, progress)
+    data = of_completions(request, seen_before(request, data, progress), progress)
     data = transfer_set(data, request.recipe.transfer, labels_only=labels_only(terms), progress=progress)
     _warn_of_mixed(data, request.recipe, terms, progress)
     _require_counted(request, data)

@@ -37,7 +37,7 @@ class Origin:
 class TrainingPlan:
     """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
     images to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
-    assistant. `table`: a teacher's answers, in place of a teacher. `race`, `losses`: how the student was chosen, and
+    assistant. `table`: a teacher's answers, in place of a teacher; `written_by`: whose completions the training data are. `race`, `losses`: how the student was chosen, and
     how its losses are weighed; `learned`: the recipe with those, that the run records, where it is not the request's.
     `passes`: steps of an epoch, however few samples there are; None: once through the
     data. `stage`: which one of the request's recipe this is, from 1, where others follow; None: the last, or the only
@@ -52,6 +52,7 @@ class TrainingPlan:
     quantize: Callable[[Feed], tuple[LoadedModel, Quantization]] | None = None
     peers: tuple[LoadedModel, ...] = ()
     table: LoadedTable | None = None
+    written_by: Weights | None = None
     specialty: Specialty | None = None
     origin: Origin | None = None
     race: Race | None = None
@@ -74,7 +75,7 @@ class TrainingPlan:
     @property
     def taught_by(self) -> Weights | None:
         source = self.teacher or self.table
-        return source.weights if source else None
+        return source.weights if source else self.written_by
 
     @property
     def inputs(self) -> dict[str, Preprocess]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from compressor.distill.loop.learner import Term
 from compressor.errors import KdcError
-from compressor.models.references import NO_MODEL
+from compressor.models.references import NO_MODEL, holds_completions
+from compressor.schema.completion_filters import CompletionFilters
 from compressor.schema.recipe import Ensemble, TeacherAnswers
 from compressor.schema.student import Request
 from compressor.tasks.table import TASKS
@@ -27,3 +28,21 @@ def refuse_without_effect(request: Request, terms: Sequence[Term]) -> None:
         raise KdcError(f"{raw[0]} takes each logit by itself, and this teacher answers probabilities", "kd")
     if not request.other_teachers and recipe.ensemble != Ensemble():
         raise KdcError("recipe ensemble says how several teachers answer as one, and there is one", "leave it out")
+    _refuse_of_completions(request, terms)
+
+
+def _refuse_of_completions(request: Request, terms: Sequence[Term]) -> None:
+    teacher = request.teacher
+    if not holds_completions(teacher):
+        if request.recipe.completions != CompletionFilters():
+            raise KdcError(
+                "recipe completions says which completions are learned from, and the teacher gives none",
+                "--teacher outputs:FILE.jsonl",
+            )
+        return
+    asking = [term.name for term in terms if term.asks_teacher and term.loss.ever]
+    if asking:
+        raise KdcError(
+            f"recipe losses: {asking[0]} asks the teacher, and {teacher} holds what it wrote, and no more",
+            "cross_entropy",
+        )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compressor.errors import KdcError
 from compressor.models.loaded import LoadedModel, Several, probe_of
 from compressor.schema.recipe import Ensemble
-from compressor.schema.student import Weights
+from compressor.schema.weights import Weights, joint, joint_terms, merged
 from compressor.tasks.table import task_named
 
 __all__ = ["TOGETHER", "combined", "resized_members"]
@@ -59,11 +59,13 @@ def combined(models: Sequence[LoadedModel], ensemble: Ensemble) -> LoadedModel:
         source=TOGETHER.join(model.weights.source for model in models),
         architecture=TOGETHER.join(model.weights.architecture for model in models),
         sha256=_sha256([ensemble.of, *parts]),
-        licence=" AND ".join(dict.fromkeys(model.weights.licence for model in models)),
         parameters=sum(model.weights.parameters for model in models),
         preprocess_sha256=_sha256([model.preprocess.model_dump_json() for model in models]),
         classes_sha256=_sha256([str(model.weights.classes_sha256) for model in models]),
         probe=probe_of(network, largest),
+        licence=joint(model.weights.licence for model in models),
+        terms=joint_terms(model.weights.terms for model in models),
+        ancestors=merged(model.weights for model in models),
     )
     return LoadedModel(network, largest, models[0].class_names, identity, models[0].family)
 

@@ -3,16 +3,20 @@ its code. A repository of the hub, or a folder in its layout."""
 
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from compressor.data.places import entries
 from compressor.errors import KdcError, first_line, needs
 from compressor.install import install_line
 from compressor.models.building import config_in, require_files
-from compressor.models.cards import licence_in
+from compressor.models.cards import CardTerms, terms_in
 from compressor.models.checkpoints.files import require_weights
+from compressor.schema.provenance import UNKNOWN
+from compressor.terminal.printable import one_line
 
 __all__ = [
     "TRANSFORMERS",
@@ -24,10 +28,14 @@ __all__ = [
     "require_hf",
     "require_plain_config",
     "stored_in",
+    "terms_of",
     "transformers_library",
 ]
 
 TRANSFORMERS = install_line("transformers")
+
+TERMS = re.compile("licen[cs]e|terms|copying|eula", re.IGNORECASE)
+"""Files that say what a model may be used for."""
 
 
 def transformers_library() -> Any:
@@ -150,16 +158,31 @@ def class_names_in(config: Any, source: str) -> list[str] | None:
 
 
 def licence_of(reference: str, config: Any) -> str:
-    """The licence that the model card names, or the configuration, or "unknown"."""
+    """The licence that the configuration names, or the model card, or "unknown"."""
+    stated = (getattr(config, "pretrained_cfg", None) or {}).get("license") or getattr(config, "license", None)
+    if not stated:
+        stated = _card_of(reference).licence
+    return str(stated)[:200] if isinstance(stated, (str, list)) and stated else UNKNOWN
+
+
+def terms_of(reference: str) -> str:
+    """What is said of the use of a model beside its licence: by its card, or else which files in its folder do; or
+    "unknown"."""
+    stated = _card_of(reference).terms
+    if stated is None and Path(reference).is_dir():
+        files = [entry.name for entry in entries(Path(reference)) if TERMS.search(entry.stem) and entry.is_file()]
+        stated = one_line(", ".join(files))[:200]
+    return stated or UNKNOWN
+
+
+def _card_of(reference: str) -> CardTerms:
+    """What the card says, where there is one."""
     from huggingface_hub import try_to_load_from_cache
 
-    stated = (getattr(config, "pretrained_cfg", None) or {}).get("license") or getattr(config, "license", None)
     card = Path(reference) / "README.md"
-    if not stated and not Path(reference).is_dir():
+    if not Path(reference).is_dir():
         try:
             card = Path(in_cache(reference, "README.md"))
         except Exception:  # a model without a card, or the hub away while its weights lie in the cache
             card = Path(str(try_to_load_from_cache(reference, "README.md")))
-    if not stated and card.is_file():
-        stated = licence_in(card)
-    return str(stated)[:200] if isinstance(stated, (str, list)) and stated else "unknown"
+    return terms_in(card) if card.is_file() else CardTerms()

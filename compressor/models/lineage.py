@@ -9,18 +9,49 @@ from compressor.models.classes import map_classes
 from compressor.models.ensemble import TOGETHER, combined, resized_members
 from compressor.models.loaded import LoadedModel, with_classes
 from compressor.models.references import NO_MODEL, is_table, load_model, with_class_file
+from compressor.names import line_fault
 from compressor.progress import Progress, Silent
+from compressor.schema.provenance import NOBODYS, UNKNOWN, Ancestor
 from compressor.schema.student import DataInfo, Request, Student, Weights
 from compressor.tasks.table import task_named
 
-__all__ = ["cut_from", "data_of", "last_part", "load_teacher", "public", "teacher_of", "told"]
+__all__ = ["cut_from", "data_of", "last_part", "load_teacher", "public", "stated", "teacher_of", "told"]
 
 SILENT = Silent()
 
 
 def public(weights: Weights) -> Weights:
-    """Weights without the folder in which they lay: a bundle travels, and paths tell about the machine."""
-    return weights.model_copy(update={"source": last_part(weights.source)})
+    """Weights without the folders in which they, and what they were made of, lay: a bundle travels, and paths tell
+    about the machine."""
+    return weights.model_copy(
+        update={"source": last_part(weights.source), "ancestors": tuple(map(_public_ancestor, weights.ancestors))}
+    )
+
+
+def _public_ancestor(ancestor: Ancestor) -> Ancestor:
+    """Servers of one's own call a model by the file that it lies in."""
+    model = Path(ancestor.model).name if ancestor.model.startswith("/") else ancestor.model
+    return ancestor.model_copy(update={"source": last_part(ancestor.source), "model": model})
+
+
+def stated(weights: Weights, licence: str | None, terms: str | None) -> Weights:
+    """`weights` with the licence and terms that somebody states of what they answer. Raises KdcError where they say
+    otherwise themselves."""
+    changes: dict[str, object] = {}
+    for name, text in (("licence", licence), ("terms", terms)):
+        told = getattr(weights, name)
+        if text is None or text == told:
+            continue
+        if told != UNKNOWN and not told.startswith(NOBODYS):
+            raise KdcError(f"--{name} {text}: {weights.source} says itself that it is {told}", "leave it out")
+        if (fault := line_fault(text)) or not text.strip():
+            raise KdcError(f"--{name} {fault or 'is empty'}", "a name, a link, a sentence")
+        changes[name] = text
+    changed = weights.model_copy(update=changes)
+    if changes and weights.ancestors:
+        alone = changed.model_copy(update={"ancestors": ()})
+        changed = changed.model_copy(update={"ancestors": (*alone.provenance, *weights.ancestors)})
+    return changed
 
 
 def last_part(reference: str) -> str:

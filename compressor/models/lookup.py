@@ -6,14 +6,22 @@ from pathlib import Path
 
 from compressor.data.prediction_files import require_table
 from compressor.errors import KdcError
+from compressor.models.licences import require_permitted
 from compressor.models.prediction_table import require_no_classes
-from compressor.models.references import NO_MODEL, class_file_names, is_table, parsed_model, require_own_size
+from compressor.models.references import (
+    NO_MODEL,
+    class_file_names,
+    holds_completions,
+    is_table,
+    parsed_model,
+    require_own_size,
+)
 from compressor.models.runs import read_student
 from compressor.models.specialists import read_specialists
 from compressor.references import CUT, TEACHERS, TRAINABLE, Reference
 from compressor.schema.student import Request
 from compressor.tasks.inference import task_of_model
-from compressor.tasks.table import task_named
+from compressor.tasks.table import TASKS, task_named
 
 __all__ = ["of_peer", "require_found", "require_model"]
 
@@ -27,6 +35,7 @@ def require_found(request: Request) -> None:
         for reference in (request.teacher, *request.other_teachers):
             _require_teacher(reference, request.task)
         _require_students(request)
+    require_permitted(request, request.recipe.licence, "recipe")
     if request.teacher_classes is not None and request.teacher not in NO_MODEL:
         require_no_classes(request)
         class_file_names(Path(request.teacher_classes))
@@ -43,10 +52,19 @@ def _require_teacher(reference: str, task: str) -> None:
     if reference in NO_MODEL:
         return
     table = Reference.parse(reference).folder("outputs")
-    if table is not None:
+    if table is not None and TASKS[task].completes:
+        _require_completions(table, reference)
+    elif table is not None:
         require_table(table)
     else:
         require_model(reference, TEACHERS, None, task)
+
+
+def _require_completions(table: Path, reference: str) -> None:
+    if not holds_completions(reference):
+        raise KdcError(f"{reference}: a language model learns from completions, in a file of JSON lines", "FILE.jsonl")
+    if not table.exists():
+        raise KdcError(f"the table of completions {table} does not exist", "kdc predict --teacher … --out FILE.jsonl")
 
 
 def require_model(reference: str, permitted: str, input_size: int | None, task: str | None = None) -> None:

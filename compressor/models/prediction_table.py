@@ -4,12 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressor.data.completion_files import CompletionTable, ancestors_of, read_completions
 from compressor.data.predictions import AnswerTable, read_outputs
 from compressor.errors import EXIT_MISSING, KdcError
-from compressor.models.references import TABLE, is_table
-from compressor.schema.student import Request, Student, Weights
+from compressor.models.references import TABLE, holds_completions, is_table
+from compressor.schema.student import Request, Student
+from compressor.schema.weights import Weights, joint, joint_terms
 
-__all__ = ["LoadedTable", "find_table", "load_table", "require_alone", "require_no_classes", "same_table"]
+__all__ = [
+    "LoadedTable",
+    "find_table",
+    "load_completions",
+    "load_table",
+    "require_alone",
+    "require_no_classes",
+    "same_table",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +39,41 @@ def require_no_classes(request: Request) -> None:
 def load_table(request: Request, class_names: Sequence[str]) -> LoadedTable | None:
     """The table that a request names, for these classes; None where its teacher is something else. Raises KdcError."""
     require_alone(request)
-    if not is_table(request.teacher):
+    if not is_table(request.teacher) or holds_completions(request.teacher):
         return None
     require_no_classes(request)
     answers = read_outputs(Path(request.teacher.removeprefix(TABLE)), class_names)
-    teacher = answers.info.teacher if answers.info else None
+    told, ancestors = answers.info and answers.info.teacher, answers.ancestors
     weights = Weights(
         source=request.teacher,
-        architecture=teacher.architecture if teacher else "unknown",
+        architecture=told.architecture if told else joint(ancestor.model for ancestor in ancestors),
         sha256=answers.sha256,
-        licence=teacher.licence if teacher else "unknown",
+        licence=told.licence if told else joint(ancestor.licence for ancestor in ancestors),
+        terms=told.terms if told else joint_terms(ancestor.terms for ancestor in ancestors),
         parameters=0,
+        ancestors=ancestors,
     )
     return LoadedTable(answers, weights)
+
+
+def load_completions(request: Request) -> tuple[CompletionTable, Weights] | None:
+    """The table of completions that a request names, and whose they are; None where its teacher is something else.
+    Raises KdcError."""
+    require_alone(request)
+    if not holds_completions(request.teacher):
+        return None
+    table = read_completions(Path(request.teacher.removeprefix(TABLE)))
+    ancestors = ancestors_of(table.rows, request.teacher)
+    weights = Weights(
+        source=request.teacher,
+        architecture=joint(ancestor.model for ancestor in ancestors),
+        sha256=table.sha256,
+        licence=joint(ancestor.licence for ancestor in ancestors),
+        terms=joint_terms(ancestor.terms for ancestor in ancestors),
+        parameters=0,
+        ancestors=ancestors,
+    )
+    return table, weights
 
 
 def require_alone(request: Request) -> None:

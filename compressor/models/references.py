@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from compressor.data.completion_files import ENDING
 from compressor.errors import KdcError, did_you_mean
 from compressor.files.reading import read_bytes
 from compressor.models import runs, specialists
@@ -17,6 +18,7 @@ __all__ = [
     "NO_MODEL",
     "TABLE",
     "class_file_names",
+    "holds_completions",
     "is_table",
     "load_model",
     "parsed_model",
@@ -37,6 +39,12 @@ OWN = ("run", "specialists")
 
 def is_table(reference: str) -> bool:
     return Reference.parse(reference).folder("outputs") is not None
+
+
+def holds_completions(reference: str) -> bool:
+    """Whether it is a table of a language model's completions, which teach by being learned."""
+    table = Reference.parse(reference).folder("outputs")
+    return table is not None and table.suffix.lower() == ENDING
 
 
 def load_model(reference: str, input_size: int | None = None, task: str | None = None) -> LoadedModel:
@@ -61,6 +69,11 @@ def parsed_model(reference: str, permitted: str = MODELS) -> Reference:
     if is_table(reference):
         raise KdcError(f"{reference} is a table of answers, not a model", "only kdc distill learns from one")
     parsed = Reference.parse(reference)
+    if parsed.scheme == "api":
+        raise KdcError(
+            f"{reference} is asked by kdc predict alone, once for each prompt",
+            "kdc predict --teacher api:… --out completions.jsonl, then --teacher outputs:completions.jsonl",
+        )
     known = [*dict.fromkeys(name for row in TASKS.values() for name in row.models), *OWN]
     if parsed.scheme not in known or not parsed.rest:
         meant = [word for word in (*known, "outputs", *NO_MODEL) if word in permitted]

@@ -40,7 +40,7 @@ def load_run(folder: Path) -> tuple[LoadedModel, Student]:
         ) from None
     if student.quantization is not None:
         network = add_fake_quant(network, student.quantization)
-    weights = student.weights.model_copy(update={"source": f"run:{folder}"})
+    weights = student.weights.model_copy(update={"source": f"run:{folder}", "ancestors": student.ancestors})
     names = tuple((name,) for name in student.class_names) or None
     loaded = LoadedModel(network.eval(), student.preprocess, names, weights, student.family)
     return check_input(loaded), student

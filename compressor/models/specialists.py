@@ -15,7 +15,8 @@ from compressor.modes import freeze
 from compressor.progress import Silent
 from compressor.schema.base import read_json
 from compressor.schema.specialists import Specialist, Specialists
-from compressor.schema.student import Specialty, Weights
+from compressor.schema.student import Specialty
+from compressor.schema.weights import Weights, joint, joint_terms, merged
 from compressor.tasks.table import task_named
 
 __all__ = ["Posterior", "combined", "joined", "read_specialists"]
@@ -192,8 +193,10 @@ def joined(
         source=source,
         architecture=f"{generalist.weights.architecture}+{len(experts)} specialists",
         sha256=digest.hexdigest(),
-        licence=" AND ".join(dict.fromkeys(part.licence for part in parts)),
         parameters=sum(part.parameters for part in parts),
+        licence=joint(part.licence for part in parts),
+        terms=joint_terms(part.terms for part in parts),
+        ancestors=merged(parts),
     )
     names = tuple((name,) for name in class_names)
     return LoadedModel(freeze(network), generalist.preprocess, names, weights, generalist.family)

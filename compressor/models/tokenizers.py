@@ -6,6 +6,7 @@ as its longest sample, and what is cut is the task's to say. What is kept of the
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ class Tokenizer:
             return tokenizers.Tokenizer.from_str(self.text)
         except Exception as error:  # a bare Exception, whatever is wrong
             raise KdcError(f"{self._where} is no tokenizer that kdc can read: {first_line(error)}") from None
+
+    def decoded(self, ids: Sequence[int]) -> str:
+        """What tokens say, without the special ones."""
+        text: str = self._library.decode([*ids], skip_special_tokens=True)
+        return text
 
     @cached_property
     def size(self) -> int:

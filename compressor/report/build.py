@@ -71,6 +71,7 @@ def report_of(results: Results, chosen: tuple[str | None, str] | None = None) ->
         kept=f"epoch {bundle.student.kept_epoch}: {bundle.student.kept_rule}",
         teacher=bundle.teacher.source if bundle.teacher else "none",
         teacher_licence=bundle.teacher.licence if bundle.teacher else "none",
+        ancestors=bundle.student.ancestors,
         teacher_table=table_row(results),
         sample=shipping_of(bundle.student.task).sample,
         lengths=lengths_of(results, rows),

@@ -11,6 +11,7 @@ from compressor.report.checks.accuracy import accuracy_lines, drop_lines
 from compressor.report.checks.artefact import REQUIRED_LINES, memory_lines, required_lines, size_lines, standing_lines
 from compressor.report.checks.conditions import Grounds, grounds_of
 from compressor.report.checks.latency import latency_checks, more_would_tell
+from compressor.report.checks.provenance import licence_lines
 from compressor.report.checks.release import release_lines
 from compressor.report.preprocessing import preprocessing_lines
 from compressor.report.read import Results
@@ -33,6 +34,7 @@ def checks_for(row: Row, results: Results, grounds: Grounds, teacher: Row | None
     budget = results.bundle.profile.budget
     return (
         *required_lines(row, grounds),
+        *licence_lines(row, results),
         *preprocessing_lines(row, results),
         *drop_lines(row, results),
         *size_lines(row, budget),

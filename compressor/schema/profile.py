@@ -7,6 +7,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from compressor.schema.base import Noun
 from compressor.schema.measurement import Machine
+from compressor.schema.provenance import LicenceRule
 from compressor.terminal.printable import in_short
 
 __all__ = ["CLASS_LINES", "Budget", "Device", "Fact", "Fingerprint", "Profile", "Target"]
@@ -208,6 +209,8 @@ class Profile(Noun):
     accuracy too (`stats.keeps`)."""
     budget: Budget = Budget()
     """What it must hold."""
+    licence: LicenceRule = LicenceRule()
+    """Which licences teachers, and the weights that a student begins with, may be under, as in a recipe."""
     fingerprint: Fingerprint
     """Where milliseconds count."""
     notes: str = ""

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from compressor.schema.base import Noun
+from compressor.schema.completion_filters import CompletionFilters
 from compressor.schema.preprocess import PixelRange
+from compressor.schema.provenance import LicenceRule
 from compressor.schema.views import Epochs, Share, Views
 
 __all__ = [
@@ -262,6 +264,11 @@ class Recipe(Noun):
     """Networks that learn along, for `mutual` and `peer_ensemble`."""
     losses: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
     """Their weighted sum is learned from."""
+    licence: LicenceRule = LicenceRule()
+    """Which licences teachers, and the weights that the student begins with, may be under. What breaks it is not
+    trained, and what was trained fails `kdc check`. A profile may say it, too: both hold then."""
+    completions: CompletionFilters = CompletionFilters()
+    """Which completions are learned from, of --teacher outputs:FILE.jsonl."""
     stages: Annotated[tuple[Stage, ...], Field(max_length=8)] = ()
     """What is learned before, one after the other; the recipe's own losses and epochs are the last stage."""
 

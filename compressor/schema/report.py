@@ -11,6 +11,7 @@ from compressor.schema.estimate import Estimate, Spread
 from compressor.schema.explain import Explained
 from compressor.schema.measurement import Machine
 from compressor.schema.predictions import Kind
+from compressor.schema.provenance import Ancestor
 from compressor.schema.quantization import Rung, Score
 from compressor.schema.race import LossRace, Race
 from compressor.schema.release import ReleaseDiff
@@ -302,6 +303,7 @@ class Report(Noun):
     kept: str
     teacher: str
     teacher_licence: str
+    ancestors: tuple[Ancestor, ...] = ()
     teacher_table: TableRow | None = None
     race: Race | None = None
     losses: LossRace | None = None

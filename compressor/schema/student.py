@@ -1,7 +1,6 @@
 """Student: what `kdc distill` (and `kdc teach`) leaves on disk beside the weights, RUN/student.json."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,10 +9,13 @@ from pydantic import Field
 from compressor.schema.accuracy import Accuracy, Gain, LostClass, Score
 from compressor.schema.base import Noun
 from compressor.schema.class_names import ClassNames
+from compressor.schema.completion_filters import Filtered
 from compressor.schema.preprocess import OfTask, TaskName
+from compressor.schema.provenance import Ancestor
 from compressor.schema.quantization import Quantization, Scheme
 from compressor.schema.race import LossRace, Race, RaceRequest
 from compressor.schema.recipe import Recipe
+from compressor.schema.weights import Weights, merged
 
 __all__ = [
     "Accuracy",
@@ -34,52 +36,6 @@ __all__ = [
 ]
 
 
-class Weights(Noun):
-    """Whose weights these are. `source` as the user typed it; `sha256` over names, shapes and bytes of the tensors,
-    whatever file they lay in; `licence` as timm or Hugging Face metadata say, or "unknown".
-
-    What a teacher answers also depends on how it sees images, and on which of its outputs is which class of the data:
-    `preprocess_sha256` and `classes_sha256` say that, and are null where it did not matter. The same weights answer
-    otherwise in another network, too, of other activations or attention heads: `probe` is what it answered to one drawn
-    image, the first logits.
-
-    Of a teacher that is a table of answers, `source` "outputs:FILE": `sha256` is over what the table says, it has 0
-    `parameters`, and the rest is as the table tells of its model, or "unknown"."""
-
-    source: str
-    architecture: str
-    sha256: str
-    licence: str
-    parameters: int
-    preprocess_sha256: str | None = None
-    classes_sha256: str | None = None
-    probe: tuple[float, ...] = ()
-
-    @property
-    def identity(self) -> str:
-        """All that its answers depend on, in one text. The probe is coarse in it: another machine's last digits are
-        others."""
-        largest = max(map(abs, self.probe), default=0.0) or 1.0
-        coarse = [round(10 * value / largest) for value in self.probe]
-        return f"{self.sha256} {self.preprocess_sha256} {self.classes_sha256} {coarse}"
-
-    def changed_from(self, before: "Weights") -> str | None:
-        """What makes these answer otherwise than `before`, as "its weights differ"; None where nothing does."""
-        parts = {"weights": "sha256", "preprocessing": "preprocess_sha256", "classes": "classes_sha256"}
-        changed = [name for name, key in parts.items() if getattr(self, key) != getattr(before, key)]
-        if not changed and not _alike(self.probe, before.probe):
-            return "its answers differ, with the same weights: its configuration is another"
-        if changed in (["preprocessing"], []):
-            return "its preprocessing differs" if changed else None
-        return f"its {' and '.join(changed)} differ"
-
-
-def _alike(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether two answers are the same but for rounding."""
-    most = 0.01 * max(map(abs, first), default=0.0)
-    return len(first) == len(second) and all(abs(a - b) <= most for a, b in zip(first, second, strict=True))
-
-
 class UnlabelledInfo(Noun):
     """Images without labels that joined the training split. `fingerprint`: sha256 over what they show.
     `left_out_copies`: how many more there were whose content the data holds already. `skipped`: as of the data."""
@@ -95,7 +51,8 @@ class DataInfo(Noun):
     """Which data. `fingerprint`: sha256 over class names, and the split, label and pixels of every sample; names,
     places and formats of files are not in it. `notes`: what was split off, and how, and what makes figures worth less.
     `skipped`: images that could not be read and that --skip-bad left out. `counts` and `fingerprint` are of the
-    labelled data alone, whether or not `unlabelled` images joined it."""
+    labelled data alone, whether or not `unlabelled` images joined it. `completions`: a teacher's, which took the place
+    of the training split, and how many of them were left out."""
 
     source: str
     fingerprint: str
@@ -104,6 +61,7 @@ class DataInfo(Noun):
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     unlabelled: UnlabelledInfo | None = None
+    completions: Filtered | None = None
 
 
 class Softened(Noun):
@@ -299,6 +257,12 @@ class Student(Noun):
     losses: LossRace | None = None
     steps_per_epoch: int | None = None
     gain: Gain | None = None
+
+    @property
+    def ancestors(self) -> tuple[Ancestor, ...]:
+        """Whose weights and answers went into it: those that it began with, its teachers', its assistants'."""
+        parts = (self.weights, *([self.teacher] if self.teacher else []), *self.assistants)
+        return merged(parts)
 
     @classmethod
     def made_anew(cls, path: Path) -> str:

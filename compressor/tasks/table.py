@@ -35,7 +35,8 @@ class TaskRow:
     how its data and models are known. `columns`: whether columns of its tables may be stated. `size`: the option that
     says how large a sample is. `beside`: its files lie beside those of other tasks too, as captions do. `runtimes`:
     those that its models are built for; none named: all. `shown`: what a batch is made of, where that is parts of
-    samples. `lacks`: what kdc cannot do with it yet."""
+    samples. `completes`: where its `answerer` is, of models that answer prompts in words, and what makes training data
+    of such answers; `sequence`: the recipe for these. `lacks`: what kdc cannot do with it yet."""
 
     module: str
     data: tuple[str, ...]
@@ -54,6 +55,8 @@ class TaskRow:
     beside: bool = False
     runtimes: tuple[str, ...] = ()
     shown: str = ""
+    completes: str = ""
+    sequence: str = ""
     lacks: tuple[str, ...] = ()
 
 
@@ -116,8 +119,10 @@ TASKS: dict[str, TaskRow] = {
         columns=True,
         size="--max-length",
         shown="blocks",
+        completes="compressor.tasks.causal_lm.generation",
+        sequence="language_sequence",
         lacks=(
-            *("kdc export", "kdc predict", "kdc specialists", "--qat", "--students", "--profile", "--control"),
+            *("kdc export", "kdc specialists", "--qat", "--students", "--profile", "--control"),
             *("--assistant", "--plan", "--precompute", "--race-losses"),
         ),
     ),

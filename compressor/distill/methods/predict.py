@@ -20,7 +20,7 @@ from compressor.errors import KdcError
 from compressor.files.locks import locked
 from compressor.files.writing import is_stream, refuse_existing
 from compressor.models import LoadedModel, load_model, map_classes, with_classes
-from compressor.models.lineage import public, told
+from compressor.models.lineage import public, stated, told
 from compressor.models.references import with_class_file
 from compressor.models.trained_on import Images, images_of
 from compressor.modes import freeze
@@ -54,6 +54,8 @@ def predict(
     overwrite: bool = False,
     task: str | None = None,
     columns: Columns | None = None,
+    licence: str | None = None,
+    terms: str | None = None,
 ) -> Predictions:
     """Write what `teacher` answers to all samples of all splits, in evaluation mode, without augmentation and through
     its own preprocessing, to the file `out` (.csv or .parquet), all of it or nothing.
@@ -62,7 +64,8 @@ def predict(
     the log-probabilities of all classes; of the `top_k` most probable ones and of
     the rest's mass; or with `labels_only` the most probable class. Only what is right on validation is counted.
     `pixel_range`: as in a recipe; a model that kdc trained knows its own. `task`: what the teacher is for, where its
-    reference does not tell; `columns`: of the data. Raises KdcError.
+    reference does not tell; `columns`: of the data. `licence`, `terms`: of its answers, where it does not say them
+    itself. Raises KdcError.
     """
     require_ending(out, "--out")
     _refuse_other(out, overwrite)
@@ -79,7 +82,7 @@ def predict(
         return _predicted(
             teacher, data, out, top_k=top_k, labels_only=labels_only, teacher_classes=teacher_classes,
             unlabelled=unlabelled, pixel_range=pixel_range, skip_bad=skip_bad, task=task, columns=columns,
-            progress=progress,
+            terms=(licence, terms), progress=progress,
         )  # fmt: skip
 
 
@@ -95,9 +98,10 @@ def _refuse_other(out: Path, overwrite: bool) -> None:
 def _predicted(
     teacher: str, data: str, out: Path, *, top_k: int | None, labels_only: bool, teacher_classes: Path | None,
     unlabelled: str | None, pixel_range: PixelRange | None, skip_bad: bool, task: str | None, columns: Columns | None,
-    progress: Progress,
+    terms: tuple[str | None, str | None], progress: Progress,
 ) -> Predictions:  # fmt: skip
     (model,) = told(progress, load_model(teacher, task=task))
+    weights = stated(model.weights, *terms)
     model_task = task_named(model.preprocess.task)
     model_range = model.preprocess.read_with
     model = model_task.with_range(model, pixel_range or model_range, progress)
@@ -117,7 +121,7 @@ def _predicted(
         kdc=__version__,
         kind="labels" if labels_only else "probabilities" if top_k is None else "top-k",
         class_names=names,
-        teacher=public(model.weights),
+        teacher=public(weights),
         data=dataset.info.fingerprint,
     )
     validation = _write(out, model, dataset, info, top_k, images_of(teacher), progress)

@@ -7,6 +7,7 @@ from compressor import __version__
 from compressor.export.onnx.graph import metadata_json
 from compressor.models import LoadedModel
 from compressor.models.lineage import last_part, public
+from compressor.schema.provenance import UNKNOWN
 from compressor.schema.race import LossRace, Race
 from compressor.schema.student import Student
 
@@ -28,6 +29,7 @@ def metadata_of(model: LoadedModel, record: Student, student: bool) -> dict[str,
         teacher = record.teacher
         metadata["teacher"] = metadata_json(
             {"architecture": teacher.architecture, "sha256": teacher.sha256, "licence": teacher.licence}
+            | ({} if teacher.terms == UNKNOWN else {"terms": teacher.terms})
         )
     return metadata
 

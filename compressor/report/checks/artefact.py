@@ -37,7 +37,7 @@ __all__ = [
 STRAY = 0.01
 """Share of the weights' bytes that may lie in half precision where fp32 was asked for: a constant here or there."""
 
-REQUIRED_LINES = ("runs", "precision", "parity", "tokens", "features")
+REQUIRED_LINES = ("runs", "precision", "parity", "tokens", "features", "licence")
 
 
 def required_lines(row: Row, grounds: Grounds) -> list[Check]:

@@ -6,6 +6,7 @@ from typing import Any
 from compressor.report.html.text import shown
 from compressor.report.read import Results
 from compressor.report.render.text import confidence_percent, number, relative
+from compressor.schema.provenance import NOBODYS
 from compressor.schema.report import Report
 
 __all__ = ["provenance"]
@@ -17,6 +18,12 @@ def provenance(report: Report, results: Results) -> Iterator[tuple[str, str]]:
     yield "student", f"{shown(report.student)}, start: {shown(report.student_init)}; {shown(report.kept, 200)}"
     yield "teacher", shown(report.teacher)
     yield "teacher's licence", shown(report.teacher_licence)
+    for ancestor in report.ancestors:
+        if not ancestor.licence.startswith(NOBODYS):
+            yield (
+                "made from",
+                f"{shown(ancestor.named)}; licence: {shown(ancestor.licence)}; terms: {shown(ancestor.terms)}",
+            )
     if bundle.teacher is not None:
         yield "teacher's weights", f"sha256 {shown(bundle.teacher.sha256)}"
     yield "student's weights", f"sha256 {shown(student.weights.sha256)}"

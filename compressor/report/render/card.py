@@ -9,6 +9,7 @@ import yaml
 from compressor.report.decision import figures, samples, shipped
 from compressor.report.render.head import TITLES
 from compressor.report.render.markdown import code, table, text
+from compressor.report.render.provenance import provenance
 from compressor.report.render.text import runtime_and_release
 from compressor.schema.bundle import Bundle, Variant
 from compressor.schema.report import Estimate, Report, Row
@@ -53,6 +54,15 @@ def _metadata(report: Report, bundle: Bundle) -> dict[str, Any]:
         "pipeline_tag": bundle.student.task,
         "tags": ["knowledge-distillation", "kdc", *(() if row is None else map(_plain, (row.runtime, row.precision)))],
         "teacher": {"source": _plain(report.teacher), "license": teacher},
+        "ancestors": [
+            {
+                "source": _plain(ancestor.source),
+                "model": _plain(ancestor.model),
+                "license": _plain(ancestor.licence),
+                "terms": _plain(ancestor.terms),
+            }
+            for ancestor in report.ancestors
+        ],
         "model-index": [_index(report, bundle, row)] if row is not None and list(_metrics(report, row)) else [],
     }
 
@@ -132,6 +142,7 @@ def _body(report: Report, bundle: Bundle) -> Iterator[str]:
 def _facts(report: Report, bundle: Bundle) -> Iterator[str]:
     yield f"- Teacher: {code(report.teacher)}, licence: {text(report.teacher_licence)}"
     yield f"- Licence of the student's weights, before it was trained: {text(_weights(report, bundle).licence)}"
+    yield from (f"- {line}" for line in provenance(report))
     split = f"the {report.test_n} samples of its {text(report.test_split)} split"
     yield f"- Data: {code(report.data)}; accuracy is of {split}"
     shown = report.class_names[:MOST_CLASSES]

@@ -6,6 +6,7 @@ from compressor.report.render.explained import explained_section
 from compressor.report.render.head import head
 from compressor.report.render.lengths import lengths_section
 from compressor.report.render.markdown import code, fold, text
+from compressor.report.render.provenance import provenance
 from compressor.report.render.real_time import real_time_section
 from compressor.report.render.release import release_section
 from compressor.report.render.tables import check_table, details, rows_table
@@ -132,6 +133,7 @@ def _facts(report: Report) -> Iterable[str]:
     yield f"Data: {code(report.data)}"
     yield from map(text, report.data_notes)
     yield f"Teacher: {code(report.teacher)}, licence: {text(report.teacher_licence)}"
+    yield from provenance(report)
     for architecture in dict.fromkeys(row.architecture for row in report.rows if row.role == "baseline"):
         yield f"Baseline: {code(architecture)}, measured alongside and not judged"
     yield f"Student weights kept: {text(report.kept)}"

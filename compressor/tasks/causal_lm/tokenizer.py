@@ -113,6 +113,13 @@ class DocumentTokenizer(Tokenizer):
                 spans.append((len(before), len(until)))
         return Rendered(whole, tuple(spans))
 
+    def asked(self, prompt: str) -> str:
+        """A user's message, and the beginning of the answer to it, as the chat template writes them. Raises KdcError
+        without one."""
+        if self.template is None:
+            raise KdcError("the model has no chat template", "--mode text")
+        return self._render([{"role": "user", "content": prompt}], "the prompt", asked=True)
+
     def _render(self, messages: list[dict[str, Any]], where: str, *, asked: bool) -> str:
         if not messages:
             return ""

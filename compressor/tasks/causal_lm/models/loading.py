@@ -20,12 +20,14 @@ from compressor.models.hugging_face import (
     require_hf,
     require_plain_config,
     stored_in,
+    terms_of,
     transformers_library,
 )
 from compressor.models.loaded import LoadedModel, check_input
 from compressor.models.tokenizers import FILE
 from compressor.models.weights import require_finite, tensors_sha256
 from compressor.schema.preprocess import LanguagePreprocess
+from compressor.schema.provenance import UNKNOWN
 from compressor.schema.student import Weights
 from compressor.tasks.base import drawn_inputs
 from compressor.tasks.causal_lm.models.network import CausalLm, looks_ahead, position_limit
@@ -104,6 +106,7 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
         architecture=str(config.model_type),
         sha256=tensors_sha256(network.state_dict()),
         licence=licence,
+        terms=terms_of(reference) if folder.suffix != GGUF else UNKNOWN,
         parameters=sum(p.numel() for p in network.parameters()),
     )
     preprocess = preprocess_for(network, source, max_length)

@@ -103,6 +103,8 @@ def _cut(reference: str, init: str, max_length: int | None, teacher: LoadedModel
         architecture=teacher.weights.architecture,
         sha256=tensors_sha256(small.state_dict()),
         licence=teacher.weights.licence,
+        terms=teacher.weights.terms,
+        ancestors=teacher.weights.provenance,
         parameters=sum(p.numel() for p in small.parameters()),
     )
     return check_input(LoadedModel(small.eval(), preprocess, None, weights, "hf", notes=(note,)))

@@ -25,6 +25,7 @@ from compressor.models.hugging_face import (
     require_hf,
     require_plain_config,
     stored_in,
+    terms_of,
     transformers_library,
 )
 from compressor.models.loaded import LoadedModel, check_input
@@ -53,11 +54,11 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
     require_hf(reference)
     if folder.is_dir():
         stored = _stored(folder, source)
-        model, report, preprocess, licence = _from_pretrained(transformers, reference, input_size, stored)
+        model, report, preprocess, licence, terms = _from_pretrained(transformers, reference, input_size, stored)
     else:
         with from_hub(source, "hf:PATH of a local folder, or check name and connection"):
             _require_rgb(Path(in_cache(reference, "config.json")), source)
-            model, report, preprocess, licence = _from_pretrained(transformers, reference, input_size, stored)
+            model, report, preprocess, licence, terms = _from_pretrained(transformers, reference, input_size, stored)
             stored = _stored(Path(in_cache(reference, "config.json")).parent, source)
     config, network = model.config, HfClassifier(model).float().eval()
     left = _left(network, set(report["missing_keys"]), source)
@@ -68,6 +69,7 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
         architecture=str(getattr(config, "architecture", None) or config.model_type),
         sha256=tensors_sha256(brought),
         licence=licence,
+        terms=terms,
         parameters=sum(p.numel() for p in network.parameters()),
     )
     names = _names(config, source) if not left else None
@@ -81,13 +83,13 @@ def load_hf(reference: str, input_size: int | None) -> LoadedModel:
 
 def _from_pretrained(
     transformers: Any, reference: str, input_size: int | None, stored: dict[str, tuple[str, int]]
-) -> tuple[Any, dict[str, Any], ImagePreprocess, str]:
-    """The model, what transformers says of loading it, its preprocessing and its licence."""
+) -> tuple[Any, dict[str, Any], ImagePreprocess, str, str]:
+    """The model, what transformers says of loading it, its preprocessing, its licence and terms."""
     hint = "the folder must hold config.json and model.safetensors"
     with described_by(f"hf:{reference}", sum(count for _, count in stored.values()) or None, hint):
         model, report = pretrained(transformers.AutoModelForImageClassification, reference, transformers)
         preprocess = _preprocess(transformers, reference, model.config, input_size)
-        return model, report, preprocess, licence_of(reference, model.config)
+        return model, report, preprocess, licence_of(reference, model.config), terms_of(reference)
 
 
 def _left(network: HfClassifier, missing: set[str], source: str) -> set[str]:

@@ -22,6 +22,7 @@ from compressor.models.hugging_face import (
     require_hf,
     require_plain_config,
     stored_in,
+    terms_of,
     transformers_library,
 )
 from compressor.models.loaded import LoadedModel, check_input
@@ -77,6 +78,7 @@ def load_hf(reference: str, max_length: int | None) -> LoadedModel:
         architecture=str(config.model_type),
         sha256=tensors_sha256(brought),
         licence=licence_of(reference, config),
+        terms=terms_of(reference),
         parameters=sum(p.numel() for p in network.parameters()),
     )
     names = class_names_in(config, source) if not left else None

@@ -107,6 +107,8 @@ def _cut(
         architecture=teacher.weights.architecture,
         sha256=tensors_sha256(network.state_dict()),
         licence=teacher.weights.licence,
+        terms=teacher.weights.terms,
+        ancestors=teacher.weights.provenance,
         parameters=_count(network),
     )
     names = tuple((name,) for name in class_names)
@@ -130,6 +132,8 @@ def _static(
         architecture=reference,
         sha256=tensors_sha256(made.state_dict()),
         licence=teacher.weights.licence,
+        terms=teacher.weights.terms,
+        ancestors=teacher.weights.provenance,
         parameters=_count(made),
     )
     names = tuple((name,) for name in class_names)
