@@ -20,6 +20,7 @@ from compressor.schema.recipe import Recipe
 from compressor.schema.student import Accuracy
 from compressor.schema.views import OF_SOUNDS
 from compressor.stats import accuracy_of, top1
+from compressor.stats.language import Costs
 from compressor.tasks.audio_classification.features import features, start_of, window_of
 from compressor.tasks.audio_classification.views import DRAWS, louder, masked, noisy, refuse_views, shifts
 from compressor.tasks.audio_classification.waveforms import Decoding, Waves, bytes_of, store_waves, windows
@@ -46,6 +47,7 @@ class AudioFeed:
         self._store, self._device, self._progress = store, device, progress
         self._opened: dict[tuple[str, int], Waves] = {}
         self.right: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self.costs: dict[tuple[str, str], Costs] = {}
         self._team = team()
         self._has_label = data.train.labels >= 0
         self._global, self.batch_size = batch_size_of(recipe, len(data.train), self._team.num_processes)
