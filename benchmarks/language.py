@@ -53,7 +53,8 @@ def chapters(text: str) -> Iterator[str]:
 
 
 def prepared(work: Path, bible: Path, count: int | None) -> None:
-    """The documents (`count`: the first of them alone), a tokenizer that is trained on them, and the configurations of both models."""
+    """The documents (`count`: the first of them alone), a tokenizer that is trained on them, and the configurations of
+    both models."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     work.mkdir(parents=True, exist_ok=True)
