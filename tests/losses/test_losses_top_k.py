@@ -29,7 +29,7 @@ def test_by_loops_over_a_vocabulary() -> None:
     total = 0.0
     for row in range(6):
         s, t = student[row].softmax(-1).tolist(), teacher[row].softmax(-1).tolist()
-        kept = sorted(range(11), key=lambda token: -t[token])[:k]  # noqa: B023
+        kept = sorted(range(11), key=lambda token: -t[token])[:k]
         buckets = [(t[token], s[token]) for token in kept]
         buckets.append((1 - sum(a for a, _ in buckets), 1 - sum(b for _, b in buckets)))
         total += sum(a * math.log(a / b) for a, b in buckets)
@@ -101,7 +101,11 @@ TOP, LOG_P = torch.tensor([[2, 0]]), logarithms([0.5, 0.25, 0.25])
         (torch.tensor([[2, 2]]), LOG_P, "each once a row"),
         (torch.tensor([[2, 4]]), LOG_P, "tokens of 0 to 3"),
         (torch.tensor([[2, -1]]), LOG_P, "tokens of 0 to 3"),
-        (torch.tensor([[2, 1, 0, 3]]), logarithms([0.25, 0.25, 0.25, 0.25, 0.0]), "1 to 3 can be kept, found 4; of all"),
+        (
+            torch.tensor([[2, 1, 0, 3]]),
+            logarithms([0.25, 0.25, 0.25, 0.25, 0.0]),
+            "1 to 3 can be kept, found 4; of all",
+        ),
         (TOP, torch.tensor([[3.0, 2.0, 1.0]]), r"sum to 1 in each row.*found sums from 30.19"),
         (TOP, logarithms([0.5, 0.25, 0.0]), "found sums from 0.75 to 0.75"),
     ],
