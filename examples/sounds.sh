@@ -31,8 +31,8 @@ step "a smaller one learns from it"
 kdc distill --teacher run:teacher --data "folder:$sounds" --student timm:lcnet_050 --student-init random --clip-seconds 2 --epochs 12 \
     --out student
 
-step "a profile for this machine, with a budget: 95 % of the teacher's accuracy in a megabyte"
-kdc profiles new here --overwrite --set budget.min_retention=0.95 --set budget.size_mb=1
+step "a profile for this machine, with a budget: 85 % of the teacher's accuracy in a megabyte"
+kdc profiles new here --overwrite --set budget.min_retention=0.85 --set budget.size_mb=1
 
 step "every precision of two runtimes, measured side by side, one chosen: the exit code says whether the budget holds"
 kdc export student --profile here --target onnxruntime --target openvino --out bundle

@@ -111,8 +111,9 @@ def riff(kind: int, channels: int, rate: int, bits: int, data: bytes, **more: An
     """A wav by hand. `step`: bytes of a frame; `size`: of the data, as its header says; `before`: chunks before it."""
     step = more.get("step", channels * bits // 8)
     extra: bytes = more.get("extra", b"")
+    before: bytes = more.get("before", b"")
     layout = struct.pack("<HHIIHH", kind, channels, rate, rate * step & 0xFFFFFFFF, step, bits) + extra
-    body = b"WAVE" + b"fmt " + struct.pack("<I", len(layout)) + layout + more.get("before", b"")
+    body = b"WAVE" + b"fmt " + struct.pack("<I", len(layout)) + layout + before
     body += b"data" + struct.pack("<I", more.get("size", len(data))) + data
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
