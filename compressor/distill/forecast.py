@@ -95,7 +95,7 @@ def forecast(
     parameters = max(each.parameters for each in timed.values())
     answers = to_be_kept(request, {name: each.ahead for name, each in timed.items()}, _last(request, timed))
     disk = {
-        "decoded images": _decoded_at_once(request, timed),
+        f"decoded {task_named(request.task).samples}": _decoded_at_once(request, timed),
         "checkpoint": 4 * STATES * parameters * (2 if has_arms(request) else 1),  # two are held against each other
         **({"teacher answers": sum(each.bytes for each in answers)} if answers else {}),
     }
