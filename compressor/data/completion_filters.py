@@ -40,9 +40,9 @@ def filtered(
         left_out[why] += len(kept) - len(still)
         kept = still
     for why, choose in _of_prompts(filters):
-        still = choose(kept)
-        left_out[why] += len(kept) - len(still)
-        kept = still
+        chosen = choose(kept)
+        left_out[why] += len(kept) - len(chosen)
+        kept = chosen
     counts = Filtered(
         filters=filters, rows=len(rows), kept=len(kept), left_out={why: n for why, n in left_out.items() if n}
     )

@@ -37,11 +37,11 @@ class Origin:
 class TrainingPlan:
     """One training. `recipe`: how, from the request. `quantize`: makes the student one that rounds, once there are
     images to find its ranges on. `origin`: the student of a chain has its teacher from there; `teacher` is the last
-    assistant. `table`: a teacher's answers, in place of a teacher; `written_by`: whose completions the training data are. `race`, `losses`: how the student was chosen, and
-    how its losses are weighed; `learned`: the recipe with those, that the run records, where it is not the request's.
-    `passes`: steps of an epoch, however few samples there are; None: once through the
-    data. `stage`: which one of the request's recipe this is, from 1, where others follow; None: the last, or the only
-    one. `stage_data`: of each of these before the last what it learns from; None: `data`."""
+    assistant. `table`: a teacher's answers, in place of a teacher; `written_by`: whose completions the training data
+    are. `race`, `losses`: how the student was chosen, and how its losses are weighed; `learned`: the recipe with those,
+    that the run records, where it is not the request's. `passes`: steps of an epoch, however few samples there are;
+    None: once through the data. `stage`: which one of the request's recipe this is, from 1, where others follow; None:
+    the last, or the only one. `stage_data`: of each of these before the last what it learns from; None: `data`."""
 
     request: Request
     recipe: Recipe

@@ -38,15 +38,14 @@ def build_report(bundle_dir: Path, device: str = "") -> Report:
 
 def report_of(results: Results, chosen: tuple[str | None, str] | None = None) -> Report:
     """The report on what was read. `chosen`: which variant ships, and why, where that is settled already."""
-    bundle, measurement = results.bundle, results.measurement
+    bundle, measurement, taught = results.bundle, results.measurement, results.bundle.teacher
     rows = tuple(row_for(variant, results) for variant in bundle.variants)
     grounds = grounds_of(results)
     teacher_row = _teacher_row(rows, results)
-    students = tuple(row for row in rows if row.role == "student")
-    judged = (checks_for(row, results, grounds, teacher_row) for row in students)
-    checks = (*(line for lines in judged for line in lines), *base_checks(rows, teacher_row, grounds))
+    judged = [line for row in rows if row.role == "student" for line in checks_for(row, results, grounds, teacher_row)]
+    checks = (*judged, *base_checks(rows, teacher_row, grounds))
     winner, why = chosen or choose(rows, checks, elsewhere=bool(grounds.differences))
-    verdict, holds = verdict_of(checks, tuple(row.name for row in students), winner)
+    verdict, holds = verdict_of(checks, tuple(row.name for row in rows if row.role == "student"), winner)
     return Report(
         kdc=__version__,
         profile=bundle.profile.name,
@@ -69,8 +68,8 @@ def report_of(results: Results, chosen: tuple[str | None, str] | None = None) ->
         student=bundle.student.architecture,
         student_init=bundle.student.init,
         kept=f"epoch {bundle.student.kept_epoch}: {bundle.student.kept_rule}",
-        teacher=bundle.teacher.source if bundle.teacher else "none",
-        teacher_licence=bundle.teacher.licence if bundle.teacher else "none",
+        teacher=taught.source if taught else "none",
+        teacher_licence=taught.licence if taught else "none",
         ancestors=bundle.student.ancestors,
         teacher_table=table_row(results),
         sample=shipping_of(bundle.student.task).sample,
